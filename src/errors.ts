@@ -1,0 +1,94 @@
+/** Correlates a request with its answer: chosen by the sender, echoed with its JSON type (a string of ≤ 64 characters or a finite number). */
+export type MessageUid = string | number;
+
+/**
+ * What went wrong, as a stable name. The names are those of the Directus realtime protocol where it has one.
+ * An application may answer with codes of its own.
+ */
+export type ErrorCode =
+  | "AUTH_FAILED"
+  | "AUTH_TIMEOUT"
+  | "ENGINE_FAILED"
+  | "FORBIDDEN"
+  | "INTERNAL_ERROR"
+  | "INVALID_PAYLOAD"
+  | "INVALID_REQUEST"
+  | "LIMIT_EXCEEDED"
+  | "REQUESTS_EXCEEDED"
+  | "SERVICE_UNAVAILABLE"
+  | "TOKEN_EXPIRED"
+  | "UNSUPPORTED_TYPE"
+  | (string & Record<never, never>);
+
+/** The message a client receives when its request failed and the connection lives on. */
+export interface ErrorMessage {
+  /** The area: `auth`, `server`, `subscribe`, or the type of the request that failed. */
+  type: string;
+  status: "error";
+  error: { code: ErrorCode; message: string; [detail: string]: unknown };
+  /** The request's own `uid`, where it had one. */
+  uid?: MessageUid;
+}
+
+/** Options of {@link WebSocketError}. */
+export interface WebSocketErrorOptions {
+  /** The request's `uid`, echoed in the answer. */
+  uid?: MessageUid;
+  /** What caused it. It is for the log: it never reaches a client. */
+  cause?: unknown;
+  /** JSON fields that stand beside `code` and `message`, such as `retry_after` in ms. */
+  details?: Record<string, unknown>;
+}
+
+/**
+ * An error that may be shown to a client: thrown from a handler, a middleware or `authenticate` it is answered as it is,
+ * where any other error is answered as `INTERNAL_ERROR` without detail.
+ *
+ * @example
+ * ```ts
+ * controller.handle("join", v.object({ room: v.string() }), ({ message }) => {
+ *   if (!rooms.has(message.room)) throw new WebSocketError("join", "NOT_FOUND", "No such room");
+ * });
+ * ```
+ */
+export class WebSocketError extends Error {
+  override readonly name = "WebSocketError";
+  /** The area the error belongs to: `auth`, `server`, `subscribe`, or a message type. */
+  readonly type: string;
+  readonly code: ErrorCode;
+  readonly uid: MessageUid | undefined;
+  readonly details: Record<string, unknown> | undefined;
+
+  constructor(type: string, code: ErrorCode, message: string, options: WebSocketErrorOptions = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    this.type = type;
+    this.code = code;
+    this.uid = options.uid;
+    this.details = options.details;
+  }
+
+  /** The message a client receives: never the stack, never the cause. */
+  toJSON(): ErrorMessage {
+    return {
+      type: this.type,
+      status: "error",
+      error: { ...this.details, code: this.code, message: this.message },
+      ...(this.uid === undefined ? {} : { uid: this.uid }),
+    };
+  }
+
+  /** {@link toJSON} as the text of a frame. */
+  toMessage(): string {
+    return JSON.stringify(this);
+  }
+
+  /** The same error as the answer to the request with this `uid`. */
+  withUid(uid: MessageUid | undefined): WebSocketError {
+    if (uid === undefined || this.uid !== undefined) return this;
+    return new WebSocketError(this.type, this.code, this.message, {
+      uid,
+      cause: this.cause,
+      ...(this.details && { details: this.details }),
+    });
+  }
+}
