@@ -1,0 +1,114 @@
+import type { Deadlines, Timed } from "./clock.ts";
+import type { Accountability, Handshake } from "./websocket-client.ts";
+
+/** Where credentials came from: an `auth` message, or a part of the upgrade request. */
+export type CredentialSource = "message" | "protocol" | "header" | "query" | "cookie";
+
+/** What a client shows to prove who it is. */
+export type Credentials =
+  & { source: CredentialSource }
+  & (
+    | { access_token: string }
+    | { refresh_token: string }
+    | { email: string; password: string; otp?: string }
+  );
+
+/** What valid credentials stand for. */
+export interface AuthenticationState {
+  accountability: Accountability;
+  /** When it ends, in seconds since 1970 (RFC 7519 §4.1.4). Absent or `null` is never. */
+  expires_at?: number | null;
+  /** Sent back in the answer to the `auth` message, where credentials rotate. */
+  refresh_token?: string;
+}
+
+/**
+ * Verifies credentials: the state they stand for, or `null` when they are not valid. A `WebSocketError` it throws is
+ * answered as it is; any other throw is a fault of the server, not of the client.
+ */
+export type Authenticate = (
+  credentials: Credentials,
+  handshake: Handshake,
+) => AuthenticationState | null | Promise<AuthenticationState | null>;
+
+/** How an attempt ended. */
+export type Attempt =
+  | { outcome: "accepted"; state: AuthenticationState }
+  | { outcome: "refused" }
+  /** `authenticate` threw, took too long, or returned what is not a state. */
+  | { outcome: "failed"; error: unknown };
+
+/** Runs the application's `authenticate`, bounded in time and checked in result. The promise never rejects. */
+export class Authenticator {
+  readonly #authenticate: Authenticate | undefined;
+  readonly #timeout: number;
+  readonly #deadlines: Deadlines;
+  readonly #now: () => number;
+
+  /**
+   * @param timeout ms after which an attempt has failed.
+   * @param now the wall clock, in ms.
+   */
+  constructor(
+    authenticate: Authenticate | undefined,
+    timeout: number,
+    deadlines: Deadlines,
+    now: () => number,
+  ) {
+    this.#authenticate = authenticate;
+    this.#timeout = timeout;
+    this.#deadlines = deadlines;
+    this.#now = now;
+  }
+
+  /** Whether credentials can be verified at all. */
+  get enabled(): boolean {
+    return this.#authenticate !== undefined;
+  }
+
+  attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
+    const authenticate = this.#authenticate;
+    if (!authenticate) return Promise.resolve({ outcome: "refused" });
+    return new Promise((resolve) => {
+      const timer: Timed = {
+        deadline: 0,
+        place: -1,
+        due: () => resolve({ outcome: "failed", error: new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`) }),
+      };
+      this.#deadlines.set(timer, this.#timeout);
+      // The async function turns a throw, a rejection and a hostile thenable into one rejection.
+      (async () => await authenticate(credentials, handshake))()
+        .then((state) => this.#check(state), (error): Attempt => ({ outcome: "failed", error }))
+        .then((attempt) => {
+          this.#deadlines.delete(timer);
+          resolve(attempt);
+        });
+    });
+  }
+
+  #check(state: AuthenticationState | null): Attempt {
+    if (state === null) return { outcome: "refused" };
+    const fault = faultOf(state);
+    if (fault) return { outcome: "failed", error: new TypeError(`Cannot use what authenticate returned: ${fault}`) };
+    const { expires_at } = state;
+    // Verified a moment ago, expired now: the client's to renew, like any other token that is out of date.
+    if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) return { outcome: "refused" };
+    return { outcome: "accepted", state };
+  }
+}
+
+/** What is wrong with a state an application returned. Ids are strings, for `1` and `"1"` must not be two users. */
+function faultOf(state: unknown): string | null {
+  if (typeof state !== "object" || state === null) return "return { accountability } or null";
+  const { accountability, expires_at, refresh_token } = state as Record<string, unknown>;
+  if (typeof accountability !== "object" || accountability === null) return "accountability must be { user, role }";
+  for (const key of ["user", "role"]) {
+    const id = (accountability as Record<string, unknown>)[key];
+    if (id !== null && (typeof id !== "string" || id === "")) return `accountability.${key} must be a non-empty string or null`;
+  }
+  if (expires_at !== undefined && expires_at !== null && !Number.isFinite(expires_at)) {
+    return "expires_at must be a finite number of seconds, or null";
+  }
+  if (refresh_token !== undefined && typeof refresh_token !== "string") return "refresh_token must be a string";
+  return null;
+}

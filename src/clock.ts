@@ -1,0 +1,146 @@
+/** The time and one way to be called later. A test passes its own; a Durable Object's is its alarm. */
+export interface Clock {
+  /** The wall clock, in ms since 1970: what a token's `exp` is compared with. */
+  now(): number;
+  /** A clock that never steps, in ms: what timeouts are measured with. */
+  monotonic(): number;
+  /** Calls back after so many ms, at most 2³¹−1. */
+  setTimeout(callback: () => void, delay: number): unknown;
+  clearTimeout(handle: unknown): void;
+}
+
+/** The clock of the platform. */
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  // The handle is what setTimeout above returned, whose type differs between the runtimes.
+  clearTimeout: (handle) => clearTimeout(handle as number | undefined),
+};
+
+/** Something that is to be woken at a time. */
+export interface Timed {
+  /** When, in ms of the monotonic clock. Written by {@link Deadlines} only. */
+  deadline: number;
+  /** Its place in the heap, −1 outside of it. Written by {@link Deadlines} only. */
+  place: number;
+  /** Called once the deadline has passed; a new one may be set then. */
+  due(): void;
+}
+
+// A longer delay fires after 1 ms on every runtime.
+const MAX_DELAY = 2 ** 31 - 1;
+
+/**
+ * Any number of deadlines behind one timer: a binary heap, so that 100,000 clients cost one timer and O(log n) a change.
+ * There is no timer while there is no deadline.
+ */
+export class Deadlines {
+  readonly #heap: Timed[] = [];
+  #clock: Clock;
+  #timer: unknown;
+  #armed = Infinity;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** How many are waiting. */
+  get size(): number {
+    return this.#heap.length;
+  }
+
+  /** Goes on with another clock; deadlines that are set keep their distance from now. */
+  use(clock: Clock): void {
+    const shift = clock.monotonic() - this.#clock.monotonic();
+    this.#disarm();
+    this.#clock = clock;
+    for (const item of this.#heap) item.deadline += shift;
+    this.#arm();
+  }
+
+  /** Wakes the item in so many ms, in place of what was set for it before. */
+  set(item: Timed, delay: number): void {
+    item.deadline = this.#clock.monotonic() + delay;
+    if (item.place < 0) item.place = this.#heap.push(item) - 1;
+    this.#up(item.place);
+    this.#down(item.place);
+    this.#arm();
+  }
+
+  delete(item: Timed): void {
+    const { place } = item;
+    if (place < 0) return;
+    item.place = -1;
+    const last = this.#heap.pop();
+    if (last && last !== item) {
+      this.#heap[place] = last;
+      last.place = place;
+      this.#up(place);
+      this.#down(last.place);
+    }
+    if (this.#heap.length === 0) this.#disarm();
+  }
+
+  /** Wakes all whose time has come. */
+  run(): void {
+    this.#disarm();
+    // Those due now; what an item sets for itself meanwhile waits for the next timer, even with a delay of 0.
+    const now = this.#clock.monotonic();
+    const due: Timed[] = [];
+    for (let first = this.#heap[0]; first && first.deadline <= now; first = this.#heap[0]) {
+      this.delete(first);
+      due.push(first);
+    }
+    for (const item of due) if (item.place < 0) item.due();
+    this.#arm();
+  }
+
+  // The timer may be early for what is first by now, never late: moving it on every change would cost a timer a message.
+  #arm(): void {
+    const first = this.#heap[0];
+    if (!first || first.deadline >= this.#armed) return;
+    this.#disarm();
+    this.#armed = first.deadline;
+    const delay = Math.min(Math.max(0, Math.ceil(first.deadline - this.#clock.monotonic())), MAX_DELAY);
+    this.#timer = this.#clock.setTimeout(() => this.run(), delay);
+  }
+
+  #disarm(): void {
+    if (this.#armed === Infinity) return;
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#armed = Infinity;
+  }
+
+  #up(place: number): void {
+    const heap = this.#heap;
+    const item = heap[place]!;
+    while (place > 0) {
+      const parent = (place - 1) >> 1;
+      if (heap[parent]!.deadline <= item.deadline) break;
+      this.#put(heap[parent]!, place);
+      place = parent;
+    }
+    this.#put(item, place);
+  }
+
+  #down(place: number): void {
+    const heap = this.#heap;
+    const item = heap[place]!;
+    for (;;) {
+      let child = 2 * place + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && heap[child + 1]!.deadline < heap[child]!.deadline) child++;
+      if (heap[child]!.deadline >= item.deadline) break;
+      this.#put(heap[child]!, place);
+      place = child;
+    }
+    this.#put(item, place);
+  }
+
+  #put(item: Timed, place: number): void {
+    this.#heap[place] = item;
+    item.place = place;
+  }
+}

@@ -1,0 +1,22 @@
+import type { WebSocketError } from "./errors.ts";
+import type { WebSocketMessage } from "./protocol.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** The events of a controller and what their listeners receive. */
+export type WebSocketEvents = {
+  /** A client was admitted. */
+  connect: { client: WebSocketClient };
+  /** A client sent a message. `auth`, `ping` and `pong` are the controller's own and not among them. */
+  message: { client: WebSocketClient; message: WebSocketMessage };
+  /** Something threw: a listener, a handler, `authenticate`, or a socket. `client` is who it happened to, if anyone. */
+  error: { client?: WebSocketClient; error: unknown };
+  /**
+   * A client that had been admitted is gone; told once. The code and reason are those of whoever closed first;
+   * 1005 is a close without a code and 1006 an end without a close frame (RFC 6455 §7.1.5).
+   */
+  close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean };
+  /** An `auth` message was accepted. */
+  "auth.success": { client: WebSocketClient };
+  /** An `auth` message was refused, or none came in time: then there is no client yet. */
+  "auth.failure": { client?: WebSocketClient; error: WebSocketError };
+};

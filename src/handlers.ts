@@ -1,0 +1,172 @@
+import * as v from "valibot";
+import { type MessageUid, WebSocketError } from "./errors.ts";
+import { issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** What a handler is called with: the client, and the message with its payload as the schema's output. */
+export interface HandlerContext<Payload> {
+  readonly client: WebSocketClient;
+  readonly message: Payload & { type: string; uid?: MessageUid };
+}
+
+/** Answers one message type. What it returns, or resolves with, becomes `data` of the answer. */
+export type Handler<Payload> = (context: HandlerContext<Payload>) => unknown;
+
+/** What a middleware is called with. */
+export interface MiddlewareContext {
+  readonly client: WebSocketClient;
+  readonly message: WebSocketMessage;
+}
+
+/**
+ * Runs around every inbound message but `auth`, `ping` and `pong`. Call `next()` to hand the message on, or `next(other)` to
+ * hand on another one; not calling it keeps the message. `next` resolves when the handler is done.
+ */
+export type Middleware = (context: MiddlewareContext, next: (message?: WebSocketMessage) => Promise<void>) => unknown;
+
+/** What the handlers need of their controller. */
+export interface HandlersHost {
+  /** Tells the `message` listeners; `false` when there are none. */
+  emit(client: WebSocketClient, message: WebSocketMessage): boolean;
+  /** Reports what a handler or middleware threw. */
+  report(error: unknown, client: WebSocketClient): void;
+}
+
+interface Registered {
+  schema: v.GenericSchema<unknown, unknown>;
+  handler: Handler<unknown>;
+}
+
+/** Types that the controller answers itself. */
+const RESERVED = new Set(["auth", "ping", "pong"]);
+
+/** The application's handlers and middleware, and the way of a message through them. */
+export class Handlers {
+  readonly #handlers = new Map<string, Registered>();
+  readonly #middleware: Middleware[] = [];
+  readonly #host: HandlersHost;
+
+  constructor(host: HandlersHost) {
+    this.#host = host;
+  }
+
+  handle<Output>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
+    if (typeof type !== "string" || type === "" || type.length > 64) {
+      throw new TypeError("Cannot handle: the type must be a string of 1 to 64 characters");
+    }
+    if (RESERVED.has(type)) throw new TypeError(`Cannot handle "${type}": the controller answers it itself`);
+    if (this.#handlers.has(type)) throw new TypeError(`Cannot handle "${type}": it has a handler already`);
+    if (typeof schema !== "object" || schema === null || schema.kind !== "schema" || schema.async) {
+      throw new TypeError(`Cannot handle "${type}": pass a synchronous valibot schema, such as v.object({ … })`);
+    }
+    if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
+    // The map forgets Output; `handler` is only ever called with what `schema` put out.
+    this.#handlers.set(type, { schema, handler: handler as Handler<unknown> });
+  }
+
+  use(middleware: Middleware): void {
+    if (typeof middleware !== "function") throw new TypeError("Cannot use the middleware: it must be a function");
+    this.#middleware.push(middleware);
+  }
+
+  /**
+   * Takes one message through the middleware to its listeners and handler. The promise, if there is one, resolves as soon as
+   * the next message of this client may enter, and never rejects: a middleware that awaits must not let it overtake.
+   */
+  dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
+    if (this.#middleware.length === 0) {
+      this.#deliver(client, message);
+      return undefined;
+    }
+    let entered = false;
+    let resolve: (() => void) | undefined;
+    const enter = () => {
+      entered = true;
+      resolve?.();
+    };
+    const chain = this.#run(0, client, message, enter).catch((error) => this.#answerError(error, client, message));
+    void chain.then(enter);
+    if (entered) return undefined;
+    return new Promise((done) => resolve = done);
+  }
+
+  async #run(index: number, client: WebSocketClient, message: WebSocketMessage, enter: () => void): Promise<void> {
+    const middleware = this.#middleware[index];
+    if (!middleware) {
+      const done = this.#deliver(client, message);
+      enter();
+      return done;
+    }
+    let called = false;
+    await middleware({ client, message }, (replacement = message) => {
+      if (called) return Promise.reject(new Error("Cannot call next() twice in one middleware"));
+      called = true;
+      return this.#run(index + 1, client, replacement, enter);
+    });
+  }
+
+  /** Listeners first, then the handler; the promise of an asynchronous one resolves when it has been answered. */
+  #deliver(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
+    const heard = this.#host.emit(client, message);
+    const registered = this.#handlers.get(message.type);
+    if (!registered) {
+      if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toJSON());
+      return undefined;
+    }
+    // The schema sees the payload alone, so that a strictObject need not list the envelope.
+    const { type, uid, ...payload } = message;
+    const envelope = uid === undefined ? { type } : { type, uid };
+    try {
+      const parsed = v.safeParse(registered.schema, payload, { abortEarly: true, abortPipeEarly: true });
+      if (!parsed.success) {
+        const path = issuePath(parsed.issues[0]);
+        const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
+        client.send(errorFor(message, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toJSON());
+        return undefined;
+      }
+      const result = registered.handler({ client, message: { ...parsed.output as object, ...envelope } });
+      if (typeof result !== "object" || result === null) {
+        reply(client, message, result);
+        return undefined;
+      }
+      return Promise.resolve(result).then((data) => reply(client, message, data))
+        .catch((error) => this.#answerError(error, client, message));
+    } catch (error) {
+      this.#answerError(error, client, message);
+      return undefined;
+    }
+  }
+
+  #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
+    try {
+      if (error instanceof WebSocketError) return client.send(error.withUid(message.uid).toJSON());
+    } catch (unencodable) {
+      error = unencodable; // Its details are not JSON: then it is an internal error like any other.
+    }
+    // What happened is for the log alone.
+    client.send(errorFor(message, "INTERNAL_ERROR", "Something went wrong").toJSON());
+    this.#host.report(error, client);
+  }
+}
+
+function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
+  const message: ReplyMessage = {
+    type,
+    status: "ok",
+    ...(uid === undefined ? {} : { uid }),
+    ...(data === undefined ? {} : { data }),
+  };
+  client.send(message as ReplyMessage & WebSocketMessage); // An index signature apart, a reply is a message.
+}
+
+function errorFor(
+  { type, uid }: WebSocketMessage,
+  code: string,
+  text: string,
+  details?: Record<string, unknown>,
+): WebSocketError {
+  return new WebSocketError(type, code, text, {
+    ...(uid === undefined ? {} : { uid }),
+    ...(details && { details }),
+  });
+}

@@ -1,0 +1,133 @@
+import type { Authenticate } from "./authentication.ts";
+import type { Clock } from "./clock.ts";
+import type { AuthenticationMode } from "./websocket-client.ts";
+
+/** Where records go that nobody listens to: the part of `console` that Noroshi uses. */
+export interface Logger {
+  warn(record: string): void;
+  error(record: string): void;
+}
+
+/** How a controller behaves. Every option has a default; a wrong one throws. */
+export interface WebSocketControllerOptions {
+  /** Tells the controllers of one Durable Object apart. @default {"main"} */
+  name?: string;
+  /**
+   * How clients prove who they are. `public`: everybody is let in as anonymous and may `auth` later. `handshake`: the first
+   * message must be `auth`. `strict`: no upgrade without a valid token. In each, a token shown at the upgrade is verified there.
+   *
+   * @default {"handshake"} with `authenticate`, `"public"` without
+   */
+  mode?: AuthenticationMode;
+  /** Verifies credentials. Required by the modes `handshake` and `strict`; absent: no token is read anywhere. */
+  authenticate?: Authenticate;
+  /** Time to authenticate in, from the upgrade on, and the longest one call of `authenticate` may take, in ms. @default {10_000} */
+  timeout?: number;
+  /** The name of the cookie that holds an access token. Absent: no cookie is read. */
+  cookie?: string;
+  /** The subprotocols that may be agreed on (RFC 6455 §1.9): the first that the client offers. @default {["noroshi.v1"]} */
+  protocols?: string[];
+  /** The largest message accepted, in UTF-8 bytes; a larger one closes with 1009. @default {65_536} */
+  maxPayload?: number;
+  /** Messages of one client that may wait while an earlier one is authenticated or held by a middleware. @default {64} */
+  maxPipelined?: number;
+  /** Bytes that may wait to be sent to one client; more, and it is closed with 4508. @default {1_048_576} */
+  maxBufferedBytes?: number;
+  /** Time a client has to answer the close handshake, in ms; then the connection is ended without it. @default {5_000} */
+  closeTimeout?: number;
+  /** Told of errors that no `error` listener takes. `false` is silence. @default {console} */
+  logger?: Logger | false;
+  /** The time, for tests. @default the platform's */
+  clock?: Clock;
+}
+
+/** The options, complete. */
+export interface ResolvedOptions {
+  readonly name: string;
+  readonly mode: AuthenticationMode;
+  readonly authenticate: Authenticate | undefined;
+  readonly timeout: number;
+  readonly cookie: string | undefined;
+  readonly protocols: readonly string[];
+  readonly maxPayload: number;
+  readonly maxPipelined: number;
+  readonly maxBufferedBytes: number;
+  readonly closeTimeout: number;
+  readonly logger: Logger | false;
+  readonly clock: Clock | undefined;
+}
+
+// A token of RFC 9110 §5.6.2, which is what RFC 6455 §4.1 lets a subprotocol and RFC 6265 §4.1.1 a cookie's name be.
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}$/;
+
+const isFunction = (value: unknown): boolean => typeof value === "function";
+const isToken = (value: unknown): boolean => typeof value === "string" && TOKEN.test(value);
+const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+const isMs = (value: unknown): boolean => isPositive(value) && (value as number) < 2 ** 31;
+
+/** What each option must be, and what to write instead. */
+const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unknown) => boolean, string] } = {
+  name: [(value) => typeof value === "string" && value !== "", 'a non-empty string, such as "main"'],
+  mode: [(value) => value === "public" || value === "handshake" || value === "strict", '"public", "handshake" or "strict"'],
+  authenticate: [isFunction, "a function (credentials, handshake) => ({ accountability }) | null"],
+  timeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 10_000"],
+  cookie: [isToken, 'the name of a cookie, such as "session_token"'],
+  protocols: [
+    (value) => Array.isArray(value) && value.every((name) => isToken(name) && !name.startsWith("bearer.")),
+    'a list of subprotocol names, such as ["noroshi.v1"]; "bearer." is kept for tokens',
+  ],
+  maxPayload: [isPositive, "a whole number of bytes from 1, such as 65_536"],
+  maxPipelined: [isCount, "a whole number from 0, such as 64"],
+  maxBufferedBytes: [isPositive, "a whole number of bytes from 1, such as 1_048_576"],
+  closeTimeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 5_000"],
+  logger: [
+    (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
+    "an object with warn and error, such as console, or false",
+  ],
+  clock: [(value) => typeof value === "object" && value !== null && "monotonic" in value, "a Clock"],
+};
+
+/**
+ * The options with their defaults.
+ *
+ * @throws {TypeError} for an unknown option, a value out of its range, and a mode that needs `authenticate` without it.
+ */
+export function resolveOptions(options: WebSocketControllerOptions = {}): ResolvedOptions {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw new TypeError("Cannot create the controller: its options must be an object");
+  }
+  for (const [name, value] of Object.entries(options)) {
+    const check = Object.hasOwn(CHECKS, name) ? CHECKS[name as keyof ResolvedOptions] : undefined;
+    if (!check) {
+      throw new TypeError(`Cannot create the controller: unknown option "${name}", use one of ${Object.keys(CHECKS).join(", ")}`);
+    }
+    const [isValid, remedy] = check;
+    if (value !== undefined && !isValid(value)) {
+      throw new TypeError(`Cannot create the controller: option "${name}" must be ${remedy}`);
+    }
+  }
+  const { authenticate, mode = authenticate ? "handshake" : "public", cookie } = options;
+  if (!authenticate && mode !== "public") {
+    throw new TypeError(
+      `Cannot create the controller: mode "${mode}" needs the option "authenticate", such as jwtAuthenticator({ secret })`,
+    );
+  }
+  if (!authenticate && cookie !== undefined) {
+    throw new TypeError('Cannot create the controller: option "cookie" needs the option "authenticate" to verify what is in it');
+  }
+  return {
+    name: options.name ?? "main",
+    mode,
+    authenticate,
+    cookie,
+    timeout: options.timeout ?? 10_000,
+    protocols: options.protocols ?? ["noroshi.v1"],
+    maxPayload: options.maxPayload ?? 65_536,
+    maxPipelined: options.maxPipelined ?? 64,
+    maxBufferedBytes: options.maxBufferedBytes ?? 1_048_576,
+    closeTimeout: options.closeTimeout ?? 5_000,
+    logger: options.logger ?? console,
+    clock: options.clock,
+  };
+}

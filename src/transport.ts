@@ -1,0 +1,37 @@
+/** One socket of a runtime, its differences evened out: what a connection needs to write to it and to end it. */
+export interface Transport {
+  /** The runtime's own socket. */
+  readonly socket: unknown;
+  /** As `WebSocket.readyState`. */
+  readonly readyState: number;
+  /** Bytes handed over that have not left the process; 0 where the runtime does not tell. */
+  readonly bufferedAmount: number;
+  /** Hands a text frame over. `false`: the runtime dropped it. */
+  send(frame: string): boolean;
+  /** Starts the close handshake, with a code and reason that may be sent. */
+  close(code: number, reason: string): void;
+  /** Ends the connection without a handshake, as far as the runtime can. */
+  terminate(): void;
+  /** Keeps what must survive hibernation. Absent where nothing hibernates. */
+  save?(saved: SavedConnection): void;
+}
+
+/** What of a connection outlives hibernation, as JSON. */
+export interface SavedConnection {
+  /** The `name` of its controller. */
+  controller: string;
+  uid: string;
+  handshake: unknown;
+  state: unknown;
+  /** Absent while the connection has not been admitted. */
+  identity?: { accountability: unknown; expires_at: number | null };
+  /** When its handshake times out, in ms since 1970; absent once it was admitted. */
+  pendingUntil?: number;
+}
+
+/** `WebSocket.readyState`: the handshake is done and no close has begun. */
+export const OPEN = 1;
+/** A close has begun. */
+export const CLOSING = 2;
+/** The connection is gone. */
+export const CLOSED = 3;

@@ -1,0 +1,140 @@
+import { encode, type WebSocketMessage } from "./protocol.ts";
+import type { ErrorMessage } from "./errors.ts";
+
+/** What JSON can hold. */
+export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+
+/** Who a client is. Yours to extend with what `authenticate` returns. */
+export interface Accountability {
+  /** The user's id; `null` is anonymous, which grants nothing by itself. */
+  user: string | null;
+  /** The role's id, or `null`. */
+  role: string | null;
+  [claim: string]: unknown;
+}
+
+/** How clients prove who they are: see `mode` of the controller's options. */
+export type AuthenticationMode = "public" | "handshake" | "strict";
+
+/** Facts copied from the upgrade request, without any credential. */
+export interface Handshake {
+  /** The authentication mode the client was admitted under. */
+  readonly mode: AuthenticationMode;
+  /** The requested URL, its `access_token` removed. */
+  readonly url: string;
+  /** The `Origin` header, which a browser always sends. */
+  readonly origin: string | null;
+  /** The client's address as the runtime tells it, `null` where it does not. */
+  readonly ip: string | null;
+  /** The `User-Agent` header. */
+  readonly userAgent: string | null;
+  /** The subprotocol that was agreed on, `null` for none. */
+  readonly protocol: string | null;
+}
+
+/** The connection behind a client. */
+export interface ClientConnection {
+  readonly accountability: Accountability;
+  readonly expires_at: number | null;
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  readonly socket: unknown;
+  send(frame: string): void;
+  close(code: number | undefined, reason: string | undefined): void;
+  /** Keeps what must survive hibernation. */
+  save(): void;
+}
+
+/** Bytes of JSON that a client's `state` may take; a Durable Object keeps it in an attachment of 16 KiB. */
+const MAX_STATE_BYTES = 8192;
+
+/** One connected client: the same object in every event from `connect` to `close`. */
+export class WebSocketClient {
+  /** Identifies the connection: random, unique over all nodes. */
+  readonly uid: string;
+  /** Facts copied from the upgrade request. */
+  readonly handshake: Handshake;
+  readonly #connection: ClientConnection;
+  #state: JsonValue;
+
+  /** Made by the controller; an application receives it in events. */
+  constructor(connection: ClientConnection, uid: string, handshake: Handshake, state: JsonValue = null) {
+    this.#connection = connection;
+    this.uid = uid;
+    this.handshake = handshake;
+    this.#state = freeze(state);
+  }
+
+  /** Who the client is. */
+  get accountability(): Accountability {
+    return this.#connection.accountability;
+  }
+
+  /** When the credentials expire, in seconds since 1970 (RFC 7519 §4.1.4); `null` is never. */
+  get expires_at(): number | null {
+    return this.#connection.expires_at;
+  }
+
+  /** What the application keeps with this client: JSON of at most 8 KiB that survives hibernation. @default {null} */
+  get state(): JsonValue {
+    return this.#state;
+  }
+
+  /**
+   * Assign a new value to change it: the value is copied and frozen, so that what was not kept cannot be read on any runtime.
+   *
+   * @throws {TypeError} when it is not JSON or is larger than 8 KiB.
+   */
+  set state(value: JsonValue) {
+    const text: string | undefined = JSON.stringify(value);
+    if (text === undefined) throw new TypeError("Cannot keep the state: it is not JSON");
+    if (text.length > MAX_STATE_BYTES || new TextEncoder().encode(text).byteLength > MAX_STATE_BYTES) {
+      throw new TypeError("Cannot keep the state: it is larger than 8 KiB, keep an id and store the rest elsewhere");
+    }
+    this.#state = freeze(JSON.parse(text));
+    this.#connection.save();
+  }
+
+  /** 1 open, 2 closing, 3 closed, as `WebSocket.readyState`. */
+  get readyState(): number {
+    return this.#connection.readyState;
+  }
+
+  /** Bytes that were sent and have not left this process, where the runtime tells (else 0). */
+  get bufferedAmount(): number {
+    return this.#connection.bufferedAmount;
+  }
+
+  /** The runtime's own socket, for what only that runtime can do. */
+  get socket(): unknown {
+    return this.#connection.socket;
+  }
+
+  /**
+   * Sends a message: a string as it is, an object as JSON. Once the connection is closing it does nothing.
+   *
+   * @throws {TypeError} for what JSON cannot hold.
+   */
+  send(message: string | WebSocketMessage | ErrorMessage): void {
+    this.#connection.send(encode(message));
+  }
+
+  /**
+   * Starts the close handshake. Closing twice does nothing.
+   *
+   * @param code 1000–1003, 1007–1014 or 3000–4999 (RFC 6455 §7.4). @default {1000}
+   * @param reason cut to 123 UTF-8 bytes at a character's border.
+   * @throws {TypeError} for any other code.
+   */
+  close(code?: number, reason?: string): void {
+    this.#connection.close(code, reason);
+  }
+}
+
+function freeze(value: JsonValue): JsonValue {
+  if (typeof value === "object" && value !== null) {
+    for (const child of Object.values(value)) freeze(child);
+    Object.freeze(value);
+  }
+  return value;
+}
