@@ -1,0 +1,245 @@
+import type * as v from "valibot";
+import { type AuthenticationState, Authenticator } from "./authentication.ts";
+import { Bus, type Listener } from "./bus.ts";
+import { type Clock, Deadlines, systemClock } from "./clock.ts";
+import { checkCloseCode, CloseCode } from "./close.ts";
+import { Connection, type ConnectionHost } from "./connection.ts";
+import { Connections } from "./connections.ts";
+import { type BroadcastFilter, checkFilter, Delivery } from "./delivery.ts";
+import { WebSocketError } from "./errors.ts";
+import type { WebSocketEvents } from "./events.ts";
+import { type Handler, Handlers, type Middleware } from "./handlers.ts";
+import { logRecord } from "./log.ts";
+import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
+import { encode, type WebSocketMessage } from "./protocol.ts";
+import type { SavedConnection, Transport } from "./transport.ts";
+import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
+import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
+
+/**
+ * The service behind {@link WebSocketService}: it holds the connections of one node, lets clients in and hands their
+ * messages on. Make one for a process with {@link createWebSocketController}, or any number with `new`.
+ */
+export class WebSocketController {
+  /**
+   * The route: `app.get("/websocket", controller.upgrade)`, the same line on every runtime. A request that is not
+   * upgraded is answered 400, 401, 405, 426, 501 or 503 with `{ error: { code, message } }`.
+   */
+  readonly upgrade: UpgradeHandler;
+  /** The option `name`. */
+  readonly name: string;
+
+  readonly #bus: Bus<WebSocketEvents>;
+  readonly #clients = new Set<WebSocketClient>();
+  readonly #connections = new Connections();
+  readonly #deadlines: Deadlines;
+  readonly #delivery = new Delivery();
+  readonly #handlers: Handlers;
+  readonly #host: ConnectionHost;
+  readonly #hasClock: boolean;
+  #clock: Clock;
+  #closed: Promise<void> | undefined;
+
+  /** @throws {TypeError} for an unknown option, a value out of range, and a mode that lacks what it needs. */
+  constructor(options: WebSocketControllerOptions = {}) {
+    const resolved = resolveOptions(options);
+    this.name = resolved.name;
+    this.#clock = resolved.clock ?? systemClock;
+    this.#hasClock = resolved.clock !== undefined;
+    this.#deadlines = new Deadlines(this.#clock);
+
+    const log = (error: unknown, client?: WebSocketClient) => {
+      if (resolved.logger) resolved.logger.error(logRecord(error, client));
+    };
+    const report = (error: unknown, client?: WebSocketClient) => {
+      if (this.#bus.has("error")) this.#bus.emit("error", client ? { client, error } : { error });
+      else log(error, client);
+    };
+    // A listener of `error` that throws is logged: telling the `error` listeners of it would go round in circles.
+    this.#bus = new Bus((error, event, payload) =>
+      (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
+    );
+    this.#handlers = new Handlers({
+      emit: (client, message) => {
+        if (!this.#bus.has("message")) return false;
+        this.#bus.emit("message", { client, message });
+        return true;
+      },
+      report,
+    });
+    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, () => this.#clock.now());
+    this.#host = {
+      options: resolved,
+      authenticator,
+      bus: this.#bus,
+      deadlines: this.#deadlines,
+      delivery: this.#delivery,
+      handlers: this.#handlers,
+      now: () => this.#clock.now(),
+      report,
+      admit: (connection) => {
+        this.#clients.add(connection.client);
+        this.#delivery.add(connection);
+      },
+      dismiss: (connection) => {
+        this.#clients.delete(connection.client);
+        this.#delivery.remove(connection);
+      },
+    };
+    const isClosed = () => this.#closed !== undefined;
+    this.upgrade = createUpgrade({
+      options: resolved,
+      authenticator,
+      get closed() {
+        return isClosed();
+      },
+      open: (transport, handshake, identity) => this.open(transport, handshake, identity),
+      report,
+      refused: (error) => this.#bus.emit("auth.failure", { error }),
+    });
+  }
+
+  /**
+   * Calls the listener at each such event, with one payload object. A listener may be async; what it throws or rejects with
+   * becomes an `error` event, and a logged line where nobody listens to that.
+   *
+   * @throws {TypeError} for an unknown event, or a listener that is no function.
+   */
+  on<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+    checkListener("on", event, listener);
+    this.#bus.on(event, listener);
+  }
+
+  /**
+   * Removes this one listener.
+   *
+   * @throws {TypeError} for an unknown event, or without a listener.
+   */
+  off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+    checkListener("off", event, listener);
+    this.#bus.off(event, listener);
+  }
+
+  /**
+   * Answers messages of a type. The schema reads the payload, which is the message without `type` and `uid`; what it does
+   * not accept is answered `INVALID_PAYLOAD` with the path that failed, and the handler does not run. What the handler
+   * returns or resolves with is `data` of the answer; a `WebSocketError` is answered as it is, any other error as
+   * `INTERNAL_ERROR`. Handlers of one client may overlap: the `uid` tells the answers apart.
+   *
+   * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot schema.
+   */
+  handle<Output>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
+    this.#handlers.handle(type, schema, handler);
+  }
+
+  /** Runs the middleware around every inbound message but `auth`, `ping` and `pong`, in the order they were added. */
+  use(middleware: Middleware): void {
+    this.#handlers.use(middleware);
+  }
+
+  /**
+   * Sends a message to the clients connected now, at most once: a string as it is, an object encoded once.
+   *
+   * @throws {TypeError} for what JSON cannot hold, and for a filter with an unknown key or a value that is not a non-empty string.
+   */
+  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): void {
+    const checked = checkFilter(filter);
+    this.#delivery.broadcast(encode(message), checked);
+  }
+
+  /** The clients of this node that have been admitted: a live set, to be read. */
+  clients(): Set<WebSocketClient> {
+    return this.#clients;
+  }
+
+  /**
+   * Closes every connection and takes no more: later upgrades are answered 503. A default controller is uninstalled.
+   * Resolves when the last connection is gone, which takes at most `closeTimeout`.
+   *
+   * @param code @default {1001} going away
+   * @throws {TypeError} for a code that may not be sent.
+   */
+  close(code: number = CloseCode.GOING_AWAY, reason = "Going away"): Promise<void> {
+    checkCloseCode(code);
+    if (installed === this) installed = undefined;
+    return this.#closed ??= this.#connections.closeAll(code, reason);
+  }
+
+  // For the runtimes
+
+  /**
+   * Starts the connection of a socket that is open. With an identity it is admitted at once.
+   * For those who bring a runtime of their own: the built-in ones call it from the upgrade.
+   */
+  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null): Connection {
+    const connection = new Connection(this.#host, transport, crypto.randomUUID(), handshake);
+    this.#connections.add(connection);
+    connection.opened(identity);
+    // The last one was closed while this one was being verified.
+    if (this.#closed) connection.close(CloseCode.GOING_AWAY, "Going away");
+    return connection;
+  }
+
+  /** Goes on with a connection that came back from hibernation: the same client, and no `connect` event. */
+  restore(transport: Transport, saved: SavedConnection): Connection {
+    // Both were written by Connection.save, from values of these types.
+    const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
+    const connection = new Connection(this.#host, transport, saved.uid, handshake, state);
+    this.#connections.add(connection);
+    connection.restored(saved);
+    return connection;
+  }
+
+  /** Lets a runtime whose timers are its own, such as a Durable Object's alarm, keep the time; the option `clock` goes first. */
+  useClock(clock: Clock): void {
+    if (this.#hasClock) return;
+    this.#clock = clock;
+    this.#deadlines.use(clock);
+  }
+}
+
+const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([
+  "connect",
+  "message",
+  "error",
+  "close",
+  "auth.success",
+  "auth.failure",
+]);
+
+function checkListener(method: string, event: string, listener: unknown): void {
+  if (!EVENTS.has(event)) {
+    throw new TypeError(`Cannot call ${method}: unknown event "${String(event)}", use one of ${[...EVENTS].join(", ")}`);
+  }
+  if (typeof listener !== "function") throw new TypeError(`Cannot call ${method}("${event}"): pass the callback, a function`);
+}
+
+let installed: WebSocketController | undefined;
+
+/**
+ * Makes the controller that `new WebSocketService()` finds.
+ *
+ * @throws {TypeError} for bad options, and while another one is installed: to replace it in silence is a trap.
+ */
+export function createWebSocketController(options: WebSocketControllerOptions = {}): WebSocketController {
+  if (installed) {
+    throw new TypeError(
+      "Cannot create the controller: one is installed already, close() it first or make another with new WebSocketController()",
+    );
+  }
+  return installed = new WebSocketController(options);
+}
+
+/**
+ * The controller that {@link createWebSocketController} made.
+ *
+ * @throws {WebSocketError} SERVICE_UNAVAILABLE when there is none.
+ */
+export function getWebSocketController(): WebSocketController {
+  if (installed) return installed;
+  throw new WebSocketError(
+    "server",
+    "SERVICE_UNAVAILABLE",
+    "Cannot find the controller: call createWebSocketController() first, or pass one to new WebSocketService(controller)",
+  );
+}

@@ -1,0 +1,100 @@
+import { ABNORMAL } from "../close.ts";
+import type { Connection } from "../connection.ts";
+import type { Transport } from "../transport.ts";
+import type { Acceptance, Runtime } from "./runtime.ts";
+
+/** The part of Bun's server that is used, so that the file checks without Bun's types. */
+interface BunServer {
+  upgrade(request: Request, options: { data: SocketData; headers: Headers }): boolean;
+  requestIP(request: Request): { address: string } | null;
+}
+
+/** The part of Bun's server-side socket that is used. */
+export interface BunSocket {
+  readonly data: SocketData;
+  readonly readyState: number;
+  getBufferedAmount(): number;
+  sendText(data: string): number;
+  close(code?: number, reason?: string): void;
+  terminate(): void;
+}
+
+/** What a socket carries: how its connection starts, then the connection. */
+export interface SocketData {
+  open: ((transport: Transport) => Connection) | null;
+  connection: Connection | null;
+}
+
+class BunTransport implements Transport {
+  readonly socket: BunSocket;
+
+  constructor(socket: BunSocket) {
+    this.socket = socket;
+  }
+
+  get readyState(): number {
+    return this.socket.readyState;
+  }
+
+  get bufferedAmount(): number {
+    return this.socket.getBufferedAmount();
+  }
+
+  send(frame: string): boolean {
+    // 0: dropped, with the socket still open. −1: backpressure, but it is kept.
+    return this.socket.sendText(frame) !== 0;
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.socket.terminate();
+  }
+}
+
+/** The handler object Bun takes beside `fetch`. */
+export interface BunWebSocketHandler {
+  readonly idleTimeout: number;
+  open(socket: BunSocket): void;
+  message(socket: BunSocket, data: string | Uint8Array): void;
+  close(socket: BunSocket, code: number, reason: string): void;
+}
+
+/**
+ * What Bun calls for each socket: `export default { fetch: app.fetch, websocket }`. One serves any number of controllers.
+ */
+export const websocket: BunWebSocketHandler = {
+  // Bun cuts an idle connection at 120 s; its pings keep alive who answers them. 960 s is the most it takes.
+  idleTimeout: 960,
+  open(socket) {
+    const { data } = socket;
+    data.connection = data.open?.(new BunTransport(socket)) ?? null;
+    data.open = null; // The closure holds the request; an idle connection must not.
+  },
+  message({ data }, message) {
+    data.connection?.message(message);
+  },
+  close({ data }, code, reason) {
+    // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
+    queueMicrotask(() => data.connection?.closed(code, reason, code !== ABNORMAL));
+  },
+};
+
+/** Bun's own upgrade, or `null` on another runtime. `env` is the server, as Bun passes it, or `{ server }`. */
+export function bunRuntime(env: unknown): Runtime | null {
+  if (typeof (globalThis as { Bun?: unknown }).Bun === "undefined" || typeof env !== "object" || env === null) return null;
+  const server = ("server" in env ? env.server : env) as Partial<BunServer> | undefined;
+  if (typeof server?.upgrade !== "function" || typeof server.requestIP !== "function") return null;
+  const bun = server as BunServer; // Both methods were just seen to be there.
+  return {
+    ip: (request) => bun.requestIP(request)?.address ?? null,
+    accept(request: Request, { protocol, headers, open }: Acceptance): Response | null {
+      // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
+      headers.set("sec-websocket-protocol", protocol ?? "");
+      // Bun writes the response itself; what the route returns is not looked at.
+      return bun.upgrade(request, { data: { open, connection: null }, headers }) ? new Response(null) : null;
+    },
+  };
+}

@@ -1,0 +1,221 @@
+import type { Connection } from "../connection.ts";
+import type { Clock } from "../clock.ts";
+import { ABNORMAL, answerCloseCode, CloseCode } from "../close.ts";
+import { Connections } from "../connections.ts";
+import type { WebSocketController } from "../controller.ts";
+import type { SavedConnection, Transport } from "../transport.ts";
+import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
+
+/** The part of workerd's socket that is used. */
+interface HibernatingSocket {
+  readonly readyState: number;
+  readonly bufferedAmount?: number;
+  send(data: string): void;
+  close(code: number, reason: string): void;
+  serializeAttachment(value: unknown): void;
+  deserializeAttachment(): unknown;
+}
+
+/** The part of a Durable Object's state that is used. */
+export interface WebSocketObjectState {
+  acceptWebSocket(socket: HibernatingSocket): void;
+  getWebSockets(): HibernatingSocket[];
+  readonly storage: {
+    setAlarm(time: number): Promise<void>;
+  };
+}
+
+/** What one object serves: an app, and the controllers whose routes it has. */
+export interface WebSocketObjectApp {
+  /** One, or several with a `name` each: it is how a connection finds its controller again after hibernation. */
+  controller: WebSocketController | WebSocketController[];
+  app: { fetch(request: Request, env?: unknown, context?: never): Response | Promise<Response> };
+}
+
+/** A Durable Object that serves an app and its WebSocket routes. */
+export interface WebSocketObject {
+  fetch(request: Request): Promise<Response>;
+  alarm(): void;
+  webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void;
+  webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void;
+  webSocketError(socket: HibernatingSocket, error: unknown): void;
+}
+
+class HibernatingTransport implements Transport {
+  readonly socket: HibernatingSocket;
+
+  constructor(socket: HibernatingSocket) {
+    this.socket = socket;
+  }
+
+  get readyState(): number {
+    return this.socket.readyState;
+  }
+
+  get bufferedAmount(): number {
+    return this.socket.bufferedAmount ?? 0; // Absent before the runtime of 2026.
+  }
+
+  send(frame: string): boolean {
+    this.socket.send(frame);
+    return true;
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+  }
+
+  /** workerd has no way to drop a connection. */
+  terminate(): void {}
+
+  save(saved: SavedConnection): void {
+    this.socket.serializeAttachment(saved);
+  }
+}
+
+/**
+ * A Durable Object class for an app: a controller of its own for each object — objects share an isolate and its module
+ * variables — and connections that survive hibernation. The object's alarm keeps the controller's time, for a pending
+ * timer would keep it from hibernating.
+ *
+ * @param build makes the controller and the app that has its route, once for each object and again after each eviction.
+ *
+ * @example
+ * ```ts
+ * export class Newsroom extends createWebSocketObject((env: Env) => createNewsroom(env)) {}
+ * export default forward((env: Env) => env.NEWSROOM.getByName("main"));
+ * ```
+ */
+export function createWebSocketObject<Env>(
+  build: (env: Env, state: WebSocketObjectState) => WebSocketObjectApp,
+): new (state: WebSocketObjectState, env: Env) => WebSocketObject {
+  return class implements WebSocketObject {
+    readonly #app: WebSocketObjectApp["app"];
+    readonly #clock: AlarmClock;
+    readonly #connections = new Map<HibernatingSocket, Connection>();
+    readonly #host: Host;
+    readonly #env: Env;
+
+    constructor(state: WebSocketObjectState, env: Env) {
+      const { app, controller } = build(env, state);
+      this.#app = app;
+      this.#env = env;
+      this.#clock = new AlarmClock(state);
+      this.#host = { connections: new Connections(), runtime: this.#runtime(state) };
+      const controllers = byName([controller].flat());
+      for (const each of controllers.values()) each.useClock(this.#clock);
+      for (const socket of state.getWebSockets()) {
+        const saved = socket.deserializeAttachment() as SavedConnection | null; // Written by HibernatingTransport.save.
+        const owner = saved && controllers.get(saved.controller);
+        if (owner) this.#connections.set(socket, owner.restore(new HibernatingTransport(socket), saved));
+        // Accepted before a deployment that took its controller away.
+        else socket.close(CloseCode.SERVICE_RESTART, "No such service");
+      }
+    }
+
+    async fetch(request: Request): Promise<Response> {
+      // A copy: `env` is shared by all objects of the isolate.
+      return await this.#app.fetch(request, { ...this.#env, [HOST]: this.#host });
+    }
+
+    alarm(): void {
+      this.#clock.ring();
+    }
+
+    webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void {
+      this.#connections.get(socket)?.message(message);
+    }
+
+    webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
+      const connection = this.#connections.get(socket);
+      this.#connections.delete(socket);
+      // Unless it is closed here too, the peer waits for the answer for ever.
+      socket.close(answerCloseCode(code), reason);
+      connection?.closed(wasClean || code !== ABNORMAL ? code : ABNORMAL, wasClean ? reason : "", wasClean);
+    }
+
+    webSocketError(socket: HibernatingSocket, error: unknown): void {
+      const connection = this.#connections.get(socket);
+      this.#connections.delete(socket);
+      connection?.error(error);
+      // After a protocol error there is no close event.
+      connection?.closed(ABNORMAL, "", false);
+    }
+
+    #runtime(state: WebSocketObjectState): Runtime {
+      return {
+        ip: (request) => request.headers.get("cf-connecting-ip"),
+        accept: (_request, { protocol, headers, open }: Acceptance) => {
+          const { WebSocketPair } = globalThis as unknown as { WebSocketPair: new () => [WebSocket, HibernatingSocket] }; // Only workerd runs this.
+          const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
+          state.acceptWebSocket(server);
+          this.#connections.set(server, open(new HibernatingTransport(server)));
+          if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
+          return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // workerd's own member.
+        },
+      };
+    }
+  };
+}
+
+function byName(controllers: WebSocketController[]): Map<string, WebSocketController> {
+  const named = new Map(controllers.map((controller) => [controller.name, controller]));
+  if (named.size === controllers.length && named.size > 0) return named;
+  throw new TypeError("Cannot build the object: pass a controller, or several that differ in their option `name`");
+}
+
+/** Timers kept by the object's one alarm: it wakes a hibernating object, where a timer would keep it from hibernating. */
+class AlarmClock implements Clock {
+  readonly #storage: WebSocketObjectState["storage"];
+  readonly #timers = new Map<number, { at: number; callback: () => void }>();
+  #handles = 0;
+  #armed = Infinity;
+
+  constructor({ storage }: WebSocketObjectState) {
+    this.#storage = storage;
+  }
+
+  now(): number {
+    return Date.now();
+  }
+
+  /** workerd's clocks stand still but for I/O, and an alarm goes by the wall clock. */
+  monotonic(): number {
+    return Date.now();
+  }
+
+  setTimeout(callback: () => void, delay: number): number {
+    this.#timers.set(++this.#handles, { at: Date.now() + delay, callback });
+    this.#arm();
+    return this.#handles;
+  }
+
+  // The alarm stays: that it rings once in vain costs less than a write for every timer that was not needed.
+  clearTimeout(handle: unknown): void {
+    this.#timers.delete(handle as number); // What setTimeout returned.
+  }
+
+  /** The alarm has gone off. */
+  ring(): void {
+    this.#armed = Infinity;
+    const now = Date.now();
+    for (const [handle, { at, callback }] of [...this.#timers]) {
+      if (at <= now && this.#timers.delete(handle)) callback();
+    }
+    this.#arm();
+  }
+
+  #arm(): void {
+    const first = Math.min(...Array.from(this.#timers.values(), ({ at }) => at));
+    if (first >= this.#armed) return;
+    this.#armed = first;
+    void this.#storage.setAlarm(first);
+  }
+}
+
+/** A Worker that hands every request to the object that `find` names. */
+export function forward<Env>(
+  find: (env: Env, request: Request) => { fetch(request: Request): Promise<Response> },
+): { fetch(request: Request, env: Env): Promise<Response> } {
+  return { fetch: (request, env) => find(env, request).fetch(request) };
+}

@@ -1,0 +1,37 @@
+import type { Connection } from "../connection.ts";
+import type { Connections } from "../connections.ts";
+import type { Transport } from "../transport.ts";
+
+/** An upgrade that was admitted, for a runtime to carry out. */
+export interface Acceptance {
+  /** The subprotocol to answer with; `null` for none. */
+  readonly protocol: string | null;
+  /** What middleware put on the response. */
+  readonly headers: Headers;
+  /** The largest message, in bytes, for the runtime to enforce where it can. */
+  readonly maxPayload: number;
+  /** Starts the connection, once the socket can be written to. */
+  open(transport: Transport): Connection;
+}
+
+/** How one request is upgraded on the runtime it arrived on. */
+export interface Runtime {
+  /** The client's address, `null` where the runtime does not tell. */
+  ip(request: Request): string | null;
+  /** The response to return for it, or `null` when the client went away meanwhile. */
+  accept(request: Request, acceptance: Acceptance): Response | null;
+}
+
+/**
+ * Where a server that does its own upgrade (Node, a Durable Object, `noroshi/serve`) puts a {@link Host} into Hono's `c.env`.
+ * Registered, so that two copies of the package in one process find each other.
+ */
+export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // The cast names a unique symbol, which `for` cannot.
+
+/** What a server tells the upgrade route of one request. */
+export interface Host {
+  /** Absent: the runtime's own upgrade is used. */
+  readonly runtime?: Runtime;
+  /** Every open connection of this server, so that it can close them when it stops. */
+  readonly connections: Connections;
+}

@@ -1,0 +1,48 @@
+import { ABNORMAL } from "../close.ts";
+import type { Connection } from "../connection.ts";
+import type { Transport } from "../transport.ts";
+
+/** A {@link Transport} over a standard `WebSocket`. */
+export class StandardTransport implements Transport {
+  readonly socket: WebSocket;
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+  }
+
+  get readyState(): number {
+    return this.socket.readyState;
+  }
+
+  get bufferedAmount(): number {
+    return this.socket.bufferedAmount;
+  }
+
+  send(frame: string): boolean {
+    this.socket.send(frame);
+    return true;
+  }
+
+  close(code: number, reason: string): void {
+    this.socket.close(code, reason);
+  }
+
+  /** The standard has no way to drop a connection; closing again changes nothing. */
+  terminate(): void {}
+}
+
+/** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
+export function attach(socket: WebSocket, open: (transport: Transport) => Connection): void {
+  let connection: Connection | undefined;
+  socket.binaryType = "arraybuffer";
+  socket.addEventListener("open", () => connection = open(new StandardTransport(socket)));
+  socket.addEventListener("message", ({ data }) => connection?.message(data));
+  socket.addEventListener("error", (event) => {
+    connection?.error((event as ErrorEvent).error ?? new Error((event as ErrorEvent).message || "The socket failed"));
+  });
+  socket.addEventListener("close", ({ code, reason, wasClean }) => {
+    // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
+    if (code === 0 || !wasClean) connection?.closed(ABNORMAL, "", false);
+    else connection?.closed(code, reason, true);
+  });
+}

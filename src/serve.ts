@@ -1,0 +1,161 @@
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { CloseCode } from "./close.ts";
+import { Connections } from "./connections.ts";
+import { websocket } from "./runtimes/bun.ts";
+import { HOST, type Host } from "./runtimes/runtime.ts";
+
+/** Anything with Hono's `fetch`. */
+export interface ServableApp {
+  fetch(request: Request, env?: unknown): Response | Promise<Response>;
+}
+
+/** Options of {@link serve}. */
+export interface ServeOptions {
+  /** The port; `0` takes a free one. @default {3000} */
+  port?: number;
+  /** The address to listen at. @default {"0.0.0.0"} */
+  hostname?: string;
+  /** Stops the server when it aborts, as {@link RunningServer.close} does. */
+  signal?: AbortSignal;
+  /** Told the address once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
+  onListen?: ((server: { url: string; port: number }) => void) | false;
+  /** Closes clients with 1001 and exits with 0 on SIGINT and SIGTERM. @default {true} */
+  handleSignals?: boolean;
+}
+
+/** A server that listens. */
+export interface RunningServer {
+  /** Where it listens, such as `http://localhost:3000/`. */
+  readonly url: string;
+  readonly port: number;
+  /** Takes no more connections, closes the clients of this server with 1001, and resolves when they are gone. */
+  close(): Promise<void>;
+}
+
+/** One runtime's server, listening. */
+interface Listening {
+  port: number;
+  /** Every open connection that came through it. */
+  connections: Connections;
+  /** Stops listening; resolves when no plain request is under way. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the app on Bun, Deno or Node, its WebSocket routes included. On Node the packages `ws` and `@hono/node-server`
+ * must be installed.
+ *
+ * @example
+ * ```ts
+ * const server = await serve(app, { port: 3000 });
+ * ```
+ */
+export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
+  const { port = 3000, hostname = "0.0.0.0", signal, onListen, handleSignals = true } = options;
+  const listening = await listener()(app, port, hostname);
+
+  let ignoreSignals = () => {};
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> =>
+    closed ??= Promise.all([
+      listening.stop(),
+      listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"),
+    ]).then(() => ignoreSignals());
+
+  const server = {
+    url: `http://${hostname === "0.0.0.0" ? "localhost" : hostname}:${listening.port}/`,
+    port: listening.port,
+    close,
+  };
+  if (handleSignals) ignoreSignals = onTermination(close);
+  signal?.addEventListener("abort", () => void close(), { once: true });
+  if (signal?.aborted) await close();
+  else if (onListen !== false) (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+  return server;
+}
+
+function listener(): (app: ServableApp, port: number, hostname: string) => Promise<Listening> {
+  const { Bun, Deno } = globalThis as { Bun?: unknown; Deno?: unknown };
+  return Bun ? listenBun : Deno ? listenDeno : listenNode;
+}
+
+async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
+  const [{ createAdaptorServer }, { attachWebSocket }, { once }] = await Promise.all([
+    import("@hono/node-server"),
+    import("./runtimes/node.ts"),
+    import("node:events"),
+  ]);
+  const server = createAdaptorServer({ fetch: (request, env) => app.fetch(request, env) }) as Server; // HTTP/1 unless told.
+  const { connections } = attachWebSocket(server, app);
+  server.listen(port, hostname);
+  await once(server, "listening"); // Rejects with the reason when the address is taken.
+  return {
+    port: (server.address() as AddressInfo).port, // It listens on TCP, so this is no pipe's name.
+    connections,
+    stop: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeIdleConnections();
+      }),
+  };
+}
+
+/** The part of the global `Bun` that is used, so that the file checks without Bun's types. */
+interface BunGlobal {
+  serve(options: {
+    port: number;
+    hostname: string;
+    websocket: typeof websocket;
+    fetch(request: Request, server: unknown): Response | Promise<Response>;
+  }): { port: number; stop(closeActive: boolean): Promise<void> };
+}
+
+function listenBun(app: ServableApp, port: number, hostname: string): Promise<Listening> {
+  const { Bun } = globalThis as unknown as { Bun: BunGlobal }; // listener() saw it.
+  const connections = new Connections();
+  const host: Host = { connections };
+  // hono/bun finds the server under `server` too.
+  const server = Bun.serve({
+    port,
+    hostname,
+    websocket,
+    fetch: (request, server) => app.fetch(request, { server, [HOST]: host }),
+  });
+  return Promise.resolve({ port: server.port, connections, stop: () => server.stop(false) });
+}
+
+/** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
+interface DenoGlobal {
+  serve(
+    options: { port: number; hostname: string; onListen(): void },
+    handler: (request: Request, info: { remoteAddr: unknown }) => Response | Promise<Response>,
+  ): { addr: { port: number }; shutdown(): Promise<void> };
+}
+
+function listenDeno(app: ServableApp, port: number, hostname: string): Promise<Listening> {
+  const { Deno } = globalThis as unknown as { Deno: DenoGlobal }; // listener() saw it.
+  const connections = new Connections();
+  const host: Host = { connections };
+  const server = Deno.serve(
+    { port, hostname, onListen() {} },
+    (request, { remoteAddr }) => app.fetch(request, { remoteAddr, [HOST]: host }),
+  );
+  return Promise.resolve({ port: server.addr.port, connections, stop: () => server.shutdown() });
+}
+
+/** Closes on the first SIGINT or SIGTERM and exits with 0; a second one ends the process at once, as by default. */
+function onTermination(close: () => Promise<void>): () => void {
+  const { process } = globalThis as unknown as { process: NodeJS.Process }; // Bun, Deno and Node all have it.
+  const stop = () => {
+    remove();
+    void close().then(() => process.exit(0));
+  };
+  const remove = () => {
+    for (const signal of SIGNALS) process.off(signal, stop);
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  return remove;
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;

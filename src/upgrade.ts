@@ -1,0 +1,220 @@
+import type { Context, MiddlewareHandler } from "hono";
+import { getCookie } from "hono/cookie";
+import type { AuthenticationState, Authenticator, CredentialSource } from "./authentication.ts";
+import type { Connection } from "./connection.ts";
+import { WebSocketError } from "./errors.ts";
+import type { ResolvedOptions } from "./options.ts";
+import { bunRuntime } from "./runtimes/bun.ts";
+import { denoRuntime } from "./runtimes/deno.ts";
+import { HOST, type Host, type Runtime } from "./runtimes/runtime.ts";
+import type { Transport } from "./transport.ts";
+import type { Handshake } from "./websocket-client.ts";
+
+/** A Hono handler that `hono/client` knows as a WebSocket route (`$ws`). */
+// deno-lint-ignore no-explicit-any -- Hono's own UpgradeWebSocket says `any`: a narrower Env refuses apps with bindings.
+export type UpgradeHandler = MiddlewareHandler<any, string, { outputFormat: "ws" }>;
+
+/** What the upgrade route needs of its controller. */
+export interface UpgradeHost {
+  readonly options: ResolvedOptions;
+  readonly authenticator: Authenticator;
+  /** No connection is taken any more. */
+  readonly closed: boolean;
+  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null): Connection;
+  report(error: unknown): void;
+  /** Tells the `auth.failure` listeners. */
+  refused(error: WebSocketError): void;
+}
+
+/** A request that is not upgraded, and why. */
+interface Refusal {
+  status: 400 | 401 | 405 | 426 | 501 | 503;
+  code: string;
+  message: string;
+  headers?: Record<string, string>;
+}
+
+/** Tokens beyond this many characters are refused unread: no proxy lets such a header pass. */
+const MAX_TOKEN_LENGTH = 8192;
+
+/** The route: from an HTTP request to an open connection, or to an answer that says why not. */
+export function createUpgrade(host: UpgradeHost): UpgradeHandler {
+  return async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
+}
+
+async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
+  const { options, authenticator } = host;
+  const invalid = checkRequest(c.req.raw);
+  if (invalid) return refuse(c, invalid);
+  const url = parseUrl(c.req.url);
+  if (!url) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The request target is not a URL" });
+  if (host.closed) return refuse(c, unavailable("The server is going away"));
+  const runtime = findRuntime(c);
+  if (!runtime) return refuse(c, NO_RUNTIME);
+
+  const offered = splitList(c.req.header("sec-websocket-protocol"));
+  const token = authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
+  // Everything is copied before the upgrade: Deno throws when the headers are read after it.
+  const handshake: Handshake = {
+    mode: options.mode,
+    url: withoutToken(url),
+    origin: c.req.header("origin") ?? null,
+    ip: runtime.ip(c.req.raw),
+    userAgent: c.req.header("user-agent") ?? null,
+    protocol: offered.find((name) => options.protocols.includes(name)) ?? null,
+  };
+
+  let identity: AuthenticationState | null = null;
+  if (token === "invalid") return refuseToken(host, c);
+  if (token) {
+    const attempt = await authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
+    if (attempt.outcome === "accepted") identity = attempt.state;
+    else if (attempt.outcome === "refused" || attempt.error instanceof WebSocketError) return refuseToken(host, c);
+    else {
+      host.report(attempt.error);
+      return refuse(c, unavailable("Authentication is unavailable"));
+    }
+  } else if (options.mode === "strict") {
+    return refuse(c, {
+      status: 401,
+      code: "AUTH_FAILED",
+      message: "A token is required",
+      headers: { "www-authenticate": "Bearer" }, // No error attribute: nothing was shown (RFC 6750 §3).
+    });
+  }
+
+  const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
+  const response = runtime.accept(c.req.raw, {
+    protocol: handshake.protocol,
+    headers: headersOf(c),
+    maxPayload: options.maxPayload,
+    open(transport) {
+      const connection = host.open(transport, handshake, identity);
+      server?.connections.add(connection);
+      return connection;
+    },
+  });
+  // The client went away while its token was verified: nobody is there to read this.
+  if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
+  // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
+  c.res = undefined;
+  return c.res = response;
+}
+
+/** RFC 6455 §4.2.1: what the request of an opening handshake must have. */
+function checkRequest({ method, headers }: Request): Refusal | null {
+  if (!splitList(headers.get("upgrade")).some((name) => name.toLowerCase() === "websocket")) {
+    return {
+      status: 426,
+      code: "INVALID_REQUEST",
+      message: "This is a WebSocket route",
+      headers: { upgrade: "websocket", connection: "Upgrade" },
+    };
+  }
+  if (method !== "GET") {
+    return { status: 405, code: "INVALID_REQUEST", message: "A WebSocket handshake is a GET", headers: { allow: "GET" } };
+  }
+  if (!splitList(headers.get("connection")).some((name) => name.toLowerCase() === "upgrade")) {
+    return { status: 400, code: "INVALID_REQUEST", message: "The Connection header must name Upgrade" };
+  }
+  if (headers.get("sec-websocket-version") !== "13") {
+    return {
+      status: 426,
+      code: "INVALID_REQUEST",
+      message: "Only version 13 of the protocol is spoken",
+      headers: { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13" }, // RFC 6455 §4.2.2
+    };
+  }
+  // 16 bytes in base64.
+  if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
+    return { status: 400, code: "INVALID_REQUEST", message: "Sec-WebSocket-Key must be 16 bytes in base64" };
+  }
+  return null;
+}
+
+const NO_RUNTIME: Refusal = {
+  status: 501,
+  code: "SERVICE_UNAVAILABLE",
+  message: "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
+};
+
+const unavailable = (message: string): Refusal => ({
+  status: 503,
+  code: "SERVICE_UNAVAILABLE",
+  message,
+  headers: { "retry-after": "5" },
+});
+
+function findRuntime(c: Context): Runtime | null {
+  const env: unknown = c.env;
+  const host = (env as { [HOST]?: Host } | undefined)?.[HOST];
+  return host?.runtime ?? bunRuntime(env) ?? denoRuntime(env);
+}
+
+/**
+ * The token shown at the upgrade: the first of subprotocol, Authorization, query and cookie that is there. An invalid one
+ * never falls back to the next, nor to anonymous.
+ */
+function readToken(
+  c: Context,
+  url: URL,
+  protocols: string[],
+  cookie: string | undefined,
+): { value: string; source: CredentialSource } | "invalid" | null {
+  const checked = (value: string, source: CredentialSource) =>
+    value === "" || value.length > MAX_TOKEN_LENGTH ? "invalid" : { value, source };
+
+  const bearers = protocols.filter((name) => name.startsWith("bearer."));
+  if (bearers.length > 0) return bearers.length > 1 ? "invalid" : checked(bearers[0]!.slice("bearer.".length), "protocol");
+
+  const authorization = c.req.header("authorization");
+  if (authorization !== undefined) {
+    if (authorization.length > MAX_TOKEN_LENGTH + 7) return "invalid";
+    const [scheme, value, ...more] = authorization.trim().split(/ +/);
+    return scheme?.toLowerCase() !== "bearer" || value === undefined || more.length > 0 ? "invalid" : checked(value, "header");
+  }
+
+  const queried = url.searchParams.getAll("access_token");
+  if (queried.length > 1) return "invalid";
+  if (queried[0]) return checked(queried[0], "query");
+
+  const kept = cookie === undefined ? undefined : getCookie(c, cookie);
+  return kept === undefined || kept === "" ? null : checked(kept, "cookie");
+}
+
+function refuseToken(host: UpgradeHost, c: Context): Response {
+  host.refused(new WebSocketError("auth", "AUTH_FAILED", "Authentication failed"));
+  return refuse(c, {
+    status: 401,
+    code: "AUTH_FAILED",
+    message: "The token is not valid",
+    headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
+  });
+}
+
+function refuse(c: Context, { status, code, message, headers }: Refusal): Response {
+  return c.json({ error: { code, message } }, status, headers);
+}
+
+function parseUrl(target: string): URL | null {
+  return URL.canParse(target) ? new URL(target) : null;
+}
+
+function withoutToken(url: URL): string {
+  if (!url.searchParams.has("access_token")) return url.href;
+  const copy = new URL(url);
+  copy.searchParams.delete("access_token");
+  return copy.href;
+}
+
+function splitList(header: string | null | undefined): string[] {
+  return header ? header.split(",").map((name) => name.trim()).filter((name) => name !== "") : [];
+}
+
+/** What middleware has put on the response so far; the upgrade's own headers stay the runtime's. */
+function headersOf(c: Context): Headers {
+  const headers = new Headers(c.res.headers);
+  for (const name of ["connection", "content-length", "content-type", "transfer-encoding", "upgrade"]) headers.delete(name);
+  for (const name of [...headers.keys()]) if (name.startsWith("sec-websocket-")) headers.delete(name);
+  return headers;
+}
