@@ -1,0 +1,51 @@
+/**
+ * The realtime WebSocket service for Hono apps: one {@link WebSocketService}, the same on Bun, Deno, Node and Cloudflare.
+ *
+ * @example
+ * ```ts
+ * import { Hono } from "hono";
+ * import { createWebSocketController, WebSocketService } from "noroshi";
+ *
+ * const controller = createWebSocketController();
+ * const app = new Hono().get("/websocket", controller.upgrade);
+ *
+ * const service = new WebSocketService();
+ * service.on("message", ({ message }) => service.broadcast(message));
+ * ```
+ *
+ * @module
+ */
+export * from "./src/errors.ts";
+export { CloseCode } from "./src/close.ts";
+export {
+  type AuthMessage,
+  AuthMessageSchema,
+  type AuthOkMessage,
+  MessageUidSchema,
+  type PingMessage,
+  PingMessageSchema,
+  type PongMessage,
+  type ReplyMessage,
+  type SubscribeMessage,
+  SubscribeMessageSchema,
+  type SubscriptionMessage,
+  type UnsubscribeMessage,
+  UnsubscribeMessageSchema,
+  type WebSocketMessage,
+  WebSocketMessageSchema,
+} from "./src/protocol.ts";
+export type { Authenticate, AuthenticationState, Credentials, CredentialSource } from "./src/authentication.ts";
+export type { Listener } from "./src/bus.ts";
+export type { Clock } from "./src/clock.ts";
+export { createWebSocketController, getWebSocketController, WebSocketController } from "./src/controller.ts";
+export type { BroadcastFilter } from "./src/delivery.ts";
+export type { WebSocketEvents } from "./src/events.ts";
+export type { Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
+export { type AsymmetricAlgorithm, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
+export type { PublicJwk } from "./src/jwks.ts";
+export type { Logger, WebSocketControllerOptions } from "./src/options.ts";
+export { WebSocketService } from "./src/service.ts";
+export type { UpgradeHandler } from "./src/upgrade.ts";
+export type { Accountability, AuthenticationMode, Handshake, JsonValue, WebSocketClient } from "./src/websocket-client.ts";
+export type { Connection } from "./src/connection.ts";
+export type { SavedConnection, Transport } from "./src/transport.ts";
