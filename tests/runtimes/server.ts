@@ -1,0 +1,113 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+/** A server under test, in a process of its own. */
+export interface TestServer {
+  port: number;
+  /** Has a command of the fixture run, and resolves with its result. */
+  // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
+  control(subject: string, command: string, body?: unknown): Promise<any>;
+  /** Throws the Durable Object out of memory, its sockets hibernating. Absent where nothing hibernates. */
+  evict?(): Promise<void>;
+  /** Ends with SIGTERM and resolves with the exit code. */
+  stop(): Promise<number | null>;
+}
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = join(here, "../..");
+const bin = (name: string): string => join(root, "node_modules/.bin", name);
+
+/** How a fixture is run on each runtime; the rest of the arguments is the file. */
+const COMMANDS: Record<string, string[]> = {
+  bun: [bin("bun"), "run"],
+  deno: [bin("deno"), "run", "-A", "--no-lock"],
+  node: [process.execPath, "--import", "tsx"],
+};
+
+/** Starts the fixture on a runtime and resolves once it listens. */
+export async function startServer(runtime: "bun" | "deno" | "node", file = join(here, "fixture/serve.ts")): Promise<TestServer> {
+  const [command = "", ...args] = COMMANDS[runtime] ?? [];
+  const child = spawn(command, [...args, file], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+  const exited = new Promise<number | null>((resolve) => child.on("exit", (code) => resolve(code)));
+  const port = await readPort(child, exited);
+  return {
+    port,
+    control: (subject, name, body = {}) => control(port, subject, name, body),
+    stop: () => {
+      child.kill("SIGTERM");
+      return exited;
+    },
+  };
+}
+
+async function readPort(child: ChildProcess, exited: Promise<number | null>): Promise<number> {
+  const port = (async () => {
+    for await (const line of createInterface({ input: child.stdout! })) {
+      const [, port] = line.match(/^PORT (\d+)$/) ?? [];
+      if (port) return Number(port);
+    }
+    throw new Error("The server ended its output without saying its port");
+  })();
+  const gone = exited.then((code) => {
+    throw new Error(`The server exited with ${code} before it listened`);
+  });
+  return await Promise.race([port, gone]);
+}
+
+/** Starts the fixture in a Durable Object under Miniflare and resolves once it listens. */
+export async function startDurableObject(file = join(here, "fixture/worker.ts")): Promise<TestServer> {
+  const [{ build }, { Miniflare }] = await Promise.all([import("esbuild"), import("miniflare")]);
+  const { outputFiles } = await build({
+    entryPoints: [file],
+    bundle: true,
+    format: "esm",
+    target: "es2024",
+    write: false,
+    logLevel: "warning",
+    // Loaded on other runtimes only.
+    external: ["node:*", "ws", "@hono/node-server", "cloudflare:*"],
+  });
+  const miniflare = new Miniflare({
+    modules: true,
+    script: outputFiles[0]!.text,
+    compatibilityDate: "2026-07-01",
+    host: "127.0.0.1",
+    port: 0,
+    durableObjects: { FIXTURE: { className: "Fixture", useSQLite: true } },
+  });
+  const { port } = await miniflare.ready;
+  return {
+    port: Number(port),
+    control: (subject, name, body = {}) => control(Number(port), subject, name, body),
+    evict: async () => {
+      await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
+    },
+    stop: async () => {
+      await miniflare.dispose();
+      return 0;
+    },
+  };
+}
+
+async function control(port: number, subject: string, command: string, body: unknown): Promise<unknown> {
+  const response = await fetch(`http://127.0.0.1:${port}/control/${subject}/${command}`, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { connection: "close" },
+  });
+  if (!response.ok) throw new Error(`The control answered ${response.status} ${await response.text()}`);
+  return (await response.json() as { result: unknown }).result;
+}
+
+/** Whether a package can be loaded: an optional one may not be installed. */
+export function isInstalled(name: string): boolean {
+  try {
+    createRequire(import.meta.url).resolve(name);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,248 @@
+import { createHash, randomBytes } from "node:crypto";
+import { connect, type Socket } from "node:net";
+
+/** A frame as it came over the wire. */
+export interface Frame {
+  opcode: number;
+  payload: Buffer;
+}
+
+/** How a connection ended: `code` 1006 when no close frame came. */
+export interface Closed {
+  code: number;
+  reason: string;
+}
+
+/** What a server answered to a request. */
+export interface Answer {
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
+
+/** Options of a handshake. */
+export interface HandshakeOptions {
+  headers?: Record<string, string | undefined>;
+  method?: string;
+  /** Written in the same segment as the request. */
+  follow?: Buffer;
+}
+
+const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; // RFC 6455 §1.3
+
+/**
+ * A WebSocket client over a bare TCP socket, so that a test decides about every byte: it does what RFC 6455 says of a client
+ * and nothing else, and everything can be left out or done wrong.
+ */
+export class Wire {
+  readonly socket: Socket;
+  readonly closed: Promise<Closed>;
+  /** The answer to the handshake. */
+  answer: Answer = { status: 0, headers: {}, body: "" };
+  /** Whether a close frame is answered, as a client must. */
+  answersClose = true;
+  /** Protocol pings the server sent. */
+  pings = 0;
+  /** Protocol pongs the server sent. */
+  readonly pongs: Buffer[] = [];
+
+  #buffer = Buffer.alloc(0);
+  #upgraded = false;
+  #messages: string[] = [];
+  #waiting: ((message: string | null) => void)[] = [];
+  #onAnswer: (() => void) | undefined;
+  #close: Closed = { code: 1006, reason: "" };
+  #ended = false;
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    this.closed = new Promise((resolve) => {
+      socket.on("close", () => {
+        this.#ended = true;
+        this.#onAnswer?.();
+        for (const wake of this.#waiting.splice(0)) wake(null);
+        resolve(this.#close);
+      });
+    });
+    socket.on("error", () => {}); // "close" follows, and that is what is waited for.
+    socket.on("data", (data: Buffer) => {
+      this.#buffer = Buffer.concat([this.#buffer, data]);
+      this.#read();
+    });
+  }
+
+  /** Sends the request and resolves with its answer, whatever it is. */
+  static async request(port: number, path: string, options: HandshakeOptions = {}): Promise<Wire> {
+    const socket = connect({ port, host: "127.0.0.1", noDelay: true });
+    const wire = new Wire(socket);
+    const key = randomBytes(16).toString("base64");
+    const headers: Record<string, string | undefined> = {
+      Host: `127.0.0.1:${port}`,
+      Upgrade: "websocket",
+      Connection: "Upgrade",
+      "Sec-WebSocket-Version": "13",
+      "Sec-WebSocket-Key": key,
+      ...options.headers,
+    };
+    const lines = Object.entries(headers).filter(([, value]) => value !== undefined).map(([name, value]) => `${name}: ${value}`);
+    const head = [`${options.method ?? "GET"} ${path} HTTP/1.1`, ...lines, "", ""].join("\r\n");
+    socket.write(Buffer.concat([Buffer.from(head), options.follow ?? Buffer.alloc(0)]));
+    await new Promise<void>((resolve) => wire.#onAnswer = resolve);
+    const accept = createHash("sha1").update(headers["Sec-WebSocket-Key"] + GUID).digest("base64");
+    if (wire.answer.status === 101 && wire.answer.headers["sec-websocket-accept"] !== accept) {
+      throw new Error("The server's Sec-WebSocket-Accept is wrong");
+    }
+    return wire;
+  }
+
+  /** Opens a connection, or throws with the answer. */
+  static async open(port: number, path: string, options: HandshakeOptions = {}): Promise<Wire> {
+    const wire = await Wire.request(port, path, options);
+    if (wire.answer.status !== 101) throw new Error(`The server answered ${wire.answer.status} ${wire.answer.body}`);
+    return wire;
+  }
+
+  /** A message as JSON, a string as it is. */
+  send(message: unknown): void {
+    this.socket.write(frame(1, typeof message === "string" ? message : JSON.stringify(message)));
+  }
+
+  write(bytes: Buffer): void {
+    this.socket.write(bytes);
+  }
+
+  /** The next text message, `null` once the connection ended. */
+  text(): Promise<string | null> {
+    const message = this.#messages.shift();
+    if (message !== undefined) return Promise.resolve(message);
+    if (this.#ended) return Promise.resolve(null);
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** The next message, parsed. */
+  // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
+  async next(): Promise<any> {
+    const text = await this.text();
+    return text === null ? null : JSON.parse(text);
+  }
+
+  /** Sends a message and resolves with the next one that comes. */
+  // deno-lint-ignore no-explicit-any -- as above
+  ask(message: unknown): Promise<any> {
+    this.send(message);
+    return this.next();
+  }
+
+  /** Starts the close handshake and resolves with the server's answer. */
+  close(code?: number, reason = ""): Promise<Closed> {
+    this.write(frame(8, code === undefined ? Buffer.alloc(0) : closePayload(code, reason)));
+    return this.closed;
+  }
+
+  /** Ends the TCP connection with a reset. */
+  reset(): void {
+    this.socket.resetAndDestroy();
+  }
+
+  #read(): void {
+    if (!this.#upgraded && !this.#readAnswer()) return;
+    for (let parsed = parse(this.#buffer); parsed; parsed = parse(this.#buffer)) {
+      this.#buffer = this.#buffer.subarray(parsed.length);
+      this.#take(parsed.frame);
+    }
+  }
+
+  #readAnswer(): boolean {
+    const end = this.#buffer.indexOf("\r\n\r\n");
+    if (end < 0) return false;
+    const [first = "", ...lines] = this.#buffer.subarray(0, end).toString("latin1").split("\r\n");
+    const headers: Record<string, string> = {};
+    for (const line of lines) {
+      const colon = line.indexOf(":");
+      const name = line.slice(0, colon).toLowerCase();
+      const value = line.slice(colon + 1).trim();
+      headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
+    }
+    const status = Number(first.split(" ")[1]);
+    const rest = this.#buffer.subarray(end + 4);
+    if (status !== 101) {
+      const length = Number(headers["content-length"] ?? 0);
+      if (headers["transfer-encoding"] ? rest.indexOf("0\r\n\r\n") < 0 : rest.length < length) return false;
+      this.answer = { status, headers, body: headers["transfer-encoding"] ? unchunk(rest) : rest.subarray(0, length).toString() };
+      this.#onAnswer?.();
+      return false;
+    }
+    this.answer = { status, headers, body: "" };
+    this.#buffer = rest;
+    this.#upgraded = true;
+    this.#onAnswer?.();
+    return true;
+  }
+
+  #take({ opcode, payload }: Frame): void {
+    if (opcode === 1) {
+      const wake = this.#waiting.shift();
+      if (wake) wake(payload.toString());
+      else this.#messages.push(payload.toString());
+    } else if (opcode === 8) {
+      this.#close = payload.length >= 2
+        ? { code: payload.readUInt16BE(0), reason: payload.subarray(2).toString() }
+        : { code: 1005, reason: "" };
+      if (this.answersClose) this.socket.end(frame(8, payload));
+    } else if (opcode === 9) {
+      this.pings++;
+      this.socket.write(frame(10, payload));
+    } else if (opcode === 10) this.pongs.push(payload);
+  }
+}
+
+/** A masked client frame (RFC 6455 §5.2). */
+export function frame(opcode: number, payload: string | Buffer, { fin = true, mask = true, rsv = 0 } = {}): Buffer {
+  const data = Buffer.from(payload as Buffer); // Copied either way: it is masked in place.
+  const key = randomBytes(4);
+  const size = data.length < 126 ? 0 : data.length < 65536 ? 2 : 8;
+  const head = Buffer.alloc(2 + size);
+  head[0] = (fin ? 0x80 : 0) | (rsv << 4) | opcode;
+  head[1] = (mask ? 0x80 : 0) | (size === 0 ? data.length : size === 2 ? 126 : 127);
+  if (size === 2) head.writeUInt16BE(data.length, 2);
+  if (size === 8) head.writeBigUInt64BE(BigInt(data.length), 2);
+  if (!mask) return Buffer.concat([head, data]);
+  for (let i = 0; i < data.length; i++) data[i]! ^= key[i % 4]!;
+  return Buffer.concat([head, key, data]);
+}
+
+/** The payload of a close frame (RFC 6455 §5.5.1). */
+export function closePayload(code: number, reason = ""): Buffer {
+  const payload = Buffer.alloc(2 + Buffer.byteLength(reason));
+  payload.writeUInt16BE(code, 0);
+  payload.write(reason, 2);
+  return payload;
+}
+
+/** Several messages as the bytes of one write. */
+export function frames(...messages: unknown[]): Buffer {
+  return Buffer.concat(
+    messages.map((message) => frame(1, typeof message === "string" ? message : JSON.stringify(message))),
+  );
+}
+
+function parse(buffer: Buffer): { frame: Frame; length: number } | null {
+  if (buffer.length < 2) return null;
+  const short = buffer[1]! & 0x7f;
+  const head = short === 126 ? 4 : short === 127 ? 10 : 2;
+  if (buffer.length < head) return null;
+  const size = short === 126 ? buffer.readUInt16BE(2) : short === 127 ? Number(buffer.readBigUInt64BE(2)) : short;
+  if (buffer.length < head + size) return null;
+  return { frame: { opcode: buffer[0]! & 0x0f, payload: Buffer.from(buffer.subarray(head, head + size)) }, length: head + size };
+}
+
+function unchunk(body: Buffer): string {
+  let text = "";
+  for (let at = 0;;) {
+    const line = body.indexOf("\r\n", at);
+    const size = Number.parseInt(body.subarray(at, line).toString(), 16);
+    if (!(size > 0)) return text;
+    text += body.subarray(line + 2, line + 2 + size).toString();
+    at = line + 2 + size + 2;
+  }
+}
