@@ -1,0 +1,159 @@
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { sign } from "hono/jwt";
+import { secureHeaders } from "hono/secure-headers";
+import * as v from "valibot";
+import { jwtAuthenticator, type WebSocketClient, WebSocketController, WebSocketError, WebSocketService } from "../mod.ts";
+
+const ROLES = ["editor", "reporter", "reader"] as const;
+type Role = typeof ROLES[number];
+
+/** Who can sign in. The passwords are shown on the page: this is a demo. */
+const ACCOUNTS: readonly { user: string; name: string; role: Role; password: string }[] = [
+  { user: "mika", name: "Mika", role: "editor", password: "beacon" },
+  { user: "noor", name: "Noor", role: "reporter", password: "kindling" },
+  { user: "tomas", name: "Tomás", role: "reporter", password: "cinder" },
+  { user: "lena", name: "Lena", role: "reader", password: "ember" },
+  { user: "kofi", name: "Kofi", role: "reader", password: "tinder" },
+];
+
+const LoginSchema = v.object({ user: v.string(), password: v.string() });
+
+const PostSchema = v.object({
+  text: v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(500)),
+  /** Absent: everybody. */
+  to: v.optional(v.union([v.strictObject({ role: v.picklist(ROLES) }), v.strictObject({ user: v.string() })])),
+});
+
+/** One message of the newsroom. */
+interface News {
+  id: string;
+  /** ms since 1970. */
+  at: number;
+  from: { user: string; name: string; role: string | null };
+  /** Who it is for; `null` is everybody. */
+  to: { role: Role } | { user: string } | null;
+  text: string;
+}
+
+/** Options of {@link createNewsroom}. */
+export interface NewsroomOptions {
+  /** Reads a file of `public/` by its name: from disk on Bun, Deno and Node, from the static assets on Cloudflare. */
+  readFile(name: string): Promise<string>;
+  /**
+   * Signs the tokens. Absent or empty: a random one, so that everybody signs in anew after a restart. On Cloudflare that is
+   * each time the object was evicted (who is connected stays so): set one there with `wrangler secret put JWT_SECRET`.
+   */
+  secret?: string | undefined;
+  /** How many messages a newcomer is shown. @default {50} */
+  historySize?: number;
+}
+
+/**
+ * A newsroom: its page, its login and its wire. Everything it knows is made here, on each call, because Cloudflare calls it
+ * once for each Durable Object and the objects of an isolate share the module's variables.
+ */
+export function createNewsroom(options: NewsroomOptions): { app: Hono; controller: WebSocketController } {
+  // Not at module scope: Workers forbid randomness there.
+  const secret = options.secret || crypto.randomUUID() + crypto.randomUUID();
+  const controller = new WebSocketController({ authenticate: jwtAuthenticator({ secret }) });
+  addNews(controller, options.historySize ?? 50);
+
+  const app = new Hono();
+  app.use(secureHeaders({
+    contentSecurityPolicy: {
+      defaultSrc: ["'none'"],
+      scriptSrc: ["'self'"],
+      styleSrc: ["'self'"],
+      imgSrc: ["data:"],
+      connectSrc: ["'self'"],
+      baseUri: ["'none'"],
+      formAction: ["'none'"],
+      frameAncestors: ["'none'"],
+    },
+  }));
+  app.get("/websocket", controller.upgrade);
+  addLogin(app, secret);
+  for (const [path, name, type] of PAGE) {
+    app.get(path, async (c) => c.body(await options.readFile(name), 200, { "content-type": type, "cache-control": "no-cache" }));
+  }
+  return { app, controller };
+}
+
+const PAGE = [
+  ["/", "index.html", "text/html; charset=utf-8"],
+  ["/app.css", "app.css", "text/css; charset=utf-8"],
+  ["/app.js", "app.js", "text/javascript; charset=utf-8"],
+] as const;
+
+function addLogin(app: Hono, secret: string): void {
+  const refusal = (code: string, message: string) => ({ error: { code, message } });
+
+  app.get("/demo-accounts", (c) => c.json(ACCOUNTS));
+
+  const limit = bodyLimit({ maxSize: 1024, onError: (c) => c.json(refusal("INVALID_PAYLOAD", "That is too long"), 413) });
+  app.post("/login", limit, async (c) => {
+    const credentials = v.safeParse(LoginSchema, await c.req.json().catch(() => null));
+    if (!credentials.success) return c.json(refusal("INVALID_PAYLOAD", "Send user and password"), 400);
+    const { user, password } = credentials.output;
+    const account = ACCOUNTS.find((account) => account.user === user && account.password === password);
+    if (!account) return c.json(refusal("AUTH_FAILED", "That name and password do not go together"), 401);
+    const { name, role } = account;
+    const now = Math.floor(Date.now() / 1000);
+    const access_token = await sign({ sub: user, role, iat: now, exp: now + 12 * 60 * 60 }, secret, "HS256");
+    return c.json({ access_token, account: { user, name, role } });
+  });
+}
+
+/** What the newsroom does with its clients: all of it goes through the service. */
+function addNews(controller: WebSocketController, historySize: number): void {
+  const service = new WebSocketService(controller);
+  const history: News[] = [];
+
+  const tellClients = () => service.broadcast({ type: "clients", clients: people(service.clients()) });
+  service.on("connect", ({ client }) => {
+    client.send({ type: "welcome", news: history.filter((news) => isFor(news, client)) });
+    tellClients();
+  });
+  service.on("close", tellClients);
+
+  controller.handle("post", PostSchema, ({ client, message: { text, to = null } }) => {
+    const from = identify(client);
+    if (from.role === "reader" && !(to && "role" in to && to.role === "editor")) {
+      throw new WebSocketError("post", "FORBIDDEN", "Readers write to the editors");
+    }
+    if (to && "user" in to && !ACCOUNTS.some(({ user }) => user === to.user)) {
+      throw new WebSocketError("post", "NOT_FOUND", "There is no such account");
+    }
+    const news: News = { id: crypto.randomUUID(), at: Date.now(), from, to, text };
+    history.push(news);
+    if (history.length > historySize) history.shift();
+
+    service.broadcast({ type: "news", news }, to ?? {});
+    // Who writes to others sees it too, in each tab, but not twice.
+    const includesSender = !to || ("role" in to ? to.role === from.role : to.user === from.user);
+    if (!includesSender) service.broadcast({ type: "news", news }, { user: from.user });
+    const others = [...service.clients()].filter((other) => other.accountability.user !== from.user && isFor(news, other));
+    return { id: news.id, reached: others.length };
+  });
+}
+
+/** Who a client is. The token says the user and the role; jwtAuthenticator lets none in without a user. */
+function identify({ accountability: { user, role } }: WebSocketClient): News["from"] {
+  const id = user ?? "";
+  return { user: id, name: ACCOUNTS.find((account) => account.user === id)?.name ?? id, role };
+}
+
+function isFor({ from, to }: News, { accountability: { user, role } }: WebSocketClient): boolean {
+  return !to || from.user === user || ("role" in to ? to.role === role : to.user === user);
+}
+
+/** The clients as people: the tabs of one user are counted. */
+function people(clients: Iterable<WebSocketClient>): (News["from"] & { tabs: number })[] {
+  const people = new Map<string, News["from"] & { tabs: number }>();
+  for (const client of clients) {
+    const person = identify(client);
+    people.set(person.user, { ...person, tabs: (people.get(person.user)?.tabs ?? 0) + 1 });
+  }
+  return [...people.values()].sort((a, b) => a.name.localeCompare(b.name));
+}

@@ -1,0 +1,515 @@
+/** Where on the near ridge a fire can stand, in percent of its width and height: the peaks of its path in the page. */
+const PEAKS = [[9, 58], [30, 65], [50.5, 54], [70, 69], [90.8, 60]];
+const DESKS = { editor: "Editors", reporter: "Reporters", reader: "Readers" };
+const MAX_TEXT = 500;
+const KEPT = 200;
+
+/** Waiting before another try, in ms: a random time below a ceiling that doubles, so that not all come back at once. */
+const FIRST_CEILING = 500;
+const HIGHEST_CEILING = 20_000;
+const SHORTEST_WAIT = 250;
+/** A connection that held for so long (ms) was a good one: the next loss starts again from the first ceiling. */
+const GOOD = 10_000;
+/** How long a connection may take to open, and a probe to be answered, in ms. */
+const PATIENCE = 8_000;
+
+/** The connection to the newsroom: it says who it is, matches answers to requests, and comes back by itself. */
+class Wire {
+  #url;
+  #token;
+  #listener;
+  #socket = null;
+  #timer;
+  #patience;
+  #attempts = 0;
+  #liveSince = Infinity;
+  #refusal = null;
+  #lastUid = 0;
+  #requests = new Map();
+
+  /** The listener has the methods status(status, retryAt), message(message) and refused(error). */
+  constructor(url, token, listener) {
+    this.#url = url;
+    this.#token = token;
+    this.#listener = listener;
+  }
+
+  get live() {
+    return this.#liveSince !== Infinity;
+  }
+
+  open() {
+    clearTimeout(this.#timer);
+    this.#listener.status("connecting");
+    const socket = this.#socket = new WebSocket(this.#url);
+    // A socket that was given up has nothing to say any more.
+    const on = (event, callback) =>
+      socket.addEventListener(event, (payload) => {
+        if (socket === this.#socket) callback(payload);
+      });
+    on("open", () => this.#send({ type: "auth", access_token: this.#token }));
+    on("message", ({ data }) => this.#receive(JSON.parse(data)));
+    on("close", ({ code, reason }) => this.#lost(code, reason));
+    this.#expect();
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#patience);
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#liveSince = Infinity;
+    this.#fail("SIGNED_OUT", "Signed out before the answer came");
+    socket?.close(1000);
+  }
+
+  /** Resolves with `data` of the answer; rejects with an error that has a code and a message. */
+  request(message) {
+    if (!this.live) return Promise.reject({ code: "NOT_CONNECTED", message: "There is no connection now" });
+    const uid = ++this.#lastUid;
+    return new Promise((resolve, reject) => {
+      this.#requests.set(uid, { resolve, reject });
+      this.#send({ ...message, uid });
+    });
+  }
+
+  /** Asks whether the other side is still there: a sleeping laptop or a changed network says nothing by itself. */
+  probe() {
+    if (!this.live) {
+      if (!this.#socket) this.open();
+      return;
+    }
+    this.#send({ type: "ping" });
+    this.#expect();
+  }
+
+  #send(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  #expect() {
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => {
+      // close() alone would wait for the other side's answer, which may never come.
+      this.#socket.close();
+      this.#lost(1006, "");
+    }, PATIENCE);
+  }
+
+  #receive(message) {
+    clearTimeout(this.#patience);
+    const { type, status, uid, error, data } = message;
+    if (type === "pong") return;
+    if (type === "auth") {
+      if (status === "error") return void (this.#refusal = error); // A close follows.
+      this.#liveSince = Date.now();
+      return this.#listener.status("live");
+    }
+    const request = this.#requests.get(uid);
+    if (!request) return this.#listener.message(message);
+    this.#requests.delete(uid);
+    if (status === "error") request.reject(error);
+    else request.resolve(data);
+  }
+
+  #lost(code, reason) {
+    clearTimeout(this.#patience);
+    this.#socket = null;
+    if (Date.now() - this.#liveSince > GOOD) this.#attempts = 0;
+    this.#liveSince = Infinity;
+    this.#fail("CONNECTION_LOST", "The connection was lost before the answer came; it may have been sent");
+    // 44xx: coming back unchanged is pointless.
+    if (code >= 4400 && code < 4500) return this.#listener.refused(this.#refusal ?? { code: String(code), message: reason });
+    const ceiling = Math.min(HIGHEST_CEILING, FIRST_CEILING * 2 ** this.#attempts++);
+    const wait = SHORTEST_WAIT + Math.random() * ceiling;
+    this.#timer = setTimeout(() => this.open(), wait);
+    this.#listener.status("waiting", Date.now() + wait);
+  }
+
+  /** Ends the requests that no answer will come to. */
+  #fail(code, message) {
+    for (const { reject } of this.#requests.values()) reject({ code, message });
+    this.#requests.clear();
+  }
+}
+
+// The page
+
+const root = document.documentElement;
+const at = (id) => document.getElementById(id);
+const ui = {
+  status: at("status-text"),
+  countdown: at("countdown"),
+  retry: at("retry"),
+  account: at("account"),
+  accountName: at("account-name"),
+  accountRole: at("account-role"),
+  signOut: at("sign-out"),
+  beacons: at("beacons"),
+  login: at("login"),
+  loginForm: at("login-form"),
+  loginError: at("login-error"),
+  accounts: at("accounts"),
+  user: at("user"),
+  password: at("password"),
+  newsroom: at("newsroom"),
+  composer: at("composer"),
+  composerError: at("composer-error"),
+  text: at("text"),
+  to: at("to"),
+  note: at("note"),
+  count: at("count"),
+  send: at("send"),
+  people: at("people"),
+  peopleCount: at("people-count"),
+  news: at("news"),
+  empty: at("empty"),
+};
+
+/** An element with text, never markup: what others wrote is text and nothing else. */
+function element(tag, { text, className, ...rest } = {}, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(rest)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function showError(place, error) {
+  place.hidden = !error;
+  place.replaceChildren(...(error ? [element("code", { text: error.code }), ` ${error.message}`] : []));
+}
+
+let accounts = [];
+let account = null;
+let wire = null;
+let people = [];
+let known = new Set();
+let sending = false;
+let unread = 0;
+let ticking;
+
+// Signing in and out
+
+/** The tab keeps its own token, so that another tab can be somebody else. */
+const kept = {
+  read: () => JSON.parse(sessionStorage.getItem("newsroom") ?? "null"),
+  write: (value) => sessionStorage.setItem("newsroom", JSON.stringify(value)),
+  clear: () => sessionStorage.removeItem("newsroom"),
+};
+
+async function askServer(path, body) {
+  let response;
+  try {
+    response = await fetch(
+      path,
+      body && { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) },
+    );
+  } catch {
+    throw { code: "UNREACHABLE", message: "The server cannot be reached" };
+  }
+  const answer = await response.json();
+  if (!response.ok) throw answer.error;
+  return answer;
+}
+
+async function signIn(event) {
+  event.preventDefault();
+  showError(ui.loginError, null);
+  try {
+    const signedIn = await askServer("/login", { user: ui.user.value, password: ui.password.value });
+    kept.write(signedIn);
+    ui.loginForm.reset();
+    enter(signedIn);
+    ui.text.focus();
+  } catch (error) {
+    showError(ui.loginError, error);
+    ui.password.select();
+  }
+}
+
+function enter(signedIn) {
+  account = signedIn.account;
+  ui.accountName.textContent = account.name;
+  ui.accountRole.textContent = account.role;
+  ui.accountRole.dataset.role = account.role;
+  ui.to.replaceChildren(...recipients());
+  // Readers write to the editors; that nobody else is reached is the server's to say.
+  ui.to.value = account.role === "reader" ? "role:editor" : "";
+  show("newsroom");
+  const url = new URL("/websocket", location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  wire = new Wire(url, signedIn.access_token, { status: showStatus, message: receive, refused: (error) => leave(error) });
+  wire.open();
+}
+
+/** Back to the form, with nothing left of who was here. */
+function leave(error) {
+  wire.close();
+  wire = account = null;
+  kept.clear();
+  known = new Set();
+  ui.news.replaceChildren();
+  ui.empty.hidden = false;
+  ui.composer.reset();
+  ui.note.textContent = "";
+  showError(ui.composerError, null);
+  showPeople([]);
+  showStatus("signed-out");
+  show("login");
+  showError(ui.loginError, error);
+  ui.user.focus();
+}
+
+function show(view) {
+  root.dataset.view = view;
+  ui.login.hidden = view !== "login";
+  ui.newsroom.hidden = ui.account.hidden = view === "login";
+}
+
+function recipients() {
+  const group = (label, options) => element("optgroup", { label }, ...options);
+  const option = (value, text) => element("option", { value, text });
+  const others = accounts.filter(({ user }) => user !== account.user);
+  return [
+    option("", "Everybody"),
+    group("A desk", Object.entries(DESKS).map(([role, name]) => option(`role:${role}`, name))),
+    group("A person", others.map(({ user, name }) => option(`user:${user}`, name))),
+  ];
+}
+
+function showAccounts() {
+  ui.accounts.replaceChildren(...accounts.map(({ user, name, role, password }) => {
+    const button = element(
+      "button",
+      { type: "button" },
+      element("b", { text: name }),
+      " ",
+      element("span", { className: "role", text: role, "data-role": role }),
+      " ",
+      element("code", { text: `${user} / ${password}` }),
+    );
+    button.addEventListener("click", () => {
+      ui.user.value = user;
+      ui.password.value = password;
+      ui.loginForm.elements[2].focus();
+    });
+    return element("li", {}, button);
+  }));
+  ui.beacons.replaceChildren(
+    ...accounts.slice(0, PEAKS.length).map(({ user, name }, index) => {
+      const beacon = element("li", { "data-user": user }, fire(), element("span", { text: name }));
+      const [x, y] = PEAKS[index];
+      beacon.style.setProperty("--x", `${x}%`);
+      beacon.style.setProperty("--y", `${y}%`);
+      beacon.addEventListener("animationend", () => beacon.classList.remove("flare"));
+      return beacon;
+    }),
+  );
+}
+
+function fire() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "fire");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(document.createElementNS("http://www.w3.org/2000/svg", "use"));
+  svg.firstChild.setAttribute("href", "#fire");
+  return svg;
+}
+
+// The connection
+
+const STATUS = { "signed-out": "Not signed in", connecting: "Connecting", live: "Live", waiting: "Connection lost" };
+
+function showStatus(status, retryAt) {
+  root.dataset.status = status;
+  const offline = status === "waiting" && !navigator.onLine;
+  ui.status.textContent = offline ? "You are offline" : STATUS[status];
+  ui.retry.hidden = status !== "waiting";
+  clearInterval(ticking);
+  const tick = () => {
+    const seconds = Math.ceil((retryAt - Date.now()) / 1000);
+    ui.countdown.textContent = status === "waiting" && seconds > 0 ? `next try in ${seconds} s` : "";
+  };
+  tick();
+  if (status === "waiting") ticking = setInterval(tick, 250);
+  updateSend();
+}
+
+function receive(message) {
+  if (message.type === "welcome") {
+    const fresh = message.news.filter(({ id }) => !known.has(id));
+    // Read aloud one by one they would be a nuisance.
+    const log = ui.news.parentElement;
+    log.setAttribute("aria-busy", "true");
+    for (const news of fresh) addNews(news);
+    log.removeAttribute("aria-busy");
+  } else if (message.type === "news") {
+    if (addNews(message.news)) flare(message.news);
+  } else if (message.type === "clients") showPeople(message.clients);
+  else if (message.status === "error") showError(ui.composerError, message.error);
+}
+
+// News
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "medium" });
+
+/** What others are told of whom it is for; nothing where it is for everybody. */
+function address({ to }) {
+  if (!to) return null;
+  if (to.role) return `${DESKS[to.role]} only`;
+  if (to.user === account.user) return "You only";
+  return `${accounts.find(({ user }) => user === to.user)?.name ?? to.user} only`;
+}
+
+/** Newest first. `false` when it is there already: after a reconnection the server sends again what it remembers. */
+function addNews(news) {
+  if (known.has(news.id)) return false;
+  known.add(news.id);
+  const { from } = news;
+  const only = address(news);
+  const time = new Date(news.at);
+  const item = element(
+    "li",
+    { "data-id": news.id, "data-at": news.at, className: only ? "directed" : "" },
+    element("time", { datetime: time.toISOString(), title: full.format(time), text: clock.format(time) }),
+    element(
+      "article",
+      {},
+      element(
+        "p",
+        { className: "byline" },
+        element("b", { text: from.user === account.user ? "You" : from.name }),
+        " ",
+        element("span", { className: "role", text: from.role, "data-role": from.role }),
+        ...(only ? [" ", element("span", { className: "only", text: only })] : []),
+      ),
+      element("p", { className: "text", text: news.text }),
+    ),
+  );
+  const older = [...ui.news.children].find((other) => Number(other.dataset.at) <= news.at);
+  ui.news.insertBefore(item, older ?? null);
+  if (ui.news.childElementCount > KEPT) {
+    known.delete(ui.news.lastElementChild.dataset.id);
+    ui.news.lastElementChild.remove();
+  }
+  ui.empty.hidden = true;
+  if (document.hidden) {
+    unread++;
+    showTitle();
+  }
+  return true;
+}
+
+function showTitle() {
+  document.title = `${unread ? `(${unread}) ` : ""}Newsroom · Noroshi`;
+}
+
+/** The sender's fire flares, then those it reaches, the nearer ones first. */
+function flare({ from, to }) {
+  const beacons = [...ui.beacons.children];
+  const place = beacons.findIndex(({ dataset }) => dataset.user === from.user);
+  beacons.forEach((beacon, index) => {
+    const person = people.find(({ user }) => user === beacon.dataset.user);
+    const reached = person && (!to || to.user === person.user || to.role === person.role);
+    if (!person || (!reached && person.user !== from.user)) return;
+    beacon.style.setProperty("--delay", `${Math.abs(index - place) * 180}ms`);
+    beacon.classList.add("flare");
+  });
+}
+
+async function post(event) {
+  event.preventDefault();
+  if (sending || ui.send.disabled) return;
+  const [kind, id] = ui.to.value.split(":");
+  const text = ui.text.value;
+  showError(ui.composerError, null);
+  sending = true;
+  updateSend();
+  try {
+    const { reached } = await wire.request({ type: "post", text, ...(id ? { to: { [kind]: id } } : {}) });
+    ui.text.value = "";
+    ui.note.textContent = reached === 0
+      ? "Sent; nobody is there yet"
+      : `Sent to ${reached} open ${reached === 1 ? "tab" : "tabs"}`;
+  } catch (error) {
+    // The text stays, so that nothing is lost with the connection.
+    ui.note.textContent = "";
+    if (account) showError(ui.composerError, error);
+  }
+  sending = false;
+  updateSend();
+}
+
+function updateSend() {
+  const length = ui.text.value.trim().length;
+  ui.send.disabled = sending || root.dataset.status !== "live";
+  ui.count.hidden = length < MAX_TEXT * 0.8;
+  ui.count.textContent = `${length} of ${MAX_TEXT}`;
+  ui.count.classList.toggle("over", length > MAX_TEXT);
+}
+
+// People
+
+function showPeople(present) {
+  people = present;
+  ui.peopleCount.textContent = present.length || "";
+  ui.people.replaceChildren(...present.map(({ user, name, role, tabs }) => {
+    const self = user === account?.user;
+    const item = element(
+      "li",
+      { "data-user": user },
+      fire(),
+      element("b", { text: self ? `${name} (you)` : name }),
+      " ",
+      element("span", { className: "role", text: role, "data-role": role }),
+      ...(tabs > 1 ? [" ", element("span", { className: "tabs", text: `${tabs} tabs` })] : []),
+    );
+    if (self) return item;
+    const write = element("button", { type: "button", className: "quiet", text: "Write", "aria-label": `Write to ${name}` });
+    write.addEventListener("click", () => {
+      ui.to.value = `user:${user}`;
+      ui.text.focus();
+    });
+    item.append(write);
+    return item;
+  }));
+  for (const beacon of ui.beacons.children) {
+    beacon.classList.toggle("lit", present.some(({ user }) => user === beacon.dataset.user));
+  }
+}
+
+ui.loginForm.addEventListener("submit", signIn);
+ui.signOut.addEventListener("click", () => leave(null));
+ui.retry.addEventListener("click", () => wire.open());
+ui.composer.addEventListener("submit", post);
+ui.text.addEventListener("input", () => {
+  ui.note.textContent = "";
+  showError(ui.composerError, null);
+  updateSend();
+});
+ui.text.addEventListener("keydown", (event) => {
+  // While an input method composes, Enter belongs to it.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  ui.composer.requestSubmit();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  unread = 0;
+  showTitle();
+  wire?.probe();
+});
+addEventListener("online", () => wire?.probe());
+addEventListener("offline", () => wire?.probe());
+
+try {
+  accounts = await askServer("/demo-accounts");
+  showAccounts();
+  const signedIn = kept.read();
+  if (signedIn) enter(signedIn);
+} catch (error) {
+  showError(ui.loginError, error);
+}
