@@ -1,0 +1,385 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { delimiter, dirname, join } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { after, afterEach, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { WebSocket } from "ws";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const bin = (name: string): string => join(root, "node_modules/.bin", name);
+
+/** A demo that listens. */
+interface Demo {
+  readonly url: string;
+  stop(): Promise<unknown>;
+}
+
+const COMMANDS = {
+  bun: [bin("bun"), "run"],
+  deno: [bin("deno"), "run", "-A", "--no-lock"],
+  node: [process.execPath, "--import", "tsx"],
+};
+
+/** Starts the demo of a runtime and resolves with the address that it prints. */
+async function start(runtime: keyof typeof COMMANDS, { port = 0, secret = "of the test" } = {}): Promise<Demo> {
+  const [command = "", ...args] = COMMANDS[runtime];
+  const env = { ...process.env, HOST: "127.0.0.1", PORT: String(port), JWT_SECRET: secret, NO_COLOR: "1" };
+  const child = spawn(command, [...args, `examples/${runtime}/main.ts`], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+  const exited = new Promise<number | null>((resolve) => child.on("exit", resolve));
+  const said: string[] = [];
+  const url = await new Promise<string>((resolve, reject) => {
+    for (const input of [child.stdout, child.stderr]) {
+      createInterface({ input }).on("line", (line) => {
+        said.push(line);
+        const [address] = line.match(/http:\/\/127\.0\.0\.1:\d+/) ?? [];
+        if (address) resolve(address);
+      });
+    }
+    void exited.then((code) => reject(new Error(`The demo exited with ${code}: ${said.join("\n")}`)));
+  });
+  return {
+    url,
+    stop: () => {
+      child.kill("SIGTERM");
+      return exited;
+    },
+  };
+}
+
+/** Starts the Worker under Miniflare, with what wrangler.jsonc says. */
+async function startCloudflare(): Promise<Demo> {
+  const [{ build }, { Miniflare }] = await Promise.all([import("esbuild"), import("miniflare")]);
+  const folder = join(root, "examples/cloudflare");
+  const text = await readFile(join(folder, "wrangler.jsonc"), "utf8");
+  const config = JSON.parse(text.replace(/^\s*\/\/.*$/gm, ""));
+  const { outputFiles } = await build({
+    entryPoints: [join(folder, config.main)],
+    bundle: true,
+    format: "esm",
+    target: "es2024",
+    write: false,
+    logLevel: "warning",
+    // Loaded on other runtimes only.
+    external: ["node:*", "ws", "@hono/node-server"],
+  });
+  const classes: string[] = config.migrations[0].new_sqlite_classes;
+  const miniflare = new Miniflare({
+    name: config.name,
+    modules: true,
+    script: outputFiles[0]!.text,
+    compatibilityDate: config.compatibility_date,
+    host: "127.0.0.1",
+    port: 0,
+    bindings: { JWT_SECRET: "of the test" },
+    durableObjects: Object.fromEntries(
+      config.durable_objects.bindings.map(({ name, class_name }: { name: string; class_name: string }) => [
+        name,
+        { className: class_name, useSQLite: classes.includes(class_name) },
+      ]),
+    ),
+    assets: {
+      workerName: config.name,
+      directory: join(folder, config.assets.directory),
+      binding: config.assets.binding,
+      routerConfig: { has_user_worker: true, invoke_user_worker_ahead_of_assets: config.assets.run_worker_first },
+      assetConfig: { html_handling: config.assets.html_handling },
+    },
+  });
+  const { origin } = await miniflare.ready;
+  return { url: origin, stop: () => miniflare.dispose() };
+}
+
+/** Bun and Deno run the demo here, as Node's children; that they run this file too would show nothing more. */
+const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the demo is tested from Node" : false;
+
+describe("createNewsroom", { skip: elsewhere }, () => {
+  const starts = {
+    bun: () => start("bun"),
+    deno: () => start("deno"),
+    node: () => start("node"),
+    cloudflare: startCloudflare,
+  };
+  for (const [runtime, startDemo] of Object.entries(starts)) {
+    test(`createNewsroom serves its page, its login and its wire on ${runtime}`, { timeout: 60_000 }, async (t) => {
+      const { url, stop } = await startDemo();
+      t.after(stop);
+
+      const page = await fetch(url);
+      assert.equal(page.status, 200);
+      assert.match(await page.text(), /<title>Newsroom/);
+      assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
+      for (const [path, type] of [["/app.css", "text/css"], ["/app.js", "text/javascript"]]) {
+        const file = await fetch(url + path);
+        assert.equal(file.headers.get("content-type")?.split(";")[0], type);
+        assert.ok((await file.text()).length > 1000);
+      }
+
+      const refused = await logIn(url, "mika", "wrong");
+      assert.equal(refused.status, 401);
+      assert.equal((await refused.json()).error.code, "AUTH_FAILED");
+
+      const mika = await enter(url, "mika", "beacon");
+      const lena = await enter(url, "lena", "ember");
+      mika.send({ type: "post", uid: 1, text: "From the quay", to: { user: "lena" } });
+      assert.deepEqual((await lena.next("news")).news.from, { user: "mika", name: "Mika", role: "editor" });
+      assert.equal((await mika.next("post")).data.reached, 1);
+
+      const forged = await connect(url, "not.a.token");
+      assert.equal((await forged.next("auth")).error.code, "AUTH_FAILED");
+      assert.equal(await forged.closed, 4401);
+      mika.close();
+      lena.close();
+    });
+  }
+});
+
+function logIn(url: string, user: string, password: string): Promise<Response> {
+  return fetch(`${url}/login`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ user, password }),
+  });
+}
+
+/** A client as the page is one. */
+interface Client {
+  send(message: object): void;
+  // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
+  next(type: string): Promise<any>;
+  close(): void;
+  closed: Promise<number>;
+}
+
+async function enter(url: string, user: string, password: string): Promise<Client> {
+  const { access_token } = await (await logIn(url, user, password)).json();
+  const client = await connect(url, access_token);
+  await client.next("welcome");
+  return client;
+}
+
+async function connect(url: string, access_token: string): Promise<Client> {
+  const socket = new WebSocket(`${url.replace("http", "ws")}/websocket`);
+  const arrived: { type: string }[] = [];
+  let wake = () => {};
+  socket.on("message", (data) => {
+    arrived.push(JSON.parse(String(data)));
+    wake();
+  });
+  const closed = new Promise<number>((resolve) => socket.on("close", resolve));
+  await new Promise((resolve, reject) => socket.on("open", resolve).on("error", reject));
+  const send = (message: object) => socket.send(JSON.stringify(message));
+  send({ type: "auth", access_token });
+  return {
+    send,
+    async next(type) {
+      for (;;) {
+        const index = arrived.findIndex((message) => message.type === type);
+        if (index >= 0) return arrived.splice(index, 1)[0];
+        await new Promise<void>((resolve) => wake = resolve);
+      }
+    },
+    close: () => socket.close(),
+    closed,
+  };
+}
+
+// In a browser
+
+function findBrowser(): string | undefined {
+  const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+  const onPath = (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
+  return [process.env["CHROMIUM"] ?? "", "/usr/bin/chromium", ...onPath].find((path) => path !== "" && existsSync(path));
+}
+
+const executablePath = findBrowser();
+const noBrowser = executablePath ? false : "no browser: install Chromium or Chrome, or name one in CHROMIUM";
+
+const QUIET = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }, () => {
+  let demo: Demo;
+  let browser: Browser;
+  let contexts: BrowserContext[] = [];
+  const faults: string[] = [];
+
+  before(async () => {
+    const { chromium } = await import("playwright-core");
+    [demo, browser] = await Promise.all([start("node"), chromium.launch({ executablePath: executablePath!, args: QUIET })]);
+  });
+  afterEach(async () => {
+    await Promise.all(contexts.map((context) => context.close()));
+    contexts = [];
+    assert.deepEqual(faults.splice(0), []);
+  });
+  after(async () => {
+    await browser?.close();
+    await demo?.stop();
+  });
+
+  async function open(): Promise<Page> {
+    const context = await browser.newContext({ viewport: { width: 1180, height: 820 } });
+    contexts.push(context);
+    const page = await context.newPage();
+    page.setDefaultTimeout(20_000);
+    page.on("pageerror", (error) => faults.push(String(error)));
+    page.on("console", (message) => {
+      if (/content security policy/i.test(message.text())) faults.push(message.text());
+    });
+    await page.goto(demo.url);
+    await page.locator("#accounts button").first().waitFor();
+    return page;
+  }
+
+  async function signIn(page: Page, user: string, password: string): Promise<void> {
+    await page.getByLabel("Name").fill(user);
+    await page.getByLabel("Password").fill(password);
+    await page.getByRole("button", { name: "Sign in" }).click();
+  }
+
+  async function openAs(user: string, password: string): Promise<Page> {
+    const page = await open();
+    await signIn(page, user, password);
+    await status(page, "live");
+    return page;
+  }
+
+  const status = (page: Page, status: string) => page.locator(`html[data-status="${status}"]`).waitFor();
+  const news = (page: Page, text: string) => page.locator("#news li").filter({ hasText: text });
+  const error = (page: Page, code: string) => page.getByRole("alert").filter({ hasText: code });
+
+  /** Sends and waits until the server has answered, so that what is sent next comes after it everywhere. */
+  async function send(page: Page, text: string, to?: string): Promise<void> {
+    if (to) await page.getByLabel("To", { exact: true }).selectOption({ label: to });
+    await page.getByLabel("Message").fill(text);
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.locator("#note").filter({ hasText: "Sent" }).waitFor();
+  }
+
+  /** With SCREENSHOTS=folder: the page by day, by night and on a phone. */
+  async function picture(page: Page, name: string): Promise<void> {
+    const folder = process.env["SCREENSHOTS"];
+    if (!folder) return;
+    const take = (look: string) => page.screenshot({ path: join(folder, `${name}-${look}.png`), animations: "disabled" });
+    const viewport = page.viewportSize()!;
+    await take("light");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await take("dark");
+    await page.emulateMedia({ colorScheme: "light" });
+    await page.setViewportSize({ width: 390, height: 844 });
+    await take("phone");
+    await page.setViewportSize(viewport);
+  }
+
+  test("the page shows what was wrong when a password is", async () => {
+    const page = await open();
+    await picture(page, "login");
+    await signIn(page, "mika", "wrong");
+    await error(page, "AUTH_FAILED").waitFor();
+    await picture(page, "login-error");
+    assert.equal(await page.locator("#newsroom").isVisible(), false);
+  });
+
+  test("a message to everybody arrives in the page of another account, as text", async () => {
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
+    const text = `<img src="x" onerror="document.title = 'taken'"> is text`;
+    await send(mika, text);
+    await news(noor, text).waitFor();
+    assert.equal(await noor.locator("#news img").count(), 0);
+    assert.equal(await news(mika, text).count(), 1);
+    await picture(noor, "newsroom");
+  });
+
+  test("a message to one role or one user arrives there and at its sender, and nowhere else", async () => {
+    const [mika, noor, tomas, lena] = await Promise.all([
+      openAs("mika", "beacon"),
+      openAs("noor", "kindling"),
+      openAs("tomas", "cinder"),
+      openAs("lena", "ember"),
+    ]);
+    await send(mika, "For the desk of reporters", "Reporters");
+    await send(mika, "For Noor alone", "Noor");
+    // Messages of one sender arrive in order: who has this one has been passed over by those before.
+    await send(mika, "Now for all of you", "Everybody");
+    const pages = { mika, noor, tomas, lena };
+    const seen = await Promise.all(
+      Object.entries(pages).map(async ([name, page]) => {
+        await news(page, "Now for all of you").waitFor();
+        const counts = ["For the desk of reporters", "For Noor alone"].map((text) => news(page, text).count());
+        return [name, await Promise.all(counts)];
+      }),
+    );
+    assert.deepEqual(Object.fromEntries(seen), { mika: [1, 1], noor: [1, 1], tomas: [1, 0], lena: [0, 0] });
+
+    await picture(noor, "directed");
+    // Nor does the memory tell a newcomer what was not for them.
+    const kofi = await openAs("kofi", "tinder");
+    await news(kofi, "Now for all of you").waitFor();
+    assert.equal(await news(kofi, "For the desk of reporters").count(), 0);
+    assert.equal(await news(kofi, "For Noor alone").count(), 0);
+  });
+
+  test("the list of people counts the tabs of one user and forgets who left", async () => {
+    const noor = await openAs("noor", "kindling");
+    const person = (user: string) => noor.locator(`#people li[data-user="${user}"]`);
+    const [first, second] = [await openAs("mika", "beacon"), await openAs("mika", "beacon")];
+    await person("mika").filter({ hasText: "2 tabs" }).waitFor();
+    assert.equal(await person("mika").count(), 1);
+    await first.close();
+    await person("mika").filter({ hasNotText: "tabs" }).waitFor();
+    await second.getByRole("button", { name: "Sign out" }).click();
+    await person("mika").waitFor({ state: "detached" });
+  });
+
+  test("the page shows the server's error and keeps the text when a message is refused", async () => {
+    const lena = await openAs("lena", "ember");
+    await lena.getByLabel("To", { exact: true }).selectOption({ label: "Everybody" });
+    await lena.getByLabel("Message").fill("Does anybody hear me?");
+    await lena.getByLabel("Message").press("Enter");
+    await error(lena, "FORBIDDEN").waitFor();
+    await picture(lena, "refused");
+    assert.equal(await lena.getByLabel("Message").inputValue(), "Does anybody hear me?");
+
+    await lena.getByLabel("To", { exact: true }).selectOption({ label: "Editors" });
+    await lena.getByLabel("Message").fill("a".repeat(501));
+    await lena.getByRole("button", { name: "Send" }).click();
+    await error(lena, "INVALID_PAYLOAD").waitFor();
+  });
+
+  test("the page comes back by itself when the server was away, and asks anew for a token it no longer takes", async () => {
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
+    await send(mika, "Before the silence");
+    await news(noor, "Before the silence").waitFor();
+    const port = Number(new URL(demo.url).port);
+
+    assert.equal(await demo.stop(), 0);
+    await Promise.all([status(mika, "waiting"), status(noor, "waiting")]);
+    assert.equal(await mika.getByRole("button", { name: "Send" }).isDisabled(), true);
+    await picture(mika, "lost");
+
+    demo = await start("node", { port });
+    await Promise.all([status(mika, "live"), status(noor, "live")]);
+    await send(mika, "After the silence");
+    await news(noor, "After the silence").waitFor();
+    assert.equal(await news(noor, "Before the silence").count(), 1);
+
+    await demo.stop();
+    demo = await start("node", { port, secret: "another one" });
+    await error(noor, "AUTH_FAILED").waitFor();
+    assert.equal(await noor.locator("#newsroom").isVisible(), false);
+    assert.equal(await noor.locator("#news li").count(), 0);
+  });
+});
