@@ -84,6 +84,7 @@ const PAGE = [
   ["/", "index.html", "text/html; charset=utf-8"],
   ["/app.css", "app.css", "text/css; charset=utf-8"],
   ["/app.js", "app.js", "text/javascript; charset=utf-8"],
+  ["/wire.js", "wire.js", "text/javascript; charset=utf-8"],
 ] as const;
 
 function addLogin(app: Hono, secret: string): void {

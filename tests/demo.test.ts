@@ -113,7 +113,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(page.status, 200);
       assert.match(await page.text(), /<title>Newsroom/);
       assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
-      for (const [path, type] of [["/app.css", "text/css"], ["/app.js", "text/javascript"]]) {
+      for (const [path, type] of [["/app.css", "text/css"], ["/app.js", "text/javascript"], ["/wire.js", "text/javascript"]]) {
         const file = await fetch(url + path);
         assert.equal(file.headers.get("content-type")?.split(";")[0], type);
         assert.ok((await file.text()).length > 1000);
