@@ -1,0 +1,207 @@
+/** What keeps the source readable from one end to the other, held by a machine: layers, cycles, entries, sizes. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, posix } from "node:path";
+import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+
+/** A file of `src/` imports only from its own layer and the layers before it. */
+const LAYERS: readonly string[][] = [
+  // The protocol.
+  "errors close protocol",
+  // The core: connections, events, who receives what.
+  "authentication bus clock connection connections delivery engine events guard handlers heartbeat jwks jwt limits log options " +
+  "transport websocket-client",
+  // The edge of the process: the upgrade, and the sockets of each runtime.
+  "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
+  "controller",
+  // What an application starts from.
+  "service serve runtimes/cloudflare",
+].map((names) => names.split(" "));
+
+/** The one file that runs on Node only. */
+const NODE_ONLY = "src/runtimes/node.ts";
+
+/** What the main entry may load: it runs where neither `ws` nor `node:*` is. */
+const EVERYWHERE = ["hono", "valibot", "mitt"];
+
+const MAX_LINES = 400;
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+
+interface Import {
+  specifier: string;
+  kind: "value" | "type" | "dynamic";
+  isReexport: boolean;
+}
+
+interface Manifest {
+  version: string;
+  exports: Record<string, string>;
+  imports: Record<string, string>;
+  dependencies: Record<string, string>;
+  peerDependencies: Record<string, string>;
+}
+
+const deno = readManifest("deno.json");
+const npm = readManifest("package.json");
+const entries = Object.values(deno.exports).map((path) => posix.normalize(path));
+const sources = new Map(["mod.ts", ...listSources("src")].map((path) => [path, readFileSync(join(root, path), "utf8")]));
+const imports = new Map([...sources].map(([path, text]) => [path, readImports(text)]));
+
+describe("The source", () => {
+  it("imports its own files by their name, .ts included", () => {
+    for (const [path, { specifier }] of eachImport()) {
+      if (!specifier.startsWith(".")) continue;
+      assert.ok(sources.has(resolve(path, specifier)), `${path} imports "${specifier}", which is no file of the source`);
+    }
+  });
+
+  it("imports down the layers only", () => {
+    for (const path of sources.keys()) {
+      if (path === "mod.ts") continue;
+      const layer = layerOf(path);
+      for (const imported of ownImports(path)) {
+        assert.ok(layerOf(imported) <= layer, `${path} (layer ${layer}) imports ${imported} (layer ${layerOf(imported)})`);
+      }
+    }
+  });
+
+  it("has no import cycle, types included", () => {
+    const done = new Set<string>();
+    const visit = (path: string, trail: string[]): void => {
+      assert.ok(!trail.includes(path), `An import cycle: ${[...trail.slice(trail.indexOf(path)), path].join(" → ")}`);
+      if (done.has(path)) return;
+      for (const imported of ownImports(path)) visit(imported, [...trail, path]);
+      done.add(path);
+    };
+    for (const path of sources.keys()) visit(path, []);
+  });
+
+  it("re-exports from the declared entries only", () => {
+    for (const [path, { specifier, isReexport }] of eachImport()) {
+      if (!isReexport) continue;
+      assert.ok(
+        entries.includes(path),
+        `${path} re-exports "${specifier}": only the entries of deno.json do that, no barrel does`,
+      );
+    }
+  });
+
+  it("needs Node only where it runs on Node", () => {
+    for (const [path, { specifier, kind }] of eachImport()) {
+      if (path === NODE_ONLY || kind !== "value") continue;
+      const isNodeOnly = specifier.startsWith("node:") || ["ws", "@hono/node-server"].includes(packageOf(specifier));
+      assert.ok(!isNodeOnly, `${path} imports "${specifier}": import its type, or import it dynamically where it is used`);
+      assert.notEqual(resolve(path, specifier), NODE_ONLY, `${path} imports ${NODE_ONLY}, which loads on Node only`);
+    }
+  });
+
+  it("loads from the main entry what runs everywhere", () => {
+    const loaded = new Set(["mod.ts"]);
+    for (const path of loaded) {
+      for (const { specifier, kind } of imports.get(path) ?? []) {
+        if (kind !== "value") continue;
+        if (specifier.startsWith(".")) loaded.add(resolve(path, specifier));
+        else assert.ok(EVERYWHERE.includes(packageOf(specifier)), `mod.ts loads "${specifier}", by ${path}`);
+      }
+    }
+  });
+
+  it("imports declared dependencies only", () => {
+    const declared = { ...npm.dependencies, ...npm.peerDependencies };
+    for (const [path, { specifier }] of eachImport()) {
+      if (specifier.startsWith(".") || specifier.startsWith("node:")) continue;
+      assert.ok(packageOf(specifier) in declared, `${path} imports "${specifier}", which package.json does not list`);
+    }
+  });
+
+  it(`has no file of more than ${MAX_LINES} lines`, () => {
+    for (const [path, text] of sources) {
+      const lines = text.trimEnd().split("\n").length;
+      assert.ok(
+        lines <= MAX_LINES,
+        `${path} has ${lines} lines: past ${MAX_LINES} a file has two reasons to change, split it there`,
+      );
+    }
+  });
+});
+
+describe("deno.json and package.json", () => {
+  it("offer the same entries", () => {
+    const built = Object.entries(deno.exports).map(([entry, path]) => [
+      entry,
+      path.replace(/^\.\//, "./dist/").replace(/\.ts$/, ".js"),
+    ]);
+    assert.deepEqual(npm.exports, Object.fromEntries(built));
+    for (const path of entries) assert.ok(sources.has(path), `deno.json offers ${path}, which is no file of the source`);
+  });
+
+  it("have the same version", () => {
+    assert.equal(npm.version, deno.version);
+  });
+
+  it("ask for the same versions", () => {
+    const wanted = Object.entries({ ...npm.dependencies, ...npm.peerDependencies });
+    assert.deepEqual(deno.imports, Object.fromEntries(wanted.map(([name, range]) => [name, `npm:${name}@${range}`])));
+  });
+});
+
+function readManifest(name: string): Manifest {
+  return JSON.parse(readFileSync(join(root, name), "utf8"));
+}
+
+function listSources(folder: string): string[] {
+  return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = posix.join(folder, entry.name);
+    return entry.isDirectory() ? listSources(path) : path.endsWith(".ts") ? [path] : [];
+  });
+}
+
+/** Reads imports as `deno fmt` leaves them: a statement starts its line, and a line of a comment starts with `*` or `//`. */
+function readImports(text: string): Import[] {
+  const code = text.replace(/^\s*(\/?\*|\/\/).*$/gm, "");
+  const statements = code.matchAll(/^(import|export)\s(type\s)?(?:[^"'`;=()]*?\sfrom\s)?"([^"]+)"/gm);
+  const dynamic = code.matchAll(/\bimport\(\s*"([^"]+)"/g);
+  return [
+    ...[...statements].map(([, keyword, type, specifier = ""]): Import => ({
+      specifier,
+      kind: type ? "type" : "value",
+      isReexport: keyword === "export",
+    })),
+    ...[...dynamic].map(([, specifier = ""]): Import => ({ specifier, kind: "dynamic", isReexport: false })),
+  ];
+}
+
+function* eachImport(): Generator<[path: string, Import]> {
+  for (const [path, all] of imports) {
+    for (const each of all) yield [path, each];
+  }
+}
+
+/** The files of the source that a file imports. */
+function ownImports(path: string): string[] {
+  return (imports.get(path) ?? []).filter(({ specifier }) => specifier.startsWith(".")).map(({ specifier }) =>
+    resolve(path, specifier)
+  );
+}
+
+function resolve(path: string, specifier: string): string {
+  return posix.join(posix.dirname(path), specifier);
+}
+
+/** `hono` of `hono/jwt`, `@hono/node-server` of `@hono/node-server/conninfo`. */
+function packageOf(specifier: string): string {
+  return specifier.split("/").slice(0, specifier.startsWith("@") ? 2 : 1).join("/");
+}
+
+function layerOf(path: string): number {
+  const name = path.replace(/^src\//, "").replace(/\.ts$/, "");
+  const layer = LAYERS.findIndex((names) => names.includes(name));
+  assert.notEqual(
+    layer,
+    -1,
+    `${path} has no layer: add it to LAYERS in tests/architecture.test.ts, in the row it belongs to`,
+  );
+  return layer;
+}
