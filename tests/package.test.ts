@@ -1,0 +1,198 @@
+/** The npm package as its users get it: packed, installed into an empty folder, and run, type-checked and linted from there. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const modules = join(root, "node_modules");
+
+/** What the consumer has installed beside `noroshi`; `mitt` only because npm is kept from fetching it. */
+const BESIDE = ["hono", "ws", "@hono/node-server", "valibot", "mitt"];
+
+const RUNTIMES: Record<string, [command: string, ...args: string[]]> = {
+  Node: [process.execPath],
+  Bun: [join(modules, ".bin/bun"), "run"],
+  Deno: [join(modules, ".bin/deno"), "run", "-A", "--node-modules-dir=manual"],
+};
+
+/** Ends by itself: no timer or socket of the service may hold the process once its server is closed. */
+const PROGRAM = `
+import { once } from "node:events";
+import { Hono } from "hono";
+import { createWebSocketController, WebSocketService } from "noroshi";
+import { serve } from "noroshi/serve";
+import * as v from "valibot";
+import { WebSocket } from "ws";
+
+const controller = createWebSocketController();
+controller.handle("add", v.object({ a: v.number(), b: v.number() }), ({ message }) => message.a + message.b);
+const app = new Hono().get("/websocket", controller.upgrade);
+const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
+
+const socket = new WebSocket("ws://127.0.0.1:" + server.port + "/websocket");
+await once(socket, "open");
+const next = async () => String((await once(socket, "message"))[0]);
+const reply = next();
+socket.send(JSON.stringify({ type: "add", uid: 1, a: 2, b: 3 }));
+const { uid, status, data } = JSON.parse(await reply);
+console.log(uid, status, data);
+const broadcast = next();
+new WebSocketService().broadcast("to all");
+console.log(await broadcast);
+const closed = once(socket, "close");
+await server.close();
+console.log("closed " + (await closed)[0]);
+`;
+
+/** Every `@ts-expect-error` stands over a use that must not compile. */
+const TYPES = `
+import { Hono } from "hono";
+import { hc } from "hono/client";
+import { type WebSocketClient, WebSocketController, WebSocketService } from "noroshi";
+import { websocket } from "noroshi/bun";
+import { createWebSocketObject, forward } from "noroshi/cloudflare";
+import { serve } from "noroshi/serve";
+import * as v from "valibot";
+// @ts-expect-error -- the files of the package are its own
+import { Connection } from "noroshi/dist/src/connection.js";
+
+const controller = new WebSocketController();
+const app = new Hono().get("/websocket", controller.upgrade).get("/about", (c) => c.text("about"));
+
+controller.handle("add", v.object({ a: v.number(), note: v.optional(v.string()) }), ({ client, message }) => {
+  const a: number = message.a;
+  const note: string | undefined = message.note;
+  const type: string = message.type;
+  const from: WebSocketClient = client;
+  // @ts-expect-error -- a number, as the schema says
+  const wrong: string = message.a;
+  // @ts-expect-error -- not in the schema
+  message.b;
+  return { a, note, type, from: from.uid, wrong };
+});
+// @ts-expect-error -- the schema is no valibot schema
+controller.handle("other", { a: "number" }, () => null);
+
+const service = new WebSocketService(controller);
+service.on("close", ({ client, code, reason }) => client.accountability.user === reason && code === 1000);
+// @ts-expect-error -- there is no such event
+service.on("open", () => {});
+// @ts-expect-error -- off removes one callback, never everybody's
+service.off("message");
+service.broadcast({ type: "news", text: "for editors" }, { role: "editor" });
+// @ts-expect-error -- a message has a type
+service.broadcast({ text: "for nobody" });
+// @ts-expect-error -- the key is "user"
+service.broadcast("for Mika", { users: "mika" });
+
+const client = hc<typeof app>("http://localhost:3000");
+const socket: WebSocket = client.websocket.$ws();
+// @ts-expect-error -- no WebSocket route
+client.about.$ws();
+
+const server = await serve(app, { port: 0 });
+const url: string = server.url;
+// @ts-expect-error -- the option is "port"
+await serve(app, { ports: 3000 });
+
+export class Newsroom extends createWebSocketObject(() => ({ app, controller })) {}
+export default { fetch: app.fetch, websocket };
+export { Connection, forward, socket, url };
+`;
+
+describe("The npm package", () => {
+  let folder: string;
+  let consumer: string;
+  let tarball: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "noroshi-package-"));
+    await npm(root, "pack", "--pack-destination", folder);
+    const [name = ""] = await readdir(folder);
+    assert.match(name, /\.tgz$/);
+    tarball = join(folder, name);
+
+    consumer = join(folder, "consumer");
+    await mkdir(consumer);
+    await writeFile(join(consumer, "package.json"), JSON.stringify({ name: "consumer", private: true, type: "module" }));
+    // The others come from what `npm ci` installed here, copied as if from the registry: nothing is fetched.
+    const beside = BESIDE.map((name) => join(modules, name));
+    await writeFile(join(consumer, ".npmrc"), "install-links=true\n");
+    await npm(consumer, "install", "--offline", "--ignore-scripts", tarball, ...beside);
+    await writeFile(join(consumer, "program.js"), PROGRAM);
+    await writeFile(join(consumer, "types.ts"), TYPES);
+  }, { timeout: 120_000 });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  it("declares what it needs", async () => {
+    // Exits with 1 when a dependency or peer dependency is missing or out of range.
+    await npm(consumer, "ls", "--all");
+  });
+
+  for (const [runtime, [command, ...args]] of Object.entries(RUNTIMES)) {
+    it(`serves, answers, broadcasts and ends on ${runtime}`, { timeout: 30_000 }, async () => {
+      const output = await run(consumer, command, ...args, "program.js");
+      assert.deepEqual(output.trim().split("\n"), ["1 ok 5", "to all", "closed 1001"]);
+    });
+  }
+
+  for (const resolution of ["nodenext", "bundler"]) {
+    it(`type-checks with moduleResolution ${resolution}`, { timeout: 60_000 }, async () => {
+      const compilerOptions = {
+        target: "es2022",
+        lib: ["es2022", "dom"],
+        module: resolution === "nodenext" ? "nodenext" : "esnext",
+        moduleResolution: resolution,
+        strict: true,
+        noEmit: true,
+        types: [],
+      };
+      const config = join(consumer, `tsconfig.${resolution}.json`);
+      await writeFile(config, JSON.stringify({ compilerOptions, files: ["types.ts"] }));
+      await run(consumer, process.execPath, join(modules, "typescript/bin/tsc"), "-p", config);
+    });
+  }
+
+  it("type-checks with Deno", { timeout: 60_000 }, async () => {
+    await run(consumer, join(modules, ".bin/deno"), "check", "--node-modules-dir=manual", "types.ts");
+  });
+
+  it("satisfies publint", { timeout: 60_000 }, async () => {
+    await run(root, process.execPath, join(modules, "publint/src/cli.js"), tarball, "--strict");
+  });
+
+  it("satisfies attw", { timeout: 60_000 }, async () => {
+    const attw = join(modules, "@arethetypeswrong/cli/dist/index.js");
+    await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
+  });
+
+  it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
+    await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
+    await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
+    const entries = ["noroshi", "noroshi/serve", "noroshi/bun", "noroshi/cloudflare"];
+    const imports = entries.map((entry) => `import ${JSON.stringify(entry)};`).join(" ");
+    await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
+  });
+});
+
+/** Resolves with what it printed to stdout; rejects with all it printed when it does not exit with 0. */
+function run(cwd: string, command: string, ...args: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    // npm is a script, which Windows starts through a shell only.
+    const shell = process.platform === "win32" && command === "npm";
+    execFile(command, args, { cwd, shell, env: { ...process.env, NO_COLOR: "1" } }, (error, stdout, stderr) => {
+      if (error) reject(new Error(`Cannot run ${command} ${args.join(" ")}: ${error.code}\n${stdout}\n${stderr}`));
+      else resolve(stdout);
+    });
+  });
+}
+
+function npm(cwd: string, ...args: string[]): Promise<string> {
+  // Said outright: under `npm test --silent` it would hide its errors too.
+  return run(cwd, "npm", ...args, "--loglevel=error");
+}
