@@ -1,0 +1,226 @@
+/**
+ * Runs every check and test of the project, stage after stage, and sums them up. `npm test` runs all;
+ * `npm test -- unit bun` runs the stages whose name has each of these words.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+
+/** Tests that drive npm or a browser: on Node only, in a stage of their own. */
+const NODE_ONLY = ["package.test.ts", "demo.test.ts"];
+
+/** After this many ms a stage is taken to hang, and is ended. */
+const STAGE_TIMEOUT = 5 * 60_000;
+
+/** Bun's own limit is 5 s, which the other runtimes do not have (ms). */
+const BUN_TEST_TIMEOUT = 30_000;
+
+interface Stage {
+  name: string;
+  run(): Promise<Outcome>;
+}
+
+interface Outcome {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const IS_WINDOWS = process.platform === "win32";
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const modules = join(root, "node_modules");
+
+// The programs themselves, not their links in .bin: Windows starts those through a shell only.
+const NODE = process.execPath;
+const BUN = join(modules, "bun/bin/bun.exe"); // Called so on every platform.
+const DENO = join(modules, "deno", IS_WINDOWS ? "deno.exe" : "deno");
+const TSC = join(modules, "typescript/bin/tsc");
+
+const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
+  [NODE, TSC],
+  [DENO, "check"],
+  [DENO, "lint"],
+  [DENO, "fmt", "--check"],
+  [DENO, "publish", "--dry-run", "--allow-dirty"],
+];
+
+/** Runs a test program that writes a JUnit report, and says how. */
+const UNIT: Record<string, (files: string[], report: string) => [command: string, ...args: string[]]> = {
+  node: (files, report) => [
+    ...[NODE, "--import", "tsx", "--test", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
+    ...["--test-reporter=junit", `--test-reporter-destination=${report}`, ...files],
+  ],
+  // Isolated, as the test files are on the other runtimes: they would share the default controller.
+  bun: (files, report) => [
+    ...[BUN, "test", "--isolate", `--timeout=${BUN_TEST_TIMEOUT}`, "--reporter=junit", `--reporter-outfile=${report}`] as const,
+    ...files.map((file) => `./${file}`), // Without the dot it is a filter.
+  ],
+  deno: (files, report) => [DENO, "test", "-A", "--no-check", `--junit-path=${report}`, ...files],
+};
+
+let running: ChildProcess | undefined;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => {
+    if (running) end(running);
+    process.exit(1);
+  });
+}
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(words: string[]): Promise<number> {
+  const stages = listStages().filter(({ name }) => words.every((word) => name.split(" ").includes(word)));
+  if (stages.length === 0) {
+    console.error(`No stage has the words "${words.join(" ")}". There are: ${listStages().map(({ name }) => name).join(", ")}`);
+    return 1;
+  }
+  completeInstall();
+  const rows: (Outcome & { name: string; seconds: number })[] = [];
+  for (const { name, run } of stages) {
+    console.log(`\n━━ ${name} ${"━".repeat(Math.max(0, 76 - name.length))}\n`);
+    const start = performance.now();
+    const outcome = await run();
+    if (outcome.passed + outcome.failed === 0) {
+      console.error(`No test ran in the stage "${name}"`);
+      outcome.failed = 1;
+    }
+    rows.push({ name, ...outcome, seconds: (performance.now() - start) / 1000 });
+  }
+  return printSummary(rows);
+}
+
+function listStages(): Stage[] {
+  const unit = listTests("tests").filter((file) => !NODE_ONLY.includes(basename(file)));
+  return [
+    { name: "check", run: runChecks },
+    ...Object.keys(UNIT).map((runtime) => ({ name: `unit ${runtime}`, run: () => runTests(runtime, unit) })),
+    // They start servers on the four runtimes themselves.
+    ...listTests("tests/runtimes").map((file) => ({
+      name: `runtimes ${basename(file, ".test.ts")}`,
+      run: () => runTests("node", [file]),
+    })),
+    ...listTests("tests").filter((file) => NODE_ONLY.includes(basename(file))).map((file) => ({
+      name: basename(file, ".test.ts"),
+      run: () => runTests("node", [file]),
+    })),
+  ];
+}
+
+function listTests(folder: string): string[] {
+  return readdirSync(join(root, folder)).filter((name) => name.endsWith(".test.ts")).sort().map((name) => `${folder}/${name}`);
+}
+
+/** npm leaves out install scripts when told to; what they would have done for Bun and Deno is done here. */
+function completeInstall(): void {
+  const isComplete = (program: string) => spawnSync(program, ["--version"], { stdio: "ignore" }).status === 0;
+  if (!isComplete(BUN)) spawnSync(NODE, ["install.js"], { cwd: join(modules, "bun"), stdio: "inherit" });
+  if (!isComplete(DENO)) spawnSync(NODE, ["install.cjs"], { cwd: join(modules, "deno"), stdio: "inherit" });
+}
+
+async function runChecks(): Promise<Outcome> {
+  const outcome = { passed: 0, failed: 0, skipped: 0 };
+  for (const [command, ...args] of CHECKS) {
+    const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
+    const { code, output } = await execute(command, args, "collect");
+    console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
+    if (code === 0) outcome.passed++;
+    else {
+      outcome.failed++;
+      console.log(output);
+    }
+  }
+  return outcome;
+}
+
+async function runTests(runtime: string, files: string[]): Promise<Outcome> {
+  const folder = mkdtempSync(join(tmpdir(), "noroshi-test-"));
+  const report = join(folder, "junit.xml");
+  try {
+    const [command, ...args] = UNIT[runtime]!(files, report);
+    const { code } = await execute(command, args, "show");
+    const outcome = readReport(report, files);
+    // A module that does not load, or a hook that fails, may be missing in the report.
+    if (code !== 0 && outcome.failed === 0) {
+      console.error(`The stage exited with ${code}`);
+      outcome.failed = 1;
+    }
+    return outcome;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Counts the tests of a JUnit report as Node, Bun and Deno write it. One that is missing or odd counts as a failure. */
+function readReport(path: string, files: string[]): Outcome {
+  let xml: string;
+  try {
+    xml = readFileSync(path, "utf8");
+  } catch {
+    console.error("The stage left no report"); // It crashed.
+    return { passed: 0, failed: 1, skipped: 0 };
+  }
+  const cases = [...xml.matchAll(/<testcase((?:\s+[\w:]+="[^"]*")*)\s*(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(
+    ([, attributes = "", body = ""]) => ({ name: attributes.match(/\sname="([^"]*)"/)?.[1] ?? "", body }),
+  );
+  const isOdd = cases.length !== xml.split("<testcase").length - 1;
+  if (isOdd) console.error("The report of the stage cannot be read");
+  const outcome = { passed: 0, failed: isOdd ? 1 : 0, skipped: 0 };
+  for (const { name, body } of cases) {
+    // Deno reports a suite beside its tests.
+    if (cases.some((other) => other.name.startsWith(`${name} &gt; `))) continue;
+    if (/<(failure|error)\b/.test(body)) outcome.failed++;
+    else if (/<skipped\b/.test(body)) outcome.skipped++;
+    // Node reports a file in which there is no test as a test.
+    else if (!files.some((file) => name === join(root, file))) outcome.passed++;
+  }
+  return outcome;
+}
+
+function execute(command: string, args: string[], output: "show" | "collect"): Promise<{ code: number; output: string }> {
+  return new Promise((resolve) => {
+    const pipe = output === "show" ? "inherit" : "pipe";
+    // In a process group of its own, so that all it started can be ended with it.
+    const child = spawn(command, args, { cwd: root, stdio: ["ignore", pipe, pipe], detached: !IS_WINDOWS });
+    running = child;
+    let collected = "";
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text) => collected += text);
+    const timer = setTimeout(() => {
+      console.error(`Ended after ${STAGE_TIMEOUT / 1000} s: ${command} ${args.join(" ")}`);
+      end(child);
+    }, STAGE_TIMEOUT);
+    const done = (code: number) => {
+      clearTimeout(timer);
+      running = undefined;
+      resolve({ code, output: collected });
+    };
+    child.on("error", (error) => {
+      console.error(`Cannot start ${command}: ${error.message}`);
+      done(1);
+    });
+    child.on("close", (code) => done(code ?? 1));
+  });
+}
+
+/** Ends a program and all it started. */
+function end(child: ChildProcess): void {
+  if (child.pid === undefined) return;
+  if (IS_WINDOWS) spawnSync("taskkill", ["/pid", String(child.pid), "/t", "/f"]);
+  else process.kill(-child.pid, "SIGKILL");
+}
+
+function printSummary(rows: (Outcome & { name: string; seconds: number })[]): number {
+  const sum = (key: keyof Outcome) => rows.reduce((total, row) => total + row[key], 0);
+  const print = (name: string, ...columns: string[]) =>
+    console.log(name.padEnd(24) + columns.map((text) => text.padStart(9)).join(""));
+  console.log("");
+  print("stage", "passed", "failed", "skipped", "seconds");
+  for (const { name, passed, failed, skipped, seconds } of rows) {
+    print(`${failed ? "✖" : "✔"} ${name}`, String(passed), String(failed), String(skipped), seconds.toFixed(1));
+  }
+  const [passed, failed, skipped] = [sum("passed"), sum("failed"), sum("skipped")];
+  console.log(`\n${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ""}`);
+  return failed ? 1 : 0;
+}
