@@ -1,0 +1,195 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { type BroadcastFilter, checkFilter, Delivery, type Recipient } from "../src/delivery.ts";
+import type { Accountability } from "../src/websocket-client.ts";
+import { Random } from "./random.ts";
+
+class Reader implements Recipient {
+  accountability: Accountability;
+  readonly received: string[] = [];
+  readonly then: (frame: string) => void;
+
+  constructor(user: string | null, role: string | null, then: (frame: string) => void = () => {}) {
+    this.accountability = { user, role };
+    this.then = then;
+  }
+
+  send(frame: string): void {
+    this.received.push(frame);
+    this.then(frame);
+  }
+}
+
+const received = (...readers: Reader[]) => readers.map((reader) => reader.received.splice(0));
+
+describe("Delivery", () => {
+  it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
+    const delivery = new Delivery();
+    delivery.broadcast("x", {});
+    const readers = [new Reader("ann", "editor"), new Reader(null, null)];
+    for (const reader of readers) delivery.add(reader);
+    delivery.broadcast("x", {});
+    assert.deepEqual(received(...readers), [["x"], ["x"]]);
+  });
+
+  it("broadcast sends nothing to the anonymous when the filter names a user or a role", () => {
+    const delivery = new Delivery();
+    const anonymous = new Reader(null, null);
+    delivery.add(anonymous);
+    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast("x", filter);
+    assert.deepEqual(received(anonymous), [[]]);
+  });
+
+  it("broadcast asks for user and role when the filter names both", () => {
+    const delivery = new Delivery();
+    const both = new Reader("ann", "editor");
+    const [user, role] = [new Reader("ann", "reader"), new Reader("bob", "editor")];
+    for (const reader of [both, user, role]) delivery.add(reader);
+    delivery.broadcast("x", { user: "ann", role: "editor" });
+    assert.deepEqual(received(both, user, role), [["x"], [], []]);
+  });
+
+  it("broadcast keeps users and roles of one name apart, and names that objects have", () => {
+    const delivery = new Delivery();
+    const [user, role, odd] = [new Reader("x", null), new Reader(null, "x"), new Reader("__proto__", "constructor")];
+    for (const reader of [user, role, odd]) delivery.add(reader);
+    delivery.broadcast("to user", { user: "x" });
+    delivery.broadcast("to role", { role: "x" });
+    delivery.broadcast("to nobody", { user: "constructor" });
+    delivery.broadcast("to odd", { user: "__proto__" });
+    assert.deepEqual(received(user, role, odd), [["to user"], ["to role"], ["to odd"]]);
+  });
+
+  it("add indexes a recipient anew when its accountability was replaced", () => {
+    const delivery = new Delivery();
+    const reader = new Reader("ann", "editor");
+    delivery.add(reader);
+    reader.accountability = { user: "bob", role: "reader" };
+    delivery.add(reader);
+    assert.equal(delivery.size, 1);
+    for (const filter of [{ user: "ann" }, { role: "editor" }, { user: "bob", role: "editor" }]) {
+      delivery.broadcast("old", filter);
+    }
+    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.broadcast("new", filter);
+    assert.deepEqual(received(reader), [["new", "new", "new"]]);
+  });
+
+  it("remove forgets a recipient under what it was indexed, when its accountability was replaced since", () => {
+    const delivery = new Delivery();
+    const reader = new Reader("ann", "editor");
+    delivery.add(reader);
+    reader.accountability = { user: "bob", role: "reader" };
+    delivery.remove(reader);
+    delivery.remove(reader);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.broadcast("x", filter);
+    assert.deepEqual(received(reader), [[]]);
+    assert.equal(delivery.size, 0);
+  });
+
+  it("remove leaves others of the same user and role when one goes", () => {
+    const delivery = new Delivery();
+    const [gone, stays] = [new Reader("ann", "editor"), new Reader("ann", "editor")];
+    delivery.add(gone);
+    delivery.add(stays);
+    delivery.remove(gone);
+    delivery.broadcast("a", { user: "ann" });
+    delivery.broadcast("b", { role: "editor" });
+    assert.deepEqual(received(gone, stays), [[], ["a", "b"]]);
+  });
+
+  it("broadcast is for those who were there when it was called, when a recipient admits others", () => {
+    const delivery = new Delivery();
+    const late = new Reader("ann", "editor");
+    delivery.add(new Reader("ann", "editor", () => delivery.add(late)));
+    for (const filter of [{}, { user: "ann" }, { user: "ann", role: "editor" }]) {
+      delivery.remove(late);
+      delivery.broadcast("x", filter);
+      assert.deepEqual(received(late), [[]]);
+    }
+  });
+
+  it("broadcast reaches each of the others once when recipients remove themselves and are added again", () => {
+    const delivery = new Delivery();
+    const readers = Array.from({ length: 5 }, () => {
+      const reader: Reader = new Reader("ann", "editor", () => {
+        delivery.remove(reader);
+        delivery.add(reader);
+      });
+      return reader;
+    });
+    for (const reader of readers) delivery.add(reader);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "ann", role: "editor" }]) {
+      delivery.broadcast("x", filter);
+      assert.deepEqual(received(...readers), readers.map(() => ["x"]));
+    }
+  });
+
+  it("broadcast reaches whom a plain filter over all reaches, for any clients, changes and filters", () => {
+    const random = new Random();
+    const ids = [null, "1", "2", "3"];
+    const delivery = new Delivery();
+    const members = new Set<Reader>();
+    const readers = Array.from({ length: 25 }, () => new Reader(random.pick(ids), random.pick(ids)));
+    for (let step = 0; step < 4000; step++) {
+      const reader = random.pick(readers);
+      const kind = random.below(4);
+      if (kind === 0) {
+        reader.accountability = { user: random.pick(ids), role: random.pick(ids) };
+        delivery.add(reader);
+        members.add(reader);
+      } else if (kind === 1) {
+        delivery.remove(reader);
+        members.delete(reader);
+      } else {
+        const [user, role] = [random.pick(ids), random.pick(ids)];
+        const filter: BroadcastFilter = { ...(user === null ? {} : { user }), ...(role === null ? {} : { role }) };
+        delivery.broadcast("x", filter);
+        for (const each of readers) {
+          const { accountability } = each;
+          const matches = members.has(each) && (user === null || accountability.user === user) &&
+            (role === null || accountability.role === role);
+          assert.deepEqual(each.received.splice(0), matches ? ["x"] : [], `seed ${random.seed}`);
+        }
+      }
+      assert.equal(delivery.size, members.size, `seed ${random.seed}`);
+    }
+  });
+});
+
+describe("checkFilter", () => {
+  it("is everybody when there is no filter, and the filter when it is good", () => {
+    assert.deepEqual(checkFilter(undefined), {});
+    for (const filter of [{}, { user: "a" }, { role: "b" }, { user: "a", role: "b" }]) {
+      assert.deepEqual(checkFilter(filter), filter);
+    }
+  });
+
+  it("throws TypeError when the filter is no object", () => {
+    for (const filter of [null, "editor", 1, true, [], ["editor"], () => true]) {
+      assert.throws(() => checkFilter(filter as never), {
+        name: "TypeError",
+        message: 'Cannot broadcast: the filter must be an object such as { role: "editor" }',
+      });
+    }
+  });
+
+  it("throws TypeError naming the key when a value is not a non-empty string", () => {
+    for (const value of [undefined, null, "", 1, 0, true, [], ["a"], {}]) {
+      for (const key of ["user", "role"]) {
+        assert.throws(() => checkFilter({ user: "a", role: "b", [key]: value }), {
+          name: "TypeError",
+          message: `Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`,
+        });
+      }
+    }
+  });
+
+  it("throws TypeError naming the key when it is unknown", () => {
+    for (const key of ["users", "User", "__proto__", "constructor"]) {
+      assert.throws(() => checkFilter(JSON.parse(`{"user":"a","${key}":"x"}`)), {
+        name: "TypeError",
+        message: `Cannot broadcast: unknown filter key "${key}", use user or role`,
+      });
+    }
+  });
+});
