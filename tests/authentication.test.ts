@@ -1,0 +1,191 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { type Attempt, type Authenticate, Authenticator, type Credentials } from "../src/authentication.ts";
+import { Deadlines } from "../src/clock.ts";
+import { WebSocketError } from "../src/errors.ts";
+import { HANDSHAKE } from "./fake-transport.ts";
+import { TestClock } from "./test-clock.ts";
+import { Stall, turn } from "./waiting.ts";
+
+const credentials: Credentials = { source: "message", access_token: "a" };
+const ann = { user: "ann", role: null };
+
+function create(authenticate: Authenticate | undefined, timeout = 1000) {
+  const clock = new TestClock();
+  const deadlines = new Deadlines(clock);
+  const authenticator = new Authenticator(authenticate, timeout, deadlines, () => clock.now());
+  return { clock, deadlines, authenticator, attempt: () => authenticator.attempt(credentials, HANDSHAKE) };
+}
+
+/** How an attempt ends when `authenticate` returns this. */
+const resultOf = (state: unknown): Promise<Attempt> => create(() => state as never).attempt();
+
+describe("Authenticator", () => {
+  it("accepts what authenticate returns or resolves with, as it is", async () => {
+    const state = { accountability: { user: "ann", role: "editor", team: 7 }, expires_at: 4_000_000_000, refresh_token: "r" };
+    for (const result of [state, Promise.resolve(state)]) {
+      const attempt = await resultOf(result);
+      assert.equal(attempt.outcome, "accepted");
+      if (attempt.outcome === "accepted") assert.equal(attempt.state, state);
+    }
+  });
+
+  it("hands the credentials and the handshake to authenticate, once", async () => {
+    const calls: unknown[][] = [];
+    const { attempt } = create((...args) => {
+      calls.push(args);
+      return null;
+    });
+    await attempt();
+    assert.deepEqual(calls, [[credentials, HANDSHAKE]]);
+  });
+
+  it("refuses when authenticate returns null, and when there is none", async () => {
+    assert.deepEqual(await resultOf(null), { outcome: "refused" });
+    const { authenticator, attempt, clock } = create(undefined);
+    assert.equal(authenticator.enabled, false);
+    assert.deepEqual(await attempt(), { outcome: "refused" });
+    assert.equal(clock.delays.length, 0);
+    assert.equal(create(() => null).authenticator.enabled, true);
+  });
+
+  it("has failed with what was thrown when authenticate throws, rejects or is a hostile thenable", async () => {
+    for (const error of [new Error("down"), new WebSocketError("auth", "OTP_REQUIRED", "No"), undefined, "text"]) {
+      const thrown = create(() => {
+        throw error;
+      });
+      const rejected = create(() => Promise.reject(error));
+      const hostile = create(() =>
+        ({
+          get then(): never {
+            throw error;
+          },
+        }) as never
+      );
+      for (const { attempt, deadlines } of [thrown, rejected, hostile]) {
+        assert.deepEqual(await attempt(), { outcome: "failed", error });
+        assert.equal(deadlines.size, 0);
+      }
+    }
+  });
+
+  it("has failed when there is no answer in time, and not before", async () => {
+    const { clock, attempt, deadlines } = create(() => new Promise(() => {}), 1000);
+    const ended: string[] = [];
+    void attempt().then((each) => ended.push(each.outcome, each.outcome === "failed" ? String(each.error) : ""));
+    clock.advance(999);
+    await turn();
+    assert.deepEqual(ended, []);
+    clock.advance(1);
+    await turn();
+    assert.deepEqual(ended, ["failed", "Error: Cannot authenticate: no answer within 1000 ms"]);
+    assert.deepEqual([deadlines.size, clock.timers], [0, 0]);
+  });
+
+  it("keeps to the first end when the answer comes after the time", async () => {
+    const stall = new Stall<never>();
+    const { clock, attempt } = create(() => stall.promise);
+    const ended = attempt();
+    clock.advance(1000);
+    stall.reject(new Error("too late"));
+    await turn();
+    assert.match(JSON.stringify(await ended), /"failed"/);
+  });
+
+  it("leaves no timer when the attempt has ended", async () => {
+    const stall = new Stall<null>();
+    const { clock, attempt, deadlines } = create(() => stall.promise);
+    const ended = attempt();
+    assert.deepEqual([deadlines.size, clock.timers], [1, 1]);
+    stall.resolve(null);
+    await ended;
+    assert.deepEqual([deadlines.size, clock.timers], [0, 0]);
+  });
+
+  it("times attempts apart when several are under way", async () => {
+    const { clock, authenticator } = create(() => new Promise(() => {}), 1000);
+    const ended: string[] = [];
+    void authenticator.attempt(credentials, HANDSHAKE).then(() => ended.push("first"));
+    clock.advance(500);
+    void authenticator.attempt(credentials, HANDSHAKE).then(() => ended.push("second"));
+    clock.advance(500);
+    await turn();
+    assert.deepEqual(ended, ["first"]);
+    clock.advance(500);
+    await turn();
+    assert.deepEqual(ended, ["first", "second"]);
+  });
+});
+
+describe("Authenticator, on what authenticate returned", () => {
+  const fault = async (state: unknown) => {
+    const attempt = await resultOf(state);
+    assert.equal(attempt.outcome, "failed", JSON.stringify(state));
+    return attempt.outcome === "failed" ? (attempt.error as Error) : assert.fail();
+  };
+
+  it("has failed with a TypeError and the remedy when it is no state", async () => {
+    for (const state of [undefined, false, true, 1, "ann", () => null]) {
+      const error = await fault(state);
+      assert.ok(error instanceof TypeError);
+      assert.equal(error.message, "Cannot use what authenticate returned: return { accountability } or null");
+    }
+    for (const accountability of [undefined, null, "ann", 1]) {
+      assert.match((await fault({ accountability })).message, /accountability must be \{ user, role \}$/);
+    }
+  });
+
+  it('has failed when an id is neither a non-empty string nor null, so that 1 and "1" are not two users', async () => {
+    for (const id of [undefined, 1, 0, "", true, {}, []]) {
+      assert.match(
+        (await fault({ accountability: { ...ann, user: id } })).message,
+        /accountability\.user must be a non-empty string or null$/,
+      );
+      assert.match((await fault({ accountability: { ...ann, role: id } })).message, /accountability\.role must be/);
+    }
+    assert.match((await fault({ accountability: { user: "ann" } })).message, /accountability\.role must be/);
+    assert.equal((await resultOf({ accountability: { user: null, role: null } })).outcome, "accepted");
+  });
+
+  it("has failed when expires_at is no finite number, or refresh_token no string", async () => {
+    for (const expires_at of [NaN, Infinity, -Infinity, "4000000000", new Date(), {}]) {
+      assert.match(
+        (await fault({ accountability: ann, expires_at })).message,
+        /expires_at must be a finite number of seconds, or null$/,
+      );
+    }
+    for (const refresh_token of [null, 1, {}]) {
+      assert.match((await fault({ accountability: ann, refresh_token })).message, /refresh_token must be a string$/);
+    }
+  });
+
+  it("accepts no expiry when expires_at is absent or null", async () => {
+    for (
+      const state of [{ accountability: ann }, { accountability: ann, expires_at: null }, {
+        accountability: ann,
+        expires_at: undefined,
+      }]
+    ) {
+      assert.equal((await resultOf(state)).outcome, "accepted");
+    }
+  });
+
+  it("refuses what has expired, at the very ms, by the wall clock after the wait", async () => {
+    const stall = new Stall();
+    const expires_at = (ms: number) =>
+      create(() => ({ accountability: ann, expires_at: (new TestClock().now() + ms) / 1000 })).attempt();
+    assert.equal((await expires_at(-1)).outcome, "refused");
+    assert.equal((await expires_at(0)).outcome, "refused");
+    assert.equal((await expires_at(1)).outcome, "accepted");
+    assert.equal((await resultOf({ accountability: ann, expires_at: 0 })).outcome, "refused");
+
+    const { clock, attempt } = create(async () => {
+      await stall.promise;
+      return { accountability: ann, expires_at: new TestClock().now() / 1000 + 0.5 };
+    });
+    const slow = attempt();
+    clock.advance(500);
+    stall.resolve();
+    assert.equal((await slow).outcome, "refused");
+  });
+});
