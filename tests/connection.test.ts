@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import { byteLength } from "../src/protocol.ts";
+import { FakeTransport, open, openOn } from "./fake-transport.ts";
+import { observe } from "./observed.ts";
+
+/** A message of exactly so many UTF-8 bytes, of characters of any size. */
+function messageOf(bytes: number, char: string): string {
+  const size = byteLength(char);
+  const room = bytes - byteLength('{"type":"x","a":""}');
+  return `{"type":"x","a":"${char.repeat(Math.floor(room / size))}${"a".repeat(room % size)}"}`;
+}
+
+describe("Connection.opened", () => {
+  it("admits at once in public mode, and in any mode with an identity", () => {
+    const { controller, events, clock } = observe();
+    const anonymous = open(controller);
+    assert.deepEqual(anonymous.client.accountability, { user: null, role: null });
+    assert.equal(anonymous.client.expires_at, null);
+    const ann = open(controller, { mode: "strict", identity: { accountability: { user: "ann", role: null }, expires_at: 9e9 } });
+    assert.deepEqual([ann.client.accountability, ann.client.expires_at], [{ user: "ann", role: null }, 9e9]);
+    assert.deepEqual(events.splice(0), [["connect", { client: anonymous.client }], ["connect", { client: ann.client }]]);
+    assert.deepEqual([...controller.clients()], [anonymous.client, ann.client]);
+    assert.equal(clock.timers, 0);
+  });
+
+  it("gives each connection a uid of its own", () => {
+    const { controller } = observe();
+    const uids = Array.from({ length: 50 }, () => open(controller).client.uid);
+    assert.equal(new Set(uids).size, 50);
+  });
+});
+
+describe("Connection.message", () => {
+  it("closes with 1009 one byte past maxPayload, text and binary alike, and never reads it", () => {
+    for (const char of ["a", "é", "語", "💬"]) {
+      for (const form of [(text: string) => text, (text: string) => new TextEncoder().encode(text)]) {
+        const { controller, takeNames } = observe({ maxPayload: 200 });
+        const fits = open(controller);
+        fits.connection.message(form(messageOf(200, char)));
+        assert.deepEqual(fits.transport.closes, []);
+        assert.deepEqual(takeNames(), ["connect", "message"]);
+        const exceeds = open(controller);
+        exceeds.connection.message(form(messageOf(201, char)));
+        assert.deepEqual(exceeds.transport.closes, [{ code: 1009, reason: "Message too big" }]);
+        assert.deepEqual(exceeds.transport.sent, []);
+        assert.deepEqual(takeNames(), ["connect"]);
+      }
+    }
+  });
+
+  it("counts and reads only a view's own bytes", () => {
+    const { controller, events } = observe({ maxPayload: 200 });
+    const bytes = new TextEncoder().encode("x".repeat(500) + '{"type":"y"}' + "x".repeat(500));
+    open(controller).connection.message(bytes.subarray(500, 512));
+    assert.deepEqual(events.map(([event]) => event), ["connect", "message"]);
+  });
+
+  it("answers INVALID_PAYLOAD and lives on when a frame cannot be read", () => {
+    const { controller, takeNames } = observe();
+    const { connection, transport } = open(controller);
+    takeNames();
+    for (const frame of ["", "[]", "1", "null", '"x"', "{", Uint8Array.of(0xff), new ArrayBuffer(0)]) {
+      connection.message(frame);
+      const [answer] = transport.take();
+      assert.deepEqual([answer.type, answer.status, answer.error.code], ["server", "error", "INVALID_PAYLOAD"]);
+    }
+    connection.message('{"type":"ping"}');
+    assert.deepEqual(transport.take(), [{ type: "pong" }]);
+    assert.deepEqual(transport.closes, []);
+    assert.deepEqual(takeNames(), []);
+  });
+
+  it("answers ping with pong and its uid, takes a pong in silence, and tells nobody", () => {
+    const { controller, takeNames } = observe();
+    const { connection, transport } = open(controller);
+    takeNames();
+    for (const uid of [7, "7", 0, ""]) connection.message(JSON.stringify({ type: "ping", uid }));
+    connection.message('{"type":"ping","extra":1}');
+    connection.message('{"type":"pong"}');
+    assert.deepEqual(transport.take().map((pong) => [pong.type, pong.uid]), [["pong", 7], ["pong", "7"], ["pong", 0], [
+      "pong",
+      "",
+    ], ["pong", undefined]]);
+    assert.deepEqual(takeNames(), []);
+  });
+
+  it("does nothing once a close has begun, by whichever side", () => {
+    const { controller, takeNames } = observe();
+    const closing = open(controller);
+    closing.client.close();
+    const closed = open(controller);
+    closed.connection.closed(1000, "", true);
+    takeNames();
+    for (const { connection, transport } of [closing, closed]) {
+      connection.message('{"type":"ping"}');
+      connection.message('{"type":"x"}');
+      assert.deepEqual(transport.sent, []);
+    }
+    assert.deepEqual(takeNames(), []);
+  });
+});
+
+describe("Connection.send", () => {
+  it("hands the frame to the socket, also to one that has maxBufferedBytes waiting", () => {
+    const { controller } = observe({ maxBufferedBytes: 1000 });
+    const { client, transport } = open(controller);
+    transport.bufferedAmount = 1000;
+    client.send({ type: "x" });
+    assert.deepEqual([transport.sent, transport.closes], [['{"type":"x"}'], []]);
+  });
+
+  it("closes with 4508 instead when more is waiting, or when the runtime dropped the frame", () => {
+    for (const slow of [{ bufferedAmount: 1001 }, { sends: false }]) {
+      const { controller, takeNames } = observe({ maxBufferedBytes: 1000 });
+      const { client, transport } = open(controller);
+      Object.assign(transport, slow);
+      client.send({ type: "x" });
+      client.send({ type: "y" });
+      assert.deepEqual([transport.sent, transport.closes], [[], [{ code: 4508, reason: "Too slow" }]]);
+      assert.deepEqual(takeNames(), ["connect"]);
+    }
+  });
+
+  it("closes the slow one of a broadcast and reaches the others", () => {
+    const { controller } = observe({ maxBufferedBytes: 1000 });
+    const [slow, other] = [open(controller), open(controller)];
+    slow.transport.bufferedAmount = 1001;
+    controller.broadcast("x");
+    assert.deepEqual([slow.transport.closes.length, slow.transport.sent, other.transport.sent], [1, [], ["x"]]);
+  });
+
+  it("reports and does not throw when the socket is gone before the runtime said so", () => {
+    const { controller, events } = observe();
+    const { client, transport, connection } = open(controller);
+    const error = new Error("The socket is gone");
+    transport.sends = error;
+    client.send("x");
+    connection.closed(1006, "", false);
+    assert.deepEqual(events.slice(1), [
+      ["error", { client, error }],
+      ["close", { client, code: 1006, reason: "", wasClean: false }],
+    ]);
+  });
+});
+
+describe("Connection.close", () => {
+  it("closes with 1000 and no reason by default, and with a code and a reason cut to 123 bytes", () => {
+    const { controller } = observe();
+    const [plain, long] = [open(controller), open(controller)];
+    plain.client.close();
+    long.client.close(4000, "💬".repeat(50));
+    assert.deepEqual(plain.transport.closes, [{ code: 1000, reason: "" }]);
+    assert.deepEqual(long.transport.closes, [{ code: 4000, reason: "💬".repeat(30) }]);
+  });
+
+  it("is told once, with what was said first, and is closing, then closed", () => {
+    const { controller, events } = observe();
+    const { client, transport, connection } = open(controller);
+    assert.equal(client.readyState, 1);
+    client.close(4000, "first");
+    client.close(4001, "second");
+    client.send("never");
+    transport.readyState = 1; // A runtime may be late to see it.
+    assert.equal(client.readyState, 2);
+    connection.closed(4000, "echoed", true);
+    connection.closed(1006, "", false);
+    client.close(4002, "third");
+    client.send("never");
+    assert.equal(client.readyState, 3);
+    assert.deepEqual([transport.sent, transport.closes], [[], [{ code: 4000, reason: "first" }]]);
+    assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "first", wasClean: true }]]);
+  });
+
+  it("is told with the peer's code and reason when the peer closed first", () => {
+    const { controller, events } = observe();
+    const { client, connection } = open(controller);
+    connection.closed(4321, "mine", true);
+    assert.deepEqual(events.slice(1), [["close", { client, code: 4321, reason: "mine", wasClean: true }]]);
+  });
+
+  it("takes the client off the list before close is told, and out of broadcasts as soon as it begins", () => {
+    const { controller } = observe();
+    const { client, transport, connection } = open(controller);
+    let listed: boolean | undefined;
+    controller.on("close", () => listed = controller.clients().has(client));
+    client.close();
+    controller.broadcast("x");
+    connection.closed(1000, "", true);
+    controller.broadcast("x");
+    assert.deepEqual([listed, transport.sent], [false, []]);
+  });
+
+  it("throws TypeError and leaves the connection open when the code may not be sent", () => {
+    const { controller } = observe();
+    const { client, transport } = open(controller);
+    for (const code of [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, NaN]) assert.throws(() => client.close(code), TypeError);
+    assert.deepEqual([transport.closes, client.readyState], [[], 1]);
+  });
+
+  it("ends the connection without its peer when that does not answer within closeTimeout", () => {
+    const { controller, events, clock } = observe({ closeTimeout: 3000 });
+    const { client, transport, connection } = open(controller);
+    client.close(4000, "bye");
+    clock.advance(2999);
+    assert.deepEqual([transport.terminations, events.length], [0, 1]);
+    clock.advance(1);
+    assert.equal(transport.terminations, 1);
+    connection.closed(1006, "", false);
+    assert.equal(events.length, 2);
+    const [event, payload] = events[1]!;
+    assert.deepEqual([event, "wasClean" in payload && payload.wasClean], ["close", false]);
+    assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
+  });
+
+  it("leaves no timer when the peer has answered", () => {
+    const { controller, clock } = observe();
+    const { client, connection } = open(controller);
+    client.close();
+    assert.equal(clock.timers, 1);
+    connection.closed(1000, "", true);
+    assert.equal(clock.timers, 0);
+  });
+
+  it("reports and is closed when the socket throws instead", () => {
+    const { controller, events, clock } = observe();
+    const { client, transport } = open(controller);
+    transport.closeError = new Error("The socket is gone");
+    client.close();
+    assert.deepEqual(events.map(([event]) => event), ["connect", "error", "close"]);
+    assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
+  });
+
+  it("may be called from connect, and from a handler while more has come in", () => {
+    const { controller, takeNames } = observe();
+    controller.on("connect", ({ client }) => client.accountability.user === "first" && client.close(4001));
+    const first = open(controller, { identity: { accountability: { user: "first", role: null } } });
+    assert.deepEqual(first.transport.closes, [{ code: 4001, reason: "" }]);
+    controller.handle("leave", v.object({}), ({ client }) => client.close(4002));
+    const second = open(controller);
+    takeNames();
+    second.connection.message('{"type":"leave"}');
+    second.connection.message('{"type":"more"}');
+    assert.deepEqual([second.transport.sent, takeNames()], [[], ["message"]]);
+  });
+});
+
+describe("Connection.error", () => {
+  it("is told with the client, and not at all once it is closed", () => {
+    const { controller, events } = observe();
+    const { client, connection } = open(controller);
+    const error = new Error("reset");
+    connection.error(error);
+    connection.closed(1006, "", false);
+    connection.error(error);
+    assert.deepEqual(events.map(([event]) => event), ["connect", "error", "close"]);
+    assert.deepEqual(events[1], ["error", { client, error }]);
+  });
+});
+
+describe("Connection", () => {
+  it("writes nothing for hibernation when its runtime has none", () => {
+    const { controller } = observe();
+    const { client } = openOn(new FakeTransport(), controller);
+    client.state = { kept: true };
+    assert.deepEqual(client.state, { kept: true });
+  });
+});
