@@ -125,7 +125,8 @@ export class Handlers {
         return undefined;
       }
       const result = registered.handler({ client, message: { ...parsed.output as object, ...envelope } });
-      if (typeof result !== "object" || result === null) {
+      // What is there already is answered now: a later message's answer must not overtake it for a microtask's sake.
+      if (!isThenable(result)) {
         reply(client, message, result);
         return undefined;
       }
@@ -148,6 +149,9 @@ export class Handlers {
     this.#host.report(error, client);
   }
 }
+
+const isThenable = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
 
 function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
   const message: ReplyMessage = {
