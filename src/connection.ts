@@ -18,7 +18,7 @@ import {
   textOf,
   type WebSocketMessage,
 } from "./protocol.ts";
-import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
+import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
   type ClientConnection,
@@ -88,6 +88,7 @@ export class Connection implements ClientConnection, Recipient, Timed {
 
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
   opened(identity: AuthenticationState | null): void {
+    if (this.#closing) return;
     const { mode } = this.client.handshake;
     if (identity) this.#identify(identity.accountability, identity.expires_at ?? null);
     if (identity || mode === "public") return this.#admit();
@@ -188,7 +189,7 @@ export class Connection implements ClientConnection, Recipient, Timed {
 
   /** Hands a frame to the socket, or closes the connection because it cannot. Nothing is dropped in silence. */
   send(frame: string): void {
-    if (this.#phase === "closed" || this.#closing) return;
+    if (this.readyState !== OPEN) return;
     try {
       if (this.#transport.bufferedAmount <= this.#host.options.maxBufferedBytes && this.#transport.send(frame)) return;
     } catch (error) {
@@ -301,7 +302,8 @@ export class Connection implements ClientConnection, Recipient, Timed {
   }
 
   #conclude(attempt: Attempt, uid: MessageUid | undefined): void {
-    if (this.#phase === "closed" || this.#closing) return;
+    // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
+    if (this.readyState !== OPEN) return;
     if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
     if (attempt.outcome === "failed" && !(attempt.error instanceof WebSocketError)) {
       // The server's fault: what happened is for the log, and the client may come back.
