@@ -3,10 +3,7 @@ import { attach } from "./standard.ts";
 
 /** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
 interface DenoGlobal {
-  upgradeWebSocket(
-    request: Request,
-    options: { protocol?: string; idleTimeout?: number },
-  ): { socket: WebSocket; response: Response };
+  upgradeWebSocket(request: Request): { socket: WebSocket; response: Response };
 }
 
 /** Deno's own upgrade, or `null` on another runtime. `env` is what `Deno.serve` passes beside the request. */
@@ -17,7 +14,9 @@ export function denoRuntime(env: unknown): Runtime | null {
   return {
     ip: () => remoteAddr?.hostname ?? null,
     accept(request: Request, { protocol, headers, open }: Acceptance): Response {
-      const { socket, response } = Deno.upgradeWebSocket(request, protocol === null ? {} : { protocol });
+      const { socket, response } = Deno.upgradeWebSocket(request);
+      // By hand: its option `protocol` throws for a list that was sent without a space after the comma.
+      if (protocol !== null) response.headers.set("sec-websocket-protocol", protocol);
       for (const [name, value] of headers) response.headers.append(name, value);
       attach(socket, open);
       return response;
