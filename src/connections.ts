@@ -4,6 +4,7 @@ import type { Connection } from "./connection.ts";
 export class Connections {
   readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
+  #closing: { code: number; reason: string } | undefined;
 
   get size(): number {
     return this.#open.size;
@@ -12,6 +13,8 @@ export class Connections {
   add(connection: Connection): void {
     this.#open.add(connection);
     connection.onClosed(this);
+    // It was being verified while the others were closed.
+    if (this.#closing) connection.close(this.#closing.code, this.#closing.reason);
   }
 
   delete(connection: Connection): void {
@@ -24,8 +27,9 @@ export class Connections {
     return this.#open.values();
   }
 
-  /** Closes all; resolves when the last one is gone, which takes at most the controller's `closeTimeout`. */
+  /** Closes all, and those that are added later; resolves when the last one is gone, at most the controller's `closeTimeout` later. */
   closeAll(code: number, reason: string): Promise<void> {
+    this.#closing = { code, reason };
     for (const connection of [...this.#open]) connection.close(code, reason);
     return new Promise((resolve) => {
       if (this.#open.size === 0) resolve();

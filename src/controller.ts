@@ -175,8 +175,6 @@ export class WebSocketController {
     const connection = new Connection(this.#host, transport, crypto.randomUUID(), handshake);
     this.#connections.add(connection);
     connection.opened(identity);
-    // The last one was closed while this one was being verified.
-    if (this.#closed) connection.close(CloseCode.GOING_AWAY, "Going away");
     return connection;
   }
 

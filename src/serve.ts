@@ -20,6 +20,8 @@ export interface ServeOptions {
   signal?: AbortSignal;
   /** Told the address once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
+  /** The longest {@link RunningServer.close} waits for clients and requests under way before it ends them, in ms. @default {10_000} */
+  drainTimeout?: number;
   /** Closes clients with 1001 and exits with 0 on SIGINT and SIGTERM. @default {true} */
   handleSignals?: boolean;
 }
@@ -38,8 +40,10 @@ interface Listening {
   port: number;
   /** Every open connection that came through it. */
   connections: Connections;
-  /** Stops listening; resolves when no plain request is under way. */
-  stop(): Promise<void>;
+  /** Stops listening; resolves when no plain request is under way. `gone` resolves when no client is left. */
+  stop(gone: Promise<void>): Promise<void>;
+  /** Ends what is under way, as far as the runtime can. */
+  kill(): void;
 }
 
 /**
@@ -52,16 +56,12 @@ interface Listening {
  * ```
  */
 export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
-  const { port = 3000, hostname = "0.0.0.0", signal, onListen, handleSignals = true } = options;
+  const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
   const listening = await listener()(app, port, hostname);
 
   let ignoreSignals = () => {};
   let closed: Promise<void> | undefined;
-  const close = (): Promise<void> =>
-    closed ??= Promise.all([
-      listening.stop(),
-      listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"),
-    ]).then(() => ignoreSignals());
+  const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).then(() => ignoreSignals());
 
   const server = {
     url: `http://${hostname === "0.0.0.0" ? "localhost" : hostname}:${listening.port}/`,
@@ -73,6 +73,17 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   if (signal?.aborted) await close();
   else if (onListen !== false) (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
   return server;
+}
+
+async function drain(listening: Listening, timeout: number): Promise<void> {
+  const gone = listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away");
+  const drained = Promise.all([gone, listening.stop(gone)]);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  // Deno waits for ever for a client that went away before its upgrade.
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeout));
+  await Promise.race([drained, late]);
+  clearTimeout(timer);
+  listening.kill();
 }
 
 function listener(): (app: ServableApp, port: number, hostname: string) => Promise<Listening> {
@@ -98,6 +109,7 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
         server.close(() => resolve());
         server.closeIdleConnections();
       }),
+    kill: () => server.closeAllConnections(),
   };
 }
 
@@ -122,7 +134,12 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     websocket,
     fetch: (request, server) => app.fetch(request, { server, [HOST]: host }),
   });
-  return Promise.resolve({ port: server.port, connections, stop: () => server.stop(false) });
+  return Promise.resolve({
+    port: server.port,
+    connections,
+    stop: () => server.stop(false),
+    kill: () => void server.stop(true),
+  });
 }
 
 /** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
@@ -141,7 +158,14 @@ function listenDeno(app: ServableApp, port: number, hostname: string): Promise<L
     { port, hostname, onListen() {} },
     (request, { remoteAddr }) => app.fetch(request, { remoteAddr, [HOST]: host }),
   );
-  return Promise.resolve({ port: server.addr.port, connections, stop: () => server.shutdown() });
+  return Promise.resolve({
+    port: server.addr.port,
+    connections,
+    // Not before: shutdown() would send a close frame of its own, with its own words.
+    stop: (gone) => gone.then(() => server.shutdown()),
+    // Once shutdown() has begun, aborting throws BadResource: what is left ends with the process.
+    kill() {},
+  });
 }
 
 /** Closes on the first SIGINT or SIGTERM and exits with 0; a second one ends the process at once, as by default. */
