@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -12,6 +11,8 @@ export interface TestServer {
   control(subject: string, command: string, body?: unknown): Promise<any>;
   /** Throws the Durable Object out of memory, its sockets hibernating. Absent where nothing hibernates. */
   evict?(): Promise<void>;
+  /** A moment in which a connection may hibernate: where that is tested it does. */
+  pause(): Promise<void>;
   /** Ends with SIGTERM and resolves with the exit code. */
   stop(): Promise<number | null>;
 }
@@ -36,6 +37,7 @@ export async function startServer(runtime: "bun" | "deno" | "node", file = join(
   return {
     port,
     control: (subject, name, body = {}) => control(port, subject, name, body),
+    pause: () => Promise.resolve(),
     stop: () => {
       child.kill("SIGTERM");
       return exited;
@@ -85,6 +87,7 @@ export async function startDurableObject(file = join(here, "fixture/worker.ts"))
     evict: async () => {
       await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
     },
+    pause: () => Promise.resolve(),
     stop: async () => {
       await miniflare.dispose();
       return 0;
@@ -100,14 +103,4 @@ async function control(port: number, subject: string, command: string, body: unk
   });
   if (!response.ok) throw new Error(`The control answered ${response.status} ${await response.text()}`);
   return (await response.json() as { result: unknown }).result;
-}
-
-/** Whether a package can be loaded: an optional one may not be installed. */
-export function isInstalled(name: string): boolean {
-  try {
-    createRequire(import.meta.url).resolve(name);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -36,9 +36,13 @@ const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; // RFC 6455 §1.3
  */
 export class Wire {
   readonly socket: Socket;
+  /** Resolves when the closing handshake is done, or the TCP connection ended without one. */
   readonly closed: Promise<Closed>;
+  /** Resolves when the server has ended the TCP connection. */
+  readonly ended: Promise<void>;
   /** The answer to the handshake. */
   answer: Answer = { status: 0, headers: {}, body: "" };
+  answered: Promise<void> = Promise.resolve();
   /** Whether a close frame is answered, as a client must. */
   answersClose = true;
   /** Protocol pings the server sent. */
@@ -52,16 +56,26 @@ export class Wire {
   #waiting: ((message: string | null) => void)[] = [];
   #onAnswer: (() => void) | undefined;
   #close: Closed = { code: 1006, reason: "" };
-  #ended = false;
+  #over = false;
+  #closing = false;
+  #onClose: () => void = () => {};
+
+  static readonly #open = new Set<Socket>();
 
   private constructor(socket: Socket) {
     this.socket = socket;
+    Wire.#open.add(socket);
+    socket.on("close", () => Wire.#open.delete(socket));
+    this.ended = new Promise((resolve) => socket.on("end", resolve));
     this.closed = new Promise((resolve) => {
-      socket.on("close", () => {
-        this.#ended = true;
-        this.#onAnswer?.();
+      this.#onClose = () => {
+        this.#over = true;
         for (const wake of this.#waiting.splice(0)) wake(null);
         resolve(this.#close);
+      };
+      socket.on("close", () => {
+        this.#onAnswer?.();
+        this.#onClose();
       });
     });
     socket.on("error", () => {}); // "close" follows, and that is what is waited for.
@@ -73,6 +87,13 @@ export class Wire {
 
   /** Sends the request and resolves with its answer, whatever it is. */
   static async request(port: number, path: string, options: HandshakeOptions = {}): Promise<Wire> {
+    const wire = Wire.begin(port, path, options);
+    await wire.answered;
+    return wire;
+  }
+
+  /** Sends the request; {@link answered} resolves once its answer is there. */
+  static begin(port: number, path: string, options: HandshakeOptions = {}): Wire {
     const socket = connect({ port, host: "127.0.0.1", noDelay: true });
     const wire = new Wire(socket);
     const key = randomBytes(16).toString("base64");
@@ -87,12 +108,18 @@ export class Wire {
     const lines = Object.entries(headers).filter(([, value]) => value !== undefined).map(([name, value]) => `${name}: ${value}`);
     const head = [`${options.method ?? "GET"} ${path} HTTP/1.1`, ...lines, "", ""].join("\r\n");
     socket.write(Buffer.concat([Buffer.from(head), options.follow ?? Buffer.alloc(0)]));
-    await new Promise<void>((resolve) => wire.#onAnswer = resolve);
     const accept = createHash("sha1").update(headers["Sec-WebSocket-Key"] + GUID).digest("base64");
-    if (wire.answer.status === 101 && wire.answer.headers["sec-websocket-accept"] !== accept) {
-      throw new Error("The server's Sec-WebSocket-Accept is wrong");
-    }
+    wire.answered = new Promise<void>((resolve) => wire.#onAnswer = resolve).then(() => {
+      if (wire.answer.status === 101 && wire.answer.headers["sec-websocket-accept"] !== accept) {
+        throw new Error("The server's Sec-WebSocket-Accept is wrong");
+      }
+    });
     return wire;
+  }
+
+  /** Ends what a test left open, with a reset. */
+  static resetAll(): void {
+    for (const socket of Wire.#open) reset(socket);
   }
 
   /** Opens a connection, or throws with the answer. */
@@ -115,7 +142,7 @@ export class Wire {
   text(): Promise<string | null> {
     const message = this.#messages.shift();
     if (message !== undefined) return Promise.resolve(message);
-    if (this.#ended) return Promise.resolve(null);
+    if (this.#over) return Promise.resolve(null);
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
@@ -135,13 +162,14 @@ export class Wire {
 
   /** Starts the close handshake and resolves with the server's answer. */
   close(code?: number, reason = ""): Promise<Closed> {
+    this.#closing = true;
     this.write(frame(8, code === undefined ? Buffer.alloc(0) : closePayload(code, reason)));
     return this.closed;
   }
 
   /** Ends the TCP connection with a reset. */
   reset(): void {
-    this.socket.resetAndDestroy();
+    reset(this.socket);
   }
 
   #read(): void {
@@ -188,12 +216,21 @@ export class Wire {
       this.#close = payload.length >= 2
         ? { code: payload.readUInt16BE(0), reason: payload.subarray(2).toString() }
         : { code: 1005, reason: "" };
-      if (this.answersClose) this.socket.end(frame(8, payload));
+      if (!this.answersClose) return;
+      if (!this.#closing) this.write(frame(8, payload));
+      // The server is to end the TCP connection next (RFC 6455 §7.1.1); whether it does is looked at through `ended`.
+      this.#onClose();
     } else if (opcode === 9) {
       this.pings++;
       this.socket.write(frame(10, payload));
     } else if (opcode === 10) this.pongs.push(payload);
   }
+}
+
+// resetAndDestroy spins for ever on Node 20 once the other side has ended.
+function reset(socket: Socket): void {
+  if (socket.readableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 /** A masked client frame (RFC 6455 §5.2). */

@@ -1,0 +1,142 @@
+import assert from "node:assert/strict";
+import type { Behaviour } from "../conformance.ts";
+import type { TestServer } from "../server.ts";
+import { Wire } from "../wire.ts";
+
+const AUDIENCE = ["ann:editor", "ann:reader", "bob:editor", "cid:", ":"] as const;
+
+/** Connects everybody, broadcasts, and tells who received: each is then asked for a pong, which comes after. */
+async function reached(server: TestServer, filter: unknown): Promise<string[]> {
+  const wires: Wire[] = [];
+  for (const token of AUDIENCE) wires.push(await Wire.open(server.port, `/strict?access_token=${token}`));
+  await Promise.all(wires.map((wire) => wire.ask({ type: "ping" })));
+  await server.pause();
+  assert.equal(await server.control("strict", "broadcast", { message: { type: "news" }, filter }), "sent");
+  const first = await Promise.all(wires.map((wire) => wire.ask({ type: "ping" })));
+  for (const wire of wires) wire.reset();
+  return AUDIENCE.filter((_, i) => first[i].type === "news");
+}
+
+/** Who receives what. */
+export const delivery: Behaviour[] = [
+  {
+    title: "broadcast without a filter reaches everybody",
+    hibernates: true,
+    async run(server) {
+      assert.deepEqual(await reached(server, undefined), AUDIENCE);
+    },
+  },
+  {
+    title: "broadcast with an empty filter reaches everybody",
+    async run(server) {
+      assert.deepEqual(await reached(server, {}), AUDIENCE);
+    },
+  },
+  {
+    title: "broadcast to a user reaches each of the user's connections",
+    hibernates: true,
+    async run(server) {
+      assert.deepEqual(await reached(server, { user: "ann" }), ["ann:editor", "ann:reader"]);
+    },
+  },
+  {
+    title: "broadcast to a role reaches everybody in it",
+    hibernates: true,
+    async run(server) {
+      assert.deepEqual(await reached(server, { role: "editor" }), ["ann:editor", "bob:editor"]);
+    },
+  },
+  {
+    title: "broadcast to a user and a role reaches who is both",
+    async run(server) {
+      assert.deepEqual(await reached(server, { user: "ann", role: "editor" }), ["ann:editor"]);
+    },
+  },
+  {
+    title: "broadcast that nobody matches reaches nobody",
+    async run(server) {
+      assert.deepEqual(await reached(server, { user: "dan" }), []);
+    },
+  },
+  {
+    title: "broadcast sends a string as it is",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      await server.control("public", "broadcast", { message: "just text, no JSON" });
+      assert.equal(await wire.text(), "just text, no JSON");
+      wire.reset();
+    },
+  },
+  {
+    title: "broadcast throws for a filter with an undefined, empty or unknown key, and reaches nobody",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      const filters = [
+        { user: "" },
+        { role: null },
+        { user: 7 },
+        { user: ["ann"] },
+        { team: "a" },
+        { user: "ann", team: "a" },
+        [],
+        "ann",
+      ];
+      for (const filter of filters) {
+        const result = await server.control("public", "broadcast", { message: { type: "news" }, filter });
+        assert.match(result, /^TypeError: Cannot broadcast/, JSON.stringify(filter));
+      }
+      for (const keys of [["user"], ["role"], ["team"]]) {
+        const result = await server.control("public", "broadcast", { message: { type: "news" }, filter: {}, keys });
+        assert.match(result, /^TypeError: Cannot broadcast/, `undefined ${keys}`);
+      }
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      wire.reset();
+    },
+  },
+  {
+    title: "broadcasts arrive in the order they were made",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      const sender = await Wire.open(server.port, "/public");
+      for (let n = 0; n < 200; n++) sender.send({ type: "broadcast", message: { type: "news", n } });
+      for (let n = 0; n < 200; n++) assert.equal((await wire.next()).n, n);
+      wire.reset();
+      sender.reset();
+    },
+  },
+  {
+    title: "a broadcast from a handler reaches the sender before its answer",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/public");
+      assert.deepEqual(await wire.ask({ type: "broadcast", message: { type: "news" } }), { type: "news" });
+      assert.deepEqual(await wire.next(), { type: "broadcast", status: "ok" });
+      wire.reset();
+    },
+  },
+  {
+    title: "a large frame arrives whole",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      const text = "grüße ".repeat(50_000);
+      await server.control("public", "broadcast", { message: { type: "large", text } });
+      assert.equal((await wire.next()).text, text);
+      wire.reset();
+    },
+  },
+  {
+    title: "clients lists who is connected, until it is not",
+    hibernates: true,
+    async run(server) {
+      const ann = await Wire.open(server.port, "/strict?access_token=ann:editor");
+      const bob = await Wire.open(server.port, "/strict?access_token=bob");
+      const users = async () => (await server.control("strict", "clients")).map(({ user }: { user: string }) => user).sort();
+      assert.deepEqual(await users(), ["ann", "bob"]);
+      await server.pause();
+      assert.deepEqual(await users(), ["ann", "bob"]);
+      await ann.close(1000);
+      await server.control("strict", "wait", { event: "close" });
+      assert.deepEqual(await users(), ["bob"]);
+      bob.reset();
+    },
+  },
+];

@@ -1,0 +1,215 @@
+import assert from "node:assert/strict";
+import type { Behaviour } from "../conformance.ts";
+import { frames, Wire } from "../wire.ts";
+
+/** From the HTTP request to the open socket. */
+export const upgrading: Behaviour[] = [
+  {
+    title: "upgrades when the Upgrade header is in any letter case",
+    async run({ port }) {
+      for (const upgrade of ["websocket", "WebSocket", "WEBSOCKET"]) {
+        const wire = await Wire.open(port, "/public", { headers: { Upgrade: upgrade } });
+        assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+        wire.reset();
+      }
+    },
+  },
+  {
+    title: "upgrades when Connection lists Upgrade among others",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/public", { headers: { Connection: "keep-alive, upgrade" } });
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      wire.reset();
+    },
+  },
+  {
+    title: "answers 426 with a JSON body to a plain GET",
+    async run({ port }) {
+      const response = await fetch(`http://127.0.0.1:${port}/public`);
+      assert.equal(response.status, 426);
+      assert.match(response.headers.get("content-type") ?? "", /^application\/json/);
+      assert.equal((await response.json()).error.code, "INVALID_REQUEST");
+    },
+  },
+  {
+    title: "leaves other routes untouched",
+    async run({ port }) {
+      assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "plain page");
+      const posted = await fetch(`http://127.0.0.1:${port}/posted`, { method: "POST", body: "a body" });
+      assert.equal(await posted.text(), "a body");
+      assert.equal((await fetch(`http://127.0.0.1:${port}/no/such/route/here`)).status, 404);
+    },
+  },
+  {
+    title: "answers 404 to an upgrade on a path that has no route",
+    async run({ port }) {
+      const { answer } = await Wire.request(port, "/no/such/route/here");
+      assert.equal(answer.status, 404);
+    },
+  },
+  {
+    title: "answers 4xx when the method is not GET",
+    async run({ port }) {
+      const { answer } = await Wire.request(port, "/public", { method: "POST", headers: { "Content-Length": "0" } });
+      assert.ok(answer.status >= 400 && answer.status < 500, `answered ${answer.status}`);
+    },
+  },
+  {
+    title: "answers 400 when the key is missing or is not 16 bytes",
+    async run({ port }) {
+      for (const key of [undefined, "", "short", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZSB0b28gbG9uZw=="]) {
+        const { answer } = await Wire.request(port, "/public", { headers: { "Sec-WebSocket-Key": key } });
+        assert.equal(answer.status, 400, `for the key ${key}`);
+      }
+    },
+  },
+  {
+    title: "answers 426 with the version it speaks when the version is another",
+    async run({ port }) {
+      const { answer } = await Wire.request(port, "/public", { headers: { "Sec-WebSocket-Version": "12" } });
+      assert.equal(answer.status, 426);
+      assert.equal(answer.headers["sec-websocket-version"], "13");
+    },
+  },
+  {
+    title: "answers an upgrade to something else and does not leave the socket open",
+    async run({ port }) {
+      const wire = await Wire.request(port, "/public", { headers: { Upgrade: "foo", Connection: "Upgrade, close" } });
+      assert.equal(wire.answer.status, 426);
+      wire.socket.end();
+      await wire.closed;
+    },
+  },
+  {
+    title: "answers 4xx to an odd request target and lives on",
+    async run({ port }) {
+      for (const target of ["http://[/public", "//[/public", "http://a:b:c/public"]) {
+        const { answer } = await Wire.request(port, target);
+        assert.ok(answer.status >= 400 && answer.status < 500, `answered ${answer.status} to ${target}`);
+      }
+      (await Wire.open(port, "/public")).reset();
+    },
+  },
+  {
+    title: "does not upgrade when middleware answers instead",
+    async run({ port }) {
+      const { answer } = await Wire.request(port, "/guarded/public");
+      assert.equal(answer.status, 403);
+      assert.equal(answer.body, '{"error":"No entry"}');
+    },
+  },
+  {
+    title: "puts headers of middleware on the 101",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/public");
+      assert.equal(wire.answer.headers["x-before"], "1");
+      assert.equal(wire.answer.headers["set-cookie"], "seen=1");
+      wire.reset();
+    },
+  },
+  {
+    title: "puts headers that middleware sets after next() on the 101",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/public");
+      assert.equal(wire.answer.headers["x-after"], "1");
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      wire.reset();
+    },
+  },
+  {
+    title: "answers the first subprotocol offered that is configured",
+    async run({ port }) {
+      const offers: [string, string, string | undefined][] = [
+        ["/protocols", "other, noroshi.v1, chat.v2", "noroshi.v1"],
+        ["/protocols", "chat.v2,noroshi.v1", "chat.v2"],
+        ["/protocols", "other", undefined],
+        ["/public", "noroshi.v1", "noroshi.v1"],
+        ["/public", "chat.v2", undefined],
+      ];
+      for (const [path, offered, answered] of offers) {
+        const wire = await Wire.open(port, path, { headers: { "Sec-WebSocket-Protocol": offered } });
+        assert.equal(wire.answer.headers["sec-websocket-protocol"], answered, `for ${offered}`);
+        const { data } = await wire.ask({ type: "who" });
+        assert.equal(data.handshake.protocol, answered ?? null);
+        wire.reset();
+      }
+    },
+  },
+  {
+    title: "never echoes a token offered as a subprotocol",
+    async run({ port }) {
+      for (const offered of ["bearer.ann", "bearer.ann, noroshi.v1", "noroshi.v1, bearer.ann"]) {
+        const wire = await Wire.open(port, "/strict", { headers: { "Sec-WebSocket-Protocol": offered } });
+        assert.equal(wire.answer.headers["sec-websocket-protocol"], offered.includes("noroshi") ? "noroshi.v1" : undefined);
+        const { data } = await wire.ask({ type: "who" });
+        assert.equal(data.accountability.user, "ann");
+        assert.equal(JSON.stringify(data.handshake).includes("bearer"), false);
+        wire.reset();
+      }
+    },
+  },
+  {
+    title: "handles a frame sent in the same TCP segment as the upgrade",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/public", { follow: frames({ type: "ping", uid: 1 }, { type: "ping", uid: 2 }) });
+      assert.deepEqual(await wire.next(), { type: "pong", uid: 1 });
+      assert.deepEqual(await wire.next(), { type: "pong", uid: 2 });
+      wire.reset();
+    },
+  },
+  {
+    title: "copies the facts of the handshake, and only those without a credential",
+    async run({ port }) {
+      const wire = await Wire.open(port, "/strict/room-7?access_token=ann:editor:60&lang=de", {
+        headers: { "User-Agent": "a test", Origin: `http://127.0.0.1:${port}`, Cookie: "session_token=canary" },
+      });
+      const { data } = await wire.ask({ type: "who" });
+      assert.deepEqual(data.handshake, {
+        mode: "strict",
+        url: `http://127.0.0.1:${port}/strict/room-7?lang=de`,
+        origin: `http://127.0.0.1:${port}`,
+        ip: "127.0.0.1",
+        userAgent: "a test",
+        protocol: null,
+      });
+      wire.reset();
+    },
+  },
+  {
+    title: "keeps two controllers of one process apart",
+    async run(server) {
+      const one = await Wire.open(server.port, "/public");
+      const other = await Wire.open(server.port, "/plain");
+      await server.control("plain", "broadcast", { message: { type: "news" } });
+      assert.deepEqual(await other.next(), { type: "news" });
+      assert.equal((await one.ask({ type: "ping" })).type, "pong");
+      assert.equal((await server.control("public", "clients")).length, 1);
+      assert.equal((await server.control("plain", "clients")).length, 1);
+      one.reset();
+      other.reset();
+    },
+  },
+  {
+    title: "upgrades many at once",
+    async run({ port }) {
+      const wires = await Promise.all(Array.from({ length: 50 }, () => Wire.open(port, "/public")));
+      const replies = await Promise.all(wires.map((wire, uid) => wire.ask({ type: "ping", uid })));
+      assert.deepEqual(replies, wires.map((_, uid) => ({ type: "pong", uid })));
+      for (const wire of wires) wire.reset();
+    },
+  },
+  {
+    title: "lives on when clients reset the connection during the handshake",
+    async run(server) {
+      // No answer comes: the token is stalled, and the client is gone before it is released.
+      const wires = Array.from({ length: 5 }, (_, i) => Wire.begin(server.port, `/strict?access_token=stall:${i}`));
+      await server.control("strict", "wait", { event: "stalled", count: 5 });
+      for (const wire of wires) wire.reset();
+      await Promise.all(wires.map((wire) => wire.closed));
+      for (let i = 0; i < 5; i++) await server.control("strict", "release", { name: `stall:${i}` });
+      const wire = await Wire.open(server.port, "/strict?access_token=ann");
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      wire.reset();
+    },
+  },
+];

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { conformance, type Difference } from "./conformance.ts";
+import { startDurableObject } from "./server.ts";
+import { frame, Wire } from "./wire.ts";
+
+const differences: Record<string, Difference> = {
+  "answers 4xx when the method is not GET": {
+    because: "workerd answers 500 itself",
+    async instead({ port }) {
+      assert.equal(
+        (await Wire.request(port, "/public", { method: "POST", headers: { "Content-Length": "0" } })).answer.status,
+        500,
+      );
+      await Wire.open(port, "/public");
+    },
+  },
+  "answers 4xx to an odd request target and lives on": {
+    because: "workerd answers 500 itself to a target it cannot parse",
+    async instead({ port }) {
+      assert.equal((await Wire.request(port, "http://[/public")).answer.status, 500);
+      await Wire.open(port, "/public");
+    },
+  },
+  "closes with 1007 on a text frame that is not UTF-8": {
+    because: "workerd replaces what is wrong by U+FFFD before anybody sees it",
+    async instead({ port }) {
+      const wire = await Wire.open(port, "/public");
+      wire.write(frame(1, Buffer.from('{"type":"say","text":"\xff"}', "latin1")));
+      assert.equal((await wire.next()).data, "\ufffd");
+    },
+  },
+  "the TCP connection is ended after the close handshake": {
+    because: "workerd ends it some ten seconds later where no message had come from the client",
+    async instead({ port }) {
+      const wire = await Wire.open(port, "/public?connect=close");
+      assert.equal((await wire.closed).code, 4001);
+      const other = await Wire.open(port, "/public");
+      await other.ask({ type: "ping" });
+      await other.close(1000);
+      await other.ended;
+    },
+  },
+};
+
+conformance("Durable Object", () => startDurableObject(), { differences });
+conformance("Durable Object", () => startDurableObject(), { hibernating: true });

@@ -1,0 +1,79 @@
+import { after, before, describe, it } from "node:test";
+import { authentication } from "./behaviours/authentication.ts";
+import { closing } from "./behaviours/closing.ts";
+import { delivery } from "./behaviours/delivery.ts";
+import { directus } from "./behaviours/directus.ts";
+import { handling } from "./behaviours/handling.ts";
+import { messages } from "./behaviours/messages.ts";
+import { state } from "./behaviours/state.ts";
+import { upgrading } from "./behaviours/upgrading.ts";
+import type { TestServer } from "./server.ts";
+import { Wire } from "./wire.ts";
+
+/** One thing a client or an application can see, the same on every runtime. */
+export interface Behaviour {
+  title: string;
+  run(server: TestServer): Promise<void>;
+  /** Calls `server.pause()` between steps, so that it is run again with hibernation in between. */
+  hibernates?: boolean;
+}
+
+/** What a runtime does differently, why, and what is checked instead. */
+export interface Difference {
+  because: string;
+  instead(server: TestServer): Promise<void>;
+}
+
+/** Options of {@link conformance}. */
+export interface ConformanceOptions {
+  /** By the title of the behaviour. */
+  differences?: Record<string, Difference>;
+  /** Run only the behaviours that hibernate, with eviction at every `server.pause()`. */
+  hibernating?: boolean;
+}
+
+/** Every behaviour, by the part of a connection's life it belongs to. */
+const AREAS: Record<string, Behaviour[]> = {
+  upgrading,
+  authentication,
+  messages,
+  handling,
+  delivery,
+  closing,
+  state,
+  directus,
+};
+
+/** Runs every behaviour against a runtime. What it does differently is declared, never left out. */
+export function conformance(runtime: string, start: () => Promise<TestServer>, options: ConformanceOptions = {}): void {
+  const { differences = {}, hibernating = false } = options;
+  const titles = new Set(Object.values(AREAS).flat().map(({ title }) => title));
+  for (const title of Object.keys(differences)) {
+    if (!titles.has(title)) throw new Error(`No behaviour is called "${title}"`);
+  }
+  describe(`${runtime}${hibernating ? ", hibernating" : ""}`, () => {
+    let server: TestServer;
+    before(async () => {
+      server = await start();
+      if (hibernating) server.pause = server.evict!;
+    });
+    after(() => server.stop());
+    for (const [area, behaviours] of Object.entries(AREAS)) {
+      describe(area, () => {
+        for (const { title, run, hibernates } of behaviours) {
+          if (hibernating && !hibernates) continue;
+          const difference = differences[title];
+          const name = difference ? `${title} — differs: ${difference.because}` : title;
+          it(name, { timeout: 20_000 }, async () => {
+            await server.control("all", "fresh");
+            try {
+              await (difference?.instead ?? run)(server);
+            } finally {
+              Wire.resetAll();
+            }
+          });
+        }
+      });
+    }
+  });
+}
