@@ -1,0 +1,172 @@
+/** The part of `src/upgrade.ts` that reads a token from the request. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { AuthenticationState, Credentials } from "../src/authentication.ts";
+import type { Handshake } from "../src/websocket-client.ts";
+import { createRoute } from "./fake-runtime.ts";
+
+const MAX = 8192;
+
+/** What the route makes of a request: what `authenticate` was shown, and the status. Tokens that start with `bad` are refused. */
+async function show(
+  headers: Record<string, string> = {},
+  { path = "/websocket", mode = "public" as Handshake["mode"], cookie = "session" as string | null } = {},
+) {
+  const shown: string[] = [];
+  const handshakes: Handshake[] = [];
+  const { request, opened } = createRoute({
+    mode,
+    ...(cookie === null ? {} : { cookie }),
+    authenticate(credentials: Credentials, handshake): AuthenticationState | null {
+      const { source, access_token: token } = credentials as { source: string; access_token: string };
+      shown.push(`${source} ${token}`);
+      handshakes.push(handshake);
+      return token.startsWith("bad") ? null : { accountability: { user: token, role: null } };
+    },
+  });
+  const { status } = await request(path, headers);
+  return { shown, status, handshakes, client: opened[0]?.client };
+}
+
+/** All four places, each with a token of its own. */
+const EVERYWHERE = {
+  headers: { "sec-websocket-protocol": "noroshi.v1, bearer.p", authorization: "Bearer h", cookie: "session=c" },
+  path: "/websocket?access_token=q",
+};
+
+describe("controller.upgrade, reading the token", () => {
+  it("takes subprotocol before Authorization before query before cookie", async () => {
+    const { path } = EVERYWHERE;
+    const headers: Record<string, string> = { ...EVERYWHERE.headers };
+    assert.deepEqual((await show(headers, { path })).shown, ["protocol p"]);
+    headers["sec-websocket-protocol"] = "noroshi.v1";
+    assert.deepEqual((await show(headers, { path })).shown, ["header h"]);
+    delete headers["authorization"];
+    assert.deepEqual((await show(headers, { path })).shown, ["query q"]);
+    assert.deepEqual((await show(headers)).shown, ["cookie c"]);
+    assert.deepEqual((await show({})).shown, []);
+  });
+
+  it("never falls back to the next place, nor to anonymous, when the token of one is refused or malformed", async () => {
+    const wrong: [headers: Record<string, string>, query?: string][] = [
+      [{ "sec-websocket-protocol": "bearer.bad" }],
+      [{ "sec-websocket-protocol": "bearer." }],
+      [{ "sec-websocket-protocol": "bearer.a, bearer.b" }],
+      [{ "sec-websocket-protocol": "bearer.a, bearer.a" }],
+      [{ "sec-websocket-protocol": `bearer.${"a".repeat(MAX + 1)}` }],
+      [{ authorization: "Bearer bad" }],
+      [{ authorization: "Bearer" }],
+      [{ authorization: "Bearer a b" }],
+      [{ authorization: "Bearer a, Bearer b" }],
+      [{ authorization: "Basic YTpi" }],
+      [{ authorization: "a" }],
+      [{ authorization: "" }],
+      [{ authorization: `Bearer ${"a".repeat(MAX + 1)}` }],
+      [{}, "access_token=bad"],
+      [{}, "access_token=a&access_token=b"],
+      [{}, "access_token=&access_token=a"],
+      [{}, `access_token=${"a".repeat(MAX + 1)}`],
+      [{ cookie: "session=bad" }],
+      [{ cookie: `session=${"a".repeat(MAX + 1)}` }],
+    ];
+    for (const [headers, query] of wrong) {
+      for (const mode of ["public", "handshake", "strict"] as const) {
+        // Every later place has a good one.
+        const later: Record<string, string> = {};
+        if (!headers["cookie"]) later["cookie"] = "session=c";
+        if (!headers["cookie"] && query === undefined && !("authorization" in headers)) later["authorization"] = "Bearer h";
+        const { status, client } = await show({ ...later, ...headers }, { mode, path: `/websocket?${query ?? ""}` });
+        assert.deepEqual([status, client], [401, undefined], JSON.stringify([headers, query]).slice(0, 80));
+      }
+    }
+  });
+
+  it("takes a token of 8192 characters, in each place", async () => {
+    const token = "a".repeat(MAX);
+    for (
+      const [headers, path] of [
+        [{ "sec-websocket-protocol": `bearer.${token}` }, "/websocket"],
+        [{ authorization: `Bearer ${token}` }, "/websocket"],
+        [{}, `/websocket?access_token=${token}`],
+        [{ cookie: `session=${token}` }, "/websocket"],
+      ] as [Record<string, string>, string][]
+    ) {
+      assert.equal((await show(headers, { path })).client?.accountability.user, token);
+    }
+  });
+
+  it("takes Bearer in any case, with spaces around", async () => {
+    for (const authorization of ["Bearer a", "bearer a", "BEARER   a", "  Bearer a  "]) {
+      assert.deepEqual((await show({ authorization })).shown, ["header a"]);
+    }
+  });
+
+  it("reads no token where there is none: other subprotocols, an empty query, other cookies", async () => {
+    for (
+      const [headers, path] of [
+        [{ "sec-websocket-protocol": "Bearer.a, bearer, xbearer.a" }, "/websocket"],
+        [{}, "/websocket?access_token="],
+        [{}, "/websocket?access_token"],
+        [{}, "/websocket?ACCESS_TOKEN=a&token=b"],
+        [{ cookie: "other=a; Session=b; session=" }, "/websocket"],
+      ] as [Record<string, string>, string][]
+    ) {
+      const { shown, client } = await show(headers, { path });
+      assert.deepEqual([shown, client?.accountability], [[], { user: null, role: null }]);
+      assert.equal((await show(headers, { path, mode: "strict" })).status, 401);
+    }
+  });
+
+  it("reads the cookie it is told, decoded, and none without the option", async () => {
+    assert.deepEqual((await show({ cookie: "a=1; session=x%20y; b=2" })).shown, ["cookie x y"]);
+    assert.deepEqual((await show({ cookie: "session=c" }, { cookie: null })).shown, []);
+  });
+
+  it("reads no token at all when nothing can verify it, however malformed", async () => {
+    const { request, opened } = createRoute();
+    await request(EVERYWHERE.path, { ...EVERYWHERE.headers, authorization: "Basic \u00ff" });
+    assert.deepEqual(opened[0]?.client.accountability, { user: null, role: null });
+    assert.equal(opened[0]?.client.handshake.url, "http://localhost/websocket");
+  });
+
+  it("admits with the identity at once, in each mode", async () => {
+    for (const mode of ["public", "handshake", "strict"] as const) {
+      const { client } = await show({ authorization: "Bearer ann" }, { mode });
+      assert.deepEqual([client?.accountability.user, client?.handshake.mode, client?.readyState], ["ann", mode, 1]);
+    }
+  });
+});
+
+describe("controller.upgrade, keeping the token to itself", () => {
+  it("takes the token out of the URL that authenticate and the client see, and nothing else", async () => {
+    const cases: [query: string, rest: string][] = [
+      ["access_token=a", ""],
+      ["access_token=", ""],
+      ["x=1&access_token=a&y=2", "?x=1&y=2"],
+      ["%61ccess_token=a&x=1", "?x=1"],
+      ["access_token&x", "?x="],
+      ["x=access_token%3Da", "?x=access_token%3Da"],
+    ];
+    for (const [query, rest] of cases) {
+      const { client, handshakes } = await show({}, { path: `/websocket?${query}` });
+      assert.equal(client?.handshake.url, `http://localhost/websocket${rest}`);
+      for (const handshake of handshakes) assert.equal(handshake.url, client?.handshake.url);
+    }
+  });
+
+  it("has it in no fact of the handshake, wherever it was", async () => {
+    const secret = "s3cr3t";
+    for (
+      const [headers, path] of [
+        [{ "sec-websocket-protocol": `noroshi.v1, bearer.${secret}` }, "/websocket"],
+        [{ authorization: `Bearer ${secret}` }, "/websocket"],
+        [{}, `/websocket?access_token=${secret}`],
+        [{ cookie: `session=${secret}` }, "/websocket"],
+      ] as [Record<string, string>, string][]
+    ) {
+      const { client, handshakes } = await show(headers, { path });
+      assert.equal(client?.accountability.user, secret);
+      assert.equal(JSON.stringify([client?.handshake, handshakes]).includes(secret), false);
+    }
+  });
+});

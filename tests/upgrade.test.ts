@@ -1,0 +1,258 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { WebSocketError } from "../src/errors.ts";
+import type { WebSocketControllerOptions } from "../src/options.ts";
+import { createRoute, HANDSHAKE_HEADERS } from "./fake-runtime.ts";
+import { Stall } from "./waiting.ts";
+
+const authenticate = () => null;
+const ANN = { accountability: { user: "ann", role: null } };
+
+/** What a response says, and the error in its body. */
+async function read(response: Response) {
+  const { error } = await response.json();
+  const { headers } = response;
+  const named = Object.fromEntries(
+    ["upgrade", "connection", "allow", "www-authenticate", "retry-after", "sec-websocket-version"]
+      .flatMap((name) => headers.has(name) ? [[name, headers.get(name)]] : []),
+  );
+  return { status: response.status, headers: named, error };
+}
+
+/** The answer to a handshake with these headers in place of the right ones; `null` takes one away. */
+async function answerTo(
+  headers: Record<string, string | null>,
+  options: WebSocketControllerOptions = {},
+  init: RequestInit = {},
+) {
+  const route = createRoute(options);
+  const response = await route.request("/websocket", headers, init);
+  assert.deepEqual([route.accepted, route.controller.clients().size], [[], 0], "nothing was upgraded");
+  return read(response);
+}
+
+const invalid = (message: string) => ({ code: "INVALID_REQUEST", message });
+
+describe("controller.upgrade, refusing", () => {
+  it("answers 426 when it is no upgrade to a WebSocket", async () => {
+    for (const upgrade of [null, "", "h2c", "websockets", "web socket", "websocket/13"]) {
+      assert.deepEqual(await answerTo({ upgrade }), {
+        status: 426,
+        headers: { upgrade: "websocket", connection: "Upgrade" },
+        error: invalid("This is a WebSocket route"),
+      });
+    }
+  });
+
+  it("answers 405 when the method is not GET", async () => {
+    for (const method of ["POST", "PUT", "DELETE", "OPTIONS"]) {
+      assert.deepEqual(await answerTo({}, {}, { method }), {
+        status: 405,
+        headers: { allow: "GET" },
+        error: invalid("A WebSocket handshake is a GET"),
+      });
+    }
+  });
+
+  it("answers 400 when Connection does not name Upgrade", async () => {
+    for (const connection of [null, "", "keep-alive", "upgraded", "keep-alive upgrade"]) {
+      const error = invalid("The Connection header must name Upgrade");
+      assert.deepEqual(await answerTo({ connection }), { status: 400, headers: {}, error });
+    }
+  });
+
+  it("answers 426 with the version it speaks when it is asked for another", async () => {
+    for (const version of [null, "", "8", "14", "013", "13, 8", "13,13"]) {
+      assert.deepEqual(await answerTo({ "sec-websocket-version": version }), {
+        status: 426,
+        headers: { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13" },
+        error: invalid("Only version 13 of the protocol is spoken"),
+      });
+    }
+  });
+
+  it("answers 400 when the key is not 16 bytes in base64", async () => {
+    const good = HANDSHAKE_HEADERS["sec-websocket-key"];
+    for (
+      const key of [null, "", "x", good.slice(1), good + "=", `${good}, ${good}`, good.replace("=", "A"), "-".repeat(22) + "=="]
+    ) {
+      const error = invalid("Sec-WebSocket-Key must be 16 bytes in base64");
+      assert.deepEqual(await answerTo({ "sec-websocket-key": key }), { status: 400, headers: {}, error });
+    }
+  });
+
+  it("answers 400 when the request target is no URL", async () => {
+    const { app, env, accepted } = createRoute();
+    const request = new Request("http://localhost/websocket", { headers: HANDSHAKE_HEADERS });
+    Object.defineProperty(request, "url", { value: "http://[/websocket" });
+    const { status, error } = await read(await app.fetch(request, env));
+    assert.deepEqual([status, error, accepted], [400, invalid("The request target is not a URL"), []]);
+  });
+
+  it("answers 503 with retry-after when the controller is closed", async () => {
+    const { controller, request } = createRoute();
+    await controller.close();
+    assert.deepEqual(await read(await request("/websocket")), {
+      status: 503,
+      headers: { "retry-after": "5" },
+      error: { code: "SERVICE_UNAVAILABLE", message: "The server is going away" },
+    });
+  });
+
+  // Deno's own upgrade is a global, so that there is always a way.
+  it("answers 501 naming the ways when there is no way to upgrade", { skip: "Deno" in globalThis }, async () => {
+    for (const env of [undefined, {}, { server: {} }, { upgrade: true }]) {
+      const { status, error } = await read(await createRoute().app.request("/websocket", { headers: HANDSHAKE_HEADERS }, env));
+      assert.deepEqual([status, error.code], [501, "SERVICE_UNAVAILABLE"]);
+      for (const way of ["noroshi/serve", "Bun", "Node", "Durable Object"]) assert.ok(error.message.includes(way), way);
+    }
+  });
+
+  it("answers 400 when the client went away while its token was verified", async () => {
+    const { request, host } = createRoute();
+    host.runtime.accept = () => null;
+    assert.deepEqual((await read(await request("/websocket"))).error, invalid("The connection is gone"));
+  });
+
+  it("answers 401 without an error attribute in strict mode when nothing was shown", async () => {
+    assert.deepEqual(await answerTo({}, { mode: "strict", authenticate }), {
+      status: 401,
+      headers: { "www-authenticate": "Bearer" },
+      error: { code: "AUTH_FAILED", message: "A token is required" },
+    });
+  });
+
+  it("answers 401 and tells auth.failure when the token is refused, in each mode", async () => {
+    for (const mode of ["public", "handshake", "strict"] as const) {
+      const { controller, request } = createRoute({ mode, authenticate });
+      const failures: unknown[] = [];
+      controller.on("auth.failure", (payload) => failures.push([Object.keys(payload), payload.error.code]));
+      const refused = {
+        status: 401,
+        headers: { "www-authenticate": 'Bearer error="invalid_token"' },
+        error: { code: "AUTH_FAILED", message: "The token is not valid" },
+      };
+      assert.deepEqual(await read(await request("/websocket", { authorization: "Bearer a" })), refused);
+      assert.deepEqual(await read(await request("/websocket", { authorization: "Basic a" })), refused);
+      assert.deepEqual(failures, [[["error"], "AUTH_FAILED"], [["error"], "AUTH_FAILED"]]);
+    }
+  });
+
+  it("answers 401 when authenticate throws a WebSocketError, and reports nothing", async () => {
+    const answer = await answerTo({ authorization: "Bearer a" }, {
+      authenticate: () => {
+        throw new WebSocketError("auth", "OTP_REQUIRED", "A one-time password is required");
+      },
+      logger: { warn: assert.fail, error: assert.fail },
+    });
+    assert.equal(answer.status, 401);
+  });
+
+  it("answers 503 without detail and reports when authenticate fails", async () => {
+    const error = new Error("s3cr3t");
+    const { controller, request, accepted } = createRoute({
+      authenticate: () => {
+        throw error;
+      },
+    });
+    const errors: unknown[] = [];
+    controller.on("error", (payload) => errors.push(payload));
+    assert.deepEqual(await read(await request("/websocket?access_token=a")), {
+      status: 503,
+      headers: { "retry-after": "5" },
+      error: { code: "SERVICE_UNAVAILABLE", message: "Authentication is unavailable" },
+    });
+    assert.deepEqual([errors, accepted], [[{ error }], []]);
+  });
+});
+
+describe("controller.upgrade, accepting", () => {
+  it("takes Upgrade and Connection in any case and among others", async () => {
+    for (
+      const headers of [
+        {},
+        { upgrade: "WebSocket", connection: "upgrade" },
+        { upgrade: "h2c, WEBSOCKET", connection: "keep-alive, Upgrade" },
+        { connection: " ,UPGRADE, " },
+      ]
+    ) {
+      const { request, accepted } = createRoute();
+      await request("/websocket", headers);
+      assert.equal(accepted.length, 1, JSON.stringify(headers));
+    }
+  });
+
+  it("opens one connection with the facts of the request, listed with the server's and told as connect", async () => {
+    const { controller, request, host, opened } = createRoute();
+    const connects: unknown[] = [];
+    controller.on("connect", ({ client }) => connects.push(client));
+    await request("/websocket?room=1", { origin: "https://app.example", "user-agent": "tests" });
+    const [{ client }] = opened as [typeof opened[0]];
+    assert.deepEqual(client.handshake, {
+      mode: "public",
+      url: "http://localhost/websocket?room=1",
+      origin: "https://app.example",
+      ip: "192.0.2.1",
+      userAgent: "tests",
+      protocol: null,
+    });
+    assert.deepEqual([connects, [...controller.clients()]], [[client], [client]]);
+    assert.deepEqual([...host.connections], [opened[0]]);
+  });
+
+  it("knows neither origin nor user agent when the headers are absent", async () => {
+    const { request, opened } = createRoute();
+    await request("/websocket");
+    assert.deepEqual([opened[0]?.client.handshake.origin, opened[0]?.client.handshake.userAgent], [null, null]);
+  });
+
+  it("hands the runtime its options, and what middleware put on the response less the handshake's own", async () => {
+    const { request, accepted } = createRoute({ maxPayload: 1234 }, (route) => {
+      route.use(async (c, next) => {
+        c.header("x-before", "1");
+        c.header("sec-websocket-accept", "forged");
+        c.header("sec-websocket-protocol", "forged");
+        c.header("content-length", "7");
+        c.header("set-cookie", "a=1");
+        c.header("set-cookie", "b=2", { append: true });
+        await next();
+        c.header("x-after", "1");
+      });
+    });
+    const response = await request("/websocket");
+    assert.equal(accepted[0]?.maxPayload, 1234);
+    const names = [...accepted[0]!.headers.keys()];
+    assert.deepEqual(names.filter((name) => name !== "set-cookie"), ["x-before"]);
+    assert.deepEqual(accepted[0]?.headers.getSetCookie(), ["a=1", "b=2"]);
+    assert.equal(response.headers.get("x-fake"), "runtime");
+    assert.equal(response.headers.get("x-after"), "1");
+  });
+
+  it("agrees on the first subprotocol offered that it has, and on none otherwise", async () => {
+    const cases: [offered: string | null, agreed: string | null][] = [
+      [null, null],
+      ["", null],
+      ["other", null],
+      ["NOROSHI.V1", null],
+      ["noroshi.v1", "noroshi.v1"],
+      ["other,noroshi.v1,chat.v2", "noroshi.v1"],
+      ["bearer.secret , chat.v2 ,noroshi.v1", "chat.v2"],
+      ["bearer.secret", null],
+    ];
+    for (const [offered, agreed] of cases) {
+      const { request, accepted, opened } = createRoute({ protocols: ["chat.v2", "noroshi.v1"] });
+      await request("/websocket", { "sec-websocket-protocol": offered });
+      assert.deepEqual([accepted[0]?.protocol, opened[0]?.client.handshake.protocol], [agreed, agreed], String(offered));
+    }
+  });
+
+  it("closes the connection at once when the controller was closed while the token was verified", async () => {
+    const stall = new Stall<typeof ANN>();
+    const { controller, request, transports } = createRoute({ authenticate: () => stall.promise });
+    const response = request("/websocket?access_token=a");
+    await controller.close();
+    stall.resolve(ANN);
+    await response;
+    assert.deepEqual(transports[0]?.closes, [{ code: 1001, reason: "Going away" }]);
+  });
+});
