@@ -1,11 +1,32 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { answerCloseCode, checkCloseCode, CloseCode, cutCloseReason } from "../src/close.ts";
+import { ABNORMAL, answerCloseCode, checkCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../src/close.ts";
 import { Random } from "./random.ts";
 
 // RFC 6455 §7.4 less what a runtime refuses: written out, so that the source's ranges are checked by another form.
 const SENDABLE = (code: number) =>
   [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014].includes(code) || (code > 2999 && code < 5000);
+
+describe("CloseCode", () => {
+  it("has the codes that clients know", () => {
+    assert.deepEqual(CloseCode, {
+      NORMAL: 1000,
+      GOING_AWAY: 1001,
+      MESSAGE_TOO_BIG: 1009,
+      INTERNAL_ERROR: 1011,
+      SERVICE_RESTART: 1012,
+      TRY_AGAIN_LATER: 1013,
+      PROTOCOL: 4400,
+      AUTH_FAILED: 4401,
+      FORBIDDEN: 4403,
+      AUTH_TIMEOUT: 4408,
+      HEARTBEAT_TIMEOUT: 4504,
+      SLOW_CONSUMER: 4508,
+      RATE_LIMITED: 4529,
+    });
+    assert.deepEqual([NO_STATUS, ABNORMAL], [1005, 1006]);
+  });
+});
 
 describe("checkCloseCode", () => {
   it("returns the code when it may be sent and throws TypeError when not, for every whole number up to 6000", () => {

@@ -25,6 +25,13 @@ describe("Connection.opened", () => {
     assert.equal(clock.timers, 0);
   });
 
+  it("shows the runtime's socket and the bytes that wait in it", () => {
+    const { controller } = observe();
+    const { client, transport } = open(controller);
+    transport.bufferedAmount = 7;
+    assert.deepEqual([client.socket, client.bufferedAmount], [transport.socket, 7]);
+  });
+
   it("gives each connection a uid of its own", () => {
     const { controller } = observe();
     const uids = Array.from({ length: 50 }, () => open(controller).client.uid);
@@ -131,6 +138,18 @@ describe("Connection.send", () => {
     assert.deepEqual([slow.transport.closes.length, slow.transport.sent, other.transport.sent], [1, [], ["x"]]);
   });
 
+  it("does nothing when the socket is closing, though the runtime has not said so yet", () => {
+    const { controller, takeNames } = observe();
+    const { client, transport } = open(controller);
+    for (const readyState of [2, 3]) {
+      transport.readyState = readyState;
+      client.send("x");
+      controller.broadcast("x");
+      assert.equal(client.readyState, readyState);
+    }
+    assert.deepEqual([transport.sent, transport.closes, takeNames()], [[], [], ["connect"]]);
+  });
+
   it("reports and does not throw when the socket is gone before the runtime said so", () => {
     const { controller, events } = observe();
     const { client, transport, connection } = open(controller);
@@ -206,7 +225,7 @@ describe("Connection.close", () => {
     clock.advance(2999);
     assert.deepEqual([transport.terminations, events.length], [0, 1]);
     clock.advance(1);
-    assert.equal(transport.terminations, 1);
+    assert.deepEqual([transport.terminations, client.readyState, events.length], [1, 3, 2]);
     connection.closed(1006, "", false);
     // The close we began is what is told; that it was not answered is in wasClean.
     assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "bye", wasClean: false }]]);
@@ -227,7 +246,10 @@ describe("Connection.close", () => {
     const { client, transport } = open(controller);
     transport.closeError = new Error("The socket is gone");
     client.close();
-    assert.deepEqual(events.map(([event]) => event), ["connect", "error", "close"]);
+    assert.deepEqual(events.slice(1), [
+      ["error", { client, error: transport.closeError }],
+      ["close", { client, code: 1000, reason: "", wasClean: false }],
+    ]);
     assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
   });
 

@@ -130,6 +130,15 @@ describe("Handlers.dispatch", () => {
     assert.deepEqual(reports, []);
   });
 
+  it("reads no further than the first fault, for a list of them can grow far beyond the message", () => {
+    const { handlers, dispatch, answers } = create();
+    let checks = 0;
+    const wrong = v.check<string, string>(() => ++checks > 100, "wrong");
+    handlers.handle("checked", v.object({ a: v.pipe(v.string(), wrong, wrong), b: v.pipe(v.string(), wrong) }), () => {});
+    dispatch({ type: "checked", a: "", b: "" });
+    assert.deepEqual([checks, answers()[0].error.path], [1, "a"]);
+  });
+
   it("answers INVALID_PAYLOAD without a path when the payload as a whole is wrong", () => {
     const { handlers, dispatch, answers } = create();
     handlers.handle("never", v.pipe(v.object({}), v.check(() => false, "s3cr3t")), () => {});

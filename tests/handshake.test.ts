@@ -170,6 +170,19 @@ describe("Connection, pending", () => {
     assert.deepEqual(transport.closes, []);
   });
 
+  it("admits nobody when the socket is closing, though the runtime has not said so yet", async () => {
+    for (const state of [ANN, null]) {
+      const { connection, controller, transport, receive, stall, events, clock } = pend();
+      receive(AUTH);
+      transport.readyState = 2;
+      stall.resolve(state);
+      await turn();
+      connection.closed(1001, "", true);
+      assert.deepEqual([transport.sent, transport.closes, events], [[], [], []]);
+      assert.deepEqual([controller.clients().size, clock.timers], [0, 0]);
+    }
+  });
+
   it("admits nobody and sends nothing when it was closed while authenticate ran, by either side", async () => {
     for (const byPeer of [true, false]) {
       const { connection, client, controller, transport, receive, stall, events, clock } = pend();

@@ -46,10 +46,16 @@ describe("Handlers.use", () => {
     };
     const { receive, answers, log: handled } = create(around("first"), around("second"));
     receive({ type: "echo", a: 1 });
-    assert.deepEqual(handled, ['echo {"a":1}'], "synchronous middleware holds nothing up");
+    assert.deepEqual(handled, ['echo {"a":1}']);
     await turn();
     assert.deepEqual(log, ["first in echo", "second in echo", "second out", "first out"]);
     assert.deepEqual(answers(), [{ type: "echo", status: "ok", data: { a: 1 } }]);
+  });
+
+  it("holds nothing up when it calls next at once", () => {
+    const { receive, log } = create((_context, next) => next(), async (_context, next) => await next());
+    for (const n of [1, 2]) receive({ type: "echo", n });
+    assert.deepEqual(log, ['echo {"n":1}', 'echo {"n":2}']);
   });
 
   it("is given the client, and no auth, ping or pong", async () => {

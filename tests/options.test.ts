@@ -39,7 +39,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   mode: ["public", "handshake", "strict"],
   authenticate: [authenticate],
   timeout: [1, 2 ** 31 - 1],
-  cookie: ["a", "__Host-session", "x".repeat(255)],
+  cookie: ["a", "__Host-session", "x".repeat(255), "!#$%&'*+-.^_`|~09AZaz"],
   protocols: [[], ["chat.v2", "noroshi.v1"]],
   maxPayload: [1, Number.MAX_SAFE_INTEGER],
   maxPipelined: [0, 1],

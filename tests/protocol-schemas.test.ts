@@ -46,7 +46,7 @@ describe("AuthMessageSchema", () => {
       { type: "auth", access_token: "a" },
       { type: "auth", access_token: token, uid: "1" },
       { type: "auth", refresh_token: token, uid: 1 },
-      { type: "auth", email: "a@example.com", password: "" },
+      { type: "auth", email: "a", password: "" },
       { type: "auth", email: "a@example.com", password: "p", otp: "123456", uid: 1 },
     ]);
   });
@@ -91,6 +91,7 @@ describe("SubscribeMessageSchema", () => {
   it("accepts a channel with what may go with it", () => {
     accepts(SubscribeMessageSchema, [
       message({}),
+      message({ channel: "x" }),
       message({ channel: "x".repeat(255), uid: "1", event: "create", query: { limit: 1, deep: { a: [] } } }),
       message({ recover: { epoch: "e", offset: 0 } }),
       message({ recover: { epoch: "", offset: Number.MAX_SAFE_INTEGER } }),
