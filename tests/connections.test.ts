@@ -54,6 +54,16 @@ describe("Connections", () => {
     assert.deepEqual(done, ["first", "second"]);
   });
 
+  it("closeAll closes those that are added later too, as it closed the others", async () => {
+    const { connections, opened, controller } = create(1);
+    const closed = connections.closeAll(1012, "Restart");
+    const late = open(controller);
+    connections.add(late.connection);
+    assert.deepEqual(late.transport.closes, [{ code: 1012, reason: "Restart" }]);
+    for (const { connection } of [...opened, late]) connection.closed(1012, "", true);
+    await closed;
+  });
+
   it("closeAll resolves when there is none, and when each is gone within the call", async () => {
     await new Connections().closeAll(1001, "bye");
     const { connections, opened } = create(2);

@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
-import { afterEach, describe, it } from "node:test";
+import { describe, it } from "node:test";
 import * as v from "valibot";
 import { createWebSocketController, getWebSocketController, WebSocketController } from "../src/controller.ts";
-import { WebSocketError } from "../src/errors.ts";
-import { WebSocketService } from "../src/service.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
 import { TestClock } from "./test-clock.ts";
@@ -19,70 +17,6 @@ function createLogged() {
   });
   return { controller, records };
 }
-
-describe("createWebSocketController", () => {
-  afterEach(async () => {
-    try {
-      await getWebSocketController().close();
-    } catch (error) {
-      if (!(error instanceof WebSocketError)) throw error; // None is installed.
-    }
-  });
-
-  it("makes the controller that getWebSocketController and new WebSocketService find", () => {
-    const controller = createWebSocketController({ logger: false });
-    assert.ok(controller instanceof WebSocketController);
-    assert.equal(getWebSocketController(), controller);
-    const { client, connection } = open(controller);
-    assert.deepEqual([...new WebSocketService().clients()], [client]);
-    connection.closed(1000, "", true);
-  });
-
-  it("throws TypeError with the remedy when one is installed, which stays", () => {
-    const controller = createWebSocketController();
-    assert.throws(() => createWebSocketController(), {
-      name: "TypeError",
-      message:
-        "Cannot create the controller: one is installed already, close() it first or make another with new WebSocketController()",
-    });
-    assert.equal(getWebSocketController(), controller);
-  });
-
-  it("installs nothing when the options are bad", () => {
-    assert.throws(() => createWebSocketController({ timeout: 0 }), TypeError);
-    assert.throws(() => getWebSocketController(), WebSocketError);
-  });
-
-  it("may be called again once the one before was closed", async () => {
-    await createWebSocketController().close();
-    const second = createWebSocketController();
-    assert.equal(getWebSocketController(), second);
-  });
-
-  it("is not found in a controller that was made with new, whose close uninstalls nothing", async () => {
-    const other = new WebSocketController();
-    assert.throws(() => getWebSocketController(), WebSocketError);
-    const controller = createWebSocketController();
-    await other.close();
-    assert.equal(getWebSocketController(), controller);
-  });
-});
-
-describe("getWebSocketController", () => {
-  it("throws SERVICE_UNAVAILABLE naming both remedies when there is none", () => {
-    for (const get of [getWebSocketController, () => new WebSocketService()]) {
-      assert.throws(get, (error) => {
-        assert.ok(error instanceof WebSocketError);
-        assert.deepEqual([error.type, error.code], ["server", "SERVICE_UNAVAILABLE"]);
-        assert.match(
-          error.message,
-          /call createWebSocketController\(\) first, or pass one to new WebSocketService\(controller\)/,
-        );
-        return true;
-      });
-    }
-  });
-});
 
 describe("WebSocketController.on and off", () => {
   it("throw TypeError naming the events when the event is unknown", () => {
@@ -111,6 +45,24 @@ describe("WebSocketController.on and off", () => {
     }
     open(controller);
     assert.equal(events.length, 1);
+  });
+});
+
+describe("WebSocketController, on a message", () => {
+  it("answers UNSUPPORTED_TYPE when it has neither a listener nor a handler for it", () => {
+    const controller = new WebSocketController({ logger: false });
+    controller.handle("handled", v.object({}), () => {});
+    const { connection, transport } = open(controller);
+    const codes = () => transport.take().map(({ error }) => error?.code);
+    for (const type of ["handled", "other"]) connection.message(JSON.stringify({ type }));
+    assert.deepEqual(codes(), [undefined, "UNSUPPORTED_TYPE"]);
+    const listener = () => {};
+    controller.on("message", listener);
+    connection.message('{"type":"other"}');
+    assert.deepEqual(codes(), []);
+    controller.off("message", listener);
+    connection.message('{"type":"other"}');
+    assert.deepEqual(codes(), ["UNSUPPORTED_TYPE"]);
   });
 });
 
@@ -262,11 +214,14 @@ describe("WebSocketController.close", () => {
     }
   });
 
-  it("closes a connection at once that opens after it", async () => {
-    const { controller } = observe();
-    await controller.close();
-    const { transport } = open(controller);
-    assert.deepEqual(transport.closes, [{ code: 1001, reason: "Going away" }]);
+  it("closes a connection at once that opens after it, and tells nobody of it", async () => {
+    const { controller, events, clock } = observe();
+    await controller.close(1012, "Restart");
+    const { transport, connection } = open(controller, { identity: { accountability: { user: "ann", role: null } } });
+    assert.deepEqual(transport.closes, [{ code: 1012, reason: "Restart" }]);
+    controller.broadcast("x");
+    connection.closed(1012, "", true);
+    assert.deepEqual([events, controller.clients().size, transport.sent, clock.timers], [[], 0, [], 0]);
   });
 });
 
