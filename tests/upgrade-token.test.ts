@@ -146,6 +146,7 @@ describe("controller.upgrade, keeping the token to itself", () => {
       ["%61ccess_token=a&x=1", "?x=1"],
       ["access_token&x", "?x="],
       ["x=access_token%3Da", "?x=access_token%3Da"],
+      ["x&y=%20a", "?x&y=%20a"],
     ];
     for (const [query, rest] of cases) {
       const { client, handshakes } = await show({}, { path: `/websocket?${query}` });

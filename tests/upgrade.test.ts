@@ -111,7 +111,8 @@ describe("controller.upgrade, refusing", () => {
   it("answers 400 when the client went away while its token was verified", async () => {
     const { request, host } = createRoute();
     host.runtime.accept = () => null;
-    assert.deepEqual((await read(await request("/websocket"))).error, invalid("The connection is gone"));
+    const { status, error } = await read(await request("/websocket"));
+    assert.deepEqual([status, error], [400, invalid("The connection is gone")]);
   });
 
   it("answers 401 without an error attribute in strict mode when nothing was shown", async () => {
