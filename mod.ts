@@ -16,7 +16,7 @@
  * @module
  */
 export * from "./src/errors.ts";
-export { CloseCode } from "./src/close.ts";
+export { type CloseCause, CloseCode } from "./src/close.ts";
 export {
   type AuthMessage,
   AuthMessageSchema,
@@ -34,16 +34,24 @@ export {
   type WebSocketMessage,
   WebSocketMessageSchema,
 } from "./src/protocol.ts";
-export type { Authenticate, AuthenticationState, Credentials, CredentialSource } from "./src/authentication.ts";
+export type { Authenticate, AuthenticationState, Credentials, CredentialSource, Revalidate } from "./src/authentication.ts";
 export type { Listener } from "./src/bus.ts";
 export type { Clock } from "./src/clock.ts";
-export { createWebSocketController, getWebSocketController, WebSocketController } from "./src/controller.ts";
+export {
+  type ControllerStats,
+  createWebSocketController,
+  type DisconnectFilter,
+  getWebSocketController,
+  WebSocketController,
+} from "./src/controller.ts";
 export type { BroadcastFilter } from "./src/delivery.ts";
 export type { WebSocketEvents } from "./src/events.ts";
 export type { Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
 export { type AsymmetricAlgorithm, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
 export type { PublicJwk } from "./src/jwks.ts";
-export type { Logger, WebSocketControllerOptions } from "./src/options.ts";
+export type { RateLimit } from "./src/limits.ts";
+export type { Origins } from "./src/origin.ts";
+export type { ClientAddress, HeartbeatOptions, Logger, RateLimitOptions, WebSocketControllerOptions } from "./src/options.ts";
 export { WebSocketService } from "./src/service.ts";
 export type { UpgradeHandler } from "./src/upgrade.ts";
 export type { Accountability, AuthenticationMode, Handshake, JsonValue, WebSocketClient } from "./src/websocket-client.ts";

@@ -1,5 +1,5 @@
 import type { Deadlines, Timed } from "./clock.ts";
-import type { Accountability, Handshake } from "./websocket-client.ts";
+import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
 export type CredentialSource = "message" | "protocol" | "header" | "query" | "cookie";
@@ -29,6 +29,14 @@ export interface AuthenticationState {
 export type Authenticate = (
   credentials: Credentials,
   handshake: Handshake,
+) => AuthenticationState | null | Promise<AuthenticationState | null>;
+
+/**
+ * Says anew who a client is, when its credentials expire and when `controller.refresh` asks: the state as of now, or `null`
+ * when its rights have ended. A throw counts as `null`.
+ */
+export type Revalidate = (
+  client: WebSocketClient,
 ) => AuthenticationState | null | Promise<AuthenticationState | null>;
 
 /** How an attempt ended. */
@@ -66,9 +74,14 @@ export class Authenticator {
     return this.#authenticate !== undefined;
   }
 
+  /** Has the application verify credentials. */
   attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
     const authenticate = this.#authenticate;
-    if (!authenticate) return Promise.resolve({ outcome: "refused" });
+    return authenticate ? this.run(() => authenticate(credentials, handshake)) : Promise.resolve({ outcome: "refused" });
+  }
+
+  /** Bounds and checks any call that returns an authentication state. */
+  run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
     return new Promise((resolve) => {
       const timer: Timed = {
         deadline: 0,
@@ -77,7 +90,7 @@ export class Authenticator {
       };
       this.#deadlines.set(timer, this.#timeout);
       // The async function turns a throw, a rejection and a hostile thenable into one rejection.
-      (async () => await authenticate(credentials, handshake))()
+      (async () => await call())()
         .then((state) => this.#check(state), (error): Attempt => ({ outcome: "failed", error }))
         .then((attempt) => {
           this.#deadlines.delete(timer);

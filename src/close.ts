@@ -20,6 +20,23 @@ export const CloseCode = {
   RATE_LIMITED: 4529,
 } as const;
 
+/**
+ * Why a connection ended. `client`: its close frame. `server`: the application closed it. `auth`: it did not prove who it is.
+ * `expired`: its credentials ran out. `rate`: too many messages. `payload`: too large a message. `slow`: it did not read.
+ * `heartbeat`: it was silent. `drain`: the server or controller stops. `error`: it ended without a close frame.
+ */
+export type CloseCause =
+  | "client"
+  | "server"
+  | "auth"
+  | "expired"
+  | "rate"
+  | "payload"
+  | "slow"
+  | "heartbeat"
+  | "drain"
+  | "error";
+
 /** No status code was in the close frame (RFC 6455 §7.1.5). Reported, never sent. */
 export const NO_STATUS = 1005;
 /** The connection ended without a close frame (RFC 6455 §7.1.5). Reported, never sent. */

@@ -1,23 +1,12 @@
-import * as v from "valibot";
-import type { Attempt, AuthenticationState, Authenticator, Credentials } from "./authentication.ts";
-import type { Bus } from "./bus.ts";
+import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import { ABNORMAL, checkCloseCode, CloseCode, cutCloseReason } from "./close.ts";
-import type { Delivery, Recipient } from "./delivery.ts";
-import { type MessageUid, WebSocketError } from "./errors.ts";
-import type { WebSocketEvents } from "./events.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason } from "./close.ts";
+import type { Recipient } from "./delivery.ts";
+import { WebSocketError } from "./errors.ts";
 import type { Handlers } from "./handlers.ts";
-import type { ResolvedOptions } from "./options.ts";
-import {
-  type AuthMessage,
-  AuthMessageSchema,
-  byteLength,
-  decode,
-  encode,
-  exceedsBytes,
-  textOf,
-  type WebSocketMessage,
-} from "./protocol.ts";
+import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
+import type { RateLimiter, Slot } from "./limits.ts";
+import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
@@ -28,20 +17,20 @@ import {
 } from "./websocket-client.ts";
 
 /** What all connections of a controller share. */
-export interface ConnectionHost {
-  readonly options: ResolvedOptions;
-  readonly authenticator: Authenticator;
-  readonly bus: Bus<WebSocketEvents>;
+export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
-  readonly delivery: Delivery;
   readonly handlers: Handlers;
-  /** The wall clock, in ms. */
-  now(): number;
-  /** An `error` event, or a logged line where nobody listens. */
-  report(error: unknown, client?: WebSocketClient): void;
-  /** Lists the connection's client, once it is admitted. */
+  /** Absent: messages are not limited. */
+  readonly rateLimiter: RateLimiter | undefined;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
+  /** Whose bucket the client's messages are taken from. */
+  rateKey(client: WebSocketClient): string;
+  /** Lists the client and delivers to it, from now on or by what has changed. */
   admit(connection: Connection): void;
-  /** Takes the client off the list, once its connection is closed. */
+  /** Delivers nothing to it; it stays listed. */
+  suspend(connection: Connection): void;
+  /** Takes the client off the list. */
   dismiss(connection: Connection): void;
 }
 
@@ -50,90 +39,115 @@ export interface ConnectionKeeper {
   delete(connection: Connection): void;
 }
 
-const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
+/** Refused messages in a row after which a client is closed. */
+const MAX_EXCESS = 100;
+
+/** The longest time between two looks at the wall clock, in ms: it may be set forward. */
+const MAX_WALL_WAIT = 60_000;
+
+interface Closing {
+  code: number;
+  reason: string;
+  cause: CloseCause;
+}
 
 /**
- * One connection's lifetime and the gate its messages pass: size, then decoding, then identity, then the handlers.
+ * One connection's lifetime and the gate its messages pass: size, rate, decoding, identity, then the handlers.
  *
- * It is pushed into by the runtime's socket — `message`, `closed`, `error` — and writes to it through a {@link Transport}.
+ * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, Recipient, Timed {
+export class Connection implements ClientConnection, IdentityOwner, Recipient, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
 
   readonly #host: ConnectionHost;
   readonly #transport: Transport;
-  #accountability: Accountability = ANONYMOUS;
-  #expiresAt: number | null = null;
-  #phase: "pending" | "admitted" | "closed" = "pending";
-  /** When the handshake times out, in ms of the wall clock: it is kept through hibernation. */
-  #pendingUntil = 0;
+  readonly #identity: Identity;
+  readonly #slot: Slot;
+  readonly #keepers: ConnectionKeeper[] = [];
+  #closed = false;
+  /** The application was told of it, so that it is to be told of its close. */
+  #known = false;
   /** What our own close frame said: the close that is reported, whatever the peer echoes. */
-  #closing: { code: number; reason: string } | undefined;
+  #closing: Closing | undefined;
   /** An earlier message is being authenticated or held by a middleware, so that later ones wait. */
   #busy = false;
   #waiting: (string | null)[] | undefined;
   #waitingBytes = 0;
-  readonly #keepers: ConnectionKeeper[] = [];
+  /** Messages refused by the rate limit since the last one that was not. */
+  #excess = 0;
+  /** Something came in since the last heartbeat. */
+  #heard = true;
+  /** When the next heartbeat is due, in ms of the monotonic clock; 0 while there is none. */
+  #beatAt = 0;
 
-  constructor(host: ConnectionHost, transport: Transport, uid: string, handshake: Handshake, state?: JsonValue) {
+  constructor(host: ConnectionHost, transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue) {
     this.#host = host;
     this.#transport = transport;
+    this.#slot = slot;
     this.client = new WebSocketClient(this, uid, handshake, state);
+    this.#identity = new Identity(host, this);
   }
 
   // The runtime's side
 
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
-  opened(identity: AuthenticationState | null): void {
+  opened(state: AuthenticationState | null): void {
     if (this.#closing) return;
-    const { mode } = this.client.handshake;
-    if (identity) this.#identify(identity.accountability, identity.expires_at ?? null);
-    if (identity || mode === "public") return this.#admit();
-    const { timeout } = this.#host.options;
-    this.#pendingUntil = this.#host.now() + timeout;
-    this.#host.deadlines.set(this, timeout);
+    this.#startHeartbeat();
+    this.#identity.opened(state);
+    this.#schedule();
     this.save();
   }
 
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
-    // It was written by `save` below, by this version or the one before it.
-    const identity = saved.identity as { accountability: Accountability; expires_at: number | null } | undefined;
-    if (identity) {
-      this.#identify(identity.accountability, identity.expires_at);
-      this.#phase = "admitted";
+    const identity = this.#identity;
+    identity.phase = saved.phase;
+    identity.until = saved.until;
+    identity.accountability = saved.accountability as Accountability; // Written by `save` below.
+    identity.expiresAt = saved.expires_at;
+    if (identity.phase !== "pending") {
+      this.#known = true;
+      this.#slot.claim(identity.accountability.user);
+      this.#slot.admit();
       this.#host.admit(this);
-      return;
     }
-    this.#pendingUntil = saved.pendingUntil ?? 0;
-    this.#host.deadlines.set(this, Math.max(0, this.#pendingUntil - this.#host.now()));
+    if (identity.phase === "expired") this.#host.suspend(this);
+    this.#schedule();
   }
 
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
-    if (this.#phase === "closed" || this.#closing) return;
+    if (this.#closed || this.#closing) return;
+    this.#heard = true;
     const { maxPayload } = this.#host.options;
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
-      return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big");
+      return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
+    if (!this.#withinRate(typeof data === "string" ? data.length : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (this.#busy) this.#wait(text);
     else this.#receive(text);
   }
 
+  /** The peer showed that it is alive without a message: a protocol ping or pong came. */
+  heard(): void {
+    this.#heard = true;
+  }
+
   /** The socket closed, by whichever side. Told more than once it counts once. */
   closed(code: number, reason: string, wasClean: boolean): void {
-    if (this.#phase === "closed") return;
-    const admitted = this.#phase === "admitted";
-    this.#phase = "closed";
+    if (this.#closed) return;
+    this.#closed = true;
     this.#waiting = undefined;
     this.#host.deadlines.delete(this);
+    this.#slot.release();
     this.#host.dismiss(this);
-    if (admitted) {
-      const close = this.#closing ?? { code, reason };
+    if (this.#known) {
+      const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
       this.#host.bus.emit("close", { client: this.client, ...close, wasClean });
     }
     for (const keeper of this.#keepers) keeper.delete(this);
@@ -141,41 +155,39 @@ export class Connection implements ClientConnection, Recipient, Timed {
 
   /** Deletes the connection from the keeper once it is closed. */
   onClosed(keeper: ConnectionKeeper): void {
-    if (this.#phase === "closed") keeper.delete(this);
+    if (this.#closed) keeper.delete(this);
     else this.#keepers.push(keeper);
   }
 
   /** The socket reported an error; the close that follows it is reported by {@link closed}. */
   error(error: unknown): void {
-    if (this.#phase !== "closed") this.#host.report(error, this.#phase === "admitted" ? this.client : undefined);
+    if (!this.#closed) this.#host.report(error, this.#known ? this.client : undefined);
   }
 
-  /** The deadline has passed: of the handshake, or of the peer's answer to our close frame. */
+  /** A deadline has passed: of the peer's answer to our close frame, of a heartbeat, or of the identity. */
   due(): void {
-    if (this.#phase === "closed") return;
+    if (this.#closed) return;
     if (this.#closing) {
       this.#transport.terminate();
       return this.closed(ABNORMAL, "", false);
     }
-    if (this.#phase !== "pending") return;
-    const remaining = this.#pendingUntil - this.#host.now();
-    // A wall clock that was set back must not keep the connection pending for longer than the timeout.
-    if (remaining > 0 && remaining <= this.#host.options.timeout) return this.#host.deadlines.set(this, remaining);
-    this.#refuse(new WebSocketError("auth", "AUTH_TIMEOUT", "Authentication timed out"), CloseCode.AUTH_TIMEOUT);
+    if (this.#beatAt > 0 && this.#beatAt <= this.#host.monotonic()) this.#beat();
+    if (!this.#closing) this.#identity.due();
+    this.#schedule();
   }
 
   // The client's side
 
   get accountability(): Accountability {
-    return this.#accountability;
+    return this.#identity.accountability;
   }
 
   get expires_at(): number | null {
-    return this.#expiresAt;
+    return this.#identity.expiresAt;
   }
 
   get readyState(): number {
-    if (this.#phase === "closed") return CLOSED;
+    if (this.#closed) return CLOSED;
     return this.#closing ? CLOSING : this.#transport.readyState;
   }
 
@@ -187,8 +199,13 @@ export class Connection implements ClientConnection, Recipient, Timed {
     return this.#transport.socket;
   }
 
-  /** Hands a frame to the socket, or closes the connection because it cannot. Nothing is dropped in silence. */
+  /** Hands a frame to a client that is admitted. One whose credentials have expired receives nothing. */
   send(frame: string): void {
+    if (this.#identity.phase === "admitted") this.transmit(frame);
+  }
+
+  /** Hands a frame to the socket, or closes the connection because it cannot. Nothing is dropped in silence. */
+  transmit(frame: string): void {
     if (this.readyState !== OPEN) return;
     try {
       if (this.#transport.bufferedAmount <= this.#host.options.maxBufferedBytes && this.#transport.send(frame)) return;
@@ -196,15 +213,15 @@ export class Connection implements ClientConnection, Recipient, Timed {
       // The socket was gone before the runtime said so: its close event follows.
       return this.error(error);
     }
-    this.close(CloseCode.SLOW_CONSUMER, "Too slow");
+    this.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
   }
 
-  close(code: number = CloseCode.NORMAL, reason = ""): void {
+  close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
     checkCloseCode(code);
-    if (this.#phase === "closed" || this.#closing) return;
-    this.#closing = { code, reason: cutCloseReason(String(reason)) };
+    if (this.#closed || this.#closing) return;
+    this.#closing = { code, reason: cutCloseReason(String(reason)), cause };
     this.#waiting = undefined;
-    this.#host.delivery.remove(this);
+    this.#host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
     this.#host.deadlines.set(this, this.#host.options.closeTimeout);
     try {
@@ -216,31 +233,47 @@ export class Connection implements ClientConnection, Recipient, Timed {
   }
 
   save(): void {
-    if (!this.#transport.save) return;
+    if (!this.#transport.save || this.#closed) return;
     const { uid, handshake, state } = this.client;
-    const identity = { accountability: this.#accountability, expires_at: this.#expiresAt };
+    const { phase, until, accountability, expiresAt } = this.#identity;
     this.#transport.save({
       controller: this.#host.options.name,
       uid,
       handshake,
       state,
-      ...(this.#phase === "pending" ? { pendingUntil: this.#pendingUntil } : { identity }),
+      phase,
+      until,
+      accountability,
+      expires_at: expiresAt,
     });
   }
 
-  // The gate
+  // The identity's side
 
-  #wait(text: string | null): void {
-    const { maxPayload, maxPipelined } = this.#host.options;
-    this.#waiting ??= [];
-    this.#waitingBytes += text === null ? 0 : byteLength(text);
-    if (this.#waiting.length < maxPipelined && this.#waitingBytes <= maxPayload) this.#waiting.push(text);
-    else this.close(CloseCode.RATE_LIMITED, "Too many messages waiting");
+  claim(user: string | null): boolean {
+    return this.#slot.claim(user);
   }
 
-  #receive(text: string | null): void {
-    const settled = this.#handle(text);
-    if (!settled) return;
+  admitted(): void {
+    this.#slot.admit();
+    this.#known = true;
+    this.#host.admit(this);
+    this.#host.bus.emit("connect", { client: this.client });
+    this.changed();
+  }
+
+  changed(): void {
+    if (this.#closed || this.#closing) return;
+    if (this.#identity.phase === "admitted") this.#host.admit(this);
+    this.#schedule();
+    this.save();
+  }
+
+  suspended(): void {
+    this.#host.suspend(this);
+  }
+
+  hold(settled: Promise<void>): void {
     this.#busy = true;
     void settled.then(() => {
       this.#busy = false;
@@ -252,113 +285,96 @@ export class Connection implements ClientConnection, Recipient, Timed {
     });
   }
 
+  /** Asks the application anew who the client is. */
+  revalidate(): Promise<void> {
+    return this.#identity.revalidate();
+  }
+
+  // The gate
+
+  #withinRate(bytes: number): boolean {
+    const { rateLimiter } = this.#host;
+    if (!rateLimiter) return true;
+    const wait = rateLimiter.take(this.#host.rateKey(this.client), bytes, this.#host.monotonic());
+    if (wait === 0) {
+      this.#excess = 0;
+      return true;
+    }
+    if (++this.#excess > MAX_EXCESS || this.#identity.phase === "pending") {
+      this.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
+    } else {
+      const details = { retry_after: wait };
+      this.transmit(new WebSocketError("server", "REQUESTS_EXCEEDED", "Too many messages", { details }).toMessage());
+    }
+    return false;
+  }
+
+  #wait(text: string | null): void {
+    const { maxPayload, maxPipelined } = this.#host.options;
+    this.#waiting ??= [];
+    this.#waitingBytes += text === null ? 0 : byteLength(text);
+    if (this.#waiting.length < maxPipelined && this.#waitingBytes <= maxPayload) this.#waiting.push(text);
+    else this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
+  }
+
+  #receive(text: string | null): void {
+    const settled = this.#handle(text);
+    if (settled) this.hold(settled);
+  }
+
   /** The promise, if there is one, never rejects: later messages wait for it. */
   #handle(text: string | null): Promise<void> | undefined {
+    const identity = this.#identity;
+    // The timer may be late, and the wall clock may have been set forward.
+    if (identity.phase === "admitted" && identity.remaining === 0) {
+      identity.due();
+      if (this.#busy) return void (this.#waiting ??= []).unshift(text);
+    }
     const decoded = text === null ? notText : decode(text);
     if (!decoded.ok) {
-      if (this.#phase === "pending") this.#refuse(authFailed(decoded.error.uid));
-      else this.#answer(decoded.error);
+      if (identity.phase === "pending") identity.refuseMessage(decoded.error.uid);
+      else this.transmit(decoded.error.toMessage());
       return undefined;
     }
     const { message } = decoded;
-    if (message.type === "auth") return this.#authenticate(message);
-    if (this.#phase === "pending") {
-      this.#refuse(authFailed(message.uid));
-      return undefined;
-    }
+    const { type, uid } = message;
+    if (type === "auth") return identity.authenticate(message);
+    if (identity.phase === "pending") return void identity.refuseMessage(uid);
     // A pong needs no answer: that it came in is what it is for.
-    if (message.type === "pong") return undefined;
-    if (message.type === "ping") {
-      const { uid } = message;
-      this.send(encode(uid === undefined ? { type: "pong" } : { type: "pong", uid }));
-      return undefined;
-    }
+    if (type === "pong") return undefined;
+    if (type === "ping") return void this.transmit(encode(uid === undefined ? { type: "pong" } : { type: "pong", uid }));
+    if (identity.phase === "expired") return void identity.refuseMessage(uid);
     return this.#host.handlers.dispatch(this.client, message);
   }
 
-  #answer(error: WebSocketError): void {
-    this.send(error.toMessage());
+  // Time
+
+  #startHeartbeat(): void {
+    const { heartbeat } = this.#host.options;
+    if (!heartbeat || (!this.#transport.ping && !heartbeat.message) || this.#transport.save) return;
+    // Spread over half a period: clients that came back together after a restart are not pinged together for ever.
+    this.#beatAt = this.#host.monotonic() + heartbeat.period * (0.5 + Math.random() / 2);
   }
 
-  // Identity
-
-  #authenticate(message: WebSocketMessage): Promise<void> | undefined {
-    const parsed = v.safeParse(AuthMessageSchema, message, { abortEarly: true, abortPipeEarly: true });
-    if (!parsed.success) {
-      if (this.#phase === "pending") this.#refuse(authFailed(message.uid));
-      else {this.#answer(
-          new WebSocketError(
-            "auth",
-            "INVALID_PAYLOAD",
-            "Send access_token, refresh_token, or email and password",
-            uidOption(message.uid),
-          ),
-        );}
-      return undefined;
-    }
-    const { uid } = parsed.output;
-    return this.#host.authenticator.attempt(credentialsOf(parsed.output), this.client.handshake)
-      .then((attempt) => this.#conclude(attempt, uid));
+  /** Only what comes in counts: a peer that is written to and never answers is dead. */
+  #beat(): void {
+    const { heartbeat } = this.#host.options;
+    if (!heartbeat) return;
+    if (!this.#heard) return this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
+    this.#heard = false;
+    this.#beatAt = this.#host.monotonic() + heartbeat.period;
+    if (heartbeat.message && this.#identity.phase === "admitted") this.transmit('{"type":"ping"}');
+    this.#transport.ping?.();
   }
 
-  #conclude(attempt: Attempt, uid: MessageUid | undefined): void {
-    // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
-    if (this.readyState !== OPEN) return;
-    if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
-    if (attempt.outcome === "failed" && !(attempt.error instanceof WebSocketError)) {
-      // The server's fault: what happened is for the log, and the client may come back.
-      this.#host.report(attempt.error, this.#phase === "admitted" ? this.client : undefined);
-      const unavailable = new WebSocketError("auth", "SERVICE_UNAVAILABLE", "Authentication is unavailable", uidOption(uid));
-      if (this.#phase === "pending") this.#refuse(unavailable, CloseCode.TRY_AGAIN_LATER);
-      else this.#answer(unavailable);
-      return;
-    }
-    const error = attempt.outcome === "failed" ? (attempt.error as WebSocketError).withUid(uid) : authFailed(uid);
-    // Who could not prove who they are is nobody from here on; only public mode has a place for nobody.
-    if (this.client.handshake.mode !== "public") return this.#refuse(error);
-    this.#identify(ANONYMOUS, null);
-    this.#host.delivery.add(this);
-    this.save();
-    this.#answer(error);
-    this.#host.bus.emit("auth.failure", { client: this.client, error });
-  }
-
-  #accept(state: AuthenticationState, uid: MessageUid | undefined): void {
-    this.#identify(state.accountability, state.expires_at ?? null);
-    const { refresh_token } = state;
-    // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
-    this.send(encode({
-      type: "auth",
-      status: "ok",
-      ...(uid === undefined ? {} : { uid }),
-      ...(refresh_token === undefined ? {} : { refresh_token }),
-    }));
-    if (this.#phase === "pending") this.#admit();
-    else {
-      this.#host.delivery.add(this);
-      this.save();
-    }
-    this.#host.bus.emit("auth.success", { client: this.client });
-  }
-
-  #identify(accountability: Accountability, expiresAt: number | null): void {
-    this.#accountability = accountability;
-    this.#expiresAt = expiresAt;
-  }
-
-  #admit(): void {
-    this.#host.deadlines.delete(this);
-    this.#phase = "admitted";
-    this.save();
-    this.#host.admit(this);
-    this.#host.bus.emit("connect", { client: this.client });
-  }
-
-  /** Tells the client what was wrong with its authentication and closes. */
-  #refuse(error: WebSocketError, code: number = CloseCode.AUTH_FAILED): void {
-    this.#answer(error);
-    this.#host.bus.emit("auth.failure", this.#phase === "admitted" ? { client: this.client, error } : { error });
-    this.close(code, error.message);
+  /** Sets the one timer to what is due next. */
+  #schedule(): void {
+    if (this.#closed || this.#closing) return;
+    const identity = this.#identity.remaining;
+    const beat = this.#beatAt === 0 ? Infinity : Math.max(0, this.#beatAt - this.#host.monotonic());
+    const next = Math.min(beat, identity === null ? Infinity : Math.min(identity, MAX_WALL_WAIT));
+    if (next === Infinity) this.#host.deadlines.delete(this);
+    else this.#host.deadlines.set(this, next);
   }
 }
 
@@ -366,15 +382,3 @@ const notText = {
   ok: false,
   error: new WebSocketError("server", "INVALID_PAYLOAD", "Binary that is not UTF-8 text"),
 } as const;
-
-const uidOption = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };
-
-const authFailed = (uid: MessageUid | undefined): WebSocketError =>
-  new WebSocketError("auth", "AUTH_FAILED", "Authentication failed", uidOption(uid));
-
-function credentialsOf(message: AuthMessage): Credentials {
-  if ("access_token" in message) return { source: "message", access_token: message.access_token };
-  if ("refresh_token" in message) return { source: "message", refresh_token: message.refresh_token };
-  const { email, password, otp } = message;
-  return { source: "message", email, password, ...(otp === undefined ? {} : { otp }) };
-}

@@ -14,7 +14,7 @@ export class Connections {
     this.#open.add(connection);
     connection.onClosed(this);
     // It was being verified while the others were closed.
-    if (this.#closing) connection.close(this.#closing.code, this.#closing.reason);
+    if (this.#closing) connection.close(this.#closing.code, this.#closing.reason, "drain");
   }
 
   delete(connection: Connection): void {
@@ -30,7 +30,7 @@ export class Connections {
   /** Closes all, and those that are added later; resolves when the last one is gone, at most the controller's `closeTimeout` later. */
   closeAll(code: number, reason: string): Promise<void> {
     this.#closing = { code, reason };
-    for (const connection of [...this.#open]) connection.close(code, reason);
+    for (const connection of [...this.#open]) connection.close(code, reason, "drain");
     return new Promise((resolve) => {
       if (this.#open.size === 0) resolve();
       else this.#whenEmpty.push(resolve);

@@ -6,11 +6,14 @@ import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
 import { Connections } from "./connections.ts";
 import { type BroadcastFilter, checkFilter, Delivery } from "./delivery.ts";
+import { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
+import { ask } from "./guard.ts";
 import { type Handler, Handlers, type Middleware } from "./handlers.ts";
+import { Admission, RateLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
-import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
+import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { encode, type WebSocketMessage } from "./protocol.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
@@ -23,21 +26,26 @@ import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.t
 export class WebSocketController {
   /**
    * The route: `app.get("/websocket", controller.upgrade)`, the same line on every runtime. A request that is not
-   * upgraded is answered 400, 401, 405, 426, 501 or 503 with `{ error: { code, message } }`.
+   * upgraded is answered 400, 401, 403, 405, 413, 426, 429, 501 or 503 with `{ error: { code, message } }`.
    */
   readonly upgrade: UpgradeHandler;
   /** The option `name`. */
   readonly name: string;
 
+  readonly #admission: Admission;
   readonly #bus: Bus<WebSocketEvents>;
   readonly #clients = new Set<WebSocketClient>();
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
   readonly #delivery = new Delivery();
+  readonly #disconnections: Disconnections;
   readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
+  readonly #rateLimiter: RateLimiter | undefined;
   #clock: Clock;
+  #opened = 0;
+  #closedCount = 0;
   #closed: Promise<void> | undefined;
 
   /** @throws {TypeError} for an unknown option, a value out of range, and a mode that lacks what it needs. */
@@ -67,21 +75,31 @@ export class WebSocketController {
       },
       report,
     });
-    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, () => this.#clock.now());
+    const now = () => this.#clock.now();
+    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now);
+    this.#admission = new Admission(resolved);
+    // No attempt takes longer, so nothing older needs to be remembered.
+    this.#disconnections = new Disconnections(2 * resolved.timeout);
+    this.#rateLimiter = resolved.rateLimit ? new RateLimiter(resolved.rateLimit) : undefined;
     this.#host = {
       options: resolved,
       authenticator,
       bus: this.#bus,
       deadlines: this.#deadlines,
-      delivery: this.#delivery,
       handlers: this.#handlers,
-      now: () => this.#clock.now(),
+      rateLimiter: this.#rateLimiter,
+      now,
+      monotonic: () => this.#clock.monotonic(),
+      rateKey: rateKeyOf(resolved, report),
+      disconnections: this.#disconnections,
       report,
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
       },
+      suspend: (connection) => this.#delivery.remove(connection),
       dismiss: (connection) => {
+        this.#closedCount++;
         this.#clients.delete(connection.client);
         this.#delivery.remove(connection);
       },
@@ -90,10 +108,13 @@ export class WebSocketController {
     this.upgrade = createUpgrade({
       options: resolved,
       authenticator,
+      admission: this.#admission,
+      deadlines: this.#deadlines,
       get closed() {
         return isClosed();
       },
-      open: (transport, handshake, identity) => this.open(transport, handshake, identity),
+      open: (...args) => this.open(...args),
+      disconnections: this.#disconnections,
       report,
       refused: (error) => this.#bus.emit("auth.failure", { error }),
     });
@@ -165,15 +186,78 @@ export class WebSocketController {
     return this.#closed ??= this.#connections.closeAll(code, reason);
   }
 
+  /**
+   * Closes at once every client the filter matches, one whose authentication is under way included.
+   *
+   * @param filter a user, a role, both, or the `uid` of one client.
+   * @param code @default {4403} forbidden: the client does not come back by itself
+   * @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string, and a code that may not be sent.
+   */
+  disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): void {
+    const { uid, ...rest } = filter;
+    const checked = checkFilter(rest);
+    checkCloseCode(code);
+    if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
+      throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
+    }
+    if (uid === undefined) this.#disconnections.add(checked, this.#clock.monotonic());
+    for (const connection of [...this.#connections]) {
+      const { client } = connection;
+      const { user, role } = client.accountability;
+      const matches = (uid === undefined || client.uid === uid) && (checked.user === undefined || checked.user === user) &&
+        (checked.role === undefined || checked.role === role);
+      if (matches) connection.close(code, reason);
+    }
+  }
+
+  /**
+   * Asks `revalidate` anew who the clients are that the filter matches: their rights have changed. One for whom it says `null`
+   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked.
+   *
+   * @throws {TypeError} without the option `revalidate`, and for a bad filter as {@link broadcast}.
+   */
+  async refresh(filter: BroadcastFilter): Promise<void> {
+    if (!this.#host.options.revalidate) {
+      throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
+    }
+    const { user, role } = checkFilter(filter);
+    const asked = [...this.#connections].filter(({ accountability }) =>
+      (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role)
+    );
+    await Promise.all(asked.map((connection) => connection.revalidate()));
+  }
+
+  /** The counters of this controller. `opened` is always `closed + active`. */
+  stats(): ControllerStats {
+    return {
+      opened: this.#opened,
+      closed: this.#closedCount,
+      active: this.#connections.size,
+      clients: this.#clients.size,
+      pending: this.#admission.pending,
+      reserved: this.#admission.total,
+      deadlines: this.#deadlines.size,
+      keys: this.#admission.keys,
+    };
+  }
+
   // For the runtimes
 
   /**
    * Starts the connection of a socket that is open. With an identity it is admitted at once.
    * For those who bring a runtime of their own: the built-in ones call it from the upgrade.
+   *
+   * @param slot its place among `maxConnections`. @default one more, whatever the limit
    */
-  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null): Connection {
-    const connection = new Connection(this.#host, transport, crypto.randomUUID(), handshake);
-    this.#connections.add(connection);
+  open(
+    transport: Transport,
+    handshake: Handshake,
+    identity: AuthenticationState | null,
+    slot: Slot = this.#admission.restore(handshake.ip),
+  ): Connection {
+    const connection = this.#connect(transport, slot, crypto.randomUUID(), handshake);
+    // It took longer to open than its place was kept for.
+    if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
     connection.opened(identity);
     return connection;
   }
@@ -182,9 +266,15 @@ export class WebSocketController {
   restore(transport: Transport, saved: SavedConnection): Connection {
     // Both were written by Connection.save, from values of these types.
     const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
-    const connection = new Connection(this.#host, transport, saved.uid, handshake, state);
-    this.#connections.add(connection);
+    const connection = this.#connect(transport, this.#admission.restore(handshake.ip), saved.uid, handshake, state);
     connection.restored(saved);
+    return connection;
+  }
+
+  #connect(transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue): Connection {
+    const connection = new Connection(this.#host, transport, slot, uid, handshake, state);
+    this.#opened++;
+    this.#connections.add(connection);
     return connection;
   }
 
@@ -194,6 +284,44 @@ export class WebSocketController {
     this.#clock = clock;
     this.#deadlines.use(clock);
   }
+}
+
+/** Whom {@link WebSocketController.disconnect} ends. */
+export interface DisconnectFilter extends BroadcastFilter {
+  /** Only the client with this `uid`. */
+  uid?: string;
+}
+
+/** Counters of one controller. */
+export interface ControllerStats {
+  /** Connections opened since the start, those that came back from hibernation included. */
+  opened: number;
+  /** Connections closed since the start. */
+  closed: number;
+  /** Connections open now. */
+  active: number;
+  /** Clients admitted now. */
+  clients: number;
+  /** Upgrades under way and connections that have not been admitted. */
+  pending: number;
+  /** Places taken of `maxConnections`: connections and upgrades under way. */
+  reserved: number;
+  /** Things that wait for a time. */
+  deadlines: number;
+  /** Addresses and users that are counted. */
+  keys: number;
+}
+
+/** Whose bucket a client's messages are taken from. What the application's `key` throws is reported. */
+function rateKeyOf({ rateLimit }: ResolvedOptions, report: ConnectionHost["report"]): ConnectionHost["rateKey"] {
+  const keyOf = rateLimit ? rateLimit.key : undefined;
+  return (client) => {
+    const key = keyOf && ask(() => keyOf(client), (key) => typeof key === "string", (error) => report(error, client));
+    if (key !== undefined) return `key:${key}`;
+    const { user } = client.accountability;
+    if (user !== null) return `user:${user}`;
+    return client.handshake.ip === null ? `uid:${client.uid}` : `ip:${client.handshake.ip}`;
+  };
 }
 
 const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([

@@ -66,11 +66,16 @@ export class Delivery {
     erase(this.#roles, accountability.role, recipient);
   }
 
+  /** Those whom the filter matches now. */
+  matching(filter: BroadcastFilter): Recipient[] {
+    return [...this.#match(filter)];
+  }
+
   /** Sends one frame, encoded once by the caller, to all whom the filter matches. */
   broadcast(frame: string, filter: BroadcastFilter): void {
     // A listener may close or admit clients while we send: a Set's iteration skips what was deleted, but would reach
     // what was added, and a broadcast is for those who were connected when it was called.
-    for (const recipient of [...this.#match(filter)]) recipient.send(frame);
+    for (const recipient of this.matching(filter)) recipient.send(frame);
   }
 
   #match({ user, role }: BroadcastFilter): Iterable<Recipient> {

@@ -1,3 +1,4 @@
+import type { CloseCause } from "./close.ts";
 import type { WebSocketError } from "./errors.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -12,9 +13,9 @@ export type WebSocketEvents = {
   error: { client?: WebSocketClient; error: unknown };
   /**
    * A client that had been admitted is gone; told once. The code and reason are those of whoever closed first;
-   * 1005 is a close without a code and 1006 an end without a close frame (RFC 6455 §7.1.5).
+   * 1005 is a close without a code and 1006 an end without a close frame (RFC 6455 §7.1.5). `cause` says why.
    */
-  close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean };
+  close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean; cause: CloseCause };
   /** An `auth` message was accepted. */
   "auth.success": { client: WebSocketClient };
   /** An `auth` message was refused, or none came in time: then there is no client yet. */

@@ -14,3 +14,22 @@ export function guard(run: () => unknown, report: Report): void {
     report(error);
   }
 }
+
+/**
+ * Asks a hook of the application that has to answer at once. `undefined` is no answer: it threw, or it returned something else,
+ * a promise perhaps; that is reported.
+ */
+export function ask<Answer>(
+  hook: () => unknown,
+  isAnswer: (value: unknown) => value is Answer,
+  report: Report,
+): Answer | undefined {
+  let answer: Answer | undefined;
+  guard(() => {
+    const value = hook();
+    if (isAnswer(value)) answer = value;
+    else report(new TypeError("Cannot use what a hook returned: it is of the wrong type, or a promise"));
+    return value;
+  }, report);
+  return answer;
+}

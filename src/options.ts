@@ -1,11 +1,34 @@
-import type { Authenticate } from "./authentication.ts";
+import type { Authenticate, Revalidate } from "./authentication.ts";
 import type { Clock } from "./clock.ts";
-import type { AuthenticationMode } from "./websocket-client.ts";
+import type { ConnectionLimits, RateLimit } from "./limits.ts";
+import { isOriginPattern, type Origins } from "./origin.ts";
+import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
 
 /** Where records go that nobody listens to: the part of `console` that Noroshi uses. */
 export interface Logger {
   warn(record: string): void;
   error(record: string): void;
+}
+
+/** Options of the heartbeat, which finds connections whose peer is gone. */
+export interface HeartbeatOptions {
+  /** Silence after which a client is pinged, in ms; silent for as long again, it is closed with 4504. @default {30_000} */
+  period?: number;
+  /** Sends `{ "type": "ping" }` too, for clients that want to see it. A client that takes no notice of it is then closed on Deno. @default {false} */
+  message?: boolean;
+}
+
+/** Options of the rate limit. */
+export interface RateLimitOptions extends RateLimit {
+  /** Whose messages are counted together. @default the user, else the address, else the connection */
+  key?: (client: WebSocketClient) => string;
+}
+
+/** What `clientIp` is told of an upgrade request. */
+export interface ClientAddress {
+  /** The other end of the TCP connection, as the runtime tells it. */
+  address: string | null;
+  headers: Headers;
 }
 
 /** How a controller behaves. Every option has a default; a wrong one throws. */
@@ -21,8 +44,36 @@ export interface WebSocketControllerOptions {
   mode?: AuthenticationMode;
   /** Verifies credentials. Required by the modes `handshake` and `strict`; absent: no token is read anywhere. */
   authenticate?: Authenticate;
+  /** Says anew who a client is, when its credentials expire and at `controller.refresh`. Absent: expiry asks the client. */
+  revalidate?: Revalidate;
+  /**
+   * The origins of pages that may connect, beside the request's own host: `["https://app.example.com", "https://*.example.org"]`.
+   * `"*"` lets every page in, and may not be combined with `cookie`. A request without an `Origin` comes from no page and is let in.
+   *
+   * @default {[]}
+   */
+  origins?: Origins;
   /** Time to authenticate in, from the upgrade on, and the longest one call of `authenticate` may take, in ms. @default {10_000} */
   timeout?: number;
+  /** Connections of this controller; more are answered 503. @default {50_000} */
+  maxConnections?: number;
+  /** Connections that have not been admitted; more are answered 503. @default {1_000} */
+  maxPending?: number;
+  /** Connections from one address; more are answered 429. @default {Infinity} */
+  maxConnectionsPerIp?: number;
+  /** Connections of one user; more are answered 429, or `LIMIT_EXCEEDED` to an `auth` message. @default {Infinity} */
+  maxConnectionsPerUser?: number;
+  /**
+   * The client's address, where a proxy hides it: the number of proxies in front that add to `X-Forwarded-For`, whose entry is then
+   * counted from the right, or a function. `0` is the other end of the TCP connection.
+   *
+   * @default {0}
+   */
+  clientIp?: number | ((request: ClientAddress) => string | null);
+  /** Messages and bytes a client may send. `false` is no limit. @default 100 a second, 2,000 at once; 1 MiB a second, 8 MiB at once */
+  rateLimit?: RateLimitOptions | false;
+  /** Finds connections whose peer is gone. `false` is off. @default {{ period: 30_000, message: false }} */
+  heartbeat?: HeartbeatOptions | false;
   /** The name of the cookie that holds an access token. Absent: no cookie is read. */
   cookie?: string;
   /** The subprotocols that may be agreed on (RFC 6455 §1.9): the first that the client offers. @default {["noroshi.v1"]} */
@@ -42,10 +93,15 @@ export interface WebSocketControllerOptions {
 }
 
 /** The options, complete. */
-export interface ResolvedOptions {
+export interface ResolvedOptions extends ConnectionLimits {
   readonly name: string;
   readonly mode: AuthenticationMode;
   readonly authenticate: Authenticate | undefined;
+  readonly revalidate: Revalidate | undefined;
+  readonly origins: Origins;
+  readonly clientIp: number | ((request: ClientAddress) => string | null);
+  readonly rateLimit: (Required<RateLimit> & Pick<RateLimitOptions, "key">) | false;
+  readonly heartbeat: Required<HeartbeatOptions> | false;
   readonly timeout: number;
   readonly cookie: string | undefined;
   readonly protocols: readonly string[];
@@ -64,13 +120,43 @@ const isFunction = (value: unknown): boolean => typeof value === "function";
 const isToken = (value: unknown): boolean => typeof value === "string" && TOKEN.test(value);
 const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
+const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
 const isMs = (value: unknown): boolean => isPositive(value) && (value as number) < 2 ** 31;
+
+/** Whether it is an object with these fields and no other. */
+function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {
+  return typeof value === "object" && value !== null &&
+    Object.entries(value).every(([name, field]) => field === undefined || (Object.hasOwn(checks, name) && checks[name]!(field)));
+}
+
+const LIMIT = "a whole number from 1, or Infinity";
 
 /** What each option must be, and what to write instead. */
 const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unknown) => boolean, string] } = {
   name: [(value) => typeof value === "string" && value !== "", 'a non-empty string, such as "main"'],
   mode: [(value) => value === "public" || value === "handshake" || value === "strict", '"public", "handshake" or "strict"'],
   authenticate: [isFunction, "a function (credentials, handshake) => ({ accountability }) | null"],
+  revalidate: [isFunction, "a function (client) => ({ accountability }) | null"],
+  origins: [
+    (value) => value === "*" || (Array.isArray(value) && value.every(isOriginPattern)),
+    'a list of origins in lower case without a path, such as ["https://app.example.com", "https://*.example.org"], or "*"',
+  ],
+  maxConnections: [isLimit, LIMIT],
+  maxPending: [isLimit, LIMIT],
+  maxConnectionsPerIp: [isLimit, LIMIT],
+  maxConnectionsPerUser: [isLimit, LIMIT],
+  clientIp: [(value) => isCount(value) || isFunction(value), "the number of proxies in front, from 0, or a function"],
+  rateLimit: [
+    (value) =>
+      value === false ||
+      isObjectOf(value, { messages: isAmount, burst: isPositive, bytes: isAmount, burstBytes: isPositive, key: isFunction }),
+    "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
+  ],
+  heartbeat: [
+    (value) => value === false || isObjectOf(value, { period: isMs, message: (field) => typeof field === "boolean" }),
+    "{ period?, message? } with a whole number of ms and a boolean, or false",
+  ],
   timeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 10_000"],
   cookie: [isToken, 'the name of a cookie, such as "session_token"'],
   protocols: [
@@ -116,10 +202,25 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
   if (!authenticate && cookie !== undefined) {
     throw new TypeError('Cannot create the controller: option "cookie" needs the option "authenticate" to verify what is in it');
   }
+  if (cookie !== undefined && options.origins === "*") {
+    throw new TypeError(
+      'Cannot create the controller: origins "*" with the option "cookie" lets any site act as its visitors, list the origins instead',
+    );
+  }
+  const { rateLimit = {}, heartbeat = {} } = options;
   return {
     name: options.name ?? "main",
     mode,
     authenticate,
+    revalidate: options.revalidate,
+    origins: options.origins ?? [],
+    maxConnections: options.maxConnections ?? 50_000,
+    maxPending: options.maxPending ?? 1_000,
+    maxConnectionsPerIp: options.maxConnectionsPerIp ?? Infinity,
+    maxConnectionsPerUser: options.maxConnectionsPerUser ?? Infinity,
+    clientIp: options.clientIp ?? 0,
+    rateLimit: rateLimit && { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608, ...defined(rateLimit) },
+    heartbeat: heartbeat && { period: 30_000, message: false, ...defined(heartbeat) },
     cookie,
     timeout: options.timeout ?? 10_000,
     protocols: options.protocols ?? ["noroshi.v1"],
@@ -130,4 +231,9 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     logger: options.logger ?? console,
     clock: options.clock,
   };
+}
+
+/** Without the fields that are present but undefined, so that spreading it keeps defaults. */
+function defined<T extends object>(value: T): T {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T; // The same fields, less some optional ones.
 }

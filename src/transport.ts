@@ -12,6 +12,8 @@ export interface Transport {
   close(code: number, reason: string): void;
   /** Ends the connection without a handshake, as far as the runtime can. */
   terminate(): void;
+  /** Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot. */
+  ping?(): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
 }
@@ -23,10 +25,12 @@ export interface SavedConnection {
   uid: string;
   handshake: unknown;
   state: unknown;
-  /** Absent while the connection has not been admitted. */
-  identity?: { accountability: unknown; expires_at: number | null };
-  /** When its handshake times out, in ms since 1970; absent once it was admitted. */
-  pendingUntil?: number;
+  phase: "pending" | "admitted" | "expired";
+  /** When a pending handshake, or the grace of an expired client, ends: ms since 1970. */
+  until: number;
+  accountability: unknown;
+  /** In seconds since 1970. */
+  expires_at: number | null;
 }
 
 /** `WebSocket.readyState`: the handshake is done and no close has begun. */

@@ -1,9 +1,14 @@
 import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import type { AuthenticationState, Authenticator, CredentialSource } from "./authentication.ts";
+import type { Deadlines } from "./clock.ts";
 import type { Connection } from "./connection.ts";
+import type { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
+import { ask } from "./guard.ts";
+import type { Admission, ReachedLimit, Slot } from "./limits.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { isAllowedOrigin } from "./origin.ts";
 import { bunRuntime } from "./runtimes/bun.ts";
 import { denoRuntime } from "./runtimes/deno.ts";
 import { HOST, type Host, type Runtime } from "./runtimes/runtime.ts";
@@ -20,7 +25,10 @@ export interface UpgradeHost {
   readonly authenticator: Authenticator;
   /** No connection is taken any more. */
   readonly closed: boolean;
-  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null): Connection;
+  readonly admission: Admission;
+  readonly deadlines: Deadlines;
+  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot): Connection;
+  readonly disconnections: Disconnections;
   report(error: unknown): void;
   /** Tells the `auth.failure` listeners. */
   refused(error: WebSocketError): void;
@@ -28,7 +36,7 @@ export interface UpgradeHost {
 
 /** A request that is not upgraded, and why. */
 interface Refusal {
-  status: 400 | 401 | 405 | 426 | 501 | 503;
+  status: 400 | 401 | 403 | 405 | 413 | 426 | 429 | 501 | 503;
   code: string;
   message: string;
   headers?: Record<string, string>;
@@ -37,13 +45,16 @@ interface Refusal {
 /** Tokens beyond this many characters are refused unread: no proxy lets such a header pass. */
 const MAX_TOKEN_LENGTH = 8192;
 
+/** A token and some names beside it. */
+const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
+
 /** The route: from an HTTP request to an open connection, or to an answer that says why not. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   return async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
 }
 
 async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
-  const { options, authenticator } = host;
+  const { options } = host;
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(c, invalid);
   const url = parseUrl(c.req.url);
@@ -53,52 +64,102 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   if (!runtime) return refuse(c, NO_RUNTIME);
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
-  const token = authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
   // Everything is copied before the upgrade: Deno throws when the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
     url: withoutToken(url),
     origin: c.req.header("origin") ?? null,
-    ip: runtime.ip(c.req.raw),
+    ip: clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers),
     userAgent: c.req.header("user-agent") ?? null,
     protocol: offered.find((name) => options.protocols.includes(name)) ?? null,
   };
-
-  let identity: AuthenticationState | null = null;
-  if (token === "invalid") return refuseToken(host, c);
-  if (token) {
-    const attempt = await authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
-    if (attempt.outcome === "accepted") identity = attempt.state;
-    else if (attempt.outcome === "refused" || attempt.error instanceof WebSocketError) return refuseToken(host, c);
-    else {
-      host.report(attempt.error);
-      return refuse(c, unavailable("Authentication is unavailable"));
-    }
-  } else if (options.mode === "strict") {
-    return refuse(c, {
-      status: 401,
-      code: "AUTH_FAILED",
-      message: "A token is required",
-      headers: { "www-authenticate": "Bearer" }, // No error attribute: nothing was shown (RFC 6750 §3).
-    });
+  if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, url.host, options.origins)) {
+    return refuse(c, { status: 403, code: "FORBIDDEN", message: "Pages of this origin may not connect" });
+  }
+  const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
+  // A page sends its origin, and only a page is given a cookie: without one, nothing says whose page it is.
+  if (token !== null && token !== "invalid" && token.source === "cookie" && handshake.origin === null) {
+    return refuse(c, { status: 403, code: "FORBIDDEN", message: "A cookie needs an Origin" });
   }
 
+  // From here on it counts, before anything is awaited.
+  const slot = host.admission.reserve(handshake.ip);
+  if (typeof slot === "string") return refuse(c, REACHED[slot]);
+  host.deadlines.set(slot, 2 * options.timeout);
+  let opening = false;
+  try {
+    const identity = await verify(host, handshake, token);
+    if (identity && "status" in identity) return refuse(c, identity);
+    if (identity && !slot.claim(identity.accountability.user)) return refuse(c, REACHED.user);
+    if (slot.released || host.closed) return refuse(c, unavailable("It took too long"));
+    const response = accept(host, c, runtime, handshake, identity, slot);
+    // The client went away while its token was verified: nobody is there to read this.
+    if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
+    opening = true;
+    // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
+    c.res = undefined;
+    return c.res = response;
+  } finally {
+    // A socket that is to open keeps the place; one that never does gives it back when the slot's own time is over.
+    if (!opening) {
+      host.deadlines.delete(slot);
+      slot.release();
+    }
+  }
+}
+
+/** Who the token stands for, `null` where none is needed, or why it is refused. */
+async function verify(
+  host: UpgradeHost,
+  handshake: Handshake,
+  token: ReturnType<typeof readToken>,
+): Promise<AuthenticationState | Refusal | null> {
+  if (token === "invalid") return refusedToken(host);
+  if (token === null) return handshake.mode === "strict" ? NO_TOKEN : null;
+  const since = host.disconnections.number;
+  const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
+  if (attempt.outcome === "accepted") {
+    if (!host.disconnections.includes(attempt.state.accountability, since)) return attempt.state;
+    return { status: 403, code: "FORBIDDEN", message: "Disconnected" };
+  }
+  if (attempt.outcome === "refused" || attempt.error instanceof WebSocketError) return refusedToken(host);
+  host.report(attempt.error);
+  return unavailable("Authentication is unavailable");
+}
+
+function accept(
+  host: UpgradeHost,
+  c: Context,
+  runtime: Runtime,
+  handshake: Handshake,
+  identity: AuthenticationState | null,
+  slot: Slot,
+): Response | null {
+  const { maxPayload, heartbeat } = host.options;
   const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
-  const response = runtime.accept(c.req.raw, {
+  return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: headersOf(c),
-    maxPayload: options.maxPayload,
+    maxPayload,
+    idleTimeout: heartbeat ? heartbeat.period : 0,
     open(transport) {
-      const connection = host.open(transport, handshake, identity);
+      host.deadlines.delete(slot);
+      const connection = host.open(transport, handshake, identity, slot);
       server?.connections.add(connection);
       return connection;
     },
   });
-  // The client went away while its token was verified: nobody is there to read this.
-  if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
-  // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
-  c.res = undefined;
-  return c.res = response;
+}
+
+/** The client's address: the other end of the TCP connection, or what the proxies in front say of it. */
+function clientIp({ options: { clientIp }, report }: UpgradeHost, address: string | null, headers: Headers): string | null {
+  if (clientIp === 0) return address;
+  if (typeof clientIp === "number") {
+    // Counted from the right: each proxy in front adds one entry, and what is further left is what the client says of itself.
+    return splitList(headers.get("x-forwarded-for")).at(-clientIp) ?? address;
+  }
+  const ip = ask(() => clientIp({ address, headers }), (ip) => ip === null || typeof ip === "string", report);
+  return ip === undefined ? address : ip;
 }
 
 /** RFC 6455 §4.2.1: what the request of an opening handshake must have. */
@@ -110,6 +171,13 @@ function checkRequest({ method, headers }: Request): Refusal | null {
       message: "This is a WebSocket route",
       headers: { upgrade: "websocket", connection: "Upgrade" },
     };
+  }
+  // A body would be read as frames, or by a proxy as the next request.
+  if (Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding")) {
+    return { status: 413, code: "INVALID_REQUEST", message: "A WebSocket handshake has no body" };
+  }
+  if ((headers.get("sec-websocket-protocol")?.length ?? 0) > MAX_PROTOCOLS_LENGTH) {
+    return { status: 400, code: "INVALID_REQUEST", message: "Sec-WebSocket-Protocol is too long" };
   }
   if (method !== "GET") {
     return { status: 405, code: "INVALID_REQUEST", message: "A WebSocket handshake is a GET", headers: { allow: "GET" } };
@@ -132,18 +200,34 @@ function checkRequest({ method, headers }: Request): Refusal | null {
   return null;
 }
 
+const NO_TOKEN: Refusal = {
+  status: 401,
+  code: "AUTH_FAILED",
+  message: "A token is required",
+  headers: { "www-authenticate": "Bearer" }, // No error attribute: nothing was shown (RFC 6750 §3).
+};
+
 const NO_RUNTIME: Refusal = {
   status: 501,
   code: "SERVICE_UNAVAILABLE",
   message: "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
 };
 
-const unavailable = (message: string): Refusal => ({
-  status: 503,
-  code: "SERVICE_UNAVAILABLE",
-  message,
-  headers: { "retry-after": "5" },
-});
+function unavailable(message: string): Refusal {
+  return { status: 503, code: "SERVICE_UNAVAILABLE", message, headers: { "retry-after": "5" } };
+}
+
+const REACHED: Record<ReachedLimit | "user", Refusal> = {
+  connections: unavailable("Too many connections"),
+  pending: unavailable("Too many connections that have not authenticated"),
+  ip: {
+    status: 429,
+    code: "LIMIT_EXCEEDED",
+    message: "Too many connections from this address",
+    headers: { "retry-after": "5" },
+  },
+  user: { status: 429, code: "LIMIT_EXCEEDED", message: "Too many connections of this user", headers: { "retry-after": "5" } },
+};
 
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
@@ -182,14 +266,14 @@ function readToken(
   return kept === undefined || kept === "" ? null : checked(kept, "cookie");
 }
 
-function refuseToken(host: UpgradeHost, c: Context): Response {
+function refusedToken(host: UpgradeHost): Refusal {
   host.refused(new WebSocketError("auth", "AUTH_FAILED", "Authentication failed"));
-  return refuse(c, {
+  return {
     status: 401,
     code: "AUTH_FAILED",
     message: "The token is not valid",
     headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
-  });
+  };
 }
 
 function refuse(c: Context, { status, code, message, headers }: Refusal): Response {

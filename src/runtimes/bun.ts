@@ -16,6 +16,7 @@ export interface BunSocket {
   getBufferedAmount(): number;
   sendText(data: string): number;
   close(code?: number, reason?: string): void;
+  ping(): number;
   terminate(): void;
 }
 
@@ -49,6 +50,10 @@ class BunTransport implements Transport {
     this.socket.close(code, reason);
   }
 
+  ping(): void {
+    this.socket.ping();
+  }
+
   terminate(): void {
     this.socket.terminate();
   }
@@ -57,8 +62,11 @@ class BunTransport implements Transport {
 /** The handler object Bun takes beside `fetch`. */
 export interface BunWebSocketHandler {
   readonly idleTimeout: number;
+  readonly sendPings: boolean;
   open(socket: BunSocket): void;
   message(socket: BunSocket, data: string | Uint8Array): void;
+  ping(socket: BunSocket): void;
+  pong(socket: BunSocket): void;
   close(socket: BunSocket, code: number, reason: string): void;
 }
 
@@ -66,8 +74,9 @@ export interface BunWebSocketHandler {
  * What Bun calls for each socket: `export default { fetch: app.fetch, websocket }`. One serves any number of controllers.
  */
 export const websocket: BunWebSocketHandler = {
-  // Bun cuts an idle connection at 120 s; its pings keep alive who answers them. 960 s is the most it takes.
-  idleTimeout: 960,
+  // The heartbeat is the controller's: Bun's own does not find a mute peer that is written to (oven-sh/bun#39255).
+  idleTimeout: 0,
+  sendPings: false,
   open(socket) {
     const { data } = socket;
     data.connection = data.open?.(new BunTransport(socket)) ?? null;
@@ -75,6 +84,12 @@ export const websocket: BunWebSocketHandler = {
   },
   message({ data }, message) {
     data.connection?.message(message);
+  },
+  ping({ data }) {
+    data.connection?.heard();
+  },
+  pong({ data }) {
+    data.connection?.heard();
   },
   close({ data }, code, reason) {
     // Bun calls this inside close(); elsewhere a close is never reported before close() returned.

@@ -3,7 +3,7 @@ import { attach } from "./standard.ts";
 
 /** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
 interface DenoGlobal {
-  upgradeWebSocket(request: Request): { socket: WebSocket; response: Response };
+  upgradeWebSocket(request: Request, options: { idleTimeout: number }): { socket: WebSocket; response: Response };
 }
 
 /** Deno's own upgrade, or `null` on another runtime. `env` is what `Deno.serve` passes beside the request. */
@@ -13,8 +13,8 @@ export function denoRuntime(env: unknown): Runtime | null {
   const { remoteAddr } = (env ?? {}) as { remoteAddr?: { hostname?: string } };
   return {
     ip: () => remoteAddr?.hostname ?? null,
-    accept(request: Request, { protocol, headers, open }: Acceptance): Response {
-      const { socket, response } = Deno.upgradeWebSocket(request);
+    accept(request: Request, { protocol, headers, idleTimeout, open }: Acceptance): Response {
+      const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: Math.ceil(idleTimeout / 1000) });
       // By hand: its option `protocol` throws for a list that was sent without a space after the comma.
       if (protocol !== null) response.headers.set("sec-websocket-protocol", protocol);
       for (const [name, value] of headers) response.headers.append(name, value);

@@ -45,6 +45,10 @@ class NodeTransport implements Transport {
     this.socket.close(code, reason);
   }
 
+  ping(): void {
+    this.socket.ping();
+  }
+
   terminate(): void {
     this.socket.terminate();
   }
@@ -147,10 +151,13 @@ function webSocketServer(maxPayload: number): WebSocketServer {
 function attach(ws: WebSocket, { open }: Acceptance): void {
   const connection = open(new NodeTransport(ws));
   ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
+  ws.on("ping", () => connection.heard());
+  ws.on("pong", () => connection.heard());
   ws.on("error", (error: Error & { code?: string }) => {
     // ws has closed with 1009 by itself; this tells the connection why.
-    if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big");
-    // Other protocol errors, which ws answers with 1002 or 1007, are the peer's doing and end in a close like an abrupt end.
+    if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") {
+      connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
+    } // Other protocol errors, which ws answers with 1002 or 1007, are the peer's doing and end in a close like an abrupt end.
     else if (!error.code?.startsWith("WS_ERR_")) connection.error(error);
   });
   ws.on("close", (code: number, reason: Buffer) => {

@@ -10,6 +10,8 @@ export interface Acceptance {
   readonly headers: Headers;
   /** The largest message, in bytes, for the runtime to enforce where it can. */
   readonly maxPayload: number;
+  /** Silence after which the runtime pings by itself and then gives up, in ms, where it can; 0 is never. */
+  readonly idleTimeout: number;
   /** Starts the connection, once the socket can be written to. */
   open(transport: Transport): Connection;
 }

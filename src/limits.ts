@@ -1,0 +1,199 @@
+import type { Timed } from "./clock.ts";
+
+/** How many connections there may be; each is unlimited at `Infinity`. */
+export interface ConnectionLimits {
+  /** In all. */
+  readonly maxConnections: number;
+  /** That have not been admitted yet. */
+  readonly maxPending: number;
+  /** From one address. */
+  readonly maxConnectionsPerIp: number;
+  /** Of one user. */
+  readonly maxConnectionsPerUser: number;
+}
+
+/** Which limit is reached. */
+export type ReachedLimit = "connections" | "pending" | "ip";
+
+/** What is counted. */
+interface Counts {
+  total: number;
+  pending: number;
+  readonly ips: Map<string, number>;
+  readonly users: Map<string, number>;
+}
+
+/** Counts the connections against their limits, from before the first `await` of an upgrade until they are gone. */
+export class Admission {
+  readonly #limits: ConnectionLimits;
+  readonly #counts: Counts = { total: 0, pending: 0, ips: new Map(), users: new Map() };
+
+  constructor(limits: ConnectionLimits) {
+    this.#limits = limits;
+  }
+
+  get total(): number {
+    return this.#counts.total;
+  }
+
+  get pending(): number {
+    return this.#counts.pending;
+  }
+
+  /** How many addresses and users are counted. */
+  get keys(): number {
+    return this.#counts.ips.size + this.#counts.users.size;
+  }
+
+  /** Takes a place for a pending connection, or tells which limit is reached. */
+  reserve(ip: string | null): Slot | ReachedLimit {
+    const { maxConnections, maxPending, maxConnectionsPerIp } = this.#limits;
+    const { total, pending, ips } = this.#counts;
+    if (total >= maxConnections) return "connections";
+    if (pending >= maxPending) return "pending";
+    if (ip !== null && (ips.get(ip) ?? 0) >= maxConnectionsPerIp) return "ip";
+    return this.restore(ip);
+  }
+
+  /** Takes a place for a connection that is there already: it came back from hibernation. */
+  restore(ip: string | null): Slot {
+    return new Slot(this.#counts, ip, this.#limits.maxConnectionsPerUser);
+  }
+}
+
+function add(counts: Map<string, number>, key: string | null, change: number): void {
+  if (key === null) return;
+  const count = (counts.get(key) ?? 0) + change;
+  if (count > 0) counts.set(key, count);
+  else counts.delete(key);
+}
+
+/** One connection's place. It is given back once, however the upgrade or the connection ends. */
+export class Slot implements Timed {
+  deadline = 0;
+  place = -1;
+  readonly #counts: Counts;
+  readonly #ip: string | null;
+  readonly #maxPerUser: number;
+  #user: string | null = null;
+  #pending = true;
+  #released = false;
+
+  constructor(counts: Counts, ip: string | null, maxPerUser: number) {
+    this.#counts = counts;
+    this.#ip = ip;
+    this.#maxPerUser = maxPerUser;
+    counts.total++;
+    counts.pending++;
+    add(counts.ips, ip, 1);
+  }
+
+  /** Whether it was given back: then no connection may use it. */
+  get released(): boolean {
+    return this.#released;
+  }
+
+  /** Nobody came for it in time: a client that goes away during its upgrade is not always told of. */
+  due(): void {
+    this.release();
+  }
+
+  /** Counts the connection as this user's; `false`, and nothing changed, when the user has as many as may be. */
+  claim(user: string | null): boolean {
+    if (this.#released || user === this.#user) return true;
+    const { users } = this.#counts;
+    if (user !== null && (users.get(user) ?? 0) >= this.#maxPerUser) return false;
+    add(users, user, 1);
+    add(users, this.#user, -1);
+    this.#user = user;
+    return true;
+  }
+
+  /** The connection is not pending any more. */
+  admit(): void {
+    if (this.#pending && !this.#released) this.#counts.pending--;
+    this.#pending = false;
+  }
+
+  release(): void {
+    if (this.#released) return;
+    this.admit();
+    this.#released = true;
+    this.#counts.total--;
+    add(this.#counts.ips, this.#ip, -1);
+    add(this.#counts.users, this.#user, -1);
+  }
+}
+
+/** A token bucket for messages and one for their bytes: so many at once, refilled at so many a second. */
+export interface RateLimit {
+  /** Messages a second, in the long run. @default {100} */
+  messages?: number;
+  /** Messages at once. @default {2_000} */
+  burst?: number;
+  /** Bytes a second, in the long run. @default {1_048_576} */
+  bytes?: number;
+  /** Bytes at once. @default {8_388_608} */
+  burstBytes?: number;
+}
+
+interface Bucket {
+  messages: number;
+  bytes: number;
+  /** When it was last refilled, in ms of the monotonic clock. */
+  at: number;
+}
+
+/** Buckets that are kept before full ones are looked for and forgotten. */
+const PRUNE_AT = 1024;
+
+/** Rate limits by key. A bucket outlives its connection, so that reconnecting does not fill it, and is forgotten once full. */
+export class RateLimiter {
+  readonly #limit: Required<RateLimit>;
+  readonly #buckets = new Map<string, Bucket>();
+  #pruneAt = PRUNE_AT;
+
+  constructor(limit: Required<RateLimit>) {
+    this.#limit = limit;
+  }
+
+  /** How many buckets are not full, or were not when last looked at. */
+  get size(): number {
+    return this.#buckets.size;
+  }
+
+  /** Takes a message of so many bytes; 0 when it is within the limit, else the ms after which it would be. */
+  take(key: string, bytes: number, now: number): number {
+    const { messages, burst, bytes: bytesPerSecond, burstBytes } = this.#limit;
+    let bucket = this.#buckets.get(key);
+    if (bucket) this.#refill(bucket, now);
+    else this.#buckets.set(key, bucket = { messages: burst, bytes: burstBytes, at: now });
+    if (this.#buckets.size > this.#pruneAt) this.#prune(now);
+    // A message larger than the whole bucket waits for a full one.
+    const cost = Math.min(bytes, burstBytes);
+    if (bucket.messages >= 1 && bucket.bytes >= cost) {
+      bucket.messages -= 1;
+      bucket.bytes -= cost;
+      return 0;
+    }
+    const wait = Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytesPerSecond);
+    return Math.max(1, Math.ceil(wait * 1000));
+  }
+
+  #refill(bucket: Bucket, now: number): void {
+    const { messages, burst, bytes, burstBytes } = this.#limit;
+    const seconds = Math.max(0, now - bucket.at) / 1000;
+    bucket.messages = Math.min(burst, bucket.messages + seconds * messages);
+    bucket.bytes = Math.min(burstBytes, bucket.bytes + seconds * bytes);
+    bucket.at = now;
+  }
+
+  #prune(now: number): void {
+    for (const [key, bucket] of this.#buckets) {
+      this.#refill(bucket, now);
+      if (bucket.messages >= this.#limit.burst && bucket.bytes >= this.#limit.burstBytes) this.#buckets.delete(key);
+    }
+    // Doubled by what is left, so that looking costs O(1) a message.
+    this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#buckets.size);
+  }
+}
