@@ -3,7 +3,24 @@ import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
+/** Time passes, and nobody asks whether the client is there: what would ask would keep the object awake. */
+const asksNobody: Difference = {
+  because: "a heartbeat would keep the object from hibernating",
+  async instead(server) {
+    for (const subject of ["beating", "asking"]) {
+      const wire = await Wire.open(server.port, `/${subject}`);
+      await server.control(subject, "advance", { ms: 10_000 });
+      await server.control(subject, "quiet");
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      assert.equal(wire.pings, 0);
+    }
+  },
+};
+
 const differences: Record<string, Difference> = {
+  "a mute peer that is written to is closed with 4504 within two periods": asksNobody,
+  "a plain listener that answers protocol pings is never closed": asksNobody,
+  "heartbeat.message asks the client with a ping message": asksNobody,
   "answers 4xx when the method is not GET": {
     because: "workerd answers 500 itself",
     async instead({ port }) {

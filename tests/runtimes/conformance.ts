@@ -1,9 +1,12 @@
 import { after, before, describe, it } from "node:test";
+import { admission } from "./behaviours/admission.ts";
 import { authentication } from "./behaviours/authentication.ts";
 import { closing } from "./behaviours/closing.ts";
 import { delivery } from "./behaviours/delivery.ts";
 import { directus } from "./behaviours/directus.ts";
+import { expiry } from "./behaviours/expiry.ts";
 import { handling } from "./behaviours/handling.ts";
+import { limits } from "./behaviours/limits.ts";
 import { messages } from "./behaviours/messages.ts";
 import { state } from "./behaviours/state.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
@@ -35,8 +38,11 @@ export interface ConformanceOptions {
 /** Every behaviour, by the part of a connection's life it belongs to. */
 const AREAS: Record<string, Behaviour[]> = {
   upgrading,
+  admission,
   authentication,
+  expiry,
   messages,
+  limits,
   handling,
   delivery,
   closing,

@@ -1,10 +1,21 @@
 import assert from "node:assert/strict";
 import { conformance } from "./conformance.ts";
 import { startServer } from "./server.ts";
-import { frame, Wire } from "./wire.ts";
+import { frame, frames, Wire } from "./wire.ts";
 
 conformance("Deno", () => startServer("deno"), {
   differences: {
+    "a client that goes on after a hundred refusals is closed with 4529": {
+      because: "Deno ends the connection without a close frame when messages still come in after close()",
+      async instead(server) {
+        const wire = await Wire.open(server.port, "/limited");
+        wire.write(frames(...Array.from({ length: 200 }, (_, uid) => ({ type: "ping", uid }))));
+        assert.equal((await wire.closed).code, 1006);
+        const [{ code, cause }] = await server.control("limited", "wait", { event: "close" });
+        assert.deepEqual({ code, cause }, { code: 4529, cause: "rate" });
+        await Wire.open(server.port, "/public");
+      },
+    },
     "closes with 1007 on a text frame that is not UTF-8": {
       because: "Deno ends the connection without a close frame",
       async instead(server) {

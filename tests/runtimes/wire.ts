@@ -45,6 +45,8 @@ export class Wire {
   answered: Promise<void> = Promise.resolve();
   /** Whether a close frame is answered, as a client must. */
   answersClose = true;
+  /** Whether a protocol ping is answered, as a client must. */
+  answersPing = true;
   /** Protocol pings the server sent. */
   pings = 0;
   /** Protocol pongs the server sent. */
@@ -56,6 +58,7 @@ export class Wire {
   #waiting: ((message: string | null) => void)[] = [];
   #onAnswer: (() => void) | undefined;
   #close: Closed = { code: 1006, reason: "" };
+  #watchers: { condition: () => boolean; resolve: () => void }[] = [];
   #over = false;
   #closing = false;
   #onClose: () => void = () => {};
@@ -167,6 +170,27 @@ export class Wire {
     return this.closed;
   }
 
+  /** Resolves when the server has sent so many protocol pings. */
+  pinged(count: number): Promise<void> {
+    return this.#until(() => this.pings >= count);
+  }
+
+  /** Resolves when the server has sent so many protocol pongs. */
+  ponged(count: number): Promise<void> {
+    return this.#until(() => this.pongs.length >= count);
+  }
+
+  #until(condition: () => boolean): Promise<void> {
+    return new Promise((resolve) => {
+      this.#watchers.push({ condition, resolve });
+      this.#tellControl();
+    });
+  }
+
+  #tellControl(): void {
+    this.#watchers = this.#watchers.filter(({ condition, resolve }) => condition() ? resolve() : true);
+  }
+
   /** Ends the TCP connection with a reset. */
   reset(): void {
     reset(this.socket);
@@ -222,8 +246,12 @@ export class Wire {
       this.#onClose();
     } else if (opcode === 9) {
       this.pings++;
-      this.socket.write(frame(10, payload));
-    } else if (opcode === 10) this.pongs.push(payload);
+      if (this.answersPing) this.write(frame(10, payload));
+      this.#tellControl();
+    } else if (opcode === 10) {
+      this.pongs.push(payload);
+      this.#tellControl();
+    }
   }
 }
 

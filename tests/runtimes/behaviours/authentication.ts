@@ -9,11 +9,14 @@ const failed = (uid?: string | number) => ({
   ...(uid === undefined ? {} : { uid }),
 });
 
-const SOURCES: Record<string, (token: string) => { query?: string; headers?: Record<string, string> }> = {
+const SOURCES: Record<string, (token: string, port: number) => { query?: string; headers?: Record<string, string> }> = {
   query: (token) => ({ query: `?access_token=${token}` }),
   header: (token) => ({ headers: { Authorization: `Bearer ${token}` } }),
   "lower-case header": (token) => ({ headers: { Authorization: `bearer ${token}` } }),
-  cookie: (token) => ({ headers: { Cookie: `theme=dark; session_token=${token}; other=1` } }),
+  // A cookie comes from a page, and a page says its origin.
+  cookie: (token, port) => ({
+    headers: { Origin: `http://127.0.0.1:${port}`, Cookie: `theme=dark; session_token=${token}; other=1` },
+  }),
   protocol: (token) => ({ headers: { "Sec-WebSocket-Protocol": `noroshi.v1, bearer.${token}` } }),
 };
 
@@ -151,13 +154,13 @@ export const authentication: Behaviour[] = [
     title: `every mode verifies a token shown in the ${source}`,
     async run(server) {
       for (const mode of ["public", "handshake", "strict"]) {
-        const good = show("ann:editor");
+        const good = show("ann:editor", server.port);
         // "ann:editor" is no subprotocol name: a colon is not allowed there (RFC 6455 §4.1).
-        const { query = "", headers = {} } = source === "protocol" ? show("ann") : good;
+        const { query = "", headers = {} } = source === "protocol" ? show("ann", server.port) : good;
         const wire = await Wire.open(server.port, `/${mode}${query}`, { headers });
         assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
         wire.reset();
-        const bad = show("bad");
+        const bad = show("bad", server.port);
         const { answer } = await Wire.request(server.port, `/${mode}${bad.query ?? ""}`, { headers: bad.headers ?? {} });
         assert.equal(answer.status, 401);
         assert.match(answer.headers["www-authenticate"] ?? "", /^Bearer/);
@@ -209,7 +212,7 @@ export const authentication: Behaviour[] = [
         ["?access_token=c", headers, "a"],
         ["?access_token=c", { Authorization: "Bearer b", Cookie: "session_token=d" }, "b"],
         ["?access_token=c", { Cookie: "session_token=d" }, "c"],
-        ["", { Cookie: "session_token=d" }, "d"],
+        ["", { Origin: `http://127.0.0.1:${server.port}`, Cookie: "session_token=d" }, "d"],
       ];
       for (const [query, headers, user] of order) {
         const wire = await Wire.open(server.port, `/strict${query}`, { headers });
@@ -407,7 +410,9 @@ export const authentication: Behaviour[] = [
       const canary = "canary-7f3a";
       await Wire.request(server.port, `/strict?access_token=bad${canary}`);
       await Wire.request(server.port, "/strict", { headers: { Authorization: `Bearer bad${canary}` } });
-      await Wire.request(server.port, "/strict", { headers: { Cookie: `session_token=bad${canary}` } });
+      await Wire.request(server.port, "/strict", {
+        headers: { Origin: `http://127.0.0.1:${server.port}`, Cookie: `session_token=bad${canary}` },
+      });
       await Wire.request(server.port, "/strict", { headers: { "Sec-WebSocket-Protocol": `bearer.bad${canary}` } });
       const wire = await Wire.open(server.port, `/strict?access_token=${canary}x::60&keep=1`);
       wire.send({ type: "auth", access_token: `bad${canary}` });

@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import type { Behaviour } from "../conformance.ts";
+import { frame, frames, Wire } from "../wire.ts";
+
+/** How much a client may send, and how long it may be silent. */
+export const limits: Behaviour[] = [
+  {
+    title: "messages over the rate are answered REQUESTS_EXCEEDED with retry_after, before they are read",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited");
+      for (let uid = 0; uid < 5; uid++) assert.equal((await wire.ask({ type: "ping", uid })).uid, uid);
+      const { type, status, error } = await wire.ask("{ not even JSON");
+      assert.deepEqual({ type, status, code: error.code, retry: error.retry_after }, {
+        type: "server",
+        status: "error",
+        code: "REQUESTS_EXCEEDED",
+        retry: 1000,
+      });
+      await server.control("limited", "advance", { ms: 1_000 });
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+    },
+  },
+  {
+    title: "bytes over the rate are answered REQUESTS_EXCEEDED",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited");
+      await wire.ask({ type: "echo", text: "x".repeat(1_500) });
+      assert.equal((await wire.ask({ type: "echo", text: "x".repeat(1_500) })).error.code, "REQUESTS_EXCEEDED");
+    },
+  },
+  {
+    title: "the rate outlives the connection and is the user's over all connections",
+    async run(server) {
+      const first = await Wire.open(server.port, "/limited?access_token=ann");
+      for (let uid = 0; uid < 5; uid++) await first.ask({ type: "ping", uid });
+      await first.close(1000);
+      const again = await Wire.open(server.port, "/limited?access_token=ann");
+      assert.equal((await again.ask({ type: "ping" })).error.code, "REQUESTS_EXCEEDED");
+      const other = await Wire.open(server.port, "/limited?access_token=bob");
+      assert.equal((await other.ask({ type: "ping" })).type, "pong");
+    },
+  },
+  {
+    title: "a client that goes on after a hundred refusals is closed with 4529",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited");
+      wire.write(frames(...Array.from({ length: 200 }, (_, uid) => ({ type: "ping", uid }))));
+      assert.equal((await wire.closed).code, 4529);
+      const [{ cause }] = await server.control("limited", "wait", { event: "close" });
+      assert.equal(cause, "rate");
+      await Wire.open(server.port, "/public");
+    },
+  },
+  {
+    title: "a mute peer that is written to is closed with 4504 within two periods",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/beating");
+      wire.answersPing = false;
+      await server.control("beating", "advance", { ms: 1_000 });
+      await server.control("beating", "broadcast", { message: { type: "news" } });
+      await server.control("beating", "advance", { ms: 1_000 });
+      const [{ code, cause }] = await server.control("beating", "wait", { event: "close" });
+      assert.deepEqual({ code, cause }, { code: 4504, cause: "heartbeat" });
+    },
+  },
+  {
+    title: "a plain listener that answers protocol pings is never closed",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/beating");
+      for (let period = 1; period <= 10; period++) {
+        await server.control("beating", "advance", { ms: 1_000 });
+        await wire.pinged(period);
+      }
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+    },
+  },
+  {
+    title: "heartbeat.message asks the client with a ping message",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/asking");
+      for (let period = 0; period < 3; period++) {
+        await server.control("asking", "advance", { ms: 1_000 });
+        assert.deepEqual(await wire.next(), { type: "ping" });
+        wire.send({ type: "pong" });
+        assert.equal((await wire.ask({ type: "ping", uid: period })).uid, period);
+      }
+    },
+  },
+  {
+    title: "a protocol ping from the client is a sign of life",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/beating");
+      wire.answersPing = false;
+      for (let period = 0; period < 5; period++) {
+        await server.control("beating", "advance", { ms: 1_000 });
+        wire.write(frame(9, "here"));
+        await wire.ponged(period + 1);
+      }
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+    },
+  },
+  {
+    title: "no timer is left when nobody is connected",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/beating");
+      await wire.close(1000);
+      await server.control("beating", "quiet");
+      const { deadlines, keys } = await server.control("beating", "stats");
+      assert.deepEqual({ deadlines, keys }, { deadlines: 0, keys: 0 });
+    },
+  },
+  ...([
+    ["client", { do: (wire: Wire) => wire.close(1000) }],
+    ["error", { do: (wire: Wire) => wire.reset() }],
+    ["server", { do: (wire: Wire) => wire.send({ type: "close" }) }],
+    ["payload", { do: (wire: Wire) => wire.send("x".repeat(70_000)) }],
+  ] as const).map(([cause, step]): Behaviour => ({
+    title: `a close tells its cause: ${cause}`,
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      await wire.ask({ type: "ping" });
+      void step.do(wire);
+      const [event] = await server.control("public", "wait", { event: "close" });
+      assert.equal(event.cause, cause);
+    },
+  })),
+];
