@@ -22,8 +22,6 @@ export interface ConnectionHost extends IdentityHost {
   readonly handlers: Handlers;
   /** Absent: messages are not limited. */
   readonly rateLimiter: RateLimiter | undefined;
-  /** The monotonic clock, in ms. */
-  monotonic(): number;
   /** Whose bucket the client's messages are taken from. */
   rateKey(client: WebSocketClient): string;
   /** Lists the client and delivers to it, from now on or by what has changed. */
@@ -105,10 +103,7 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
     const identity = this.#identity;
-    identity.phase = saved.phase;
-    identity.until = saved.until;
-    identity.accountability = saved.accountability as Accountability; // Written by `save` below.
-    identity.expiresAt = saved.expires_at;
+    identity.restored(saved);
     if (identity.phase !== "pending") {
       this.#known = true;
       this.#slot.claim(identity.accountability.user);

@@ -7,7 +7,7 @@ import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type AuthMessage, AuthMessageSchema, encode, type WebSocketMessage } from "./protocol.ts";
-import { OPEN } from "./transport.ts";
+import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
 
 /** What identities need of their controller. */
@@ -17,6 +17,8 @@ export interface IdentityHost {
   readonly bus: Bus<WebSocketEvents>;
   /** The wall clock, in ms. */
   now(): number;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
   report(error: unknown, client?: WebSocketClient): void;
   readonly disconnections: Disconnections;
 }
@@ -53,12 +55,14 @@ export class Identity {
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
   phase: "pending" | "admitted" | "expired" = "pending";
-  /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, for it outlives hibernation. */
+  /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
   until = 0;
 
   readonly #host: IdentityHost;
   readonly #owner: IdentityOwner;
   #failures = 0;
+  /** The same in ms of the monotonic clock, which is what counts: the wall clock may step. */
+  #dueAt = 0;
 
   constructor(host: IdentityHost, owner: IdentityOwner) {
     this.#host = host;
@@ -69,20 +73,26 @@ export class Identity {
   opened(state: AuthenticationState | null): void {
     if (state) this.#assume(state.accountability, state.expires_at ?? null);
     if (state || this.#mode === "public") return this.#admit();
-    this.until = this.#host.now() + this.#host.options.timeout;
+    this.#wait(this.#host.options.timeout);
+  }
+
+  /** The connection came back from hibernation. */
+  restored({ phase, until, accountability, expires_at }: SavedConnection): void {
+    this.#assume(accountability as Accountability, expires_at); // Written by Connection.save.
+    this.phase = phase;
+    // A wall clock that was set back meanwhile must not prolong it.
+    if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#host.now()), this.#host.options.timeout));
   }
 
   /** When {@link due} is to be called, in ms from now; `null` is never. */
   get remaining(): number | null {
-    const now = this.#host.now();
-    // A wall clock that was set back must not prolong what is measured in it.
-    if (this.phase !== "admitted") return Math.min(Math.max(0, this.until - now), this.#host.options.timeout);
-    return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - now);
+    if (this.phase !== "admitted") return Math.max(0, this.#dueAt - this.#host.monotonic());
+    return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#host.now());
   }
 
   /** The credentials have run out, or the time to prove or renew them has. */
   due(): void {
-    if (this.remaining !== 0) return; // The wall clock was set back: the connection asks again.
+    if (this.remaining !== 0) return; // It was for a heartbeat, or the wall clock was set back.
     if (this.phase === "admitted") return this.#expire();
     if (this.phase === "pending") {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), CloseCode.AUTH_TIMEOUT, "auth");
@@ -134,8 +144,8 @@ export class Identity {
     this.phase = "expired";
     this.#owner.suspended();
     if (!revalidate) return this.#lapse();
-    // The grace begins once revalidate has said no, which takes at most the timeout; twice that is for an eviction meanwhile.
-    this.until = this.#host.now() + 2 * options.timeout;
+    // The grace begins once revalidate has said no, which takes at most the timeout: this is for an eviction meanwhile.
+    this.#wait(2 * options.timeout);
     // A session kept in a cookie renews itself here, unseen by the client.
     const since = this.#host.disconnections.number;
     this.#owner.hold(
@@ -163,7 +173,7 @@ export class Identity {
       this.phase = "expired";
       this.#owner.suspended();
     }
-    this.until = this.#host.now() + this.#host.options.timeout;
+    this.#wait(this.#host.options.timeout);
     this.#owner.changed();
     this.#answer(failure("TOKEN_EXPIRED", "The token has expired"));
   }
@@ -210,6 +220,11 @@ export class Identity {
     if (this.phase === "pending") this.#admit();
     else this.#admitAgain();
     this.#host.bus.emit("auth.success", { client: this.#owner.client });
+  }
+
+  #wait(ms: number): void {
+    this.until = this.#host.now() + ms;
+    this.#dueAt = this.#host.monotonic() + ms;
   }
 
   #assume(accountability: Accountability, expiresAt: number | null): void {
