@@ -77,9 +77,14 @@ export class WebSocketError extends Error {
     };
   }
 
-  /** {@link toJSON} as the text of a frame. */
+  /** {@link toJSON} as the text of a frame. Details that JSON cannot hold are left out. */
   toMessage(): string {
-    return JSON.stringify(this);
+    try {
+      return JSON.stringify(this);
+    } catch {
+      // The answer matters more than its details: without one the client would wait.
+      return new WebSocketError(this.type, this.code, this.message).withUid(this.uid).toMessage();
+    }
   }
 
   /** The same error as the answer to the request with this `uid`. */

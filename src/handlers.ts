@@ -50,7 +50,7 @@ export class Handlers {
     this.#host = host;
   }
 
-  handle<Output>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
+  handle<Output extends object>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
     if (typeof type !== "string" || type === "" || type.length > 64) {
       throw new TypeError("Cannot handle: the type must be a string of 1 to 64 characters");
     }
@@ -97,12 +97,13 @@ export class Handlers {
       enter();
       return done;
     }
-    let called = false;
+    let rest: Downstream | undefined;
     await middleware({ client, message }, (replacement = message) => {
-      if (called) return Promise.reject(new Error("Cannot call next() twice in one middleware"));
-      called = true;
-      return this.#run(index + 1, client, replacement, enter);
+      if (rest) throw new Error("Cannot call next() twice in one middleware");
+      return rest = new Downstream(this.#run(index + 1, client, replacement, enter));
     });
+    // A middleware that did not await next() must not lose what came of it.
+    if (rest && !rest.observed) await rest;
   }
 
   /** Listeners first, then the handler; the promise of an asynchronous one resolves when it has been answered. */
@@ -110,7 +111,7 @@ export class Handlers {
     const heard = this.#host.emit(client, message);
     const registered = this.#handlers.get(message.type);
     if (!registered) {
-      if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toJSON());
+      if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
       return undefined;
     }
     // The schema sees the payload alone, so that a strictObject need not list the envelope.
@@ -121,7 +122,7 @@ export class Handlers {
       if (!parsed.success) {
         const path = issuePath(parsed.issues[0]);
         const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
-        client.send(errorFor(message, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toJSON());
+        client.send(errorFor(message, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toMessage());
         return undefined;
       }
       const result = registered.handler({ client, message: { ...parsed.output as object, ...envelope } });
@@ -139,14 +140,34 @@ export class Handlers {
   }
 
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
-    try {
-      if (error instanceof WebSocketError) return client.send(error.withUid(message.uid).toJSON());
-    } catch (unencodable) {
-      error = unencodable; // Its details are not JSON: then it is an internal error like any other.
-    }
+    if (error instanceof WebSocketError) return client.send(error.withUid(message.uid).toMessage());
     // What happened is for the log alone.
-    client.send(errorFor(message, "INTERNAL_ERROR", "Something went wrong").toJSON());
+    client.send(errorFor(message, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);
+  }
+}
+
+/** What came of the rest of the chain, and whether the middleware looks at it. */
+class Downstream extends Promise<void> {
+  observed = false;
+
+  constructor(run: Promise<void>) {
+    super((resolve, reject) => run.then(resolve, reject));
+    // The chain looks at it when the middleware is done; until then it must not count as unhandled.
+    super.then(undefined, () => {});
+  }
+
+  /** What `then` returns is a plain promise: this class's constructor takes a run, not an executor. */
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
+  override then<Fulfilled = void, Rejected = never>(
+    onFulfilled?: ((value: void) => Fulfilled | PromiseLike<Fulfilled>) | null,
+    onRejected?: ((reason: unknown) => Rejected | PromiseLike<Rejected>) | null,
+  ): Promise<Fulfilled | Rejected> {
+    this.observed = true;
+    return super.then(onFulfilled, onRejected);
   }
 }
 
