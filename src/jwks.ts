@@ -5,7 +5,7 @@ export interface PublicJwk extends JsonWebKey {
 
 /** ms for which fetched keys are used without asking again. */
 const FRESH = 600_000;
-/** ms between two fetches for a key id that is not there: made-up ids must not become a flood at the key server. */
+/** ms between two fetches, successful or not: made-up key ids must not become a flood at the key server. */
 const COOLDOWN = 30_000;
 /** ms after which a fetch is given up. */
 const FETCH_TIMEOUT = 5_000;
@@ -15,23 +15,29 @@ export class RemoteKeys {
   readonly #uri: string;
   #keys: PublicJwk[] = [];
   #fetchedAt = -Infinity;
+  #triedAt = -Infinity;
+  #failure: unknown;
   #pending: Promise<void> | undefined;
 
   constructor(uri: string) {
     this.#uri = uri;
   }
 
-  /** All keys, the one with this id among them if the endpoint has it. Rejects when the endpoint cannot be read and nothing is kept. */
+  /**
+   * All keys, the one with this id among them if the endpoint has it. Rejects when the endpoint could not be read and none is held.
+   * A key that is held goes on verifying while newer ones are fetched, or the endpoint is away.
+   */
   async with(kid: string | undefined): Promise<PublicJwk[]> {
-    const age = performance.now() - this.#fetchedAt;
+    const now = performance.now();
     const known = this.#keys.some((key) => key.kid === kid);
-    if (age > FRESH || (!known && age > COOLDOWN)) {
-      this.#pending ??= this.#fetch().finally(() => this.#pending = undefined);
-      // A key we hold goes on verifying while the endpoint is away.
-      await this.#pending.catch((error) => {
-        if (!known) throw error;
-      });
+    if (!this.#pending && now - this.#triedAt > COOLDOWN && (!known || now - this.#fetchedAt > FRESH)) {
+      this.#triedAt = now;
+      this.#pending = this.#fetch()
+        .then(() => this.#failure = undefined, (error) => this.#failure = error)
+        .then(() => this.#pending = undefined);
     }
+    if (!known) await this.#pending;
+    if (this.#keys.length === 0 && this.#failure !== undefined) throw this.#failure;
     return this.#keys;
   }
 
