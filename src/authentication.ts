@@ -90,8 +90,8 @@ export class Authenticator {
       };
       this.#deadlines.set(timer, this.#timeout);
       // The async function turns a throw, a rejection and a hostile thenable into one rejection.
-      (async () => await call())()
-        .then((state) => this.#check(state), (error): Attempt => ({ outcome: "failed", error }))
+      (async () => this.#check(await call()))()
+        .catch((error): Attempt => ({ outcome: "failed", error }))
         .then((attempt) => {
           this.#deadlines.delete(timer);
           resolve(attempt);

@@ -1,3 +1,5 @@
+import { guard } from "./guard.ts";
+
 /** The time and one way to be called later. A test passes its own; a Durable Object's is its alarm. */
 export interface Clock {
   /** The wall clock, in ms since 1970: what a token's `exp` is compared with. */
@@ -38,11 +40,16 @@ const MAX_DELAY = 2 ** 31 - 1;
 export class Deadlines {
   readonly #heap: Timed[] = [];
   #clock: Clock;
+  readonly #report: (error: unknown) => void;
+  /** Those that {@link run} is waking. */
+  readonly #due = new Set<Timed>();
   #timer: unknown;
   #armed = Infinity;
 
-  constructor(clock: Clock) {
+  /** @param report told what an item threw when it was woken: the others are woken all the same. */
+  constructor(clock: Clock, report: (error: unknown) => void) {
     this.#clock = clock;
+    this.#report = report;
   }
 
   /** How many are waiting. */
@@ -61,6 +68,7 @@ export class Deadlines {
 
   /** Wakes the item in so many ms, in place of what was set for it before. */
   set(item: Timed, delay: number): void {
+    this.#due.delete(item);
     item.deadline = this.#clock.monotonic() + delay;
     if (item.place < 0) item.place = this.#heap.push(item) - 1;
     this.#up(item.place);
@@ -69,6 +77,7 @@ export class Deadlines {
   }
 
   delete(item: Timed): void {
+    this.#due.delete(item);
     const { place } = item;
     if (place < 0) return;
     item.place = -1;
@@ -87,12 +96,15 @@ export class Deadlines {
     this.#disarm();
     // Those due now; what an item sets for itself meanwhile waits for the next timer, even with a delay of 0.
     const now = this.#clock.monotonic();
-    const due: Timed[] = [];
     for (let first = this.#heap[0]; first && first.deadline <= now; first = this.#heap[0]) {
       this.delete(first);
-      due.push(first);
+      this.#due.add(first);
     }
-    for (const item of due) if (item.place < 0) item.due();
+    // One that is deleted or set anew by another's waking is not woken.
+    for (const item of this.#due) {
+      this.#due.delete(item);
+      guard(() => item.due(), this.#report);
+    }
     this.#arm();
   }
 

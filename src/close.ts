@@ -45,8 +45,8 @@ export const ABNORMAL = 1006;
 // The codes every runtime agrees to send. workerd throws on 999, 1005, 1006, 1015 and 5000; Deno puts 1005 and 1006 on
 // the wire, where RFC 6455 §7.4.1 forbids them.
 const isSendable = (code: number): boolean =>
-  (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
-  (Number.isInteger(code) && code >= 3000 && code <= 4999);
+  Number.isInteger(code) &&
+  ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999));
 
 /** The close code, if it may be sent. @throws {TypeError} for a code that RFC 6455 §7.4 reserves or does not know. */
 export function checkCloseCode(code: number): number {

@@ -163,7 +163,11 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
   due(): void {
     if (this.#closed) return;
     if (this.#closing) {
-      this.#transport.terminate();
+      try {
+        this.#transport.terminate();
+      } catch (error) {
+        this.error(error);
+      }
       return this.closed(ABNORMAL, "", false);
     }
     if (this.#beatAt > 0 && this.#beatAt <= this.#host.monotonic()) this.#beat();
@@ -231,16 +235,22 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
     if (!this.#transport.save || this.#closed) return;
     const { uid, handshake, state } = this.client;
     const { phase, until, accountability, expiresAt } = this.#identity;
-    this.#transport.save({
-      controller: this.#host.options.name,
-      uid,
-      handshake,
-      state,
-      phase,
-      until,
-      accountability,
-      expires_at: expiresAt,
-    });
+    try {
+      this.#transport.save({
+        controller: this.#host.options.name,
+        uid,
+        handshake,
+        state,
+        phase,
+        until,
+        accountability,
+        expires_at: expiresAt,
+      });
+    } catch (error) {
+      // An attachment holds 16 KiB. A connection that cannot be kept would come back from hibernation as somebody else.
+      this.error(error);
+      this.close(CloseCode.INTERNAL_ERROR, "Cannot keep the connection");
+    }
   }
 
   // The identity's side

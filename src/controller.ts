@@ -9,7 +9,7 @@ import { type BroadcastFilter, checkFilter, Delivery } from "./delivery.ts";
 import { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
-import { ask } from "./guard.ts";
+import { ask, guard } from "./guard.ts";
 import { type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Admission, RateLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
@@ -54,15 +54,17 @@ export class WebSocketController {
     this.name = resolved.name;
     this.#clock = resolved.clock ?? systemClock;
     this.#hasClock = resolved.clock !== undefined;
-    this.#deadlines = new Deadlines(this.#clock);
 
+    const { logger } = resolved;
     const log = (error: unknown, client?: WebSocketClient) => {
-      if (resolved.logger) resolved.logger.error(logRecord(error, client));
+      // When the logger itself fails nobody is left to be told.
+      if (logger) guard(() => logger.error(logRecord(error, client)), () => {});
     };
     const report = (error: unknown, client?: WebSocketClient) => {
       if (this.#bus.has("error")) this.#bus.emit("error", client ? { client, error } : { error });
       else log(error, client);
     };
+    this.#deadlines = new Deadlines(this.#clock, report);
     // A listener of `error` that throws is logged: telling the `error` listeners of it would go round in circles.
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
@@ -149,7 +151,7 @@ export class WebSocketController {
    *
    * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot schema.
    */
-  handle<Output>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
+  handle<Output extends object>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
     this.#handlers.handle(type, schema, handler);
   }
 

@@ -21,7 +21,8 @@ export interface Recipient {
  */
 export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilter {
   if (filter === undefined) return {};
-  if (typeof filter !== "object" || filter === null || Array.isArray(filter)) {
+  // A promise or a Map has no own keys: it would mean everybody.
+  if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
     throw new TypeError('Cannot broadcast: the filter must be an object such as { role: "editor" }');
   }
   for (const [key, value] of Object.entries(filter)) {
@@ -34,6 +35,8 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
   }
   return filter;
 }
+
+const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
 
 /** Who receives what: the admitted connections, indexed by user and role so that a filter costs what it matches. */
 export class Delivery {

@@ -115,7 +115,8 @@ export class Identity {
     }
     const since = this.#host.disconnections.number;
     return this.#host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
-      .then((attempt) => this.#conclude(attempt, parsed.output.uid, since));
+      .then((attempt) => this.#conclude(attempt, parsed.output.uid, since))
+      .catch((error) => this.#host.report(error, this.phase === "pending" ? undefined : this.#owner.client));
   }
 
   /** A message of a client that is not admitted: pending ones must begin with `auth`, expired ones must renew first. */
@@ -217,6 +218,8 @@ export class Identity {
       ...(uid === undefined ? {} : { uid }),
       ...(refresh_token === undefined ? {} : { refresh_token }),
     }));
+    // It could not be sent, and the connection is closing.
+    if (this.#owner.readyState !== OPEN) return;
     if (this.phase === "pending") this.#admit();
     else this.#admitAgain();
     this.#host.bus.emit("auth.success", { client: this.#owner.client });
@@ -228,7 +231,8 @@ export class Identity {
   }
 
   #assume(accountability: Accountability, expiresAt: number | null): void {
-    this.accountability = accountability;
+    // A copy that nobody changes: deliveries are indexed by it.
+    this.accountability = Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
   }
 

@@ -212,7 +212,10 @@ export function textOf(data: ArrayBuffer | ArrayBufferView): string | null {
  */
 export function encode(message: string | WebSocketMessage | ErrorMessage): string {
   if (typeof message === "string") return message.toWellFormed();
-  const text: string | undefined = typeof message === "object" && message !== null ? JSON.stringify(message) : undefined;
+  const text: string | undefined = typeof message === "object" && message !== null && !Array.isArray(message)
+    // An array would be read as several messages.
+    ? JSON.stringify(message)
+    : undefined;
   if (text === undefined) throw new TypeError("Cannot send the message: pass a string or an object that JSON can hold");
   return text;
 }

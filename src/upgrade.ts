@@ -122,7 +122,8 @@ async function verify(
     if (!host.disconnections.includes(attempt.state.accountability, since)) return attempt.state;
     return { status: 403, code: "FORBIDDEN", message: "Disconnected" };
   }
-  if (attempt.outcome === "refused" || attempt.error instanceof WebSocketError) return refusedToken(host);
+  if (attempt.outcome === "refused") return refusedToken(host);
+  if (attempt.error instanceof WebSocketError) return refusedToken(host, attempt.error);
   host.report(attempt.error);
   return unavailable("Authentication is unavailable");
 }
@@ -266,12 +267,15 @@ function readToken(
   return kept === undefined || kept === "" ? null : checked(kept, "cookie");
 }
 
-function refusedToken(host: UpgradeHost): Refusal {
-  host.refused(new WebSocketError("auth", "AUTH_FAILED", "Authentication failed"));
+function refusedToken(
+  host: UpgradeHost,
+  error: WebSocketError = new WebSocketError("auth", "AUTH_FAILED", "The token is not valid"),
+): Refusal {
+  host.refused(error);
   return {
     status: 401,
-    code: "AUTH_FAILED",
-    message: "The token is not valid",
+    code: error.code,
+    message: error.message,
     headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
   };
 }
