@@ -1,4 +1,5 @@
 import type { Deadlines, Timed } from "./clock.ts";
+import { WebSocketError } from "./errors.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
@@ -77,7 +78,10 @@ export class Authenticator {
   /** Has the application verify credentials. */
   attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
     const authenticate = this.#authenticate;
-    return authenticate ? this.run(() => authenticate(credentials, handshake)) : Promise.resolve({ outcome: "refused" });
+    if (!authenticate) return Promise.resolve({ outcome: "refused" });
+    return this.run(() => authenticate(credentials, handshake)).then((attempt) =>
+      attempt.outcome === "failed" ? { ...attempt, error: withoutSecrets(attempt.error, credentials) } : attempt
+    );
   }
 
   /** Bounds and checks any call that returns an authentication state. */
@@ -108,6 +112,20 @@ export class Authenticator {
     if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) return { outcome: "refused" };
     return { outcome: "accepted", state };
   }
+}
+
+/** The error without the credentials it may quote: hono's own JWT errors do, and it is going to listeners and the log. */
+function withoutSecrets(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
+  const secrets = Object.values(credentials).filter((secret) => typeof secret === "string" && secret !== "");
+  const redact = (text: string) => secrets.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
+  if (typeof error === "string") return redact(error);
+  if (!(error instanceof Error) || error instanceof WebSocketError) return error;
+  const shown = `${error.message}\n${error.stack}\n${String(error.cause)}`;
+  if (redact(shown) === shown) return error;
+  const redacted = new Error(redact(error.message));
+  redacted.name = error.name;
+  redacted.stack = redact(error.stack ?? "");
+  return redacted;
 }
 
 /** What is wrong with a state an application returned. Ids are strings, for `1` and `"1"` must not be two users. */

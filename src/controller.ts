@@ -65,6 +65,14 @@ export class WebSocketController {
       else log(error, client);
     };
     this.#deadlines = new Deadlines(this.#clock, report);
+    const warned = new Map<string, number>();
+    const warn = (limit: string) => {
+      const now = this.#clock.monotonic();
+      // Once a minute each: whoever reaches a limit tries again, and a log must not be what fills the disk.
+      if (!logger || now - (warned.get(limit) ?? -Infinity) < 60_000) return;
+      warned.set(limit, now);
+      guard(() => logger.warn(`[noroshi] Upgrades are refused: the limit of ${LIMIT_NAMES[limit]} is reached`), () => {});
+    };
     // A listener of `error` that throws is logged: telling the `error` listeners of it would go round in circles.
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
@@ -118,6 +126,7 @@ export class WebSocketController {
       open: (...args) => this.open(...args),
       disconnections: this.#disconnections,
       report,
+      warn,
       refused: (error) => this.#bus.emit("auth.failure", { error }),
     });
   }
@@ -287,6 +296,12 @@ export class WebSocketController {
     this.#deadlines.use(clock);
   }
 }
+
+const LIMIT_NAMES: Record<string, string> = {
+  connections: "maxConnections",
+  pending: "maxPending",
+  ip: "maxConnectionsPerIp",
+};
 
 /** Whom {@link WebSocketController.disconnect} ends. */
 export interface DisconnectFilter extends BroadcastFilter {

@@ -86,7 +86,7 @@ export interface WebSocketControllerOptions {
   maxBufferedBytes?: number;
   /** Time a client has to answer the close handshake, in ms; then the connection is ended without it. @default {5_000} */
   closeTimeout?: number;
-  /** Told of errors that no `error` listener takes. `false` is silence. @default {console} */
+  /** Told, in one line each, of errors that no `error` listener takes and of limits that are reached. `false` is silence. @default {console} */
   logger?: Logger | false;
   /** The time, for tests. @default the platform's */
   clock?: Clock;

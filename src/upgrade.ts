@@ -30,6 +30,8 @@ export interface UpgradeHost {
   open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot): Connection;
   readonly disconnections: Disconnections;
   report(error: unknown): void;
+  /** Tells the operator that a limit is reached. */
+  warn(limit: ReachedLimit): void;
   /** Tells the `auth.failure` listeners. */
   refused(error: WebSocketError): void;
 }
@@ -84,7 +86,10 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
 
   // From here on it counts, before anything is awaited.
   const slot = host.admission.reserve(handshake.ip);
-  if (typeof slot === "string") return refuse(c, REACHED[slot]);
+  if (typeof slot === "string") {
+    host.warn(slot);
+    return refuse(c, REACHED[slot]);
+  }
   host.deadlines.set(slot, 2 * options.timeout);
   let opening = false;
   try {
