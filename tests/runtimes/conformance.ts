@@ -5,6 +5,7 @@ import { closing } from "./behaviours/closing.ts";
 import { delivery } from "./behaviours/delivery.ts";
 import { directus } from "./behaviours/directus.ts";
 import { expiry } from "./behaviours/expiry.ts";
+import { faults } from "./behaviours/faults.ts";
 import { handling } from "./behaviours/handling.ts";
 import { limits } from "./behaviours/limits.ts";
 import { messages } from "./behaviours/messages.ts";
@@ -44,6 +45,7 @@ const AREAS: Record<string, Behaviour[]> = {
   messages,
   limits,
   handling,
+  faults,
   delivery,
   closing,
   state,

@@ -182,18 +182,16 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "hooks of the application that fail let nobody else suffer",
+    title: "a limit that is reached is told to the logger, once a minute",
     async run(server) {
-      for (const plan of ["throw", "throw-undefined", "reject", "thenable", "never"]) {
-        await server.control("faulty", "plan", { plan });
-        const wire = await Wire.open(server.port, "/faulty?access_token=ann");
-        const { data } = await wire.ask({ type: "who" });
-        assert.equal(data.handshake.ip, "127.0.0.1", plan);
-        wire.reset();
-      }
-      const hooks = new Set((await server.control("faulty", "log")).map(({ hook }: { hook?: string }) => hook));
-      assert.ok(hooks.has("clientIp") && hooks.has("key"));
-      await server.control("faulty", "wait", { event: "error", count: 10 });
+      await Wire.open(server.port, "/full");
+      await Wire.open(server.port, "/full");
+      for (let i = 0; i < 3; i++) await Wire.request(server.port, "/full");
+      const [{ record }] = await server.control("full", "wait", { event: "warn" });
+      assert.equal(record, "[noroshi] Upgrades are refused: the limit of maxPending is reached");
+      await server.control("full", "advance", { ms: 1 });
+      const warnings = (await server.control("full", "log")).filter(({ event }: { event: string }) => event === "warn");
+      assert.equal(warnings.length, 1);
     },
   },
 ];

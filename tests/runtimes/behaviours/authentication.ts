@@ -414,6 +414,12 @@ export const authentication: Behaviour[] = [
         headers: { Origin: `http://127.0.0.1:${server.port}`, Cookie: `session_token=bad${canary}` },
       });
       await Wire.request(server.port, "/strict", { headers: { "Sec-WebSocket-Protocol": `bearer.bad${canary}` } });
+      // An error that quotes the token, as hono's own do.
+      await Wire.request(server.port, `/strict?access_token=quoted-${canary}`);
+      const quoting = await Wire.open(server.port, "/handshake");
+      await quoting.ask({ type: "auth", access_token: `quoted-${canary}` });
+      const [{ error }] = await server.control("handshake", "wait", { event: "error" });
+      assert.match(error, /Cannot read \[redacted\]/);
       const wire = await Wire.open(server.port, `/strict?access_token=${canary}x::60&keep=1`);
       wire.send({ type: "auth", access_token: `bad${canary}` });
       await wire.closed;
