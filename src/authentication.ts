@@ -1,5 +1,6 @@
 import type { Deadlines, Timed } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
+import type { FailureLimiter } from "./limits.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
@@ -44,30 +45,36 @@ export type Revalidate = (
 export type Attempt =
   | { outcome: "accepted"; state: AuthenticationState }
   | { outcome: "refused" }
+  /** Too many attempts from this address have failed, so that `authenticate` was not asked: wait so many ms. */
+  | { outcome: "limited"; retryAfter: number }
   /** `authenticate` threw, took too long, or returned what is not a state. */
   | { outcome: "failed"; error: unknown };
 
-/** Runs the application's `authenticate`, bounded in time and checked in result. The promise never rejects. */
+/** Runs the application's `authenticate`, bounded in time and rate, and checked in result. The promise never rejects. */
 export class Authenticator {
   readonly #authenticate: Authenticate | undefined;
   readonly #timeout: number;
   readonly #deadlines: Deadlines;
   readonly #now: () => number;
+  readonly #failures: FailureLimiter | undefined;
 
   /**
    * @param timeout ms after which an attempt has failed.
    * @param now the wall clock, in ms.
+   * @param failures absent: any number may fail.
    */
   constructor(
     authenticate: Authenticate | undefined,
     timeout: number,
     deadlines: Deadlines,
     now: () => number,
+    failures?: FailureLimiter,
   ) {
     this.#authenticate = authenticate;
     this.#timeout = timeout;
     this.#deadlines = deadlines;
     this.#now = now;
+    this.#failures = failures;
   }
 
   /** Whether credentials can be verified at all. */
@@ -76,12 +83,15 @@ export class Authenticator {
   }
 
   /** Has the application verify credentials. */
-  attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
+  async attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
     const authenticate = this.#authenticate;
-    if (!authenticate) return Promise.resolve({ outcome: "refused" });
-    return this.run(() => authenticate(credentials, handshake)).then((attempt) =>
-      attempt.outcome === "failed" ? { ...attempt, error: withoutSecrets(attempt.error, credentials) } : attempt
-    );
+    if (!authenticate) return { outcome: "refused" };
+    const { ip } = handshake;
+    const retryAfter = ip === null ? 0 : this.#failures?.take(ip) ?? 0;
+    if (retryAfter > 0) return { outcome: "limited", retryAfter };
+    const attempt = await this.run(() => authenticate(credentials, handshake));
+    if (attempt.outcome !== "refused" && ip !== null) this.#failures?.refund(ip);
+    return attempt.outcome === "failed" ? { ...attempt, error: withoutSecrets(attempt.error, credentials) } : attempt;
   }
 
   /** Bounds and checks any call that returns an authentication state. */

@@ -11,7 +11,7 @@ import { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import { ask, guard } from "./guard.ts";
 import { type Handler, Handlers, type Middleware } from "./handlers.ts";
-import { Admission, RateLimiter, type Slot } from "./limits.ts";
+import { Admission, FailureLimiter, RateLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
 import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { encode, type WebSocketMessage } from "./protocol.ts";
@@ -86,7 +86,8 @@ export class WebSocketController {
       report,
     });
     const now = () => this.#clock.now();
-    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now);
+    const failures = resolved.rateLimit ? new FailureLimiter(() => this.#clock.monotonic()) : undefined;
+    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#disconnections = new Disconnections(2 * resolved.timeout);

@@ -183,6 +183,16 @@ export class Identity {
     // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
     if (this.#owner.readyState !== OPEN) return;
     if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid, since);
+    if (attempt.outcome === "limited") {
+      const details = { retry_after: attempt.retryAfter };
+      const error = new WebSocketError("auth", "REQUESTS_EXCEEDED", "Too many failed attempts", {
+        ...(uid === undefined ? {} : { uid }),
+        details,
+      });
+      if (this.phase === "pending") this.#refuse(error, CloseCode.RATE_LIMITED, "rate");
+      else this.#answer(error);
+      return;
+    }
     if (attempt.outcome === "failed" && !(attempt.error instanceof WebSocketError)) {
       // The server's fault: what happened is for the log, and the client may come back.
       this.#host.report(attempt.error, this.phase === "pending" ? undefined : this.#owner.client);

@@ -162,6 +162,12 @@ export class RateLimiter {
     return this.#buckets.size;
   }
 
+  /** Takes back what {@link take} took for one message. */
+  refund(key: string): void {
+    const bucket = this.#buckets.get(key);
+    if (bucket) bucket.messages = Math.min(this.#limit.burst, bucket.messages + 1);
+  }
+
   /** Takes a message of so many bytes; 0 when it is within the limit, else the ms after which it would be. */
   take(key: string, bytes: number, now: number): number {
     const { messages, burst, bytes: bytesPerSecond, burstBytes } = this.#limit;
@@ -195,5 +201,26 @@ export class RateLimiter {
     }
     // Doubled by what is left, so that looking costs O(1) a message.
     this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#buckets.size);
+  }
+}
+
+/** Authentications that may fail from one address: 30 at once, then one a second. */
+export class FailureLimiter {
+  readonly #limiter = new RateLimiter({ messages: 1, burst: 30, bytes: 1, burstBytes: 1 });
+  readonly #now: () => number;
+
+  /** @param now the monotonic clock, in ms. */
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** Counts an attempt before it is known how it ends, for a thousand may be under way; 0, or the ms to wait. */
+  take(ip: string): number {
+    return this.#limiter.take(ip, 0, this.#now());
+  }
+
+  /** The attempt did not fail. */
+  refund(ip: string): void {
+    this.#limiter.refund(ip);
   }
 }

@@ -127,6 +127,9 @@ async function verify(
     if (!host.disconnections.includes(attempt.state.accountability, since)) return attempt.state;
     return { status: 403, code: "FORBIDDEN", message: "Disconnected" };
   }
+  if (attempt.outcome === "limited") {
+    return tooMany("Too many failed attempts from this address", attempt.retryAfter, "REQUESTS_EXCEEDED");
+  }
   if (attempt.outcome === "refused") return refusedToken(host);
   if (attempt.error instanceof WebSocketError) return refusedToken(host, attempt.error);
   host.report(attempt.error);
@@ -219,6 +222,10 @@ const NO_RUNTIME: Refusal = {
   message: "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
 };
 
+function tooMany(message: string, retryAfter = 5_000, code = "LIMIT_EXCEEDED"): Refusal {
+  return { status: 429, code, message, headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } };
+}
+
 function unavailable(message: string): Refusal {
   return { status: 503, code: "SERVICE_UNAVAILABLE", message, headers: { "retry-after": "5" } };
 }
@@ -226,13 +233,8 @@ function unavailable(message: string): Refusal {
 const REACHED: Record<ReachedLimit | "user", Refusal> = {
   connections: unavailable("Too many connections"),
   pending: unavailable("Too many connections that have not authenticated"),
-  ip: {
-    status: 429,
-    code: "LIMIT_EXCEEDED",
-    message: "Too many connections from this address",
-    headers: { "retry-after": "5" },
-  },
-  user: { status: 429, code: "LIMIT_EXCEEDED", message: "Too many connections of this user", headers: { "retry-after": "5" } },
+  ip: tooMany("Too many connections from this address"),
+  user: tooMany("Too many connections of this user"),
 };
 
 function findRuntime(c: Context): Runtime | null {
