@@ -40,6 +40,9 @@ export interface ConnectionKeeper {
 /** Refused messages in a row after which a client is closed. */
 const MAX_EXCESS = 100;
 
+/** The time a slow consumer has to answer the close handshake, in ms. */
+const SLOW_CLOSE_TIMEOUT = 500;
+
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
@@ -222,7 +225,9 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
     this.#waiting = undefined;
     this.#host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
-    this.#host.deadlines.set(this, this.#host.options.closeTimeout);
+    // One that does not read will not read the close frame either, and holds what it was sent.
+    const { closeTimeout } = this.#host.options;
+    this.#host.deadlines.set(this, cause === "slow" ? Math.min(closeTimeout, SLOW_CLOSE_TIMEOUT) : closeTimeout);
     try {
       this.#transport.close(code, this.#closing.reason);
     } catch (error) {
