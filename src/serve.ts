@@ -147,22 +147,45 @@ interface DenoGlobal {
   serve(
     options: { port: number; hostname: string; onListen(): void },
     handler: (request: Request, info: { remoteAddr: unknown }) => Response | Promise<Response>,
-  ): { addr: { port: number }; shutdown(): Promise<void> };
+  ): DenoServer;
 }
+
+interface DenoServer {
+  readonly addr: { port: number };
+  readonly finished: Promise<void>;
+  shutdown(): Promise<void>;
+}
+
+/** ms before listening again, once Deno gave up for want of file descriptors. */
+const RELISTEN_DELAY = 100;
 
 function listenDeno(app: ServableApp, port: number, hostname: string): Promise<Listening> {
   const { Deno } = globalThis as unknown as { Deno: DenoGlobal }; // listener() saw it.
   const connections = new Connections();
   const host: Host = { connections };
-  const server = Deno.serve(
-    { port, hostname, onListen() {} },
-    (request, { remoteAddr }) => app.fetch(request, { remoteAddr, [HOST]: host }),
-  );
+  let stopping = false;
+  const start = (port: number): DenoServer => {
+    const started = Deno.serve(
+      { port, hostname, onListen() {} },
+      (request, { remoteAddr }) => app.fetch(request, { remoteAddr, [HOST]: host }),
+    );
+    started.finished.catch((error) => {
+      if (stopping) return;
+      // Out of file descriptors Deno stops listening for good, and a rejection nobody takes would end the process.
+      console.error(`[noroshi] Listening again: ${String(error)}`);
+      setTimeout(() => server = start(started.addr.port), RELISTEN_DELAY);
+    });
+    return started;
+  };
+  let server = start(port);
   return Promise.resolve({
     port: server.addr.port,
     connections,
     // Not before: shutdown() would send a close frame of its own, with its own words.
-    stop: (gone) => gone.then(() => server.shutdown()),
+    stop: (gone) => {
+      stopping = true;
+      return gone.then(() => server.shutdown());
+    },
     // Once shutdown() has begun, aborting throws BadResource: what is left ends with the process.
     kill() {},
   });
