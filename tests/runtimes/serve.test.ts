@@ -3,6 +3,26 @@ import { describe, it } from "node:test";
 import { startServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
+describe("serve on deno", () => {
+  it("listens again after it ran out of file descriptors", { timeout: 30_000 }, async () => {
+    const server = await startServer("deno", undefined, 60);
+    const wires: Wire[] = [];
+    // As many as there are descriptors, and some: they are accepted or not.
+    for (let i = 0; i < 100; i++) wires.push(Wire.begin(server.port, "/public"));
+    await wires[0]!.answered;
+    await Promise.race([wires[99]!.answered, wires[99]!.closed]);
+    for (const wire of wires) wire.reset();
+    await Promise.all(wires.map((wire) => wire.closed));
+    // Refused until it listens again: each try is a connection of its own, and its end is what is waited for.
+    for (let status = 0; status !== 101;) {
+      const wire = Wire.begin(server.port, "/public");
+      await wire.answered;
+      status = wire.answer.status;
+    }
+    assert.equal(await server.stop(), 0);
+  });
+});
+
 for (const runtime of ["bun", "deno", "node"] as const) {
   describe(`serve on ${runtime}`, () => {
     it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 20_000 }, async () => {

@@ -29,8 +29,13 @@ const COMMANDS: Record<string, string[]> = {
 };
 
 /** Starts the fixture on a runtime and resolves once it listens. */
-export async function startServer(runtime: "bun" | "deno" | "node", file = join(here, "fixture/serve.ts")): Promise<TestServer> {
-  const [command = "", ...args] = COMMANDS[runtime] ?? [];
+export async function startServer(
+  runtime: "bun" | "deno" | "node",
+  file = join(here, "fixture/serve.ts"),
+  maxOpenFiles?: number,
+): Promise<TestServer> {
+  const limited = maxOpenFiles === undefined ? [] : ["sh", "-c", `ulimit -n ${maxOpenFiles} && exec "$0" "$@"`];
+  const [command = "", ...args] = [...limited, ...COMMANDS[runtime] ?? []];
   const child = spawn(command, [...args, file], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   const exited = new Promise<number | null>((resolve) => child.on("exit", (code) => resolve(code)));
   const port = await readPort(child, exited);

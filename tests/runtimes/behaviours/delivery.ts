@@ -124,6 +124,25 @@ export const delivery: Behaviour[] = [
     },
   },
   {
+    title: "a client that does not read is closed with 4508, and the others receive everything",
+    async run(server) {
+      const slow = await Wire.open(server.port, "/public");
+      const reader = await Wire.open(server.port, "/public");
+      await Promise.all([slow, reader].map((wire) => wire.ask({ type: "ping" })));
+      slow.socket.pause();
+      const text = "x".repeat(1_000_000);
+      // More than the kernel's buffers on both sides take.
+      for (let n = 0; n < 60; n++) {
+        await server.control("public", "broadcast", { message: { type: "large", n, text } });
+        assert.equal((await reader.next()).n, n);
+      }
+      await server.control("public", "advance", { ms: 1_000 });
+      const [{ code, cause }] = await server.control("public", "wait", { event: "close" });
+      assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
+      assert.equal((await server.control("public", "clients")).length, 1);
+    },
+  },
+  {
     title: "clients lists who is connected, until it is not",
     hibernates: true,
     async run(server) {

@@ -52,6 +52,29 @@ export const limits: Behaviour[] = [
     },
   },
   {
+    title: "an address from which thirty attempts failed is answered 429, and REQUESTS_EXCEEDED to a message",
+    async run(server) {
+      for (let i = 0; i < 30; i++) {
+        assert.equal((await Wire.request(server.port, "/handshake?access_token=bad")).answer.status, 401);
+      }
+      const { answer } = await Wire.request(server.port, "/handshake?access_token=ann");
+      assert.equal(answer.status, 429);
+      assert.equal(answer.headers["retry-after"], "1");
+      const wire = await Wire.open(server.port, "/handshake");
+      const { error } = await wire.ask({ type: "auth", access_token: "ann" });
+      assert.deepEqual({ code: error.code, retry: error.retry_after }, { code: "REQUESTS_EXCEEDED", retry: 1000 });
+      assert.equal((await wire.closed).code, 4529);
+      await server.control("handshake", "advance", { ms: 1_000 });
+      await Wire.open(server.port, "/handshake?access_token=ann");
+    },
+  },
+  {
+    title: "attempts that succeed are not counted",
+    async run({ port }) {
+      for (let i = 0; i < 40; i++) (await Wire.open(port, "/handshake?access_token=ann")).reset();
+    },
+  },
+  {
     title: "a mute peer that is written to is closed with 4504 within two periods",
     async run(server) {
       const wire = await Wire.open(server.port, "/beating");
