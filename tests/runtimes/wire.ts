@@ -120,6 +120,14 @@ export class Wire {
     return wire;
   }
 
+  /** Writes the bytes as they are; {@link answered} resolves once an answer is there, or the connection ended without one. */
+  static raw(port: number, bytes: Buffer): Wire {
+    const wire = new Wire(connect({ port, host: "127.0.0.1", noDelay: true }));
+    wire.answered = new Promise((resolve) => wire.#onAnswer = resolve);
+    wire.write(bytes);
+    return wire;
+  }
+
   /** Ends what a test left open, with a reset. */
   static resetAll(): void {
     for (const socket of Wire.#open) reset(socket);
