@@ -20,6 +20,7 @@ interface HibernatingSocket {
 export interface WebSocketObjectState {
   acceptWebSocket(socket: HibernatingSocket): void;
   getWebSockets(): HibernatingSocket[];
+  setWebSocketAutoResponse(pair?: unknown): void;
   readonly storage: {
     setAlarm(time: number): Promise<void>;
   };
@@ -91,6 +92,7 @@ export function createWebSocketObject<Env>(
 ): new (state: WebSocketObjectState, env: Env) => WebSocketObject {
   return class implements WebSocketObject {
     readonly #app: WebSocketObjectApp["app"];
+    readonly #autoResponse: AutoResponse;
     readonly #clock: AlarmClock;
     readonly #connections = new Map<HibernatingSocket, Connection>();
     readonly #host: Host;
@@ -103,14 +105,19 @@ export function createWebSocketObject<Env>(
       this.#clock = new AlarmClock(state);
       this.#host = { connections: new Connections(), runtime: this.#runtime(state) };
       const controllers = byName([controller].flat());
+      this.#autoResponse = new AutoResponse(state);
       for (const each of controllers.values()) each.useClock(this.#clock);
       for (const socket of state.getWebSockets()) {
         const saved = socket.deserializeAttachment() as SavedConnection | null; // Written by HibernatingTransport.save.
         const owner = saved && controllers.get(saved.controller);
-        if (owner) this.#connections.set(socket, owner.restore(new HibernatingTransport(socket), saved));
-        // Accepted before a deployment that took its controller away.
+        if (owner) {
+          const connection = owner.restore(new HibernatingTransport(socket), saved);
+          this.#connections.set(socket, connection);
+          this.#autoResponse.add(connection);
+        } // Accepted before a deployment that took its controller away.
         else socket.close(CloseCode.SERVICE_RESTART, "No such service");
       }
+      this.#autoResponse.update();
     }
 
     async fetch(request: Request): Promise<Response> {
@@ -120,10 +127,12 @@ export function createWebSocketObject<Env>(
 
     alarm(): void {
       this.#clock.ring();
+      this.#autoResponse.update();
     }
 
     webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void {
       this.#connections.get(socket)?.message(message);
+      this.#autoResponse.update();
     }
 
     webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
@@ -146,10 +155,12 @@ export function createWebSocketObject<Env>(
       return {
         ip: (request) => request.headers.get("cf-connecting-ip"),
         accept: (_request, { protocol, headers, open }: Acceptance) => {
-          const { WebSocketPair } = globalThis as unknown as { WebSocketPair: new () => [WebSocket, HibernatingSocket] }; // Only workerd runs this.
+          const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
           const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
           state.acceptWebSocket(server);
-          this.#connections.set(server, open(new HibernatingTransport(server)));
+          const connection = open(new HibernatingTransport(server));
+          this.#connections.set(server, connection);
+          this.#autoResponse.add(connection);
           if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
           return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // workerd's own member.
         },
@@ -162,6 +173,43 @@ function byName(controllers: WebSocketController[]): Map<string, WebSocketContro
   const named = new Map(controllers.map((controller) => [controller.name, controller]));
   if (named.size === controllers.length && named.size > 0) return named;
   throw new TypeError("Cannot build the object: pass a controller, or several that differ in their option `name`");
+}
+
+/**
+ * Lets workerd answer a client's bare `ping` without waking the object. Not while a connection is pending: nothing is sent to
+ * one before `auth ok`, and its first message must be `auth`.
+ */
+class AutoResponse {
+  readonly #state: WebSocketObjectState;
+  readonly #pending = new Set<Connection>();
+  #on = false;
+
+  constructor(state: WebSocketObjectState) {
+    this.#state = state;
+  }
+
+  /** Takes a new connection into account, before it can send. */
+  add(connection: Connection): void {
+    if (connection.isPending) this.#pending.add(connection);
+    this.update();
+  }
+
+  /** Switches it as the connections are by now. Done late, switching on costs no more than a waking. */
+  update(): void {
+    for (const connection of this.#pending) if (!connection.isPending) this.#pending.delete(connection);
+    const on = this.#pending.size === 0;
+    if (on === this.#on) return;
+    this.#on = on;
+    const { WebSocketRequestResponsePair: Pair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
+    if (on) this.#state.setWebSocketAutoResponse(new Pair('{"type":"ping"}', '{"type":"pong"}'));
+    else this.#state.setWebSocketAutoResponse();
+  }
+}
+
+/** The part of workerd's globals that is used. */
+interface WorkerdGlobal {
+  WebSocketPair: new () => [WebSocket, HibernatingSocket];
+  WebSocketRequestResponsePair: new (request: string, response: string) => unknown;
 }
 
 /** Timers kept by the object's one alarm: it wakes a hibernating object, where a timer would keep it from hibernating. */
