@@ -4,6 +4,7 @@ import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason } 
 import type { Recipient } from "./delivery.ts";
 import { WebSocketError } from "./errors.ts";
 import type { Handlers } from "./handlers.ts";
+import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { RateLimiter, Slot } from "./limits.ts";
 import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
@@ -58,7 +59,7 @@ interface Closing {
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, IdentityOwner, Recipient, Timed {
+export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, Recipient, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
@@ -79,10 +80,7 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
   #waitingBytes = 0;
   /** Messages refused by the rate limit since the last one that was not. */
   #excess = 0;
-  /** Something came in since the last heartbeat. */
-  #heard = true;
-  /** When the next heartbeat is due, in ms of the monotonic clock; 0 while there is none. */
-  #beatAt = 0;
+  #heartbeat: Heartbeat | undefined;
 
   constructor(host: ConnectionHost, transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue) {
     this.#host = host;
@@ -97,7 +95,11 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
   opened(state: AuthenticationState | null): void {
     if (this.#closing) return;
-    this.#startHeartbeat();
+    const { heartbeat } = this.#host.options;
+    // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
+    if (heartbeat && !this.#transport.save && (this.#transport.ping || heartbeat.message)) {
+      this.#heartbeat = new Heartbeat(this, heartbeat.period, this.#host.monotonic);
+    }
     this.#identity.opened(state);
     this.#schedule();
     this.save();
@@ -120,7 +122,7 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
     if (this.#closed || this.#closing) return;
-    this.#heard = true;
+    this.heard();
     const { maxPayload } = this.#host.options;
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
@@ -133,7 +135,7 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
 
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
   heard(): void {
-    this.#heard = true;
+    this.#heartbeat?.heard();
   }
 
   /** The socket closed, by whichever side. Told more than once it counts once. */
@@ -162,6 +164,11 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
     if (!this.#closed) this.#host.report(error, this.#known ? this.client : undefined);
   }
 
+  /** Whether it is open and has not been admitted. */
+  get isPending(): boolean {
+    return !this.#closed && this.#identity.phase === "pending";
+  }
+
   /** A deadline has passed: of the peer's answer to our close frame, of a heartbeat, or of the identity. */
   due(): void {
     if (this.#closed) return;
@@ -173,7 +180,7 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
       }
       return this.closed(ABNORMAL, "", false);
     }
-    if (this.#beatAt > 0 && this.#beatAt <= this.#host.monotonic()) this.#beat();
+    this.#heartbeat?.due();
     if (!this.#closing) this.#identity.due();
     this.#schedule();
   }
@@ -359,29 +366,21 @@ export class Connection implements ClientConnection, IdentityOwner, Recipient, T
 
   // Time
 
-  #startHeartbeat(): void {
+  probe(): void {
     const { heartbeat } = this.#host.options;
-    if (!heartbeat || (!this.#transport.ping && !heartbeat.message) || this.#transport.save) return;
-    // Spread over half a period: clients that came back together after a restart are not pinged together for ever.
-    this.#beatAt = this.#host.monotonic() + heartbeat.period * (0.5 + Math.random() / 2);
+    if (heartbeat && heartbeat.message) this.send('{"type":"ping"}');
+    this.#transport.ping?.();
   }
 
-  /** Only what comes in counts: a peer that is written to and never answers is dead. */
-  #beat(): void {
-    const { heartbeat } = this.#host.options;
-    if (!heartbeat) return;
-    if (!this.#heard) return this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
-    this.#heard = false;
-    this.#beatAt = this.#host.monotonic() + heartbeat.period;
-    if (heartbeat.message && this.#identity.phase === "admitted") this.transmit('{"type":"ping"}');
-    this.#transport.ping?.();
+  silent(): void {
+    this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
   }
 
   /** Sets the one timer to what is due next. */
   #schedule(): void {
     if (this.#closed || this.#closing) return;
     const identity = this.#identity.remaining;
-    const beat = this.#beatAt === 0 ? Infinity : Math.max(0, this.#beatAt - this.#host.monotonic());
+    const beat = this.#heartbeat?.remaining ?? Infinity;
     const next = Math.min(beat, identity === null ? Infinity : Math.min(identity, MAX_WALL_WAIT));
     if (next === Infinity) this.#host.deadlines.delete(this);
     else this.#host.deadlines.set(this, next);

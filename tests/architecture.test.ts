@@ -10,7 +10,7 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol",
   // The core: connections, events, who receives what.
-  "authentication bus clock connection connections delivery disconnections engine events guard handlers identity jwks jwt " +
+  "authentication bus clock connection connections delivery disconnections engine events guard handlers heartbeat identity jwks jwt " +
   "limits log options origin transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
