@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { describe, it } from "node:test";
 import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
@@ -78,3 +79,23 @@ const differences: Record<string, Difference> = {
 
 conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
+
+describe("Durable Object, asleep", () => {
+  it("answers a client's ping without waking, once nobody is pending", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject();
+    try {
+      const wire = await Wire.open(server.port, "/handshake");
+      await wire.ask({ type: "auth", access_token: "ann" });
+      await wire.ask({ type: "say", text: "nobody is pending any more" });
+      await server.evict!();
+      assert.deepEqual(await wire.ask('{"type":"ping"}'), { type: "pong" });
+      await assert.rejects(server.evict!(), /not currently running/);
+      // A ping with a uid is the object's to answer, as the same client.
+      assert.deepEqual(await wire.ask({ type: "ping", uid: 1 }), { type: "pong", uid: 1 });
+      assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+});

@@ -351,7 +351,7 @@ export const authentication: Behaviour[] = [
     title: "more messages than may wait close with 4529",
     async run(server) {
       for (
-        const many of [Array(5).fill({ type: "ping" }), [{ type: "a", text: "x".repeat(600) }, {
+        const many of [Array(5).fill({ type: "ping", uid: 1 }), [{ type: "a", text: "x".repeat(600) }, {
           type: "a",
           text: "x".repeat(600),
         }]]
