@@ -7,12 +7,12 @@ import { HANDSHAKE } from "./fake-transport.ts";
 import { TestClock } from "./test-clock.ts";
 import { Stall, turn } from "./waiting.ts";
 
-const credentials: Credentials = { source: "message", access_token: "a" };
+const credentials: Credentials = { source: "message", access_token: "token-1" };
 const ann = { user: "ann", role: null };
 
 function create(authenticate: Authenticate | undefined, timeout = 1000) {
   const clock = new TestClock();
-  const deadlines = new Deadlines(clock);
+  const deadlines = new Deadlines(clock, assert.ifError);
   const authenticator = new Authenticator(authenticate, timeout, deadlines, () => clock.now());
   return { clock, deadlines, authenticator, attempt: () => authenticator.attempt(credentials, HANDSHAKE) };
 }

@@ -23,8 +23,9 @@ class Sleeper implements Timed {
 function create() {
   const clock = new TestClock();
   const woken: string[] = [];
+  const reports: unknown[] = [];
   const sleeper = (name: string, then?: () => void) => new Sleeper(name, woken, then);
-  return { clock, deadlines: new Deadlines(clock), woken, sleeper };
+  return { clock, deadlines: new Deadlines(clock, (error) => void reports.push(error)), woken, reports, sleeper };
 }
 
 describe("Deadlines", () => {

@@ -22,7 +22,8 @@ describe("Connection.opened", () => {
     assert.deepEqual([ann.client.accountability, ann.client.expires_at], [{ user: "ann", role: null }, 9e9]);
     assert.deepEqual(events.splice(0), [["connect", { client: anonymous.client }], ["connect", { client: ann.client }]]);
     assert.deepEqual([...controller.clients()], [anonymous.client, ann.client]);
-    assert.equal(clock.timers, 0);
+    // The expiry of ann alone: an anonymous client waits for nothing.
+    assert.deepEqual([clock.timers, controller.stats().deadlines], [1, 1]);
   });
 
   it("shows the runtime's socket and the bytes that wait in it", () => {
@@ -159,7 +160,7 @@ describe("Connection.send", () => {
     connection.closed(1006, "", false);
     assert.deepEqual(events.slice(1), [
       ["error", { client, error }],
-      ["close", { client, code: 1006, reason: "", wasClean: false }],
+      ["close", { client, code: 1006, reason: "", wasClean: false, cause: "error" }],
     ]);
   });
 });
@@ -189,14 +190,14 @@ describe("Connection.close", () => {
     client.send("never");
     assert.equal(client.readyState, 3);
     assert.deepEqual([transport.sent, transport.closes], [[], [{ code: 4000, reason: "first" }]]);
-    assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "first", wasClean: true }]]);
+    assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "first", wasClean: true, cause: "server" }]]);
   });
 
   it("is told with the peer's code and reason when the peer closed first", () => {
     const { controller, events } = observe();
     const { client, connection } = open(controller);
     connection.closed(4321, "mine", true);
-    assert.deepEqual(events.slice(1), [["close", { client, code: 4321, reason: "mine", wasClean: true }]]);
+    assert.deepEqual(events.slice(1), [["close", { client, code: 4321, reason: "mine", wasClean: true, cause: "client" }]]);
   });
 
   it("takes the client off the list before close is told, and out of broadcasts as soon as it begins", () => {
@@ -228,7 +229,7 @@ describe("Connection.close", () => {
     assert.deepEqual([transport.terminations, client.readyState, events.length], [1, 3, 2]);
     connection.closed(1006, "", false);
     // The close we began is what is told; that it was not answered is in wasClean.
-    assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "bye", wasClean: false }]]);
+    assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "bye", wasClean: false, cause: "server" }]]);
     assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
   });
 
@@ -248,7 +249,7 @@ describe("Connection.close", () => {
     client.close();
     assert.deepEqual(events.slice(1), [
       ["error", { client, error: transport.closeError }],
-      ["close", { client, code: 1000, reason: "", wasClean: false }],
+      ["close", { client, code: 1000, reason: "", wasClean: false, cause: "server" }],
     ]);
     assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
   });

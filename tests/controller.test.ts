@@ -247,8 +247,16 @@ describe("WebSocketController.restore", () => {
     const controller = new WebSocketController({ name: "news", clock: new TestClock() });
     assert.equal(controller.name, "news");
     const transport = new HibernatingTransport();
-    const identity = { accountability: { user: null, role: null }, expires_at: null };
-    controller.restore(transport, { controller: "news", uid: "1", handshake: HANDSHAKE, state: null, identity });
+    controller.restore(transport, {
+      controller: "news",
+      uid: "1",
+      handshake: HANDSHAKE,
+      state: null,
+      phase: "admitted",
+      until: 0,
+      accountability: { user: null, role: null },
+      expires_at: null,
+    });
     void controller.close();
     assert.deepEqual(transport.closes, [{ code: 1001, reason: "Going away" }]);
   });

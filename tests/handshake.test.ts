@@ -1,4 +1,4 @@
-/** The part of `src/connection.ts` before a client is admitted: a connection that has to authenticate. */
+/** `src/identity.ts` and `src/connection.ts` before a client is admitted: a connection that has to authenticate. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { AuthenticationState, Credentials } from "../src/authentication.ts";
@@ -9,7 +9,7 @@ import { observe } from "./observed.ts";
 import { Stall, turn } from "./waiting.ts";
 
 const ANN: AuthenticationState = { accountability: { user: "ann", role: "editor" } };
-const AUTH = '{"type":"auth","access_token":"a","uid":1}';
+const AUTH = '{"type":"auth","access_token":"token-1","uid":1}';
 const FAILED = { type: "auth", status: "error", error: { code: "AUTH_FAILED", message: "Authentication failed" } };
 
 /** A pending connection whose `authenticate` waits for the test. */

@@ -1,4 +1,4 @@
-/** The part of `src/connection.ts` after a client is admitted: who it is, and what outlives hibernation. */
+/** `src/identity.ts` after a client is admitted: who it is, and what outlives hibernation. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { AuthenticationState } from "../src/authentication.ts";
@@ -98,21 +98,24 @@ describe("Connection.save", () => {
       uid: client.uid,
       handshake: HANDSHAKE,
       state: null,
-      identity: { accountability: { user: null, role: null }, expires_at: null },
+      phase: "admitted",
+      until: 0,
+      accountability: { user: null, role: null },
+      expires_at: null,
     };
-    assert.deepEqual(transport.saved.splice(0), [saved]);
+    assert.deepEqual(transport.saved.splice(0).at(-1), saved);
     client.state = { seen: 1 };
     assert.deepEqual(transport.saved.splice(0), [{ ...saved, state: { seen: 1 } }]);
     connection.message(auth("ann"));
     await turn();
-    const identity = { accountability: { user: "ann", role: "editor" }, expires_at: 4_000_000_000 };
-    assert.deepEqual(transport.saved.splice(0), [{ ...saved, state: { seen: 1 }, identity }]);
+    const ann = { accountability: { user: "ann", role: "editor" }, expires_at: 4_000_000_000 };
+    assert.deepEqual(transport.saved.splice(0), [{ ...saved, state: { seen: 1 }, ...ann }]);
     connection.message(auth("bad"));
     await turn();
     assert.deepEqual(transport.saved.splice(0), [{ ...saved, state: { seen: 1 } }]);
   });
 
-  it("writes until when a pending connection may authenticate, and no identity", () => {
+  it("writes until when a pending connection may authenticate, and nobody", () => {
     const { controller, clock } = observe({ authenticate, timeout: 2000 });
     const { transport, client } = openOn(new HibernatingTransport(), controller, { mode: "handshake" });
     assert.deepEqual(transport.saved, [
@@ -121,7 +124,10 @@ describe("Connection.save", () => {
         uid: client.uid,
         handshake: { ...HANDSHAKE, mode: "handshake" },
         state: null,
-        pendingUntil: clock.now() + 2000,
+        phase: "pending",
+        until: clock.now() + 2000,
+        accountability: { user: null, role: null },
+        expires_at: null,
       },
     ]);
   });
@@ -133,7 +139,10 @@ describe("Connection.restored", () => {
     uid: "client-7",
     handshake: { ...HANDSHAKE, mode: "handshake" },
     state: { seen: 1 },
-    identity: { accountability: { user: "ann", role: "editor" }, expires_at: 4_000_000_000 },
+    phase: "admitted",
+    until: 0,
+    accountability: { user: "ann", role: "editor" },
+    expires_at: 4_000_000_000,
   };
 
   it("goes on as the same client, listed and reached, and tells no connect", () => {
@@ -167,16 +176,22 @@ describe("Connection.restored", () => {
     const { controller, events } = observe({ authenticate });
     const connection = controller.restore(new HibernatingTransport(), saved);
     connection.closed(1001, "gone", true);
-    assert.deepEqual(events, [["close", { client: connection.client, code: 1001, reason: "gone", wasClean: true }]]);
+    assert.deepEqual(events, [["close", {
+      client: connection.client,
+      code: 1001,
+      reason: "gone",
+      wasClean: true,
+      cause: "client",
+    }]]);
     assert.equal(controller.clients().size, 0);
   });
 
   it("is pending for the rest of its time when it had not been admitted", async () => {
-    const { identity: _, ...pending } = saved;
+    const nobody = { accountability: { user: null, role: null }, expires_at: null };
     for (const [left, admits] of [[500, true], [500, false], [-500, false]] as const) {
       const { controller, clock, takeNames } = observe({ authenticate, timeout: 2000 });
       const transport = new HibernatingTransport();
-      const connection = controller.restore(transport, { ...pending, pendingUntil: clock.now() + left });
+      const connection = controller.restore(transport, { ...saved, ...nobody, phase: "pending", until: clock.now() + left });
       assert.equal(controller.clients().size, 0);
       clock.advance(Math.max(0, left - 1));
       if (left > 0) assert.deepEqual(transport.closes, []);

@@ -7,12 +7,52 @@ const authenticate = () => null;
 
 /** Values that are none of a kind, by the option that must refuse them. */
 const NUMBERS = [-1, 1.5, NaN, Infinity, "10", null, {}, true, 2 ** 53, 10n];
+const LIMITS = [...NUMBERS.filter((value) => value !== Infinity), 0];
+const LIMIT = "a whole number from 1, or Infinity";
 const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remedy: string }> = {
   name: { values: ["", 1, null, {}], remedy: 'a non-empty string, such as "main"' },
   mode: { values: ["", "Public", "none", null, 1, ["public"]], remedy: '"public", "handshake" or "strict"' },
   authenticate: {
     values: [null, {}, "f", Promise.resolve()],
     remedy: "a function (credentials, handshake) => ({ accountability }) | null",
+  },
+  revalidate: { values: [null, {}, "f", true], remedy: "a function (client) => ({ accountability }) | null" },
+  origins: {
+    values: [
+      null,
+      "https://a.example",
+      {},
+      ["a.example"],
+      ["*"],
+      ["https://A.example"],
+      ["https://a.example/"],
+      ["ftp://a.example"],
+      [
+        "https://a.*.example",
+      ],
+      ["https://*"],
+      [1],
+      ["https://a.example", ""],
+    ],
+    remedy:
+      'a list of origins in lower case without a path, such as ["https://app.example.com", "https://*.example.org"], or "*"',
+  },
+  maxConnections: { values: LIMITS, remedy: LIMIT },
+  maxPending: { values: LIMITS, remedy: LIMIT },
+  maxConnectionsPerIp: { values: LIMITS, remedy: LIMIT },
+  maxConnectionsPerUser: { values: LIMITS, remedy: LIMIT },
+  clientIp: { values: NUMBERS, remedy: "the number of proxies in front, from 0, or a function" },
+  rateLimit: {
+    values: [null, true, 10, { messages: 0 }, { messages: Infinity }, { burst: 1.5 }, { burst: 0 }, { bytes: -1 }, {
+      burstBytes: "1",
+    }, {
+      key: "ip",
+    }, { message: 1 }],
+    remedy: "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
+  },
+  heartbeat: {
+    values: [null, true, 30_000, { period: 0 }, { period: 2 ** 31 }, { period: 1.5 }, { message: 1 }, { timeout: 1 }],
+    remedy: "{ period?, message? } with a whole number of ms and a boolean, or false",
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },
   cookie: {
@@ -38,6 +78,15 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   name: ["x"],
   mode: ["public", "handshake", "strict"],
   authenticate: [authenticate],
+  revalidate: [authenticate],
+  origins: [[], ["https://a.example", "http://localhost:8080", "https://*.a.example", "http://[::1]:80"], "*"],
+  maxConnections: [1, Infinity],
+  maxPending: [1, Infinity],
+  maxConnectionsPerIp: [1, Infinity],
+  maxConnectionsPerUser: [1, Infinity],
+  clientIp: [0, 3, () => null],
+  rateLimit: [false],
+  heartbeat: [false],
   timeout: [1, 2 ** 31 - 1],
   cookie: ["a", "__Host-session", "x".repeat(255), "!#$%&'*+-.^_`|~09AZaz"],
   protocols: [[], ["chat.v2", "noroshi.v1"]],
@@ -57,6 +106,15 @@ describe("resolveOptions", () => {
       name: "main",
       mode: "public",
       authenticate: undefined,
+      revalidate: undefined,
+      origins: [],
+      maxConnections: 50_000,
+      maxPending: 1_000,
+      maxConnectionsPerIp: Infinity,
+      maxConnectionsPerUser: Infinity,
+      clientIp: 0,
+      rateLimit: { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608 },
+      heartbeat: { period: 30_000, message: false },
       timeout: 10_000,
       cookie: undefined,
       protocols: ["noroshi.v1"],
@@ -71,6 +129,24 @@ describe("resolveOptions", () => {
     assert.deepEqual(resolveOptions({}), defaults);
     const absent = Object.fromEntries(NAMES.map((name) => [name, undefined]));
     assert.deepEqual(resolveOptions(absent as WebSocketControllerOptions), defaults);
+  });
+
+  it("keeps the other defaults of an option of which a part is given, or undefined", () => {
+    const key = () => "all";
+    const { rateLimit, heartbeat } = resolveOptions({
+      rateLimit: { burst: 5, key, bytes: undefined },
+      heartbeat: { message: true, period: undefined },
+    } as never); // The compiler refuses what is undefined; a caller without one may pass it.
+    assert.deepEqual(rateLimit, { messages: 100, burst: 5, bytes: 1_048_576, burstBytes: 8_388_608, key });
+    assert.deepEqual(heartbeat, { period: 30_000, message: true });
+  });
+
+  it("throws TypeError when any origin may connect and a cookie authenticates", () => {
+    assert.throws(() => resolveOptions({ authenticate, cookie: "session", origins: "*" }), {
+      name: "TypeError",
+      message:
+        'Cannot create the controller: origins "*" with the option "cookie" lets any site act as its visitors, list the origins instead',
+    });
   });
 
   it("is in handshake mode when it can authenticate, unless told otherwise", () => {

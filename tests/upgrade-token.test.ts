@@ -30,7 +30,12 @@ async function show(
 
 /** All four places, each with a token of its own. */
 const EVERYWHERE = {
-  headers: { "sec-websocket-protocol": "noroshi.v1, bearer.p", authorization: "Bearer h", cookie: "session=c" },
+  headers: {
+    "sec-websocket-protocol": "noroshi.v1, bearer.p",
+    authorization: "Bearer h",
+    cookie: "session=c",
+    origin: "http://localhost",
+  },
   path: "/websocket?access_token=q",
 };
 
@@ -45,6 +50,9 @@ describe("controller.upgrade, reading the token", () => {
     assert.deepEqual((await show(headers, { path })).shown, ["query q"]);
     assert.deepEqual((await show(headers)).shown, ["cookie c"]);
     assert.deepEqual((await show({})).shown, []);
+    // Nothing says whose page a cookie without an origin is from.
+    const { shown, status } = await show({ cookie: "session=c" });
+    assert.deepEqual([shown, status], [[], 403]);
   });
 
   it("never falls back to the next place, nor to anonymous, when the token of one is refused or malformed", async () => {
@@ -75,7 +83,10 @@ describe("controller.upgrade, reading the token", () => {
         const later: Record<string, string> = {};
         if (!headers["cookie"]) later["cookie"] = "session=c";
         if (!headers["cookie"] && query === undefined && !("authorization" in headers)) later["authorization"] = "Bearer h";
-        const { status, client } = await show({ ...later, ...headers }, { mode, path: `/websocket?${query ?? ""}` });
+        const { status, client } = await show({ origin: "http://localhost", ...later, ...headers }, {
+          mode,
+          path: `/websocket?${query ?? ""}`,
+        });
         assert.deepEqual([status, client], [401, undefined], JSON.stringify([headers, query]).slice(0, 80));
       }
     }
@@ -88,7 +99,7 @@ describe("controller.upgrade, reading the token", () => {
         [{ "sec-websocket-protocol": `bearer.${token}` }, "/websocket"],
         [{ authorization: `Bearer ${token}` }, "/websocket"],
         [{}, `/websocket?access_token=${token}`],
-        [{ cookie: `session=${token}` }, "/websocket"],
+        [{ cookie: `session=${token}`, origin: "http://localhost" }, "/websocket"],
       ] as [Record<string, string>, string][]
     ) {
       assert.equal((await show(headers, { path })).client?.accountability.user, token);
@@ -118,7 +129,7 @@ describe("controller.upgrade, reading the token", () => {
   });
 
   it("reads the cookie it is told, decoded, and none without the option", async () => {
-    assert.deepEqual((await show({ cookie: "a=1; session=x%20y; b=2" })).shown, ["cookie x y"]);
+    assert.deepEqual((await show({ cookie: "a=1; session=x%20y; b=2", origin: "http://localhost" })).shown, ["cookie x y"]);
     assert.deepEqual((await show({ cookie: "session=c" }, { cookie: null })).shown, []);
   });
 
@@ -162,7 +173,7 @@ describe("controller.upgrade, keeping the token to itself", () => {
         [{ "sec-websocket-protocol": `noroshi.v1, bearer.${secret}` }, "/websocket"],
         [{ authorization: `Bearer ${secret}` }, "/websocket"],
         [{}, `/websocket?access_token=${secret}`],
-        [{ cookie: `session=${secret}` }, "/websocket"],
+        [{ cookie: `session=${secret}`, origin: "http://localhost" }, "/websocket"],
       ] as [Record<string, string>, string][]
     ) {
       const { client, handshakes } = await show(headers, { path });

@@ -139,14 +139,18 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("answers 401 when authenticate throws a WebSocketError, and reports nothing", async () => {
+  it("answers 401 with the code and message of a WebSocketError of authenticate, and reports nothing", async () => {
     const answer = await answerTo({ authorization: "Bearer a" }, {
       authenticate: () => {
-        throw new WebSocketError("auth", "OTP_REQUIRED", "A one-time password is required");
+        throw new WebSocketError("auth", "OTP_REQUIRED", "A one-time password is required", { details: { n: 1n } });
       },
       logger: { warn: assert.fail, error: assert.fail },
     });
-    assert.equal(answer.status, 401);
+    assert.deepEqual(answer, {
+      status: 401,
+      headers: { "www-authenticate": 'Bearer error="invalid_token"' },
+      error: { code: "OTP_REQUIRED", message: "A one-time password is required" },
+    });
   });
 
   it("answers 503 without detail and reports when authenticate fails", async () => {
@@ -158,7 +162,7 @@ describe("controller.upgrade, refusing", () => {
     });
     const errors: unknown[] = [];
     controller.on("error", (payload) => errors.push(payload));
-    assert.deepEqual(await read(await request("/websocket?access_token=a")), {
+    assert.deepEqual(await read(await request("/websocket?access_token=token-1")), {
       status: 503,
       headers: { "retry-after": "5" },
       error: { code: "SERVICE_UNAVAILABLE", message: "Authentication is unavailable" },
@@ -184,7 +188,7 @@ describe("controller.upgrade, accepting", () => {
   });
 
   it("opens one connection with the facts of the request, listed with the server's and told as connect", async () => {
-    const { controller, request, host, opened } = createRoute();
+    const { controller, request, host, opened } = createRoute({ origins: ["https://app.example"] });
     const connects: unknown[] = [];
     controller.on("connect", ({ client }) => connects.push(client));
     await request("/websocket?room=1", { origin: "https://app.example", "user-agent": "tests" });
@@ -247,13 +251,12 @@ describe("controller.upgrade, accepting", () => {
     }
   });
 
-  it("closes the connection at once when the controller was closed while the token was verified", async () => {
+  it("answers 503 and opens nothing when the controller was closed while the token was verified", async () => {
     const stall = new Stall<typeof ANN>();
-    const { controller, request, transports } = createRoute({ authenticate: () => stall.promise });
-    const response = request("/websocket?access_token=a");
+    const { controller, request, accepted } = createRoute({ authenticate: () => stall.promise });
+    const response = request("/websocket?access_token=token-1");
     await controller.close();
     stall.resolve(ANN);
-    await response;
-    assert.deepEqual(transports[0]?.closes, [{ code: 1001, reason: "Going away" }]);
+    assert.deepEqual([(await response).status, accepted, controller.stats().reserved], [503, [], 0]);
   });
 });
