@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { admission } from "./behaviours/admission.ts";
 import { authentication } from "./behaviours/authentication.ts";
@@ -78,6 +79,9 @@ export function conformance(runtime: string, start: () => Promise<TestServer>, o
               await (difference?.instead ?? run)(server);
             } finally {
               Wire.resetAll();
+            }
+            for (const { name, opened, closed, active } of await server.control("all", "stats")) {
+              assert.equal(opened, closed + active, `the counters of "${name}" do not reconcile`);
             }
           });
         }
