@@ -47,6 +47,12 @@ interface Refusal {
 /** Tokens beyond this many characters are refused unread: no proxy lets such a header pass. */
 const MAX_TOKEN_LENGTH = 8192;
 
+/** Characters of a URL, its token not counted. It is kept with the connection, in a Durable Object within 16 KiB. */
+const MAX_URL_LENGTH = 2048;
+
+/** Characters of a User-Agent that are kept. */
+const MAX_USER_AGENT_LENGTH = 512;
+
 /** A token and some names beside it. */
 const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
 
@@ -72,9 +78,12 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     url: withoutToken(url),
     origin: c.req.header("origin") ?? null,
     ip: clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers),
-    userAgent: c.req.header("user-agent") ?? null,
+    userAgent: c.req.header("user-agent")?.slice(0, MAX_USER_AGENT_LENGTH) ?? null,
     protocol: offered.find((name) => options.protocols.includes(name)) ?? null,
   };
+  if (handshake.url.length > MAX_URL_LENGTH) {
+    return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The request target is too long" });
+  }
   if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, url.host, options.origins)) {
     return refuse(c, { status: 403, code: "FORBIDDEN", message: "Pages of this origin may not connect" });
   }

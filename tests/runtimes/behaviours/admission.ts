@@ -98,6 +98,17 @@ export const admission: Behaviour[] = [
     },
   },
   {
+    title: "a request target of more than 2,048 characters is refused, and a long User-Agent is cut",
+    async run(server) {
+      assert.equal((await Wire.request(server.port, `/public?q=${"x".repeat(2_048)}`)).answer.status, 400);
+      const wire = await Wire.open(server.port, `/public?q=${"x".repeat(1_900)}`, {
+        headers: { "User-Agent": "u".repeat(2_000) },
+      });
+      const { data } = await wire.ask({ type: "who" });
+      assert.equal(data.handshake.userAgent, "u".repeat(512));
+    },
+  },
+  {
     title: "maxConnections and maxPending are answered 503 with Retry-After",
     async run(server) {
       const pending = [await Wire.open(server.port, "/full"), await Wire.open(server.port, "/full")];
