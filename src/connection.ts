@@ -381,7 +381,9 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (this.#closed || this.#closing) return;
     const identity = this.#identity.remaining;
     const beat = this.#heartbeat?.remaining ?? Infinity;
-    const next = Math.min(beat, identity === null ? Infinity : Math.min(identity, MAX_WALL_WAIT));
+    // An alarm goes by the wall clock itself, and each would wake a hibernating object.
+    const longest = this.#transport.save ? Infinity : MAX_WALL_WAIT;
+    const next = Math.min(beat, identity === null ? Infinity : Math.min(identity, longest));
     if (next === Infinity) this.#host.deadlines.delete(this);
     else this.#host.deadlines.set(this, next);
   }

@@ -72,6 +72,8 @@ function add(counts: Map<string, number>, key: string | null, change: number): v
 export class Slot implements Timed {
   deadline = 0;
   place = -1;
+  /** A connection has come for it. */
+  taken = false;
   readonly #counts: Counts;
   readonly #ip: string | null;
   readonly #maxPerUser: number;

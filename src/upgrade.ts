@@ -99,7 +99,6 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     host.warn(slot);
     return refuse(c, REACHED[slot]);
   }
-  host.deadlines.set(slot, 2 * options.timeout);
   let opening = false;
   try {
     const identity = await verify(host, handshake, token);
@@ -110,15 +109,13 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     // The client went away while its token was verified: nobody is there to read this.
     if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
     opening = true;
+    // The socket opens later, or never: a client that goes away now is not always told of. The place is kept for so long.
+    if (!slot.taken) host.deadlines.set(slot, options.timeout);
     // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
     c.res = undefined;
     return c.res = response;
   } finally {
-    // A socket that is to open keeps the place; one that never does gives it back when the slot's own time is over.
-    if (!opening) {
-      host.deadlines.delete(slot);
-      slot.release();
-    }
+    if (!opening) slot.release();
   }
 }
 
@@ -161,6 +158,7 @@ function accept(
     maxPayload,
     idleTimeout: heartbeat ? heartbeat.period : 0,
     open(transport) {
+      slot.taken = true;
       host.deadlines.delete(slot);
       const connection = host.open(transport, handshake, identity, slot);
       server?.connections.add(connection);

@@ -81,6 +81,21 @@ conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
 
 describe("Durable Object, asleep", () => {
+  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject();
+    try {
+      const wire = await Wire.open(server.port, "/realtime?access_token=ann::1");
+      await wire.ask({ type: "ping", uid: 1 });
+      await server.evict!();
+      assert.equal((await wire.next()).error.code, "TOKEN_EXPIRED");
+      assert.equal((await wire.next()).error.code, "AUTH_TIMEOUT");
+      assert.equal((await wire.closed).code, 4401);
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
   it("answers a client's ping without waking, once nobody is pending", { timeout: 20_000 }, async () => {
     const server = await startDurableObject();
     try {
