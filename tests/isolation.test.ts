@@ -1,0 +1,200 @@
+/** Whatever an application, a logger or a socket throws: nothing is left unhandled, unanswered or stuck. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import type { AuthenticationState } from "../src/authentication.ts";
+import { WebSocketController } from "../src/controller.ts";
+import { WebSocketError } from "../src/errors.ts";
+import type { SavedConnection } from "../src/transport.ts";
+import { FakeTransport, HANDSHAKE, open, openOn } from "./fake-transport.ts";
+import { createRoute } from "./fake-runtime.ts";
+import { observe } from "./observed.ts";
+import { unhandledIn } from "./unhandled.ts";
+import { turn } from "./waiting.ts";
+
+const ANN: AuthenticationState = { accountability: { user: "ann", role: null } };
+const AUTH = '{"type":"auth","access_token":"token-1"}';
+const boom = (): never => {
+  throw new Error("boom");
+};
+
+/** Keeps up to so many characters, as a Durable Object's attachment keeps 16 KiB. */
+class SmallTransport extends FakeTransport {
+  room = 16_384;
+
+  save(saved: SavedConnection): void {
+    if (JSON.stringify(saved).length > this.room) throw new Error("The attachment is too large");
+  }
+}
+
+describe("unhandledIn", () => {
+  // The runners of Bun and Deno fail the test themselves, before a listener is asked.
+  const skip = "Bun" in globalThis || "Deno" in globalThis;
+
+  it("sees what nobody takes, or the tests below would see nothing", { skip }, async () => {
+    const lost = new Error("lost");
+    assert.deepEqual(await unhandledIn(() => void Promise.reject(lost)), [lost]);
+    assert.deepEqual(await unhandledIn(() => {}), []);
+  });
+});
+
+describe("a middleware that does not await next()", () => {
+  it("loses neither the failure nor the answer, whether it returns at once or later", async () => {
+    for (const returned of [undefined, turn()]) {
+      const { controller, events } = observe();
+      const error = new Error("lost");
+      controller.use((_context, next) => {
+        void next();
+        return returned;
+      });
+      controller.use(() => Promise.reject(error));
+      const { connection, transport, client } = open(controller);
+      assert.deepEqual(await unhandledIn(() => connection.message('{"type":"x","uid":1}')), []);
+      const answer = { code: "INTERNAL_ERROR", message: "Something went wrong" };
+      assert.deepEqual(transport.take(), [{ type: "x", status: "error", error: answer, uid: 1 }]);
+      assert.deepEqual(events.at(-1), ["error", { client, error }]);
+    }
+  });
+
+  it("is answered INTERNAL_ERROR when it calls next() twice", async () => {
+    const { controller, takeNames } = observe();
+    controller.use((_context, next) => {
+      void next();
+      void next();
+    });
+    controller.handle("x", v.object({}), () => Promise.reject(new Error("later")));
+    const { connection, transport } = open(controller);
+    assert.deepEqual(await unhandledIn(() => connection.message('{"type":"x"}')), []);
+    // One for the second call, one for the handler that failed later.
+    assert.deepEqual(transport.take().map(({ error }) => error.code), ["INTERNAL_ERROR", "INTERNAL_ERROR"]);
+    assert.deepEqual(takeNames(), ["connect", "message", "error", "error"]);
+  });
+});
+
+describe("authenticate", () => {
+  it("is answered without the details when its WebSocketError has some that JSON cannot hold", async () => {
+    const { controller } = observe({
+      authenticate: () => {
+        throw new WebSocketError("auth", "OTP_REQUIRED", "Send otp", { details: { n: 1n } });
+      },
+    });
+    const { connection, transport } = open(controller, { mode: "handshake" });
+    assert.deepEqual(await unhandledIn(() => connection.message(AUTH)), []);
+    assert.deepEqual(transport.take(), [{ type: "auth", status: "error", error: { code: "OTP_REQUIRED", message: "Send otp" } }]);
+    assert.deepEqual(transport.closes, [{ code: 4401, reason: "Send otp" }]);
+  });
+
+  it("has failed when a getter of what it returned throws", async () => {
+    for (
+      const state of [
+        {
+          get accountability() {
+            return boom();
+          },
+        },
+        {
+          accountability: {
+            role: null,
+            get user() {
+              return boom();
+            },
+          },
+        },
+      ] as unknown as AuthenticationState[] // Never a state: reading it throws.
+    ) {
+      const { controller, takeNames } = observe({ authenticate: () => state });
+      const { connection, transport } = open(controller, { mode: "handshake" });
+      assert.deepEqual(await unhandledIn(() => connection.message(AUTH)), []);
+      assert.deepEqual([transport.take()[0].error.code, transport.closes[0]?.code], ["SERVICE_UNAVAILABLE", 1013]);
+      assert.deepEqual(takeNames(), ["error", "auth.failure"]);
+      const { request } = createRoute({ authenticate: () => state });
+      assert.equal((await request("/websocket?access_token=token-1")).status, 503);
+    }
+  });
+
+  it("admits nobody when its ok cannot be sent", async () => {
+    for (const fails of [{ sends: false }, { sends: false, closeError: new Error("gone") }]) {
+      const { controller, clock, takeNames } = observe({ authenticate: () => ANN, closeTimeout: 500 });
+      const { connection, transport } = open(controller, { mode: "handshake" });
+      Object.assign(transport, fails);
+      connection.message(AUTH);
+      await turn();
+      assert.deepEqual([transport.closes.map(({ code }) => code), controller.clients().size], [[4508], 0]);
+      clock.advance(500);
+      connection.closed(1006, "", false);
+      const { active, reserved, deadlines } = controller.stats();
+      assert.deepEqual([active, reserved, deadlines, controller.clients().size, clock.timers], [0, 0, 0, 0, 0]);
+      assert.deepEqual(takeNames(), "closeError" in fails ? ["error"] : []);
+    }
+  });
+});
+
+describe("a logger", () => {
+  it("may throw or reject: the other listeners are called, and nothing is unhandled", async () => {
+    for (const error of [boom, () => Promise.reject(new Error("disk full"))]) {
+      for (const listener of [boom, () => Promise.reject(new Error("x"))]) {
+        const controller = new WebSocketController({ logger: { warn() {}, error } });
+        let called = 0;
+        controller.on("connect", listener);
+        controller.on("connect", () => called++);
+        assert.deepEqual(await unhandledIn(() => void open(controller)), []);
+        assert.equal(called, 1);
+      }
+    }
+  });
+});
+
+describe("a socket", () => {
+  it("that cannot keep what must survive hibernation is closed with 1011 and reported", async () => {
+    for (const pending of [true, false]) {
+      const large = { accountability: { user: "ann", role: null, groups: "x".repeat(20_000) } };
+      const { controller, events, clock } = observe({ authenticate: () => large });
+      const opened = openOn(new SmallTransport(), controller, pending ? { mode: "handshake" } : { identity: large });
+      if (pending) assert.deepEqual(await unhandledIn(() => opened.connection.message(AUTH)), []);
+      const { connection, transport, client } = opened;
+      assert.deepEqual(transport.closes, [{ code: 1011, reason: "Cannot keep the connection" }]);
+      const errors = events.flatMap(([event, payload]) => event === "error" && "error" in payload ? [String(payload.error)] : []);
+      assert.deepEqual([...new Set(errors)], ["Error: The attachment is too large"]);
+      // Never stuck: it goes when its peer answers, and without that too.
+      connection.message('{"type":"ping"}');
+      clock.advance(5_000);
+      assert.deepEqual([client.readyState, controller.stats().active, controller.clients().size], [3, 0, 0]);
+    }
+  });
+
+  it("that cannot keep a client's new state is closed with 1011, for it would come back with the old one", () => {
+    const { controller, takeNames } = observe();
+    const { transport, client } = openOn(new SmallTransport(), controller);
+    transport.room = 0;
+    client.state = "new";
+    assert.deepEqual([transport.closes.map(({ code }) => code), takeNames()], [[1011], ["connect", "error"]]);
+  });
+
+  it("that throws in terminate is reported, and gone all the same", () => {
+    const { controller, clock, takeNames } = observe({ closeTimeout: 100 });
+    const { client, transport } = open(controller);
+    transport.terminate = boom;
+    client.close();
+    clock.advance(100);
+    assert.deepEqual([client.readyState, controller.clients().size, clock.timers], [3, 0, 0]);
+    assert.deepEqual(takeNames(), ["connect", "error", "close"]);
+  });
+});
+
+describe("accountability", () => {
+  it("cannot be changed by a listener, nor by whoever authenticated", () => {
+    const { controller } = observe();
+    const accountability = { user: "ann", role: "guest" };
+    const { transport, client } = open(controller, { identity: { accountability } });
+    assert.throws(() => client.accountability.role = "admin", TypeError);
+    accountability.role = "admin";
+    assert.deepEqual(client.accountability, { user: "ann", role: "guest" });
+    controller.broadcast("for admins", { role: "admin" });
+    controller.broadcast("for guests", { role: "guest" });
+    assert.deepEqual(transport.sent, ["for guests"]);
+    const nobody = open(controller).client;
+    assert.throws(() => nobody.accountability.user = "ann", TypeError);
+    assert.equal(open(controller).client.accountability.user, null);
+    assert.equal(nobody.handshake.mode, HANDSHAKE.mode);
+  });
+});
