@@ -7,7 +7,8 @@ import type { Handlers } from "./handlers.ts";
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { RateLimiter, Slot } from "./limits.ts";
-import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
+import { Pipeline } from "./pipeline.ts";
+import { decode, encode, exceedsBytes, textOf } from "./protocol.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
@@ -74,10 +75,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   #known = false;
   /** What our own close frame said: the close that is reported, whatever the peer echoes. */
   #closing: Closing | undefined;
-  /** An earlier message is being authenticated or held by a middleware, so that later ones wait. */
-  #busy = false;
-  #waiting: (string | null)[] | undefined;
-  #waitingBytes = 0;
+  /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
+  #pipeline: Pipeline | undefined;
   /** Messages refused by the rate limit since the last one that was not. */
   #excess = 0;
   #heartbeat: Heartbeat | undefined;
@@ -101,8 +100,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       this.#heartbeat = new Heartbeat(this, heartbeat.period, this.#host.monotonic);
     }
     this.#identity.opened(state);
-    this.#schedule();
-    this.save();
+    if (this.isPending) this.changed();
   }
 
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
@@ -129,8 +127,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     }
     if (!this.#withinRate(typeof data === "string" ? data.length : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
-    if (this.#busy) this.#wait(text);
-    else this.#receive(text);
+    if (!this.#pipeline?.isHeld) this.#receive(text);
+    else if (!this.#pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
   }
 
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
@@ -142,7 +140,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   closed(code: number, reason: string, wasClean: boolean): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#waiting = undefined;
+    this.#pipeline?.clear();
     this.#host.deadlines.delete(this);
     this.#slot.release();
     this.#host.dismiss(this);
@@ -229,7 +227,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     checkCloseCode(code);
     if (this.#closed || this.#closing) return;
     this.#closing = { code, reason: cutCloseReason(String(reason)), cause };
-    this.#waiting = undefined;
+    this.#pipeline?.clear();
     this.#host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
     // One that does not read will not read the close frame either, and holds what it was sent.
@@ -291,15 +289,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   hold(settled: Promise<void>): void {
-    this.#busy = true;
-    void settled.then(() => {
-      this.#busy = false;
-      while (!this.#busy && this.#waiting?.length) {
-        const next = this.#waiting.shift() as string | null; // There is one: `length` said so.
-        this.#waitingBytes -= next === null ? 0 : byteLength(next);
-        this.#receive(next);
-      }
-    });
+    this.#pipeline ??= new Pipeline(this.#host.options, (text) => this.#receive(text));
+    this.#pipeline.hold(settled);
   }
 
   /** Asks the application anew who the client is. */
@@ -326,14 +317,6 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     return false;
   }
 
-  #wait(text: string | null): void {
-    const { maxPayload, maxPipelined } = this.#host.options;
-    this.#waiting ??= [];
-    this.#waitingBytes += text === null ? 0 : byteLength(text);
-    if (this.#waiting.length < maxPipelined && this.#waitingBytes <= maxPayload) this.#waiting.push(text);
-    else this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
-  }
-
   #receive(text: string | null): void {
     const settled = this.#handle(text);
     if (settled) this.hold(settled);
@@ -345,7 +328,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     // The timer may be late, and the wall clock may have been set forward.
     if (identity.phase === "admitted" && identity.remaining === 0) {
       identity.due();
-      if (this.#busy) return void (this.#waiting ??= []).unshift(text);
+      // It is asked for anew: this message goes on, first of all, once that is answered.
+      if (this.#pipeline?.isHeld) return void this.#pipeline.unshift(text);
     }
     const decoded = text === null ? notText : decode(text);
     if (!decoded.ok) {

@@ -11,7 +11,7 @@ const LAYERS: readonly string[][] = [
   "errors close protocol",
   // The core: connections, events, who receives what.
   "authentication bus clock connection connections delivery disconnections engine events guard handlers heartbeat identity jwks jwt " +
-  "limits log options origin transport websocket-client",
+  "limits log options origin pipeline transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller",
