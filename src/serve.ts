@@ -63,8 +63,9 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).then(() => ignoreSignals());
 
+  const named = hostname === "0.0.0.0" || hostname === "::" ? "localhost" : hostname;
   const server = {
-    url: `http://${hostname === "0.0.0.0" ? "localhost" : hostname}:${listening.port}/`,
+    url: `http://${named.includes(":") ? `[${named}]` : named}:${listening.port}/`,
     port: listening.port,
     close,
   };
