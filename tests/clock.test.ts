@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import { Deadlines, systemClock, type Timed } from "../src/clock.ts";
 import { Random } from "./random.ts";
 import { TestClock } from "./test-clock.ts";
+import { turn } from "./waiting.ts";
 
 /** Something to wake, which writes down that it was. */
 class Sleeper implements Timed {
@@ -164,6 +165,36 @@ describe("Deadlines", () => {
     clock.advance(100);
     assert.deepEqual(woken, ["first"]);
     assert.equal(clock.timers, 0);
+  });
+
+  it("an item that is deleted in another's due() at its own time is not woken, and neither is one put off", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    const [deleted, later] = [sleeper("deleted"), sleeper("later")];
+    const first = sleeper("first", () => {
+      deadlines.delete(deleted);
+      deadlines.set(later, 7);
+    });
+    for (const item of [first, deleted, later]) deadlines.set(item, 10);
+    clock.advance(16);
+    assert.deepEqual(woken, ["first"]);
+    clock.advance(1);
+    assert.deepEqual([woken, clock.timers], [["first", "later"], 0]);
+  });
+
+  it("reports a due() that throws or rejects, and wakes the others all the same", async () => {
+    const { clock, deadlines, woken, reports, sleeper } = create();
+    const errors = [new Error("thrown"), new Error("rejected")];
+    deadlines.set(
+      sleeper("throws", () => {
+        throw errors[0];
+      }),
+      10,
+    );
+    deadlines.set({ deadline: 0, place: -1, due: () => Promise.reject(errors[1]) as never }, 10); // A caller without a compiler.
+    for (const [name, delay] of [["same", 10], ["later", 20]] as const) deadlines.set(sleeper(name), delay);
+    clock.advance(20);
+    await turn();
+    assert.deepEqual([woken, reports, clock.timers], [["throws", "same", "later"], errors, 0]);
   });
 
   it("use keeps each deadline's distance from now when the clock is replaced", () => {

@@ -37,7 +37,7 @@ describe("checkCloseCode", () => {
   });
 
   it("throws TypeError naming the code and the ranges when the code is no such number", () => {
-    for (const code of [NaN, Infinity, 3000.5, 70_000, "x", null, {}] as number[]) {
+    for (const code of [NaN, Infinity, 1000.5, 1007.5, 3000.5, 70_000, "1000", "x", null, {}] as number[]) {
       assert.throws(() => checkCloseCode(code), {
         name: "TypeError",
         message: `Cannot close with code ${String(code)}: use 1000–1003, 1007–1014 or 3000–4999 (4000–4999 for your own)`,

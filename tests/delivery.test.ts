@@ -164,8 +164,13 @@ describe("checkFilter", () => {
     }
   });
 
-  it("throws TypeError when the filter is no object", () => {
-    for (const filter of [null, "editor", 1, true, [], ["editor"], () => true]) {
+  it("throws TypeError when the filter is no plain object: without keys of its own it would mean everybody", () => {
+    const user = "ann";
+    class Ann {
+      user = user;
+    }
+    const objects = [Promise.resolve({ user }), new Map([["user", user]]), new Set([user]), new Ann(), Object.create({ user })];
+    for (const filter of [null, "editor", 1, true, [], ["editor"], () => true, ...objects]) {
       assert.throws(() => checkFilter(filter as never), {
         name: "TypeError",
         message: 'Cannot broadcast: the filter must be an object such as { role: "editor" }',

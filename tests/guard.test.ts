@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { guard } from "../src/guard.ts";
+import { ask, guard } from "../src/guard.ts";
 import { Stall, turn } from "./waiting.ts";
 
 /** Runs it guarded; what was reported so far is in the list. */
@@ -90,5 +90,39 @@ describe("guard", () => {
     const reported = guarded(() => new Promise(() => {}));
     await turn();
     assert.deepEqual(reported, []);
+  });
+});
+
+describe("ask", () => {
+  const isText = (value: unknown): value is string => typeof value === "string";
+
+  /** What the hook answers, and what is reported of it, now and later. */
+  async function asked(hook: () => unknown): Promise<[answer: string | undefined, reported: string[]]> {
+    const reported: string[] = [];
+    const answer = ask(hook, isText, (error) => reported.push(String(error)));
+    await turn();
+    return [answer, reported];
+  }
+  const wrong = "TypeError: Cannot use what a hook returned: it is of the wrong type, or a promise";
+
+  it("answers what the hook returns when it is of the right type, and reports nothing", async () => {
+    for (const answer of ["x", ""]) assert.deepEqual(await asked(() => answer), [answer, []]);
+  });
+
+  it("has no answer and reports when the hook throws", async () => {
+    const throws = () => {
+      throw new Error("hook");
+    };
+    assert.deepEqual(await asked(throws), [undefined, ["Error: hook"]]);
+  });
+
+  it("has no answer and reports when what is returned is of the wrong type", async () => {
+    for (const value of [undefined, null, 7, {}, ["x"], Promise.resolve("x")]) {
+      assert.deepEqual(await asked(() => value), [undefined, [wrong]]);
+    }
+  });
+
+  it("reports what a promise that it cannot wait for rejects with", async () => {
+    assert.deepEqual(await asked(() => Promise.reject(new Error("later"))), [undefined, [wrong, "Error: later"]]);
   });
 });

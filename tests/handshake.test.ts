@@ -151,7 +151,8 @@ describe("Connection, pending", () => {
   });
 
   it("times out on time when the wall clock steps, forward or back", () => {
-    for (const step of [3_600_000, -3_600_000]) {
+    // A step within the time that is left is the one that hides: it looks like a deadline that is not due yet.
+    for (const step of [3_600_000, 1500, -500, -1500, -3_600_000]) {
       const { clock, transport } = pend({ timeout: 2000 });
       clock.advance(1000);
       clock.step(step);

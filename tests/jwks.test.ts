@@ -8,6 +8,7 @@ import { jwtAuthenticator } from "../src/jwt.ts";
 import { type PublicJwk, RemoteKeys } from "../src/jwks.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
 import { createKey, encodePart } from "./jwt-keys.ts";
+import { Stall, turn } from "./waiting.ts";
 
 /** A key server on this machine: what it answers, and how often it was asked. */
 class KeyServer {
@@ -128,6 +129,62 @@ describe("RemoteKeys", () => {
     // No key of that id is held, which refuses its token: made-up ids must not read as our failure.
     assert.deepEqual(await remote.with("b"), [key("a")]);
     assert.ok(server.requests.length <= 3);
+  });
+});
+
+describe("RemoteKeys, while the endpoint is slow or away", () => {
+  /** Answers fetch by hand, so that the test says when. */
+  function stallFetch() {
+    const stalls: Stall<Response>[] = [];
+    const { fetch } = globalThis;
+    globalThis.fetch = () => {
+      stalls.push(new Stall());
+      return stalls.at(-1)!.promise;
+    };
+    return { stalls, restore: () => globalThis.fetch = fetch };
+  }
+
+  it("uses the key it holds without waiting for the newer ones", async () => {
+    const { stalls, restore } = stallFetch();
+    try {
+      const remote = new RemoteKeys(uri);
+      const first = remote.with("a");
+      stalls[0]!.resolve(Response.json({ keys: [key("a")] }));
+      await first;
+      elapsed += 600_001;
+      assert.deepEqual(await remote.with("a"), [key("a")]);
+      assert.equal(stalls.length, 2, "they are being fetched");
+      assert.deepEqual(await remote.with("a"), [key("a")]);
+      // A key it does not hold may be among them, so that one waits.
+      let settled = false;
+      const unknown = remote.with("b").finally(() => settled = true);
+      await turn();
+      assert.equal(settled, false);
+      stalls[1]!.resolve(Response.json({ keys: [key("b")] }));
+      assert.deepEqual([await unknown, stalls.length], [[key("b")], 2]);
+    } finally {
+      restore();
+    }
+  });
+
+  it("asks at most every 30 s when asking fails, whatever key ids are made up", async () => {
+    const { stalls, restore } = stallFetch();
+    try {
+      const remote = new RemoteKeys(uri);
+      const first = assert.rejects(remote.with("a"), /away/);
+      stalls[0]!.reject(new TypeError("away"));
+      await first;
+      for (let n = 0; n < 20; n++) await assert.rejects(remote.with(`made-up-${n}`), /away/);
+      elapsed += 30_000;
+      await assert.rejects(remote.with("a"), /away/);
+      assert.equal(stalls.length, 1);
+      elapsed += 1;
+      const again = remote.with("a");
+      stalls[1]!.resolve(Response.json({ keys: [key("a")] }));
+      assert.deepEqual(await again, [key("a")]);
+    } finally {
+      restore();
+    }
   });
 });
 

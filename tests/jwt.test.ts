@@ -79,6 +79,25 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
+  it("refuses, and does not fail, when an unsigned token holds what is no object", async () => {
+    const keys = [(await createKey("ES256", "es")).publicJwk];
+    const good = { alg: "HS256", typ: "JWT", kid: "es" };
+    for (
+      const [header, payload] of [[good, null], [good, 7], [good, "x"], [good, []], [null, {}], [7, {}], ["x", {}], [[], {}], [
+        {},
+        {},
+      ]]
+    ) {
+      const token = `${encodePart(header)}.${encodePart(payload)}.AAAA`;
+      for (const options of [{ secret: SECRET }, { keys }]) assert.equal(await authenticate(token, options), null, token);
+    }
+    // Nothing listens at this address: such a token is refused before the key server is asked.
+    const options = { jwksUri: "http://127.0.0.1:1/" };
+    for (const [header, payload] of [[good, null], [good, 7], [null, {}], ["x", {}]]) {
+      assert.equal(await authenticate(`${encodePart(header)}.${encodePart(payload)}.AAAA`, options), null);
+    }
+  });
+
   it("refuses a token without a user, for it says nothing about who came", async () => {
     for (const sub of [undefined, null, "", 1.5, 2 ** 53, true, ["ann"], { id: "ann" }]) {
       assert.equal(await authenticate(await signToken({ sub, role: "editor" })), null, JSON.stringify(sub));
@@ -143,7 +162,36 @@ describe("jwtAuthenticator, with a secret", () => {
   });
 });
 
+describe("jwtAuthenticator, without an issuer or audience", () => {
+  it("throws TypeError when one is empty, for it would accept any", () => {
+    for (const options of [{ issuer: "" }, { audience: "" }, { issuer: "", audience: "a" }]) {
+      assert.throws(() => jwtAuthenticator({ secret: SECRET, ...options }), {
+        name: "TypeError",
+        message: "Cannot verify tokens: issuer and audience must not be empty, leave them out to accept any",
+      });
+    }
+  });
+});
+
 describe("jwtAuthenticator, with keys", () => {
+  it("refuses, and does not fail, when the signature is of another length or the key of another kind", async () => {
+    for (const alg of ["ES256", "RS256", "EdDSA"] as const) {
+      const { publicJwk: { alg: _, ...publicJwk } } = await createKey(alg, "k");
+      for (const named of ["ES256", "RS256", "EdDSA"]) {
+        for (const length of [0, 4, 86, 2000]) {
+          const token = `${encodePart({ alg: named, typ: "JWT", kid: "k" })}.${encodePart({ sub: "ann" })}.${"A".repeat(length)}`;
+          assert.equal(await authenticate(token, { keys: [publicJwk] }), null, `${named} by a key of ${alg}, ${length}`);
+        }
+      }
+    }
+  });
+
+  it("takes a key whose algorithm is named Ed25519, as RFC 9864 and Bun have it", async () => {
+    const { publicJwk, signToken } = await createKey("EdDSA", "ed");
+    const keys = [{ ...publicJwk, alg: "Ed25519" }];
+    assert.deepEqual(await authenticate(await signToken({ sub: "ann" }), { keys }), state("ann", null, null));
+  });
+
   it("accepts a token of the key that its kid names, of each default algorithm", async () => {
     const made = await Promise.all([createKey("ES256", "es"), createKey("RS256", "rs"), createKey("EdDSA", "ed")]);
     const keys = made.map(({ publicJwk }) => publicJwk);

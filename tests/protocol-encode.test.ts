@@ -28,8 +28,8 @@ describe("encode", () => {
     assert.throws(() => encode({ type: "x", toJSON: () => undefined }), TypeError);
   });
 
-  it("throws TypeError with the remedy when it is neither a string nor an object", () => {
-    for (const message of [undefined, null, 1, 1n, true, Symbol("x"), () => {}]) {
+  it("throws TypeError with the remedy when it is neither a string nor one message: an array would be read as several", () => {
+    for (const message of [undefined, null, 1, 1n, true, Symbol("x"), () => {}, [], [{ type: "x" }]]) {
       assert.throws(() => encode(message as never), {
         name: "TypeError",
         message: "Cannot send the message: pass a string or an object that JSON can hold",
