@@ -11,6 +11,7 @@ import { handling } from "./behaviours/handling.ts";
 import { limits } from "./behaviours/limits.ts";
 import { messages } from "./behaviours/messages.ts";
 import { state } from "./behaviours/state.ts";
+import { tokens } from "./behaviours/tokens.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
 import type { TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
@@ -41,6 +42,7 @@ export interface ConformanceOptions {
 const AREAS: Record<string, Behaviour[]> = {
   upgrading,
   admission,
+  tokens,
   authentication,
   expiry,
   messages,
