@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { Disconnections } from "../src/disconnections.ts";
+
+const accountability = (user: string | null, role: string | null) => ({ user, role });
+
+describe("Disconnections", () => {
+  it("includes whom the filter matches: a user, a role, or both at once", () => {
+    const cases = [
+      [{ user: "ann" }, [true, true, false, false]],
+      [{ role: "editor" }, [true, false, true, false]],
+      [{ user: "ann", role: "editor" }, [true, false, false, false]],
+    ] as const;
+    for (const [filter, expected] of cases) {
+      const disconnections = new Disconnections(1000);
+      disconnections.add(filter, 0);
+      const who = [
+        accountability("ann", "editor"),
+        accountability("ann", null),
+        accountability("bob", "editor"),
+        accountability(null, null),
+      ];
+      assert.deepEqual(who.map((each) => disconnections.includes(each, 0)), expected);
+    }
+  });
+
+  it("includes only those since the number an attempt began with, though all were within one millisecond", () => {
+    const disconnections = new Disconnections(1000);
+    const ann = accountability("ann", null);
+    const before = disconnections.number;
+    assert.equal(disconnections.includes(ann, before), false);
+    disconnections.add({ user: "ann" }, 5);
+    const after = disconnections.number;
+    disconnections.add({ user: "bob" }, 5);
+    assert.deepEqual([disconnections.includes(ann, before), disconnections.includes(ann, after)], [true, false]);
+    assert.equal(disconnections.includes(accountability("bob", null), after), true);
+  });
+
+  it("forgets what is older than it keeps, when another is added", () => {
+    const disconnections = new Disconnections(1000);
+    disconnections.add({ user: "ann" }, 0);
+    disconnections.add({ user: "bob" }, 999);
+    assert.equal(disconnections.includes(accountability("ann", null), 0), true);
+    disconnections.add({ user: "cid" }, 1000);
+    assert.deepEqual(["ann", "bob", "cid"].map((user) => disconnections.includes(accountability(user, null), 0)), [
+      false,
+      true,
+      true,
+    ]);
+  });
+
+  it("does what a list that is never forgotten does, for attempts no older than it keeps", () => {
+    const id = fc.constantFrom("a", "b");
+    const filter = fc.oneof(fc.record({ user: id }), fc.record({ role: id }), fc.record({ user: id, role: id }));
+    const step = fc.record({
+      passed: fc.nat(300),
+      filter: fc.option(filter),
+      user: fc.option(id),
+      role: fc.option(id),
+      age: fc.nat(5),
+    });
+    fc.assert(fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
+      const disconnections = new Disconnections(1000);
+      const all: { user?: string; role?: string }[] = [];
+      const numbers: { number: number; at: number }[] = [{ number: 0, at: 0 }];
+      let now = 0;
+      for (const { passed, filter, user, role, age } of steps) {
+        now += passed;
+        numbers.push({ number: disconnections.number, at: now });
+        if (filter) {
+          disconnections.add(filter, now);
+          all.push(filter);
+        }
+        const began = numbers.at(-1 - age);
+        if (!began || now - began.at >= 1000) continue;
+        const expected = all.slice(began.number).some((each) =>
+          (each.user === undefined || each.user === user) && (each.role === undefined || each.role === role)
+        );
+        assert.equal(disconnections.includes({ user, role }, began.number), expected);
+      }
+    }));
+  });
+});

@@ -1,0 +1,160 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { isAllowedOrigin, isOriginPattern, type Origins } from "../src/origin.ts";
+
+const HOST = "app.example.com";
+const LISTED = ["https://other.example.org", "http://localhost:8080", "https://*.example.net", "https://*.ports.example:8443"];
+
+describe("isAllowedOrigin", () => {
+  it("lets in pages of the request's own host, in either scheme, and those that are listed", () => {
+    for (
+      const [origin, host] of [
+        ["https://app.example.com", HOST],
+        ["http://app.example.com", HOST], // A proxy may have ended TLS, so the scheme says nothing here.
+        ["http://app.example.com:3000", "app.example.com:3000"],
+        ["http://[::1]:3000", "[::1]:3000"],
+        ["https://other.example.org", HOST],
+        ["http://localhost:8080", HOST],
+        ["https://a.example.net", HOST],
+        ["https://a.b-c.example.net", HOST],
+        ["https://a.ports.example:8443", HOST],
+      ] as const
+    ) {
+      assert.equal(isAllowedOrigin(origin, host, LISTED), true, origin);
+    }
+  });
+
+  it("refuses every other one, however much it looks like them", () => {
+    for (
+      const origin of [
+        "",
+        "null",
+        "app.example.com",
+        "//app.example.com",
+        "https://app.example.com/",
+        "https://app.example.com?",
+        "https://app.example.com#",
+        "https://APP.example.com",
+        "HTTPS://app.example.com",
+        " https://app.example.com",
+        "https://app.example.com:443", // A browser leaves the scheme's own port out.
+        "https://app.example.com:3000",
+        "https://app.example.com.",
+        "https://app.example.com.evil.org",
+        "https://evil-app.example.com",
+        "https://evil.app.example.com",
+        "https://evil.org/app.example.com",
+        "https://evil.org#app.example.com",
+        "https://app.example.com@evil.org",
+        "https://ann@app.example.com",
+        "https://app.example.com, https://evil.org",
+        "https://app.example.com,https://app.example.com",
+        "https://evil.org https://app.example.com",
+        "http://other.example.org",
+        "https://other.example.org:8443",
+        "https://a.other.example.org",
+        "http://localhost",
+        "https://localhost:8080",
+        "https://example.net",
+        "http://a.example.net",
+        "https://a.example.net:8443",
+        "https://aexample.net",
+        "https://a.example.net.evil.org",
+        "https://evil.org?.example.net",
+        "https://*.example.net.evil.org",
+        "https://a.ports.example",
+        "file://",
+        "data:text/html,x",
+        "blob:https://app.example.com",
+        "chrome-extension://app.example.com",
+        "https://",
+        "https://[",
+      ]
+    ) {
+      assert.equal(isAllowedOrigin(origin, HOST, LISTED), false, origin);
+      assert.equal(isAllowedOrigin(origin, HOST, "*"), true, `${origin}, when every page may`);
+    }
+  });
+
+  it("knows no list without one: the own host alone", () => {
+    assert.equal(isAllowedOrigin("https://app.example.com", HOST, []), true);
+    assert.equal(isAllowedOrigin("https://other.example.org", HOST, []), false);
+  });
+
+  it("lets in nothing but what a naive comparison does, whatever is made of parts that look right", () => {
+    const part = fc.constantFrom(
+      ..."https:// http:// ws:// HTTPS:// app.example.com other.example.org example.net a. b. . .. * : :443 :80 :8443 @ / ? # , evil.org %2e null"
+        .split(" "),
+    );
+    const origin = fc.oneof(
+      fc.string(),
+      fc.webUrl(),
+      fc.array(part, { minLength: 1, maxLength: 7 }).map((parts) => parts.join("")),
+    );
+    const naive = (value: string) =>
+      ["https://app.example.com", "http://app.example.com", ...LISTED.filter((listed) => !listed.includes("*"))].includes(
+        value,
+      ) ||
+      /^https:\/\/[a-z0-9*.%_-]+\.example\.net$/.test(value) || /^https:\/\/[a-z0-9*.%_-]+\.ports\.example:8443$/.test(value) ||
+      value === "https://.example.net" || value === "https://.ports.example:8443" || value === "ws://app.example.com";
+    fc.assert(
+      fc.property(origin, (value) => assert.ok(!isAllowedOrigin(value, HOST, LISTED) || naive(value), value)),
+      { numRuns: 5000 },
+    );
+  });
+
+  it("never throws, whatever stands in the header and on the list", () => {
+    const patterns = fc.array(
+      fc.webUrl({ validSchemes: ["http", "https"], withFragments: false }).map((url) => new URL(url).origin),
+    );
+    fc.assert(
+      fc.property(fc.string(), fc.string(), patterns.filter((list) => list.every(isOriginPattern)), (origin, host, origins) => {
+        assert.equal(typeof isAllowedOrigin(origin, host, origins as Origins), "boolean");
+        for (const listed of origins) assert.equal(isAllowedOrigin(listed, host, origins), true, listed);
+      }),
+    );
+  });
+});
+
+describe("isOriginPattern", () => {
+  it("is an origin, or one with *. before its host, and nothing more", () => {
+    for (
+      const value of [
+        "https://a.example",
+        "http://a",
+        "https://a:1",
+        "https://*.a.example:65535",
+        "http://127.0.0.1",
+        "http://[::1]:80",
+      ]
+    ) {
+      assert.equal(isOriginPattern(value), true, value);
+    }
+    const wrong = [
+      "",
+      "*",
+      "a.example",
+      "https://",
+      "https://*",
+      "https://*.",
+      "https://a.*",
+      "https://*a.example",
+      "https://a/",
+      "https://a?",
+      "https://A",
+      "wss://a",
+      "null",
+      "https://a b",
+      "https://a\n",
+      "https://a:",
+      "https://a:123456",
+      "https://*.*.a",
+      null,
+      1,
+      ["https://a"],
+      undefined,
+    ];
+    for (const value of wrong) assert.equal(isOriginPattern(value), false, String(value));
+  });
+});
