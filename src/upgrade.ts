@@ -84,7 +84,9 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   if (handshake.url.length > MAX_URL_LENGTH) {
     return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The request target is too long" });
   }
-  if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, url.host, options.origins)) {
+  // The header and not the target: a client writes that as it likes, a browser writes this for its page.
+  const hostname = c.req.header("host")?.toLowerCase() ?? url.host;
+  if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
     return refuse(c, { status: 403, code: "FORBIDDEN", message: "Pages of this origin may not connect" });
   }
   const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;

@@ -148,17 +148,21 @@ function webSocketServer(maxPayload: number): WebSocketServer {
   return server;
 }
 
+/** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */
+const TOO_BIG: ReadonlySet<string> = new Set([
+  "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH",
+  "WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH",
+]);
+
 function attach(ws: WebSocket, { open }: Acceptance): void {
   const connection = open(new NodeTransport(ws));
   ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
   ws.on("ping", () => connection.heard());
   ws.on("pong", () => connection.heard());
-  ws.on("error", (error: Error & { code?: string }) => {
-    // ws has closed with 1009 by itself; this tells the connection why.
-    if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") {
-      connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
-    } // Other protocol errors, which ws answers with 1002 or 1007, are the peer's doing and end in a close like an abrupt end.
-    else if (!error.code?.startsWith("WS_ERR_")) connection.error(error);
+  ws.on("error", ({ code }: Error & { code?: string }) => {
+    // ws has closed with 1009 by itself; this tells the connection why. Whatever else fails is the network's or the peer's doing,
+    // and ends in a close like an abrupt end.
+    if (code && TOO_BIG.has(code)) connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   });
   ws.on("close", (code: number, reason: Buffer) => {
     connection.closed(code, reason.toString(), code !== ABNORMAL);
@@ -170,8 +174,10 @@ function toRequest(incoming: IncomingMessage): Request | null {
   const { url = "/", method = "GET", headers, socket } = incoming;
   const scheme = "encrypted" in socket ? "https" : "http";
   try {
-    // An absolute target (RFC 9112 §3.2.2) replaces the base.
-    const target = new URL(url, `${scheme}://${headers.host ?? "localhost"}`);
+    const base = `${scheme}://${headers.host ?? "localhost"}`;
+    // Put together, not resolved: `//evil.example/` as a reference would name another host than the one that was asked.
+    // Only an absolute target (RFC 9112 §3.2.2) replaces the base.
+    const target = url.startsWith("/") ? new URL(base + url) : new URL(url, base);
     const copy = new Headers();
     for (let i = 0; i < incoming.rawHeaders.length; i += 2) copy.append(incoming.rawHeaders[i]!, incoming.rawHeaders[i + 1]!);
     return new Request(target, { method, headers: copy });
