@@ -1,6 +1,6 @@
 import type { Connection } from "../connection.ts";
 import type { Clock } from "../clock.ts";
-import { ABNORMAL, answerCloseCode, CloseCode } from "../close.ts";
+import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
 import type { SavedConnection, Transport } from "../transport.ts";
@@ -138,17 +138,20 @@ export function createWebSocketObject<Env>(
     webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
       const connection = this.#connections.get(socket);
       this.#connections.delete(socket);
-      // Unless it is closed here too, the peer waits for the answer for ever.
-      socket.close(answerCloseCode(code), reason);
-      connection?.closed(wasClean || code !== ABNORMAL ? code : ABNORMAL, wasClean ? reason : "", wasClean);
+      // workerd hands on codes that may not be sent (RFC 6455 §7.4.1): such a close is as good as none.
+      const clean = wasClean && (code === NO_STATUS || answerCloseCode(code) === code);
+      connection?.closed(clean ? code : ABNORMAL, clean ? reason : "", clean);
+      // Unless it is closed here too, the peer waits for the answer for ever. What was not UTF-8 has become longer: close() would throw.
+      socket.close(answerCloseCode(code), cutCloseReason(reason));
+      this.#autoResponse.update();
     }
 
-    webSocketError(socket: HibernatingSocket, error: unknown): void {
+    webSocketError(socket: HibernatingSocket): void {
       const connection = this.#connections.get(socket);
       this.#connections.delete(socket);
-      connection?.error(error);
-      // After a protocol error there is no close event.
+      // The network's or the peer's doing; after a protocol error there is no close event.
       connection?.closed(ABNORMAL, "", false);
+      this.#autoResponse.update();
     }
 
     #runtime(state: WebSocketObjectState): Runtime {
