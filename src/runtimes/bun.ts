@@ -93,7 +93,9 @@ export const websocket: BunWebSocketHandler = {
   },
   close({ data }, code, reason) {
     // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
-    queueMicrotask(() => data.connection?.closed(code, reason, code !== ABNORMAL));
+    // What it says of an abrupt end is its own words, not the peer's.
+    const abrupt = code === ABNORMAL;
+    queueMicrotask(() => data.connection?.closed(code, abrupt ? "" : reason, !abrupt));
   },
 };
 

@@ -38,11 +38,11 @@ export function attach(socket: WebSocket, open: (transport: Transport) => Connec
   socket.addEventListener("open", () => connection = open(new StandardTransport(socket)));
   socket.addEventListener("message", ({ data }) => connection?.message(data));
   socket.addEventListener("error", (event) => {
-    const { error, message } = event as ErrorEvent;
-    // Deno's own idle detection found the peer dead: the protocol pings are its own there.
-    if (message.includes("No response from ping frame")) {
+    // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the
+    // peer's doing, and ends in a close like an abrupt end.
+    if ((event as ErrorEvent).message.includes("No response from ping frame")) {
       connection?.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
-    } else connection?.error(error ?? new Error(message || "The socket failed"));
+    }
   });
   socket.addEventListener("close", ({ code, reason, wasClean }) => {
     // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
