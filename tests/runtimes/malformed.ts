@@ -13,8 +13,6 @@ export interface Outcome {
   messages?: unknown[];
   /** Protocol pongs that came; `last`: one for the last ping at least, `any`: it is a race. @default {0} */
   pongs?: number | "last" | "any";
-  /** An `error` event told of it. @default {false} */
-  error?: boolean;
   /** The server leaves it to the client to end TCP. @default {false} */
   lingers?: boolean;
 }
