@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { Heartbeat } from "../src/heartbeat.ts";
+import type { WebSocketControllerOptions } from "../src/options.ts";
+import { FakeTransport, HibernatingTransport, openOn } from "./fake-transport.ts";
+import { observe } from "./observed.ts";
+import { TestClock } from "./test-clock.ts";
+
+const PERIOD = 1000;
+
+/** A socket with protocol pings, as on Node and Bun. */
+class PingTransport extends FakeTransport {
+  pings = 0;
+
+  ping(): void {
+    this.pings++;
+  }
+}
+
+function connect<T extends FakeTransport>(transport: T, heartbeat: WebSocketControllerOptions["heartbeat"] = { period: PERIOD }) {
+  const observed = observe(heartbeat === undefined ? {} : { heartbeat });
+  return { ...observed, ...openOn(transport, observed.controller) };
+}
+
+describe("Heartbeat", () => {
+  it("first asks within half a period and a whole one, each at a time of its own", () => {
+    fc.assert(fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.nat(1e9), (period, start) => {
+      const heartbeat = new Heartbeat({ probe: assert.fail, silent: assert.fail }, period, () => start);
+      assert.ok(heartbeat.remaining >= period / 2 - 1 && heartbeat.remaining <= period, `${heartbeat.remaining} of ${period}`);
+    }));
+    const owner = { probe: assert.fail, silent: assert.fail };
+    const phases = Array.from({ length: 1000 }, () => new Heartbeat(owner, PERIOD, () => 0).remaining);
+    assert.ok(new Set(phases).size > 900);
+    // Over the whole half: of a thousand, none in one tenth of it has a chance of 1 in 10^45.
+    for (let tenth = 0; tenth < 10; tenth++) {
+      assert.ok(phases.some((phase) => Math.floor((phase - PERIOD / 2) / (PERIOD / 20)) === tenth), `none in tenth ${tenth}`);
+    }
+  });
+
+  it("asks each period while something comes in, and is silent after a whole one without", () => {
+    const clock = new TestClock();
+    const asked: [string, number][] = [];
+    const owner = {
+      probe: () => void asked.push(["probe", clock.monotonic()]),
+      silent: () => void asked.push(["silent", clock.monotonic()]),
+    };
+    const heartbeat = new Heartbeat(owner, PERIOD, () => clock.monotonic());
+    heartbeat.due();
+    assert.equal(asked.length, 0);
+    clock.advance(Math.ceil(heartbeat.remaining));
+    const start = clock.monotonic();
+    for (let n = 0; n < 3; n++) {
+      heartbeat.due();
+      // Heard more than once it counts once, and it may be at any time of the period.
+      clock.advance(PERIOD - 1);
+      heartbeat.heard();
+      heartbeat.heard();
+      heartbeat.due();
+      clock.advance(1);
+    }
+    heartbeat.due();
+    clock.advance(PERIOD);
+    heartbeat.due();
+    const times = asked.map(([what, at]) => [what, at - start]);
+    assert.deepEqual(times, [["probe", 0], ["probe", 1000], ["probe", 2000], ["probe", 3000], ["silent", 4000]]);
+  });
+});
+
+describe("Connection, with a heartbeat", () => {
+  it("closes with 4504 a client that is silent for two periods, however much it is sent", () => {
+    const { clock, transport, controller, events, client, connection } = connect(new PingTransport());
+    for (let passed = 0; passed < 2 * PERIOD; passed += 100) {
+      controller.broadcast("x");
+      clock.advance(100);
+    }
+    assert.deepEqual([transport.pings, transport.closes], [1, [{ code: 4504, reason: "Heartbeat timed out" }]]);
+    connection.closed(1006, "", false);
+    const close = { client, code: 4504, reason: "Heartbeat timed out", wasClean: false, cause: "heartbeat" };
+    assert.deepEqual(events.at(-1), ["close", close]);
+    assert.equal(clock.timers, 0);
+  });
+
+  it("keeps one that answers pings, sends anything, or sends what is refused", () => {
+    const signs: ((connection: ReturnType<typeof connect>["connection"]) => void)[] = [
+      (connection) => connection.heard(),
+      (connection) => connection.message('{"type":"pong"}'),
+      (connection) => connection.message("not JSON"),
+    ];
+    for (const sign of signs) {
+      const { clock, transport, connection } = connect(new PingTransport());
+      for (let n = 0; n < 20; n++) {
+        clock.advance(PERIOD);
+        sign(connection);
+      }
+      assert.ok(transport.pings >= 19 && transport.pings <= 20);
+      assert.deepEqual(transport.closes, []);
+    }
+  });
+
+  it("sends no message unless it is told to, and then to those who are admitted", () => {
+    const quiet = connect(new PingTransport());
+    quiet.clock.advance(PERIOD);
+    assert.deepEqual([quiet.transport.sent, quiet.transport.pings], [[], 1]);
+    for (const transport of [new PingTransport(), new FakeTransport()]) {
+      const asking = connect(transport, { period: PERIOD, message: true });
+      asking.clock.advance(PERIOD);
+      assert.deepEqual(asking.transport.take(), [{ type: "ping" }]);
+    }
+    const { controller, clock } = observe({ heartbeat: { period: PERIOD, message: true }, authenticate: () => null });
+    const { transport } = openOn(new PingTransport(), controller, { mode: "handshake" });
+    clock.advance(PERIOD);
+    assert.deepEqual([transport.sent, transport.pings], [[], 1]);
+  });
+
+  it("is on by default with 30 s where the socket has pings, and else sets no timer", () => {
+    const on = connect(new PingTransport(), {});
+    on.clock.advance(14_999);
+    assert.equal(on.transport.pings, 0);
+    on.clock.advance(15_001);
+    assert.equal(on.transport.pings, 1);
+    for (
+      const [transport, heartbeat] of [
+        [new FakeTransport(), {}],
+        [new PingTransport(), false],
+        [new HibernatingTransport(), { message: true }],
+        [Object.assign(new HibernatingTransport(), { ping: assert.fail }), { message: true }],
+      ] as const
+    ) {
+      const { clock } = connect(transport, heartbeat);
+      assert.equal(clock.timers, 0);
+      clock.advance(1e6);
+      assert.deepEqual([transport.sent, transport.closes], [[], []]);
+    }
+  });
+
+  it("still ends an expired token, and an expiry still asks for a sign of life", () => {
+    const { controller, clock } = observe({ heartbeat: { period: PERIOD }, timeout: 5 * PERIOD, authenticate: () => null });
+    const accountability = { user: "ann", role: null };
+    const identity = { accountability, expires_at: (clock.now() + 3 * PERIOD) / 1000 };
+    const { transport, connection } = openOn(new PingTransport(), controller, { mode: "handshake", identity });
+    for (let n = 0; n < 7; n++) {
+      clock.advance(PERIOD);
+      connection.heard();
+    }
+    assert.deepEqual([transport.take().length, transport.pings, transport.closes], [1, 7, []]);
+    clock.advance(PERIOD);
+    assert.deepEqual(transport.closes.map(({ code }) => code), [4401]);
+  });
+});

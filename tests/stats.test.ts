@@ -1,0 +1,147 @@
+/** `WebSocketController.stats`, whose counters must add up whatever happens to connections. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import type { AuthenticationState } from "../src/authentication.ts";
+import type { Connection } from "../src/connection.ts";
+import { createRoute } from "./fake-runtime.ts";
+import { FakeTransport, HANDSHAKE } from "./fake-transport.ts";
+import { TestClock } from "./test-clock.ts";
+import { Stall, turn } from "./waiting.ts";
+
+const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };
+
+/** What may happen, to the connection with this number where it is about one. */
+const step = fc.oneof(
+  fc.record({
+    kind: fc.constantFrom("upgrade", "upgrade as ann", "upgrade, refused", "upgrade, away", "open", "restore"),
+    at: fc.constant(0),
+  }),
+  fc.record({
+    kind: fc.constantFrom(
+      "auth",
+      "auth, refused",
+      "auth, later",
+      "settle",
+      "message",
+      "close",
+      "closed",
+      "reset",
+      "stuck",
+      "expire",
+    ),
+    at: fc.nat(20),
+  }),
+  fc.record({ kind: fc.constantFrom("disconnect", "advance"), at: fc.nat(6000) }),
+);
+
+describe("WebSocketController.stats", () => {
+  it("starts with nothing", () => {
+    const { controller } = createRoute();
+    assert.deepEqual(controller.stats(), { opened: 0, closed: 0, ...IDLE });
+  });
+
+  it("counts a connection from pending to closed", async () => {
+    const { controller, request, opened } = createRoute({
+      authenticate: () => ({ accountability: { user: "ann", role: null } }),
+    });
+    await request("/websocket");
+    const pending = { opened: 1, closed: 0, active: 1, clients: 0, pending: 1, reserved: 1, deadlines: 1, keys: 1 };
+    assert.deepEqual(controller.stats(), pending);
+    opened[0]!.message('{"type":"auth","access_token":"token-1"}');
+    await turn();
+    assert.deepEqual(controller.stats(), { ...pending, clients: 1, pending: 0, deadlines: 0, keys: 2 });
+    opened[0]!.closed(1000, "", true);
+    assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE });
+  });
+
+  it("adds up after any sequence, and is at rest once all are gone", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom("public", "handshake", "strict"),
+        fc.array(step, { maxLength: 40 }),
+        async (mode, steps) => {
+          const clock = new TestClock();
+          const stalls: Stall<AuthenticationState | null>[] = [];
+          const ann = () => ({ accountability: { user: "ann", role: null }, expires_at: clock.now() / 1000 + 60 });
+          const route = createRoute({
+            mode,
+            clock,
+            timeout: 3000,
+            maxConnections: 8,
+            maxPending: 4,
+            maxConnectionsPerUser: 3,
+            rateLimit: false,
+            authenticate(credentials) {
+              const token = "access_token" in credentials ? credentials.access_token : "";
+              if (token !== "later") return token === "good" ? ann() : null;
+              stalls.push(new Stall());
+              return stalls.at(-1)!.promise;
+            },
+          });
+          const { controller, opened, transports, host, request } = route;
+          const { accept } = host.runtime;
+          const open = (connection: Connection, transport: FakeTransport) => {
+            opened.push(connection);
+            transports.push(transport);
+          };
+          for (const { kind, at } of steps) {
+            const index = at % Math.max(1, opened.length);
+            const [connection, transport] = [opened[index], transports[index]];
+            if (kind === "upgrade") await request("/websocket");
+            else if (kind === "upgrade as ann") await request("/websocket?access_token=good");
+            else if (kind === "upgrade, refused") await request("/websocket?access_token=bad");
+            else if (kind === "upgrade, away") {
+              host.runtime.accept = () => null;
+              await request("/websocket?access_token=good");
+              host.runtime.accept = accept;
+            } else if (kind === "open") {
+              const transport = new FakeTransport();
+              open(controller.open(transport, { ...HANDSHAKE, mode }, null), transport);
+            } else if (kind === "restore") {
+              const transport = new FakeTransport();
+              const saved = {
+                controller: "main",
+                uid: "1",
+                handshake: HANDSHAKE,
+                state: null,
+                until: 0,
+                phase: "admitted" as const,
+              };
+              open(controller.restore(transport, { ...saved, ...ann() }), transport);
+            } else if (kind === "settle") stalls.shift()?.resolve(at % 2 === 0 ? ann() : null);
+            else if (kind === "disconnect") controller.disconnect({ user: "ann" });
+            else if (kind === "advance") clock.advance(at);
+            else if (!connection || !transport) continue;
+            else if (kind === "auth") connection.message('{"type":"auth","access_token":"good"}');
+            else if (kind === "auth, refused") connection.message('{"type":"auth","access_token":"bad"}');
+            else if (kind === "auth, later") connection.message('{"type":"auth","access_token":"later"}');
+            else if (kind === "message") connection.message('{"type":"x"}');
+            else if (kind === "close") connection.close(4000);
+            else if (kind === "closed") connection.closed(1000, "", true);
+            else if (kind === "reset") {
+              transport.readyState = 3;
+              connection.error(new Error("reset"));
+              connection.closed(1006, "", false);
+            } else if (kind === "stuck") transport.sends = false;
+            else clock.advance(61_000);
+            await turn();
+            const stats = controller.stats();
+            const context = `${kind} ${JSON.stringify(stats)}`;
+            assert.equal(stats.opened, stats.closed + stats.active, context);
+            assert.equal(stats.opened, opened.length, context);
+            assert.equal(stats.reserved, stats.active, context);
+            assert.ok(stats.pending <= stats.active && stats.clients <= stats.active, context);
+          }
+          for (const stall of stalls) stall.resolve(ann());
+          await turn();
+          for (const connection of opened) connection.closed(1006, "", false);
+          clock.advance(3000);
+          assert.deepEqual(controller.stats(), { opened: opened.length, closed: opened.length, ...IDLE });
+          assert.equal(clock.timers, 0);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
