@@ -200,6 +200,18 @@ describe("maxConnectionsPerUser", () => {
     assert.deepEqual((await join()).transport.closes, []);
   });
 
+  it("has a place free again when a client in public mode is nobody from then on", async () => {
+    const authenticate = (credentials: object) =>
+      "access_token" in credentials && credentials.access_token === "ann" ? state("ann") : null;
+    const { controller } = observe({ mode: "public", authenticate, maxConnectionsPerUser: 1 });
+    const [first, second] = [open(controller), open(controller)];
+    for (const [{ connection }, user] of [[first, "ann"], [first, "bad"], [second, "ann"]] as const) {
+      connection.message(auth(user));
+      await turn();
+    }
+    assert.deepEqual([first.client.accountability.user, second.client.accountability.user], [null, "ann"]);
+  });
+
   it("answers 429 with retry-after at one more upgrade", async () => {
     const { request, opened } = createRoute({ authenticate: () => state("ann"), maxConnectionsPerUser: 1 });
     assert.equal((await request("/websocket?access_token=token-1")).status, 200);
