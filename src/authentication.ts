@@ -91,7 +91,12 @@ export class Authenticator {
     if (retryAfter > 0) return { outcome: "limited", retryAfter };
     const attempt = await this.run(() => authenticate(credentials, handshake));
     if (attempt.outcome !== "refused" && ip !== null) this.#failures?.refund(ip);
-    return attempt.outcome === "failed" ? { ...attempt, error: withoutSecrets(attempt.error, credentials) } : attempt;
+    if (attempt.outcome !== "failed") return attempt;
+    try {
+      return { outcome: "failed", error: withoutSecrets(attempt.error, credentials) };
+    } catch {
+      return { outcome: "failed", error: new Error("Cannot authenticate: what was thrown cannot be shown") }; // Its getters throw.
+    }
   }
 
   /** Bounds and checks any call that returns an authentication state. */
@@ -120,7 +125,8 @@ export class Authenticator {
     const { expires_at } = state;
     // Verified a moment ago, expired now: the client's to renew, like any other token that is out of date.
     if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) return { outcome: "refused" };
-    return { outcome: "accepted", state };
+    // Copied here, where a getter that throws is a failed attempt.
+    return { outcome: "accepted", state: { ...state, accountability: Object.freeze({ ...state.accountability }) } };
   }
 }
 

@@ -178,7 +178,11 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       }
       return this.closed(ABNORMAL, "", false);
     }
-    this.#heartbeat?.due();
+    try {
+      this.#heartbeat?.due();
+    } catch (error) {
+      this.error(error); // The socket was gone: what else is due is due all the same.
+    }
     if (!this.#closing) this.#identity.due();
     this.#schedule();
   }

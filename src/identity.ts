@@ -61,6 +61,8 @@ export class Identity {
   readonly #host: IdentityHost;
   readonly #owner: IdentityOwner;
   #failures = 0;
+  /** Raised by whatever makes the answer to an earlier question out of date. */
+  #generation = 0;
   /** The same in ms of the monotonic clock, which is what counts: the wall clock may step. */
   #dueAt = 0;
 
@@ -130,7 +132,10 @@ export class Identity {
     const { revalidate, authenticator } = { ...this.#host.options, authenticator: this.#host.authenticator };
     if (!revalidate || this.phase !== "admitted") return;
     const since = this.#host.disconnections.number;
+    const generation = ++this.#generation;
     const attempt = await authenticator.run(() => revalidate(this.#owner.client));
+    // It has become somebody else meanwhile, or was asked for anew: the older answer is out of date.
+    if (generation !== this.#generation) return;
     if (this.#owner.readyState !== OPEN || this.phase !== "admitted") return;
     if (!this.#renew(attempt, since)) this.#lapse();
   }
@@ -244,6 +249,7 @@ export class Identity {
     // A copy that nobody changes: deliveries are indexed by it.
     this.accountability = Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
+    this.#generation++;
   }
 
   #admit(): void {

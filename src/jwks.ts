@@ -49,7 +49,7 @@ export class RemoteKeys {
     if (!response.ok) throw new Error(`Cannot fetch the keys: the endpoint answered ${response.status}`);
     const { keys } = await response.json() as { keys?: unknown };
     if (!Array.isArray(keys)) throw new Error("Cannot fetch the keys: the answer has no array `keys`");
-    this.#keys = keys;
+    this.#keys = keys.filter((key) => typeof key === "object" && key !== null);
     this.#fetchedAt = performance.now();
   }
 }

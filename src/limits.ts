@@ -173,10 +173,11 @@ export class RateLimiter {
   /** Takes a message of so many bytes; 0 when it is within the limit, else the ms after which it would be. */
   take(key: string, bytes: number, now: number): number {
     const { messages, burst, bytes: bytesPerSecond, burstBytes } = this.#limit;
+    // Before the bucket is looked up: it would be forgotten while it is full, and what is taken from it with it.
+    if (this.#buckets.size > this.#pruneAt) this.#prune(now);
     let bucket = this.#buckets.get(key);
     if (bucket) this.#refill(bucket, now);
     else this.#buckets.set(key, bucket = { messages: burst, bytes: burstBytes, at: now });
-    if (this.#buckets.size > this.#pruneAt) this.#prune(now);
     // A message larger than the whole bucket waits for a full one.
     const cost = Math.min(bytes, burstBytes);
     if (bucket.messages >= 1 && bucket.bytes >= cost) {

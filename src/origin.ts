@@ -4,7 +4,8 @@ export type Origins = readonly string[] | "*";
 const PATTERN = /^(https?):\/\/(\*\.)?([a-z0-9.-]+|\[[0-9a-f:]+\])(?::(\d{1,5}))?$/;
 
 /** Whether it can stand in the list: a scheme, a host, perhaps a port, and nothing after it. */
-export const isOriginPattern = (value: unknown): boolean => typeof value === "string" && PATTERN.test(value);
+export const isOriginPattern = (value: unknown): boolean =>
+  typeof value === "string" && PATTERN.test(value) && URL.canParse(value.replace("*.", ""));
 
 /**
  * Whether a page of this origin may connect. A browser lets any site open a WebSocket to any other and sends the cookies along, so a

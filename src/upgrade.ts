@@ -2,6 +2,7 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import type { AuthenticationState, Authenticator, CredentialSource } from "./authentication.ts";
 import type { Deadlines } from "./clock.ts";
+import { CloseCode } from "./close.ts";
 import type { Connection } from "./connection.ts";
 import type { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
@@ -154,6 +155,7 @@ function accept(
 ): Response | null {
   const { maxPayload, heartbeat } = host.options;
   const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
+  const since = host.disconnections.number;
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: headersOf(c),
@@ -163,6 +165,10 @@ function accept(
       slot.taken = true;
       host.deadlines.delete(slot);
       const connection = host.open(transport, handshake, identity, slot);
+      // Disconnected between the answer and the opening of the socket, which not every runtime does at once.
+      if (identity && host.disconnections.includes(identity.accountability, since)) {
+        connection.close(CloseCode.FORBIDDEN, "Disconnected");
+      }
       server?.connections.add(connection);
       return connection;
     },

@@ -21,12 +21,15 @@ function create(authenticate: Authenticate | undefined, timeout = 1000) {
 const resultOf = (state: unknown): Promise<Attempt> => create(() => state as never).attempt();
 
 describe("Authenticator", () => {
-  it("accepts what authenticate returns or resolves with, as it is", async () => {
+  it("accepts what authenticate returns or resolves with, its accountability a frozen copy", async () => {
     const state = { accountability: { user: "ann", role: "editor", team: 7 }, expires_at: 4_000_000_000, refresh_token: "r" };
     for (const result of [state, Promise.resolve(state)]) {
       const attempt = await resultOf(result);
       assert.equal(attempt.outcome, "accepted");
-      if (attempt.outcome === "accepted") assert.equal(attempt.state, state);
+      if (attempt.outcome !== "accepted") continue;
+      assert.deepEqual(attempt.state, state);
+      assert.notEqual(attempt.state.accountability, state.accountability);
+      assert.ok(Object.isFrozen(attempt.state.accountability));
     }
   });
 
