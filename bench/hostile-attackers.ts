@@ -20,14 +20,12 @@ const count = (name: string, by = 1) => done[name] = (done[name] ?? 0) + by;
 const open = new Set<Socket>();
 let stopped = false;
 
-/** A socket with an upgrade request on its way. Another address than the honest clients', as attackers have. */
-function dial(path: string | null): Socket {
-  const socket = connect({
-    port,
-    host: "127.0.0.1",
-    localAddress: "127.0.0.2",
-    noDelay: true,
-  });
+/**
+ * A socket with an upgrade request on its way. Each kind has an address of its own, none that of the honest clients: the limit of
+ * failed authentications is an address's, and would end all kinds for what one of them does.
+ */
+function dial(path: string | null, address: number): Socket {
+  const socket = connect({ port, host: "127.0.0.1", localAddress: `127.0.0.${address}`, noDelay: true });
   open.add(socket);
   socket.on("close", () => open.delete(socket));
   socket.on("error", () => {});
@@ -48,6 +46,7 @@ function reset(socket: Socket): void {
 /** Keeps so many connections, and has each write at every tick. One that was ended comes back, at most two a tick of a kind. */
 function keep(
   name: string,
+  address: number,
   number: number,
   path: (i: number) => string | null,
   write: (socket: Socket, tick: number) => void,
@@ -62,7 +61,7 @@ function keep(
       ) write(socket, tick + i);
       else if (dialled++ < 2) {
         if (socket) reset(socket);
-        const next = sockets[i] = dial(path(i));
+        const next = sockets[i] = dial(path(i), address);
         count(`${name}: connections`);
         if (name !== "stalled readers") next.on("data", () => {});
       }
@@ -70,12 +69,8 @@ function keep(
   };
 }
 
-const pings = Buffer.concat(
-  Array.from(
-    { length: 5 },
-    (_, uid) => frame(1, JSON.stringify({ type: "ping", uid })),
-  ),
-);
+const PINGS = 50;
+const pings = Buffer.concat(Array.from({ length: PINGS }, (_, uid) => frame(1, JSON.stringify({ type: "ping", uid }))));
 const junk = [
   frame(1, "{"),
   frame(1, "[1,2,3]"),
@@ -95,14 +90,21 @@ const junk = [
 const HEADER = "GET /public HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ";
 
 const attacks = [
-  // 20 × 5 × 50 a second.
-  keep("flood", 20, (i) => `/public?access_token=flood${i}:flood`, (socket) => {
-    if (socket.writableLength > 65_536) return;
-    socket.write(pings);
-    count("flood: messages", 5);
-  }),
+  // 20 × 50 × 50 = 50,000 a second, 25 times what the server allows.
+  keep(
+    "flood",
+    2,
+    20,
+    (i) => `/public?access_token=flood${i}:flood`,
+    (socket) => {
+      if (socket.writableLength > 65_536) return;
+      socket.write(pings);
+      count("flood: messages", PINGS);
+    },
+  ),
   keep(
     "junk",
+    3,
     10,
     (i) => `/public?access_token=junk${i}:junk`,
     (socket, tick) => {
@@ -111,32 +113,30 @@ const attacks = [
       count("junk: frames");
     },
   ),
-  keep("never auth", 200, () => "/handshake", () => {}),
-  keep("slow headers", 100, () => null, (socket, tick) => {
+  keep("never auth", 4, 200, () => "/handshake", () => {}),
+  keep("slow headers", 5, 100, () => null, (socket, tick) => {
     if (tick % TICKS_PER_SECOND !== 0) return;
     socket.write(socket.bytesWritten === 0 ? HEADER : "x");
     count("slow headers: bytes");
   }),
-  // Paused from the start: nothing is ever read.
-  keep(
-    "stalled readers",
-    10,
-    (i) => `/public?access_token=stalled${i}:stalled`,
-    (socket) => void socket.pause(),
-  ),
+  // Nothing is ever read; that it was closed it does not see, so it comes again after ten seconds.
+  keep("stalled readers", 6, 10, (i) => `/public?access_token=stalled${i}:stalled`, (socket, tick) => {
+    if (tick % (10 * TICKS_PER_SECOND) === 0) reset(socket);
+  }),
   // 100 a second: half in the middle of the upgrade, half once it is answered.
   (tick: number) => {
-    for (let i = 0; i < 2; i++) {
-      const socket = dial(
-        i === 0
-          ? "/public"
-          : `/public?access_token=${tick % 4 === 0 ? "bad" : "storm"}:storm`,
-      );
-      count("storm: connections");
-      if (i === 0) {
-        socket.once("connect", () => setImmediate(() => reset(socket)));
-      } else socket.once("data", () => reset(socket));
-    }
+    count("storm: connections", 2);
+    const early = dial("/public", 7);
+    early.once("connect", () => setImmediate(() => reset(early)));
+    const late = dial(`/public?access_token=storm${tick % 100}:storm`, 7);
+    late.once("data", () => reset(late));
+  },
+  // 10 a second with a bad token.
+  (tick: number) => {
+    if (tick % 5 !== 0) return;
+    count("bad tokens: connections");
+    const socket = dial("/public?access_token=bad", 8);
+    socket.once("data", () => reset(socket));
   },
 ];
 

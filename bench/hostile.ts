@@ -1,7 +1,9 @@
 /**
  * How honest clients fare while a server is attacked: a calm phase, a hostile one of the same length, and a recovery.
  *
- * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--output=bench/results]`
+ * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--output=bench/results] [--decoy]`
+ *
+ * With `--decoy` the attackers go to a second server of the same kind: what is left of their effect is that of sharing the machine.
  *
  * It never fails on a time: it exits with 1 when the server died, an honest client was closed or lost a message, or the
  * counters do not add up. All of it stays on the loopback interface.
@@ -27,7 +29,7 @@ const root = join(here, "..");
 const bin = (name: string): string => join(root, "node_modules/.bin", name);
 const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
-  deno: [bin("deno"), "run", "-A", "--no-lock"],
+  deno: [join(root, "node_modules/deno/deno"), "run", "-A", "--no-lock"],
   node: [process.execPath, "--import", "tsx"],
 };
 
@@ -35,7 +37,7 @@ interface State {
   stats: ControllerStats[];
   connects: number;
   closes: Record<string, number>;
-  errors: string[];
+  errors: Record<string, number>;
 }
 
 interface Phase {
@@ -65,6 +67,8 @@ interface Result {
   heap: { before: number; after: number };
   attackers: { idle: number; ticks: number; done: Record<string, number> };
   closes: Record<string, number>;
+  /** Error events, by what they say. */
+  errors: Record<string, number>;
   /** What is wrong; empty is what it should be. */
   problems: string[];
 }
@@ -74,6 +78,7 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "60" },
     runtime: { type: "string", default: "bun,deno,node" },
     output: { type: "string", default: join(here, "results") },
+    decoy: { type: "boolean", default: false },
   },
 });
 const seconds = Math.min(600, Math.max(2, Number(values.seconds)));
@@ -86,13 +91,14 @@ for (const runtime of runtimes) {
 
 const results: Result[] = [];
 for (const runtime of runtimes) results.push(await run(runtime));
+const name = values.decoy ? "hostile-decoy" : "hostile";
 mkdirSync(values.output, { recursive: true });
 writeFileSync(
-  join(values.output, "hostile.json"),
+  join(values.output, `${name}.json`),
   `${JSON.stringify(results, null, 2)}\n`,
 );
 const table = toTable(results);
-writeFileSync(join(values.output, "hostile.md"), table);
+writeFileSync(join(values.output, `${name}.md`), table);
 console.log(`\n${table}`);
 for (const { runtime, problems } of results) {
   for (const problem of problems) console.error(`✖ ${runtime}: ${problem}`);
@@ -115,18 +121,22 @@ async function run(runtime: string): Promise<Result> {
     const port = await readPort(server);
     const honest = start("hostile-honest.ts", port, HONEST, INTERVAL);
     children.push(honest);
-    await once(honest, "message");
+    await messageOf(honest);
     await phase(runtime, "warm-up", honest, server, Math.min(5, seconds));
 
     const calm = await phase(runtime, "calm", honest, server, seconds);
     const before = await collect(port);
     const rssBefore = rssOf(server);
 
-    const attackers = start("hostile-attackers.ts", port, seconds);
+    let target = port;
+    if (values.decoy) {
+      const decoy = startServer(runtime);
+      children.push(decoy);
+      target = await readPort(decoy);
+    }
+    const attackers = start("hostile-attackers.ts", target, seconds);
     children.push(attackers);
-    const attacked = once(attackers, "message") as Promise<
-      [Result["attackers"]]
-    >;
+    const attacked = messageOf<Result["attackers"]>(attackers);
     let peak = 0;
     const hostile = await phase(
       runtime,
@@ -136,7 +146,7 @@ async function run(runtime: string): Promise<Result> {
       seconds,
       () => peak = Math.max(peak, rssOf(server)),
     );
-    const [attack] = await attacked;
+    const attack = await attacked;
     const end = rssOf(server);
 
     const recovery = await phase(
@@ -144,12 +154,11 @@ async function run(runtime: string): Promise<Result> {
       "recovery",
       honest,
       server,
-      Math.min(30, seconds),
+      Math.min(45, seconds),
     );
     const after = await collect(port);
     const rssAfter = rssOf(server);
     const state = await get<State>(port, "/state");
-    problems.push(...state.errors.map((error) => `error event: ${error}`));
     problems.push(...reconcile(state, HONEST));
 
     honest.send("leave");
@@ -200,6 +209,7 @@ async function run(runtime: string): Promise<Result> {
       },
       attackers: { ...attack, idle: round(attack.idle) },
       closes: last.closes,
+      errors: last.errors,
       problems,
     };
   } finally {
@@ -208,6 +218,23 @@ async function run(runtime: string): Promise<Result> {
       if (child.exitCode === null) child.kill("SIGKILL");
     }
   }
+}
+
+function startServer(runtime: string): ChildProcess {
+  const [command = "", ...args] = COMMANDS[runtime]!;
+  return spawn(command, [...args, join(here, "hostile-server.ts")], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+}
+
+/** What the process says next. */
+async function messageOf<T>(child: ChildProcess): Promise<T> {
+  const exited = once(child, "exit").then(([code]) => {
+    throw new Error(`A process of the bench exited with ${code} and said nothing`);
+  });
+  const [message] = await Promise.race([once(child, "message"), exited]);
+  return message as T; // Each caller knows whom it asks.
 }
 
 function start(file: string, ...args: number[]): ChildProcess {
@@ -234,9 +261,7 @@ async function phase(
     passed = (performance.now() - begin) / 1000
   ) {
     look();
-    const line = `${runtime.padEnd(5)} ${name.padEnd(9)} ${
-      passed.toFixed(0).padStart(3)
-    }/${length} s  rss ${rssOf(server)} MiB`;
+    const line = `${runtime.padEnd(5)} ${name.padEnd(9)} ${passed.toFixed(0).padStart(3)}/${length} s  rss ${rssOf(server)} MiB`;
     if (process.stdout.isTTY) process.stdout.write(`\r${line}  `);
     else if (Math.floor(passed) % 10 === 0 && passed % 1 < 0.5) {
       console.log(line);
@@ -249,9 +274,9 @@ async function phase(
   if (process.stdout.isTTY) process.stdout.write("\n");
   const elapsed = (performance.now() - begin) / 1000;
   const used = cpuOf(server);
-  const answer = once(honest, "message") as Promise<[Told]>;
+  const answer = messageOf<Told>(honest);
   honest.send("tell");
-  const [{ times, sent, lost, closed, idle }] = await answer;
+  const { times, sent, lost, closed, idle } = await answer;
   times.sort((a, b) => a - b);
   const at = (part: number) =>
     round(
@@ -259,9 +284,7 @@ async function phase(
     );
   return {
     ...{ pings: sent, p50: at(0.5), p99: at(0.99), max: at(1), lost, closed },
-    serverCpu: cpu === null || used === null
-      ? null
-      : round((used - cpu) / elapsed),
+    serverCpu: cpu === null || used === null ? null : round((used - cpu) / elapsed),
     honestIdle: round(idle),
   };
 }
@@ -359,7 +382,6 @@ function mebibytes(bytes: number): number {
 function toTable(results: Result[]): string {
   const rows = [
     ["", ...results.map(({ runtime }) => runtime)],
-    results.map(() => "---:"),
     [
       "honest p50 calm → hostile (ms)",
       ...results.map(({ calm, hostile }) => `${calm.p50} → ${hostile.p50}`),
@@ -382,9 +404,7 @@ function toTable(results: Result[]): string {
     ],
     [
       "honest pings lost / clients closed",
-      ...results.map(({ hostile }) =>
-        `${hostile.lost} of ${hostile.pings} / ${hostile.closed}`
-      ),
+      ...results.map(({ hostile }) => `${hostile.lost} of ${hostile.pings} / ${hostile.closed}`),
     ],
     [
       "server RSS before → peak → after (MiB)",
@@ -400,21 +420,20 @@ function toTable(results: Result[]): string {
     ],
     [
       "server CPU calm → hostile (cores)",
-      ...results.map(({ calm, hostile }) =>
-        `${calm.serverCpu} → ${hostile.serverCpu}`
-      ),
+      ...results.map(({ calm, hostile }) => `${calm.serverCpu} → ${hostile.serverCpu}`),
     ],
     [
       "idle: honest / attackers",
-      ...results.map(({ hostile, attackers }) =>
-        `${hostile.honestIdle} / ${attackers.idle}`
-      ),
+      ...results.map(({ hostile, attackers }) => `${hostile.honestIdle} / ${attackers.idle}`),
     ],
     [
       "counters add up",
       ...results.map(({ problems }) => problems.length === 0 ? "yes" : "no"),
     ],
   ];
-  rows[1] = ["---", ...rows[1]!];
-  return rows.map((row) => `| ${row.join(" | ")} |\n`).join("");
+  // As deno fmt wants it.
+  const widths = rows[0]!.map((_, column) => Math.max(3, ...rows.map((row) => row[column]!.length)));
+  const lines = rows.map((row) => row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)));
+  lines.splice(1, 0, widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`));
+  return lines.map((line) => `| ${line.join(" | ")} |\n`).join("");
 }
