@@ -198,3 +198,46 @@ describe("accountability", () => {
     assert.equal(nobody.handshake.mode, HANDSHAKE.mode);
   });
 });
+
+describe("Authenticator, with hostile values", () => {
+  const unreadable = Object.defineProperty(new Error("x"), "message", { get: boom });
+  const lazy = {
+    accountability: {
+      user: "ann",
+      role: null,
+      get team() {
+        return boom();
+      },
+    },
+  };
+  const hostile: Record<string, () => never> = {
+    "an error whose cause is no string": () => {
+      throw new Error("x", { cause: Object.create(null) });
+    },
+    "an error whose message throws": () => {
+      throw unreadable;
+    },
+    "a claim whose getter throws": () => lazy as never,
+  };
+  for (const [title, authenticate] of Object.entries(hostile)) {
+    it(`answers 503 at the upgrade and closes a pending connection for ${title}`, async () => {
+      const { controller, request } = createRoute({ authenticate });
+      assert.equal((await request("/websocket?access_token=token-1")).status, 503);
+      assert.equal(controller.stats().active, 0);
+      const { transport, connection } = open(observe({ authenticate }).controller, { mode: "handshake" });
+      connection.message(AUTH);
+      await turn();
+      assert.equal(transport.closes[0]?.code, 1013);
+    });
+  }
+});
+
+describe("Connection.due", () => {
+  it("expires on time though the transport's ping throws", () => {
+    const { controller, clock } = observe({ heartbeat: { period: 1_000 }, authenticate: () => null, timeout: 1_000 });
+    const transport = Object.assign(new FakeTransport(), { ping: boom });
+    openOn(transport, controller, { mode: "handshake", identity: { ...ANN, expires_at: clock.now() / 1000 + 5 } });
+    clock.advance(20_000);
+    assert.equal(transport.closes.length, 1);
+  });
+});

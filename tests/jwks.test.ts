@@ -76,6 +76,15 @@ describe("RemoteKeys", () => {
     assert.equal(server.requests.length, 2);
   });
 
+  it("leaves out what is no key, and goes on asking", async () => {
+    const keys = new RemoteKeys(uri);
+    server.keys = [null, 7, key("a")];
+    assert.deepEqual(await keys.with("a"), [key("a")]);
+    elapsed += 31_000;
+    server.keys = [key("b")];
+    assert.deepEqual(await keys.with("b"), [key("b")]);
+  });
+
   it("asks once when many keys are needed at a time", async () => {
     const remote = new RemoteKeys(uri);
     server.keys = [key("a")];

@@ -252,3 +252,13 @@ describe("FailureLimiter", () => {
     assert.deepEqual([limiter.take("a"), limiter.take("a")], [0, 1000]);
   });
 });
+
+describe("RateLimiter, forgetting buckets", () => {
+  it("does not forget the one it is taking from", () => {
+    const limiter = new RateLimiter({ messages: 0.001, burst: 1, bytes: 1, burstBytes: 1 });
+    // The next key is the one at which full buckets are looked for.
+    for (let n = 0; n < 1024; n++) limiter.take(`key-${n}`, 0, 0);
+    limiter.take("one more", 0, 0);
+    assert.notEqual(limiter.take("one more", 0, 0), 0);
+  });
+});

@@ -158,3 +158,9 @@ describe("isOriginPattern", () => {
     for (const value of wrong) assert.equal(isOriginPattern(value), false, String(value));
   });
 });
+
+describe("isOriginPattern, for what only looks like an origin", () => {
+  for (const pattern of ["https://a:99999", "https://256.1.1.1", "https://[:::]"]) {
+    it(`refuses ${pattern}, which is no URL`, () => assert.equal(isOriginPattern(pattern), false));
+  }
+});

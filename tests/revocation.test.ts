@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { AuthenticationState } from "../src/authentication.ts";
 import type { WebSocketControllerOptions } from "../src/options.ts";
+import type { Acceptance } from "../src/runtimes/runtime.ts";
 import type { WebSocketClient } from "../src/websocket-client.ts";
 import { createRoute } from "./fake-runtime.ts";
-import { open } from "./fake-transport.ts";
+import { FakeTransport, open } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
 import { Stall, turn } from "./waiting.ts";
 
@@ -245,5 +246,56 @@ describe("failed attempts from one address", () => {
       const { request } = createRoute(options);
       for (let n = 0; n < 40; n++) assert.equal((await request("/websocket?access_token=token-1")).status, status);
     }
+  });
+});
+
+describe("Identity, asked more than once", () => {
+  /** A client ann, and a stall for each time it is asked who she is. */
+  function asked() {
+    const stalls: Stall<AuthenticationState | null>[] = [];
+    const revalidate = () => {
+      stalls.push(new Stall());
+      return stalls.at(-1)!.promise;
+    };
+    const observed = observe({ mode: "public", authenticate: () => state("bob"), revalidate });
+    return { stalls, ...observed, ...open(observed.controller, { identity: state("ann", "editor") }) };
+  }
+
+  for (const late of [state("ann", "editor"), null]) {
+    it(`drops the late answer ${late && "ann"} of a refresh when an auth was accepted meanwhile`, async () => {
+      const { stalls, controller, connection, client, transport } = asked();
+      const refreshed = controller.refresh({ user: "ann" });
+      connection.message(auth("bob"));
+      await turn();
+      transport.take();
+      stalls[0]!.resolve(late);
+      await refreshed;
+      assert.equal(client.accountability.user, "bob");
+      assert.deepEqual(transport.take(), []);
+    });
+  }
+
+  it("keeps the answer of the later of two refreshes when the earlier one answers last", async () => {
+    const { stalls, controller, client } = asked();
+    const [first, second] = [controller.refresh({ user: "ann" }), controller.refresh({ user: "ann" })];
+    stalls[1]!.resolve(state("ann", "guest"));
+    await second;
+    stalls[0]!.resolve(state("ann", "admin"));
+    await first;
+    assert.equal(client.accountability.role, "guest");
+  });
+
+  it("closes with 4403 when the user is disconnected between the answer and the opening of the socket", async () => {
+    const { controller, request, host } = createRoute({ authenticate: () => state("ann") });
+    let accepted: Acceptance | undefined;
+    host.runtime.accept = (_request, acceptance) => {
+      accepted = acceptance;
+      return new Response(null);
+    };
+    await request("/websocket?access_token=token-1");
+    controller.disconnect({ user: "ann" });
+    const transport = new FakeTransport();
+    accepted!.open(transport);
+    assert.equal(transport.closes[0]?.code, 4403);
   });
 });
