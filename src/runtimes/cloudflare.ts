@@ -3,8 +3,9 @@ import type { Clock } from "../clock.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
-import type { SavedConnection, Transport } from "../transport.ts";
+import type { SavedConnection } from "../transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
+import { StandardTransport } from "./standard.ts";
 
 /** The part of workerd's socket that is used. */
 interface HibernatingSocket {
@@ -42,33 +43,7 @@ export interface WebSocketObject {
   webSocketError(socket: HibernatingSocket, error: unknown): void;
 }
 
-class HibernatingTransport implements Transport {
-  readonly socket: HibernatingSocket;
-
-  constructor(socket: HibernatingSocket) {
-    this.socket = socket;
-  }
-
-  get readyState(): number {
-    return this.socket.readyState;
-  }
-
-  get bufferedAmount(): number {
-    return this.socket.bufferedAmount ?? 0; // Absent before the runtime of 2026.
-  }
-
-  send(frame: string): boolean {
-    this.socket.send(frame);
-    return true;
-  }
-
-  close(code: number, reason: string): void {
-    this.socket.close(code, reason);
-  }
-
-  /** workerd has no way to drop a connection. */
-  terminate(): void {}
-
+class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   save(saved: SavedConnection): void {
     this.socket.serializeAttachment(saved);
   }

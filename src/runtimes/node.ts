@@ -5,8 +5,8 @@ import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import { Connections } from "../connections.ts";
-import type { Transport } from "../transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
+import { StandardTransport } from "./standard.ts";
 
 /** Anything with Hono's `fetch`. */
 export interface FetchApp {
@@ -21,35 +21,12 @@ export interface AttachedWebSocket {
   detach(): void;
 }
 
-class NodeTransport implements Transport {
-  readonly socket: WebSocket;
-
-  constructor(socket: WebSocket) {
-    this.socket = socket;
-  }
-
-  get readyState(): number {
-    return this.socket.readyState;
-  }
-
-  get bufferedAmount(): number {
-    return this.socket.bufferedAmount;
-  }
-
-  send(frame: string): boolean {
-    this.socket.send(frame);
-    return true;
-  }
-
-  close(code: number, reason: string): void {
-    this.socket.close(code, reason);
-  }
-
+class NodeTransport extends StandardTransport<WebSocket> {
   ping(): void {
     this.socket.ping();
   }
 
-  terminate(): void {
+  override terminate(): void {
     this.socket.terminate();
   }
 }

@@ -2,11 +2,19 @@ import { ABNORMAL, CloseCode } from "../close.ts";
 import type { Connection } from "../connection.ts";
 import type { Transport } from "../transport.ts";
 
-/** A {@link Transport} over a standard `WebSocket`. */
-export class StandardTransport implements Transport {
-  readonly socket: WebSocket;
+/** What the sockets of Deno, workerd and ws have in common. workerd had no `bufferedAmount` before the runtime of late 2026. */
+interface StandardSocket {
+  readonly readyState: number;
+  readonly bufferedAmount?: number;
+  send(data: string): void;
+  close(code: number, reason: string): void;
+}
 
-  constructor(socket: WebSocket) {
+/** A {@link Transport} over a standard `WebSocket`, or one that is like it. */
+export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport {
+  readonly socket: Socket;
+
+  constructor(socket: Socket) {
     this.socket = socket;
   }
 
@@ -15,7 +23,7 @@ export class StandardTransport implements Transport {
   }
 
   get bufferedAmount(): number {
-    return this.socket.bufferedAmount;
+    return this.socket.bufferedAmount ?? 0;
   }
 
   send(frame: string): boolean {
