@@ -9,7 +9,7 @@ export type WebSocketEvents = {
   connect: { client: WebSocketClient };
   /** A client sent a message. `auth`, `ping` and `pong` are the controller's own and not among them. */
   message: { client: WebSocketClient; message: WebSocketMessage };
-  /** Something threw: a listener, a handler, `authenticate`, or a socket. `client` is who it happened to, if anyone. */
+  /** Something threw: a listener, a handler, `authenticate`, or a write to a socket. `client` is who it happened to, if anyone. */
   error: { client?: WebSocketClient; error: unknown };
   /**
    * A client that had been admitted is gone; told once. The code and reason are those of whoever closed first;

@@ -61,10 +61,10 @@ export class Identity {
   readonly #host: IdentityHost;
   readonly #owner: IdentityOwner;
   #failures = 0;
+  /** What `until` is in ms of the monotonic clock, and what counts while awake: the wall clock may step. */
+  #dueAt = 0;
   /** Raised by whatever makes the answer to an earlier question out of date. */
   #generation = 0;
-  /** The same in ms of the monotonic clock, which is what counts: the wall clock may step. */
-  #dueAt = 0;
 
   constructor(host: IdentityHost, owner: IdentityOwner) {
     this.#host = host;
@@ -110,7 +110,7 @@ export class Identity {
   authenticate(message: WebSocketMessage): Promise<void> | undefined {
     const parsed = v.safeParse(AuthMessageSchema, message, { abortEarly: true, abortPipeEarly: true });
     if (!parsed.success) {
-      // A partial message proves nothing, but says who it is from where somebody is known already.
+      // Who is known already has shown no wrong credentials, only a message that cannot be read.
       if (this.phase === "pending") this.#refuse(authFailed(message.uid));
       else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
@@ -129,7 +129,7 @@ export class Identity {
 
   /** Asks the application anew who the client is. */
   async revalidate(): Promise<void> {
-    const { revalidate, authenticator } = { ...this.#host.options, authenticator: this.#host.authenticator };
+    const { options: { revalidate }, authenticator } = this.#host;
     if (!revalidate || this.phase !== "admitted") return;
     const since = this.#host.disconnections.number;
     const generation = ++this.#generation;
