@@ -47,7 +47,7 @@ interface Listening {
 }
 
 /**
- * Starts the app on Bun, Deno or Node, its WebSocket routes included. On Node the packages `ws` and `@hono/node-server`
+ * Starts the app on Bun, Deno or Node, its WebSocket routes included. On Deno and Node the packages `ws` and `@hono/node-server`
  * must be installed.
  *
  * @example
@@ -80,7 +80,6 @@ async function drain(listening: Listening, timeout: number): Promise<void> {
   const gone = listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away");
   const drained = Promise.all([gone, listening.stop(gone)]);
   let timer: ReturnType<typeof setTimeout> | undefined;
-  // Deno waits for ever for a client that went away before its upgrade.
   const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeout));
   await Promise.race([drained, late]);
   clearTimeout(timer);
@@ -88,10 +87,14 @@ async function drain(listening: Listening, timeout: number): Promise<void> {
 }
 
 function listener(): (app: ServableApp, port: number, hostname: string) => Promise<Listening> {
-  const { Bun, Deno } = globalThis as { Bun?: unknown; Deno?: unknown };
-  return Bun ? listenBun : Deno ? listenDeno : listenNode;
+  return "Bun" in globalThis ? listenBun : listenNode;
 }
 
+/**
+ * `@hono/node-server` and `ws` over `node:http`, on Deno too: its own upgrade cannot merge frames (a burst costs ten times as much),
+ * has no way to end a peer that does not answer, and keeps the descriptor of a client that was reset during the handshake for good.
+ * What that costs: a plain request takes twice as long there as with `Deno.serve(app.fetch)`.
+ */
 async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
   const [{ createAdaptorServer }, { attachWebSocket }, { once }] = await Promise.all([
     import("@hono/node-server"),
@@ -102,6 +105,7 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   const { connections } = attachWebSocket(server, app);
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects with the reason when the address is taken.
+  if ("Deno" in globalThis) keepAccepting(server);
   return {
     port: (server.address() as AddressInfo).port, // It listens on TCP, so this is no pipe's name.
     connections,
@@ -113,6 +117,23 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     kill: () => server.closeAllConnections(),
   };
 }
+
+/** ms between two calls that let Deno accept again. */
+const ACCEPT_PERIOD = 500;
+
+/**
+ * Out of file descriptors Deno 2.9 stops accepting in silence and for good, where Node goes on once there are some. Its handle accepts again
+ * when it is told to listen again, which costs less than a microsecond.
+ */
+function keepAccepting(server: Server): void {
+  const { _handle: handle } = server as unknown as { _handle?: { listen?(backlog: number): number } }; // Of net.Server, on Deno as on Node.
+  const timer = setInterval(() => handle?.listen?.(BACKLOG), ACCEPT_PERIOD);
+  timer.unref();
+  server.once("close", () => clearInterval(timer));
+}
+
+/** What `listen` takes when it is not told: Node's default. */
+const BACKLOG = 511;
 
 /** The part of the global `Bun` that is used, so that the file checks without Bun's types. */
 interface BunGlobal {
@@ -140,55 +161,6 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     connections,
     stop: () => server.stop(false),
     kill: () => void server.stop(true),
-  });
-}
-
-/** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
-interface DenoGlobal {
-  serve(
-    options: { port: number; hostname: string; onListen(): void },
-    handler: (request: Request, info: { remoteAddr: unknown }) => Response | Promise<Response>,
-  ): DenoServer;
-}
-
-interface DenoServer {
-  readonly addr: { port: number };
-  readonly finished: Promise<void>;
-  shutdown(): Promise<void>;
-}
-
-/** ms before listening again, once Deno gave up for want of file descriptors. */
-const RELISTEN_DELAY = 100;
-
-function listenDeno(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  const { Deno } = globalThis as unknown as { Deno: DenoGlobal }; // listener() saw it.
-  const connections = new Connections();
-  const host: Host = { connections };
-  let stopping = false;
-  const start = (port: number): DenoServer => {
-    const started = Deno.serve(
-      { port, hostname, onListen() {} },
-      (request, { remoteAddr }) => app.fetch(request, { remoteAddr, [HOST]: host }),
-    );
-    started.finished.catch((error) => {
-      if (stopping) return;
-      // Out of file descriptors Deno stops listening for good, and a rejection nobody takes would end the process.
-      console.error(`[noroshi] Listening again: ${String(error)}`);
-      setTimeout(() => server = start(started.addr.port), RELISTEN_DELAY);
-    });
-    return started;
-  };
-  let server = start(port);
-  return Promise.resolve({
-    port: server.addr.port,
-    connections,
-    // Not before: shutdown() would send a close frame of its own, with its own words.
-    stop: (gone) => {
-      stopping = true;
-      return gone.then(() => server.shutdown());
-    },
-    // Once shutdown() has begun, aborting throws BadResource: what is left ends with the process.
-    kill() {},
   });
 }
 

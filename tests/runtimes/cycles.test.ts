@@ -249,8 +249,7 @@ const serve = join(here, "fixture/cycles-serve.ts");
 const worker = join(here, "fixture/cycles-worker.ts");
 
 testCycles("Bun", { start: () => startServer("bun", serve), gone: 2, tells: true });
-// Deno 2.9.5 keeps the TCP socket of a client that left before its upgrade, for ever, and tells nobody.
-testCycles("Deno", { start: () => startServer("deno", serve), gone: 0, tells: true });
+testCycles("Deno", { start: () => startServer("deno", serve), gone: 2, tells: true });
 testCycles("Node", { start: () => startServer("node", serve), gone: 2, tells: true });
 // workerd takes such a client's socket for open, and never reports it closed.
 testCycles("a Durable Object", { start: () => startDurableObject(worker), gone: 0, tells: false });

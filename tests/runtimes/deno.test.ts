@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { conformance } from "./conformance.ts";
-import { startServer } from "./server.ts";
+import { NATIVE_DENO, startServer } from "./server.ts";
 import { frame, frames, Wire } from "./wire.ts";
 
-conformance("Deno", () => startServer("deno"), {
+conformance("Deno", () => startServer("deno"));
+
+conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
   differences: {
     "a client that goes on after a hundred refusals is closed with 4529": {
       because: "Deno ends the connection without a close frame when messages still come in after close()",

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { after, before, describe, it } from "node:test";
 import { constants, deflateRawSync } from "node:zlib";
 import { type Failure, FRAMES, type Outcome, REQUESTS, type UnusualInput, type UnusualRequest, writeInput } from "./malformed.ts";
-import { startDurableObject, startServer, type TestServer } from "./server.ts";
+import { NATIVE_DENO, startDurableObject, startServer, type TestServer } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
 /** How a runtime takes what it should not be sent. */
@@ -59,6 +59,30 @@ const mended = (count: number, rest = ""): Outcome => ({
 const cut: Outcome = { end: "cut", reported: 1006 };
 const ours: Outcome = { end: 1009, reported: 1009 };
 
+/** `node:http` and ws, on Node and behind `noroshi/serve` on Deno. */
+const WS: Omit<Character, "start"> = {
+  failures: { refused: { end: 1002, reported: 1006 }, "not text": { end: 1007, reported: 1006 }, "too big": ours },
+  frames: {
+    ...ANY_LENGTH,
+    "a 64-bit length with its highest bit set": ours,
+    // ws gives a client up whose pings come faster than its 60 pongs are written (maxPendingAutoPongs).
+    "10,000 pings in one write": { end: "cut", reported: 1006, pongs: "any" },
+    "a wrong fragment of a text that never ends": WAITS,
+  },
+  requests: {
+    "no Host": 101,
+    "two Host headers": 101,
+    "the same Host twice": 101,
+    "an upgrade over HTTP/1.0": 101,
+    "the target *": 404,
+    "a target with a fragment": 101,
+    "a target of 20 KB": 431,
+    "an unknown method": 400,
+    "CONNECT": 0,
+    "an unknown version of HTTP": 400,
+  },
+};
+
 const CHARACTERS: Record<string, Character> = {
   Bun: {
     start: () => startServer("bun"),
@@ -85,8 +109,9 @@ const CHARACTERS: Record<string, Character> = {
       "CONNECT": 404,
     },
   },
-  Deno: {
-    start: () => startServer("deno"),
+  Deno: { start: () => startServer("deno"), ...WS },
+  "Deno.serve": {
+    start: () => startServer("deno", NATIVE_DENO),
     failures: { refused: cut, "not text": cut, "too big": ours },
     frames: {
       ...ANY_LENGTH,
@@ -119,29 +144,7 @@ const CHARACTERS: Record<string, Character> = {
       "an unknown version of HTTP": 400,
     },
   },
-  Node: {
-    start: () => startServer("node"),
-    failures: { refused: { end: 1002, reported: 1006 }, "not text": { end: 1007, reported: 1006 }, "too big": ours },
-    frames: {
-      ...ANY_LENGTH,
-      "a 64-bit length with its highest bit set": ours,
-      // ws gives a client up whose pings come faster than its 60 pongs are written (maxPendingAutoPongs).
-      "10,000 pings in one write": { end: "cut", reported: 1006, pongs: "any" },
-      "a wrong fragment of a text that never ends": WAITS,
-    },
-    requests: {
-      "no Host": 101,
-      "two Host headers": 101,
-      "the same Host twice": 101,
-      "an upgrade over HTTP/1.0": 101,
-      "the target *": 404,
-      "a target with a fragment": 101,
-      "a target of 20 KB": 431,
-      "an unknown method": 400,
-      "CONNECT": 0,
-      "an unknown version of HTTP": 400,
-    },
-  },
+  Node: { start: () => startServer("node"), ...WS },
   "Durable Object": {
     start: () => startDurableObject(),
     failures: {

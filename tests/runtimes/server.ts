@@ -21,6 +21,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, "../..");
 const bin = (name: string): string => join(root, "node_modules/.bin", name);
 
+/** The fixture behind Deno's own server and upgrade, which `noroshi/serve` does not use. */
+export const NATIVE_DENO: string = join(here, "fixture/serve-deno.ts");
+
 /** How a fixture is run on each runtime; the rest of the arguments is the file. */
 const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
