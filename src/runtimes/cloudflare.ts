@@ -132,7 +132,10 @@ export function createWebSocketObject<Env>(
     #runtime(state: WebSocketObjectState): Runtime {
       return {
         ip: (request) => request.headers.get("cf-connecting-ip"),
-        accept: (_request, { protocol, headers, open }: Acceptance) => {
+        accept: (request, { protocol, headers, open }: Acceptance) => {
+          // workerd would take the socket of a client that has gone for open, and never report it closed. It tells with the compatibility
+          // flag `enable_request_signal` only.
+          if (request.signal.aborted) return null;
           const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
           const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
           state.acceptWebSocket(server);

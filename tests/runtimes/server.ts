@@ -84,6 +84,7 @@ export async function startDurableObject(file = join(here, "fixture/worker.ts"))
     modules: true,
     script: outputFiles[0]!.text,
     compatibilityDate: "2026-07-01",
+    compatibilityFlags: ["enable_request_signal"],
     host: "127.0.0.1",
     port: 0,
     durableObjects: { FIXTURE: { className: "Fixture", useSQLite: true } },
