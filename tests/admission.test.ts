@@ -154,18 +154,24 @@ describe("a client's messages, limited in rate", () => {
       status: "error",
       error: { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: 100 },
     });
-    clock.advance(100);
+    // It has been told: what comes meanwhile is refused with it.
+    clock.advance(99);
+    connection.message(PING);
+    assert.deepEqual(transport.take(), []);
+    clock.advance(1);
     connection.message(PING);
     assert.deepEqual([transport.take(), transport.closes], [[{ type: "pong" }], []]);
+    connection.message(PING);
+    assert.equal(transport.take()[0].error.retry_after, 100);
   });
 
-  it("close with 4529 when a hundred in a row were refused, and one that is pending at the first", () => {
+  it("close with 4529 when a hundred more were refused than let through, and one that is pending at the first", () => {
     const { controller, clock, events } = observe({ rateLimit: limit });
     const { connection, transport } = open(controller);
     for (let n = 0; n < 103; n++) connection.message(PING);
     clock.advance(100);
-    // One that is taken ends the row.
-    for (let n = 0; n < 101; n++) connection.message(PING);
+    // One is let through.
+    for (let n = 0; n < 2; n++) connection.message(PING);
     assert.deepEqual(transport.closes, []);
     connection.message(PING);
     assert.deepEqual(transport.closes, [{ code: 4529, reason: "Too many messages" }]);

@@ -52,6 +52,21 @@ export const limits: Behaviour[] = [
     },
   },
   {
+    title: "a client that floods evenly is closed with 4529 though some of its messages are let through",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited");
+      const pings = frames(...Array.from({ length: 60 }, (_, uid) => ({ type: "ping", uid })));
+      wire.write(pings);
+      for (let n = 0; n < 5; n++) assert.equal((await wire.next()).type, "pong");
+      assert.equal((await wire.next()).error.code, "REQUESTS_EXCEEDED");
+      // One more is let through, and no row of refusals is a hundred long.
+      await server.control("limited", "advance", { ms: 1_000 });
+      wire.write(pings);
+      const [{ code, cause }] = await server.control("limited", "wait", { event: "close" });
+      assert.deepEqual({ code, cause }, { code: 4529, cause: "rate" });
+    },
+  },
+  {
     title: "an address from which thirty attempts failed is answered 429, and REQUESTS_EXCEEDED to a message",
     async run(server) {
       for (let i = 0; i < 30; i++) {
