@@ -87,10 +87,10 @@ export class Authenticator {
     const authenticate = this.#authenticate;
     if (!authenticate) return { outcome: "refused" };
     const { ip } = handshake;
-    const retryAfter = ip === null ? 0 : this.#failures?.take(ip) ?? 0;
+    const retryAfter = ip === null ? 0 : this.#failures?.wait(ip) ?? 0;
     if (retryAfter > 0) return { outcome: "limited", retryAfter };
     const attempt = await this.run(() => authenticate(credentials, handshake));
-    if (attempt.outcome !== "refused" && ip !== null) this.#failures?.refund(ip);
+    if (attempt.outcome === "refused" && ip !== null) this.#failures?.failed(ip);
     if (attempt.outcome !== "failed") return attempt;
     try {
       return { outcome: "failed", error: withoutSecrets(attempt.error, credentials) };

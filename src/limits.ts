@@ -164,28 +164,44 @@ export class RateLimiter {
     return this.#buckets.size;
   }
 
-  /** Takes back what {@link take} took for one message. */
-  refund(key: string): void {
-    const bucket = this.#buckets.get(key);
-    if (bucket) bucket.messages = Math.min(this.#limit.burst, bucket.messages + 1);
-  }
-
   /** Takes a message of so many bytes; 0 when it is within the limit, else the ms after which it would be. */
   take(key: string, bytes: number, now: number): number {
-    const { messages, burst, bytes: bytesPerSecond, burstBytes } = this.#limit;
+    const bucket = this.#bucketOf(key, now);
+    // A message larger than the whole bucket waits for a full one.
+    const cost = Math.min(bytes, this.#limit.burstBytes);
+    const wait = this.#waitOf(bucket, cost);
+    if (wait > 0) return wait;
+    bucket.messages -= 1;
+    bucket.bytes -= cost;
+    return 0;
+  }
+
+  /** What {@link take} would return for a message without bytes, which is not taken. */
+  peek(key: string, now: number): number {
+    const bucket = this.#buckets.get(key);
+    if (!bucket) return 0;
+    this.#refill(bucket, now);
+    return this.#waitOf(bucket, 0);
+  }
+
+  /** Takes a message without bytes whether or not it is within the limit: what is too much has to be waited for. */
+  charge(key: string, now: number): void {
+    this.#bucketOf(key, now).messages -= 1;
+  }
+
+  #bucketOf(key: string, now: number): Bucket {
     // Before the bucket is looked up: it would be forgotten while it is full, and what is taken from it with it.
     if (this.#buckets.size > this.#pruneAt) this.#prune(now);
     let bucket = this.#buckets.get(key);
     if (bucket) this.#refill(bucket, now);
-    else this.#buckets.set(key, bucket = { messages: burst, bytes: burstBytes, at: now });
-    // A message larger than the whole bucket waits for a full one.
-    const cost = Math.min(bytes, burstBytes);
-    if (bucket.messages >= 1 && bucket.bytes >= cost) {
-      bucket.messages -= 1;
-      bucket.bytes -= cost;
-      return 0;
-    }
-    const wait = Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytesPerSecond);
+    else this.#buckets.set(key, bucket = { messages: this.#limit.burst, bytes: this.#limit.burstBytes, at: now });
+    return bucket;
+  }
+
+  #waitOf(bucket: Bucket, cost: number): number {
+    const { messages, bytes } = this.#limit;
+    if (bucket.messages >= 1 && bucket.bytes >= cost) return 0;
+    const wait = Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytes);
     return Math.max(1, Math.ceil(wait * 1000));
   }
 
@@ -217,13 +233,16 @@ export class FailureLimiter {
     this.#now = now;
   }
 
-  /** Counts an attempt before it is known how it ends, for a thousand may be under way; 0, or the ms to wait. */
-  take(ip: string): number {
-    return this.#limiter.take(ip, 0, this.#now());
+  /** Whether another attempt may be made: 0, or the ms to wait. */
+  wait(ip: string): number {
+    return this.#limiter.peek(ip, this.#now());
   }
 
-  /** The attempt did not fail. */
-  refund(ip: string): void {
-    this.#limiter.refund(ip);
+  /**
+   * An attempt has failed. Those that were under way together all count, beyond what may fail at once too: valid ones from the same address,
+   * such as clients that all come back after a restart, must not be refused for being many.
+   */
+  failed(ip: string): void {
+    this.#limiter.charge(ip, this.#now());
   }
 }

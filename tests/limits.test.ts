@@ -228,28 +228,31 @@ describe("RateLimiter", () => {
     assert.ok(limiter.take("busy", 1, 5000) > 0);
   });
 
-  it("refund gives one message back, never beyond the burst and to no key that is not kept", () => {
+  it("charge takes what is not there, and has it waited for", () => {
     const limiter = new RateLimiter(LIMIT);
-    limiter.refund("a");
-    for (let n = 0; n < 3; n++) limiter.take("a", 1, 0);
-    limiter.refund("a");
-    assert.deepEqual([limiter.take("a", 1, 0), limiter.take("a", 1, 0)], [0, 100]);
-    for (let n = 0; n < 9; n++) limiter.refund("a");
-    assert.deepEqual([0, 0, 0, 0].map(() => limiter.take("a", 1, 0)), [0, 0, 0, 100]);
-    assert.equal(limiter.size, 1);
+    assert.equal(limiter.peek("a", 0), 0);
+    for (let n = 0; n < 5; n++) limiter.charge("a", 0);
+    assert.deepEqual([limiter.peek("a", 0), limiter.take("a", 1, 0)], [300, 300]);
+    assert.ok(limiter.peek("a", 299) > 0);
+    assert.deepEqual([limiter.peek("a", 301), limiter.take("a", 1, 301)], [0, 0]);
+    assert.equal(limiter.size, 1, "peek keeps no bucket");
   });
 });
 
 describe("FailureLimiter", () => {
-  it("takes thirty attempts of an address at once and one a second from then on, less those that did not fail", () => {
+  it("lets attempts of an address be made until thirty have failed, and one a second from then on", () => {
     let now = 0;
     const limiter = new FailureLimiter(() => now);
-    for (let n = 0; n < 30; n++) assert.equal(limiter.take("a"), 0);
-    assert.deepEqual([limiter.take("a"), limiter.take("b")], [1000, 0]);
+    for (let n = 0; n < 30; n++) {
+      assert.equal(limiter.wait("a"), 0);
+      limiter.failed("a");
+    }
+    assert.deepEqual([limiter.wait("a"), limiter.wait("b")], [1000, 0]);
     now = 1000;
-    assert.deepEqual([limiter.take("a"), limiter.take("a")], [0, 1000]);
-    limiter.refund("a");
-    assert.deepEqual([limiter.take("a"), limiter.take("a")], [0, 1000]);
+    assert.equal(limiter.wait("a"), 0);
+    // Three that were under way together.
+    for (let n = 0; n < 3; n++) limiter.failed("a");
+    assert.equal(limiter.wait("a"), 3000);
   });
 });
 

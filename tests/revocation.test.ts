@@ -232,6 +232,22 @@ describe("failed attempts from one address", () => {
     assert.equal((await response.json()).error.code, "REQUESTS_EXCEEDED");
   });
 
+  it("do not keep out those that come at once and succeed, and count those that fail though they were under way together", async () => {
+    const authenticate: WebSocketControllerOptions["authenticate"] = async (credentials) => {
+      await turn();
+      return "access_token" in credentials && credentials.access_token === "bad" ? null : state("ann");
+    };
+    const { request } = createRoute({ authenticate });
+    const statuses = async (token: string, count: number) =>
+      (await Promise.all(Array.from({ length: count }, () => request(`/websocket?access_token=${token}`)))).map(({ status }) =>
+        status
+      );
+    assert.deepEqual(new Set(await statuses("good", 100)), new Set([200]));
+    assert.deepEqual(new Set(await statuses("bad", 40)), new Set([401]));
+    const refused = await request("/websocket?access_token=bad");
+    assert.deepEqual([refused.status, refused.headers.get("retry-after")], [429, "11"]);
+  });
+
   it("are not counted when they succeed or fail on our side, and not at all without a rate limit", async () => {
     const down = () => {
       throw new Error("down");
