@@ -42,8 +42,8 @@ export interface ConnectionKeeper {
 /** How many more messages may be refused than let through before a client is closed. */
 const MAX_EXCESS = 100;
 
-/** The time a slow consumer has to answer the close handshake, in ms. */
-const SLOW_CLOSE_TIMEOUT = 500;
+/** The time in which a client that does not read, or sends too much, has to answer the close handshake, in ms. */
+const SHORT_CLOSE_TIMEOUT = 500;
 
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
@@ -236,9 +236,10 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#pipeline?.clear();
     this.#host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
-    // One that does not read will not read the close frame either, and holds what it was sent.
+    // One that does not read will not read the close frame either, and holds what it was sent; one that floods goes on until it is cut off.
     const { closeTimeout } = this.#host.options;
-    this.#host.deadlines.set(this, cause === "slow" ? Math.min(closeTimeout, SLOW_CLOSE_TIMEOUT) : closeTimeout);
+    const isShort = cause === "slow" || cause === "rate";
+    this.#host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
     try {
       this.#transport.close(code, this.#closing.reason);
     } catch (error) {
