@@ -44,7 +44,7 @@ export {
   getWebSocketController,
   WebSocketController,
 } from "./src/controller.ts";
-export type { BroadcastFilter } from "./src/delivery.ts";
+export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";
 export type { WebSocketEvents } from "./src/events.ts";
 export type { Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
 export { type AsymmetricAlgorithm, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";

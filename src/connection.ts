@@ -3,13 +3,15 @@ import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
 import { WebSocketError } from "./errors.ts";
+import { Frame } from "./frame.ts";
 import type { Handlers } from "./handlers.ts";
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { RateLimiter, Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
 import { decode, encode, exceedsBytes, textOf } from "./protocol.ts";
-import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
+import { Sender, type SenderOwner } from "./sender.ts";
+import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
   type ClientConnection,
@@ -60,14 +62,15 @@ interface Closing {
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, Recipient, Timed {
+export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, Recipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
 
   readonly #host: ConnectionHost;
-  readonly #transport: Transport;
+  readonly transport: Transport;
   readonly #identity: Identity;
+  readonly #sender: Sender;
   readonly #slot: Slot;
   readonly #keepers: ConnectionKeeper[] = [];
   #closed = false;
@@ -82,13 +85,16 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** Until when the client has been told to wait, in ms of the monotonic clock. */
   #toldUntil = 0;
   #heartbeat: Heartbeat | undefined;
+  indexed: Accountability | undefined = undefined;
 
   constructor(host: ConnectionHost, transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue) {
     this.#host = host;
-    this.#transport = transport;
+    this.transport = transport;
     this.#slot = slot;
     this.client = new WebSocketClient(this, uid, handshake, state);
     this.#identity = new Identity(host, this);
+    this.#sender = new Sender(this, host.options);
+    transport.limit?.(host.options.maxBufferedBytes);
   }
 
   // The runtime's side
@@ -98,7 +104,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (this.#closing) return;
     const { heartbeat } = this.#host.options;
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
-    if (heartbeat && !this.#transport.save && (this.#transport.ping || heartbeat.message)) {
+    if (heartbeat && !this.transport.save && (this.transport.ping || heartbeat.message)) {
       this.#heartbeat = new Heartbeat(this, heartbeat.period, this.#host.monotonic);
     }
     this.#identity.opened(state);
@@ -136,6 +142,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
   heard(): void {
     this.#heartbeat?.heard();
+    this.transport.heard?.();
   }
 
   /** The socket closed, by whichever side. Told more than once it counts once. */
@@ -174,7 +181,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (this.#closed) return;
     if (this.#closing) {
       try {
-        this.#transport.terminate();
+        this.transport.terminate();
       } catch (error) {
         this.error(error);
       }
@@ -186,6 +193,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       this.error(error); // The socket was gone: what else is due is due all the same.
     }
     if (!this.#closing) this.#identity.due();
+    this.#sender.due();
     this.#schedule();
   }
 
@@ -201,32 +209,30 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   get readyState(): number {
     if (this.#closed) return CLOSED;
-    return this.#closing ? CLOSING : this.#transport.readyState;
+    return this.#closing ? CLOSING : this.transport.readyState;
   }
 
   get bufferedAmount(): number {
-    return this.#transport.bufferedAmount;
+    return this.transport.bufferedAmount;
   }
 
   get socket(): unknown {
-    return this.#transport.socket;
+    return this.transport.socket;
   }
 
-  /** Hands a frame to a client that is admitted. One whose credentials have expired receives nothing. */
-  send(frame: string): void {
-    if (this.#identity.phase === "admitted") this.transmit(frame);
+  /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
+  send(frame: Frame): boolean {
+    return this.#identity.phase === "admitted" && this.#sender.send(frame);
   }
 
-  /** Hands a frame to the socket, or closes the connection because it cannot. Nothing is dropped in silence. */
-  transmit(frame: string): void {
-    if (this.readyState !== OPEN) return;
-    try {
-      if (this.#transport.bufferedAmount <= this.#host.options.maxBufferedBytes && this.#transport.send(frame)) return;
-    } catch (error) {
-      // The socket was gone before the runtime said so: its close event follows.
-      return this.error(error);
-    }
-    this.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
+  /** Hands an encoded message to the socket, whether or not the client is admitted. */
+  transmit(text: string): void {
+    this.#sender.send(new Frame(text, true));
+  }
+
+  /** The runtime dropped a frame that it had taken. */
+  dropped(): void {
+    this.#sender.drop();
   }
 
   close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
@@ -241,7 +247,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     const isShort = cause === "slow" || cause === "rate";
     this.#host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
     try {
-      this.#transport.close(code, this.#closing.reason);
+      this.transport.close(code, this.#closing.reason);
     } catch (error) {
       this.error(error);
       this.closed(ABNORMAL, "", false);
@@ -249,11 +255,11 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   save(): void {
-    if (!this.#transport.save || this.#closed) return;
+    if (!this.transport.save || this.#closed) return;
     const { uid, handshake, state } = this.client;
     const { phase, until, accountability, expiresAt } = this.#identity;
     try {
-      this.#transport.save({
+      this.transport.save({
         controller: this.#host.options.name,
         uid,
         handshake,
@@ -340,7 +346,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       // It is asked for anew: this message goes on, first of all, once that is answered.
       if (this.#pipeline?.isHeld) return void this.#pipeline.unshift(text);
     }
-    const decoded = text === null ? notText : decode(text);
+    const decoded = decode(text);
     if (!decoded.ok) {
       if (identity.phase === "pending") identity.refuseMessage(decoded.error.uid);
       else this.transmit(decoded.error.toMessage());
@@ -361,8 +367,16 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   probe(): void {
     const { heartbeat } = this.#host.options;
-    if (heartbeat && heartbeat.message) this.send('{"type":"ping"}');
-    this.#transport.ping?.();
+    if (heartbeat && heartbeat.message) this.send(new Frame('{"type":"ping"}', true));
+    this.transport.ping?.();
+  }
+
+  tooSlow(): void {
+    this.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
+  }
+
+  missed(): void {
+    this.#schedule();
   }
 
   silent(): void {
@@ -375,8 +389,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     const identity = this.#identity.remaining;
     const beat = this.#heartbeat?.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.
-    const longest = this.#transport.save ? Infinity : MAX_WALL_WAIT;
-    const next = Math.min(beat, identity === null ? Infinity : Math.min(identity, longest));
+    const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
+    const next = Math.min(beat, this.#sender.remaining, identity === null ? Infinity : Math.min(identity, longest));
     if (next === Infinity) this.#host.deadlines.delete(this);
     else this.#host.deadlines.set(this, next);
   }
@@ -384,8 +398,3 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
 const tooMany = (retryAfter: number): string =>
   `{"type":"server","status":"error","error":{"code":"REQUESTS_EXCEEDED","message":"Too many messages","retry_after":${retryAfter}}}`;
-
-const notText = {
-  ok: false,
-  error: new WebSocketError("server", "INVALID_PAYLOAD", "Binary that is not UTF-8 text"),
-} as const;

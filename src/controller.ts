@@ -5,7 +5,7 @@ import { type Clock, Deadlines, systemClock } from "./clock.ts";
 import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
 import { Connections } from "./connections.ts";
-import { type BroadcastFilter, checkFilter, Delivery } from "./delivery.ts";
+import { type BroadcastFilter, type BroadcastResult, checkFilter, Delivery } from "./delivery.ts";
 import { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
@@ -14,7 +14,8 @@ import { type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Admission, FailureLimiter, RateLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
 import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
-import { encode, type WebSocketMessage } from "./protocol.ts";
+import { Frame } from "./frame.ts";
+import type { WebSocketMessage } from "./protocol.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
@@ -171,13 +172,14 @@ export class WebSocketController {
   }
 
   /**
-   * Sends a message to the clients connected now, at most once: a string as it is, an object encoded once.
+   * Sends a message to the clients connected now, at most once: a string as it is, an object encoded once. More than 2,000 are sent to
+   * in slices, between which inbound messages are handled. Resolves when each was handed the message or could not be.
    *
    * @throws {TypeError} for what JSON cannot hold, and for a filter with an unknown key or a value that is not a non-empty string.
    */
-  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): void {
+  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
-    this.#delivery.broadcast(encode(message), checked);
+    return this.#delivery.broadcast(Frame.of(message), checked);
   }
 
   /** The clients of this node that have been admitted: a live set, to be read. */

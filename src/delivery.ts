@@ -1,3 +1,5 @@
+import type { Frame } from "./frame.ts";
+import { afterTurn, SLICE_MS } from "./outbox.ts";
 import type { Accountability } from "./websocket-client.ts";
 
 /** Who a broadcast is for. It is data, so that it can travel to another node; a key that is absent does not restrict. */
@@ -8,10 +10,23 @@ export interface BroadcastFilter {
   role?: string;
 }
 
+/** What became of a broadcast. */
+export interface BroadcastResult {
+  /** Clients that the filter matched when it was called. */
+  matched: number;
+  /** Those whose socket was handed it. */
+  sent: number;
+  /** The others: they were too slow, or gone by then. */
+  dropped: number;
+}
+
 /** A connection that can receive. */
 export interface Recipient {
   readonly accountability: Accountability;
-  send(frame: string): void;
+  /** What it is indexed under: its accountability may have changed by the time it is removed. Written by {@link Delivery} only. */
+  indexed: Accountability | undefined;
+  /** Hands the frame to its socket; `false` when that could not be. */
+  send(frame: Frame): boolean;
 }
 
 /**
@@ -38,13 +53,30 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
 
 const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
 
+/** A broadcast that goes on in later turns of the event loop. */
+interface Job {
+  readonly frame: Frame;
+  readonly recipients: readonly Recipient[];
+  next: number;
+  sent: number;
+  resolve(result: BroadcastResult): void;
+}
+
+/** Clients that are sent to before inbound messages have their turn again. */
+const SLICE_CLIENTS = 2_000;
+
 /** Who receives what: the admitted connections, indexed by user and role so that a filter costs what it matches. */
 export class Delivery {
   readonly #all = new Set<Recipient>();
   readonly #users = new Map<string, Set<Recipient>>();
   readonly #roles = new Map<string, Set<Recipient>>();
-  // What each was indexed under: its accountability may have changed by the time it is removed.
-  readonly #indexed = new Map<Recipient, Accountability>();
+  readonly #jobs: Job[] = [];
+  readonly #defer: (callback: () => void) => void;
+
+  /** @param defer calls back when inbound messages have had their turn. @default {@link afterTurn} */
+  constructor(defer: (callback: () => void) => void = afterTurn) {
+    this.#defer = defer;
+  }
 
   get size(): number {
     return this.#all.size;
@@ -55,18 +87,18 @@ export class Delivery {
     this.remove(recipient);
     const { accountability } = recipient;
     this.#all.add(recipient);
-    this.#indexed.set(recipient, accountability);
+    recipient.indexed = accountability;
     insert(this.#users, accountability.user, recipient);
     insert(this.#roles, accountability.role, recipient);
   }
 
   remove(recipient: Recipient): void {
-    if (!this.#all.delete(recipient)) return;
-    const accountability = this.#indexed.get(recipient);
-    this.#indexed.delete(recipient);
-    if (!accountability) return;
-    erase(this.#users, accountability.user, recipient);
-    erase(this.#roles, accountability.role, recipient);
+    const { indexed } = recipient;
+    if (!indexed) return;
+    recipient.indexed = undefined;
+    this.#all.delete(recipient);
+    erase(this.#users, indexed.user, recipient);
+    erase(this.#roles, indexed.role, recipient);
   }
 
   /** Those whom the filter matches now. */
@@ -74,12 +106,28 @@ export class Delivery {
     return [...this.#match(filter)];
   }
 
-  /** Sends one frame, encoded once by the caller, to all whom the filter matches. */
-  broadcast(frame: string, filter: BroadcastFilter): void {
-    // A listener may close or admit clients while we send: a Set's iteration skips what was deleted, but would reach
-    // what was added, and a broadcast is for those who were connected when it was called.
-    for (const recipient of this.matching(filter)) recipient.send(frame);
+  /**
+   * Sends one frame, encoded once by the caller, to all whom the filter matches now: a larger audience in slices, between which inbound
+   * messages are handled. Broadcasts reach each client in the order of the calls.
+   */
+  broadcast(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
+    // A copy: who closes or is admitted while we send changes the sets, and a broadcast is for those who were there when it was called.
+    const recipients = this.matching(filter);
+    return new Promise((resolve) => {
+      const job = { frame, recipients, next: 0, sent: 0, resolve };
+      if (this.#jobs.length > 0 || !advance(job)) this.#jobs.push(job);
+      if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
+    });
   }
+
+  readonly #advance = (): void => {
+    const until = performance.now() + SLICE_MS;
+    while (this.#jobs.length > 0 && advance(this.#jobs[0]!)) {
+      this.#jobs.shift();
+      if (performance.now() > until) break;
+    }
+    if (this.#jobs.length > 0) this.#defer(this.#advance);
+  };
 
   #match({ user, role }: BroadcastFilter): Iterable<Recipient> {
     if (user === undefined && role === undefined) return this.#all;
@@ -89,6 +137,16 @@ export class Delivery {
     const [few, many] = ofUser.size <= ofRole.size ? [ofUser, ofRole] : [ofRole, ofUser];
     return [...few].filter((recipient) => many.has(recipient));
   }
+}
+
+/** Sends to a slice of the audience; whether it was the last. */
+function advance(job: Job): boolean {
+  const { frame, recipients } = job;
+  const end = Math.min(job.next + SLICE_CLIENTS, recipients.length);
+  for (; job.next < end; job.next++) if (recipients[job.next]!.send(frame)) job.sent++;
+  if (end < recipients.length) return false;
+  job.resolve({ matched: recipients.length, sent: job.sent, dropped: recipients.length - job.sent });
+  return true;
 }
 
 const nobody: ReadonlySet<Recipient> = new Set();

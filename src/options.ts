@@ -82,8 +82,15 @@ export interface WebSocketControllerOptions {
   maxPayload?: number;
   /** Messages of one client that may wait while an earlier one is authenticated or held by a middleware. @default {64} */
   maxPipelined?: number;
-  /** Bytes that may wait to be sent to one client; more, and it is closed with 4508. @default {1_048_576} */
+  /** Bytes that may wait to be sent to one client; a message beyond them is for `slowConsumer` to decide. @default {1_048_576} */
   maxBufferedBytes?: number;
+  /**
+   * What becomes of a client for which more than `maxBufferedBytes` wait. `"close"`: it is closed with 4508. `"drop"`: it is not sent what
+   * comes then, and told how much that was (`MESSAGES_DROPPED`) once there is room.
+   *
+   * @default {"close"}
+   */
+  slowConsumer?: "close" | "drop";
   /** Time a client has to answer the close handshake, in ms; then the connection is ended without it. @default {5_000} */
   closeTimeout?: number;
   /** Told, in one line each, of errors that no `error` listener takes and of limits that are reached. `false` is silence. @default {console} */
@@ -108,6 +115,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly maxPayload: number;
   readonly maxPipelined: number;
   readonly maxBufferedBytes: number;
+  readonly slowConsumer: "close" | "drop";
   readonly closeTimeout: number;
   readonly logger: Logger | false;
   readonly clock: Clock | undefined;
@@ -166,6 +174,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   maxPayload: [isPositive, "a whole number of bytes from 1, such as 65_536"],
   maxPipelined: [isCount, "a whole number from 0, such as 64"],
   maxBufferedBytes: [isPositive, "a whole number of bytes from 1, such as 1_048_576"],
+  slowConsumer: [(value) => value === "close" || value === "drop", '"close" or "drop"'],
   closeTimeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 5_000"],
   logger: [
     (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
@@ -227,6 +236,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     maxPayload: options.maxPayload ?? 65_536,
     maxPipelined: options.maxPipelined ?? 64,
     maxBufferedBytes: options.maxBufferedBytes ?? 1_048_576,
+    slowConsumer: options.slowConsumer ?? "close",
     closeTimeout: options.closeTimeout ?? 5_000,
     logger: options.logger ?? console,
     clock: options.clock,

@@ -38,7 +38,7 @@ export class WebSocketService {
 
   /** Sends to every client, or to those the filter matches: see {@link WebSocketController.broadcast}. */
   broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): void {
-    this.#controller.broadcast(message, filter);
+    void this.#controller.broadcast(message, filter);
   }
 
   /** The clients of this node: see {@link WebSocketController.clients}. */

@@ -1,19 +1,25 @@
+import type { Frame } from "./frame.ts";
+
 /** One socket of a runtime, its differences evened out: what a connection needs to write to it and to end it. */
 export interface Transport {
   /** The runtime's own socket. */
   readonly socket: unknown;
   /** As `WebSocket.readyState`. */
   readonly readyState: number;
-  /** Bytes handed over that have not left the process; 0 where the runtime does not tell. */
+  /** Bytes handed over that have not left the process; 0 where the runtime does not tell. What waits for the end of the turn is among them. */
   readonly bufferedAmount: number;
-  /** Hands a text frame over. `false`: the runtime dropped it. */
-  send(frame: string): boolean;
+  /** Hands a text frame over, to be written when the turn of the event loop ends. `false`: the runtime dropped it. */
+  send(frame: Frame): boolean;
   /** Starts the close handshake, with a code and reason that may be sent. */
   close(code: number, reason: string): void;
   /** Ends the connection without a handshake, as far as the runtime can. */
   terminate(): void;
   /** Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot. */
   ping?(): void;
+  /** Told once how many bytes may wait, where the runtime does not tell how many do and the client has to be asked. */
+  limit?(maxBufferedBytes: number): void;
+  /** Told of every sign of life, which is the answer then. */
+  heard?(): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
 }

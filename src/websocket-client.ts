@@ -1,5 +1,6 @@
-import { encode, type WebSocketMessage } from "./protocol.ts";
 import type { ErrorMessage } from "./errors.ts";
+import { Frame } from "./frame.ts";
+import type { WebSocketMessage } from "./protocol.ts";
 
 /** What JSON can hold. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -39,7 +40,7 @@ export interface ClientConnection {
   readonly readyState: number;
   readonly bufferedAmount: number;
   readonly socket: unknown;
-  send(frame: string): void;
+  send(frame: Frame): void;
   close(code: number | undefined, reason: string | undefined): void;
   /** Keeps what must survive hibernation. */
   save(): void;
@@ -116,7 +117,7 @@ export class WebSocketClient {
    * @throws {TypeError} for what JSON cannot hold.
    */
   send(message: string | WebSocketMessage | ErrorMessage): void {
-    this.#connection.send(encode(message));
+    this.#connection.send(Frame.of(message));
   }
 
   /**

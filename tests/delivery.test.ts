@@ -1,34 +1,42 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type BroadcastFilter, checkFilter, Delivery, type Recipient } from "../src/delivery.ts";
+import { Frame } from "../src/frame.ts";
 import type { Accountability } from "../src/websocket-client.ts";
 import { Random } from "./random.ts";
 
 class Reader implements Recipient {
   accountability: Accountability;
+  indexed: Accountability | undefined = undefined;
   readonly received: string[] = [];
-  readonly then: (frame: string) => void;
+  readonly then: (text: string) => void;
+  /** Whether it takes what it is sent. */
+  takes = true;
 
-  constructor(user: string | null, role: string | null, then: (frame: string) => void = () => {}) {
+  constructor(user: string | null, role: string | null, then: (text: string) => void = () => {}) {
     this.accountability = { user, role };
     this.then = then;
   }
 
-  send(frame: string): void {
-    this.received.push(frame);
-    this.then(frame);
+  send({ text }: Frame): boolean {
+    if (!this.takes) return false;
+    this.received.push(text);
+    this.then(text);
+    return true;
   }
 }
+
+const frame = (text: string): Frame => new Frame(text, false);
 
 const received = (...readers: Reader[]) => readers.map((reader) => reader.received.splice(0));
 
 describe("Delivery", () => {
   it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
     const delivery = new Delivery();
-    delivery.broadcast("x", {});
+    delivery.broadcast(frame("x"), {});
     const readers = [new Reader("ann", "editor"), new Reader(null, null)];
     for (const reader of readers) delivery.add(reader);
-    delivery.broadcast("x", {});
+    delivery.broadcast(frame("x"), {});
     assert.deepEqual(received(...readers), [["x"], ["x"]]);
   });
 
@@ -36,7 +44,7 @@ describe("Delivery", () => {
     const delivery = new Delivery();
     const anonymous = new Reader(null, null);
     delivery.add(anonymous);
-    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast("x", filter);
+    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast(frame("x"), filter);
     assert.deepEqual(received(anonymous), [[]]);
   });
 
@@ -45,7 +53,7 @@ describe("Delivery", () => {
     const both = new Reader("ann", "editor");
     const [user, role] = [new Reader("ann", "reader"), new Reader("bob", "editor")];
     for (const reader of [both, user, role]) delivery.add(reader);
-    delivery.broadcast("x", { user: "ann", role: "editor" });
+    delivery.broadcast(frame("x"), { user: "ann", role: "editor" });
     assert.deepEqual(received(both, user, role), [["x"], [], []]);
   });
 
@@ -53,10 +61,10 @@ describe("Delivery", () => {
     const delivery = new Delivery();
     const [user, role, odd] = [new Reader("x", null), new Reader(null, "x"), new Reader("__proto__", "constructor")];
     for (const reader of [user, role, odd]) delivery.add(reader);
-    delivery.broadcast("to user", { user: "x" });
-    delivery.broadcast("to role", { role: "x" });
-    delivery.broadcast("to nobody", { user: "constructor" });
-    delivery.broadcast("to odd", { user: "__proto__" });
+    delivery.broadcast(frame("to user"), { user: "x" });
+    delivery.broadcast(frame("to role"), { role: "x" });
+    delivery.broadcast(frame("to nobody"), { user: "constructor" });
+    delivery.broadcast(frame("to odd"), { user: "__proto__" });
     assert.deepEqual(received(user, role, odd), [["to user"], ["to role"], ["to odd"]]);
   });
 
@@ -68,9 +76,9 @@ describe("Delivery", () => {
     delivery.add(reader);
     assert.equal(delivery.size, 1);
     for (const filter of [{ user: "ann" }, { role: "editor" }, { user: "bob", role: "editor" }]) {
-      delivery.broadcast("old", filter);
+      delivery.broadcast(frame("old"), filter);
     }
-    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.broadcast("new", filter);
+    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.broadcast(frame("new"), filter);
     assert.deepEqual(received(reader), [["new", "new", "new"]]);
   });
 
@@ -81,7 +89,7 @@ describe("Delivery", () => {
     reader.accountability = { user: "bob", role: "reader" };
     delivery.remove(reader);
     delivery.remove(reader);
-    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.broadcast("x", filter);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.broadcast(frame("x"), filter);
     assert.deepEqual(received(reader), [[]]);
     assert.equal(delivery.size, 0);
   });
@@ -92,8 +100,8 @@ describe("Delivery", () => {
     delivery.add(gone);
     delivery.add(stays);
     delivery.remove(gone);
-    delivery.broadcast("a", { user: "ann" });
-    delivery.broadcast("b", { role: "editor" });
+    delivery.broadcast(frame("a"), { user: "ann" });
+    delivery.broadcast(frame("b"), { role: "editor" });
     assert.deepEqual(received(gone, stays), [[], ["a", "b"]]);
   });
 
@@ -103,7 +111,7 @@ describe("Delivery", () => {
     delivery.add(new Reader("ann", "editor", () => delivery.add(late)));
     for (const filter of [{}, { user: "ann" }, { user: "ann", role: "editor" }]) {
       delivery.remove(late);
-      delivery.broadcast("x", filter);
+      delivery.broadcast(frame("x"), filter);
       assert.deepEqual(received(late), [[]]);
     }
   });
@@ -119,7 +127,7 @@ describe("Delivery", () => {
     });
     for (const reader of readers) delivery.add(reader);
     for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "ann", role: "editor" }]) {
-      delivery.broadcast("x", filter);
+      delivery.broadcast(frame("x"), filter);
       assert.deepEqual(received(...readers), readers.map(() => ["x"]));
     }
   });
@@ -143,7 +151,7 @@ describe("Delivery", () => {
       } else {
         const [user, role] = [random.pick(ids), random.pick(ids)];
         const filter: BroadcastFilter = { ...(user === null ? {} : { user }), ...(role === null ? {} : { role }) };
-        delivery.broadcast("x", filter);
+        delivery.broadcast(frame("x"), filter);
         for (const each of readers) {
           const { accountability } = each;
           const matches = members.has(each) && (user === null || accountability.user === user) &&
@@ -153,6 +161,54 @@ describe("Delivery", () => {
       }
       assert.equal(delivery.size, members.size, `seed ${random.seed}`);
     }
+  });
+});
+
+describe("Delivery, to a large audience", () => {
+  function create(size: number) {
+    const turns: (() => void)[] = [];
+    const delivery = new Delivery((callback) => turns.push(callback));
+    const readers = Array.from({ length: size }, () => new Reader("ann", null));
+    for (const reader of readers) delivery.add(reader);
+    const reached = (text: string) => readers.filter(({ received }) => received.includes(text)).length;
+    return { delivery, readers, turns, reached };
+  }
+
+  it("sends to 2,000 clients a turn, and to those who were there when it was called", async () => {
+    const { delivery, readers, turns, reached } = create(5_000);
+    const result = delivery.broadcast(frame("x"), {});
+    const late = new Reader("ann", null);
+    delivery.add(late);
+    delivery.remove(readers[4_999]!);
+    const counts = [reached("x")];
+    while (turns.length > 0) {
+      turns.shift()!();
+      counts.push(reached("x"));
+    }
+    assert.deepEqual(counts.at(-1), 5_000);
+    assert.ok(counts.every((count, i) => i === 0 ? count === 2_000 : count > counts[i - 1]!));
+    assert.deepEqual([late.received, await result], [[], { matched: 5_000, sent: 5_000, dropped: 0 }]);
+  });
+
+  it("keeps the order of broadcasts for each client, whatever the audience", async () => {
+    const { delivery, readers, turns } = create(3_000);
+    const results = [
+      delivery.broadcast(frame("1"), {}),
+      delivery.broadcast(frame("2"), { user: "ann" }),
+      delivery.broadcast(frame("3"), { user: "bob" }),
+    ];
+    turns.shift()!();
+    results.push(delivery.broadcast(frame("4"), {}));
+    while (turns.length > 0) turns.shift()!();
+    for (const { received } of readers) assert.deepEqual(received, ["1", "2", "4"]);
+    assert.deepEqual((await Promise.all(results)).map(({ matched }) => matched), [3_000, 3_000, 0, 3_000]);
+  });
+
+  it("tells how many were handed the message and how many could not be", async () => {
+    const { delivery, readers } = create(10);
+    for (const reader of readers.slice(0, 3)) reader.takes = false;
+    assert.deepEqual(await delivery.broadcast(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });
+    assert.deepEqual(await delivery.broadcast(frame("x"), { user: "bob" }), { matched: 0, sent: 0, dropped: 0 });
   });
 });
 

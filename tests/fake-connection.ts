@@ -1,3 +1,4 @@
+import type { Frame } from "../src/frame.ts";
 import { type ClientConnection, WebSocketClient } from "../src/websocket-client.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
 
@@ -18,8 +19,8 @@ export class FakeConnection implements ClientConnection {
     return this.sent.splice(0).map((frame) => JSON.parse(frame));
   }
 
-  send(frame: string): void {
-    this.sent.push(frame);
+  send({ text }: Frame): void {
+    this.sent.push(text);
   }
 
   close(...args: unknown[]): void {

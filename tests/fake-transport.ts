@@ -1,6 +1,7 @@
 import type { AuthenticationState } from "../src/authentication.ts";
 import type { Connection } from "../src/connection.ts";
 import type { WebSocketController } from "../src/controller.ts";
+import type { Frame } from "../src/frame.ts";
 import type { SavedConnection, Transport } from "../src/transport.ts";
 import type { Handshake, WebSocketClient } from "../src/websocket-client.ts";
 
@@ -23,9 +24,9 @@ export class FakeTransport implements Transport {
     return this.sent.splice(0).map((frame) => JSON.parse(frame));
   }
 
-  send(frame: string): boolean {
+  send({ text }: Frame): boolean {
     if (this.sends instanceof Error) throw this.sends;
-    if (this.sends) this.sent.push(frame);
+    if (this.sends) this.sent.push(text);
     return this.sends;
   }
 

@@ -66,6 +66,7 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
   maxPayload: { values: [...NUMBERS, 0], remedy: "a whole number of bytes from 1, such as 65_536" },
   maxPipelined: { values: NUMBERS, remedy: "a whole number from 0, such as 64" },
   maxBufferedBytes: { values: [...NUMBERS, 0], remedy: "a whole number of bytes from 1, such as 1_048_576" },
+  slowConsumer: { values: [null, true, "", "Close", "drop "], remedy: '"close" or "drop"' },
   closeTimeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 5_000" },
   logger: {
     values: [null, true, "console", () => {}, {}, { warn() {} }, { error() {} }],
@@ -93,6 +94,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   maxPayload: [1, Number.MAX_SAFE_INTEGER],
   maxPipelined: [0, 1],
   maxBufferedBytes: [1, Number.MAX_SAFE_INTEGER],
+  slowConsumer: ["close", "drop"],
   closeTimeout: [1, 2 ** 31 - 1],
   logger: [console, false, { warn() {}, error() {} }],
   clock: [new TestClock()],
@@ -121,6 +123,7 @@ describe("resolveOptions", () => {
       maxPayload: 65_536,
       maxPipelined: 64,
       maxBufferedBytes: 1_048_576,
+      slowConsumer: "close",
       closeTimeout: 5_000,
       logger: console,
       clock: undefined,

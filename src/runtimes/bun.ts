@@ -1,6 +1,8 @@
 import { ABNORMAL } from "../close.ts";
 import type { Connection } from "../connection.ts";
-import type { Transport } from "../transport.ts";
+import type { Frame } from "../frame.ts";
+import { type Batch, Outbox, type Writer } from "../outbox.ts";
+import { OPEN, type Transport } from "../transport.ts";
 import type { Acceptance, Runtime } from "./runtime.ts";
 
 /** The part of Bun's server that is used, so that the file checks without Bun's types. */
@@ -15,6 +17,8 @@ export interface BunSocket {
   readonly readyState: number;
   getBufferedAmount(): number;
   sendText(data: string): number;
+  /** Has what the callback sends written at once. */
+  cork(callback: () => void): void;
   close(code?: number, reason?: string): void;
   ping(): number;
   terminate(): void;
@@ -24,10 +28,14 @@ export interface BunSocket {
 export interface SocketData {
   open: ((transport: Transport) => Connection) | null;
   connection: Connection | null;
+  transport: Writer | null;
 }
 
-class BunTransport implements Transport {
+const outbox = new Outbox();
+
+class BunTransport implements Transport, Writer {
   readonly socket: BunSocket;
+  batch: Batch | undefined;
 
   constructor(socket: BunSocket) {
     this.socket = socket;
@@ -38,15 +46,36 @@ class BunTransport implements Transport {
   }
 
   get bufferedAmount(): number {
-    return this.socket.getBufferedAmount();
+    return this.socket.getBufferedAmount() + (this.batch?.bytes ?? 0);
   }
 
-  send(frame: string): boolean {
+  send(frame: Frame): boolean {
+    outbox.push(this, frame);
+    return true;
+  }
+
+  write(): void {
+    const { batch, socket } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    if (socket.readyState !== OPEN) return;
+    if (batch.count === 1) this.#send(batch.frame!);
+    else {
+      // Topics cost as much: 0.33 to 0.36 s of CPU a million deliveries with 16 broadcasts under way, this 0.37 to 0.46, a send for each 5.
+      // They would not tell who is slow.
+      socket.cork(() => {
+        for (const frame of batch.frames()) this.#send(frame);
+      });
+    }
+  }
+
+  #send(frame: Frame): void {
     // 0: dropped, with the socket still open. −1: backpressure, but it is kept.
-    return this.socket.sendText(frame) !== 0;
+    if (this.socket.sendText(frame.text) === 0) this.socket.data.connection?.dropped();
   }
 
   close(code: number, reason: string): void {
+    this.write();
     this.socket.close(code, reason);
   }
 
@@ -79,11 +108,15 @@ export const websocket: BunWebSocketHandler = {
   sendPings: false,
   open(socket) {
     const { data } = socket;
-    data.connection = data.open?.(new BunTransport(socket)) ?? null;
+    const transport = data.transport = new BunTransport(socket);
+    data.connection = data.open?.(transport) ?? null;
     data.open = null; // The closure holds the request; an idle connection must not.
   },
   message({ data }, message) {
     data.connection?.message(message);
+    // Bun has the socket corked while it reads, so that this is one write for all that was read; and a close frame that comes with it is
+    // answered before the turn ends.
+    data.transport?.write();
   },
   ping({ data }) {
     data.connection?.heard();
@@ -111,7 +144,7 @@ export function bunRuntime(env: unknown): Runtime | null {
       // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
       headers.set("sec-websocket-protocol", protocol ?? "");
       // Bun writes the response itself; what the route returns is not looked at.
-      return bun.upgrade(request, { data: { open, connection: null }, headers }) ? new Response(null) : null;
+      return bun.upgrade(request, { data: { open, connection: null, transport: null }, headers }) ? new Response(null) : null;
     },
   };
 }

@@ -18,7 +18,7 @@ export function denoRuntime(env: unknown): Runtime | null {
       // By hand: its option `protocol` throws for a list that was sent without a space after the comma.
       if (protocol !== null) response.headers.set("sec-websocket-protocol", protocol);
       for (const [name, value] of headers) response.headers.append(name, value);
-      attach(socket, open);
+      attach(socket, { protocol, open });
       return response;
     },
   };

@@ -1,10 +1,13 @@
 import type { EventEmitter } from "node:events";
 import { type IncomingMessage, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
+import type { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type WebSocket, WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import { Connections } from "../connections.ts";
+import type { Frame } from "../frame.ts";
+import { Outbox } from "../outbox.ts";
+import { OPEN } from "../transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
@@ -21,7 +24,60 @@ export interface AttachedWebSocket {
   detach(): void;
 }
 
-class NodeTransport extends StandardTransport<WebSocket> {
+const outbox = new Outbox();
+
+/** A socket of ws that tells before it answers a close frame: what waits for the end of the turn must go out first. */
+class FlushingWebSocket extends WebSocket {
+  beforeClose: (() => void) | undefined;
+
+  override close(code?: number, reason?: string | Buffer): void {
+    this.beforeClose?.();
+    super.close(code, reason);
+  }
+}
+
+/** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
+const MAX_JOINED_BYTES = 65_536;
+
+/**
+ * ws reads; data frames are written past it, each made once for all its recipients. They keep their order with what ws writes by itself:
+ * it has no compression that would make it wait, and before its close frame all is written.
+ */
+class NodeTransport extends StandardTransport<FlushingWebSocket> {
+  readonly #stream: Duplex;
+
+  constructor(socket: FlushingWebSocket, stream: Duplex) {
+    super(socket, null); // Merged below the frames, arrays would gain nothing.
+    this.#stream = stream;
+    socket.beforeClose = () => this.write();
+  }
+
+  override get bufferedAmount(): number {
+    return this.socket.bufferedAmount + (this.batch?.bytes ?? 0);
+  }
+
+  override send(frame: Frame): boolean {
+    outbox.push(this, frame);
+    return true;
+  }
+
+  override write(): void {
+    const { batch } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    if (this.socket.readyState !== OPEN) return;
+    const stream = this.#stream;
+    if (batch.count === 1) stream.write(bytesOf(batch.frame!));
+    else if (batch.bytes <= MAX_JOINED_BYTES) {
+      // Set below, for the first client that is sent these frames.
+      stream.write(batch.encoded as Buffer ?? (batch.encoded = Buffer.concat(batch.frames().map(bytesOf))));
+    } else {
+      stream.cork();
+      for (const frame of batch.frames()) stream.write(bytesOf(frame));
+      stream.uncork();
+    }
+  }
+
   ping(): void {
     this.socket.ping();
   }
@@ -96,7 +152,7 @@ async function upgrade(
   chosenProtocol.set(incoming, accepted.protocol);
   webSocketServer(accepted.maxPayload).handleUpgrade(incoming, socket, head, (ws) => {
     socket.off("error", onError);
-    attach(ws, accepted);
+    attach(ws as FlushingWebSocket, socket, accepted); // The class that the server was given.
   });
 }
 
@@ -115,6 +171,7 @@ function webSocketServer(maxPayload: number): WebSocketServer {
     clientTracking: false,
     maxPayload,
     perMessageDeflate: false,
+    WebSocket: FlushingWebSocket,
     // ws would answer with the first subprotocol offered, a bearer token among them.
     handleProtocols: (_offered, request) => chosenProtocol.get(request) ?? false,
   });
@@ -125,14 +182,28 @@ function webSocketServer(maxPayload: number): WebSocketServer {
   return server;
 }
 
+/** The frame on the wire: whole, unmasked text with the shortest length (RFC 6455 §5.2). */
+function bytesOf(frame: Frame): Buffer {
+  if (frame.encoded) return frame.encoded as Buffer; // Set below: a frame belongs to one process, whose runtime this is.
+  const length = frame.bytes;
+  const header = length < 126 ? 2 : length < 65_536 ? 4 : 10;
+  const bytes = Buffer.allocUnsafe(header + length);
+  bytes[0] = 0x81;
+  bytes[1] = header === 2 ? length : header === 4 ? 126 : 127;
+  if (header === 4) bytes.writeUInt16BE(length, 2);
+  if (header === 10) bytes.writeBigUInt64BE(BigInt(length), 2);
+  bytes.write(frame.text, header);
+  return frame.encoded = bytes;
+}
+
 /** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */
 const TOO_BIG: ReadonlySet<string> = new Set([
   "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH",
   "WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH",
 ]);
 
-function attach(ws: WebSocket, { open }: Acceptance): void {
-  const connection = open(new NodeTransport(ws));
+function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): void {
+  const connection = open(new NodeTransport(ws, stream));
   ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
   ws.on("ping", () => connection.heard());
   ws.on("pong", () => connection.heard());
@@ -168,7 +239,7 @@ async function answer(incoming: IncomingMessage, socket: Duplex, response: Respo
   if (socket.destroyed) return;
   const outgoing = new ServerResponse(incoming);
   outgoing.shouldKeepAlive = false;
-  outgoing.assignSocket(socket as Socket); // Typed Duplex, but an HTTP/1 server's socket is a net.Socket.
+  outgoing.assignSocket(socket as NetSocket); // Typed Duplex, but an HTTP/1 server's socket is a net.Socket.
   outgoing.statusCode = response.status;
   for (const [name, value] of response.headers) if (name !== "set-cookie") outgoing.setHeader(name, value);
   const cookies = response.headers.getSetCookie();

@@ -1,6 +1,9 @@
 import { ABNORMAL, CloseCode } from "../close.ts";
 import type { Connection } from "../connection.ts";
-import type { Transport } from "../transport.ts";
+import type { Frame } from "../frame.ts";
+import { type Batch, Outbox, type Writer } from "../outbox.ts";
+import { OPEN, type Transport } from "../transport.ts";
+import type { Acceptance } from "./runtime.ts";
 
 /** What the sockets of Deno, workerd and ws have in common. workerd had no `bufferedAmount` before the runtime of late 2026. */
 interface StandardSocket {
@@ -10,12 +13,27 @@ interface StandardSocket {
   close(code: number, reason: string): void;
 }
 
-/** A {@link Transport} over a standard `WebSocket`, or one that is like it. */
-export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport {
-  readonly socket: Socket;
+const outbox = new Outbox();
 
-  constructor(socket: Socket) {
+/** The subprotocol whose clients take several messages in one frame, as a JSON array (PROTOCOL.md 1.4). */
+export const BATCHING = "noroshi.v1";
+
+/** The largest array, in bytes, of which none is larger than a message may be. */
+const MAX_ARRAY_BYTES = 65_536;
+
+/**
+ * A {@link Transport} over a standard `WebSocket`, or one that is like it. Such a socket writes each frame by itself: where the client takes
+ * arrays, what it is sent in one turn goes out as one.
+ */
+export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport, Writer {
+  readonly socket: Socket;
+  batch: Batch | undefined = undefined;
+  readonly #batching: boolean;
+
+  /** @param protocol the subprotocol that was agreed on. */
+  constructor(socket: Socket, protocol: string | null) {
     this.socket = socket;
+    this.#batching = protocol === BATCHING;
   }
 
   get readyState(): number {
@@ -23,15 +41,27 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
   }
 
   get bufferedAmount(): number {
-    return this.socket.bufferedAmount ?? 0;
+    return (this.socket.bufferedAmount ?? 0) + (this.batch?.bytes ?? 0);
   }
 
-  send(frame: string): boolean {
-    this.socket.send(frame);
+  send(frame: Frame): boolean {
+    if (this.#batching) outbox.push(this, frame);
+    else this.socket.send(frame.text);
     return true;
   }
 
+  write(): void {
+    const { batch } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    if (this.socket.readyState !== OPEN) return;
+    if (batch.count === 1) this.socket.send(batch.frame!.text);
+    // Set here, for the first client that is sent these frames.
+    else for (const text of (batch.encoded ??= joined(batch)) as string[]) this.socket.send(text);
+  }
+
   close(code: number, reason: string): void {
+    this.write();
     this.socket.close(code, reason);
   }
 
@@ -39,11 +69,32 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
   terminate(): void {}
 }
 
+/** The frames of a batch as few texts: arrays of those that are JSON, the others by themselves. */
+function joined(batch: Batch): string[] {
+  const texts: string[] = [];
+  let array: string[] = [];
+  let bytes = 0;
+  const end = () => {
+    if (array.length > 0) texts.push(array.length === 1 ? array[0]! : `[${array.join(",")}]`);
+    array = [];
+    bytes = 0;
+  };
+  for (const frame of batch.frames()) {
+    if (!frame.isJson || bytes + frame.bytes > MAX_ARRAY_BYTES) end();
+    if (frame.isJson) {
+      array.push(frame.text);
+      bytes += frame.bytes;
+    } else texts.push(frame.text);
+  }
+  end();
+  return texts;
+}
+
 /** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
-export function attach(socket: WebSocket, open: (transport: Transport) => Connection): void {
+export function attach(socket: WebSocket, { protocol, open }: Pick<Acceptance, "protocol" | "open">): void {
   let connection: Connection | undefined;
   socket.binaryType = "arraybuffer";
-  socket.addEventListener("open", () => connection = open(new StandardTransport(socket)));
+  socket.addEventListener("open", () => connection = open(new StandardTransport(socket, protocol)));
   socket.addEventListener("message", ({ data }) => connection?.message(data));
   socket.addEventListener("error", (event) => {
     // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
-import { Wire } from "../wire.ts";
+import { frames, Wire } from "../wire.ts";
 
 const AUDIENCE = ["ann:editor", "ann:reader", "bob:editor", "cid:", ":"] as const;
 
@@ -140,6 +140,80 @@ export const delivery: Behaviour[] = [
       const [{ code, cause }] = await server.control("public", "wait", { event: "close" });
       assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
       assert.equal((await server.control("public", "clients")).length, 1);
+    },
+  },
+  {
+    title: "a client that does not read is told how many messages it has missed, where it is not to be closed",
+    async run(server) {
+      const slow = await Wire.open(server.port, "/dropping");
+      const reader = await Wire.open(server.port, "/dropping");
+      await Promise.all([slow, reader].map((wire) => wire.ask({ type: "ping" })));
+      slow.socket.pause();
+      const text = "x".repeat(1_000_000);
+      for (let n = 0; n < 60; n++) {
+        await server.control("dropping", "broadcast", { message: { type: "large", n, text } });
+        assert.equal((await reader.next()).n, n);
+      }
+      slow.socket.resume();
+      // Room is looked for in time, and the test's stands still.
+      let received = 0;
+      let missed = 0;
+      while (received + missed < 60) {
+        const message = await slow.next();
+        if (message.type === "large") {
+          assert.equal(message.n, received++, "Nothing is missing before the first that was dropped");
+          // What was written has arrived, and perhaps the last of it only now.
+          await server.control("dropping", "advance", { ms: 250 });
+        } else {
+          assert.equal(message.error.code, "MESSAGES_DROPPED");
+          missed += message.error.count;
+        }
+      }
+      assert.ok(received < 60);
+      await server.control("dropping", "broadcast", { message: { type: "news" } });
+      assert.deepEqual(await slow.next(), { type: "news" });
+    },
+  },
+  {
+    title: "what is sent in one turn arrives in its order, answers and broadcasts alike, before a close",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/public");
+      const other = await Wire.open(server.port, "/public");
+      const steps = [1, 2, 3].flatMap((n) => [{ type: "ping", uid: n }, { type: "broadcast", message: { type: "news", n } }]);
+      wire.write(frames(...steps, { type: "close", code: 4000, reason: "done" }));
+      for (const n of [1, 2, 3]) {
+        assert.deepEqual(await wire.next(), { type: "pong", uid: n });
+        assert.deepEqual(await wire.next(), { type: "news", n });
+        assert.deepEqual(await wire.next(), { type: "broadcast", status: "ok" });
+        assert.deepEqual(await other.next(), { type: "news", n });
+      }
+      assert.deepEqual(await wire.closed, { code: 4000, reason: "done" });
+    },
+  },
+  {
+    title: "a client of noroshi.v1 may get what was sent in one turn as an array, and misses nothing; another never gets one",
+    async run(server) {
+      const batching = await Wire.open(server.port, "/public", { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } });
+      const plain = await Wire.open(server.port, "/public");
+      const steps = Array.from(
+        { length: 40 },
+        (_, n) => ({ type: "broadcast", message: n % 10 === 9 ? `raw ${n}` : { type: "news", n } }),
+      );
+      plain.write(frames(...steps));
+      const expected = steps.map(({ message }) => message);
+      const received: unknown[] = [];
+      while (received.length < expected.length) {
+        const text = await batching.text() ?? "";
+        // A string of the application's need not be JSON: it goes by itself.
+        if (text.startsWith("raw")) received.push(text);
+        else received.push(...[JSON.parse(text)].flat());
+      }
+      assert.deepEqual(received, expected);
+      for (const message of expected) {
+        const text = await plain.text();
+        assert.equal(text, typeof message === "string" ? message : JSON.stringify(message));
+        assert.deepEqual(await plain.next(), { type: "broadcast", status: "ok" });
+      }
     },
   },
   {

@@ -1,0 +1,91 @@
+import type { Frame } from "./frame.ts";
+
+/** The frames that one client is sent in one turn of the event loop, as a chain: clients that are sent the same ones share it. */
+export class Batch {
+  /** The last one; absent in the chain's beginning. */
+  readonly frame: Frame | undefined;
+  readonly count: number;
+  /** UTF-8 bytes of all frames. */
+  readonly bytes: number;
+  /** What a runtime made of the whole, kept for the next client. */
+  encoded: unknown = undefined;
+  readonly #before: Batch | undefined;
+  #next: Batch | undefined;
+
+  constructor(before?: Batch, frame?: Frame) {
+    this.#before = before;
+    this.frame = frame;
+    this.count = before && frame ? before.count + 1 : 0;
+    this.bytes = before && frame ? before.bytes + frame.bytes : 0;
+  }
+
+  /** The chain with one more frame: the same object for every client that has come so far. */
+  with(frame: Frame): Batch {
+    if (this.#next?.frame !== frame) this.#next = new Batch(this, frame);
+    return this.#next;
+  }
+
+  /** All frames, in the order they were sent. */
+  frames(): Frame[] {
+    const frames = new Array<Frame>(this.count);
+    let batch: Batch | undefined = this;
+    for (let i = this.count - 1; batch?.frame; batch = batch.#before) frames[i--] = batch.frame;
+    return frames;
+  }
+}
+
+/** What frames wait for: a socket that writes them all at once. */
+export interface Writer {
+  /** What waits for the end of the turn. Written by {@link Outbox} and by {@link write}. */
+  batch: Batch | undefined;
+  /** Writes what waits, if anything does. */
+  write(): void;
+}
+
+/** Calls back when what has come in together with this has been handled: in the same turn of the event loop where the runtime can. */
+export const afterTurn = (callback: () => void): void => {
+  // workerd has no setImmediate. Looked up when called: a global of another runtime is no reason not to load there.
+  if (typeof setImmediate === "function") setImmediate(callback);
+  else setTimeout(callback, 0);
+};
+
+/** ms after which inbound messages have their turn again. */
+export const SLICE_MS = 5;
+
+/** Writers between two looks at the clock. */
+const LOOK_EVERY = 64;
+
+/**
+ * Keeps the frames of one turn of the event loop, and has each client's written at once when it ends: a write for each costs twenty
+ * times as much when 16 broadcasts are under way (9.3 instead of 0.46 s of CPU a million deliveries on Node). Nothing waits for a timer:
+ * what is alone in its turn leaves in that turn. Where there is more to write than {@link SLICE_MS} takes, the rest waits for the next.
+ */
+export class Outbox {
+  readonly #defer: (callback: () => void) => void;
+  #first = new Batch();
+  #waiting: Writer[] = [];
+
+  /** @param defer calls back when the turn ends. @default {@link afterTurn} */
+  constructor(defer: (callback: () => void) => void = afterTurn) {
+    this.#defer = defer;
+  }
+
+  push(writer: Writer, frame: Frame): void {
+    if (!writer.batch && this.#waiting.push(writer) === 1) this.#defer(this.#end);
+    writer.batch = (writer.batch ?? this.#first).with(frame);
+  }
+
+  readonly #end = (): void => {
+    const waiting = this.#waiting;
+    this.#first = new Batch();
+    const until = waiting.length > LOOK_EVERY ? performance.now() + SLICE_MS : Infinity;
+    for (let i = 0; i < waiting.length; i++) {
+      if (i % LOOK_EVERY === 0 && i > 0 && performance.now() > until) {
+        this.#waiting = waiting.slice(i);
+        return this.#defer(this.#end);
+      }
+      waiting[i]!.write();
+    }
+    this.#waiting = [];
+  };
+}

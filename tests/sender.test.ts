@@ -1,0 +1,62 @@
+/** `src/sender.ts`, with the policy to drop; that to close is `connection.test.ts`'. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { open } from "./fake-transport.ts";
+import { observe } from "./observed.ts";
+
+const dropped = (count: number) => ({
+  type: "server",
+  status: "error",
+  error: { code: "MESSAGES_DROPPED", message: "Too slow", count },
+});
+
+describe("A slow client that is not to be closed", () => {
+  const create = () => {
+    const observed = observe({ maxBufferedBytes: 1000, slowConsumer: "drop" });
+    return { ...observed, ...open(observed.controller) };
+  };
+
+  it("is not sent what comes while too much waits, and told how much that was before the next message", () => {
+    const { client, transport } = create();
+    transport.bufferedAmount = 1001;
+    for (let n = 0; n < 3; n++) client.send({ type: "x", n });
+    transport.bufferedAmount = 1000;
+    client.send({ type: "x", n: 3 });
+    client.send({ type: "x", n: 4 });
+    assert.deepEqual(transport.take(), [dropped(3), { type: "x", n: 3 }, { type: "x", n: 4 }]);
+    assert.deepEqual([transport.closes, client.readyState], [[], 1]);
+  });
+
+  it("is told within 250 ms of there being room when nothing else is sent, once", () => {
+    const { client, transport, clock, controller } = create();
+    const { deadlines } = controller.stats();
+    transport.bufferedAmount = 5000;
+    client.send("x");
+    client.send("y");
+    clock.advance(1_000);
+    assert.deepEqual(transport.take(), []);
+    transport.bufferedAmount = 0;
+    clock.advance(250);
+    assert.deepEqual(transport.take(), [dropped(2)]);
+    clock.advance(1_000);
+    assert.deepEqual(transport.take(), []);
+    assert.equal(controller.stats().deadlines, deadlines);
+  });
+
+  it("is told of what the runtime dropped by itself", () => {
+    const { client, connection, transport } = create();
+    transport.sends = false;
+    client.send("x");
+    connection.dropped();
+    transport.sends = true;
+    client.send({ type: "z" });
+    assert.deepEqual(transport.take(), [dropped(2), { type: "z" }]);
+  });
+
+  it("counts among the dropped of a broadcast", async () => {
+    const { controller, transport } = create();
+    open(controller);
+    transport.bufferedAmount = 1001;
+    assert.deepEqual(await controller.broadcast("x"), { matched: 2, sent: 1, dropped: 1 });
+  });
+});
