@@ -1,0 +1,406 @@
+/*
+ * The load generator: one thread, epoll, and as little work a message as counting it takes, so that it is not what is measured.
+ *
+ *   load PORT WORK [name=value …]
+ *
+ * WORK is fanout, echo, connect, idle or slow. It prints READY when its connections are open, WARM when a first part is done, and DONE
+ * with a line of JSON; before each part it waits for a line on its standard input, so that the runner reads the server's CPU between them.
+ *
+ *   clients=N    connections                        window=N   publications or handshakes under way
+ *   count=N      publications, requests or handshakes of the measured part; a fifth of it comes first, to warm up
+ *   expect=N     recipients of a publication (default: clients)
+ *   few=N        the first N connections have the role "few", the others "many"
+ *   protocol=P   the subprotocol offered            socketio=1 speaks Engine.IO 4 and Socket.IO 5
+ *   path=P       the request's path                 say=TYPE   the type of the publisher's messages
+ *
+ * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+enum { CHUNK = 1 << 20, MAX_WINDOW = 1 << 16, PORTS_PER_ADDRESS = 20000 };
+
+enum state { UPGRADING, JOINING, OPEN, DEAF };
+
+struct client {
+  int fd;
+  enum state state;
+  int64_t seq; /* Of the last publication, or the request under way. */
+  int64_t sent_at;
+  unsigned char *rest; /* What came of a frame that is not complete. */
+  size_t rest_length;
+};
+
+static int port, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0;
+static int64_t count = 1000;
+static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say";
+static struct client *all;
+static int epoll;
+static unsigned char chunk[CHUNK + (1 << 16)];
+static int64_t faults, delivered, open_count, closed_count;
+
+/* Publications under way, by their number modulo MAX_WINDOW. */
+static int64_t sent_at[MAX_WINDOW];
+static int left[MAX_WINDOW];
+static int64_t next_seq, completed, last_seq;
+
+/* Latencies in µs: 64 buckets for each power of two. */
+static int64_t buckets[64 * 40];
+
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void record(int64_t ns) {
+  uint64_t us = ns / 1000;
+  int shift = us < 64 ? 0 : 63 - __builtin_clzll(us) - 5;
+  buckets[shift * 64 + (us >> shift)]++;
+}
+
+static double percentile(double part) {
+  int64_t total = 0, seen = 0;
+  for (size_t i = 0; i < sizeof buckets / sizeof *buckets; i++) total += buckets[i];
+  for (size_t i = 0; i < sizeof buckets / sizeof *buckets; i++) {
+    seen += buckets[i];
+    if (total > 0 && seen >= part * total) return (double)((i % 64) << (i / 64)) / 1000;
+  }
+  return 0;
+}
+
+static void die(const char *what) {
+  fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+/* A text frame from a client: the mask is there, as RFC 6455 §5.1 wants it, and changes nothing, being zero. */
+static size_t frame(unsigned char *out, const char *text) {
+  size_t length = strlen(text), header = 2;
+  out[0] = 0x81;
+  if (length < 126) out[1] = 0x80 | length;
+  else {
+    out[1] = 0x80 | 126;
+    out[2] = length >> 8;
+    out[3] = length;
+    header = 4;
+  }
+  memset(out + header, 0, 4);
+  memcpy(out + header + 4, text, length);
+  return header + 4 + length;
+}
+
+static void put(struct client *c, const void *data, size_t length) {
+  /* What is sent is small, and the server reads it: a full buffer would be a fault of the bench. */
+  if (send(c->fd, data, length, MSG_NOSIGNAL) != (ssize_t)length) faults++;
+}
+
+static void say(struct client *c, const char *text) {
+  unsigned char out[512];
+  put(c, out, frame(out, text));
+}
+
+static void dial(struct client *c, int index) {
+  c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  if (c->fd < 0) die("socket");
+  int one = 1;
+  setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (!strcmp(work, "connect")) {
+    /* Reset at the end, or TIME_WAIT would use the ports up. */
+    struct linger linger = {1, 0};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+  }
+  /* One source address has 28,000 ports. */
+  setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+  struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + index / PORTS_PER_ADDRESS)};
+  if (bind(c->fd, (void *)&from, sizeof from) < 0) die("bind");
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (connect(c->fd, (void *)&to, sizeof to) < 0 && errno != EINPROGRESS) die("connect");
+  c->state = UPGRADING;
+  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) < 0) die("epoll_ctl");
+}
+
+static void upgrade(struct client *c) {
+  char request[1024];
+  int index = c - all;
+  const char *token = !strcmp(work, "slow") && index == 0 ? "slow" : index < few ? "few" : "many";
+  int length = snprintf(request, sizeof request,
+    "GET %s%caccess_token=u%d:%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s%s%s\r\n",
+    path, strchr(path, '?') ? '&' : '?', index, token, port,
+    *protocol ? "Sec-WebSocket-Protocol: " : "", protocol, *protocol ? "\r\n" : "");
+  put(c, request, length);
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+  epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
+}
+
+static void opened(struct client *c) {
+  c->state = !strcmp(work, "slow") && c == all ? DEAF : OPEN;
+  open_count++;
+  if (c->state == DEAF) epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+static void closed(struct client *c) {
+  if (c->fd < 0) return;
+  close(c->fd);
+  c->fd = -1;
+  closed_count++;
+  if (strcmp(work, "connect")) faults++;
+}
+
+static void publish(int64_t number) {
+  unsigned char out[1 << 16];
+  size_t length = 0;
+  struct client *publisher = &all[!strcmp(work, "slow") ? 1 : 0];
+  int64_t at = now_ns();
+  for (int64_t i = 0; i < number; i++) {
+    char text[128];
+    int64_t seq = next_seq++;
+    snprintf(text, sizeof text, socketio ? "42[\"%s\",{\"seq\":%lld}]" : "{\"type\":\"%s\",\"seq\":%lld}", type, (long long)seq);
+    sent_at[seq % MAX_WINDOW] = at;
+    left[seq % MAX_WINDOW] = expect;
+    length += frame(out + length, text);
+    if (length > sizeof out - 256) {
+      put(publisher, out, length);
+      length = 0;
+    }
+  }
+  if (length > 0) put(publisher, out, length);
+}
+
+static void ask(struct client *c) {
+  char text[192];
+  c->seq = next_seq++;
+  c->sent_at = now_ns();
+  static const char *pad = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl";
+  snprintf(text, sizeof text, socketio ? "42[\"echo\",{\"uid\":%lld,\"text\":\"%s\"}]" : "{\"type\":\"echo\",\"uid\":%lld,\"text\":\"%s\"}",
+    (long long)c->seq, pad);
+  say(c, text);
+}
+
+static void heard(struct client *c, const unsigned char *text, size_t length, int64_t at) {
+  const char *key = !strcmp(work, "echo") ? "\"uid\":" : "\"seq\":";
+  const unsigned char *end = text + length, *found = text;
+  while ((found = memmem(found, end - found, key, 6))) {
+    found += 6;
+    int64_t seq = strtoll((const char *)found, NULL, 10);
+    delivered++;
+    if (*work == 'e') {
+      if (seq != c->seq) faults++;
+      record(at - c->sent_at);
+      completed++;
+      if (next_seq < last_seq) ask(c);
+    } else {
+      if (seq != c->seq + 1) faults++;
+      c->seq = seq;
+      record(at - sent_at[seq % MAX_WINDOW]);
+      if (--left[seq % MAX_WINDOW] == 0) completed++;
+    }
+  }
+}
+
+static void took(struct client *c, int opcode, const unsigned char *payload, size_t length, int64_t at) {
+  if (opcode == 9) {
+    unsigned char pong[131] = {0x8a, 0x80 | length};
+    memcpy(pong + 6, payload, length);
+    put(c, pong, 6 + length);
+  } else if (opcode == 8) closed(c);
+  else if (c->state == JOINING) {
+    if (length && payload[0] == '0') say(c, "40");
+    else opened(c);
+  } else if (socketio && length == 1 && payload[0] == '2') say(c, "3");
+  else heard(c, payload, length, at);
+}
+
+static void readable(struct client *c, int64_t at) {
+  size_t have = c->rest_length;
+  memcpy(chunk, c->rest, have);
+  ssize_t got = recv(c->fd, chunk + have, CHUNK - have, 0);
+  if (got <= 0) {
+    if (got == 0 || (errno != EAGAIN && errno != EINTR)) closed(c);
+    return;
+  }
+  unsigned char *at_byte = chunk, *end = chunk + have + got;
+  *end = 0;
+  if (c->state == UPGRADING) {
+    unsigned char *body = memmem(chunk, end - chunk, "\r\n\r\n", 4);
+    if (body) {
+      at_byte = body + 4;
+      if (memcmp(chunk, "HTTP/1.1 101", 12)) {
+        faults++;
+        closed(c);
+        return;
+      }
+      if (socketio) c->state = JOINING;
+      else opened(c);
+    }
+  }
+  while (c->state != UPGRADING && c->fd >= 0 && end - at_byte >= 2) {
+    size_t length = at_byte[1] & 127, header = 2;
+    if (length == 126) {
+      if (end - at_byte < 4) break;
+      length = at_byte[2] << 8 | at_byte[3];
+      header = 4;
+    } else if (length == 127) {
+      if (end - at_byte < 10) break;
+      length = 0;
+      for (int i = 2; i < 10; i++) length = length << 8 | at_byte[i];
+      header = 10;
+    }
+    if ((size_t)(end - at_byte) < header + length) break;
+    took(c, at_byte[0] & 15, at_byte + header, length, at);
+    at_byte += header + length;
+  }
+  size_t rest = c->fd < 0 ? 0 : end - at_byte;
+  if (rest > c->rest_length || (rest == 0 && c->rest)) c->rest = rest ? realloc(c->rest, rest) : (free(c->rest), NULL);
+  if (rest) memcpy(c->rest, at_byte, rest);
+  c->rest_length = rest;
+}
+
+static void turn(void) {
+  static struct epoll_event events[4096];
+  int n = epoll_wait(epoll, events, 4096, 1000);
+  int64_t at = now_ns();
+  for (int i = 0; i < n; i++) {
+    struct client *c = events[i].data.ptr;
+    if (c->fd < 0) continue;
+    if (c->state == UPGRADING && events[i].events & EPOLLOUT) upgrade(c);
+    if (c->fd >= 0 && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(c, at);
+  }
+}
+
+/* Has so many publications reach everybody, `window` of them under way. */
+static void fan_out(int64_t number) {
+  int64_t target = completed + number, end = next_seq + number, seen = completed - 1;
+  int64_t deadline = now_ns() + 60000000000LL;
+  while (completed < target) {
+    int64_t under_way = next_seq - completed, room = window - under_way;
+    if (room > end - next_seq) room = end - next_seq;
+    if (room > 0) publish(room);
+    turn();
+    if (completed != seen) deadline = now_ns() + 20000000000LL;
+    seen = completed;
+    if (now_ns() > deadline || all[0].fd < 0) {
+      faults += target - completed; /* Lost: nobody waits for ever. */
+      return;
+    }
+  }
+}
+
+static void echo(int64_t number) {
+  int64_t target = completed + number;
+  last_seq = next_seq + number;
+  for (int i = 0; i < clients && next_seq < last_seq; i++) ask(&all[i]);
+  int64_t deadline = now_ns() + 60000000000LL;
+  while (completed < target && now_ns() < deadline) turn();
+  faults += target - completed;
+}
+
+static void connects(int64_t number) {
+  int64_t target = open_count + number, begun = 0;
+  int under_way = 0;
+  for (int i = 0; i < window; i++) all[i].fd = -1;
+  int64_t deadline = now_ns() + 60000000000LL;
+  while (open_count < target && now_ns() < deadline) {
+    for (int i = 0; i < window; i++) {
+      struct client *c = &all[i];
+      if (c->fd >= 0 && c->state == OPEN) closed(c);
+      if (c->fd < 0 && begun < number) {
+        begun++;
+        under_way++;
+        dial(c, i);
+      }
+    }
+    turn();
+  }
+  for (int i = 0; i < window; i++) if (all[i].fd >= 0) closed(&all[i]);
+}
+
+static void run(int64_t number) {
+  if (!strcmp(work, "fanout") || !strcmp(work, "slow")) fan_out(number);
+  else if (!strcmp(work, "echo")) echo(number);
+  else if (!strcmp(work, "connect")) connects(number);
+}
+
+static void told(const char *word) {
+  puts(word);
+  fflush(stdout);
+  char line[64];
+  if (!fgets(line, sizeof line, stdin)) exit(0);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) return fprintf(stderr, "load PORT WORK [name=value …]\n"), 2;
+  port = atoi(argv[1]);
+  work = argv[2];
+  for (int i = 3; i < argc; i++) {
+    char *value = strchr(argv[i], '=');
+    if (!value) return fprintf(stderr, "load: %s?\n", argv[i]), 2;
+    *value++ = 0;
+    const char *name = argv[i];
+    if (!strcmp(name, "clients")) clients = atoi(value);
+    else if (!strcmp(name, "window")) window = atoi(value);
+    else if (!strcmp(name, "count")) count = atoll(value);
+    else if (!strcmp(name, "expect")) expect = atoi(value);
+    else if (!strcmp(name, "few")) few = atoi(value);
+    else if (!strcmp(name, "protocol")) protocol = value;
+    else if (!strcmp(name, "socketio")) socketio = atoi(value);
+    else if (!strcmp(name, "path")) path = value;
+    else if (!strcmp(name, "say")) type = value;
+    else return fprintf(stderr, "load: unknown %s\n", name), 2;
+  }
+  if (!strcmp(work, "connect")) clients = window;
+  if (!expect) expect = clients;
+  struct rlimit files;
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  all = calloc(clients, sizeof *all);
+  epoll = epoll_create1(0);
+  for (int i = 0; i < clients; i++) all[i].seq = -1;
+  if (strcmp(work, "connect")) {
+    /* So many handshakes at once that no backlog overflows. */
+    for (int i = 0; i < clients; i++) {
+      dial(&all[i], i);
+      while (i + 1 - open_count > 200 && faults == 0) turn();
+    }
+    int64_t deadline = now_ns() + 60000000000LL;
+    while (open_count < clients && faults == 0 && now_ns() < deadline) turn();
+    if (open_count < clients) return fprintf(stderr, "load: %lld of %d connected\n", (long long)open_count, clients), 1;
+  }
+  told("READY");
+  run(count / 5);
+  memset(buckets, 0, sizeof buckets);
+  delivered = 0;
+  told("WARM");
+  struct rusage before, after;
+  getrusage(RUSAGE_SELF, &before);
+  int64_t begin = now_ns();
+  run(count);
+  double seconds = (now_ns() - begin) / 1e9;
+  getrusage(RUSAGE_SELF, &after);
+  double cpu = after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec +
+    (after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e6;
+  char line[512];
+  snprintf(line, sizeof line,
+    "DONE {\"seconds\":%.6f,\"cpu\":%.6f,\"delivered\":%lld,\"faults\":%lld,\"p50\":%.3f,\"p99\":%.3f}",
+    seconds, cpu, (long long)(!strcmp(work, "connect") ? count : delivered), (long long)faults, percentile(.5), percentile(.99));
+  told(line);
+  return 0;
+}
