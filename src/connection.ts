@@ -153,11 +153,12 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#host.deadlines.delete(this);
     this.#slot.release();
     this.#host.dismiss(this);
+    // Before the listeners: to them it is not open any more.
+    for (const keeper of this.#keepers) keeper.delete(this);
     if (this.#known) {
       const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
       this.#host.bus.emit("close", { client: this.client, ...close, wasClean });
     }
-    for (const keeper of this.#keepers) keeper.delete(this);
   }
 
   /** Deletes the connection from the keeper once it is closed. */

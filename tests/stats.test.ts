@@ -55,6 +55,36 @@ describe("WebSocketController.stats", () => {
     assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE });
   });
 
+  it("adds up inside every listener too, where a connection that closes is not open any more", async () => {
+    const { controller, request, opened, transports } = createRoute({
+      authenticate: () => ({ accountability: { user: "ann", role: null } }),
+    });
+    const seen: string[] = [];
+    for (const event of ["connect", "message", "error", "close", "auth.success", "auth.failure"] as const) {
+      controller.on(event, () => {
+        const { opened, closed, active, reserved, clients } = controller.stats();
+        seen.push(`${event}: ${opened} = ${closed} + ${active}, ${reserved} reserved, ${clients} clients`);
+      });
+    }
+    for (let n = 0; n < 2; n++) await request("/websocket?access_token=token-1");
+    await request("/websocket");
+    opened[0]!.message('{"type":"x"}');
+    opened[2]!.message('{"type":"x"}');
+    opened[2]!.closed(4401, "", true);
+    opened[0]!.closed(1000, "", true);
+    transports[1]!.closeError = new Error("gone");
+    opened[1]!.close();
+    assert.deepEqual(seen, [
+      "connect: 1 = 0 + 1, 1 reserved, 1 clients",
+      "connect: 2 = 0 + 2, 2 reserved, 2 clients",
+      "message: 3 = 0 + 3, 3 reserved, 2 clients",
+      "auth.failure: 3 = 0 + 3, 3 reserved, 2 clients",
+      "close: 3 = 2 + 1, 1 reserved, 1 clients",
+      "error: 3 = 2 + 1, 1 reserved, 1 clients",
+      "close: 3 = 3 + 0, 0 reserved, 0 clients",
+    ]);
+  });
+
   it("adds up after any sequence, and is at rest once all are gone", async () => {
     await fc.assert(
       fc.asyncProperty(
