@@ -9,7 +9,7 @@ import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { RateLimiter, Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
-import { decode, encode, exceedsBytes, textOf } from "./protocol.ts";
+import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
 import { Sender, type SenderOwner } from "./sender.ts";
 import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
 import {
@@ -133,7 +133,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
-    if (!this.#withinRate(typeof data === "string" ? data.length : data.byteLength)) return;
+    if (!this.#withinRate(typeof data === "string" ? byteLength(data) : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.#pipeline?.isHeld) this.#receive(text);
     else if (!this.#pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");

@@ -165,6 +165,21 @@ describe("a client's messages, limited in rate", () => {
     assert.equal(transport.take()[0].error.retry_after, 100);
   });
 
+  it("count as many bytes as they have in UTF-8, whether they come as text or as binary", () => {
+    for (const char of ["a", "é", "語", "💬", "\ud83d"]) {
+      const text = `{"type":"ping","x":"${char.repeat(100)}"}`;
+      const bytes = new TextEncoder().encode(text).byteLength;
+      for (const frame of [text, new TextEncoder().encode(text)]) {
+        for (const [burstBytes, answers] of [[2 * bytes, 2], [2 * bytes - 1, 1]] as const) {
+          const { controller } = observe({ rateLimit: { burstBytes, bytes: 1 } });
+          const { connection, transport } = open(controller);
+          for (let n = 0; n < 3; n++) connection.message(frame);
+          assert.equal(transport.take().filter(({ type }) => type === "pong").length, answers, `${char} within ${burstBytes}`);
+        }
+      }
+    }
+  });
+
   it("close with 4529 when a hundred more were refused than let through, and one that is pending at the first", () => {
     const { controller, clock, events } = observe({ rateLimit: limit });
     const { connection, transport } = open(controller);

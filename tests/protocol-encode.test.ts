@@ -64,4 +64,12 @@ describe("byteLength", () => {
   it("counts UTF-8 bytes, three for a lone surrogate", () => {
     assert.deepEqual(["", "a", "é", "語", "💬", "\ud83d"].map(byteLength), [0, 1, 2, 3, 4, 3]);
   });
+
+  it("counts a text of any length", () => {
+    for (const [char, size] of [["a", 1], ["é", 2], ["語", 3], ["💬", 4], ["\ud83d", 3]] as const) {
+      for (const length of [10_000, 16_383, 16_384, 16_385, 65_536, 200_001]) {
+        assert.equal(byteLength(char.repeat(length)), size * length, `${length} of ${char}`);
+      }
+    }
+  });
 });
