@@ -149,6 +149,12 @@ interface Bucket {
 /** Buckets that are kept before full ones are looked for and forgotten. */
 const PRUNE_AT = 1024;
 
+/**
+ * Waits up to this one, in ms, are none: what is refilled bit by bit adds up to a little less than a whole message, and whoever has waited as
+ * long as it was told is to be let through. What is short then is owed by the bucket, so that no more pass in the long run.
+ */
+const ROUNDING = 0.001;
+
 /** Rate limits by key. A bucket outlives its connection, so that reconnecting does not fill it, and is forgotten once full. */
 export class RateLimiter {
   readonly #limit: Required<RateLimit>;
@@ -200,9 +206,8 @@ export class RateLimiter {
 
   #waitOf(bucket: Bucket, cost: number): number {
     const { messages, bytes } = this.#limit;
-    if (bucket.messages >= 1 && bucket.bytes >= cost) return 0;
-    const wait = Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytes);
-    return Math.max(1, Math.ceil(wait * 1000));
+    const wait = 1000 * Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytes);
+    return wait <= ROUNDING ? 0 : Math.ceil(wait);
   }
 
   #refill(bucket: Bucket, now: number): void {

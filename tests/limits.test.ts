@@ -182,29 +182,43 @@ describe("RateLimiter", () => {
   });
 
   it("tells the time to wait honestly: refused before it, taken after it", () => {
-    fc.assert(fc.property(
-      fc.record({
-        messages: fc.double({ min: 0.1, max: 2000, noNaN: true }),
-        burst: fc.integer({ min: 1, max: 20 }),
-        bytes: fc.double({ min: 0.5, max: 1e6, noNaN: true }),
-        burstBytes: fc.integer({ min: 1, max: 5000 }),
-      }),
-      fc.array(fc.tuple(fc.nat(6000), fc.double({ min: 0, max: 300, noNaN: true })), { minLength: 1, maxLength: 40 }),
-      (limit, steps) => {
-        const limiter = new RateLimiter(limit);
-        let now = 1000;
-        for (const [bytes, passed] of steps) {
-          now += passed;
-          const wait = limiter.take("a", bytes, now);
-          if (wait === 0) continue;
-          assert.ok(Number.isSafeInteger(wait) && wait > 0);
-          if (wait > 1) assert.ok(limiter.take("a", bytes, now + wait - 1.001) > 0, `before ${wait} ms`);
-          // One more for the rounding of fractions: a token short by 1e-16 is not there yet.
-          now += wait + 1;
-          assert.equal(limiter.take("a", bytes, now), 0, `after ${wait} ms`);
-        }
-      },
-    ));
+    fc.assert(
+      fc.property(
+        fc.record({
+          messages: fc.double({ min: 0.001, max: 2000, noNaN: true }),
+          burst: fc.integer({ min: 1, max: 20 }),
+          bytes: fc.double({ min: 0.5, max: 1e9, noNaN: true }),
+          burstBytes: fc.integer({ min: 1, max: 1e7 }),
+        }),
+        // A process that has run for up to ten years.
+        fc.double({ min: 0, max: 10 * 365 * 86_400_000, noNaN: true }),
+        fc.array(
+          fc.record({
+            bytes: fc.oneof(fc.nat(6000), fc.nat(1e7)),
+            passed: fc.double({ min: 0, max: 300, noNaN: true }),
+            // Where between the refusal and the time it named others are refused too: each is a sum with a rounding of its own.
+            refused: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 5 }),
+          }),
+          { minLength: 1, maxLength: 40 },
+        ),
+        (limit, start, steps) => {
+          const limiter = new RateLimiter(limit);
+          let now = start;
+          for (const { bytes, passed, refused } of steps) {
+            now += passed;
+            const wait = limiter.take("a", bytes, now);
+            if (wait === 0) continue;
+            assert.ok(Number.isSafeInteger(wait) && wait > 0);
+            for (const part of wait > 1.01 ? [...refused.sort((a, b) => a - b), 1] : []) {
+              assert.ok(limiter.take("a", bytes, now + part * (wait - 1.01)) > 0, `before ${wait} ms`);
+            }
+            now += wait;
+            assert.equal(limiter.take("a", bytes, now), 0, `after ${wait} ms`);
+          }
+        },
+      ),
+      { numRuns: 1000 },
+    );
   });
 
   it("neither takes nor gives anything when the clock steps back", () => {
