@@ -258,8 +258,8 @@ export class WebSocketController {
   // For the runtimes
 
   /**
-   * Starts the connection of a socket that is open. With an identity it is admitted at once.
-   * For those who bring a runtime of their own: the built-in ones call it from the upgrade.
+   * Starts the connection of a socket that is open. With an identity it is admitted at once, or closed with 4529 where the user has
+   * as many as may be. For those who bring a runtime of their own: the built-in ones call it from the upgrade.
    *
    * @param slot its place among `maxConnections`. @default one more, whatever the limit
    */
@@ -272,6 +272,9 @@ export class WebSocketController {
     const connection = this.#connect(transport, slot, crypto.randomUUID(), handshake);
     // It took longer to open than its place was kept for.
     if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
+    else if (identity && !slot.claim(identity.accountability.user)) {
+      connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
+    }
     connection.opened(identity);
     return connection;
   }

@@ -213,6 +213,23 @@ describe("maxConnectionsPerUser", () => {
     assert.deepEqual([first.client.accountability.user, second.client.accountability.user], [null, "ann"]);
   });
 
+  it("counts those that are opened with an identity, and closes one more with 4529, of which nobody is told", async () => {
+    const { controller, takeNames } = observe({ authenticate: () => state("ann"), maxConnectionsPerUser: 2 });
+    const join = () => open(controller, { identity: state("ann") });
+    const [first] = [join(), join()];
+    assert.equal(controller.stats().keys, 1);
+    const third = join();
+    assert.deepEqual(third.transport.closes, [{ code: 4529, reason: "Too many connections of this user" }]);
+    const other = open(controller, { mode: "handshake" });
+    other.connection.message(auth("token-1"));
+    await turn();
+    assert.equal(other.transport.take()[0].error.code, "LIMIT_EXCEEDED");
+    first.connection.closed(1000, "", true);
+    for (const { connection } of [third, other]) connection.closed(4529, "", true);
+    assert.deepEqual([join().transport.closes, controller.clients().size], [[], 2]);
+    assert.deepEqual(takeNames(), ["connect", "connect", "auth.failure", "close", "connect"]);
+  });
+
   it("answers 429 with retry-after at one more upgrade", async () => {
     const { request, opened } = createRoute({ authenticate: () => state("ann"), maxConnectionsPerUser: 1 });
     assert.equal((await request("/websocket?access_token=token-1")).status, 200);
