@@ -130,17 +130,28 @@ export class Authenticator {
   }
 }
 
+/** Characters from which on a secret is taken out of a text; a shorter one may be a part of any word in it. */
+const MIN_REDACTED = 8;
+
+/** In place of a text that has a short secret in it: what is left of "Cannot" without an "a" would give the secret away. */
+const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
+
 /** The error without the credentials it may quote: hono's own JWT errors do, and it is going to listeners and the log. */
 function withoutSecrets(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
-  const secrets = Object.values(credentials).filter((secret) => typeof secret === "string" && secret !== "");
-  const redact = (text: string) => secrets.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
-  if (typeof error === "string") return redact(error);
+  // The longest first: another may be a part of it, and would leave the rest.
+  const secrets = Object.values(credentials).filter((secret) => typeof secret === "string" && secret !== "")
+    .sort((a, b) => b.length - a.length);
+  const redact = (text: string, hidden: string) =>
+    secrets.some((secret) => secret.length < MIN_REDACTED && text.includes(secret))
+      ? hidden
+      : secrets.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
+  if (typeof error === "string") return redact(error, HIDDEN);
   if (!(error instanceof Error) || error instanceof WebSocketError) return error;
-  const shown = `${error.message}\n${error.stack}\n${String(error.cause)}`;
-  if (redact(shown) === shown) return error;
-  const redacted = new Error(redact(error.message));
-  redacted.name = error.name;
-  redacted.stack = redact(error.stack ?? "");
+  const shown = [error.message, error.name, error.stack, error.cause].map(String);
+  if (!secrets.some((secret) => shown.some((text) => text.includes(secret)))) return error;
+  const redacted = new Error(redact(error.message, HIDDEN));
+  redacted.name = redact(error.name, "Error");
+  redacted.stack = redact(error.stack ?? "", `${redacted.name}: ${redacted.message}`);
   return redacted;
 }
 

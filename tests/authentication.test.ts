@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import fc from "fast-check";
 import { type Attempt, type Authenticate, Authenticator, type Credentials } from "../src/authentication.ts";
 import { Deadlines } from "../src/clock.ts";
 import { WebSocketError } from "../src/errors.ts";
@@ -117,6 +118,73 @@ describe("Authenticator", () => {
     clock.advance(500);
     await turn();
     assert.deepEqual(ended, ["first", "second"]);
+  });
+});
+
+describe("Authenticator, on an error that quotes the credentials", () => {
+  const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
+
+  /** How it ends when `authenticate` throws this. */
+  async function thrown(error: unknown, shown: object = { access_token: "a-long-secret" }): Promise<unknown> {
+    const { authenticator } = create(() => {
+      throw error;
+    });
+    const attempt = await authenticator.attempt({ source: "message", ...shown } as Credentials, HANDSHAKE);
+    return attempt.outcome === "failed" ? attempt.error : assert.fail();
+  }
+
+  it("has failed with the same error when it quotes nothing", async () => {
+    const error = new Error("Cannot connect: refused");
+    assert.equal(await thrown(error), error);
+    assert.equal(await thrown("down"), "down");
+    assert.equal(await thrown(error, { email: "ann@example.com", password: "zzz" }), error);
+  });
+
+  it("leaves out a secret of eight characters or more, and the words around it stand", async () => {
+    const error = Object.assign(new TypeError("Cannot read a-long-secret."), { name: "Odd a-long-secret" });
+    const redacted = await thrown(error) as Error;
+    assert.deepEqual([redacted.message, redacted.name], ["Cannot read [redacted].", "Odd [redacted]"]);
+    assert.match(redacted.stack!, /Cannot read \[redacted\]\.[^]*authentication\.test/);
+    assert.doesNotMatch(redacted.stack!, /a-long-secret/);
+    assert.equal(await thrown("a-long-secret!"), "[redacted]!");
+    assert.equal((await thrown(new Error("x", { cause: "a-long-secret" })) as Error).cause, undefined);
+  });
+
+  it("leaves out the longer one first, so that nothing of it is left where another is a part of it", async () => {
+    for (const [email, password] of [["ann@example", "ann@example.com"], ["ann@example.com", "ann@example"]]) {
+      assert.equal(await thrown("Wrong: ann@example.com", { email, password }), "Wrong: [redacted]");
+    }
+  });
+
+  it("puts a fixed text in place of a message with a short one in it, for it may be a part of any word", async () => {
+    for (const password of ["a", "Err", "e.c", "hunter7"]) {
+      const error = new TypeError("Cannot look up ann@example.com with hunter7: Err", { cause: password });
+      const redacted = await thrown(error, { email: "ann@example.com", password }) as Error;
+      assert.deepEqual([redacted.message, redacted.cause], [HIDDEN, undefined], password);
+      assert.equal(redacted.stack, `${password === "Err" ? "Error" : "TypeError"}: ${HIDDEN}`);
+      assert.equal(await thrown(`No ${password}`, { email: "ann@example.com", password }), HIDDEN);
+    }
+  });
+
+  it("keeps the message when a short one is in the stack or the cause alone, and leaves those out", async () => {
+    const inStack = Object.assign(new Error("Down"), { stack: "Error: of x7\n    at x" });
+    for (const error of [inStack, new Error("Down", { cause: "otp x7" })]) {
+      const redacted = await thrown(error, { email: "ann@example.com", password: "", otp: "x7" }) as Error;
+      assert.deepEqual([redacted.message, redacted.cause], ["Down", undefined]);
+      assert.doesNotMatch(redacted.stack!, /x7/);
+    }
+  });
+
+  it("quotes no secret, whatever it is and wherever it stands", async () => {
+    const word = fc.string({ minLength: 1, maxLength: 12 });
+    await fc.assert(fc.asyncProperty(word, word, fc.array(fc.nat(2)), async (email, password, parts) => {
+      const text = parts.map((part) => [email, password, "and"][part]).join("");
+      const redacted = await thrown(Object.assign(new Error(text), { name: text }), { email, password }) as Error;
+      for (const secret of [email, password]) {
+        if (secret.length < 8) assert.ok(redacted.message === HIDDEN || !text.includes(secret), text);
+        else for (const shown of [redacted.message, redacted.name, redacted.stack!]) assert.ok(!shown.includes(secret), shown);
+      }
+    }));
   });
 });
 
