@@ -2,7 +2,6 @@ import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
-import { WebSocketError } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { Handlers } from "./handlers.ts";
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
