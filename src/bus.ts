@@ -29,7 +29,8 @@ export class Bus<Events extends Record<EventType, unknown>> {
     if (!guarded) this.#guarded.set(event, guarded = new WeakMap());
     let handler = guarded.get(listener) as Handler<Events[Event]> | undefined; // Set below, under this event.
     if (!handler) {
-      handler = (payload) => guard(() => listener(payload), (error) => this.#report(error, event, payload));
+      const report = (error: unknown, payload: Events[Event]) => this.#report(error, event, payload);
+      handler = (payload) => guard(listener, report, payload);
       guarded.set(listener, handler);
     }
     this.#emitter.on(event, handler);
@@ -46,9 +47,14 @@ export class Bus<Events extends Record<EventType, unknown>> {
     return (this.#emitter.all.get(event)?.length ?? 0) > 0;
   }
 
-  /** Calls every listener of the event, in the order they were added. */
-  emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    this.#emitter.emit(event, payload);
+  /** Calls every listener of the event, in the order they were added; `false` when there are none. */
+  emit<Event extends keyof Events>(event: Event, payload: Events[Event]): boolean {
+    const handlers = this.#emitter.all.get(event) as Handler<Events[Event]>[] | undefined; // No wildcard has this key.
+    if (!handlers || handlers.length === 0) return false;
+    // mitt copies the list and asks for another one first, which is most of what a message costs here: for one listener there is no need.
+    if (handlers.length === 1) handlers[0]!(payload);
+    else this.#emitter.emit(event, payload);
+    return true;
   }
 
   /** Removes every listener. */

@@ -132,7 +132,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
-    if (!this.#withinRate(typeof data === "string" ? byteLength(data) : data.byteLength)) return;
+    if (!this.#withinRate(data)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.#pipeline?.isHeld) this.#receive(text);
     else if (!this.#pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
@@ -313,9 +313,10 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   // The gate
 
-  #withinRate(bytes: number): boolean {
+  #withinRate(data: string | ArrayBuffer | ArrayBufferView): boolean {
     const { rateLimiter } = this.#host;
     if (!rateLimiter) return true;
+    const bytes = typeof data === "string" ? byteLength(data) : data.byteLength;
     const now = this.#host.monotonic();
     const wait = rateLimiter.take(this.#host.rateKey(this.client), bytes, now);
     if (wait === 0) {

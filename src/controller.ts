@@ -62,8 +62,7 @@ export class WebSocketController {
       if (logger) guard(() => logger.error(logRecord(error, client)), () => {});
     };
     const report = (error: unknown, client?: WebSocketClient) => {
-      if (this.#bus.has("error")) this.#bus.emit("error", client ? { client, error } : { error });
-      else log(error, client);
+      if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
     };
     this.#deadlines = new Deadlines(this.#clock, report);
     const warned = new Map<string, number>();
@@ -79,11 +78,7 @@ export class WebSocketController {
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
     this.#handlers = new Handlers({
-      emit: (client, message) => {
-        if (!this.#bus.has("message")) return false;
-        this.#bus.emit("message", { client, message });
-        return true;
-      },
+      emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
     });
     const now = () => this.#clock.now();

@@ -1,17 +1,24 @@
-/** Told of every error that application code threw or rejected with. */
-export type Report = (error: unknown) => void;
+/** Told of every error that application code threw or rejected with, and of what it was called with. */
+export type Report<Argument = void> = (error: unknown, argument: Argument) => void;
 
 /**
  * Runs code of the application: a throw and a rejection both end in `report`, never in the process.
  * A rejected async callback ends a bare Node, Deno or Bun process, so every callback passes through here.
  */
-export function guard(run: () => unknown, report: Report): void {
+export function guard(run: () => unknown, report: Report): void;
+export function guard<Argument>(run: (argument: Argument) => unknown, report: Report<Argument>, argument: Argument): void;
+export function guard<Argument>(
+  run: (argument?: Argument) => unknown,
+  report: Report<Argument | undefined>,
+  argument?: Argument,
+): void {
+  // The argument is handed through, so that a listener costs no closure a message.
   try {
-    const result = run();
+    const result = run(argument);
     // Promise.resolve reads `then` once, inside a try of its own, so that a hostile thenable is a rejection too.
-    if (typeof result === "object" && result !== null) Promise.resolve(result).catch(report);
+    if (typeof result === "object" && result !== null) Promise.resolve(result).catch((error) => report(error, argument));
   } catch (error) {
-    report(error);
+    report(error, argument);
   }
 }
 

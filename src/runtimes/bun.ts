@@ -28,7 +28,7 @@ export interface BunSocket {
 export interface SocketData {
   open: ((transport: Transport) => Connection) | null;
   connection: Connection | null;
-  transport: Writer | null;
+  transport: BunTransport | null;
 }
 
 const outbox = new Outbox();
@@ -36,6 +36,8 @@ const outbox = new Outbox();
 class BunTransport implements Transport, Writer {
   readonly socket: BunSocket;
   batch: Batch | undefined;
+  /** Bun is calling back with what this socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
+  isReading = false;
 
   constructor(socket: BunSocket) {
     this.socket = socket;
@@ -50,8 +52,12 @@ class BunTransport implements Transport, Writer {
   }
 
   send(frame: Frame): boolean {
-    outbox.push(this, frame);
-    return true;
+    if (!this.isReading) {
+      outbox.push(this, frame);
+      return true;
+    }
+    this.write();
+    return this.socket.sendText(frame.text) !== 0;
   }
 
   write(): void {
@@ -113,10 +119,12 @@ export const websocket: BunWebSocketHandler = {
     data.open = null; // The closure holds the request; an idle connection must not.
   },
   message({ data }, message) {
-    data.connection?.message(message);
-    // Bun has the socket corked while it reads, so that this is one write for all that was read; and a close frame that comes with it is
-    // answered before the turn ends.
-    data.transport?.write();
+    const { transport, connection } = data;
+    if (!transport || !connection) return;
+    // Nor may answers wait for the end of the turn: Bun answers a close frame that was read with the message before it.
+    transport.isReading = true;
+    connection.message(message);
+    transport.isReading = false;
   },
   ping({ data }) {
     data.connection?.heard();
