@@ -328,7 +328,13 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     } else if (now >= this.#toldUntil) {
       // Told once, not for each message: answering was 43 % of what a flood cost.
       this.#toldUntil = now + wait;
-      this.transmit(tooMany(wait));
+      this.transmit(
+        encode({
+          type: "server",
+          status: "error",
+          error: { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait },
+        }),
+      );
     }
     return false;
   }
@@ -396,6 +402,3 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     else this.#host.deadlines.set(this, next);
   }
 }
-
-const tooMany = (retryAfter: number): string =>
-  `{"type":"server","status":"error","error":{"code":"REQUESTS_EXCEEDED","message":"Too many messages","retry_after":${retryAfter}}}`;

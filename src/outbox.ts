@@ -11,6 +11,7 @@ export class Batch {
   encoded: unknown = undefined;
   readonly #before: Batch | undefined;
   #next: Batch | undefined;
+  #frames: Frame[] | undefined;
 
   constructor(before?: Batch, frame?: Frame) {
     this.#before = before;
@@ -26,11 +27,12 @@ export class Batch {
   }
 
   /** All frames, in the order they were sent. */
-  frames(): Frame[] {
+  frames(): readonly Frame[] {
+    if (this.#frames) return this.#frames;
     const frames = new Array<Frame>(this.count);
     let batch: Batch | undefined = this;
     for (let i = this.count - 1; batch?.frame; batch = batch.#before) frames[i--] = batch.frame;
-    return frames;
+    return this.#frames = frames;
   }
 }
 

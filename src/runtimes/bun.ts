@@ -38,21 +38,25 @@ class BunTransport implements Transport, Writer {
   batch: Batch | undefined;
   /** Bun is calling back with what this socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
   isReading = false;
+  /** What Bun held when the turn's first frame was taken. */
+  #buffered = 0;
 
   constructor(socket: BunSocket) {
     this.socket = socket;
   }
 
   get readyState(): number {
-    return this.socket.readyState;
+    // Looked at when the first frame of the turn was taken, and again when they are written.
+    return this.batch ? OPEN : this.socket.readyState;
   }
 
   get bufferedAmount(): number {
-    return this.socket.getBufferedAmount() + (this.batch?.bytes ?? 0);
+    return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount();
   }
 
   send(frame: Frame): boolean {
     if (!this.isReading) {
+      if (!this.batch) this.#buffered = this.socket.getBufferedAmount();
       outbox.push(this, frame);
       return true;
     }

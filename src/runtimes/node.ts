@@ -45,6 +45,8 @@ const MAX_JOINED_BYTES = 65_536;
  */
 class NodeTransport extends StandardTransport<FlushingWebSocket> {
   readonly #stream: Duplex;
+  /** What ws and the stream held when the turn's first frame was taken. */
+  #buffered = 0;
 
   constructor(socket: FlushingWebSocket, stream: Duplex) {
     super(socket, null); // Merged below the frames, arrays would gain nothing.
@@ -52,11 +54,17 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     socket.beforeClose = () => this.write();
   }
 
+  override get readyState(): number {
+    // Looked at when the first frame of the turn was taken, and again when they are written.
+    return this.batch ? OPEN : this.socket.readyState;
+  }
+
   override get bufferedAmount(): number {
-    return this.socket.bufferedAmount + (this.batch?.bytes ?? 0);
+    return this.batch ? this.#buffered + this.batch.bytes : this.socket.bufferedAmount;
   }
 
   override send(frame: Frame): boolean {
+    if (!this.batch) this.#buffered = this.socket.bufferedAmount;
     outbox.push(this, frame);
     return true;
   }
