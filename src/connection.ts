@@ -258,17 +258,9 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (!this.transport.save || this.#closed) return;
     const { uid, handshake, state } = this.client;
     const { phase, until, accountability, expiresAt } = this.#identity;
+    const { name } = this.#host.options;
     try {
-      this.transport.save({
-        controller: this.#host.options.name,
-        uid,
-        handshake,
-        state,
-        phase,
-        until,
-        accountability,
-        expires_at: expiresAt,
-      });
+      this.transport.save({ controller: name, uid, handshake, state, phase, until, accountability, expires_at: expiresAt });
     } catch (error) {
       // An attachment holds 16 KiB. A connection that cannot be kept would come back from hibernation as somebody else.
       this.error(error);

@@ -68,8 +68,8 @@ const SLICE_CLIENTS = 2_000;
 /** Who receives what: the admitted connections, indexed by user and role so that a filter costs what it matches. */
 export class Delivery {
   readonly #all = new Set<Recipient>();
-  readonly #users = new Map<string, Set<Recipient>>();
-  readonly #roles = new Map<string, Set<Recipient>>();
+  readonly #users: Index = new Map();
+  readonly #roles: Index = new Map();
   readonly #jobs: Job[] = [];
   readonly #defer: (callback: () => void) => void;
 
@@ -131,8 +131,8 @@ export class Delivery {
 
   #match({ user, role }: BroadcastFilter): Iterable<Recipient> {
     if (user === undefined && role === undefined) return this.#all;
-    const ofUser = user === undefined ? undefined : this.#users.get(user) ?? nobody;
-    const ofRole = role === undefined ? undefined : this.#roles.get(role) ?? nobody;
+    const ofUser = user === undefined ? undefined : membersOf(this.#users, user);
+    const ofRole = role === undefined ? undefined : membersOf(this.#roles, role);
     if (!ofUser || !ofRole) return ofUser ?? ofRole ?? nobody;
     const [few, many] = ofUser.size <= ofRole.size ? [ofUser, ofRole] : [ofRole, ofUser];
     return [...few].filter((recipient) => many.has(recipient));
@@ -149,17 +149,25 @@ function advance(job: Job): boolean {
   return true;
 }
 
+/** Who has an id: most users have one connection, for which a set would take 200 bytes. */
+type Index = Map<string, Recipient | Set<Recipient>>;
+
 const nobody: ReadonlySet<Recipient> = new Set();
 
-function insert(index: Map<string, Set<Recipient>>, key: string | null, recipient: Recipient): void {
-  if (key === null) return;
-  const set = index.get(key);
-  if (set) set.add(recipient);
-  else index.set(key, new Set([recipient]));
+function membersOf(index: Index, id: string): ReadonlySet<Recipient> {
+  const members = index.get(id);
+  return members instanceof Set ? members : members ? new Set([members]) : nobody;
 }
 
-function erase(index: Map<string, Set<Recipient>>, key: string | null, recipient: Recipient): void {
-  if (key === null) return;
-  const set = index.get(key);
-  if (set?.delete(recipient) && set.size === 0) index.delete(key);
+function insert(index: Index, id: string | null, recipient: Recipient): void {
+  if (id === null) return;
+  const members = index.get(id);
+  if (members instanceof Set) members.add(recipient);
+  else index.set(id, members ? new Set([members, recipient]) : recipient);
+}
+
+function erase(index: Index, id: string | null, recipient: Recipient): void {
+  if (id === null) return;
+  const members = index.get(id);
+  if (members === recipient || (members instanceof Set && members.delete(recipient) && members.size === 0)) index.delete(id);
 }
