@@ -1,9 +1,9 @@
 /**
- * How honest clients fare while a server is attacked: a calm phase, a hostile one of the same length, and a recovery.
+ * How honest clients fare while a server is attacked. A short attack comes first, so that what a process allocates once is there; then, of the
+ * same length each, a calm phase, one in which the attackers go to a second server of the same kind (the decoy), and the hostile one; then a
+ * recovery. What the decoy's clients feel is that of sharing the machine, what is beyond it the server's.
  *
- * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--output=bench/results] [--decoy]`
- *
- * With `--decoy` the attackers go to a second server of the same kind: what is left of their effect is that of sharing the machine.
+ * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--output=bench/results]`
  *
  * It never fails on a time: it exits with 1 when the server died, an honest client was closed or lost a message, or the
  * counters do not add up. All of it stays on the loopback interface.
@@ -59,9 +59,11 @@ interface Result {
   date: string;
   cores: number;
   calm: Phase;
+  decoy: Phase;
   hostile: Phase;
   recovery: Phase;
-  ratio: { p50: number; p99: number };
+  /** Of the hostile phase's p99, to the calm one's and to that beside the decoy. */
+  ratio: { calm: number; decoy: number };
   /** Of the server, in MiB: before the attack, at its peak, after it, after the recovery; the first and last after a collection. */
   rss: { before: number; peak: number; end: number; after: number };
   heap: { before: number; after: number };
@@ -78,7 +80,6 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "60" },
     runtime: { type: "string", default: "bun,deno,node" },
     output: { type: "string", default: join(here, "results") },
-    decoy: { type: "boolean", default: false },
   },
 });
 const seconds = Math.min(600, Math.max(2, Number(values.seconds)));
@@ -91,14 +92,13 @@ for (const runtime of runtimes) {
 
 const results: Result[] = [];
 for (const runtime of runtimes) results.push(await run(runtime));
-const name = values.decoy ? "hostile-decoy" : "hostile";
 mkdirSync(values.output, { recursive: true });
 writeFileSync(
-  join(values.output, `${name}.json`),
+  join(values.output, "hostile.json"),
   `${JSON.stringify(results, null, 2)}\n`,
 );
 const table = toTable(results);
-writeFileSync(join(values.output, `${name}.md`), table);
+writeFileSync(join(values.output, "hostile.md"), table);
 console.log(`\n${table}`);
 for (const { runtime, problems } of results) {
   for (const problem of problems) console.error(`✖ ${runtime}: ${problem}`);
@@ -122,21 +122,29 @@ async function run(runtime: string): Promise<Result> {
     const honest = start("hostile-honest.ts", port, HONEST, INTERVAL);
     children.push(honest);
     await messageOf(honest);
-    await phase(runtime, "warm-up", honest, server, Math.min(5, seconds));
+    const attack = (target: number, length: number) => {
+      const attackers = start("hostile-attackers.ts", target, length);
+      children.push(attackers);
+      return messageOf<Result["attackers"]>(attackers);
+    };
+    const short = Math.min(10, seconds);
+    const warmed = attack(port, short);
+    await phase(runtime, "warm-up", honest, server, short);
+    await warmed;
+    await phase(runtime, "settling", honest, server, short);
 
     const calm = await phase(runtime, "calm", honest, server, seconds);
     const before = await collect(port);
     const rssBefore = rssOf(server);
 
-    let target = port;
-    if (values.decoy) {
-      const decoy = startServer(runtime);
-      children.push(decoy);
-      target = await readPort(decoy);
-    }
-    const attackers = start("hostile-attackers.ts", target, seconds);
-    children.push(attackers);
-    const attacked = messageOf<Result["attackers"]>(attackers);
+    const second = startServer(runtime);
+    children.push(second);
+    const decoyed = attack(await readPort(second), seconds);
+    const decoy = await phase(runtime, "decoy", honest, server, seconds);
+    await decoyed;
+    second.kill("SIGKILL");
+
+    const attacked = attack(port, seconds);
     let peak = 0;
     const hostile = await phase(
       runtime,
@@ -146,7 +154,7 @@ async function run(runtime: string): Promise<Result> {
       seconds,
       () => peak = Math.max(peak, rssOf(server)),
     );
-    const attack = await attacked;
+    const attackers = await attacked;
     const end = rssOf(server);
 
     const recovery = await phase(
@@ -172,6 +180,7 @@ async function run(runtime: string): Promise<Result> {
     for (
       const [name, { lost, closed }] of Object.entries({
         calm,
+        decoy,
         hostile,
         recovery,
       })
@@ -192,10 +201,10 @@ async function run(runtime: string): Promise<Result> {
         date: new Date().toISOString().slice(0, 10),
         cores: availableParallelism(),
       },
-      ...{ calm, hostile, recovery },
+      ...{ calm, decoy, hostile, recovery },
       ratio: {
-        p50: round(hostile.p50 / calm.p50),
-        p99: round(hostile.p99 / calm.p99),
+        calm: round(hostile.p99 / calm.p99),
+        decoy: round(hostile.p99 / decoy.p99),
       },
       rss: {
         before: rssBefore,
@@ -207,7 +216,7 @@ async function run(runtime: string): Promise<Result> {
         before: mebibytes(before.heapUsed),
         after: mebibytes(after.heapUsed),
       },
-      attackers: { ...attack, idle: round(attack.idle) },
+      attackers: { ...attackers, idle: round(attackers.idle) },
       closes: last.closes,
       errors: last.errors,
       problems,
@@ -383,20 +392,24 @@ function toTable(results: Result[]): string {
   const rows = [
     ["", ...results.map(({ runtime }) => runtime)],
     [
-      "honest p50 calm → hostile (ms)",
-      ...results.map(({ calm, hostile }) => `${calm.p50} → ${hostile.p50}`),
+      "honest p50 calm → decoy → hostile (ms)",
+      ...results.map(({ calm, decoy, hostile }) => `${calm.p50} → ${decoy.p50} → ${hostile.p50}`),
     ],
     [
-      "honest p99 calm → hostile (ms)",
-      ...results.map(({ calm, hostile }) => `${calm.p99} → ${hostile.p99}`),
+      "honest p99 calm → decoy → hostile (ms)",
+      ...results.map(({ calm, decoy, hostile }) => `${calm.p99} → ${decoy.p99} → ${hostile.p99}`),
     ],
     [
-      "ratio of p99 (target: at most 2)",
-      ...results.map(({ ratio }) => `${ratio.p99}`),
+      "p99 hostile ÷ decoy (target: at most 2)",
+      ...results.map(({ ratio }) => `${ratio.decoy}`),
     ],
     [
-      "longest calm → hostile (ms)",
-      ...results.map(({ calm, hostile }) => `${calm.max} → ${hostile.max}`),
+      "p99 hostile ÷ calm",
+      ...results.map(({ ratio }) => `${ratio.calm}`),
+    ],
+    [
+      "longest calm → decoy → hostile (ms)",
+      ...results.map(({ calm, decoy, hostile }) => `${calm.max} → ${decoy.max} → ${hostile.max}`),
     ],
     [
       "p99 in recovery (ms)",
