@@ -1,0 +1,186 @@
+/** One server doing one work once. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { cpuOf, memoryOf, named, resetPeak, tree } from "./process.ts";
+import { COMMANDS, root, type Server } from "./servers.ts";
+import type { Work } from "./works.ts";
+
+export interface Sample {
+  round: number;
+  /** Server CPU, in s per million. */
+  cpu: number;
+  /** In thousands a second. */
+  rate: number;
+  /** In ms. */
+  p50: number;
+  p99: number;
+  /** Per connection, in kB. */
+  memory: number;
+  /** What memory rose by at most while it worked, in MiB. */
+  peak: number;
+  /** The part of the time in which the generator was idle. */
+  idle: number;
+  /** Messages that were lost, doubled or out of order, and connections that were closed or failed. */
+  faults: number;
+}
+
+/** Longest that a server may take to listen, or a part of the work may last (ms). */
+const TIMEOUT = 120_000;
+/** For memory to come to rest, in ms. */
+const SETTLE = 1500;
+
+/** What the generator prints. */
+interface Done {
+  seconds: number;
+  cpu: number;
+  delivered: number;
+  faults: number;
+  p50: number;
+  p99: number;
+}
+
+/** Compiles the load generator unless that is done, and returns its path. */
+export function buildGenerator(): string {
+  const source = join(root, "bench/load.c");
+  const program = join(root, "bench/results/load");
+  const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (compiled > statSync(source).mtimeMs) return program;
+  mkdirSync(join(root, "bench/results"), { recursive: true });
+  const { error, status } = spawnSync("cc", ["-O2", "-o", program, source], {
+    stdio: "inherit",
+  });
+  if (error) {
+    throw new Error(
+      "Cannot compile bench/load.c: there is no cc; install a C compiler such as gcc or clang",
+      { cause: error },
+    );
+  }
+  if (status !== 0) {
+    throw new Error(`Cannot compile bench/load.c: cc exited with ${status}`);
+  }
+  return program;
+}
+
+const running = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of running) kill(child);
+});
+
+export async function measure(
+  server: Server,
+  work: Work,
+  generator: string,
+  round: number,
+): Promise<Sample> {
+  const [command = "", ...args] = COMMANDS[server.runtime];
+  const file = join(root, "bench/servers", server.file);
+  const serving = start(command, [...args, file, ...server.args ?? []], [
+    "ignore",
+    "pipe",
+    "pipe",
+  ]);
+  let load: ReturnType<typeof start> | undefined;
+  try {
+    const port = Number((await serving.next("PORT ")).slice(5));
+    const pids = server.runtime === "durable-object"
+      ? named(tree(serving.pid), "workerd")
+      : tree(serving.pid);
+    if (pids.length === 0) throw new Error("Its process is not to be found");
+    const isMemory = work.figure === "memory";
+    if (isMemory) await sleep(SETTLE);
+    const before = memoryOf(pids);
+    const settings = Object.entries({ ...work.settings, ...server.settings })
+      .map(([name, value]) => `${name}=${value}`);
+    load = start(generator, [String(port), work.load, ...settings], [
+      "pipe",
+      "pipe",
+      "pipe",
+    ]);
+    await load.next("READY");
+    if (isMemory) await sleep(SETTLE);
+    const connected = memoryOf(pids);
+    if (work.figure === "peak") resetPeak(pids);
+    load.go();
+    await load.next("WARM");
+    const cpu = cpuOf(pids);
+    load.go();
+    // Written by load.c.
+    const done = JSON.parse((await load.next("DONE ")).slice(5)) as Done;
+    const millions = done.delivered / 1e6;
+    return {
+      round,
+      cpu: (cpuOf(pids) - cpu) / millions,
+      rate: done.delivered / done.seconds / 1000,
+      p50: done.p50,
+      p99: done.p99,
+      memory: (connected - before) / Number(work.settings.clients ?? 1),
+      peak: (memoryOf(pids, "VmHWM") - connected) / 1024,
+      idle: 1 - done.cpu / done.seconds,
+      faults: done.faults,
+    };
+  } finally {
+    load?.end();
+    serving.end();
+  }
+}
+
+/** Starts a program whose lines are awaited one by one. */
+function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
+  const child = spawn(command, args, { cwd: root, stdio });
+  running.add(child);
+  const lines = createInterface({ input: child.stdout! })
+    [Symbol.asyncIterator]();
+  let errors = "";
+  child.stderr!.on("data", (chunk) => errors = (errors + chunk).slice(-2000));
+  child.on("error", (error) => errors += error.message);
+  child.stdin?.on("error", () => {}); // The end of its output tells.
+  return {
+    pid: child.pid ?? 0,
+    /** The next line that begins so. */
+    async next(prefix: string): Promise<string> {
+      const controller = new AbortController();
+      const late = sleep(TIMEOUT, null, { signal: controller.signal }).then(
+        () => ({ done: true, value: undefined }) as const,
+        () => ({ done: true, value: undefined }) as const,
+      );
+      try {
+        for (;;) {
+          const { done, value } = await Promise.race([lines.next(), late]);
+          if (done) {
+            throw new Error(
+              `No ${prefix.trim()} within ${
+                TIMEOUT / 1000
+              } s, or before its end. ${errors.trim()}`,
+            );
+          }
+          if (value.startsWith(prefix)) return value;
+        }
+      } finally {
+        controller.abort();
+      }
+    },
+    go(): void {
+      child.stdin!.write("\n");
+    },
+    end(): void {
+      kill(child);
+      running.delete(child);
+    },
+  };
+}
+
+/** With all below it, as Miniflare's workerd: SIGKILL, for a graceful end is not what is measured. */
+function kill({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  for (const each of tree(pid)) {
+    try {
+      process.kill(each, "SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+  }
+}

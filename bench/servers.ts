@@ -1,0 +1,199 @@
+/** The servers of the bench: this project, what each runtime can do at best without it, and its peers. */
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import type { WorkName } from "./works.ts";
+
+export type RuntimeName = "bun" | "node" | "deno" | "durable-object";
+
+export const RUNTIME_TITLES: Record<RuntimeName, string> = {
+  bun: "Bun",
+  node: "Node",
+  deno: "Deno",
+  "durable-object": "Durable Object",
+};
+
+export interface Server {
+  name: string;
+  runtime: RuntimeName;
+  kind: "noroshi" | "raw" | "peer";
+  /** Below `bench/servers`, then its arguments. */
+  file: string;
+  args?: string[];
+  /** Part of the quick run. */
+  quick?: boolean;
+  /** The works it is for. Absent: all that its kind does. */
+  works?: WorkName[];
+  /** For the generator. */
+  settings?: Record<string, string | number>;
+}
+
+export const root: string = join(dirname(fileURLToPath(import.meta.url)), "..");
+const modules = join(root, "node_modules");
+
+/** How a file is run. A Durable Object's file starts Miniflare, whose child workerd is the server. */
+export const COMMANDS: Record<RuntimeName, readonly string[]> = {
+  bun: [join(modules, "bun/bin/bun.exe"), "run"], // Called so on every platform.
+  node: [process.execPath, "--import", "tsx"],
+  deno: [join(modules, "deno/deno"), "run", "-A", "--no-lock"],
+  "durable-object": [process.execPath, "--import", "tsx"],
+};
+
+const SOCKET_IO = {
+  socketio: 1,
+  path: "/socket.io/?EIO=4&transport=websocket",
+};
+const BATCHING = { protocol: "noroshi.v1" };
+
+export const SERVERS: readonly Server[] = [
+  {
+    name: "noroshi",
+    runtime: "bun",
+    kind: "noroshi",
+    file: "noroshi.ts",
+    quick: true,
+  },
+  {
+    name: "raw: publish",
+    runtime: "bun",
+    kind: "raw",
+    file: "raw-bun.ts",
+    args: ["publish"],
+    quick: true,
+  },
+  {
+    name: "raw: send loop",
+    runtime: "bun",
+    kind: "raw",
+    file: "raw-bun.ts",
+    args: ["loop"],
+  },
+  { name: "hono/bun", runtime: "bun", kind: "peer", file: "peers/hono-bun.ts" },
+  {
+    name: "crossws",
+    runtime: "bun",
+    kind: "peer",
+    file: "peers/crossws-bun.ts",
+  },
+  {
+    name: "Socket.IO, bun-engine",
+    runtime: "bun",
+    kind: "peer",
+    file: "peers/socket-io-bun.ts",
+    settings: SOCKET_IO,
+  },
+
+  {
+    name: "noroshi",
+    runtime: "node",
+    kind: "noroshi",
+    file: "noroshi.ts",
+    quick: true,
+  },
+  {
+    name: "raw: ws, pre-built frames",
+    runtime: "node",
+    kind: "raw",
+    file: "raw-node.ts",
+    args: ["frames"],
+    quick: true,
+  },
+  {
+    name: "raw: ws, send loop",
+    runtime: "node",
+    kind: "raw",
+    file: "raw-node.ts",
+    args: ["loop"],
+  },
+  {
+    name: "@hono/node-server",
+    runtime: "node",
+    kind: "peer",
+    file: "peers/hono-node.ts",
+  },
+  {
+    name: "crossws",
+    runtime: "node",
+    kind: "peer",
+    file: "peers/crossws-node.ts",
+  },
+  {
+    name: "Socket.IO",
+    runtime: "node",
+    kind: "peer",
+    file: "peers/socket-io-node.ts",
+    settings: SOCKET_IO,
+  },
+
+  {
+    name: "noroshi",
+    runtime: "deno",
+    kind: "noroshi",
+    file: "noroshi.ts",
+    quick: true,
+  },
+  {
+    name: "noroshi, Deno.serve",
+    runtime: "deno",
+    kind: "noroshi",
+    file: "noroshi-deno.ts",
+  },
+  {
+    name: "noroshi, Deno.serve, noroshi.v1",
+    runtime: "deno",
+    kind: "noroshi",
+    file: "noroshi-deno.ts",
+    works: ["fanout-16"],
+    settings: BATCHING,
+  },
+  {
+    name: "raw: ws, pre-built frames",
+    runtime: "deno",
+    kind: "raw",
+    file: "raw-node.ts",
+    args: ["frames"],
+    quick: true,
+  },
+  {
+    name: "raw: Deno.upgradeWebSocket",
+    runtime: "deno",
+    kind: "raw",
+    file: "raw-deno.ts",
+  },
+  {
+    name: "hono/deno",
+    runtime: "deno",
+    kind: "peer",
+    file: "peers/hono-deno.ts",
+  },
+  {
+    name: "crossws",
+    runtime: "deno",
+    kind: "peer",
+    file: "peers/crossws-deno.ts",
+  },
+
+  {
+    name: "noroshi",
+    runtime: "durable-object",
+    kind: "noroshi",
+    file: "durable-object.ts",
+    args: ["noroshi"],
+  },
+  {
+    name: "noroshi, noroshi.v1",
+    runtime: "durable-object",
+    kind: "noroshi",
+    file: "durable-object.ts",
+    args: ["noroshi"],
+    works: ["fanout-16"],
+    settings: BATCHING,
+  },
+  {
+    name: "raw: hibernation, send loop",
+    runtime: "durable-object",
+    kind: "raw",
+    file: "durable-object.ts",
+    args: ["raw"],
+  },
+];

@@ -1,0 +1,147 @@
+/** The works of the bench: what the generator does, and which figure of it counts. */
+
+export type WorkName =
+  | "echo"
+  | "fanout"
+  | "fanout-10k"
+  | "fanout-16"
+  | "filtered-10k"
+  | "filtered-50k"
+  | "connect"
+  | "idle"
+  | "slow";
+
+/** The figure by which servers are compared. */
+export type Figure = "cpu" | "memory" | "peak";
+
+export interface Work {
+  name: WorkName;
+  title: string;
+  /** What is counted. */
+  unit: "deliveries" | "requests" | "handshakes" | "connections";
+  figure: Figure;
+  /** The generator's work and its settings. */
+  load: string;
+  settings: Record<string, string | number>;
+  /** Fewer in a quick run. Absent: the work is not part of it. */
+  quickCount?: number;
+  /** Filters or sees who is slow, which the peers' servers are not written for. */
+  ownOnly?: boolean;
+}
+
+export const WORKS: readonly Work[] = [
+  {
+    name: "echo",
+    title: "Echo: 100 clients, 50,000 requests",
+    unit: "requests",
+    figure: "cpu",
+    load: "echo",
+    settings: { clients: 100, count: 50_000 },
+    quickCount: 50_000,
+  },
+  {
+    name: "fanout",
+    title: "Fan-out to 1,000 clients, one at a time",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, count: 300 },
+    quickCount: 150,
+  },
+  {
+    name: "fanout-10k",
+    title: "Fan-out to 10,000 clients, one at a time",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 10_000, count: 40 },
+  },
+  {
+    name: "fanout-16",
+    title: "Fan-out to 1,000 clients, 16 under way",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, window: 16, count: 1600 },
+    quickCount: 640,
+  },
+  {
+    name: "filtered-10k",
+    title: "Filtered: 10 of 10,000 clients",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: {
+      clients: 10_000,
+      few: 10,
+      expect: 10,
+      say: "say-few",
+      count: 5000,
+    },
+    ownOnly: true,
+  },
+  {
+    name: "filtered-50k",
+    title: "Filtered: 10 of 50,000 clients",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: {
+      clients: 50_000,
+      few: 10,
+      expect: 10,
+      say: "say-few",
+      count: 5000,
+    },
+    ownOnly: true,
+  },
+  {
+    name: "connect",
+    title: "Connect: 3,000 handshakes, 50 under way",
+    unit: "handshakes",
+    figure: "cpu",
+    load: "connect",
+    settings: { window: 50, count: 3000 },
+  },
+  {
+    name: "idle",
+    title: "Idle: 10,000 connections",
+    unit: "connections",
+    figure: "memory",
+    load: "idle",
+    settings: { clients: 10_000 },
+  },
+  {
+    name: "slow",
+    title:
+      "Slow consumer: 240 × 1 MiB to one that never reads, beside 999 that do",
+    unit: "deliveries",
+    figure: "peak",
+    load: "slow",
+    settings: { clients: 1000, expect: 999, say: "say-slow", count: 200 },
+    ownOnly: true,
+  },
+];
+
+/** The works as this machine can do them: each process may hold so many descriptors. */
+export function fitWorks(
+  works: readonly Work[],
+  maxDescriptors: number,
+): Work[] {
+  // Some are needed for other things, and for files.
+  const most = maxDescriptors - 500;
+  return works.map((work) => {
+    const clients = Number(work.settings.clients ?? 0);
+    if (clients <= most) return work;
+    const title = work.title.replace(
+      clients.toLocaleString("en"),
+      most.toLocaleString("en"),
+    );
+    return {
+      ...work,
+      title:
+        `${title} (all that the descriptor limit of ${maxDescriptors} allows)`,
+      settings: { ...work.settings, clients: most },
+    };
+  });
+}
