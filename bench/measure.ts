@@ -86,9 +86,7 @@ export async function measure(
   let load: ReturnType<typeof start> | undefined;
   try {
     const port = Number((await serving.next("PORT ")).slice(5));
-    const pids = server.runtime === "durable-object"
-      ? named(tree(serving.pid), "workerd")
-      : tree(serving.pid);
+    const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
     if (pids.length === 0) throw new Error("Its process is not to be found");
     const isMemory = work.figure === "memory";
     if (isMemory) await sleep(SETTLE);
@@ -152,9 +150,7 @@ function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
           const { done, value } = await Promise.race([lines.next(), late]);
           if (done) {
             throw new Error(
-              `No ${prefix.trim()} within ${
-                TIMEOUT / 1000
-              } s, or before its end. ${errors.trim()}`,
+              `No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`,
             );
           }
           if (value.startsWith(prefix)) return value;

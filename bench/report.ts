@@ -9,25 +9,25 @@ interface Column {
 }
 
 const NONE = "–";
+/** Of deno.json. */
+const LINE_WIDTH = 130;
 
 export function report(
   results: Results,
   charts: ReadonlyMap<string, string>,
 ): string {
   const { date, rounds, quick, machine, versions, works } = results;
-  const versionList = Object.entries(versions).map(([name, version]) =>
-    `${name} ${version}`
-  ).join(", ");
+  const versionList = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  const what = `Medians of ${rounds} alternating ${rounds === 1 ? "round" : "rounds"}${
+    quick ? ", the quick set" : ""
+  }, with the least and the most.`;
   const parts = [
     "# Bench",
-    `${
-      date.slice(0, 10)
-    }, ${machine.cores} × ${machine.model}, ${machine.system}.`,
-    `${versionList}.`,
-    `Medians of ${rounds} alternating rounds${
-      quick ? ", the quick set" : ""
-    }, with the least and the most. A ratio is the median of the ratios ` +
-    "within each round to the runtime's cheapest raw server, which is marked with an asterisk.",
+    wrap(`${date.slice(0, 10)}, ${machine.cores} × ${machine.model}, ${machine.system}; ${versionList}.`),
+    wrap(
+      `${what} A ratio is the median of the ratios within each round to the runtime's cheapest raw server, which is marked with an ` +
+        "asterisk.",
+    ),
   ];
   for (const work of works) {
     parts.push(`## ${work.title}`);
@@ -37,11 +37,7 @@ export function report(
     for (const { runtime, name, errors } of work.servers) {
       if (errors[0]) {
         parts.push(
-          `${
-            RUNTIME_TITLES[runtime]
-          }, ${name}: ${errors.length} of ${rounds} rounds failed: ${
-            errors[0].split("\n")[0]
-          }`,
+          `${RUNTIME_TITLES[runtime]}, ${name}: ${errors.length} of ${rounds} rounds failed.`,
         );
       }
     }
@@ -104,8 +100,7 @@ function columnsOf({ figure, unit }: WorkResult): Column[] {
     }
     columns.push({
       title: "generator idle",
-      cell: ({ figures }) =>
-        figures ? `${round(figures.idle.median * 100, 0)} %` : NONE,
+      cell: ({ figures }) => figures ? `${round(figures.idle.median * 100, 0)} %` : NONE,
     });
   }
   columns.push({
@@ -113,6 +108,17 @@ function columnsOf({ figure, unit }: WorkResult): Column[] {
     cell: ({ figures, faults }) => figures ? String(faults) : "failed",
   });
   return columns;
+}
+
+/** Prose in lines as `deno fmt` breaks them. */
+function wrap(text: string): string {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1)!;
+    if (line && line.length + 1 + word.length > LINE_WIDTH) lines.push(word);
+    else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return lines.join("\n");
 }
 
 function withSpread(spread: Spread | undefined, digits: number): string {
@@ -132,20 +138,12 @@ function table(
   servers: readonly ServerResult[],
 ): string {
   const rows = servers.map((server) => columns.map(({ cell }) => cell(server)));
-  const widths = columns.map(({ title }, index) =>
-    Math.max(3, title.length, ...rows.map((row) => row[index]!.length))
-  );
+  const widths = columns.map(({ title }, index) => Math.max(3, title.length, ...rows.map((row) => row[index]!.length)));
   const line = (cells: readonly string[]) =>
     `| ${
-      cells.map((cell, index) =>
-        columns[index]!.isText
-          ? cell.padEnd(widths[index]!)
-          : cell.padStart(widths[index]!)
-      ).join(" | ")
+      cells.map((cell, index) => columns[index]!.isText ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!)).join(" | ")
     } |`;
-  const rule = columns.map(({ isText }, index) =>
-    isText ? "-".repeat(widths[index]!) : "-".repeat(widths[index]! - 1) + ":"
-  );
+  const rule = columns.map(({ isText }, index) => isText ? "-".repeat(widths[index]!) : "-".repeat(widths[index]! - 1) + ":");
   return [
     line(columns.map(({ title }) => title)),
     line(rule),

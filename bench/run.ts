@@ -16,14 +16,7 @@ import { buildGenerator, measure } from "./measure.ts";
 import { maxDescriptors } from "./process.ts";
 import { report, round } from "./report.ts";
 import { type Results, type Rounds, sumUp } from "./results.ts";
-import {
-  COMMANDS,
-  root,
-  RUNTIME_TITLES,
-  type RuntimeName,
-  type Server,
-  SERVERS,
-} from "./servers.ts";
+import { COMMANDS, root, RUNTIME_TITLES, type RuntimeName, type Server, SERVERS } from "./servers.ts";
 import { fitWorks, type Work, WORKS } from "./works.ts";
 
 const { values } = parseArgs({
@@ -63,20 +56,14 @@ async function main(): Promise<number> {
     ),
     maxDescriptors(),
   )
-    .map((work) =>
-      quick && work.quickCount
-        ? { ...work, settings: { ...work.settings, count: work.quickCount } }
-        : work
-    );
+    .map((work) => quick && work.quickCount ? { ...work, settings: { ...work.settings, count: work.quickCount } } : work);
   const runtimes = chosen(
     [...new Set(SERVERS.map(({ runtime }) => runtime))],
     "runtimes",
     (name) => name,
   );
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
-    .filter((server) =>
-      runtimes.includes(server.runtime) && (!quick || server.quick)
-    );
+    .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
   if (servers.some(({ kind }) => kind === "peer")) installPeers();
   const generator = buildGenerator();
 
@@ -109,9 +96,7 @@ async function alternate(
     .map((server): Rounds => ({ server, samples: [], errors: [] }));
   for (let number = 1; number <= rounds; number++) {
     for (const { server, samples, errors } of all) {
-      const label = `  ${number}/${rounds} ${
-        RUNTIME_TITLES[server.runtime]
-      }, ${server.name}: `;
+      const label = `  ${number}/${rounds} ${RUNTIME_TITLES[server.runtime]}, ${server.name}: `;
       try {
         const sample = await measure(server, work, generator, number);
         samples.push(sample);
@@ -147,15 +132,11 @@ function chosen<T>(
   const names = values[option]?.split(",");
   if (!names) return [...all];
   const fits = (each: T, name: string) =>
-    partly
-      ? nameOf(each).toLowerCase().includes(name.toLowerCase())
-      : nameOf(each) === name;
+    partly ? nameOf(each).toLowerCase().includes(name.toLowerCase()) : nameOf(each) === name;
   const unknown = names.find((name) => !all.some((each) => fits(each, name)));
   if (unknown !== undefined) {
     throw new Error(
-      `Cannot find "${unknown}": --${option} takes of ${
-        [...new Set(all.map(nameOf))].join(", ")
-      }`,
+      `Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`,
     );
   }
   return all.filter((each) => names.some((name) => fits(each, name)));
@@ -206,9 +187,9 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
     "@socket.io/bun-engine",
   ];
   for (const name of packages) {
-    const file = ["bench/node_modules", "node_modules"].map((modules) =>
-      join(root, modules, name, "package.json")
-    ).find(existsSync);
+    const file = ["bench/node_modules", "node_modules"].map((modules) => join(root, modules, name, "package.json")).find(
+      existsSync,
+    );
     if (file) found[name] = JSON.parse(readFileSync(file, "utf8")).version;
   }
   return found;

@@ -10,11 +10,7 @@ import { large, roleOf, said } from "./message.ts";
 
 const builds = process.argv[2] !== "loop";
 const server = createServer();
-const wss = new WebSocketServer({
-  server,
-  perMessageDeflate: false,
-  clientTracking: false,
-});
+const wss = new WebSocketServer({ server, perMessageDeflate: false, clientTracking: false });
 interface Client {
   ws: WebSocket;
   socket: Socket;
@@ -38,10 +34,7 @@ wss.on("connection", (ws, request) => {
       return;
     }
     if (message.type === "say-slow") send("slow", JSON.stringify(large));
-    send(
-      message.type === "say-few" ? "few" : "all",
-      JSON.stringify(said(message.seq)),
-    );
+    send(message.type === "say-few" ? "few" : "all", JSON.stringify(said(message.seq)));
   });
   ws.on("close", () => {
     everybody.delete(client);
@@ -50,8 +43,7 @@ wss.on("connection", (ws, request) => {
   ws.on("error", () => {}); // The close tells.
 });
 
-const audience = (name: string): Iterable<Client> =>
-  name === "all" ? everybody : roles.get(name) ?? [];
+const audience = (name: string): Iterable<Client> => name === "all" ? everybody : roles.get(name) ?? [];
 
 function send(name: string, text: string): void {
   if (!builds) {
@@ -91,8 +83,4 @@ function frameOf(text: string): Buffer {
   return frame;
 }
 
-server.listen(
-  0,
-  "127.0.0.1",
-  () => console.log(`PORT ${(server.address() as AddressInfo).port}`),
-);
+server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));
