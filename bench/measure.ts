@@ -28,8 +28,8 @@ export interface Sample {
   faults: number;
 }
 
-/** Longest that a server may take to listen, or a part of the work may last (ms). */
-const TIMEOUT = 120_000;
+/** Longest that a server may take to listen, or a part of the work may last (ms). The generator gives up before. */
+const TIMEOUT = 300_000;
 /** For memory to come to rest, in ms. */
 const SETTLE = 1500;
 
@@ -50,18 +50,11 @@ export function buildGenerator(): string {
   const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (compiled > statSync(source).mtimeMs) return program;
   mkdirSync(join(root, "bench/results"), { recursive: true });
-  const { error, status } = spawnSync("cc", ["-O2", "-o", program, source], {
-    stdio: "inherit",
-  });
+  const { error, status } = spawnSync("cc", ["-O2", "-o", program, source], { stdio: "inherit" });
   if (error) {
-    throw new Error(
-      "Cannot compile bench/load.c: there is no cc; install a C compiler such as gcc or clang",
-      { cause: error },
-    );
+    throw new Error("Cannot compile bench/load.c: there is no cc; install a C compiler such as gcc or clang", { cause: error });
   }
-  if (status !== 0) {
-    throw new Error(`Cannot compile bench/load.c: cc exited with ${status}`);
-  }
+  if (status !== 0) throw new Error(`Cannot compile bench/load.c: cc exited with ${status}`);
   return program;
 }
 
@@ -70,19 +63,10 @@ process.once("exit", () => {
   for (const child of running) kill(child);
 });
 
-export async function measure(
-  server: Server,
-  work: Work,
-  generator: string,
-  round: number,
-): Promise<Sample> {
+export async function measure(server: Server, work: Work, generator: string, round: number): Promise<Sample> {
   const [command = "", ...args] = COMMANDS[server.runtime];
   const file = join(root, "bench/servers", server.file);
-  const serving = start(command, [...args, file, ...server.args ?? []], [
-    "ignore",
-    "pipe",
-    "pipe",
-  ]);
+  const serving = start(command, [...args, file, ...server.args ?? []], ["ignore", "pipe", "pipe"]);
   let load: ReturnType<typeof start> | undefined;
   try {
     const port = Number((await serving.next("PORT ")).slice(5));
@@ -93,11 +77,7 @@ export async function measure(
     const before = memoryOf(pids);
     const settings = Object.entries({ ...work.settings, ...server.settings })
       .map(([name, value]) => `${name}=${value}`);
-    load = start(generator, [String(port), work.load, ...settings], [
-      "pipe",
-      "pipe",
-      "pipe",
-    ]);
+    load = start(generator, [String(port), work.load, ...settings], ["pipe", "pipe", "pipe"]);
     await load.next("READY");
     if (isMemory) await sleep(SETTLE);
     const connected = memoryOf(pids);
@@ -130,8 +110,7 @@ export async function measure(
 function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
   const child = spawn(command, args, { cwd: root, stdio });
   running.add(child);
-  const lines = createInterface({ input: child.stdout! })
-    [Symbol.asyncIterator]();
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   let errors = "";
   child.stderr!.on("data", (chunk) => errors = (errors + chunk).slice(-2000));
   child.on("error", (error) => errors += error.message);
@@ -149,9 +128,7 @@ function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
         for (;;) {
           const { done, value } = await Promise.race([lines.next(), late]);
           if (done) {
-            throw new Error(
-              `No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`,
-            );
+            throw new Error(`No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`);
           }
           if (value.startsWith(prefix)) return value;
         }

@@ -6,7 +6,7 @@
  * A server is named by a part of its name. It never fails on a time; README.md says how it measures.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, release, type } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -32,6 +32,8 @@ const { values } = parseArgs({
 const { quick } = values;
 const rounds = Number(values.rounds ?? (quick ? 3 : 5));
 
+// An exit ends the servers too.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
 try {
   process.exitCode = await main();
 } catch (error) {
@@ -41,41 +43,22 @@ try {
 
 async function main(): Promise<number> {
   if (process.platform !== "linux") {
-    throw new Error(
-      "Cannot measure here: the bench reads /proc and uses epoll, so run it on Linux",
-    );
+    throw new Error("Cannot measure here: the bench reads /proc and uses epoll, so run it on Linux");
   }
-  if (!Number.isInteger(rounds) || rounds < 1) {
-    throw new Error("Cannot measure: --rounds takes a number from 1 on");
-  }
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error("Cannot measure: --rounds takes a number from 1 on");
   const works = fitWorks(
-    chosen(
-      WORKS.filter(({ quickCount }) => !quick || quickCount),
-      "only",
-      ({ name }) => name,
-    ),
+    chosen(WORKS.filter(({ quickCount }) => !quick || quickCount), "only", ({ name }) => name),
     maxDescriptors(),
   )
     .map((work) => quick && work.quickCount ? { ...work, settings: { ...work.settings, count: work.quickCount } } : work);
-  const runtimes = chosen(
-    [...new Set(SERVERS.map(({ runtime }) => runtime))],
-    "runtimes",
-    (name) => name,
-  );
+  const runtimes = chosen([...new Set(SERVERS.map(({ runtime }) => runtime))], "runtimes", (name) => name);
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
     .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
   if (servers.some(({ kind }) => kind === "peer")) installPeers();
   const generator = buildGenerator();
 
   const date = new Date().toISOString();
-  const results: Results = {
-    date,
-    rounds,
-    quick,
-    machine: machine(),
-    versions: versions(runtimes),
-    works: [],
-  };
+  const results: Results = { date, rounds, quick, machine: machine(), versions: versions(runtimes), works: [] };
   for (const [index, work] of works.entries()) {
     console.log(`\n${index + 1}/${works.length} ${work.title}`);
     results.works.push(sumUp(work, await alternate(work, servers, generator)));
@@ -86,11 +69,7 @@ async function main(): Promise<number> {
 }
 
 /** Every server once, then every server again: what changes on the machine meanwhile meets all of them. */
-async function alternate(
-  work: Work,
-  servers: readonly Server[],
-  generator: string,
-): Promise<Rounds[]> {
+async function alternate(work: Work, servers: readonly Server[], generator: string): Promise<Rounds[]> {
   const all = servers
     .filter((server) => does(server, work))
     .map((server): Rounds => ({ server, samples: [], errors: [] }));
@@ -112,7 +91,8 @@ async function alternate(
   return all;
 }
 
-function does({ kind, works }: Server, { name, ownOnly }: Work): boolean {
+function does({ kind, works, quick: isQuick }: Server, { name, ownOnly }: Work): boolean {
+  if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
   return works ? works.includes(name) : !(ownOnly && kind === "peer");
 }
 
@@ -123,21 +103,14 @@ function summary({ figure, unit }: Work, value: number): string {
 }
 
 /** What an option names, all without it. */
-function chosen<T>(
-  all: readonly T[],
-  option: "only" | "runtimes" | "servers",
-  nameOf: (each: T) => string,
-  partly = false,
-): T[] {
+function chosen<T>(all: readonly T[], option: "only" | "runtimes" | "servers", nameOf: (each: T) => string, partly = false): T[] {
   const names = values[option]?.split(",");
   if (!names) return [...all];
   const fits = (each: T, name: string) =>
     partly ? nameOf(each).toLowerCase().includes(name.toLowerCase()) : nameOf(each) === name;
   const unknown = names.find((name) => !all.some((each) => fits(each, name)));
   if (unknown !== undefined) {
-    throw new Error(
-      `Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`,
-    );
+    throw new Error(`Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`);
   }
   return all.filter((each) => names.some((name) => fits(each, name)));
 }
@@ -145,18 +118,15 @@ function chosen<T>(
 /** Their packages are not part of a plain install. */
 function installPeers(): void {
   const directory = join(root, "bench");
-  if (existsSync(join(directory, "node_modules"))) return;
+  const modified = (file: string) => statSync(join(directory, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (modified("node_modules/.package-lock.json") > modified("package-lock.json")) return;
   console.log("Installing the peers' packages");
-  const { status } = spawnSync("npm", [
-    "ci",
-    "--no-audit",
-    "--no-fund",
-    "--ignore-scripts",
-  ], { cwd: directory, stdio: "inherit" });
+  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--ignore-scripts"], {
+    cwd: directory,
+    stdio: "inherit",
+  });
   if (status !== 0) {
-    throw new Error(
-      "Cannot install the peers' packages: npm ci failed in bench; --servers=noroshi,raw does without them",
-    );
+    throw new Error("Cannot install the peers' packages: npm ci failed in bench; --servers=noroshi,raw does without them");
   }
 }
 
@@ -172,24 +142,13 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
   const found: Record<string, string> = {};
   for (const runtime of ["bun", "deno", "node"] as const) {
     if (!runtimes.includes(runtime)) continue;
-    const { stdout } = spawnSync(COMMANDS[runtime][0]!, ["--version"], {
-      encoding: "utf8",
-    });
+    const { stdout } = spawnSync(COMMANDS[runtime][0]!, ["--version"], { encoding: "utf8" });
     found[RUNTIME_TITLES[runtime]] = stdout?.match(/\d+\.\d+\.\d+/)?.[0] ?? "?";
   }
-  const packages = [
-    "ws",
-    "hono",
-    "@hono/node-server",
-    "miniflare",
-    "crossws",
-    "socket.io",
-    "@socket.io/bun-engine",
-  ];
+  const packages = ["ws", "hono", "@hono/node-server", "miniflare", "crossws", "socket.io", "@socket.io/bun-engine"];
   for (const name of packages) {
-    const file = ["bench/node_modules", "node_modules"].map((modules) => join(root, modules, name, "package.json")).find(
-      existsSync,
-    );
+    const places = ["bench/node_modules", "node_modules"].map((modules) => join(root, modules, name, "package.json"));
+    const file = places.find((place) => existsSync(place));
     if (file) found[name] = JSON.parse(readFileSync(file, "utf8")).version;
   }
   return found;
@@ -203,9 +162,6 @@ function write(results: Results): void {
     charts.set(work.name, `${work.name}.svg`);
     writeFileSync(join(out, `${work.name}.svg`), chart(work));
   }
-  writeFileSync(
-    join(out, `${results.date.slice(0, 10)}.json`),
-    JSON.stringify(results, null, 2) + "\n",
-  );
+  writeFileSync(join(out, `${results.date.slice(0, 10)}.json`), JSON.stringify(results, null, 2) + "\n");
   writeFileSync(join(out, "results.md"), report(results, charts));
 }

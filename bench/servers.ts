@@ -20,8 +20,8 @@ export interface Server {
   /** Below `bench/servers`, then its arguments. */
   file: string;
   args?: string[];
-  /** Part of the quick run. */
-  quick?: boolean;
+  /** Part of the quick run, or of these works of it. */
+  quick?: true | WorkName[];
   /** The works it is for. Absent: all that its kind does. */
   works?: WorkName[];
   /** For the generator. */
@@ -39,105 +39,26 @@ export const COMMANDS: Record<RuntimeName, readonly string[]> = {
   "durable-object": [process.execPath, "--import", "tsx"],
 };
 
-const SOCKET_IO = {
-  socketio: 1,
-  path: "/socket.io/?EIO=4&transport=websocket",
-};
+const SOCKET_IO = { socketio: 1, path: "/socket.io/?EIO=4&transport=websocket" };
 const BATCHING = { protocol: "noroshi.v1" };
 
 export const SERVERS: readonly Server[] = [
-  {
-    name: "noroshi",
-    runtime: "bun",
-    kind: "noroshi",
-    file: "noroshi.ts",
-    quick: true,
-  },
-  {
-    name: "raw: publish",
-    runtime: "bun",
-    kind: "raw",
-    file: "raw-bun.ts",
-    args: ["publish"],
-    quick: true,
-  },
-  {
-    name: "raw: send loop",
-    runtime: "bun",
-    kind: "raw",
-    file: "raw-bun.ts",
-    args: ["loop"],
-  },
+  { name: "noroshi", runtime: "bun", kind: "noroshi", file: "noroshi.ts", quick: true },
+  { name: "raw: publish", runtime: "bun", kind: "raw", file: "raw-bun.ts", args: ["publish"], quick: true },
+  { name: "raw: send loop", runtime: "bun", kind: "raw", file: "raw-bun.ts", args: ["loop"] },
   { name: "hono/bun", runtime: "bun", kind: "peer", file: "peers/hono-bun.ts" },
-  {
-    name: "crossws",
-    runtime: "bun",
-    kind: "peer",
-    file: "peers/crossws-bun.ts",
-  },
-  {
-    name: "Socket.IO, bun-engine",
-    runtime: "bun",
-    kind: "peer",
-    file: "peers/socket-io-bun.ts",
-    settings: SOCKET_IO,
-  },
+  { name: "crossws", runtime: "bun", kind: "peer", file: "peers/crossws-bun.ts" },
+  { name: "Socket.IO, bun-engine", runtime: "bun", kind: "peer", file: "peers/socket-io-bun.ts", settings: SOCKET_IO },
 
-  {
-    name: "noroshi",
-    runtime: "node",
-    kind: "noroshi",
-    file: "noroshi.ts",
-    quick: true,
-  },
-  {
-    name: "raw: ws, pre-built frames",
-    runtime: "node",
-    kind: "raw",
-    file: "raw-node.ts",
-    args: ["frames"],
-    quick: true,
-  },
-  {
-    name: "raw: ws, send loop",
-    runtime: "node",
-    kind: "raw",
-    file: "raw-node.ts",
-    args: ["loop"],
-  },
-  {
-    name: "@hono/node-server",
-    runtime: "node",
-    kind: "peer",
-    file: "peers/hono-node.ts",
-  },
-  {
-    name: "crossws",
-    runtime: "node",
-    kind: "peer",
-    file: "peers/crossws-node.ts",
-  },
-  {
-    name: "Socket.IO",
-    runtime: "node",
-    kind: "peer",
-    file: "peers/socket-io-node.ts",
-    settings: SOCKET_IO,
-  },
+  { name: "noroshi", runtime: "node", kind: "noroshi", file: "noroshi.ts", quick: true },
+  { name: "raw: ws, pre-built frames", runtime: "node", kind: "raw", file: "raw-node.ts", args: ["frames"], quick: true },
+  { name: "raw: ws, send loop", runtime: "node", kind: "raw", file: "raw-node.ts", args: ["loop"] },
+  { name: "@hono/node-server", runtime: "node", kind: "peer", file: "peers/hono-node.ts" },
+  { name: "crossws", runtime: "node", kind: "peer", file: "peers/crossws-node.ts" },
+  { name: "Socket.IO", runtime: "node", kind: "peer", file: "peers/socket-io-node.ts", settings: SOCKET_IO },
 
-  {
-    name: "noroshi",
-    runtime: "deno",
-    kind: "noroshi",
-    file: "noroshi.ts",
-    quick: true,
-  },
-  {
-    name: "noroshi, Deno.serve",
-    runtime: "deno",
-    kind: "noroshi",
-    file: "noroshi-deno.ts",
-  },
+  { name: "noroshi", runtime: "deno", kind: "noroshi", file: "noroshi.ts", quick: true },
+  { name: "noroshi, Deno.serve", runtime: "deno", kind: "noroshi", file: "noroshi-deno.ts" },
   {
     name: "noroshi, Deno.serve, noroshi.v1",
     runtime: "deno",
@@ -152,34 +73,13 @@ export const SERVERS: readonly Server[] = [
     kind: "raw",
     file: "raw-node.ts",
     args: ["frames"],
-    quick: true,
+    quick: ["fanout", "fanout-16"],
   },
-  {
-    name: "raw: Deno.upgradeWebSocket",
-    runtime: "deno",
-    kind: "raw",
-    file: "raw-deno.ts",
-  },
-  {
-    name: "hono/deno",
-    runtime: "deno",
-    kind: "peer",
-    file: "peers/hono-deno.ts",
-  },
-  {
-    name: "crossws",
-    runtime: "deno",
-    kind: "peer",
-    file: "peers/crossws-deno.ts",
-  },
+  { name: "raw: Deno.upgradeWebSocket", runtime: "deno", kind: "raw", file: "raw-deno.ts", quick: ["echo"] },
+  { name: "hono/deno", runtime: "deno", kind: "peer", file: "peers/hono-deno.ts" },
+  { name: "crossws", runtime: "deno", kind: "peer", file: "peers/crossws-deno.ts" },
 
-  {
-    name: "noroshi",
-    runtime: "durable-object",
-    kind: "noroshi",
-    file: "durable-object.ts",
-    args: ["noroshi"],
-  },
+  { name: "noroshi", runtime: "durable-object", kind: "noroshi", file: "durable-object.ts", args: ["noroshi"] },
   {
     name: "noroshi, noroshi.v1",
     runtime: "durable-object",
@@ -189,11 +89,5 @@ export const SERVERS: readonly Server[] = [
     works: ["fanout-16"],
     settings: BATCHING,
   },
-  {
-    name: "raw: hibernation, send loop",
-    runtime: "durable-object",
-    kind: "raw",
-    file: "durable-object.ts",
-    args: ["raw"],
-  },
+  { name: "raw: hibernation, send loop", runtime: "durable-object", kind: "raw", file: "durable-object.ts", args: ["raw"] },
 ];
