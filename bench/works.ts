@@ -123,19 +123,13 @@ export const WORKS: readonly Work[] = [
 ];
 
 /** The works as this machine can do them: each process may hold so many descriptors. */
-export function fitWorks(
-  works: readonly Work[],
-  maxDescriptors: number,
-): Work[] {
+export function fitWorks(works: readonly Work[], maxDescriptors: number): Work[] {
   // Some are needed for other things, and for files.
   const most = maxDescriptors - 500;
   return works.map((work) => {
     const clients = Number(work.settings.clients ?? 0);
     if (clients <= most) return work;
-    const title = work.title.replace(
-      clients.toLocaleString("en"),
-      most.toLocaleString("en"),
-    );
+    const title = work.title.replace(clients.toLocaleString("en"), most.toLocaleString("en"));
     return {
       ...work,
       title: `${title} (all that the descriptor limit of ${maxDescriptors} allows)`,
