@@ -20,7 +20,12 @@ export interface MiddlewareContext {
 
 /**
  * Runs around every inbound message but `auth`, `ping` and `pong`. Call `next()` to hand the message on, or `next(other)` to
- * hand on another one; not calling it keeps the message. `next` resolves when the handler is done.
+ * hand on another one; not calling it keeps the message. `next` resolves when the handler is done, and rejects with what a later
+ * middleware throws.
+ *
+ * Return or await it. What `then`, `catch` and `finally` make of it may be left alone: a rejection that nobody handles is answered, and an
+ * `error` event, as if the middleware had thrown it. That cannot be seen of a promise that is made in another way, by an async function
+ * that nobody awaits or by `Promise.all`: its rejection ends a Node or Deno process, as anywhere.
  */
 export type Middleware = (context: MiddlewareContext, next: (message?: WebSocketMessage) => Promise<void>) => unknown;
 
@@ -84,13 +89,25 @@ export class Handlers {
       entered = true;
       resolve?.();
     };
-    const chain = this.#run(0, client, message, enter).catch((error) => this.#answerError(error, client, message));
-    void chain.then(enter);
+    // What is thrown may come out of the chain and out of a promise that a middleware has made of it: it is answered once.
+    let failures: Set<unknown> | undefined;
+    const fail = (error: unknown) => {
+      if (failures?.has(error)) return;
+      (failures ??= new Set()).add(error);
+      this.#answerError(error, client, message);
+    };
+    void this.#run(0, client, message, enter, fail).catch(fail).then(enter);
     if (entered) return undefined;
     return new Promise((done) => resolve = done);
   }
 
-  async #run(index: number, client: WebSocketClient, message: WebSocketMessage, enter: () => void): Promise<void> {
+  async #run(
+    index: number,
+    client: WebSocketClient,
+    message: WebSocketMessage,
+    enter: () => void,
+    fail: (error: unknown) => void,
+  ): Promise<void> {
     const middleware = this.#middleware[index];
     if (!middleware) {
       const done = this.#deliver(client, message);
@@ -98,10 +115,22 @@ export class Handlers {
       return done;
     }
     let rest: Downstream | undefined;
-    await middleware({ client, message }, (replacement = message) => {
-      if (rest) throw new Error("Cannot call next() twice in one middleware");
-      return rest = new Downstream(this.#run(index + 1, client, replacement, enter));
-    });
+    let done = false;
+    const lost: LostFailure[] = [];
+    const lose = (failure: LostFailure) => {
+      // Until the middleware is done it may still look at what it has made.
+      if (!done) lost.push(failure);
+      else if (!failure.promise.observed) fail(failure.error);
+    };
+    try {
+      await middleware({ client, message }, (replacement = message) => {
+        if (rest) throw new Error("Cannot call next() twice in one middleware");
+        return rest = Downstream.of(this.#run(index + 1, client, replacement, enter, fail), lose);
+      });
+    } finally {
+      done = true;
+      lost.forEach(lose);
+    }
     // A middleware that did not await next() must not lose what came of it.
     if (rest && !rest.observed) await rest;
   }
@@ -144,27 +173,51 @@ export class Handlers {
   }
 }
 
-/** What came of the rest of the chain, and whether the middleware looks at it. */
-class Downstream extends Promise<void> {
-  observed = false;
+/** A promise that a middleware has made of a {@link Downstream}, and what it rejected with. */
+interface LostFailure {
+  promise: Downstream<unknown>;
+  error: unknown;
+}
 
-  constructor(run: Promise<void>) {
-    super((resolve, reject) => run.then(resolve, reject));
-    // The chain looks at it when the middleware is done; until then it must not count as unhandled.
-    super.then(undefined, () => {});
-  }
+/**
+ * What came of the rest of the chain, or of what a middleware has made of that by `then`, `catch` or `finally`: whether anybody looks at it,
+ * and never an unhandled rejection, which ends a Node or Deno process.
+ */
+class Downstream<Value = void> extends Promise<Value> {
+  static #made: PromiseConstructor = Downstream;
 
-  /** What `then` returns is a plain promise: this class's constructor takes a run, not an executor. */
+  /** What `then` makes: one of this class for a middleware, and for `#take` itself a plain one, which costs less. */
   static override get [Symbol.species](): PromiseConstructor {
-    return Promise;
+    return Downstream.#made;
   }
 
-  override then<Fulfilled = void, Rejected = never>(
-    onFulfilled?: ((value: void) => Fulfilled | PromiseLike<Fulfilled>) | null,
+  observed = false;
+  #lose: ((failure: LostFailure) => void) | undefined;
+
+  /** @param lose told when a promise that is made of this one rejects while nobody looks at it. */
+  static of(run: Promise<void>, lose: (failure: LostFailure) => void): Downstream {
+    const rest = new Downstream<void>((resolve, reject) => run.then(resolve, reject));
+    rest.#lose = lose;
+    // The chain looks at it when the middleware is done; until then it must not count as unhandled.
+    rest.#take(() => {});
+    return rest;
+  }
+
+  override then<Fulfilled = Value, Rejected = never>(
+    onFulfilled?: ((value: Value) => Fulfilled | PromiseLike<Fulfilled>) | null,
     onRejected?: ((reason: unknown) => Rejected | PromiseLike<Rejected>) | null,
   ): Promise<Fulfilled | Rejected> {
     this.observed = true;
-    return super.then(onFulfilled, onRejected);
+    const promise = super.then(onFulfilled, onRejected) as Downstream<Fulfilled | Rejected>; // By the species.
+    promise.#lose = this.#lose;
+    promise.#take((error) => promise.observed || promise.#lose?.({ promise, error }));
+    return promise;
+  }
+
+  #take(onRejected: (error: unknown) => void): void {
+    Downstream.#made = Promise;
+    super.then(undefined, onRejected);
+    Downstream.#made = Downstream;
   }
 }
 

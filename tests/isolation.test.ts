@@ -18,6 +18,12 @@ const boom = (): never => {
   throw new Error("boom");
 };
 
+const INTERNAL = { code: "INTERNAL_ERROR", message: "Something went wrong" };
+const error = new Error("lost");
+const boomed = (): never => {
+  throw error;
+};
+
 /** Keeps up to so many characters, as a Durable Object's attachment keeps 16 KiB. */
 class SmallTransport extends FakeTransport {
   room = 16_384;
@@ -53,6 +59,84 @@ describe("a middleware that does not await next()", () => {
       const answer = { code: "INTERNAL_ERROR", message: "Something went wrong" };
       assert.deepEqual(transport.take(), [{ type: "x", status: "error", error: answer, uid: 1 }]);
       assert.deepEqual(events.at(-1), ["error", { client, error }]);
+    }
+  });
+
+  it("loses no failure of what it made of next()'s promise, and ends no process by it", async () => {
+    const ways: [name: string, leave: (rest: Promise<void>) => unknown][] = [
+      ["then", (rest) => rest.then(() => {})],
+      ["then, then", (rest) => rest.then(() => {}).then(() => {}, undefined)],
+      ["then without listeners", (rest) => rest.then()],
+      ["finally", (rest) => rest.finally(() => {})],
+      ["finally, its own promise", (rest) => rest.finally(() => Promise.resolve(1))],
+      ["catch, rethrown", (rest) =>
+        rest.catch((error) => {
+          throw error;
+        })],
+      ["two of one", (rest) => [rest.then(() => {}), rest.then(() => {})]],
+      ["one awaited, one not", (rest) => (rest.then(() => {}), rest)],
+      ["a part of a chain that is awaited", (rest) => (rest.then(() => {}).catch(() => {}), rest)],
+    ];
+    for (const [name, leave] of ways) {
+      for (const fails of [() => Promise.reject(error), () => turn().then(() => Promise.reject(error)), boomed]) {
+        for (const later of [undefined, turn(), turn().then(turn)]) {
+          const { controller, events } = observe();
+          controller.use((_context, next) => {
+            const left = leave(next());
+            return name.includes("awaited") ? left : later;
+          });
+          controller.use(fails);
+          const { connection, transport, client } = open(controller);
+          assert.deepEqual(await unhandledIn(() => connection.message('{"type":"x","uid":1}')), [], name);
+          assert.deepEqual(transport.take(), [{ type: "x", status: "error", error: INTERNAL, uid: 1 }], name);
+          assert.deepEqual(events.slice(1), [["error", { client, error }]], name);
+        }
+      }
+    }
+  });
+
+  it("has what it throws itself after next() answered and reported", async () => {
+    const own = new Error("own");
+    const throws = () => {
+      throw own;
+    };
+    for (
+      const leave of [
+        (rest: Promise<void>) => rest.then(throws),
+        (rest: Promise<void>) => rest.finally(throws),
+        (rest: Promise<void>) => rest.finally(() => Promise.reject(own)),
+        (rest: Promise<void>) => rest.then(() => turn()).then(throws),
+      ]
+    ) {
+      const { controller, events } = observe();
+      controller.use((_context, next) => void leave(next()));
+      const { connection, transport, client } = open(controller);
+      assert.deepEqual(await unhandledIn(() => connection.message('{"type":"x","uid":1}')), []);
+      assert.deepEqual(transport.take(), [{ type: "x", status: "error", error: INTERNAL, uid: 1 }]);
+      assert.deepEqual(events.filter(([event]) => event === "error"), [["error", { client, error: own }]]);
+    }
+  });
+
+  it("has nothing reported of what it takes itself, at once or before it is done", async () => {
+    for (
+      const takes of [
+        (rest: Promise<void>) => void rest.catch(() => {}),
+        (rest: Promise<void>) => void rest.then(() => {}).then(undefined, () => {}),
+        (rest: Promise<void>) => void Promise.allSettled([rest]),
+        async (rest: Promise<void>) => {
+          const made = rest.then(() => {});
+          for (let n = 0; n < 3; n++) await turn();
+          await made.catch(() => {});
+        },
+      ]
+    ) {
+      const { controller, events } = observe();
+      controller.use((_context, next) => takes(next()));
+      controller.use(() => Promise.reject(error));
+      const { connection, transport } = open(controller);
+      assert.deepEqual(await unhandledIn(() => connection.message('{"type":"x","uid":1}')), []);
+      for (let n = 0; n < 3; n++) await turn();
+      assert.deepEqual([transport.take(), events.length], [[], 1]);
     }
   });
 
