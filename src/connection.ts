@@ -99,14 +99,14 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   // The runtime's side
 
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
-  opened(state: AuthenticationState | null): void {
+  opened(state: AuthenticationState | null, since: number): void {
     if (this.#closing) return;
     const { heartbeat } = this.#host.options;
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
     if (heartbeat && !this.transport.save && (this.transport.ping || heartbeat.message)) {
       this.#heartbeat = new Heartbeat(this, heartbeat.period, this.#host.monotonic);
     }
-    this.#identity.opened(state);
+    this.#identity.opened(state, since);
     if (this.isPending) this.changed();
   }
 

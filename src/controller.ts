@@ -6,7 +6,6 @@ import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
 import { Connections } from "./connections.ts";
 import { type BroadcastFilter, type BroadcastResult, checkFilter, Delivery } from "./delivery.ts";
-import { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import { ask, guard } from "./guard.ts";
@@ -16,6 +15,7 @@ import { logRecord } from "./log.ts";
 import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
+import { Revocations } from "./revocations.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
@@ -39,11 +39,11 @@ export class WebSocketController {
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
   readonly #delivery = new Delivery();
-  readonly #disconnections: Disconnections;
   readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
   readonly #rateLimiter: RateLimiter | undefined;
+  readonly #revocations: Revocations;
   #clock: Clock;
   #opened = 0;
   #closedCount = 0;
@@ -86,7 +86,7 @@ export class WebSocketController {
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
     // No attempt takes longer, so nothing older needs to be remembered.
-    this.#disconnections = new Disconnections(2 * resolved.timeout);
+    this.#revocations = new Revocations(2 * resolved.timeout);
     this.#rateLimiter = resolved.rateLimit ? new RateLimiter(resolved.rateLimit) : undefined;
     this.#host = {
       options: resolved,
@@ -98,7 +98,7 @@ export class WebSocketController {
       now,
       monotonic: () => this.#clock.monotonic(),
       rateKey: rateKeyOf(resolved, report),
-      disconnections: this.#disconnections,
+      revocations: this.#revocations,
       report,
       admit: (connection) => {
         this.#clients.add(connection.client);
@@ -121,7 +121,7 @@ export class WebSocketController {
         return isClosed();
       },
       open: (...args) => this.open(...args),
-      disconnections: this.#disconnections,
+      revocations: this.#revocations,
       report,
       warn,
       refused: (error) => this.#bus.emit("auth.failure", { error }),
@@ -209,7 +209,7 @@ export class WebSocketController {
     if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
       throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
     }
-    if (uid === undefined) this.#disconnections.add(checked, this.#clock.monotonic());
+    if (uid === undefined) this.#revocations.add("disconnected", checked, this.#clock.monotonic());
     for (const connection of [...this.#connections]) {
       const { client } = connection;
       const { user, role } = client.accountability;
@@ -222,6 +222,8 @@ export class WebSocketController {
   /**
    * Asks `revalidate` anew who the clients are that the filter matches: their rights have changed. One for whom it says `null`
    * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked.
+   * An `authenticate` or `revalidate` that is under way may have read the rights of before: where it says that the client is one of
+   * these, `revalidate` is asked, and no such answer comes into force.
    *
    * @throws {TypeError} without the option `revalidate`, and for a bad filter as {@link broadcast}.
    */
@@ -229,7 +231,9 @@ export class WebSocketController {
     if (!this.#host.options.revalidate) {
       throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
     }
-    const { user, role } = checkFilter(filter);
+    const checked = checkFilter(filter);
+    const { user, role } = checked;
+    this.#revocations.add("refreshed", checked, this.#clock.monotonic());
     const asked = [...this.#connections].filter(({ accountability }) =>
       (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role)
     );
@@ -257,12 +261,14 @@ export class WebSocketController {
    * as many as may be. For those who bring a runtime of their own: the built-in ones call it from the upgrade.
    *
    * @param slot its place among `maxConnections`. @default one more, whatever the limit
+   * @param since how many revocations there had been when its credentials began to be verified. @default all there have been
    */
   open(
     transport: Transport,
     handshake: Handshake,
     identity: AuthenticationState | null,
     slot: Slot = this.#admission.restore(handshake.ip),
+    since: number = this.#revocations.number,
   ): Connection {
     const connection = this.#connect(transport, slot, crypto.randomUUID(), handshake);
     // It took longer to open than its place was kept for.
@@ -270,7 +276,7 @@ export class WebSocketController {
     else if (identity && !slot.claim(identity.accountability.user)) {
       connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
     }
-    connection.opened(identity);
+    connection.opened(identity, since);
     return connection;
   }
 

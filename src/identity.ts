@@ -1,12 +1,12 @@
 import * as v from "valibot";
-import type { Attempt, AuthenticationState, Authenticator, Credentials } from "./authentication.ts";
+import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
-import type { Disconnections } from "./disconnections.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type AuthMessage, AuthMessageSchema, encode, type WebSocketMessage } from "./protocol.ts";
+import type { Revocation, Revocations } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
 
@@ -20,7 +20,7 @@ export interface IdentityHost {
   /** The monotonic clock, in ms. */
   monotonic(): number;
   report(error: unknown, client?: WebSocketClient): void;
-  readonly disconnections: Disconnections;
+  readonly revocations: Revocations;
 }
 
 /** The connection an identity belongs to. */
@@ -63,7 +63,7 @@ export class Identity {
   #failures = 0;
   /** What `until` is in ms of the monotonic clock, and what counts while awake: the wall clock may step. */
   #dueAt = 0;
-  /** Raised by whatever makes the answer to an earlier question out of date. */
+  /** Raised by whatever makes the answer to an earlier `revalidate` out of date. */
   #generation = 0;
 
   constructor(host: IdentityHost, owner: IdentityOwner) {
@@ -71,11 +71,19 @@ export class Identity {
     this.#owner = owner;
   }
 
-  /** The connection is open, with what its upgrade has proved. */
-  opened(state: AuthenticationState | null): void {
-    if (state) this.#assume(state.accountability, state.expires_at ?? null);
-    if (state || this.#mode === "public") return this.#admit();
+  /** The connection is open, with what its upgrade has proved; it began to be verified when there had been so many revocations. */
+  opened(state: AuthenticationState | null, since: number): void {
+    if (!state) return this.#mode === "public" ? this.#admit() : this.#wait(this.#host.options.timeout);
+    this.#assume(state.accountability, state.expires_at ?? null);
+    const attempt: Attempt = { outcome: "accepted", state };
+    if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
+    if (!this.#isRevoked(attempt, "refreshed", since)) return this.#admit();
     this.#wait(this.#host.options.timeout);
+    this.#owner.hold(
+      this.#newest(attempt, since).then((newest) => {
+        if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) this.#refuse(authFailed(undefined));
+      }),
+    );
   }
 
   /** The connection came back from hibernation. */
@@ -103,7 +111,7 @@ export class Identity {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), CloseCode.AUTH_FAILED, "expired");
     }
     this.#assume(ANONYMOUS, null);
-    this.#admitAgain();
+    this.#admit();
   }
 
   /** An `auth` message. The promise, if there is one, never rejects: later messages wait for it. */
@@ -115,10 +123,11 @@ export class Identity {
       else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
     }
-    const since = this.#host.disconnections.number;
+    const since = this.#host.revocations.number;
     return this.#host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
+      .then((attempt) => this.#newest(attempt, since))
       .then((attempt) => this.#conclude(attempt, parsed.output.uid, since))
-      .catch((error) => this.#host.report(error, this.phase === "pending" ? undefined : this.#owner.client));
+      .catch((error) => this.#report(error));
   }
 
   /** A message of a client that is not admitted: pending ones must begin with `auth`, expired ones must renew first. */
@@ -129,15 +138,11 @@ export class Identity {
 
   /** Asks the application anew who the client is. */
   async revalidate(): Promise<void> {
-    const { options: { revalidate }, authenticator } = this.#host;
+    const { options: { revalidate }, revocations } = this.#host;
     if (!revalidate || this.phase !== "admitted") return;
-    const since = this.#host.disconnections.number;
-    const generation = ++this.#generation;
-    const attempt = await authenticator.run(() => revalidate(this.#owner.client));
-    // It has become somebody else meanwhile, or was asked for anew: the older answer is out of date.
-    if (generation !== this.#generation) return;
-    if (this.#owner.readyState !== OPEN || this.phase !== "admitted") return;
-    if (!this.#renew(attempt, since)) this.#lapse();
+    const since = revocations.number;
+    const attempt = await this.#ask(revalidate);
+    if (attempt && this.phase === "admitted" && !this.#renew(attempt, since)) this.#lapse();
   }
 
   get #mode() {
@@ -145,31 +150,79 @@ export class Identity {
   }
 
   #expire(): void {
-    const { options, authenticator } = this.#host;
-    const { revalidate } = options;
+    const { options: { revalidate, timeout }, revocations } = this.#host;
     this.phase = "expired";
     this.#owner.suspended();
     if (!revalidate) return this.#lapse();
     // The grace begins once revalidate has said no, which takes at most the timeout: this is for an eviction meanwhile.
-    this.#wait(2 * options.timeout);
+    this.#wait(2 * timeout);
     // A session kept in a cookie renews itself here, unseen by the client.
-    const since = this.#host.disconnections.number;
+    const since = revocations.number;
     this.#owner.hold(
-      authenticator.run(() => revalidate(this.#owner.client)).then((attempt) => {
-        if (this.#owner.readyState !== OPEN || this.phase !== "expired") return;
-        if (!this.#renew(attempt, since)) this.#lapse();
+      this.#ask(revalidate).then((attempt) => {
+        if (attempt && this.phase === "expired" && !this.#renew(attempt, since)) this.#lapse();
       }),
     );
   }
 
+  /**
+   * Asks who the client is, and again where its rights were refreshed meanwhile. `undefined` when the client has left, has become
+   * somebody else, or was asked for anew: the answer is out of date.
+   */
+  async #ask(revalidate: Revalidate): Promise<Attempt | undefined> {
+    const { authenticator, revocations } = this.#host;
+    for (;;) {
+      const since = revocations.number;
+      const generation = ++this.#generation;
+      const attempt = await authenticator.run(() => revalidate(this.#owner.client));
+      if (generation !== this.#generation || this.#owner.readyState !== OPEN) return undefined;
+      if (!this.#isRevoked(attempt, "refreshed", since)) return attempt;
+    }
+  }
+
+  /**
+   * The attempt, or what `revalidate` says in its place where the rights of that user or role were refreshed since it began: it may have
+   * read those of before. What it says does not come into force, and until the newest is known nothing is handled.
+   */
+  async #newest(attempt: Attempt, since: number): Promise<Attempt> {
+    const { options: { revalidate, timeout }, authenticator, revocations } = this.#host;
+    let newest = attempt;
+    // Without `revalidate` nothing is ever refreshed.
+    while (revalidate && newest.outcome === "accepted" && this.#isRevoked(newest, "refreshed", since)) {
+      if (this.#owner.readyState !== OPEN) break;
+      since = revocations.number;
+      const { accountability, expires_at, refresh_token } = newest.state;
+      // `revalidate` has to see who it is to be. Who stays the same user has the rights it has until then.
+      if (accountability.user === null || accountability.user !== this.accountability.user) {
+        this.#assume(accountability, expires_at ?? null);
+        if (this.phase === "admitted") {
+          this.phase = "expired";
+          this.#owner.suspended();
+          this.#wait(2 * timeout);
+          this.#owner.changed();
+        }
+      }
+      const answer = await authenticator.run(() => revalidate(this.#owner.client));
+      if (answer.outcome === "failed") this.#report(answer.error);
+      newest = answer.outcome === "accepted"
+        ? { outcome: "accepted", state: { ...(refresh_token === undefined ? {} : { refresh_token }), ...answer.state } }
+        : { outcome: "refused" }; // As everywhere, a `revalidate` that fails has said no.
+    }
+    return newest;
+  }
+
+  #isRevoked(attempt: Attempt, kind: Revocation, since: number): boolean {
+    return attempt.outcome === "accepted" && this.#host.revocations.includes(kind, attempt.state.accountability, since);
+  }
+
   /** Takes over what a revalidation says; `false` when it says that the client's rights have ended. */
   #renew(attempt: Attempt, since: number): boolean {
-    if (attempt.outcome === "failed") this.#host.report(attempt.error, this.#owner.client);
-    if (attempt.outcome !== "accepted") return false;
+    if (attempt.outcome === "failed") this.#report(attempt.error);
+    if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
     const { accountability, expires_at } = attempt.state;
-    if (this.#host.disconnections.includes(accountability, since) || !this.#owner.claim(accountability.user)) return false;
+    if (!this.#owner.claim(accountability.user)) return false;
     this.#assume(accountability, expires_at ?? null);
-    this.#admitAgain();
+    this.#admit();
     return true;
   }
 
@@ -187,7 +240,10 @@ export class Identity {
   #conclude(attempt: Attempt, uid: MessageUid | undefined, since: number): void {
     // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
     if (this.#owner.readyState !== OPEN) return;
-    if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid, since);
+    if (this.#isRevoked(attempt, "disconnected", since)) {
+      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), CloseCode.FORBIDDEN);
+    }
+    if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
     if (attempt.outcome === "limited") {
       const details = { retry_after: attempt.retryAfter };
       const error = new WebSocketError("auth", "REQUESTS_EXCEEDED", "Too many failed attempts", {
@@ -200,7 +256,7 @@ export class Identity {
     }
     if (attempt.outcome === "failed" && !(attempt.error instanceof WebSocketError)) {
       // The server's fault: what happened is for the log, and the client may come back.
-      this.#host.report(attempt.error, this.phase === "pending" ? undefined : this.#owner.client);
+      this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
       if (this.phase === "pending") this.#refuse(unavailable, CloseCode.TRY_AGAIN_LATER);
       else this.#answer(unavailable);
@@ -211,16 +267,12 @@ export class Identity {
     if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error);
     this.#assume(ANONYMOUS, null);
     this.#owner.claim(null);
-    this.#admitAgain();
+    this.#admit();
     this.#answer(error);
     this.#host.bus.emit("auth.failure", { client: this.#owner.client, error });
   }
 
-  #accept(state: AuthenticationState, uid: MessageUid | undefined, since: number): void {
-    const { accountability, expires_at, refresh_token } = state;
-    if (this.#host.disconnections.includes(accountability, since)) {
-      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), CloseCode.FORBIDDEN);
-    }
+  #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
     if (!this.#owner.claim(accountability.user)) {
       return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), CloseCode.RATE_LIMITED);
     }
@@ -235,8 +287,7 @@ export class Identity {
     }));
     // It could not be sent, and the connection is closing.
     if (this.#owner.readyState !== OPEN) return;
-    if (this.phase === "pending") this.#admit();
-    else this.#admitAgain();
+    this.#admit();
     this.#host.bus.emit("auth.success", { client: this.#owner.client });
   }
 
@@ -253,13 +304,15 @@ export class Identity {
   }
 
   #admit(): void {
+    const isNew = this.phase === "pending";
     this.phase = "admitted";
-    this.#owner.admitted();
+    if (isNew) this.#owner.admitted();
+    else this.#owner.changed();
   }
 
-  #admitAgain(): void {
-    this.phase = "admitted";
-    this.#owner.changed();
+  /** A client that is pending is nobody's yet. */
+  #report(error: unknown): void {
+    this.#host.report(error, this.phase === "pending" ? undefined : this.#owner.client);
   }
 
   #answer(error: WebSocketError): void {

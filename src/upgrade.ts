@@ -2,14 +2,13 @@ import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import type { AuthenticationState, Authenticator, CredentialSource } from "./authentication.ts";
 import type { Deadlines } from "./clock.ts";
-import { CloseCode } from "./close.ts";
 import type { Connection } from "./connection.ts";
-import type { Disconnections } from "./disconnections.ts";
 import { WebSocketError } from "./errors.ts";
 import { ask } from "./guard.ts";
 import type { Admission, ReachedLimit, Slot } from "./limits.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { isAllowedOrigin } from "./origin.ts";
+import type { Revocations } from "./revocations.ts";
 import { bunRuntime } from "./runtimes/bun.ts";
 import { denoRuntime } from "./runtimes/deno.ts";
 import { HOST, type Host, type Runtime } from "./runtimes/runtime.ts";
@@ -28,8 +27,8 @@ export interface UpgradeHost {
   readonly closed: boolean;
   readonly admission: Admission;
   readonly deadlines: Deadlines;
-  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot): Connection;
-  readonly disconnections: Disconnections;
+  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
+  readonly revocations: Revocations;
   report(error: unknown): void;
   /** Tells the operator that a limit is reached. */
   warn(limit: ReachedLimit): void;
@@ -104,11 +103,12 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   }
   let opening = false;
   try {
-    const identity = await verify(host, handshake, token);
+    const since = host.revocations.number;
+    const identity = await verify(host, handshake, token, since);
     if (identity && "status" in identity) return refuse(c, identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(c, REACHED.user);
     if (slot.released || host.closed) return refuse(c, unavailable("It took too long"));
-    const response = accept(host, c, runtime, handshake, identity, slot);
+    const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client went away while its token was verified: nobody is there to read this.
     if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
     opening = true;
@@ -127,13 +127,13 @@ async function verify(
   host: UpgradeHost,
   handshake: Handshake,
   token: ReturnType<typeof readToken>,
+  since: number,
 ): Promise<AuthenticationState | Refusal | null> {
   if (token === "invalid") return refusedToken(host);
   if (token === null) return handshake.mode === "strict" ? NO_TOKEN : null;
-  const since = host.disconnections.number;
   const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
   if (attempt.outcome === "accepted") {
-    if (!host.disconnections.includes(attempt.state.accountability, since)) return attempt.state;
+    if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
     return { status: 403, code: "FORBIDDEN", message: "Disconnected" };
   }
   if (attempt.outcome === "limited") {
@@ -152,10 +152,10 @@ function accept(
   handshake: Handshake,
   identity: AuthenticationState | null,
   slot: Slot,
+  since: number,
 ): Response | null {
   const { maxPayload, heartbeat } = host.options;
   const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
-  const since = host.disconnections.number;
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: headersOf(c),
@@ -164,11 +164,8 @@ function accept(
     open(transport) {
       slot.taken = true;
       host.deadlines.delete(slot);
-      const connection = host.open(transport, handshake, identity, slot);
-      // Disconnected between the answer and the opening of the socket, which not every runtime does at once.
-      if (identity && host.disconnections.includes(identity.accountability, since)) {
-        connection.close(CloseCode.FORBIDDEN, "Disconnected");
-      }
+      // Not every runtime opens it at once: rights may have been taken since.
+      const connection = host.open(transport, handshake, identity, slot, since);
       server?.connections.add(connection);
       return connection;
     },

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { Disconnections } from "../src/disconnections.ts";
+import { Revocations } from "../src/revocations.ts";
 
 const accountability = (user: string | null, role: string | null) => ({ user, role });
 
-describe("Disconnections", () => {
+describe("Revocations", () => {
   it("includes whom the filter matches: a user, a role, or both at once", () => {
     const cases = [
       [{ user: "ann" }, [true, true, false, false]],
@@ -13,37 +13,49 @@ describe("Disconnections", () => {
       [{ user: "ann", role: "editor" }, [true, false, false, false]],
     ] as const;
     for (const [filter, expected] of cases) {
-      const disconnections = new Disconnections(1000);
-      disconnections.add(filter, 0);
+      const revocations = new Revocations(1000);
+      revocations.add("refreshed", filter, 0);
       const who = [
         accountability("ann", "editor"),
         accountability("ann", null),
         accountability("bob", "editor"),
         accountability(null, null),
       ];
-      assert.deepEqual(who.map((each) => disconnections.includes(each, 0)), expected);
+      assert.deepEqual(who.map((each) => revocations.includes("refreshed", each, 0)), expected);
     }
   });
 
   it("includes only those since the number an attempt began with, though all were within one millisecond", () => {
-    const disconnections = new Disconnections(1000);
+    const revocations = new Revocations(1000);
     const ann = accountability("ann", null);
-    const before = disconnections.number;
-    assert.equal(disconnections.includes(ann, before), false);
-    disconnections.add({ user: "ann" }, 5);
-    const after = disconnections.number;
-    disconnections.add({ user: "bob" }, 5);
-    assert.deepEqual([disconnections.includes(ann, before), disconnections.includes(ann, after)], [true, false]);
-    assert.equal(disconnections.includes(accountability("bob", null), after), true);
+    const before = revocations.number;
+    assert.equal(revocations.includes("refreshed", ann, before), false);
+    revocations.add("refreshed", { user: "ann" }, 5);
+    const after = revocations.number;
+    revocations.add("refreshed", { user: "bob" }, 5);
+    assert.deepEqual([revocations.includes("refreshed", ann, before), revocations.includes("refreshed", ann, after)], [
+      true,
+      false,
+    ]);
+    assert.equal(revocations.includes("refreshed", accountability("bob", null), after), true);
+  });
+
+  it("includes only those of the kind that is asked for", () => {
+    const revocations = new Revocations(1000);
+    const ann = accountability("ann", null);
+    revocations.add("refreshed", {}, 0);
+    assert.deepEqual([revocations.includes("refreshed", ann, 0), revocations.includes("disconnected", ann, 0)], [true, false]);
+    revocations.add("disconnected", { user: "ann" }, 0);
+    assert.deepEqual([revocations.includes("refreshed", ann, 1), revocations.includes("disconnected", ann, 1)], [false, true]);
   });
 
   it("forgets what is older than it keeps, when another is added", () => {
-    const disconnections = new Disconnections(1000);
-    disconnections.add({ user: "ann" }, 0);
-    disconnections.add({ user: "bob" }, 999);
-    assert.equal(disconnections.includes(accountability("ann", null), 0), true);
-    disconnections.add({ user: "cid" }, 1000);
-    assert.deepEqual(["ann", "bob", "cid"].map((user) => disconnections.includes(accountability(user, null), 0)), [
+    const revocations = new Revocations(1000);
+    revocations.add("refreshed", { user: "ann" }, 0);
+    revocations.add("refreshed", { user: "bob" }, 999);
+    assert.equal(revocations.includes("refreshed", accountability("ann", null), 0), true);
+    revocations.add("refreshed", { user: "cid" }, 1000);
+    assert.deepEqual(["ann", "bob", "cid"].map((user) => revocations.includes("refreshed", accountability(user, null), 0)), [
       false,
       true,
       true,
@@ -61,15 +73,15 @@ describe("Disconnections", () => {
       age: fc.nat(5),
     });
     fc.assert(fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
-      const disconnections = new Disconnections(1000);
+      const revocations = new Revocations(1000);
       const all: { user?: string; role?: string }[] = [];
       const numbers: { number: number; at: number }[] = [{ number: 0, at: 0 }];
       let now = 0;
       for (const { passed, filter, user, role, age } of steps) {
         now += passed;
-        numbers.push({ number: disconnections.number, at: now });
+        numbers.push({ number: revocations.number, at: now });
         if (filter) {
-          disconnections.add(filter, now);
+          revocations.add("refreshed", filter, now);
           all.push(filter);
         }
         const began = numbers.at(-1 - age);
@@ -77,7 +89,7 @@ describe("Disconnections", () => {
         const expected = all.slice(began.number).some((each) =>
           (each.user === undefined || each.user === user) && (each.role === undefined || each.role === role)
         );
-        assert.equal(disconnections.includes({ user, role }, began.number), expected);
+        assert.equal(revocations.includes("refreshed", { user, role }, began.number), expected);
       }
     }));
   });

@@ -1,0 +1,36 @@
+import type { BroadcastFilter } from "./delivery.ts";
+import type { Accountability } from "./websocket-client.ts";
+
+/** What was done to rights: they were ended, or are to be asked for anew. */
+export type Revocation = "disconnected" | "refreshed";
+
+/** Whose rights were taken or changed lately: an authentication that began before must not bring them back. */
+export class Revocations {
+  readonly #keep: number;
+  #recent: { kind: Revocation; filter: BroadcastFilter; number: number; at: number }[] = [];
+  #number = 0;
+
+  /** @param keep ms for which one is remembered. */
+  constructor(keep: number) {
+    this.#keep = keep;
+  }
+
+  /** How many there have been. They are numbered, for two things may happen within one millisecond. */
+  get number(): number {
+    return this.#number;
+  }
+
+  /** @param now ms of the monotonic clock. */
+  add(kind: Revocation, filter: BroadcastFilter, now: number): void {
+    this.#recent = this.#recent.filter(({ at }) => now - at < this.#keep);
+    this.#recent.push({ kind, filter, number: ++this.#number, at: now });
+  }
+
+  /** Whether it was done to this user or role since there had been so many. */
+  includes(kind: Revocation, { user, role }: Accountability, since: number): boolean {
+    return this.#recent.some(({ kind: done, filter, number }) =>
+      done === kind && number > since && (filter.user === undefined || filter.user === user) &&
+      (filter.role === undefined || filter.role === role)
+    );
+  }
+}
