@@ -17,6 +17,7 @@ export type Credentials =
 
 /** What valid credentials stand for. */
 export interface AuthenticationState {
+  /** Who it is. */
   accountability: Accountability;
   /** When it ends, in seconds since 1970 (RFC 7519 §4.1.4). Absent or `null` is never. */
   expires_at?: number | null;

@@ -8,6 +8,7 @@ export interface Clock {
   monotonic(): number;
   /** Calls back after so many ms, at most 2³¹−1. */
   setTimeout(callback: () => void, delay: number): unknown;
+  /** Cancels the call whose handle `setTimeout` returned. */
   clearTimeout(handle: unknown): void;
 }
 

@@ -49,7 +49,11 @@ export class WebSocketController {
   #closedCount = 0;
   #closed: Promise<void> | undefined;
 
-  /** @throws {TypeError} for an unknown option, a value out of range, and a mode that lacks what it needs. */
+  /**
+   * Makes a controller of its own, which {@link getWebSocketController} does not know.
+   *
+   * @throws {TypeError} for an unknown option, a value out of range, and a mode that lacks what it needs.
+   */
   constructor(options: WebSocketControllerOptions = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;

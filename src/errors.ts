@@ -25,7 +25,9 @@ export type ErrorCode =
 export interface ErrorMessage {
   /** The area: `auth`, `server`, `subscribe`, or the type of the request that failed. */
   type: string;
+  /** It failed. */
   status: "error";
+  /** What went wrong, for the program and for a person; a code may bring details of its own. */
   error: { code: ErrorCode; message: string; [detail: string]: unknown };
   /** The request's own `uid`, where it had one. */
   uid?: MessageUid;
@@ -53,13 +55,18 @@ export interface WebSocketErrorOptions {
  * ```
  */
 export class WebSocketError extends Error {
+  /** As the class is called, also where a bundler has renamed it. */
   override readonly name = "WebSocketError";
   /** The area the error belongs to: `auth`, `server`, `subscribe`, or a message type. */
   readonly type: string;
+  /** What went wrong, as a stable name. */
   readonly code: ErrorCode;
+  /** The request's `uid`, where it is known. */
   readonly uid: MessageUid | undefined;
+  /** JSON fields that stand beside `code` and `message`. */
   readonly details: Record<string, unknown> | undefined;
 
+  /** What the client is shown: the area, the code and a text for a person. */
   constructor(type: string, code: ErrorCode, message: string, options: WebSocketErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.type = type;

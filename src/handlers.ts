@@ -5,7 +5,9 @@ import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What a handler is called with: the client, and the message with its payload as the schema's output. */
 export interface HandlerContext<Payload> {
+  /** Who sent it. */
   readonly client: WebSocketClient;
+  /** What the schema made of the payload, in the envelope that came. */
   readonly message: Payload & { type: string; uid?: MessageUid };
 }
 
@@ -14,7 +16,9 @@ export type Handler<Payload> = (context: HandlerContext<Payload>) => unknown;
 
 /** What a middleware is called with. */
 export interface MiddlewareContext {
+  /** Who sent it. */
   readonly client: WebSocketClient;
+  /** The message as it came, or as the middleware before handed it on. */
   readonly message: WebSocketMessage;
 }
 

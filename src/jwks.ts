@@ -1,5 +1,6 @@
 /** A public key as a JSON Web Key (RFC 7517). */
 export interface PublicJwk extends JsonWebKey {
+  /** Tells keys apart (RFC 7517 §4.5). */
   kid?: string;
 }
 

@@ -6,7 +6,9 @@ import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts"
 
 /** Where records go that nobody listens to: the part of `console` that Noroshi uses. */
 export interface Logger {
+  /** A limit that is reached, in one line. */
   warn(record: string): void;
+  /** Something that threw, in one line. */
   error(record: string): void;
 }
 
@@ -28,6 +30,7 @@ export interface RateLimitOptions extends RateLimit {
 export interface ClientAddress {
   /** The other end of the TCP connection, as the runtime tells it. */
   address: string | null;
+  /** Of the upgrade request. */
   headers: Headers;
 }
 

@@ -3,7 +3,9 @@ import { type ErrorMessage, type MessageUid, WebSocketError } from "./errors.ts"
 
 /** Any message of the protocol: an object with a `type`. What else is in it belongs to the type. */
 export interface WebSocketMessage {
+  /** What the message is: 1 to 64 characters. */
   type: string;
+  /** Chosen by the sender, and echoed in the answer. */
   uid?: MessageUid;
   [field: string]: unknown;
 }
@@ -19,8 +21,11 @@ export type AuthMessage =
 
 /** The answer to a successful {@link AuthMessage}. */
 export interface AuthOkMessage {
+  /** As in the request. */
   type: "auth";
+  /** It succeeded. */
   status: "ok";
+  /** The request's own `uid`, where it had one. */
   uid?: MessageUid;
   /** A new refresh token, where the credentials brought one. */
   refresh_token?: string;
@@ -28,29 +33,39 @@ export interface AuthOkMessage {
 
 /** Asks the other side for a {@link PongMessage}. */
 export interface PingMessage {
+  /** Never seen by a handler: it is answered before. */
   type: "ping";
+  /** Echoed in the answer. */
   uid?: MessageUid;
 }
 
 /** The answer to a {@link PingMessage}, with its `uid`. */
 export interface PongMessage {
+  /** Never seen by a handler: that it came is what it is for. */
   type: "pong";
+  /** The ping's own `uid`, where it had one. */
   uid?: MessageUid;
 }
 
 /** The answer of a handler that succeeded: the request's type and `uid`, and what the handler returned. */
 export interface ReplyMessage {
+  /** As in the request. */
   type: string;
+  /** It succeeded. */
   status: "ok";
+  /** The request's own `uid`, where it had one. */
   uid?: MessageUid;
+  /** What the handler returned or resolved with; absent where that is `undefined`. */
   data?: unknown;
 }
 
 /** Asks for the publications of a channel. */
 export interface SubscribeMessage {
+  /** A subscription begins. */
   type: "subscribe";
   /** The channel; `collection` is accepted for it, the word of the Directus SDK. */
   channel: string;
+  /** Names the subscription; the same one again replaces it. */
   uid?: MessageUid;
   /** Only publications of this event. */
   event?: string;
@@ -62,20 +77,31 @@ export interface SubscribeMessage {
 
 /** Ends subscriptions: the one with this `uid`, those of a channel, or all. */
 export interface UnsubscribeMessage {
+  /** Subscriptions end. */
   type: "unsubscribe";
+  /** Only the subscription with this `uid`. */
   uid?: MessageUid;
+  /** Only those of this channel. */
   channel?: string;
 }
 
 /** What a subscription sends: `init` first, then an event for each publication, and `unsubscribe` when it ended. */
 export interface SubscriptionMessage {
+  /** Something of a subscription, whatever the event. */
   type: "subscription";
+  /** `init`, `unsubscribe`, or the event of the publication. */
   event: string;
+  /** The channel it is of. */
   channel?: string;
+  /** The snapshot at `init`, later what was published. */
   data?: unknown;
+  /** The `uid` of the subscription. */
   uid?: MessageUid;
+  /** Which history the offset counts in. */
   epoch?: string;
+  /** The place of the publication in the history. */
   offset?: number;
+  /** At `init`: whether all that was missed follows, without a gap. */
   recovered?: boolean;
 }
 

@@ -19,6 +19,8 @@ export class WebSocketService {
   readonly #controller: WebSocketController;
 
   /**
+   * Speaks for a controller.
+   *
    * @param controller @default the one made by `createWebSocketController()`
    * @throws {WebSocketError} SERVICE_UNAVAILABLE when none is passed and none was made.
    */

@@ -28,12 +28,17 @@ export interface Transport {
 export interface SavedConnection {
   /** The `name` of its controller. */
   controller: string;
+  /** Of its client. */
   uid: string;
+  /** Of its client. */
   handshake: unknown;
+  /** Of its client. */
   state: unknown;
+  /** Whether it had proved who it is, and whether that has expired. */
   phase: "pending" | "admitted" | "expired";
   /** When a pending handshake, or the grace of an expired client, ends: ms since 1970. */
   until: number;
+  /** Who it was. */
   accountability: unknown;
   /** In seconds since 1970. */
   expires_at: number | null;

@@ -11,6 +11,7 @@ export interface Accountability {
   user: string | null;
   /** The role's id, or `null`. */
   role: string | null;
+  /** What else is known of the client. */
   [claim: string]: unknown;
 }
 
