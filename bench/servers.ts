@@ -86,7 +86,7 @@ export const SERVERS: readonly Server[] = [
     kind: "noroshi",
     file: "durable-object.ts",
     args: ["noroshi"],
-    works: ["fanout-16"],
+    works: ["fanout-16", "slow"],
     settings: BATCHING,
   },
   { name: "raw: hibernation, send loop", runtime: "durable-object", kind: "raw", file: "durable-object.ts", args: ["raw"] },
