@@ -44,6 +44,14 @@ const BATCHING = { protocol: "noroshi.v1" };
 
 export const SERVERS: readonly Server[] = [
   { name: "noroshi", runtime: "bun", kind: "noroshi", file: "noroshi.ts", quick: true },
+  {
+    name: "noroshi, noroshi.v1",
+    runtime: "bun",
+    kind: "noroshi",
+    file: "noroshi.ts",
+    works: ["fanout-16"],
+    settings: BATCHING,
+  },
   { name: "raw: publish", runtime: "bun", kind: "raw", file: "raw-bun.ts", args: ["publish"], quick: true },
   { name: "raw: send loop", runtime: "bun", kind: "raw", file: "raw-bun.ts", args: ["loop"] },
   { name: "hono/bun", runtime: "bun", kind: "peer", file: "peers/hono-bun.ts" },

@@ -1,5 +1,11 @@
 import type { Frame } from "./frame.ts";
 
+/** The subprotocol whose clients take several messages in one frame, as a JSON array (PROTOCOL.md 1.6). */
+export const BATCHING = "noroshi.v1";
+
+/** The largest array, in bytes, unless one message alone is larger. */
+const MAX_ARRAY_BYTES = 65_536;
+
 /** The frames that one client is sent in one turn of the event loop, as a chain: clients that are sent the same ones share it. */
 export class Batch {
   /** The last one; absent in the chain's beginning. */
@@ -12,6 +18,7 @@ export class Batch {
   readonly #before: Batch | undefined;
   #next: Batch | undefined;
   #frames: Frame[] | undefined;
+  #texts: string[] | undefined;
 
   constructor(before?: Batch, frame?: Frame) {
     this.#before = before;
@@ -34,6 +41,31 @@ export class Batch {
     for (let i = this.count - 1; batch?.frame; batch = batch.#before) frames[i--] = batch.frame;
     return this.#frames = frames;
   }
+
+  /** The frames as few texts, for clients that take arrays: those that are JSON together, the others by themselves. */
+  texts(): readonly string[] {
+    return this.#texts ??= joined(this.frames());
+  }
+}
+
+function joined(frames: readonly Frame[]): string[] {
+  const texts: string[] = [];
+  let array: string[] = [];
+  let bytes = 0;
+  const end = () => {
+    if (array.length > 0) texts.push(array.length === 1 ? array[0]! : `[${array.join(",")}]`);
+    array = [];
+    bytes = 0;
+  };
+  for (const frame of frames) {
+    if (!frame.isJson || bytes + frame.bytes > MAX_ARRAY_BYTES) end();
+    if (frame.isJson) {
+      array.push(frame.text);
+      bytes += frame.bytes;
+    } else texts.push(frame.text);
+  }
+  end();
+  return texts;
 }
 
 /** What frames wait for: a socket that writes them all at once. */

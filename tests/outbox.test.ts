@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { Frame } from "../src/frame.ts";
-import { type Batch, Outbox, type Writer } from "../src/outbox.ts";
+import { Batch, Outbox, type Writer } from "../src/outbox.ts";
 
 class Socket implements Writer {
   batch: Batch | undefined;
@@ -28,6 +28,25 @@ function create() {
     turns,
   };
 }
+
+describe("Batch.texts", () => {
+  const batchOf = (...frames: Frame[]): Batch => frames.reduce((batch, each) => batch.with(each), new Batch());
+
+  it("puts JSON together, in order, and leaves what need not be JSON by itself", () => {
+    const [a, b, c] = ['{"type":"a"}', '{"type":"b"}', '{"type":"c"}'].map(frame) as [Frame, Frame, Frame];
+    const raw = new Frame("raw", false);
+    assert.deepEqual(batchOf(a).texts(), [a.text]);
+    assert.deepEqual(batchOf(a, b, c).texts(), [`[${a.text},${b.text},${c.text}]`]);
+    assert.deepEqual(batchOf(a, b, raw, c).texts(), [`[${a.text},${b.text}]`, "raw", c.text]);
+    assert.deepEqual(batchOf(raw, raw).texts(), ["raw", "raw"]);
+  });
+
+  it("makes no array of more than 65,536 bytes, and sends a larger message alone", () => {
+    const of = (bytes: number) => frame(`"${"ü".repeat((bytes - 2) / 2)}"`);
+    const texts = batchOf(of(40_000), of(20_000), of(20_000), of(100_000), of(1_000)).texts();
+    assert.deepEqual(texts.map((text) => [JSON.parse(text)].flat().length), [2, 1, 1, 1]);
+  });
+});
 
 describe("Outbox", () => {
   it("writes what a client is sent in one turn at once and in order, when the turn ends", () => {

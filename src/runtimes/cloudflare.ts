@@ -3,10 +3,11 @@ import type { Clock } from "../clock.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
+import { BATCHING } from "../outbox.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
 import type { Handshake } from "../websocket-client.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
-import { BATCHING, StandardTransport } from "./standard.ts";
+import { StandardTransport } from "./standard.ts";
 
 /** The part of workerd's socket that is used. */
 interface HibernatingSocket {

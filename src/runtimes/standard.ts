@@ -1,7 +1,7 @@
 import { ABNORMAL, CloseCode } from "../close.ts";
 import type { Connection } from "../connection.ts";
 import type { Frame } from "../frame.ts";
-import { type Batch, Outbox, type Writer } from "../outbox.ts";
+import { type Batch, BATCHING, Outbox, type Writer } from "../outbox.ts";
 import { OPEN, type Transport } from "../transport.ts";
 import type { Acceptance } from "./runtime.ts";
 
@@ -14,12 +14,6 @@ interface StandardSocket {
 }
 
 const outbox = new Outbox();
-
-/** The subprotocol whose clients take several messages in one frame, as a JSON array (PROTOCOL.md 1.4). */
-export const BATCHING = "noroshi.v1";
-
-/** The largest array, in bytes, of which none is larger than a message may be. */
-const MAX_ARRAY_BYTES = 65_536;
 
 /**
  * A {@link Transport} over a standard `WebSocket`, or one that is like it. Such a socket writes each frame by itself: where the client takes
@@ -55,9 +49,7 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
     if (!batch) return;
     this.batch = undefined;
     if (this.socket.readyState !== OPEN) return;
-    if (batch.count === 1) this.socket.send(batch.frame!.text);
-    // Set here, for the first client that is sent these frames.
-    else for (const text of (batch.encoded ??= joined(batch)) as string[]) this.socket.send(text);
+    for (const text of batch.texts()) this.socket.send(text);
   }
 
   close(code: number, reason: string): void {
@@ -67,27 +59,6 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
 
   /** The standard has no way to drop a connection; closing again changes nothing. */
   terminate(): void {}
-}
-
-/** The frames of a batch as few texts: arrays of those that are JSON, the others by themselves. */
-function joined(batch: Batch): string[] {
-  const texts: string[] = [];
-  let array: string[] = [];
-  let bytes = 0;
-  const end = () => {
-    if (array.length > 0) texts.push(array.length === 1 ? array[0]! : `[${array.join(",")}]`);
-    array = [];
-    bytes = 0;
-  };
-  for (const frame of batch.frames()) {
-    if (!frame.isJson || bytes + frame.bytes > MAX_ARRAY_BYTES) end();
-    if (frame.isJson) {
-      array.push(frame.text);
-      bytes += frame.bytes;
-    } else texts.push(frame.text);
-  }
-  end();
-  return texts;
 }
 
 /** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
