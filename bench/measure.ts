@@ -88,22 +88,26 @@ export async function measure(server: Server, work: Work, generator: string, rou
     load.go();
     // Written by load.c.
     const done = JSON.parse((await load.next("DONE ")).slice(5)) as Done;
-    const millions = done.delivered / 1e6;
     return {
       round,
-      cpu: (cpuOf(pids) - cpu) / millions,
-      rate: done.delivered / done.seconds / 1000,
+      cpu: per(cpuOf(pids) - cpu, done.delivered / 1e6),
+      rate: per(done.delivered / 1000, done.seconds),
       p50: done.p50,
       p99: done.p99,
       memory: (connected - before) / Number(work.settings.clients ?? 1),
       peak: (memoryOf(pids, "VmHWM") - connected) / 1024,
-      idle: 1 - done.cpu / done.seconds,
+      idle: 1 - per(done.cpu, done.seconds),
       faults: done.faults,
     };
   } finally {
     load?.end();
     serving.end();
   }
+}
+
+/** `0` where there is nothing to divide by: idle connections deliver nothing. */
+function per(value: number, of: number): number {
+  return of > 0 ? value / of : 0;
 }
 
 /** Starts a program whose lines are awaited one by one. */
