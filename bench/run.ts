@@ -17,7 +17,7 @@ import { maxDescriptors } from "./process.ts";
 import { report, round } from "./report.ts";
 import { type Results, type Rounds, sumUp } from "./results.ts";
 import { COMMANDS, root, RUNTIME_TITLES, type RuntimeName, type Server, SERVERS } from "./servers.ts";
-import { fitWorks, type Work, WORKS } from "./works.ts";
+import { fitWorks, withCount, type Work, WORKS } from "./works.ts";
 
 const { values } = parseArgs({
   options: {
@@ -50,7 +50,7 @@ async function main(): Promise<number> {
     chosen(WORKS.filter(({ quickCount }) => !quick || quickCount), "only", ({ name }) => name),
     maxDescriptors(),
   )
-    .map((work) => quick && work.quickCount ? { ...work, settings: { ...work.settings, count: work.quickCount } } : work);
+    .map((work) => quick && work.quickCount ? withCount(work, work.quickCount) : work);
   const runtimes = chosen([...new Set(SERVERS.map(({ runtime }) => runtime))], "runtimes", (name) => name);
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
     .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));

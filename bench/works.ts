@@ -138,3 +138,9 @@ export function fitWorks(works: readonly Work[], maxDescriptors: number): Work[]
     };
   });
 }
+
+/** The work with another count, which its title may name. */
+export function withCount(work: Work, count: number): Work {
+  const title = work.title.replace(Number(work.settings.count).toLocaleString("en"), count.toLocaleString("en"));
+  return { ...work, title, settings: { ...work.settings, count } };
+}
