@@ -147,7 +147,7 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
   }
   const packages = ["ws", "hono", "@hono/node-server", "miniflare", "crossws", "socket.io", "@socket.io/bun-engine"];
   for (const name of packages) {
-    const places = ["bench/node_modules", "node_modules"].map((modules) => join(root, modules, name, "package.json"));
+    const places = ["node_modules", "bench/node_modules"].map((modules) => join(root, modules, name, "package.json"));
     const file = places.find((place) => existsSync(place));
     if (file) found[name] = JSON.parse(readFileSync(file, "utf8")).version;
   }
