@@ -36,9 +36,10 @@ export class Batch {
   /** All frames, in the order they were sent. */
   frames(): readonly Frame[] {
     if (this.#frames) return this.#frames;
-    const frames = new Array<Frame>(this.count);
-    let batch: Batch | undefined = this;
-    for (let i = this.count - 1; batch?.frame; batch = batch.#before) frames[i--] = batch.frame;
+    const frames: Frame[] = [];
+    for (let batch: Batch | undefined = this.#before; batch?.frame; batch = batch.#before) frames.push(batch.frame);
+    frames.reverse();
+    if (this.frame) frames.push(this.frame);
     return this.#frames = frames;
   }
 
