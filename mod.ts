@@ -56,4 +56,5 @@ export { WebSocketService } from "./src/service.ts";
 export type { UpgradeHandler } from "./src/upgrade.ts";
 export type { Accountability, AuthenticationMode, Handshake, JsonValue, WebSocketClient } from "./src/websocket-client.ts";
 export type { Connection } from "./src/connection.ts";
+export { Frame } from "./src/frame.ts";
 export type { SavedConnection, Transport } from "./src/transport.ts";
