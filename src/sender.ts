@@ -36,6 +36,8 @@ export class Sender {
     const { readyState, transport } = this.#owner;
     if (readyState !== OPEN) return false;
     try {
+      // What waits for the end of the turn is not for want of reading: the socket is given it first.
+      if (transport.bufferedAmount > this.#options.maxBufferedBytes) transport.write?.();
       if (transport.bufferedAmount <= this.#options.maxBufferedBytes) {
         if (this.#missed > 0) this.#tell();
         if (transport.send(frame)) return true;

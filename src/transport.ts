@@ -10,6 +10,8 @@ export interface Transport {
   readonly bufferedAmount: number;
   /** Hands a text frame over, to be written when the turn of the event loop ends. `false`: the runtime dropped it. */
   send(frame: Frame): boolean;
+  /** Writes what waits for the end of the turn now. Absent where nothing waits. */
+  write?(): void;
   /** Starts the close handshake, with a code and reason that may be sent. */
   close(code: number, reason: string): void;
   /** Ends the connection without a handshake, as far as the runtime can. */

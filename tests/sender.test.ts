@@ -1,7 +1,8 @@
 /** `src/sender.ts`, with the policy to drop; that to close is `connection.test.ts`'. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { open } from "./fake-transport.ts";
+import type { Frame } from "../src/frame.ts";
+import { FakeTransport, open, openOn } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
 
 const dropped = (count: number) => ({
@@ -58,5 +59,26 @@ describe("A slow client that is not to be closed", () => {
     open(controller);
     transport.bufferedAmount = 1001;
     assert.deepEqual(await controller.broadcast("x"), { matched: 2, sent: 1, dropped: 1 });
+  });
+});
+
+describe("A client that is sent more in one turn than may wait", () => {
+  /** Keeps what it is sent until it is told to write. */
+  class TurnTransport extends FakeTransport {
+    override send(frame: Frame): boolean {
+      this.bufferedAmount += frame.bytes;
+      return super.send(frame);
+    }
+
+    write(): void {
+      this.bufferedAmount = 0;
+    }
+  }
+
+  it("is not taken for slow while its socket takes it", () => {
+    const { controller } = observe({ maxBufferedBytes: 1000 });
+    const { client, transport } = openOn(new TurnTransport(), controller);
+    for (let n = 0; n < 10; n++) client.send("x".repeat(600));
+    assert.deepEqual([transport.sent.length, transport.closes], [10, []]);
   });
 });
