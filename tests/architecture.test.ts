@@ -10,8 +10,8 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "authentication bus clock connection connections delivery engine events guard handlers heartbeat identity jwks jwt " +
-  "limits log options origin outbox pipeline revocations sender transport websocket-client",
+  "authentication bus clock connection connections delivery engine events guard handlers heartbeat history identity jwks jwt " +
+  "limits log memory-engine options origin outbox pipeline revocations sender transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller",

@@ -1,0 +1,118 @@
+import type { Deadlines } from "./clock.ts";
+
+/** A value, or the promise of one: an engine in this process answers at once. */
+export type Awaitable<Value> = Value | Promise<Value>;
+
+/** A place in the history of a channel. Offsets of two epochs cannot be compared. */
+export interface Position {
+  /** Names the history that the offset counts in; another one after what was kept has been lost. */
+  readonly epoch: string;
+  /** Grows from one publication to the next, by any amount; 0 is before the first. */
+  readonly offset: number;
+}
+
+/** How much of a channel is kept. */
+export interface HistoryOptions {
+  /** Publications kept. */
+  readonly size: number;
+  /** How long one is kept, in ms, and how long a position outlives the last of them. */
+  readonly ttl: number;
+}
+
+/** What is published: the data as JSON, encoded once where it was published. */
+export interface PublicationContent {
+  /** What happened: 1 to 64 characters. */
+  readonly event: string;
+  /** JSON text. */
+  readonly data: string;
+}
+
+/** What was published. */
+export interface Publication extends PublicationContent {
+  /** Where it stands in the history, where the channel has one. */
+  readonly position: Position | null;
+}
+
+/** What a history says. */
+export interface HistoryPage {
+  /** Where the history ends now. */
+  readonly position: Position;
+  /** The oldest first. */
+  readonly publications: readonly Publication[];
+  /** Whether these are all since the position asked for: it is of this epoch, is not ahead, and nothing after it is gone or past the limit. */
+  readonly isComplete: boolean;
+}
+
+/** Someone who is in a channel, with however many connections on however many nodes. */
+export interface Member {
+  /** The user's id, or `uid:<id>` of a connection without a user. */
+  readonly user: string;
+  /** JSON text. */
+  readonly data?: string;
+}
+
+/** `ready` once it can be used, `connecting` at first, `unavailable` while what is behind it is away; it comes back by itself. */
+export type EngineStatus = "connecting" | "ready" | "unavailable" | "closed";
+
+/** What an engine tells its node. */
+export interface EngineHost {
+  /** Random, and another one each time the node starts. */
+  readonly node: string;
+  /** The wall clock, in ms. */
+  now(): number;
+  /** What the engine has to do at a time: one timer serves a whole node. */
+  readonly deadlines: Deadlines;
+  /** Something was published to a channel that this node is subscribed to: in order, each once. */
+  published(channel: string, publication: Publication): void;
+  /** Publications of the channel may have been lost on their way to this node: who is subscribed is to be caught up. */
+  gap(channel: string): void;
+  /** Members came (or have other data), or left, over all nodes; of channels that this node is subscribed to. */
+  present(channel: string, joined: readonly Member[], left: readonly string[]): void;
+  /** Another node has sent this. */
+  received(message: string): void;
+  /** The status has changed. */
+  status(status: EngineStatus): void;
+  /** Something failed that nobody waits for. */
+  report(error: unknown): void;
+}
+
+/** Keeps what the subscriptions of a connection are while it hibernates, as JSON text. */
+export interface SubscriptionKeeper {
+  /** @param uid of the client. */
+  save(uid: string, subscriptions: string): void;
+  load(uid: string): string | null;
+  delete(uid: string): void;
+}
+
+/**
+ * Keeps what outlives a connection — histories, and who is where — and joins nodes. The one in this process' memory is the default.
+ *
+ * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`: then nothing is certain to have happened.
+ */
+export interface Engine {
+  readonly status: EngineStatus;
+  /** Where connections hibernate: keeps their subscriptions. */
+  readonly keeper?: SubscriptionKeeper;
+  /** Called once, before anything else. */
+  start(host: EngineHost): void;
+  /** Hands a message to the other nodes, to each at most once. */
+  send(message: string): void;
+  /**
+   * This node wants to hear of the channel. Nothing that is published after the position is missed; `null` without a history. Called again
+   * only after {@link unsubscribe}.
+   */
+  subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
+  unsubscribe(channel: string): void;
+  /** Appends to the history and publishes, as one step. Resolves with its position. */
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
+  /** The publications since a position, at most so many; without a position the last ones. */
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Awaitable<HistoryPage>;
+  /** The member is on this node, or has other data. As long as the node lives. */
+  join(channel: string, member: Member): Awaitable<void>;
+  /** The user is not on this node any more. */
+  leave(channel: string, user: string): Awaitable<void>;
+  /** Those on all nodes. */
+  members(channel: string): Awaitable<readonly Member[]>;
+  /** Lets go of what it holds; members that are on this node are not any more. */
+  close(): Awaitable<void>;
+}

@@ -1,0 +1,189 @@
+import type { Timed } from "./clock.ts";
+import type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  PublicationContent,
+} from "./engine.ts";
+import { History } from "./history.ts";
+
+/** How much a {@link MemoryEngine} keeps. */
+export interface MemoryEngineOptions {
+  /**
+   * About how many bytes the histories of all channels may take. Beyond it those that were used longest ago give up their publications,
+   * the oldest first.
+   *
+   * @default {67_108_864}
+   */
+  maxHistoryBytes?: number;
+}
+
+/** Channels that are looked at in one turn for some that can be forgotten. */
+const SWEEP_CHANNELS = 2_000;
+
+/** Between two sweeps, in ms. */
+const SWEEP_PERIOD = 10_000;
+
+/** The engine of one node on its own: what it keeps is in its memory, and gone with it. */
+export class MemoryEngine implements Engine, Timed {
+  readonly status: EngineStatus = "ready";
+  deadline = 0;
+  place = -1;
+
+  /** Those used last come last. */
+  readonly #histories = new Map<string, History>();
+  readonly #members = new Map<string, Map<string, Member>>();
+  readonly #subscribed = new Set<string>();
+  readonly #maxHistoryBytes: number;
+  #bytes = 0;
+  /** Histories there have been: each is an epoch of its own, for one that was forgotten begins again at 0. */
+  #epochs = 0;
+  #host: EngineHost | undefined;
+  /** Channels that a sweep has yet to look at. */
+  #sweeping: string[] = [];
+
+  /** @throws {TypeError} for an option out of range. */
+  constructor({ maxHistoryBytes = 67_108_864 }: MemoryEngineOptions = {}) {
+    if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
+      throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
+    }
+    this.#maxHistoryBytes = maxHistoryBytes;
+  }
+
+  /** Channels of which anything is kept. */
+  get channels(): number {
+    return new Set([...this.#histories.keys(), ...this.#members.keys(), ...this.#subscribed]).size;
+  }
+
+  /** About what the histories take, in bytes. */
+  get historyBytes(): number {
+    return this.#bytes;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+  }
+
+  send(): void {
+    // There is no other node.
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): Position | null {
+    this.#subscribed.add(channel);
+    return history && this.#use(channel, history).position;
+  }
+
+  unsubscribe(channel: string): void {
+    this.#subscribed.delete(channel);
+  }
+
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+    let publication = null;
+    if (history) {
+      const kept = this.#use(channel, history);
+      const before = kept.bytes;
+      publication = kept.append(content, history, this.#now());
+      this.#bytes += kept.bytes - before;
+      if (this.#bytes > this.#maxHistoryBytes) this.#trim();
+    }
+    if (this.#subscribed.has(channel)) this.#host?.published(channel, publication ?? { ...content, position: null });
+    return publication && publication.position;
+  }
+
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+    const kept = this.#use(channel, history);
+    const before = kept.bytes;
+    const page = kept.read(after, limit, this.#now());
+    this.#bytes += kept.bytes - before;
+    return page;
+  }
+
+  join(channel: string, member: Member): void {
+    let members = this.#members.get(channel);
+    if (!members) this.#members.set(channel, members = new Map());
+    members.set(member.user, member);
+    if (this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
+  }
+
+  leave(channel: string, user: string): void {
+    const members = this.#members.get(channel);
+    if (!members?.delete(user)) return;
+    if (members.size === 0) this.#members.delete(channel);
+    if (this.#subscribed.has(channel)) this.#host?.present(channel, [], [user]);
+  }
+
+  members(channel: string): Member[] {
+    return [...this.#members.get(channel)?.values() ?? []];
+  }
+
+  close(): void {
+    this.#histories.clear();
+    this.#members.clear();
+    this.#subscribed.clear();
+    this.#bytes = 0;
+    this.#sweeping = [];
+    this.#host?.deadlines.delete(this);
+  }
+
+  #now(): number {
+    return this.#host?.now() ?? 0;
+  }
+
+  /** The channel's history, now the one used last. */
+  #use(channel: string, { ttl }: HistoryOptions): History {
+    const now = this.#now();
+    let history = this.#histories.get(channel);
+    if (history && this.#isForgotten(channel, history, now)) {
+      this.#forget(channel, history);
+      history = undefined;
+    } else this.#histories.delete(channel);
+    // The beginning makes an epoch another one after a restart.
+    history ??= new History(`${this.#host?.node ?? ""}.${++this.#epochs}`);
+    history.until = Math.max(history.until, now + ttl);
+    this.#histories.set(channel, history);
+    if (this.place < 0) this.#host?.deadlines.set(this, SWEEP_PERIOD);
+    return history;
+  }
+
+  /** Whether nobody can be at a position of it any more. */
+  #isForgotten(channel: string, history: History, now: number): boolean {
+    return history.until <= now && !this.#subscribed.has(channel);
+  }
+
+  #forget(channel: string, history: History): void {
+    this.#bytes -= history.bytes;
+    this.#histories.delete(channel);
+  }
+
+  /** Time for a sweep: channels that nobody has used for their ttl are forgotten, others give up what is too old. */
+  due(): void {
+    const now = this.#now();
+    if (this.#sweeping.length === 0) this.#sweeping = [...this.#histories.keys()];
+    for (const channel of this.#sweeping.splice(-SWEEP_CHANNELS)) {
+      const history = this.#histories.get(channel);
+      if (!history) continue;
+      const before = history.bytes;
+      history.expire(now);
+      this.#bytes += history.bytes - before;
+      if (this.#isForgotten(channel, history, now)) this.#forget(channel, history);
+    }
+    if (this.#histories.size > 0) this.#host?.deadlines.set(this, this.#sweeping.length > 0 ? 0 : SWEEP_PERIOD);
+  }
+
+  /** Makes room: the channels used longest ago give up publications. */
+  #trim(): void {
+    for (const history of this.#histories.values()) {
+      while (this.#bytes > this.#maxHistoryBytes) {
+        const before = history.bytes;
+        if (!history.shift()) break;
+        this.#bytes += history.bytes - before;
+      }
+      if (this.#bytes <= this.#maxHistoryBytes) return;
+    }
+  }
+}
