@@ -37,13 +37,8 @@ export {
 export type { Authenticate, AuthenticationState, Credentials, CredentialSource, Revalidate } from "./src/authentication.ts";
 export type { Listener } from "./src/bus.ts";
 export type { Clock } from "./src/clock.ts";
-export {
-  type ControllerStats,
-  createWebSocketController,
-  type DisconnectFilter,
-  getWebSocketController,
-  WebSocketController,
-} from "./src/controller.ts";
+export { WebSocketController } from "./src/controller.ts";
+export { createWebSocketController, getWebSocketController } from "./src/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";
 export type { WebSocketEvents } from "./src/events.ts";
 export type { Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
@@ -52,9 +47,23 @@ export type { PublicJwk } from "./src/jwks.ts";
 export type { RateLimit } from "./src/limits.ts";
 export type { Origins } from "./src/origin.ts";
 export type { ClientAddress, HeartbeatOptions, Logger, RateLimitOptions, WebSocketControllerOptions } from "./src/options.ts";
+export type { DisconnectFilter } from "./src/revocations.ts";
+export type { ControllerStats } from "./src/stats.ts";
 export { WebSocketService } from "./src/service.ts";
 export type { UpgradeHandler } from "./src/upgrade.ts";
 export type { Accountability, AuthenticationMode, Handshake, JsonValue, WebSocketClient } from "./src/websocket-client.ts";
+export type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  Publication,
+  PublicationContent,
+} from "./src/engine.ts";
+export { MemoryEngine, type MemoryEngineOptions } from "./src/memory-engine.ts";
 export type { Connection } from "./src/connection.ts";
 export { Frame } from "./src/frame.ts";
 export type { SavedConnection, Transport } from "./src/transport.ts";

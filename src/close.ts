@@ -70,3 +70,6 @@ export function cutCloseReason(reason: string): string {
   const { read } = encoder.encodeInto(reason, new Uint8Array(MAX_REASON_BYTES));
   return reason.slice(0, read).toWellFormed();
 }
+
+/** The time in which a client that does not read, or sends too much, has to answer the close handshake, in ms. */
+export const SHORT_CLOSE_TIMEOUT = 500;

@@ -1,12 +1,14 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason } from "./close.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, SHORT_CLOSE_TIMEOUT } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
+import type { MessageUid } from "./errors.ts";
+import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
 import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
-import type { RateLimiter, Slot } from "./limits.ts";
+import { MAX_EXCESS, type RateLimiter, type Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
 import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
 import { Sender, type SenderOwner } from "./sender.ts";
@@ -29,22 +31,18 @@ export interface ConnectionHost extends IdentityHost {
   rateKey(client: WebSocketClient): string;
   /** Lists the client and delivers to it, from now on or by what has changed. */
   admit(connection: Connection): void;
+  /** What is built on the connections. */
+  readonly extension: Extension | undefined;
   /** Delivers nothing to it; it stays listed. */
   suspend(connection: Connection): void;
   /** Takes the client off the list. */
-  dismiss(connection: Connection): void;
+  dismiss(connection: Connection, wasClean: boolean): void;
 }
 
 /** Keeps connections until they are closed. */
 export interface ConnectionKeeper {
   delete(connection: Connection): void;
 }
-
-/** How many more messages may be refused than let through before a client is closed. */
-const MAX_EXCESS = 100;
-
-/** The time in which a client that does not read, or sends too much, has to answer the close handshake, in ms. */
-const SHORT_CLOSE_TIMEOUT = 500;
 
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
@@ -121,6 +119,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       this.#host.admit(this);
     }
     if (identity.phase === "expired") this.#host.suspend(this);
+    if (this.#known) this.#host.extension?.restored(this.client);
     this.#schedule();
   }
 
@@ -151,7 +150,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#pipeline?.clear();
     this.#host.deadlines.delete(this);
     this.#slot.release();
-    this.#host.dismiss(this);
+    this.#host.dismiss(this, wasClean);
     // Before the listeners: to them it is not open any more.
     for (const keeper of this.#keepers) keeper.delete(this);
     if (this.#known) {
@@ -320,13 +319,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     } else if (now >= this.#toldUntil) {
       // Told once, not for each message: answering was 43 % of what a flood cost.
       this.#toldUntil = now + wait;
-      this.transmit(
-        encode({
-          type: "server",
-          status: "error",
-          error: { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait },
-        }),
-      );
+      const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait };
+      this.transmit(encode({ type: "server", status: "error", error }));
     }
     return false;
   }
@@ -357,9 +351,14 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (identity.phase === "pending") return void identity.refuseMessage(uid);
     // A pong needs no answer: that it came in is what it is for.
     if (type === "pong") return undefined;
-    if (type === "ping") return void this.transmit(encode(uid === undefined ? { type: "pong" } : { type: "pong", uid }));
+    if (type === "ping") return void this.#pong(uid);
     if (identity.phase === "expired") return void identity.refuseMessage(uid);
     return this.#host.handlers.dispatch(this.client, message);
+  }
+
+  #pong(uid: MessageUid | undefined): void {
+    const channels = this.#host.extension?.positions(this.client);
+    this.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));
   }
 
   // Time
@@ -376,6 +375,10 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   missed(): void {
     this.#schedule();
+  }
+
+  told(): void {
+    this.#host.extension?.readable(this.client);
   }
 
   silent(): void {

@@ -6,16 +6,19 @@ import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
 import { Connections } from "./connections.ts";
 import { type BroadcastFilter, type BroadcastResult, checkFilter, Delivery } from "./delivery.ts";
-import { WebSocketError } from "./errors.ts";
-import type { WebSocketEvents } from "./events.ts";
+import type { Engine } from "./engine.ts";
+import { checkListener, type WebSocketEvents } from "./events.ts";
+import type { Extension, ExtensionHost } from "./extension.ts";
 import { ask, guard } from "./guard.ts";
 import { type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Admission, FailureLimiter, RateLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
 import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
+import { MemoryEngine } from "./memory-engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
-import { Revocations } from "./revocations.ts";
+import { type DisconnectFilter, Revocations } from "./revocations.ts";
+import type { ControllerStats } from "./stats.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
@@ -45,6 +48,9 @@ export class WebSocketController {
   readonly #rateLimiter: RateLimiter | undefined;
   readonly #revocations: Revocations;
   #clock: Clock;
+  #engine: Engine | undefined;
+  #isStarted = false;
+  #extension: Extension | undefined;
   #opened = 0;
   #closedCount = 0;
   #closed: Promise<void> | undefined;
@@ -81,6 +87,7 @@ export class WebSocketController {
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
+    this.#engine = resolved.engine;
     this.#handlers = new Handlers({
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
@@ -92,6 +99,7 @@ export class WebSocketController {
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
     this.#rateLimiter = resolved.rateLimit ? new RateLimiter(resolved.rateLimit) : undefined;
+    const extension = () => this.#extension;
     this.#host = {
       options: resolved,
       authenticator,
@@ -107,15 +115,20 @@ export class WebSocketController {
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
+        this.#extension?.admitted(connection.client);
+      },
+      get extension() {
+        return extension();
       },
       suspend: (connection) => this.#delivery.remove(connection),
-      dismiss: (connection) => {
+      dismiss: (connection, wasClean) => {
         this.#closedCount++;
         this.#clients.delete(connection.client);
         this.#delivery.remove(connection);
+        this.#extension?.closed(connection.client, wasClean);
       },
     };
-    const isClosed = () => this.#closed !== undefined;
+    const isClosed = () => this.isClosed;
     this.upgrade = createUpgrade({
       options: resolved,
       authenticator,
@@ -195,8 +208,7 @@ export class WebSocketController {
    */
   close(code: number = CloseCode.GOING_AWAY, reason = "Going away"): Promise<void> {
     checkCloseCode(code);
-    if (installed === this) installed = undefined;
-    return this.#closed ??= this.#connections.closeAll(code, reason);
+    return this.#closed ??= this.#end(code, reason);
   }
 
   /**
@@ -242,6 +254,11 @@ export class WebSocketController {
       (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role)
     );
     await Promise.all(asked.map((connection) => connection.revalidate()));
+  }
+
+  /** Whether {@link close} was called. */
+  get isClosed(): boolean {
+    return this.#closed !== undefined;
   }
 
   /** The counters of this controller. `opened` is always `closed + active`. */
@@ -300,6 +317,57 @@ export class WebSocketController {
     return connection;
   }
 
+  /** Uses an engine of the runtime's own; the option `engine` goes first. */
+  useEngine(engine: Engine): void {
+    this.#engine ??= engine;
+  }
+
+  /**
+   * Lets what is built on the connections follow them.
+   *
+   * @throws {TypeError} where something does already, or one of its message types has a handler.
+   */
+  extend(extension: Extension): ExtensionHost {
+    if (this.#extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
+    this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
+    this.#extension = extension;
+    const engine = () => this.#startedEngine();
+    return {
+      get engine() {
+        return engine();
+      },
+      deadlines: this.#deadlines,
+      delivery: this.#delivery,
+      timeout: this.#host.options.timeout,
+      maxBufferedBytes: this.#host.options.maxBufferedBytes,
+      report: this.#host.report,
+    };
+  }
+
+  #startedEngine(): Engine {
+    const engine = this.#engine ??= new MemoryEngine();
+    if (this.#isStarted) return engine;
+    this.#isStarted = true;
+    const extension = () => this.#extension;
+    engine.start({
+      node: crypto.randomUUID(),
+      now: () => this.#clock.now(),
+      deadlines: this.#deadlines,
+      published: (channel, publication) => extension()?.published(channel, publication),
+      gap: (channel) => extension()?.gap(channel),
+      present: (channel, joined, left) => extension()?.present(channel, joined, left),
+      received: () => {},
+      status: () => {},
+      report: this.#host.report,
+    });
+    return engine;
+  }
+
+  async #end(code: number, reason: string): Promise<void> {
+    await this.#connections.closeAll(code, reason);
+    if (this.#isStarted) await this.#engine?.close();
+  }
+
   /** Lets a runtime whose timers are its own, such as a Durable Object's alarm, keep the time; the option `clock` goes first. */
   useClock(clock: Clock): void {
     if (this.#hasClock) return;
@@ -314,32 +382,6 @@ const LIMIT_NAMES: Record<string, string> = {
   ip: "maxConnectionsPerIp",
 };
 
-/** Whom {@link WebSocketController.disconnect} ends. */
-export interface DisconnectFilter extends BroadcastFilter {
-  /** Only the client with this `uid`. */
-  uid?: string;
-}
-
-/** Counters of one controller. */
-export interface ControllerStats {
-  /** Connections opened since the start, those that came back from hibernation included. */
-  opened: number;
-  /** Connections closed since the start. */
-  closed: number;
-  /** Connections open now. */
-  active: number;
-  /** Clients admitted now. */
-  clients: number;
-  /** Upgrades under way and connections that have not been admitted. */
-  pending: number;
-  /** Places taken of `maxConnections`: connections and upgrades under way. */
-  reserved: number;
-  /** Things that wait for a time. */
-  deadlines: number;
-  /** Addresses and users that are counted. */
-  keys: number;
-}
-
 /** Whose bucket a client's messages are taken from. What the application's `key` throws is reported. */
 function rateKeyOf({ rateLimit }: ResolvedOptions, report: ConnectionHost["report"]): ConnectionHost["rateKey"] {
   const keyOf = rateLimit ? rateLimit.key : undefined;
@@ -350,50 +392,4 @@ function rateKeyOf({ rateLimit }: ResolvedOptions, report: ConnectionHost["repor
     if (user !== null) return `user:${user}`;
     return client.handshake.ip === null ? `uid:${client.uid}` : `ip:${client.handshake.ip}`;
   };
-}
-
-const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([
-  "connect",
-  "message",
-  "error",
-  "close",
-  "auth.success",
-  "auth.failure",
-]);
-
-function checkListener(method: string, event: string, listener: unknown): void {
-  if (!EVENTS.has(event)) {
-    throw new TypeError(`Cannot call ${method}: unknown event "${String(event)}", use one of ${[...EVENTS].join(", ")}`);
-  }
-  if (typeof listener !== "function") throw new TypeError(`Cannot call ${method}("${event}"): pass the callback, a function`);
-}
-
-let installed: WebSocketController | undefined;
-
-/**
- * Makes the controller that `new WebSocketService()` finds.
- *
- * @throws {TypeError} for bad options, and while another one is installed: to replace it in silence is a trap.
- */
-export function createWebSocketController(options: WebSocketControllerOptions = {}): WebSocketController {
-  if (installed) {
-    throw new TypeError(
-      "Cannot create the controller: one is installed already, close() it first or make another with new WebSocketController()",
-    );
-  }
-  return installed = new WebSocketController(options);
-}
-
-/**
- * The controller that {@link createWebSocketController} made.
- *
- * @throws {WebSocketError} SERVICE_UNAVAILABLE when there is none.
- */
-export function getWebSocketController(): WebSocketController {
-  if (installed) return installed;
-  throw new WebSocketError(
-    "server",
-    "SERVICE_UNAVAILABLE",
-    "Cannot find the controller: call createWebSocketController() first, or pass one to new WebSocketService(controller)",
-  );
 }

@@ -53,10 +53,10 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
 
 const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
 
-/** A broadcast that goes on in later turns of the event loop. */
+/** A broadcast or publication that goes on in later turns of the event loop. */
 interface Job {
   readonly frame: Frame;
-  readonly recipients: readonly Recipient[];
+  readonly recipients: readonly Pick<Recipient, "send">[];
   next: number;
   sent: number;
   resolve(result: BroadcastResult): void;
@@ -113,11 +113,19 @@ export class Delivery {
   broadcast(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
     // A copy: who closes or is admitted while we send changes the sets, and a broadcast is for those who were there when it was called.
     const recipients = this.matching(filter);
-    return new Promise((resolve) => {
-      const job = { frame, recipients, next: 0, sent: 0, resolve };
-      if (this.#jobs.length > 0 || !advance(job)) this.#jobs.push(job);
-      if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
-    });
+    return new Promise((resolve) => this.deliver(frame, recipients, resolve));
+  }
+
+  /** Sends one frame to these, in slices and in the order of the calls as {@link broadcast} does. The list must not change afterwards. */
+  deliver(frame: Frame, recipients: readonly Pick<Recipient, "send">[], resolve: (result: BroadcastResult) => void): void {
+    const job = { frame, recipients, next: 0, sent: 0, resolve };
+    if (this.#jobs.length > 0 || !advance(job)) this.#jobs.push(job);
+    if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
+  }
+
+  /** Whether something that was broadcast or published has not been sent to everybody yet. */
+  get isBusy(): boolean {
+    return this.#jobs.length > 0;
   }
 
   readonly #advance = (): void => {

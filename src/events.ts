@@ -21,3 +21,20 @@ export type WebSocketEvents = {
   /** An `auth` message was refused, or none came in time: then there is no client yet. */
   "auth.failure": { client?: WebSocketClient; error: WebSocketError };
 };
+
+const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([
+  "connect",
+  "message",
+  "error",
+  "close",
+  "auth.success",
+  "auth.failure",
+]);
+
+/** @throws {TypeError} for an unknown event, and for a listener that is no function. */
+export function checkListener(method: string, event: string, listener: unknown): void {
+  if (!EVENTS.has(event)) {
+    throw new TypeError(`Cannot call ${method}: unknown event "${String(event)}", use one of ${[...EVENTS].join(", ")}`);
+  }
+  if (typeof listener !== "function") throw new TypeError(`Cannot call ${method}("${event}"): pass the callback, a function`);
+}

@@ -41,6 +41,9 @@ export interface HandlersHost {
   report(error: unknown, client: WebSocketClient): void;
 }
 
+/** Answers messages by itself, whatever they are. */
+type Taker = (client: WebSocketClient, message: WebSocketMessage) => void;
+
 interface Registered {
   schema: v.GenericSchema<unknown, unknown>;
   handler: Handler<unknown>;
@@ -52,6 +55,7 @@ const RESERVED = new Set(["auth", "ping", "pong"]);
 /** The application's handlers and middleware, and the way of a message through them. */
 export class Handlers {
   readonly #handlers = new Map<string, Registered>();
+  readonly #takers = new Map<string, Taker>();
   readonly #middleware: Middleware[] = [];
   readonly #host: HandlersHost;
 
@@ -64,13 +68,23 @@ export class Handlers {
       throw new TypeError("Cannot handle: the type must be a string of 1 to 64 characters");
     }
     if (RESERVED.has(type)) throw new TypeError(`Cannot handle "${type}": the controller answers it itself`);
-    if (this.#handlers.has(type)) throw new TypeError(`Cannot handle "${type}": it has a handler already`);
+    if (this.#handlers.has(type) || this.#takers.has(type)) {
+      throw new TypeError(`Cannot handle "${type}": it has a handler already`);
+    }
     if (typeof schema !== "object" || schema === null || schema.kind !== "schema" || schema.async) {
       throw new TypeError(`Cannot handle "${type}": pass a synchronous valibot schema, such as v.object({ … })`);
     }
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
     // The map forgets Output; `handler` is only ever called with what `schema` put out.
     this.#handlers.set(type, { schema, handler: handler as Handler<unknown> });
+  }
+
+  /** Hands messages of these types on as they are, after their listeners. The taker does not throw. */
+  take(types: readonly string[], taker: Taker): void {
+    for (const type of types) {
+      if (this.#handlers.has(type)) throw new TypeError(`Cannot take "${type}": it has a handler already`);
+    }
+    for (const type of types) this.#takers.set(type, taker);
   }
 
   use(middleware: Middleware): void {
@@ -144,7 +158,9 @@ export class Handlers {
     const heard = this.#host.emit(client, message);
     const registered = this.#handlers.get(message.type);
     if (!registered) {
-      if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
+      const taker = this.#takers.get(message.type);
+      if (taker) taker(client, message);
+      else if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
       return undefined;
     }
     try {

@@ -251,3 +251,6 @@ export class FailureLimiter {
     this.#limiter.charge(ip, this.#now());
   }
 }
+
+/** How many more messages may be refused than let through before a client is closed. */
+export const MAX_EXCESS = 100;

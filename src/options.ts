@@ -1,5 +1,6 @@
 import type { Authenticate, Revalidate } from "./authentication.ts";
 import type { Clock } from "./clock.ts";
+import type { Engine } from "./engine.ts";
 import type { ConnectionLimits, RateLimit } from "./limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
@@ -98,6 +99,8 @@ export interface WebSocketControllerOptions {
   closeTimeout?: number;
   /** Told, in one line each, of errors that no `error` listener takes and of limits that are reached. `false` is silence. @default {console} */
   logger?: Logger | false;
+  /** Keeps histories and members, and joins nodes. @default what is in this process' memory, and a Durable Object's own storage */
+  engine?: Engine;
   /** The time, for tests. @default the platform's */
   clock?: Clock;
 }
@@ -121,6 +124,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly slowConsumer: "close" | "drop";
   readonly closeTimeout: number;
   readonly logger: Logger | false;
+  readonly engine: Engine | undefined;
   readonly clock: Clock | undefined;
 }
 
@@ -183,6 +187,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
     "an object with warn and error, such as console, or false",
   ],
+  engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
   clock: [(value) => typeof value === "object" && value !== null && "monotonic" in value, "a Clock"],
 };
 
@@ -242,6 +247,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     slowConsumer: options.slowConsumer ?? "close",
     closeTimeout: options.closeTimeout ?? 5_000,
     logger: options.logger ?? console,
+    engine: options.engine,
     clock: options.clock,
   };
 }

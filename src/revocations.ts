@@ -1,6 +1,12 @@
 import type { BroadcastFilter } from "./delivery.ts";
 import type { Accountability } from "./websocket-client.ts";
 
+/** Whose connections are ended: those of a user, of a role, both, or one client. */
+export interface DisconnectFilter extends BroadcastFilter {
+  /** Only the client with this `uid`. */
+  uid?: string;
+}
+
 /** What was done to rights: they were ended, or are to be asked for anew. */
 export type Revocation = "disconnected" | "refreshed";
 

@@ -10,6 +10,8 @@ export interface SenderOwner {
   tooSlow(): void;
   /** {@link Sender.due} is to be called in {@link Sender.remaining} ms. */
   missed(): void;
+  /** The client has been told what it has missed. */
+  told(): void;
   error(error: unknown): void;
 }
 
@@ -77,5 +79,6 @@ export class Sender {
         true,
       ),
     );
+    this.#owner.told();
   }
 }

@@ -1,5 +1,6 @@
 import type { Listener } from "./bus.ts";
-import { getWebSocketController, type WebSocketController } from "./controller.ts";
+import type { WebSocketController } from "./controller.ts";
+import { getWebSocketController } from "./default-controller.ts";
 import type { BroadcastFilter } from "./delivery.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { WebSocketMessage } from "./protocol.ts";

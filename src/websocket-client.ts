@@ -41,7 +41,8 @@ export interface ClientConnection {
   readonly readyState: number;
   readonly bufferedAmount: number;
   readonly socket: unknown;
-  send(frame: Frame): void;
+  /** Whether the client could be handed the frame. */
+  send(frame: Frame): boolean;
   close(code: number | undefined, reason: string | undefined): void;
   /** Keeps what must survive hibernation. */
   save(): void;
@@ -49,6 +50,9 @@ export interface ClientConnection {
 
 /** Bytes of JSON that a client's `state` may take; a Durable Object keeps it in an attachment of 16 KiB. */
 const MAX_STATE_BYTES = 8192;
+
+/** The connection of a client: for what is built on connections, and is no part of the public interface. */
+export let connectionOf: (client: WebSocketClient) => ClientConnection;
 
 /** One connected client: the same object in every event from `connect` to `close`. */
 export class WebSocketClient {
@@ -58,6 +62,10 @@ export class WebSocketClient {
   readonly handshake: Handshake;
   readonly #connection: ClientConnection;
   #state: JsonValue;
+
+  static {
+    connectionOf = (client) => client.#connection;
+  }
 
   /** Made by the controller; an application receives it in events. */
   constructor(connection: ClientConnection, uid: string, handshake: Handshake, state: JsonValue = null) {

@@ -10,11 +10,11 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "authentication bus clock connection connections delivery engine events guard handlers heartbeat history identity jwks jwt " +
-  "limits log memory-engine options origin outbox pipeline revocations sender transport websocket-client",
+  "authentication bus clock connection connections delivery engine events extension guard handlers heartbeat history identity jwks jwt " +
+  "limits log memory-engine options origin outbox pipeline revocations sender stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
-  "controller",
+  "controller default-controller",
   // What an application starts from.
   "service serve runtimes/cloudflare",
 ].map((names) => names.split(" "));

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
-import { createWebSocketController, getWebSocketController, WebSocketController } from "../src/controller.ts";
+import { WebSocketController } from "../src/controller.ts";
+import { createWebSocketController, getWebSocketController } from "../src/default-controller.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
 import { TestClock } from "./test-clock.ts";

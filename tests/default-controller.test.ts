@@ -1,7 +1,8 @@
 /** The part of `src/controller.ts` that installs a default, for `new WebSocketService()` to find. */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import { createWebSocketController, getWebSocketController, WebSocketController } from "../src/controller.ts";
+import { WebSocketController } from "../src/controller.ts";
+import { createWebSocketController, getWebSocketController } from "../src/default-controller.ts";
 import { WebSocketError } from "../src/errors.ts";
 import { WebSocketService } from "../src/service.ts";
 import { open } from "./fake-transport.ts";

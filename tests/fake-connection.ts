@@ -19,8 +19,9 @@ export class FakeConnection implements ClientConnection {
     return this.sent.splice(0).map((frame) => JSON.parse(frame));
   }
 
-  send({ text }: Frame): void {
+  send({ text }: Frame): boolean {
     this.sent.push(text);
+    return true;
   }
 
   close(...args: unknown[]): void {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { MemoryEngine } from "../src/memory-engine.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "../src/options.ts";
 import { TestClock } from "./test-clock.ts";
 
@@ -72,6 +73,7 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
     values: [null, true, "console", () => {}, {}, { warn() {} }, { error() {} }],
     remedy: "an object with warn and error, such as console, or false",
   },
+  engine: { values: [null, {}, "memory", () => {}], remedy: "an Engine, such as new MemoryEngine()" },
   clock: { values: [null, {}, 1, Date.now, { now: Date.now }], remedy: "a Clock" },
 };
 
@@ -97,6 +99,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   slowConsumer: ["close", "drop"],
   closeTimeout: [1, 2 ** 31 - 1],
   logger: [console, false, { warn() {}, error() {} }],
+  engine: [new MemoryEngine()],
   clock: [new TestClock()],
 };
 
@@ -126,6 +129,7 @@ describe("resolveOptions", () => {
       slowConsumer: "close",
       closeTimeout: 5_000,
       logger: console,
+      engine: undefined,
       clock: undefined,
     };
     assert.deepEqual(resolveOptions(), defaults);

@@ -1,0 +1,33 @@
+import type { Deadlines } from "./clock.ts";
+import type { Delivery } from "./delivery.ts";
+import type { Engine, EngineHost, Position } from "./engine.ts";
+import type { WebSocketMessage } from "./protocol.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** What is built on the connections and has to follow them: the channels. Told of each in turn, so nothing of it may throw. */
+export interface Extension extends Pick<EngineHost, "published" | "gap" | "present"> {
+  /** The message types that are its own. It answers them itself. */
+  readonly types: readonly string[];
+  take(client: WebSocketClient, message: WebSocketMessage): void;
+  /** The client was let in, or it is another or has other rights than before. */
+  admitted(client: WebSocketClient): void;
+  /** The client came back from hibernation, let in or with its credentials expired. */
+  restored(client: WebSocketClient): void;
+  /** A client that had missed messages can be sent some again. */
+  readable(client: WebSocketClient): void;
+  closed(client: WebSocketClient, wasClean: boolean): void;
+  /** What a `pong` tells this client, where there is anything. */
+  positions(client: WebSocketClient): Record<string, Position> | undefined;
+}
+
+/** What the extension is given of the controller. */
+export interface ExtensionHost {
+  /** Started when it is first asked for. */
+  readonly engine: Engine;
+  readonly deadlines: Deadlines;
+  readonly delivery: Delivery;
+  /** The longest time one call of the application may take, in ms. */
+  readonly timeout: number;
+  readonly maxBufferedBytes: number;
+  report(error: unknown, client?: WebSocketClient): void;
+}
