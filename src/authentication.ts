@@ -1,4 +1,4 @@
-import type { Deadlines, Timed } from "./clock.ts";
+import { type Deadlines, within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { FailureLimiter } from "./limits.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
@@ -102,21 +102,10 @@ export class Authenticator {
 
   /** Bounds and checks any call that returns an authentication state. */
   run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
-    return new Promise((resolve) => {
-      const timer: Timed = {
-        deadline: 0,
-        place: -1,
-        due: () => resolve({ outcome: "failed", error: new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`) }),
-      };
-      this.#deadlines.set(timer, this.#timeout);
-      // The async function turns a throw, a rejection and a hostile thenable into one rejection.
-      (async () => this.#check(await call()))()
-        .catch((error): Attempt => ({ outcome: "failed", error }))
-        .then((attempt) => {
-          this.#deadlines.delete(timer);
-          resolve(attempt);
-        });
-    });
+    const late = () => new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`);
+    return within(this.#deadlines, this.#timeout, call, late)
+      .then((state) => this.#check(state))
+      .catch((error): Attempt => ({ outcome: "failed", error }));
   }
 
   #check(state: AuthenticationState | null): Attempt {

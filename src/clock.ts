@@ -21,6 +21,24 @@ export const systemClock: Clock = {
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
 };
 
+/**
+ * Calls code of the application and waits for its answer, at most so many ms. A throw, a rejection and a hostile thenable all reject.
+ *
+ * @param late makes the error of one that took longer.
+ */
+export function within<Value>(
+  deadlines: Deadlines,
+  ms: number,
+  call: () => Value | Promise<Value>,
+  late: () => Error,
+): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const timer: Timed = { deadline: 0, place: -1, due: () => reject(late()) };
+    deadlines.set(timer, ms);
+    (async () => await call())().then(resolve, reject).finally(() => deadlines.delete(timer));
+  });
+}
+
 /** Something that is to be woken at a time. */
 export interface Timed {
   /** When, in ms of the monotonic clock. Written by {@link Deadlines} only. */

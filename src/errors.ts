@@ -9,6 +9,7 @@ export type ErrorCode =
   | "AUTH_FAILED"
   | "AUTH_TIMEOUT"
   | "ENGINE_FAILED"
+  | "ENGINE_UNAVAILABLE"
   | "FORBIDDEN"
   | "INTERNAL_ERROR"
   | "INVALID_PAYLOAD"

@@ -73,6 +73,10 @@ export interface SubscribeMessage {
   query?: Record<string, unknown>;
   /** The position to resume from. */
   recover?: { epoch: string; offset: number };
+  /** Tells of the members too. */
+  presence?: boolean;
+  /** What the client's own member is to have as data, where the channel takes it: at most 1,024 bytes of JSON. */
+  data?: unknown;
 }
 
 /** Ends subscriptions: the one with this `uid`, those of a channel, or all. */
@@ -83,6 +87,20 @@ export interface UnsubscribeMessage {
   uid?: MessageUid;
   /** Only those of this channel. */
   channel?: string;
+}
+
+/** Publishes to a channel. */
+export interface PublishMessage {
+  /** A publication. */
+  type: "publish";
+  /** Where to. */
+  channel: string;
+  /** What happened: 1 to 64 characters. */
+  event: string;
+  /** What is published. @default null */
+  data?: unknown;
+  /** Echoed in the answer. */
+  uid?: MessageUid;
 }
 
 /** What a subscription sends: `init` first, then an event for each publication, and `unsubscribe` when it ended. */
@@ -103,6 +121,22 @@ export interface SubscriptionMessage {
   offset?: number;
   /** At `init`: whether all that was missed follows, without a gap. */
   recovered?: boolean;
+  /** At `unsubscribe` by the server: the error code that says why. */
+  reason?: string;
+}
+
+/** What a subscription with `presence` is told of the members of its channel. */
+export interface PresenceMessage {
+  /** Something of the members. */
+  type: "presence";
+  /** `init` lists all; then who comes, or has other data, and who leaves. */
+  event: "init" | "join" | "leave";
+  /** The channel they are members of. */
+  channel: string;
+  /** Whom it is about. */
+  members: { user: string; data?: unknown }[];
+  /** The `uid` of the subscription. */
+  uid?: MessageUid;
 }
 
 // Echoed in every answer, so its size is ours to bound. One check and no union: for a number that makes the issue of a string first, at
@@ -124,7 +158,15 @@ export const WebSocketMessageSchema: v.GenericSchema<WebSocketMessage> = v.loose
 /** What {@link decode} asks of an envelope: not the loose object, which copies what it does not know. */
 const EnvelopeSchema = v.object(envelope);
 
-const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
+/** What the name of a channel is made of. No `*`, `>`, `?` or space: a broker would read them as patterns. */
+export const CHANNEL_NAME = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
+
+const channel = v.pipe(v.string(), v.maxLength(255), v.regex(CHANNEL_NAME));
+
+/** Names that are the protocol's own and no event of a publication. */
+export const RESERVED_EVENTS: ReadonlySet<string> = new Set(["init", "unsubscribe", "join", "leave"]);
+
+const event = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
 // A JWT of 8 KiB is past every proxy's header limit already; longer tokens are refused unread.
 const token = v.pipe(v.string(), v.minLength(1), v.maxLength(8192));
 
@@ -147,25 +189,44 @@ export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
   uid: v.optional(uid),
 }) as v.GenericSchema<PingMessage>; // As above.
 
-/** A `subscribe` message, `collection` already read as `channel`. */
-export const SubscribeMessageSchema: v.GenericSchema<SubscribeMessage> = v.object({
+/** The message with its `collection`, the word of the Directus SDK, read as `channel`. */
+const withChannel = (schema: v.GenericSchema) =>
+  v.pipe(
+    v.looseObject({}),
+    v.transform((message): unknown => message.channel === undefined ? { ...message, channel: message.collection } : message),
+    schema,
+  );
+
+/** A `subscribe` message; its `collection` is read as `channel`. */
+export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> = withChannel(v.object({
   type: v.literal("subscribe"),
   channel,
   uid: v.optional(uid),
-  event: v.optional(v.pipe(v.string(), v.maxLength(64))),
+  event: v.optional(event),
   query: v.optional(v.record(v.string(), v.unknown())),
   recover: v.optional(v.object({
     epoch: v.pipe(v.string(), v.maxLength(64)),
     offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   })),
-}) as v.GenericSchema<SubscribeMessage>; // As above.
+  presence: v.optional(v.boolean()),
+  data: v.optional(v.unknown()),
+})) as v.GenericSchema<unknown, SubscribeMessage>; // As above.
 
-/** An `unsubscribe` message. */
-export const UnsubscribeMessageSchema: v.GenericSchema<UnsubscribeMessage> = v.object({
+/** A `publish` message. */
+export const PublishMessageSchema: v.GenericSchema<PublishMessage> = v.object({
+  type: v.literal("publish"),
+  channel,
+  event: v.pipe(event, v.check((name) => !RESERVED_EVENTS.has(name))),
+  data: v.optional(v.unknown()),
+  uid: v.optional(uid),
+}) as v.GenericSchema<PublishMessage>; // As above.
+
+/** An `unsubscribe` message; its `collection` is read as `channel`. */
+export const UnsubscribeMessageSchema: v.GenericSchema<unknown, UnsubscribeMessage> = withChannel(v.object({
   type: v.literal("unsubscribe"),
   uid: v.optional(uid),
   channel: v.optional(channel),
-}) as v.GenericSchema<UnsubscribeMessage>; // As above.
+})) as v.GenericSchema<unknown, UnsubscribeMessage>; // As above.
 
 /** The levels of nesting a message may have; deeper ones are `INVALID_PAYLOAD`. */
 export const MAX_DEPTH = 32;

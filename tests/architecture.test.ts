@@ -15,6 +15,8 @@ const LAYERS: readonly string[][] = [
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller default-controller",
+  // Built on the core: channels.
+  "channel-options publication-frame presence attendance channel subscription subscriber channels",
   // What an application starts from.
   "service serve runtimes/cloudflare",
 ].map((names) => names.split(" "));

@@ -1,0 +1,268 @@
+/**
+ * Channels: named streams that clients subscribe to, with a snapshot, presence, and a history that what was missed is sent from.
+ *
+ * @example
+ * ```ts
+ * import { WebSocketController } from "noroshi";
+ * import { Channels } from "noroshi/channels";
+ *
+ * const channels = new Channels(controller, {
+ *   "room:*": {
+ *     authorize: ({ client }) => client.accountability.user !== null,
+ *     history: { size: 100, ttl: 300_000 },
+ *     presence: true,
+ *   },
+ * });
+ * await channels.publish("room:1", "say", { text: "Hello" });
+ * ```
+ *
+ * @module
+ */
+import type * as v from "valibot";
+import { Channel, type ChannelHost } from "./channel.ts";
+import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
+import type { WebSocketController } from "./controller.ts";
+import type { Member, Position, Publication } from "./engine.ts";
+import type { Extension } from "./extension.ts";
+import { RESERVED_EVENTS, type WebSocketMessage } from "./protocol.ts";
+import { Subscriber, type SubscriberHost } from "./subscriber.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+export type {
+  Authorization,
+  AuthorizeContext,
+  ChannelHistoryOptions,
+  ChannelOptions,
+  PresenceContext,
+  PresenceOptions,
+  SnapshotContext,
+} from "./channel-options.ts";
+
+/** Channels by their name, or by its beginning and `*`. */
+export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
+
+/** The declaration that a channel's name falls under. */
+export type DeclarationOf<Declarations, Name extends string> = Name extends keyof Declarations ? Declarations[Name]
+  : {
+    [Key in keyof Declarations]: Key extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? Declarations[Key] : never
+      : never;
+  }[
+    keyof Declarations
+  ];
+
+/** The events that may be published to a channel: those of its `schema`, or any. */
+export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarations, Name> extends { schema: infer Schema }
+  ? keyof Schema & string
+  : string;
+
+/** The data of an event: what its schema takes. */
+export type DataOf<Declarations, Name extends string, Event extends string> = DeclarationOf<Declarations, Name> extends
+  { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferInput<Schema[Event]>
+    : unknown
+  : unknown
+  : unknown;
+
+/** Options of {@link Channels} as a whole. */
+export interface ChannelsOptions {
+  /** Subscriptions that one client may have; more are answered `LIMIT_EXCEEDED`. @default {128} */
+  maxSubscriptions?: number;
+}
+
+/** A publication, as the server reads it. */
+export interface PublicationRecord {
+  /** What happened. */
+  event: string;
+  /** What was published. */
+  data: unknown;
+  /** Its place in the history. */
+  offset: number;
+}
+
+/** What is kept of a channel. */
+export interface HistoryRecord extends Position {
+  /** The oldest first. */
+  publications: PublicationRecord[];
+}
+
+/** A member of a channel, as the server reads it. */
+export interface MemberRecord {
+  /** The user's id, or `uid:<id>` of a connection without a user. */
+  user: string;
+  /** What the channel keeps with it. */
+  data?: unknown;
+}
+
+/** Counters of the channels on this node. */
+export interface ChannelsStats {
+  /** Channels that somebody here is subscribed to, or was a moment ago. */
+  channels: number;
+  /** Subscriptions of the clients here, those that are still asked about included. */
+  subscriptions: number;
+  /** Clients that have any. */
+  subscribers: number;
+}
+
+/** The channels of a controller. */
+export class Channels<const Declarations extends ChannelDeclarations = ChannelDeclarations> {
+  readonly #channels = new Map<string, Channel>();
+  readonly #host: ChannelHost;
+  readonly #shared: SubscriberHost;
+  readonly #subscribers = new Map<WebSocketClient, Subscriber>();
+  readonly #table: ChannelTable;
+
+  /**
+   * Makes the controller answer `subscribe`, `unsubscribe` and `publish`.
+   *
+   * @throws {TypeError} for a declaration that is not what it should be, and where the controller has channels already.
+   */
+  constructor(controller: WebSocketController, declarations: Declarations, { maxSubscriptions = 128 }: ChannelsOptions = {}) {
+    if (!Number.isSafeInteger(maxSubscriptions) || maxSubscriptions < 1) {
+      throw new TypeError("Cannot create the channels: maxSubscriptions must be a whole number from 1, such as 128");
+    }
+    this.#table = new ChannelTable(declarations);
+    const host = controller.extend(this.#extension());
+    const closed = (channel: Channel) => {
+      if (this.#channels.get(channel.name) === channel) this.#channels.delete(channel.name);
+    };
+    this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost; // `engine` stays a getter.
+    this.#shared = {
+      host: this.#host,
+      table: this.#table,
+      maxSubscriptions,
+      channel: (name, options) => this.#channel(name, options),
+      publish: (channel, options, event, data) => this.#host.engine.publish(channel, { event, data }, options.history),
+    };
+  }
+
+  /**
+   * Publishes to all who are subscribed, on all nodes. Resolves when it is in the history: with its position, or `null` where the channel
+   * has no history. A rejection that nobody looks at is an `error` event, and ends no process.
+   *
+   * @throws {TypeError} for a channel that is not declared, a name that is none for an event, and data that JSON cannot hold.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: it is not certain to have been published.
+   */
+  publish<const Name extends string, const Event extends EventOf<Declarations, Name>>(
+    channel: Name,
+    event: Event,
+    data: DataOf<Declarations, Name, Event>,
+  ): Promise<Position | null> {
+    const options = this.#declared("publish to", channel);
+    if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
+      throw new TypeError(
+        `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters, and none of the protocol's own`,
+      );
+    }
+    const json: string | undefined = data === undefined ? "null" : JSON.stringify(data);
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can hold`);
+    // The call itself publishes: what is broadcast next comes after it.
+    const published = (async () => await this.#host.engine.publish(channel, { event, data: json }, options.history))();
+    published.catch((error) => this.#host.report(error));
+    return published;
+  }
+
+  /**
+   * The last publications of a channel, or those after a position.
+   *
+   * @param limit how many at most. @default all that are kept
+   * @throws {TypeError} for a channel that is not declared with a history.
+   */
+  async history(channel: string, { limit = Infinity, after }: { limit?: number; after?: Position } = {}): Promise<HistoryRecord> {
+    const { history } = this.#declared("read", channel);
+    if (!history) throw new TypeError(`Cannot read "${channel}": declare it with history: { size, ttl }`);
+    const { position, publications } = await this.#host.engine.read(
+      channel,
+      history,
+      after ?? null,
+      Math.min(limit, history.size),
+    );
+    return { ...position, publications: publications.map(recordOf) };
+  }
+
+  /**
+   * The members of a channel, on all nodes.
+   *
+   * @throws {TypeError} for a channel that is not declared with presence.
+   */
+  async presence(channel: string): Promise<MemberRecord[]> {
+    if (!this.#declared("list the members of", channel).presence) {
+      throw new TypeError(`Cannot list the members of "${channel}": declare it with presence: true`);
+    }
+    return (await this.#host.engine.members(channel)).map(memberOf);
+  }
+
+  /** Counts without listing: all channels of this node, or one. */
+  stats(channel?: string): ChannelsStats {
+    const all = [...this.#subscribers.values()];
+    if (channel !== undefined) {
+      const subscriptions = this.#channels.get(channel)?.size ?? 0;
+      return {
+        channels: this.#channels.has(channel) ? 1 : 0,
+        subscriptions,
+        subscribers: all.filter((each) => each.has(channel)).length,
+      };
+    }
+    return {
+      channels: this.#channels.size,
+      subscriptions: all.reduce((sum, { size }) => sum + size, 0),
+      subscribers: all.filter(({ size }) => size > 0).length,
+    };
+  }
+
+  #extension(): Extension {
+    return {
+      types: ["subscribe", "unsubscribe", "publish"],
+      take: (client, message) => this.#take(client, message),
+      admitted: (client) => this.#subscribers.get(client)?.resume(true),
+      restored: (client) => {
+        const saved = this.#host.engine.keeper?.load(client.uid);
+        if (saved) this.#subscriber(client).restore(saved);
+      },
+      readable: (client) => this.#subscribers.get(client)?.resume(false),
+      closed: (client, wasClean) => {
+        this.#subscribers.get(client)?.close(!wasClean);
+        this.#subscribers.delete(client);
+      },
+      // While something is on its way to some, nobody can be told that it has been sent all.
+      positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscribers.get(client)?.positions(),
+      published: (name: string, publication: Publication) => this.#channels.get(name)?.published(publication),
+      gap: (name: string) => this.#channels.get(name)?.gap(),
+      present: (name: string, joined: readonly Member[], left: readonly string[]) =>
+        this.#channels.get(name)?.presence?.changed(joined, left),
+    };
+  }
+
+  #take(client: WebSocketClient, message: WebSocketMessage): void {
+    const subscriber = this.#subscriber(client);
+    if (message.type === "subscribe") subscriber.subscribe(message);
+    else if (message.type === "unsubscribe") subscriber.unsubscribe(message);
+    else subscriber.publish(message);
+  }
+
+  #subscriber(client: WebSocketClient): Subscriber {
+    let subscriber = this.#subscribers.get(client);
+    if (!subscriber) this.#subscribers.set(client, subscriber = new Subscriber(client, this.#shared));
+    return subscriber;
+  }
+
+  #channel(name: string, options: ResolvedChannel): Channel {
+    let channel = this.#channels.get(name);
+    if (!channel) this.#channels.set(name, channel = new Channel(name, options, this.#host));
+    return channel;
+  }
+
+  #declared(action: string, channel: string): ResolvedChannel {
+    const options = typeof channel === "string" ? this.#table.find(channel) : undefined;
+    if (options) return options;
+    throw new TypeError(
+      `Cannot ${action} "${channel}": no such channel is declared, add it or a name ending in * to new Channels()`,
+    );
+  }
+}
+
+const recordOf = ({ event, data, position }: Publication): PublicationRecord => ({
+  event,
+  data: JSON.parse(data),
+  offset: position?.offset ?? 0,
+});
+
+const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };

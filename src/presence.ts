@@ -1,0 +1,180 @@
+import type { Timed } from "./clock.ts";
+import type { Member } from "./engine.ts";
+import type { ExtensionHost } from "./extension.ts";
+import { afterTurn } from "./outbox.ts";
+import { ChannelFrame } from "./publication-frame.ts";
+import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
+
+/** Members in one frame. */
+const MAX_MEMBERS = 1_000;
+
+/** Changes that wait for the list of members to be sent, at most: beyond it the list is asked for again. */
+const MAX_WAITING = 1_000;
+
+/** A user of this node, and how many of its subscriptions make it a member. */
+interface LocalMember extends Timed {
+  readonly user: string;
+  data: string | undefined;
+  subscriptions: number;
+}
+
+/** Keeps the channel open. */
+interface Holder {
+  enter(): Promise<void> | undefined;
+  leave(): void;
+}
+
+/** The members of one channel: those of this node are told to the engine, and the changes of all nodes to who watches. */
+export class Presence {
+  readonly #channel: string;
+  readonly #grace: number;
+  readonly #host: ExtensionHost;
+  readonly #holder: Holder;
+  readonly #members = new Map<string, LocalMember>();
+  readonly #watchers = new Set<Watcher>();
+  /** What has changed in this turn. */
+  #changes: { event: "join" | "leave"; member: string }[] = [];
+
+  constructor(channel: string, grace: number, host: ExtensionHost, holder: Holder) {
+    this.#channel = channel;
+    this.#grace = grace;
+    this.#host = host;
+    this.#holder = holder;
+  }
+
+  /** One more subscription of the user; `data` is JSON text. */
+  enter(user: string, data: string | undefined): void {
+    const member = this.#members.get(user);
+    if (member) {
+      member.subscriptions++;
+      this.#host.deadlines.delete(member);
+      if (member.data === data) return;
+      member.data = data;
+    } else {
+      const left = () => this.#left(user);
+      this.#members.set(user, { user, data, subscriptions: 1, deadline: 0, place: -1, due: left });
+      // Somebody in its grace is a member of a channel that nobody else may need. What cannot be opened is told to the subscription.
+      this.#holder.enter()?.catch(() => {});
+    }
+    this.#tell(() => this.#host.engine.join(this.#channel, data === undefined ? { user } : { user, data }));
+  }
+
+  /** One subscription less; the grace is for those who lost their connection. */
+  exit(user: string, wasLost: boolean): void {
+    const member = this.#members.get(user);
+    if (!member || --member.subscriptions > 0) return;
+    if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
+    else this.#left(user);
+  }
+
+  /** The engine tells who came and left on all nodes. */
+  changed(joined: readonly Member[], left: readonly string[]): void {
+    if (this.#watchers.size === 0) return;
+    if (this.#changes.length === 0) afterTurn(() => this.#flush());
+    for (const member of joined) this.#changes.push({ event: "join", member: jsonOf(member) });
+    for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
+  }
+
+  /** Sends the client the members, and from then on who joins and leaves. */
+  async watch(client: WebSocketClient, ending: string): Promise<Watcher> {
+    const watcher = new Watcher(client, ending);
+    this.#watchers.add(watcher);
+    try {
+      await this.list(watcher);
+    } catch (error) {
+      this.#watchers.delete(watcher);
+      throw error;
+    }
+    return watcher;
+  }
+
+  /** Sends the members anew. */
+  async list(watcher: Watcher): Promise<void> {
+    do {
+      watcher.hold();
+      const members = await this.#host.engine.members(this.#channel);
+      if (!watcher.isFull) watcher.release(new ChannelFrame(this.#body("init", members.map(jsonOf))));
+    } while (watcher.isFull && this.#watchers.has(watcher));
+  }
+
+  unwatch(watcher: Watcher): void {
+    this.#watchers.delete(watcher);
+  }
+
+  #left(user: string): void {
+    const member = this.#members.get(user);
+    if (!member) return;
+    this.#members.delete(user);
+    this.#host.deadlines.delete(member);
+    this.#tell(() => this.#host.engine.leave(this.#channel, user));
+    this.#holder.leave();
+  }
+
+  /** The engine keeps what it could not tell and makes up for it when it is back: nobody here waits for it. */
+  #tell(call: () => void | Promise<void>): void {
+    try {
+      const told = call();
+      if (told instanceof Promise) told.catch((error) => this.#host.report(error));
+    } catch (error) {
+      this.#host.report(error);
+    }
+  }
+
+  #flush(): void {
+    const changes = this.#changes;
+    this.#changes = [];
+    const watchers = [...this.#watchers];
+    while (changes.length > 0) {
+      // In the order they happened: who joins and leaves in one turn has left.
+      const { event } = changes[0]!;
+      const end = changes.findIndex((change) => change.event !== event);
+      const members = changes.splice(0, Math.min(end < 0 ? changes.length : end, MAX_MEMBERS)).map(({ member }) => member);
+      this.#host.delivery.deliver(new ChannelFrame(this.#body(event, members)), watchers, () => {});
+    }
+  }
+
+  #body(event: string, members: readonly string[]): string {
+    return `{"type":"presence","event":"${event}","channel":"${this.#channel}","members":[${members.join(",")}]`;
+  }
+}
+
+/** A subscription that is told of the members. */
+export class Watcher {
+  readonly #client: WebSocketClient;
+  readonly #ending: string;
+  /** Changes that came while the list of members was asked for. */
+  #waiting: ChannelFrame[] | undefined;
+  /** It was not sent something: what it knows is out of date. */
+  isStale = false;
+
+  constructor(client: WebSocketClient, ending: string) {
+    this.#client = client;
+    this.#ending = ending;
+  }
+
+  get isFull(): boolean {
+    return this.#waiting !== undefined && this.#waiting.length >= MAX_WAITING;
+  }
+
+  send(frame: ChannelFrame): boolean {
+    if (this.#waiting) return this.#waiting.push(frame) > 0;
+    if (this.isStale) return false;
+    const wasSent = connectionOf(this.#client).send(frame.ending(this.#ending));
+    if (!wasSent) this.isStale = true;
+    return wasSent;
+  }
+
+  hold(): void {
+    this.#waiting = [];
+    this.isStale = false;
+  }
+
+  release(list: ChannelFrame): void {
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    for (const frame of [list, ...waiting]) this.send(frame);
+  }
+}
+
+const jsonOf = ({ user, data }: Member): string =>
+  data === undefined ? `{"user":${JSON.stringify(user)}}` : `{"user":${JSON.stringify(user)},"data":${data}}`;

@@ -1,0 +1,278 @@
+import * as v from "valibot";
+import type { Channel, ChannelHost } from "./channel.ts";
+import type { Authorization, ChannelTable, ResolvedChannel } from "./channel-options.ts";
+import { within } from "./clock.ts";
+import type { Position } from "./engine.ts";
+import { type MessageUid, WebSocketError } from "./errors.ts";
+import {
+  byteLength,
+  issuePath,
+  type PublishMessage,
+  PublishMessageSchema,
+  type SubscribeMessage,
+  SubscribeMessageSchema,
+  UnsubscribeMessageSchema,
+  type WebSocketMessage,
+} from "./protocol.ts";
+import { type SavedSubscription, Subscription, type SubscriptionOwner } from "./subscription.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** What the subscribers of a controller share. */
+export interface SubscriberHost {
+  readonly host: ChannelHost;
+  readonly table: ChannelTable;
+  readonly maxSubscriptions: number;
+  /** The channel on this node. */
+  channel(name: string, options: ResolvedChannel): Channel;
+  publish(channel: string, options: ResolvedChannel, event: string, data: string): Position | null | Promise<Position | null>;
+}
+
+/** Bytes of JSON that the `query` of a subscription may have. */
+const MAX_QUERY_BYTES = 8_192;
+
+/** Bytes of JSON that a client may set as its member's data. */
+const MAX_MEMBER_BYTES = 1_024;
+
+/** Publications of one client that may wait to be allowed or appended. */
+const MAX_PUBLISHING = 1_024;
+
+const ONCE = { abortEarly: true, abortPipeEarly: true } as const;
+
+/** What one client has in channels: its subscriptions, and what it is publishing. */
+export class Subscriber implements SubscriptionOwner {
+  readonly client: WebSocketClient;
+  readonly host: ChannelHost;
+  readonly #shared: SubscriberHost;
+  /** By their name, which is the `uid` with its type, or the channel and the event. */
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** Whose they are. */
+  #user: string | null;
+  /** For each channel, when what was published to it before is there. */
+  #publishing: Map<string, Promise<void>> | undefined;
+  #publishingCount = 0;
+  #hasClosed = false;
+
+  constructor(client: WebSocketClient, shared: SubscriberHost) {
+    this.client = client;
+    this.host = shared.host;
+    this.#shared = shared;
+    this.#user = client.accountability.user;
+  }
+
+  /** Whether it is subscribed to the channel, or wants to be. */
+  has(channel: string): boolean {
+    return [...this.#subscriptions.values()].some(({ message }) => message.channel === channel);
+  }
+
+  get size(): number {
+    return this.#subscriptions.size;
+  }
+
+  subscribe(message: WebSocketMessage): void {
+    const parsed = v.safeParse(SubscribeMessageSchema, message, ONCE);
+    if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));
+    const request = parsed.output;
+    const options = this.#shared.table.find(request.channel);
+    const name = nameOf(request);
+    const fault = options ? this.#faultOf(name, request) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
+    if (fault || !options) {
+      // What it was to take the place of is over, as for every error but of the message itself.
+      if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
+      return this.#refuse(request, fault!);
+    }
+    const subscription = new Subscription(request, options, this);
+    const before = this.#subscriptions.get(name);
+    if (before?.isStarted) subscription.replaces = before;
+    else if (before) {
+      subscription.replaces = before.replaces;
+      before.replaces = undefined;
+      before.end();
+    }
+    this.#subscriptions.set(name, subscription);
+    void subscription.start();
+  }
+
+  unsubscribe(message: WebSocketMessage): void {
+    const parsed = v.safeParse(UnsubscribeMessageSchema, message, ONCE);
+    if (!parsed.success) return this.#refuse(message, invalid("unsubscribe", parsed.issues[0]));
+    const { uid, channel } = parsed.output;
+    for (const [name, { message: { uid: ofUid, channel: ofChannel } }] of [...this.#subscriptions]) {
+      if (uid === undefined ? channel === undefined || ofChannel === channel : ofUid === uid) this.#end(name);
+    }
+    this.changed();
+    this.#answer({ type: "subscription", event: "unsubscribe", ...(channel === undefined ? {} : { channel }), ...withUid(uid) });
+  }
+
+  publish(message: WebSocketMessage): void {
+    const parsed = v.safeParse(PublishMessageSchema, message, ONCE);
+    if (!parsed.success) return this.#refuse(message, invalid("publish", parsed.issues[0]));
+    const request = parsed.output;
+    const options = this.#shared.table.find(request.channel);
+    if (!options) return this.#refuse(request, new WebSocketError("publish", "FORBIDDEN", "Not allowed"));
+    if (this.#publishingCount >= MAX_PUBLISHING) {
+      return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications under way"));
+    }
+    const publishing = this.#publishing ??= new Map();
+    const before = publishing.get(request.channel);
+    this.#publishingCount++;
+    const done = this.#publish(request, options, before).catch((error) => this.#refuse(request, this.#shown("publish", error)));
+    publishing.set(request.channel, done);
+    void done.then(() => {
+      this.#publishingCount--;
+      if (publishing.get(request.channel) === done) publishing.delete(request.channel);
+    });
+  }
+
+  /** Who the client is, or what it may, is another; or it can be sent to again. */
+  resume(hasChanged: boolean): void {
+    const { user } = this.client.accountability;
+    if (user !== this.#user) {
+      this.#user = user;
+      const reason = new WebSocketError("subscribe", "FORBIDDEN", "Another user");
+      for (const subscription of [...this.#subscriptions.values()]) {
+        subscription.end();
+        this.ended(subscription, reason);
+      }
+      return;
+    }
+    for (const subscription of [...this.#subscriptions.values()]) {
+      subscription.replaces?.resume(hasChanged);
+      subscription.resume(hasChanged);
+    }
+  }
+
+  /** Where the channels stand that the client can tell a loss of. */
+  positions(): Record<string, Position> | undefined {
+    let positions: Record<string, Position> | undefined;
+    for (const { message: { channel }, position } of this.#subscriptions.values()) {
+      if (position) (positions ??= {})[channel] = position;
+    }
+    return positions;
+  }
+
+  /** Ends everything. */
+  close(wasLost: boolean): void {
+    this.#hasClosed = true;
+    for (const subscription of this.#subscriptions.values()) subscription.end(wasLost);
+    this.#subscriptions.clear();
+    this.host.engine.keeper?.delete(this.client.uid);
+  }
+
+  restore(saved: string): void {
+    // Written by `changed`.
+    for (const { at, member, ...message } of JSON.parse(saved) as SavedSubscription[]) {
+      const options = this.#shared.table.find(message.channel);
+      if (!options) continue; // A deployment took its declaration away.
+      const subscription = new Subscription(message, options, this);
+      this.#subscriptions.set(nameOf(message), subscription);
+      subscription.restore({ ...message, ...(at && { at }), ...(member === undefined ? {} : { member }) });
+    }
+  }
+
+  // The subscriptions' side
+
+  channel(name: string, options: ResolvedChannel): Channel {
+    return this.#shared.channel(name, options);
+  }
+
+  started(subscription: Subscription): void {
+    subscription.replaces?.end();
+    subscription.replaces = undefined;
+    this.changed();
+  }
+
+  ended(subscription: Subscription, reason: WebSocketError): void {
+    const { message } = subscription;
+    const name = nameOf(message);
+    if (this.#subscriptions.get(name) === subscription) this.#subscriptions.delete(name);
+    this.changed();
+    const { channel, uid } = message;
+    if (!subscription.isStarted) this.#refuse(message, reason);
+    else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
+  }
+
+  changed(): void {
+    const { keeper } = this.host.engine;
+    if (!keeper || this.#hasClosed) return;
+    const saved = [...this.#subscriptions.values()].map((each) => each.isStarted ? each : each.replaces).filter((each) => each);
+    if (saved.length === 0) keeper.delete(this.client.uid);
+    else keeper.save(this.client.uid, JSON.stringify(saved.map((each) => each!.save())));
+  }
+
+  #end(name: string): void {
+    this.#subscriptions.get(name)?.end();
+    this.#subscriptions.delete(name);
+  }
+
+  #faultOf(name: string, { query, data }: SubscribeMessage): WebSocketError | undefined {
+    if (!this.#subscriptions.has(name) && this.#subscriptions.size >= this.#shared.maxSubscriptions) {
+      return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${this.#shared.maxSubscriptions} subscriptions`);
+    }
+    if (query && byteLength(JSON.stringify(query)) > MAX_QUERY_BYTES) {
+      return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `A query of more than ${MAX_QUERY_BYTES} bytes`);
+    }
+    if (data !== undefined && byteLength(JSON.stringify(data)) > MAX_MEMBER_BYTES) {
+      return new WebSocketError("subscribe", "INVALID_PAYLOAD", `More than ${MAX_MEMBER_BYTES} bytes at "data"`);
+    }
+    return undefined;
+  }
+
+  /** Publishes in the order of the calls, however long each one's authorisation takes. */
+  async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
+    const { channel, event, data = null, uid } = request;
+    const { client, host } = this;
+    const { accountability } = client;
+    const late = () => new WebSocketError("publish", "SERVICE_UNAVAILABLE", "Cannot publish: it took too long, try again");
+    const context = { client, channel, action: "publish", event, data } as const;
+    const answer = options.authorize(context);
+    const allowed: Authorization = typeof answer === "object" && answer !== null && "then" in answer
+      ? await within(host.deadlines, host.timeout, () => answer, late)
+      : answer;
+    if (before) await before;
+    // Who asked may be gone, or another by now.
+    if (this.#hasClosed) return;
+    const isAllowed = allowed === true || (typeof allowed === "object" && allowed !== null && allowed.ttl > 0);
+    if (!isAllowed || client.accountability.user !== accountability.user) {
+      throw new WebSocketError("publish", "FORBIDDEN", "Not allowed");
+    }
+    const position = await this.#shared.publish(channel, options, event, JSON.stringify(this.#checked(options, event, data)));
+    this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+  }
+
+  #checked({ schema }: ResolvedChannel, event: string, data: unknown): unknown {
+    if (!schema) return data;
+    const of = Object.hasOwn(schema, event) ? schema[event] : undefined;
+    if (!of) throw new WebSocketError("publish", "INVALID_PAYLOAD", "No such event", { details: { path: "event" } });
+    const parsed = v.safeParse(of, data, ONCE);
+    if (!parsed.success) throw invalid("publish", parsed.issues[0], "data");
+    return parsed.output;
+  }
+
+  #shown(type: string, error: unknown): WebSocketError {
+    if (error instanceof WebSocketError) return error;
+    this.host.report(error, this.client);
+    return new WebSocketError(type, "INTERNAL_ERROR", "Internal error");
+  }
+
+  #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {
+    this.client.send(new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) }).toJSON());
+  }
+
+  #answer(message: WebSocketMessage): void {
+    this.client.send(message);
+  }
+}
+
+const withUid = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };
+
+/** What tells the subscriptions of a client apart. */
+function nameOf({ uid, channel, event }: SubscribeMessage): string {
+  return uid === undefined ? `${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
+}
+
+function invalid(type: string, issue: v.BaseIssue<unknown>, within?: string): WebSocketError {
+  const path = [within, issuePath(issue)].filter((part) => part !== undefined && part !== "").join(".");
+  return new WebSocketError(type, "INVALID_PAYLOAD", path === "" ? "Invalid payload" : `Invalid payload at "${path}"`, {
+    ...(path === "" ? {} : { details: { path } }),
+  });
+}

@@ -1,0 +1,389 @@
+import { Attendance, attendantData } from "./attendance.ts";
+import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
+import type { Authorization, ResolvedChannel } from "./channel-options.ts";
+import { type Timed, within } from "./clock.ts";
+import type { HistoryPage, Position } from "./engine.ts";
+import { WebSocketError } from "./errors.ts";
+import { Frame } from "./frame.ts";
+import { afterTurn } from "./outbox.ts";
+import type { SubscribeMessage } from "./protocol.ts";
+import { endingOf, type PublicationFrame } from "./publication-frame.ts";
+import { OPEN } from "./transport.ts";
+import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
+
+/** Publications that are kept for a subscription that cannot be sent any yet. */
+const MAX_KEPT = 1_000;
+
+/** Snapshots that are asked for when more was published meanwhile than can be kept. */
+const MAX_SNAPSHOTS = 3;
+
+/** Between two looks whether a client has read what it was sent of a history, in ms. */
+const DRAIN_PERIOD = 20;
+
+/** What a subscription needs of its client's. */
+export interface SubscriptionOwner {
+  readonly client: WebSocketClient;
+  readonly host: ChannelHost;
+  /** The channel on this node. */
+  channel(name: string, options: ResolvedChannel): Channel;
+  /** `init` was sent. */
+  started(subscription: Subscription): void;
+  /** It has ended by itself: the client is to be told why. */
+  ended(subscription: Subscription, reason: WebSocketError): void;
+  /** What is to be kept of it has changed. */
+  changed(): void;
+}
+
+/** What of a subscription outlives hibernation, as JSON. */
+export type SavedSubscription = SubscribeMessage & {
+  /** Where it is, when it is behind. */
+  at?: Position;
+  /** What its member has as data, as JSON text. */
+  member?: string;
+};
+
+/**
+ * One subscription of a client: *starting* until its `init` is sent, then *live*, or *behind* from the first publication that could not be
+ * sent, until it has read the history from there. Each publication is sent, or kept, or read from the history later: never skipped.
+ */
+export class Subscription implements ChannelRecipient, Timed {
+  readonly message: SubscribeMessage;
+  deadline = 0;
+  place = -1;
+  /** What this one takes the place of, until its `init` is sent. */
+  replaces: Subscription | undefined;
+
+  readonly #owner: SubscriptionOwner;
+  readonly #options: ResolvedChannel;
+  readonly #ending: string;
+  #channel: Channel | undefined;
+  /** What was published while nothing can be sent. */
+  #kept: PublicationFrame[] | undefined = [];
+  /** More came than is kept. */
+  #overflowed = false;
+  /** Up to here the client has been sent everything. */
+  #at: Position | null = null;
+  #isBehind = false;
+  #isStarted = false;
+  #hasEnded = false;
+  /** Counts what is done, for only the last of it may go on. */
+  #run = 0;
+  #attendance: Attendance | undefined;
+
+  constructor(message: SubscribeMessage, options: ResolvedChannel, owner: SubscriptionOwner) {
+    this.message = message;
+    this.#options = options;
+    this.#owner = owner;
+    this.#ending = endingOf(message.uid);
+  }
+
+  /** Whether its `init` was sent. */
+  get isStarted(): boolean {
+    return this.#isStarted;
+  }
+
+  /** Where the client is to be, where it can tell: it is sent all publications of a history, and nothing is on its way. */
+  get position(): Position | null {
+    const isCurrent = this.#isStarted && !this.#kept && !this.#isBehind && this.message.event === undefined;
+    return isCurrent ? this.#channel?.position ?? null : null;
+  }
+
+  // The channel's side
+
+  send(frame: PublicationFrame): boolean {
+    if (this.#hasEnded) return false;
+    const { event } = this.message;
+    if (event !== undefined && frame.event !== event) return true;
+    if (this.#kept) return this.#keep(frame);
+    return !this.#isBehind && this.#hand(frame);
+  }
+
+  lag(): void {
+    // As if more had come than it can keep.
+    if (!this.#isStarted) return void (this.#overflowed = true);
+    this.#isBehind = true;
+    void this.#resume(false);
+  }
+
+  // The client's side
+
+  /** Asks whether it may be, and begins with `init`. It never rejects. */
+  async start(): Promise<void> {
+    const run = ++this.#run;
+    try {
+      if (!this.#channel) {
+        if (!await this.#isAllowed(run)) return;
+        const channel = this.#owner.channel(this.message.channel, this.#options);
+        const opening = channel.enter();
+        this.#channel = channel;
+        if (opening) await opening;
+        if (!this.#goesOn(run)) return;
+        channel.add(this);
+      } else if (!await this.#isAllowed(run)) return;
+      const { recover } = this.message;
+      const page = recover && this.#options.history ? await this.#channel.read(recover) : undefined;
+      if (!this.#goesOn(run)) return;
+      if (!recover || !page?.isComplete) await this.#begin(run, recover !== undefined);
+      else if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) {
+        await this.#catchUp(run, recover, page);
+      }
+    } catch (error) {
+      this.#fail(run, error);
+    }
+  }
+
+  /** The client can be sent to again, or has other rights. */
+  resume(hasChanged: boolean): void {
+    if (!this.#isStarted) void this.start();
+    else if (hasChanged || this.#isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
+  }
+
+  /** Its rights are to be asked about again. */
+  due(): void {
+    this.resume(true);
+  }
+
+  /** Ends it, in silence. */
+  end(wasLost = false): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.replaces?.end(wasLost);
+    this.#owner.host.deadlines.delete(this);
+    const channel = this.#channel;
+    if (!channel) return;
+    this.#attendance?.end(wasLost);
+    channel.remove(this);
+    channel.leave();
+  }
+
+  // Hibernation
+
+  save(): SavedSubscription {
+    const { recover: _recover, data: _data, ...message } = this.message;
+    return {
+      ...message,
+      ...(this.#isBehind && this.#at ? { at: this.#at } : {}),
+      ...(this.#attendance?.data === undefined ? {} : { member: this.#attendance.data }),
+    };
+  }
+
+  /** Goes on as it was, with no `init`. */
+  restore({ at, member }: SavedSubscription): void {
+    this.#isStarted = true;
+    const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
+    const opening = channel.enter();
+    channel.add(this);
+    this.#at = at ?? channel.position;
+    this.#isBehind = at !== undefined;
+    if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
+    else if (at) void this.#resume(false);
+    else this.#kept = undefined;
+    // The client was sent the members before. What it was not told of meanwhile is in the list.
+    const attendance = this.#attend(channel);
+    attendance?.enter(member);
+    if (this.message.presence) void attendance?.watch(this.#ending);
+  }
+
+  #goesOn(run: number): boolean {
+    return run === this.#run && !this.#hasEnded;
+  }
+
+  /** `false` when it may not, and has ended, or when it does not go on. */
+  async #isAllowed(run: number): Promise<boolean> {
+    const { client, host } = this.#owner;
+    const { channel, event, query, recover } = this.message;
+    const answer = await this.#ask<Authorization>(() =>
+      this.#options.authorize({
+        client,
+        channel,
+        action: "subscribe",
+        ...(event === undefined ? {} : { event }),
+        ...(query && { query }),
+        ...(recover && { recover }),
+      })
+    );
+    if (!this.#goesOn(run)) return false;
+    if (typeof answer === "object" && answer !== null && Number.isFinite(answer.ttl) && answer.ttl > 0) {
+      host.deadlines.set(this, Math.min(answer.ttl, 2 ** 31 - 1));
+      return true;
+    }
+    if (answer === true) return true;
+    throw new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
+  }
+
+  /** What the application answers, in time. */
+  #ask<Value>(call: () => Value | Promise<Value>): Value | Promise<Value> {
+    const answer = call();
+    if (typeof answer !== "object" || answer === null || !("then" in answer)) return answer;
+    const { deadlines, timeout } = this.#owner.host;
+    return within(
+      deadlines,
+      timeout,
+      () => answer,
+      () => new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: it took too long, try again"),
+    );
+  }
+
+  /** Begins with a snapshot. */
+  async #begin(run: number, hasLost: boolean): Promise<void> {
+    const { client } = this.#owner;
+    const { channel, event, query = {} } = this.message;
+    const { snapshot } = this.#options;
+    let data: unknown;
+    for (let left = MAX_SNAPSHOTS;; left--) {
+      this.#kept = [];
+      this.#overflowed = false;
+      this.#isBehind = false;
+      this.#at = this.#channel?.position ?? null;
+      if (!snapshot || event !== undefined) break;
+      data = await this.#ask(() => snapshot({ client, channel, query }));
+      if (!this.#goesOn(run)) return;
+      if (!this.#overflowed) break;
+      if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
+    }
+    const isInit = this.#init({ data, ...this.#at ?? {}, ...(hasLost ? { recovered: false } : {}) });
+    if (isInit) await this.#flush(run);
+  }
+
+  /** Whether the client was sent it; else it begins anew when it can be. */
+  #init(fields: Record<string, unknown>): boolean {
+    const { channel, uid } = this.message;
+    const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
+    if (!connectionOf(this.#owner.client).send(Frame.of(message))) return false;
+    if (this.#isStarted) return true;
+    this.#isStarted = true;
+    this.#enter();
+    this.#owner.started(this);
+    return true;
+  }
+
+  /** Sends what was published since the position; `page` is that. */
+  async #catchUp(run: number, since: Position, page: HistoryPage): Promise<void> {
+    const channel = this.#channel!; // It was read from.
+    this.#at = since;
+    // As long as it has not been sent all.
+    this.#isBehind = true;
+    this.#kept ??= [];
+    for (;;) {
+      this.#overflowed = false;
+      for (const publication of page.publications) {
+        if (!await this.#hasRoom(run)) return;
+        const { event } = this.message;
+        if (event !== undefined && publication.event !== event) this.#at = publication.position;
+        else if (!this.#hand(channel.frameOf(publication))) return this.#stop();
+      }
+      this.#at = page.position;
+      if (!this.#overflowed) break;
+      this.#kept = [];
+      page = await channel.read(this.#at);
+      if (!this.#goesOn(run)) return;
+      if (!page.isComplete) return this.#begin(run, true);
+    }
+    this.#isBehind = false;
+    this.#owner.changed();
+    await this.#flush(run);
+  }
+
+  /** Sends what was kept, and is live. */
+  async #flush(run: number): Promise<void> {
+    const kept = this.#kept ?? [];
+    while (kept.length > 0) {
+      if (!await this.#hasRoom(run)) return;
+      if (!this.#hand(kept[0]!)) return this.#stop();
+      kept.shift();
+    }
+    if (this.#overflowed) {
+      if (!this.#at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
+      this.#isBehind = true;
+      return this.#resume(false);
+    }
+    this.#kept = undefined;
+  }
+
+  async #resume(hasChanged: boolean): Promise<void> {
+    const run = ++this.#run;
+    this.#kept ??= [];
+    try {
+      // Whose rights have changed is sent nothing until it is known that it may be.
+      if (hasChanged && !await this.#isAllowed(run)) return;
+      const channel = this.#channel!; // It was started.
+      this.#attendance?.renew();
+      if (!this.#isBehind || !this.#at) return await this.#flush(run);
+      const at = this.#at;
+      const page = await channel.read(at);
+      if (!this.#goesOn(run)) return;
+      if (page.isComplete) await this.#catchUp(run, at, page);
+      else await this.#begin(run, true);
+    } catch (error) {
+      this.#fail(run, error);
+    }
+  }
+
+  /** It could not be sent something: with a history it is behind from there on. */
+  #stop(): void {
+    this.#kept = undefined;
+    this.#isBehind = this.#at !== null;
+    this.#overflowed = false;
+    if (this.#isBehind) this.#owner.changed();
+  }
+
+  /** Sends one publication, unless it was. */
+  #hand(frame: PublicationFrame): boolean {
+    const { position } = frame;
+    if (position && this.#at && position.epoch === this.#at.epoch && position.offset <= this.#at.offset) return true;
+    if (!connectionOf(this.#owner.client).send(frame.ending(this.#ending))) {
+      if (!this.#kept) this.#stop();
+      return false;
+    }
+    if (position) this.#at = position;
+    return true;
+  }
+
+  #keep(frame: PublicationFrame): boolean {
+    if (this.#kept!.length < MAX_KEPT) return this.#kept!.push(frame) > 0;
+    this.#overflowed = true;
+    return false;
+  }
+
+  /** Waits until the client has read some of what it was sent; `false` when it does not go on. */
+  async #hasRoom(run: number): Promise<boolean> {
+    const { client, host } = this.#owner;
+    const most = host.maxBufferedBytes / 2;
+    if (connectionOf(client).bufferedAmount <= most) return this.#goesOn(run);
+    await new Promise<void>((resolve) => afterTurn(resolve));
+    while (this.#goesOn(run) && client.readyState === OPEN && connectionOf(client).bufferedAmount > most) {
+      await new Promise<void>((due) => host.deadlines.set({ deadline: 0, place: -1, due }, DRAIN_PERIOD));
+    }
+    return this.#goesOn(run);
+  }
+
+  /** Its own answer first, then who is there, then its own joining. */
+  #enter(): void {
+    const { client, host } = this.#owner;
+    const attendance = this.#channel && this.#attend(this.#channel);
+    if (!attendance) return;
+    // In place of the one before: between the two nobody left.
+    const { replaces } = this;
+    if (replaces?.message.channel === this.message.channel && replaces.#attendance) attendance.inherit(replaces.#attendance);
+    const enter = () => {
+      attendance.enter(attendantData(this.#options, this.message, client, host.report));
+      if (!this.#hasEnded) this.#owner.changed();
+    };
+    if (this.message.presence) void attendance.watch(this.#ending).then(enter);
+    else enter();
+  }
+
+  #attend({ presence }: Channel): Attendance | undefined {
+    if (presence) this.#attendance = new Attendance(this.#owner.client, presence, this.#owner.host);
+    return this.#attendance;
+  }
+
+  #fail(run: number, error: unknown): void {
+    if (!this.#goesOn(run)) return;
+    const { client, host } = this.#owner;
+    if (!(error instanceof WebSocketError)) host.report(error, client);
+    const reason = error instanceof WebSocketError ? error : new WebSocketError("subscribe", "INTERNAL_ERROR", "Internal error");
+    this.end();
+    this.#owner.ended(this, reason);
+  }
+}
