@@ -41,14 +41,13 @@ export type {
 /** Channels by their name, or by its beginning and `*`. */
 export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
 
-/** The declaration that a channel's name falls under. */
-export type DeclarationOf<Declarations, Name extends string> = Name extends keyof Declarations ? Declarations[Name]
+/** The declaration that a channel's name falls under; any, where the name is not known when it is compiled. */
+export type DeclarationOf<Declarations, Name extends string> = string extends Name ? ChannelOptions
+  : Name extends keyof Declarations ? Declarations[Name]
   : {
     [Key in keyof Declarations]: Key extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? Declarations[Key] : never
       : never;
-  }[
-    keyof Declarations
-  ];
+  }[keyof Declarations];
 
 /** The events that may be published to a channel: those of its `schema`, or any. */
 export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarations, Name> extends { schema: infer Schema }

@@ -203,7 +203,8 @@ export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> 
   channel,
   uid: v.optional(uid),
   event: v.optional(event),
-  query: v.optional(v.record(v.string(), v.unknown())),
+  // valibot's record() accepts an array.
+  query: v.optional(v.custom((value) => typeof value === "object" && value !== null && !Array.isArray(value))),
   recover: v.optional(v.object({
     epoch: v.pipe(v.string(), v.maxLength(64)),
     offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
