@@ -137,8 +137,7 @@ export class Channel {
   }
 
   #closeUnused(): void {
-    if (this.#holders > 0 && this.#isOpen) return;
-    // When it could not be opened those who wait are told, and the next one tries anew.
+    if (this.#holders > 0) return;
     if (this.#isOpen) this.#host.engine.unsubscribe(this.name);
     this.#isOpen = false;
     this.#host.closed(this);

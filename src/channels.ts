@@ -120,9 +120,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
     }
     this.#table = new ChannelTable(declarations);
     const host = controller.extend(this.#extension());
-    const closed = (channel: Channel) => {
-      if (this.#channels.get(channel.name) === channel) this.#channels.delete(channel.name);
-    };
+    const closed = ({ name }: Channel): void => void this.#channels.delete(name);
     this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost; // `engine` stays a getter.
     this.#shared = {
       host: this.#host,

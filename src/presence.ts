@@ -158,7 +158,6 @@ export class Watcher {
 
   send(frame: ChannelFrame): boolean {
     if (this.#waiting) return this.#waiting.push(frame) > 0;
-    if (this.isStale) return false;
     const wasSent = connectionOf(this.#client).send(frame.ending(this.#ending));
     if (!wasSent) this.isStale = true;
     return wasSent;

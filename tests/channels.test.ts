@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import { Channels } from "../src/channels.ts";
 import { WebSocketController } from "../src/controller.ts";
 import { WebSocketError } from "../src/errors.ts";
+import { MemoryEngine } from "../src/memory-engine.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
 import { anybody, createChannels, kept, say } from "./channels-fixture.ts";
 import { Stall, turn } from "./waiting.ts";
@@ -234,6 +235,71 @@ describe("Channels: replacement and unsubscribe", () => {
     assert.deepEqual(await left(), []);
     assert.deepEqual(await peer.ask(unsubscribe({ uid: "never" })), [ended({ uid: "never" })]);
     assert.deepEqual(channels.stats(), { channels: 0, subscriptions: 0, subscribers: 0 });
+  });
+});
+
+describe("Channels: what is under way", () => {
+  it("the last of several replacements ends what was live before them", async () => {
+    const stalls = [new Stall<boolean>(), new Stall<boolean>()];
+    let asked = 0;
+    const { join, channels } = createChannels({ a: { authorize: () => asked++ === 0 || stalls[asked - 2]!.promise } });
+    const peer = join();
+    await peer.ask(subscribe("a", { uid: 1 }));
+    peer.send(subscribe("a", { uid: 1 }), subscribe("a", { uid: 1 }));
+    for (const stall of stalls) stall.resolve(true);
+    assert.deepEqual(await peer.take(), [init("a", { uid: 1 })]);
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await peer.take(), [event("a", "e", 1, { uid: 1 })]);
+    assert.equal(channels.stats("a").subscriptions, 1);
+  });
+
+  it("a replacement by a channel that is not declared ends what it was to replace", async () => {
+    const { join, channels } = createChannels({ a: anybody });
+    const peer = join();
+    await peer.ask(subscribe("a", { uid: 1 }), subscribe("other", { uid: 1 }));
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await peer.take(), []);
+  });
+
+  it("one that ends leaves nothing behind of itself", async () => {
+    const engine = new MemoryEngine();
+    const { join, channels, controller } = createChannels({ a: { authorize: () => ({ ttl: 1_000 }) } }, { engine });
+    const [peer, other] = [join(), join()];
+    await peer.ask(subscribe("a"));
+    await other.ask(subscribe("a"));
+    await peer.ask(unsubscribe());
+    assert.equal(channels.stats("a").subscriptions, 1);
+    assert.equal(channels.stats("a").subscribers, 1);
+    other.leave();
+    assert.equal(channels.stats("a").channels, 0);
+    assert.equal(engine.channels, 0);
+    assert.equal(controller.stats().deadlines, 0);
+  });
+
+  it("nothing is sent after the answer to unsubscribe, nor a position told, while a large audience is sent to in slices", async () => {
+    const { join, channels } = createChannels({ a: kept }, { maxSubscriptions: 2_001 });
+    const peer = join();
+    const uids = Array.from({ length: 2_001 }, (_, uid) => uid);
+    await peer.ask(...uids.map((uid) => subscribe("a", { uid })));
+    void channels.publish("a", "e", 1);
+    peer.send({ type: "ping" }, unsubscribe({ uid: 2_000 }));
+    const received = await peer.take();
+    assert.equal(received.filter(({ event }) => event === "e").length, 2_000);
+    assert.deepEqual(received.slice(-2), [{ type: "pong" }, { type: "subscription", event: "unsubscribe", uid: 2_000 }]);
+    const [pong] = await peer.ask({ type: "ping" });
+    assert.equal(pong.channels.a.offset, 1);
+  });
+
+  it("what a client is about to publish is not when it has gone, nor when too much of it waits", async () => {
+    const stall = new Stall<boolean>();
+    const { join, channels } = createChannels({ a: { ...kept, authorize: () => stall.promise } });
+    const peer = join();
+    for (let uid = 0; uid <= 1_024; uid++) peer.send({ type: "publish", channel: "a", event: "e", uid });
+    assert.deepEqual((await peer.take()).map(faultOf), [refused("LIMIT_EXCEEDED", 1_024)]);
+    peer.leave();
+    stall.resolve(true);
+    await peer.take();
+    assert.deepEqual((await channels.history("a")).publications, []);
   });
 });
 

@@ -1,11 +1,24 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Authenticate } from "../src/authentication.ts";
+import { MemoryEngine } from "../src/memory-engine.ts";
 import { createChannels, type TestPeer } from "./channels-fixture.ts";
 import { Stall, turn } from "./waiting.ts";
 
 const room = { authorize: () => true, presence: true };
 const subscribe = (rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel: "room", ...rest });
+
+/** An engine in memory that says who is there late, as of when it was asked. */
+class LateEngine extends MemoryEngine {
+  answer = new Stall();
+
+  // @ts-expect-error -- its answer is a promise, as the interface lets it be
+  override async members(channel: string) {
+    const members = super.members(channel);
+    await this.answer.promise;
+    return members;
+  }
+}
 
 /** What a client was told of the members, as `+ann -bob`. */
 const told = async (peer: TestPeer) =>
@@ -96,6 +109,32 @@ describe("Channels: presence", () => {
     assert.equal(channels.stats().channels, 0);
   });
 
+  it("does not take for gone who came back when nobody else was there", async () => {
+    const { join, clock, channels } = createChannels({ room });
+    const ann = join("ann");
+    await ann.ask(subscribe());
+    ann.leave();
+    const again = join("ann");
+    await again.ask(subscribe());
+    clock.advance(60_000);
+    assert.deepEqual(await channels.presence("room"), [{ user: "ann" }]);
+  });
+
+  it("with an engine that answers late, lists first and then tells what changed meanwhile", async () => {
+    const engine = new LateEngine();
+    const { join, channels } = createChannels({ room }, { engine });
+    const [watcher, ann] = [join("watcher"), join("ann")];
+    watcher.send(subscribe({ presence: true }));
+    await turn();
+    await ann.ask(subscribe());
+    const gone = join("gone");
+    await gone.ask(subscribe({ presence: true }));
+    gone.leave(true);
+    engine.answer.resolve();
+    assert.deepEqual(await told(watcher), ["=", "+ann", "+watcher"]);
+    assert.deepEqual(await channels.presence("room"), [{ user: "ann" }, { user: "watcher" }]);
+  });
+
   it("without a grace, and after a clean close, who is gone is gone", async () => {
     for (const [grace, wasClean] of [[0, false], [5_000, true]] as const) {
       const { join } = createChannels({ room: { ...room, presence: { grace } } });
@@ -113,9 +152,9 @@ describe("Channels: presence", () => {
     const watcher = join("watcher");
     await watcher.ask(subscribe({ presence: true }));
     const ann = join("ann");
-    for (const presence of [true, false]) {
+    for (const presence of [false, true]) {
       await ann.ask(subscribe({ uid: 1, presence, data: { colour: "red" } }));
-      assert.deepEqual(await told(watcher), presence ? ["+ann"] : []);
+      assert.deepEqual(await told(watcher), presence ? [] : ["+ann"]);
     }
     await ann.ask(subscribe({ uid: 1, data: { colour: "blue" } }));
     assert.deepEqual(await watcher.take(), [

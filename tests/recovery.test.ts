@@ -5,6 +5,7 @@ import type { Authenticate, AuthenticationState } from "../src/authentication.ts
 import { WebSocketError } from "../src/errors.ts";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import { createChannels, kept, type TestPeer } from "./channels-fixture.ts";
+import type { TestClock } from "./test-clock.ts";
 import { Stall, turn } from "./waiting.ts";
 
 const subscribe = (rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel: "a", ...rest });
@@ -110,6 +111,63 @@ describe("Channels: recovery", () => {
     }
   });
 
+  it("sends once what it reads and is handed too", async () => {
+    const engine = new SlowEngine();
+    engine.isLate = true;
+    const { join, channels } = createChannels({ a: kept }, { engine });
+    const [{ epoch }] = await join().ask(subscribe());
+    await channels.publish("a", "e", 1);
+    const peer = join();
+    peer.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    await channels.publish("a", "e", 2);
+    engine.answer.resolve();
+    assert.deepEqual(await read(peer), ["init true", 1, 2]);
+  });
+
+  it("asks for the snapshot anew when a gap shows meanwhile", async () => {
+    const snapshot = new Stall<unknown>();
+    const engine = new SlowEngine();
+    let snapshots = 0;
+    const { join } = createChannels({ a: { ...kept, snapshot: () => ++snapshots === 1 ? snapshot.promise : snapshots } }, {
+      engine,
+    });
+    const peer = join();
+    peer.send(subscribe());
+    await turn();
+    engine.host.gap("a");
+    snapshot.resolve(1);
+    assert.equal((await peer.take())[0].data, 2);
+  });
+
+  it("waits for the client with what was published during a snapshot too", async () => {
+    const snapshot = new Stall<unknown>();
+    const { join, channels, clock } = createChannels({ a: { authorize: () => true, snapshot: () => snapshot.promise } }, {
+      maxBufferedBytes: 1_000,
+    });
+    const peer = join();
+    peer.transport.send = counting(peer, 1_000);
+    peer.send(subscribe());
+    await turn();
+    for (const n of numbers(1, 50)) await channels.publish("a", "e", n);
+    snapshot.resolve("all");
+    assert.deepEqual(await readSlowly(peer, clock, 51), ["init undefined", ...numbers(1, 50)]);
+  });
+
+  it("reads on when more is published meanwhile than it keeps", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, history: { size: 5_000, ttl: 60_000 } } }, {
+      maxBufferedBytes: 10_000,
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 200)) await channels.publish("a", "e", n);
+    const peer = join();
+    peer.transport.send = counting(peer, 10_000);
+    peer.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    for (const n of numbers(201, 1_500)) await channels.publish("a", "e", n);
+    assert.deepEqual(await readSlowly(peer, clock, 1_501), ["init true", ...numbers(1, 1_500)]);
+  });
+
   it("is not overtaken when a client reads slowly: it is sent as much as it takes", async () => {
     const { join, channels, clock } = createChannels({ a: { ...kept, history: { size: 100, ttl: 60_000 } } }, {
       maxBufferedBytes: 1_000,
@@ -118,12 +176,7 @@ describe("Channels: recovery", () => {
     for (const n of numbers(1, 50)) await channels.publish("a", "e", n);
     const peer = join();
     const { transport } = peer;
-    const send = transport.send.bind(transport);
-    transport.send = (frame) => {
-      transport.bufferedAmount += frame.bytes;
-      assert.ok(transport.bufferedAmount <= 1_000, "no more than may wait");
-      return send(frame);
-    };
+    transport.send = counting(peer, 1_000);
     peer.send(subscribe({ recover: { epoch, offset: 0 } }));
     const received: unknown[] = [];
     for (let looks = 0; received.length < 53 && looks < 100; looks++) {
@@ -164,15 +217,43 @@ describe("Channels: recovery", () => {
   });
 });
 
+/** What is sent waits, and is not more than may. */
+function counting({ transport }: TestPeer, maxBufferedBytes: number): TestPeer["transport"]["send"] {
+  const send = transport.send.bind(transport);
+  return (frame) => {
+    transport.bufferedAmount += frame.bytes;
+    assert.ok(transport.bufferedAmount <= maxBufferedBytes, "no more than may wait");
+    return send(frame);
+  };
+}
+
+/** What a client is sent that reads all there is every 20 ms. */
+async function readSlowly(peer: TestPeer, clock: TestClock, count: number): Promise<unknown[]> {
+  const received: unknown[] = [];
+  for (let looks = 0; received.length < count && looks < 1_000; looks++) {
+    received.push(...await read(peer));
+    peer.transport.bufferedAmount = 0;
+    clock.advance(20);
+  }
+  return received;
+}
+
 /** An engine in memory that answers a read only when the test lets it. */
 class SlowEngine extends MemoryEngine {
   answer = new Stall();
+  /** Whether it reads when it answers, and not when it is asked. */
+  isLate = false;
+  host!: Parameters<MemoryEngine["start"]>[0];
+
+  override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+    super.start(this.host = host);
+  }
 
   // @ts-expect-error -- its answer is a promise, as the interface lets it be
   override async read(...args: Parameters<MemoryEngine["read"]>) {
     const page = super.read(...args);
     await this.answer.promise;
-    return page;
+    return this.isLate ? super.read(...args) : page;
   }
 }
 
@@ -426,18 +507,18 @@ describe("Channels: identity", () => {
   });
 
   it("what authorize throws as a WebSocketError is the reason", async () => {
-    let error: WebSocketError | undefined;
+    const state: { error?: WebSocketError } = {};
     const { join, clock } = createChannels({
       a: {
         authorize: () => {
-          if (error) throw error;
+          if (state.error) throw state.error;
           return { ttl: 10 };
         },
       },
     });
     const peer = join();
     await peer.ask(subscribe());
-    error = new WebSocketError("subscribe", "ROOM_CLOSED", "It is closed");
+    state.error = new WebSocketError("subscribe", "ROOM_CLOSED", "It is closed");
     clock.advance(10);
     assert.equal((await peer.take())[0].reason, "ROOM_CLOSED");
   });
