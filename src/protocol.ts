@@ -193,7 +193,9 @@ export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
 const withChannel = (schema: v.GenericSchema) =>
   v.pipe(
     v.looseObject({}),
-    v.transform((message): unknown => message.channel === undefined ? { ...message, channel: message.collection } : message),
+    v.transform((message): unknown =>
+      message.channel === undefined && message.collection !== undefined ? { ...message, channel: message.collection } : message
+    ),
     schema,
   );
 
