@@ -264,21 +264,14 @@ export class Subscription implements ChannelRecipient, Timed {
     // As long as it has not been sent all.
     this.#isBehind = true;
     this.#kept ??= [];
-    for (;;) {
-      this.#overflowed = false;
-      for (const publication of page.publications) {
-        if (!await this.#hasRoom(run)) return;
-        const { event } = this.message;
-        if (event !== undefined && publication.event !== event) this.#at = publication.position;
-        else if (!this.#hand(channel.frameOf(publication))) return this.#stop();
-      }
-      this.#at = page.position;
-      if (!this.#overflowed) break;
-      this.#kept = [];
-      page = await channel.read(this.#at);
-      if (!this.#goesOn(run)) return;
-      if (!page.isComplete) return this.#begin(run, true);
+    this.#overflowed = false;
+    for (const publication of page.publications) {
+      if (!await this.#hasRoom(run)) return;
+      const { event } = this.message;
+      if (event !== undefined && publication.event !== event) this.#at = publication.position;
+      else if (!this.#hand(channel.frameOf(publication))) return this.#stop();
     }
+    this.#at = page.position;
     this.#isBehind = false;
     this.#owner.changed();
     await this.#flush(run);
