@@ -95,11 +95,13 @@ export interface Engine {
   readonly keeper?: SubscriptionKeeper;
   /** Called once, before anything else. */
   start(host: EngineHost): void;
-  /** Hands a message to the other nodes, to each at most once. */
-  send(message: string): void;
+  /** Hands a message to the other nodes, to each at most once. Resolves when it is on its way. */
+  send(message: string): Awaitable<void>;
+  /** The nodes that are alive, this one included, as {@link EngineHost.node} names them. One that was killed is among them for a while. */
+  nodes(): Awaitable<readonly string[]>;
   /**
-   * This node wants to hear of the channel. Nothing that is published after the position is missed; `null` without a history. Called again
-   * only after {@link unsubscribe}.
+   * This node wants to hear of the channel. Nothing that is published after the position is missed, and it may be told of before this
+   * resolves; `null` without a history. Called again only after {@link unsubscribe}, or when it failed: then nothing is subscribed to.
    */
   subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
   unsubscribe(channel: string): void;

@@ -73,6 +73,10 @@ export class MemoryEngine implements Engine, Timed {
     // There is no other node.
   }
 
+  nodes(): string[] {
+    return this.#host ? [this.#host.node] : [];
+  }
+
   subscribe(channel: string, history: HistoryOptions | null): Position | null {
     this.#subscribed.add(channel);
     return history && this.#use(channel, history).position;
