@@ -1,5 +1,8 @@
 import type { HistoryOptions, HistoryPage, Position, Publication, PublicationContent } from "./engine.ts";
 
+/** What a channel takes of which nothing is kept but its position, in bytes. */
+export const HISTORY_BYTES = 400;
+
 /** What one publication takes beside its text, in bytes: the object, its position and its place in the list. */
 const ENTRY_BYTES = 160;
 
@@ -17,7 +20,7 @@ export class History {
   #first = 0;
   #offset = 0;
   /** About what it takes, in bytes. */
-  bytes = 0;
+  bytes = HISTORY_BYTES;
   /** When the last position is forgotten, in ms. */
   until = 0;
 
@@ -69,7 +72,9 @@ export class History {
     const { position, size } = this;
     if (!after) return { position, publications: this.#last(Math.min(size, limit)), isComplete: true };
     const missed = position.offset - after.offset;
-    const isComplete = after.epoch === position.epoch && missed >= 0 && missed <= Math.min(size, limit);
+    // A fraction of an offset would be given a part.
+    const isComplete = after.epoch === position.epoch && Number.isSafeInteger(after.offset) && missed >= 0 &&
+      missed <= Math.min(size, limit);
     return { position, publications: isComplete ? this.#last(missed) : [], isComplete };
   }
 

@@ -9,13 +9,14 @@ import type {
   Position,
   PublicationContent,
 } from "./engine.ts";
-import { History } from "./history.ts";
+import { WebSocketError } from "./errors.ts";
+import { History, HISTORY_BYTES } from "./history.ts";
 
 /** How much a {@link MemoryEngine} keeps. */
 export interface MemoryEngineOptions {
   /**
    * About how many bytes the histories of all channels may take. Beyond it those that were used longest ago give up their publications,
-   * the oldest first.
+   * the oldest first, and are forgotten where nobody is subscribed. The 400 bytes of each channel that someone is subscribed to come on top.
    *
    * @default {67_108_864}
    */
@@ -30,12 +31,13 @@ const SWEEP_PERIOD = 10_000;
 
 /** The engine of one node on its own: what it keeps is in its memory, and gone with it. */
 export class MemoryEngine implements Engine, Timed {
-  readonly status: EngineStatus = "ready";
+  status: EngineStatus = "ready";
   deadline = 0;
   place = -1;
 
-  /** Those used last come last. */
   readonly #histories = new Map<string, History>();
+  /** Channels whose history has something to give up; those used last come last. */
+  readonly #used = new Set<string>();
   readonly #members = new Map<string, Map<string, Member>>();
   readonly #subscribed = new Set<string>();
   readonly #maxHistoryBytes: number;
@@ -70,36 +72,40 @@ export class MemoryEngine implements Engine, Timed {
   }
 
   send(): void {
-    // There is no other node.
+    this.#check("send"); // There is no other node.
   }
 
   nodes(): string[] {
+    this.#check("name the nodes");
     return this.#host ? [this.#host.node] : [];
   }
 
   subscribe(channel: string, history: HistoryOptions | null): Position | null {
+    this.#check("subscribe");
     this.#subscribed.add(channel);
     return history && this.#use(channel, history).position;
   }
 
   unsubscribe(channel: string): void {
-    this.#subscribed.delete(channel);
+    if (this.#subscribed.delete(channel) && this.#histories.has(channel)) this.#used.add(channel);
   }
 
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+    this.#check("publish");
     let publication = null;
     if (history) {
       const kept = this.#use(channel, history);
       const before = kept.bytes;
       publication = kept.append(content, history, this.#now());
       this.#bytes += kept.bytes - before;
-      if (this.#bytes > this.#maxHistoryBytes) this.#trim();
+      this.#trim();
     }
     if (this.#subscribed.has(channel)) this.#host?.published(channel, publication ?? { ...content, position: null });
     return publication && publication.position;
   }
 
   read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+    this.#check("read");
     const kept = this.#use(channel, history);
     const before = kept.bytes;
     const page = kept.read(after, limit, this.#now());
@@ -108,6 +114,7 @@ export class MemoryEngine implements Engine, Timed {
   }
 
   join(channel: string, member: Member): void {
+    this.#check("join");
     let members = this.#members.get(channel);
     if (!members) this.#members.set(channel, members = new Map());
     members.set(member.user, member);
@@ -122,16 +129,24 @@ export class MemoryEngine implements Engine, Timed {
   }
 
   members(channel: string): Member[] {
+    this.#check("name the members");
     return [...this.#members.get(channel)?.values() ?? []];
   }
 
   close(): void {
+    this.status = "closed";
     this.#histories.clear();
+    this.#used.clear();
     this.#members.clear();
     this.#subscribed.clear();
     this.#bytes = 0;
     this.#sweeping = [];
     this.#host?.deadlines.delete(this);
+  }
+
+  #check(action: string): void {
+    if (this.status !== "closed") return;
+    throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the engine is closed`);
   }
 
   #now(): number {
@@ -145,11 +160,17 @@ export class MemoryEngine implements Engine, Timed {
     if (history && this.#isForgotten(channel, history, now)) {
       this.#forget(channel, history);
       history = undefined;
-    } else this.#histories.delete(channel);
+    }
     // The beginning makes an epoch another one after a restart.
-    history ??= new History(`${this.#host?.node ?? ""}.${++this.#epochs}`);
+    if (!history) {
+      history = new History(`${this.#host?.node ?? ""}.${++this.#epochs}`);
+      this.#bytes += history.bytes;
+    }
     history.until = Math.max(history.until, now + ttl);
     this.#histories.set(channel, history);
+    this.#used.delete(channel);
+    this.#used.add(channel);
+    this.#trim();
     if (this.place < 0) this.#host?.deadlines.set(this, SWEEP_PERIOD);
     return history;
   }
@@ -162,6 +183,7 @@ export class MemoryEngine implements Engine, Timed {
   #forget(channel: string, history: History): void {
     this.#bytes -= history.bytes;
     this.#histories.delete(channel);
+    this.#used.delete(channel);
   }
 
   /** Time for a sweep: channels that nobody has used for their ttl are forgotten, others give up what is too old. */
@@ -179,15 +201,21 @@ export class MemoryEngine implements Engine, Timed {
     if (this.#histories.size > 0) this.#host?.deadlines.set(this, this.#sweeping.length > 0 ? 0 : SWEEP_PERIOD);
   }
 
-  /** Makes room: the channels used longest ago give up publications. */
+  /** Makes room: the channels used longest ago give up publications, and all of it where nobody is subscribed. */
   #trim(): void {
-    for (const history of this.#histories.values()) {
-      while (this.#bytes > this.#maxHistoryBytes) {
+    const limit = this.#maxHistoryBytes + HISTORY_BYTES * this.#subscribed.size;
+    // Each step but the last takes a channel out, so that it costs no more than what was put in.
+    for (const channel of this.#used) {
+      const history = this.#histories.get(channel)!; // Forgotten in both.
+      while (this.#bytes > limit && history.size > 0) {
         const before = history.bytes;
-        if (!history.shift()) break;
+        history.shift();
         this.#bytes += history.bytes - before;
       }
-      if (this.#bytes <= this.#maxHistoryBytes) return;
+      // The last one is in use.
+      if (this.#bytes <= limit || this.#used.size === 1) return;
+      if (this.#subscribed.has(channel)) this.#used.delete(channel);
+      else this.#forget(channel, history);
     }
   }
 }
