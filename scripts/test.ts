@@ -93,7 +93,7 @@ async function main(words: string[]): Promise<number> {
 }
 
 function listStages(): Stage[] {
-  const unit = listTests("tests").filter((file) => !NODE_ONLY.includes(basename(file)));
+  const unit = [...listTests("tests"), ...listTests("tests/engines")].filter((file) => !NODE_ONLY.includes(basename(file)));
   return [
     { name: "check", run: runChecks },
     ...Object.keys(UNIT).map((runtime) => ({ name: `unit ${runtime}`, run: () => runTests(runtime, unit) })),

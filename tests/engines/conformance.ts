@@ -1,0 +1,505 @@
+/**
+ * What every engine has to do, against the interface alone: the one in memory and those over a broker pass it unchanged.
+ * Real brokers have a time of their own, so that nothing here asks for less than they can promise, and nothing for when.
+ */
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../../src/engine.ts";
+import { WebSocketError } from "../../src/errors.ts";
+import { positionCases } from "./positions.ts";
+import type { TestNode } from "./test-host.ts";
+
+/** Engines of one namespace, and what only a test does to them. */
+export interface EngineFixture {
+  /** Starts one more node, or the only one, and resolves when its engine is ready. */
+  node(): Promise<TestNode>;
+  /** Lets time pass, on the broker's clock too. */
+  advance(ms: number): void | Promise<void>;
+  /** Loses all histories, as a restart does of a store that is in memory; resolves with a node on what comes after. */
+  forget(): Promise<TestNode>;
+  /** Channels that the node holds anything of. */
+  held(node: TestNode): number;
+  close(): Promise<void>;
+}
+
+/** How an engine is made for the suite. */
+export interface EngineFixtureOptions {
+  /** How many nodes it joins; with 1 what takes another is skipped. */
+  nodes: number;
+  /** How many channels come and go. @default {1_000} */
+  channels?: number;
+  /** Why it cannot be run here. */
+  skip?: string | false;
+  create(): Promise<EngineFixture>;
+}
+
+/** Longer than any test. */
+const LONG: HistoryOptions = { size: 100, ttl: 300_000 };
+
+const TIMEOUT = 25_000;
+
+export function conformance(name: string, options: EngineFixtureOptions): void {
+  const { nodes, skip = false, channels = 1_000 } = options;
+  const alone = { timeout: TIMEOUT };
+  const joined = { timeout: TIMEOUT, skip: nodes < 2 && "it joins no nodes" };
+
+  describe(`The engine "${name}"`, { skip }, () => {
+    let fixture: EngineFixture;
+    let a: TestNode;
+    let b: TestNode;
+    let names = 0;
+    /** A channel of its own for each test. */
+    const channelOf = (text = "room") => `${text}:${++names}`;
+
+    before(async () => {
+      fixture = await options.create();
+      a = await fixture.node();
+      b = nodes > 1 ? await fixture.node() : a;
+    }, { timeout: TIMEOUT });
+    after(() => fixture?.close(), { timeout: TIMEOUT });
+
+    describe("publish and subscribe", () => {
+      it("tell the node of each publication once, in order, where it stands in the history", alone, async () => {
+        const channel = channelOf();
+        const start = await a.engine.subscribe(channel, LONG);
+        const positions = await publish(b.engine, channel, LONG, 50);
+        await a.host.until(() => a.host.publications(channel).length >= 50);
+        assert.deepEqual(a.host.data(channel), range(50));
+        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), positions);
+        assertGrowing([start!, ...positions]);
+      });
+
+      it("tell all nodes of them in one order, that of each publisher kept", joined, async () => {
+        const channel = channelOf();
+        await Promise.all([a, b].map(({ engine }) => engine.subscribe(channel, LONG)));
+        await Promise.all(
+          [a, b].flatMap(({ engine }, node) =>
+            range(100).map((number) => engine.publish(channel, { event: "say", data: JSON.stringify([node, number]) }, LONG))
+          ),
+        );
+        for (const { host } of [a, b]) await host.until(() => host.publications(channel).length >= 200);
+        assert.deepEqual(a.host.publications(channel).map(plain), b.host.publications(channel).map(plain));
+        assertGrowing(a.host.publications(channel).map(({ position }) => position!));
+        for (const node of [0, 1]) {
+          const own = a.host.data(channel).filter((data) => (data as number[])[0] === node);
+          assert.deepEqual(own, range(100).map((number) => [node, number]));
+        }
+      });
+
+      it("miss nothing and double nothing of what is published while the node subscribes", alone, async () => {
+        const channel = channelOf();
+        const publishing = publish(b.engine, channel, LONG, 60);
+        const start = await a.engine.subscribe(channel, LONG);
+        const positions = await publishing;
+        const missed = positions.filter(({ offset }) => offset > start!.offset);
+        await a.host.until(() => a.host.publications(channel).length >= missed.length);
+        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), missed);
+      });
+
+      it("have no position where there is no history", alone, async () => {
+        const channel = channelOf();
+        for (const { engine } of new Set([a, b])) assert.equal(await engine.subscribe(channel, null), null);
+        for (const data of range(20)) {
+          assert.equal(await a.engine.publish(channel, { event: "say", data: `${data}` }, null), null);
+        }
+        for (const { host } of [a, b]) {
+          await host.until(() => host.publications(channel).length >= 20);
+          assert.deepEqual(
+            host.publications(channel).map(plain),
+            range(20).map((data) => ({ event: "say", data: `${data}`, position: null })),
+          );
+        }
+      });
+
+      it("tell nobody of a channel who is not subscribed to it, nor after unsubscribe", alone, async () => {
+        const [gone, other, fence] = [channelOf(), channelOf(), channelOf()];
+        await a.engine.subscribe(gone, LONG);
+        await a.engine.subscribe(fence, LONG);
+        a.engine.unsubscribe(gone);
+        for (const channel of [gone, other, fence]) await publish(b.engine, channel, LONG, 1);
+        await a.host.until(() => a.host.publications(fence).length > 0);
+        assert.deepEqual([a.host.publications(gone), a.host.publications(other)], [[], []]);
+      });
+
+      it("subscribe again after unsubscribe, from where the channel stands by then", alone, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, LONG);
+        a.engine.unsubscribe(channel);
+        const [missed] = await publish(b.engine, channel, LONG, 1);
+        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+        // Once more, in one turn.
+        a.engine.unsubscribe(channel);
+        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+        await publish(b.engine, channel, LONG, 2);
+        await a.host.until(() => a.host.publications(channel).length >= 2);
+        assert.deepEqual(a.host.data(channel), [0, 1]);
+      });
+
+      it("are not subscribed to what was unsubscribed while it was being subscribed to", alone, async () => {
+        const [channel, fence] = [channelOf(), channelOf()];
+        const subscribing = Promise.resolve(a.engine.subscribe(channel, LONG)).catch(() => null);
+        a.engine.unsubscribe(channel);
+        await subscribing;
+        await a.engine.subscribe(fence, LONG);
+        for (const each of [channel, fence]) await publish(b.engine, each, LONG, 1);
+        await a.host.until(() => a.host.publications(fence).length > 0);
+        assert.deepEqual(a.host.publications(channel), []);
+      });
+
+      it("keep channels apart, whatever their names", alone, async () => {
+        const long = "x".repeat(255);
+        const all = [
+          "a",
+          "A",
+          "a.b",
+          "a/b",
+          "a:b",
+          "a=b",
+          "a+b",
+          "a@b",
+          "a~b",
+          "a-b",
+          "a_b",
+          ".",
+          "..",
+          "a.",
+          "=2E",
+          "=",
+          "~",
+          long,
+        ];
+        for (const channel of all) await a.engine.subscribe(channel, LONG);
+        for (const channel of all) await b.engine.publish(channel, { event: "say", data: JSON.stringify(channel) }, LONG);
+        for (const channel of all) {
+          await a.host.until(() => a.host.publications(channel).length > 0);
+          assert.deepEqual(a.host.data(channel), [channel]);
+          assert.deepEqual((await b.engine.read(channel, LONG, null, 10)).publications.map(dataOf), [channel]);
+        }
+      });
+
+      it("carry event and data as they are", alone, async () => {
+        const channel = channelOf();
+        const all = [
+          "null",
+          '"狼煙 🔥 \\n \\u0000 \\" \u2028"',
+          "[1, 2]",
+          ` { "spaced" : true }`,
+          JSON.stringify("x".repeat(200_000)),
+        ];
+        await a.engine.subscribe(channel, LONG);
+        for (const data of all) await b.engine.publish(channel, { event: 'a:b "c"', data }, LONG);
+        await a.host.until(() => a.host.publications(channel).length >= all.length);
+        assert.deepEqual(
+          a.host.publications(channel).map(({ event, data }) => [event, data]),
+          all.map((data) => ['a:b "c"', data]),
+        );
+        const { publications } = await a.engine.read(channel, LONG, null, 10);
+        assert.deepEqual(publications.map(plain), a.host.publications(channel).map(plain));
+      });
+    });
+
+    describe("the history", () => {
+      it("has a publication by the time that anyone is told of it", alone, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, LONG);
+        const read: Promise<HistoryPage>[] = [];
+        const looked = a.host.until(() => {
+          const publications = a.host.publications(channel);
+          for (const { position } of publications.slice(read.length)) {
+            read.push(Promise.resolve(a.engine.read(channel, LONG, position, 100)));
+          }
+          return read.length >= 10;
+        });
+        await publish(b.engine, channel, LONG, 10);
+        await looked;
+        for (const [number, page] of (await Promise.all(read)).entries()) {
+          assert.equal(page.isComplete, true);
+          // What has come by now is in it, and what was told of is not.
+          assert.deepEqual(page.publications.map(dataOf), range(10).slice(number + 1, number + 1 + page.publications.length));
+        }
+      });
+
+      it("has a publication when publish has resolved, and its position", alone, async () => {
+        const channel = channelOf();
+        for (const number of range(5)) {
+          const position = await a.engine.publish(channel, { event: "say", data: `${number}` }, LONG);
+          const page = await b.engine.read(channel, LONG, null, 1);
+          assert.deepEqual([page.position, page.isComplete], [position, true]);
+          assert.deepEqual(page.publications.map(plain), [{ event: "say", data: `${number}`, position }]);
+        }
+      });
+
+      it("gives the last ones without a position, at most as many as are asked for", alone, async () => {
+        const channel = channelOf();
+        await publish(a.engine, channel, LONG, 5);
+        for (const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [100, range(5)]] as const) {
+          const page = await b.engine.read(channel, LONG, null, limit);
+          assert.deepEqual(page.publications.map(dataOf), expected);
+          assert.equal(page.isComplete, true);
+        }
+      });
+
+      it("keeps no more than its size", alone, async () => {
+        const channel = channelOf();
+        const history = { size: 3, ttl: LONG.ttl };
+        await publish(a.engine, channel, history, 10);
+        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [7, 8, 9]);
+      });
+
+      it("stands where it stands for all nodes, before the first publication too", alone, async () => {
+        const channel = channelOf();
+        const position = await a.engine.subscribe(channel, LONG);
+        assert.ok(position && typeof position.epoch === "string" && position.epoch !== "" && position.offset >= 0);
+        assert.deepEqual((await b.engine.read(channel, LONG, null, 1)).position, position);
+        assert.deepEqual(await a.engine.read(channel, LONG, position, 1), { position, publications: [], isComplete: true });
+      });
+    });
+
+    describe("recovery", () => {
+      for (const { title, size, limit, place, publications, isComplete } of positionCases()) {
+        it(title, alone, async () => {
+          const channel = channelOf();
+          const history = { size, ttl: LONG.ttl };
+          const fresh = await a.engine.subscribe(channel, history);
+          const positions = [fresh!, ...await publish(b.engine, channel, history, 6)];
+          const page = await b.engine.read(channel, history, place(positions), limit);
+          assert.deepEqual(page.position, positions.at(-1));
+          assert.equal(page.isComplete, isComplete);
+          assert.deepEqual(page.publications.map(dataOf), publications);
+        });
+      }
+
+      it("ends where something has expired, and not before", alone, async () => {
+        const channel = channelOf();
+        const history = { size: 100, ttl: 3_000 };
+        const fresh = await a.engine.subscribe(channel, history);
+        const [first] = await publish(a.engine, channel, history, 1);
+        await fixture.advance(2_000);
+        const [second] = await publish(a.engine, channel, history, 1, 1);
+        await fixture.advance(2_000);
+        const read = (position: Position) => b.engine.read(channel, history, position, 100);
+        assert.equal((await read(fresh!)).isComplete, false);
+        assert.deepEqual((await read(fresh!)).publications, []);
+        const page = await read(first!);
+        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [1]]);
+        assert.deepEqual(await read(second!), { position: second, publications: [], isComplete: true });
+        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [1]);
+      });
+
+      it("goes on after all has expired, where someone is subscribed", alone, async () => {
+        const channel = channelOf();
+        const history = { size: 100, ttl: 1_000 };
+        await a.engine.subscribe(channel, history);
+        const [old, top] = await publish(a.engine, channel, history, 2);
+        await fixture.advance(1_500);
+        assert.equal((await b.engine.read(channel, history, old!, 100)).isComplete, false);
+        assert.deepEqual(await b.engine.read(channel, history, top!, 100), { position: top, publications: [], isComplete: true });
+        const [next] = await publish(b.engine, channel, history, 1, 2);
+        assert.equal(next!.epoch, top!.epoch);
+        const page = await b.engine.read(channel, history, top!, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [2]]);
+      });
+
+      it("lets nobody take another channel's position, epoch or nonsense for a place in this one", alone, async () => {
+        const [channel, other] = [channelOf(), channelOf()];
+        const [, elsewhere] = await publish(a.engine, other, LONG, 2);
+        const [, , top] = await publish(a.engine, channel, LONG, 3);
+        const { epoch } = top!;
+        const odd: Position[] = [elsewhere!, { epoch: "", offset: 1 }, { epoch: `${epoch}x`, offset: top!.offset }];
+        for (const offset of [-1, 0.5, top!.offset + 0.5, NaN, Infinity, 2 ** 53, 1e300]) odd.push({ epoch, offset });
+        for (const position of odd) {
+          const page = await b.engine.read(channel, LONG, position, 100);
+          // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
+          if (position === elsewhere && page.isComplete) continue;
+          assert.deepEqual([page.isComplete, page.publications], [false, []], JSON.stringify(position));
+          assert.deepEqual(page.position, top);
+        }
+      });
+    });
+
+    describe("members", () => {
+      it("come, change and go, and those who are subscribed are told", alone, async () => {
+        const channel = channelOf();
+        await b.engine.subscribe(channel, null);
+        assert.deepEqual(await b.engine.members(channel), []);
+        await a.engine.join(channel, { user: "mika" });
+        await a.engine.join(channel, { user: "yuki", data: '{"color":"red"}' });
+        await b.host.until(() => "yuki" in b.host.roll(channel));
+        assert.deepEqual(byUser(await b.engine.members(channel)), [{ user: "mika" }, { user: "yuki", data: '{"color":"red"}' }]);
+        await a.engine.join(channel, { user: "yuki", data: '{"color":"blue"}' });
+        await b.host.until(() => b.host.roll(channel)["yuki"] === '{"color":"blue"}');
+        await a.engine.leave(channel, "mika");
+        await b.host.until(() => !("mika" in b.host.roll(channel)));
+        assert.deepEqual(b.host.roll(channel), { yuki: '{"color":"blue"}' });
+        assert.deepEqual(await b.engine.members(channel), [{ user: "yuki", data: '{"color":"blue"}' }]);
+        await a.engine.leave(channel, "yuki");
+        await b.host.until(() => !("yuki" in b.host.roll(channel)));
+        assert.deepEqual(await a.engine.members(channel), []);
+      });
+
+      it("are kept apart by channel and user, whatever their names", alone, async () => {
+        const [channel, other] = [channelOf(), channelOf()];
+        const users = ["a", "A", "uid:1", "a b", "*", ">", "a.b", "狼煙", '"', "{}", "x".repeat(200)];
+        for (const user of users) await a.engine.join(channel, { user });
+        await a.engine.join(other, { user: "else" });
+        assert.deepEqual(byUser(await b.engine.members(channel)), byUser(users.map((user) => ({ user }))));
+        for (const user of users) await a.engine.leave(channel, user);
+        await a.engine.leave(channel, "never here");
+        assert.deepEqual(await b.engine.members(channel), []);
+        await a.engine.leave(other, "else");
+      });
+
+      it("are there as long as they are on one node", joined, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, null);
+        for (const { engine } of [a, b]) await engine.join(channel, { user: "mika" });
+        await a.engine.leave(channel, "mika");
+        // By the time that the next is told of, so was the leaving.
+        await b.engine.join(channel, { user: "yuki" });
+        await a.host.until(() => "yuki" in a.host.roll(channel));
+        assert.deepEqual(Object.keys(a.host.roll(channel)).sort(), ["mika", "yuki"]);
+        assert.deepEqual(byUser(await a.engine.members(channel)), [{ user: "mika" }, { user: "yuki" }]);
+        await b.engine.leave(channel, "mika");
+        await a.host.until(() => !("mika" in a.host.roll(channel)));
+        await b.engine.leave(channel, "yuki");
+      });
+
+      it("of a node that closes, or is killed, are gone", joined, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, null);
+        assert.deepEqual(await a.engine.members(channel), []);
+        const [closing, killed] = [await fixture.node(), await fixture.node()];
+        await closing.engine.join(channel, { user: "closing" });
+        await killed.engine.join(channel, { user: "killed" });
+        await b.engine.join(channel, { user: "stays" });
+        await a.host.until(() => Object.keys(a.host.roll(channel)).length === 3);
+        assert.equal((await a.engine.nodes()).length, 4);
+        await closing.engine.close();
+        await a.host.until(() => !("closing" in a.host.roll(channel)));
+        killed.kill();
+        await a.host.until(() => !("killed" in a.host.roll(channel)));
+        assert.deepEqual(await b.engine.members(channel), [{ user: "stays" }]);
+        assert.deepEqual([...await a.engine.nodes()].sort(), [a, b].map(({ host }) => host.node).sort());
+        await b.engine.leave(channel, "stays");
+      });
+    });
+
+    describe("nodes", () => {
+      it("include the node itself", alone, async () => {
+        assert.ok((await a.engine.nodes()).includes(a.host.node));
+      });
+
+      it("get what the others send, in order, and nothing of their own", joined, async () => {
+        const sent = [...range(50).map((number) => `a ${number}`), "狼煙 \n ", "x".repeat(100_000)];
+        const before = [a, b].map(({ host }) => host.messages.length);
+        await Promise.all(sent.map((message) => a.engine.send(message)));
+        await b.engine.send("from b");
+        await b.host.until(() => b.host.messages.length >= before[1]! + sent.length);
+        await a.host.until(() => a.host.messages.includes("from b"));
+        assert.deepEqual(b.host.messages.slice(before[1]), sent);
+        assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
+      });
+    });
+
+    it(`holds nothing of ${channels.toLocaleString("en")} channels that came and went`, { timeout: TIMEOUT }, async () => {
+      const node = nodes > 1 ? await fixture.node() : a;
+      const held = fixture.held(node);
+      const history = { size: 10, ttl: 1_000 };
+      for (let first = 0; first < channels; first += 500) {
+        await Promise.all(
+          range(Math.min(500, channels - first)).map(async (number) => {
+            const channel = `passing:${first + number}`;
+            await node.engine.subscribe(channel, history);
+            await node.engine.publish(channel, { event: "say", data: "1" }, history);
+            await node.engine.join(channel, { user: "mika" });
+            await node.engine.leave(channel, "mika");
+            node.engine.unsubscribe(channel);
+          }),
+        );
+      }
+      assert.ok(fixture.held(node) >= held);
+      for (let waited = 0; fixture.held(node) > held && waited < 600_000; waited += 1_000) await fixture.advance(1_000);
+      assert.equal(fixture.held(node), held);
+      if (node !== a) await node.engine.close();
+    });
+
+    it("forgets with its store: the epoch is another, and nobody recovers from the one of before", alone, async () => {
+      const channel = channelOf();
+      await a.engine.subscribe(channel, LONG);
+      const [, old] = await publish(a.engine, channel, LONG, 2);
+      const node = await fixture.forget();
+      const [next] = await publish(node.engine, channel, LONG, 1);
+      assert.notEqual(next!.epoch, old!.epoch);
+      const page = await node.engine.read(channel, LONG, old!, 100);
+      assert.deepEqual([page.isComplete, page.publications, page.position], [false, [], next]);
+    });
+
+    it("is one controller's, reports nothing, and says that it is closed", alone, async () => {
+      const { engine, host } = await fixture.node();
+      assert.equal(engine.status, "ready");
+      assert.throws(() => engine.start(host), TypeError);
+      await engine.close();
+      await engine.close();
+      assert.equal(engine.status, "closed");
+      const { length } = a.host.errors;
+      for (const call of calls(engine)) {
+        await assert.rejects(
+          async () => await call(),
+          (error) => error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
+        );
+      }
+      // What ends something has nothing to say.
+      engine.unsubscribe("gone");
+      await engine.leave("gone", "mika");
+      assert.deepEqual(host.errors, []);
+      assert.equal(a.host.errors.length, length);
+    });
+  });
+}
+
+/** The calls that need an engine which is not away. */
+export function calls(engine: Engine, channel = "gone"): (() => unknown)[] {
+  return [
+    () => engine.publish(channel, { event: "say", data: "1" }, LONG),
+    () => engine.publish(channel, { event: "say", data: "1" }, null),
+    () => engine.subscribe(channel, LONG),
+    () => engine.subscribe(`${channel}.`, null),
+    () => engine.read(channel, LONG, null, 1),
+    () => engine.join(channel, { user: "mika" }),
+    () => engine.members(channel),
+    () => engine.nodes(),
+    () => engine.send("hello"),
+  ];
+}
+
+/** Publishes numbers, all at once; resolves with where they stand. */
+export async function publish(
+  engine: Engine,
+  channel: string,
+  history: HistoryOptions | null,
+  count: number,
+  first = 0,
+): Promise<Position[]> {
+  const positions = range(count).map((number) => engine.publish(channel, { event: "say", data: `${first + number}` }, history));
+  return await Promise.all(positions) as Position[]; // None is null with a history.
+}
+
+export function range(count: number): number[] {
+  return Array.from({ length: count }, (_, number) => number);
+}
+
+/** What an engine keeps beside it is its own. */
+const plain = ({ event, data, position }: Publication): Publication => ({ event, data, position });
+
+const dataOf = ({ data }: Publication): unknown => JSON.parse(data);
+
+function byUser<T extends { user: string }>(members: readonly T[]): T[] {
+  return [...members].sort((one, other) => (one.user < other.user ? -1 : 1));
+}
+
+function assertGrowing(positions: readonly Position[]): void {
+  for (const [number, { epoch, offset }] of positions.entries()) {
+    assert.equal(epoch, positions[0]!.epoch);
+    if (number > 0) assert.ok(offset > positions[number - 1]!.offset, `${offset} after ${positions[number - 1]!.offset}`);
+  }
+}

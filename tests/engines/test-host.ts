@@ -1,0 +1,110 @@
+import { type Clock, Deadlines, systemClock } from "../../src/clock.ts";
+import type { Engine, EngineHost, EngineStatus, Member, Publication } from "../../src/engine.ts";
+
+/** One thing an engine has told of the members of a channel. */
+export interface Presence {
+  readonly channel: string;
+  readonly joined: readonly Member[];
+  readonly left: readonly string[];
+}
+
+/** A node that writes down what its engine tells it, and can be waited for. */
+export class TestHost implements EngineHost {
+  readonly node: string = crypto.randomUUID();
+  readonly deadlines: Deadlines;
+  readonly gaps: string[] = [];
+  readonly presence: Presence[] = [];
+  readonly messages: string[] = [];
+  readonly statuses: EngineStatus[] = [];
+  readonly errors: unknown[] = [];
+  readonly #publications = new Map<string, Publication[]>();
+  readonly #clock: Clock;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+    this.deadlines = new Deadlines(clock, (error) => this.report(error));
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  published(channel: string, publication: Publication): void {
+    this.publications(channel).push(publication);
+    this.#told();
+  }
+
+  gap(channel: string): void {
+    this.gaps.push(channel);
+    this.#told();
+  }
+
+  present(channel: string, joined: readonly Member[], left: readonly string[]): void {
+    this.presence.push({ channel, joined, left });
+    this.#told();
+  }
+
+  received(message: string): void {
+    this.messages.push(message);
+    this.#told();
+  }
+
+  status(status: EngineStatus): void {
+    this.statuses.push(status);
+    this.#told();
+  }
+
+  report(error: unknown): void {
+    this.errors.push(error);
+    this.#told();
+  }
+
+  /** What was published to the channel, as it was told. */
+  publications(channel: string): Publication[] {
+    let publications = this.#publications.get(channel);
+    if (!publications) this.#publications.set(channel, publications = []);
+    return publications;
+  }
+
+  /** The data of what was published to the channel, read. */
+  data(channel: string): unknown[] {
+    return this.publications(channel).map(({ data }) => JSON.parse(data));
+  }
+
+  /** Who is in the channel by what was told, and with which data. */
+  roll(channel: string): Record<string, string | undefined> {
+    const members: Record<string, string | undefined> = {};
+    for (const { joined, left, channel: told } of this.presence) {
+      if (told !== channel) continue;
+      for (const user of left) delete members[user];
+      for (const { user, data } of joined) members[user] = data;
+    }
+    return members;
+  }
+
+  /** Resolves when the condition holds, which is looked at whenever the engine has told something. */
+  until(condition: () => boolean): Promise<void> {
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!condition()) return;
+        this.#waiting.delete(look);
+        resolve();
+      };
+      this.#waiting.add(look);
+      look();
+    });
+  }
+
+  #told(): void {
+    for (const look of [...this.#waiting]) look();
+  }
+}
+
+/** A node of a test. */
+export interface TestNode {
+  readonly engine: Engine;
+  readonly host: TestHost;
+  /** Ends it as SIGKILL does: it says nothing to anybody. */
+  kill(): void;
+}
