@@ -460,6 +460,7 @@ function createBroken(error: WebSocketError) {
     status: "ready" as const,
     start() {},
     send() {},
+    nodes: () => [],
     subscribe() {
       return engine.isAway ? Promise.reject(error) : Promise.resolve(null);
     },

@@ -310,6 +310,7 @@ describe("Channels: gaps between nodes", () => {
 
     forget(): void {
       this.close();
+      this.status = "ready";
       this.subscribe("a", kept.history);
     }
   }
