@@ -1,0 +1,137 @@
+/** Proves of a history what is promised of it: each client was sent it in order, once, and without a gap that it was not told of. */
+
+interface Position {
+  epoch: string;
+  offset: number;
+}
+
+/** What clients receive of a channel. Whatever is in the message is read. */
+// deno-lint-ignore no-explicit-any -- a message of a server that is being tested
+type Message = any;
+
+/** What one client was sent between two gaps that it was told of. */
+interface Stretch {
+  readonly channel: string;
+  readonly follower: string;
+  readonly epoch: string;
+  /** After this one. */
+  readonly from: number;
+  readonly received: { offset: number; id: string }[];
+}
+
+/** What all clients together have seen and done. */
+export class Checker {
+  /** By channel and epoch: what was published at each offset, as far as anybody knows. */
+  readonly #logs = new Map<string, Map<number, string>>();
+  readonly #stretches: Stretch[] = [];
+  readonly #problems: string[] = [];
+  /** How much of what there was, for whoever reads that there were no problems. */
+  readonly counts = { published: 0, received: 0, begun: 0, recovered: 0, lost: 0 };
+
+  /** A publication was acknowledged. */
+  published(channel: string, { epoch, offset }: Position, id: string): void {
+    this.counts.published++;
+    this.#note(channel, epoch, offset, id, "its acknowledgement");
+  }
+
+  /** @param follower whose problems are told by this name. */
+  follow(channel: string, follower: string): Follower {
+    return new Follower(this, channel, follower);
+  }
+
+  begin(stretch: Stretch): void {
+    this.#stretches.push(stretch);
+  }
+
+  received({ channel, follower, epoch }: Stretch, offset: number, id: string): void {
+    this.counts.received++;
+    this.#note(channel, epoch, offset, id, follower);
+  }
+
+  problem(text: string): void {
+    this.#problems.push(text);
+  }
+
+  /** Everything that was not as promised, once all is quiet. */
+  problems(): string[] {
+    const problems = [...this.#problems];
+    for (const { channel, follower, epoch, from, received } of this.#stretches) {
+      const log = this.#logs.get(`${channel} ${epoch}`) ?? new Map<number, string>();
+      const last = received.at(-1)?.offset ?? from;
+      const seen = new Set(received.map(({ offset }) => offset));
+      const missing = [...log.keys()].filter((offset) => offset > from && offset <= last && !seen.has(offset));
+      if (missing.length > 0) {
+        problems.push(`${follower} was not sent ${missing.join(", ")} of ${channel}, between ${from} and ${last}`);
+      }
+    }
+    return problems;
+  }
+
+  /** The last offset of a channel's history, as far as anybody knows. */
+  top(channel: string, epoch: string): number {
+    return Math.max(0, ...(this.#logs.get(`${channel} ${epoch}`)?.keys() ?? []));
+  }
+
+  #note(channel: string, epoch: string, offset: number, id: string, source: string): void {
+    const key = `${channel} ${epoch}`;
+    let log = this.#logs.get(key);
+    if (!log) this.#logs.set(key, log = new Map());
+    const known = log.get(offset);
+    if (known === undefined) log.set(offset, id);
+    else if (known !== id) this.problem(`${channel} has ${known} and ${id} at ${offset}, as ${source} says`);
+  }
+}
+
+/** What one client is sent of a channel, over all its connections. */
+export class Follower {
+  readonly #checker: Checker;
+  readonly #channel: string;
+  readonly #name: string;
+  #stretch: Stretch | undefined;
+  #position: Position | undefined;
+
+  constructor(checker: Checker, channel: string, name: string) {
+    this.#checker = checker;
+    this.#channel = channel;
+    this.#name = name;
+  }
+
+  /** Where the client is: what it recovers from. */
+  get position(): Position | undefined {
+    return this.#position;
+  }
+
+  /**
+   * The answer to a `subscribe`.
+   *
+   * @param asked what it asked to recover from.
+   */
+  init({ epoch, offset, recovered }: Message, asked: Position | undefined): void {
+    const { counts } = this.#checker;
+    if (recovered === true) {
+      counts.recovered++;
+      if (!asked || asked.epoch !== epoch || asked.offset !== offset) {
+        this.#problem(`recovered from ${epoch} ${offset}, not from where it asked`);
+      }
+      if (this.#position?.offset !== offset) this.#problem(`recovered from ${offset}, where it was not`);
+    } else if (recovered === false) counts.lost++;
+    else counts.begun++;
+    if (asked && recovered === undefined) this.#problem("asked to recover and was not told whether it did");
+    this.#position = { epoch, offset };
+    this.#stretch = { channel: this.#channel, follower: this.#name, epoch, from: offset, received: [] };
+    this.#checker.begin(this.#stretch);
+  }
+
+  event({ offset, data }: Message): void {
+    const stretch = this.#stretch;
+    if (!stretch || !this.#position) return this.#problem("was sent a publication before init");
+    if (offset <= this.#position.offset) this.#problem(`was sent ${offset} after ${this.#position.offset}`);
+    this.#position = { epoch: stretch.epoch, offset };
+    stretch.received.push({ offset, id: data.id });
+    this.#checker.received(stretch, offset, data.id);
+  }
+
+  #problem(text: string): void {
+    this.#checker.problem(`${this.#name} ${text}, of ${this.#channel}`);
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * Clients connect, subscribe, publish, drop and come back at random for a while, and everything that they were sent is held against what was
+ * published. `CHECKER_SECONDS=600` does it for longer than the 15 s on each runtime, `SEED=…` begins as another run did.
+ */
+import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Checker } from "../checker.ts";
+import { Random } from "../random.ts";
+import { startDurableObject, startServer, type TestServer } from "./server.ts";
+import { WanderingClient } from "./wandering-client.ts";
+import { Wire } from "./wire.ts";
+
+const SECONDS = Number(process.env["CHECKER_SECONDS"] ?? 15);
+const CLIENTS = 40;
+
+const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
+const start: Record<string, () => Promise<TestServer>> = {
+  Bun: () => startServer("bun", fixture("checked-serve.ts")),
+  Deno: () => startServer("deno", fixture("checked-serve.ts")),
+  Node: () => startServer("node", fixture("checked-serve.ts")),
+};
+
+describe("A history", () => {
+  after(() => Wire.resetAll());
+
+  for (const [runtime, begin] of Object.entries(start)) {
+    it(`has neither gaps nor repetitions, nor another order, for those who come and go on ${runtime}`, {
+      timeout: (SECONDS + 60) * 1000,
+    }, async () => {
+      const random = new Random();
+      const checker = new Checker();
+      const server = await begin();
+      const options = { ports: () => [server.port], channels: ["log:a", "log:b", "log:c"], random, checker };
+      const clients = Array.from({ length: CLIENTS }, (_, index) => new WanderingClient(`c${index}`, options));
+      const end = performance.now() + SECONDS * 1000;
+      const isOver = () => performance.now() >= end;
+      await Promise.all(clients.map((client) => client.wander(isOver)));
+      await Promise.all(clients.map((client) => client.settle()));
+      await Promise.all(clients.map((client) => client.leave()));
+      console.log(`${runtime}: ${JSON.stringify(checker.counts)}, SEED=${random.seed}`);
+      assert.deepEqual(checker.problems(), [], `SEED=${random.seed}`);
+      for (const [kind, count] of Object.entries(checker.counts)) {
+        assert.ok(count > 10, `${kind}: ${count}, so that little was tried`);
+      }
+      await server.stop();
+    });
+  }
+});
+void startDurableObject;
