@@ -3,7 +3,7 @@
  *
  *   load PORT WORK [name=value …]
  *
- * WORK is fanout, echo, connect, idle or slow. It prints READY when its connections are open, WARM when a first part is done, and DONE
+ * WORK is fanout, echo, connect, idle, slow, subscribe or recover. It prints READY when its connections are open, WARM when a first part is done, and DONE
  * with a line of JSON; before each part it waits for a line on its standard input, so that the runner reads the server's CPU between them.
  *
  *   clients=N    connections                        window=N   publications or handshakes under way
@@ -12,6 +12,8 @@
  *   few=N        the first N connections have the role "few", the others "many"
  *   protocol=P   the subprotocol offered            socketio=1 speaks Engine.IO 4 and Socket.IO 5
  *   path=P       the request's path                 say=TYPE   the type of the publisher's messages
+ *   join=C       each subscribes to this channel    uids=1     each with a uid of its own
+ *   epoch=E      of its history, which is recovered from the beginning, again and again
  *
  * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.
  */
@@ -46,9 +48,9 @@ struct client {
   size_t rest_length;
 };
 
-static int port, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0;
+static int port, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0;
 static int64_t count = 1000;
-static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say";
+static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say", *channel = "", *epoch_name = "";
 static struct client *all;
 static int epoll;
 static unsigned char chunk[CHUNK + (1 << 16)];
@@ -150,6 +152,16 @@ static void upgrade(struct client *c) {
   epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
 }
 
+/* Asks for the channel, in place of what it had of it. */
+static void join(struct client *c) {
+  char text[256];
+  int index = c - all, length = snprintf(text, sizeof text, "{\"type\":\"subscribe\",\"channel\":\"%s\"", channel);
+  if (uids) length += snprintf(text + length, sizeof text - length, ",\"uid\":\"client %d\"", index);
+  if (*epoch_name) length += snprintf(text + length, sizeof text - length, ",\"recover\":{\"epoch\":\"%s\",\"offset\":0}", epoch_name);
+  snprintf(text + length, sizeof text - length, "}");
+  say(c, text);
+}
+
 static void opened(struct client *c) {
   c->state = !strcmp(work, "slow") && c == all ? DEAF : OPEN;
   open_count++;
@@ -188,6 +200,14 @@ static void ask(struct client *c) {
   char text[192];
   c->seq = next_seq++;
   c->sent_at = now_ns();
+  if (!strcmp(work, "subscribe")) {
+    /* The answer to the first has no uid, and is not counted. */
+    unsigned char out[512];
+    size_t length = frame(out, "{\"type\":\"unsubscribe\"}");
+    snprintf(text, sizeof text, "{\"type\":\"subscribe\",\"channel\":\"own:%d\",\"uid\":%lld}", (int)(c - all), (long long)c->seq);
+    put(c, out, length + frame(out + length, text));
+    return;
+  }
   static const char *pad = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl";
   snprintf(text, sizeof text, socketio ? "42[\"echo\",{\"uid\":%lld,\"text\":\"%s\"}]" : "{\"type\":\"echo\",\"uid\":%lld,\"text\":\"%s\"}",
     (long long)c->seq, pad);
@@ -195,13 +215,19 @@ static void ask(struct client *c) {
 }
 
 static void heard(struct client *c, const unsigned char *text, size_t length, int64_t at) {
-  const char *key = !strcmp(work, "echo") ? "\"uid\":" : "\"seq\":";
+  int is_answer = !strcmp(work, "echo") || !strcmp(work, "subscribe");
+  const char *key = is_answer ? "\"uid\":" : "\"seq\":";
   const unsigned char *end = text + length, *found = text;
   while ((found = memmem(found, end - found, key, 6))) {
     found += 6;
     int64_t seq = strtoll((const char *)found, NULL, 10);
     delivered++;
-    if (*work == 'e') {
+    if (!strcmp(work, "recover")) {
+      if (seq != c->seq + 1) faults++;
+      c->seq = seq;
+      record(at - c->sent_at);
+      completed++;
+    } else if (is_answer) {
       if (seq != c->seq) faults++;
       record(at - c->sent_at);
       completed++;
@@ -222,7 +248,9 @@ static void took(struct client *c, int opcode, const unsigned char *payload, siz
     put(c, pong, 6 + length);
   } else if (opcode == 8) closed(c);
   else if (c->state == JOINING) {
-    if (length && payload[0] == '0') say(c, "40");
+    if (*channel) {
+      if (memmem(payload, length, "\"init\"", 6)) opened(c);
+    } else if (length && payload[0] == '0') say(c, "40");
     else opened(c);
   } else if (socketio && length == 1 && payload[0] == '2') say(c, "3");
   else heard(c, payload, length, at);
@@ -248,7 +276,10 @@ static void readable(struct client *c, int64_t at) {
         return;
       }
       if (socketio) c->state = JOINING;
-      else opened(c);
+      else if (*channel && strcmp(work, "recover")) {
+        c->state = JOINING;
+        join(c);
+      } else opened(c);
     }
   }
   while (c->state != UPGRADING && c->fd >= 0 && end - at_byte >= 2) {
@@ -332,9 +363,22 @@ static void connects(int64_t number) {
   for (int i = 0; i < window; i++) if (all[i].fd >= 0) closed(&all[i]);
 }
 
+/* Everybody asks for everything that the history has, `count` publications. */
+static void recover(void) {
+  int64_t target = completed + count * clients, deadline = now_ns() + 60000000000LL;
+  for (int i = 0; i < clients; i++) {
+    all[i].seq = -1;
+    all[i].sent_at = now_ns();
+    join(&all[i]);
+  }
+  while (completed < target && now_ns() < deadline) turn();
+  faults += target - completed;
+}
+
 static void run(int64_t number) {
   if (!strcmp(work, "fanout") || !strcmp(work, "slow")) fan_out(number);
-  else if (!strcmp(work, "echo")) echo(number);
+  else if (!strcmp(work, "echo") || !strcmp(work, "subscribe")) echo(number);
+  else if (!strcmp(work, "recover")) recover();
   else if (!strcmp(work, "connect")) connects(number);
 }
 
@@ -363,6 +407,9 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "socketio")) socketio = atoi(value);
     else if (!strcmp(name, "path")) path = value;
     else if (!strcmp(name, "say")) type = value;
+    else if (!strcmp(name, "join")) channel = value;
+    else if (!strcmp(name, "uids")) uids = atoi(value);
+    else if (!strcmp(name, "epoch")) epoch_name = value;
     else return fprintf(stderr, "load: unknown %s\n", name), 2;
   }
   if (!strcmp(work, "connect")) clients = window;

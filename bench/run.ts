@@ -91,9 +91,9 @@ async function alternate(work: Work, servers: readonly Server[], generator: stri
   return all;
 }
 
-function does({ kind, works, quick: isQuick }: Server, { name, ownOnly }: Work): boolean {
+function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels }: Work): boolean {
   if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
-  return works ? works.includes(name) : !(ownOnly && kind === "peer");
+  return works ? works.includes(name) : !channels && !(ownOnly && kind === "peer");
 }
 
 function summary({ figure, unit }: Work, value: number): string {

@@ -42,7 +42,36 @@ export const COMMANDS: Record<RuntimeName, readonly string[]> = {
 const SOCKET_IO = { socketio: 1, path: "/socket.io/?EIO=4&transport=websocket" };
 const BATCHING = { protocol: "noroshi.v1" };
 
+/** What a publication costs beside a broadcast of the same bytes, and the rest of what channels do. */
+function channelServers(runtime: RuntimeName): Server[] {
+  const file = "channels.ts";
+  return [
+    { name: "broadcast", runtime, kind: "raw", file, args: ["broadcast"], works: ["publish", "publish-16"] },
+    {
+      name: "publish",
+      runtime,
+      kind: "noroshi",
+      file,
+      args: ["publish"],
+      works: ["publish", "publish-16", "subscribe", "recover"],
+    },
+    {
+      name: "publish, with uids",
+      runtime,
+      kind: "noroshi",
+      file,
+      args: ["publish"],
+      works: ["publish", "publish-16"],
+      settings: { uids: 1 },
+    },
+    { name: "none", runtime, kind: "raw", file, args: ["publish"], works: ["subscribed"] },
+    { name: "one", runtime, kind: "noroshi", file, args: ["publish"], works: ["subscribed"], settings: { join: "load" } },
+  ];
+}
+
 export const SERVERS: readonly Server[] = [
+  ...(["bun", "node", "deno"] as const).flatMap(channelServers),
+
   { name: "noroshi", runtime: "bun", kind: "noroshi", file: "noroshi.ts", quick: true },
   {
     name: "noroshi, noroshi.v1",

@@ -9,7 +9,12 @@ export type WorkName =
   | "filtered-50k"
   | "connect"
   | "idle"
-  | "slow";
+  | "slow"
+  | "publish"
+  | "publish-16"
+  | "subscribe"
+  | "subscribed"
+  | "recover";
 
 /** The figure by which servers are compared. */
 export type Figure = "cpu" | "memory" | "peak";
@@ -18,13 +23,15 @@ export interface Work {
   name: WorkName;
   title: string;
   /** What is counted. */
-  unit: "deliveries" | "requests" | "handshakes" | "connections";
+  unit: "deliveries" | "requests" | "handshakes" | "connections" | "subscriptions";
   figure: Figure;
   /** The generator's work and its settings. */
   load: string;
   settings: Record<string, string | number>;
   /** Fewer in a quick run. Absent: the work is not part of it. */
   quickCount?: number;
+  /** Only for the servers that are for it by name: the others have no channels. */
+  channels?: boolean;
   /** Filters or sees who is slow, which the peers' servers are not written for. */
   ownOnly?: boolean;
 }
@@ -120,6 +127,51 @@ export const WORKS: readonly Work[] = [
     load: "slow",
     settings: { clients: 1000, expect: 999, say: "say-slow", count: 200 },
     ownOnly: true,
+  },
+  {
+    name: "publish",
+    title: "Publication to 1,000 subscriptions, one at a time",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, join: "load", count: 300 },
+    channels: true,
+  },
+  {
+    name: "publish-16",
+    title: "Publication to 1,000 subscriptions, 16 under way",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, join: "load", window: 16, count: 1600 },
+    channels: true,
+  },
+  {
+    name: "subscribe",
+    title: "Subscribe and unsubscribe: 100 clients, 100,000 times",
+    unit: "subscriptions",
+    figure: "cpu",
+    load: "subscribe",
+    settings: { clients: 100, count: 100_000 },
+    channels: true,
+  },
+  {
+    name: "subscribed",
+    title: "Idle: 10,000 connections with a subscription",
+    unit: "connections",
+    figure: "memory",
+    load: "idle",
+    settings: { clients: 10_000 },
+    channels: true,
+  },
+  {
+    name: "recover",
+    title: "Recovery: 1,000 clients, 50 missed publications each",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "recover",
+    settings: { clients: 1000, join: "kept", epoch: "bench.1", count: 50 },
+    channels: true,
   },
 ];
 
