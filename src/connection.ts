@@ -215,6 +215,10 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     return this.transport.bufferedAmount;
   }
 
+  get heldBytes(): number {
+    return this.#sender.heldBytes;
+  }
+
   get socket(): unknown {
     return this.transport.socket;
   }
@@ -367,10 +371,6 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     const { heartbeat } = this.#host.options;
     if (heartbeat && heartbeat.message) this.send(new Frame('{"type":"ping"}', true));
     this.transport.ping?.();
-  }
-
-  tooSlow(): void {
-    this.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
   }
 
   missed(): void {

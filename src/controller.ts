@@ -41,7 +41,7 @@ export class WebSocketController {
   readonly #clients = new Set<WebSocketClient>();
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
-  readonly #delivery = new Delivery();
+  readonly #delivery: Delivery;
   readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
@@ -96,6 +96,7 @@ export class WebSocketController {
     const failures = resolved.rateLimit ? new FailureLimiter(() => this.#clock.monotonic()) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
+    this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
     this.#rateLimiter = resolved.rateLimit ? new RateLimiter(resolved.rateLimit) : undefined;

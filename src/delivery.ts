@@ -1,3 +1,4 @@
+import { Audience, type Member, type Shard } from "./audience.ts";
 import type { Frame } from "./frame.ts";
 import { afterTurn, SLICE_MS } from "./outbox.ts";
 import type { Accountability } from "./websocket-client.ts";
@@ -21,7 +22,7 @@ export interface BroadcastResult {
 }
 
 /** A connection that can receive. */
-export interface Recipient {
+export interface Recipient extends Member {
   readonly accountability: Accountability;
   /** What it is indexed under: its accountability may have changed by the time it is removed. Written by {@link Delivery} only. */
   indexed: Accountability | undefined;
@@ -56,10 +57,19 @@ const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
 /** A broadcast or publication that goes on in later turns of the event loop. */
 interface Job {
   readonly frame: Frame;
-  readonly recipients: readonly Pick<Recipient, "send">[];
-  next: number;
+  readonly parts: readonly Part[];
+  part: number;
   sent: number;
   resolve(result: BroadcastResult): void;
+}
+
+/** Some of an audience, as it was when the broadcast was called. */
+interface Part {
+  readonly recipients: readonly Pick<Recipient, "send">[];
+  next: number;
+  /** What they were the members of, when so many had joined. */
+  readonly shard?: Shard<Recipient>;
+  readonly joined?: number;
 }
 
 /** Clients that are sent to before inbound messages have their turn again. */
@@ -67,14 +77,19 @@ const SLICE_CLIENTS = 2_000;
 
 /** Who receives what: the admitted connections, indexed by user and role so that a filter costs what it matches. */
 export class Delivery {
-  readonly #all = new Set<Recipient>();
+  readonly #all = new Audience<Recipient>();
   readonly #users: Index = new Map();
   readonly #roles: Index = new Map();
   readonly #jobs: Job[] = [];
+  readonly #maxHeldBytes: number;
   readonly #defer: (callback: () => void) => void;
 
-  /** @param defer calls back when inbound messages have had their turn. @default {@link afterTurn} */
-  constructor(defer: (callback: () => void) => void = afterTurn) {
+  /**
+   * @param maxHeldBytes nobody who may hold more is published to.
+   * @param defer calls back when inbound messages have had their turn. @default {@link afterTurn}
+   */
+  constructor(maxHeldBytes: number, defer: (callback: () => void) => void = afterTurn) {
+    this.#maxHeldBytes = maxHeldBytes;
     this.#defer = defer;
   }
 
@@ -84,8 +99,9 @@ export class Delivery {
 
   /** Adds a recipient, or indexes it anew after its accountability changed. */
   add(recipient: Recipient): void {
-    this.remove(recipient);
     const { accountability } = recipient;
+    if (recipient.indexed === accountability) return;
+    this.remove(recipient);
     this.#all.add(recipient);
     recipient.indexed = accountability;
     insert(this.#users, accountability.user, recipient);
@@ -111,16 +127,20 @@ export class Delivery {
    * messages are handled. Broadcasts reach each client in the order of the calls.
    */
   broadcast(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
-    // A copy: who closes or is admitted while we send changes the sets, and a broadcast is for those who were there when it was called.
-    const recipients = this.matching(filter);
-    return new Promise((resolve) => this.deliver(frame, recipients, resolve));
+    const matching = this.#match(filter);
+    // Nothing to copy where it is done at once.
+    if (this.#jobs.length === 0 && matching instanceof Audience && matching.shards.length === 1) {
+      const [shard] = matching.shards;
+      const matched = matching.size;
+      if (shard!.publish(frame, this.#maxHeldBytes)) return Promise.resolve({ matched, sent: matched, dropped: 0 });
+    }
+    const parts = partsOf(matching);
+    return new Promise((resolve) => this.#start({ frame, parts, part: 0, sent: 0, resolve }));
   }
 
   /** Sends one frame to these, in slices and in the order of the calls as {@link broadcast} does. The list must not change afterwards. */
   deliver(frame: Frame, recipients: readonly Pick<Recipient, "send">[], resolve: (result: BroadcastResult) => void): void {
-    const job = { frame, recipients, next: 0, sent: 0, resolve };
-    if (this.#jobs.length > 0 || !advance(job)) this.#jobs.push(job);
-    if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
+    this.#start({ frame, parts: [{ recipients, next: 0 }], part: 0, sent: 0, resolve });
   }
 
   /** Whether something that was broadcast or published has not been sent to everybody yet. */
@@ -128,16 +148,45 @@ export class Delivery {
     return this.#jobs.length > 0;
   }
 
+  #start(job: Job): void {
+    if (this.#jobs.length > 0 || !this.#send(job)) this.#jobs.push(job);
+    if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
+  }
+
   readonly #advance = (): void => {
     const until = performance.now() + SLICE_MS;
-    while (this.#jobs.length > 0 && advance(this.#jobs[0]!)) {
+    while (this.#jobs.length > 0 && this.#send(this.#jobs[0]!)) {
       this.#jobs.shift();
       if (performance.now() > until) break;
     }
     if (this.#jobs.length > 0) this.#defer(this.#advance);
   };
 
-  #match({ user, role }: BroadcastFilter): Iterable<Recipient> {
+  /** Sends to a slice of the audience; whether it was the last. */
+  #send(job: Job): boolean {
+    const { frame, parts } = job;
+    for (let left = SLICE_CLIENTS; left > 0 && job.part < parts.length;) {
+      const part = parts[job.part]!;
+      const { recipients, shard } = part;
+      if (shard && part.next === 0 && shard.joined === part.joined && shard.publish(frame, this.#maxHeldBytes)) {
+        job.sent += shard.members.size;
+        left -= recipients.length;
+        job.part++;
+        continue;
+      }
+      const end = Math.min(part.next + left, recipients.length);
+      left -= end - part.next;
+      for (; part.next < end; part.next++) if (recipients[part.next]!.send(frame)) job.sent++;
+      if (part.next === recipients.length) job.part++;
+    }
+    if (job.part < parts.length) return false;
+    let matched = 0;
+    for (const { recipients } of parts) matched += recipients.length;
+    job.resolve({ matched, sent: job.sent, dropped: matched - job.sent });
+    return true;
+  }
+
+  #match({ user, role }: BroadcastFilter): Audience<Recipient> | Iterable<Recipient> {
     if (user === undefined && role === undefined) return this.#all;
     const ofUser = user === undefined ? undefined : membersOf(this.#users, user);
     const ofRole = role === undefined ? undefined : membersOf(this.#roles, role);
@@ -147,35 +196,33 @@ export class Delivery {
   }
 }
 
-/** Sends to a slice of the audience; whether it was the last. */
-function advance(job: Job): boolean {
-  const { frame, recipients } = job;
-  const end = Math.min(job.next + SLICE_CLIENTS, recipients.length);
-  for (; job.next < end; job.next++) if (recipients[job.next]!.send(frame)) job.sent++;
-  if (end < recipients.length) return false;
-  job.resolve({ matched: recipients.length, sent: job.sent, dropped: recipients.length - job.sent });
-  return true;
+/** Copies: who closes or is admitted while we send changes the sets, and a broadcast is for those who were there when it was called. */
+function partsOf(matching: Audience<Recipient> | Iterable<Recipient>): Part[] {
+  if (!(matching instanceof Audience)) return [{ recipients: [...matching], next: 0 }];
+  return matching.shards.map((shard) => ({ recipients: [...shard.members], next: 0, shard, joined: shard.joined }));
 }
 
 /** Who has an id: most users have one connection, for which a set would take 200 bytes. */
-type Index = Map<string, Recipient | Set<Recipient>>;
+type Index = Map<string, Recipient | Audience<Recipient>>;
 
 const nobody: ReadonlySet<Recipient> = new Set();
 
-function membersOf(index: Index, id: string): ReadonlySet<Recipient> {
+function membersOf(index: Index, id: string): Audience<Recipient> | ReadonlySet<Recipient> {
   const members = index.get(id);
-  return members instanceof Set ? members : members ? new Set([members]) : nobody;
+  return members instanceof Audience ? members : members ? new Set([members]) : nobody;
 }
 
 function insert(index: Index, id: string | null, recipient: Recipient): void {
   if (id === null) return;
   const members = index.get(id);
-  if (members instanceof Set) members.add(recipient);
-  else index.set(id, members ? new Set([members, recipient]) : recipient);
+  if (members instanceof Audience) members.add(recipient);
+  else index.set(id, members ? new Audience<Recipient>().add(members).add(recipient) : recipient);
 }
 
 function erase(index: Index, id: string | null, recipient: Recipient): void {
   if (id === null) return;
   const members = index.get(id);
-  if (members === recipient || (members instanceof Set && members.delete(recipient) && members.size === 0)) index.delete(id);
+  if (members === recipient || (members instanceof Audience && members.delete(recipient) && members.size === 0)) {
+    index.delete(id);
+  }
 }

@@ -105,6 +105,11 @@ export class Outbox {
     this.#defer = defer;
   }
 
+  /** Whether nothing waits. */
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0;
+  }
+
   push(writer: Writer, frame: Frame): void {
     if (!writer.batch && this.#waiting.push(writer) === 1) this.#defer(this.#end);
     writer.batch = (writer.batch ?? this.#first).with(frame);

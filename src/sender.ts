@@ -1,3 +1,4 @@
+import { type CloseCause, CloseCode } from "./close.ts";
 import { Frame } from "./frame.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { OPEN, type Transport } from "./transport.ts";
@@ -6,8 +7,7 @@ import { OPEN, type Transport } from "./transport.ts";
 export interface SenderOwner {
   readonly readyState: number;
   readonly transport: Transport;
-  /** The client does not read, and that is enough to close it. */
-  tooSlow(): void;
+  close(code: number, reason: string, cause: CloseCause): void;
   /** {@link Sender.due} is to be called in {@link Sender.remaining} ms. */
   missed(): void;
   /** The client has been told what it has missed. */
@@ -55,8 +55,13 @@ export class Sender {
 
   /** A frame could not be handed over, or the runtime has dropped one that it had taken. */
   drop(): void {
-    if (this.#options.slowConsumer === "close") return this.#owner.tooSlow();
+    if (this.#options.slowConsumer === "close") return this.#owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     if (this.#missed++ === 0) this.#owner.missed();
+  }
+
+  /** What the client holds, in bytes; Infinity while there is something to tell it first. */
+  get heldBytes(): number {
+    return this.#missed > 0 ? Infinity : this.#owner.transport.bufferedAmount;
   }
 
   /** When {@link due} is to be called, in ms from now at the latest; Infinity is never. */

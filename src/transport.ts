@@ -24,6 +24,23 @@ export interface Transport {
   heard?(): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
+  /** Absent where every socket has to be sent to by itself. */
+  readonly publisher?: Publisher | undefined;
+  /** What is published to the topic from now on is sent to this socket too. There where there is a publisher. */
+  join?(topic: string): void;
+  /** It is not from now on; what was published before still is. */
+  leave?(topic: string): void;
+}
+
+/** Sends one frame to many sockets at once, for less than a `send` for each costs. */
+export interface Publisher {
+  /** Bytes that any socket was handed so far, by whichever way: since then none can hold more than by how much this has grown. */
+  readonly handedOver: number;
+  /**
+   * Sends the frame to all sockets that have joined the topic, after what they were sent before. `false`, and nothing is done, when that cannot
+   * be now.
+   */
+  publish(topic: string, frame: Frame): boolean;
 }
 
 /** What of a connection outlives hibernation, as JSON. */

@@ -10,6 +10,7 @@ class Reader implements Recipient {
   indexed: Accountability | undefined = undefined;
   readonly received: string[] = [];
   readonly then: (text: string) => void;
+  readonly heldBytes = 0;
   /** Whether it takes what it is sent. */
   takes = true;
 
@@ -32,7 +33,7 @@ const received = (...readers: Reader[]) => readers.map((reader) => reader.receiv
 
 describe("Delivery", () => {
   it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     delivery.broadcast(frame("x"), {});
     const readers = [new Reader("ann", "editor"), new Reader(null, null)];
     for (const reader of readers) delivery.add(reader);
@@ -41,7 +42,7 @@ describe("Delivery", () => {
   });
 
   it("broadcast sends nothing to the anonymous when the filter names a user or a role", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const anonymous = new Reader(null, null);
     delivery.add(anonymous);
     for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast(frame("x"), filter);
@@ -49,7 +50,7 @@ describe("Delivery", () => {
   });
 
   it("broadcast asks for user and role when the filter names both", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const both = new Reader("ann", "editor");
     const [user, role] = [new Reader("ann", "reader"), new Reader("bob", "editor")];
     for (const reader of [both, user, role]) delivery.add(reader);
@@ -58,7 +59,7 @@ describe("Delivery", () => {
   });
 
   it("broadcast keeps users and roles of one name apart, and names that objects have", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const [user, role, odd] = [new Reader("x", null), new Reader(null, "x"), new Reader("__proto__", "constructor")];
     for (const reader of [user, role, odd]) delivery.add(reader);
     delivery.broadcast(frame("to user"), { user: "x" });
@@ -69,7 +70,7 @@ describe("Delivery", () => {
   });
 
   it("add indexes a recipient anew when its accountability was replaced", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const reader = new Reader("ann", "editor");
     delivery.add(reader);
     reader.accountability = { user: "bob", role: "reader" };
@@ -83,7 +84,7 @@ describe("Delivery", () => {
   });
 
   it("remove forgets a recipient under what it was indexed, when its accountability was replaced since", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const reader = new Reader("ann", "editor");
     delivery.add(reader);
     reader.accountability = { user: "bob", role: "reader" };
@@ -95,7 +96,7 @@ describe("Delivery", () => {
   });
 
   it("remove leaves others of the same user and role when one goes", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const [gone, stays] = [new Reader("ann", "editor"), new Reader("ann", "editor")];
     delivery.add(gone);
     delivery.add(stays);
@@ -106,7 +107,7 @@ describe("Delivery", () => {
   });
 
   it("broadcast is for those who were there when it was called, when a recipient admits others", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const late = new Reader("ann", "editor");
     delivery.add(new Reader("ann", "editor", () => delivery.add(late)));
     for (const filter of [{}, { user: "ann" }, { user: "ann", role: "editor" }]) {
@@ -117,7 +118,7 @@ describe("Delivery", () => {
   });
 
   it("broadcast reaches each of the others once when recipients remove themselves and are added again", () => {
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const readers = Array.from({ length: 5 }, () => {
       const reader: Reader = new Reader("ann", "editor", () => {
         delivery.remove(reader);
@@ -135,7 +136,7 @@ describe("Delivery", () => {
   it("broadcast reaches whom a plain filter over all reaches, for any clients, changes and filters", () => {
     const random = new Random();
     const ids = [null, "1", "2", "3"];
-    const delivery = new Delivery();
+    const delivery = new Delivery(Infinity);
     const members = new Set<Reader>();
     const readers = Array.from({ length: 25 }, () => new Reader(random.pick(ids), random.pick(ids)));
     for (let step = 0; step < 4000; step++) {
@@ -167,7 +168,7 @@ describe("Delivery", () => {
 describe("Delivery, to a large audience", () => {
   function create(size: number) {
     const turns: (() => void)[] = [];
-    const delivery = new Delivery((callback) => turns.push(callback));
+    const delivery = new Delivery(Infinity, (callback) => turns.push(callback));
     const readers = Array.from({ length: size }, () => new Reader("ann", null));
     for (const reader of readers) delivery.add(reader);
     const reached = (text: string) => readers.filter(({ received }) => received.includes(text)).length;

@@ -1,14 +1,16 @@
 import { ABNORMAL } from "../close.ts";
 import type { Connection } from "../connection.ts";
 import type { Frame } from "../frame.ts";
-import { type Batch, BATCHING, Outbox, type Writer } from "../outbox.ts";
-import { OPEN, type Transport } from "../transport.ts";
+import { afterTurn, type Batch, BATCHING, Outbox, type Writer } from "../outbox.ts";
+import { OPEN, type Publisher, type Transport } from "../transport.ts";
 import type { Acceptance, Runtime } from "./runtime.ts";
 
 /** The part of Bun's server that is used, so that the file checks without Bun's types. */
 interface BunServer {
   upgrade(request: Request, options: { data: SocketData; headers: Headers }): boolean;
   requestIP(request: Request): { address: string } | null;
+  /** Sends to every socket that has subscribed to the topic. 0: nobody has. */
+  publish(topic: string, data: string): number;
 }
 
 /** The part of Bun's server-side socket that is used. */
@@ -21,6 +23,8 @@ export interface BunSocket {
   cork(callback: () => void): void;
   close(code?: number, reason?: string): void;
   ping(): number;
+  subscribe(topic: string): void;
+  unsubscribe(topic: string): void;
   terminate(): void;
 }
 
@@ -30,23 +34,88 @@ export interface SocketData {
   connection: Connection | null;
   transport: BunTransport | null;
   readonly protocol: string | null;
+  readonly publisher: Publisher;
 }
 
 const outbox = new Outbox();
+
+/** The header of a frame (RFC 6455 §5.2), which Bun's own count includes. */
+const MAX_HEADER_BYTES = 10;
+
+/** Bun writes a larger publication for one socket after the other, and at once. */
+const MAX_PUBLISHED_BYTES = 16_000;
+
+/** What sockets were handed, in bytes that only ever grow. */
+const bytes = {
+  /** To any socket, by whichever way. */
+  handedOver: 0,
+  /** By topics, which have it until the turn ends: no socket's own count includes it before. */
+  published: 0,
+  /** What of it the topics have let go of. */
+  settled: 0,
+};
+
+/**
+ * The topics of one server. They encode and copy a message once for all, where a corked write does for each client: 0.38 instead of 0.48 s of
+ * CPU a million deliveries with 16 broadcasts under way, and 4.3 instead of 4.8 with one at a time.
+ */
+class BunPublisher implements Publisher {
+  readonly #server: BunServer;
+
+  constructor(server: BunServer) {
+    this.#server = server;
+  }
+
+  get handedOver(): number {
+    return bytes.handedOver;
+  }
+
+  publish(topic: string, frame: Frame): boolean {
+    // What waits for the end of the turn was sent before.
+    if (!outbox.isEmpty || frame.bytes > MAX_PUBLISHED_BYTES || this.#server.publish(topic, frame.text) === 0) return false;
+    const { bytes: size } = frame;
+    bytes.handedOver += size + MAX_HEADER_BYTES;
+    if (bytes.published === bytes.settled) settleLater();
+    bytes.published += size + MAX_HEADER_BYTES;
+    return true;
+  }
+}
+
+/** Topics let go when the event loop goes round, which need not be before the next `setImmediate`, but is before the one after that. */
+function settleLater(): void {
+  afterTurn(() => {
+    const { published } = bytes;
+    afterTurn(() => {
+      bytes.settled = published;
+      if (published < bytes.published) settleLater();
+    });
+  });
+}
+
+const publishers = new WeakMap<BunServer, BunPublisher>();
+
+function publisherOf(server: BunServer): BunPublisher {
+  let publisher = publishers.get(server);
+  if (!publisher) publishers.set(server, publisher = new BunPublisher(server));
+  return publisher;
+}
 
 class BunTransport implements Transport, Writer {
   readonly socket: BunSocket;
   batch: Batch | undefined;
   /** Bun is calling back with what this socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
   isReading = false;
-  /** What Bun held when the turn's first frame was taken. */
+  /** What the socket held when the turn's first frame was taken. */
   #buffered = 0;
+  /** What had been published when this socket was last written to, and was handed that first. */
+  #caughtUp = 0;
 
-  readonly #batching: boolean;
-
-  constructor(socket: BunSocket, protocol: string | null) {
+  constructor(socket: BunSocket) {
     this.socket = socket;
-    this.#batching = protocol === BATCHING;
+  }
+
+  get publisher(): Publisher {
+    return this.socket.data.publisher;
   }
 
   get readyState(): number {
@@ -55,29 +124,40 @@ class BunTransport implements Transport, Writer {
   }
 
   get bufferedAmount(): number {
-    return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount();
+    return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount() + this.#published;
+  }
+
+  /** What the topics may have for it. */
+  get #published(): number {
+    return bytes.published - Math.max(bytes.settled, this.#caughtUp);
   }
 
   send(frame: Frame): boolean {
+    bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 takes no more.
     if (!this.isReading) {
-      if (!this.batch) this.#buffered = this.socket.getBufferedAmount();
+      if (!this.batch) this.#buffered = this.bufferedAmount;
       outbox.push(this, frame);
       return true;
     }
-    this.write();
+    if (this.batch) this.write();
+    this.#caughtUp = bytes.published;
     return this.socket.sendText(frame.text) !== 0;
   }
 
   write(): void {
     const { batch, socket } = this;
-    if (!batch) return;
+    if (!batch) {
+      // Whatever is sent has Bun hand over what was published before it.
+      if (this.#published > 0) socket.ping();
+      this.#caughtUp = bytes.published;
+      return;
+    }
     this.batch = undefined;
     if (socket.readyState !== OPEN) return;
+    this.#caughtUp = bytes.published;
     if (batch.count === 1) return this.#send(batch.frame!.text);
-    // Topics would cost less for clients without arrays, 0.32 instead of 0.45 s of CPU a million deliveries with 16 broadcasts under way (a send
-    // for each: 5), but Bun does not tell who of a topic is slow.
     socket.cork(() => {
-      if (this.#batching) { for (const text of batch.texts()) this.#send(text); }
+      if (socket.data.protocol === BATCHING) { for (const text of batch.texts()) this.#send(text); }
       else for (const { text } of batch.frames()) this.#send(text);
     });
   }
@@ -87,8 +167,16 @@ class BunTransport implements Transport, Writer {
     if (this.socket.sendText(text) === 0) this.socket.data.connection?.dropped();
   }
 
+  join(topic: string): void {
+    this.socket.subscribe(topic);
+  }
+
+  leave(topic: string): void {
+    this.socket.unsubscribe(topic);
+  }
+
   close(code: number, reason: string): void {
-    this.write();
+    if (this.batch) this.write();
     this.socket.close(code, reason);
   }
 
@@ -121,7 +209,7 @@ export const websocket: BunWebSocketHandler = {
   sendPings: false,
   open(socket) {
     const { data } = socket;
-    const transport = data.transport = new BunTransport(socket, data.protocol);
+    const transport = data.transport = new BunTransport(socket);
     data.connection = data.open?.(transport) ?? null;
     data.open = null; // The closure holds the request; an idle connection must not.
   },
@@ -159,7 +247,10 @@ export function bunRuntime(env: unknown): Runtime | null {
       // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
       headers.set("sec-websocket-protocol", protocol ?? "");
       // Bun writes the response itself; what the route returns is not looked at.
-      return bun.upgrade(request, { data: { open, protocol, connection: null, transport: null }, headers })
+      return bun.upgrade(request, {
+          data: { open, protocol, publisher: publisherOf(bun), connection: null, transport: null },
+          headers,
+        })
         ? new Response(null)
         : null;
     },

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit } from "./behaviours/delivery.ts";
 import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
@@ -35,6 +36,14 @@ const differences: Record<string, Difference> = {
       slow.socket.resume();
       for (let n = 0; n < 20; n++) assert.equal((await slow.next()).n, n);
     },
+  },
+  "a client that does not read is closed with 4508 for small messages too, and the others receive everything": {
+    because: "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 is asked, and of another nothing is known",
+    instead: (server) => closesWhoDoesNotRead(server, { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } }),
+  },
+  "a client that does not read holds no more than the limit and one message, however much it is sent in one turn": {
+    because: "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 is asked, and of another nothing is known",
+    instead: (server) => holdsNoMoreThanTheLimit(server, { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } }),
   },
   "a client that does not read is told how many messages it has missed, where it is not to be closed": {
     because: "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 is asked, and of another nothing is known",

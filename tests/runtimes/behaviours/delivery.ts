@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
-import { frames, Wire } from "../wire.ts";
+import { frames, type HandshakeOptions, Wire } from "../wire.ts";
 
 const AUDIENCE = ["ann:editor", "ann:reader", "bob:editor", "cid:", ":"] as const;
 
@@ -15,6 +15,37 @@ async function reached(server: TestServer, filter: unknown): Promise<string[]> {
   const first = await Promise.all(wires.map((wire) => wire.ask({ type: "ping" })));
   for (const wire of wires) wire.reset();
   return AUDIENCE.filter((_, i) => first[i].type === "news");
+}
+
+/** Sends more than any kernel takes to three clients, of which one does not read. */
+export async function closesWhoDoesNotRead(server: TestServer, options?: HandshakeOptions): Promise<void> {
+  const slow = await Wire.open(server.port, "/public", options);
+  const readers = [await Wire.open(server.port, "/public"), await Wire.open(server.port, "/public")];
+  await Promise.all([slow, ...readers].map((wire) => wire.ask({ type: "ping" })));
+  slow.socket.pause();
+  const text = "x".repeat(10_000);
+  for (let turn = 0; turn < 600; turn++) {
+    const news = Array.from({ length: 10 }, (_, n) => ({ type: "news", n: 10 * turn + n, text }));
+    await server.control("public", "turn", { steps: news.map((broadcast) => ({ broadcast })) });
+    for (const reader of readers) for (const { n } of news) assert.equal((await reader.next()).n, n);
+  }
+  await server.control("public", "advance", { ms: 1_000 });
+  const [{ code, cause }] = await server.control("public", "wait", { event: "close" });
+  assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
+  assert.equal((await server.control("public", "clients")).length, 2);
+}
+
+/** Sends far more than may wait in each turn to a client that does not read. */
+export async function holdsNoMoreThanTheLimit(server: TestServer, options?: HandshakeOptions): Promise<void> {
+  const slow = await Wire.open(server.port, "/dropping", options);
+  await slow.ask({ type: "ping" });
+  slow.socket.pause();
+  const steps = Array.from({ length: 300 }, () => ({ broadcast: { type: "news", text: "x".repeat(10_000) } }));
+  for (let turn = 0; turn < 10; turn++) {
+    await server.control("dropping", "turn", { steps });
+    const [{ bufferedAmount }] = await server.control("dropping", "clients");
+    assert.ok(bufferedAmount <= 1024 * 1024 + 11_000, `It holds ${bufferedAmount} bytes`);
+  }
 }
 
 /** Who receives what. */
@@ -189,6 +220,39 @@ export const delivery: Behaviour[] = [
       }
       assert.deepEqual(await wire.closed, { code: 4000, reason: "done" });
     },
+  },
+  {
+    title: "what is sent in one turn arrives in its order, whomever it is for, before a close",
+    async run(server) {
+      const open = (token: string) => Wire.open(server.port, `/strict?access_token=${token}`);
+      const [ann, bob, cid] = [await open("ann:editor"), await open("bob:editor"), await open("cid:reader")];
+      await Promise.all([ann, bob, cid].map((wire) => wire.ask({ type: "ping" })));
+      const filters = [{}, { role: "editor" }, { user: "ann" }, { user: "ann", role: "editor" }];
+      const steps = Array.from({ length: 60 }, (_, n) => {
+        const message = { type: "news", n };
+        return n % 15 === 7 ? { send: message } : { broadcast: message, filter: filters[n % 7 % 4] };
+      });
+      await server.control("strict", "turn", {
+        steps: [...steps, { disconnect: { user: "ann" } }, { broadcast: { type: "end" } }],
+      });
+      for (const [wire, user, role] of [[ann, "ann", "editor"], [bob, "bob", "editor"], [cid, "cid", "reader"]] as const) {
+        for (const [n, { filter = {} }] of steps.entries()) {
+          if ("user" in filter && filter.user !== user || "role" in filter && filter.role !== role) continue;
+          assert.equal((await wire.next()).n, n);
+        }
+        if (wire !== ann) assert.equal((await wire.next()).type, "end");
+      }
+      assert.equal((await ann.closed).code, 4000);
+      assert.equal(await ann.text(), null);
+    },
+  },
+  {
+    title: "a client that does not read is closed with 4508 for small messages too, and the others receive everything",
+    run: (server) => closesWhoDoesNotRead(server),
+  },
+  {
+    title: "a client that does not read holds no more than the limit and one message, however much it is sent in one turn",
+    run: (server) => holdsNoMoreThanTheLimit(server),
   },
   {
     title: "a client of noroshi.v1 may get what was sent in one turn as an array, and misses nothing; another never gets one",

@@ -25,10 +25,14 @@ export const expiry: Behaviour[] = [
     title: "at expires_at a client is told TOKEN_EXPIRED, receives nothing and may only auth or ping",
     async run(server) {
       const wire = await openExpiring(server);
+      const other = await Wire.open(server.port, "/expiring");
+      await other.ask({ type: "auth", access_token: "bob:editor:3600" });
       await advance(server, "expiring", 60_000);
       assert.deepEqual(await wire.next(), expired());
-      await server.control("expiring", "broadcast", { message: { type: "secret" } });
-      await server.control("expiring", "broadcast", { message: { type: "secret" }, filter: { user: "ann" } });
+      for (const filter of [undefined, { user: "ann" }, { role: "editor" }]) {
+        await server.control("expiring", "broadcast", { message: { type: "secret" }, filter });
+      }
+      for (const _ of ["to all", "to editors"]) assert.deepEqual(await other.next(), { type: "secret" });
       assert.deepEqual(await wire.ask({ type: "ping", uid: 1 }), { type: "pong", uid: 1 });
       assert.deepEqual(await wire.ask({ type: "say", text: "x", uid: 2 }), expired(2));
       assert.deepEqual(await wire.ask({ type: "auth", uid: 3 }), {
