@@ -29,6 +29,8 @@ export class Shard<Each extends Member> {
   #mostHeld = 0;
   /** What was handed over when it was last looked. */
   #lookedAt = 0;
+  /** Its members have joined the topic: when it is first published to, for that takes 300 bytes each. */
+  #isOpen = false;
 
   constructor(publisher: Publisher | undefined) {
     this.publisher = publisher;
@@ -41,14 +43,14 @@ export class Shard<Each extends Member> {
   add(member: Each): void {
     this.joined++;
     this.members.add(member);
-    if (!this.publisher) return;
+    if (!this.#isOpen) return;
     member.transport!.join!(this.#topic);
     this.#mostHeld = Math.max(this.#mostHeld, member.heldBytes);
   }
 
   delete(member: Each): boolean {
     if (!this.members.delete(member)) return false;
-    if (this.publisher) member.transport!.leave!(this.#topic);
+    if (this.#isOpen) member.transport!.leave!(this.#topic);
     return true;
   }
 
@@ -56,11 +58,18 @@ export class Shard<Each extends Member> {
   publish(frame: Frame, maxHeldBytes: number): boolean {
     const { publisher } = this;
     if (!publisher) return false;
+    if (!this.#isOpen) this.#open(publisher);
     if (this.#mostHeld + publisher.handedOver - this.#lookedAt > maxHeldBytes) {
       this.#look(publisher);
       if (this.#mostHeld > maxHeldBytes) return false;
     }
     return publisher.publish(this.#topic, frame);
+  }
+
+  #open(publisher: Publisher): void {
+    this.#isOpen = true;
+    for (const { transport } of this.members) transport!.join!(this.#topic);
+    this.#look(publisher);
   }
 
   #look({ handedOver }: Publisher): void {

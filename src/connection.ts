@@ -6,12 +6,13 @@ import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
-import { Heartbeat, type HeartbeatOwner } from "./heartbeat.ts";
+import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
-import { MAX_EXCESS, type RateLimiter, type Slot } from "./limits.ts";
+import type { Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
 import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
-import { Sender, type SenderOwner } from "./sender.ts";
+import type { RateGate, RateGateOwner } from "./rate-gate.ts";
+import type { Sender, SenderOwner } from "./sender.ts";
 import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
@@ -25,10 +26,11 @@ import {
 export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
   readonly handlers: Handlers;
+  /** Absent: nobody is asked for a sign of life. */
+  readonly heartbeat: Heartbeat | undefined;
+  readonly sender: Sender;
   /** Absent: messages are not limited. */
-  readonly rateLimiter: RateLimiter | undefined;
-  /** Whose bucket the client's messages are taken from. */
-  rateKey(client: WebSocketClient): string;
+  readonly rateGate: RateGate | undefined;
   /** Lists the client and delivers to it, from now on or by what has changed. */
   admit(connection: Connection): void;
   /** What is built on the connections. */
@@ -59,7 +61,7 @@ interface Closing {
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, Recipient, SenderOwner, Timed {
+export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, RateGateOwner, Recipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
@@ -67,9 +69,9 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   readonly #host: ConnectionHost;
   readonly transport: Transport;
   readonly #identity: Identity;
-  readonly #sender: Sender;
   readonly #slot: Slot;
-  readonly #keepers: ConnectionKeeper[] = [];
+  /** Most have one, that of their server: an array would take 75 bytes. */
+  #keepers: ConnectionKeeper | ConnectionKeeper[] | undefined;
   #closed = false;
   /** The application was told of it, so that it is to be told of its close. */
   #known = false;
@@ -77,20 +79,19 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   #closing: Closing | undefined;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
   #pipeline: Pipeline | undefined;
-  /** Messages the rate limit has refused, less those it has let through since: one who floods evenly is let through now and then. */
-  #excess = 0;
-  /** Until when the client has been told to wait, in ms of the monotonic clock. */
-  #toldUntil = 0;
-  #heartbeat: Heartbeat | undefined;
+  beatAt = Infinity;
+  isHeard = true;
+  missed = 0;
+  excess = 0;
+  toldUntil = 0;
   indexed: Accountability | undefined = undefined;
 
-  constructor(host: ConnectionHost, transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue) {
+  constructor(host: ConnectionHost, transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue) {
     this.#host = host;
     this.transport = transport;
     this.#slot = slot;
-    this.client = new WebSocketClient(this, uid, handshake, state);
+    this.client = new WebSocketClient(this, handshake, uid, state);
     this.#identity = new Identity(host, this);
-    this.#sender = new Sender(this, host.options);
     transport.limit?.(host.options.maxBufferedBytes);
   }
 
@@ -99,11 +100,9 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
   opened(state: AuthenticationState | null, since: number): void {
     if (this.#closing) return;
-    const { heartbeat } = this.#host.options;
+    const { heartbeat, options } = this.#host;
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
-    if (heartbeat && !this.transport.save && (this.transport.ping || heartbeat.message)) {
-      this.#heartbeat = new Heartbeat(this, heartbeat.period, this.#host.monotonic);
-    }
+    if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.#identity.opened(state, since);
     if (this.isPending) this.changed();
   }
@@ -131,7 +130,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
-    if (!this.#withinRate(data)) return;
+    const { rateGate } = this.#host;
+    if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.#pipeline?.isHeld) this.#receive(text);
     else if (!this.#pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
@@ -139,7 +139,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
   heard(): void {
-    this.#heartbeat?.heard();
+    this.isHeard = true;
     this.transport.heard?.();
   }
 
@@ -152,17 +152,17 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#slot.release();
     this.#host.dismiss(this, wasClean);
     // Before the listeners: to them it is not open any more.
-    for (const keeper of this.#keepers) keeper.delete(this);
+    for (const keeper of [this.#keepers ?? []].flat()) keeper.delete(this);
     if (this.#known) {
       const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
       this.#host.bus.emit("close", { client: this.client, ...close, wasClean });
     }
   }
 
-  /** Deletes the connection from the keeper once it is closed. */
+  /** Deletes it from the keeper once it is closed. */
   onClosed(keeper: ConnectionKeeper): void {
     if (this.#closed) keeper.delete(this);
-    else this.#keepers.push(keeper);
+    else this.#keepers = this.#keepers ? [this.#keepers, keeper].flat() : keeper;
   }
 
   /** The socket reported an error; the close that follows it is reported by {@link closed}. */
@@ -187,12 +187,12 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       return this.closed(ABNORMAL, "", false);
     }
     try {
-      this.#heartbeat?.due();
+      this.#host.heartbeat?.due(this);
     } catch (error) {
       this.error(error); // The socket was gone: what else is due is due all the same.
     }
     if (!this.#closing) this.#identity.due();
-    this.#sender.due();
+    this.#host.sender.due(this);
     this.#schedule();
   }
 
@@ -216,7 +216,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   get heldBytes(): number {
-    return this.#sender.heldBytes;
+    return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // It has to be told of them first.
   }
 
   get socket(): unknown {
@@ -225,17 +225,17 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
-    return this.#identity.phase === "admitted" && this.#sender.send(frame);
+    return this.#identity.phase === "admitted" && this.#host.sender.send(this, frame);
   }
 
   /** Hands an encoded message to the socket, whether or not the client is admitted. */
   transmit(text: string): void {
-    this.#sender.send(new Frame(text, true));
+    this.#host.sender.send(this, new Frame(text, true));
   }
 
   /** The runtime dropped a frame that it had taken. */
   dropped(): void {
-    this.#sender.drop();
+    this.#host.sender.drop(this);
   }
 
   close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
@@ -308,27 +308,6 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   // The gate
 
-  #withinRate(data: string | ArrayBuffer | ArrayBufferView): boolean {
-    const { rateLimiter } = this.#host;
-    if (!rateLimiter) return true;
-    const bytes = typeof data === "string" ? byteLength(data) : data.byteLength;
-    const now = this.#host.monotonic();
-    const wait = rateLimiter.take(this.#host.rateKey(this.client), bytes, now);
-    if (wait === 0) {
-      if (this.#excess > 0) this.#excess--;
-      return true;
-    }
-    if (++this.#excess > MAX_EXCESS || this.#identity.phase === "pending") {
-      this.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
-    } else if (now >= this.#toldUntil) {
-      // Told once, not for each message: answering was 43 % of what a flood cost.
-      this.#toldUntil = now + wait;
-      const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait };
-      this.transmit(encode({ type: "server", status: "error", error }));
-    }
-    return false;
-  }
-
   #receive(text: string | null): void {
     const settled = this.#handle(text);
     if (settled) this.hold(settled);
@@ -373,7 +352,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.transport.ping?.();
   }
 
-  missed(): void {
+  fellBehind(): void {
     this.#schedule();
   }
 
@@ -388,12 +367,13 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** Sets the one timer to what is due next. */
   #schedule(): void {
     if (this.#closed || this.#closing) return;
-    const identity = this.#identity.remaining;
-    const beat = this.#heartbeat?.remaining ?? Infinity;
+    const { deadlines, heartbeat, sender } = this.#host;
+    const identity = this.#identity.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
-    const next = Math.min(beat, this.#sender.remaining, identity === null ? Infinity : Math.min(identity, longest));
-    if (next === Infinity) this.#host.deadlines.delete(this);
-    else this.#host.deadlines.set(this, next);
+    const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
+    const next = Math.min(wait, heartbeat?.remaining(this) ?? Infinity, sender.remaining(this));
+    if (next === Infinity) deadlines.delete(this);
+    else deadlines.set(this, next);
   }
 }

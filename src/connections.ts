@@ -10,9 +10,15 @@ export class Connections {
     return this.#open.size;
   }
 
+  /** Holds it until it is closed. */
   add(connection: Connection): void {
-    this.#open.add(connection);
+    this.hold(connection);
     connection.onClosed(this);
+  }
+
+  /** Holds it until {@link delete} is called. */
+  hold(connection: Connection): void {
+    this.#open.add(connection);
     // It was being verified while the others were closed.
     if (this.#closing) connection.close(this.#closing.code, this.#closing.reason, "drain");
   }

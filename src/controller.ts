@@ -9,16 +9,19 @@ import { type BroadcastFilter, type BroadcastResult, checkFilter, Delivery } fro
 import type { Engine } from "./engine.ts";
 import { checkListener, type WebSocketEvents } from "./events.ts";
 import type { Extension, ExtensionHost } from "./extension.ts";
-import { ask, guard } from "./guard.ts";
+import { guard } from "./guard.ts";
 import { type Handler, Handlers, type Middleware } from "./handlers.ts";
-import { Admission, FailureLimiter, RateLimiter, type Slot } from "./limits.ts";
+import { Heartbeat } from "./heartbeat.ts";
+import { Admission, FailureLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
-import { type ResolvedOptions, resolveOptions, type WebSocketControllerOptions } from "./options.ts";
+import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import { MemoryEngine } from "./memory-engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import { type DisconnectFilter, Revocations } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
+import { RateGate } from "./rate-gate.ts";
+import { Sender } from "./sender.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
@@ -45,7 +48,6 @@ export class WebSocketController {
   readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
-  readonly #rateLimiter: RateLimiter | undefined;
   readonly #revocations: Revocations;
   #clock: Clock;
   #engine: Engine | undefined;
@@ -66,7 +68,7 @@ export class WebSocketController {
     this.#clock = resolved.clock ?? systemClock;
     this.#hasClock = resolved.clock !== undefined;
 
-    const { logger } = resolved;
+    const { logger, heartbeat } = resolved;
     const log = (error: unknown, client?: WebSocketClient) => {
       // When the logger itself fails nobody is left to be told.
       if (logger) guard(() => logger.error(logRecord(error, client)), () => {});
@@ -93,13 +95,13 @@ export class WebSocketController {
       report,
     });
     const now = () => this.#clock.now();
-    const failures = resolved.rateLimit ? new FailureLimiter(() => this.#clock.monotonic()) : undefined;
+    const monotonic = () => this.#clock.monotonic();
+    const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
-    this.#rateLimiter = resolved.rateLimit ? new RateLimiter(resolved.rateLimit) : undefined;
     const extension = () => this.#extension;
     this.#host = {
       options: resolved,
@@ -107,10 +109,11 @@ export class WebSocketController {
       bus: this.#bus,
       deadlines: this.#deadlines,
       handlers: this.#handlers,
-      rateLimiter: this.#rateLimiter,
+      heartbeat: heartbeat ? new Heartbeat(heartbeat.period, monotonic) : undefined,
+      sender: new Sender(resolved),
+      rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, report) : undefined,
       now,
-      monotonic: () => this.#clock.monotonic(),
-      rateKey: rateKeyOf(resolved, report),
+      monotonic,
       revocations: this.#revocations,
       report,
       admit: (connection) => {
@@ -125,6 +128,7 @@ export class WebSocketController {
       dismiss: (connection, wasClean) => {
         this.#closedCount++;
         this.#clients.delete(connection.client);
+        this.#connections.delete(connection);
         this.#delivery.remove(connection);
         this.#extension?.closed(connection.client, wasClean);
       },
@@ -292,7 +296,7 @@ export class WebSocketController {
     slot: Slot = this.#admission.restore(handshake.ip),
     since: number = this.#revocations.number,
   ): Connection {
-    const connection = this.#connect(transport, slot, crypto.randomUUID(), handshake);
+    const connection = this.#connect(transport, slot, handshake);
     // It took longer to open than its place was kept for.
     if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
     else if (identity && !slot.claim(identity.accountability.user)) {
@@ -306,15 +310,15 @@ export class WebSocketController {
   restore(transport: Transport, saved: SavedConnection): Connection {
     // Both were written by Connection.save, from values of these types.
     const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
-    const connection = this.#connect(transport, this.#admission.restore(handshake.ip), saved.uid, handshake, state);
+    const connection = this.#connect(transport, this.#admission.restore(handshake.ip), handshake, saved.uid, state);
     connection.restored(saved);
     return connection;
   }
 
-  #connect(transport: Transport, slot: Slot, uid: string, handshake: Handshake, state?: JsonValue): Connection {
-    const connection = new Connection(this.#host, transport, slot, uid, handshake, state);
+  #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
+    const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
     this.#opened++;
-    this.#connections.add(connection);
+    this.#connections.hold(connection);
     return connection;
   }
 
@@ -382,15 +386,3 @@ const LIMIT_NAMES: Record<string, string> = {
   pending: "maxPending",
   ip: "maxConnectionsPerIp",
 };
-
-/** Whose bucket a client's messages are taken from. What the application's `key` throws is reported. */
-function rateKeyOf({ rateLimit }: ResolvedOptions, report: ConnectionHost["report"]): ConnectionHost["rateKey"] {
-  const keyOf = rateLimit ? rateLimit.key : undefined;
-  return (client) => {
-    const key = keyOf && ask(() => keyOf(client), (key) => typeof key === "string", (error) => report(error, client));
-    if (key !== undefined) return `key:${key}`;
-    const { user } = client.accountability;
-    if (user !== null) return `user:${user}`;
-    return client.handshake.ip === null ? `uid:${client.uid}` : `ip:${client.handshake.ip}`;
-  };
-}

@@ -19,17 +19,27 @@ export type ReachedLimit = "connections" | "pending" | "ip";
 interface Counts {
   total: number;
   pending: number;
-  readonly ips: Map<string, number>;
-  readonly users: Map<string, number>;
+  /** Absent where there may be any number: an entry would take 70 bytes. */
+  readonly ips: Map<string, number> | undefined;
+  readonly users: Map<string, number> | undefined;
+  readonly maxPerUser: number;
 }
 
 /** Counts the connections against their limits, from before the first `await` of an upgrade until they are gone. */
 export class Admission {
   readonly #limits: ConnectionLimits;
-  readonly #counts: Counts = { total: 0, pending: 0, ips: new Map(), users: new Map() };
+  readonly #counts: Counts;
 
   constructor(limits: ConnectionLimits) {
+    const { maxConnectionsPerIp, maxConnectionsPerUser } = limits;
     this.#limits = limits;
+    this.#counts = {
+      total: 0,
+      pending: 0,
+      ips: maxConnectionsPerIp === Infinity ? undefined : new Map(),
+      users: maxConnectionsPerUser === Infinity ? undefined : new Map(),
+      maxPerUser: maxConnectionsPerUser,
+    };
   }
 
   get total(): number {
@@ -42,7 +52,8 @@ export class Admission {
 
   /** How many addresses and users are counted. */
   get keys(): number {
-    return this.#counts.ips.size + this.#counts.users.size;
+    const { ips, users } = this.#counts;
+    return (ips?.size ?? 0) + (users?.size ?? 0);
   }
 
   /** Takes a place for a pending connection, or tells which limit is reached. */
@@ -51,18 +62,18 @@ export class Admission {
     const { total, pending, ips } = this.#counts;
     if (total >= maxConnections) return "connections";
     if (pending >= maxPending) return "pending";
-    if (ip !== null && (ips.get(ip) ?? 0) >= maxConnectionsPerIp) return "ip";
+    if (ip !== null && ips && (ips.get(ip) ?? 0) >= maxConnectionsPerIp) return "ip";
     return this.restore(ip);
   }
 
   /** Takes a place for a connection that is there already: it came back from hibernation. */
   restore(ip: string | null): Slot {
-    return new Slot(this.#counts, ip, this.#limits.maxConnectionsPerUser);
+    return new Slot(this.#counts, ip);
   }
 }
 
-function add(counts: Map<string, number>, key: string | null, change: number): void {
-  if (key === null) return;
+function add(counts: Map<string, number> | undefined, key: string | null, change: number): void {
+  if (key === null || !counts) return;
   const count = (counts.get(key) ?? 0) + change;
   if (count > 0) counts.set(key, count);
   else counts.delete(key);
@@ -76,15 +87,13 @@ export class Slot implements Timed {
   taken = false;
   readonly #counts: Counts;
   readonly #ip: string | null;
-  readonly #maxPerUser: number;
   #user: string | null = null;
   #pending = true;
   #released = false;
 
-  constructor(counts: Counts, ip: string | null, maxPerUser: number) {
+  constructor(counts: Counts, ip: string | null) {
     this.#counts = counts;
     this.#ip = ip;
-    this.#maxPerUser = maxPerUser;
     counts.total++;
     counts.pending++;
     add(counts.ips, ip, 1);
@@ -103,8 +112,8 @@ export class Slot implements Timed {
   /** Counts the connection as this user's; `false`, and nothing changed, when the user has as many as may be. */
   claim(user: string | null): boolean {
     if (this.#released || user === this.#user) return true;
-    const { users } = this.#counts;
-    if (user !== null && (users.get(user) ?? 0) >= this.#maxPerUser) return false;
+    const { users, maxPerUser } = this.#counts;
+    if (user !== null && users && (users.get(user) ?? 0) >= maxPerUser) return false;
     add(users, user, 1);
     add(users, this.#user, -1);
     this.#user = user;

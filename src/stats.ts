@@ -14,6 +14,6 @@ export interface ControllerStats {
   reserved: number;
   /** Things that wait for a time. */
   deadlines: number;
-  /** Addresses and users that are counted. */
+  /** Addresses and users that are counted, where their connections are limited. */
   keys: number;
 }

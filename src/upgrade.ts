@@ -307,11 +307,14 @@ function parseUrl(target: string): URL | null {
   return URL.canParse(target) ? new URL(target) : null;
 }
 
+let latestUrl = "";
+
 function withoutToken(url: URL): string {
-  if (!url.searchParams.has("access_token")) return url.href;
-  const copy = new URL(url);
-  copy.searchParams.delete("access_token");
-  return copy.href;
+  const copy = url.searchParams.has("access_token") ? new URL(url) : url;
+  if (copy !== url) copy.searchParams.delete("access_token");
+  // Most clients ask for the same: one string is kept for all in a row who do, where each would take 110 bytes.
+  if (copy.href !== latestUrl) latestUrl = copy.href;
+  return latestUrl;
 }
 
 function splitList(header: string | null | undefined): string[] {

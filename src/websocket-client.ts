@@ -56,11 +56,10 @@ export let connectionOf: (client: WebSocketClient) => ClientConnection;
 
 /** One connected client: the same object in every event from `connect` to `close`. */
 export class WebSocketClient {
-  /** Identifies the connection: random, unique over all nodes. */
-  readonly uid: string;
   /** Facts copied from the upgrade request. */
   readonly handshake: Handshake;
   readonly #connection: ClientConnection;
+  #uid: string | undefined;
   #state: JsonValue;
 
   static {
@@ -68,11 +67,16 @@ export class WebSocketClient {
   }
 
   /** Made by the controller; an application receives it in events. */
-  constructor(connection: ClientConnection, uid: string, handshake: Handshake, state: JsonValue = null) {
+  constructor(connection: ClientConnection, handshake: Handshake, uid?: string, state: JsonValue = null) {
     this.#connection = connection;
-    this.uid = uid;
+    this.#uid = uid;
     this.handshake = handshake;
     this.#state = freeze(state);
+  }
+
+  /** Identifies the connection: random, unique over all nodes. */
+  get uid(): string {
+    return this.#uid ??= crypto.randomUUID(); // Made when it is asked for: an idle client's would take 100 bytes.
   }
 
   /** Who the client is. */

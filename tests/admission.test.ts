@@ -72,7 +72,7 @@ describe("controller.upgrade, at its limits", () => {
 
   it("counts an upgrade whose token is being verified", async () => {
     const stall = new Stall<AuthenticationState | null>();
-    const { controller, request } = createRoute({ authenticate: () => stall.promise, maxPending: 1 });
+    const { controller, request } = createRoute({ authenticate: () => stall.promise, maxPending: 1, maxConnectionsPerIp: 5 });
     const first = request("/websocket?access_token=token-1");
     await turn();
     assert.deepEqual(await codeOf(await request("/websocket")), [503, "SERVICE_UNAVAILABLE"]);

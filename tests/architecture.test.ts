@@ -11,7 +11,7 @@ const LAYERS: readonly string[][] = [
   "errors close protocol frame",
   // The core: connections, events, who receives what.
   "audience authentication bus clock connection connections delivery engine events extension guard handlers heartbeat history identity jwks jwt " +
-  "limits log memory-engine options origin outbox pipeline revocations sender stats transport websocket-client",
+  "limits log memory-engine options origin outbox pipeline rate-gate revocations sender stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller default-controller",

@@ -36,5 +36,5 @@ export class FakeConnection implements ClientConnection {
 /** A client and the connection behind it. */
 export function createClient(): { client: WebSocketClient; connection: FakeConnection } {
   const connection = new FakeConnection();
-  return { connection, client: new WebSocketClient(connection, "client-1", HANDSHAKE) };
+  return { connection, client: new WebSocketClient(connection, HANDSHAKE, "client-1") };
 }

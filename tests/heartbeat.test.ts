@@ -18,6 +18,13 @@ class PingTransport extends FakeTransport {
   }
 }
 
+/** When a connection is first asked for a sign of life, in ms from now. */
+function firstBeat(heartbeat: Heartbeat): number {
+  const owner = { beatAt: Infinity, isHeard: true, probe: assert.fail, silent: assert.fail };
+  heartbeat.start(owner);
+  return heartbeat.remaining(owner);
+}
+
 function connect<T extends FakeTransport>(transport: T, heartbeat: WebSocketControllerOptions["heartbeat"] = { period: PERIOD }) {
   const observed = observe(heartbeat === undefined ? {} : { heartbeat });
   return { ...observed, ...openOn(transport, observed.controller) };
@@ -26,11 +33,11 @@ function connect<T extends FakeTransport>(transport: T, heartbeat: WebSocketCont
 describe("Heartbeat", () => {
   it("first asks within half a period and a whole one, each at a time of its own", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.nat(1e9), (period, start) => {
-      const heartbeat = new Heartbeat({ probe: assert.fail, silent: assert.fail }, period, () => start);
-      assert.ok(heartbeat.remaining >= period / 2 - 1 && heartbeat.remaining <= period, `${heartbeat.remaining} of ${period}`);
+      const remaining = firstBeat(new Heartbeat(period, () => start));
+      assert.ok(remaining >= period / 2 - 1 && remaining <= period, `${remaining} of ${period}`);
     }));
-    const owner = { probe: assert.fail, silent: assert.fail };
-    const phases = Array.from({ length: 1000 }, () => new Heartbeat(owner, PERIOD, () => 0).remaining);
+    const heartbeat = new Heartbeat(PERIOD, () => 0);
+    const phases = Array.from({ length: 1000 }, () => firstBeat(heartbeat));
     assert.ok(new Set(phases).size > 900);
     // Over the whole half: of a thousand, none in one tenth of it has a chance of 1 in 10^45.
     for (let tenth = 0; tenth < 10; tenth++) {
@@ -42,26 +49,29 @@ describe("Heartbeat", () => {
     const clock = new TestClock();
     const asked: [string, number][] = [];
     const owner = {
+      beatAt: Infinity,
+      isHeard: true,
       probe: () => void asked.push(["probe", clock.monotonic()]),
       silent: () => void asked.push(["silent", clock.monotonic()]),
     };
-    const heartbeat = new Heartbeat(owner, PERIOD, () => clock.monotonic());
-    heartbeat.due();
+    const heartbeat = new Heartbeat(PERIOD, () => clock.monotonic());
+    heartbeat.due(owner);
+    heartbeat.start(owner);
+    heartbeat.due(owner);
     assert.equal(asked.length, 0);
-    clock.advance(Math.ceil(heartbeat.remaining));
+    clock.advance(Math.ceil(heartbeat.remaining(owner)));
     const start = clock.monotonic();
     for (let n = 0; n < 3; n++) {
-      heartbeat.due();
-      // Heard more than once it counts once, and it may be at any time of the period.
+      heartbeat.due(owner);
+      // It may be heard at any time of the period.
       clock.advance(PERIOD - 1);
-      heartbeat.heard();
-      heartbeat.heard();
-      heartbeat.due();
+      owner.isHeard = true;
+      heartbeat.due(owner);
       clock.advance(1);
     }
-    heartbeat.due();
+    heartbeat.due(owner);
     clock.advance(PERIOD);
-    heartbeat.due();
+    heartbeat.due(owner);
     const times = asked.map(([what, at]) => [what, at - start]);
     assert.deepEqual(times, [["probe", 0], ["probe", 1000], ["probe", 2000], ["probe", 3000], ["silent", 4000]]);
   });

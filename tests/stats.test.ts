@@ -44,6 +44,9 @@ describe("WebSocketController.stats", () => {
   it("counts a connection from pending to closed", async () => {
     const { controller, request, opened } = createRoute({
       authenticate: () => ({ accountability: { user: "ann", role: null } }),
+      // What is not limited is not counted.
+      maxConnectionsPerIp: 5,
+      maxConnectionsPerUser: 5,
     });
     await request("/websocket");
     const pending = { opened: 1, closed: 0, active: 1, clients: 0, pending: 1, reserved: 1, deadlines: 1, keys: 1 };

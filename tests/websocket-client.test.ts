@@ -41,7 +41,7 @@ describe("WebSocketClient", () => {
 describe("WebSocketClient.state", () => {
   it("is null at first, and what it was restored with", () => {
     assert.equal(createClient().client.state, null);
-    const restored = new WebSocketClient(new FakeConnection(), "client-1", HANDSHAKE, { seen: [1] });
+    const restored = new WebSocketClient(new FakeConnection(), HANDSHAKE, "client-1", { seen: [1] });
     assert.deepEqual(restored.state, { seen: [1] });
     assert.ok(Object.isFrozen(restored.state) && Object.isFrozen((restored.state as { seen: unknown }).seen));
   });

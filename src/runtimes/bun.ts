@@ -28,13 +28,12 @@ export interface BunSocket {
   terminate(): void;
 }
 
-/** What a socket carries: how its connection starts, then the connection. */
+/** What Bun keeps with a socket, and tells what happens to it: a socket and its connection are found from each other by this alone. */
 export interface SocketData {
-  open: ((transport: Transport) => Connection) | null;
-  connection: Connection | null;
-  transport: BunTransport | null;
-  readonly protocol: string | null;
-  readonly publisher: Publisher;
+  opened(socket: BunSocket): void;
+  received(message: string | Uint8Array): void;
+  showedLife(): void;
+  ended(code: number, reason: string): void;
 }
 
 const outbox = new Outbox();
@@ -100,22 +99,49 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
-class BunTransport implements Transport, Writer {
-  readonly socket: BunSocket;
+class BunTransport implements SocketData, Transport, Writer {
+  /** From when it opens: nothing is asked of it before. */
+  socket!: BunSocket;
   batch: Batch | undefined;
+  readonly publisher: Publisher;
+  readonly #batching: boolean;
+  #open: Acceptance["open"] | undefined;
+  #connection: Connection | undefined;
   /** Bun is calling back with what this socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
-  isReading = false;
+  #isReading = false;
   /** What the socket held when the turn's first frame was taken. */
   #buffered = 0;
   /** What had been published when this socket was last written to, and was handed that first. */
   #caughtUp = 0;
 
-  constructor(socket: BunSocket) {
-    this.socket = socket;
+  constructor(publisher: Publisher, { protocol, open }: Acceptance) {
+    this.publisher = publisher;
+    this.#batching = protocol === BATCHING;
+    this.#open = open;
   }
 
-  get publisher(): Publisher {
-    return this.socket.data.publisher;
+  opened(socket: BunSocket): void {
+    this.socket = socket;
+    this.#connection = this.#open?.(this);
+    this.#open = undefined; // The closure holds the request; an idle connection must not.
+  }
+
+  received(message: string | Uint8Array): void {
+    // Nor may answers wait for the end of the turn: Bun answers a close frame that was read with the message before it.
+    this.#isReading = true;
+    this.#connection?.message(message);
+    this.#isReading = false;
+  }
+
+  showedLife(): void {
+    this.#connection?.heard();
+  }
+
+  ended(code: number, reason: string): void {
+    // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
+    // What it says of an abrupt end is its own words, not the peer's.
+    const abrupt = code === ABNORMAL;
+    queueMicrotask(() => this.#connection?.closed(code, abrupt ? "" : reason, !abrupt));
   }
 
   get readyState(): number {
@@ -134,7 +160,7 @@ class BunTransport implements Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 takes no more.
-    if (!this.isReading) {
+    if (!this.#isReading) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       outbox.push(this, frame);
       return true;
@@ -157,14 +183,14 @@ class BunTransport implements Transport, Writer {
     this.#caughtUp = bytes.published;
     if (batch.count === 1) return this.#send(batch.frame!.text);
     socket.cork(() => {
-      if (socket.data.protocol === BATCHING) { for (const text of batch.texts()) this.#send(text); }
+      if (this.#batching) { for (const text of batch.texts()) this.#send(text); }
       else for (const { text } of batch.frames()) this.#send(text);
     });
   }
 
   #send(text: string): void {
     // 0: dropped, with the socket still open. −1: backpressure, but it is kept.
-    if (this.socket.sendText(text) === 0) this.socket.data.connection?.dropped();
+    if (this.socket.sendText(text) === 0) this.#connection?.dropped();
   }
 
   join(topic: string): void {
@@ -207,32 +233,11 @@ export const websocket: BunWebSocketHandler = {
   // The heartbeat is the controller's: Bun's own does not find a mute peer that is written to (oven-sh/bun#39255).
   idleTimeout: 0,
   sendPings: false,
-  open(socket) {
-    const { data } = socket;
-    const transport = data.transport = new BunTransport(socket);
-    data.connection = data.open?.(transport) ?? null;
-    data.open = null; // The closure holds the request; an idle connection must not.
-  },
-  message({ data }, message) {
-    const { transport, connection } = data;
-    if (!transport || !connection) return;
-    // Nor may answers wait for the end of the turn: Bun answers a close frame that was read with the message before it.
-    transport.isReading = true;
-    connection.message(message);
-    transport.isReading = false;
-  },
-  ping({ data }) {
-    data.connection?.heard();
-  },
-  pong({ data }) {
-    data.connection?.heard();
-  },
-  close({ data }, code, reason) {
-    // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
-    // What it says of an abrupt end is its own words, not the peer's.
-    const abrupt = code === ABNORMAL;
-    queueMicrotask(() => data.connection?.closed(code, abrupt ? "" : reason, !abrupt));
-  },
+  open: (socket) => socket.data.opened(socket),
+  message: ({ data }, message) => data.received(message),
+  ping: ({ data }) => data.showedLife(),
+  pong: ({ data }) => data.showedLife(),
+  close: ({ data }, code, reason) => data.ended(code, reason),
 };
 
 /** Bun's own upgrade, or `null` on another runtime. `env` is the server, as Bun passes it, or `{ server }`. */
@@ -243,16 +248,12 @@ export function bunRuntime(env: unknown): Runtime | null {
   const bun = server as BunServer; // Both methods were just seen to be there.
   return {
     ip: (request) => bun.requestIP(request)?.address ?? null,
-    accept(request: Request, { protocol, headers, open }: Acceptance): Response | null {
+    accept(request: Request, acceptance: Acceptance): Response | null {
+      const { protocol, headers } = acceptance;
       // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
       headers.set("sec-websocket-protocol", protocol ?? "");
       // Bun writes the response itself; what the route returns is not looked at.
-      return bun.upgrade(request, {
-          data: { open, protocol, publisher: publisherOf(bun), connection: null, transport: null },
-          headers,
-        })
-        ? new Response(null)
-        : null;
+      return bun.upgrade(request, { data: new BunTransport(publisherOf(bun), acceptance), headers }) ? new Response(null) : null;
     },
   };
 }
