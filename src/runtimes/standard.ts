@@ -63,20 +63,32 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
 
 /** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
 export function attach(socket: WebSocket, { protocol, open }: Pick<Acceptance, "protocol" | "open">): void {
-  let connection: Connection | undefined;
   socket.binaryType = "arraybuffer";
-  socket.addEventListener("open", () => connection = open(new StandardTransport(socket, protocol)));
-  socket.addEventListener("message", ({ data }) => connection?.message(data));
-  socket.addEventListener("error", (event) => {
-    // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the
-    // peer's doing, and ends in a close like an abrupt end.
-    if ((event as ErrorEvent).message.includes("No response from ping frame")) {
-      connection?.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
+  const feed = new Feed();
+  socket.addEventListener("open", () => {
+    feed.connection = open(new StandardTransport(socket, protocol));
+  }, { once: true });
+  for (const type of ["message", "error", "close"]) socket.addEventListener(type, feed);
+}
+
+/** Hands events on: one object a socket, where a closure for each of them would take more. */
+class Feed {
+  connection: Connection | undefined;
+
+  handleEvent(event: Event): void {
+    const { connection } = this;
+    if (event.type === "message") connection?.message((event as MessageEvent).data);
+    else if (event.type === "error") {
+      // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the
+      // peer's doing, and ends in a close like an abrupt end.
+      if ((event as ErrorEvent).message.includes("No response from ping frame")) {
+        connection?.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
+      }
+    } else {
+      const { code, reason, wasClean } = event as CloseEvent;
+      // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
+      if (code === 0 || !wasClean) connection?.closed(ABNORMAL, "", false);
+      else connection?.closed(code, reason, true);
     }
-  });
-  socket.addEventListener("close", ({ code, reason, wasClean }) => {
-    // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
-    if (code === 0 || !wasClean) connection?.closed(ABNORMAL, "", false);
-    else connection?.closed(code, reason, true);
-  });
+  }
 }
