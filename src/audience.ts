@@ -4,7 +4,7 @@ import type { Publisher, Transport } from "./transport.ts";
 /** Somebody who may be sent a frame together with others. */
 export interface Member {
   /** Absent, or without a publisher: it is sent to by itself. */
-  readonly transport?: Pick<Transport, "publisher" | "join" | "leave">;
+  readonly transport?: Pick<Transport, "publisher" | "join" | "leave"> | undefined;
   /** Bytes that it has been sent and that have not left the process; Infinity while it has to be sent to by itself. */
   readonly heldBytes: number;
 }

@@ -1,3 +1,4 @@
+import { Audience, type Member } from "./audience.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { HistoryPage, Position, Publication } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
@@ -5,7 +6,7 @@ import { Presence } from "./presence.ts";
 import { PublicationFrame } from "./publication-frame.ts";
 
 /** A subscription, as its channel sees it. */
-export interface ChannelRecipient {
+export interface ChannelRecipient extends Member {
   /** Hands the publication to the client, or remembers that it is behind; `false` when it could not be sent. */
   send(frame: PublicationFrame): boolean;
   /** Publications may be missing: it is to read the history from where it is. */
@@ -31,6 +32,10 @@ export class Channel {
 
   readonly #host: ChannelHost;
   readonly #subscriptions = new Set<ChannelRecipient>();
+  /** Those of them that take every publication as it is: the runtime may send it to all of them at once. */
+  readonly #together = new Audience<ChannelRecipient>();
+  /** What they were sent last in that way. */
+  #sentTogether: Position | null = null;
   /** The subscriptions as a list that does not change: a copy for each publication took a third of its time. */
   #list: readonly ChannelRecipient[] | undefined;
   #holders = 0;
@@ -79,7 +84,18 @@ export class Channel {
     this.#list = undefined;
   }
 
+  /** From now on it may be sent to together with others. */
+  join(subscription: ChannelRecipient): void {
+    if (!this.#together.has(subscription)) this.#together.add(subscription);
+  }
+
+  /** Not from now on. Where those stand that were sent to together. */
+  part(subscription: ChannelRecipient): Position | null {
+    return this.#together.delete(subscription) ? this.#sentTogether : null;
+  }
+
   remove(subscription: ChannelRecipient): void {
+    this.#together.delete(subscription);
     if (this.#subscriptions.delete(subscription)) this.#list = undefined;
   }
 
@@ -93,8 +109,17 @@ export class Channel {
     }
     if (position) this.position = position;
     if (this.#subscriptions.size === 0) return;
+    const frame = this.frameOf(publication);
+    const { delivery, maxBufferedBytes } = this.#host;
+    const [shard, ...more] = this.#together.shards;
+    if (shard && more.length === 0 && !delivery.isBusy && shard.publish(frame, maxBufferedBytes)) {
+      this.#sentTogether = position;
+      if (shard.members.size === this.#subscriptions.size) return;
+      const others = [...this.#subscriptions].filter((subscription) => !shard.members.has(subscription));
+      return delivery.deliver(frame, others, ignore);
+    }
     this.#list ??= [...this.#subscriptions];
-    this.#host.delivery.deliver(this.frameOf(publication), this.#list, ignore);
+    delivery.deliver(frame, this.#list, ignore);
   }
 
   /** Publications may have been lost on their way to this node. */

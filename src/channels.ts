@@ -215,6 +215,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
         if (saved) this.#subscriber(client).restore(saved);
       },
       readable: (client) => this.#subscribers.get(client)?.resume(false),
+      suspended: (client) => this.#subscribers.get(client)?.suspend(),
       closed: (client, wasClean) => {
         this.#subscribers.get(client)?.close(!wasClean);
         this.#subscribers.delete(client);

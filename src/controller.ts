@@ -124,7 +124,10 @@ export class WebSocketController {
       get extension() {
         return extension();
       },
-      suspend: (connection) => this.#delivery.remove(connection),
+      suspend: (connection) => {
+        this.#delivery.remove(connection);
+        this.#extension?.suspended(connection.client);
+      },
       dismiss: (connection, wasClean) => {
         this.#closedCount++;
         this.#clients.delete(connection.client);

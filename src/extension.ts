@@ -15,6 +15,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   restored(client: WebSocketClient): void;
   /** A client that had missed messages can be sent some again. */
   readable(client: WebSocketClient): void;
+  /** The client is not to be sent anything, for its credentials have expired or it is being closed. */
+  suspended(client: WebSocketClient): void;
   closed(client: WebSocketClient, wasClean: boolean): void;
   /** What a `pong` tells this client, where there is anything. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;

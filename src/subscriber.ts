@@ -1,9 +1,9 @@
 import * as v from "valibot";
 import type { Channel, ChannelHost } from "./channel.ts";
-import type { Authorization, ChannelTable, ResolvedChannel } from "./channel-options.ts";
-import { within } from "./clock.ts";
+import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import type { Position } from "./engine.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
+import { permit } from "./permission.ts";
 import {
   byteLength,
   issuePath,
@@ -141,6 +141,14 @@ export class Subscriber implements SubscriptionOwner {
     }
   }
 
+  /** The client is not to be sent anything by whatever reaches many at once. */
+  suspend(): void {
+    for (const subscription of this.#subscriptions.values()) {
+      subscription.replaces?.suspend();
+      subscription.suspend();
+    }
+  }
+
   /** Where the channels stand that the client can tell a loss of. */
   positions(): Record<string, Position> | undefined {
     let positions: Record<string, Position> | undefined;
@@ -222,19 +230,14 @@ export class Subscriber implements SubscriptionOwner {
     const { channel, event, data = null, uid } = request;
     const { client, host } = this;
     const { accountability } = client;
-    const late = () => new WebSocketError("publish", "SERVICE_UNAVAILABLE", "Cannot publish: it took too long, try again");
-    const context = { client, channel, action: "publish", event, data } as const;
-    const answer = options.authorize(context);
-    const allowed: Authorization = typeof answer === "object" && answer !== null && "then" in answer
-      ? await within(host.deadlines, host.timeout, () => answer, late)
-      : answer;
+    // Refused or not, in its turn: answers to one client's publications keep their order.
+    const permission = permit(options, { client, channel, action: "publish", event, data }, host);
+    permission.catch(() => {});
     if (before) await before;
+    await permission;
     // Who asked may be gone, or another by now.
     if (this.#hasClosed) return;
-    const isAllowed = allowed === true || (typeof allowed === "object" && allowed !== null && allowed.ttl > 0);
-    if (!isAllowed || client.accountability.user !== accountability.user) {
-      throw new WebSocketError("publish", "FORBIDDEN", "Not allowed");
-    }
+    if (client.accountability.user !== accountability.user) throw new WebSocketError("publish", "FORBIDDEN", "Another user");
     const position = await this.#shared.publish(channel, options, event, JSON.stringify(this.#checked(options, event, data)));
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }

@@ -1,14 +1,15 @@
 import { Attendance, attendantData } from "./attendance.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
-import type { Authorization, ResolvedChannel } from "./channel-options.ts";
-import { type Timed, within } from "./clock.ts";
+import type { ResolvedChannel } from "./channel-options.ts";
+import type { Timed } from "./clock.ts";
 import type { HistoryPage, Position } from "./engine.ts";
 import { WebSocketError } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import { afterTurn } from "./outbox.ts";
+import { answerOf, permit } from "./permission.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 import { endingOf, type PublicationFrame } from "./publication-frame.ts";
-import { OPEN } from "./transport.ts";
+import { OPEN, type Transport } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** Publications that are kept for a subscription that cannot be sent any yet. */
@@ -90,6 +91,14 @@ export class Subscription implements ChannelRecipient, Timed {
 
   // The channel's side
 
+  get transport(): Transport | undefined {
+    return connectionOf(this.#owner.client).transport as Transport | undefined; // A connection's is a whole one.
+  }
+
+  get heldBytes(): number {
+    return connectionOf(this.#owner.client).heldBytes;
+  }
+
   send(frame: PublicationFrame): boolean {
     if (this.#hasEnded) return false;
     const { event } = this.message;
@@ -98,7 +107,13 @@ export class Subscription implements ChannelRecipient, Timed {
     return !this.#isBehind && this.#hand(frame);
   }
 
+  suspend(): void {
+    const position = this.#channel?.part(this) ?? null;
+    if (position && (position.epoch !== this.#at?.epoch || position.offset > this.#at.offset)) this.#at = position;
+  }
+
   lag(): void {
+    this.suspend();
     // As if more had come than it can keep.
     if (!this.#isStarted) return void (this.#overflowed = true);
     this.#isBehind = true;
@@ -177,7 +192,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#isBehind = at !== undefined;
     if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
     else if (at) void this.#resume(false);
-    else this.#kept = undefined;
+    else this.#live();
     // The client was sent the members before. What it was not told of meanwhile is in the list.
     const attendance = this.#attend(channel);
     attendance?.enter(member);
@@ -188,45 +203,26 @@ export class Subscription implements ChannelRecipient, Timed {
     return run === this.#run && !this.#hasEnded;
   }
 
-  /** `false` when it may not, and has ended, or when it does not go on. */
+  /** `false` when this does not go on. It throws when the client may not. */
   async #isAllowed(run: number): Promise<boolean> {
     const { client, host } = this.#owner;
     const { channel, event, query, recover } = this.message;
-    const answer = await this.#ask<Authorization>(() =>
-      this.#options.authorize({
-        client,
-        channel,
-        action: "subscribe",
-        ...(event === undefined ? {} : { event }),
-        ...(query && { query }),
-        ...(recover && { recover }),
-      })
-    );
+    const ttl = await permit(this.#options, {
+      client,
+      channel,
+      action: "subscribe",
+      ...(event === undefined ? {} : { event }),
+      ...(query && { query }),
+      ...(recover && { recover }),
+    }, host);
     if (!this.#goesOn(run)) return false;
-    if (typeof answer === "object" && answer !== null && Number.isFinite(answer.ttl) && answer.ttl > 0) {
-      host.deadlines.set(this, Math.min(answer.ttl, 2 ** 31 - 1));
-      return true;
-    }
-    if (answer === true) return true;
-    throw new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
-  }
-
-  /** What the application answers, in time. */
-  #ask<Value>(call: () => Value | Promise<Value>): Value | Promise<Value> {
-    const answer = call();
-    if (typeof answer !== "object" || answer === null || !("then" in answer)) return answer;
-    const { deadlines, timeout } = this.#owner.host;
-    return within(
-      deadlines,
-      timeout,
-      () => answer,
-      () => new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: it took too long, try again"),
-    );
+    if (ttl !== Infinity) host.deadlines.set(this, Math.min(ttl, 2 ** 31 - 1));
+    return true;
   }
 
   /** Begins with a snapshot. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
-    const { client } = this.#owner;
+    const { client, host } = this.#owner;
     const { channel, event, query = {} } = this.message;
     const { snapshot } = this.#options;
     let data: unknown;
@@ -236,7 +232,7 @@ export class Subscription implements ChannelRecipient, Timed {
       this.#isBehind = false;
       this.#at = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
-      data = await this.#ask(() => snapshot({ client, channel, query }));
+      data = await answerOf(() => snapshot({ client, channel, query }), "subscribe", host);
       if (!this.#goesOn(run)) return;
       if (!this.#overflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
@@ -290,11 +286,19 @@ export class Subscription implements ChannelRecipient, Timed {
       this.#isBehind = true;
       return this.#resume(false);
     }
+    this.#live();
+  }
+
+  /** What is published is sent from now on. */
+  #live(): void {
     this.#kept = undefined;
+    const { uid, event } = this.message;
+    if (uid === undefined && event === undefined) this.#channel?.join(this);
   }
 
   async #resume(hasChanged: boolean): Promise<void> {
     const run = ++this.#run;
+    this.suspend();
     this.#kept ??= [];
     try {
       // Whose rights have changed is sent nothing until it is known that it may be.
@@ -315,6 +319,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** It could not be sent something: with a history it is behind from there on. */
   #stop(): void {
     this.#kept = undefined;
+    this.suspend();
     this.#isBehind = this.#at !== null;
     this.#overflowed = false;
     if (this.#isBehind) this.#owner.changed();

@@ -1,3 +1,4 @@
+import type { Member } from "./audience.ts";
 import type { ErrorMessage } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
@@ -35,7 +36,7 @@ export interface Handshake {
 }
 
 /** The connection behind a client. */
-export interface ClientConnection {
+export interface ClientConnection extends Member {
   readonly accountability: Accountability;
   readonly expires_at: number | null;
   readonly readyState: number;

@@ -16,7 +16,7 @@ const LAYERS: readonly string[][] = [
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller default-controller",
   // Built on the core: channels.
-  "channel-options publication-frame presence attendance channel subscription subscriber channels",
+  "channel-options permission publication-frame presence attendance channel subscription subscriber channels",
   // What an application starts from.
   "service serve runtimes/cloudflare",
 ].map((names) => names.split(" "));

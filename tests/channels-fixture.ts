@@ -3,13 +3,57 @@ import { type ChannelDeclarations, Channels, type ChannelsOptions } from "../src
 import type { WebSocketControllerOptions } from "../src/options.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
 import type { WebSocketClient } from "../src/websocket-client.ts";
-import { FakeTransport, open } from "./fake-transport.ts";
+import type { Frame } from "../src/frame.ts";
+import type { Publisher } from "../src/transport.ts";
+import { FakeTransport, type open, openOn } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
 import { turn } from "./waiting.ts";
 
 export const anybody = { authorize: () => true };
 export const kept = { authorize: () => true, history: { size: 10, ttl: 60_000 } };
 export const say = { ...anybody, schema: { say: v.object({ text: v.string() }) } };
+
+/** A server's topics, which every other publication goes by: the rest is sent to each client by itself. */
+export class Topics implements Publisher {
+  handedOver = 0;
+  publications = 0;
+  readonly #members = new Map<string, Set<FakeTransport>>();
+  #calls = 0;
+
+  of(topic: string): Set<FakeTransport> {
+    const members = this.#members.get(topic) ?? new Set();
+    this.#members.set(topic, members);
+    return members;
+  }
+
+  publish(topic: string, frame: Frame): boolean {
+    if (++this.#calls % 2 === 0) return false;
+    this.publications++;
+    for (const transport of this.of(topic)) {
+      this.handedOver += frame.bytes;
+      transport.send(frame);
+    }
+    return true;
+  }
+}
+
+/** A socket that topics may be sent to. */
+class TopicTransport extends FakeTransport {
+  readonly publisher: Topics;
+
+  constructor(publisher: Topics) {
+    super();
+    this.publisher = publisher;
+  }
+
+  join(topic: string): void {
+    this.publisher.of(topic).add(this);
+  }
+
+  leave(topic: string): void {
+    this.publisher.of(topic).delete(this);
+  }
+}
 
 /** A controller with channels, whose time the test moves. */
 export function createChannels<const D extends ChannelDeclarations>(
@@ -19,13 +63,15 @@ export function createChannels<const D extends ChannelDeclarations>(
   const { maxSubscriptions, ...rest } = options;
   const observed = observe({ rateLimit: false, ...rest });
   const channels = new Channels(observed.controller, declarations, maxSubscriptions === undefined ? {} : { maxSubscriptions });
+  const topics = new Topics();
   return {
     ...observed,
     channels,
+    topics,
     /** A client that is let in, as this user. */
     join: (user: string | null = null) => {
       const identity = user === null ? null : { accountability: { user, role: null } };
-      const { connection, client, transport } = open(observed.controller, { identity });
+      const { connection, client, transport } = openOn(new TopicTransport(topics), observed.controller, { identity });
       return new TestPeer(connection, client, transport);
     },
   };

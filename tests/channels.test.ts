@@ -223,7 +223,7 @@ describe("Channels: replacement and unsubscribe", () => {
     const left = async () => {
       await channels.publish("a", "e", 0);
       await channels.publish("b", "e", 0);
-      return (await peer.take()).map(({ channel, uid }) => `${channel}${JSON.stringify(uid)}`);
+      return (await peer.take()).map(({ channel, uid }) => `${channel}${JSON.stringify(uid)}`).sort();
     };
     await all();
     assert.deepEqual(await peer.ask(unsubscribe({ uid: 1 })), [ended({ uid: 1 })]);

@@ -8,6 +8,7 @@ export class FakeConnection implements ClientConnection {
   expires_at: number | null = null;
   readyState = 1;
   bufferedAmount = 0;
+  heldBytes = 0;
   readonly socket = { name: "the runtime's socket" };
   readonly sent: string[] = [];
   readonly closes: unknown[][] = [];

@@ -1,0 +1,36 @@
+import type { Authorization, AuthorizeContext, ResolvedChannel } from "./channel-options.ts";
+import { within } from "./clock.ts";
+import { WebSocketError } from "./errors.ts";
+import type { ExtensionHost } from "./extension.ts";
+
+/**
+ * What the application answers: at once where it does, else in time.
+ *
+ * @throws {WebSocketError} SERVICE_UNAVAILABLE, as a rejection, when it takes too long.
+ */
+export function answerOf<Value>(
+  call: () => Value | Promise<Value>,
+  action: AuthorizeContext["action"],
+  { deadlines, timeout }: ExtensionHost,
+): Value | Promise<Value> {
+  const answer = call();
+  if (typeof answer !== "object" || answer === null || !("then" in answer)) return answer;
+  return within(
+    deadlines,
+    timeout,
+    () => answer,
+    () => new WebSocketError(action, "SERVICE_UNAVAILABLE", `Cannot ${action}: it took too long, try again`),
+  );
+}
+
+/**
+ * Whether a client may: for how long, in ms.
+ *
+ * @throws {WebSocketError} FORBIDDEN when it may not, or what `authorize` throws.
+ */
+export async function permit({ authorize }: ResolvedChannel, context: AuthorizeContext, host: ExtensionHost): Promise<number> {
+  const answer = await answerOf<Authorization>(() => authorize(context), context.action, host);
+  if (answer === true) return Infinity;
+  if (typeof answer === "object" && answer !== null && Number.isFinite(answer.ttl) && answer.ttl > 0) return answer.ttl;
+  throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
+}
