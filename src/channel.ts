@@ -111,8 +111,9 @@ export class Channel {
     if (this.#subscriptions.size === 0) return;
     const frame = this.frameOf(publication);
     const { delivery, maxBufferedBytes } = this.#host;
-    const [shard, ...more] = this.#together.shards;
-    if (shard && more.length === 0 && !delivery.isBusy && shard.publish(frame, maxBufferedBytes)) {
+    // Those of one shard: more at once would keep inbound messages waiting.
+    const [shard] = this.#together.shards;
+    if (shard && !delivery.isBusy && shard.publish(frame, maxBufferedBytes)) {
       this.#sentTogether = position;
       if (shard.members.size === this.#subscriptions.size) return;
       const others = [...this.#subscriptions].filter((subscription) => !shard.members.has(subscription));

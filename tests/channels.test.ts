@@ -5,7 +5,7 @@ import { WebSocketController } from "../src/controller.ts";
 import { WebSocketError } from "../src/errors.ts";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
-import { anybody, createChannels, kept, say } from "./channels-fixture.ts";
+import { anybody, createChannels, kept, say, type TestPeer } from "./channels-fixture.ts";
 import { Stall, turn } from "./waiting.ts";
 
 const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
@@ -288,6 +288,21 @@ describe("Channels: what is under way", () => {
     assert.deepEqual(received.slice(-2), [{ type: "pong" }, { type: "subscription", event: "unsubscribe", uid: 2_000 }]);
     const [pong] = await peer.ask({ type: "ping" });
     assert.equal(pong.channels.a.offset, 1);
+  });
+
+  it("goes by topics where there are some, in order with what does not, and not to who has left or is not to be sent anything", async () => {
+    const { join, channels, topics } = createChannels({ a: kept }, { maxSubscriptions: 2_001 });
+    const [many, one, left, closing] = [join(), join(), join(), join()];
+    await many.ask(...Array.from({ length: 2_001 }, (_, uid) => subscribe("a", { uid })));
+    for (const peer of [one, left, closing]) await peer.ask(subscribe("a"));
+    await left.ask(unsubscribe());
+    closing.client.close();
+    for (const n of [1, 2, 3]) void channels.publish("a", "e", n);
+    const data = async (peer: TestPeer) => (await peer.take()).map(({ data }) => data);
+    assert.deepEqual(await data(one), [1, 2, 3]);
+    assert.equal((await data(many)).length, 3 * 2_001);
+    assert.deepEqual([await data(left), await data(closing)], [[], []]);
+    assert.equal(topics.publications, 1);
   });
 
   it("what a client is about to publish is not when it has gone, nor when too much of it waits", async () => {
