@@ -113,7 +113,6 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   lag(): void {
-    this.suspend();
     // As if more had come than it can keep.
     if (!this.#isStarted) return void (this.#overflowed = true);
     this.#isBehind = true;
