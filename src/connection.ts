@@ -92,7 +92,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#slot = slot;
     this.client = new WebSocketClient(this, handshake, uid, state);
     this.#identity = new Identity(host, this);
-    transport.limit?.(host.options.maxBufferedBytes);
+    transport.limit?.(host.options.maxBufferedBytes, host.monotonic);
   }
 
   // The runtime's side

@@ -45,6 +45,12 @@ export interface WebSocketObject {
   webSocketError(socket: HibernatingSocket, error: unknown): void;
 }
 
+/** The time that a client has to answer before what it was sent counts as waiting, in ms. */
+const ANSWER_TIME = 1_000;
+
+/** How many times the limit it may be sent meanwhile: within one event it cannot answer at all. */
+const MAX_UNANSWERED = 4;
+
 /**
  * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, so what it was sent since it
  * was last heard counts as waiting, and it is asked when that is half of what may be. Of another client nothing is known.
@@ -52,8 +58,10 @@ export interface WebSocketObject {
 class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   /** Absent: the runtime tells, or the client need not answer. */
   #maxBufferedBytes: number | undefined;
+  #now: () => number = () => 0;
   #unheard = 0;
-  #asked = false;
+  /** When it was asked, in ms of the monotonic clock; Infinity while it need not answer. */
+  #askedAt = Infinity;
   readonly #answers: boolean;
 
   constructor(socket: HibernatingSocket, protocol: string | null) {
@@ -61,12 +69,17 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
     this.#answers = protocol === BATCHING;
   }
 
-  limit(maxBufferedBytes: number): void {
-    if (this.#answers && this.socket.bufferedAmount === undefined) this.#maxBufferedBytes = maxBufferedBytes;
+  limit(maxBufferedBytes: number, now: () => number): void {
+    if (!this.#answers || this.socket.bufferedAmount !== undefined) return;
+    this.#maxBufferedBytes = maxBufferedBytes;
+    this.#now = now;
   }
 
   override get bufferedAmount(): number {
-    return this.#unheard + super.bufferedAmount;
+    const waiting = this.#unheard + super.bufferedAmount;
+    const limit = this.#maxBufferedBytes;
+    if (limit === undefined || waiting > MAX_UNANSWERED * limit || this.#now() - this.#askedAt >= ANSWER_TIME) return waiting;
+    return Math.min(waiting, limit);
   }
 
   override write(): void {
@@ -74,14 +87,14 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
     super.write();
     if (this.#maxBufferedBytes === undefined || !batch) return;
     this.#unheard += batch.bytes;
-    if (this.#asked || this.#unheard <= this.#maxBufferedBytes / 2 || this.readyState !== OPEN) return;
-    this.#asked = true;
+    if (this.#askedAt < Infinity || this.#unheard <= this.#maxBufferedBytes / 2 || this.readyState !== OPEN) return;
+    this.#askedAt = this.#now();
     this.socket.send('{"type":"ping"}');
   }
 
   heard(): void {
     this.#unheard = 0;
-    this.#asked = false;
+    this.#askedAt = Infinity;
   }
 
   save(saved: SavedConnection): void {

@@ -36,7 +36,7 @@ export async function closesWhoDoesNotRead(server: TestServer, options?: Handsha
 }
 
 /** Sends far more than may wait in each turn to a client that does not read. */
-export async function holdsNoMoreThanTheLimit(server: TestServer, options?: HandshakeOptions): Promise<void> {
+export async function holdsNoMoreThanTheLimit(server: TestServer, limits = 1, options?: HandshakeOptions): Promise<void> {
   const slow = await Wire.open(server.port, "/dropping", options);
   await slow.ask({ type: "ping" });
   slow.socket.pause();
@@ -44,8 +44,23 @@ export async function holdsNoMoreThanTheLimit(server: TestServer, options?: Hand
   for (let turn = 0; turn < 10; turn++) {
     await server.control("dropping", "turn", { steps });
     const [{ bufferedAmount }] = await server.control("dropping", "clients");
-    assert.ok(bufferedAmount <= 1024 * 1024 + 11_000, `It holds ${bufferedAmount} bytes`);
+    assert.ok(bufferedAmount <= limits * 1024 * 1024 + 11_000, `It holds ${bufferedAmount} bytes`);
   }
+}
+
+/** Sends three times as much as may wait in one turn to a client that reads, and once more before it can have answered. */
+export async function keepsWhoReads(server: TestServer, options?: HandshakeOptions): Promise<void> {
+  const wire = await Wire.open(server.port, "/bounded", options);
+  await wire.ask({ type: "ping" });
+  const news = Array.from({ length: 20 }, (_, n) => ({ type: "news", n, text: "x".repeat(10_000) }));
+  await server.control("bounded", "turn", { steps: [...news.map((send) => ({ send })), { broadcast: { type: "end" } }] });
+  const received: unknown[] = [];
+  while (received.at(-1) !== "end") {
+    const messages = [await wire.next()].flat();
+    received.push(...messages.map(({ type, n }) => type === "news" ? n : type).filter((what) => what !== "ping"));
+  }
+  assert.deepEqual(received, [...news.keys(), "end"]);
+  assert.equal((await server.control("bounded", "clients")).length, 1);
 }
 
 /** Who receives what. */
@@ -249,6 +264,10 @@ export const delivery: Behaviour[] = [
   {
     title: "a client that does not read is closed with 4508 for small messages too, and the others receive everything",
     run: (server) => closesWhoDoesNotRead(server),
+  },
+  {
+    title: "a client that reads is kept and misses nothing when it is sent more in one turn than may wait",
+    run: (server) => keepsWhoReads(server),
   },
   {
     title: "a client that does not read holds no more than the limit and one message, however much it is sent in one turn",
