@@ -5,6 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { builtFile } from "./build.ts";
 import { cpuOf, memoryOf, named, resetPeak, tree } from "./process.ts";
 import { COMMANDS, root, type Server } from "./servers.ts";
 import type { Work } from "./works.ts";
@@ -65,7 +66,7 @@ process.once("exit", () => {
 
 export async function measure(server: Server, work: Work, generator: string, round: number): Promise<Sample> {
   const [command = "", ...args] = COMMANDS[server.runtime];
-  const file = join(root, "bench/servers", server.file);
+  const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
   const serving = start(command, [...args, file, ...server.args ?? []], ["ignore", "pipe", "pipe"]);
   let load: ReturnType<typeof start> | undefined;
   try {

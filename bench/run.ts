@@ -1,9 +1,10 @@
 /**
  * Measures this project, what each runtime can do at best without it, and its peers, at the same works in alternating rounds.
  *
- * `npm run bench -- [--quick] [--rounds=5] [--only=fanout,echo] [--runtimes=bun,node] [--servers=noroshi,crossws] [--out=bench/results]`
+ * `npm run bench -- [--quick] [--rounds=5] [--only=fanout,echo] [--runtimes=bun,node] [--servers=noroshi,crossws] [--out=bench/results]
+ * [--lock=FILE]`
  *
- * A server is named by a part of its name. It never fails on a time; README.md says how it measures.
+ * A server is named by a part of its name. The lock is held for each single measurement, so that others can use the machine in between. It never fails on a time; README.md says how it measures.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -11,7 +12,9 @@ import { availableParallelism, cpus, release, type } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { buildServers } from "./build.ts";
 import { chart } from "./chart.ts";
+import { lock } from "./lock.ts";
 import { buildGenerator, measure } from "./measure.ts";
 import { maxDescriptors } from "./process.ts";
 import { report, round } from "./report.ts";
@@ -27,6 +30,7 @@ const { values } = parseArgs({
     runtimes: { type: "string" },
     servers: { type: "string" },
     out: { type: "string", default: join(root, "bench/results") },
+    lock: { type: "string" },
   },
 });
 const { quick } = values;
@@ -55,6 +59,7 @@ async function main(): Promise<number> {
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
     .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
   if (servers.some(({ kind }) => kind === "peer")) installPeers();
+  await buildServers(servers);
   const generator = buildGenerator();
 
   const date = new Date().toISOString();
@@ -76,6 +81,7 @@ async function alternate(work: Work, servers: readonly Server[], generator: stri
   for (let number = 1; number <= rounds; number++) {
     for (const { server, samples, errors } of all) {
       const label = `  ${number}/${rounds} ${RUNTIME_TITLES[server.runtime]}, ${server.name}: `;
+      const release = values.lock === undefined ? () => {} : await lock(values.lock);
       try {
         const sample = await measure(server, work, generator, number);
         samples.push(sample);
@@ -85,6 +91,8 @@ async function alternate(work: Work, servers: readonly Server[], generator: stri
         const message = error instanceof Error ? error.message : String(error);
         errors.push(message);
         console.log(label + `failed: ${message}`);
+      } finally {
+        release();
       }
     }
   }

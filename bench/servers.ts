@@ -31,10 +31,10 @@ export interface Server {
 export const root: string = join(dirname(fileURLToPath(import.meta.url)), "..");
 const modules = join(root, "node_modules");
 
-/** How a file is run. A Durable Object's file starts Miniflare, whose child workerd is the server. */
+/** How a file is run; what Node runs is built before. A Durable Object's file starts Miniflare, whose child workerd is the server. */
 export const COMMANDS: Record<RuntimeName, readonly string[]> = {
   bun: [join(modules, "bun/bin/bun.exe"), "run"], // Called so on every platform.
-  node: [process.execPath, "--import", "tsx"],
+  node: [process.execPath],
   deno: [join(modules, "deno/deno"), "run", "-A", "--no-lock"],
   "durable-object": [process.execPath, "--import", "tsx"],
 };

@@ -69,30 +69,11 @@ async function readPort(child: ChildProcess, exited: Promise<number | null>): Pr
 
 /** Starts the fixture in a Durable Object under Miniflare and resolves once it listens. */
 export async function startDurableObject(file = join(here, "fixture/worker.ts")): Promise<TestServer> {
-  const [{ build }, { Miniflare }] = await Promise.all([import("esbuild"), import("miniflare")]);
-  const { outputFiles } = await build({
-    entryPoints: [file],
-    bundle: true,
-    format: "esm",
-    target: "es2024",
-    write: false,
-    logLevel: "warning",
-    // Loaded on other runtimes only.
-    external: ["node:*", "ws", "@hono/node-server", "cloudflare:*"],
-  });
-  const miniflare = new Miniflare({
-    modules: true,
-    script: outputFiles[0]!.text,
-    compatibilityDate: "2026-07-01",
-    compatibilityFlags: ["enable_request_signal"],
-    host: "127.0.0.1",
-    port: 0,
-    durableObjects: { FIXTURE: { className: "Fixture", useSQLite: true } },
-  });
-  const { port } = await miniflare.ready;
+  const { startWorker } = await import("../../scripts/worker.ts"); // Miniflare takes a second to load.
+  const { miniflare, port } = await startWorker(file, "Fixture");
   return {
-    port: Number(port),
-    control: (subject, name, body = {}) => control(Number(port), subject, name, body),
+    port,
+    control: (subject, name, body = {}) => control(port, subject, name, body),
     evict: async () => {
       await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
     },

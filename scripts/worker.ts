@@ -1,0 +1,33 @@
+import { build } from "esbuild";
+import { Miniflare } from "miniflare";
+
+/** A Worker under Miniflare. */
+export interface Worker {
+  readonly miniflare: Miniflare;
+  readonly port: number;
+}
+
+/** Starts a file that exports a Durable Object class, bound under its name in capitals, and resolves once it listens. */
+export async function startWorker(file: string, className: string): Promise<Worker> {
+  const { outputFiles } = await build({
+    entryPoints: [file],
+    bundle: true,
+    format: "esm",
+    target: "es2024",
+    write: false,
+    logLevel: "warning",
+    // Loaded on other runtimes only.
+    external: ["node:*", "ws", "@hono/node-server", "cloudflare:*"],
+  });
+  const miniflare = new Miniflare({
+    modules: true,
+    script: outputFiles[0]!.text,
+    compatibilityDate: "2026-07-01",
+    compatibilityFlags: ["enable_request_signal"],
+    host: "127.0.0.1",
+    port: 0,
+    durableObjects: { [className.toUpperCase()]: { className, useSQLite: true } },
+  });
+  const { port } = await miniflare.ready;
+  return { miniflare, port: Number(port) };
+}
