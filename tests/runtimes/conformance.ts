@@ -5,6 +5,7 @@ import { authentication } from "./behaviours/authentication.ts";
 import { closing } from "./behaviours/closing.ts";
 import { delivery } from "./behaviours/delivery.ts";
 import { directus } from "./behaviours/directus.ts";
+import { directusSubscriptions } from "./behaviours/directus-subscriptions.ts";
 import { expiry } from "./behaviours/expiry.ts";
 import { faults } from "./behaviours/faults.ts";
 import { handling } from "./behaviours/handling.ts";
@@ -53,6 +54,7 @@ const AREAS: Record<string, Behaviour[]> = {
   closing,
   state,
   directus,
+  "directus subscriptions": directusSubscriptions,
 };
 
 /** Runs every behaviour against a runtime. What it does differently is declared, never left out. */
