@@ -19,6 +19,9 @@ const LAYERS: readonly string[][] = [
   "channel-options permission publication-frame presence attendance channel subscription subscriber channels",
   // What an application starts from.
   "service serve runtimes/cloudflare",
+  // The client, which needs nothing of the server.
+  "client/client client/connection client/connector client/contract client/emitter client/error client/frames client/heartbeat " +
+  "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",
 ].map((names) => names.split(" "));
 
 /** The one file that runs on Node only. */
@@ -107,6 +110,16 @@ describe("The source", () => {
         if (specifier.startsWith(".")) loaded.add(resolve(path, specifier));
         else assert.ok(EVERYWHERE.includes(packageOf(specifier)), `mod.ts loads "${specifier}", by ${path}`);
       }
+    }
+  });
+
+  it("has a client that loads nothing but its own files", () => {
+    for (const [path, { specifier, kind }] of eachImport()) {
+      if (!path.startsWith("src/client/") || kind === "type") continue;
+      assert.ok(
+        specifier.startsWith(".") && resolve(path, specifier).startsWith("src/client/"),
+        `${path} imports "${specifier}": the client may take types of the protocol only`,
+      );
     }
   });
 

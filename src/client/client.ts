@@ -1,0 +1,331 @@
+/**
+ * A client for browsers, Bun, Deno, Node and React Native, over the platform's own `WebSocket`: it comes back when the connection was
+ * lost, proves anew who it is, and says what it could not make good. It needs nothing of the server but `PROTOCOL.md`.
+ *
+ * @example
+ * ```ts
+ * import { createClient } from "noroshi/client";
+ *
+ * const client = createClient("wss://example.com/websocket", { token: () => fetchToken() });
+ * client.on("status", ({ status }) => console.log(status));
+ * const reply = await client.request("say", { text: "hello" });
+ * for await (const { event, data } of client.subscribe("articles")) console.log(event, data);
+ * ```
+ *
+ * @module
+ */
+import type { WebSocketMessage } from "../protocol.ts";
+import { type ClientClose, type ClientStatus, Connector, type Reconnecting } from "./connector.ts";
+import type {
+  ChannelName,
+  ChannelOf,
+  Contract,
+  DataTo,
+  EventOf,
+  MessageFrom,
+  MessageTo,
+  PayloadOf,
+  ReplyOf,
+  RequestType,
+  SubscribeOptionsOf,
+  SubscriptionOf,
+} from "./contract.ts";
+import { Emitter, guard } from "./emitter.ts";
+import { ClientError, errorOf } from "./error.ts";
+import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
+import { Outbox, type Waiting } from "./outbox.ts";
+import { resolveUrl } from "./platform.ts";
+import { type RequestOptions, Requests } from "./requests.ts";
+import type { Position, SubscribeOptions } from "./subscription.ts";
+import { Subscriptions } from "./subscriptions.ts";
+
+export { ClientError } from "./error.ts";
+export type { CloseInfo } from "./connection.ts";
+export type { ClientClose, ClientStatus, Reconnecting } from "./connector.ts";
+export type * from "./contract.ts";
+export type { ClientOptions, Token } from "./options.ts";
+export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
+export type { RequestOptions } from "./requests.ts";
+export type {
+  Member,
+  Position,
+  PresenceChange,
+  Publication,
+  SubscribeOptions,
+  Subscription,
+  SubscriptionInit,
+} from "./subscription.ts";
+
+/** The events of a client and what their listeners receive. */
+export interface ClientEvents<C = Contract> {
+  /** The server has let the client in. */
+  open: Record<string, never>;
+  /** A connection that was open has ended, or nothing is tried any more. */
+  close: ClientClose;
+  /** The next try will be made. */
+  reconnecting: Reconnecting;
+  /** The server has sent something by itself. */
+  message: { message: MessageFrom<C> };
+  /** The server reports what belongs to nothing that was asked, a message was not sent, or a listener threw. */
+  error: { error: unknown };
+  /** {@link Client.status} has changed. */
+  status: { status: ClientStatus };
+}
+
+/** Opens a connection, unless the option `lazy` is set, and keeps it. @throws {TypeError} for bad options. */
+export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
+  return new Client<C>(url, options);
+}
+
+/** A connection to a server that outlives its WebSockets. {@link createClient} makes one. */
+export class Client<C = Contract> {
+  readonly #options: ResolvedOptions;
+  readonly #emitter = new Emitter<ClientEvents<C>>();
+  readonly #connector: Connector;
+  readonly #outbox: Outbox;
+  readonly #requests: Requests;
+  readonly #subscriptions: Subscriptions;
+  /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
+  readonly #prefix: string;
+  #lastUid = 0;
+  /** The server has asked for a pause, until this timer. */
+  #pause: unknown;
+  /** Not one that is lazy and has not been opened yet. */
+  #isClosed = false;
+  #readers: { resolve(): void; reject(error: unknown): void }[] = [];
+
+  /** {@link createClient} takes the same. */
+  constructor(url: string | URL, options: ClientOptions = {}) {
+    const resolved = this.#options = resolveOptions(options);
+    this.#prefix = resolved.random().toString(36).slice(2, 10);
+    this.#outbox = new Outbox(resolved.clock, resolved.outbox);
+    this.#requests = new Requests(resolved.clock, this.#outbox);
+    this.#subscriptions = new Subscriptions({
+      options: resolved,
+      send: (message) => {
+        if (this.#connector.isReady) this.#connector.send(JSON.stringify(message));
+      },
+      guard: (call) => guard(call, this.#emitter.report),
+    });
+    this.#connector = new Connector({
+      options: resolved,
+      url: resolveUrl(url),
+      nextUid: () => this.#nextUid(),
+      status: (status) => this.#emitter.emit("status", { status }),
+      ready: (isNew) => this.#ready(isNew),
+      received: (message) => this.#receive(message),
+      lost: (close) => this.#lost(close),
+      reconnecting: (next) => this.#emitter.emit("reconnecting", next),
+      // A sleeping Durable Object answers without being woken where nobody has to know more.
+      ping: () => ({ type: "ping", ...(this.#subscriptions.haveHistory && { uid: this.#nextUid() }) }),
+      error: (error) => this.#emitter.emit("error", { error }),
+    });
+    if (!resolved.lazy) this.connect();
+  }
+
+  /** Whether there is a connection, and what is done about it. */
+  get status(): ClientStatus {
+    return this.#connector.status;
+  }
+
+  /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
+  get ready(): Promise<void> {
+    if (this.status === "open") return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      if (this.#isClosed) reject(new ClientError("CLOSED", "The client is closed"));
+      else this.#readers.push({ resolve, reject });
+    });
+  }
+
+  /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
+  on<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): () => void {
+    this.#emitter.on(event, listener);
+    return () => this.off(event, listener);
+  }
+
+  /** Removes this one listener. */
+  off<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): void {
+    this.#emitter.off(event, listener);
+  }
+
+  /**
+   * Opens what is lazy or closed; tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
+   * see by itself: a button, or that an app of React Native is in front again.
+   */
+  connect(): void {
+    this.#isClosed = false;
+    this.#connector.wake();
+  }
+
+  /**
+   * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
+   * {@link request} tells more. It may be left alone: a rejection is an `error` event too.
+   *
+   * @throws {ClientError} OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED
+   */
+  send(message: MessageTo<C>): Promise<void> {
+    const promise = new Promise<void>((resolve, reject) => {
+      this.#transmit({ text: JSON.stringify(message), sent: resolve, failed: reject }, true);
+    });
+    promise.catch((error) => this.#emitter.emit("error", { error }));
+    return promise;
+  }
+
+  /**
+   * Asks, and resolves with `data` of the answer. When the connection is lost meanwhile the server may have handled it or not: then it
+   * rejects at once, unless it is said to be idempotent.
+   *
+   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, OUTBOX_FULL, CLOSED; and the reason of the signal.
+   */
+  request<Type extends RequestType<C>>(
+    type: Type,
+    ...[payload, options]: Record<string, never> extends PayloadOf<C, Type>
+      ? [payload?: PayloadOf<C, Type>, options?: RequestOptions]
+      : [payload: PayloadOf<C, Type>, options?: RequestOptions]
+  ): Promise<ReplyOf<C, Type>> {
+    // What the server answers is what the contract says: it is not looked at here.
+    return this.#ask(type, payload as object, options).then(({ data }) => data as ReplyOf<C, Type>);
+  }
+
+  /**
+   * Publishes to a channel. Resolves with its place in the history, where there is one.
+   *
+   * @throws {ClientError} as {@link request}.
+   */
+  publish<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>>>(
+    channel: Name,
+    event: Event,
+    data: DataTo<ChannelOf<C, Name>, Event>,
+    options?: RequestOptions,
+  ): Promise<Partial<Position>> {
+    return this.#ask("publish", { channel, event, data }, options).then(({ epoch, offset }) =>
+      ({ ...(epoch !== undefined && { epoch, offset }) }) as Partial<Position> // As the protocol says.
+    );
+  }
+
+  /**
+   * Subscribes to a channel for as long as the client lives: it is asked for again after each loss of the connection, from where it was.
+   * Iterate over what is returned, or pass callbacks.
+   */
+  subscribe<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>> = EventOf<ChannelOf<C, Name>>>(
+    channel: Name,
+    options: SubscribeOptionsOf<ChannelOf<C, Name>, Event> & { event?: Event } = {},
+  ): SubscriptionOf<ChannelOf<C, Name>, Event> {
+    // The contract is of types alone; inside, everything is JSON.
+    const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
+    return subscriber as unknown as SubscriptionOf<ChannelOf<C, Name>, Event>;
+  }
+
+  /**
+   * Ends everything: what waits is rejected, iterations are done, and nothing is tried any more. Resolves when the connection is gone.
+   *
+   * @param code 1000, or 3000 to 4999
+   */
+  close(code = 1000, reason = ""): Promise<void> {
+    this.#subscriptions.end();
+    return this.#connector.close(code, reason);
+  }
+
+  /** {@link close}. */
+  [Symbol.dispose](): void {
+    void this.close();
+  }
+
+  /** {@link close}, awaited. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #nextUid(): string {
+    return `${this.#prefix}${++this.#lastUid}`;
+  }
+
+  #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
+    const message = { ...payload, type, uid: this.#nextUid() };
+    const timeout = options.timeout ?? this.#options.requestTimeout;
+    return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+  }
+
+  #transmit(item: Waiting, expires: boolean): void {
+    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "Cannot send: the client is closed"));
+    // Behind what waits, if something does.
+    if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
+    item.sent();
+  }
+
+  #handOver(text: string): boolean {
+    const isPossible = this.#connector.isReady && this.#pause === undefined;
+    if (isPossible) this.#connector.send(text);
+    return isPossible;
+  }
+
+  /** The server takes messages, on a new connection or with new credentials. */
+  #ready(isNew: boolean): void {
+    this.#subscriptions.askAll();
+    this.#flush();
+    if (!isNew) return;
+    for (const { resolve } of this.#readers.splice(0)) resolve();
+    this.#emitter.emit("open", {});
+  }
+
+  #flush(): void {
+    this.#outbox.flush((text) => this.#handOver(text));
+  }
+
+  #lost(close: ClientClose): void {
+    const { code, reason, isFinal } = close;
+    this.#resume();
+    this.#subscriptions.lost();
+    const why = `The connection was lost (${code}${reason && ` ${reason}`})`;
+    // The message that was too big may be any of these: it must not be sent again.
+    this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
+    if (isFinal) {
+      this.#isClosed = true;
+      const error = new ClientError("CLOSED", why, { close });
+      this.#requests.fail(error);
+      this.#outbox.fail(error);
+      this.#subscriptions.end(error);
+      for (const { reject } of this.#readers.splice(0)) reject(error);
+    }
+    this.#emitter.emit("close", close);
+  }
+
+  #receive(message: WebSocketMessage): void {
+    const { type, uid } = message;
+    if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
+    if (type === "pong") return this.#subscriptions.pong(message["channels"]);
+    if (type === "auth") {
+      // Of what was sent after the credentials had run out nothing has been handled.
+      const wasRefused = errorOf(message["error"]).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
+      this.#subscriptions.take(message);
+      if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
+      return;
+    }
+    if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
+    if (message["status"] === "error") return this.#fault(errorOf(message["error"]));
+    // The answer to what was given up.
+    if (message["status"] !== undefined && String(uid).startsWith(this.#prefix)) return;
+    this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
+  }
+
+  /** An error that belongs to nothing that was asked. */
+  #fault(error: ClientError): void {
+    const wait = this.#connector.heed(error);
+    if (wait > 0) {
+      // What it was sent too fast it has not read, subscriptions included.
+      this.#options.clock.clearTimeout(this.#pause);
+      this.#pause = this.#options.clock.setTimeout(() => {
+        this.#resume();
+        if (!this.#connector.isReady) return;
+        this.#subscriptions.askAll();
+        this.#flush();
+      }, wait);
+    }
+    this.#emitter.emit("error", { error });
+  }
+
+  #resume(): void {
+    this.#options.clock.clearTimeout(this.#pause);
+    this.#pause = undefined;
+  }
+}

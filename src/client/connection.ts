@@ -1,0 +1,132 @@
+import type { WebSocketMessage } from "../protocol.ts";
+import type { ClientError } from "./error.ts";
+import { readFrame } from "./frames.ts";
+import { Heartbeat } from "./heartbeat.ts";
+import type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
+
+/** How a connection ended. 1006: without a close frame, or it was given up (RFC 6455 §7.1.5). */
+export interface CloseInfo {
+  /** The close code. */
+  code: number;
+  /** What the other side said of it. */
+  reason: string;
+  /** Whether both sides have closed it. */
+  wasClean: boolean;
+}
+
+/** How long the other side may take to answer a close, in ms. */
+const CLOSE_PATIENCE = 2_000;
+
+/** What a connection needs of the client. */
+export interface ConnectionHost {
+  readonly WebSocket: WebSocketConstructor;
+  readonly clock: ClientClock;
+  /** ms. */
+  readonly heartbeat: number;
+  /** Characters. */
+  readonly maxFrame: number;
+  opened(): void;
+  received(message: WebSocketMessage): void;
+  /** Told once. */
+  ended(close: CloseInfo): void;
+  /** What asks for a sign of life. */
+  ping(): WebSocketMessage;
+  invalid(error: ClientError): void;
+}
+
+/** One WebSocket from its opening to its end, with the pings that notice when it is dead. */
+export class Connection {
+  /** Resolves when nothing is left of it, or the other side did not answer the close. */
+  readonly gone: Promise<void>;
+  readonly #host: ConnectionHost;
+  readonly #socket: WebSocketLike;
+  readonly #heartbeat: Heartbeat;
+  #resolveGone!: () => void; // Assigned in the constructor, by a promise.
+  #over = false;
+
+  /** @throws what the constructor of the WebSocket throws: for a bad address, or a token that is no subprotocol. */
+  constructor(host: ConnectionHost, url: string, protocols: string[]) {
+    this.#host = host;
+    const socket = this.#socket = new host.WebSocket(url, protocols);
+    this.#heartbeat = new Heartbeat(host.clock, host.heartbeat, {
+      ping: () => this.send(JSON.stringify(host.ping())),
+      dead: () => this.end({ code: 1006, reason: "The server does not answer", wasClean: false }, 0),
+    });
+    socket.onopen = () => {
+      if (!this.#over) host.opened();
+    };
+    socket.onmessage = ({ data }: { data: unknown }) => this.#read(data);
+    socket.onerror = () => {}; // A close follows. Without a listener `ws` would throw.
+    this.gone = new Promise((resolve) => {
+      this.#resolveGone = resolve;
+      socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
+        resolve();
+        // Some say 0, or nothing at all, where there was no close frame.
+        if (!this.#over) this.#stop({ code: code || 1006, reason: String(reason ?? ""), wasClean: !!wasClean });
+      };
+    });
+  }
+
+  get isOver(): boolean {
+    return this.#over;
+  }
+
+  /** The other side may be asked from here on. */
+  admitted(): void {
+    this.#heartbeat.start();
+  }
+
+  probe(): void {
+    this.#heartbeat.probe();
+  }
+
+  send(text: string): void {
+    // After a close, browsers drop it in silence and some others throw.
+    if (this.#socket.readyState === 1) this.#socket.send(text);
+  }
+
+  /**
+   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead.
+   *
+   * @param code what the other side is told; 0 tells nothing, where the platform can.
+   */
+  end(close: CloseInfo, code = 4000): void {
+    if (this.#over) return;
+    this.#over = true;
+    const socket = this.#socket;
+    if (code === 0 && socket.terminate) socket.terminate();
+    else {
+      try {
+        // Browsers send 1000 and 3000 to 4999 only, and no reason of more than 123 bytes.
+        socket.close(code || 4000, close.reason.slice(0, 40));
+      } catch {
+        socket.close();
+      }
+    }
+    const { clock } = this.#host;
+    const timer = clock.setTimeout(() => {
+      socket.terminate?.();
+      this.#resolveGone();
+    }, CLOSE_PATIENCE);
+    void this.gone.then(() => clock.clearTimeout(timer));
+    this.#stop(close);
+  }
+
+  #stop(close: CloseInfo): void {
+    this.#over = true; // A listener may look.
+    this.#heartbeat.stop();
+    this.#host.ended(close);
+  }
+
+  #read(data: unknown): void {
+    if (this.#over) return;
+    this.#heartbeat.heard();
+    if (typeof data === "string" && data.length > this.#host.maxFrame) {
+      return this.end({ code: 1009, reason: "Message too big", wasClean: false });
+    }
+    for (const message of readFrame(data, (error) => this.#host.invalid(error))) {
+      // What came before it may have ended the connection.
+      if (!this.#over) this.#host.received(message);
+    }
+  }
+}

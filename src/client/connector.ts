@@ -1,0 +1,288 @@
+import type { WebSocketMessage } from "../protocol.ts";
+import { type CloseInfo, Connection } from "./connection.ts";
+import { ClientError, errorOf } from "./error.ts";
+import type { ResolvedOptions } from "./options.ts";
+import { onWake } from "./platform.ts";
+
+/** `connecting`: until the server has let the client in. `waiting`: for the next try. `closed`: nothing is tried any more. */
+export type ClientStatus = "connecting" | "open" | "waiting" | "closed";
+
+/** What a client is told of the end of a connection. */
+export interface ClientClose extends CloseInfo {
+  /** Nothing is tried any more. */
+  isFinal: boolean;
+}
+
+/** What a client is told of the next try. */
+export interface Reconnecting {
+  /** How many tries there were since a connection last held. */
+  attempt: number;
+  /** ms until the next one. */
+  delay: number;
+  /** Why the last one ended. */
+  close: CloseInfo;
+}
+
+/** What a connector needs of the client. */
+export interface ConnectorHost {
+  readonly options: ResolvedOptions;
+  readonly url: string;
+  /** A uid that is nobody else's. */
+  nextUid(): string;
+  status(status: ClientStatus): void;
+  /** The server takes messages: it has let the client in, or let it in again. */
+  ready(isNew: boolean): void;
+  received(message: WebSocketMessage): void;
+  /** A connection that was let in has ended, or the last one did. */
+  lost(close: ClientClose): void;
+  reconnecting(next: Reconnecting): void;
+  ping(): WebSocketMessage;
+  error(error: unknown): void;
+}
+
+/** No server makes a client wait longer than this, in ms. */
+const MAX_RETRY_AFTER = 300_000;
+
+/** What the end of a connection is, by what the server says of an `auth` in its place. */
+const CODES: Record<string, number> = {
+  AUTH_TIMEOUT: 4408,
+  FORBIDDEN: 4403,
+  LIMIT_EXCEEDED: 4529,
+  REQUESTS_EXCEEDED: 4529,
+  SERVICE_UNAVAILABLE: 1013,
+};
+
+/** How long to wait for the next try, in ms: anything up to a ceiling that doubles, so that not all come back at once ("full jitter"). */
+export function backoffDelay(attempt: number, { base, cap }: { base: number; cap: number }, random: () => number): number {
+  return random() * Math.min(cap, base * 2 ** attempt);
+}
+
+/** Keeps one connection, never two: opens it, says who the client is, and comes back when it was lost. */
+export class Connector {
+  status: ClientStatus = "closed";
+  /** Whether what is sent is handled: the server has let the client in, and its credentials have not run out since. */
+  isReady = false;
+  readonly #host: ConnectorHost;
+  #connection: Connection | undefined;
+  /** Resolves when nothing is left of the last connection. */
+  #gone: Promise<void> = Promise.resolve();
+  /** For the next try while waiting, otherwise for the server to let the client in. */
+  #timer: unknown;
+  /** Counts what began: what an earlier one has waited for is out of date. */
+  #generation = 0;
+  #attempt = 0;
+  #openSince = 0;
+  /** No try before (ms since 1970): the server asked for it. */
+  #notBefore = 0;
+  /** The uid of the `auth` that is under way. */
+  #authUid: string | undefined;
+  /** The last token was refused. One that is asked for anew may be accepted, once. */
+  #wasRefused = false;
+  #isClosing = false;
+  #stopListening: (() => void) | undefined;
+
+  constructor(host: ConnectorHost) {
+    this.#host = host;
+  }
+
+  /** Starts, tries again at once, or asks whether the connection is alive. */
+  wake(): void {
+    if (this.status === "open") this.#connection?.probe();
+    else if (this.status === "closed") {
+      this.#stopListening = onWake(() => this.wake());
+      this.#attempt = 0;
+      this.#wasRefused = false;
+      void this.#connect();
+    } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
+  }
+
+  send(text: string): void {
+    this.#connection?.send(text);
+  }
+
+  /** Ends it for good. Resolves when nothing is left of the connection. */
+  close(code: number, reason: string): Promise<void> {
+    const close = { code, reason, wasClean: true };
+    if (this.#connection) {
+      this.#isClosing = true;
+      this.#connection.end(close, code);
+    } else if (this.status !== "closed") this.#finish(close);
+    return this.#gone;
+  }
+
+  /** An answer to `auth`, or that the credentials have run out. */
+  auth({ uid, status, error: fault }: WebSocketMessage): void {
+    const isAnswer = this.#authUid !== undefined && uid === this.#authUid;
+    if (status === "ok") {
+      if (isAnswer) this.#admitted();
+      return;
+    }
+    const error = errorOf(fault);
+    if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
+    this.heed(error);
+    this.#host.error(error);
+    // In public mode no close follows, and the client would be nobody without having asked for it.
+    if (isAnswer) this.#refuse(error);
+  }
+
+  /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
+  heed({ details: { retry_after } }: ClientError): number {
+    const wait = typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
+    this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
+    return wait;
+  }
+
+  #now(): number {
+    return this.#host.options.clock.now();
+  }
+
+  #setStatus(status: ClientStatus): void {
+    if (this.status === status) return;
+    this.status = status;
+    this.#host.status(status);
+  }
+
+  #wait(callback: () => void, delay: number): void {
+    const { clock } = this.#host.options;
+    clock.clearTimeout(this.#timer);
+    this.#timer = clock.setTimeout(callback, delay);
+  }
+
+  async #connect(): Promise<void> {
+    const { options, url } = this.#host;
+    const { tokenIn, timeout } = options;
+    const generation = ++this.#generation;
+    this.#wait(() => this.#fail(1006, "The server did not let the client in in time"), timeout);
+    this.#setStatus("connecting");
+    const token = await this.#ask(generation);
+    if (generation !== this.#generation) return;
+    const protocols = [...options.protocols];
+    let address = url;
+    if (token !== undefined && tokenIn === "protocol") protocols.push(`bearer.${token}`);
+    if (token !== undefined && tokenIn === "query") {
+      address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
+    }
+    try {
+      this.#connection = new Connection(
+        {
+          ...options,
+          opened: () => {
+            if (token !== undefined && tokenIn === "message") this.#authenticate(token);
+            else this.#admitted();
+          },
+          received: (message) => this.#host.received(message),
+          ended: (close) => this.#lost(close),
+          ping: () => this.#host.ping(),
+          invalid: (error) => this.#host.error(error),
+        },
+        address,
+        protocols,
+      );
+      this.#gone = this.#connection.gone;
+    } catch (error) {
+      // A bad address, or a token that is no subprotocol: the next try would fail as this one did.
+      this.#host.error(error);
+      this.#finish({ code: 1006, reason: String(error), wasClean: false });
+    }
+  }
+
+  /** The token, if there is any. One that cannot be had ends the try. */
+  async #ask(generation: number): Promise<string | undefined> {
+    const { token } = this.#host.options;
+    if (typeof token !== "function") return token ?? undefined;
+    try {
+      return (await token()) ?? undefined;
+    } catch (error) {
+      if (generation === this.#generation) {
+        this.#host.error(new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
+        this.#fail(1006, "There is no token");
+      }
+      return undefined;
+    }
+  }
+
+  #authenticate(token: string): void {
+    this.#authUid = this.#host.nextUid();
+    this.send(JSON.stringify({ type: "auth", uid: this.#authUid, access_token: token }));
+  }
+
+  #admitted(): void {
+    const isNew = this.status !== "open";
+    this.#host.options.clock.clearTimeout(this.#timer);
+    this.#authUid = undefined;
+    this.#wasRefused = false;
+    this.isReady = true;
+    if (isNew) {
+      this.#openSince = this.#now();
+      this.#connection?.admitted();
+      this.#setStatus("open");
+    }
+    // A listener may have closed it.
+    if (this.isReady) this.#host.ready(isNew);
+  }
+
+  /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
+  async #renew(error: ClientError): Promise<void> {
+    const { token, timeout } = this.#host.options;
+    if (!this.isReady) return; // That is under way.
+    this.isReady = false;
+    if (typeof token !== "function") {
+      this.#host.error(error);
+      return this.#refuse(error);
+    }
+    const generation = this.#generation;
+    this.#wait(() => this.#fail(1006, "The token was not renewed in time"), timeout);
+    const renewed = await this.#ask(generation);
+    if (generation !== this.#generation) return;
+    if (renewed === undefined) this.#refuse(error);
+    else this.#authenticate(renewed);
+  }
+
+  #refuse({ code, message }: ClientError): void {
+    this.#fail(CODES[code] ?? 4401, message);
+  }
+
+  #fail(code: number, reason: string): void {
+    const close = { code, reason, wasClean: false };
+    if (this.#connection) this.#connection.end(close, code === 1006 ? 0 : 4000);
+    else this.#lost(close);
+  }
+
+  #lost(close: CloseInfo): void {
+    const { options } = this.#host;
+    const { status } = this;
+    this.#generation++;
+    this.#connection = this.#authUid = undefined;
+    this.isReady = false;
+    if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
+    // One that is let in and lost again at once has not held: it must not come back every half second.
+    if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
+    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options.backoff, options.random);
+    this.#wait(() => void this.#connect(), delay);
+    const attempt = this.#attempt;
+    this.#setStatus("waiting");
+    if (status === "open") this.#host.lost({ ...close, isFinal: false });
+    if (this.status === "waiting") this.#host.reconnecting({ attempt, delay, close });
+  }
+
+  #mayReturn(close: CloseInfo): boolean {
+    const { token, reconnect } = this.#host.options;
+    // 44xx: coming back unchanged is pointless (PROTOCOL.md §6).
+    if (close.code >= 4400 && close.code < 4500) {
+      const isRenewable = typeof token === "function" && (close.code === 4401 || close.code === 4408) && !this.#wasRefused;
+      this.#wasRefused = true;
+      if (!isRenewable) return false;
+    }
+    return reconnect;
+  }
+
+  #finish(close: CloseInfo): void {
+    this.#generation++;
+    this.#connection = undefined;
+    this.isReady = this.#isClosing = false;
+    this.#host.options.clock.clearTimeout(this.#timer);
+    this.#stopListening?.();
+    this.#setStatus("closed");
+    this.#host.lost({ ...close, isFinal: true });
+  }
+}

@@ -1,0 +1,26 @@
+/**
+ * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
+ * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `CLOSED`, `OUTBOX_FULL`, `OUTBOX_EXPIRED`,
+ * `TOKEN_FAILED` (the function `token` did), `CONNECT_FAILED`, `INVALID_MESSAGE` (of the server).
+ */
+export class ClientError extends Error {
+  /** As the class is called, also where a bundler has renamed it. */
+  override readonly name = "ClientError";
+  /** What went wrong, as a stable name. */
+  readonly code: string;
+  /** What the server said beside `code` and `message`, such as `retry_after` in ms. */
+  readonly details: Record<string, unknown>;
+
+  /** The stable name, a text for a person, and what else is known. */
+  constructor(code: string, message: string, details: Record<string, unknown> = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/** What a server calls an error, whatever it sent in its place. */
+export function errorOf(value: unknown): ClientError {
+  const { code, message, ...details } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
+  return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
+}

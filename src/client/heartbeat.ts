@@ -1,0 +1,86 @@
+import type { ClientClock } from "./platform.ts";
+
+/** How often the time is looked at, in ms: twice a second, so that a machine that has woken is seen to have within half of one. */
+const TICK = 500;
+/** A tick that comes so much later (ms) than it should says that the machine slept or the page was frozen. */
+const JUMP = 2_500;
+/** How long an answer may take, in ms: with a tick before and after it, the promised five seconds. */
+const PATIENCE = 4_000;
+/** How long it may take after a jump, in ms: with the tick before it, the promised second. */
+const WAKE_PATIENCE = 400;
+
+/** What a heartbeat is told and tells. */
+export interface HeartbeatHost {
+  /** Asks the other side for a sign of life. */
+  ping(): void;
+  /** None came in time. */
+  dead(): void;
+}
+
+/** Notices a connection that is dead and does not say so: by asking every period, and at once after a sleep. */
+export class Heartbeat {
+  readonly #clock: ClientClock;
+  readonly #period: number;
+  readonly #host: HeartbeatHost;
+  #timer: unknown;
+  #last = 0;
+  /** ms until the next ping. */
+  #untilPing = 0;
+  /** ms until no answer is given up on; `Infinity` while none is awaited. */
+  #untilDead = Infinity;
+
+  constructor(clock: ClientClock, period: number, host: HeartbeatHost) {
+    this.#clock = clock;
+    this.#period = period;
+    this.#host = host;
+  }
+
+  start(): void {
+    this.stop();
+    this.#untilPing = this.#period || Infinity;
+    this.#wait();
+  }
+
+  stop(): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#untilDead = Infinity;
+  }
+
+  /** Anything at all came from the other side. */
+  heard(): void {
+    this.#untilDead = Infinity;
+  }
+
+  /** Asks now. */
+  probe(patience: number = PATIENCE): void {
+    this.#untilPing = this.#period || Infinity;
+    this.#untilDead = Math.min(this.#untilDead, patience);
+    this.#wait();
+    this.#host.ping();
+  }
+
+  /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
+  #wait(delay: number = TICK): void {
+    this.#clock.clearTimeout(this.#timer);
+    this.#last = this.#clock.now();
+    if (Math.min(this.#untilPing, this.#untilDead) < Infinity) {
+      this.#timer = this.#clock.setTimeout(() => this.#tick(), delay);
+    }
+  }
+
+  #tick(): void {
+    // A wall clock that was set back tells nothing; that it was set forward looks like a sleep and costs a ping.
+    const elapsed = Math.max(0, this.#clock.now() - this.#last) || TICK;
+    if (elapsed > TICK + JUMP) {
+      // What was awaited before the sleep may still wait to be read.
+      this.#untilDead = Infinity;
+      this.probe(WAKE_PATIENCE);
+      return this.#wait(WAKE_PATIENCE);
+    }
+    this.#untilDead -= elapsed;
+    if (this.#untilDead <= 0) return this.#host.dead();
+    this.#untilPing -= elapsed;
+    if (this.#untilPing <= 0) this.probe();
+    else this.#wait();
+  }
+}

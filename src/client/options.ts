@@ -1,0 +1,107 @@
+import { type ClientClock, systemClock, type WebSocketConstructor } from "./platform.ts";
+
+/** Proves who the client is. */
+export type Token = string | null | undefined;
+
+/** Options of {@link createClient}. */
+export interface ClientOptions {
+  /**
+   * Who the client is: a token, or a function that gets one, asked for each connection and when the one before has expired.
+   * @default none: the client is anonymous
+   */
+  token?: Token | (() => Token | Promise<Token>);
+  /**
+   * How it travels: in an `auth` message, in the subprotocol `bearer.<token>`, or in the URL, which ends up in logs.
+   * A server in `strict` mode wants one of the latter two.
+   * @default {"message"}
+   */
+  tokenIn?: "message" | "protocol" | "query";
+  /** The other side is asked every so many ms whether it is there; `0` asks only when a page is seen again or the network changes. @default {25_000} */
+  heartbeat?: number;
+  /** How long the server may take to let the client in, in ms; getting the token is part of it. @default {10_000} */
+  timeout?: number;
+  /** How long the answer to a request may take, in ms; `0` waits for ever. @default {10_000} */
+  requestTimeout?: number;
+  /** The waiting before another try. */
+  backoff?: {
+    /** The first wait is at most this (ms); the next ones at most twice the one before. @default {500} */
+    base?: number;
+    /** No wait is longer (ms), unless the server asks for it. @default {30_000} */
+    cap?: number;
+    /** A connection that has held for so long (ms) was a good one: the next wait is a first one again. @default {10_000} */
+    reset?: number;
+  };
+  /** What is sent while there is no connection waits here. */
+  outbox?: {
+    /** How many messages; `0` keeps none. @default {100} */
+    maxMessages?: number;
+    /** How long, in ms; `0` is for ever. Requests have a timeout of their own. @default {60_000} */
+    maxAge?: number;
+  };
+  /** Whether it comes back when a connection was lost. @default {true} */
+  reconnect?: boolean;
+  /** Whether it waits for {@link Client.connect} before it opens anything. @default {false} */
+  lazy?: boolean;
+  /** A frame of more characters is not read, and ends the connection. @default {16_777_216} */
+  maxFrame?: number;
+  /** The subprotocols to offer. A server that knows none of them needs `[]`. @default {["noroshi.v1"]} */
+  protocols?: string[];
+  /** The constructor, such as that of `ws` where the platform has none. @default {globalThis.WebSocket} */
+  WebSocket?: WebSocketConstructor;
+  /** The time. @default the platform's */
+  clock?: ClientClock;
+  /** A random number from 0 to below 1. @default {Math.random} */
+  random?: () => number;
+}
+
+/** The options with their defaults. */
+export type ResolvedOptions =
+  & Required<Omit<ClientOptions, "token" | "backoff" | "outbox">>
+  & { token: ClientOptions["token"]; backoff: Required<Backoff>; outbox: Required<Outbox> };
+
+type Backoff = NonNullable<ClientOptions["backoff"]>;
+type Outbox = NonNullable<ClientOptions["outbox"]>;
+
+/** @throws {TypeError} for an unknown option, a number that is none, and where there is no WebSocket. */
+export function resolveOptions(options: ClientOptions): ResolvedOptions {
+  const defaults: Omit<ResolvedOptions, "WebSocket"> & { WebSocket: WebSocketConstructor | undefined } = {
+    token: undefined,
+    tokenIn: "message",
+    heartbeat: 25_000,
+    timeout: 10_000,
+    requestTimeout: 10_000,
+    backoff: { base: 500, cap: 30_000, reset: 10_000 },
+    outbox: { maxMessages: 100, maxAge: 60_000 },
+    reconnect: true,
+    lazy: false,
+    maxFrame: 2 ** 24,
+    protocols: ["noroshi.v1"],
+    // Node 20 has none.
+    WebSocket: (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
+    clock: systemClock,
+    random: Math.random,
+  };
+  const resolved = merge(defaults, options);
+  if (typeof resolved.WebSocket !== "function") {
+    throw new TypeError(
+      'Cannot create the client: there is no WebSocket here, pass the option "WebSocket", such as that of "ws"',
+    );
+  }
+  // `merge` has checked what it took against the defaults.
+  return resolved as ResolvedOptions;
+}
+
+/** The defaults, with what is given in their place. `undefined` gives nothing. */
+function merge<T extends object>(defaults: T, given: object): T {
+  const merged = { ...defaults } as Record<string, unknown>; // Read by name.
+  for (const [name, value] of Object.entries(given)) {
+    if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
+    const normal = merged[name];
+    if (value === undefined) continue;
+    if (typeof normal === "number" && !(typeof value === "number" && value >= 0)) {
+      throw new TypeError(`Cannot create the client: "${name}" must be a number that is not negative`);
+    }
+    merged[name] = name === "backoff" || name === "outbox" ? merge(normal as object, value) : value;
+  }
+  return merged as T;
+}

@@ -1,0 +1,75 @@
+/** The time as a client needs it. A test passes its own. */
+export interface ClientClock {
+  /** The wall clock, in ms since 1970: by its jumps a client sees that the machine has slept. */
+  now(): number;
+  /** Calls back after so many ms. */
+  setTimeout(callback: () => void, delay: number): unknown;
+  /** Cancels the call whose handle `setTimeout` returned. */
+  clearTimeout(handle: unknown): void;
+}
+
+/** The clock of the platform. */
+export const systemClock: ClientClock = {
+  now: () => Date.now(),
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  // The handle is what setTimeout above returned, whose type differs between the runtimes.
+  clearTimeout: (handle) => clearTimeout(handle as number | undefined),
+};
+
+/** What a client uses of a WebSocket: the part that browsers, runtimes, React Native and `ws` have in common. */
+export interface WebSocketLike {
+  /** 0 connecting, 1 open, 2 closing, 3 closed. */
+  readonly readyState: number;
+  /** Told once the connection is open. */
+  onopen: ((event: never) => void) | null;
+  /** Told of each frame, as `data`. */
+  onmessage: ((event: never) => void) | null;
+  /** Told once when the connection has ended, with `code`, `reason` and `wasClean`. */
+  onclose: ((event: never) => void) | null;
+  /** Told of a failure that `onclose` follows. */
+  onerror: ((event: never) => void) | null;
+  /** Sends a text frame. */
+  send(data: string): void;
+  /** Starts the closing handshake. */
+  close(code?: number, reason?: string): void;
+  /** Ends the connection without a handshake, where the platform can. */
+  terminate?: () => void;
+}
+
+/** A constructor such as `globalThis.WebSocket` or that of `ws`. */
+export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
+
+/** Something that tells of `online`, `visibilitychange` and their like. React Native has neither; nor need it. */
+interface Telling {
+  addEventListener?: (event: string, listener: () => void) => void;
+  removeEventListener?: (event: string, listener: () => void) => void;
+  visibilityState?: string;
+}
+
+/** Calls back when a page is seen again or the network has changed, as far as the platform says so. Returns how to stop that. */
+export function onWake(wake: () => void): () => void {
+  // The globals of browsers, which other platforms have in part.
+  const page = globalThis as Telling & { document?: Telling };
+  const { document } = page;
+  const seen = () => {
+    if (document?.visibilityState !== "hidden") wake();
+  };
+  const events: [Telling | undefined, string, () => void][] = [
+    [page, "online", wake],
+    [page, "offline", wake], // That may not hold for this connection: it is asked.
+    [page, "pageshow", seen],
+    [document, "visibilitychange", seen],
+    [document, "resume", seen],
+  ];
+  for (const [target, event, listener] of events) target?.addEventListener?.(event, listener);
+  return () => {
+    for (const [target, event, listener] of events) target?.removeEventListener?.(event, listener);
+  };
+}
+
+/** The address with a scheme that every WebSocket takes; one without a host is of the page's own. */
+export function resolveUrl(url: string | URL): string {
+  const page = (globalThis as { location?: { href: string } }).location?.href;
+  const whole = page && !/^\w+:/.test(String(url)) ? new URL(url, page).href : String(url);
+  return whole.replace(/^http/, "ws");
+}

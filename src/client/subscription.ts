@@ -1,0 +1,267 @@
+import type { WebSocketMessage } from "../protocol.ts";
+import type { ClientError } from "./error.ts";
+
+/** A place in the history of a channel. */
+export interface Position {
+  /** Which history it is. */
+  epoch: string;
+  /** How far in it. */
+  offset: number;
+}
+
+/** Who is in a channel. */
+export interface Member<Data = unknown> {
+  /** The user's id, or `uid:<id>` of a connection that is nobody's. */
+  user: string;
+  /** What the channel tells of it. */
+  data?: Data;
+}
+
+/** What a subscription begins with. */
+export interface SubscriptionInit<Snapshot = unknown> {
+  /** No publication: where the subscription begins. */
+  event: "init";
+  /** The channel's snapshot, where it has one. */
+  data: Snapshot;
+  /** Absent at first; `false` where publications have been missed since what came before: begin anew from `data`. */
+  recovered?: false;
+}
+
+/** Something that was published. */
+export interface Publication<Event extends string = string, Data = unknown> {
+  /** Which event. */
+  event: Event;
+  /** What was published. */
+  data: Data;
+  /** Its place in the channel's history, where there is one. */
+  offset?: number;
+}
+
+/** Who came or left, or who was there at the beginning. */
+export interface PresenceChange<Data = unknown> {
+  /** `init`: all who are there. `join` of one who is there says that its data has changed. */
+  event: "init" | "join" | "leave";
+  /** Whom it is about. */
+  members: Member<Data>[];
+  /** Who is there now. */
+  present: Member<Data>[];
+}
+
+/** Options and callbacks of a subscription. A callback may be async; what it throws or rejects with becomes an `error` event. */
+export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, Data = unknown, Query = Record<string, unknown>> {
+  /** Only publications of this event. */
+  event?: string;
+  /** Given to the channel's snapshot. */
+  query?: Query;
+  /** A position to resume from, such as one kept over a reload. */
+  recover?: Position;
+  /** Whether to be told who is in the channel; so is who gives `onPresence`. @default {false} */
+  presence?: boolean;
+  /** What others are told of this member, where the channel takes it from clients: at most 1,024 bytes of JSON. */
+  data?: Data;
+  /** How many publications may wait to be iterated over. @default {1_000} */
+  buffer?: number;
+  /** Where it begins, and begins anew after a gap. */
+  onInit?: (init: Init) => unknown;
+  /** A publication. */
+  onEvent?: (event: Event) => unknown;
+  /** Who is there has changed. */
+  onPresence?: (change: PresenceChange<Data>) => unknown;
+  /** Publications may have been missed; `onInit` follows. */
+  onGap?: () => unknown;
+  /** The server refused it, or ended it: nothing follows. */
+  onError?: (error: ClientError) => unknown;
+}
+
+/** A subscription to a channel: iterate over it, or give callbacks. It outlives connections. */
+export interface Subscription<Item = SubscriptionInit | Publication, Data = unknown> extends AsyncIterable<Item> {
+  /** The channel it is of. */
+  readonly channel: string;
+  /** Where in the channel's history it is, where there is one. */
+  readonly position: Position | undefined;
+  /** Who is there, with the option `presence`. */
+  readonly present: Member<Data>[];
+  /** Ends it: nothing follows, and an iteration is done. */
+  unsubscribe(): void;
+  /** {@link unsubscribe}. */
+  [Symbol.dispose](): void;
+}
+
+/** What a subscriber needs of the client. */
+export interface SubscriberHost {
+  /** Sends its `subscribe`, where there is a connection. */
+  ask(subscriber: Subscriber): void;
+  remove(subscriber: Subscriber): void;
+  guard(call: () => unknown): void;
+}
+
+type Item = SubscriptionInit | Publication;
+type Result = IteratorResult<Item, undefined>;
+
+/** A subscription, and what keeps it whole over lost connections, lost messages and a reader that is slow. */
+export class Subscriber implements Subscription {
+  readonly channel: string;
+  readonly uid: string;
+  readonly options: SubscribeOptions;
+  position: Position | undefined;
+  /** The server has answered on this connection, and sends. */
+  isLive = false;
+  /** How often in a row the server could not do it. */
+  failures = 0;
+  readonly #host: SubscriberHost;
+  readonly #members = new Map<string, Member>();
+  /** There was an `init` before: another one that is no recovery says that something was missed. */
+  #hasBegun = false;
+  #isRead: boolean;
+  /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
+  #isBehind = false;
+  #queue: Item[] = [];
+  #readers: { resolve(result: Result): void; reject(error: unknown): void }[] = [];
+  #end: { error?: ClientError } | undefined;
+
+  constructor(host: SubscriberHost, channel: string, uid: string, options: SubscribeOptions) {
+    this.#host = host;
+    this.channel = channel;
+    this.uid = uid;
+    this.options = options;
+    this.position = options.recover;
+    this.#hasBegun = options.recover !== undefined;
+    const { onInit, onEvent, onPresence } = options;
+    // Nobody is likely to iterate who is called back; who does all the same begins then.
+    this.#isRead = !onInit && !onEvent && !onPresence;
+  }
+
+  /** What to send to have it, from where it is. */
+  get message(): WebSocketMessage {
+    const { event, query, data, presence, onPresence } = this.options;
+    return {
+      type: "subscribe",
+      channel: this.channel,
+      uid: this.uid,
+      event, // JSON leaves out what is undefined.
+      query,
+      data,
+      recover: this.position,
+      presence: presence || onPresence ? true : undefined,
+    };
+  }
+
+  get present(): Member[] {
+    return [...this.#members.values()];
+  }
+
+  /** Whether all up to a position has come. What filters its events is not told of all. */
+  isAt({ epoch, offset }: Position): boolean {
+    const { position } = this;
+    if (!position || !this.isLive || this.#isBehind || this.options.event !== undefined) return true;
+    return epoch === position.epoch && offset <= position.offset;
+  }
+
+  /** Takes a message of the subscription. */
+  take(message: WebSocketMessage): void {
+    const { type, event, members } = message;
+    if (type === "presence") this.#changePresence(event, members);
+    else if (event === "init") this.#begin(message);
+    else if (typeof event === "string" && this.#hasBegun) this.#publication(event, message);
+  }
+
+  /** Nothing comes any more; who iterates over it gets the error, if there is one. */
+  end(error?: ClientError): void {
+    if (this.#end) return;
+    this.#end = error ? { error } : {};
+    this.isLive = false;
+    if (error && this.options.onError) this.#host.guard(() => this.options.onError?.(error));
+    for (const reader of this.#readers.splice(0)) {
+      if (error) reader.reject(error);
+      else reader.resolve({ done: true, value: undefined });
+    }
+  }
+
+  unsubscribe(): void {
+    if (this.#end) return;
+    this.#queue = [];
+    this.end();
+    this.#host.remove(this);
+  }
+
+  [Symbol.dispose](): void {
+    this.unsubscribe();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Item, undefined> {
+    this.#isRead = true;
+    return {
+      next: () => this.#next(),
+      return: () => {
+        this.unsubscribe();
+        return Promise.resolve({ done: true, value: undefined });
+      },
+    };
+  }
+
+  #begin({ data, epoch, offset, recovered }: WebSocketMessage): void {
+    this.isLive = true;
+    this.failures = 0;
+    // All that was missed follows, and what of it is known already is left out by its offset.
+    if (recovered === true && this.position) return;
+    this.position = typeof epoch === "string" && Number.isSafeInteger(offset) ? { epoch, offset: offset as number } : undefined;
+    const isGap = this.#hasBegun;
+    this.#hasBegun = true;
+    // What waits is older than the snapshot: with it there is one gap more, of which is told.
+    if (isGap) this.#call(this.options.onGap);
+    this.#isBehind = false;
+    const init: SubscriptionInit = { event: "init", data, ...(isGap && { recovered: false }) };
+    this.#call(this.options.onInit, init);
+    this.#push(init);
+  }
+
+  #publication(event: string, { data, offset }: WebSocketMessage): void {
+    if (this.#isBehind) return;
+    const publication: Publication = { event, data };
+    if (typeof offset === "number") {
+      if (this.position && offset <= this.position.offset) return;
+      publication.offset = offset;
+    }
+    if (this.#isRead && this.#readers.length === 0 && this.#queue.length >= (this.options.buffer ?? 1_000)) {
+      this.#isBehind = true;
+      return;
+    }
+    if (this.position && publication.offset !== undefined) this.position = { ...this.position, offset: publication.offset };
+    this.#call(this.options.onEvent, publication);
+    this.#push(publication);
+  }
+
+  #push(item: Item): void {
+    if (!this.#isRead || this.#end) return;
+    const reader = this.#readers.shift();
+    if (reader) reader.resolve({ done: false, value: item });
+    else this.#queue.push(item);
+  }
+
+  #next(): Promise<Result> {
+    const value = this.#queue.shift();
+    if (this.#isBehind && this.#queue.length === 0) {
+      this.#isBehind = false;
+      this.#host.ask(this);
+    }
+    if (value) return Promise.resolve({ done: false, value });
+    if (this.#end?.error) return Promise.reject(this.#end.error);
+    if (this.#end) return Promise.resolve({ done: true, value: undefined });
+    return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
+  }
+
+  #changePresence(event: unknown, members: unknown): void {
+    if (!Array.isArray(members) || (event !== "init" && event !== "join" && event !== "leave")) return;
+    const changed = members.filter((member): member is Member => typeof member?.user === "string");
+    if (event === "init") this.#members.clear();
+    for (const member of changed) {
+      if (event === "leave") this.#members.delete(member.user);
+      else this.#members.set(member.user, member);
+    }
+    this.#call(this.options.onPresence, { event, members: changed, present: this.present });
+  }
+
+  #call<Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args): void {
+    if (callback && !this.#end) this.#host.guard(() => callback(...args));
+  }
+}
