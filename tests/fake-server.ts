@@ -106,6 +106,12 @@ export function connectFake<C>(options: ClientOptions = {}) {
       return taken.map(([, payload]) => payload);
     },
     socket,
+    /** Lets the time until the next try pass, and no more. */
+    retry(): void {
+      const [, next] = events.findLast(([event]) => event === "reconnecting") ?? [];
+      if (!next) throw new Error("The client does not come back");
+      clock.advance((next as { delay: number }).delay);
+    },
     /** The newest socket, open, and let in if the client has said who it is. */
     async admit(): Promise<FakeSocket> {
       const newest = await socket();

@@ -50,20 +50,17 @@ export type Out<Entry> = Entry extends TypedSchema ? TypesOf<Entry>["output"] : 
 
 type Part<C, Name extends string> = C extends { readonly [N in Name]: infer Value } ? Value : undefined;
 
-type Requests<C> = C extends { readonly requests: infer R } ? R : { readonly [type: string]: RequestContract };
-
 /** The types that may be asked and sent. */
-export type RequestType<C> = keyof Requests<C> & string;
+export type RequestType<C> = C extends { readonly requests: infer R } ? keyof R & string : string;
 
 /** What is sent with a type. */
-export type PayloadOf<C, Type extends string> = Part<Part<Requests<C>, Type>, "payload"> extends infer Payload
-  ? unknown extends Payload ? Record<string, unknown> : Payload extends undefined ? Record<string, never> : In<Payload>
-  : never;
+export type PayloadOf<C, Type extends string> = C extends { readonly requests: infer R }
+  ? Part<Part<R, Type>, "payload"> extends infer Payload ? Payload extends undefined ? Record<string, never> : In<Payload> : never
+  : Record<string, unknown>;
 
 /** What is answered to a type. */
-export type ReplyOf<C, Type extends string> = Part<Part<Requests<C>, Type>, "reply"> extends infer Reply
-  ? Reply extends undefined ? unknown : In<Reply>
-  : never;
+export type ReplyOf<C, Type extends string> = C extends { readonly requests: infer R } ? Declared<Part<R, Type>, "reply">
+  : unknown;
 
 /** A message that may be sent. */
 export type MessageTo<C> = C extends { readonly requests: unknown }
