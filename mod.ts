@@ -36,12 +36,13 @@ export {
 } from "./src/protocol.ts";
 export type { Authenticate, AuthenticationState, Credentials, CredentialSource, Revalidate } from "./src/authentication.ts";
 export type { Listener } from "./src/bus.ts";
+export { type ChannelDeclaration, type ContractDeclaration, defineContract, type RequestDeclaration } from "./src/contract.ts";
 export type { Clock } from "./src/clock.ts";
 export { WebSocketController } from "./src/controller.ts";
 export { createWebSocketController, getWebSocketController } from "./src/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";
 export type { WebSocketEvents } from "./src/events.ts";
-export type { Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
+export type { Declared, Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
 export { type AsymmetricAlgorithm, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
 export type { PublicJwk } from "./src/jwks.ts";
 export type { RateLimit } from "./src/limits.ts";

@@ -1,4 +1,3 @@
-import type * as v from "valibot";
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
 import { Bus, type Listener } from "./bus.ts";
 import { type Clock, Deadlines, systemClock } from "./clock.ts";
@@ -10,7 +9,7 @@ import type { Engine } from "./engine.ts";
 import { checkListener, type WebSocketEvents } from "./events.ts";
 import type { Extension, ExtensionHost } from "./extension.ts";
 import { guard } from "./guard.ts";
-import { type Handler, Handlers, type Middleware } from "./handlers.ts";
+import { type Declared, type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "./limits.ts";
 import { logRecord } from "./log.ts";
@@ -180,10 +179,15 @@ export class WebSocketController {
    * returns or resolves with is `data` of the answer; a `WebSocketError` is answered as it is, any other error as
    * `INTERNAL_ERROR`. Handlers of one client may overlap: the `uid` tells the answers apart.
    *
+   * @param of the schema, or a request of {@link defineContract}, which says what the handler returns, too.
    * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot schema.
    */
-  handle<Output extends object>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
-    this.#handlers.handle(type, schema, handler);
+  handle<Output extends object, Reply = unknown>(
+    type: string,
+    of: Declared<Output, Reply>,
+    handler: Handler<Output, NoInfer<Reply>>,
+  ): void {
+    this.#handlers.handle(type, of, handler);
   }
 
   /** Runs the middleware around every inbound message but `auth`, `ping` and `pong`, in the order they were added. */

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import type { RequestDeclaration } from "./contract.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -12,7 +13,12 @@ export interface HandlerContext<Payload> {
 }
 
 /** Answers one message type. What it returns, or resolves with, becomes `data` of the answer. */
-export type Handler<Payload> = (context: HandlerContext<Payload>) => unknown;
+export type Handler<Payload, Reply = unknown> = (context: HandlerContext<Payload>) => Reply | Promise<Reply>;
+
+/** What a type takes: the schema of its payload, or a request of a contract, which says what is answered, too. */
+export type Declared<Payload extends object, Reply = unknown> =
+  | v.GenericSchema<unknown, Payload>
+  | RequestDeclaration<Payload, Reply>;
 
 /** What a middleware is called with. */
 export interface MiddlewareContext {
@@ -63,7 +69,7 @@ export class Handlers {
     this.#host = host;
   }
 
-  handle<Output extends object>(type: string, schema: v.GenericSchema<unknown, Output>, handler: Handler<Output>): void {
+  handle<Output extends object, Reply>(type: string, declared: Declared<Output, Reply>, handler: Handler<Output>): void {
     if (typeof type !== "string" || type === "" || type.length > 64) {
       throw new TypeError("Cannot handle: the type must be a string of 1 to 64 characters");
     }
@@ -71,6 +77,7 @@ export class Handlers {
     if (this.#handlers.has(type) || this.#takers.has(type)) {
       throw new TypeError(`Cannot handle "${type}": it has a handler already`);
     }
+    const schema = isRequest(declared) ? declared.payload ?? NOTHING : declared;
     if (typeof schema !== "object" || schema === null || schema.kind !== "schema" || schema.async) {
       throw new TypeError(`Cannot handle "${type}": pass a synchronous valibot schema, such as v.object({ … })`);
     }
@@ -240,6 +247,15 @@ class Downstream<Value = void> extends Promise<Value> {
     Downstream.#made = Downstream;
   }
 }
+
+/** A schema has neither of these. */
+const isRequest = <Output extends object, Reply>(
+  declared: Declared<Output, Reply>,
+): declared is RequestDeclaration<Output, Reply> =>
+  typeof declared === "object" && declared !== null && !("kind" in declared) && ("payload" in declared || "reply" in declared);
+
+/** Reads nothing of a payload that is not declared. */
+const NOTHING = v.object({});
 
 // One object for all messages.
 const ONCE = { abortEarly: true, abortPipeEarly: true } as const;

@@ -10,7 +10,7 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "audience authentication bus clock connection connections delivery engine events extension guard handlers heartbeat history identity jwks jwt " +
+  "audience authentication bus clock connection connections contract delivery engine events extension guard handlers heartbeat history identity jwks jwt " +
   "limits log memory-engine options origin outbox pipeline rate-gate revocations sender stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
@@ -20,7 +20,7 @@ const LAYERS: readonly string[][] = [
   // What an application starts from.
   "service serve runtimes/cloudflare",
   // The client, which needs nothing of the server.
-  "client/client client/connection client/connector client/contract client/emitter client/error client/frames client/heartbeat " +
+  "client/client client/connection client/connector client/contract client/dispose client/emitter client/error client/frames client/heartbeat " +
   "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",
 ].map((names) => names.split(" "));
 

@@ -25,6 +25,7 @@ const PROGRAM = `
 import { once } from "node:events";
 import { Hono } from "hono";
 import { createWebSocketController, WebSocketService } from "noroshi";
+import { createClient } from "noroshi/client";
 import { serve } from "noroshi/serve";
 import * as v from "valibot";
 import { WebSocket } from "ws";
@@ -44,6 +45,9 @@ console.log(uid, status, data);
 const broadcast = next();
 new WebSocketService().broadcast("to all");
 console.log(await broadcast);
+const client = createClient(server.url + "websocket", { WebSocket });
+console.log(await client.request("add", { a: 3, b: 4 }));
+await client.close();
 const closed = once(socket, "close");
 await server.close();
 console.log("closed " + (await closed)[0]);
@@ -53,8 +57,9 @@ console.log("closed " + (await closed)[0]);
 const TYPES = `
 import { Hono } from "hono";
 import { hc } from "hono/client";
-import { type WebSocketClient, WebSocketController, WebSocketService } from "noroshi";
+import { defineContract, type WebSocketClient, WebSocketController, WebSocketService } from "noroshi";
 import { websocket } from "noroshi/bun";
+import { createClient } from "noroshi/client";
 import { createWebSocketObject, forward } from "noroshi/cloudflare";
 import { serve } from "noroshi/serve";
 import * as v from "valibot";
@@ -100,6 +105,14 @@ const url: string = server.url;
 // @ts-expect-error -- the option is "port"
 await serve(app, { ports: 3000 });
 
+const contract = defineContract({ requests: { double: { payload: v.object({ n: v.number() }), reply: v.number() } } });
+controller.handle("double", contract.requests.double, ({ message }) => 2 * message.n);
+const typed = createClient<typeof contract>(url);
+const doubled: number = await typed.request("double", { n: 1 });
+// @ts-expect-error -- a number, as the contract says
+typed.request("double", { n: "1" });
+typed.on("close", ({ code, isFinal }) => code + doubled > 0 && isFinal);
+
 export class Newsroom extends createWebSocketObject(() => ({ app, controller })) {}
 export default { fetch: app.fetch, websocket };
 export { Connection, forward, socket, url };
@@ -137,7 +150,7 @@ describe("The npm package", () => {
   for (const [runtime, [command, ...args]] of Object.entries(RUNTIMES)) {
     it(`serves, answers, broadcasts and ends on ${runtime}`, { timeout: 30_000 }, async () => {
       const output = await run(consumer, command, ...args, "program.js");
-      assert.deepEqual(output.trim().split("\n"), ["1 ok 5", "to all", "closed 1001"]);
+      assert.deepEqual(output.trim().split("\n"), ["1 ok 5", "to all", "7", "closed 1001"]);
     });
   }
 
@@ -174,7 +187,7 @@ describe("The npm package", () => {
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
-    const entries = ["noroshi", "noroshi/serve", "noroshi/bun", "noroshi/cloudflare"];
+    const entries = ["noroshi", "noroshi/serve", "noroshi/bun", "noroshi/cloudflare", "noroshi/client"];
     const imports = entries.map((entry) => `import ${JSON.stringify(entry)};`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });

@@ -30,6 +30,7 @@ import type {
   SubscribeOptionsOf,
   SubscriptionOf,
 } from "./contract.ts";
+import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter, guard } from "./emitter.ts";
 import { ClientError, errorOf } from "./error.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
@@ -43,11 +44,13 @@ export { ClientError } from "./error.ts";
 export type { CloseInfo } from "./connection.ts";
 export type { ClientClose, ClientStatus, Reconnecting } from "./connector.ts";
 export type * from "./contract.ts";
+export type { Disposes, DisposesAsync } from "./dispose.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 export type { RequestOptions } from "./requests.ts";
 export type {
   Member,
+  OpenSubscription,
   Position,
   PresenceChange,
   Publication,
@@ -68,17 +71,20 @@ export interface ClientEvents<C = Contract> {
   message: { message: MessageFrom<C> };
   /** The server reports what belongs to nothing that was asked, a message was not sent, or a listener threw. */
   error: { error: unknown };
-  /** {@link Client.status} has changed. */
+  /** {@link BareClient.status} has changed. */
   status: { status: ClientStatus };
 }
 
 /** Opens a connection, unless the option `lazy` is set, and keeps it. @throws {TypeError} for bad options. */
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
-  return new Client<C>(url, options);
+  return new BareClient<C>(url, options) as Client<C>; // What it lacks, its constructor adds.
 }
 
-/** A connection to a server that outlives its WebSockets. {@link createClient} makes one. */
-export class Client<C = Contract> {
+/** A connection to a server that outlives its WebSockets, and ends with the block of a `using` or `await using`. */
+export type Client<C = Contract> = BareClient<C> & Disposes & DisposesAsync;
+
+/** {@link Client}, without `using`. */
+export class BareClient<C = Contract> {
   readonly #options: ResolvedOptions;
   readonly #emitter = new Emitter<ClientEvents<C>>();
   readonly #connector: Connector;
@@ -120,6 +126,7 @@ export class Client<C = Contract> {
       ping: () => ({ type: "ping", ...(this.#subscriptions.haveHistory && { uid: this.#nextUid() }) }),
       error: (error) => this.#emitter.emit("error", { error }),
     });
+    disposeBy(this, () => this.close());
     if (!resolved.lazy) this.connect();
   }
 
@@ -224,16 +231,6 @@ export class Client<C = Contract> {
   close(code = 1000, reason = ""): Promise<void> {
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
-  }
-
-  /** {@link close}. */
-  [Symbol.dispose](): void {
-    void this.close();
-  }
-
-  /** {@link close}, awaited. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 
   #nextUid(): string {

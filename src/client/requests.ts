@@ -3,7 +3,7 @@ import { ClientError, errorOf } from "./error.ts";
 import type { Outbox, Waiting } from "./outbox.ts";
 import type { ClientClock } from "./platform.ts";
 
-/** Options of {@link Client.request}. */
+/** Options of {@link BareClient.request}. */
 export interface RequestOptions {
   /** How long the answer may take, in ms; `0` waits for ever. @default the client's `requestTimeout` */
   timeout?: number;

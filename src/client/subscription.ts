@@ -1,4 +1,5 @@
 import type { WebSocketMessage } from "../protocol.ts";
+import { disposeBy, type Disposes } from "./dispose.ts";
 import type { ClientError } from "./error.ts";
 
 /** A place in the history of a channel. */
@@ -73,8 +74,11 @@ export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, 
   onError?: (error: ClientError) => unknown;
 }
 
-/** A subscription to a channel: iterate over it, or give callbacks. It outlives connections. */
-export interface Subscription<Item = SubscriptionInit | Publication, Data = unknown> extends AsyncIterable<Item> {
+/** A subscription to a channel: iterate over it, or give callbacks. It outlives connections, and ends with the block of a `using`. */
+export type Subscription<Item = SubscriptionInit | Publication, Data = unknown> = OpenSubscription<Item, Data> & Disposes;
+
+/** {@link Subscription}, without `using`. */
+export interface OpenSubscription<Item = SubscriptionInit | Publication, Data = unknown> extends AsyncIterable<Item> {
   /** The channel it is of. */
   readonly channel: string;
   /** Where in the channel's history it is, where there is one. */
@@ -83,8 +87,6 @@ export interface Subscription<Item = SubscriptionInit | Publication, Data = unkn
   readonly present: Member<Data>[];
   /** Ends it: nothing follows, and an iteration is done. */
   unsubscribe(): void;
-  /** {@link unsubscribe}. */
-  [Symbol.dispose](): void;
 }
 
 /** What a subscriber needs of the client. */
@@ -99,7 +101,7 @@ type Item = SubscriptionInit | Publication;
 type Result = IteratorResult<Item, undefined>;
 
 /** A subscription, and what keeps it whole over lost connections, lost messages and a reader that is slow. */
-export class Subscriber implements Subscription {
+export class Subscriber implements OpenSubscription {
   readonly channel: string;
   readonly uid: string;
   readonly options: SubscribeOptions;
@@ -126,6 +128,7 @@ export class Subscriber implements Subscription {
     this.options = options;
     this.position = options.recover;
     this.#hasBegun = options.recover !== undefined;
+    disposeBy(this, () => this.unsubscribe());
     const { onInit, onEvent, onPresence } = options;
     // Nobody is likely to iterate who is called back; who does all the same begins then.
     this.#isRead = !onInit && !onEvent && !onPresence;
@@ -182,10 +185,6 @@ export class Subscriber implements Subscription {
     this.#queue = [];
     this.end();
     this.#host.remove(this);
-  }
-
-  [Symbol.dispose](): void {
-    this.unsubscribe();
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Item, undefined> {
