@@ -22,7 +22,7 @@ let topics = 0;
  */
 export class Shard<Each extends Member> {
   readonly publisher: Publisher | undefined;
-  readonly members = new Set<Each>();
+  readonly members: Set<Each> = new Set();
   /** How many have joined so far: where it has not changed, nobody is a member who was none then. */
   joined = 0;
   readonly #topic = `noroshi:${++topics}`;

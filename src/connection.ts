@@ -79,7 +79,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   #closing: Closing | undefined;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
   #pipeline: Pipeline | undefined;
-  beatAt = Infinity;
+  beatAt: number = Infinity;
   isHeard = true;
   missed = 0;
   excess = 0;

@@ -20,7 +20,7 @@ export class History {
   #first = 0;
   #offset = 0;
   /** About what it takes, in bytes. */
-  bytes = HISTORY_BYTES;
+  bytes: number = HISTORY_BYTES;
   /** When the last position is forgotten, in ms. */
   until = 0;
 

@@ -159,7 +159,7 @@ export const WebSocketMessageSchema: v.GenericSchema<WebSocketMessage> = v.loose
 const EnvelopeSchema = v.object(envelope);
 
 /** What the name of a channel is made of. No `*`, `>`, `?` or space: a broker would read them as patterns. */
-export const CHANNEL_NAME = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
+export const CHANNEL_NAME: RegExp = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
 
 const channel = v.pipe(v.string(), v.maxLength(255), v.regex(CHANNEL_NAME));
 
