@@ -38,6 +38,7 @@ export type { Authenticate, AuthenticationState, Credentials, CredentialSource, 
 export type { Listener } from "./src/bus.ts";
 export { type ChannelDeclaration, type ContractDeclaration, defineContract, type RequestDeclaration } from "./src/contract.ts";
 export type { Clock } from "./src/clock.ts";
+export type { Cluster, ClusterClient, ClusterClients, ClusterQuestion, ClusterStats } from "./src/cluster.ts";
 export { WebSocketController } from "./src/controller.ts";
 export { createWebSocketController, getWebSocketController } from "./src/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";

@@ -44,20 +44,21 @@ export const ABNORMAL = 1006;
 
 // The codes every runtime agrees to send. workerd throws on 999, 1005, 1006, 1015 and 5000; Deno puts 1005 and 1006 on
 // the wire, where RFC 6455 §7.4.1 forbids them.
-const isSendable = (code: number): boolean =>
+/** Whether the code may be sent. */
+export const isCloseCode = (code: number): boolean =>
   Number.isInteger(code) &&
   ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999));
 
 /** The close code, if it may be sent. @throws {TypeError} for a code that RFC 6455 §7.4 reserves or does not know. */
 export function checkCloseCode(code: number): number {
-  if (isSendable(code)) return code;
+  if (isCloseCode(code)) return code;
   throw new TypeError(
     `Cannot close with code ${String(code)}: use 1000–1003, 1007–1014 or 3000–4999 (4000–4999 for your own)`,
   );
 }
 
 /** What a close frame received from a peer is answered with: its own code where that may be sent, else 1000. */
-export const answerCloseCode = (code: number): number => isSendable(code) ? code : CloseCode.NORMAL;
+export const answerCloseCode = (code: number): number => isCloseCode(code) ? code : CloseCode.NORMAL;
 
 /** Bytes of a close reason: a control frame holds 125, two of them are the code (RFC 6455 §5.5). */
 const MAX_REASON_BYTES = 123;

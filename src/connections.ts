@@ -1,4 +1,5 @@
 import type { Connection } from "./connection.ts";
+import type { DisconnectFilter } from "./revocations.ts";
 
 /** Open connections that can be ended together: those of a controller, or those of a server. */
 export class Connections {
@@ -31,6 +32,14 @@ export class Connections {
 
   [Symbol.iterator](): IterableIterator<Connection> {
     return this.#open.values();
+  }
+
+  /** Those of a user, of a role, of both, or of one client; a list, for what is done to them may close them. */
+  matching({ user, role, uid }: DisconnectFilter): Connection[] {
+    return [...this.#open].filter(({ accountability, client }) =>
+      (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role) &&
+      (uid === undefined || client.uid === uid)
+    );
   }
 
   /** Closes all, and those that are added later; resolves when the last one is gone, at most the controller's `closeTimeout` later. */

@@ -1,5 +1,7 @@
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
+import { Backplane } from "./backplane.ts";
 import { Bus, type Listener } from "./bus.ts";
+import type { Cluster, ClusterClient } from "./cluster.ts";
 import { type Clock, Deadlines, systemClock } from "./clock.ts";
 import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
@@ -12,10 +14,9 @@ import { guard } from "./guard.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "./limits.ts";
-import { logRecord } from "./log.ts";
+import { limitWarner, logRecord } from "./log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
-import { MemoryEngine } from "./memory-engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import { type DisconnectFilter, Revocations } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
@@ -49,9 +50,7 @@ export class WebSocketController {
   readonly #hasClock: boolean;
   readonly #revocations: Revocations;
   #clock: Clock;
-  #engine: Engine | undefined;
-  #isStarted = false;
-  #extension: Extension | undefined;
+  readonly #backplane: Backplane;
   #opened = 0;
   #closedCount = 0;
   #closed: Promise<void> | undefined;
@@ -76,19 +75,10 @@ export class WebSocketController {
       if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
     };
     this.#deadlines = new Deadlines(this.#clock, report);
-    const warned = new Map<string, number>();
-    const warn = (limit: string) => {
-      const now = this.#clock.monotonic();
-      // Once a minute each: whoever reaches a limit tries again, and a log must not be what fills the disk.
-      if (!logger || now - (warned.get(limit) ?? -Infinity) < 60_000) return;
-      warned.set(limit, now);
-      guard(() => logger.warn(`[noroshi] Upgrades are refused: the limit of ${LIMIT_NAMES[limit]} is reached`), () => {});
-    };
     // A listener of `error` that throws is logged: telling the `error` listeners of it would go round in circles.
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
-    this.#engine = resolved.engine;
     this.#handlers = new Handlers({
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
@@ -101,7 +91,17 @@ export class WebSocketController {
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
-    const extension = () => this.#extension;
+    this.#backplane = new Backplane({
+      deadlines: this.#deadlines,
+      now,
+      report,
+      broadcast: (frame, filter) => void this.#delivery.broadcast(frame, filter),
+      disconnect: (...order) => this.#disconnect(...order),
+      refresh: (filter) => void this.#refresh(filter),
+      clients: (filter) => this.#listed(filter),
+      stats: () => this.stats(),
+    }, resolved.engine);
+    const extension = () => this.#backplane.extension;
     this.#host = {
       options: resolved,
       authenticator,
@@ -118,21 +118,21 @@ export class WebSocketController {
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
-        this.#extension?.admitted(connection.client);
+        extension()?.admitted(connection.client);
       },
       get extension() {
         return extension();
       },
       suspend: (connection) => {
         this.#delivery.remove(connection);
-        this.#extension?.suspended(connection.client);
+        extension()?.suspended(connection.client);
       },
       dismiss: (connection, wasClean) => {
         this.#closedCount++;
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
-        this.#extension?.closed(connection.client, wasClean);
+        extension()?.closed(connection.client, wasClean);
       },
     };
     const isClosed = () => this.isClosed;
@@ -147,7 +147,7 @@ export class WebSocketController {
       open: (...args) => this.open(...args),
       revocations: this.#revocations,
       report,
-      warn,
+      warn: limitWarner(logger, monotonic),
       refused: (error) => this.#bus.emit("auth.failure", { error }),
     });
   }
@@ -203,7 +203,10 @@ export class WebSocketController {
    */
   broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
-    return this.#delivery.broadcast(Frame.of(message), checked);
+    const frame = Frame.of(message);
+    const delivered = this.#delivery.broadcast(frame, checked);
+    if (this.#backplane.isShared) this.#backplane.cluster.broadcast(frame, checked);
+    return delivered;
   }
 
   /** The clients of this node that have been admitted: a live set, to be read. */
@@ -237,14 +240,14 @@ export class WebSocketController {
     if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
       throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
     }
-    if (uid === undefined) this.#revocations.add("disconnected", checked, this.#clock.monotonic());
-    for (const connection of [...this.#connections]) {
-      const { client } = connection;
-      const { user, role } = client.accountability;
-      const matches = (uid === undefined || client.uid === uid) && (checked.user === undefined || checked.user === user) &&
-        (checked.role === undefined || checked.role === role);
-      if (matches) connection.close(code, reason);
-    }
+    this.#disconnect(filter, code, reason);
+    if (this.#backplane.isShared) this.#backplane.cluster.disconnect(filter, code, reason);
+  }
+
+  #disconnect(filter: DisconnectFilter, code: number, reason: string): void {
+    const { uid, ...rest } = filter;
+    if (uid === undefined) this.#revocations.add("disconnected", rest, this.#clock.monotonic());
+    for (const connection of this.#connections.matching(filter)) connection.close(code, reason);
   }
 
   /**
@@ -260,12 +263,31 @@ export class WebSocketController {
       throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
     }
     const checked = checkFilter(filter);
-    const { user, role } = checked;
-    this.#revocations.add("refreshed", checked, this.#clock.monotonic());
-    const asked = [...this.#connections].filter(({ accountability }) =>
-      (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role)
-    );
-    await Promise.all(asked.map((connection) => connection.revalidate()));
+    if (this.#backplane.isShared) this.#backplane.cluster.refresh(checked);
+    await this.#refresh(checked);
+  }
+
+  async #refresh(filter: BroadcastFilter): Promise<void> {
+    if (!this.#host.options.revalidate) return;
+    this.#revocations.add("refreshed", filter, this.#clock.monotonic());
+    await Promise.all(this.#connections.matching(filter).map((connection) => connection.revalidate()));
+  }
+
+  #listed(filter: BroadcastFilter): Omit<ClusterClient, "node">[] {
+    return this.#connections.matching(filter).filter(({ client }) => this.#clients.has(client)).map(({ client }) => {
+      const { user, role } = client.accountability;
+      return { uid: client.uid, user, role };
+    });
+  }
+
+  /** All nodes together, where the option `engine` joins this one with others. */
+  get cluster(): Cluster {
+    return this.#backplane.cluster;
+  }
+
+  /** What keeps histories and members, and joins nodes; its `status` says whether it can be used. */
+  get engine(): Engine {
+    return this.#backplane.engine;
   }
 
   /** Whether {@link close} was called. */
@@ -326,12 +348,13 @@ export class WebSocketController {
     const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
     this.#opened++;
     this.#connections.hold(connection);
+    this.#backplane.start();
     return connection;
   }
 
   /** Uses an engine of the runtime's own; the option `engine` goes first. */
   useEngine(engine: Engine): void {
-    this.#engine ??= engine;
+    this.#backplane.use(engine);
   }
 
   /**
@@ -340,13 +363,13 @@ export class WebSocketController {
    * @throws {TypeError} where something does already, or one of its message types has a handler.
    */
   extend(extension: Extension): ExtensionHost {
-    if (this.#extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
+    const backplane = this.#backplane;
+    if (backplane.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
     this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
-    this.#extension = extension;
-    const engine = () => this.#startedEngine();
+    backplane.extension = extension;
     return {
       get engine() {
-        return engine();
+        return backplane.engine;
       },
       deadlines: this.#deadlines,
       delivery: this.#delivery,
@@ -356,28 +379,9 @@ export class WebSocketController {
     };
   }
 
-  #startedEngine(): Engine {
-    const engine = this.#engine ??= new MemoryEngine();
-    if (this.#isStarted) return engine;
-    this.#isStarted = true;
-    const extension = () => this.#extension;
-    engine.start({
-      node: crypto.randomUUID(),
-      now: () => this.#clock.now(),
-      deadlines: this.#deadlines,
-      published: (channel, publication) => extension()?.published(channel, publication),
-      gap: (channel) => extension()?.gap(channel),
-      present: (channel, joined, left) => extension()?.present(channel, joined, left),
-      received: () => {},
-      status: () => {},
-      report: this.#host.report,
-    });
-    return engine;
-  }
-
   async #end(code: number, reason: string): Promise<void> {
     await this.#connections.closeAll(code, reason);
-    if (this.#isStarted) await this.#engine?.close();
+    await this.#backplane.close();
   }
 
   /** Lets a runtime whose timers are its own, such as a Durable Object's alarm, keep the time; the option `clock` goes first. */
@@ -387,9 +391,3 @@ export class WebSocketController {
     this.#deadlines.use(clock);
   }
 }
-
-const LIMIT_NAMES: Record<string, string> = {
-  connections: "maxConnections",
-  pending: "maxPending",
-  ip: "maxConnectionsPerIp",
-};

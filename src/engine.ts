@@ -91,6 +91,10 @@ export interface SubscriptionKeeper {
  */
 export interface Engine {
   readonly status: EngineStatus;
+  /** Whether there are never other nodes, so that nothing need be sent to them. @default false */
+  readonly isAlone?: boolean;
+  /** Whether what comes from other nodes is known to be theirs: orders to end connections are taken only then. @default false */
+  readonly isSigned?: boolean;
   /** Where connections hibernate: keeps their subscriptions. */
   readonly keeper?: SubscriptionKeeper;
   /** Called once, before anything else. */

@@ -1,3 +1,5 @@
+import { guard } from "./guard.ts";
+import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 // C0 and C1 controls, DEL, and the separators that end a line for some readers: they would forge records.
@@ -23,4 +25,21 @@ function describe(error: unknown): string {
   } catch {
     return "Thrown: a value that cannot be shown"; // Its own toString or stack throws.
   }
+}
+
+const LIMIT_NAMES: Record<string, string> = {
+  connections: "maxConnections",
+  pending: "maxPending",
+  ip: "maxConnectionsPerIp",
+};
+
+/** Warns that upgrades are refused for a limit, once a minute each: whoever reaches it tries again, and a log must not be what fills the disk. */
+export function limitWarner(logger: Logger | false, monotonic: () => number): (limit: string) => void {
+  const warned = new Map<string, number>();
+  return (limit) => {
+    const now = monotonic();
+    if (!logger || now - (warned.get(limit) ?? -Infinity) < 60_000) return;
+    warned.set(limit, now);
+    guard(() => logger.warn(`[noroshi] Upgrades are refused: the limit of ${LIMIT_NAMES[limit]} is reached`), () => {});
+  };
 }

@@ -32,6 +32,7 @@ const SWEEP_PERIOD = 10_000;
 /** The engine of one node on its own: what it keeps is in its memory, and gone with it. */
 export class MemoryEngine implements Engine, Timed {
   status: EngineStatus = "ready";
+  readonly isAlone = true;
   deadline = 0;
   place = -1;
 

@@ -1,0 +1,76 @@
+import type { Deadlines } from "./clock.ts";
+import { Cluster, type ClusterHost } from "./cluster.ts";
+import type { Engine } from "./engine.ts";
+import type { Extension } from "./extension.ts";
+import { MemoryEngine } from "./memory-engine.ts";
+
+/** What the others have done on this node. */
+export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
+  readonly deadlines: Deadlines;
+  /** The wall clock, in ms. */
+  now(): number;
+}
+
+/** What this node has in common with others: its engine, which starts when it is first needed, and what comes in by it. */
+export class Backplane {
+  /** What follows publications and members. */
+  extension: Extension | undefined;
+  readonly cluster: Cluster;
+  readonly #local: LocalNode;
+  #engine: Engine | undefined;
+  #node: string | undefined;
+  #host: ClusterHost | undefined;
+
+  constructor(local: LocalNode, engine: Engine | undefined) {
+    this.#local = local;
+    this.#engine = engine;
+    this.cluster = new Cluster(() => this.#clusterHost());
+  }
+
+  /** Whether there may be other nodes to be told of something. */
+  get isShared(): boolean {
+    return this.#engine !== undefined && !this.#engine.isAlone;
+  }
+
+  /** The engine, started. */
+  get engine(): Engine {
+    const engine = this.#engine ??= new MemoryEngine();
+    if (this.#node !== undefined) return engine;
+    // Not in the constructor: the module scope of a Worker forbids randomness.
+    this.#node = crypto.randomUUID();
+    const { now, deadlines, report } = this.#local;
+    engine.start({
+      node: this.#node,
+      now,
+      deadlines,
+      published: (channel, publication) => this.extension?.published(channel, publication),
+      gap: (channel) => this.extension?.gap(channel),
+      present: (channel, joined, left) => this.extension?.present(channel, joined, left),
+      received: (message) => this.cluster.received(message),
+      // Whoever wants to know looks at the engine's own; what went wrong is reported.
+      status: () => {},
+      report,
+    });
+    return engine;
+  }
+
+  /** Uses the engine unless there is one. */
+  use(engine: Engine): void {
+    this.#engine ??= engine;
+  }
+
+  /** Somebody is here to hear of what the others do. */
+  start(): void {
+    if (this.isShared && this.#node === undefined) void this.engine;
+  }
+
+  async close(): Promise<void> {
+    if (this.#node !== undefined) await this.#engine?.close();
+  }
+
+  #clusterHost(): ClusterHost {
+    if (this.#host) return this.#host;
+    const { engine } = this;
+    return this.#host = { ...this.#local, engine, node: this.#node! }; // Started by the line above.
+  }
+}
