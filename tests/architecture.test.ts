@@ -17,6 +17,9 @@ const LAYERS: readonly string[][] = [
   "controller default-controller",
   // Built on the core: channels.
   "channel-options permission publication-frame presence attendance channel subscription subscriber channels",
+  // The engines over a broker.
+  "engines/broker engines/broker-engine engines/channel-name engines/continuity engines/envelope engines/listening " +
+  "engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/subscription",
   // What an application starts from.
   "service serve runtimes/cloudflare",
   // The client, which needs nothing of the server.

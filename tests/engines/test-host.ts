@@ -20,10 +20,18 @@ export class TestHost implements EngineHost {
   readonly #publications = new Map<string, Publication[]>();
   readonly #clock: Clock;
   readonly #waiting = new Set<() => void>();
+  /** It does nothing any more. */
+  isStopped = false;
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
-    this.deadlines = new Deadlines(clock, (error) => this.report(error));
+    const setTimeout = (callback: () => void, delay: number) => clock.setTimeout(() => this.isStopped || callback(), delay);
+    this.deadlines = new Deadlines({ ...bound(clock), setTimeout }, (error) => this.report(error));
+  }
+
+  /** Lets nothing that the engine waits for come: to the others it is as a process that was killed, or that hangs. */
+  stop(): void {
+    this.isStopped = true;
   }
 
   now(): number {
@@ -107,4 +115,13 @@ export interface TestNode {
   readonly host: TestHost;
   /** Ends it as SIGKILL does: it says nothing to anybody. */
   kill(): void;
+}
+
+function bound(clock: Clock): Clock {
+  return {
+    now: () => clock.now(),
+    monotonic: () => clock.monotonic(),
+    setTimeout: (callback, delay) => clock.setTimeout(callback, delay),
+    clearTimeout: (handle) => clock.clearTimeout(handle),
+  };
 }

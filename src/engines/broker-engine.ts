@@ -1,0 +1,360 @@
+import * as v from "valibot";
+import type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  PublicationContent,
+} from "../engine.ts";
+import { WebSocketError } from "../errors.ts";
+import { type Broker, type BrokerListener, type BrokerPage, Sequence, then } from "./broker.ts";
+import { checkNamespace } from "./channel-name.ts";
+import { type DropReason, type EnvelopeKind, Envelopes, isJson, parse } from "./envelope.ts";
+import { Listening } from "./listening.ts";
+import { OwnMembers } from "./presence.ts";
+import { Reconnection } from "./reconnection.ts";
+import { Subscription } from "./subscription.ts";
+
+/** What the engines over a broker have in common. */
+export interface BrokerEngineOptions {
+  /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
+  namespace?: string;
+  /**
+   * Signs all that nodes send to each other with HMAC-SHA256, and drops what is not signed so: for a broker that others can write to. Of
+   * several the first signs, and each may have signed, so that one can be replaced. @default none: nothing is signed
+   */
+  secret?: string | readonly string[];
+  /** How long a node that says nothing is alive, in ms: members of one that was killed are there so long. @default {10_000} */
+  lease?: number;
+  /** How often the ends of histories are compared, in ms, so that a lost last publication is noticed. @default {5_000} */
+  checkInterval?: number;
+  /** How long the broker may take to answer, in ms, before it is taken to be away. @default {2_000} */
+  timeout?: number;
+  /** How long a channel is listened to after nobody is subscribed any more, in ms. @default {5_000} */
+  linger?: number;
+  /** Characters of one publication or message: more is refused, and dropped on arrival. @default {900_000} */
+  maxLength?: number;
+}
+
+const MemberBody = v.object({
+  user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
+  data: v.optional(v.pipe(v.string(), v.check(isJson))),
+  left: v.optional(v.boolean()),
+});
+
+/** An engine whose nodes meet at a broker: Redis, NATS. */
+export class BrokerEngine implements Engine {
+  readonly #broker: Broker;
+  readonly #options: Required<BrokerEngineOptions>;
+  readonly #secrets: readonly string[];
+  readonly #subscriptions = new Map<string, Subscription>();
+  readonly #own = new OwnMembers();
+  readonly #dropped = new Map<DropReason, number>();
+  readonly #inbound = new Sequence((error) => this.#host?.report(error));
+  #envelopes: Envelopes | undefined;
+  #host: EngineHost | undefined;
+  #link: Reconnection | undefined;
+  #listening: Listening | undefined;
+  #warned = -Infinity;
+
+  constructor(broker: Broker, options: BrokerEngineOptions) {
+    const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } =
+      options;
+    const { maxLength = 900_000 } = options;
+    checkNamespace(namespace);
+    this.#secrets = typeof secret === "string" ? [secret] : secret;
+    if (this.#secrets.some((each) => typeof each !== "string" || each.length < 16)) {
+      throw new TypeError("Cannot create the engine: a secret must be a string of 16 characters or more");
+    }
+    for (const [name, value] of Object.entries({ lease, checkInterval, timeout, linger, maxLength })) {
+      if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
+    }
+    this.#broker = broker;
+    this.#options = { namespace, secret, lease, checkInterval, timeout, linger, maxLength };
+  }
+
+  get status(): EngineStatus {
+    return this.#link?.status ?? "connecting";
+  }
+
+  /** How many envelopes were dropped, by reason: somebody else writes to the broker, or a newer version does. */
+  get dropped(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#dropped);
+  }
+
+  /** Channels that anything is held of. */
+  get channels(): number {
+    return new Set([...this.#subscriptions.keys(), ...this.#own.channels, ...this.#listening?.channels ?? []]).size;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
+    const now = () => host.now();
+    const dropped = (reason: DropReason) => this.#drop(reason);
+    this.#envelopes = new Envelopes({ node: host.node, secrets: this.#secrets, maxLength, now, dropped });
+    const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
+    this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
+      prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before it is called.
+      resume: () => this.#resume(),
+      look: (rounds) => this.#look(rounds),
+      nodes: (nodes) => {
+        for (const subscription of this.#subscriptions.values()) subscription.keepNodes(nodes);
+      },
+      announce: () => this.#announce(),
+      retire: () => this.#retire(),
+    });
+    this.#listening = new Listening(this.#link, host.deadlines, linger, (channel) => this.#subscriptions.has(channel));
+    this.#link.open();
+  }
+
+  async send(message: string): Promise<void> {
+    this.#checkLength("send", message);
+    const link = this.#ready("send");
+    const envelope = await this.#seal("message", "", message);
+    await link.call("send", (session) => session.send(envelope));
+  }
+
+  async nodes(): Promise<string[]> {
+    const { host } = this.#started();
+    const nodes = await this.#ready("name the nodes").call("name the nodes", (session) => session.nodes());
+    return [...new Set([...nodes, host.node])];
+  }
+
+  async subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
+    const link = this.#ready("subscribe");
+    if (history) this.#broker.check?.(history);
+    const { host } = this.#started();
+    const subscription = new Subscription(channel, history, host, {
+      read: (after) => this.#read("catch up", channel, history!, after, history!.size), // Only asked with a history.
+      members: () => this.#readMembers(channel),
+      unknown: () => this.#drop("unknown position"),
+      failed: (error) => {
+        // That the broker is away has been told.
+        if (this.status === "ready") host.report(error);
+      },
+    });
+    this.#subscriptions.set(channel, subscription);
+    try {
+      await this.#listening!.listen(channel); // Set by `start`.
+      if (!history) return null;
+      const { position } = await link.call("subscribe", (session) => session.read(channel, history, null, 0));
+      subscription.start(position);
+      return position;
+    } catch (error) {
+      if (this.#subscriptions.get(channel) === subscription) this.unsubscribe(channel);
+      throw error;
+    }
+  }
+
+  unsubscribe(channel: string): void {
+    this.#subscriptions.get(channel)?.stop();
+    if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
+  }
+
+  async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
+    this.#checkLength("publish", content.data);
+    const link = this.#ready("publish");
+    if (history) this.#broker.check?.(history);
+    const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
+    // Not waited for where nothing is signed, so that publications leave in the order of the calls.
+    const sealed = typeof envelope === "string" ? envelope : await envelope;
+    return await link.call("publish", (session) => session.publish(channel, sealed, history));
+  }
+
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<HistoryPage> {
+    return this.#read("read", channel, history, after, limit);
+  }
+
+  /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
+  async join(channel: string, member: Member): Promise<void> {
+    this.#own.join(channel, member);
+    await this.#tell("join", channel, member, false);
+  }
+
+  /** Where the broker is away it is told when that is back. */
+  async leave(channel: string, user: string): Promise<void> {
+    if (!this.#own.leave(channel, user) || this.status !== "ready") return;
+    await this.#tell("leave", channel, { user }, true);
+  }
+
+  async members(channel: string): Promise<readonly Member[]> {
+    this.#ready("name the members");
+    const subscription = this.#subscriptions.get(channel);
+    return subscription ? await subscription.members() : unique(await this.#readMembers(channel));
+  }
+
+  async close(): Promise<void> {
+    for (const channel of [...this.#subscriptions.keys()]) this.unsubscribe(channel);
+    this.#listening?.close();
+    await this.#link?.close();
+    this.#own.clear();
+  }
+
+  #listener(): Omit<BrokerListener, "ended"> {
+    const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true); // Set by `start`.
+    return {
+      live: (channel, envelope, position, previous) => {
+        if (!this.#subscriptions.has(channel)) return;
+        this.#inbound.run(() =>
+          then(open([position ? "publication" : "event"], channel, envelope), (opened) => {
+            if (opened) this.#subscriptions.get(channel)?.receive({ event: opened.event, data: opened.body, position }, previous);
+          })
+        );
+      },
+      message: (envelope) =>
+        this.#inbound.run(() =>
+          then(open(["message"], "", envelope), (opened) => {
+            const { host } = this.#started();
+            if (opened && opened.node !== host.node) host.received(opened.body);
+          })
+        ),
+      member: (channel, envelope) => {
+        if (!this.#subscriptions.has(channel)) return;
+        this.#inbound.run(() =>
+          then(open(["member"], channel, envelope), (opened) => {
+            const member = opened && parse(MemberBody, opened.body);
+            if (member) this.#subscriptions.get(channel)?.changed(opened.node, toMember(member), member.left === true);
+            else if (opened) this.#drop("malformed");
+          })
+        );
+      },
+      malformed: () => this.#drop("malformed"),
+    };
+  }
+
+  async #read(
+    action: string,
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+  ): Promise<HistoryPage> {
+    const link = this.#ready(action);
+    this.#broker.check?.(history);
+    const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
+    const page: BrokerPage = await link.call(
+      action,
+      (session) => session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0),
+    );
+    const publications = [];
+    for (const { position, envelope } of page.entries) {
+      const opened = await this.#envelopes!.open(["publication"], channel, envelope, false); // Set by `start`.
+      if (opened) publications.push({ event: opened.event, data: opened.body, position });
+    }
+    return { position: page.position, publications, isComplete: isPlace && page.isComplete };
+  }
+
+  async #readMembers(channel: string) {
+    const envelopes = await this.#ready("name the members").call("name the members", (session) => session.members(channel));
+    const present = [];
+    for (const envelope of envelopes) {
+      const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
+      const member = opened && parse(MemberBody, opened.body);
+      if (member) present.push({ node: opened.node, ...toMember(member) });
+      else if (opened) this.#drop("malformed");
+    }
+    return present;
+  }
+
+  async #tell(action: "join" | "leave", channel: string, member: Member, left: boolean): Promise<void> {
+    const link = this.#ready(action);
+    const { user } = member;
+    const envelope = await this.#seal("member", channel, JSON.stringify(left ? { user, left } : member));
+    await link.call(action, (session) => session[action](channel, user, envelope));
+    if (left) this.#own.told(channel, user);
+  }
+
+  /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
+  async #resume(): Promise<void> {
+    await this.#announce();
+    for (const batch of batches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
+  }
+
+  async #announce(): Promise<void> {
+    const left = this.#own.left.map(({ channel, user }) => ({ channel, member: { user }, left: true }));
+    const all = [...left, ...this.#own.all.map((each) => ({ ...each, left: false }))];
+    for (const batch of batches(all, 200)) {
+      await Promise.all(batch.map(({ channel, member, left }) => this.#tell(left ? "leave" : "join", channel, member, left)));
+    }
+  }
+
+  async #retire(): Promise<void> {
+    for (const { channel, member } of this.#own.all) this.#own.leave(channel, member.user);
+    await this.#announce();
+    await this.#link!.call("leave", (session) => session.retire()); // Who calls is it.
+  }
+
+  /** Compares the ends of the histories, and now and then who is there. */
+  async #look(rounds: number): Promise<void> {
+    const link = this.#ready("compare");
+    const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
+    for (const batch of batches(kept, 200)) {
+      const channels = batch.map(({ channel }) => channel);
+      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!))); // Filtered above.
+      for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null);
+    }
+    if (rounds % 12 !== 2) return;
+    for (const batch of batches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));
+  }
+
+  #seal(kind: EnvelopeKind, scope: string, body: string, event?: string) {
+    return this.#envelopes!.seal(kind, scope, body, event); // Set by `start`, without which nothing is ready.
+  }
+
+  #started(): { host: EngineHost } {
+    if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
+    return { host: this.#host };
+  }
+
+  #ready(action: string): Reconnection {
+    const link = this.#link;
+    if (link?.status === "ready") return link;
+    throw unavailable(action, `${this.#broker.name} is ${link ? statusText(link.status) : "not connected"}`);
+  }
+
+  #checkLength(action: string, text: string): void {
+    const { maxLength } = this.#options;
+    // The header takes the rest.
+    if (text.length <= maxLength - 2_000) return;
+    throw new WebSocketError(
+      "engine",
+      "LIMIT_EXCEEDED",
+      `Cannot ${action}: ${text.length} characters are more than maxLength allows`,
+    );
+  }
+
+  #drop(reason: DropReason): void {
+    this.#dropped.set(reason, (this.#dropped.get(reason) ?? 0) + 1);
+    const { host } = this.#started();
+    // Once a minute: whoever can write to the broker must not fill the log.
+    if (host.now() - this.#warned < 60_000) return;
+    this.#warned = host.now();
+    host.report(new WebSocketError("engine", "ENGINE_FAILED", `Cannot use what came from ${this.#broker.name}: ${reason}`));
+  }
+}
+
+export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
+  const options = cause === undefined ? {} : { cause };
+  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
+}
+
+function statusText(status: EngineStatus): string {
+  return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
+}
+
+function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
+  return data === undefined ? { user } : { user, data };
+}
+
+function unique(present: readonly Member[]): Member[] {
+  return [...new Map(present.map(({ user, data }) => [user, toMember({ user, data })])).values()];
+}
+
+function* batches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
+}

@@ -1,0 +1,168 @@
+import * as v from "valibot";
+import type { Awaitable } from "../engine.ts";
+import { then } from "./broker.ts";
+
+/**
+ * What an envelope holds: a `publication` to a channel with a history, an `event` to one without, a `member` of a channel, or a `message`
+ * to all nodes. What is sent of one kind arrives in the order it was sent.
+ */
+export type EnvelopeKind = "publication" | "event" | "member" | "message";
+
+/** Why an envelope was dropped. */
+export type DropReason = "malformed" | "oversized" | "unsupported" | "forged" | "replayed" | "stale" | "unknown position";
+
+/** An envelope that has been found good. */
+export interface Opened {
+  /** Who sent it. */
+  readonly node: string;
+  readonly event: string;
+  readonly body: string;
+}
+
+export interface EnvelopesOptions {
+  readonly node: string;
+  /** Keys of HMAC-SHA256: the first signs, each may have signed. None: nothing is signed. */
+  readonly secrets: readonly string[];
+  /** Characters of an envelope. */
+  readonly maxLength: number;
+  /** Wall clock, in ms. */
+  now(): number;
+  dropped(reason: DropReason): void;
+}
+
+/** The version of what is written. A later one that this version can read says so by `min`. */
+const VERSION = 1;
+
+/** How old a signed envelope that arrives may be, and how far clocks may differ, in ms. */
+const MAX_AGE = 60_000;
+
+/** Nodes whose numbers are remembered. */
+const MAX_NODES = 10_000;
+
+const Header = v.object({
+  v: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  min: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
+  kind: v.pipe(v.string(), v.maxLength(32)),
+  node: v.pipe(v.string(), v.regex(/^[\w.-]{1,64}$/)),
+  number: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  time: v.pipe(v.number(), v.finite()),
+  event: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64)), "-"),
+});
+
+/**
+ * Writes and reads what nodes send to each other. An envelope is three lines: the signature or nothing, the header as JSON, and the body
+ * with all its own lines. Signed are the scope, which is the name of the channel, the header and the body as they stand.
+ */
+export class Envelopes {
+  readonly #options: EnvelopesOptions;
+  readonly #keys: readonly Promise<CryptoKey>[];
+  readonly #numbers = new Map<EnvelopeKind, number>();
+  /** The last number of each kind and node that arrived. */
+  readonly #arrived = new Map<string, number>();
+  #sealing: Promise<unknown> = Promise.resolve();
+
+  constructor(options: EnvelopesOptions) {
+    this.#options = options;
+    this.#keys = options.secrets.map((secret) => {
+      const key = crypto.subtle.importKey("raw", utf8.encode(secret), ALGORITHM, false, ["sign", "verify"]);
+      key.catch(() => {}); // Whoever seals or opens is told.
+      return key;
+    });
+  }
+
+  /** @param scope the channel, for all that is of one. */
+  seal(kind: EnvelopeKind, scope: string, body: string, event?: string): Awaitable<string> {
+    const { node, now } = this.#options;
+    const number = (this.#numbers.get(kind) ?? 0) + 1;
+    this.#numbers.set(kind, number);
+    const text = `${JSON.stringify({ v: VERSION, kind, node, number, time: now(), event })}\n${body}`;
+    const [key] = this.#keys;
+    if (!key) return `\n${text}`;
+    // One after the other: signatures may be ready in another order than they were asked for.
+    const sealed = this.#sealing.then(async () => {
+      const signature = await crypto.subtle.sign(ALGORITHM, await key, utf8.encode(`${scope}\n${text}`));
+      return `${toHex(signature)}\n${text}`;
+    });
+    this.#sealing = sealed.catch(() => {});
+    return sealed;
+  }
+
+  /** `null` for what was dropped. @param arrives now, rather than having been kept: it is neither old nor has it been here before. */
+  open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
+    const drop = (reason: DropReason) => {
+      this.#options.dropped(reason);
+      return null;
+    };
+    if (envelope.length > this.#options.maxLength) return drop("oversized");
+    const signatureEnd = envelope.indexOf("\n");
+    const headerEnd = envelope.indexOf("\n", signatureEnd + 1);
+    if (signatureEnd < 0 || signatureEnd > 64 || headerEnd < 0 || headerEnd - signatureEnd > 1_024) return drop("malformed");
+    const text = envelope.slice(signatureEnd + 1);
+    return then(this.#isGenuine(envelope.slice(0, signatureEnd), `${scope}\n${text}`), (isGenuine) => {
+      if (!isGenuine) return drop("forged");
+      const header = parse(Header, envelope.slice(signatureEnd + 1, headerEnd));
+      if (!header) return drop("malformed");
+      const kind = kinds.find((kind) => kind === header.kind);
+      if ((header.min ?? header.v) > VERSION || !kind) return drop("unsupported");
+      const { node, number, time, event } = header;
+      // Without signatures anybody can write any number: then it says nothing.
+      if (arrives && this.#keys.length > 0) {
+        if (Math.abs(this.#options.now() - time) > MAX_AGE) return drop("stale");
+        if (number <= (this.#arrived.get(`${kind} ${node}`) ?? 0)) return drop("replayed");
+        this.#remember(`${kind} ${node}`, number);
+      }
+      const body = envelope.slice(headerEnd + 1);
+      // It is put into the frames of clients as it is.
+      if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
+      return { node, event, body };
+    });
+  }
+
+  #isGenuine(signature: string, text: string): Awaitable<boolean> {
+    if (this.#keys.length === 0) return true;
+    if (!/^[0-9a-f]{64}$/.test(signature)) return false;
+    const bytes = Uint8Array.from(signature.match(/../g)!, (pair) => parseInt(pair, 16)); // 32 pairs.
+    const signed = utf8.encode(text);
+    return (async () => {
+      for (const key of this.#keys) if (await crypto.subtle.verify(ALGORITHM, await key, bytes, signed)) return true;
+      return false;
+    })();
+  }
+
+  #remember(key: string, number: number): void {
+    this.#arrived.delete(key);
+    this.#arrived.set(key, number);
+    for (const oldest of this.#arrived.keys()) {
+      if (this.#arrived.size <= MAX_NODES) break;
+      this.#arrived.delete(oldest);
+    }
+  }
+}
+
+/** Reads JSON text by a schema; `null` for what is not of it. */
+export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: string): Output | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  const result = v.safeParse(schema, value, { abortEarly: true, abortPipeEarly: true });
+  return result.success ? result.output : null;
+}
+
+export function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function toHex(bytes: ArrayBuffer): string {
+  return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const ALGORITHM = { name: "HMAC", hash: "SHA-256" };
+const utf8 = new TextEncoder();

@@ -1,0 +1,118 @@
+import type { Deadlines, Timed } from "../clock.ts";
+import type { Reconnection } from "./reconnection.ts";
+
+interface Waiting {
+  readonly channel: string;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+/** Channels asked for at once. */
+const BATCH = 500;
+
+/**
+ * Which channels the session listens to. One question is under way at a time, for as many channels as wait: a client that asks to be
+ * subscribed to what is being unsubscribed from would find itself unsubscribed.
+ */
+export class Listening implements Timed {
+  deadline = 0;
+  place = -1;
+
+  readonly #link: Reconnection;
+  readonly #deadlines: Deadlines;
+  readonly #time: number;
+  readonly #isWanted: (channel: string) => boolean;
+  #listened = new Set<string>();
+  /** Nobody wants these since the first or the second half of the time before. */
+  #lingering = new Set<string>();
+  #leaving = new Set<string>();
+  #waiting: Waiting[] = [];
+  #isPumping = false;
+  #closed = false;
+
+  /** @param time for which a channel that nobody wants is listened to, in ms. */
+  constructor(link: Reconnection, deadlines: Deadlines, time: number, isWanted: (channel: string) => boolean) {
+    this.#link = link;
+    this.#deadlines = deadlines;
+    this.#time = time;
+    this.#isWanted = isWanted;
+  }
+
+  /** Channels that are listened to. */
+  get channels(): Iterable<string> {
+    return this.#listened;
+  }
+
+  /** Resolves when the channel is listened to. */
+  listen(channel: string): Promise<void> {
+    if (this.#listened.has(channel)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ channel, resolve, reject });
+      void this.#pump();
+    });
+  }
+
+  /** Nobody wants it now: perhaps somebody does again soon. */
+  linger(channel: string): void {
+    this.#lingering.add(channel);
+    this.#leaving.delete(channel);
+    if (this.place < 0) this.#deadlines.set(this, this.#time);
+  }
+
+  due(): void {
+    for (const channel of this.#leaving) if (this.#isWanted(channel)) this.#leaving.delete(channel);
+    void this.#leave([...this.#leaving]);
+    this.#leaving = this.#lingering;
+    this.#lingering = new Set();
+    if (this.#leaving.size > 0) this.#deadlines.set(this, this.#time);
+  }
+
+  /** Another session listens to nothing yet. */
+  async resume(channels: readonly string[]): Promise<void> {
+    this.#listened = new Set();
+    for (let first = 0; first < channels.length; first += BATCH) {
+      const batch = channels.slice(first, first + BATCH);
+      await this.#link.call("listen", (session) => session.listen(batch));
+      for (const channel of batch) this.#listened.add(channel);
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#deadlines.delete(this);
+    this.#listened.clear();
+    this.#lingering.clear();
+    this.#leaving.clear();
+  }
+
+  async #leave(channels: string[]): Promise<void> {
+    const gone = channels.filter((channel) => this.#listened.delete(channel));
+    if (gone.length === 0) return;
+    this.#gone.push(...gone);
+    await this.#pump();
+  }
+
+  #gone: string[] = [];
+
+  async #pump(): Promise<void> {
+    if (this.#isPumping || this.#closed) return;
+    this.#isPumping = true;
+    while (this.#waiting.length > 0 || this.#gone.length > 0) {
+      const gone = this.#gone.splice(0, BATCH);
+      // When that fails the session is of no use, and the next one listens to nothing.
+      if (gone.length > 0) await this.#link.call("unsubscribe", (session) => session.unlisten(gone)).catch(() => {});
+      const batch = this.#waiting.splice(0, BATCH);
+      if (batch.length === 0) continue;
+      try {
+        const listened = this.#listened;
+        const channels = [...new Set(batch.map(({ channel }) => channel))].filter((channel) => !listened.has(channel));
+        if (channels.length > 0) await this.#link.call("subscribe", (session) => session.listen(channels));
+        for (const channel of channels) listened.add(channel);
+        for (const { resolve } of batch) resolve();
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#isPumping = false;
+  }
+}

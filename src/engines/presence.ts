@@ -1,0 +1,127 @@
+import type { Member } from "../engine.ts";
+
+/** A user in a channel on one node. */
+export interface Present extends Member {
+  readonly node: string;
+}
+
+/** Who came, or has other data, and who left. */
+export interface Difference {
+  readonly joined: readonly Member[];
+  readonly left: readonly string[];
+}
+
+/** Who is in one channel, on all nodes. A user on several nodes is one member, whose data is what came last. */
+export class Roll {
+  readonly #users = new Map<string, Map<string, string | undefined>>();
+
+  get members(): Member[] {
+    return [...this.#users.keys()].map((user) => this.#member(user)!); // Of a user that is in it.
+  }
+
+  join({ node, user, data }: Present): Difference {
+    return this.#change([user], () => this.#put(node, user, data));
+  }
+
+  leave(node: string, user: string): Difference {
+    return this.#change([user], () => this.#remove(node, user));
+  }
+
+  /** Takes this for all there is. */
+  replace(present: readonly Present[]): Difference {
+    return this.#change([...this.#users.keys(), ...present.map(({ user }) => user)], () => {
+      this.#users.clear();
+      for (const { node, user, data } of present) this.#put(node, user, data);
+    });
+  }
+
+  /** Those on other nodes than these are gone. */
+  keep(nodes: ReadonlySet<string>): Difference {
+    const gone = [...this.#users].flatMap(([user, on]) =>
+      [...on.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))
+    );
+    return this.#change(gone.map(({ user }) => user), () => {
+      for (const { user, node } of gone) this.#remove(node, user);
+    });
+  }
+
+  #put(node: string, user: string, data: string | undefined): void {
+    let on = this.#users.get(user);
+    if (!on) this.#users.set(user, on = new Map());
+    on.delete(node);
+    on.set(node, data);
+  }
+
+  #remove(node: string, user: string): void {
+    const on = this.#users.get(user);
+    if (on?.delete(node) && on.size === 0) this.#users.delete(user);
+  }
+
+  #member(user: string): Member | undefined {
+    const on = this.#users.get(user);
+    if (!on) return undefined;
+    const data = [...on.values()].at(-1);
+    return data === undefined ? { user } : { user, data };
+  }
+
+  #change(users: Iterable<string>, change: () => void): Difference {
+    const before = new Map(Array.from(users, (user) => [user, this.#member(user)]));
+    change();
+    const joined: Member[] = [];
+    const left: string[] = [];
+    for (const [user, was] of before) {
+      const is = this.#member(user);
+      if (is && (!was || was.data !== is.data)) joined.push(is);
+      if (was && !is) left.push(user);
+    }
+    return { joined, left };
+  }
+}
+
+/** The members that are on this node, and who has left it without the broker being told. */
+export class OwnMembers {
+  readonly #channels = new Map<string, Map<string, Member>>();
+  readonly #left = new Map<string, { channel: string; user: string }>();
+
+  /** Channels that have some. */
+  get channels(): Iterable<string> {
+    return this.#channels.keys();
+  }
+
+  get all(): { channel: string; member: Member }[] {
+    return [...this.#channels].flatMap(([channel, members]) => [...members.values()].map((member) => ({ channel, member })));
+  }
+
+  /** Those whose leaving is to be told. */
+  get left(): { channel: string; user: string }[] {
+    return [...this.#left.values()];
+  }
+
+  join(channel: string, member: Member): void {
+    let members = this.#channels.get(channel);
+    if (!members) this.#channels.set(channel, members = new Map());
+    members.set(member.user, member);
+    this.#left.delete(keyOf(channel, member.user));
+  }
+
+  /** Whether the user was there. */
+  leave(channel: string, user: string): boolean {
+    const members = this.#channels.get(channel);
+    if (!members?.delete(user)) return false;
+    if (members.size === 0) this.#channels.delete(channel);
+    this.#left.set(keyOf(channel, user), { channel, user });
+    return true;
+  }
+
+  told(channel: string, user: string): void {
+    this.#left.delete(keyOf(channel, user));
+  }
+
+  clear(): void {
+    this.#channels.clear();
+    this.#left.clear();
+  }
+}
+
+// A channel's name has no line.
+const keyOf = (channel: string, user: string): string => `${channel}\n${user}`;

@@ -1,0 +1,146 @@
+import * as v from "valibot";
+
+/** What is used of a client of `redis` (node-redis). */
+export interface NodeRedisClient {
+  readonly options?: { readonly socket?: object | undefined } | undefined;
+  // The options that it takes differ by version: it is passed back what it has.
+  duplicate(overrides: never): unknown;
+}
+
+/** What is used of a client of `ioredis`. */
+export interface IoRedisClient {
+  call(command: string, ...args: never[]): Promise<unknown>;
+  duplicate(overrides: never): unknown;
+}
+
+/** A client of `redis` 5 or later, or of `ioredis` 5 or later. */
+export type RedisClient = NodeRedisClient | IoRedisClient;
+
+/** A connection that ends rather than connecting again, and keeps no command for later. */
+export interface RedisConnection {
+  command(...args: string[]): Promise<unknown>;
+  subscribe(channels: string[]): Promise<unknown>;
+  unsubscribe(channels: string[]): Promise<unknown>;
+  close(): void;
+}
+
+export interface RedisConnectionListener {
+  message(channel: string, text: string): void;
+  ended(error: unknown): void;
+}
+
+/** The part of a node-redis client that a connection uses; what `duplicate` returns is one. */
+interface NodeRedis {
+  on(event: string, listener: (error?: unknown) => void): unknown;
+  connect(): Promise<unknown>;
+  destroy(): void;
+  sendCommand(args: string[]): Promise<unknown>;
+  subscribe(channels: string[], listener: (message: string, channel: string) => void): Promise<unknown>;
+  unsubscribe(channels: string[]): Promise<unknown>;
+}
+
+interface IoRedis {
+  on(event: "message", listener: (channel: string, message: string) => void): unknown;
+  on(event: "error" | "end", listener: (error?: unknown) => void): unknown;
+  connect(): Promise<unknown>;
+  disconnect(): void;
+  call(command: string, ...args: string[]): Promise<unknown>;
+  subscribe(...channels: string[]): Promise<unknown>;
+  unsubscribe(...channels: string[]): Promise<unknown>;
+}
+
+/** @throws {TypeError} for what is no client. */
+export function checkClient(client: RedisClient): void {
+  if (typeof client?.duplicate === "function" && ("call" in client || "sendCommand" in client)) return;
+  throw new TypeError('Cannot create the engine: client must be one of "redis" (createClient) or "ioredis" (new Redis)');
+}
+
+/**
+ * Connects as the client does, with a connection of its own: the client's may keep commands for later and send them twice, and give up
+ * connecting, as its options say.
+ */
+export function connectRedis(client: RedisClient, listener: RedisConnectionListener, timeout: number): Promise<RedisConnection> {
+  return "call" in client && !("sendCommand" in client && "isReady" in client)
+    ? connectIoRedis(client as IoRedisClient, listener, timeout) // It has `call`, as node-redis has not.
+    : connectNodeRedis(client as NodeRedisClient, listener, timeout);
+}
+
+async function connectNodeRedis(
+  client: NodeRedisClient,
+  listener: RedisConnectionListener,
+  timeout: number,
+): Promise<RedisConnection> {
+  const overrides = {
+    // Its own options, which differ by version.
+    socket: { ...client.options?.socket, reconnectStrategy: false, connectTimeout: timeout },
+    // It would move to another server by itself.
+    maintNotifications: "disabled",
+    clientSideCache: undefined,
+    commandOptions: undefined,
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: undefined,
+    pingInterval: 0,
+  };
+  const connection = client.duplicate(overrides as never) as NodeRedis; // As node-redis returns it.
+  let isClosed = false;
+  const close = () => {
+    if (isClosed) return;
+    isClosed = true;
+    connection.destroy();
+  };
+  // Without a listener an error would end the process.
+  connection.on("error", (error) => listener.ended(error));
+  connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
+  try {
+    await connection.connect();
+  } catch (error) {
+    isClosed = true; // It has closed itself, and throws when it is closed again.
+    throw error;
+  }
+  const onMessage = (text: string, channel: string) => listener.message(channel, text);
+  return {
+    command: (...args) => connection.sendCommand(args),
+    subscribe: (channels) => connection.subscribe(channels, onMessage),
+    unsubscribe: (channels) => connection.unsubscribe(channels),
+    close,
+  };
+}
+
+async function connectIoRedis(
+  client: IoRedisClient,
+  listener: RedisConnectionListener,
+  timeout: number,
+): Promise<RedisConnection> {
+  const overrides = {
+    lazyConnect: true,
+    connectTimeout: timeout,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    autoResubscribe: false,
+    maxRetriesPerRequest: 0,
+    retryStrategy: null,
+    reconnectOnError: null,
+    // What stands before keys would not stand before channels and keys that scripts make.
+    keyPrefix: "",
+    stringNumbers: false,
+    replyMapping: undefined,
+  };
+  const connection = client.duplicate(overrides as never) as IoRedis; // As ioredis returns it.
+  connection.on("error", (error) => listener.ended(error));
+  connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
+  connection.on("message", (channel, text) => listener.message(channel, text));
+  await connection.connect();
+  return {
+    command: (command = "", ...args) => connection.call(command, ...args),
+    subscribe: (channels) => connection.subscribe(...channels),
+    unsubscribe: (channels) => connection.unsubscribe(...channels),
+    close: () => connection.disconnect(),
+  };
+}
+
+/** `run_id` names one run of the server. */
+export function readRunId(info: unknown): string {
+  const id = v.is(v.string(), info) ? info.match(/^run_id:(\w+)/m)?.[1] : undefined;
+  if (!id) throw new TypeError('Cannot use the answer of Redis: "INFO server" has no run_id');
+  return id;
+}

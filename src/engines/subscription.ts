@@ -1,0 +1,137 @@
+import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
+import { Continuity, type Placed } from "./continuity.ts";
+import { type Difference, type Present, Roll } from "./presence.ts";
+
+/** What a subscription asks its engine. */
+export interface SubscriptionSource {
+  /** What follows a position of the history. */
+  read(after: Position): Promise<HistoryPage>;
+  members(): Promise<Present[]>;
+  /** Something arrived that the history does not know. */
+  unknown(): void;
+  /** It could not be read, and is tried again. */
+  failed(error: unknown): void;
+}
+
+type Change = (roll: Roll) => Difference;
+
+/** A channel that this node wants to hear of: its publications without gap, and its members once somebody asks for them. */
+export class Subscription {
+  readonly channel: string;
+  readonly history: HistoryOptions | null;
+  readonly #host: EngineHost;
+  readonly #source: SubscriptionSource;
+  readonly #continuity: Continuity | undefined;
+  #roll: Roll | undefined;
+  /** While they are being read: what changes meanwhile. */
+  #changes: { user: string; change: Change }[] | undefined;
+  #reading: Promise<Roll> | undefined;
+  #stopped = false;
+
+  constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: SubscriptionSource) {
+    this.channel = channel;
+    this.history = history;
+    this.#host = host;
+    this.#source = source;
+    this.#continuity = history ? this.#follow() : undefined;
+  }
+
+  start(position: Position): void {
+    this.#continuity?.start(position);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#continuity?.stop();
+  }
+
+  receive(publication: Publication, previous: number): void {
+    if (this.#stopped) return;
+    if (publication.position && this.#continuity) this.#continuity.receive(publication as Placed, previous); // As just looked at.
+    else this.#host.published(this.channel, publication);
+  }
+
+  check(top: Position | null): void {
+    this.#continuity?.check(top);
+  }
+
+  /** Another session: what was lost before it is made up for. */
+  async resume(): Promise<void> {
+    if (this.#continuity) await this.#continuity.resume();
+    else this.#host.gap(this.channel);
+  }
+
+  /** Those on all nodes; from now on they are followed. */
+  async members(): Promise<Member[]> {
+    return (this.#roll ?? await this.#read()).members;
+  }
+
+  /** A member came or changed, or has left its node. */
+  changed(node: string, member: Member, left: boolean): void {
+    const change: Change = (roll) => left ? roll.leave(node, member.user) : roll.join({ node, ...member });
+    if (this.#changes) this.#changes.push({ user: member.user, change });
+    else if (this.#roll) this.#tell(change(this.#roll));
+    else {
+      const reading = this.#read();
+      this.#changes!.push({ user: member.user, change }); // Set by `#read`.
+      reading.catch((error) => this.#host.report(error));
+    }
+  }
+
+  /** Members of other nodes than these are gone. */
+  keepNodes(nodes: ReadonlySet<string>): void {
+    const change: Change = (roll) => roll.keep(nodes);
+    // Whoever is on none of them is told of as one who has left.
+    if (this.#roll && !this.#changes) this.#tell(change(this.#roll));
+  }
+
+  /** Compares with what the broker says, where anybody has asked. */
+  async renew(): Promise<void> {
+    if (this.#roll) await this.#read();
+  }
+
+  #read(): Promise<Roll> {
+    return this.#reading ??= this.#load().finally(() => {
+      this.#reading = this.#changes = undefined;
+    });
+  }
+
+  async #load(): Promise<Roll> {
+    this.#changes = [];
+    const present = await this.#source.members();
+    const known = this.#roll;
+    const roll = known ?? new Roll();
+    const difference = roll.replace(present);
+    const changes = this.#changes;
+    this.#changes = undefined;
+    if (known) {
+      this.#tell(difference);
+      for (const { change } of changes) this.#tell(change(roll));
+      return roll;
+    }
+    // Nobody knows those who were there: only whom something was said of is told of, as he is by now.
+    for (const { change } of changes) change(roll);
+    const users = new Set(changes.map(({ user }) => user));
+    const members = roll.members;
+    const joined = members.filter(({ user }) => users.has(user));
+    for (const { user } of members) users.delete(user);
+    this.#roll = roll;
+    this.#tell({ joined, left: [...users] });
+    return roll;
+  }
+
+  #tell({ joined, left }: Difference): void {
+    if (!this.#stopped && joined.length + left.length > 0) this.#host.present(this.channel, joined, left);
+  }
+
+  #follow(): Continuity {
+    const { channel } = this;
+    return new Continuity({
+      read: (after) => this.#source.read(after),
+      published: (publication) => this.#host.published(channel, publication),
+      gap: () => this.#host.gap(channel),
+      unknown: () => this.#source.unknown(),
+      failed: (error) => this.#source.failed(error),
+    });
+  }
+}

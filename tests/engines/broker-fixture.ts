@@ -1,0 +1,39 @@
+import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
+import type { EngineFixture } from "./conformance.ts";
+import { TestHost, type TestNode } from "./test-host.ts";
+
+/** A node over a broker. */
+export interface BrokerNode extends TestNode {
+  readonly engine: BrokerEngine;
+}
+
+/** Starts an engine, and resolves when it is ready. */
+export async function startNode(engine: BrokerEngine): Promise<BrokerNode> {
+  const host = new TestHost();
+  engine.start(host);
+  await host.until(() => host.statuses.includes("ready"));
+  return { engine, host, kill: () => host.stop() };
+}
+
+/** @param makeEngine in the namespace of that number. */
+export function brokerFixture(makeEngine: (number: number) => BrokerEngine, forget: () => Promise<void>): EngineFixture {
+  const nodes: BrokerNode[] = [];
+  const node = async () => {
+    const started = await startNode(makeEngine(0));
+    nodes.push(started);
+    return started;
+  };
+  return {
+    node,
+    // A broker has a time of its own.
+    advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    async forget() {
+      await forget();
+      return await node();
+    },
+    held: ({ engine }) => (engine as BrokerEngine).channels, // As `node` made it.
+    async close() {
+      await Promise.all(nodes.map(({ engine, host }) => host.isStopped ? undefined : engine.close()));
+    },
+  };
+}

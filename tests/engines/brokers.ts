@@ -1,0 +1,101 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import process from "node:process";
+
+/** A real broker, on a port that was free, in a folder of its own. */
+export class BrokerProcess {
+  readonly port: number;
+  readonly #folder = mkdtempSync(join(tmpdir(), "noroshi-broker-"));
+  readonly #command: string;
+  readonly #args: (port: number, folder: string) => string[];
+  readonly #ready: RegExp;
+  #child: ChildProcess | undefined;
+
+  private constructor(port: number, command: string, args: (port: number, folder: string) => string[], ready: RegExp) {
+    this.port = port;
+    this.#command = command;
+    this.#args = args;
+    this.#ready = ready;
+  }
+
+  /** @param flags as of its command line. */
+  static async redis(...flags: string[]): Promise<BrokerProcess> {
+    const args = (
+      port: number,
+      folder: string,
+    ) => ["--port", `${port}`, "--bind", "127.0.0.1", "--dir", folder, "--save", "", ...flags];
+    const broker = new BrokerProcess(await freePort(), findProgram("redis-server")!, args, /Ready to accept connections/); // Checked by the caller.
+    await broker.start();
+    return broker;
+  }
+
+  static async nats(...flags: string[]): Promise<BrokerProcess> {
+    const args = (port: number, folder: string) => ["-a", "127.0.0.1", "-p", `${port}`, "-js", "-sd", folder, ...flags];
+    const broker = new BrokerProcess(await freePort(), findProgram("nats-server")!, args, /Server is ready/); // Checked by the caller.
+    await broker.start();
+    return broker;
+  }
+
+  /** Resolves when it can be connected to. */
+  async start(): Promise<void> {
+    const child = this.#child = spawn(this.#command, this.#args(this.port, this.#folder), { stdio: ["ignore", "pipe", "pipe"] });
+    await new Promise<void>((resolve, reject) => {
+      let output = "";
+      const read = (text: unknown) => {
+        output += String(text);
+        if (this.#ready.test(output)) resolve();
+      };
+      child.stdout!.on("data", read); // Piped above.
+      child.stderr!.on("data", read);
+      child.on("error", reject);
+      child.on("exit", () => reject(new Error(`Cannot start ${this.#command}: ${output}`)));
+    });
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** Ends it, at once unless told how; resolves when it is gone. */
+  async stop(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, "exit");
+    child.kill(signal);
+    await gone;
+  }
+
+  async restart(signal?: NodeJS.Signals): Promise<void> {
+    await this.stop(signal);
+    await this.start();
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Why a test that needs the program is skipped; `false` when it is there. */
+export function lacks(program: string): string | false {
+  return findProgram(program) === undefined && `${program} is not installed: on Debian, apt-get install ${program}`;
+}
+
+function findProgram(name: string): string | undefined {
+  const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/usr/local/sbin"];
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number }; // Of a TCP server.
+  server.close();
+  await once(server, "close");
+  return port;
+}

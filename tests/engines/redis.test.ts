@@ -1,0 +1,31 @@
+import { Redis } from "ioredis";
+import { createClient } from "redis";
+import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis.ts";
+import { brokerFixture } from "./broker-fixture.ts";
+import { BrokerProcess, lacks } from "./brokers.ts";
+import { conformance } from "./conformance.ts";
+
+const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = {
+  redis: (port) => createClient({ url: `redis://127.0.0.1:${port}` }),
+  ioredis: (port) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
+};
+
+const FAST = { lease: 1_500, checkInterval: 300, linger: 300 };
+
+for (const [library, clientOf] of Object.entries(CLIENTS)) {
+  conformance(`redis, by ${library}`, {
+    nodes: 4,
+    skip: lacks("redis-server"),
+    async create() {
+      const broker = await BrokerProcess.redis();
+      const fixture = brokerFixture(() => redisEngine({ client: clientOf(broker.port), ...FAST }), () => broker.restart());
+      return {
+        ...fixture,
+        async close() {
+          await fixture.close();
+          await broker.close();
+        },
+      };
+    },
+  });
+}
