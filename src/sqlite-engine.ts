@@ -1,0 +1,255 @@
+import type { Timed } from "./clock.ts";
+import type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  PublicationContent,
+  SubscriptionKeeper,
+} from "./engine.ts";
+import { WebSocketError } from "./errors.ts";
+import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
+
+/** What a {@link SqliteEngine} calls its tables, and how much it keeps in them. */
+export interface SqliteEngineOptions {
+  /** How their names begin. @default {"noroshi"} */
+  prefix?: string;
+  /**
+   * About how many bytes the histories of all channels may take. Beyond it those that were published to longest ago give up their
+   * publications, and are forgotten where nobody is subscribed.
+   *
+   * @default {67_108_864}
+   */
+  maxHistoryBytes?: number;
+}
+
+/** How long members stay after a restart that have not joined again, in ms: longer than a client takes to come back. */
+const ABSENCE = 10_000;
+
+/** Between two looks for what has run out, at least, in ms: each wakes a hibernating object. */
+const SWEEP_PERIOD = 10_000;
+
+/** What came back from hibernation. */
+interface Returned {
+  readonly members: Set<string>;
+  readonly clients: Set<string>;
+}
+
+/**
+ * The engine of one node whose storage outlives it, such as a Durable Object: histories go on in their epoch after it was out of memory,
+ * a member who joins again was never gone, and what hibernating clients are subscribed to is kept. The tables are for one node at a time.
+ *
+ * A deadline is set only where something can run out, for an alarm wakes the object.
+ */
+export class SqliteEngine implements Engine, Timed {
+  status: EngineStatus = "ready";
+  deadline = 0;
+  place = -1;
+  readonly keeper: SubscriptionKeeper;
+
+  readonly #sql: Sql;
+  readonly #histories: SqliteHistories;
+  readonly #members: string;
+  readonly #subscriptions: string;
+  /** With the ttl of their history, `null` without one. */
+  readonly #subscribed = new Map<string, number | null>();
+  #host: EngineHost | undefined;
+  /** Histories that this node has begun: each is an epoch of its own. */
+  #epochs = 0;
+  /** When something runs out next, in ms of the wall clock. */
+  #next = Infinity;
+  /** Absent once all is back. */
+  #returned: Returned | undefined;
+
+  /** @throws {TypeError} for an option out of range. */
+  constructor(sql: Sql, { prefix = "noroshi", maxHistoryBytes = 67_108_864 }: SqliteEngineOptions = {}) {
+    if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
+      throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
+    }
+    const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
+    this.#sql = sql;
+    this.#histories = new SqliteHistories(sql, table, maxHistoryBytes, {
+      now: () => this.#now(),
+      // Of another node it is another, and so it is after a history was forgotten.
+      epoch: () => `${this.#host?.node ?? ""}.${++this.#epochs}`,
+      isSubscribed: (channel) => this.#subscribed.has(channel),
+      runsOut: (until) => this.#schedule(until),
+    });
+    this.#members = table("members");
+    const subscriptions = this.#subscriptions = table("subscriptions");
+    this.keeper = {
+      save: (uid, text) => void rowsOf(sql, `INSERT OR REPLACE INTO ${subscriptions} VALUES (?, ?)`, uid, text),
+      load: (uid) => {
+        this.#returned?.clients.add(uid);
+        return rowsOf<{ text: string }>(sql, `SELECT text FROM ${subscriptions} WHERE uid = ?`, uid)[0]?.text ?? null;
+      },
+      delete: (uid) => void rowsOf(sql, `DELETE FROM ${subscriptions} WHERE uid = ?`, uid),
+    };
+  }
+
+  /** Channels of which anything is kept. */
+  get channels(): number {
+    const attended = rowsOf<{ channel: string }>(this.#sql, `SELECT DISTINCT channel FROM ${this.#members}`);
+    return new Set([...this.#histories.names(), ...attended.map(({ channel }) => channel), ...this.#subscribed.keys()]).size;
+  }
+
+  /** About what the histories take, in bytes. */
+  get historyBytes(): number {
+    return this.#histories.bytes;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    this.#histories.start();
+    // `until`: when who has not come back leaves, in ms; NULL for who is here.
+    rowsOf(
+      this.#sql,
+      `CREATE TABLE IF NOT EXISTS ${this.#members}
+       (channel TEXT, user TEXT, data TEXT, until INTEGER, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
+    );
+    rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#subscriptions} (uid TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID`);
+    const returned = this.#returned = { members: new Set<string>(), clients: new Set<string>() };
+    // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
+    queueMicrotask(() => this.#settle(returned));
+  }
+
+  send(): void {
+    this.#check("send"); // There is no other node.
+  }
+
+  nodes(): string[] {
+    this.#check("name the nodes");
+    return this.#host ? [this.#host.node] : [];
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): Position | null {
+    this.#check("subscribe");
+    this.#subscribed.set(channel, history && history.ttl);
+    return history && this.#histories.open(channel, history);
+  }
+
+  unsubscribe(channel: string): void {
+    const ttl = this.#subscribed.get(channel);
+    this.#subscribed.delete(channel);
+    if (typeof ttl === "number") this.#histories.release(channel, ttl);
+  }
+
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+    this.#check("publish");
+    const position = history && this.#histories.append(channel, content, history);
+    if (this.#subscribed.has(channel)) this.#host?.published(channel, { ...content, position });
+    return position;
+  }
+
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+    this.#check("read");
+    return this.#histories.read(channel, history, after, limit);
+  }
+
+  join(channel: string, { user, data }: Member): void {
+    this.#check("join");
+    this.#returned?.members.add(`${channel} ${user}`);
+    const [row] = rowsOf<{ data: string | null; until: number | null }>(
+      this.#sql,
+      `SELECT data, until FROM ${this.#members} WHERE channel = ? AND user = ?`,
+      channel,
+      user,
+    );
+    const isKnown = row?.data === (data ?? null);
+    if (isKnown && row.until === null) return;
+    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
+    if (!isKnown) this.#present(channel, [data === undefined ? { user } : { user, data }], []);
+  }
+
+  leave(channel: string, user: string): void {
+    if (this.status === "closed") return;
+    const left = rowsOf(this.#sql, `DELETE FROM ${this.#members} WHERE channel = ? AND user = ? RETURNING user`, channel, user);
+    if (left.length > 0) this.#present(channel, [], [user]);
+  }
+
+  members(channel: string): Member[] {
+    this.#check("name the members");
+    const rows = rowsOf<{ user: string; data: string | null }>(
+      this.#sql,
+      `SELECT user, data FROM ${this.#members} WHERE channel = ?`,
+      channel,
+    );
+    return rows.map(({ user, data }) => data === null ? { user } : { user, data });
+  }
+
+  close(): void {
+    if (this.status === "closed") return;
+    this.status = "closed";
+    if (!this.#host) return;
+    for (const channel of [...this.#subscribed.keys()]) this.unsubscribe(channel);
+    rowsOf(this.#sql, `DELETE FROM ${this.#members}`);
+    this.#host.deadlines.delete(this);
+  }
+
+  /** Something has run out. */
+  due(): void {
+    const now = this.#now();
+    const gone = rowsOf<{ channel: string; user: string }>(
+      this.#sql,
+      `DELETE FROM ${this.#members} WHERE until <= ? RETURNING channel, user`,
+      now,
+    );
+    for (const { channel, user } of gone) this.#present(channel, [], [user]);
+    this.#histories.expire();
+    this.#look();
+  }
+
+  /** All that comes back is there: who is not has to be missed. */
+  #settle({ members, clients }: Returned): void {
+    this.#returned = undefined;
+    if (this.status === "closed") return;
+    const now = this.#now();
+    const here = rowsOf<{ channel: string; user: string }>(
+      this.#sql,
+      `SELECT channel, user FROM ${this.#members} WHERE until IS NULL`,
+    );
+    for (const { channel, user } of here) {
+      if (members.has(`${channel} ${user}`)) continue;
+      rowsOf(this.#sql, `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`, now + ABSENCE, channel, user);
+    }
+    for (const { uid } of rowsOf<{ uid: string }>(this.#sql, `SELECT uid FROM ${this.#subscriptions}`)) {
+      if (!clients.has(uid)) this.keeper.delete(uid);
+    }
+    this.#histories.releaseAbandoned();
+    this.#look();
+  }
+
+  /** Finds out when something runs out next. */
+  #look(): void {
+    const [first] = rowsOf<{ until: number | null }>(this.#sql, `SELECT MIN(until) AS until FROM ${this.#members}`);
+    this.#next = Infinity;
+    this.#schedule(Math.min(first?.until ?? Infinity, this.#histories.next() ?? Infinity));
+    if (this.#next === Infinity) this.#host?.deadlines.delete(this);
+  }
+
+  /** Wakes at the time, or later where that is soon: what has run out is not read before it is swept away either. */
+  #schedule(until: number): void {
+    if (until >= this.#next) return;
+    this.#next = until;
+    const delay = until - this.#now();
+    // What was due while nobody was here is due at once.
+    this.#host?.deadlines.set(this, delay <= 0 ? 0 : Math.min(Math.max(delay, SWEEP_PERIOD), 2 ** 31 - 1));
+  }
+
+  #present(channel: string, joined: readonly Member[], left: readonly string[]): void {
+    if (this.#subscribed.has(channel)) this.#host?.present(channel, joined, left);
+  }
+
+  #check(action: string): void {
+    if (this.status !== "closed") return;
+    throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the engine is closed`);
+  }
+
+  #now(): number {
+    return this.#host?.now() ?? 0;
+  }
+}

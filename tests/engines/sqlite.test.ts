@@ -1,0 +1,237 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { TestClock } from "../test-clock.ts";
+import { SqliteEngine } from "../../src/sqlite-engine.ts";
+import { conformance, publish, range } from "./conformance.ts";
+import type { Sql } from "../../src/sqlite-histories.ts";
+import { noSqlite, openSqlite } from "./sqlite.ts";
+import { TestHost, type TestNode } from "./test-host.ts";
+
+conformance("sqlite", {
+  nodes: 1,
+  channels: 10_000,
+  skip: noSqlite,
+  create() {
+    const clock = new TestClock();
+    const node = (): Promise<TestNode> => {
+      const host = new TestHost(clock);
+      const engine = new SqliteEngine(openSqlite());
+      engine.start(host);
+      return Promise.resolve({ engine, host, kill: () => {} });
+    };
+    return Promise.resolve({
+      node,
+      advance: (ms: number) => clock.advance(ms),
+      forget: node,
+      held: ({ engine }: TestNode) => (engine as SqliteEngine).channels, // As `node` made it.
+      close: () => Promise.resolve(),
+    });
+  },
+});
+
+const LONG = { size: 100, ttl: 300_000 };
+
+describe("SqliteEngine", { skip: noSqlite }, () => {
+  const running = new WeakMap<Sql, { engine: SqliteEngine; host: TestHost }>();
+
+  /** A node over the database in place of the one before, at the end of its first turn; `back` is what comes back in it. */
+  async function start(sql: Sql, clock: TestClock, back: (engine: SqliteEngine) => void = () => {}, options = {}) {
+    const before = running.get(sql);
+    if (before) before.host.deadlines.delete(before.engine);
+    const host = new TestHost(clock);
+    const engine = new SqliteEngine(sql, options);
+    running.set(sql, { engine, host });
+    engine.start(host);
+    back(engine);
+    await Promise.resolve();
+    return { engine, host };
+  }
+
+  it("goes on in the epoch of a history after a restart, from where it was", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const before = await start(sql, clock);
+    before.engine.subscribe("a", LONG);
+    const [first, second] = await publish(before.engine, "a", LONG, 2);
+    const { engine, host } = await start(sql, clock);
+    assert.deepEqual(engine.subscribe("a", LONG), second);
+    const [third] = await publish(engine, "a", LONG, 1, 2);
+    assert.deepEqual(third, { epoch: second!.epoch, offset: second!.offset + 1 });
+    assert.deepEqual(engine.read("a", LONG, first!, 9).publications.map(({ data }) => data), ["1", "2"]);
+    assert.deepEqual(host.data("a"), [2]);
+  });
+
+  it("counts the same bytes after a restart, and none when all has run out", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const before = await start(sql, clock);
+    await publish(before.engine, "a", { size: 3, ttl: 20_000 }, 10);
+    await before.engine.publish("b", { event: "say", data: '"狼煙 🔥"' }, LONG);
+    const { engine } = await start(sql, clock);
+    assert.ok(engine.historyBytes > 0);
+    assert.equal(engine.historyBytes, before.engine.historyBytes);
+    clock.advance(LONG.ttl + 20_000);
+    assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [0, 0, 0]);
+  });
+
+  it("is silent about a member who joins again after a restart, in its first turn or later", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const before = await start(sql, clock);
+    for (const user of ["ann", "bob", "cid"]) before.engine.join("a", { user, data: "1" });
+    const { engine, host } = await start(sql, clock, (engine) => {
+      engine.subscribe("a", null);
+      engine.join("a", { user: "ann", data: "1" });
+    });
+    clock.advance(9_000);
+    engine.join("a", { user: "bob", data: "1" });
+    assert.deepEqual(host.presence, []);
+    clock.advance(60_000);
+    assert.deepEqual(host.presence, [{ channel: "a", joined: [], left: ["cid"] }]);
+    assert.deepEqual(engine.members("a"), [{ user: "ann", data: "1" }, { user: "bob", data: "1" }]);
+    engine.join("a", { user: "ann", data: "2" });
+    assert.deepEqual(host.presence[1], { channel: "a", joined: [{ user: "ann", data: "2" }], left: [] });
+  });
+
+  it("lets who has not come back leave in time, however often it is restarted meanwhile", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    (await start(sql, clock)).engine.join("a", { user: "ann" });
+    await start(sql, clock);
+    clock.advance(9_000);
+    const late = await start(sql, clock);
+    assert.deepEqual(late.engine.members("a"), [{ user: "ann" }]);
+    // As at an alarm: its time has come while nobody was there.
+    clock.jump(5_000);
+    const { engine, host } = await start(sql, clock, (engine) => void engine.subscribe("a", null));
+    clock.advance(0);
+    assert.deepEqual([engine.members("a"), host.presence], [[], [{ channel: "a", joined: [], left: ["ann"] }]]);
+  });
+
+  it("sets no timer where nothing can run out, though it is restarted with everybody there", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const back = (engine: SqliteEngine) => {
+      engine.subscribe("a", LONG);
+      engine.join("a", { user: "ann" });
+    };
+    const { engine } = await start(sql, clock, back);
+    await publish(engine, "a", LONG, 3);
+    clock.advance(2 * LONG.ttl);
+    assert.equal(clock.timers, 0);
+    const { length } = clock.delays;
+    const again = await start(sql, clock, back);
+    assert.deepEqual([clock.delays.length, again.engine.members("a")], [length, [{ user: "ann" }]]);
+    assert.equal(again.engine.historyBytes, engine.historyBytes);
+  });
+
+  it("recovers from the position of a channel that was idle for longer than its ttl when the node was lost", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const { engine } = await start(sql, clock, (engine) => void engine.subscribe("a", LONG));
+    const [top] = await publish(engine, "a", LONG, 1);
+    clock.advance(3 * LONG.ttl);
+    const after = await start(sql, clock);
+    assert.equal(after.engine.read("a", LONG, top!, 9).isComplete, true);
+    clock.advance(LONG.ttl + 20_000);
+    assert.equal(after.engine.read("a", LONG, top!, 9).isComplete, false);
+  });
+
+  it("recovers for as long as the ttl from the position that the last subscriber left at", async () => {
+    for (const idle of [3 * LONG.ttl, LONG.ttl - 1_000]) {
+      const clock = new TestClock();
+      const { engine } = await start(openSqlite(), clock);
+      const position = engine.subscribe("a", LONG)!;
+      clock.advance(idle);
+      engine.unsubscribe("a");
+      clock.advance(LONG.ttl - 1);
+      assert.deepEqual(engine.read("a", LONG, position, 9), { position, publications: [], isComplete: true });
+      clock.advance(20_000);
+      assert.notEqual(engine.read("a", LONG, null, 9).position.epoch, position.epoch);
+    }
+  });
+
+  it("keeps what clients are subscribed to, for those who come back in the turn of the start", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const { engine: { keeper } } = await start(sql, clock);
+    keeper.save("one", "1");
+    keeper.save("one", "[1]");
+    keeper.save("two", "[2]");
+    keeper.save("three", "[3]");
+    keeper.delete("three");
+    const loaded: (string | null)[] = [];
+    const { engine } = await start(sql, clock, ({ keeper }) => {
+      for (const uid of ["one", "three"]) loaded.push(keeper.load(uid));
+    });
+    assert.deepEqual(loaded, ["[1]", null]);
+    assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], ["[1]", null]);
+  });
+
+  it("keeps the tables of two names apart, whatever they are", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const engines = [];
+    for (const prefix of ["a", 'a"; DROP TABLE "a_channels', "a b"]) {
+      engines.push((await start(sql, clock, undefined, { prefix })).engine);
+    }
+    for (const [number, engine] of engines.entries()) {
+      await publish(engine, "room", LONG, number + 1);
+      engine.join("room", { user: `${number}` });
+    }
+    assert.deepEqual(
+      engines.map((engine) => [engine.read("room", LONG, null, 9).position.offset, engine.members("room")]),
+      range(3).map((number) => [number + 1, [{ user: `${number}` }]]),
+    );
+  });
+
+  it("gives up what was published to longest ago when all takes too much, and never recovers over it", async () => {
+    const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
+    const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
+    engine.subscribe("a", LONG);
+    const [first] = await publish(engine, "a", LONG, 1);
+    for (const channel of ["a", "b", "c", "d", "e", "f"]) await engine.publish(channel, { event: "say", data }, LONG);
+    assert.ok(engine.historyBytes <= 40_000);
+    const kept = ["a", "b", "c", "d", "e", "f"].map((channel) => engine.read(channel, LONG, null, 9).publications.length);
+    assert.deepEqual([kept[0], kept[5]], [0, 1]);
+    // Who is subscribed goes on in the same epoch.
+    const page = engine.read("a", LONG, first!, 9);
+    assert.deepEqual([page.isComplete, page.position], [false, { epoch: first!.epoch, offset: 2 }]);
+  });
+
+  it("bounds one channel too, which gives up its oldest", async () => {
+    const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
+    const data = JSON.stringify("x".repeat(4_000));
+    for (const _ of range(20)) await engine.publish("a", { event: "say", data }, LONG);
+    assert.ok(engine.historyBytes <= 40_000);
+    const page = engine.read("a", LONG, null, 100);
+    assert.deepEqual([page.position.offset, page.publications.length], [20, 4]);
+  });
+
+  it("leaves nothing of a publication that the database refuses", async () => {
+    const sql = openSqlite();
+    const { engine, host } = await start(
+      {
+        exec(query, ...bindings) {
+          if (bindings.includes('"too big"')) throw new RangeError("string or blob too big");
+          return sql.exec(query, ...bindings);
+        },
+      },
+      new TestClock(),
+      (engine) => void engine.subscribe("a", LONG),
+    );
+    assert.throws(() => engine.publish("a", { event: "say", data: '"too big"' }, LONG), RangeError);
+    const [first] = await publish(engine, "a", LONG, 1);
+    assert.deepEqual([first!.offset, host.data("a")], [1, [0]]);
+  });
+
+  it("lets members leave, and histories stay, when it is closed", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const { engine } = await start(sql, clock);
+    engine.join("a", { user: "ann" });
+    const [top] = await publish(engine, "a", LONG, 1);
+    engine.close();
+    assert.equal(clock.timers, 0);
+    const after = await start(sql, clock);
+    assert.deepEqual(after.engine.members("a"), []);
+    assert.deepEqual(after.engine.read("a", LONG, null, 9).position, top);
+  });
+
+  it("throws for a limit out of range", () => {
+    for (const maxHistoryBytes of [0, -1, 1.5, NaN]) {
+      assert.throws(() => new SqliteEngine(openSqlite(), { maxHistoryBytes }), TypeError);
+    }
+  });
+});
