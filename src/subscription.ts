@@ -225,19 +225,28 @@ export class Subscription implements ChannelRecipient, Timed {
     const { channel, event, query = {} } = this.message;
     const { snapshot } = this.#options;
     let data: unknown;
+    let position: Position | null;
     for (let left = MAX_SNAPSHOTS;; left--) {
       this.#kept = [];
       this.#overflowed = false;
-      this.#isBehind = false;
-      this.#at = this.#channel?.position ?? null;
+      position = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
       data = await answerOf(() => snapshot({ client, channel, query }), "subscribe", host);
       if (!this.#goesOn(run)) return;
       if (!this.#overflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
     }
-    const isInit = this.#init({ data, ...this.#at ?? {}, ...(hasLost ? { recovered: false } : {}) });
-    if (isInit) await this.#flush(run);
+    // Until it is told it stays where it was: what comes in between, or finds that it cannot be sent to, has to begin anew.
+    const [at, wasBehind] = [this.#at, this.#isBehind];
+    this.#at = position;
+    this.#isBehind = false;
+    if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) })) {
+      this.#at = at;
+      this.#isBehind = wasBehind;
+      return;
+    }
+    if (wasBehind) this.#owner.changed();
+    await this.#flush(run);
   }
 
   /** Whether the client was sent it; else it begins anew when it can be. */

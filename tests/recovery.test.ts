@@ -435,6 +435,54 @@ describe("Channels: identity", () => {
     assert.equal(controller.stats().clients, 1);
   });
 
+  it("is told that it cannot be sent all once it can be, though it was found out while the credentials were expired", async () => {
+    const engine = new SlowEngine();
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all" } }, {
+      mode: "public",
+      engine,
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 60,
+      }),
+    });
+    engine.answer.resolve();
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    clock.advance(60_000);
+    await peer.take();
+    for (const n of numbers(1, 11)) await channels.publish("a", "e", n);
+    engine.host.gap("a");
+    assert.deepEqual(await peer.take(), []);
+    peer.send(auth("x"));
+    assert.deepEqual(await read(peer), ["init false"]);
+    await channels.publish("a", "e", 12);
+    assert.deepEqual(await read(peer), [12]);
+  });
+
+  it("is told that it cannot be sent all, though it is let in once more while the snapshot is made", async () => {
+    let snapshot: Stall<unknown> | undefined;
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => snapshot?.promise ?? "all" } }, {
+      mode: "public",
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 60,
+      }),
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    clock.advance(60_000);
+    for (const n of numbers(1, 11)) await channels.publish("a", "e", n);
+    snapshot = new Stall();
+    await peer.ask(auth("x"));
+    await channels.publish("a", "e", 12);
+    peer.send(auth("x"));
+    assert.deepEqual(await read(peer), []);
+    snapshot.resolve("all");
+    assert.deepEqual(await read(peer), ["init false"]);
+    await channels.publish("a", "e", 13);
+    assert.deepEqual(await read(peer), [13]);
+  });
+
   it("a subscribe that is under way at expiry is answered after the renewal", async () => {
     const snapshot = new Stall<unknown>();
     const { join, clock } = createChannels({ a: { ...kept, snapshot: () => snapshot.promise } }, {
