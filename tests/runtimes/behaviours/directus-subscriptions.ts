@@ -1,83 +1,7 @@
-import * as latest from "@directus/sdk";
-import * as sdk18 from "directus-sdk-18";
 import assert from "node:assert/strict";
-import { WebSocket } from "ws";
 import type { Behaviour } from "../conformance.ts";
+import { type Article, ConnectedSdk, type Message, next, type SdkVersion } from "../directus-sdk.ts";
 import type { TestServer } from "../server.ts";
-
-interface Article {
-  id: number;
-  title: string;
-}
-
-interface Schema {
-  articles: Article[];
-  secrets: Article[];
-}
-
-type Message = Record<string, unknown>;
-
-/** The types of the two versions differ where the tests do not look. */
-const VERSIONS = { 26: latest, 18: sdk18 as unknown as typeof latest };
-
-/** An SDK that is connected, and all that its sockets were sent and sent. */
-class Connected {
-  readonly received: Message[] = [];
-  readonly sent: Message[] = [];
-  readonly sockets: WebSocket[] = [];
-  readonly sdk;
-  #wake = (): void => {};
-
-  constructor(version: keyof typeof VERSIONS, port: number, token = "ann:editor") {
-    const { createDirectus, realtime, staticToken } = VERSIONS[version];
-    // deno-lint-ignore no-this-alias -- the class below has a `this` of its own
-    const connected = this;
-    class Watched extends WebSocket {
-      constructor(url: string) {
-        // As in a browser, where no two messages come in one turn: the SDK listens for one at a time, and misses what comes between.
-        super(url, { allowSynchronousEvents: false });
-        connected.sockets.push(this);
-        this.on("message", (data) => {
-          connected.received.push(JSON.parse(String(data)));
-          connected.#wake();
-        });
-      }
-      override send(data: string): void {
-        connected.sent.push(JSON.parse(data));
-        super.send(data);
-      }
-    }
-    const url = `ws://127.0.0.1:${port}/articles`;
-    this.sdk = createDirectus<Schema>(`http://127.0.0.1:${port}`, {
-      globals: { WebSocket: Watched, URL, fetch, logger: console } as never,
-    })
-      .with(staticToken(token))
-      .with(realtime({ authMode: "handshake", url, reconnect: { delay: 100, retries: 10 } }));
-  }
-
-  /** The frames of a subscription, in order, without the answers to other messages. */
-  get frames(): Message[] {
-    return this.received.filter(({ type }) => type === "subscription" || type === "subscribe");
-  }
-
-  /** Resolves with all frames when there are so many. */
-  async until(count: number): Promise<Message[]> {
-    while (this.frames.length < count) await new Promise<void>((resolve) => this.#wake = resolve);
-    return this.frames;
-  }
-
-  /** All that was sent before has been answered when this is. */
-  async answered(): Promise<void> {
-    const uid = `ping-${this.sent.length}`;
-    this.sdk.sendMessage({ type: "ping", uid });
-    while (!this.received.some((message) => message["uid"] === uid)) await new Promise<void>((resolve) => this.#wake = resolve);
-  }
-
-  /** Ends the connection as a lost network does. */
-  cut(): void {
-    this.sockets.at(-1)!.terminate();
-  }
-}
 
 const ROWS = [{ id: 1, title: "One" }, { id: 2, title: "Two" }];
 
@@ -91,16 +15,10 @@ async function published(server: TestServer, subscription: AsyncGenerator<unknow
   return await message;
 }
 
-/** What the generator yields, or throws; it must not be done. */
-async function next(subscription: AsyncGenerator<unknown, void>): Promise<Message> {
-  const { value, done } = await subscription.next();
-  assert.equal(done, false);
-  return value as Message; // The SDK hands on what it has parsed.
-}
-
 /** Subscriptions of the Directus SDK, unmodified, to a channel with a snapshot. The frames are those of Directus, and `channel` beside. */
-export const directusSubscriptions: Behaviour[] = ([26, 18] as const).flatMap((version): Behaviour[] => {
-  const connect = ({ port }: TestServer, token?: string) => new Connected(version, port, token);
+export const directusSubscriptions: Behaviour[] = ([26, 18] satisfies SdkVersion[]).flatMap((version): Behaviour[] => {
+  const connect = ({ port }: TestServer, token = "ann:editor") =>
+    new ConnectedSdk(version, `ws://127.0.0.1:${port}/articles`, token);
   const title = (what: string) => `the Directus SDK ${version} ${what}`;
   return [
     {
@@ -128,7 +46,7 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] as const).flatMap((v
         assert.deepEqual(await ended, { type: "subscription", event: "unsubscribe", uid: "mine" });
         assert.deepEqual(await subscription.next(), { value: undefined, done: true });
         await publish(server, "create", [{ id: 4, title: "Four" }]);
-        await connected.answered();
+        await connected.ask({ type: "ping" });
         assert.equal(connected.frames.length, 5);
         sdk.disconnect();
       },
@@ -192,12 +110,12 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] as const).flatMap((v
         assert.deepEqual(told().slice(0, 3).sort(), ['init "1"', 'init "2"', "init 7"]);
         assert.deepEqual(told().slice(3).sort(), ['create "1"', "create 7", 'delete "1"', 'delete "2"']);
         all.unsubscribe();
-        await connected.answered();
+        await connected.ask({ type: "ping" });
         await publish(server, "delete", [2]);
         await connected.until(9);
         assert.deepEqual(told().slice(7), ['unsubscribe "1"', 'delete "2"']);
         keys.unsubscribe();
-        await connected.answered();
+        await connected.ask({ type: "ping" });
         assert.equal(await server.control("articles", "subscriptions"), 1);
         sdk.disconnect();
       },
@@ -260,14 +178,14 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] as const).flatMap((v
         assert.deepEqual((await again)["data"], ROWS);
         const subscribes = () => connected.sent.filter(({ type }) => type === "subscribe");
         assert.equal(connected.sockets.length, 2);
-        await connected.answered();
+        await connected.ask({ type: "ping" });
         assert.deepEqual(subscribes().map(({ uid }) => uid), ["mine", "mine", "mine"]);
         await server.control("articles", "wait", { event: "close" });
         assert.equal(await server.control("articles", "subscriptions"), 1);
 
         const before = connected.frames.length;
         await publish(server, "create", [{ id: 3, title: "Three" }]);
-        await connected.answered();
+        await connected.ask({ type: "ping" });
         const told = connected.frames.slice(before);
         assert.deepEqual(told.map(({ event, uid }) => [event, uid]), [["create", "mine"]]);
         sdk.disconnect();

@@ -1,0 +1,259 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { isBuiltin } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { after, afterEach, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { ConnectedSdk, type Message, next, type SdkVersion } from "./directus-sdk.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const bin = (name: string): string => join(root, "node_modules/.bin", name);
+
+const COMMANDS = {
+  Bun: [bin("bun"), "run"],
+  Deno: [bin("deno"), "run", "-A", "--no-lock"],
+  Node: [process.execPath, "--import", "tsx"],
+} as const;
+
+/** The example, started: `url` rejects with what it printed when it ends before it listens. */
+function start(runtime: keyof typeof COMMANDS, database: string): { child: ChildProcess; url: Promise<string> } {
+  const [command, ...args] = COMMANDS[runtime];
+  const env = {
+    ...process.env,
+    HOST: "127.0.0.1",
+    PORT: "0",
+    DATABASE: database,
+    EDITOR_TOKEN: "editing",
+    READER_TOKEN: "reading",
+  };
+  const child = spawn(command, [...args, "examples/directus/main.ts"], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+  const said: string[] = [];
+  const url = new Promise<string>((resolve, reject) => {
+    for (const input of [child.stdout!, child.stderr!]) {
+      createInterface({ input }).on("line", (line) => {
+        said.push(line);
+        const [, address] = line.match(/^Listening on http:\/\/(127\.0\.0\.1:\d+)$/) ?? [];
+        if (address) resolve(`ws://${address}/websocket`);
+      });
+    }
+    child.on("close", (code) => reject(new Error(`Exited with ${code}: ${said.join("\n")}`)));
+  });
+  return { child, url };
+}
+
+const items = (action: string, rest: Message = {}): Message => ({ type: "items", action, collection: "articles", ...rest });
+
+for (const runtime of ["Bun", "Deno", "Node"] as const) {
+  const hasSqlite = runtime !== "Node" || isBuiltin("node:sqlite");
+  if (hasSqlite) describe(`addItems on ${runtime}`, () => testItems(runtime));
+  else {
+    it(`the example says what it needs on Node ${process.versions.node}, which has no SQLite`, async () => {
+      await assert.rejects(
+        start(runtime, ":memory:").url,
+        /Exited with 1: [^]*no node:sqlite, use Node 22\.13, Deno 2\.2, Bun 1\.4/,
+      );
+    });
+  }
+}
+
+function testItems(runtime: keyof typeof COMMANDS): void {
+  let folder: string;
+  let server: ReturnType<typeof start>;
+  let url: string;
+  const open: ConnectedSdk[] = [];
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), "noroshi-items-"));
+    await startServer();
+  });
+  afterEach(() => {
+    for (const { sdk } of open.splice(0)) sdk.disconnect();
+  });
+  after(async () => {
+    await stopServer();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function startServer(): Promise<void> {
+    server = start(runtime, join(folder, "articles.db"));
+    url = await server.url;
+  }
+
+  async function stopServer(): Promise<void> {
+    const exited = new Promise((resolve) => server.child.on("exit", resolve));
+    server.child.kill("SIGTERM");
+    assert.equal(await exited, 0);
+  }
+
+  async function connect(version: SdkVersion, token = "editing"): Promise<ConnectedSdk> {
+    const connected = new ConnectedSdk(version, url, token);
+    open.push(connected);
+    await connected.sdk.connect();
+    return connected;
+  }
+
+  /** An editor in a table with these rows and no others. */
+  async function editor(...slugs: string[]): Promise<ConnectedSdk> {
+    const connected = await connect(26);
+    await data(connected, items("delete", { query: {} }));
+    if (slugs.length > 0) await data(connected, items("create", { data: slugs.map((slug) => ({ slug, title: slug })) }));
+    return connected;
+  }
+
+  async function data(connected: ConnectedSdk, message: Message): Promise<unknown> {
+    const { type, status, data, error } = await connected.ask(message);
+    assert.deepEqual({ type, status, error }, { type: "items", status: "ok", error: undefined });
+    return data;
+  }
+
+  for (const version of [26, 18] satisfies SdkVersion[]) {
+    it(`addItems publishes to the Directus SDK ${version} what another one creates, updates and deletes, and the file keeps it`, async () => {
+      const writer = await editor();
+      const reader = await connect(version, "reading");
+      const { subscription } = await reader.sdk.subscribe("articles", { uid: "mine" });
+      const heard = async (message: Promise<Message>) => {
+        const { type, event, data, uid } = await message;
+        assert.deepEqual({ type, uid }, { type: "subscription", uid: "mine" });
+        return [event, data];
+      };
+      assert.deepEqual(await heard(next(subscription)), ["init", []]);
+
+      let message = next(subscription);
+      const one = await data(writer, items("create", { data: { slug: "one", title: "One" } })) as { id: number };
+      assert.deepEqual(one, { id: one.id, slug: "one", title: "One", status: "draft", rating: null });
+      assert.deepEqual(await heard(message), ["create", [one]]);
+
+      message = next(subscription);
+      const two = { id: one.id + 1, slug: "two", title: "Two", status: "published", rating: 4.5 };
+      const three = { id: one.id + 2, slug: "three", title: "Three", status: "draft", rating: null };
+      const { id: _, ...row } = two;
+      assert.deepEqual(
+        await data(writer, items("create", { data: [row, { slug: "three", title: "Three" }], query: { fields: ["slug"] } })),
+        [{ slug: "two" }, { slug: "three" }],
+      );
+      assert.deepEqual(await heard(message), ["create", [two, three]]);
+
+      // Also by the key as a string, and what is not mentioned stays.
+      message = next(subscription);
+      assert.deepEqual(await data(writer, items("update", { id: String(two.id), data: { title: "Deux" } })), [{
+        ...two,
+        title: "Deux",
+      }]);
+      assert.deepEqual(await heard(message), ["update", [{ ...two, title: "Deux" }]]);
+
+      message = next(subscription);
+      const published = { data: { status: "published" }, query: { filter: { status: { _eq: "draft" } }, fields: ["id"] } };
+      assert.deepEqual(await data(writer, items("update", published)), [{ id: one.id }, { id: three.id }]);
+      assert.deepEqual(await heard(message), [
+        "update",
+        [{ ...one, status: "published" }, { ...three, status: "published" }],
+      ]);
+
+      message = next(subscription);
+      assert.deepEqual(await data(writer, items("delete", { ids: [one.id, two.id] })), [one.id, two.id]);
+      assert.deepEqual(await heard(message), ["delete", [one.id, two.id]]);
+      assert.deepEqual(await data(writer, items("read", { id: three.id })), { ...three, status: "published" });
+
+      await stopServer();
+      await startServer();
+      const later = await connect(version, "reading");
+      const again = await later.sdk.subscribe("articles");
+      assert.deepEqual((await next(again.subscription))["data"], [{ ...three, status: "published" }]);
+    });
+
+    it(`addItems reads by the query of the Directus SDK ${version}`, async () => {
+      await editor("alpha", "beta", "alps", "gamma");
+      const reader = await connect(version, "reading");
+      const ask = async (query: object) => {
+        const { subscription } = await reader.sdk.subscribe("articles", { query: query as never });
+        return (await next(subscription))["data"];
+      };
+      const by = (filter: object) => ask({ fields: ["slug"], filter });
+      assert.deepEqual(await ask({ fields: ["slug", "status"], limit: 1 }), [{ slug: "alpha", status: "draft" }]);
+      assert.deepEqual(await ask({ fields: ["slug"], sort: ["-slug"], limit: 2, page: 2 }), [{ slug: "alps" }, {
+        slug: "alpha",
+      }]);
+      assert.deepEqual(await by({ slug: { _starts_with: "al" } }), [{ slug: "alpha" }, { slug: "alps" }]);
+      assert.deepEqual(await by({ _or: [{ slug: "beta" }, { slug: { _ends_with: "mma" } }] }), [{ slug: "beta" }, {
+        slug: "gamma",
+      }]);
+      assert.deepEqual(await by({ slug: { _in: ["beta", "alps"], _neq: "alps" }, rating: { _null: true } }), [{ slug: "beta" }]);
+      // Values are values, whatever is in them.
+      assert.deepEqual(await by({ slug: { _eq: `x' OR 1=1 --` } }), []);
+      assert.deepEqual(await by({ slug: { _contains: "%" } }), []);
+    });
+  }
+
+  it("addItems answers with Directus' codes what it cannot do, and has done nothing of it", async () => {
+    const writer = await editor("there");
+    const reader = await connect(26, "reading");
+    const { subscription } = await reader.sdk.subscribe("articles");
+    assert.equal((await next(subscription))["event"], "init");
+    const before = await data(writer, items("read"));
+    const fine = { slug: "fine", title: "Fine" };
+
+    const refused: [code: string, message: Message][] = [
+      ["INVALID_PAYLOAD", items("truncate")],
+      ["INVALID_PAYLOAD", items("create")],
+      ["INVALID_PAYLOAD", items("create", { data: [] })],
+      ["INVALID_PAYLOAD", items("read", { id: 1.5 })],
+      ["INVALID_PAYLOAD", items("delete")],
+      ["INVALID_PAYLOAD", items("update", { data: { title: "All of them" } })],
+      ["INVALID_COLLECTION", { ...items("read"), collection: "sqlite_master" }],
+      ["INVALID_COLLECTION", { ...items("read"), collection: 'articles"; DROP TABLE articles; --' }],
+      ["INVALID_COLLECTION", { ...items("read"), collection: "constructor" }],
+      ["FORBIDDEN", items("read", { id: 999_999 })],
+      ["FORBIDDEN", items("delete", { ids: [1, 999_999] })],
+      ["FORBIDDEN", items("create", { data: { ...fine, owner: "me" } })],
+      ["FORBIDDEN", items("create", { data: { ...fine, id: 7 } })],
+      ["FORBIDDEN", items("read", { query: { fields: ["rowid"] } })],
+      ["FORBIDDEN", items("read", { query: { sort: ['slug" DESC; --'] } })],
+      ["FORBIDDEN", items("delete", { query: { filter: { 'slug" OR 1=1 --': { _eq: 1 } } } })],
+      ["FAILED_VALIDATION", items("create", { data: { slug: "No Slug", title: "x" } })],
+      ["FAILED_VALIDATION", items("create", { data: { slug: "no-title" } })],
+      ["FAILED_VALIDATION", items("update", { query: {}, data: { title: null } })],
+      ["RECORD_NOT_UNIQUE", items("create", { data: [fine, { slug: "there", title: "Twice" }] })],
+      ["INVALID_QUERY", items("read", { query: { limit: "many" } })],
+      ["INVALID_QUERY", items("read", { query: { search: "x" } })],
+      ["INVALID_QUERY", items("delete", { query: { filter: { slug: { _like: "%" } } } })],
+      ["INVALID_QUERY", items("delete", { query: { filter: { slug: { __proto__: null, toString: 1 } } } })],
+      ["INVALID_QUERY", items("read", { query: { filter: { slug: { _eq: { a: 1 } } } } })],
+    ];
+    for (const [code, message] of refused) {
+      const answer = await writer.ask(message) as { type: string; status: string; error?: { code: string } };
+      const { type, status, error } = answer;
+      assert.deepEqual({ type, status, code: error?.code }, { type: "items", status: "error", code }, JSON.stringify(message));
+      assert.doesNotMatch(JSON.stringify(answer), /SELECT|constraint failed/i);
+    }
+    for (const action of ["create", "update", "delete"]) {
+      const { error } = await reader.ask(items(action, { query: {}, data: fine }));
+      assert.equal((error as { code: string }).code, "FORBIDDEN");
+    }
+    const { error } = await reader.ask({ type: "publish", channel: "articles", event: "create", data: [fine] });
+    assert.equal((error as { code: string }).code, "FORBIDDEN");
+
+    assert.deepEqual(await data(writer, items("read")), before);
+    assert.deepEqual(reader.frames.map(({ event }) => event), ["init"]);
+  });
+
+  it("addItems shows what was written while the Directus SDK was away, when it comes back", async () => {
+    const writer = await editor("before");
+    const reader = await connect(26, "reading");
+    const { subscription } = await reader.sdk.subscribe("articles", { query: { fields: ["slug"] } as never });
+    const slugs = async () => ((await next(subscription))["data"] as { slug: string }[]).map(({ slug }) => slug);
+    assert.deepEqual(await slugs(), ["before"]);
+    const again = slugs();
+    reader.cut();
+    await data(writer, items("create", { data: { slug: "meanwhile", title: "Missed" } }));
+    assert.deepEqual(await again, ["before", "meanwhile"]);
+    await reader.ask({ type: "ping" });
+    const afterwards = reader.frames.length;
+    await data(writer, items("create", { data: { slug: "after", title: "Not missed" } }));
+    await reader.ask({ type: "ping" });
+    assert.deepEqual(reader.frames.slice(afterwards).map(({ event, uid }) => [event, uid]), [["create", "1"]]);
+  });
+}
