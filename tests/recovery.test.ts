@@ -460,8 +460,8 @@ describe("Channels: identity", () => {
   });
 
   it("is told that it cannot be sent all, though it is let in once more while the snapshot is made", async () => {
-    let snapshot: Stall<unknown> | undefined;
-    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => snapshot?.promise ?? "all" } }, {
+    const under: { way?: Stall<unknown> } = {};
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => under.way?.promise ?? "all" } }, {
       mode: "public",
       authenticate: (): AuthenticationState => ({
         accountability: { user: "ann", role: null },
@@ -472,7 +472,7 @@ describe("Channels: identity", () => {
     await peer.ask(auth("x"), subscribe());
     clock.advance(60_000);
     for (const n of numbers(1, 11)) await channels.publish("a", "e", n);
-    snapshot = new Stall();
+    const snapshot = under.way = new Stall();
     await peer.ask(auth("x"));
     await channels.publish("a", "e", 12);
     peer.send(auth("x"));
