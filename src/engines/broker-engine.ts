@@ -80,6 +80,10 @@ export class BrokerEngine implements Engine {
     return this.#link?.status ?? "connecting";
   }
 
+  get isSigned(): boolean {
+    return this.#secrets.length > 0;
+  }
+
   /** How many envelopes were dropped, by reason: somebody else writes to the broker, or a newer version does. */
   get dropped(): Readonly<Record<string, number>> {
     return Object.fromEntries(this.#dropped);
