@@ -54,9 +54,10 @@ export class Backplane {
     return engine;
   }
 
-  /** Uses the engine unless there is one. */
+  /** Uses the engine unless there is one. Where there are channels it is started: clients may come back from hibernation next. */
   use(engine: Engine): void {
     this.#engine ??= engine;
+    if (this.extension) void this.engine;
   }
 
   /** Somebody is here to hear of what the others do. */

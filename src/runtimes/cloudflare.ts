@@ -4,6 +4,8 @@ import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from 
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
 import { BATCHING } from "../outbox.ts";
+import { SqliteEngine } from "../sqlite-engine.ts";
+import type { Sql } from "../sqlite-histories.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
 import type { Handshake } from "../websocket-client.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
@@ -26,6 +28,8 @@ export interface WebSocketObjectState {
   setWebSocketAutoResponse(pair?: unknown): void;
   readonly storage: {
     setAlarm(time: number): Promise<void>;
+    /** Fails where the class has no SQLite storage. */
+    readonly sql?: Sql;
   };
 }
 
@@ -107,6 +111,10 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
  * variables — and connections that survive hibernation. The object's alarm keeps the controller's time, for a pending
  * timer would keep it from hibernating.
  *
+ * Channels are kept in the object's SQLite storage, in tables that begin with `noroshi_` and the name of the controller: what clients are
+ * subscribed to, members and histories survive hibernation, and histories a restart. For a class without it (`new_classes` in place of
+ * `new_sqlite_classes`) they are in memory: hibernation loses them, and each client is closed with 1012 when the object wakes.
+ *
  * @param build makes the controller and the app that has its route, once for each object and again after each eviction.
  *
  * @example
@@ -134,7 +142,11 @@ export function createWebSocketObject<Env>(
       this.#host = { connections: new Connections(), runtime: this.#runtime(state) };
       const controllers = byName([controller].flat());
       this.#autoResponse = new AutoResponse(state);
-      for (const each of controllers.values()) each.useClock(this.#clock);
+      const sql = sqlOf(state);
+      for (const each of controllers.values()) {
+        each.useClock(this.#clock);
+        if (sql) each.useEngine(new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
+      }
       for (const socket of state.getWebSockets()) {
         const saved = socket.deserializeAttachment() as SavedConnection | null; // Written by HibernatingTransport.save.
         const owner = saved && controllers.get(saved.controller);
@@ -205,6 +217,16 @@ export function createWebSocketObject<Env>(
 
 function protocolOf({ handshake }: SavedConnection): string | null {
   return (handshake as Handshake).protocol; // Written by Connection.save.
+}
+
+/** The object's SQLite storage, if it has one. */
+function sqlOf({ storage: { sql } }: WebSocketObjectState): Sql | undefined {
+  try {
+    // It is there in any case, and says at its use that it is not.
+    return sql && [...sql.exec("SELECT 1")].length > 0 ? sql : undefined;
+  } catch {
+    return undefined; // Nothing else can be wrong with that statement.
+  }
 }
 
 function byName(controllers: WebSocketController[]): Map<string, WebSocketController> {
