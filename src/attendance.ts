@@ -10,19 +10,28 @@ interface Attendant {
   readonly data: string | undefined;
 }
 
+/** The subscription that it is part of. */
+interface AttendanceOwner {
+  readonly client: WebSocketClient;
+  readonly host: ExtensionHost;
+  /** What is to be kept of it has changed. */
+  changed(): void;
+}
+
 /** What one subscription has to do with the members of its channel: it makes its user one, and may be told of the others. */
 export class Attendance {
-  readonly #client: WebSocketClient;
-  readonly #host: ExtensionHost;
+  readonly #owner: AttendanceOwner;
   readonly #presence: Presence;
+  readonly #ending: string;
   #attendant: Attendant | undefined;
   #watcher: Watcher | undefined;
   #hasEnded = false;
 
-  constructor(client: WebSocketClient, presence: Presence, host: ExtensionHost) {
-    this.#client = client;
+  /** @param ending how the messages of the subscription end. */
+  constructor(owner: AttendanceOwner, presence: Presence, ending: string) {
+    this.#owner = owner;
     this.#presence = presence;
-    this.#host = host;
+    this.#ending = ending;
   }
 
   /** What the member has beside its user, as JSON text. */
@@ -35,10 +44,47 @@ export class Attendance {
     return this.#watcher?.isStale ?? false;
   }
 
-  /** Makes the user a member. */
-  enter(data: string | undefined): void {
+  /** First who is there, then its own joining. */
+  begin(options: ResolvedChannel, message: SubscribeMessage): void {
+    const { client, host } = this.#owner;
+    const enter = () => {
+      this.#enter(attendantData(options, message, client, host.report));
+      if (!this.#hasEnded) this.#owner.changed();
+    };
+    if (message.presence) void this.#watch().then(enter);
+    else enter();
+  }
+
+  /** Goes on after hibernation: the client was told of the members before, and nobody came or went unnoticed. */
+  restore({ presence }: SubscribeMessage, data: string | undefined, isStale: boolean): void {
+    this.#enter(data);
+    if (!presence) return;
+    this.#watcher = this.#presence.resume(this.#owner.client, this.#ending, () => this.#owner.changed(), isStale);
+    this.renew();
+  }
+
+  /** Takes over what an earlier subscription of the client made it, to {@link begin} later. */
+  inherit(before: Attendance): void {
+    this.#attendant ??= before.#handOver();
+  }
+
+  /** Tells the client anew, where it has missed something. */
+  renew(): void {
+    const { client, host } = this.#owner;
+    if (!this.#watcher?.isStale) return;
+    this.#presence.list(this.#watcher).then(() => this.#owner.changed(), (error) => host.report(error, client));
+  }
+
+  end(wasLost: boolean): void {
+    this.#hasEnded = true;
+    if (this.#watcher) this.#presence.unwatch(this.#watcher);
+    this.#leave(wasLost);
+  }
+
+  #enter(data: string | undefined): void {
     if (this.#hasEnded) return;
-    const user = this.#client.accountability.user ?? `uid:${this.#client.uid}`;
+    const { client } = this.#owner;
+    const user = client.accountability.user ?? `uid:${client.uid}`;
     const earlier = this.#attendant;
     this.#presence.enter(user, data);
     // After it, so that between the two nobody left.
@@ -46,31 +92,16 @@ export class Attendance {
     this.#attendant = { user, data };
   }
 
-  /** Takes over what an earlier subscription of the client made it, to {@link enter} later. */
-  inherit(before: Attendance): void {
-    this.#attendant ??= before.#handOver();
-  }
-
   /** Tells the client who is there, and from then on who joins and leaves. It never rejects. */
-  async watch(ending: string): Promise<void> {
+  async #watch(): Promise<void> {
+    const { client, host } = this.#owner;
     try {
-      const watcher = await this.#presence.watch(this.#client, ending);
+      const watcher = await this.#presence.watch(client, this.#ending, () => this.#owner.changed());
       if (this.#hasEnded) this.#presence.unwatch(watcher);
       else this.#watcher = watcher;
     } catch (error) {
-      this.#host.report(error, this.#client);
+      host.report(error, client);
     }
-  }
-
-  /** Tells the client anew, where it has missed something. */
-  renew(): void {
-    if (this.#watcher?.isStale) this.#presence.list(this.#watcher).catch((error) => this.#host.report(error, this.#client));
-  }
-
-  end(wasLost: boolean): void {
-    this.#hasEnded = true;
-    if (this.#watcher) this.#presence.unwatch(this.#watcher);
-    this.#leave(wasLost);
   }
 
   #leave(wasLost: boolean): void {
@@ -86,7 +117,7 @@ export class Attendance {
 }
 
 /** What the client's member is to have as data, as JSON text. */
-export function attendantData(
+function attendantData(
   { presence }: ResolvedChannel,
   { channel, data }: SubscribeMessage,
   client: WebSocketClient,

@@ -375,6 +375,7 @@ export class WebSocketController {
       delivery: this.#delivery,
       timeout: this.#host.options.timeout,
       maxBufferedBytes: this.#host.options.maxBufferedBytes,
+      now: this.#host.now,
       report: this.#host.report,
     };
   }

@@ -31,5 +31,7 @@ export interface ExtensionHost {
   /** The longest time one call of the application may take, in ms. */
   readonly timeout: number;
   readonly maxBufferedBytes: number;
+  /** The wall clock, in ms. */
+  now(): number;
   report(error: unknown, client?: WebSocketClient): void;
 }

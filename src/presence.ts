@@ -75,16 +75,26 @@ export class Presence {
     for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
   }
 
-  /** Sends the client the members, and from then on who joins and leaves. */
-  async watch(client: WebSocketClient, ending: string): Promise<Watcher> {
-    const watcher = new Watcher(client, ending);
-    this.#watchers.add(watcher);
+  /**
+   * Sends the client the members, and from then on who joins and leaves.
+   *
+   * @param missed called when the client could not be sent something.
+   */
+  async watch(client: WebSocketClient, ending: string, missed: () => void): Promise<Watcher> {
+    const watcher = this.resume(client, ending, missed, false);
     try {
       await this.list(watcher);
     } catch (error) {
       this.#watchers.delete(watcher);
       throw error;
     }
+    return watcher;
+  }
+
+  /** Sends a client that knows the members who joins and leaves; where it has missed something the list has to follow. */
+  resume(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean): Watcher {
+    const watcher = new Watcher(client, ending, missed, isStale);
+    this.#watchers.add(watcher);
     return watcher;
   }
 
@@ -142,14 +152,17 @@ export class Presence {
 export class Watcher {
   readonly #client: WebSocketClient;
   readonly #ending: string;
+  readonly #missed: () => void;
   /** Changes that came while the list of members was asked for. */
   #waiting: ChannelFrame[] | undefined;
   /** It was not sent something: what it knows is out of date. */
-  isStale = false;
+  isStale: boolean;
 
-  constructor(client: WebSocketClient, ending: string) {
+  constructor(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean) {
     this.#client = client;
     this.#ending = ending;
+    this.#missed = missed;
+    this.isStale = isStale;
   }
 
   get isFull(): boolean {
@@ -159,7 +172,10 @@ export class Watcher {
   send(frame: ChannelFrame): boolean {
     if (this.#waiting) return this.#waiting.push(frame) > 0;
     const wasSent = connectionOf(this.#client).send(frame.ending(this.#ending));
-    if (!wasSent) this.isStale = true;
+    if (!wasSent) {
+      this.isStale = true;
+      this.#missed();
+    }
     return wasSent;
   }
 

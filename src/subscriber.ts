@@ -14,7 +14,8 @@ import {
   UnsubscribeMessageSchema,
   type WebSocketMessage,
 } from "./protocol.ts";
-import { type SavedSubscription, Subscription, type SubscriptionOwner } from "./subscription.ts";
+import { messageOf, type SavedSubscription } from "./saved-subscription.ts";
+import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What the subscribers of a controller share. */
@@ -77,7 +78,10 @@ export class Subscriber implements SubscriptionOwner {
     const fault = options ? this.#faultOf(name, request) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
     if (fault || !options) {
       // What it was to take the place of is over, as for every error but of the message itself.
-      if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
+      if (fault?.code !== "INVALID_PAYLOAD") {
+        this.#end(name);
+        this.changed();
+      }
       return this.#refuse(request, fault!);
     }
     const subscription = new Subscription(request, options, this);
@@ -168,12 +172,13 @@ export class Subscriber implements SubscriptionOwner {
 
   restore(saved: string): void {
     // Written by `changed`.
-    for (const { at, member, ...message } of JSON.parse(saved) as SavedSubscription[]) {
+    for (const each of JSON.parse(saved) as SavedSubscription[]) {
+      const message = messageOf(each);
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
       const subscription = new Subscription(message, options, this);
       this.#subscriptions.set(nameOf(message), subscription);
-      subscription.restore({ ...message, ...(at && { at }), ...(member === undefined ? {} : { member }) });
+      subscription.restore(each);
     }
   }
 

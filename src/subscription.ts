@@ -1,4 +1,4 @@
-import { Attendance, attendantData } from "./attendance.ts";
+import { Attendance } from "./attendance.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { Timed } from "./clock.ts";
@@ -9,6 +9,7 @@ import { afterTurn } from "./outbox.ts";
 import { answerOf, permit } from "./permission.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 import { endingOf, type PublicationFrame } from "./publication-frame.ts";
+import type { Grant, SavedSubscription } from "./saved-subscription.ts";
 import { OPEN, type Transport } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
@@ -34,14 +35,6 @@ export interface SubscriptionOwner {
   /** What is to be kept of it has changed. */
   changed(): void;
 }
-
-/** What of a subscription outlives hibernation, as JSON. */
-export type SavedSubscription = SubscribeMessage & {
-  /** Where it is, when it is behind. */
-  at?: Position;
-  /** What its member has as data, as JSON text. */
-  member?: string;
-};
 
 /**
  * One subscription of a client: *starting* until its `init` is sent, then *live*, or *behind* from the first publication that could not be
@@ -70,6 +63,8 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Counts what is done, for only the last of it may go on. */
   #run = 0;
   #attendance: Attendance | undefined;
+  /** Absent where it is allowed for good. */
+  #grant: Grant | undefined;
 
   constructor(message: SubscribeMessage, options: ResolvedChannel, owner: SubscriptionOwner) {
     this.message = message;
@@ -178,12 +173,18 @@ export class Subscription implements ChannelRecipient, Timed {
       ...message,
       ...(this.#isBehind && this.#at ? { at: this.#at } : {}),
       ...(this.#attendance?.data === undefined ? {} : { member: this.#attendance.data }),
+      ...(this.#attendance?.isStale ? { isStale: true } : {}),
+      ...(this.#grant && { grant: this.#grant }),
     };
   }
 
   /** Goes on as it was, with no `init`. */
-  restore({ at, member }: SavedSubscription): void {
+  restore({ at, member, isStale = false, grant }: SavedSubscription): void {
     this.#isStarted = true;
+    const { host } = this.#owner;
+    this.#grant = grant;
+    // A wall clock that was set back meanwhile must not prolong it.
+    if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));
     const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
     const opening = channel.enter();
     channel.add(this);
@@ -192,10 +193,8 @@ export class Subscription implements ChannelRecipient, Timed {
     if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
     else if (at) void this.#resume(false);
     else this.#live();
-    // The client was sent the members before. What it was not told of meanwhile is in the list.
-    const attendance = this.#attend(channel);
-    attendance?.enter(member);
-    if (this.message.presence) void attendance?.watch(this.#ending);
+    // An engine that answers later may have been told of members meanwhile.
+    this.#attend(channel)?.restore(this.message, member, isStale || opening !== undefined);
   }
 
   #goesOn(run: number): boolean {
@@ -215,7 +214,10 @@ export class Subscription implements ChannelRecipient, Timed {
       ...(recover && { recover }),
     }, host);
     if (!this.#goesOn(run)) return false;
-    if (ttl !== Infinity) host.deadlines.set(this, Math.min(ttl, 2 ** 31 - 1));
+    const before = this.#grant;
+    this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
+    if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
+    if (this.#isStarted && before !== this.#grant) this.#owner.changed();
     return true;
   }
 
@@ -368,22 +370,16 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Its own answer first, then who is there, then its own joining. */
   #enter(): void {
-    const { client, host } = this.#owner;
     const attendance = this.#channel && this.#attend(this.#channel);
     if (!attendance) return;
     // In place of the one before: between the two nobody left.
     const { replaces } = this;
     if (replaces?.message.channel === this.message.channel && replaces.#attendance) attendance.inherit(replaces.#attendance);
-    const enter = () => {
-      attendance.enter(attendantData(this.#options, this.message, client, host.report));
-      if (!this.#hasEnded) this.#owner.changed();
-    };
-    if (this.message.presence) void attendance.watch(this.#ending).then(enter);
-    else enter();
+    attendance.begin(this.#options, this.message);
   }
 
   #attend({ presence }: Channel): Attendance | undefined {
-    if (presence) this.#attendance = new Attendance(this.#owner.client, presence, this.#owner.host);
+    if (presence) this.#attendance = new Attendance(this.#owner, presence, this.#ending);
     return this.#attendance;
   }
 

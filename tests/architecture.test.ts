@@ -17,7 +17,7 @@ const LAYERS: readonly string[][] = [
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller default-controller",
   // Built on the core: channels.
-  "channel-options permission publication-frame presence attendance channel subscription subscriber channels",
+  "channel-options permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",
   // The engines over a broker.
   "engines/broker engines/broker-engine engines/channel-name engines/continuity engines/envelope engines/listening " +
   "engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/subscription",

@@ -1,0 +1,139 @@
+/** What of channels outlives hibernation: the subscriptions that an engine keeps, and what they are about. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { AuthorizeContext, ChannelDeclarations } from "../src/channels.ts";
+import type { SubscriptionKeeper } from "../src/engine.ts";
+import { MemoryEngine } from "../src/memory-engine.ts";
+import { createChannels, TestPeer } from "./channels-fixture.ts";
+import { HANDSHAKE, HibernatingTransport } from "./fake-transport.ts";
+import type { WebSocketControllerOptions } from "../src/options.ts";
+import { TestClock } from "./test-clock.ts";
+
+const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
+
+/** An engine that loses all but the subscriptions when it is away. */
+class KeepingEngine extends MemoryEngine {
+  readonly keeper: SubscriptionKeeper;
+
+  constructor(kept: Map<string, string>) {
+    super();
+    this.keeper = {
+      save: (uid, text) => void kept.set(uid, text),
+      load: (uid) => kept.get(uid) ?? null,
+      delete: (uid) => void kept.delete(uid),
+    };
+  }
+}
+
+/** A server that goes away and comes back with the connections it had. */
+function createObject(declarations: ChannelDeclarations, options: WebSocketControllerOptions = {}) {
+  const kept = new Map<string, string>();
+  const peers: { transport: HibernatingTransport }[] = [];
+  const build = (elapsed: number) => {
+    const clock = new TestClock();
+    clock.jump(elapsed);
+    const built = createChannels(declarations, { ...options, engine: new KeepingEngine(kept), clock });
+    const { controller } = built;
+    return {
+      ...built,
+      clock,
+      kept,
+      connect: (user: string) => {
+        const transport = new HibernatingTransport();
+        peers.push({ transport });
+        const connection = controller.open(transport, HANDSHAKE, { accountability: { user, role: null } });
+        return new TestPeer(connection, connection.client, transport);
+      },
+      /** The server that comes back so many ms after the first one began, and its clients in the order they came. */
+      evict: (ms = 0) => {
+        const next = build(ms);
+        return {
+          ...next,
+          peers: peers.map(({ transport }) => {
+            const connection = next.controller.restore(transport, transport.saved.at(-1)!); // Each was let in.
+            return new TestPeer(connection, connection.client, transport);
+          }),
+        };
+      },
+    };
+  };
+  return build(0);
+}
+
+describe("Channels: hibernation", () => {
+  it("goes on with the subscriptions there were, without an init", async () => {
+    const object = createObject({ "*": { authorize: () => true } });
+    const peer = object.connect("ann");
+    await peer.ask(subscribe("a", { uid: 1 }), subscribe("b"), subscribe("c"), { type: "unsubscribe", channel: "b" });
+    const { peers: [again], channels } = object.evict();
+    assert.deepEqual(await again!.take(), []);
+    for (const channel of ["a", "b", "c"]) await channels.publish(channel, "e", channel);
+    assert.deepEqual((await again!.take()).map(({ data, uid }) => [data, uid]), [["a", 1], ["c", undefined]]);
+  });
+
+  it("does not go on with one whose replacement was refused", async () => {
+    const object = createObject({ a: { authorize: () => true }, b: { authorize: () => false } });
+    const peer = object.connect("ann");
+    for (const channel of ["nowhere", "b"]) {
+      await peer.ask(subscribe("a", { uid: 1 }));
+      assert.equal(object.kept.size, 1);
+      assert.equal((await peer.ask(subscribe(channel, { uid: 1 })))[0].error.code, "FORBIDDEN");
+      assert.equal(object.kept.size, 0);
+    }
+  });
+
+  it("asks again about a grant with a time to live when that is over", async () => {
+    const asked: AuthorizeContext[] = [];
+    const object = createObject({
+      a: {
+        authorize: (context) => {
+          asked.push(context);
+          return asked.length < 3 && { ttl: 10_000 };
+        },
+      },
+    });
+    const peer = object.connect("ann");
+    await peer.ask(subscribe("a", { uid: 1 }));
+    const second = object.evict(4_000);
+    second.clock.advance(5_999);
+    await second.peers[0]!.take();
+    assert.equal(asked.length, 1);
+    second.clock.advance(1);
+    assert.deepEqual(await second.peers[0]!.take(), []);
+    assert.equal(asked.length, 2);
+    // It was due while nobody was there.
+    const third = second.evict(60_000);
+    third.clock.advance(0);
+    assert.deepEqual(await third.peers[0]!.take(), [
+      { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" },
+    ]);
+    assert.equal(asked.length, 3);
+  });
+
+  it("tells nobody anew who is there", async () => {
+    const object = createObject({ "*": { authorize: () => true, presence: { data: "client" } } });
+    await object.connect("ann").ask(subscribe("a", { presence: true, data: 1 }));
+    await object.connect("bob").ask(subscribe("a", { presence: true, uid: 2 }));
+    const { peers: [ann, bob], controller } = object.evict();
+    for (const peer of [ann, bob]) peer!.transport.take();
+    // This engine knows nobody any more, so that they have joined anew: an engine that keeps members is silent.
+    assert.deepEqual((await ann!.take()).map(({ event }) => event), ["join"]);
+    bob!.leave(true);
+    assert.deepEqual(await ann!.take(), [{ type: "presence", event: "leave", channel: "a", members: [{ user: "bob" }] }]);
+    assert.equal(controller.stats().clients, 1);
+  });
+
+  it("tells a client who is there that was not told of a change", async () => {
+    const object = createObject({ "*": { authorize: () => true, presence: true } }, { slowConsumer: "drop" });
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { presence: true }));
+    ann.transport.sends = false;
+    await object.connect("bob").ask(subscribe("a"));
+    ann.transport.sends = true;
+    const { peers: [again] } = object.evict();
+    assert.deepEqual((await again!.take()).filter(({ event }) => event === "init").length, 1);
+    // Once is enough.
+    const { peers: [third] } = object.evict();
+    assert.deepEqual((await third!.take()).filter(({ event }) => event === "init").length, 0);
+  });
+});
