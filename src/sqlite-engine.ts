@@ -48,6 +48,7 @@ export class SqliteEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   deadline = 0;
   place = -1;
+  readonly isAlone = true;
   readonly keeper: SubscriptionKeeper;
 
   readonly #sql: Sql;
@@ -159,7 +160,8 @@ export class SqliteEngine implements Engine, Timed {
       channel,
       user,
     );
-    const isKnown = row?.data === (data ?? null);
+    // Who comes back has the data that the last of its connections gave it, not that of each in turn.
+    const isKnown = row !== undefined && (this.#returned !== undefined || row.data === (data ?? null));
     if (isKnown && row.until === null) return;
     rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
     if (!isKnown) this.#present(channel, [data === undefined ? { user } : { user, data }], []);
