@@ -21,6 +21,7 @@
 import type * as v from "valibot";
 import { Channel, type ChannelHost } from "./channel.ts";
 import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
+import { CloseCode } from "./close.ts";
 import type { WebSocketController } from "./controller.ts";
 import type { Member, Position, Publication } from "./engine.ts";
 import type { Extension } from "./extension.ts";
@@ -211,7 +212,10 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       take: (client, message) => this.#take(client, message),
       admitted: (client) => this.#subscribers.get(client)?.resume(true),
       restored: (client) => {
-        const saved = this.#host.engine.keeper?.load(client.uid);
+        const { keeper } = this.#host.engine;
+        // Else it would wait for what nobody sends it any more.
+        if (!keeper) return client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
+        const saved = keeper.load(client.uid);
         if (saved) this.#subscriber(client).restore(saved);
       },
       readable: (client) => this.#subscribers.get(client)?.resume(false),

@@ -136,4 +136,13 @@ describe("Channels: hibernation", () => {
     const { peers: [third] } = object.evict();
     assert.deepEqual((await third!.take()).filter(({ event }) => event === "init").length, 0);
   });
+
+  it("closes a client where nobody has kept what it was subscribed to", () => {
+    const { controller } = createChannels({ a: { authorize: () => true } });
+    const transport = new HibernatingTransport();
+    controller.open(transport, HANDSHAKE, null);
+    const again = createChannels({ a: { authorize: () => true } }).controller;
+    const { client } = again.restore(transport, transport.saved.at(-1)!); // It was let in.
+    assert.deepEqual([client.readyState, transport.closes], [2, [{ code: 1012, reason: "Subscriptions are lost" }]]);
+  });
 });
