@@ -8,7 +8,7 @@ export interface Worker {
 }
 
 /** Starts a file that exports a Durable Object class, bound under its name in capitals, and resolves once it listens. */
-export async function startWorker(file: string, className: string): Promise<Worker> {
+export async function startWorker(file: string, className: string, useSQLite = true): Promise<Worker> {
   const { outputFiles } = await build({
     entryPoints: [file],
     bundle: true,
@@ -26,7 +26,7 @@ export async function startWorker(file: string, className: string): Promise<Work
     compatibilityFlags: ["enable_request_signal"],
     host: "127.0.0.1",
     port: 0,
-    durableObjects: { [className.toUpperCase()]: { className, useSQLite: true } },
+    durableObjects: { [className.toUpperCase()]: { className, useSQLite } },
   });
   const { port } = await miniflare.ready;
   return { miniflare, port: Number(port) };

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
+import { readLate } from "./behaviours/recovering.ts";
+import { begin, connect, publish, subscribe, take } from "./channel-client.ts";
 import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
@@ -77,6 +79,12 @@ const differences: Record<string, Difference> = {
       // Both at once: it takes arrays.
       const [told, pong] = await slow.next();
       assert.deepEqual([told.error.code, told.error.count, pong], ["MESSAGES_DROPPED", 20 - received, { type: "pong", uid: 1 }]);
+    },
+  },
+  "a client that has not read for a while and missed messages is sent all of a history in the end, in order": {
+    because: "workerd 2026-07-30 does not tell how much waits for a client, so that nothing is kept from it",
+    async instead(server) {
+      assert.equal(await readLate(server), 0);
     },
   },
   "a mute peer that is written to is closed with 4504 within two periods": asksNobody,
@@ -165,6 +173,45 @@ describe("Durable Object, asleep", () => {
       // A ping with a uid is the object's to answer, as the same client.
       assert.deepEqual(await wire.ask({ type: "ping", uid: 1 }), { type: "pong", uid: 1 });
       assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
+  it("wakes to tell who is in a channel that somebody has left who was lost before it slept", { timeout: 40_000 }, async () => {
+    const server = await startDurableObject();
+    try {
+      const [eve, ann] = [
+        await Wire.open(server.port, "/realtime?access_token=eve"),
+        await Wire.open(server.port, "/realtime?access_token=ann"),
+      ];
+      eve.send(subscribe("plain:1", { presence: true }));
+      assert.deepEqual((await take(eve, 3)).map(({ event }) => event), ["init", "init", "join"]);
+      await begin(ann, "plain:1");
+      assert.equal((await eve.next()).event, "join");
+      ann.reset();
+      await server.control("realtime", "wait", { event: "close" });
+      await server.evict!();
+      // Nobody asks it anything: the alarm does it.
+      assert.deepEqual(await eve.next(), { type: "presence", event: "leave", channel: "plain:1", members: [{ user: "ann" }] });
+      assert.deepEqual(await server.control("realtime", "presence", { channel: "plain:1" }), [{ user: "eve" }]);
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
+  it("closes clients of channels that it has forgotten, where its class has no SQLite storage", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(undefined, false);
+    try {
+      const [wire, other] = [await connect(server), await Wire.open(server.port, "/public")];
+      await begin(wire, "log:1");
+      await publish(server, "log:1", 1);
+      assert.equal((await wire.next()).data, 1);
+      await server.evict!();
+      assert.equal((await other.ask({ type: "say", text: "still here" })).data, "still here");
+      assert.equal((await wire.closed).code, 1012);
     } finally {
       Wire.resetAll();
       await server.stop();

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { admission } from "./behaviours/admission.ts";
+import { attending } from "./behaviours/attending.ts";
 import { authentication } from "./behaviours/authentication.ts";
 import { closing } from "./behaviours/closing.ts";
 import { delivery } from "./behaviours/delivery.ts";
@@ -11,7 +12,12 @@ import { faults } from "./behaviours/faults.ts";
 import { handling } from "./behaviours/handling.ts";
 import { limits } from "./behaviours/limits.ts";
 import { messages } from "./behaviours/messages.ts";
+import { publishing } from "./behaviours/publishing.ts";
+import { racing } from "./behaviours/racing.ts";
+import { recovering } from "./behaviours/recovering.ts";
+import { renewing } from "./behaviours/renewing.ts";
 import { state } from "./behaviours/state.ts";
+import { subscribing } from "./behaviours/subscribing.ts";
 import { tokens } from "./behaviours/tokens.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
 import type { TestServer } from "./server.ts";
@@ -53,6 +59,12 @@ const AREAS: Record<string, Behaviour[]> = {
   delivery,
   closing,
   state,
+  subscribing,
+  racing,
+  publishing,
+  recovering,
+  attending,
+  renewing,
   directus,
   "directus subscriptions": directusSubscriptions,
 };

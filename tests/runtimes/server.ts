@@ -68,9 +68,9 @@ async function readPort(child: ChildProcess, exited: Promise<number | null>): Pr
 }
 
 /** Starts the fixture in a Durable Object under Miniflare and resolves once it listens. */
-export async function startDurableObject(file = join(here, "fixture/worker.ts")): Promise<TestServer> {
+export async function startDurableObject(file = join(here, "fixture/worker.ts"), useSQLite = true): Promise<TestServer> {
   const { startWorker } = await import("../../scripts/worker.ts"); // Miniflare takes a second to load.
-  const { miniflare, port } = await startWorker(file, "Fixture");
+  const { miniflare, port } = await startWorker(file, "Fixture", useSQLite);
   return {
     port,
     control: (subject, name, body = {}) => control(port, subject, name, body),
