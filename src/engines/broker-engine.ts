@@ -210,6 +210,9 @@ export class BrokerEngine implements Engine {
           })
         );
       },
+      // In its turn: what was published before it may still be waiting.
+      mark: (channel, position, previous) =>
+        this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
       message: (envelope) =>
         this.#inbound.run(() =>
           then(open(["message"], "", envelope), (opened) => {

@@ -17,6 +17,8 @@ export interface BrokerPage {
 export interface BrokerListener {
   /** Something was published. @param previous the offset of the publication before it, as far as the broker knows. */
   live(channel: string, envelope: string, position: Position | null, previous: number): void;
+  /** The history has gone on by something that is no publication. */
+  mark(channel: string, position: Position, previous: number): void;
   /** A node has sent something to all. */
   message(envelope: string): void;
   /** A member of a channel came, changed or left. */

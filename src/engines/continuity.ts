@@ -3,6 +3,11 @@ import type { HistoryPage, Position, Publication } from "../engine.ts";
 /** A publication with its place. */
 export type Placed = Publication & { readonly position: Position };
 
+/** A place at which there is no publication. */
+export interface Mark {
+  readonly position: Position;
+}
+
 export interface ContinuityHost {
   /** What follows a position. */
   read(after: Position): Promise<HistoryPage>;
@@ -25,7 +30,7 @@ export class Continuity {
   readonly #host: ContinuityHost;
   /** The last publication told of. */
   #position: Position | undefined;
-  #waiting: { publication: Placed; previous: number }[] = [];
+  #waiting: { publication: Placed | Mark; previous: number }[] = [];
   #isReading = false;
   /** Something is known to be missing that could not be read. */
   #isBehind = false;
@@ -47,7 +52,7 @@ export class Continuity {
   }
 
   /** @param previous the offset of the publication before it. */
-  receive(publication: Placed, previous: number): void {
+  receive(publication: Placed | Mark, previous: number): void {
     if (this.#stopped) return;
     if (!this.#position || this.#isReading) {
       if (this.#waiting.length < MAX_WAITING) this.#waiting.push({ publication, previous });
@@ -71,14 +76,14 @@ export class Continuity {
   }
 
   /** Tells of it if it is the next one; `false` when something is missing before it. */
-  #take(publication: Placed, previous: number): boolean {
+  #take(publication: Placed | Mark, previous: number): boolean {
     const { epoch, offset } = publication.position;
     const position = this.#position!; // Set by `start`.
     if (epoch !== position.epoch) return false;
     if (offset <= position.offset) return true; // It has been told of.
     if (previous !== position.offset || this.#isBehind) return false;
     this.#position = publication.position;
-    this.#host.published(publication);
+    if ("event" in publication) this.#host.published(publication);
     return true;
   }
 

@@ -134,8 +134,15 @@ export class Reconnection {
     const only = <Arguments extends unknown[]>(tell: (...args: Arguments) => void) => (...args: Arguments) => {
       if (!isOver && this.#status !== "closed") tell(...args);
     };
-    const { live, member, message, malformed } = this.#listener;
-    const listener = { live: only(live), member: only(member), message: only(message), malformed: only(malformed), ended };
+    const { live, mark, member, message, malformed } = this.#listener;
+    const listener = {
+      live: only(live),
+      mark: only(mark),
+      member: only(member),
+      message: only(message),
+      malformed: only(malformed),
+      ended,
+    };
     try {
       const connecting = this.#broker.connect(listener, this.#options);
       // One that comes too late is not left open.

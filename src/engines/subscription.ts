@@ -51,6 +51,11 @@ export class Subscription {
     else this.#host.published(this.channel, publication);
   }
 
+  /** The history has gone on by something that is no publication. */
+  passed(position: Position, previous: number): void {
+    this.#continuity?.receive({ position }, previous);
+  }
+
   check(top: Position | null): void {
     this.#continuity?.check(top);
   }

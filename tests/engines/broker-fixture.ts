@@ -15,11 +15,13 @@ export async function startNode(engine: BrokerEngine): Promise<BrokerNode> {
   return { engine, host, kill: () => host.stop() };
 }
 
-/** @param makeEngine in the namespace of that number. */
-export function brokerFixture(makeEngine: (number: number) => BrokerEngine, forget: () => Promise<void>): EngineFixture {
+export function brokerFixture(
+  makeEngine: () => BrokerEngine | Promise<BrokerEngine>,
+  forget: () => Promise<void>,
+): EngineFixture {
   const nodes: BrokerNode[] = [];
   const node = async () => {
-    const started = await startNode(makeEngine(0));
+    const started = await startNode(await makeEngine());
     nodes.push(started);
     return started;
   };

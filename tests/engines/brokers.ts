@@ -33,9 +33,12 @@ export class BrokerProcess {
     return broker;
   }
 
-  static async nats(...flags: string[]): Promise<BrokerProcess> {
+  /** @param flagsOf more flags, of the folder that is its own. */
+  static async nats(flagsOf: (folder: string) => Promise<string[]> = () => Promise.resolve([])): Promise<BrokerProcess> {
+    let flags: string[] = [];
     const args = (port: number, folder: string) => ["-a", "127.0.0.1", "-p", `${port}`, "-js", "-sd", folder, ...flags];
     const broker = new BrokerProcess(await freePort(), findProgram("nats-server")!, args, /Server is ready/); // Checked by the caller.
+    flags = await flagsOf(broker.#folder);
     await broker.start();
     return broker;
   }
@@ -91,7 +94,8 @@ function findProgram(name: string): string | undefined {
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
-async function freePort(): Promise<number> {
+/** A port of this machine that nobody listens to. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as { port: number }; // Of a TCP server.

@@ -1,0 +1,221 @@
+import { createInbox, headers, type Msg, type NatsConnection } from "@nats-io/nats-core";
+import * as v from "valibot";
+
+/** A message that a stream keeps. */
+export interface StreamMessage {
+  readonly sequence: number;
+  readonly subject: string;
+  readonly text: string;
+  /** When the server took it, in ms. */
+  readonly time: number;
+}
+
+/** Messages, the oldest first. */
+export interface StreamList {
+  readonly messages: readonly StreamMessage[];
+  readonly isWhole: boolean;
+}
+
+/** The parts of a stream's configuration that are used, with durations in ns as on the wire. */
+export interface StreamConfig {
+  readonly name: string;
+  readonly subjects: readonly string[];
+  readonly max_msgs_per_subject: number;
+  readonly max_age: number;
+  readonly [field: string]: unknown;
+}
+
+/** What JetStream has refused. */
+export class JetStreamError extends Error {
+  /** As the server numbers its errors. */
+  readonly code: number;
+
+  constructor(code: number, description: string) {
+    super(`Cannot use JetStream: ${description}`);
+    this.code = code;
+  }
+}
+
+export const NANOSECONDS = 1_000_000;
+
+const NAME_IN_USE = 10_058;
+const NOT_FOUND = 10_037;
+const STREAM_NOT_FOUND = 10_059;
+const WRONG_LAST_SEQUENCE = 10_071;
+
+const Failure = v.object({
+  error: v.object({ err_code: v.optional(v.number(), 0), description: v.optional(v.string(), "refused") }),
+});
+const Acknowledgement = v.object({ stream: v.string(), seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) });
+const Info = v.object({
+  config: v.looseObject({ subjects: v.array(v.string()), max_msgs_per_subject: v.number(), max_age: v.number() }),
+});
+const Consumer = v.object({ name: v.string(), num_pending: v.pipe(v.number(), v.safeInteger()) });
+const Stored = v.object({
+  message: v.object({ subject: v.string(), seq: v.number(), data: v.optional(v.string(), ""), time: v.string() }),
+});
+
+/** Messages asked for at once. */
+const BATCH = 100;
+
+/** What is needed of JetStream, by its API over plain NATS, so that one connection of any transport is enough. */
+export class JetStream {
+  readonly #connection: NatsConnection;
+  readonly #timeout: number;
+
+  /** @param timeout ms. */
+  constructor(connection: NatsConnection, timeout: number) {
+    this.#connection = connection;
+    this.#timeout = timeout;
+  }
+
+  /** The stream's configuration; made with this one where there is none, and raised where it keeps less. */
+  async open(config: StreamConfig): Promise<StreamConfig> {
+    for (let attempt = 0;; attempt++) {
+      const existing = await this.#info(config.name);
+      const { max_msgs_per_subject, max_age } = config;
+      if (existing && existing.max_msgs_per_subject >= max_msgs_per_subject && existing.max_age >= max_age) return existing;
+      const raised = existing && {
+        ...existing,
+        max_msgs_per_subject: Math.max(existing.max_msgs_per_subject, max_msgs_per_subject),
+        max_age: Math.max(existing.max_age, max_age),
+      };
+      try {
+        const method = raised ? "UPDATE" : "CREATE";
+        const made = await this.#ask(`STREAM.${method}.${config.name}`, raised ?? config, Info);
+        return { ...made.config, name: config.name };
+      } catch (error) {
+        // Another node was faster.
+        if (attempt > 3 || !(error instanceof JetStreamError) || error.code !== NAME_IN_USE) throw error;
+      }
+    }
+  }
+
+  /** Keeps a message. @param last the sequence that the last one of the subject must have. Resolves with its sequence; `null` if not. */
+  async publish(subject: string, text: string, last?: number): Promise<number | null> {
+    const expected = headers();
+    if (last !== undefined) expected.set("Nats-Expected-Last-Subject-Sequence", `${last}`);
+    const options = { timeout: this.#timeout, ...(last === undefined ? {} : { headers: expected }) };
+    try {
+      const { seq } = read(await this.#connection.request(subject, text, options), Acknowledgement);
+      return seq;
+    } catch (error) {
+      if (error instanceof JetStreamError && error.code === WRONG_LAST_SEQUENCE) return null;
+      throw error;
+    }
+  }
+
+  /** The last message of a subject. */
+  async last(stream: string, subject: string): Promise<StreamMessage | null> {
+    try {
+      const { message } = await this.#ask(`STREAM.MSG.GET.${stream}`, { last_by_subj: subject }, Stored);
+      const bytes = Uint8Array.from(atob(message.data), (character) => character.charCodeAt(0));
+      return { sequence: message.seq, subject: message.subject, text: utf8.decode(bytes), time: Date.parse(message.time) };
+    } catch (error) {
+      if (error instanceof JetStreamError && error.code === NOT_FOUND) return null;
+      throw error;
+    }
+  }
+
+  async purge(stream: string, subject: string): Promise<void> {
+    await this.#ask(`STREAM.PURGE.${stream}`, { filter: subject }, v.object({}));
+  }
+
+  /**
+   * The messages of a subject from a sequence on, or the last of each subject that matches, as there are by now. None when there are more
+   * than the limit; not whole also when some went while they were read.
+   */
+  async list(stream: string, subject: string, from: number | "last of each", limit: number): Promise<StreamList> {
+    const config = {
+      filter_subject: subject,
+      ack_policy: "none",
+      inactive_threshold: 10_000 * NANOSECONDS,
+      mem_storage: true,
+      num_replicas: 1,
+      ...(from === "last of each"
+        ? { deliver_policy: "last_per_subject" }
+        : { deliver_policy: "by_start_sequence", opt_start_seq: Math.max(1, from) }),
+    };
+    const { name, num_pending } = await this.#ask(`CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, Consumer);
+    try {
+      if (num_pending > limit) return { messages: [], isWhole: false };
+      const messages = await this.#fetch(stream, name, num_pending);
+      return { messages, isWhole: messages.length === num_pending };
+    } finally {
+      // It would go by itself when nobody asks it any more.
+      if (!this.#connection.isClosed()) this.#connection.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
+    }
+  }
+
+  async #fetch(stream: string, consumer: string, count: number): Promise<StreamMessage[]> {
+    if (count === 0) return [];
+    const inbox = createInbox();
+    const messages: StreamMessage[] = [];
+    let end!: () => void;
+    let fail!: (error: unknown) => void;
+    const ended = new Promise<void>((resolve, reject) => {
+      end = resolve;
+      fail = reject;
+    });
+    const ask = () => {
+      const text = JSON.stringify({ batch: Math.min(BATCH, count - messages.length), no_wait: true });
+      this.#connection.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`, text, { reply: inbox });
+    };
+    const subscription = this.#connection.subscribe(inbox, {
+      callback: (error, message) => {
+        if (error) return fail(error);
+        const kept = toStreamMessage(message);
+        if (!kept) return end(); // A status: there is no more.
+        messages.push(kept);
+        if (messages.length >= count) end();
+        else if (messages.length % BATCH === 0) ask();
+      },
+    });
+    // Who asked has been told that the broker is away when that ends it.
+    this.#connection.closed().then(() => fail(new Error("Cannot go on: the connection was closed")), fail);
+    const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
+    try {
+      ask();
+      await ended;
+      return messages;
+    } finally {
+      clearTimeout(timer);
+      subscription.unsubscribe();
+    }
+  }
+
+  async #info(stream: string): Promise<StreamConfig | null> {
+    try {
+      const { config } = await this.#ask(`STREAM.INFO.${stream}`, {}, Info);
+      return { ...config, name: stream };
+    } catch (error) {
+      if (error instanceof JetStreamError && error.code === STREAM_NOT_FOUND) return null;
+      throw error;
+    }
+  }
+
+  async #ask<Output>(method: string, question: object, schema: v.GenericSchema<unknown, Output>): Promise<Output> {
+    const answer = await this.#connection.request(`$JS.API.${method}`, JSON.stringify(question), { timeout: this.#timeout });
+    return read(answer, schema);
+  }
+}
+
+function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Output {
+  const json = answer.json<unknown>();
+  if (v.is(Failure, json)) {
+    const { err_code, description } = v.parse(Failure, json).error;
+    throw new JetStreamError(err_code, description);
+  }
+  return v.parse(schema, json);
+}
+
+/** Where a message stands is in the subject to acknowledge it by: …, stream, consumer, times, sequence, consumer's sequence, time, pending. */
+function toStreamMessage(message: Msg): StreamMessage | null {
+  const words = message.reply?.split(".") ?? [];
+  // Later servers put two words before the stream.
+  const [sequence, , time] = words.slice(words.length >= 11 ? 7 : 5);
+  if (words[1] !== "ACK" || !/^\d{1,15}$/.test(sequence ?? "")) return null;
+  return { sequence: Number(sequence), subject: message.subject, text: message.string(), time: Number(time) / NANOSECONDS };
+}
+
+const utf8 = new TextDecoder();
