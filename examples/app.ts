@@ -4,6 +4,7 @@ import { sign } from "hono/jwt";
 import { secureHeaders } from "hono/secure-headers";
 import * as v from "valibot";
 import { jwtAuthenticator, type WebSocketClient, WebSocketController, WebSocketError, WebSocketService } from "../mod.ts";
+import { Channels } from "../src/channels.ts";
 
 const ROLES = ["editor", "reporter", "reader"] as const;
 type Role = typeof ROLES[number];
@@ -17,10 +18,21 @@ const ACCOUNTS: readonly { user: string; name: string; role: Role; password: str
   { user: "kofi", name: "Kofi", role: "reader", password: "tinder" },
 ];
 
+/** Where people talk among themselves. */
+const ROOMS: readonly { id: string; name: string; roles: readonly Role[] }[] = [
+  { id: "harbour", name: "Harbour", roles: ROLES },
+  { id: "town-hall", name: "Town hall", roles: ROLES },
+  { id: "night-desk", name: "Night desk", roles: ["editor", "reporter"] },
+];
+
 const LoginSchema = v.object({ user: v.string(), password: v.string() });
 
+const text = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(500));
+
+const SaySchema = v.object({ room: v.string(), text });
+
 const PostSchema = v.object({
-  text: v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(500)),
+  text,
   /** Absent: everybody. */
   to: v.optional(v.union([v.strictObject({ role: v.picklist(ROLES) }), v.strictObject({ user: v.string() })])),
 });
@@ -36,6 +48,15 @@ interface News {
   text: string;
 }
 
+/** What somebody said in a room. */
+interface Said {
+  id: string;
+  /** ms since 1970. */
+  at: number;
+  from: News["from"];
+  text: string;
+}
+
 /** Options of {@link createNewsroom}. */
 export interface NewsroomOptions {
   /** Reads a file of `public/` by its name: from disk on Bun, Deno and Node, from the static assets on Cloudflare. */
@@ -45,7 +66,7 @@ export interface NewsroomOptions {
    * each time the object was evicted (who is connected stays so): set one there with `wrangler secret put JWT_SECRET`.
    */
   secret?: string | undefined;
-  /** How many messages a newcomer is shown. @default {50} */
+  /** How many messages a newcomer is shown, and of each room are kept for who comes back. @default {50} */
   historySize?: number;
 }
 
@@ -58,6 +79,7 @@ export function createNewsroom(options: NewsroomOptions): { app: Hono; controlle
   const secret = options.secret || crypto.randomUUID() + crypto.randomUUID();
   const controller = new WebSocketController({ authenticate: jwtAuthenticator({ secret }) });
   addNews(controller, options.historySize ?? 50);
+  addRooms(controller, options.historySize ?? 50);
 
   const app = new Hono();
   app.use(secureHeaders({
@@ -84,13 +106,15 @@ const PAGE = [
   ["/", "index.html", "text/html; charset=utf-8"],
   ["/app.css", "app.css", "text/css; charset=utf-8"],
   ["/app.js", "app.js", "text/javascript; charset=utf-8"],
+  ["/elements.js", "elements.js", "text/javascript; charset=utf-8"],
+  ["/room.js", "room.js", "text/javascript; charset=utf-8"],
   ["/wire.js", "wire.js", "text/javascript; charset=utf-8"],
 ] as const;
 
 function addLogin(app: Hono, secret: string): void {
   const refusal = (code: string, message: string) => ({ error: { code, message } });
 
-  app.get("/demo-accounts", (c) => c.json(ACCOUNTS));
+  app.get("/demo-accounts", (c) => c.json({ accounts: ACCOUNTS, rooms: ROOMS.map(({ id, name }) => ({ id, name })) }));
 
   const limit = bodyLimit({ maxSize: 1024, onError: (c) => c.json(refusal("INVALID_PAYLOAD", "That is too long"), 413) });
   app.post("/login", limit, async (c) => {
@@ -106,7 +130,7 @@ function addLogin(app: Hono, secret: string): void {
   });
 }
 
-/** What the newsroom does with its clients: all of it goes through the service. */
+/** The wire of the newsroom: all of it goes through the service. */
 function addNews(controller: WebSocketController, historySize: number): void {
   const service = new WebSocketService(controller);
   const history: News[] = [];
@@ -136,6 +160,35 @@ function addNews(controller: WebSocketController, historySize: number): void {
     if (!includesSender) service.broadcast({ type: "news", news }, { user: from.user });
     const others = [...service.clients()].filter((other) => other.accountability.user !== from.user && isFor(news, other));
     return { id: news.id, reached: others.length };
+  });
+}
+
+/**
+ * The rooms: a channel each, whose history is what a newcomer scrolls back in and what who was away is sent. Clients do not publish
+ * themselves, for who says something is not for them to say.
+ */
+function addRooms(controller: WebSocketController, historySize: number): void {
+  const channelOf = (room: string) => `room:${room}` as const;
+  const mayEnter = ({ accountability: { role } }: WebSocketClient, channel: string) =>
+    ROOMS.some(({ id, roles }) => channelOf(id) === channel && roles.some((each) => each === role));
+
+  const channels = new Channels(controller, {
+    "room:*": {
+      authorize: ({ client, channel, action }) => action === "subscribe" && mayEnter(client, channel),
+      snapshot: async ({ channel }): Promise<unknown> => (await channels.history(channel)).publications,
+      history: { size: historySize, ttl: 12 * 60 * 60_000 },
+      presence: { data: ({ client }) => ({ ...identify(client) }) },
+    },
+  });
+
+  controller.handle("say", SaySchema, async ({ client, message: { room, text } }) => {
+    const channel = channelOf(room);
+    if (!mayEnter(client, channel)) throw new WebSocketError("say", "FORBIDDEN", "This room is not for you");
+    const from = identify(client);
+    const said: Said = { id: crypto.randomUUID(), at: Date.now(), from, text };
+    await channels.publish(channel, "say", said);
+    const others = (await channels.presence(channel)).filter(({ user }) => user !== from.user);
+    return { id: said.id, heard: others.length };
   });
 }
 

@@ -113,7 +113,8 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(page.status, 200);
       assert.match(await page.text(), /<title>Newsroom/);
       assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
-      for (const [path, type] of [["/app.css", "text/css"], ["/app.js", "text/javascript"], ["/wire.js", "text/javascript"]]) {
+      const scripts = ["/app.js", "/elements.js", "/room.js", "/wire.js"].map((path) => [path, "text/javascript"]);
+      for (const [path, type] of [["/app.css", "text/css"], ...scripts] as [path: string, type: string][]) {
         const file = await fetch(url + path);
         assert.equal(file.headers.get("content-type")?.split(";")[0], type);
         assert.ok((await file.text()).length > 1000);
@@ -129,6 +130,16 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       mika.send({ type: "post", uid: 1, text: "From the quay", to: { user: "lena" } });
       assert.deepEqual((await lena.next("news")).news.from, { user: "mika", name: "Mika", role: "editor" });
       assert.equal((await mika.next("post")).data.reached, 1);
+
+      lena.send({ type: "subscribe", uid: 2, channel: "room:harbour", presence: true });
+      assert.deepEqual((await lena.next("presence")).members, []);
+      mika.send({ type: "say", uid: 3, room: "harbour", text: "The ferry is in" });
+      assert.equal((await mika.next("say")).data.heard, 1);
+      assert.equal((await lena.next("subscription")).event, "init");
+      const { event, data } = await lena.next("subscription");
+      assert.deepEqual({ event, from: data.from.user, text: data.text }, { event: "say", from: "mika", text: "The ferry is in" });
+      lena.send({ type: "say", uid: 4, room: "night-desk", text: "Let me in" });
+      assert.equal((await lena.next("say")).error.code, "FORBIDDEN");
 
       const forged = await connect(url, "not.a.token");
       assert.equal((await forged.next("auth")).error.code, "AUTH_FAILED");
@@ -344,6 +355,120 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }
     await person("mika").filter({ hasNotText: "tabs" }).waitFor();
     await second.getByRole("button", { name: "Sign out" }).click();
     await person("mika").waitFor({ state: "detached" });
+  });
+
+  /** What is said in the open room, the newest first; a line that is drawn in it stands for itself. */
+  const said = (page: Page) =>
+    page.locator("#said li").evaluateAll((all) =>
+      all.map((each) => each.getAttribute("data-kind") ?? each.querySelector(".text")?.textContent)
+    );
+  const members = (page: Page) =>
+    page.locator("#people li").evaluateAll((all) => all.map((each) => each.getAttribute("data-user")));
+  const inRoom = (page: Page, text: string) => page.locator("#said li").filter({ hasText: text });
+  const member = (page: Page, user: string) => page.locator(`#people li[data-user="${user}"]`);
+
+  async function goTo(page: Page, place: string): Promise<void> {
+    await page.getByRole("link", { name: place }).click();
+    await page.locator("#places a[aria-current]").filter({ hasText: place }).waitFor();
+  }
+
+  /** Says it without a page, in order. */
+  async function say(room: string, ...texts: string[]): Promise<void> {
+    const { send, next, close } = await enter(demo.url, "tomas", "cinder");
+    for (const [uid, text] of texts.entries()) {
+      send({ type: "say", uid, room, text });
+      assert.equal((await next("say")).status, "ok");
+    }
+    close();
+  }
+
+  test("a room shows who is in it, what was said before, and nothing of it at the wire", async () => {
+    const mika = await openAs("mika", "beacon");
+    await goTo(mika, "Harbour");
+    await member(mika, "mika").waitFor();
+    await send(mika, "The ferry is late");
+    await send(mika, "It is in sight");
+
+    const lena = await openAs("lena", "ember");
+    await member(lena, "mika").waitFor();
+    assert.equal(await lena.locator("#people li").count(), 2);
+    await goTo(lena, "Harbour");
+    await inRoom(lena, "It is in sight").waitFor();
+    assert.deepEqual((await said(lena)).slice(0, 2), ["It is in sight", "The ferry is late"]);
+    await Promise.all([member(mika, "lena").waitFor(), member(lena, "mika").waitFor()]);
+    assert.deepEqual([await members(mika), await members(lena)], [["lena", "mika"], ["lena", "mika"]]);
+    await send(lena, "I can see it too");
+    await inRoom(mika, "I can see it too").waitFor();
+    await picture(lena, "room");
+
+    await goTo(lena, "The wire");
+    assert.equal(await news(lena, "I can see it too").count(), 0);
+    await member(mika, "lena").waitFor({ state: "detached" });
+    await send(mika, "She has gone");
+    await goTo(lena, "Night desk");
+    await goTo(mika, "The wire");
+    await send(mika, "For everybody", "Everybody");
+    await lena.getByRole("link", { name: "The wire 1 new" }).waitFor();
+    await goTo(lena, "Harbour");
+    await inRoom(lena, "She has gone").waitFor();
+    assert.equal(await inRoom(lena, "I can see it too").count(), 1);
+  });
+
+  test("a page that was offline shows what was said in its room meanwhile, in order, each once", async () => {
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
+    await Promise.all([goTo(mika, "Town hall"), goTo(noor, "Town hall")]);
+    await Promise.all([member(mika, "noor").waitFor(), member(noor, "mika").waitFor()]);
+    await send(mika, "Before");
+    await inRoom(noor, "Before").waitFor();
+
+    for (const round of ["first", "second"]) {
+      await noor.context().setOffline(true);
+      await status(noor, "waiting");
+      await noor.locator("#status-text").filter({ hasText: "You are offline" }).waitFor();
+      const missed = Array.from({ length: 12 }, (_, index) => `Missed ${index} of the ${round}`);
+      await say("town-hall", ...missed);
+      await inRoom(mika, missed.at(-1)!).waitFor();
+      const before = await said(noor);
+      await picture(noor, "offline");
+
+      await noor.context().setOffline(false);
+      await status(noor, "live");
+      await inRoom(noor, missed.at(-1)!).waitFor();
+      await send(mika, `After the ${round}`);
+      await inRoom(noor, `After the ${round}`).waitFor();
+      assert.deepEqual(await said(noor), [`After the ${round}`, ...[...missed].reverse(), "away", ...before]);
+      await member(noor, "mika").waitFor();
+      await noor.getByText("Connection lost at").first().scrollIntoViewIfNeeded();
+      await picture(noor, "recovered");
+    }
+    await Promise.all([mika, noor].map((page) => member(page, "noor").waitFor()));
+  });
+
+  test("a page that was offline for longer than the newsroom remembers says that something is missing", async () => {
+    const noor = await openAs("noor", "kindling");
+    await goTo(noor, "Night desk");
+    await member(noor, "noor").waitFor();
+    await send(noor, "Anybody up?");
+    await noor.context().setOffline(true);
+    await status(noor, "waiting");
+    const missed = Array.from({ length: 60 }, (_, index) => `Night ${index}`);
+    await say("night-desk", ...missed);
+    await noor.context().setOffline(false);
+    await inRoom(noor, missed.at(-1)!).waitFor();
+    assert.deepEqual(await said(noor), [...missed.slice(-50).reverse(), "gap", "Anybody up?"]);
+    await noor.getByText("does not remember all").scrollIntoViewIfNeeded();
+    await picture(noor, "gap");
+  });
+
+  test("a room that is not for a reader says so, and takes nothing from them", async () => {
+    const lena = await openAs("lena", "ember");
+    await goTo(lena, "Night desk");
+    await error(lena, "FORBIDDEN").waitFor();
+    assert.equal(await lena.getByRole("button", { name: "Send" }).isDisabled(), true);
+    assert.equal(await lena.locator("#people li").count(), 0);
+    await picture(lena, "forbidden-room");
+    await goTo(lena, "The wire");
+    assert.equal(await lena.getByRole("button", { name: "Send" }).isDisabled(), false);
   });
 
   test("the page shows the server's error and keeps the text when a message is refused", async () => {

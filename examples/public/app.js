@@ -1,3 +1,5 @@
+import { element, fire, message } from "./elements.js";
+import { Room } from "./room.js";
 import { Wire } from "./wire.js";
 
 /** Where on the near ridge a fire can stand, in percent of its width and height: the peaks of its path in the page. */
@@ -32,20 +34,19 @@ const ui = {
   count: at("count"),
   send: at("send"),
   people: at("people"),
+  peopleTitle: at("people-title"),
   peopleCount: at("people-count"),
+  places: at("places"),
+  title: at("wire-title"),
+  wireLog: at("wire-log"),
   news: at("news"),
   empty: at("empty"),
+  roomLog: at("room-log"),
+  said: at("said"),
+  roomEmpty: at("room-empty"),
+  roomError: at("room-error"),
+  toPlace: at("to-place"),
 };
-
-/** An element with text, never markup: what others wrote is text and nothing else. */
-function element(tag, { text, className, ...rest } = {}, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(rest)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 function showError(place, error) {
   place.hidden = !error;
@@ -53,12 +54,19 @@ function showError(place, error) {
 }
 
 let accounts = [];
+let rooms = [];
 let account = null;
 let wire = null;
+/** Where the reader is: a room, or at the wire. */
+let place = null;
+let room = null;
 let people = [];
+let members = [];
 let known = new Set();
 let sending = false;
 let unread = 0;
+/** What came over the wire while a room was open. */
+let passed = 0;
 let ticking;
 
 // Signing in and out
@@ -113,20 +121,28 @@ function enter(signedIn) {
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   wire = new Wire(url, signedIn.access_token, { status: showStatus, message: receive, refused: (error) => leave(error) });
   wire.open();
+  enterPlace();
 }
 
 /** Back to the form, with nothing left of who was here. */
 function leave(error) {
+  room?.close();
   wire.close();
-  wire = account = null;
+  wire =
+    account =
+    place =
+    room =
+      null;
   kept.clear();
   known = new Set();
+  passed = 0;
   ui.news.replaceChildren();
   ui.empty.hidden = false;
   ui.composer.reset();
   ui.note.textContent = "";
   showError(ui.composerError, null);
-  showPeople([]);
+  people = members = [];
+  showPeople();
   showStatus("signed-out");
   show("login");
   showError(ui.loginError, error);
@@ -180,15 +196,6 @@ function showAccounts() {
   );
 }
 
-function fire() {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("class", "fire");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS("http://www.w3.org/2000/svg", "use"));
-  svg.firstChild.setAttribute("href", "#fire");
-  return svg;
-}
-
 // The connection
 
 const STATUS = { "signed-out": "Not signed in", connecting: "Connecting", live: "Live", waiting: "Connection lost" };
@@ -205,6 +212,7 @@ function showStatus(status, retryAt) {
   };
   tick();
   if (status === "waiting") ticking = setInterval(tick, 250);
+  room?.connected(status === "live");
   updateSend();
 }
 
@@ -217,15 +225,90 @@ function receive(message) {
     for (const news of fresh) addNews(news);
     log.removeAttribute("aria-busy");
   } else if (message.type === "news") {
-    if (addNews(message.news)) flare(message.news);
-  } else if (message.type === "clients") showPeople(message.clients);
-  else if (message.status === "error") showError(ui.composerError, message.error);
+    if (!addNews(message.news)) return;
+    flare(message.news, people);
+    if (!place) return;
+    passed++;
+    showPlaces();
+  } else if (message.type === "clients") {
+    people = message.clients;
+    showPeople();
+  } else if (message.status === "error") showError(ui.composerError, message.error);
+}
+
+// Places
+
+/** The place that the address names: the wire, or a room. */
+function enterPlace() {
+  if (!account) return;
+  place = rooms.find(({ id }) => location.hash === `#${id}`) ?? null;
+  room?.close();
+  room = null;
+  members = [];
+  if (!place) passed = 0;
+  root.dataset.place = place ? "room" : "wire";
+  ui.wireLog.hidden = place !== null;
+  ui.roomLog.hidden = place === null;
+  ui.roomEmpty.hidden = true;
+  ui.title.textContent = place?.name ?? "The wire";
+  ui.peopleTitle.firstChild.data = place ? "Here now " : "At their desks ";
+  ui.toPlace.textContent = place ? `To ${place.name}` : "";
+  ui.note.textContent = "";
+  showError(ui.composerError, null);
+  showError(ui.roomError, null);
+  showPlaces();
+  showPeople();
+  updateSend();
+  if (!place) return;
+  const opened = room = new Room(wire, place, ui.said, account.user, {
+    said(said) {
+      flare(said, members);
+      arrived();
+    },
+    members(present) {
+      members = present.sort((a, b) => a.name.localeCompare(b.name));
+      ui.roomEmpty.hidden = ui.said.childElementCount > 0;
+      showPeople();
+    },
+    refused(error) {
+      opened.close();
+      if (room === opened) room = null;
+      members = [];
+      ui.roomEmpty.hidden = true;
+      showPeople();
+      showError(ui.roomError, error);
+      updateSend();
+    },
+  });
+}
+
+function showPlaces() {
+  ui.places.replaceChildren(...[{ id: "wire", name: "The wire" }, ...rooms].map(({ id, name }) => {
+    const isHere = id === (place?.id ?? "wire");
+    return element(
+      "li",
+      {},
+      element(
+        "a",
+        { href: `#${id}`, text: name, ...(isHere && { "aria-current": "page" }) },
+        ...(id === "wire" && passed > 0 ? [" ", badge(passed)] : []),
+      ),
+    );
+  }));
+}
+
+const badge = (count) =>
+  element("span", { className: "passed", text: count }, element("span", { className: "hidden", text: " new" }));
+
+/** Something new is there, which a hidden tab says in its title. */
+function arrived() {
+  ui.roomEmpty.hidden = true;
+  if (!document.hidden) return;
+  unread++;
+  showTitle();
 }
 
 // News
-
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "medium" });
 
 /** What others are told of whom it is for; nothing where it is for everybody. */
 function address({ to }) {
@@ -239,27 +322,7 @@ function address({ to }) {
 function addNews(news) {
   if (known.has(news.id)) return false;
   known.add(news.id);
-  const { from } = news;
-  const only = address(news);
-  const time = new Date(news.at);
-  const item = element(
-    "li",
-    { "data-id": news.id, "data-at": news.at, className: only ? "directed" : "" },
-    element("time", { datetime: time.toISOString(), title: full.format(time), text: clock.format(time) }),
-    element(
-      "article",
-      {},
-      element(
-        "p",
-        { className: "byline" },
-        element("b", { text: from.user === account.user ? "You" : from.name }),
-        " ",
-        element("span", { className: "role", text: from.role, "data-role": from.role }),
-        ...(only ? [" ", element("span", { className: "only", text: only })] : []),
-      ),
-      element("p", { className: "text", text: news.text }),
-    ),
-  );
+  const item = message(news, { isOwn: news.from.user === account.user, only: address(news) });
   const older = [...ui.news.children].find((other) => Number(other.dataset.at) <= news.at);
   ui.news.insertBefore(item, older ?? null);
   if (ui.news.childElementCount > KEPT) {
@@ -267,10 +330,7 @@ function addNews(news) {
     ui.news.lastElementChild.remove();
   }
   ui.empty.hidden = true;
-  if (document.hidden) {
-    unread++;
-    showTitle();
-  }
+  arrived();
   return true;
 }
 
@@ -279,11 +339,11 @@ function showTitle() {
 }
 
 /** The sender's fire flares, then those it reaches, the nearer ones first. */
-function flare({ from, to }) {
+function flare({ from, to }, listening) {
   const beacons = [...ui.beacons.children];
   const place = beacons.findIndex(({ dataset }) => dataset.user === from.user);
   beacons.forEach((beacon, index) => {
-    const person = people.find(({ user }) => user === beacon.dataset.user);
+    const person = listening.find(({ user }) => user === beacon.dataset.user);
     const reached = person && (!to || to.user === person.user || to.role === person.role);
     if (!person || (!reached && person.user !== from.user)) return;
     beacon.style.setProperty("--delay", `${Math.abs(index - place) * 180}ms`);
@@ -300,11 +360,18 @@ async function post(event) {
   sending = true;
   updateSend();
   try {
-    const { reached } = await wire.request({ type: "post", text, ...(id ? { to: { [kind]: id } } : {}) });
+    if (place) {
+      const { heard } = await wire.request({ type: "say", room: place.id, text });
+      ui.note.textContent = heard === 0
+        ? "Sent; nobody else is here"
+        : `Sent to ${heard} ${heard === 1 ? "other" : "others"} here`;
+    } else {
+      const { reached } = await wire.request({ type: "post", text, ...(id ? { to: { [kind]: id } } : {}) });
+      ui.note.textContent = reached === 0
+        ? "Sent; nobody is there yet"
+        : `Sent to ${reached} open ${reached === 1 ? "tab" : "tabs"}`;
+    }
     ui.text.value = "";
-    ui.note.textContent = reached === 0
-      ? "Sent; nobody is there yet"
-      : `Sent to ${reached} open ${reached === 1 ? "tab" : "tabs"}`;
   } catch (error) {
     // The text stays, so that nothing is lost with the connection.
     ui.note.textContent = "";
@@ -316,7 +383,7 @@ async function post(event) {
 
 function updateSend() {
   const length = ui.text.value.trim().length;
-  ui.send.disabled = sending || root.dataset.status !== "live";
+  ui.send.disabled = sending || root.dataset.status !== "live" || (place !== null && !room);
   ui.count.hidden = length < MAX_TEXT * 0.8;
   ui.count.textContent = `${length} of ${MAX_TEXT}`;
   ui.count.classList.toggle("over", length > MAX_TEXT);
@@ -324,8 +391,9 @@ function updateSend() {
 
 // People
 
-function showPeople(present) {
-  people = present;
+/** Who is in the room, or who is there at all. */
+function showPeople() {
+  const present = place ? members : people;
   ui.peopleCount.textContent = present.length || "";
   ui.people.replaceChildren(...present.map(({ user, name, role, tabs }) => {
     const self = user === account?.user;
@@ -338,7 +406,7 @@ function showPeople(present) {
       element("span", { className: "role", text: role, "data-role": role }),
       ...(tabs > 1 ? [" ", element("span", { className: "tabs", text: `${tabs} tabs` })] : []),
     );
-    if (self) return item;
+    if (self || place) return item;
     const write = element("button", { type: "button", className: "quiet", text: "Write", "aria-label": `Write to ${name}` });
     write.addEventListener("click", () => {
       ui.to.value = `user:${user}`;
@@ -348,7 +416,7 @@ function showPeople(present) {
     return item;
   }));
   for (const beacon of ui.beacons.children) {
-    beacon.classList.toggle("lit", present.some(({ user }) => user === beacon.dataset.user));
+    beacon.classList.toggle("lit", people.some(({ user }) => user === beacon.dataset.user));
   }
 }
 
@@ -373,11 +441,12 @@ document.addEventListener("visibilitychange", () => {
   showTitle();
   wire?.probe();
 });
+addEventListener("hashchange", enterPlace);
 addEventListener("online", () => wire?.probe());
 addEventListener("offline", () => wire?.probe());
 
 try {
-  accounts = await askServer("/demo-accounts");
+  ({ accounts, rooms } = await askServer("/demo-accounts"));
   showAccounts();
   const signedIn = kept.read();
   if (signedIn) enter(signedIn);

@@ -6,8 +6,10 @@ const SHORTEST_WAIT = 250;
 const GOOD = 10_000;
 /** How long a connection may take to open, and a probe to be answered, in ms. */
 const PATIENCE = 8_000;
+/** As long, when the browser says that there is no network: most likely it is right, but it does not close what is open. */
+const OFFLINE_PATIENCE = 2_000;
 
-/** The connection to the newsroom: it says who it is, matches answers to requests, and comes back by itself. */
+/** The connection to the newsroom: it says who it is, matches answers to requests, comes back by itself, and misses nothing. */
 export class Wire {
   #url;
   #token;
@@ -20,6 +22,7 @@ export class Wire {
   #refusal = null;
   #lastUid = 0;
   #requests = new Map();
+  #subscriptions = new Map();
 
   /** The listener has the methods status(status, retryAt), message(message) and refused(error). */
   constructor(url, token, listener) {
@@ -53,6 +56,7 @@ export class Wire {
     const socket = this.#socket;
     this.#socket = null;
     this.#liveSince = Infinity;
+    this.#subscriptions.clear();
     this.#fail("SIGNED_OUT", "Signed out before the answer came");
     socket?.close(1000);
   }
@@ -67,43 +71,99 @@ export class Wire {
     });
   }
 
+  /**
+   * Subscribes to a channel, over all connections there will be. The listener has the methods onInit({ data, recovered }), called again,
+   * with `recovered: false`, where what was missed is not known any more, onEvent({ event, data, offset }), onPresence({ present }) and
+   * onError(error), after which nothing follows.
+   */
+  subscribe(channel, listener) {
+    const uid = ++this.#lastUid;
+    const subscription = { channel, uid, listener, position: null, members: new Map() };
+    this.#subscriptions.set(uid, subscription);
+    if (this.live) this.#subscribe(subscription);
+    return {
+      unsubscribe: () => {
+        if (this.#subscriptions.delete(uid) && this.live) this.#send({ type: "unsubscribe", uid });
+      },
+    };
+  }
+
   /** Asks whether the other side is still there: a sleeping laptop or a changed network says nothing by itself. */
   probe() {
     if (!this.live) {
       if (!this.#socket) this.open();
       return;
     }
-    this.#send({ type: "ping" });
-    this.#expect();
+    // With a uid it is told how far its channels are.
+    this.#send({ type: "ping", uid: ++this.#lastUid });
+    this.#expect(navigator.onLine ? PATIENCE : OFFLINE_PATIENCE);
+  }
+
+  #subscribe({ channel, uid, position }) {
+    this.#send({ type: "subscribe", channel, uid, presence: true, ...(position && { recover: position }) });
   }
 
   #send(message) {
     this.#socket.send(JSON.stringify(message));
   }
 
-  #expect() {
+  #expect(patience = PATIENCE) {
     clearTimeout(this.#patience);
     this.#patience = setTimeout(() => {
       // close() alone would wait for the other side's answer, which may never come.
       this.#socket.close();
       this.#lost(1006, "");
-    }, PATIENCE);
+    }, patience);
   }
 
   #receive(message) {
     clearTimeout(this.#patience);
     const { type, status, uid, error, data } = message;
-    if (type === "pong") return;
+    if (type === "pong") return this.#compare(message.channels ?? {});
     if (type === "auth") {
       if (status === "error") return void (this.#refusal = error); // A close follows.
       this.#liveSince = Date.now();
-      return this.#listener.status("live");
+      this.#listener.status("live");
+      for (const subscription of this.#subscriptions.values()) this.#subscribe(subscription);
+      return;
     }
+    const subscription = this.#subscriptions.get(uid);
+    if (subscription) return this.#follow(subscription, message);
+    if (["subscribe", "subscription", "presence"].includes(type)) return; // Of one that is over.
     const request = this.#requests.get(uid);
     if (!request) return this.#listener.message(message);
     this.#requests.delete(uid);
     if (status === "error") request.reject(error);
     else request.resolve(data);
+  }
+
+  #follow(subscription, message) {
+    const { listener, members } = subscription;
+    const { type, event, data, offset, epoch } = message;
+    if (type === "presence") {
+      if (event === "init") members.clear();
+      for (const member of message.members) event === "leave" ? members.delete(member.user) : members.set(member.user, member);
+      return listener.onPresence({ present: [...members.values()] });
+    }
+    if (type === "subscribe" || event === "unsubscribe") {
+      this.#subscriptions.delete(subscription.uid);
+      return listener.onError(message.error ?? { code: message.reason, message: "You are not in this channel any more" });
+    }
+    if (event === "init") {
+      subscription.position = { epoch, offset };
+      if (!message.recovered) listener.onInit({ data, ...(message.recovered === false && { recovered: false }) });
+    } else if (offset > subscription.position.offset) {
+      subscription.position.offset = offset;
+      listener.onEvent({ event, data, offset });
+    }
+  }
+
+  /** What the server has sent by now and is not here was lost. */
+  #compare(channels) {
+    for (const subscription of this.#subscriptions.values()) {
+      const { channel, position } = subscription;
+      if (position && channels[channel]?.offset > position.offset) this.#subscribe(subscription);
+    }
   }
 
   #lost(code, reason) {
