@@ -41,6 +41,7 @@ const TSC = join(modules, "typescript/bin/tsc");
 
 const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
   [NODE, TSC],
+  [NODE, TSC, "-p", "tsconfig.build.json", "--noEmit"],
   [DENO, "check"],
   [DENO, "lint"],
   [DENO, "fmt", "--check"],

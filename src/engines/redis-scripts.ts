@@ -26,7 +26,7 @@ end
 `;
 
 /** KEYS: meta, stream. ARGV: run, epoch, size, ttl, slack, subject, envelope. */
-export const PUBLISH = `${PREAMBLE}
+export const PUBLISH: string = `${PREAMBLE}
 local epoch, offset = top(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 offset = offset + 1
 redis.call('HSET', KEYS[1], 'offset', text(offset))
@@ -38,7 +38,7 @@ redis.call('PUBLISH', ARGV[6], epoch .. '\\n' .. text(offset) .. '\\n' .. ARGV[7
 return { epoch, text(offset) }`;
 
 /** KEYS: meta, stream. ARGV: run, epoch, size, ttl, slack, the position's epoch or nothing, its offset, limit. */
-export const READ = `${PREAMBLE}
+export const READ: string = `${PREAMBLE}
 local epoch, offset = top(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], text(math.max(redis.call('PTTL', KEYS[1]), ARGV[4] + ARGV[5])))
 expire(KEYS[2], tonumber(ARGV[4]))
@@ -52,7 +52,7 @@ local entries = count > 0 and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT'
 return { epoch, text(offset), 1, entries }`;
 
 /** KEYS: metas. ARGV: run, then for each how long it is kept. */
-export const TOPS = `
+export const TOPS: string = `
 local tops = {}
 for number, key in ipairs(KEYS) do
   local at = redis.call('HMGET', key, 'epoch', 'offset', 'run')
@@ -63,7 +63,7 @@ end
 return tops`;
 
 /** KEYS: nodes. ARGV: node, lease, prefix, subject, text. Sweeps after nodes that are dead: a part at a time, for Redis does nothing else meanwhile. */
-export const BEAT = `${PREAMBLE}
+export const BEAT: string = `${PREAMBLE}
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], text(now + ARGV[2]), ARGV[1])
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now))) do
@@ -78,11 +78,11 @@ redis.call('PUBLISH', ARGV[4], ARGV[5])
 return expiry and tonumber(expiry) > now and 1 or 0`;
 
 /** KEYS: nodes. */
-export const NODES = `${PREAMBLE}
+export const NODES: string = `${PREAMBLE}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now), '+inf')`;
 
 /** KEYS: members of the node, channels of the node, nodes of the channel. ARGV: user, envelope, channel, node, subject, how long all is kept at most. */
-export const JOIN = `
+export const JOIN: string = `
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
 redis.call('SADD', KEYS[3], ARGV[4])
@@ -91,7 +91,7 @@ redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
 return 1`;
 
 /** KEYS and ARGV as for {@link JOIN}. */
-export const LEAVE = `
+export const LEAVE: string = `
 redis.call('HDEL', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('SREM', KEYS[2], ARGV[3])
@@ -101,7 +101,7 @@ redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
 return 1`;
 
 /** KEYS: nodes of the channel, nodes. ARGV: prefix, channel. */
-export const MEMBERS = `${PREAMBLE}
+export const MEMBERS: string = `${PREAMBLE}
 local all = {}
 for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local expiry = redis.call('ZSCORE', KEYS[2], node)
