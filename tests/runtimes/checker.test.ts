@@ -21,6 +21,8 @@ const start: Record<string, () => Promise<TestServer>> = {
   Bun: () => startServer("bun", fixture("checked-serve.ts")),
   Deno: () => startServer("deno", fixture("checked-serve.ts")),
   Node: () => startServer("node", fixture("checked-serve.ts")),
+  // Not evicted meanwhile: workerd refuses that for half a minute after several sockets were accepted at once. The conformance suite does it.
+  "a Durable Object": () => startDurableObject(fixture("checked-worker.ts")),
 };
 
 describe("A history", () => {
@@ -49,4 +51,3 @@ describe("A history", () => {
     });
   }
 });
-void startDurableObject;
