@@ -212,11 +212,9 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       take: (client, message) => this.#take(client, message),
       admitted: (client) => this.#subscribers.get(client)?.resume(true),
       restored: (client) => {
-        const { keeper } = this.#host.engine;
         // Else it would wait for what nobody sends it any more.
-        if (!keeper) return client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
-        const saved = keeper.load(client.uid);
-        if (saved) this.#subscriber(client).restore(saved);
+        if (!this.#host.engine.keeper) client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
+        else if (!this.#subscriber(client).restore()) this.#subscribers.delete(client);
       },
       readable: (client) => this.#subscribers.get(client)?.resume(false),
       suspended: (client) => this.#subscribers.get(client)?.suspend(),

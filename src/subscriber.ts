@@ -1,7 +1,8 @@
 import * as v from "valibot";
 import type { Channel, ChannelHost } from "./channel.ts";
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
-import type { Position } from "./engine.ts";
+import { CloseCode } from "./close.ts";
+import type { Position, SubscriptionKeeper } from "./engine.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import { permit } from "./permission.ts";
 import {
@@ -167,12 +168,15 @@ export class Subscriber implements SubscriptionOwner {
     this.#hasClosed = true;
     for (const subscription of this.#subscriptions.values()) subscription.end(wasLost);
     this.#subscriptions.clear();
-    this.host.engine.keeper?.delete(this.client.uid);
+    this.#keep((keeper) => keeper.delete(this.client.uid));
   }
 
-  restore(saved: string): void {
+  /** Goes on with what was kept; whether there is anything. */
+  restore(): boolean {
+    let saved: string | null = null;
+    this.#keep((keeper) => saved = keeper.load(this.client.uid));
     // Written by `changed`.
-    for (const each of JSON.parse(saved) as SavedSubscription[]) {
+    for (const each of JSON.parse(saved ?? "[]") as SavedSubscription[]) {
       const message = messageOf(each);
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
@@ -180,6 +184,7 @@ export class Subscriber implements SubscriptionOwner {
       this.#subscriptions.set(nameOf(message), subscription);
       subscription.restore(each);
     }
+    return this.size > 0;
   }
 
   // The subscriptions' side
@@ -205,11 +210,24 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   changed(): void {
+    if (this.#hasClosed) return;
+    this.#keep((keeper) => {
+      const saved = [...this.#subscriptions.values()].map((each) => each.isStarted ? each : each.replaces).filter((each) => each);
+      if (saved.length === 0) keeper.delete(this.client.uid);
+      else keeper.save(this.client.uid, JSON.stringify(saved.map((each) => each!.save())));
+    });
+  }
+
+  #keep(call: (keeper: SubscriptionKeeper) => void): void {
     const { keeper } = this.host.engine;
-    if (!keeper || this.#hasClosed) return;
-    const saved = [...this.#subscriptions.values()].map((each) => each.isStarted ? each : each.replaces).filter((each) => each);
-    if (saved.length === 0) keeper.delete(this.client.uid);
-    else keeper.save(this.client.uid, JSON.stringify(saved.map((each) => each!.save())));
+    if (!keeper) return;
+    try {
+      call(keeper);
+    } catch (error) {
+      // It would come back from hibernation without some of its subscriptions, or with some that have ended.
+      this.host.report(error, this.client);
+      this.client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the subscriptions");
+    }
   }
 
   #end(name: string): void {

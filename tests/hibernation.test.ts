@@ -7,6 +7,7 @@ import { MemoryEngine } from "../src/memory-engine.ts";
 import { createChannels, TestPeer } from "./channels-fixture.ts";
 import { HANDSHAKE, HibernatingTransport } from "./fake-transport.ts";
 import type { WebSocketControllerOptions } from "../src/options.ts";
+import { observe } from "./observed.ts";
 import { TestClock } from "./test-clock.ts";
 
 const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
@@ -101,13 +102,40 @@ describe("Channels: hibernation", () => {
     second.clock.advance(1);
     assert.deepEqual(await second.peers[0]!.take(), []);
     assert.equal(asked.length, 2);
-    // It was due while nobody was there.
-    const third = second.evict(60_000);
-    third.clock.advance(0);
-    assert.deepEqual(await third.peers[0]!.take(), [
+    const third = second.evict(12_000);
+    third.clock.advance(7_999);
+    await third.peers[0]!.take();
+    assert.equal(asked.length, 2);
+    // It is due while nobody is there.
+    const fourth = third.evict(60_000);
+    fourth.clock.advance(0);
+    assert.deepEqual(await fourth.peers[0]!.take(), [
       { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" },
     ]);
     assert.equal(asked.length, 3);
+  });
+
+  it("asks again in time though the clock was set back meanwhile", async () => {
+    let asked = 0;
+    const object = createObject({ a: { authorize: () => ++asked < 2 && { ttl: 10_000 } } });
+    await object.connect("ann").ask(subscribe("a"));
+    const { clock, peers: [peer] } = object.evict(-3_600_000);
+    clock.advance(10_000);
+    assert.equal((await peer!.take())[0].reason, "FORBIDDEN");
+  });
+
+  it("goes on from where a client was that had missed something", async () => {
+    const object = createObject({ a: { authorize: () => true, history: { size: 10, ttl: 60_000 } } }, { slowConsumer: "drop" });
+    const [ann, bob] = [object.connect("ann"), object.connect("bob")];
+    for (const peer of [ann, bob]) await peer.ask(subscribe("a"));
+    ann.transport.sends = false;
+    await object.channels.publish("a", "e", 1);
+    await ann.take();
+    ann.transport.sends = true;
+    // This engine has lost the history, which one that keeps subscriptions would have: who has missed nothing is told nothing.
+    const { peers } = object.evict();
+    assert.deepEqual((await peers[0]!.take()).map(({ event, recovered }) => [event, recovered]), [["init", false]]);
+    assert.deepEqual((await peers[1]!.take()).map(({ event }) => event), ["e"]);
   });
 
   it("tells nobody anew who is there", async () => {
@@ -144,5 +172,47 @@ describe("Channels: hibernation", () => {
     const again = createChannels({ a: { authorize: () => true } }).controller;
     const { client } = again.restore(transport, transport.saved.at(-1)!); // It was let in.
     assert.deepEqual([client.readyState, transport.closes], [2, [{ code: 1012, reason: "Subscriptions are lost" }]]);
+  });
+
+  it("closes a client whose subscriptions cannot be kept, or not be read, and ends nobody else", async () => {
+    const object = createObject({ "*": { authorize: () => true } });
+    const [ann, bob] = [object.connect("ann"), object.connect("bob")];
+    await bob.ask(subscribe("a"));
+    const { kept } = object;
+    const [set, get] = [kept.set, kept.get];
+    const fail = () => {
+      throw new Error("disk full");
+    };
+    kept.set = fail;
+    ann.send(subscribe("a"));
+    await ann.take();
+    assert.deepEqual(ann.transport.closes, [{ code: 1011, reason: "Cannot keep the subscriptions" }]);
+    const errors = object.events.flatMap((each) => each[0] === "error" ? [String(each[1].error)] : []);
+    assert.deepEqual(errors, ["Error: disk full"]);
+    kept.set = set;
+    void object.channels.publish("a", "e", 1);
+    assert.equal((await bob.take()).at(-1).data, 1);
+    kept.get = fail;
+    const { peers } = object.evict();
+    kept.get = get;
+    assert.deepEqual(peers[1]!.transport.closes, [{ code: 1011, reason: "Cannot keep the subscriptions" }]);
+  });
+
+  it("starts the engine that its runtime gives it where there are channels, for there may be nobody who comes back", () => {
+    const started: string[] = [];
+    class Engine extends MemoryEngine {
+      override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+        super.start(host);
+        started.push(host.node);
+      }
+    }
+    observe().controller.useEngine(new Engine());
+    assert.equal(started.length, 0);
+    const { controller } = createChannels({ a: { authorize: () => true } });
+    controller.useEngine(new Engine());
+    assert.equal(started.length, 1);
+    // There is one.
+    controller.useEngine(new Engine());
+    assert.equal(started.length, 1);
   });
 });
