@@ -76,12 +76,17 @@ export interface EngineHost {
   report(error: unknown): void;
 }
 
-/** Keeps what the subscriptions of a connection are while it hibernates, as JSON text. */
+/** Keeps what the subscriptions of a connection are while it hibernates, each as JSON text. */
 export interface SubscriptionKeeper {
-  /** @param uid of the client. */
-  save(uid: string, subscriptions: string): void;
-  load(uid: string): string | null;
-  delete(uid: string): void;
+  /**
+   * @param uid of the client.
+   * @param name tells the subscription from the client's others.
+   */
+  save(uid: string, name: string, subscription: string): void;
+  /** Those of the client, in the order they came. */
+  load(uid: string): string[];
+  /** One of the client's, or all. */
+  delete(uid: string, name?: string): void;
 }
 
 /**

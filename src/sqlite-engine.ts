@@ -82,12 +82,25 @@ export class SqliteEngine implements Engine, Timed {
     this.#members = table("members");
     const subscriptions = this.#subscriptions = table("subscriptions");
     this.keeper = {
-      save: (uid, text) => void rowsOf(sql, `INSERT OR REPLACE INTO ${subscriptions} VALUES (?, ?)`, uid, text),
+      save: (uid, name, text) => {
+        rowsOf(
+          sql,
+          `INSERT INTO ${subscriptions} SELECT ?1, ?2, IFNULL(MAX(place), 0) + 1, ?3 FROM ${subscriptions} WHERE uid = ?1
+           ON CONFLICT (uid, name) DO UPDATE SET text = excluded.text`,
+          uid,
+          name,
+          text,
+        );
+      },
       load: (uid) => {
         this.#returned?.clients.add(uid);
-        return rowsOf<{ text: string }>(sql, `SELECT text FROM ${subscriptions} WHERE uid = ?`, uid)[0]?.text ?? null;
+        const rows = rowsOf<{ text: string }>(sql, `SELECT text FROM ${subscriptions} WHERE uid = ? ORDER BY place`, uid);
+        return rows.map(({ text }) => text);
       },
-      delete: (uid) => void rowsOf(sql, `DELETE FROM ${subscriptions} WHERE uid = ?`, uid),
+      delete: (uid, name) => {
+        if (name === undefined) rowsOf(sql, `DELETE FROM ${subscriptions} WHERE uid = ?`, uid);
+        else rowsOf(sql, `DELETE FROM ${subscriptions} WHERE uid = ? AND name = ?`, uid, name);
+      },
     };
   }
 
@@ -112,7 +125,11 @@ export class SqliteEngine implements Engine, Timed {
       `CREATE TABLE IF NOT EXISTS ${this.#members}
        (channel TEXT, user TEXT, data TEXT, until INTEGER, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
     );
-    rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#subscriptions} (uid TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID`);
+    rowsOf(
+      this.#sql,
+      `CREATE TABLE IF NOT EXISTS ${this.#subscriptions}
+       (uid TEXT, name TEXT, place INTEGER, text TEXT, PRIMARY KEY (uid, name)) WITHOUT ROWID`,
+    );
     const returned = this.#returned = { members: new Set<string>(), clients: new Set<string>() };
     // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
     queueMicrotask(() => this.#settle(returned));
@@ -218,7 +235,7 @@ export class SqliteEngine implements Engine, Timed {
       if (members.has(`${channel} ${user}`)) continue;
       rowsOf(this.#sql, `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`, now + ABSENCE, channel, user);
     }
-    for (const { uid } of rowsOf<{ uid: string }>(this.#sql, `SELECT uid FROM ${this.#subscriptions}`)) {
+    for (const { uid } of rowsOf<{ uid: string }>(this.#sql, `SELECT DISTINCT uid FROM ${this.#subscriptions}`)) {
       if (!clients.has(uid)) this.keeper.delete(uid);
     }
     this.#histories.releaseAbandoned();

@@ -81,7 +81,6 @@ export class Subscriber implements SubscriptionOwner {
       // What it was to take the place of is over, as for every error but of the message itself.
       if (fault?.code !== "INVALID_PAYLOAD") {
         this.#end(name);
-        this.changed();
       }
       return this.#refuse(request, fault!);
     }
@@ -104,7 +103,6 @@ export class Subscriber implements SubscriptionOwner {
     for (const [name, { message: { uid: ofUid, channel: ofChannel } }] of [...this.#subscriptions]) {
       if (uid === undefined ? channel === undefined || ofChannel === channel : ofUid === uid) this.#end(name);
     }
-    this.changed();
     this.#answer({ type: "subscription", event: "unsubscribe", ...(channel === undefined ? {} : { channel }), ...withUid(uid) });
   }
 
@@ -173,10 +171,10 @@ export class Subscriber implements SubscriptionOwner {
 
   /** Goes on with what was kept; whether there is anything. */
   restore(): boolean {
-    let saved: string | null = null;
+    let saved: string[] = [];
     this.#keep((keeper) => saved = keeper.load(this.client.uid));
-    // Written by `changed`.
-    for (const each of JSON.parse(saved ?? "[]") as SavedSubscription[]) {
+    for (const text of saved) {
+      const each = JSON.parse(text) as SavedSubscription; // Written by `changed`.
       const message = messageOf(each);
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
@@ -196,26 +194,27 @@ export class Subscriber implements SubscriptionOwner {
   started(subscription: Subscription): void {
     subscription.replaces?.end();
     subscription.replaces = undefined;
-    this.changed();
+    this.changed(subscription);
   }
 
   ended(subscription: Subscription, reason: WebSocketError): void {
     const { message } = subscription;
     const name = nameOf(message);
     if (this.#subscriptions.get(name) === subscription) this.#subscriptions.delete(name);
-    this.changed();
+    this.changed(subscription);
     const { channel, uid } = message;
     if (!subscription.isStarted) this.#refuse(message, reason);
     else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
   }
 
-  changed(): void {
+  changed({ message }: Subscription): void {
     if (this.#hasClosed) return;
-    this.#keep((keeper) => {
-      const saved = [...this.#subscriptions.values()].map((each) => each.isStarted ? each : each.replaces).filter((each) => each);
-      if (saved.length === 0) keeper.delete(this.client.uid);
-      else keeper.save(this.client.uid, JSON.stringify(saved.map((each) => each!.save())));
-    });
+    const name = nameOf(message);
+    const current = this.#subscriptions.get(name);
+    // One that is under way is not kept: until then it is what it is to take the place of.
+    const kept = current?.isStarted ? current : current?.replaces;
+    const { uid } = this.client;
+    this.#keep((keeper) => kept ? keeper.save(uid, name, JSON.stringify(kept.save())) : keeper.delete(uid, name));
   }
 
   #keep(call: (keeper: SubscriptionKeeper) => void): void {
@@ -231,8 +230,11 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   #end(name: string): void {
-    this.#subscriptions.get(name)?.end();
+    const subscription = this.#subscriptions.get(name);
+    if (!subscription) return;
+    subscription.end();
     this.#subscriptions.delete(name);
+    this.changed(subscription);
   }
 
   #faultOf(name: string, { query, data }: SubscribeMessage): WebSocketError | undefined {

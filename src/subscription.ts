@@ -33,7 +33,7 @@ export interface SubscriptionOwner {
   /** It has ended by itself: the client is to be told why. */
   ended(subscription: Subscription, reason: WebSocketError): void;
   /** What is to be kept of it has changed. */
-  changed(): void;
+  changed(subscription: Subscription): void;
 }
 
 /**
@@ -217,7 +217,7 @@ export class Subscription implements ChannelRecipient, Timed {
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
     if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
-    if (this.#isStarted && before !== this.#grant) this.#owner.changed();
+    if (this.#isStarted && before !== this.#grant) this.#owner.changed(this);
     return true;
   }
 
@@ -247,7 +247,7 @@ export class Subscription implements ChannelRecipient, Timed {
       this.#isBehind = wasBehind;
       return;
     }
-    if (wasBehind) this.#owner.changed();
+    if (wasBehind) this.#owner.changed(this);
     await this.#flush(run);
   }
 
@@ -279,7 +279,7 @@ export class Subscription implements ChannelRecipient, Timed {
     }
     this.#at = page.position;
     this.#isBehind = false;
-    this.#owner.changed();
+    this.#owner.changed(this);
     await this.#flush(run);
   }
 
@@ -332,7 +332,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.suspend();
     this.#isBehind = this.#at !== null;
     this.#overflowed = false;
-    if (this.#isBehind) this.#owner.changed();
+    if (this.#isBehind) this.#owner.changed(this);
   }
 
   /** Sends one publication, unless it was. */
@@ -379,7 +379,9 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   #attend({ presence }: Channel): Attendance | undefined {
-    if (presence) this.#attendance = new Attendance(this.#owner, presence, this.#ending);
+    const { client, host } = this.#owner;
+    const owner = { client, host, changed: () => this.#owner.changed(this) };
+    if (presence) this.#attendance = new Attendance(owner, presence, this.#ending);
     return this.#attendance;
   }
 

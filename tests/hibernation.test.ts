@@ -12,23 +12,29 @@ import { TestClock } from "./test-clock.ts";
 
 const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
 
+/** Subscriptions by the client and their name. */
+type Kept = Map<string, Map<string, string>>;
+
 /** An engine that loses all but the subscriptions when it is away. */
 class KeepingEngine extends MemoryEngine {
   readonly keeper: SubscriptionKeeper;
 
-  constructor(kept: Map<string, string>) {
+  constructor(kept: Kept) {
     super();
     this.keeper = {
-      save: (uid, text) => void kept.set(uid, text),
-      load: (uid) => kept.get(uid) ?? null,
-      delete: (uid) => void kept.delete(uid),
+      save: (uid, name, text) => void kept.set(uid, (kept.get(uid) ?? new Map()).set(name, text)),
+      load: (uid) => [...kept.get(uid)?.values() ?? []],
+      delete: (uid, name) => {
+        if (name !== undefined) kept.get(uid)?.delete(name);
+        if (name === undefined || kept.get(uid)?.size === 0) kept.delete(uid);
+      },
     };
   }
 }
 
 /** A server that goes away and comes back with the connections it had. */
 function createObject(declarations: ChannelDeclarations, options: WebSocketControllerOptions = {}) {
-  const kept = new Map<string, string>();
+  const kept: Kept = new Map();
   const peers: { transport: HibernatingTransport }[] = [];
   const build = (elapsed: number) => {
     const clock = new TestClock();
@@ -81,6 +87,22 @@ describe("Channels: hibernation", () => {
       assert.equal((await peer.ask(subscribe(channel, { uid: 1 })))[0].error.code, "FORBIDDEN");
       assert.equal(object.kept.size, 0);
     }
+  });
+
+  it("goes on with what one under way is to take the place of", async () => {
+    const object = createObject({
+      a: { authorize: () => true, history: { size: 10, ttl: 60_000 } },
+      b: { authorize: () => new Promise(() => {}) },
+    }, { slowConsumer: "drop" });
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { uid: 1 }));
+    await ann.ask(subscribe("b", { uid: 1 }));
+    // What is to be kept of it changes meanwhile: it falls behind.
+    ann.transport.sends = false;
+    await object.channels.publish("a", "e", 1);
+    ann.transport.sends = true;
+    const [texts] = [...object.kept.values()];
+    assert.deepEqual([...texts!.values()].map((text) => [JSON.parse(text).channel, JSON.parse(text).at.offset]), [["a", 0]]);
   });
 
   it("asks again about a grant with a time to live when that is over", async () => {

@@ -161,17 +161,18 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
   it("keeps what clients are subscribed to, for those who come back in the turn of the start", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const { engine: { keeper } } = await start(sql, clock);
-    keeper.save("one", "1");
-    keeper.save("one", "[1]");
-    keeper.save("two", "[2]");
-    keeper.save("three", "[3]");
+    for (const name of ["b", "a", "c", "d"]) keeper.save("one", name, name);
+    keeper.save("one", "b", "other");
+    keeper.delete("one", "c");
+    keeper.save("two", "b", "two's");
+    keeper.save("three", "b", "three's");
     keeper.delete("three");
-    const loaded: (string | null)[] = [];
+    const loaded: string[][] = [];
     const { engine } = await start(sql, clock, ({ keeper }) => {
       for (const uid of ["one", "three"]) loaded.push(keeper.load(uid));
     });
-    assert.deepEqual(loaded, ["[1]", null]);
-    assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], ["[1]", null]);
+    assert.deepEqual(loaded, [["other", "a", "d"], []]);
+    assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], [["other", "a", "d"], []]);
   });
 
   it("keeps the tables of two names apart, whatever they are", async () => {
