@@ -61,6 +61,8 @@ export interface SavedConnection {
   accountability: unknown;
   /** In seconds since 1970. */
   expires_at: number | null;
+  /** The close frame it has been sent, if it has. */
+  closing?: { readonly code: number; readonly reason: string } | undefined;
 }
 
 /** `WebSocket.readyState`: the handshake is done and no close has begun. */

@@ -67,6 +67,7 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   /** When it was asked, in ms of the monotonic clock; Infinity while it need not answer. */
   #askedAt = Infinity;
   readonly #answers: boolean;
+  #closing: SavedConnection["closing"];
 
   constructor(socket: HibernatingSocket, protocol: string | null) {
     super(socket, protocol);
@@ -102,7 +103,17 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   }
 
   save(saved: SavedConnection): void {
-    this.socket.serializeAttachment(saved);
+    this.socket.serializeAttachment(this.#closing ? { ...saved, closing: this.#closing } : saved);
+  }
+
+  override close(code: number, reason: string): void {
+    this.#closing = { code, reason };
+    const saved = this.socket.deserializeAttachment() as SavedConnection | null; // Written by `save`.
+    try {
+      if (saved) this.save(saved);
+    } finally {
+      super.close(code, reason);
+    }
   }
 }
 
@@ -153,6 +164,8 @@ export function createWebSocketObject<Env>(
         if (owner) {
           const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved)), saved);
           this.#connections.set(socket, connection);
+          // Else a peer that never answers the close handshake would be waited for without end.
+          if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
           this.#autoResponse.add(connection);
         } // Accepted before a deployment that took its controller away.
         else socket.close(CloseCode.SERVICE_RESTART, "No such service");

@@ -186,12 +186,14 @@ export const closing: Behaviour[] = [
   },
   {
     title: "a peer that never answers the close handshake is gone after the close timeout",
+    hibernates: true,
     async run(server) {
       const wire = await Wire.open(server.port, "/public");
       wire.answersClose = false;
       wire.send({ type: "close", code: 4000, reason: "bye" });
       // Until then it is closing: not listed for deliveries, not yet reported.
       await server.control("public", "broadcast", { message: { type: "news" } });
+      await server.pause();
       await server.control("public", "advance", { ms: 5_000 });
       assert.deepEqual(await closeEvent(server), { code: 4000, reason: "bye", wasClean: false });
       assert.deepEqual(await server.control("public", "clients"), []);
