@@ -218,8 +218,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       },
       readable: (client) => this.#subscribers.get(client)?.resume(false),
       suspended: (client) => this.#subscribers.get(client)?.suspend(),
-      closed: (client, wasClean) => {
-        this.#subscribers.get(client)?.close(!wasClean);
+      closed: (client, hasLeft) => {
+        this.#subscribers.get(client)?.close(!hasLeft);
         this.#subscribers.delete(client);
       },
       // While something is on its way to some, nobody can be told that it has been sent all.

@@ -74,3 +74,8 @@ export function cutCloseReason(reason: string): string {
 
 /** The time in which a client that does not read, or sends too much, has to answer the close handshake, in ms. */
 export const SHORT_CLOSE_TIMEOUT = 500;
+
+/** Whether a connection that was closed with the code is not expected back (PROTOCOL.md 6): its client has left, or is not wanted. */
+export function isFinal(code: number): boolean {
+  return code === CloseCode.NORMAL || code === NO_STATUS || (code >= 4400 && code < 4500);
+}

@@ -1,6 +1,6 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, SHORT_CLOSE_TIMEOUT } from "./close.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
@@ -38,7 +38,7 @@ export interface ConnectionHost extends IdentityHost {
   /** Delivers nothing to it; it stays listed. */
   suspend(connection: Connection): void;
   /** Takes the client off the list. */
-  dismiss(connection: Connection, wasClean: boolean): void;
+  dismiss(connection: Connection, hasLeft: boolean): void;
 }
 
 /** Keeps connections until they are closed. */
@@ -150,7 +150,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#pipeline?.clear();
     this.#host.deadlines.delete(this);
     this.#slot.release();
-    this.#host.dismiss(this, wasClean);
+    this.#host.dismiss(this, isFinal(this.#closing?.code ?? code));
     // Before the listeners: to them it is not open any more.
     for (const keeper of [this.#keepers ?? []].flat()) keeper.delete(this);
     if (this.#known) {

@@ -127,12 +127,12 @@ export class WebSocketController {
         this.#delivery.remove(connection);
         extension()?.suspended(connection.client);
       },
-      dismiss: (connection, wasClean) => {
+      dismiss: (connection, hasLeft) => {
         this.#closedCount++;
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
-        extension()?.closed(connection.client, wasClean);
+        extension()?.closed(connection.client, hasLeft);
       },
     };
     const isClosed = () => this.isClosed;

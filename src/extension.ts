@@ -17,7 +17,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   readable(client: WebSocketClient): void;
   /** The client is not to be sent anything, for its credentials have expired or it is being closed. */
   suspended(client: WebSocketClient): void;
-  closed(client: WebSocketClient, wasClean: boolean): void;
+  /** @param hasLeft whether it is not expected back. */
+  closed(client: WebSocketClient, hasLeft: boolean): void;
   /** What a `pong` tells this client, where there is anything. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { ABNORMAL, answerCloseCode, checkCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../src/close.ts";
+import { ABNORMAL, answerCloseCode, checkCloseCode, CloseCode, cutCloseReason, isFinal, NO_STATUS } from "../src/close.ts";
 import { Random } from "./random.ts";
 
 // RFC 6455 §7.4 less what a runtime refuses: written out, so that the source's ranges are checked by another form.
@@ -94,6 +94,15 @@ describe("cutCloseReason", () => {
         expected += char;
       }
       assert.equal(cutCloseReason(reason), expected, `seed ${random.seed}`);
+    }
+  });
+});
+
+describe("isFinal", () => {
+  it("is true of codes whose client is not expected back", () => {
+    for (const code of [1000, 1005, 4400, 4401, 4403, 4499]) assert.equal(isFinal(code), true, `${code}`);
+    for (const code of [1001, 1006, 1009, 1011, 1012, 1013, 3000, 4000, 4399, 4500, 4504, 4508, 4529]) {
+      assert.equal(isFinal(code), false, `${code}`);
     }
   });
 });

@@ -135,7 +135,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }, { user: "watcher" }]);
   });
 
-  it("without a grace, and after a clean close, who is gone is gone", async () => {
+  it("without a grace, and after a close that is meant, who is gone is gone", async () => {
     for (const [grace, wasClean] of [[0, false], [5_000, true]] as const) {
       const { join } = createChannels({ room: { ...room, presence: { grace } } });
       const watcher = join("watcher");

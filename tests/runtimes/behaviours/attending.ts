@@ -118,6 +118,47 @@ export const attending: Behaviour[] = [
     },
   },
   {
+    title: "who closes for good, or is not wanted, has left at once, and who reloads or is to come back has the grace",
+    hibernates: true,
+    async run(server) {
+      const channel = channelOf("plain");
+      const watcher = await connect(server, "eve");
+      await attend(watcher, channel);
+      await watcher.next();
+      const join = async (user: string) => {
+        const wire = await connect(server, user);
+        await begin(wire, channel);
+        assert.deepEqual(await watcher.next(), told("join", channel, [{ user }]));
+        await server.pause();
+        return wire;
+      };
+      for (const code of [1000, undefined]) {
+        await (await join("ann")).close(code);
+        assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "ann" }]));
+      }
+      await join("bob");
+      await server.control("channels", "disconnect", { filter: { user: "bob" } });
+      assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "bob" }]));
+      // As a browser does when it leaves the page, and a server that restarts.
+      const close: ((wire: Wire) => void)[] = [
+        (wire) => void wire.close(1001),
+        (wire) => wire.send({ type: "close", code: 1012 }),
+      ];
+      for (const each of close) {
+        const wire = await join("cid");
+        const log: { event: string }[] = await server.control("channels", "log");
+        const before = log.filter(({ event }) => event === "close").length;
+        each(wire);
+        await closed(server, before + 1);
+        await nothing(watcher);
+        assert.equal((await members(server, channel)).length, 2);
+        await server.pause();
+        await advance(server, 10_000);
+        assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "cid" }]));
+      }
+    },
+  },
+  {
     title: "without a grace who loses the connection leaves at once",
     hibernates: true,
     async run(server) {
