@@ -16,6 +16,8 @@ const bin = (name: string): string => join(root, "node_modules/.bin", name);
 /** A demo that listens. */
 interface Demo {
   readonly url: string;
+  /** Throws the Durable Object out of memory. Absent elsewhere. */
+  evict?(): Promise<void>;
   stop(): Promise<unknown>;
 }
 
@@ -91,7 +93,11 @@ async function startCloudflare(): Promise<Demo> {
     },
   });
   const { origin } = await miniflare.ready;
-  return { url: origin, stop: () => miniflare.dispose() };
+  return {
+    url: origin,
+    evict: () => miniflare.unsafeEvictDurableObject(config.name, classes[0]!, { name: "main", webSockets: "hibernate" }),
+    stop: () => miniflare.dispose(),
+  };
 }
 
 /** Bun and Deno run the demo here, as Node's children; that they run this file too would show nothing more. */
@@ -148,6 +154,34 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       lena.close();
     });
   }
+});
+
+describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
+  test(
+    "createNewsroom keeps what was said in a room, and its clients there, while the object sleeps",
+    { timeout: 60_000 },
+    async (t) => {
+      const { url, evict, stop } = await startCloudflare();
+      t.after(stop);
+      const [mika, lena] = [await enter(url, "mika", "beacon"), await enter(url, "lena", "ember")];
+      const subscribe = { type: "subscribe", uid: 1, channel: "room:harbour" };
+      lena.send(subscribe);
+      assert.deepEqual((await lena.next("subscription")).data, []);
+      mika.send({ type: "say", uid: 1, room: "harbour", text: "Before the sleep" });
+      assert.equal((await mika.next("say")).status, "ok");
+      assert.equal((await lena.next("subscription")).data.text, "Before the sleep");
+
+      await evict!();
+      mika.send({ type: "say", uid: 2, room: "harbour", text: "After the sleep" });
+      assert.equal((await mika.next("say")).status, "ok");
+      assert.equal((await lena.next("subscription")).data.text, "After the sleep");
+      mika.send(subscribe);
+      const { data } = await mika.next("subscription");
+      assert.deepEqual(data.map((said: { data: { text: string } }) => said.data.text), ["Before the sleep", "After the sleep"]);
+      mika.close();
+      lena.close();
+    },
+  );
 });
 
 function logIn(url: string, user: string, password: string): Promise<Response> {
