@@ -119,7 +119,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(page.status, 200);
       assert.match(await page.text(), /<title>Newsroom/);
       assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
-      const scripts = ["/app.js", "/elements.js", "/room.js", "/wire.js"].map((path) => [path, "text/javascript"]);
+      const scripts = ["/app.js", "/elements.js", "/ridge.js", "/room.js", "/wire.js"].map((path) => [path, "text/javascript"]);
       for (const [path, type] of [["/app.css", "text/css"], ...scripts] as [path: string, type: string][]) {
         const file = await fetch(url + path);
         assert.equal(file.headers.get("content-type")?.split(";")[0], type);

@@ -1,9 +1,8 @@
 import { element, fire, message } from "./elements.js";
+import { Ridge } from "./ridge.js";
 import { Room } from "./room.js";
 import { Wire } from "./wire.js";
 
-/** Where on the near ridge a fire can stand, in percent of its width and height: the peaks of its path in the page. */
-const PEAKS = [[9, 58], [30, 65], [50.5, 54], [70, 69], [90.8, 60]];
 const DESKS = { editor: "Editors", reporter: "Reporters", reader: "Readers" };
 const MAX_TEXT = 500;
 const KEPT = 200;
@@ -57,6 +56,7 @@ let accounts = [];
 let rooms = [];
 let account = null;
 let wire = null;
+let ridge = null;
 /** Where the reader is: a room, or at the wire. */
 let place = null;
 let room = null;
@@ -184,16 +184,7 @@ function showAccounts() {
     });
     return element("li", {}, button);
   }));
-  ui.beacons.replaceChildren(
-    ...accounts.slice(0, PEAKS.length).map(({ user, name }, index) => {
-      const beacon = element("li", { "data-user": user }, fire(), element("span", { text: name }));
-      const [x, y] = PEAKS[index];
-      beacon.style.setProperty("--x", `${x}%`);
-      beacon.style.setProperty("--y", `${y}%`);
-      beacon.addEventListener("animationend", () => beacon.classList.remove("flare"));
-      return beacon;
-    }),
-  );
+  ridge = new Ridge(ui.beacons, accounts);
 }
 
 // The connection
@@ -226,7 +217,7 @@ function receive(message) {
     log.removeAttribute("aria-busy");
   } else if (message.type === "news") {
     if (!addNews(message.news)) return;
-    flare(message.news, people);
+    ridge.flare(message.news, people);
     if (!place) return;
     passed++;
     showPlaces();
@@ -262,7 +253,7 @@ function enterPlace() {
   if (!place) return;
   const opened = room = new Room(wire, place, ui.said, account.user, {
     said(said) {
-      flare(said, members);
+      ridge.flare(said, members);
       arrived();
     },
     members(present) {
@@ -338,19 +329,6 @@ function showTitle() {
   document.title = `${unread ? `(${unread}) ` : ""}Newsroom · Noroshi`;
 }
 
-/** The sender's fire flares, then those it reaches, the nearer ones first. */
-function flare({ from, to }, listening) {
-  const beacons = [...ui.beacons.children];
-  const place = beacons.findIndex(({ dataset }) => dataset.user === from.user);
-  beacons.forEach((beacon, index) => {
-    const person = listening.find(({ user }) => user === beacon.dataset.user);
-    const reached = person && (!to || to.user === person.user || to.role === person.role);
-    if (!person || (!reached && person.user !== from.user)) return;
-    beacon.style.setProperty("--delay", `${Math.abs(index - place) * 180}ms`);
-    beacon.classList.add("flare");
-  });
-}
-
 async function post(event) {
   event.preventDefault();
   if (sending || ui.send.disabled) return;
@@ -415,9 +393,7 @@ function showPeople() {
     item.append(write);
     return item;
   }));
-  for (const beacon of ui.beacons.children) {
-    beacon.classList.toggle("lit", people.some(({ user }) => user === beacon.dataset.user));
-  }
+  ridge.light(people);
 }
 
 ui.loginForm.addEventListener("submit", signIn);
