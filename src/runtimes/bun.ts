@@ -224,6 +224,7 @@ class BunTransport implements SocketData, Transport, Writer {
 export interface BunWebSocketHandler {
   readonly idleTimeout: number;
   readonly sendPings: boolean;
+  readonly backpressureLimit: number;
   open(socket: BunSocket): void;
   message(socket: BunSocket, data: string | Uint8Array): void;
   ping(socket: BunSocket): void;
@@ -238,6 +239,8 @@ export const websocket: BunWebSocketHandler = {
   // The heartbeat is the controller's: Bun's own does not find a mute peer that is written to (oven-sh/bun#39255).
   idleTimeout: 0,
   sendPings: false,
+  // None: beyond it, 16 MiB by default, Bun drops what is sent and does not tell of what is published. The limit is the controller's.
+  backpressureLimit: 0,
   open: (socket) => socket.data.opened(socket),
   message: ({ data }, message) => data.received(message),
   ping: ({ data }) => data.showedLife(),

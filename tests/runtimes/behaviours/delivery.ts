@@ -266,6 +266,33 @@ export const delivery: Behaviour[] = [
     run: (server) => closesWhoDoesNotRead(server),
   },
   {
+    title: "a client that reads late receives everything, or is told how many messages it has missed, however much may wait",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/generous");
+      await wire.ask({ type: "ping" });
+      wire.socket.pause();
+      const text = "x".repeat(10_000);
+      for (let turn = 0; turn < 10; turn++) {
+        const steps = Array.from({ length: 400 }, (_, n) => ({ broadcast: { type: "news", n: 400 * turn + n, text } }));
+        await server.control("generous", "turn", { steps });
+      }
+      wire.socket.resume();
+      // Room is looked for in time, and the test's stands still.
+      const told = (async () => {
+        let [received, missed] = [0, 0];
+        while (received + missed < 4_000) {
+          const { type, n, error } = await wire.next();
+          if (type === "news") assert.equal(n, missed + received++);
+          else missed += error.count;
+        }
+        return true;
+      })();
+      while (!await Promise.race([told, server.control("generous", "advance", { ms: 250 })]));
+      await server.control("generous", "broadcast", { message: { type: "end" } });
+      assert.deepEqual(await wire.next(), { type: "end" });
+    },
+  },
+  {
     title: "a client that reads is kept and misses nothing when it is sent more in one turn than may wait",
     run: (server) => keepsWhoReads(server),
   },
