@@ -69,7 +69,8 @@ export class NatsSession implements BrokerSession {
     this.#bounds = bounds;
     this.#listener = listener;
     this.#options = options;
-    this.#jetstream = new JetStream(connection, options.timeout);
+    // Who waits longer than the timeout ends the session before.
+    this.#jetstream = new JetStream(connection, 3 * options.timeout);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#stream = `NOROSHI_${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
