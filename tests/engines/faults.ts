@@ -1,0 +1,327 @@
+/** What has to hold when the broker is away, comes back, forgets, hangs, or says what no node has said: for every engine over a broker. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, it } from "node:test";
+import type { HistoryOptions, Position } from "../../src/engine.ts";
+import type { BrokerEngine, BrokerEngineOptions } from "../../src/engines/broker-engine.ts";
+import { Envelopes } from "../../src/engines/envelope.ts";
+import { WebSocketError } from "../../src/errors.ts";
+import type { BrokerProcess } from "./brokers.ts";
+import { type BrokerNode, startNode } from "./broker-fixture.ts";
+import { calls, publish, range } from "./conformance.ts";
+import { Proxy } from "./proxy.ts";
+import { TestHost } from "./test-host.ts";
+
+/** Brokers of one kind. */
+export interface FaultFixtureOptions {
+  skip?: string | false;
+  /** @param keeps whether histories outlive its restart. */
+  start(keeps: boolean): Promise<BrokerProcess>;
+  engine(port: number, keeps: boolean, options: BrokerEngineOptions): BrokerEngine;
+  /** Publishes what is no node's: to all nodes, or as something of a channel. */
+  inject(port: number, texts: { to: "all" | "event" | "member" | "publication"; channel: string; text: string }[]): Promise<void>;
+}
+
+const LONG: HistoryOptions = { size: 1_000, ttl: 300_000 };
+const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 1_000 };
+const SECRET = "a secret of the application";
+const TIMEOUT = { timeout: 28_000 };
+
+export function faults(name: string, { skip = false, start, engine: make, inject }: FaultFixtureOptions): void {
+  describe(`The engine "${name}"`, { skip }, () => {
+    let nodes: BrokerNode[] = [];
+    let proxies: Proxy[] = [];
+    let broker: BrokerProcess;
+    let lasting: BrokerProcess;
+
+    before(async () => {
+      [broker, lasting] = await Promise.all([start(false), start(true)]);
+    }, TIMEOUT);
+    after(async () => void await Promise.all([broker?.close(), lasting?.close()]), TIMEOUT);
+    afterEach(async () => {
+      await Promise.all(nodes.map(({ engine }) => engine.close()));
+      await Promise.all(proxies.map((proxy) => proxy.close()));
+      nodes = [];
+      proxies = [];
+    }, TIMEOUT);
+
+    const node = async (port: number, options: BrokerEngineOptions = {}, keeps = false) => {
+      const started = await startNode(make(port, keeps, { ...FAST, ...options }));
+      nodes.push(started);
+      return started;
+    };
+    const proxyOf = async (port: number) => {
+      const proxy = await Proxy.to(port);
+      proxies.push(proxy);
+      return proxy;
+    };
+
+    describe("when the broker is away", () => {
+      it("says so: by its status, once by an error, and to everyone who asks", TIMEOUT, async () => {
+        const { engine, host } = await node(broker.port);
+        await engine.subscribe("room", LONG);
+        await broker.stop();
+        await host.until(() => host.statuses.at(-1) === "unavailable");
+        assert.equal(engine.status, "unavailable");
+        for (const call of calls(engine)) await assert.rejects(async () => await call(), isUnavailable);
+        assert.equal(host.errors.filter(isUnavailable).length, 1);
+        await broker.start();
+        // It has lost the histories.
+        await host.until(() => host.gaps.includes("room"));
+        await publish(engine, "room", LONG, 1);
+        await host.until(() => host.publications("room").length === 1);
+      });
+
+      it("lets nobody wait who asked just before, nor while it hangs", TIMEOUT, async () => {
+        const { engine, host } = await node(broker.port);
+        broker.signal("SIGSTOP");
+        // It takes what is sent, and does not answer.
+        const asked = calls(engine).map(async (call) => await call());
+        for (const answer of await Promise.allSettled(asked)) {
+          // What has no answer to wait for may have been taken by the connection.
+          if (answer.status === "rejected") assert.ok(isUnavailable(answer.reason), String(answer.reason));
+        }
+        await host.until(() => host.statuses.includes("unavailable"));
+        broker.signal("SIGCONT");
+        await host.until(() => host.statuses.at(-1) === "ready");
+      });
+
+      it("starts, and is ready when the broker is there", TIMEOUT, async () => {
+        await broker.stop();
+        const engine = make(broker.port, false, FAST);
+        const host = new TestHost();
+        engine.start(host);
+        nodes.push({ engine, host, kill: () => host.stop() });
+        assert.equal(engine.status, "connecting");
+        await host.until(() => host.errors.length > 0);
+        assert.ok(isUnavailable(host.errors[0]));
+        await broker.start();
+        await host.until(() => engine.status === "ready");
+      });
+
+      it("closes", TIMEOUT, async () => {
+        const { engine, host } = await node(broker.port);
+        await engine.join("room", { user: "mika" });
+        await broker.stop();
+        await engine.close();
+        assert.equal(engine.status, "closed");
+        assert.equal(host.statuses.at(-1), "closed");
+        await broker.start();
+      });
+    });
+
+    describe("when the broker comes back", () => {
+      it("has lost, doubled and reordered nothing that was acknowledged, where the broker keeps histories", TIMEOUT, async () => {
+        const [a, b] = [await node(lasting.port, {}, true), await node(lasting.port, {}, true)];
+        await b.engine.subscribe("kept", LONG);
+        const acknowledged: { number: number; position: Position }[] = [];
+        let number = 0;
+        let isOver = false;
+        const publishing = (async () => {
+          while (!isOver) {
+            const batch = range(10).map(() => ++number);
+            const answers = await Promise.allSettled(
+              batch.map(async (number) => await a.engine.publish("kept", { event: "say", data: `${number}` }, LONG)),
+            );
+            for (const [place, answer] of answers.entries()) {
+              if (answer.status === "fulfilled") acknowledged.push({ number: batch[place]!, position: answer.value! }); // It has a history.
+              else assert.ok(isUnavailable(answer.reason), String(answer.reason));
+            }
+            // Away, it rejects at once: something else has to have its turn.
+            await new Promise((resolve) => setTimeout(resolve, 1));
+          }
+        })();
+        for (const _ of range(3)) {
+          const before = acknowledged.length;
+          await b.host.until(() => acknowledged.length > before + 50);
+          await lasting.restart("SIGKILL");
+          await Promise.all([a, b].map(({ host, engine }) => host.until(() => engine.status === "ready")));
+        }
+        isOver = true;
+        await publishing;
+        const last = await publish(a.engine, "kept", LONG, 1, ++number);
+        await b.host.until(() => b.host.publications("kept").some(({ position }) => position!.offset === last[0]!.offset));
+        const told = b.host.publications("kept");
+        const byOffset = new Map(told.map(({ position, data }) => [position!.offset, Number(data)]));
+        assert.equal(byOffset.size, told.length, "some were doubled");
+        assert.deepEqual(told.map(({ position }) => position!.offset), [...byOffset.keys()].sort((one, other) => one - other));
+        const lost = acknowledged.filter(({ number, position }) => byOffset.get(position.offset) !== number);
+        assert.deepEqual([lost, b.host.gaps], [[], []]);
+      });
+
+      it("tells of a gap, and goes on in another epoch, where the broker has lost the histories", TIMEOUT, async () => {
+        const [a, b] = [await node(broker.port), await node(broker.port)];
+        await b.engine.subscribe("lost", LONG);
+        await publish(a.engine, "lost", LONG, 3);
+        await b.host.until(() => b.host.publications("lost").length === 3);
+        await broker.restart();
+        await b.host.until(() => b.host.gaps.length > 0);
+        await a.host.until(() => a.engine.status === "ready");
+        await publish(a.engine, "lost", LONG, 3, 3);
+        await b.host.until(() => b.host.publications("lost").length >= 6);
+        assert.deepEqual(b.host.data("lost"), range(6));
+        assert.deepEqual(new Set(b.host.gaps), new Set(["lost"]));
+        const epochs = new Set(b.host.publications("lost").map(({ position }) => position!.epoch));
+        assert.equal(epochs.size, 2);
+      });
+
+      it("tells of a gap in a channel without a history", TIMEOUT, async () => {
+        const { engine, host } = await node(broker.port);
+        await engine.subscribe("fleeting", null);
+        await broker.restart();
+        await host.until(() => host.gaps.includes("fleeting"));
+        await engine.publish("fleeting", { event: "say", data: "1" }, null);
+        await host.until(() => host.publications("fleeting").length > 0);
+      });
+
+      it("is told who is there, and who has left meanwhile", TIMEOUT, async () => {
+        const [a, b] = [await node(broker.port), await node(broker.port)];
+        await b.engine.subscribe("crowd", null);
+        for (const user of ["stays", "leaves"]) await a.engine.join("crowd", { user, data: `"${user}"` });
+        await b.host.until(() => Object.keys(b.host.roll("crowd")).length === 2);
+        await broker.stop();
+        await a.host.until(() => a.engine.status === "unavailable");
+        await a.engine.leave("crowd", "leaves");
+        await assert.rejects(async () => await a.engine.join("crowd", { user: "comes" }), isUnavailable);
+        await broker.start();
+        await b.host.until(() => {
+          const roll = b.host.roll("crowd");
+          return "comes" in roll && !("leaves" in roll) && roll["stays"] === '"stays"';
+        });
+        const c = await node(broker.port);
+        const members = [...await c.engine.members("crowd")].map(({ user }) => user);
+        assert.deepEqual(members.sort(), ["comes", "stays"]);
+        // Who was there all along has not been told of as gone.
+        assert.ok(!b.host.presence.some(({ left }) => left.includes("stays")));
+      });
+    });
+
+    it("closes the gap of a node whose connection swallows everything", TIMEOUT, async () => {
+      const proxy = await proxyOf(broker.port);
+      const [a, b] = [await node(broker.port), await node(proxy.port)];
+      await b.engine.subscribe("through", LONG);
+      await publish(a.engine, "through", LONG, 5);
+      await b.host.until(() => b.host.publications("through").length === 5);
+      proxy.freeze();
+      await publish(a.engine, "through", LONG, 5, 5);
+      await assert.rejects(async () => await b.engine.publish("through", { event: "say", data: "-1" }, LONG), isUnavailable);
+      await b.host.until(() => b.engine.status === "unavailable");
+      proxy.thaw();
+      await publish(a.engine, "through", LONG, 5, 10);
+      await b.host.until(() => b.host.publications("through").length >= 15);
+      assert.deepEqual([b.host.data("through"), b.host.gaps], [range(15), []]);
+    });
+
+    describe("with a secret", () => {
+      it("joins nodes that have it, or had it before, in every way", TIMEOUT, async () => {
+        const [a, b] = [
+          await node(broker.port, { secret: SECRET }),
+          await node(broker.port, { secret: [SECRET, "the one of before"] }),
+        ];
+        await b.engine.subscribe("signed", LONG);
+        await b.engine.subscribe("fleeting", null);
+        await publish(a.engine, "signed", LONG, 50);
+        await publish(a.engine, "fleeting", null, 50);
+        await a.engine.join("signed", { user: "mika" });
+        await a.engine.send("hello");
+        await b.host.until(() => b.host.publications("signed").length >= 50 && b.host.publications("fleeting").length >= 50);
+        await b.host.until(() => "mika" in b.host.roll("signed") && b.host.messages.length > 0);
+        assert.deepEqual([b.host.data("signed"), b.host.data("fleeting"), b.host.messages], [range(50), range(50), ["hello"]]);
+        assert.deepEqual((await b.engine.read("signed", LONG, null, 100)).publications.length, 50);
+        assert.deepEqual(b.engine.dropped, {});
+      });
+
+      it("takes nothing from whoever has another, or none, and counts it", TIMEOUT, async () => {
+        const inside = await node(broker.port, { secret: SECRET, namespace: "forged" });
+        const fence = await node(broker.port, { secret: SECRET, namespace: "forged" });
+        const outside = [await node(broker.port, { secret: "another secret of 16", namespace: "forged" })];
+        outside.push(await node(broker.port, { namespace: "forged" }));
+        for (const history of [LONG, null]) await inside.engine.subscribe(`room:${history}`, history);
+        for (const { engine } of outside) {
+          for (const history of [LONG, null]) await engine.publish(`room:${history}`, { event: "say", data: "666" }, history);
+          await engine.join("room:null", { user: "mallory" });
+          await engine.send("disconnect everybody");
+        }
+        for (const history of [LONG, null]) await publish(fence.engine, `room:${history}`, history, 1);
+        await fence.engine.send("fence");
+        await inside.host.until(() => inside.host.messages.length > 0);
+        for (const history of [LONG, null]) {
+          await inside.host.until(() => inside.host.publications(`room:${history}`).length > 0);
+          assert.deepEqual(inside.host.data(`room:${history}`), [0]);
+        }
+        assert.deepEqual(inside.host.messages, ["fence"]);
+        assert.deepEqual(await inside.engine.members("room:null"), []);
+        assert.deepEqual((await inside.engine.read(`room:${LONG}`, LONG, null, 10)).publications.map(({ data }) => data), ["0"]);
+        assert.ok(inside.engine.dropped["forged"]! >= 8, JSON.stringify(inside.engine.dropped));
+        // Told once, however many there were.
+        assert.equal(inside.host.errors.length, 1);
+      });
+    });
+
+    it("takes no nonsense, and counts it", TIMEOUT, async () => {
+      const { engine, host } = await node(broker.port, { maxLength: 50_000 });
+      await engine.subscribe("odd", LONG);
+      await engine.subscribe("fleeting", null);
+      const foreign = new Envelopes({ node: "foreign", secrets: [], maxLength: 1e9, now: () => Date.now(), dropped() {} });
+      const seal = (kind: "event" | "member" | "message" | "publication", body: string) =>
+        foreign.seal(kind, "", body, "say") as string;
+      const nonsense = [
+        "",
+        "\n",
+        "\n\n",
+        "{}",
+        "\n{}\n1",
+        `\n{"v":1}\n1`,
+        "x".repeat(40_000),
+        "\u0000\ufffd",
+        "event\n",
+        "member\n\n{}\n",
+      ];
+      await inject(broker.port, [
+        ...nonsense.flatMap((text) =>
+          (["all", "event", "member", "publication"] as const).map((to) => ({
+            to,
+            channel: to === "event" ? "fleeting" : "odd",
+            text,
+          }))
+        ),
+        { to: "event", channel: "fleeting", text: seal("event", '1},"injected":{') },
+        { to: "event", channel: "fleeting", text: seal("event", JSON.stringify("x".repeat(60_000))) },
+        { to: "event", channel: "fleeting", text: seal("message", "1") },
+        { to: "member", channel: "odd", text: seal("member", '{"user":7}') },
+        { to: "member", channel: "odd", text: seal("member", '{"user":"mika","data":"{"}') },
+        { to: "publication", channel: "odd", text: seal("publication", '"of a future that never was"') },
+        { to: "all", channel: "", text: seal("message", "from a stranger who speaks the language") },
+        { to: "event", channel: "fleeting", text: seal("event", '"and so is this"') },
+      ]);
+      await host.until(() => host.publications("fleeting").length > 0 && host.messages.length > 0);
+      await publish(engine, "odd", LONG, 3);
+      await host.until(() => host.publications("odd").length >= 3);
+      assert.deepEqual([host.data("odd"), host.data("fleeting"), host.gaps], [range(3), ["and so is this"], []]);
+      assert.equal(host.messages.length, 1);
+      assert.deepEqual(Object.keys(host.roll("odd")), []);
+      for (const reason of ["malformed", "oversized", "unsupported", "unknown position"]) {
+        assert.ok(engine.dropped[reason]! > 0, `${reason}: ${JSON.stringify(engine.dropped)}`);
+      }
+      await assert.rejects(
+        async () => await engine.publish("odd", { event: "say", data: JSON.stringify("x".repeat(60_000)) }, LONG),
+        (error) => error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED",
+      );
+    });
+
+    it("keeps namespaces apart", TIMEOUT, async () => {
+      const [a, b] = [await node(broker.port, { namespace: "a" }), await node(broker.port, { namespace: "b" })];
+      for (const { engine } of [a, b]) await engine.subscribe("room", LONG);
+      await a.engine.join("room", { user: "mika" });
+      await a.engine.send("hello");
+      await publish(a.engine, "room", LONG, 1);
+      await publish(b.engine, "room", LONG, 1, 1);
+      for (const { host } of [a, b]) await host.until(() => host.publications("room").length > 0);
+      assert.deepEqual([a.host.data("room"), b.host.data("room"), b.host.messages], [[0], [1], []]);
+      assert.deepEqual([await b.engine.members("room"), await b.engine.nodes()], [[], [b.host.node]]);
+    });
+  });
+}
+
+function isUnavailable(error: unknown): boolean {
+  return error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE";
+}

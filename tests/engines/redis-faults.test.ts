@@ -1,0 +1,28 @@
+import { Redis } from "ioredis";
+import { createClient } from "redis";
+import { encodeName } from "../../src/engines/channel-name.ts";
+import { redisEngine } from "../../src/engines/redis.ts";
+import { BrokerProcess, lacks } from "./brokers.ts";
+import { faults } from "./faults.ts";
+
+const CLIENTS = {
+  redis: (port: number) => createClient({ url: `redis://127.0.0.1:${port}` }),
+  ioredis: (port: number) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
+};
+
+for (const [library, clientOf] of Object.entries(CLIENTS)) {
+  faults(`redis, by ${library}`, {
+    skip: lacks("redis-server"),
+    start: (keeps) => BrokerProcess.redis(...(keeps ? ["--appendonly", "yes", "--appendfsync", "always"] : [])),
+    engine: (port, persistent, options) => redisEngine({ client: clientOf(port), persistent, ...options }),
+    async inject(port, texts) {
+      const client = createClient({ url: `redis://127.0.0.1:${port}` });
+      await client.connect();
+      for (const { to, channel, text } of texts) {
+        const head = to === "publication" ? "an epoch\n1000000\n" : to === "all" ? "" : `${to}\n`;
+        await client.publish(to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`, head + text);
+      }
+      await client.close();
+    },
+  });
+}
