@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const modules = join(root, "node_modules");
@@ -182,6 +183,22 @@ describe("The npm package", () => {
   it("satisfies attw", { timeout: 60_000 }, async () => {
     const attw = join(modules, "@arethetypeswrong/cli/dist/index.js");
     await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
+  });
+
+  it("brings a client of at most 6 KiB, with everything in it", async (t) => {
+    const { build } = await import("esbuild");
+    const { outputFiles: [bundle] } = await build({
+      stdin: { contents: 'export * from "noroshi/client";', resolveDir: consumer },
+      bundle: true,
+      minify: true,
+      format: "esm",
+      target: "es2022",
+      write: false,
+      logLevel: "warning",
+    });
+    const { byteLength } = gzipSync(bundle!.contents, { level: 9 });
+    t.diagnostic(`noroshi/client: ${bundle!.contents.byteLength} bytes minified, ${byteLength} gzipped`);
+    assert.ok(byteLength <= 6 * 1024, `${byteLength} bytes`);
   });
 
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {

@@ -31,7 +31,7 @@ import type {
   SubscriptionOf,
 } from "./contract.ts";
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
-import { Emitter, guard } from "./emitter.ts";
+import { Emitter } from "./emitter.ts";
 import { ClientError, errorOf } from "./error.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
@@ -98,7 +98,6 @@ export class BareClient<C = Contract> {
   #pause: unknown;
   /** Not one that is lazy and has not been opened yet. */
   #isClosed = false;
-  #readers: { resolve(): void; reject(error: unknown): void }[] = [];
 
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
@@ -111,20 +110,19 @@ export class BareClient<C = Contract> {
       send: (message) => {
         if (this.#connector.isReady) this.#connector.send(JSON.stringify(message));
       },
-      guard: (call) => guard(call, this.#emitter.report),
+      report: this.#emitter.report,
     });
     this.#connector = new Connector({
       options: resolved,
       url: resolveUrl(url),
       nextUid: () => this.#nextUid(),
-      status: (status) => this.#emitter.emit("status", { status }),
       ready: (isNew) => this.#ready(isNew),
       received: (message) => this.#receive(message),
       lost: (close) => this.#lost(close),
-      reconnecting: (next) => this.#emitter.emit("reconnecting", next),
       // A sleeping Durable Object answers without being woken where nobody has to know more.
       ping: () => ({ type: "ping", ...(this.#subscriptions.haveHistory && { uid: this.#nextUid() }) }),
-      error: (error) => this.#emitter.emit("error", { error }),
+      // Those of a connector are among those of a client.
+      emit: (event, payload) => this.#emitter.emit(event, payload as ClientEvents<C>[typeof event]),
     });
     disposeBy(this, () => this.close());
     if (!resolved.lazy) this.connect();
@@ -139,8 +137,14 @@ export class BareClient<C = Contract> {
   get ready(): Promise<void> {
     if (this.status === "open") return Promise.resolve();
     return new Promise((resolve, reject) => {
-      if (this.#isClosed) reject(new ClientError("CLOSED", "The client is closed"));
-      else this.#readers.push({ resolve, reject });
+      const closed = new ClientError("CLOSED", "The client is closed");
+      if (this.#isClosed) return reject(closed);
+      const stop = this.on("status", ({ status }) => {
+        if (status === "open") resolve();
+        else if (status === "closed") reject(closed);
+        else return;
+        stop();
+      });
     });
   }
 
@@ -206,7 +210,7 @@ export class BareClient<C = Contract> {
     options?: RequestOptions,
   ): Promise<Partial<Position>> {
     return this.#ask("publish", { channel, event, data }, options).then(({ epoch, offset }) =>
-      ({ ...(epoch !== undefined && { epoch, offset }) }) as Partial<Position> // As the protocol says.
+      (epoch ? { epoch, offset } : {}) as Partial<Position> // As the protocol says.
     );
   }
 
@@ -244,7 +248,7 @@ export class BareClient<C = Contract> {
   }
 
   #transmit(item: Waiting, expires: boolean): void {
-    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "Cannot send: the client is closed"));
+    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "The client is closed"));
     // Behind what waits, if something does.
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
     item.sent();
@@ -260,9 +264,7 @@ export class BareClient<C = Contract> {
   #ready(isNew: boolean): void {
     this.#subscriptions.askAll();
     this.#flush();
-    if (!isNew) return;
-    for (const { resolve } of this.#readers.splice(0)) resolve();
-    this.#emitter.emit("open", {});
+    if (isNew) this.#emitter.emit("open", {});
   }
 
   #flush(): void {
@@ -282,7 +284,6 @@ export class BareClient<C = Contract> {
       this.#requests.fail(error);
       this.#outbox.fail(error);
       this.#subscriptions.end(error);
-      for (const { reject } of this.#readers.splice(0)) reject(error);
     }
     this.#emitter.emit("close", close);
   }
@@ -301,7 +302,7 @@ export class BareClient<C = Contract> {
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
     if (message["status"] === "error") return this.#fault(errorOf(message["error"]));
     // The answer to what was given up.
-    if (message["status"] !== undefined && String(uid).startsWith(this.#prefix)) return;
+    if (message["status"] !== undefined && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
   }
 

@@ -40,7 +40,8 @@ export class Connection {
   readonly gone: Promise<void>;
   readonly #host: ConnectionHost;
   readonly #socket: WebSocketLike;
-  readonly #heartbeat: Heartbeat;
+  /** Starts once the other side may be asked. */
+  readonly heartbeat: Heartbeat;
   #resolveGone!: () => void; // Assigned in the constructor, by a promise.
   #over = false;
 
@@ -48,9 +49,9 @@ export class Connection {
   constructor(host: ConnectionHost, url: string, protocols: string[]) {
     this.#host = host;
     const socket = this.#socket = new host.WebSocket(url, protocols);
-    this.#heartbeat = new Heartbeat(host.clock, host.heartbeat, {
+    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, {
       ping: () => this.send(JSON.stringify(host.ping())),
-      dead: () => this.end({ code: 1006, reason: "The server does not answer", wasClean: false }, 0),
+      dead: () => this.end(1006, "No answer", 0),
     });
     socket.onopen = () => {
       if (!this.#over) host.opened();
@@ -62,22 +63,9 @@ export class Connection {
       socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
         resolve();
         // Some say 0, or nothing at all, where there was no close frame.
-        if (!this.#over) this.#stop({ code: code || 1006, reason: String(reason ?? ""), wasClean: !!wasClean });
+        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean });
       };
     });
-  }
-
-  get isOver(): boolean {
-    return this.#over;
-  }
-
-  /** The other side may be asked from here on. */
-  admitted(): void {
-    this.#heartbeat.start();
-  }
-
-  probe(): void {
-    this.#heartbeat.probe();
   }
 
   send(text: string): void {
@@ -88,17 +76,17 @@ export class Connection {
   /**
    * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead.
    *
-   * @param code what the other side is told; 0 tells nothing, where the platform can.
+   * @param told the code for the other side; 0 tells nothing, where the platform can.
    */
-  end(close: CloseInfo, code = 4000): void {
+  end(code: number, reason: string, told = 4000): void {
     if (this.#over) return;
     this.#over = true;
     const socket = this.#socket;
-    if (code === 0 && socket.terminate) socket.terminate();
+    if (told === 0 && socket.terminate) socket.terminate();
     else {
       try {
         // Browsers send 1000 and 3000 to 4999 only, and no reason of more than 123 bytes.
-        socket.close(code || 4000, close.reason.slice(0, 40));
+        socket.close(told || 4000, reason.slice(0, 40));
       } catch {
         socket.close();
       }
@@ -109,20 +97,21 @@ export class Connection {
       this.#resolveGone();
     }, CLOSE_PATIENCE);
     void this.gone.then(() => clock.clearTimeout(timer));
-    this.#stop(close);
+    // As it ends for the client it was told to, or it is dead.
+    this.#stop({ code, reason, wasClean: code === told });
   }
 
   #stop(close: CloseInfo): void {
     this.#over = true; // A listener may look.
-    this.#heartbeat.stop();
+    this.heartbeat.stop();
     this.#host.ended(close);
   }
 
   #read(data: unknown): void {
     if (this.#over) return;
-    this.#heartbeat.heard();
+    this.heartbeat.heard();
     if (typeof data === "string" && data.length > this.#host.maxFrame) {
-      return this.end({ code: 1009, reason: "Message too big", wasClean: false });
+      return this.end(1009, "Message too big");
     }
     for (const message of readFrame(data, (error) => this.#host.invalid(error))) {
       // What came before it may have ended the connection.

@@ -1,7 +1,7 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { type CloseInfo, Connection } from "./connection.ts";
-import { ClientError, errorOf } from "./error.ts";
-import type { ResolvedOptions } from "./options.ts";
+import { ClientError, errorOf, retryAfter } from "./error.ts";
+import type { ResolvedOptions, Token } from "./options.ts";
 import { onWake } from "./platform.ts";
 
 /** `connecting`: until the server has let the client in. `waiting`: for the next try. `closed`: nothing is tried any more. */
@@ -23,34 +23,30 @@ export interface Reconnecting {
   close: CloseInfo;
 }
 
+/** What is told of a connector as it is. */
+export interface ConnectorEvents {
+  /** The status has changed. */
+  status: { status: ClientStatus };
+  /** The next try will be made. */
+  reconnecting: Reconnecting;
+  /** Something went wrong. */
+  error: { error: unknown };
+}
+
 /** What a connector needs of the client. */
 export interface ConnectorHost {
   readonly options: ResolvedOptions;
   readonly url: string;
   /** A uid that is nobody else's. */
   nextUid(): string;
-  status(status: ClientStatus): void;
   /** The server takes messages: it has let the client in, or let it in again. */
   ready(isNew: boolean): void;
   received(message: WebSocketMessage): void;
   /** A connection that was let in has ended, or the last one did. */
   lost(close: ClientClose): void;
-  reconnecting(next: Reconnecting): void;
   ping(): WebSocketMessage;
-  error(error: unknown): void;
+  emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
 }
-
-/** No server makes a client wait longer than this, in ms. */
-const MAX_RETRY_AFTER = 300_000;
-
-/** What the end of a connection is, by what the server says of an `auth` in its place. */
-const CODES: Record<string, number> = {
-  AUTH_TIMEOUT: 4408,
-  FORBIDDEN: 4403,
-  LIMIT_EXCEEDED: 4529,
-  REQUESTS_EXCEEDED: 4529,
-  SERVICE_UNAVAILABLE: 1013,
-};
 
 /** How long to wait for the next try, in ms: anything up to a ceiling that doubles, so that not all come back at once ("full jitter"). */
 export function backoffDelay(attempt: number, { base, cap }: { base: number; cap: number }, random: () => number): number {
@@ -87,7 +83,7 @@ export class Connector {
 
   /** Starts, tries again at once, or asks whether the connection is alive. */
   wake(): void {
-    if (this.status === "open") this.#connection?.probe();
+    if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
       this.#stopListening = onWake(() => this.wake());
       this.#attempt = 0;
@@ -102,11 +98,10 @@ export class Connector {
 
   /** Ends it for good. Resolves when nothing is left of the connection. */
   close(code: number, reason: string): Promise<void> {
-    const close = { code, reason, wasClean: true };
     if (this.#connection) {
       this.#isClosing = true;
-      this.#connection.end(close, code);
-    } else if (this.status !== "closed") this.#finish(close);
+      this.#connection.end(code, reason, code);
+    } else if (this.status !== "closed") this.#finish({ code, reason, wasClean: true });
     return this.#gone;
   }
 
@@ -120,14 +115,14 @@ export class Connector {
     const error = errorOf(fault);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
-    this.#host.error(error);
+    this.#host.emit("error", { error });
     // In public mode no close follows, and the client would be nobody without having asked for it.
     if (isAnswer) this.#refuse(error);
   }
 
   /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
-  heed({ details: { retry_after } }: ClientError): number {
-    const wait = typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
+  heed(error: ClientError): number {
+    const wait = retryAfter(error);
     this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
     return wait;
   }
@@ -139,7 +134,7 @@ export class Connector {
   #setStatus(status: ClientStatus): void {
     if (this.status === status) return;
     this.status = status;
-    this.#host.status(status);
+    this.#host.emit("status", { status });
   }
 
   #wait(callback: () => void, delay: number): void {
@@ -152,14 +147,14 @@ export class Connector {
     const { options, url } = this.#host;
     const { tokenIn, timeout } = options;
     const generation = ++this.#generation;
-    this.#wait(() => this.#fail(1006, "The server did not let the client in in time"), timeout);
+    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
     this.#setStatus("connecting");
     const token = await this.#ask(generation);
     if (generation !== this.#generation) return;
     const protocols = [...options.protocols];
     let address = url;
-    if (token !== undefined && tokenIn === "protocol") protocols.push(`bearer.${token}`);
-    if (token !== undefined && tokenIn === "query") {
+    if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
+    if (token && tokenIn === "query") {
       address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
     }
     try {
@@ -167,13 +162,13 @@ export class Connector {
         {
           ...options,
           opened: () => {
-            if (token !== undefined && tokenIn === "message") this.#authenticate(token);
+            if (token && tokenIn === "message") this.#authenticate(token);
             else this.#admitted();
           },
           received: (message) => this.#host.received(message),
           ended: (close) => this.#lost(close),
           ping: () => this.#host.ping(),
-          invalid: (error) => this.#host.error(error),
+          invalid: (error) => this.#host.emit("error", { error }),
         },
         address,
         protocols,
@@ -181,20 +176,19 @@ export class Connector {
       this.#gone = this.#connection.gone;
     } catch (error) {
       // A bad address, or a token that is no subprotocol: the next try would fail as this one did.
-      this.#host.error(error);
+      this.#host.emit("error", { error });
       this.#finish({ code: 1006, reason: String(error), wasClean: false });
     }
   }
 
   /** The token, if there is any. One that cannot be had ends the try. */
-  async #ask(generation: number): Promise<string | undefined> {
+  async #ask(generation: number): Promise<Token> {
     const { token } = this.#host.options;
-    if (typeof token !== "function") return token ?? undefined;
     try {
-      return (await token()) ?? undefined;
+      return typeof token === "function" ? await token() : token;
     } catch (error) {
       if (generation === this.#generation) {
-        this.#host.error(new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
+        this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
         this.#fail(1006, "There is no token");
       }
       return undefined;
@@ -214,7 +208,7 @@ export class Connector {
     this.isReady = true;
     if (isNew) {
       this.#openSince = this.#now();
-      this.#connection?.admitted();
+      this.#connection?.heartbeat.start();
       this.#setStatus("open");
     }
     // A listener may have closed it.
@@ -227,25 +221,25 @@ export class Connector {
     if (!this.isReady) return; // That is under way.
     this.isReady = false;
     if (typeof token !== "function") {
-      this.#host.error(error);
+      this.#host.emit("error", { error });
       return this.#refuse(error);
     }
     const generation = this.#generation;
-    this.#wait(() => this.#fail(1006, "The token was not renewed in time"), timeout);
+    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
     const renewed = await this.#ask(generation);
     if (generation !== this.#generation) return;
-    if (renewed === undefined) this.#refuse(error);
-    else this.#authenticate(renewed);
+    if (renewed) this.#authenticate(renewed);
+    else this.#refuse(error);
   }
 
   #refuse({ code, message }: ClientError): void {
-    this.#fail(CODES[code] ?? 4401, message);
+    // What it would be closed with, or is.
+    this.#fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
   }
 
   #fail(code: number, reason: string): void {
-    const close = { code, reason, wasClean: false };
-    if (this.#connection) this.#connection.end(close, code === 1006 ? 0 : 4000);
-    else this.#lost(close);
+    if (this.#connection) this.#connection.end(code, reason, code === 1006 ? 0 : 4000);
+    else this.#lost({ code, reason, wasClean: false });
   }
 
   #lost(close: CloseInfo): void {
@@ -262,7 +256,7 @@ export class Connector {
     const attempt = this.#attempt;
     this.#setStatus("waiting");
     if (status === "open") this.#host.lost({ ...close, isFinal: false });
-    if (this.status === "waiting") this.#host.reconnecting({ attempt, delay, close });
+    if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
   }
 
   #mayReturn(close: CloseInfo): boolean {

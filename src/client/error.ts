@@ -19,8 +19,16 @@ export class ClientError extends Error {
   }
 }
 
+/** No server makes a client wait longer than this, in ms. */
+const MAX_RETRY_AFTER = 300_000;
+
+/** How long a server asks to wait, in ms. */
+export function retryAfter({ details: { retry_after } }: ClientError): number {
+  return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
+}
+
 /** What a server calls an error, whatever it sent in its place. */
 export function errorOf(value: unknown): ClientError {
-  const { code, message, ...details } = (typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>;
+  const { code, message, ...details } = Object(value) as Record<string, unknown>;
   return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
 }

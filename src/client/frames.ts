@@ -9,24 +9,21 @@ const MAX_DEPTH = 100;
  * not come: a server is not trusted to be one.
  */
 export function readFrame(data: unknown, report: (error: ClientError) => void): WebSocketMessage[] {
-  const bad = (why: string) => report(new ClientError("INVALID_MESSAGE", `Cannot read what the server sent: ${why}`));
+  const bad = (why: unknown) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
   let value: unknown;
-  if (typeof data !== "string") bad("it is binary");
-  else if (isDeep(data)) bad("it is nested too deep");
-  else {
-    try {
-      value = /__proto__|\\u/.test(data) ? JSON.parse(data, withoutProto) : JSON.parse(data);
-    } catch {
-      bad("it is not JSON");
-      return [];
-    }
-    return (Array.isArray(value) ? value : [value]).filter((item) => {
-      const isMessage = typeof item?.type === "string";
-      if (!isMessage) bad("it has no type");
-      return isMessage;
-    });
+  try {
+    if (typeof data !== "string") throw "binary";
+    if (isDeep(data)) throw "nested too deep";
+    value = /__proto__|\\u/.test(data) ? JSON.parse(data, withoutProto) : JSON.parse(data);
+  } catch (why) {
+    bad(why);
+    return [];
   }
-  return [];
+  return (Array.isArray(value) ? value : [value]).filter((item) => {
+    const isMessage = typeof item?.type === "string";
+    if (!isMessage) bad("no type");
+    return isMessage;
+  });
 }
 
 // JSON.parse makes `__proto__` an own key, which Object.assign in an application turns into a prototype.

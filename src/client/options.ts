@@ -62,7 +62,7 @@ export type ResolvedOptions =
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type Outbox = NonNullable<ClientOptions["outbox"]>;
 
-/** @throws {TypeError} for an unknown option, a number that is none, and where there is no WebSocket. */
+/** @throws {TypeError} for an unknown option, and where there is no WebSocket. */
 export function resolveOptions(options: ClientOptions): ResolvedOptions {
   const defaults: Omit<ResolvedOptions, "WebSocket"> & { WebSocket: WebSocketConstructor | undefined } = {
     token: undefined,
@@ -84,7 +84,7 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
   const resolved = merge(defaults, options);
   if (typeof resolved.WebSocket !== "function") {
     throw new TypeError(
-      'Cannot create the client: there is no WebSocket here, pass the option "WebSocket", such as that of "ws"',
+      'Cannot create the client: pass the option "WebSocket", there is none here',
     );
   }
   // `merge` has checked what it took against the defaults.
@@ -96,12 +96,8 @@ function merge<T extends object>(defaults: T, given: object): T {
   const merged = { ...defaults } as Record<string, unknown>; // Read by name.
   for (const [name, value] of Object.entries(given)) {
     if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
-    const normal = merged[name];
     if (value === undefined) continue;
-    if (typeof normal === "number" && !(typeof value === "number" && value >= 0)) {
-      throw new TypeError(`Cannot create the client: "${name}" must be a number that is not negative`);
-    }
-    merged[name] = name === "backoff" || name === "outbox" ? merge(normal as object, value) : value;
+    merged[name] = name === "backoff" || name === "outbox" ? merge(merged[name] as object, value) : value;
   }
   return merged as T;
 }

@@ -8,6 +8,8 @@ export interface Waiting {
   sent(): void;
   /** It will not be. */
   failed(error: ClientError): void;
+  /** Whether it was handed over. */
+  wasSent?: boolean;
   /** For its expiry. Written by {@link Outbox} only. */
   timer?: unknown;
 }
@@ -32,13 +34,13 @@ export class Outbox {
   /** @param expires whether it has no timeout of its own. */
   add(item: Waiting, expires: boolean): void {
     if (this.#waiting.size >= this.#maxMessages) {
-      return item.failed(new ClientError("OUTBOX_FULL", `Cannot send: ${this.#waiting.size} messages wait for a connection`));
+      return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
     this.#waiting.add(item);
     if (!expires || !this.#maxAge) return;
     item.timer = this.#clock.setTimeout(() => {
       this.#waiting.delete(item);
-      item.failed(new ClientError("OUTBOX_EXPIRED", `Cannot send: there was no connection for ${this.#maxAge} ms`));
+      item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
     }, this.#maxAge);
   }
 
@@ -46,7 +48,10 @@ export class Outbox {
   restore(items: Waiting[]): void {
     const later = [...this.#waiting];
     this.#waiting.clear();
-    for (const item of [...items, ...later]) this.#waiting.add(item);
+    for (const item of [...items, ...later]) {
+      item.wasSent = false;
+      this.#waiting.add(item);
+    }
   }
 
   delete(item: Waiting): void {

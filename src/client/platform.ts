@@ -54,17 +54,14 @@ export function onWake(wake: () => void): () => void {
   const seen = () => {
     if (document?.visibilityState !== "hidden") wake();
   };
-  const events: [Telling | undefined, string, () => void][] = [
-    [page, "online", wake],
-    [page, "offline", wake], // That may not hold for this connection: it is asked.
-    [page, "pageshow", seen],
-    [document, "visibilitychange", seen],
-    [document, "resume", seen],
-  ];
-  for (const [target, event, listener] of events) target?.addEventListener?.(event, listener);
-  return () => {
-    for (const [target, event, listener] of events) target?.removeEventListener?.(event, listener);
+  const all = (method: "addEventListener" | "removeEventListener") => {
+    page[method]?.("online", wake);
+    // That may not hold for this connection: it is asked.
+    page[method]?.("offline", wake);
+    document?.[method]?.("visibilitychange", seen);
   };
+  all("addEventListener");
+  return () => all("removeEventListener");
 }
 
 /** The address with a scheme that every WebSocket takes; one without a host is of the page's own. */

@@ -15,7 +15,6 @@ export interface RequestOptions {
 
 interface Pending extends Waiting {
   readonly isIdempotent: boolean;
-  wasSent: boolean;
   settle(message: WebSocketMessage): void;
 }
 
@@ -56,7 +55,6 @@ export class Requests {
       const item: Pending = {
         text,
         isIdempotent: idempotent,
-        wasSent: false,
         sent: () => void (item.wasSent = true),
         failed: fail,
         settle(answer) {
@@ -82,20 +80,19 @@ export class Requests {
   /** One that the server has not looked at, since the credentials had run out: it is sent again. */
   retry(uid: unknown): boolean {
     const pending = this.#pending.get(uid);
-    if (pending) this.#restore([pending]);
-    return pending !== undefined;
+    if (pending) this.#outbox.restore([pending]);
+    return !!pending;
   }
 
   /** The connection is lost, and whether what was sent has been handled is not known. */
   lost(error: ClientError, mayRetry: boolean): void {
-    const sent = [...this.#pending.values()].filter(({ wasSent }) => wasSent);
-    for (const item of sent) if (!item.isIdempotent || !mayRetry) item.failed(error);
-    this.#restore(sent.filter(({ isIdempotent }) => isIdempotent && mayRetry));
-  }
-
-  #restore(items: Pending[]): void {
-    for (const item of items) item.wasSent = false;
-    this.#outbox.restore(items);
+    const again: Pending[] = [];
+    for (const item of [...this.#pending.values()]) {
+      if (!item.wasSent) continue;
+      if (item.isIdempotent && mayRetry) again.push(item);
+      else item.failed(error);
+    }
+    this.#outbox.restore(again);
   }
 
   fail(error: ClientError): void {

@@ -1,5 +1,6 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { disposeBy, type Disposes } from "./dispose.ts";
+import { guard } from "./emitter.ts";
 import type { ClientError } from "./error.ts";
 
 /** A place in the history of a channel. */
@@ -60,7 +61,7 @@ export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, 
   presence?: boolean;
   /** What others are told of this member, where the channel takes it from clients: at most 1,024 bytes of JSON. */
   data?: Data;
-  /** How many publications may wait to be iterated over. @default {1_000} */
+  /** How many items may wait to be iterated over; `0` is the default. @default {1_000} */
   buffer?: number;
   /** Where it begins, and begins anew after a gap. */
   onInit?: (init: Init) => unknown;
@@ -94,11 +95,11 @@ export interface SubscriberHost {
   /** Sends its `subscribe`, where there is a connection. */
   ask(subscriber: Subscriber): void;
   remove(subscriber: Subscriber): void;
-  guard(call: () => unknown): void;
+  /** Told what a callback throws. */
+  report(error: unknown): void;
 }
 
 type Item = SubscriptionInit | Publication;
-type Result = IteratorResult<Item, undefined>;
 
 /** A subscription, and what keeps it whole over lost connections, lost messages and a reader that is slow. */
 export class Subscriber implements OpenSubscription {
@@ -110,6 +111,8 @@ export class Subscriber implements OpenSubscription {
   isLive = false;
   /** How often in a row the server could not do it. */
   failures = 0;
+  /** For asking again. */
+  timer: unknown;
   readonly #host: SubscriberHost;
   readonly #members = new Map<string, Member>();
   /** There was an `init` before: another one that is no recovery says that something was missed. */
@@ -117,8 +120,9 @@ export class Subscriber implements OpenSubscription {
   #isRead: boolean;
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
-  #queue: Item[] = [];
-  #readers: { resolve(result: Result): void; reject(error: unknown): void }[] = [];
+  readonly #queue: Item[] = [];
+  /** Has who iterates look again. */
+  #wake = (): void => {};
   #end: { error?: ClientError } | undefined;
 
   constructor(host: SubscriberHost, channel: string, uid: string, options: SubscribeOptions) {
@@ -171,31 +175,44 @@ export class Subscriber implements OpenSubscription {
   /** Nothing comes any more; who iterates over it gets the error, if there is one. */
   end(error?: ClientError): void {
     if (this.#end) return;
+    if (error) this.#call(this.options.onError, error);
     this.#end = error ? { error } : {};
     this.isLive = false;
-    if (error && this.options.onError) this.#host.guard(() => this.options.onError?.(error));
-    for (const reader of this.#readers.splice(0)) {
-      if (error) reader.reject(error);
-      else reader.resolve({ done: true, value: undefined });
-    }
+    this.#wake();
   }
 
   unsubscribe(): void {
     if (this.#end) return;
-    this.#queue = [];
+    this.#queue.length = 0;
     this.end();
     this.#host.remove(this);
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<Item, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<Item, undefined> {
     this.#isRead = true;
-    return {
-      next: () => this.#next(),
-      return: () => {
-        this.unsubscribe();
-        return Promise.resolve({ done: true, value: undefined });
-      },
-    };
+    try {
+      for (;;) {
+        const item = this.#queue.shift();
+        if (this.#isBehind && this.#queue.length === 0) {
+          this.#isBehind = false;
+          this.#host.ask(this);
+        }
+        if (item) yield item;
+        else if (this.#end?.error) throw this.#end.error;
+        else if (this.#end) return;
+        else {
+          const wake = this.#wake;
+          await new Promise<void>((resolve) => {
+            this.#wake = () => {
+              wake();
+              resolve();
+            };
+          });
+        }
+      }
+    } finally {
+      this.unsubscribe();
+    }
   }
 
   #begin({ data, epoch, offset, recovered }: WebSocketMessage): void {
@@ -221,36 +238,21 @@ export class Subscriber implements OpenSubscription {
       if (this.position && offset <= this.position.offset) return;
       publication.offset = offset;
     }
-    if (this.#isRead && this.#readers.length === 0 && this.#queue.length >= (this.options.buffer ?? 1_000)) {
-      this.#isBehind = true;
-      return;
-    }
+    this.#isBehind = this.#queue.length >= (this.options.buffer || 1_000);
+    if (this.#isBehind) return;
     if (this.position && publication.offset !== undefined) this.position = { ...this.position, offset: publication.offset };
     this.#call(this.options.onEvent, publication);
     this.#push(publication);
   }
 
   #push(item: Item): void {
-    if (!this.#isRead || this.#end) return;
-    const reader = this.#readers.shift();
-    if (reader) reader.resolve({ done: false, value: item });
-    else this.#queue.push(item);
-  }
-
-  #next(): Promise<Result> {
-    const value = this.#queue.shift();
-    if (this.#isBehind && this.#queue.length === 0) {
-      this.#isBehind = false;
-      this.#host.ask(this);
-    }
-    if (value) return Promise.resolve({ done: false, value });
-    if (this.#end?.error) return Promise.reject(this.#end.error);
-    if (this.#end) return Promise.resolve({ done: true, value: undefined });
-    return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
+    if (this.#isRead && !this.#end) this.#queue.push(item);
+    this.#wake();
+    this.#wake = () => {};
   }
 
   #changePresence(event: unknown, members: unknown): void {
-    if (!Array.isArray(members) || (event !== "init" && event !== "join" && event !== "leave")) return;
+    if (!Array.isArray(members) || !isChange(event)) return;
     const changed = members.filter((member): member is Member => typeof member?.user === "string");
     if (event === "init") this.#members.clear();
     for (const member of changed) {
@@ -261,6 +263,8 @@ export class Subscriber implements OpenSubscription {
   }
 
   #call<Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args): void {
-    if (callback && !this.#end) this.#host.guard(() => callback(...args));
+    if (callback && !this.#end) guard(() => callback(...args), this.#host.report);
   }
 }
+
+const isChange = (event: unknown): event is PresenceChange["event"] => ["init", "join", "leave"].includes(event as string);

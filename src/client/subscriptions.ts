@@ -1,27 +1,30 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { backoffDelay } from "./connector.ts";
-import { type ClientError, errorOf } from "./error.ts";
+import { type ClientError, errorOf, retryAfter } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type Position, type SubscribeOptions, Subscriber, type SubscriberHost } from "./subscription.ts";
 
 /** What a server may be able to do a little later. */
-const TRANSIENT = ["SERVICE_UNAVAILABLE", "ENGINE_UNAVAILABLE", "INTERNAL_ERROR", "REQUESTS_EXCEEDED"];
+const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 
 /** What the subscriptions need of the client. */
 export interface SubscriptionsHost {
   readonly options: ResolvedOptions;
   /** Sends it, where the server takes messages. */
   send(message: WebSocketMessage): void;
-  guard(call: () => unknown): void;
+  /** Told what a callback throws. */
+  report(error: unknown): void;
 }
 
 /** The subscriptions of a client, by `uid`. */
 export class Subscriptions implements SubscriberHost {
   readonly #host: SubscriptionsHost;
+  readonly report: (error: unknown) => void;
   readonly #subscribers = new Map<unknown, Subscriber>();
 
   constructor(host: SubscriptionsHost) {
     this.#host = host;
+    this.report = host.report;
   }
 
   /** Whether a pong may tell of something that was missed. */
@@ -45,12 +48,8 @@ export class Subscriptions implements SubscriberHost {
     for (const subscriber of this.#subscribers.values()) if (!subscriber.isLive) this.ask(subscriber);
   }
 
-  remove({ uid }: Subscriber): void {
-    if (this.#subscribers.delete(uid)) this.#host.send({ type: "unsubscribe", uid });
-  }
-
-  guard(call: () => unknown): void {
-    this.#host.guard(call);
+  remove(subscriber: Subscriber): void {
+    if (this.#forget(subscriber)) this.#host.send({ type: "unsubscribe", uid: subscriber.uid });
   }
 
   /** Whether the message is of one of them. */
@@ -62,7 +61,7 @@ export class Subscriptions implements SubscriberHost {
     // One that is unknown has been unsubscribed from.
     else if (message["event"] === "unsubscribe" && type === "subscription") {
       if (subscriber) {
-        this.#refused(subscriber, errorOf({ code: message["reason"], message: "The server has ended the subscription" }));
+        this.#refused(subscriber, errorOf({ code: message["reason"], message: "Ended by the server" }));
       }
     } else subscriber?.take(message);
     return true;
@@ -70,10 +69,9 @@ export class Subscriptions implements SubscriberHost {
 
   /** What the server says that it has sent before: what has not come of it is asked for. */
   pong(channels: unknown): void {
-    if (typeof channels !== "object" || channels === null) return;
     for (const subscriber of this.#subscribers.values()) {
-      const at = Object.hasOwn(channels, subscriber.channel) && (channels as Record<string, Position>)[subscriber.channel];
-      if (at && !subscriber.isAt(at)) this.ask(subscriber);
+      const at = (channels as Record<string, Position> | undefined)?.[subscriber.channel];
+      if (at?.epoch && !subscriber.isAt(at)) this.ask(subscriber);
     }
   }
 
@@ -82,23 +80,28 @@ export class Subscriptions implements SubscriberHost {
   }
 
   end(error?: ClientError): void {
-    for (const [uid, subscriber] of [...this.#subscribers]) {
-      this.#subscribers.delete(uid);
+    for (const subscriber of [...this.#subscribers.values()]) {
+      this.#forget(subscriber);
       subscriber.end(error);
     }
+  }
+
+  #forget({ uid, timer }: Subscriber): boolean {
+    this.#host.options.clock.clearTimeout(timer);
+    return this.#subscribers.delete(uid);
   }
 
   #refused(subscriber: Subscriber, error: ClientError): void {
     subscriber.isLive = false;
     if (error.code === "TOKEN_EXPIRED") return; // It is asked for again with the next token.
-    if (!TRANSIENT.includes(error.code)) {
-      this.#subscribers.delete(subscriber.uid);
+    if (!TRANSIENT.test(error.code)) {
+      this.#forget(subscriber);
       return subscriber.end(error);
     }
     const { clock, backoff, random } = this.#host.options;
-    const wait = Number(error.details["retry_after"]) || 0;
-    clock.setTimeout(() => {
-      if (this.#subscribers.get(subscriber.uid) === subscriber && !subscriber.isLive) this.ask(subscriber);
-    }, wait + backoffDelay(subscriber.failures++, backoff, random));
+    clock.clearTimeout(subscriber.timer);
+    subscriber.timer = clock.setTimeout(() => {
+      if (!subscriber.isLive) this.ask(subscriber);
+    }, retryAfter(error) + backoffDelay(subscriber.failures++, backoff, random));
   }
 }
