@@ -26,6 +26,7 @@ const LAYERS: readonly string[][] = [
   // The client, which needs nothing of the server.
   "client/client client/connection client/connector client/contract client/dispose client/emitter client/error client/frames client/heartbeat " +
   "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",
+  "react",
 ].map((names) => names.split(" "));
 
 /** The one file that runs on Node only. */

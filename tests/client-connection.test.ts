@@ -20,18 +20,22 @@ describe("createClient", () => {
     assert.deepEqual(take(), [["status", { status: "open" }], ["open", {}]]);
   });
 
-  it("opens nothing when it is lazy, until it is told to", async () => {
+  it("opens nothing when it is lazy, until something is wanted of it", async () => {
     const { client, sockets, admit } = connectFake({ lazy: true });
     await turn();
     assert.deepEqual([client.status, sockets.length], ["closed", 0]);
-    const ready = client.ready;
     void client.send({ type: "kept" });
-    client.connect();
+    const ready = client.ready;
+    client.subscribe("news");
     client.connect();
     const socket = await admit();
     await ready;
     assert.equal(sockets.length, 1);
-    assert.deepEqual(socket.take(), [{ type: "kept" }]);
+    assert.deepEqual(socket.take().map(({ type }) => type), ["subscribe", "kept"]);
+
+    const closed = connectFake({ lazy: true });
+    void closed.client.close();
+    await assert.rejects(closed.client.request("late"), { code: "CLOSED" });
   });
 
   it("takes an http address for that of a WebSocket", async () => {

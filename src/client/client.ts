@@ -96,8 +96,9 @@ export class BareClient<C = Contract> {
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause: unknown;
-  /** Not one that is lazy and has not been opened yet. */
   #isClosed = false;
+  /** It is lazy, and nothing was wanted of it. */
+  #isDormant = true;
 
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
@@ -125,7 +126,7 @@ export class BareClient<C = Contract> {
       emit: (event, payload) => this.#emitter.emit(event, payload as ClientEvents<C>[typeof event]),
     });
     disposeBy(this, () => this.close());
-    if (!resolved.lazy) this.connect();
+    if (!resolved.lazy) this.#rouse();
   }
 
   /** Whether there is a connection, and what is done about it. */
@@ -139,6 +140,7 @@ export class BareClient<C = Contract> {
     return new Promise((resolve, reject) => {
       const closed = new ClientError("CLOSED", "The client is closed");
       if (this.#isClosed) return reject(closed);
+      this.#rouse();
       const stop = this.on("status", ({ status }) => {
         if (status === "open") resolve();
         else if (status === "closed") reject(closed);
@@ -164,7 +166,7 @@ export class BareClient<C = Contract> {
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect(): void {
-    this.#isClosed = false;
+    this.#isClosed = this.#isDormant = false;
     this.#connector.wake();
   }
 
@@ -223,6 +225,7 @@ export class BareClient<C = Contract> {
     options: SubscribeOptionsOf<ChannelOf<C, Name>, Event> & { event?: Event } = {},
   ): SubscriptionOf<ChannelOf<C, Name>, Event> {
     // The contract is of types alone; inside, everything is JSON.
+    this.#rouse();
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
     return subscriber as unknown as SubscriptionOf<ChannelOf<C, Name>, Event>;
   }
@@ -233,6 +236,8 @@ export class BareClient<C = Contract> {
    * @param code 1000, or 3000 to 4999
    */
   close(code = 1000, reason = ""): Promise<void> {
+    this.#isDormant = false;
+    this.#isClosed = true;
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
@@ -247,7 +252,12 @@ export class BareClient<C = Contract> {
     return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
   }
 
+  #rouse(): void {
+    if (this.#isDormant) this.connect();
+  }
+
   #transmit(item: Waiting, expires: boolean): void {
+    this.#rouse();
     if (this.#isClosed) return item.failed(new ClientError("CLOSED", "The client is closed"));
     // Behind what waits, if something does.
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);

@@ -99,6 +99,9 @@ export type PublicationOf<H, Event extends string = EventOf<H>> = H extends { re
 
 type Declared<H, Name extends string> = Part<H, Name> extends infer Entry ? Entry extends undefined ? unknown : In<Entry> : never;
 
+/** What is told of a member of a channel. */
+export type MemberOf<H> = Declared<H, "member">;
+
 /** What a subscription to a channel begins with. */
 export type InitOf<H> = SubscriptionInit<Declared<H, "snapshot">>;
 
@@ -106,12 +109,12 @@ export type InitOf<H> = SubscriptionInit<Declared<H, "snapshot">>;
 export type SubscribeOptionsOf<H, Event extends string> = SubscribeOptions<
   InitOf<H>,
   PublicationOf<H, Event>,
-  Declared<H, "member">,
+  MemberOf<H>,
   H extends { readonly query: infer Query } ? In<Query> : Record<string, unknown>
 >;
 
 /** A subscription to a channel. */
 export type SubscriptionOf<H, Event extends string> = Subscription<
   InitOf<H> | PublicationOf<H, Event>,
-  Declared<H, "member">
+  MemberOf<H>
 >;

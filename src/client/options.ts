@@ -40,7 +40,7 @@ export interface ClientOptions {
   };
   /** Whether it comes back when a connection was lost. @default {true} */
   reconnect?: boolean;
-  /** Whether it waits for {@link BareClient.connect} before it opens anything. @default {false} */
+  /** Whether it opens nothing until something is sent, asked, subscribed to or waited for. @default {false} */
   lazy?: boolean;
   /** A frame of more characters is not read, and ends the connection. @default {16_777_216} */
   maxFrame?: number;

@@ -1,0 +1,119 @@
+import assert from "node:assert/strict";
+import { afterEach, describe, it } from "node:test";
+import { createElement, StrictMode } from "react";
+import { renderToString } from "react-dom/server";
+import { defineContract } from "../mod.ts";
+import { useConnectionStatus, usePresence, useSubscription } from "../src/react.ts";
+import { connectFake, type FakeSocket } from "./fake-server.ts";
+import { turn } from "./waiting.ts";
+
+/** What is used of react-test-renderer, which brings no types. */
+interface Renderer {
+  act(callback: () => unknown): Promise<void>;
+  create(element: unknown): { root: unknown; toJSON(): unknown; update(element: unknown): void; unmount(): void };
+}
+// @ts-ignore -- it has no types
+const { act, create }: Renderer = (await import("react-test-renderer")).default;
+(globalThis as { IS_REACT_ACT_ENVIRONMENT?: boolean }).IS_REACT_ACT_ENVIRONMENT = true;
+
+const contract = defineContract({});
+type Fake = ReturnType<typeof connectFake<typeof contract>>;
+
+let mounted: { unmount(): void } | undefined;
+afterEach(async () => {
+  await act(() => mounted?.unmount());
+  mounted = undefined;
+});
+
+function Room({ client, channel = "room:1" }: { client: Fake["client"]; channel?: string }) {
+  const status = useConnectionStatus(client);
+  const people = usePresence(client, channel, { data: { name: "Ann" } });
+  const { state, error } = useSubscription(client, channel, {
+    initial: ["nothing"],
+    reduce: (said: string[], { event, data }) => event === "init" ? data as string[] : [...said, data as string],
+  });
+  return [status, state.join(), people.map(({ user }) => user).join(), error?.code ?? "fine"].join(" | ");
+}
+
+/** Mounted twice, as StrictMode does in development. */
+async function mount(client: Fake["client"], channel?: string) {
+  const element = (channel?: string) =>
+    createElement(StrictMode, null, createElement(Room, { client, ...(channel && { channel }) }));
+  let tree!: ReturnType<Renderer["create"]>;
+  await act(() => tree = create(element(channel)));
+  mounted = tree;
+  return { text: () => tree.toJSON(), show: (channel: string) => act(() => tree.update(element(channel))) };
+}
+
+/** The subscriptions that are there, by what was sent. */
+function open(socket: FakeSocket): { uid: string; channel: string; presence?: boolean }[] {
+  const subscriptions = new Map<string, { uid: string; channel: string; presence?: boolean }>();
+  for (const message of socket.take()) {
+    if (message.type === "subscribe") subscriptions.set(message.uid, message);
+    if (message.type === "unsubscribe") subscriptions.delete(message.uid);
+  }
+  return [...subscriptions.values()];
+}
+
+describe("The hooks", () => {
+  it("open nothing while a server renders", async () => {
+    const { client, sockets } = connectFake<typeof contract>({ lazy: true });
+    assert.equal(renderToString(createElement(Room, { client })), "connecting | nothing |  | fine");
+    await turn();
+    assert.equal(sockets.length, 0);
+  });
+
+  it("are one subscription each in StrictMode, and none once unmounted", async () => {
+    const { client, admit } = connectFake<typeof contract>({ lazy: true });
+    const { text } = await mount(client);
+    let socket!: FakeSocket;
+    await act(async () => socket = await admit());
+    const [presence, plain, ...others] = open(socket);
+    assert.deepEqual([presence?.presence, plain?.presence, others], [true, undefined, []]);
+    await act(() => {
+      for (const uid of [presence!.uid, plain!.uid]) {
+        socket.receive({ type: "subscription", event: "init", channel: "room:1", uid, data: ["a"] });
+      }
+      socket.receive({ type: "presence", event: "init", channel: "room:1", uid: presence!.uid, members: [{ user: "ann" }] });
+      socket.receive({ type: "subscription", event: "said", channel: "room:1", uid: plain!.uid, data: "b" });
+      socket.receive({ type: "subscription", event: "said", channel: "room:1", uid: plain!.uid, data: "c" });
+    });
+    assert.equal(text(), "open | a,b,c | ann | fine");
+    await act(() => mounted?.unmount());
+    mounted = undefined;
+    assert.deepEqual(socket.take().map(({ type }) => type).sort(), ["unsubscribe", "unsubscribe"]);
+  });
+
+  it("begin anew with another channel, and show nothing of the one before", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const { text, show } = await mount(client);
+    const [, first] = open(socket);
+    await act(() => socket.receive({ type: "subscription", event: "init", channel: "room:1", uid: first!.uid, data: ["of 1"] }));
+    assert.equal(text(), "open | of 1 |  | fine");
+    await show("room:2");
+    assert.equal(text(), "open | nothing |  | fine");
+    const [, second] = open(socket);
+    assert.equal(second?.channel, "room:2");
+    await act(() => {
+      socket.receive({ type: "subscription", event: "said", channel: "room:1", uid: first!.uid, data: "late" });
+      socket.receive({ type: "subscribe", status: "error", uid: second!.uid, error: { code: "FORBIDDEN", message: "No" } });
+    });
+    assert.equal(text(), "open | nothing |  | FORBIDDEN");
+  });
+
+  it("show that the connection is lost, and what it brings when it is back", async () => {
+    const { client, admit, retry } = connectFake<typeof contract>();
+    const socket = await admit();
+    const { text } = await mount(client);
+    const [, { uid } = { uid: "" }] = open(socket);
+    await act(() => socket.receive({ type: "subscription", event: "init", uid, data: ["a"] }));
+    await act(() => socket.end());
+    assert.equal(text(), "waiting | a |  | fine");
+    await act(async () => {
+      retry();
+      (await admit()).receive({ type: "subscription", event: "init", uid, data: ["b"] });
+    });
+    assert.equal(text(), "open | b |  | fine");
+  });
+});
