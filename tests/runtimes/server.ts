@@ -25,7 +25,7 @@ const bin = (name: string): string => join(root, "node_modules/.bin", name);
 export const NATIVE_DENO: string = join(here, "fixture/serve-deno.ts");
 
 /** How a fixture is run on each runtime; the rest of the arguments is the file. */
-const COMMANDS: Record<string, string[]> = {
+export const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
   deno: [bin("deno"), "run", "-A", "--no-lock"],
   node: [process.execPath, "--import", "tsx"],

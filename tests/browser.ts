@@ -1,0 +1,30 @@
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import process from "node:process";
+
+function findBrowser(): string | undefined {
+  if (process.env["CHROMIUM"]) return process.env["CHROMIUM"]; // One that was asked for by name and is not there must fail, not skip.
+  const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+  const onPath = (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
+  return ["/usr/bin/chromium", ...onPath].find((path) => existsSync(path));
+}
+
+/** A browser that is installed, if there is one. */
+export const executablePath: string | undefined = findBrowser();
+
+/** Why the tests in a browser are skipped, or `false`. */
+export const noBrowser: string | false = executablePath
+  ? false
+  : "no browser: install Chromium or Chrome, or name one in CHROMIUM";
+
+/** What keeps it from doing anything of its own. */
+export const QUIET: string[] = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];

@@ -1,0 +1,41 @@
+/** The client on each runtime against the server on each: what `fixture/client.ts` does, through a network that fails. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { COMMANDS, startDurableObject, startServer, type TestServer } from "./server.ts";
+
+const here = dirname(fileURLToPath(import.meta.url));
+
+const SERVERS: Record<string, () => Promise<TestServer>> = {
+  Bun: () => startServer("bun"),
+  Deno: () => startServer("deno"),
+  Node: () => startServer("node"),
+  "Durable Object": () => startDurableObject(),
+};
+
+for (const [name, start] of Object.entries(SERVERS)) {
+  describe(`createClient, with a server on ${name}`, () => {
+    let server: TestServer;
+    before(async () => void (server = await start()));
+    after(() => server.stop());
+
+    for (const [runtime, [command = "", ...args]] of Object.entries(COMMANDS)) {
+      it(`does on ${runtime} what it promises`, { timeout: 60_000 }, async (t) => {
+        const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
+          const env = { ...process.env, PORT: String(server.port), NO_COLOR: "1" };
+          const file = join(here, "fixture/client.ts");
+          execFile(command, [...args, file], { env, cwd: join(here, "../.."), timeout: 50_000 }, (error, stdout, stderr) => {
+            resolve({ code: error ? error.code ?? error.signal : 0, output: stdout + stderr });
+          });
+        });
+        const [, held, all] = output.match(/^(\d+) of (\d+)$/m) ?? [];
+        assert.equal(code, 0, output);
+        assert.ok(held === all && Number(all) >= 9, output);
+        t.diagnostic(output.match(/^noticed after .*$/m)?.[0] ?? "");
+      });
+    }
+  });
+}
