@@ -5,6 +5,7 @@ import { createClient } from "redis";
 import { Channels } from "../../src/channels.ts";
 import { WebSocketController } from "../../src/controller.ts";
 import type { Engine } from "../../src/engine.ts";
+import { natsEngine } from "../../src/engines/nats.ts";
 import { redisEngine } from "../../src/engines/redis.ts";
 import { FakeTransport, openOn } from "../fake-transport.ts";
 import { turn } from "../waiting.ts";
@@ -16,6 +17,11 @@ const BROKERS: Record<string, { skip: string | false; start(): Promise<BrokerPro
     skip: lacks("redis-server"),
     start: () => BrokerProcess.redis(),
     engine: (port) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, checkInterval: 300 }),
+  },
+  NATS: {
+    skip: lacks("nats-server"),
+    start: () => BrokerProcess.nats(),
+    engine: (port) => natsEngine({ servers: `nats://127.0.0.1:${port}`, secret, checkInterval: 300 }),
   },
 };
 
