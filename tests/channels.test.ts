@@ -6,6 +6,7 @@ import { WebSocketError } from "../src/errors.ts";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
 import { anybody, createChannels, kept, say, type TestPeer } from "./channels-fixture.ts";
+import { Random } from "./random.ts";
 import { Stall, turn } from "./waiting.ts";
 
 const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
@@ -390,6 +391,34 @@ describe("Channels: races", () => {
     const received = await reader.take();
     assert.deepEqual(received.map(({ data }) => data), stalls.map((_, index) => index));
     assert.deepEqual((await writer.take()).map(({ uid, offset }) => [uid, offset]), stalls.map((_, index) => [index, index + 1]));
+  });
+
+  it("10,000 publications keep the order of each client, through an authorize of random delay", async () => {
+    const random = new Random();
+    const { join } = createChannels({
+      a: {
+        ...kept,
+        authorize: async ({ action }) => {
+          if (action === "publish") { for (let turns = random.below(4); turns > 0; turns--) await turn(); }
+          return true;
+        },
+      },
+    });
+    const reader = join();
+    await reader.ask(subscribe("a"));
+    const writers = Array.from({ length: 20 }, () => join());
+    writers.forEach((writer, who) => {
+      for (let n = 0; n < 500; n++) writer.send({ type: "publish", channel: "a", event: "e", data: { who, n } });
+    });
+    const received: { who: number; n: number }[] = [];
+    while (received.length < 10_000) received.push(...(await reader.take()).map(({ data }) => data));
+    for (const who of writers.keys()) {
+      assert.deepEqual(
+        received.filter((each) => each.who === who).map(({ n }) => n),
+        Array.from({ length: 500 }, (_, n) => n),
+        `SEED=${random.seed}`,
+      );
+    }
   });
 
   it("an authorize that never answers is given up in time", async () => {
