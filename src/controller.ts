@@ -50,6 +50,8 @@ export class WebSocketController {
   readonly #hasClock: boolean;
   readonly #revocations: Revocations;
   #clock: Clock;
+  /** What the monotonic clock of now is behind the first one, in ms: times that were taken by that hold on. */
+  #shift = 0;
   readonly #backplane: Backplane;
   #opened = 0;
   #closedCount = 0;
@@ -84,7 +86,7 @@ export class WebSocketController {
       report,
     });
     const now = () => this.#clock.now();
-    const monotonic = () => this.#clock.monotonic();
+    const monotonic = this.#monotonic;
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
@@ -246,7 +248,7 @@ export class WebSocketController {
 
   #disconnect(filter: DisconnectFilter, code: number, reason: string): void {
     const { uid, ...rest } = filter;
-    if (uid === undefined) this.#revocations.add("disconnected", rest, this.#clock.monotonic());
+    if (uid === undefined) this.#revocations.add("disconnected", rest, this.#monotonic());
     for (const connection of this.#connections.matching(filter)) connection.close(code, reason);
   }
 
@@ -269,7 +271,7 @@ export class WebSocketController {
 
   async #refresh(filter: BroadcastFilter): Promise<void> {
     if (!this.#host.options.revalidate) return;
-    this.#revocations.add("refreshed", filter, this.#clock.monotonic());
+    this.#revocations.add("refreshed", filter, this.#monotonic());
     await Promise.all(this.#connections.matching(filter).map((connection) => connection.revalidate()));
   }
 
@@ -289,6 +291,8 @@ export class WebSocketController {
   get engine(): Engine {
     return this.#backplane.engine;
   }
+
+  readonly #monotonic = (): number => this.#clock.monotonic() + this.#shift;
 
   /** Whether {@link close} was called. */
   get isClosed(): boolean {
@@ -388,6 +392,7 @@ export class WebSocketController {
   /** Lets a runtime whose timers are its own, such as a Durable Object's alarm, keep the time; the option `clock` goes first. */
   useClock(clock: Clock): void {
     if (this.#hasClock) return;
+    this.#shift += this.#clock.monotonic() - clock.monotonic();
     this.#clock = clock;
     this.#deadlines.use(clock);
   }

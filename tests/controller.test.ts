@@ -229,7 +229,7 @@ describe("WebSocketController.close", () => {
 describe("WebSocketController.useClock", () => {
   it("moves timers that are set to the other clock, unless the option clock was given", () => {
     for (const given of [true, false]) {
-      const [own, other] = [new TestClock(), new TestClock()];
+      const [own, other] = [new TestClock(), new SlowClock()];
       const options = { authenticate: () => null, timeout: 2000, logger: false as const };
       const controller = new WebSocketController(given ? { ...options, clock: own } : options);
       const { transport } = open(controller, { mode: "handshake" });
@@ -242,6 +242,13 @@ describe("WebSocketController.useClock", () => {
     }
   });
 });
+
+/** One that began to count long after the platform's. */
+class SlowClock extends TestClock {
+  override monotonic(): number {
+    return super.monotonic() - 1e9;
+  }
+}
 
 describe("WebSocketController.restore", () => {
   it("closes a restored connection with the others", () => {
