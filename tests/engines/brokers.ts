@@ -60,7 +60,7 @@ export class BrokerProcess {
   }
 
   signal(signal: NodeJS.Signals): void {
-    this.#child?.kill(signal);
+    if (this.#child) send(this.#child, signal);
   }
 
   /** Ends it, at once unless told how; resolves when it is gone. */
@@ -69,7 +69,7 @@ export class BrokerProcess {
     this.#child = undefined;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, "exit");
-    child.kill(signal);
+    send(child, signal);
     await gone;
   }
 
@@ -82,6 +82,11 @@ export class BrokerProcess {
     await this.stop();
     rmSync(this.#folder, { recursive: true, force: true });
   }
+}
+
+/** By its process id: the child's own `kill()` sends nothing after the first signal, on Deno. */
+function send({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  if (pid !== undefined) process.kill(pid, signal);
 }
 
 /** Why a test that needs the program is skipped; `false` when it is there. */
