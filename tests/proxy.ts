@@ -25,12 +25,15 @@ export class Proxy {
   static async open(target: number): Promise<Proxy> {
     const pairs = new Map<Socket, Socket>();
     const swallowing = new WeakSet<Socket>();
+    /** Those of a black hole outlive their other half. */
+    const all = new Set<Socket>();
     const server = createServer((client) => {
       client.on("error", () => {});
       if (proxy.isDown) return client.destroy();
       const upstream = connect({ port: target, host: "127.0.0.1" });
       upstream.on("error", () => {});
       pairs.set(client, upstream);
+      for (const socket of [client, upstream]) all.add(socket.on("close", () => all.delete(socket)));
       proxy.most = Math.max(proxy.most, pairs.size);
       for (const [from, to] of [[client, upstream], [upstream, client]] as const) {
         from.on("data", (data) => {
@@ -50,10 +53,7 @@ export class Proxy {
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("The proxy has no port");
     const proxy = new Proxy(address.port, pairs, () => {
-      for (const [client, upstream] of pairs) {
-        client.destroy();
-        upstream.destroy();
-      }
+      for (const socket of all) socket.destroy();
       server.close();
     });
     proxy.#swallowing = swallowing;
