@@ -106,10 +106,10 @@ const PAGE = [
   ["/", "index.html", "text/html; charset=utf-8"],
   ["/app.css", "app.css", "text/css; charset=utf-8"],
   ["/app.js", "app.js", "text/javascript; charset=utf-8"],
+  ["/client.js", "client.js", "text/javascript; charset=utf-8"],
   ["/elements.js", "elements.js", "text/javascript; charset=utf-8"],
   ["/ridge.js", "ridge.js", "text/javascript; charset=utf-8"],
   ["/room.js", "room.js", "text/javascript; charset=utf-8"],
-  ["/wire.js", "wire.js", "text/javascript; charset=utf-8"],
 ] as const;
 
 function addLogin(app: Hono, secret: string): void {

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { delimiter, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { after, afterEach, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { WebSocket } from "ws";
+import { buildDemoClient } from "../scripts/build-demo.ts";
+import { executablePath, noBrowser, QUIET } from "./browser.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const bin = (name: string): string => join(root, "node_modules/.bin", name);
@@ -119,7 +120,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(page.status, 200);
       assert.match(await page.text(), /<title>Newsroom/);
       assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
-      const scripts = ["/app.js", "/elements.js", "/ridge.js", "/room.js", "/wire.js"].map((path) => [path, "text/javascript"]);
+      const scripts = ["/app.js", "/client.js", "/elements.js", "/ridge.js", "/room.js"].map((path) => [path, "text/javascript"]);
       for (const [path, type] of [["/app.css", "text/css"], ...scripts] as [path: string, type: string][]) {
         const file = await fetch(url + path);
         assert.equal(file.headers.get("content-type")?.split(";")[0], type);
@@ -184,6 +185,10 @@ describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
   );
 });
 
+test("the page's client.js is what npm run build:demo makes of the source", { skip: elsewhere }, async () => {
+  assert.equal(await readFile(join(root, "examples/public/client.js"), "utf8"), await buildDemoClient());
+});
+
 function logIn(url: string, user: string, password: string): Promise<Response> {
   return fetch(`${url}/login`, {
     method: "POST",
@@ -235,27 +240,6 @@ async function connect(url: string, access_token: string): Promise<Client> {
 }
 
 // In a browser
-
-function findBrowser(): string | undefined {
-  if (process.env["CHROMIUM"]) return process.env["CHROMIUM"]; // One that was asked for by name and is not there must fail, not skip.
-  const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-  const onPath = (process.env["PATH"] ?? "").split(delimiter).flatMap((folder) => names.map((name) => join(folder, name)));
-  return ["/usr/bin/chromium", ...onPath].find((path) => existsSync(path));
-}
-
-const executablePath = findBrowser();
-const noBrowser = executablePath ? false : "no browser: install Chromium or Chrome, or name one in CHROMIUM";
-
-const QUIET = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }, () => {
   let demo: Demo;

@@ -1,7 +1,7 @@
 import { element, fire, message } from "./elements.js";
 import { Ridge } from "./ridge.js";
 import { Room } from "./room.js";
-import { Wire } from "./wire.js";
+import { createClient } from "./client.js";
 
 const DESKS = { editor: "Editors", reporter: "Reporters", reader: "Readers" };
 const MAX_TEXT = 500;
@@ -117,22 +117,40 @@ function enter(signedIn) {
   // Readers write to the editors; that nobody else is reached is the server's to say.
   ui.to.value = account.role === "reader" ? "role:editor" : "";
   show("newsroom");
-  const url = new URL("/websocket", location.href);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  wire = new Wire(url, signedIn.access_token, { status: showStatus, message: receive, refused: (error) => leave(error) });
-  wire.open();
+  wire = connect(signedIn.access_token);
   enterPlace();
+}
+
+function connect(token) {
+  const client = createClient("/websocket", { token, backoff: { cap: 20_000 } });
+  let refusal;
+  client.on("status", ({ status }) => {
+    if (client === wire) showStatus(status === "open" ? "live" : status);
+  });
+  client.on("reconnecting", ({ delay }) => showStatus("waiting", Date.now() + delay));
+  client.on("message", ({ message }) => receive(message));
+  client.on("error", ({ error }) => {
+    refusal = error;
+    if (client.status === "open") showError(ui.composerError, error);
+  });
+  client.on("close", ({ isFinal, code, reason }) => {
+    // Who signs out has said so already.
+    if (isFinal && client === wire) leave(refusal ?? { code: String(code), message: reason });
+  });
+  showStatus(client.status);
+  return client;
 }
 
 /** Back to the form, with nothing left of who was here. */
 function leave(error) {
+  const left = wire;
   room?.close();
-  wire.close();
   wire =
     account =
     place =
     room =
       null;
+  left.close();
   kept.clear();
   known = new Set();
   passed = 0;
@@ -224,7 +242,7 @@ function receive(message) {
   } else if (message.type === "clients") {
     people = message.clients;
     showPeople();
-  } else if (message.status === "error") showError(ui.composerError, message.error);
+  }
 }
 
 // Places
@@ -339,12 +357,12 @@ async function post(event) {
   updateSend();
   try {
     if (place) {
-      const { heard } = await wire.request({ type: "say", room: place.id, text });
+      const { heard } = await wire.request("say", { room: place.id, text });
       ui.note.textContent = heard === 0
         ? "Sent; nobody else is here"
         : `Sent to ${heard} ${heard === 1 ? "other" : "others"} here`;
     } else {
-      const { reached } = await wire.request({ type: "post", text, ...(id ? { to: { [kind]: id } } : {}) });
+      const { reached } = await wire.request("post", { text, ...(id ? { to: { [kind]: id } } : {}) });
       ui.note.textContent = reached === 0
         ? "Sent; nobody is there yet"
         : `Sent to ${reached} open ${reached === 1 ? "tab" : "tabs"}`;
@@ -398,7 +416,7 @@ function showPeople() {
 
 ui.loginForm.addEventListener("submit", signIn);
 ui.signOut.addEventListener("click", () => leave(null));
-ui.retry.addEventListener("click", () => wire.open());
+ui.retry.addEventListener("click", () => wire.connect());
 ui.composer.addEventListener("submit", post);
 ui.text.addEventListener("input", () => {
   ui.note.textContent = "";
@@ -415,11 +433,8 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   unread = 0;
   showTitle();
-  wire?.probe();
 });
 addEventListener("hashchange", enterPlace);
-addEventListener("online", () => wire?.probe());
-addEventListener("offline", () => wire?.probe());
 
 try {
   ({ accounts, rooms } = await askServer("/demo-accounts"));

@@ -1,0 +1,1087 @@
+// noroshi/client, made by `npm run build:demo`.
+
+// src/client/error.ts
+var ClientError = class extends Error {
+  /** As the class is called, also where a bundler has renamed it. */
+  name = "ClientError";
+  /** What went wrong, as a stable name. */
+  code;
+  /** What the server said beside `code` and `message`, such as `retry_after` in ms. */
+  details;
+  /** The stable name, a text for a person, and what else is known. */
+  constructor(code, message, details = {}, cause) {
+    super(message, cause === void 0 ? void 0 : { cause });
+    this.code = code;
+    this.details = details;
+  }
+};
+var MAX_RETRY_AFTER = 3e5;
+function retryAfter({ details: { retry_after } }) {
+  return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
+}
+function errorOf(value) {
+  const { code, message, ...details } = Object(value);
+  return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
+}
+
+// src/client/frames.ts
+var MAX_DEPTH = 100;
+function readFrame(data, report) {
+  const bad = (why) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
+  let value;
+  try {
+    if (typeof data !== "string") throw "binary";
+    if (isDeep(data)) throw "nested too deep";
+    value = /__proto__|\\u/.test(data) ? JSON.parse(data, withoutProto) : JSON.parse(data);
+  } catch (why) {
+    bad(why);
+    return [];
+  }
+  return (Array.isArray(value) ? value : [value]).filter((item) => {
+    const isMessage = typeof item?.type === "string";
+    if (!isMessage) bad("no type");
+    return isMessage;
+  });
+}
+var withoutProto = (key, value) => key === "__proto__" ? void 0 : value;
+function isDeep(text) {
+  let depth = 0;
+  let quoted = false;
+  for (let i = 0; i < text.length; i++) {
+    const char = text.charCodeAt(i);
+    if (char === 34) quoted = !quoted;
+    else if (quoted) {
+      if (char === 92) i++;
+    } else if ((char | 32) === 123) {
+      if (++depth > MAX_DEPTH) return true;
+    } else if ((char | 32) === 125) depth--;
+  }
+  return false;
+}
+
+// src/client/heartbeat.ts
+var TICK = 500;
+var JUMP = 2500;
+var PATIENCE = 4e3;
+var WAKE_PATIENCE = 400;
+var Heartbeat = class {
+  #clock;
+  #period;
+  #host;
+  #timer;
+  #last = 0;
+  /** ms until the next ping. */
+  #untilPing = 0;
+  /** ms until no answer is given up on; `Infinity` while none is awaited. */
+  #untilDead = Infinity;
+  constructor(clock, period, host) {
+    this.#clock = clock;
+    this.#period = period;
+    this.#host = host;
+  }
+  start() {
+    this.stop();
+    this.#untilPing = this.#period || Infinity;
+    this.#wait();
+  }
+  stop() {
+    this.#clock.clearTimeout(this.#timer);
+    this.#untilDead = Infinity;
+  }
+  /** Anything at all came from the other side. */
+  heard() {
+    this.#untilDead = Infinity;
+  }
+  /** Asks now. */
+  probe(patience = PATIENCE) {
+    this.#untilPing = this.#period || Infinity;
+    this.#untilDead = Math.min(this.#untilDead, patience);
+    this.#wait();
+    this.#host.ping();
+  }
+  /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
+  #wait(delay = TICK) {
+    this.#clock.clearTimeout(this.#timer);
+    this.#last = this.#clock.now();
+    if (Math.min(this.#untilPing, this.#untilDead) < Infinity) {
+      this.#timer = this.#clock.setTimeout(() => this.#tick(), delay);
+    }
+  }
+  #tick() {
+    const elapsed = Math.max(0, this.#clock.now() - this.#last) || TICK;
+    if (elapsed > TICK + JUMP) {
+      this.#untilDead = Infinity;
+      this.probe(WAKE_PATIENCE);
+      return this.#wait(WAKE_PATIENCE);
+    }
+    this.#untilDead -= elapsed;
+    if (this.#untilDead <= 0) return this.#host.dead();
+    this.#untilPing -= elapsed;
+    if (this.#untilPing <= 0) this.probe();
+    else this.#wait();
+  }
+};
+
+// src/client/connection.ts
+var CLOSE_PATIENCE = 2e3;
+var Connection = class {
+  /** Resolves when nothing is left of it, or the other side did not answer the close. */
+  gone;
+  #host;
+  #socket;
+  /** Starts once the other side may be asked. */
+  heartbeat;
+  #resolveGone;
+  // Assigned in the constructor, by a promise.
+  #over = false;
+  /** @throws what the constructor of the WebSocket throws: for a bad address, or a token that is no subprotocol. */
+  constructor(host, url, protocols) {
+    this.#host = host;
+    const socket = this.#socket = new host.WebSocket(url, protocols);
+    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, {
+      ping: () => this.send(JSON.stringify(host.ping())),
+      dead: () => this.end(1006, "No answer", 0)
+    });
+    socket.onopen = () => {
+      if (!this.#over) host.opened();
+    };
+    socket.onmessage = ({ data }) => this.#read(data);
+    socket.onerror = () => {
+    };
+    this.gone = new Promise((resolve) => {
+      this.#resolveGone = resolve;
+      socket.onclose = ({ code, reason, wasClean }) => {
+        resolve();
+        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean });
+      };
+    });
+  }
+  send(text) {
+    if (this.#socket.readyState === 1) this.#socket.send(text);
+  }
+  /**
+   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead.
+   *
+   * @param told the code for the other side; 0 tells nothing, where the platform can.
+   */
+  end(code, reason, told = 4e3) {
+    if (this.#over) return;
+    this.#over = true;
+    const socket = this.#socket;
+    if (told === 0 && socket.terminate) socket.terminate();
+    else {
+      try {
+        socket.close(told || 4e3, reason.slice(0, 40));
+      } catch {
+        socket.close();
+      }
+    }
+    const { clock } = this.#host;
+    const timer = clock.setTimeout(() => {
+      socket.terminate?.();
+      this.#resolveGone();
+    }, CLOSE_PATIENCE);
+    void this.gone.then(() => clock.clearTimeout(timer));
+    this.#stop({ code, reason, wasClean: code === told });
+  }
+  #stop(close) {
+    this.#over = true;
+    this.heartbeat.stop();
+    this.#host.ended(close);
+  }
+  #read(data) {
+    if (this.#over) return;
+    this.heartbeat.heard();
+    if (typeof data === "string" && data.length > this.#host.maxFrame) {
+      return this.end(1009, "Message too big");
+    }
+    for (const message of readFrame(data, (error) => this.#host.invalid(error))) {
+      if (!this.#over) this.#host.received(message);
+    }
+  }
+};
+
+// src/client/platform.ts
+var systemClock = {
+  now: () => Date.now(),
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  // The handle is what setTimeout above returned, whose type differs between the runtimes.
+  clearTimeout: (handle) => clearTimeout(handle)
+};
+function onWake(wake) {
+  const page = globalThis;
+  const { document } = page;
+  const seen = () => {
+    if (document?.visibilityState !== "hidden") wake();
+  };
+  const all = (method) => {
+    page[method]?.("online", wake);
+    page[method]?.("offline", wake);
+    document?.[method]?.("visibilitychange", seen);
+  };
+  all("addEventListener");
+  return () => all("removeEventListener");
+}
+function resolveUrl(url) {
+  const page = globalThis.location?.href;
+  const whole = page && !/^\w+:/.test(String(url)) ? new URL(url, page).href : String(url);
+  return whole.replace(/^http/, "ws");
+}
+
+// src/client/connector.ts
+function backoffDelay(attempt, { base, cap }, random) {
+  return random() * Math.min(cap, base * 2 ** attempt);
+}
+var Connector = class {
+  status = "closed";
+  /** Whether what is sent is handled: the server has let the client in, and its credentials have not run out since. */
+  isReady = false;
+  #host;
+  #connection;
+  /** Resolves when nothing is left of the last connection. */
+  #gone = Promise.resolve();
+  /** For the next try while waiting, otherwise for the server to let the client in. */
+  #timer;
+  /** Counts what began: what an earlier one has waited for is out of date. */
+  #generation = 0;
+  #attempt = 0;
+  #openSince = 0;
+  /** No try before (ms since 1970): the server asked for it. */
+  #notBefore = 0;
+  /** The uid of the `auth` that is under way. */
+  #authUid;
+  /** The last token was refused. One that is asked for anew may be accepted, once. */
+  #wasRefused = false;
+  #isClosing = false;
+  #stopListening;
+  constructor(host) {
+    this.#host = host;
+  }
+  /** Starts, tries again at once, or asks whether the connection is alive. */
+  wake() {
+    if (this.status === "open") this.#connection?.heartbeat.probe();
+    else if (this.status === "closed") {
+      this.#stopListening = onWake(() => this.wake());
+      this.#attempt = 0;
+      this.#wasRefused = false;
+      void this.#connect();
+    } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
+  }
+  send(text) {
+    this.#connection?.send(text);
+  }
+  /** Ends it for good. Resolves when nothing is left of the connection. */
+  close(code, reason) {
+    if (this.#connection) {
+      this.#isClosing = true;
+      this.#connection.end(code, reason, code);
+    } else if (this.status !== "closed") this.#finish({ code, reason, wasClean: true });
+    return this.#gone;
+  }
+  /** An answer to `auth`, or that the credentials have run out. */
+  auth({ uid, status, error: fault }) {
+    const isAnswer = this.#authUid !== void 0 && uid === this.#authUid;
+    if (status === "ok") {
+      if (isAnswer) this.#admitted();
+      return;
+    }
+    const error = errorOf(fault);
+    if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
+    this.heed(error);
+    this.#host.emit("error", { error });
+    if (isAnswer) this.#refuse(error);
+  }
+  /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
+  heed(error) {
+    const wait = retryAfter(error);
+    this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
+    return wait;
+  }
+  #now() {
+    return this.#host.options.clock.now();
+  }
+  #setStatus(status) {
+    if (this.status === status) return;
+    this.status = status;
+    this.#host.emit("status", { status });
+  }
+  #wait(callback, delay) {
+    const { clock } = this.#host.options;
+    clock.clearTimeout(this.#timer);
+    this.#timer = clock.setTimeout(callback, delay);
+  }
+  async #connect() {
+    const { options, url } = this.#host;
+    const { tokenIn, timeout } = options;
+    const generation = ++this.#generation;
+    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
+    this.#setStatus("connecting");
+    const token = await this.#ask(generation);
+    if (generation !== this.#generation) return;
+    const protocols = [...options.protocols];
+    let address = url;
+    if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
+    if (token && tokenIn === "query") {
+      address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
+    }
+    try {
+      this.#connection = new Connection(
+        {
+          ...options,
+          opened: () => {
+            if (token && tokenIn === "message") this.#authenticate(token);
+            else this.#admitted();
+          },
+          received: (message) => this.#host.received(message),
+          ended: (close) => this.#lost(close),
+          ping: () => this.#host.ping(),
+          invalid: (error) => this.#host.emit("error", { error })
+        },
+        address,
+        protocols
+      );
+      this.#gone = this.#connection.gone;
+    } catch (error) {
+      this.#host.emit("error", { error });
+      this.#finish({ code: 1006, reason: String(error), wasClean: false });
+    }
+  }
+  /** The token, if there is any. One that cannot be had ends the try. */
+  async #ask(generation) {
+    const { token } = this.#host.options;
+    try {
+      return typeof token === "function" ? await token() : token;
+    } catch (error) {
+      if (generation === this.#generation) {
+        this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
+        this.#fail(1006, "There is no token");
+      }
+      return void 0;
+    }
+  }
+  #authenticate(token) {
+    this.#authUid = this.#host.nextUid();
+    this.send(JSON.stringify({ type: "auth", uid: this.#authUid, access_token: token }));
+  }
+  #admitted() {
+    const isNew = this.status !== "open";
+    this.#host.options.clock.clearTimeout(this.#timer);
+    this.#authUid = void 0;
+    this.#wasRefused = false;
+    this.isReady = true;
+    if (isNew) {
+      this.#openSince = this.#now();
+      this.#connection?.heartbeat.start();
+      this.#setStatus("open");
+    }
+    if (this.isReady) this.#host.ready(isNew);
+  }
+  /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
+  async #renew(error) {
+    const { token, timeout } = this.#host.options;
+    if (!this.isReady) return;
+    this.isReady = false;
+    if (typeof token !== "function") {
+      this.#host.emit("error", { error });
+      return this.#refuse(error);
+    }
+    const generation = this.#generation;
+    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
+    const renewed = await this.#ask(generation);
+    if (generation !== this.#generation) return;
+    if (renewed) this.#authenticate(renewed);
+    else this.#refuse(error);
+  }
+  #refuse({ code, message }) {
+    this.#fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
+  }
+  #fail(code, reason) {
+    if (this.#connection) this.#connection.end(code, reason, code === 1006 ? 0 : 4e3);
+    else this.#lost({ code, reason, wasClean: false });
+  }
+  #lost(close) {
+    const { options } = this.#host;
+    const { status } = this;
+    this.#generation++;
+    this.#connection = this.#authUid = void 0;
+    this.isReady = false;
+    if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
+    if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
+    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options.backoff, options.random);
+    this.#wait(() => void this.#connect(), delay);
+    const attempt = this.#attempt;
+    this.#setStatus("waiting");
+    if (status === "open") this.#host.lost({ ...close, isFinal: false });
+    if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
+  }
+  #mayReturn(close) {
+    const { token, reconnect } = this.#host.options;
+    if (close.code >= 4400 && close.code < 4500) {
+      const isRenewable = typeof token === "function" && (close.code === 4401 || close.code === 4408) && !this.#wasRefused;
+      this.#wasRefused = true;
+      if (!isRenewable) return false;
+    }
+    return reconnect;
+  }
+  #finish(close) {
+    this.#generation++;
+    this.#connection = void 0;
+    this.isReady = this.#isClosing = false;
+    this.#host.options.clock.clearTimeout(this.#timer);
+    this.#stopListening?.();
+    this.#setStatus("closed");
+    this.#host.lost({ ...close, isFinal: true });
+  }
+};
+
+// src/client/dispose.ts
+function disposeBy(target, end) {
+  Object.assign(target, { [Symbol.dispose]: () => void end(), [Symbol.asyncDispose]: end });
+}
+
+// src/client/emitter.ts
+function guard(call, report) {
+  try {
+    const result = call();
+    if (result instanceof Promise) result.catch(report);
+  } catch (error) {
+    report(error);
+  }
+}
+var Emitter = class {
+  #listeners = /* @__PURE__ */ new Map();
+  on(event, listener) {
+    const listeners = this.#listeners.get(event) ?? /* @__PURE__ */ new Set();
+    this.#listeners.set(event, listeners.add(listener));
+  }
+  off(event, listener) {
+    this.#listeners.get(event)?.delete(listener);
+  }
+  emit(event, payload) {
+    for (const listener of [...this.#listeners.get(event) ?? []]) {
+      guard(() => listener(payload), event === "error" ? (error) => console.error(error) : this.report);
+    }
+  }
+  /** Tells of what a callback of the application threw; nobody listening, it is logged. */
+  report = (error) => {
+    if (this.#listeners.get("error")?.size) this.emit("error", { error });
+    else console.error(error);
+  };
+};
+
+// src/client/options.ts
+function resolveOptions(options) {
+  const defaults = {
+    token: void 0,
+    tokenIn: "message",
+    heartbeat: 25e3,
+    timeout: 1e4,
+    requestTimeout: 1e4,
+    backoff: { base: 500, cap: 3e4, reset: 1e4 },
+    outbox: { maxMessages: 100, maxAge: 6e4 },
+    reconnect: true,
+    lazy: false,
+    maxFrame: 2 ** 24,
+    protocols: ["noroshi.v1"],
+    // Node 20 has none.
+    WebSocket: globalThis.WebSocket,
+    clock: systemClock,
+    random: Math.random
+  };
+  const resolved = merge(defaults, options);
+  if (typeof resolved.WebSocket !== "function") {
+    throw new TypeError(
+      'Cannot create the client: pass the option "WebSocket", there is none here'
+    );
+  }
+  return resolved;
+}
+function merge(defaults, given) {
+  const merged = { ...defaults };
+  for (const [name, value] of Object.entries(given)) {
+    if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
+    if (value === void 0) continue;
+    merged[name] = name === "backoff" || name === "outbox" ? merge(merged[name], value) : value;
+  }
+  return merged;
+}
+
+// src/client/outbox.ts
+var Outbox = class {
+  #clock;
+  #maxMessages;
+  #maxAge;
+  #waiting = /* @__PURE__ */ new Set();
+  constructor(clock, { maxMessages, maxAge }) {
+    this.#clock = clock;
+    this.#maxMessages = maxMessages;
+    this.#maxAge = maxAge;
+  }
+  get size() {
+    return this.#waiting.size;
+  }
+  /** @param expires whether it has no timeout of its own. */
+  add(item, expires) {
+    if (this.#waiting.size >= this.#maxMessages) {
+      return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
+    }
+    this.#waiting.add(item);
+    if (!expires || !this.#maxAge) return;
+    item.timer = this.#clock.setTimeout(() => {
+      this.#waiting.delete(item);
+      item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
+    }, this.#maxAge);
+  }
+  /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
+  restore(items) {
+    const later = [...this.#waiting];
+    this.#waiting.clear();
+    for (const item of [...items, ...later]) {
+      item.wasSent = false;
+      this.#waiting.add(item);
+    }
+  }
+  delete(item) {
+    this.#waiting.delete(item);
+    this.#clock.clearTimeout(item.timer);
+  }
+  /** Hands all on, in order, for as long as there is somebody to take them. */
+  flush(send) {
+    for (const item of this.#waiting) {
+      if (!send(item.text)) return;
+      this.delete(item);
+      item.sent();
+    }
+  }
+  fail(error) {
+    for (const item of [...this.#waiting]) {
+      this.delete(item);
+      item.failed(error);
+    }
+  }
+};
+
+// src/client/requests.ts
+var Requests = class {
+  #clock;
+  #outbox;
+  #pending = /* @__PURE__ */ new Map();
+  constructor(clock, outbox) {
+    this.#clock = clock;
+    this.#outbox = outbox;
+  }
+  /** @param transmit hands the message to the connection, or to the outbox. */
+  add(message, options, transmit) {
+    const { timeout, signal, idempotent = false } = options;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const text = JSON.stringify(message);
+      const done = () => {
+        this.#pending.delete(message.uid);
+        this.#outbox.delete(item);
+        this.#clock.clearTimeout(timer);
+        signal?.removeEventListener("abort", abort);
+      };
+      const fail = (error) => {
+        done();
+        reject(error);
+      };
+      const abort = () => fail(signal?.reason);
+      const timer = timeout && this.#clock.setTimeout(() => fail(new ClientError("TIMEOUT", `No answer came within ${timeout} ms`)), timeout);
+      const item = {
+        text,
+        isIdempotent: idempotent,
+        sent: () => void (item.wasSent = true),
+        failed: fail,
+        settle(answer) {
+          done();
+          if (answer["status"] === "ok") resolve(answer);
+          else reject(errorOf(answer["error"]));
+        }
+      };
+      signal?.addEventListener("abort", abort);
+      this.#pending.set(message.uid, item);
+      transmit(item);
+    });
+  }
+  /** Whether the message is the answer to one of them. */
+  settle(message) {
+    const pending = this.#pending.get(message.uid);
+    if (!pending || message["status"] === void 0) return false;
+    pending.settle(message);
+    return true;
+  }
+  /** One that the server has not looked at, since the credentials had run out: it is sent again. */
+  retry(uid) {
+    const pending = this.#pending.get(uid);
+    if (pending) this.#outbox.restore([pending]);
+    return !!pending;
+  }
+  /** The connection is lost, and whether what was sent has been handled is not known. */
+  lost(error, mayRetry) {
+    const again = [];
+    for (const item of [...this.#pending.values()]) {
+      if (!item.wasSent) continue;
+      if (item.isIdempotent && mayRetry) again.push(item);
+      else item.failed(error);
+    }
+    this.#outbox.restore(again);
+  }
+  fail(error) {
+    for (const item of [...this.#pending.values()]) item.failed(error);
+  }
+};
+
+// src/client/subscription.ts
+var Subscriber = class {
+  channel;
+  uid;
+  options;
+  position;
+  /** The server has answered on this connection, and sends. */
+  isLive = false;
+  /** How often in a row the server could not do it. */
+  failures = 0;
+  /** For asking again. */
+  timer;
+  #host;
+  #members = /* @__PURE__ */ new Map();
+  /** There was an `init` before: another one that is no recovery says that something was missed. */
+  #hasBegun = false;
+  #isRead;
+  /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
+  #isBehind = false;
+  #queue = [];
+  /** Has who iterates look again. */
+  #wake = () => {
+  };
+  #end;
+  constructor(host, channel, uid, options) {
+    this.#host = host;
+    this.channel = channel;
+    this.uid = uid;
+    this.options = options;
+    this.position = options.recover;
+    this.#hasBegun = options.recover !== void 0;
+    disposeBy(this, () => this.unsubscribe());
+    const { onInit, onEvent, onPresence } = options;
+    this.#isRead = !onInit && !onEvent && !onPresence;
+  }
+  /** What to send to have it, from where it is. */
+  get message() {
+    const { event, query, data, presence, onPresence } = this.options;
+    return {
+      type: "subscribe",
+      channel: this.channel,
+      uid: this.uid,
+      event,
+      // JSON leaves out what is undefined.
+      query,
+      data,
+      recover: this.position,
+      presence: presence || onPresence ? true : void 0
+    };
+  }
+  get present() {
+    return [...this.#members.values()];
+  }
+  /** Whether all up to a position has come. What filters its events is not told of all. */
+  isAt({ epoch, offset }) {
+    const { position } = this;
+    if (!position || !this.isLive || this.#isBehind || this.options.event !== void 0) return true;
+    return epoch === position.epoch && offset <= position.offset;
+  }
+  /** Takes a message of the subscription. */
+  take(message) {
+    const { type, event, members } = message;
+    if (type === "presence") this.#changePresence(event, members);
+    else if (event === "init") this.#begin(message);
+    else if (typeof event === "string" && this.#hasBegun) this.#publication(event, message);
+  }
+  /** Nothing comes any more; who iterates over it gets the error, if there is one. */
+  end(error) {
+    if (this.#end) return;
+    if (error) this.#call(this.options.onError, error);
+    this.#end = error ? { error } : {};
+    this.isLive = false;
+    this.#wake();
+  }
+  unsubscribe() {
+    if (this.#end) return;
+    this.#queue.length = 0;
+    this.end();
+    this.#host.remove(this);
+  }
+  async *[Symbol.asyncIterator]() {
+    this.#isRead = true;
+    try {
+      for (; ; ) {
+        const item = this.#queue.shift();
+        if (this.#isBehind && this.#queue.length === 0) {
+          this.#isBehind = false;
+          this.#host.ask(this);
+        }
+        if (item) yield item;
+        else if (this.#end?.error) throw this.#end.error;
+        else if (this.#end) return;
+        else {
+          const wake = this.#wake;
+          await new Promise((resolve) => {
+            this.#wake = () => {
+              wake();
+              resolve();
+            };
+          });
+        }
+      }
+    } finally {
+      this.unsubscribe();
+    }
+  }
+  #begin({ data, epoch, offset, recovered }) {
+    this.isLive = true;
+    this.failures = 0;
+    if (recovered === true && this.position) return;
+    this.position = typeof epoch === "string" && Number.isSafeInteger(offset) ? { epoch, offset } : void 0;
+    const isGap = this.#hasBegun;
+    this.#hasBegun = true;
+    if (isGap) this.#call(this.options.onGap);
+    this.#isBehind = false;
+    const init = { event: "init", data, ...isGap && { recovered: false } };
+    this.#call(this.options.onInit, init);
+    this.#push(init);
+  }
+  #publication(event, { data, offset }) {
+    if (this.#isBehind) return;
+    const publication = { event, data };
+    if (typeof offset === "number") {
+      if (this.position && offset <= this.position.offset) return;
+      publication.offset = offset;
+    }
+    this.#isBehind = this.#queue.length >= (this.options.buffer || 1e3);
+    if (this.#isBehind) return;
+    if (this.position && publication.offset !== void 0) this.position = { ...this.position, offset: publication.offset };
+    this.#call(this.options.onEvent, publication);
+    this.#push(publication);
+  }
+  #push(item) {
+    if (this.#isRead && !this.#end) this.#queue.push(item);
+    this.#wake();
+    this.#wake = () => {
+    };
+  }
+  #changePresence(event, members) {
+    if (!Array.isArray(members) || !isChange(event)) return;
+    const changed = members.filter((member) => typeof member?.user === "string");
+    if (event === "init") this.#members.clear();
+    for (const member of changed) {
+      if (event === "leave") this.#members.delete(member.user);
+      else this.#members.set(member.user, member);
+    }
+    this.#call(this.options.onPresence, { event, members: changed, present: this.present });
+  }
+  #call(callback, ...args) {
+    if (callback && !this.#end) guard(() => callback(...args), this.#host.report);
+  }
+};
+var isChange = (event) => ["init", "join", "leave"].includes(event);
+
+// src/client/subscriptions.ts
+var TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
+var Subscriptions = class {
+  #host;
+  report;
+  #subscribers = /* @__PURE__ */ new Map();
+  constructor(host) {
+    this.#host = host;
+    this.report = host.report;
+  }
+  /** Whether a pong may tell of something that was missed. */
+  get haveHistory() {
+    return [...this.#subscribers.values()].some(({ position }) => position);
+  }
+  add(channel, uid, options) {
+    const subscriber = new Subscriber(this, channel, uid, options);
+    this.#subscribers.set(uid, subscriber);
+    this.ask(subscriber);
+    return subscriber;
+  }
+  ask(subscriber) {
+    this.#host.send(subscriber.message);
+  }
+  /** Asks for all that the server has not answered: on a new connection that is each. */
+  askAll() {
+    for (const subscriber of this.#subscribers.values()) if (!subscriber.isLive) this.ask(subscriber);
+  }
+  remove(subscriber) {
+    if (this.#forget(subscriber)) this.#host.send({ type: "unsubscribe", uid: subscriber.uid });
+  }
+  /** Whether the message is of one of them. */
+  take(message) {
+    const { type, status, uid } = message;
+    const subscriber = this.#subscribers.get(uid);
+    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message["error"]));
+    else if (type !== "subscription" && type !== "presence") return false;
+    else if (message["event"] === "unsubscribe" && type === "subscription") {
+      if (subscriber) {
+        this.#refused(subscriber, errorOf({ code: message["reason"], message: "Ended by the server" }));
+      }
+    } else subscriber?.take(message);
+    return true;
+  }
+  /** What the server says that it has sent before: what has not come of it is asked for. */
+  pong(channels) {
+    for (const subscriber of this.#subscribers.values()) {
+      const at = channels?.[subscriber.channel];
+      if (at?.epoch && !subscriber.isAt(at)) this.ask(subscriber);
+    }
+  }
+  lost() {
+    for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
+  }
+  end(error) {
+    for (const subscriber of [...this.#subscribers.values()]) {
+      this.#forget(subscriber);
+      subscriber.end(error);
+    }
+  }
+  #forget({ uid, timer }) {
+    this.#host.options.clock.clearTimeout(timer);
+    return this.#subscribers.delete(uid);
+  }
+  #refused(subscriber, error) {
+    subscriber.isLive = false;
+    if (error.code === "TOKEN_EXPIRED") return;
+    if (!TRANSIENT.test(error.code)) {
+      this.#forget(subscriber);
+      return subscriber.end(error);
+    }
+    const { clock, backoff, random } = this.#host.options;
+    clock.clearTimeout(subscriber.timer);
+    subscriber.timer = clock.setTimeout(() => {
+      if (!subscriber.isLive) this.ask(subscriber);
+    }, retryAfter(error) + backoffDelay(subscriber.failures++, backoff, random));
+  }
+};
+
+// src/client/client.ts
+function createClient(url, options = {}) {
+  return new BareClient(url, options);
+}
+var BareClient = class {
+  #options;
+  #emitter = new Emitter();
+  #connector;
+  #outbox;
+  #requests;
+  #subscriptions;
+  /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
+  #prefix;
+  #lastUid = 0;
+  /** The server has asked for a pause, until this timer. */
+  #pause;
+  #isClosed = false;
+  /** It is lazy, and nothing was wanted of it. */
+  #isDormant = true;
+  /** {@link createClient} takes the same. */
+  constructor(url, options = {}) {
+    const resolved = this.#options = resolveOptions(options);
+    this.#prefix = resolved.random().toString(36).slice(2, 10);
+    this.#outbox = new Outbox(resolved.clock, resolved.outbox);
+    this.#requests = new Requests(resolved.clock, this.#outbox);
+    this.#subscriptions = new Subscriptions({
+      options: resolved,
+      send: (message) => {
+        if (this.#connector.isReady) this.#connector.send(JSON.stringify(message));
+      },
+      report: this.#emitter.report
+    });
+    this.#connector = new Connector({
+      options: resolved,
+      url: resolveUrl(url),
+      nextUid: () => this.#nextUid(),
+      ready: (isNew) => this.#ready(isNew),
+      received: (message) => this.#receive(message),
+      lost: (close) => this.#lost(close),
+      // A sleeping Durable Object answers without being woken where nobody has to know more.
+      ping: () => ({ type: "ping", ...this.#subscriptions.haveHistory && { uid: this.#nextUid() } }),
+      // Those of a connector are among those of a client.
+      emit: (event, payload) => this.#emitter.emit(event, payload)
+    });
+    disposeBy(this, () => this.close());
+    if (!resolved.lazy) this.#rouse();
+  }
+  /** Whether there is a connection, and what is done about it. */
+  get status() {
+    return this.#connector.status;
+  }
+  /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
+  get ready() {
+    if (this.status === "open") return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const closed = new ClientError("CLOSED", "The client is closed");
+      if (this.#isClosed) return reject(closed);
+      this.#rouse();
+      const stop = this.on("status", ({ status }) => {
+        if (status === "open") resolve();
+        else if (status === "closed") reject(closed);
+        else return;
+        stop();
+      });
+    });
+  }
+  /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
+  on(event, listener) {
+    this.#emitter.on(event, listener);
+    return () => this.off(event, listener);
+  }
+  /** Removes this one listener. */
+  off(event, listener) {
+    this.#emitter.off(event, listener);
+  }
+  /**
+   * Opens what is lazy or closed; tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
+   * see by itself: a button, or that an app of React Native is in front again.
+   */
+  connect() {
+    this.#isClosed = this.#isDormant = false;
+    this.#connector.wake();
+  }
+  /**
+   * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
+   * {@link request} tells more. It may be left alone: a rejection is an `error` event too.
+   *
+   * @throws {ClientError} OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED
+   */
+  send(message) {
+    const promise = new Promise((resolve, reject) => {
+      this.#transmit({ text: JSON.stringify(message), sent: resolve, failed: reject }, true);
+    });
+    promise.catch((error) => this.#emitter.emit("error", { error }));
+    return promise;
+  }
+  /**
+   * Asks, and resolves with `data` of the answer. When the connection is lost meanwhile the server may have handled it or not: then it
+   * rejects at once, unless it is said to be idempotent.
+   *
+   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, OUTBOX_FULL, CLOSED; and the reason of the signal.
+   */
+  request(type, ...[payload, options]) {
+    return this.#ask(type, payload, options).then(({ data }) => data);
+  }
+  /**
+   * Publishes to a channel. Resolves with its place in the history, where there is one.
+   *
+   * @throws {ClientError} as {@link request}.
+   */
+  publish(channel, event, data, options) {
+    return this.#ask("publish", { channel, event, data }, options).then(
+      ({ epoch, offset }) => epoch ? { epoch, offset } : {}
+      // As the protocol says.
+    );
+  }
+  /**
+   * Subscribes to a channel for as long as the client lives: it is asked for again after each loss of the connection, from where it was.
+   * Iterate over what is returned, or pass callbacks.
+   */
+  subscribe(channel, options = {}) {
+    this.#rouse();
+    const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options);
+    return subscriber;
+  }
+  /**
+   * Ends everything: what waits is rejected, iterations are done, and nothing is tried any more. Resolves when the connection is gone.
+   *
+   * @param code 1000, or 3000 to 4999
+   */
+  close(code = 1e3, reason = "") {
+    this.#isDormant = false;
+    this.#isClosed = true;
+    this.#subscriptions.end();
+    return this.#connector.close(code, reason);
+  }
+  #nextUid() {
+    return `${this.#prefix}${++this.#lastUid}`;
+  }
+  #ask(type, payload, options = {}) {
+    const message = { ...payload, type, uid: this.#nextUid() };
+    const timeout = options.timeout ?? this.#options.requestTimeout;
+    return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+  }
+  #rouse() {
+    if (this.#isDormant) this.connect();
+  }
+  #transmit(item, expires) {
+    this.#rouse();
+    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "The client is closed"));
+    if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
+    item.sent();
+  }
+  #handOver(text) {
+    const isPossible = this.#connector.isReady && this.#pause === void 0;
+    if (isPossible) this.#connector.send(text);
+    return isPossible;
+  }
+  /** The server takes messages, on a new connection or with new credentials. */
+  #ready(isNew) {
+    this.#subscriptions.askAll();
+    this.#flush();
+    if (isNew) this.#emitter.emit("open", {});
+  }
+  #flush() {
+    this.#outbox.flush((text) => this.#handOver(text));
+  }
+  #lost(close) {
+    const { code, reason, isFinal } = close;
+    this.#resume();
+    this.#subscriptions.lost();
+    const why = `The connection was lost (${code}${reason && ` ${reason}`})`;
+    this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
+    if (isFinal) {
+      this.#isClosed = true;
+      const error = new ClientError("CLOSED", why, { close });
+      this.#requests.fail(error);
+      this.#outbox.fail(error);
+      this.#subscriptions.end(error);
+    }
+    this.#emitter.emit("close", close);
+  }
+  #receive(message) {
+    const { type, uid } = message;
+    if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
+    if (type === "pong") return this.#subscriptions.pong(message["channels"]);
+    if (type === "auth") {
+      const wasRefused = errorOf(message["error"]).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
+      this.#subscriptions.take(message);
+      if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
+      return;
+    }
+    if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
+    if (message["status"] === "error") return this.#fault(errorOf(message["error"]));
+    if (message["status"] !== void 0 && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
+    this.#emitter.emit("message", { message });
+  }
+  /** An error that belongs to nothing that was asked. */
+  #fault(error) {
+    const wait = this.#connector.heed(error);
+    if (wait > 0) {
+      this.#options.clock.clearTimeout(this.#pause);
+      this.#pause = this.#options.clock.setTimeout(() => {
+        this.#resume();
+        if (!this.#connector.isReady) return;
+        this.#subscriptions.askAll();
+        this.#flush();
+      }, wait);
+    }
+    this.#emitter.emit("error", { error });
+  }
+  #resume() {
+    this.#options.clock.clearTimeout(this.#pause);
+    this.#pause = void 0;
+  }
+};
+export {
+  BareClient,
+  ClientError,
+  createClient
+};
