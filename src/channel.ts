@@ -102,6 +102,8 @@ export class Channel {
   /** The engine hands a publication over. */
   published(publication: Publication): void {
     const { position } = publication;
+    // Whoever is added after this would find it neither in a page that was read before it nor among what it is sent.
+    this.#reads.clear();
     if (position && this.position && position.epoch !== this.position.epoch) {
       // What was kept is lost: everybody has to begin anew.
       this.position = position;
@@ -136,7 +138,9 @@ export class Channel {
     if (underWay) return underWay;
     const page = this.#host.engine.read(this.name, history, after, history.maxRecover);
     if (!(page instanceof Promise)) return page;
-    const read = page.finally(() => this.#reads.delete(key));
+    const read = page.finally(() => {
+      if (this.#reads.get(key) === read) this.#reads.delete(key);
+    });
     this.#reads.set(key, read);
     return read;
   }
