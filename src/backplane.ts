@@ -44,7 +44,7 @@ export class Backplane {
       now,
       deadlines,
       published: (channel, publication) => this.extension?.published(channel, publication),
-      gap: (channel) => this.extension?.gap(channel),
+      gap: (channel, position) => this.extension?.gap(channel, position),
       present: (channel, joined, left) => this.extension?.present(channel, joined, left),
       received: (message) => this.cluster.received(message),
       // Whoever wants to know looks at the engine's own; what went wrong is reported.

@@ -126,7 +126,9 @@ export class Channel {
   }
 
   /** Publications may have been lost on their way to this node. */
-  gap(): void {
+  gap(position: Position | null = this.position): void {
+    this.position = position;
+    this.#reads.clear();
     for (const subscription of [...this.#subscriptions]) subscription.lag();
   }
 

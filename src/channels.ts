@@ -225,7 +225,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       // While something is on its way to some, nobody can be told that it has been sent all.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscribers.get(client)?.positions(),
       published: (name: string, publication: Publication) => this.#channels.get(name)?.published(publication),
-      gap: (name: string) => this.#channels.get(name)?.gap(),
+      gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
       present: (name: string, joined: readonly Member[], left: readonly string[]) =>
         this.#channels.get(name)?.presence?.changed(joined, left),
     };

@@ -64,8 +64,12 @@ export interface EngineHost {
   readonly deadlines: Deadlines;
   /** Something was published to a channel that this node is subscribed to: in order, each once. */
   published(channel: string, publication: Publication): void;
-  /** Publications of the channel may have been lost on their way to this node: who is subscribed is to be caught up. */
-  gap(channel: string): void;
+  /**
+   * Publications of the channel may have been lost on their way to this node: who is subscribed is to be caught up.
+   *
+   * @param position after which it is told of publications again, where the channel has a history and it is not what was last told of.
+   */
+  gap(channel: string, position?: Position): void;
   /** Members came (or have other data), or left, over all nodes; of channels that this node is subscribed to. */
   present(channel: string, joined: readonly Member[], left: readonly string[]): void;
   /** Another node has sent this. */

@@ -12,8 +12,8 @@ export interface ContinuityHost {
   /** What follows a position. */
   read(after: Position): Promise<HistoryPage>;
   published(publication: Publication): void;
-  /** What follows cannot be had. */
-  gap(): void;
+  /** What follows cannot be had up to the position. */
+  gap(position: Position): void;
   /** One was told of that the history does not know. */
   unknown(): void;
   failed(error: unknown): void;
@@ -98,7 +98,7 @@ export class Continuity {
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
         if (this.#stopped) return;
         this.#position = position;
-        if (!isComplete) this.#host.gap();
+        if (!isComplete) this.#host.gap(position);
         isMissing = this.#takeWaiting(known);
       }
     } catch (error) {

@@ -134,7 +134,7 @@ export class Subscription {
     return new Continuity({
       read: (after) => this.#source.read(after),
       published: (publication) => this.#host.published(channel, publication),
-      gap: () => this.#host.gap(channel),
+      gap: (position) => this.#host.gap(channel, position),
       unknown: () => this.#source.unknown(),
       failed: (error) => this.#source.failed(error),
     });
