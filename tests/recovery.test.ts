@@ -258,6 +258,34 @@ class SlowEngine extends MemoryEngine {
 }
 
 describe("Channels: gaps between nodes", () => {
+  it("shares no read with who comes after a publication that is not in it", async () => {
+    const engine = new SlowEngine();
+    const { join, channels } = createChannels({ a: kept }, { engine });
+    const [{ epoch }] = await join().ask(subscribe());
+    await channels.publish("a", "e", 1);
+    const peers = [join(), join()];
+    peers[0]!.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    await channels.publish("a", "e", 2);
+    peers[1]!.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    engine.answer.resolve();
+    for (const peer of peers) assert.deepEqual(await read(peer), ["init true", 1, 2]);
+  });
+
+  it("goes on after a gap that the history does not fill from where the engine says", async () => {
+    const { channels, peers, engine, host } = await createLossy();
+    engine.loses = true;
+    let last = await channels.publish("a", "e", 4);
+    for (const n of numbers(5, 20)) last = await channels.publish("a", "e", n);
+    engine.loses = false;
+    host().gap("a", last!);
+    for (const peer of peers) {
+      const [init] = (await peer.take()).filter(({ event }) => event === "init").slice(-1);
+      assert.deepEqual([init.recovered, init.offset], [false, last!.offset]);
+    }
+  });
+
   it("a gap is filled from the history, for all subscriptions with one read", async () => {
     const { channels, peers, engine, host } = await createLossy();
     engine.loses = true;
