@@ -110,6 +110,8 @@ export class Subscription implements ChannelRecipient, Timed {
   lag(): void {
     // As if more had come than it can keep.
     if (!this.#isStarted) return void (this.#overflowed = true);
+    // Without a history there is nothing to be behind of, and nothing to catch up with: it would be sent nothing any more.
+    if (!this.#options.history) return;
     this.#isBehind = true;
     void this.#resume(false);
   }

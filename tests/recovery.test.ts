@@ -273,6 +273,17 @@ describe("Channels: gaps between nodes", () => {
     for (const peer of peers) assert.deepEqual(await read(peer), ["init true", 1, 2]);
   });
 
+  it("goes on after a gap of a channel without a history", async () => {
+    const engine = new SlowEngine();
+    const { join, channels } = createChannels({ a: { authorize: () => true, snapshot: () => "all" } }, { engine });
+    const peers = [join(), join()];
+    for (const [uid, peer] of peers.entries()) await peer.ask(subscribe(uid === 0 ? {} : { uid }));
+    engine.host.gap("a");
+    await turn();
+    await channels.publish("a", "e", 1);
+    for (const peer of peers) assert.deepEqual((await read(peer)).at(-1), 1);
+  });
+
   it("goes on after a gap that the history does not fill from where the engine says", async () => {
     const { channels, peers, engine, host } = await createLossy();
     engine.loses = true;
