@@ -12,11 +12,22 @@ export interface Clock {
   clearTimeout(handle: unknown): void;
 }
 
+/** Where a timer is a number and can be let go of. */
+interface DenoGlobal {
+  readonly Deno?: { unrefTimer(handle: number): void };
+}
+
 /** The clock of the platform. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
-  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  setTimeout(callback, delay) {
+    const handle: unknown = setTimeout(callback, delay);
+    // Connections keep a process alive, what is to be looked at later does not: a history in memory is looked at for as long as it is kept.
+    if (typeof handle === "object") (handle as { unref?(): void }).unref?.();
+    else (globalThis as unknown as DenoGlobal).Deno?.unrefTimer(handle as number);
+    return handle;
+  },
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
 };

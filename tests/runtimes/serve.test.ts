@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
-import { startServer } from "./server.ts";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { COMMANDS, startServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
@@ -23,6 +26,14 @@ describe("serve on deno", () => {
 });
 
 for (const runtime of ["bun", "deno", "node"] as const) {
+  it(`a history that is kept for an hour keeps no process on ${runtime} from ending`, { timeout: 20_000 }, async () => {
+    const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
+    const child = spawn(command, [...args, fileURLToPath(new URL("fixture/idle.ts", import.meta.url))], { stdio: "inherit" });
+    after(() => child.kill());
+    const [code] = await once(child, "exit");
+    assert.equal(code, 0);
+  });
+
   describe(`serve on ${runtime}`, () => {
     it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 20_000 }, async () => {
       const server = await startServer(runtime);
