@@ -254,15 +254,20 @@ export class Subscriber implements SubscriptionOwner {
   async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
     const { channel, event, data = null, uid } = request;
     const { client, host } = this;
-    const { accountability } = client;
-    // Refused or not, in its turn: answers to one client's publications keep their order.
-    const permission = permit(options, { client, channel, action: "publish", event, data }, host);
+    const ask = () => permit(options, { client, channel, action: "publish", event, data }, host);
+    let { accountability } = client;
+    // Asked for at once, and answered in its turn: answers to one client's publications keep their order. Awaited below, where it is thrown.
+    const permission = ask();
     permission.catch(() => {});
     if (before) await before;
     await permission;
-    // Who asked may be gone, or another by now.
+    // Who asked may be another by now, or have other rights.
+    while (client.accountability !== accountability && !this.#hasClosed) {
+      if (client.accountability.user !== accountability.user) throw new WebSocketError("publish", "FORBIDDEN", "Another user");
+      ({ accountability } = client);
+      await ask();
+    }
     if (this.#hasClosed) return;
-    if (client.accountability.user !== accountability.user) throw new WebSocketError("publish", "FORBIDDEN", "Another user");
     const position = await this.#shared.publish(channel, options, event, JSON.stringify(this.#checked(options, event, data)));
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }

@@ -594,6 +594,23 @@ describe("Channels: identity", () => {
     assert.deepEqual((await channels.history("a")).publications, []);
   });
 
+  it("a publication is asked about again when rights were taken away meanwhile", async () => {
+    const stall = new Stall<boolean>();
+    let asked = 0;
+    let role = "editor";
+    const state = (): AuthenticationState => ({ accountability: { user: "ann", role } });
+    const { join, channels, controller } = createChannels({
+      a: { ...kept, authorize: ({ client }) => asked++ === 0 ? stall.promise : client.accountability.role === "editor" },
+    }, { mode: "public", authenticate: state, revalidate: state });
+    const peer = join();
+    await peer.ask(auth("x"), { type: "publish", channel: "a", event: "e", uid: 1 });
+    role = "reader";
+    await controller.refresh({ user: "ann" });
+    stall.resolve(true);
+    assert.equal((await peer.take())[0].error.code, "FORBIDDEN");
+    assert.deepEqual((await channels.history("a")).publications, []);
+  });
+
   it("what authorize throws as a WebSocketError is the reason", async () => {
     const state: { error?: WebSocketError } = {};
     const { join, clock } = createChannels({
