@@ -1,5 +1,6 @@
 import type * as v from "valibot";
 import type { HistoryOptions, Position } from "./engine.ts";
+import { isMs, isPositive } from "./options.ts";
 import { CHANNEL_NAME, RESERVED_EVENTS } from "./protocol.ts";
 import type { JsonValue, WebSocketClient } from "./websocket-client.ts";
 
@@ -110,9 +111,6 @@ export class ChannelTable {
   }
 }
 
-const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;
-const isMs = (value: unknown): value is number => isCount(value) && value < 2 ** 31;
-
 function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel {
   const fail = (remedy: string) => new TypeError(`Cannot declare the channel "${name}": ${remedy}`);
   const { authorize, snapshot, schema, history, presence = false, ...rest } = options ?? {};
@@ -125,7 +123,8 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
     if (each?.kind !== "schema" || each.async) throw fail(`schema.${event} must be a synchronous valibot schema`);
   }
   if (
-    history && !(isCount(history.size) && isMs(history.ttl) && (history.maxRecover === undefined || isCount(history.maxRecover)))
+    history &&
+    !(isPositive(history.size) && isMs(history.ttl) && (history.maxRecover === undefined || isPositive(history.maxRecover)))
   ) {
     throw fail("history must be { size, ttl, maxRecover? }: whole numbers from 1, of publications, ms and publications");
   }

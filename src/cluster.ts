@@ -4,6 +4,7 @@ import { isCloseCode } from "./close.ts";
 import type { BroadcastFilter } from "./delivery.ts";
 import type { Engine } from "./engine.ts";
 import { Frame } from "./frame.ts";
+import { FIRST_ISSUE } from "./protocol.ts";
 import type { DisconnectFilter } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
 
@@ -234,7 +235,7 @@ export class Cluster {
 
 function read(text: string): Message | null {
   try {
-    const parsed = v.safeParse(MessageSchema, JSON.parse(text), { abortEarly: true, abortPipeEarly: true });
+    const parsed = v.safeParse(MessageSchema, JSON.parse(text), FIRST_ISSUE);
     return parsed.success ? parsed.output : null;
   } catch {
     return null; // As above.

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import type { RequestDeclaration } from "./contract.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
-import { issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
+import { FIRST_ISSUE, issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What a handler is called with: the client, and the message with its payload as the schema's output. */
@@ -171,7 +171,7 @@ export class Handlers {
       return undefined;
     }
     try {
-      const parsed = v.safeParse(registered.schema, payloadOf(message), ONCE);
+      const parsed = v.safeParse(registered.schema, payloadOf(message), FIRST_ISSUE);
       if (!parsed.success) {
         const path = issuePath(parsed.issues[0]);
         const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
@@ -256,9 +256,6 @@ const isRequest = <Output extends object, Reply>(
 
 /** Reads nothing of a payload that is not declared. */
 const NOTHING = v.object({});
-
-// One object for all messages.
-const ONCE = { abortEarly: true, abortPipeEarly: true } as const;
 
 /**
  * The message without its envelope: the schema sees the payload alone, so that a strictObject need not list `type` and `uid`. Copied by hand:

@@ -5,7 +5,7 @@ import { type CloseCause, CloseCode } from "./close.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { type AuthMessage, AuthMessageSchema, encode, type WebSocketMessage } from "./protocol.ts";
+import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "./protocol.ts";
 import type { Revocation, Revocations } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
@@ -116,7 +116,7 @@ export class Identity {
 
   /** An `auth` message. The promise, if there is one, never rejects: later messages wait for it. */
   authenticate(message: WebSocketMessage): Promise<void> | undefined {
-    const parsed = v.safeParse(AuthMessageSchema, message, { abortEarly: true, abortPipeEarly: true });
+    const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) {
       // Who is known already has shown no wrong credentials, only a message that cannot be read.
       if (this.phase === "pending") this.#refuse(authFailed(message.uid));

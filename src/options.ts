@@ -133,11 +133,13 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}$/;
 
 const isFunction = (value: unknown): boolean => typeof value === "function";
 const isToken = (value: unknown): boolean => typeof value === "string" && TOKEN.test(value);
-const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
+/** A whole number from 1. */
+export const isPositive = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
 const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
-const isMs = (value: unknown): boolean => isPositive(value) && (value as number) < 2 ** 31;
+/** ms that a timer of the platform takes. */
+export const isMs = (value: unknown): value is number => isPositive(value) && value < 2 ** 31;
 
 /** Whether it is an object with these fields and no other. */
 function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {

@@ -2,6 +2,7 @@ import type { Authorization, AuthorizeContext, ResolvedChannel } from "./channel
 import { within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { ExtensionHost } from "./extension.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
  * What the application answers: at once where it does, else in time.
@@ -33,4 +34,15 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   if (answer === true) return Infinity;
   if (typeof answer === "object" && answer !== null && Number.isFinite(answer.ttl) && answer.ttl > 0) return answer.ttl;
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
+}
+
+/** What the client is told of an error: the error itself where it may be shown; another one is reported, and told as that alone. */
+export function shownError(
+  error: unknown,
+  action: AuthorizeContext["action"],
+  { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
+): WebSocketError {
+  if (error instanceof WebSocketError) return error;
+  host.report(error, client);
+  return new WebSocketError(action, "INTERNAL_ERROR", "Something went wrong");
 }

@@ -231,6 +231,9 @@ export const UnsubscribeMessageSchema: v.GenericSchema<unknown, UnsubscribeMessa
   channel: v.optional(channel),
 })) as v.GenericSchema<unknown, UnsubscribeMessage>; // As above.
 
+/** How input is checked: up to its first fault. valibot's issues repeat what came, and can grow 3,000-fold. One object for all messages. */
+export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;
+
 /** The levels of nesting a message may have; deeper ones are `INVALID_PAYLOAD`. */
 export const MAX_DEPTH = 32;
 

@@ -4,9 +4,10 @@ import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "./close.ts";
 import type { Position, SubscriptionKeeper } from "./engine.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
-import { permit } from "./permission.ts";
+import { permit, shownError } from "./permission.ts";
 import {
   byteLength,
+  FIRST_ISSUE,
   issuePath,
   type PublishMessage,
   PublishMessageSchema,
@@ -37,8 +38,6 @@ const MAX_MEMBER_BYTES = 1_024;
 
 /** Publications of one client that may wait to be allowed or appended. */
 const MAX_PUBLISHING = 1_024;
-
-const ONCE = { abortEarly: true, abortPipeEarly: true } as const;
 
 /** What one client has in channels: its subscriptions, and what it is publishing. */
 export class Subscriber implements SubscriptionOwner {
@@ -71,7 +70,7 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   subscribe(message: WebSocketMessage): void {
-    const parsed = v.safeParse(SubscribeMessageSchema, message, ONCE);
+    const parsed = v.safeParse(SubscribeMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));
     const request = parsed.output;
     const options = this.#shared.table.find(request.channel);
@@ -79,9 +78,7 @@ export class Subscriber implements SubscriptionOwner {
     const fault = options ? this.#faultOf(name, request) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
     if (fault || !options) {
       // What it was to take the place of is over, as for every error but of the message itself.
-      if (fault?.code !== "INVALID_PAYLOAD") {
-        this.#end(name);
-      }
+      if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
       return this.#refuse(request, fault!);
     }
     const subscription = new Subscription(request, options, this);
@@ -97,7 +94,7 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   unsubscribe(message: WebSocketMessage): void {
-    const parsed = v.safeParse(UnsubscribeMessageSchema, message, ONCE);
+    const parsed = v.safeParse(UnsubscribeMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("unsubscribe", parsed.issues[0]));
     const { uid, channel } = parsed.output;
     for (const [name, { message: { uid: ofUid, channel: ofChannel } }] of [...this.#subscriptions]) {
@@ -107,7 +104,7 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   publish(message: WebSocketMessage): void {
-    const parsed = v.safeParse(PublishMessageSchema, message, ONCE);
+    const parsed = v.safeParse(PublishMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("publish", parsed.issues[0]));
     const request = parsed.output;
     const options = this.#shared.table.find(request.channel);
@@ -118,7 +115,9 @@ export class Subscriber implements SubscriptionOwner {
     const publishing = this.#publishing ??= new Map();
     const before = publishing.get(request.channel);
     this.#publishingCount++;
-    const done = this.#publish(request, options, before).catch((error) => this.#refuse(request, this.#shown("publish", error)));
+    const done = this.#publish(request, options, before).catch((error) =>
+      this.#refuse(request, shownError(error, "publish", this))
+    );
     publishing.set(request.channel, done);
     void done.then(() => {
       this.#publishingCount--;
@@ -276,15 +275,9 @@ export class Subscriber implements SubscriptionOwner {
     if (!schema) return data;
     const of = Object.hasOwn(schema, event) ? schema[event] : undefined;
     if (!of) throw new WebSocketError("publish", "INVALID_PAYLOAD", "No such event", { details: { path: "event" } });
-    const parsed = v.safeParse(of, data, ONCE);
+    const parsed = v.safeParse(of, data, FIRST_ISSUE);
     if (!parsed.success) throw invalid("publish", parsed.issues[0], "data");
     return parsed.output;
-  }
-
-  #shown(type: string, error: unknown): WebSocketError {
-    if (error instanceof WebSocketError) return error;
-    this.host.report(error, this.client);
-    return new WebSocketError(type, "INTERNAL_ERROR", "Internal error");
   }
 
   #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {

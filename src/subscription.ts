@@ -6,7 +6,7 @@ import type { HistoryPage, Position } from "./engine.ts";
 import { WebSocketError } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import { afterTurn } from "./outbox.ts";
-import { answerOf, permit } from "./permission.ts";
+import { answerOf, permit, shownError } from "./permission.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 import { endingOf, type PublicationFrame } from "./publication-frame.ts";
 import type { Grant, SavedSubscription } from "./saved-subscription.ts";
@@ -389,9 +389,7 @@ export class Subscription implements ChannelRecipient, Timed {
 
   #fail(run: number, error: unknown): void {
     if (!this.#goesOn(run)) return;
-    const { client, host } = this.#owner;
-    if (!(error instanceof WebSocketError)) host.report(error, client);
-    const reason = error instanceof WebSocketError ? error : new WebSocketError("subscribe", "INTERNAL_ERROR", "Internal error");
+    const reason = shownError(error, "subscribe", this.#owner);
     this.end();
     this.#owner.ended(this, reason);
   }

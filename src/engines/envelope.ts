@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import type { Awaitable } from "../engine.ts";
+import { FIRST_ISSUE } from "../protocol.ts";
 import { then } from "./broker.ts";
 
 /**
@@ -147,7 +148,7 @@ export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: st
   } catch {
     return null;
   }
-  const result = v.safeParse(schema, value, { abortEarly: true, abortPipeEarly: true });
+  const result = v.safeParse(schema, value, FIRST_ISSUE);
   return result.success ? result.output : null;
 }
 
