@@ -131,14 +131,17 @@ export class Cluster {
 
   // The controller's side
 
+  /** The other nodes are to send the frame to their clients. */
   broadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
     this.#send({ type: "broadcast", text, isJson, filter });
   }
 
+  /** The other nodes are to close their clients, where the engine signs. */
   disconnect(filter: DisconnectFilter, code: number, reason: string): void {
     this.#command({ type: "disconnect", filter, code, reason });
   }
 
+  /** The other nodes are to ask about their clients anew, where the engine signs. */
   refresh(filter: BroadcastFilter): void {
     this.#command({ type: "refresh", filter });
   }

@@ -283,7 +283,7 @@ export class WebSocketController {
   }
 
   /** All nodes together, where the option `engine` joins this one with others. */
-  get cluster(): Cluster {
+  get cluster(): Pick<Cluster, "clients" | "stats"> {
     return this.#backplane.cluster;
   }
 

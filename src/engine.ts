@@ -99,6 +99,7 @@ export interface SubscriptionKeeper {
  * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`: then nothing is certain to have happened.
  */
 export interface Engine {
+  /** Whether it can be used now. */
   readonly status: EngineStatus;
   /** Whether there are never other nodes, so that nothing need be sent to them. @default false */
   readonly isAlone?: boolean;
@@ -117,6 +118,7 @@ export interface Engine {
    * resolves; `null` without a history. Called again only after {@link unsubscribe}, or when it failed: then nothing is subscribed to.
    */
   subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
+  /** This node does not want to hear of the channel any more. */
   unsubscribe(channel: string): void;
   /** Appends to the history and publishes, as one step. Resolves with its position. */
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
