@@ -3,6 +3,7 @@ import { Cluster, type ClusterHost } from "./cluster.ts";
 import type { Engine } from "./engine.ts";
 import type { Extension } from "./extension.ts";
 import { MemoryEngine } from "./memory-engine.ts";
+import type { ResolvedOptions } from "./options.ts";
 
 /** What the others have done on this node. */
 export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
@@ -17,13 +18,15 @@ export class Backplane {
   extension: Extension | undefined;
   readonly cluster: Cluster;
   readonly #local: LocalNode;
+  readonly #name: string | undefined;
   #engine: Engine | undefined;
   #node: string | undefined;
   #host: ClusterHost | undefined;
 
-  constructor(local: LocalNode, engine: Engine | undefined) {
+  constructor(local: LocalNode, { engine, node }: Pick<ResolvedOptions, "engine" | "node">) {
     this.#local = local;
     this.#engine = engine;
+    this.#name = node;
     this.cluster = new Cluster(() => this.#clusterHost());
   }
 
@@ -37,7 +40,8 @@ export class Backplane {
     const engine = this.#engine ??= new MemoryEngine();
     if (this.#node !== undefined) return engine;
     // Not in the constructor: the module scope of a Worker forbids randomness.
-    this.#node = crypto.randomUUID();
+    const random = crypto.randomUUID();
+    this.#node = this.#name === undefined ? random : `${this.#name}-${random.slice(-12)}`;
     const { now, deadlines, report } = this.#local;
     engine.start({
       node: this.#node,

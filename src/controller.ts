@@ -102,7 +102,7 @@ export class WebSocketController {
       refresh: (filter) => void this.#refresh(filter),
       clients: (filter) => this.#listed(filter),
       stats: () => this.stats(),
-    }, resolved.engine);
+    }, resolved);
     const extension = () => this.#backplane.extension;
     this.#host = {
       options: resolved,

@@ -56,7 +56,7 @@ export type EngineStatus = "connecting" | "ready" | "unavailable" | "closed";
 
 /** What an engine tells its node. */
 export interface EngineHost {
-  /** Random, and another one each time the node starts. */
+  /** Another one each time the node starts: the option `node`, and random. Up to 64 letters, digits, `_` and `-`. */
   readonly node: string;
   /** The wall clock, in ms. */
   now(): number;

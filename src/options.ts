@@ -101,6 +101,13 @@ export interface WebSocketControllerOptions {
   logger?: Logger | false;
   /** Keeps histories and members, and joins nodes. @default what is in this process' memory, and a Durable Object's own storage */
   engine?: Engine;
+  /**
+   * What other nodes and `controller.cluster` call this one: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, others
+   * after each start. It is for people: nodes are told apart by the digits.
+   *
+   * @default a random UUID
+   */
+  node?: string;
   /** The time, for tests. @default the platform's */
   clock?: Clock;
 }
@@ -125,6 +132,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly closeTimeout: number;
   readonly logger: Logger | false;
   readonly engine: Engine | undefined;
+  readonly node: string | undefined;
   readonly clock: Clock | undefined;
 }
 
@@ -190,6 +198,11 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     "an object with warn and error, such as console, or false",
   ],
   engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
+  // With what comes behind it, an epoch of Redis has at most the 64 characters of the protocol.
+  node: [
+    (value) => typeof value === "string" && /^[\w-]{1,27}$/.test(value),
+    '1 to 27 letters, digits, "_" or "-", such as "berlin-1"',
+  ],
   clock: [(value) => typeof value === "object" && value !== null && "monotonic" in value, "a Clock"],
 };
 
@@ -250,6 +263,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     closeTimeout: options.closeTimeout ?? 5_000,
     logger: options.logger ?? console,
     engine: options.engine,
+    node: options.node,
     clock: options.clock,
   };
 }

@@ -184,6 +184,15 @@ describe("A cluster", () => {
     assert.equal(a.controller.stats().deadlines, 0);
   });
 
+  it("calls a node by its name, and each start of it something else", async () => {
+    const { nodes } = createNodes(2, { node: "berlin-1" });
+    const [one, other] = await Promise.all(
+      nodes.map(async ({ controller }) => Object.keys((await controller.cluster.stats()).nodes)[0]),
+    );
+    assert.match(one!, /^berlin-1-[0-9a-f]{12}$/);
+    assert.notEqual(one, other);
+  });
+
   it("is this node alone without an engine", async () => {
     const { controller } = observe();
     const { client, connection } = open(controller, { identity: { accountability: { user: "ann", role: null } } });

@@ -74,6 +74,10 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
     remedy: "an object with warn and error, such as console, or false",
   },
   engine: { values: [null, {}, "memory", () => {}], remedy: "an Engine, such as new MemoryEngine()" },
+  node: {
+    values: ["", "a.b", "a b", "a:b", "ä", 1, null, "x".repeat(28)],
+    remedy: '1 to 27 letters, digits, "_" or "-", such as "berlin-1"',
+  },
   clock: { values: [null, {}, 1, Date.now, { now: Date.now }], remedy: "a Clock" },
 };
 
@@ -100,6 +104,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   closeTimeout: [1, 2 ** 31 - 1],
   logger: [console, false, { warn() {}, error() {} }],
   engine: [new MemoryEngine()],
+  node: ["a", "berlin-1", "x".repeat(27)],
   clock: [new TestClock()],
 };
 
@@ -130,6 +135,7 @@ describe("resolveOptions", () => {
       closeTimeout: 5_000,
       logger: console,
       engine: undefined,
+      node: undefined,
       clock: undefined,
     };
     assert.deepEqual(resolveOptions(), defaults);
