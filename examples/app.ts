@@ -3,7 +3,16 @@ import { bodyLimit } from "hono/body-limit";
 import { sign } from "hono/jwt";
 import { secureHeaders } from "hono/secure-headers";
 import * as v from "valibot";
-import { jwtAuthenticator, type WebSocketClient, WebSocketController, WebSocketError, WebSocketService } from "../mod.ts";
+import {
+  CloseCode,
+  type ClusterClient,
+  type Engine,
+  jwtAuthenticator,
+  type WebSocketClient,
+  WebSocketController,
+  WebSocketError,
+  WebSocketService,
+} from "../mod.ts";
 import { Channels } from "../src/channels.ts";
 
 const ROLES = ["editor", "reporter", "reader"] as const;
@@ -57,6 +66,15 @@ interface Said {
   text: string;
 }
 
+/** A node, as the page shows it. */
+interface Desk {
+  name: string;
+  /** It does not answer. */
+  isAway: boolean;
+  /** One for each client. */
+  users: string[];
+}
+
 /** Options of {@link createNewsroom}. */
 export interface NewsroomOptions {
   /** Reads a file of `public/` by its name: from disk on Bun, Deno and Node, from the static assets on Cloudflare. */
@@ -68,6 +86,15 @@ export interface NewsroomOptions {
   secret?: string | undefined;
   /** How many messages a newcomer is shown, and of each room are kept for who comes back. @default {50} */
   historySize?: number;
+  /** Where this is one newsroom on several nodes. */
+  cluster?: {
+    /** Where they meet. */
+    engine: Engine;
+    /** What this one is called. */
+    node: string;
+    /** Ends this node, as if its machine had failed: the page has a button for it. */
+    kill(): void;
+  };
 }
 
 /**
@@ -77,9 +104,15 @@ export interface NewsroomOptions {
 export function createNewsroom(options: NewsroomOptions): { app: Hono; controller: WebSocketController } {
   // Not at module scope: Workers forbid randomness there.
   const secret = options.secret || crypto.randomUUID() + crypto.randomUUID();
-  const controller = new WebSocketController({ authenticate: jwtAuthenticator({ secret }) });
-  addNews(controller, options.historySize ?? 50);
-  addRooms(controller, options.historySize ?? 50);
+  const { cluster, historySize = 50 } = options;
+  const controller = new WebSocketController({
+    authenticate: jwtAuthenticator({ secret }),
+    ...(cluster && { engine: cluster.engine, node: cluster.node }),
+  });
+  const channels = createChannels(controller, historySize);
+  addNews(controller, channels, cluster?.node);
+  addRooms(controller, channels);
+  if (cluster) controller.handle("kill", v.object({}), cluster.kill);
 
   const app = new Hono();
   app.use(secureHeaders({
@@ -108,6 +141,7 @@ const PAGE = [
   ["/app.js", "app.js", "text/javascript; charset=utf-8"],
   ["/client.js", "client.js", "text/javascript; charset=utf-8"],
   ["/elements.js", "elements.js", "text/javascript; charset=utf-8"],
+  ["/nodes.js", "nodes.js", "text/javascript; charset=utf-8"],
   ["/ridge.js", "ridge.js", "text/javascript; charset=utf-8"],
   ["/room.js", "room.js", "text/javascript; charset=utf-8"],
 ] as const;
@@ -131,70 +165,103 @@ function addLogin(app: Hono, secret: string): void {
   });
 }
 
-/** The wire of the newsroom: all of it goes through the service. */
-function addNews(controller: WebSocketController, historySize: number): void {
-  const service = new WebSocketService(controller);
-  const history: News[] = [];
-
-  const tellClients = () => service.broadcast({ type: "clients", clients: people(service.clients()) });
-  service.on("connect", ({ client }) => {
-    client.send({ type: "welcome", news: history.filter((news) => isFor(news, client)) });
-    tellClients();
+/** What is kept: of the wire, for newcomers, and of each room, for who comes back too. */
+function createChannels(controller: WebSocketController, historySize: number) {
+  const history = { size: historySize, ttl: 12 * 60 * 60_000 };
+  const channels = new Channels(controller, {
+    // Nobody subscribes to it: news are not for everybody, and go out by the service.
+    wire: { authorize: () => false, history },
+    "room:*": {
+      authorize: ({ client, channel, action }) => action === "subscribe" && mayEnter(client, channel),
+      snapshot: async ({ channel }): Promise<unknown> => (await channels.history(channel)).publications,
+      history,
+      presence: { data: ({ client }) => ({ ...identify(client.accountability) }) },
+    },
   });
-  service.on("close", tellClients);
+  return channels;
+}
 
-  controller.handle("post", PostSchema, ({ client, message: { text, to = null } }) => {
-    const from = identify(client);
+type NewsroomChannels = ReturnType<typeof createChannels>;
+
+/** How long other nodes may take to say whom they serve. One that was just killed says nothing. */
+const PATIENCE = { timeout: 500 };
+
+/** The wire of the newsroom: all of it goes through the service. In a cluster the node has a name. */
+function addNews(controller: WebSocketController, channels: NewsroomChannels, node: string | undefined): void {
+  const service = new WebSocketService(controller);
+
+  let told = "";
+  const tellClients = async ({ onlyChanges = false } = {}) => {
+    const [{ clients }, { nodes, missing }] = await Promise.all([
+      controller.cluster.clients({}, PATIENCE),
+      controller.cluster.stats(PATIENCE),
+    ]);
+    const message = {
+      type: "clients",
+      clients: people(clients),
+      ...(node && { nodes: desks(Object.keys(nodes), missing, clients) }),
+    };
+    const text = JSON.stringify(message);
+    if (!onlyChanges || text !== told) service.broadcast(message);
+    told = text;
+  };
+  service.on("connect", async ({ client }) => {
+    try {
+      const { publications } = await channels.history("wire");
+      const news = publications.map(({ data }) => data as News); // As `post` has published it.
+      client.send({ type: "welcome", node, news: news.filter((news) => isFor(news, client)) });
+    } catch {
+      // The broker is away, and the engine has said so. Who comes back may get to a node that reaches it.
+      return client.close(CloseCode.TRY_AGAIN_LATER, "Try again later");
+    }
+    await tellClients();
+  });
+  service.on("close", () => tellClients());
+  // A node that was killed does not say that its clients are gone: the others look. What fails here, the engine has told.
+  if (node) setInterval(() => void tellClients({ onlyChanges: true }).catch(() => {}), 1_000);
+
+  controller.handle("post", PostSchema, async ({ client, message: { text, to = null } }) => {
+    const from = identify(client.accountability);
     if (from.role === "reader" && !(to && "role" in to && to.role === "editor")) {
       throw new WebSocketError("post", "FORBIDDEN", "Readers write to the editors");
     }
     if (to && "user" in to && !ACCOUNTS.some(({ user }) => user === to.user)) {
       throw new WebSocketError("post", "NOT_FOUND", "There is no such account");
     }
+    // Asked first: who is answered with an error writes again, and must not have been heard.
+    const { clients } = await controller.cluster.clients(to ?? {}, PATIENCE);
     const news: News = { id: crypto.randomUUID(), at: Date.now(), from, to, text };
-    history.push(news);
-    if (history.length > historySize) history.shift();
+    await channels.publish("wire", "news", news);
 
     service.broadcast({ type: "news", news }, to ?? {});
     // Who writes to others sees it too, in each tab, but not twice.
     const includesSender = !to || ("role" in to ? to.role === from.role : to.user === from.user);
     if (!includesSender) service.broadcast({ type: "news", news }, { user: from.user });
-    const others = [...service.clients()].filter((other) => other.accountability.user !== from.user && isFor(news, other));
-    return { id: news.id, reached: others.length };
+    return { id: news.id, reached: clients.filter(({ user }) => user !== from.user).length };
   });
 }
 
-/**
- * The rooms: a channel each, whose history is what a newcomer scrolls back in and what who was away is sent. Clients do not publish
- * themselves, for who says something is not for them to say.
- */
-function addRooms(controller: WebSocketController, historySize: number): void {
-  const channelOf = (room: string) => `room:${room}` as const;
-  const mayEnter = ({ accountability: { role } }: WebSocketClient, channel: string) =>
-    ROOMS.some(({ id, roles }) => channelOf(id) === channel && roles.some((each) => each === role));
-
-  const channels = new Channels(controller, {
-    "room:*": {
-      authorize: ({ client, channel, action }) => action === "subscribe" && mayEnter(client, channel),
-      snapshot: async ({ channel }): Promise<unknown> => (await channels.history(channel)).publications,
-      history: { size: historySize, ttl: 12 * 60 * 60_000 },
-      presence: { data: ({ client }) => ({ ...identify(client) }) },
-    },
-  });
-
+/** The rooms: a channel each. Clients do not publish themselves, for who says something is not for them to say. */
+function addRooms(controller: WebSocketController, channels: NewsroomChannels): void {
   controller.handle("say", SaySchema, async ({ client, message: { room, text } }) => {
     const channel = channelOf(room);
     if (!mayEnter(client, channel)) throw new WebSocketError("say", "FORBIDDEN", "This room is not for you");
-    const from = identify(client);
+    const from = identify(client.accountability);
+    const others = (await channels.presence(channel)).filter(({ user }) => user !== from.user);
     const said: Said = { id: crypto.randomUUID(), at: Date.now(), from, text };
     await channels.publish(channel, "say", said);
-    const others = (await channels.presence(channel)).filter(({ user }) => user !== from.user);
     return { id: said.id, heard: others.length };
   });
 }
 
+const channelOf = (room: string) => `room:${room}` as const;
+
+function mayEnter({ accountability: { role } }: WebSocketClient, channel: string): boolean {
+  return ROOMS.some(({ id, roles }) => channelOf(id) === channel && roles.some((each) => each === role));
+}
+
 /** Who a client is. The token says the user and the role; jwtAuthenticator lets none in without a user. */
-function identify({ accountability: { user, role } }: WebSocketClient): News["from"] {
+function identify({ user, role }: { user: string | null; role: string | null }): News["from"] {
   const id = user ?? "";
   return { user: id, name: ACCOUNTS.find((account) => account.user === id)?.name ?? id, role };
 }
@@ -204,11 +271,23 @@ function isFor({ from, to }: News, { accountability: { user, role } }: WebSocket
 }
 
 /** The clients as people: the tabs of one user are counted. */
-function people(clients: Iterable<WebSocketClient>): (News["from"] & { tabs: number })[] {
+function people(clients: readonly ClusterClient[]): (News["from"] & { tabs: number })[] {
   const people = new Map<string, News["from"] & { tabs: number }>();
   for (const client of clients) {
     const person = identify(client);
     people.set(person.user, { ...person, tabs: (people.get(person.user)?.tabs ?? 0) + 1 });
   }
   return [...people.values()].sort((a, b) => a.name.localeCompare(b.name));
+}
+
+/** The nodes, and the user of each client that one serves. */
+function desks(nodes: readonly string[], missing: readonly string[], clients: readonly ClusterClient[]): Desk[] {
+  // The option `node` is followed by a hyphen and twelve digits, others after each start.
+  const desks = [...missing, ...nodes].map((node): [name: string, Desk] => {
+    const users = clients.filter((client) => client.node === node).map(({ user }) => user ?? "");
+    const name = node.slice(0, -13);
+    return [name, { name, isAway: missing.includes(node), users }];
+  });
+  // One that was killed and is there again is told of as both for a while: the last one counts.
+  return [...new Map(desks).values()].sort((a, b) => a.name.localeCompare(b.name));
 }

@@ -120,7 +120,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(page.status, 200);
       assert.match(await page.text(), /<title>Newsroom/);
       assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
-      const scripts = ["/app.js", "/client.js", "/elements.js", "/ridge.js", "/room.js"].map((path) => [path, "text/javascript"]);
+      const scripts = ["app", "client", "elements", "nodes", "ridge", "room"].map((name) => [`/${name}.js`, "text/javascript"]);
       for (const [path, type] of [["/app.css", "text/css"], ...scripts] as [path: string, type: string][]) {
         const file = await fetch(url + path);
         assert.equal(file.headers.get("content-type")?.split(";")[0], type);
@@ -159,7 +159,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
 
 describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
   test(
-    "createNewsroom keeps what was said in a room, and its clients there, while the object sleeps",
+    "createNewsroom keeps the wire, what was said in a room, and its clients there, while the object sleeps",
     { timeout: 60_000 },
     async (t) => {
       const { url, evict, stop } = await startCloudflare();
@@ -171,8 +171,13 @@ describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
       mika.send({ type: "say", uid: 1, room: "harbour", text: "Before the sleep" });
       assert.equal((await mika.next("say")).status, "ok");
       assert.equal((await lena.next("subscription")).data.text, "Before the sleep");
+      mika.send({ type: "post", uid: 3, text: "Over the wire" });
+      assert.equal((await mika.next("post")).data.reached, 1);
 
       await evict!();
+      const noor = await connect(url, (await (await logIn(url, "noor", "kindling")).json()).access_token);
+      assert.deepEqual((await noor.next("welcome")).news.map(({ text }: { text: string }) => text), ["Over the wire"]);
+      noor.close();
       mika.send({ type: "say", uid: 2, room: "harbour", text: "After the sleep" });
       assert.equal((await mika.next("say")).status, "ok");
       assert.equal((await lena.next("subscription")).data.text, "After the sleep");

@@ -8,8 +8,8 @@ interface Env {
   JWT_SECRET?: string;
 }
 
-// What goes over the wire is kept in the object's memory: it is forgotten with an eviction, which an idle object has after some ten
-// seconds. What is said in the rooms is in its SQLite storage, as the history of a channel. The connections hibernate and stay.
+// What goes over the wire and is said in the rooms is in the object's SQLite storage, as the histories of channels: it outlives an eviction,
+// which an idle object has after some ten seconds. The connections hibernate and stay.
 export class Newsroom extends createWebSocketObject(({ ASSETS, JWT_SECRET }: Env) =>
   createNewsroom({
     // The binding looks at the path alone, but wants a whole URL.

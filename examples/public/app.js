@@ -1,4 +1,5 @@
 import { element, fire, message } from "./elements.js";
+import { Nodes } from "./nodes.js";
 import { Ridge } from "./ridge.js";
 import { Room } from "./room.js";
 import { createClient } from "./client.js";
@@ -57,6 +58,7 @@ let rooms = [];
 let account = null;
 let wire = null;
 let ridge = null;
+const nodes = new Nodes(at("nodes"), at("node-list"), () => wire.send({ type: "kill" }));
 /** Where the reader is: a room, or at the wire. */
 let place = null;
 let room = null;
@@ -160,6 +162,7 @@ function leave(error) {
   ui.note.textContent = "";
   showError(ui.composerError, null);
   people = members = [];
+  nodes.clear();
   showPeople();
   showStatus("signed-out");
   show("login");
@@ -212,6 +215,8 @@ const STATUS = { "signed-out": "Not signed in", connecting: "Connecting", live: 
 function showStatus(status, retryAt) {
   root.dataset.status = status;
   const offline = status === "waiting" && !navigator.onLine;
+  // Who comes back may be served by another node, which has yet to say so.
+  if (status !== "live") nodes.serving = null;
   ui.status.textContent = offline ? "You are offline" : STATUS[status];
   ui.retry.hidden = status !== "waiting";
   clearInterval(ticking);
@@ -227,6 +232,8 @@ function showStatus(status, retryAt) {
 
 function receive(message) {
   if (message.type === "welcome") {
+    nodes.serving = message.node ?? null;
+    if (message.node) ui.status.textContent = `Live on ${message.node}`;
     const fresh = message.news.filter(({ id }) => !known.has(id));
     // Read aloud one by one they would be a nuisance.
     const log = ui.news.parentElement;
@@ -241,6 +248,7 @@ function receive(message) {
     showPlaces();
   } else if (message.type === "clients") {
     people = message.clients;
+    if (message.nodes) nodes.show(message.nodes);
     showPeople();
   }
 }
@@ -400,8 +408,10 @@ function showPeople() {
       element("b", { text: self ? `${name} (you)` : name }),
       " ",
       element("span", { className: "role", text: role, "data-role": role }),
-      ...(tabs > 1 ? [" ", element("span", { className: "tabs", text: `${tabs} tabs` })] : []),
     );
+    // Nodes say how many tabs there are, too.
+    if (nodes.isShown) item.append(" ", element("span", { className: "on", text: nodes.of(user) }));
+    else if (tabs > 1) item.append(" ", element("span", { className: "tabs", text: `${tabs} tabs` }));
     if (self || place) return item;
     const write = element("button", { type: "button", className: "quiet", text: "Write", "aria-label": `Write to ${name}` });
     write.addEventListener("click", () => {
