@@ -1,0 +1,34 @@
+/** One node: the same newsroom, which meets the others at a broker. */
+import process from "node:process";
+import { natsEngine } from "../../src/engines/nats.ts";
+import { serve } from "../../src/serve.ts";
+import { createNewsroom } from "../app.ts";
+import { readFile } from "../read-file.ts";
+
+const { HOST = "127.0.0.1", PORT = "0", NODE_NAME = "node", NATS_URL = "nats://127.0.0.1:4222", ENGINE_SECRET, JWT_SECRET } =
+  process.env;
+
+const engine = natsEngine({
+  servers: NATS_URL,
+  namespace: "newsroom",
+  lease: 5_000,
+  // As long as the longest `ttl` of a channel.
+  history: { maxTtl: 12 * 60 * 60_000 },
+  ...(ENGINE_SECRET && { secret: ENGINE_SECRET }),
+});
+const { app, controller } = createNewsroom({
+  readFile,
+  secret: JWT_SECRET,
+  cluster: { engine, node: NODE_NAME, kill: () => void process.kill(process.pid, "SIGKILL") },
+});
+
+// What the front asks: a node that the broker cannot be reached from gets no new clients while there is another one.
+app.get("/healthz", (c) => c.text(controller.engine.status, controller.engine.status === "ready" ? 200 : 503));
+
+const server = await serve(app, { port: Number(PORT), hostname: HOST, handleSignals: false });
+// Clients are closed with 1001 and go to the other nodes; then those hear from the broker that this one has left.
+process.once("SIGTERM", async () => {
+  await server.close();
+  await controller.close();
+  process.exit(0);
+});
