@@ -278,7 +278,7 @@ describe("backoffDelay", () => {
 
   it("never exceeds the cap", () => {
     for (const attempt of [0, 5, 50, 2000]) {
-      const delay = backoffDelay(attempt, { base: 500, cap: 30_000 }, () => 0.999);
+      const delay = backoffDelay(attempt, { backoff: { base: 500, cap: 30_000, reset: 0 }, random: () => 0.999 });
       assert.ok(delay > 0 && delay < 30_000);
     }
   });

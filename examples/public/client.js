@@ -10,7 +10,7 @@ var ClientError = class extends Error {
   details;
   /** The stable name, a text for a person, and what else is known. */
   constructor(code, message, details = {}, cause) {
-    super(message, cause === void 0 ? void 0 : { cause });
+    super(message, cause ? { cause } : void 0);
     this.code = code;
     this.details = details;
   }
@@ -19,8 +19,8 @@ var MAX_RETRY_AFTER = 3e5;
 function retryAfter({ details: { retry_after } }) {
   return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
 }
-function errorOf(value) {
-  const { code, message, ...details } = Object(value);
+function errorOf({ error }) {
+  const { code, message, ...details } = Object(error);
   return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
 }
 
@@ -28,20 +28,15 @@ function errorOf(value) {
 var MAX_DEPTH = 100;
 function readFrame(data, report) {
   const bad = (why) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
-  let value;
+  let value = [];
   try {
     if (typeof data !== "string") throw "binary";
     if (isDeep(data)) throw "nested too deep";
-    value = /__proto__|\\u/.test(data) ? JSON.parse(data, withoutProto) : JSON.parse(data);
+    value = JSON.parse(data, /__proto__|\\u/.test(data) ? withoutProto : void 0);
   } catch (why) {
     bad(why);
-    return [];
   }
-  return (Array.isArray(value) ? value : [value]).filter((item) => {
-    const isMessage = typeof item?.type === "string";
-    if (!isMessage) bad("no type");
-    return isMessage;
-  });
+  return [value].flat().filter((item) => typeof item?.type === "string" || bad("no type"));
 }
 var withoutProto = (key, value) => key === "__proto__" ? void 0 : value;
 function isDeep(text) {
@@ -67,26 +62,30 @@ var WAKE_PATIENCE = 400;
 var Heartbeat = class {
   #clock;
   #period;
-  #host;
+  #ping;
+  #dead;
   #timer;
   #last = 0;
   /** ms until the next ping. */
   #untilPing = 0;
   /** ms until no answer is given up on; `Infinity` while none is awaited. */
   #untilDead = Infinity;
-  constructor(clock, period, host) {
+  /**
+   * @param ping asks the other side for a sign of life.
+   * @param dead told that none came in time.
+   */
+  constructor(clock, period, ping, dead) {
     this.#clock = clock;
-    this.#period = period;
-    this.#host = host;
+    this.#period = period || Infinity;
+    this.#ping = ping;
+    this.#dead = dead;
   }
   start() {
-    this.stop();
-    this.#untilPing = this.#period || Infinity;
+    this.#untilPing = this.#period;
     this.#wait();
   }
   stop() {
     this.#clock.clearTimeout(this.#timer);
-    this.#untilDead = Infinity;
   }
   /** Anything at all came from the other side. */
   heard() {
@@ -94,10 +93,10 @@ var Heartbeat = class {
   }
   /** Asks now. */
   probe(patience = PATIENCE) {
-    this.#untilPing = this.#period || Infinity;
+    this.#untilPing = this.#period;
     this.#untilDead = Math.min(this.#untilDead, patience);
     this.#wait();
-    this.#host.ping();
+    this.#ping();
   }
   /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
   #wait(delay = TICK) {
@@ -115,7 +114,7 @@ var Heartbeat = class {
       return this.#wait(WAKE_PATIENCE);
     }
     this.#untilDead -= elapsed;
-    if (this.#untilDead <= 0) return this.#host.dead();
+    if (this.#untilDead <= 0) return this.#dead();
     this.#untilPing -= elapsed;
     if (this.#untilPing <= 0) this.probe();
     else this.#wait();
@@ -138,10 +137,8 @@ var Connection = class {
   constructor(host, url, protocols) {
     this.#host = host;
     const socket = this.#socket = new host.WebSocket(url, protocols);
-    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, {
-      ping: () => this.send(JSON.stringify(host.ping())),
-      dead: () => this.end(1006, "No answer", 0)
-    });
+    const ping = () => this.send(JSON.stringify(host.ping()));
+    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
       if (!this.#over) host.opened();
     };
@@ -160,18 +157,19 @@ var Connection = class {
     if (this.#socket.readyState === 1) this.#socket.send(text);
   }
   /**
-   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead.
+   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead. With 1006
+   * it is not told, where the platform can do without.
    *
-   * @param told the code for the other side; 0 tells nothing, where the platform can.
+   * @param told the code for the other side.
    */
   end(code, reason, told = 4e3) {
     if (this.#over) return;
     this.#over = true;
     const socket = this.#socket;
-    if (told === 0 && socket.terminate) socket.terminate();
+    if (code === 1006 && socket.terminate) socket.terminate();
     else {
       try {
-        socket.close(told || 4e3, reason.slice(0, 40));
+        socket.close(told, reason.slice(0, 40));
       } catch {
         socket.close();
       }
@@ -195,7 +193,7 @@ var Connection = class {
     if (typeof data === "string" && data.length > this.#host.maxFrame) {
       return this.end(1009, "Message too big");
     }
-    for (const message of readFrame(data, (error) => this.#host.invalid(error))) {
+    for (const message of readFrame(data, this.#host.invalid)) {
       if (!this.#over) this.#host.received(message);
     }
   }
@@ -229,7 +227,7 @@ function resolveUrl(url) {
 }
 
 // src/client/connector.ts
-function backoffDelay(attempt, { base, cap }, random) {
+function backoffDelay(attempt, { backoff: { base, cap }, random }) {
   return random() * Math.min(cap, base * 2 ** attempt);
 }
 var Connector = class {
@@ -279,13 +277,14 @@ var Connector = class {
     return this.#gone;
   }
   /** An answer to `auth`, or that the credentials have run out. */
-  auth({ uid, status, error: fault }) {
-    const isAnswer = this.#authUid !== void 0 && uid === this.#authUid;
+  auth(message) {
+    const { uid, status } = message;
+    const isAnswer = this.#authUid && uid === this.#authUid;
     if (status === "ok") {
       if (isAnswer) this.#admitted();
       return;
     }
-    const error = errorOf(fault);
+    const error = errorOf(message);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
     this.#host.emit("error", { error });
@@ -310,11 +309,15 @@ var Connector = class {
     clock.clearTimeout(this.#timer);
     this.#timer = clock.setTimeout(callback, delay);
   }
+  /** How long the server may take to let the client in. */
+  #limit() {
+    this.#wait(() => this.#fail(1006, "No answer"), this.#host.options.timeout);
+  }
   async #connect() {
-    const { options, url } = this.#host;
-    const { tokenIn, timeout } = options;
+    const { options, url, received, ping } = this.#host;
+    const { tokenIn } = options;
     const generation = ++this.#generation;
-    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
+    this.#limit();
     this.#setStatus("connecting");
     const token = await this.#ask(generation);
     if (generation !== this.#generation) return;
@@ -328,13 +331,13 @@ var Connector = class {
       this.#connection = new Connection(
         {
           ...options,
+          received,
+          ping,
           opened: () => {
             if (token && tokenIn === "message") this.#authenticate(token);
             else this.#admitted();
           },
-          received: (message) => this.#host.received(message),
           ended: (close) => this.#lost(close),
-          ping: () => this.#host.ping(),
           invalid: (error) => this.#host.emit("error", { error })
         },
         address,
@@ -354,7 +357,7 @@ var Connector = class {
     } catch (error) {
       if (generation === this.#generation) {
         this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
-        this.#fail(1006, "There is no token");
+        this.#fail(1006, "Cannot get a token");
       }
       return void 0;
     }
@@ -378,25 +381,21 @@ var Connector = class {
   }
   /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
   async #renew(error) {
-    const { token, timeout } = this.#host.options;
     if (!this.isReady) return;
     this.isReady = false;
-    if (typeof token !== "function") {
-      this.#host.emit("error", { error });
-      return this.#refuse(error);
-    }
+    this.#limit();
     const generation = this.#generation;
-    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
-    const renewed = await this.#ask(generation);
+    const token = typeof this.#host.options.token === "function" && await this.#ask(generation);
     if (generation !== this.#generation) return;
-    if (renewed) this.#authenticate(renewed);
-    else this.#refuse(error);
+    if (token) return this.#authenticate(token);
+    this.#host.emit("error", { error });
+    this.#refuse(error);
   }
   #refuse({ code, message }) {
     this.#fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
   }
   #fail(code, reason) {
-    if (this.#connection) this.#connection.end(code, reason, code === 1006 ? 0 : 4e3);
+    if (this.#connection) this.#connection.end(code, reason);
     else this.#lost({ code, reason, wasClean: false });
   }
   #lost(close) {
@@ -407,26 +406,23 @@ var Connector = class {
     this.isReady = false;
     if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
     if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
-    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options.backoff, options.random);
+    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
     this.#wait(() => void this.#connect(), delay);
     const attempt = this.#attempt;
     this.#setStatus("waiting");
     if (status === "open") this.#host.lost({ ...close, isFinal: false });
     if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
   }
-  #mayReturn(close) {
+  #mayReturn({ code }) {
     const { token, reconnect } = this.#host.options;
-    if (close.code >= 4400 && close.code < 4500) {
-      const isRenewable = typeof token === "function" && (close.code === 4401 || close.code === 4408) && !this.#wasRefused;
-      this.#wasRefused = true;
-      if (!isRenewable) return false;
-    }
-    return reconnect;
+    if (code < 4400 || code >= 4500) return reconnect;
+    const isRenewable = typeof token === "function" && (code === 4401 || code === 4408) && !this.#wasRefused;
+    this.#wasRefused = true;
+    return isRenewable && reconnect;
   }
   #finish(close) {
     this.#generation++;
-    this.#connection = void 0;
-    this.isReady = this.#isClosing = false;
+    this.#isClosing = false;
     this.#host.options.clock.clearTimeout(this.#timer);
     this.#stopListening?.();
     this.#setStatus("closed");
@@ -450,16 +446,18 @@ function guard(call, report) {
 }
 var Emitter = class {
   #listeners = /* @__PURE__ */ new Map();
+  /** Returns how to stop it. */
   on(event, listener) {
     const listeners = this.#listeners.get(event) ?? /* @__PURE__ */ new Set();
     this.#listeners.set(event, listeners.add(listener));
+    return () => this.off(event, listener);
   }
   off(event, listener) {
     this.#listeners.get(event)?.delete(listener);
   }
   emit(event, payload) {
     for (const listener of [...this.#listeners.get(event) ?? []]) {
-      guard(() => listener(payload), event === "error" ? (error) => console.error(error) : this.report);
+      guard(() => listener(payload), event === "error" ? console.error : this.report);
     }
   }
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
@@ -490,9 +488,7 @@ function resolveOptions(options) {
   };
   const resolved = merge(defaults, options);
   if (typeof resolved.WebSocket !== "function") {
-    throw new TypeError(
-      'Cannot create the client: pass the option "WebSocket", there is none here'
-    );
+    throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
   return resolved;
 }
@@ -509,37 +505,34 @@ function merge(defaults, given) {
 // src/client/outbox.ts
 var Outbox = class {
   #clock;
-  #maxMessages;
-  #maxAge;
+  #limits;
   #waiting = /* @__PURE__ */ new Set();
-  constructor(clock, { maxMessages, maxAge }) {
+  constructor(clock, limits) {
     this.#clock = clock;
-    this.#maxMessages = maxMessages;
-    this.#maxAge = maxAge;
+    this.#limits = limits;
   }
   get size() {
     return this.#waiting.size;
   }
+  has(item) {
+    return this.#waiting.has(item);
+  }
   /** @param expires whether it has no timeout of its own. */
   add(item, expires) {
-    if (this.#waiting.size >= this.#maxMessages) {
+    if (this.#waiting.size >= this.#limits.maxMessages) {
       return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
     this.#waiting.add(item);
-    if (!expires || !this.#maxAge) return;
+    const { maxAge } = this.#limits;
+    if (!expires || !maxAge) return;
     item.timer = this.#clock.setTimeout(() => {
       this.#waiting.delete(item);
       item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
-    }, this.#maxAge);
+    }, maxAge);
   }
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items) {
-    const later = [...this.#waiting];
-    this.#waiting.clear();
-    for (const item of [...items, ...later]) {
-      item.wasSent = false;
-      this.#waiting.add(item);
-    }
+    this.#waiting = /* @__PURE__ */ new Set([...items, ...this.#waiting]);
   }
   delete(item) {
     this.#waiting.delete(item);
@@ -550,7 +543,7 @@ var Outbox = class {
     for (const item of this.#waiting) {
       if (!send(item.text)) return;
       this.delete(item);
-      item.sent();
+      item.sent?.();
     }
   }
   fail(error) {
@@ -572,9 +565,8 @@ var Requests = class {
   }
   /** @param transmit hands the message to the connection, or to the outbox. */
   add(message, options, transmit) {
-    const { timeout, signal, idempotent = false } = options;
+    const { timeout, signal, idempotent } = options;
     return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
       const text = JSON.stringify(message);
       const done = () => {
         this.#pending.delete(message.uid);
@@ -582,23 +574,23 @@ var Requests = class {
         this.#clock.clearTimeout(timer);
         signal?.removeEventListener("abort", abort);
       };
-      const fail = (error) => {
+      const failed = (error) => {
         done();
         reject(error);
       };
-      const abort = () => fail(signal?.reason);
-      const timer = timeout && this.#clock.setTimeout(() => fail(new ClientError("TIMEOUT", `No answer came within ${timeout} ms`)), timeout);
+      const abort = () => failed(signal?.reason);
+      const timer = timeout && this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
       const item = {
         text,
-        isIdempotent: idempotent,
-        sent: () => void (item.wasSent = true),
-        failed: fail,
+        idempotent,
+        failed,
         settle(answer) {
+          if (answer["status"] !== "ok") return failed(errorOf(answer));
           done();
-          if (answer["status"] === "ok") resolve(answer);
-          else reject(errorOf(answer["error"]));
+          resolve(answer);
         }
       };
+      if (signal?.aborted) return abort();
       signal?.addEventListener("abort", abort);
       this.#pending.set(message.uid, item);
       transmit(item);
@@ -621,14 +613,11 @@ var Requests = class {
   lost(error, mayRetry) {
     const again = [];
     for (const item of [...this.#pending.values()]) {
-      if (!item.wasSent) continue;
-      if (item.isIdempotent && mayRetry) again.push(item);
+      if (this.#outbox.has(item)) continue;
+      if (item.idempotent && mayRetry) again.push(item);
       else item.failed(error);
     }
     this.#outbox.restore(again);
-  }
-  fail(error) {
-    for (const item of [...this.#pending.values()]) item.failed(error);
   }
 };
 
@@ -652,9 +641,8 @@ var Subscriber = class {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   #queue = [];
-  /** Has who iterates look again. */
-  #wake = () => {
-  };
+  /** Wake those who iterate. */
+  #idle = [];
   #end;
   constructor(host, channel, uid, options) {
     this.#host = host;
@@ -662,7 +650,7 @@ var Subscriber = class {
     this.uid = uid;
     this.options = options;
     this.position = options.recover;
-    this.#hasBegun = options.recover !== void 0;
+    this.#hasBegun = !!options.recover;
     disposeBy(this, () => this.unsubscribe());
     const { onInit, onEvent, onPresence } = options;
     this.#isRead = !onInit && !onEvent && !onPresence;
@@ -688,7 +676,7 @@ var Subscriber = class {
   /** Whether all up to a position has come. What filters its events is not told of all. */
   isAt({ epoch, offset }) {
     const { position } = this;
-    if (!position || !this.isLive || this.#isBehind || this.options.event !== void 0) return true;
+    if (!position || !this.isLive || this.#isBehind || this.options.event) return true;
     return epoch === position.epoch && offset <= position.offset;
   }
   /** Takes a message of the subscription. */
@@ -702,7 +690,7 @@ var Subscriber = class {
   end(error) {
     if (this.#end) return;
     if (error) this.#call(this.options.onError, error);
-    this.#end = error ? { error } : {};
+    this.#end = { error };
     this.isLive = false;
     this.#wake();
   }
@@ -724,15 +712,7 @@ var Subscriber = class {
         if (item) yield item;
         else if (this.#end?.error) throw this.#end.error;
         else if (this.#end) return;
-        else {
-          const wake = this.#wake;
-          await new Promise((resolve) => {
-            this.#wake = () => {
-              wake();
-              resolve();
-            };
-          });
-        }
+        else await new Promise((resolve) => this.#idle.push(resolve));
       }
     } finally {
       this.unsubscribe();
@@ -742,7 +722,7 @@ var Subscriber = class {
     this.isLive = true;
     this.failures = 0;
     if (recovered === true && this.position) return;
-    this.position = typeof epoch === "string" && Number.isSafeInteger(offset) ? { epoch, offset } : void 0;
+    this.position = typeof epoch === "string" && typeof offset === "number" ? { epoch, offset } : void 0;
     const isGap = this.#hasBegun;
     this.#hasBegun = true;
     if (isGap) this.#call(this.options.onGap);
@@ -753,22 +733,23 @@ var Subscriber = class {
   }
   #publication(event, { data, offset }) {
     if (this.#isBehind) return;
-    const publication = { event, data };
-    if (typeof offset === "number") {
-      if (this.position && offset <= this.position.offset) return;
-      publication.offset = offset;
-    }
+    const { position } = this;
+    const place = typeof offset === "number" ? { offset } : void 0;
+    if (position && place && place.offset <= position.offset) return;
     this.#isBehind = this.#queue.length >= (this.options.buffer || 1e3);
     if (this.#isBehind) return;
-    if (this.position && publication.offset !== void 0) this.position = { ...this.position, offset: publication.offset };
+    if (position) this.position = { ...position, ...place };
+    const publication = { event, data, ...place };
     this.#call(this.options.onEvent, publication);
     this.#push(publication);
   }
   #push(item) {
     if (this.#isRead && !this.#end) this.#queue.push(item);
     this.#wake();
-    this.#wake = () => {
-    };
+  }
+  /** Has those who iterate look again. */
+  #wake() {
+    for (const wake of this.#idle.splice(0)) wake();
   }
   #changePresence(event, members) {
     if (!Array.isArray(members) || !isChange(event)) return;
@@ -784,7 +765,7 @@ var Subscriber = class {
     if (callback && !this.#end) guard(() => callback(...args), this.#host.report);
   }
 };
-var isChange = (event) => ["init", "join", "leave"].includes(event);
+var isChange = (event) => /^(init|join|leave)$/.test(event);
 
 // src/client/subscriptions.ts
 var TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
@@ -820,11 +801,11 @@ var Subscriptions = class {
   take(message) {
     const { type, status, uid } = message;
     const subscriber = this.#subscribers.get(uid);
-    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message["error"]));
+    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message));
     else if (type !== "subscription" && type !== "presence") return false;
-    else if (message["event"] === "unsubscribe" && type === "subscription") {
+    else if (message["event"] === "unsubscribe") {
       if (subscriber) {
-        this.#refused(subscriber, errorOf({ code: message["reason"], message: "Ended by the server" }));
+        this.#refused(subscriber, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
       }
     } else subscriber?.take(message);
     return true;
@@ -856,11 +837,12 @@ var Subscriptions = class {
       this.#forget(subscriber);
       return subscriber.end(error);
     }
-    const { clock, backoff, random } = this.#host.options;
+    const { options } = this.#host;
+    const { clock } = options;
     clock.clearTimeout(subscriber.timer);
     subscriber.timer = clock.setTimeout(() => {
       if (!subscriber.isLive) this.ask(subscriber);
-    }, retryAfter(error) + backoffDelay(subscriber.failures++, backoff, random));
+    }, retryAfter(error) + backoffDelay(subscriber.failures++, options));
   }
 };
 
@@ -880,7 +862,6 @@ var BareClient = class {
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause;
-  #isClosed = false;
   /** It is lazy, and nothing was wanted of it. */
   #isDormant = true;
   /** {@link createClient} takes the same. */
@@ -917,23 +898,21 @@ var BareClient = class {
   }
   /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
   get ready() {
-    if (this.status === "open") return Promise.resolve();
+    this.#rouse();
     return new Promise((resolve, reject) => {
-      const closed = new ClientError("CLOSED", "The client is closed");
-      if (this.#isClosed) return reject(closed);
-      this.#rouse();
-      const stop = this.on("status", ({ status }) => {
-        if (status === "open") resolve();
-        else if (status === "closed") reject(closed);
+      const look = () => {
+        if (this.status === "open") resolve();
+        else if (this.status === "closed") reject(new ClientError("CLOSED", "The client is closed"));
         else return;
         stop();
-      });
+      };
+      const stop = this.on("status", look);
+      look();
     });
   }
   /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
   on(event, listener) {
-    this.#emitter.on(event, listener);
-    return () => this.off(event, listener);
+    return this.#emitter.on(event, listener);
   }
   /** Removes this one listener. */
   off(event, listener) {
@@ -944,7 +923,7 @@ var BareClient = class {
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect() {
-    this.#isClosed = this.#isDormant = false;
+    this.#isDormant = false;
     this.#connector.wake();
   }
   /**
@@ -996,7 +975,6 @@ var BareClient = class {
    */
   close(code = 1e3, reason = "") {
     this.#isDormant = false;
-    this.#isClosed = true;
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
@@ -1013,23 +991,20 @@ var BareClient = class {
   }
   #transmit(item, expires) {
     this.#rouse();
-    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "The client is closed"));
+    if (this.status === "closed") return item.failed(new ClientError("CLOSED", "The client is closed"));
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
-    item.sent();
+    item.sent?.();
   }
   #handOver(text) {
     const isPossible = this.#connector.isReady && this.#pause === void 0;
     if (isPossible) this.#connector.send(text);
     return isPossible;
   }
-  /** The server takes messages, on a new connection or with new credentials. */
+  /** The server takes messages: on a new connection, with new credentials, or after a pause. */
   #ready(isNew) {
     this.#subscriptions.askAll();
-    this.#flush();
-    if (isNew) this.#emitter.emit("open", {});
-  }
-  #flush() {
     this.#outbox.flush((text) => this.#handOver(text));
+    if (isNew) this.#emitter.emit("open", {});
   }
   #lost(close) {
     const { code, reason, isFinal } = close;
@@ -1038,9 +1013,7 @@ var BareClient = class {
     const why = `The connection was lost (${code}${reason && ` ${reason}`})`;
     this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
     if (isFinal) {
-      this.#isClosed = true;
       const error = new ClientError("CLOSED", why, { close });
-      this.#requests.fail(error);
       this.#outbox.fail(error);
       this.#subscriptions.end(error);
     }
@@ -1051,13 +1024,13 @@ var BareClient = class {
     if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
-      const wasRefused = errorOf(message["error"]).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
+      const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
       this.#subscriptions.take(message);
       if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (message["status"] === "error") return this.#fault(errorOf(message["error"]));
+    if (message["status"] === "error") return this.#fault(errorOf(message));
     if (message["status"] !== void 0 && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message });
   }
@@ -1065,12 +1038,10 @@ var BareClient = class {
   #fault(error) {
     const wait = this.#connector.heed(error);
     if (wait > 0) {
-      this.#options.clock.clearTimeout(this.#pause);
+      this.#resume();
       this.#pause = this.#options.clock.setTimeout(() => {
         this.#resume();
-        if (!this.#connector.isReady) return;
-        this.#subscriptions.askAll();
-        this.#flush();
+        if (this.#connector.isReady) this.#ready(false);
       }, wait);
     }
     this.#emitter.emit("error", { error });

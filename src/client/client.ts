@@ -96,7 +96,6 @@ export class BareClient<C = Contract> {
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause: unknown;
-  #isClosed = false;
   /** It is lazy, and nothing was wanted of it. */
   #isDormant = true;
 
@@ -136,24 +135,22 @@ export class BareClient<C = Contract> {
 
   /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
   get ready(): Promise<void> {
-    if (this.status === "open") return Promise.resolve();
+    this.#rouse();
     return new Promise((resolve, reject) => {
-      const closed = new ClientError("CLOSED", "The client is closed");
-      if (this.#isClosed) return reject(closed);
-      this.#rouse();
-      const stop = this.on("status", ({ status }) => {
-        if (status === "open") resolve();
-        else if (status === "closed") reject(closed);
+      const look = () => {
+        if (this.status === "open") resolve();
+        else if (this.status === "closed") reject(new ClientError("CLOSED", "The client is closed"));
         else return;
         stop();
-      });
+      };
+      const stop = this.on("status", look);
+      look();
     });
   }
 
   /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
   on<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): () => void {
-    this.#emitter.on(event, listener);
-    return () => this.off(event, listener);
+    return this.#emitter.on(event, listener);
   }
 
   /** Removes this one listener. */
@@ -166,7 +163,7 @@ export class BareClient<C = Contract> {
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect(): void {
-    this.#isClosed = this.#isDormant = false;
+    this.#isDormant = false;
     this.#connector.wake();
   }
 
@@ -237,7 +234,6 @@ export class BareClient<C = Contract> {
    */
   close(code = 1000, reason = ""): Promise<void> {
     this.#isDormant = false;
-    this.#isClosed = true;
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
@@ -258,10 +254,10 @@ export class BareClient<C = Contract> {
 
   #transmit(item: Waiting, expires: boolean): void {
     this.#rouse();
-    if (this.#isClosed) return item.failed(new ClientError("CLOSED", "The client is closed"));
+    if (this.status === "closed") return item.failed(new ClientError("CLOSED", "The client is closed"));
     // Behind what waits, if something does.
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
-    item.sent();
+    item.sent?.();
   }
 
   #handOver(text: string): boolean {
@@ -270,15 +266,11 @@ export class BareClient<C = Contract> {
     return isPossible;
   }
 
-  /** The server takes messages, on a new connection or with new credentials. */
+  /** The server takes messages: on a new connection, with new credentials, or after a pause. */
   #ready(isNew: boolean): void {
     this.#subscriptions.askAll();
-    this.#flush();
-    if (isNew) this.#emitter.emit("open", {});
-  }
-
-  #flush(): void {
     this.#outbox.flush((text) => this.#handOver(text));
+    if (isNew) this.#emitter.emit("open", {});
   }
 
   #lost(close: ClientClose): void {
@@ -289,9 +281,7 @@ export class BareClient<C = Contract> {
     // The message that was too big may be any of these: it must not be sent again.
     this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
     if (isFinal) {
-      this.#isClosed = true;
       const error = new ClientError("CLOSED", why, { close });
-      this.#requests.fail(error);
       this.#outbox.fail(error);
       this.#subscriptions.end(error);
     }
@@ -304,13 +294,13 @@ export class BareClient<C = Contract> {
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
       // Of what was sent after the credentials had run out nothing has been handled.
-      const wasRefused = errorOf(message["error"]).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
+      const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
       this.#subscriptions.take(message);
       if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (message["status"] === "error") return this.#fault(errorOf(message["error"]));
+    if (message["status"] === "error") return this.#fault(errorOf(message));
     // The answer to what was given up.
     if (message["status"] !== undefined && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
@@ -321,12 +311,10 @@ export class BareClient<C = Contract> {
     const wait = this.#connector.heed(error);
     if (wait > 0) {
       // What it was sent too fast it has not read, subscriptions included.
-      this.#options.clock.clearTimeout(this.#pause);
+      this.#resume();
       this.#pause = this.#options.clock.setTimeout(() => {
         this.#resume();
-        if (!this.#connector.isReady) return;
-        this.#subscriptions.askAll();
-        this.#flush();
+        if (this.#connector.isReady) this.#ready(false);
       }, wait);
     }
     this.#emitter.emit("error", { error });

@@ -31,7 +31,7 @@ export interface ConnectionHost {
   ended(close: CloseInfo): void;
   /** What asks for a sign of life. */
   ping(): WebSocketMessage;
-  invalid(error: ClientError): void;
+  readonly invalid: (error: ClientError) => void;
 }
 
 /** One WebSocket from its opening to its end, with the pings that notice when it is dead. */
@@ -49,10 +49,8 @@ export class Connection {
   constructor(host: ConnectionHost, url: string, protocols: string[]) {
     this.#host = host;
     const socket = this.#socket = new host.WebSocket(url, protocols);
-    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, {
-      ping: () => this.send(JSON.stringify(host.ping())),
-      dead: () => this.end(1006, "No answer", 0),
-    });
+    const ping = () => this.send(JSON.stringify(host.ping()));
+    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
       if (!this.#over) host.opened();
     };
@@ -74,19 +72,20 @@ export class Connection {
   }
 
   /**
-   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead.
+   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead. With 1006
+   * it is not told, where the platform can do without.
    *
-   * @param told the code for the other side; 0 tells nothing, where the platform can.
+   * @param told the code for the other side.
    */
   end(code: number, reason: string, told = 4000): void {
     if (this.#over) return;
     this.#over = true;
     const socket = this.#socket;
-    if (told === 0 && socket.terminate) socket.terminate();
+    if (code === 1006 && socket.terminate) socket.terminate();
     else {
       try {
         // Browsers send 1000 and 3000 to 4999 only, and no reason of more than 123 bytes.
-        socket.close(told || 4000, reason.slice(0, 40));
+        socket.close(told, reason.slice(0, 40));
       } catch {
         socket.close();
       }
@@ -113,7 +112,7 @@ export class Connection {
     if (typeof data === "string" && data.length > this.#host.maxFrame) {
       return this.end(1009, "Message too big");
     }
-    for (const message of readFrame(data, (error) => this.#host.invalid(error))) {
+    for (const message of readFrame(data, this.#host.invalid)) {
       // What came before it may have ended the connection.
       if (!this.#over) this.#host.received(message);
     }

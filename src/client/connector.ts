@@ -48,8 +48,10 @@ export interface ConnectorHost {
   emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
 }
 
+type BackoffOptions = Pick<ResolvedOptions, "backoff" | "random">;
+
 /** How long to wait for the next try, in ms: anything up to a ceiling that doubles, so that not all come back at once ("full jitter"). */
-export function backoffDelay(attempt: number, { base, cap }: { base: number; cap: number }, random: () => number): number {
+export function backoffDelay(attempt: number, { backoff: { base, cap }, random }: BackoffOptions): number {
   return random() * Math.min(cap, base * 2 ** attempt);
 }
 
@@ -106,13 +108,14 @@ export class Connector {
   }
 
   /** An answer to `auth`, or that the credentials have run out. */
-  auth({ uid, status, error: fault }: WebSocketMessage): void {
-    const isAnswer = this.#authUid !== undefined && uid === this.#authUid;
+  auth(message: WebSocketMessage): void {
+    const { uid, status } = message;
+    const isAnswer = this.#authUid && uid === this.#authUid;
     if (status === "ok") {
       if (isAnswer) this.#admitted();
       return;
     }
-    const error = errorOf(fault);
+    const error = errorOf(message);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
     this.#host.emit("error", { error });
@@ -143,11 +146,16 @@ export class Connector {
     this.#timer = clock.setTimeout(callback, delay);
   }
 
+  /** How long the server may take to let the client in. */
+  #limit(): void {
+    this.#wait(() => this.#fail(1006, "No answer"), this.#host.options.timeout);
+  }
+
   async #connect(): Promise<void> {
-    const { options, url } = this.#host;
-    const { tokenIn, timeout } = options;
+    const { options, url, received, ping } = this.#host;
+    const { tokenIn } = options;
     const generation = ++this.#generation;
-    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
+    this.#limit();
     this.#setStatus("connecting");
     const token = await this.#ask(generation);
     if (generation !== this.#generation) return;
@@ -161,13 +169,13 @@ export class Connector {
       this.#connection = new Connection(
         {
           ...options,
+          received,
+          ping,
           opened: () => {
             if (token && tokenIn === "message") this.#authenticate(token);
             else this.#admitted();
           },
-          received: (message) => this.#host.received(message),
           ended: (close) => this.#lost(close),
-          ping: () => this.#host.ping(),
           invalid: (error) => this.#host.emit("error", { error }),
         },
         address,
@@ -189,7 +197,7 @@ export class Connector {
     } catch (error) {
       if (generation === this.#generation) {
         this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
-        this.#fail(1006, "There is no token");
+        this.#fail(1006, "Cannot get a token");
       }
       return undefined;
     }
@@ -217,19 +225,15 @@ export class Connector {
 
   /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
   async #renew(error: ClientError): Promise<void> {
-    const { token, timeout } = this.#host.options;
     if (!this.isReady) return; // That is under way.
     this.isReady = false;
-    if (typeof token !== "function") {
-      this.#host.emit("error", { error });
-      return this.#refuse(error);
-    }
+    this.#limit();
     const generation = this.#generation;
-    this.#wait(() => this.#fail(1006, "It took too long"), timeout);
-    const renewed = await this.#ask(generation);
+    const token = typeof this.#host.options.token === "function" && await this.#ask(generation);
     if (generation !== this.#generation) return;
-    if (renewed) this.#authenticate(renewed);
-    else this.#refuse(error);
+    if (token) return this.#authenticate(token);
+    this.#host.emit("error", { error });
+    this.#refuse(error);
   }
 
   #refuse({ code, message }: ClientError): void {
@@ -238,7 +242,7 @@ export class Connector {
   }
 
   #fail(code: number, reason: string): void {
-    if (this.#connection) this.#connection.end(code, reason, code === 1006 ? 0 : 4000);
+    if (this.#connection) this.#connection.end(code, reason);
     else this.#lost({ code, reason, wasClean: false });
   }
 
@@ -251,7 +255,7 @@ export class Connector {
     if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
     // One that is let in and lost again at once has not held: it must not come back every half second.
     if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
-    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options.backoff, options.random);
+    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
     this.#wait(() => void this.#connect(), delay);
     const attempt = this.#attempt;
     this.#setStatus("waiting");
@@ -259,21 +263,18 @@ export class Connector {
     if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
   }
 
-  #mayReturn(close: CloseInfo): boolean {
+  #mayReturn({ code }: CloseInfo): boolean {
     const { token, reconnect } = this.#host.options;
-    // 44xx: coming back unchanged is pointless (PROTOCOL.md §6).
-    if (close.code >= 4400 && close.code < 4500) {
-      const isRenewable = typeof token === "function" && (close.code === 4401 || close.code === 4408) && !this.#wasRefused;
-      this.#wasRefused = true;
-      if (!isRenewable) return false;
-    }
-    return reconnect;
+    if (code < 4400 || code >= 4500) return reconnect;
+    // Coming back unchanged is pointless (PROTOCOL.md §6).
+    const isRenewable = typeof token === "function" && (code === 4401 || code === 4408) && !this.#wasRefused;
+    this.#wasRefused = true;
+    return isRenewable && reconnect;
   }
 
   #finish(close: CloseInfo): void {
     this.#generation++;
-    this.#connection = undefined;
-    this.isReady = this.#isClosing = false;
+    this.#isClosing = false;
     this.#host.options.clock.clearTimeout(this.#timer);
     this.#stopListening?.();
     this.#setStatus("closed");

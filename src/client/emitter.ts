@@ -12,9 +12,11 @@ export function guard(call: () => unknown, report: (error: unknown) => void): vo
 export class Emitter<Events extends { error: { error: unknown } }> {
   readonly #listeners = new Map<keyof Events, Set<(payload: never) => unknown>>();
 
-  on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
+  /** Returns how to stop it. */
+  on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
     const listeners = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, listeners.add(listener));
+    return () => this.off(event, listener);
   }
 
   off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
@@ -25,7 +27,7 @@ export class Emitter<Events extends { error: { error: unknown } }> {
     // By `on`, each takes the payload of its event.
     for (const listener of [...this.#listeners.get(event) ?? []] as ((payload: Events[Event]) => unknown)[]) {
       // What a listener of `error` throws is not told to itself again.
-      guard(() => listener(payload), event === "error" ? (error) => console.error(error) : this.report);
+      guard(() => listener(payload), event === "error" ? console.error : this.report);
     }
   }
 

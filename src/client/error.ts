@@ -1,7 +1,7 @@
 /**
  * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
- * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `CLOSED`, `OUTBOX_FULL`, `OUTBOX_EXPIRED`,
- * `TOKEN_FAILED` (the function `token` did), `CONNECT_FAILED`, `INVALID_MESSAGE` (of the server).
+ * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `CLOSED`,
+ * `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `TOKEN_FAILED` (the function `token` did), `INVALID_MESSAGE` (of the server).
  */
 export class ClientError extends Error {
   /** As the class is called, also where a bundler has renamed it. */
@@ -13,7 +13,7 @@ export class ClientError extends Error {
 
   /** The stable name, a text for a person, and what else is known. */
   constructor(code: string, message: string, details: Record<string, unknown> = {}, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(message, cause ? { cause } : undefined);
     this.code = code;
     this.details = details;
   }
@@ -27,8 +27,8 @@ export function retryAfter({ details: { retry_after } }: ClientError): number {
   return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
 }
 
-/** What a server calls an error, whatever it sent in its place. */
-export function errorOf(value: unknown): ClientError {
-  const { code, message, ...details } = Object(value) as Record<string, unknown>;
+/** The error of a message, whatever the server sent in its place. */
+export function errorOf({ error }: Record<string, unknown>): ClientError {
+  const { code, message, ...details } = Object(error) as Record<string, unknown>;
   return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
 }

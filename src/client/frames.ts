@@ -10,20 +10,15 @@ const MAX_DEPTH = 100;
  */
 export function readFrame(data: unknown, report: (error: ClientError) => void): WebSocketMessage[] {
   const bad = (why: unknown) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
-  let value: unknown;
+  let value: unknown = [];
   try {
     if (typeof data !== "string") throw "binary";
     if (isDeep(data)) throw "nested too deep";
-    value = /__proto__|\\u/.test(data) ? JSON.parse(data, withoutProto) : JSON.parse(data);
+    value = JSON.parse(data, /__proto__|\\u/.test(data) ? withoutProto : undefined);
   } catch (why) {
     bad(why);
-    return [];
   }
-  return (Array.isArray(value) ? value : [value]).filter((item) => {
-    const isMessage = typeof item?.type === "string";
-    if (!isMessage) bad("no type");
-    return isMessage;
-  });
+  return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || bad("no type")); // So they are.
 }
 
 // JSON.parse makes `__proto__` an own key, which Object.assign in an application turns into a prototype.

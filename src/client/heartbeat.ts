@@ -9,19 +9,12 @@ const PATIENCE = 4_000;
 /** How long it may take after a jump, in ms: with the tick before it, the promised second. */
 const WAKE_PATIENCE = 400;
 
-/** What a heartbeat is told and tells. */
-export interface HeartbeatHost {
-  /** Asks the other side for a sign of life. */
-  ping(): void;
-  /** None came in time. */
-  dead(): void;
-}
-
 /** Notices a connection that is dead and does not say so: by asking every period, and at once after a sleep. */
 export class Heartbeat {
   readonly #clock: ClientClock;
   readonly #period: number;
-  readonly #host: HeartbeatHost;
+  readonly #ping: () => void;
+  readonly #dead: () => void;
   #timer: unknown;
   #last = 0;
   /** ms until the next ping. */
@@ -29,21 +22,24 @@ export class Heartbeat {
   /** ms until no answer is given up on; `Infinity` while none is awaited. */
   #untilDead = Infinity;
 
-  constructor(clock: ClientClock, period: number, host: HeartbeatHost) {
+  /**
+   * @param ping asks the other side for a sign of life.
+   * @param dead told that none came in time.
+   */
+  constructor(clock: ClientClock, period: number, ping: () => void, dead: () => void) {
     this.#clock = clock;
-    this.#period = period;
-    this.#host = host;
+    this.#period = period || Infinity;
+    this.#ping = ping;
+    this.#dead = dead;
   }
 
   start(): void {
-    this.stop();
-    this.#untilPing = this.#period || Infinity;
+    this.#untilPing = this.#period;
     this.#wait();
   }
 
   stop(): void {
     this.#clock.clearTimeout(this.#timer);
-    this.#untilDead = Infinity;
   }
 
   /** Anything at all came from the other side. */
@@ -53,10 +49,10 @@ export class Heartbeat {
 
   /** Asks now. */
   probe(patience: number = PATIENCE): void {
-    this.#untilPing = this.#period || Infinity;
+    this.#untilPing = this.#period;
     this.#untilDead = Math.min(this.#untilDead, patience);
     this.#wait();
-    this.#host.ping();
+    this.#ping();
   }
 
   /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
@@ -78,7 +74,7 @@ export class Heartbeat {
       return this.#wait(WAKE_PATIENCE);
     }
     this.#untilDead -= elapsed;
-    if (this.#untilDead <= 0) return this.#host.dead();
+    if (this.#untilDead <= 0) return this.#dead();
     this.#untilPing -= elapsed;
     if (this.#untilPing <= 0) this.probe();
     else this.#wait();

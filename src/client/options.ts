@@ -83,9 +83,7 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
   };
   const resolved = merge(defaults, options);
   if (typeof resolved.WebSocket !== "function") {
-    throw new TypeError(
-      'Cannot create the client: pass the option "WebSocket", there is none here',
-    );
+    throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
   // `merge` has checked what it took against the defaults.
   return resolved as ResolvedOptions;

@@ -5,11 +5,9 @@ import type { ClientClock } from "./platform.ts";
 export interface Waiting {
   readonly text: string;
   /** It was handed to the socket. */
-  sent(): void;
+  sent?(): void;
   /** It will not be. */
   failed(error: ClientError): void;
-  /** Whether it was handed over. */
-  wasSent?: boolean;
   /** For its expiry. Written by {@link Outbox} only. */
   timer?: unknown;
 }
@@ -17,41 +15,39 @@ export interface Waiting {
 /** What was sent while there was no connection, in order, no more and no longer than may be. */
 export class Outbox {
   readonly #clock: ClientClock;
-  readonly #maxMessages: number;
-  readonly #maxAge: number;
-  readonly #waiting = new Set<Waiting>();
+  readonly #limits: { maxMessages: number; maxAge: number };
+  #waiting = new Set<Waiting>();
 
-  constructor(clock: ClientClock, { maxMessages, maxAge }: { maxMessages: number; maxAge: number }) {
+  constructor(clock: ClientClock, limits: { maxMessages: number; maxAge: number }) {
     this.#clock = clock;
-    this.#maxMessages = maxMessages;
-    this.#maxAge = maxAge;
+    this.#limits = limits;
   }
 
   get size(): number {
     return this.#waiting.size;
   }
 
+  has(item: Waiting): boolean {
+    return this.#waiting.has(item);
+  }
+
   /** @param expires whether it has no timeout of its own. */
   add(item: Waiting, expires: boolean): void {
-    if (this.#waiting.size >= this.#maxMessages) {
+    if (this.#waiting.size >= this.#limits.maxMessages) {
       return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
     this.#waiting.add(item);
-    if (!expires || !this.#maxAge) return;
+    const { maxAge } = this.#limits;
+    if (!expires || !maxAge) return;
     item.timer = this.#clock.setTimeout(() => {
       this.#waiting.delete(item);
       item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
-    }, this.#maxAge);
+    }, maxAge);
   }
 
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items: Waiting[]): void {
-    const later = [...this.#waiting];
-    this.#waiting.clear();
-    for (const item of [...items, ...later]) {
-      item.wasSent = false;
-      this.#waiting.add(item);
-    }
+    this.#waiting = new Set([...items, ...this.#waiting]);
   }
 
   delete(item: Waiting): void {
@@ -64,7 +60,7 @@ export class Outbox {
     for (const item of this.#waiting) {
       if (!send(item.text)) return;
       this.delete(item);
-      item.sent();
+      item.sent?.();
     }
   }
 

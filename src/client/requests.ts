@@ -14,7 +14,7 @@ export interface RequestOptions {
 }
 
 interface Pending extends Waiting {
-  readonly isIdempotent: boolean;
+  readonly idempotent: boolean | undefined;
   settle(message: WebSocketMessage): void;
 }
 
@@ -35,9 +35,8 @@ export class Requests {
     options: RequestOptions & { timeout: number },
     transmit: (item: Waiting) => void,
   ): Promise<WebSocketMessage> {
-    const { timeout, signal, idempotent = false } = options;
+    const { timeout, signal, idempotent } = options;
     return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
       const text = JSON.stringify(message);
       const done = () => {
         this.#pending.delete(message.uid);
@@ -45,24 +44,24 @@ export class Requests {
         this.#clock.clearTimeout(timer);
         signal?.removeEventListener("abort", abort);
       };
-      const fail = (error: unknown) => {
+      const failed = (error: unknown) => {
         done();
         reject(error);
       };
-      const abort = () => fail(signal?.reason);
+      const abort = () => failed(signal?.reason);
       const timer = timeout &&
-        this.#clock.setTimeout(() => fail(new ClientError("TIMEOUT", `No answer came within ${timeout} ms`)), timeout);
+        this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
       const item: Pending = {
         text,
-        isIdempotent: idempotent,
-        sent: () => void (item.wasSent = true),
-        failed: fail,
+        idempotent,
+        failed,
         settle(answer) {
+          if (answer["status"] !== "ok") return failed(errorOf(answer));
           done();
-          if (answer["status"] === "ok") resolve(answer);
-          else reject(errorOf(answer["error"]));
+          resolve(answer);
         },
       };
+      if (signal?.aborted) return abort();
       signal?.addEventListener("abort", abort);
       this.#pending.set(message.uid, item);
       transmit(item);
@@ -88,14 +87,10 @@ export class Requests {
   lost(error: ClientError, mayRetry: boolean): void {
     const again: Pending[] = [];
     for (const item of [...this.#pending.values()]) {
-      if (!item.wasSent) continue;
-      if (item.isIdempotent && mayRetry) again.push(item);
+      if (this.#outbox.has(item)) continue;
+      if (item.idempotent && mayRetry) again.push(item);
       else item.failed(error);
     }
     this.#outbox.restore(again);
-  }
-
-  fail(error: ClientError): void {
-    for (const item of [...this.#pending.values()]) item.failed(error);
   }
 }

@@ -121,9 +121,9 @@ export class Subscriber implements OpenSubscription {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   readonly #queue: Item[] = [];
-  /** Has who iterates look again. */
-  #wake = (): void => {};
-  #end: { error?: ClientError } | undefined;
+  /** Wake those who iterate. */
+  readonly #idle: (() => void)[] = [];
+  #end: { error: ClientError | undefined } | undefined;
 
   constructor(host: SubscriberHost, channel: string, uid: string, options: SubscribeOptions) {
     this.#host = host;
@@ -131,7 +131,7 @@ export class Subscriber implements OpenSubscription {
     this.uid = uid;
     this.options = options;
     this.position = options.recover;
-    this.#hasBegun = options.recover !== undefined;
+    this.#hasBegun = !!options.recover;
     disposeBy(this, () => this.unsubscribe());
     const { onInit, onEvent, onPresence } = options;
     // Nobody is likely to iterate who is called back; who does all the same begins then.
@@ -160,7 +160,7 @@ export class Subscriber implements OpenSubscription {
   /** Whether all up to a position has come. What filters its events is not told of all. */
   isAt({ epoch, offset }: Position): boolean {
     const { position } = this;
-    if (!position || !this.isLive || this.#isBehind || this.options.event !== undefined) return true;
+    if (!position || !this.isLive || this.#isBehind || this.options.event) return true;
     return epoch === position.epoch && offset <= position.offset;
   }
 
@@ -176,7 +176,7 @@ export class Subscriber implements OpenSubscription {
   end(error?: ClientError): void {
     if (this.#end) return;
     if (error) this.#call(this.options.onError, error);
-    this.#end = error ? { error } : {};
+    this.#end = { error };
     this.isLive = false;
     this.#wake();
   }
@@ -200,15 +200,7 @@ export class Subscriber implements OpenSubscription {
         if (item) yield item;
         else if (this.#end?.error) throw this.#end.error;
         else if (this.#end) return;
-        else {
-          const wake = this.#wake;
-          await new Promise<void>((resolve) => {
-            this.#wake = () => {
-              wake();
-              resolve();
-            };
-          });
-        }
+        else await new Promise<void>((resolve) => this.#idle.push(resolve));
       }
     } finally {
       this.unsubscribe();
@@ -220,7 +212,7 @@ export class Subscriber implements OpenSubscription {
     this.failures = 0;
     // All that was missed follows, and what of it is known already is left out by its offset.
     if (recovered === true && this.position) return;
-    this.position = typeof epoch === "string" && Number.isSafeInteger(offset) ? { epoch, offset: offset as number } : undefined;
+    this.position = typeof epoch === "string" && typeof offset === "number" ? { epoch, offset } : undefined;
     const isGap = this.#hasBegun;
     this.#hasBegun = true;
     // What waits is older than the snapshot: with it there is one gap more, of which is told.
@@ -233,14 +225,13 @@ export class Subscriber implements OpenSubscription {
 
   #publication(event: string, { data, offset }: WebSocketMessage): void {
     if (this.#isBehind) return;
-    const publication: Publication = { event, data };
-    if (typeof offset === "number") {
-      if (this.position && offset <= this.position.offset) return;
-      publication.offset = offset;
-    }
+    const { position } = this;
+    const place = typeof offset === "number" ? { offset } : undefined;
+    if (position && place && place.offset <= position.offset) return;
     this.#isBehind = this.#queue.length >= (this.options.buffer || 1_000);
     if (this.#isBehind) return;
-    if (this.position && publication.offset !== undefined) this.position = { ...this.position, offset: publication.offset };
+    if (position) this.position = { ...position, ...place };
+    const publication: Publication = { event, data, ...place };
     this.#call(this.options.onEvent, publication);
     this.#push(publication);
   }
@@ -248,7 +239,11 @@ export class Subscriber implements OpenSubscription {
   #push(item: Item): void {
     if (this.#isRead && !this.#end) this.#queue.push(item);
     this.#wake();
-    this.#wake = () => {};
+  }
+
+  /** Has those who iterate look again. */
+  #wake(): void {
+    for (const wake of this.#idle.splice(0)) wake();
   }
 
   #changePresence(event: unknown, members: unknown): void {
@@ -267,4 +262,4 @@ export class Subscriber implements OpenSubscription {
   }
 }
 
-const isChange = (event: unknown): event is PresenceChange["event"] => ["init", "join", "leave"].includes(event as string);
+const isChange = (event: unknown): event is PresenceChange["event"] => /^(init|join|leave)$/.test(event as string);

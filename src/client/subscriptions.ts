@@ -56,12 +56,12 @@ export class Subscriptions implements SubscriberHost {
   take(message: WebSocketMessage): boolean {
     const { type, status, uid } = message;
     const subscriber = this.#subscribers.get(uid);
-    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message["error"]));
+    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message));
     else if (type !== "subscription" && type !== "presence") return false;
     // One that is unknown has been unsubscribed from.
-    else if (message["event"] === "unsubscribe" && type === "subscription") {
+    else if (message["event"] === "unsubscribe") {
       if (subscriber) {
-        this.#refused(subscriber, errorOf({ code: message["reason"], message: "Ended by the server" }));
+        this.#refused(subscriber, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
       }
     } else subscriber?.take(message);
     return true;
@@ -98,10 +98,11 @@ export class Subscriptions implements SubscriberHost {
       this.#forget(subscriber);
       return subscriber.end(error);
     }
-    const { clock, backoff, random } = this.#host.options;
+    const { options } = this.#host;
+    const { clock } = options;
     clock.clearTimeout(subscriber.timer);
     subscriber.timer = clock.setTimeout(() => {
       if (!subscriber.isLive) this.ask(subscriber);
-    }, retryAfter(error) + backoffDelay(subscriber.failures++, backoff, random));
+    }, retryAfter(error) + backoffDelay(subscriber.failures++, options));
   }
 }
