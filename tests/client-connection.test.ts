@@ -185,6 +185,14 @@ describe("A client that has lost its connection", () => {
     }
   });
 
+  it("is told of a close without a code, a reason and whether it was clean, as React Native leaves them out", async () => {
+    const { admit, take } = connectFake();
+    const socket = await admit();
+    socket.readyState = 3;
+    socket.onclose?.({} as never);
+    assert.deepEqual(take("close"), [{ code: 1006, reason: "", wasClean: false, isFinal: false }]);
+  });
+
   it("does not come back when told not to", async () => {
     const { client, admit } = connectFake({ reconnect: false });
     (await admit()).end(1006);
@@ -412,12 +420,14 @@ describe("client.on", () => {
       throw new Error("of a listener");
     });
     client.on("message", () => Promise.reject(new Error("of an async one")));
+    // A promise of another class, as those of async functions are where a polyfill has taken the global one's place.
+    client.on("message", () => ({ then: (_: unknown, reject: (error: Error) => void) => reject(new Error("of a polyfill")) }));
     const stop = client.on("message", ({ message }) => told.push(message));
     const socket = await admit();
     socket.receive({ type: "news", text: "a" });
     await turn();
     assert.deepEqual(told, [{ type: "news", text: "a" }]);
-    assert.deepEqual(take("error").map(({ error }) => error.message), ["of a listener", "of an async one"]);
+    assert.deepEqual(take("error").map(({ error }) => error.message), ["of a listener", "of a polyfill", "of an async one"]);
     stop();
     socket.receive({ type: "news", text: "b" });
     assert.equal(told.length, 1);

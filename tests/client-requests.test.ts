@@ -61,6 +61,15 @@ describe("client.request", () => {
     assert.equal(clock.timers, 0);
   });
 
+  it("rejects with ABORTED where signals have no reasons, as in React Native", async () => {
+    const { client, admit } = connectFake();
+    await admit();
+    const signal = Object.assign(new EventTarget(), { aborted: false }) as unknown as AbortSignal; // All that is used of it.
+    const asked = client.request("say", {}, { signal });
+    signal.dispatchEvent(new Event("abort"));
+    await assert.rejects(asked, { name: "ClientError", code: "ABORTED" });
+  });
+
   it("rejects at once when the connection is lost after it was sent, and waits where it was not", async () => {
     const { client, clock, admit } = connectFake();
     const socket = await admit();

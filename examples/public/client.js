@@ -149,7 +149,7 @@ var Connection = class {
       this.#resolveGone = resolve;
       socket.onclose = ({ code, reason, wasClean }) => {
         resolve();
-        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean });
+        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean: !!wasClean });
       };
     });
   }
@@ -432,14 +432,14 @@ var Connector = class {
 
 // src/client/dispose.ts
 function disposeBy(target, end) {
-  Object.assign(target, { [Symbol.dispose]: () => void end(), [Symbol.asyncDispose]: end });
+  const { dispose, asyncDispose } = Symbol;
+  if (dispose && asyncDispose) Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end });
 }
 
 // src/client/emitter.ts
 function guard(call, report) {
   try {
-    const result = call();
-    if (result instanceof Promise) result.catch(report);
+    call()?.then?.(void 0, report);
   } catch (error) {
     report(error);
   }
@@ -578,7 +578,7 @@ var Requests = class {
         done();
         reject(error);
       };
-      const abort = () => failed(signal?.reason);
+      const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
       const timer = timeout && this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
       const item = {
         text,

@@ -61,7 +61,7 @@ export class Connection {
       socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
         resolve();
         // Some say 0, or nothing at all, where there was no close frame.
-        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean });
+        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean: !!wasClean });
       };
     });
   }

@@ -12,6 +12,7 @@ export type DisposesAsync = Method<"asyncDispose", Promise<void>>;
 
 /** Makes the object end at the end of the block that it was declared in. */
 export function disposeBy(target: object, end: () => unknown): void {
-  // Node 20 and older browsers have them or have not.
-  Object.assign(target, { [Symbol.dispose]: () => void end(), [Symbol.asyncDispose]: end });
+  // React Native and older browsers have no such symbols.
+  const { dispose, asyncDispose } = Symbol as { dispose?: symbol; asyncDispose?: symbol };
+  if (dispose && asyncDispose) Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end });
 }

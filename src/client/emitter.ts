@@ -1,8 +1,8 @@
 /** Calls what belongs to the application, and hands on what it throws or rejects with: that must break nothing here. */
 export function guard(call: () => unknown, report: (error: unknown) => void): void {
   try {
-    const result = call();
-    if (result instanceof Promise) result.catch(report);
+    // Not by `instanceof`: with a polyfill, the promises of async functions are of another class.
+    (call() as Partial<PromiseLike<unknown>> | undefined)?.then?.(undefined, report);
   } catch (error) {
     report(error);
   }

@@ -1,6 +1,6 @@
 /**
  * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
- * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `CLOSED`,
+ * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`,
  * `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `TOKEN_FAILED` (the function `token` did), `INVALID_MESSAGE` (of the server).
  */
 export class ClientError extends Error {

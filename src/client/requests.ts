@@ -48,7 +48,8 @@ export class Requests {
         done();
         reject(error);
       };
-      const abort = () => failed(signal?.reason);
+      // The signals of a polyfill, such as that of React Native, have no reason.
+      const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
       const timer = timeout &&
         this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
       const item: Pending = {
