@@ -62,6 +62,9 @@ describe("createClient", () => {
     assert.throws(() => createClient(url, { backoff: { minimum: 1 }, WebSocket: FakeSocket }), /unknown option "minimum"/);
     // @ts-expect-error -- no constructor
     assert.throws(() => createClient(url, { WebSocket: null }), /pass the option "WebSocket"/);
+    // As where a module with a client for browsers is loaded by what renders its page.
+    // @ts-expect-error -- no constructor
+    assert.equal(createClient("/websocket", { WebSocket: null, lazy: true, random: () => assert.fail() }).status, "closed");
   });
 
   it("is closed, and says why, when the WebSocket throws", async () => {

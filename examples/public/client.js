@@ -487,7 +487,7 @@ function resolveOptions(options) {
     random: Math.random
   };
   const resolved = merge(defaults, options);
-  if (typeof resolved.WebSocket !== "function") {
+  if (typeof resolved.WebSocket !== "function" && !resolved.lazy) {
     throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
   return resolved;
@@ -858,7 +858,7 @@ var BareClient = class {
   #requests;
   #subscriptions;
   /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
-  #prefix;
+  #prefix = "";
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause;
@@ -867,7 +867,6 @@ var BareClient = class {
   /** {@link createClient} takes the same. */
   constructor(url, options = {}) {
     const resolved = this.#options = resolveOptions(options);
-    this.#prefix = resolved.random().toString(36).slice(2, 10);
     this.#outbox = new Outbox(resolved.clock, resolved.outbox);
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
@@ -979,6 +978,7 @@ var BareClient = class {
     return this.#connector.close(code, reason);
   }
   #nextUid() {
+    this.#prefix ||= this.#options.random().toString(36).slice(2, 10);
     return `${this.#prefix}${++this.#lastUid}`;
   }
   #ask(type, payload, options = {}) {
@@ -1031,7 +1031,7 @@ var BareClient = class {
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
     if (message["status"] === "error") return this.#fault(errorOf(message));
-    if (message["status"] !== void 0 && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
+    if (message["status"] !== void 0 && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message });
   }
   /** An error that belongs to nothing that was asked. */

@@ -92,7 +92,7 @@ export class BareClient<C = Contract> {
   readonly #requests: Requests;
   readonly #subscriptions: Subscriptions;
   /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
-  readonly #prefix: string;
+  #prefix = "";
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause: unknown;
@@ -102,7 +102,6 @@ export class BareClient<C = Contract> {
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
     const resolved = this.#options = resolveOptions(options);
-    this.#prefix = resolved.random().toString(36).slice(2, 10);
     this.#outbox = new Outbox(resolved.clock, resolved.outbox);
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
@@ -239,6 +238,8 @@ export class BareClient<C = Contract> {
   }
 
   #nextUid(): string {
+    // Not in the constructor: while a Worker's module is loaded, a `random` of crypto's throws.
+    this.#prefix ||= this.#options.random().toString(36).slice(2, 10);
     return `${this.#prefix}${++this.#lastUid}`;
   }
 
@@ -302,7 +303,7 @@ export class BareClient<C = Contract> {
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
     if (message["status"] === "error") return this.#fault(errorOf(message));
     // The answer to what was given up.
-    if (message["status"] !== undefined && typeof uid === "string" && uid.startsWith(this.#prefix)) return;
+    if (message["status"] !== undefined && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
   }
 

@@ -62,7 +62,7 @@ export type ResolvedOptions =
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type Outbox = NonNullable<ClientOptions["outbox"]>;
 
-/** @throws {TypeError} for an unknown option, and where there is no WebSocket. */
+/** @throws {TypeError} for an unknown option, and where there is no WebSocket for one that is not lazy. */
 export function resolveOptions(options: ClientOptions): ResolvedOptions {
   const defaults: Omit<ResolvedOptions, "WebSocket"> & { WebSocket: WebSocketConstructor | undefined } = {
     token: undefined,
@@ -82,7 +82,8 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     random: Math.random,
   };
   const resolved = merge(defaults, options);
-  if (typeof resolved.WebSocket !== "function") {
+  // A page that is rendered where there is none opens nothing there.
+  if (typeof resolved.WebSocket !== "function" && !resolved.lazy) {
     throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
   // `merge` has checked what it took against the defaults.
