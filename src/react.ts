@@ -81,71 +81,87 @@ export function useSubscription<
     & UseSubscriptionOptions<Item<ChannelOf<C, Name>, Event>, State>
     & { event?: Event } = {},
 ): UseSubscriptionResult<State> {
-  // The contract is of types alone; here, everything is JSON.
-  return useUntyped(client as unknown as BareClient, channel, options as unknown as UntypedOptions) as UseSubscriptionResult<
-    State
-  >;
+  const { initial } = options;
+  const shown = useShown<UseSubscriptionResult<unknown>>(client, channel, options, (show, latest) => {
+    let state: unknown = initial;
+    const take = (item: unknown) => {
+      const { reduce } = latest();
+      show({ state: state = reduce ? reduce(state, item) : item, error: undefined });
+    };
+    return {
+      onInit: (init) => {
+        take(init);
+        return latest().onInit?.(init);
+      },
+      onEvent: (publication) => {
+        take(publication);
+        return latest().onEvent?.(publication);
+      },
+      ...(latest().onPresence && { onPresence: (change) => latest().onPresence?.(change) }),
+      onGap: () => latest().onGap?.(),
+      onError: (error) => {
+        show({ state, error });
+        return latest().onError?.(error);
+      },
+    };
+  });
+  return (shown ?? { state: initial, error: undefined }) as UseSubscriptionResult<State>; // As the contract and `reduce` say.
 }
 
 /** Who is in a channel, of which one is a member for as long as the component is mounted. `data` is what others are told. */
 export function usePresence<C, Name extends ChannelName<C>>(
   client: BareClient<C>,
   channel: Name,
-  { data, enabled = true }: { data?: MemberOf<ChannelOf<C, Name>>; enabled?: boolean } = {},
+  options: { data?: MemberOf<ChannelOf<C, Name>>; enabled?: boolean } = {},
 ): Member<MemberOf<ChannelOf<C, Name>>>[] {
-  const [members, setMembers] = useState<Member[]>([]);
-  useUntyped(client as unknown as BareClient, channel, {
-    ...(data !== undefined && { data }),
-    enabled,
-    onPresence: ({ present }) => setMembers(present),
-    onError: () => setMembers([]),
-  });
-  // Another channel's are not shown: the effect of the change has not run yet.
-  useEffect(() => () => setMembers([]), [client, channel, enabled]);
-  return members as Member<MemberOf<ChannelOf<C, Name>>>[]; // As above.
+  const shown = useShown<Member[]>(client, channel, options, (show) => ({
+    onPresence: ({ present }) => show(present),
+    onError: () => show([]),
+  }));
+  return (shown ?? NOBODY) as Member<MemberOf<ChannelOf<C, Name>>>[]; // As the contract says.
 }
+
+/** Always the same, so that it changes nothing for who compares. */
+const NOBODY: Member[] = [];
 
 type UntypedOptions = SubscribeOptions & UseSubscriptionOptions<unknown, unknown>;
 
-function useUntyped(client: BareClient, channel: string, options: UntypedOptions): UseSubscriptionResult<unknown> {
-  const { event, query, data, presence, recover, buffer, enabled = true, initial } = options;
+/**
+ * What the callbacks of a subscription show. Nothing before they have, nor of a subscription before.
+ *
+ * @param begin makes the callbacks of a new subscription; `latest` returns the options of the last render.
+ */
+function useShown<Shown>(
+  typedClient: unknown,
+  channel: string,
+  typedOptions: unknown,
+  begin: (show: (shown: Shown) => void, latest: () => UntypedOptions) => SubscribeOptions,
+): Shown | undefined {
+  // The contract is of types alone; here, everything is JSON.
+  const client = typedClient as BareClient;
+  const options = typedOptions as UntypedOptions;
+  const { event, query, data, presence, recover, buffer, enabled = true } = options;
   const latest = useRef(options);
   // Before the effect that subscribes: effects run in order.
   useEffect(() => {
     latest.current = options;
   });
   const key = JSON.stringify([channel, event, query, data, presence, enabled]);
-  const [result, setResult] = useState<{ key: string; client: BareClient; state: unknown; error: ClientError | undefined }>();
+  const [result, setResult] = useState<{ key: string; client: BareClient; shown: Shown }>();
   useEffect(() => {
     if (!enabled) return;
-    let state = latest.current.initial;
-    const show = (error?: ClientError) => setResult({ key, client, state, error });
-    const take = (item: unknown) => {
-      const { reduce } = latest.current;
-      state = reduce ? reduce(state, item) : item;
-      show();
-    };
     const subscription = client.subscribe(channel, {
       ...Object.fromEntries(
         Object.entries({ event, query, data, presence, recover, buffer }).filter(([, value]) => value !== undefined),
       ),
-      onInit: (init) => {
-        take(init);
-        return latest.current.onInit?.(init);
-      },
-      onEvent: (publication) => {
-        take(publication);
-        return latest.current.onEvent?.(publication);
-      },
-      ...(latest.current.onPresence && { onPresence: (change) => latest.current.onPresence?.(change) }),
-      onGap: () => latest.current.onGap?.(),
-      onError: (error) => {
-        show(error);
-        return latest.current.onError?.(error);
-      },
+      ...begin((shown) => setResult({ key, client, shown }), () => latest.current),
     });
-    return () => subscription.unsubscribe();
+    return () => {
+      subscription.unsubscribe();
+      // One that is like it may follow: it begins anew.
+      setResult(undefined);
+    };
     // What is compared by its JSON is in the key.
   }, [client, key]);
-  return result?.key === key && result.client === client ? result : { state: initial, error: undefined };
+  return result?.key === key && result.client === client ? result.shown : undefined;
 }

@@ -102,6 +102,46 @@ describe("The hooks", () => {
     assert.equal(text(), "open | nothing |  | FORBIDDEN");
   });
 
+  it("begin anew when they are enabled again, and show nothing meanwhile", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const Reader = ({ enabled }: { enabled: boolean }) => {
+      const people = usePresence(client, "room:1", { enabled });
+      const { state } = useSubscription(client, "room:1", { enabled });
+      return [people.length, state ? JSON.stringify(state.data) : "nothing"].join(" | ");
+    };
+    let tree!: ReturnType<Renderer["create"]>;
+    await act(() => mounted = tree = create(createElement(Reader, { enabled: true })));
+    await act(() => {
+      for (const { uid } of open(socket)) {
+        socket.receive({ type: "subscription", event: "init", channel: "room:1", uid, data: "old" });
+        socket.receive({ type: "presence", event: "init", channel: "room:1", uid, members: [{ user: "ann" }] });
+      }
+    });
+    assert.equal(tree.toJSON(), '1 | "old"');
+    await act(() => tree.update(createElement(Reader, { enabled: false })));
+    assert.equal(tree.toJSON(), "0 | nothing");
+    await act(() => tree.update(createElement(Reader, { enabled: true })));
+    assert.equal(tree.toJSON(), "0 | nothing");
+  });
+
+  it("render who is there for no publication", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    let renders = 0;
+    const People = () => {
+      renders++;
+      return String(usePresence(client, "room:1").length);
+    };
+    await act(() => mounted = create(createElement(People)));
+    const [{ uid } = { uid: "" }] = open(socket);
+    await act(() => socket.receive({ type: "subscription", event: "init", channel: "room:1", uid }));
+    await act(() => socket.receive({ type: "subscription", event: "said", channel: "room:1", uid, data: "hello" }));
+    assert.equal(renders, 1);
+    await act(() => socket.receive({ type: "presence", event: "join", channel: "room:1", uid, members: [{ user: "ann" }] }));
+    assert.equal(renders, 2);
+  });
+
   it("show that the connection is lost, and what it brings when it is back", async () => {
     const { client, admit, retry } = connectFake<typeof contract>();
     const socket = await admit();
