@@ -9,8 +9,14 @@ import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
-/** Tests that drive npm or a browser: on Node only, in a stage of their own. */
-const NODE_ONLY = ["package.test.ts", "demo.test.ts", "demo-cluster.test.ts", "client-browser.test.ts", "react-browser.test.ts"];
+const NODE_ONLY = [
+  "package.test.ts",
+  "demo.test.ts",
+  "demo-cluster.test.ts",
+  "client-browser.test.ts",
+  "react-browser.test.ts",
+  "client-react-native.test.ts",
+];
 
 /** After this many ms a stage is taken to hang, and is ended. */
 const STAGE_TIMEOUT = 5 * 60_000;
