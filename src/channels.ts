@@ -55,9 +55,9 @@ export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarati
   ? keyof Schema & string
   : string;
 
-/** The data of an event: what its schema takes. */
+/** The data of an event: what its schema puts out, since what the server itself publishes is not read by it. */
 export type DataOf<Declarations, Name extends string, Event extends string> = DeclarationOf<Declarations, Name> extends
-  { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferInput<Schema[Event]>
+  { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferOutput<Schema[Event]>
     : unknown
   : unknown
   : unknown;
@@ -133,7 +133,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   }
 
   /**
-   * Publishes to all who are subscribed, on all nodes. Resolves when it is in the history: with its position, or `null` where the channel
+   * Publishes to all who are subscribed, on all nodes, as it is: the channel's schema reads what clients publish. Resolves when it is in the history: with its position, or `null` where the channel
    * has no history. A rejection that nobody looks at is an `error` event, and ends no process.
    *
    * @throws {TypeError} for a channel that is not declared, a name that is none for an event, and data that JSON cannot hold.

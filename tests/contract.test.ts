@@ -79,6 +79,22 @@ describe("controller.handle, with a contract", () => {
     await channels.publish("news", "removed", { id: "1" });
     // @ts-expect-error -- there is no such event
     await channels.publish("room:1", "shouted", "hello");
+    const any: Channels = channels; // For what takes channels of whatever kind.
+    assert.equal(any.stats().channels, 0);
+  });
+
+  it("lets the server publish what clients are sent: what a schema puts out of what another client publishes", async () => {
+    const events = { priced: v.object({ amount: v.pipe(v.string(), v.transform(Number)), unit: v.optional(v.string(), "kg") }) };
+    const declared = defineContract({ channels: { prices: { events } } });
+    const channels = new Channels(new WebSocketController({ logger: false }), {
+      prices: { authorize: () => true, schema: declared.channels.prices.events },
+    });
+    await channels.publish("prices", "priced", { amount: 12, unit: "t" });
+    // @ts-expect-error -- no schema makes a number of it here
+    await channels.publish("prices", "priced", { amount: "12", unit: "t" });
+    const { client } = connectFake<typeof declared>({ lazy: true });
+    client.subscribe("prices", { onEvent: ({ data }) => same<typeof data, { amount: number; unit: string }>() });
+    void (() => client.publish("prices", "priced", { amount: "12" }));
   });
 });
 
