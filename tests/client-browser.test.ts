@@ -19,7 +19,9 @@ const PAGE = `
 import { createClient } from "noroshi/client";
 const seen = window.seen = { status: [], data: [], gaps: 0, present: [], closes: [] };
 const kept = JSON.parse(sessionStorage.getItem("position") ?? "null") ?? undefined;
-const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat: 5_000 });
+// One that is patient comes back in good time only when it is told that the network is there.
+const backoff = location.search === "?patient" ? { base: 1e6, cap: 1e6 } : {};
+const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat: 5_000, backoff });
 client.on("status", ({ status }) => seen.status.push(status));
 client.on("close", (close) => seen.closes.push({ ...close, at: Date.now() }));
 const subscription = client.subscribe("room:1", {
@@ -82,10 +84,10 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     await server?.close();
   });
 
-  async function open(context?: BrowserContext): Promise<{ page: Page; context: BrowserContext; cdp: CDPSession }> {
+  async function open(context?: BrowserContext, search = ""): Promise<{ page: Page; context: BrowserContext; cdp: CDPSession }> {
     if (!context) {
       proxy = await Proxy.open(server.port);
-      url = `http://127.0.0.1:${proxy.port}/page`;
+      url = `http://127.0.0.1:${proxy.port}/page${search}`;
       context = await browser.newContext();
       contexts.push(context);
     }
@@ -103,7 +105,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     page.waitForFunction((status) => (globalThis as unknown as { client: { status: string } }).client.status === status, status);
 
   it("comes back when the network does, and has missed nothing", async () => {
-    const { page, context } = await open();
+    const { page, context } = await open(undefined, "?patient");
     await channels.publish("room:1", "say", "before");
     await received(page, "before");
     await context.setOffline(true);
