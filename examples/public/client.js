@@ -114,9 +114,9 @@ var Heartbeat = class {
       return this.#wait(WAKE_PATIENCE);
     }
     this.#untilDead -= elapsed;
-    if (this.#untilDead <= 0) return this.#dead();
     this.#untilPing -= elapsed;
-    if (this.#untilPing <= 0) this.probe();
+    if (this.#untilDead <= 0) this.#dead();
+    else if (this.#untilPing <= 0) this.probe();
     else this.#wait();
   }
 };
@@ -641,7 +641,7 @@ var Subscriber = class {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   #queue = [];
-  /** Wake those who iterate. */
+  /** Wakes each who iterates and has read all. */
   #idle = [];
   #end;
   constructor(host, channel, uid, options) {
@@ -653,7 +653,7 @@ var Subscriber = class {
     this.#hasBegun = !!options.recover;
     disposeBy(this, () => this.unsubscribe());
     const { onInit, onEvent, onPresence } = options;
-    this.#isRead = !onInit && !onEvent && !onPresence;
+    this.#isRead = !(onInit || onEvent || onPresence);
   }
   /** What to send to have it, from where it is. */
   get message() {
@@ -983,7 +983,7 @@ var BareClient = class {
   }
   #ask(type, payload, options = {}) {
     const message = { ...payload, type, uid: this.#nextUid() };
-    const timeout = options.timeout ?? this.#options.requestTimeout;
+    const { timeout = this.#options.requestTimeout } = options;
     return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
   }
   #rouse() {
@@ -1020,7 +1020,7 @@ var BareClient = class {
     this.#emitter.emit("close", close);
   }
   #receive(message) {
-    const { type, uid } = message;
+    const { type, uid, status } = message;
     if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
@@ -1030,8 +1030,8 @@ var BareClient = class {
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (message["status"] === "error") return this.#fault(errorOf(message));
-    if (message["status"] !== void 0 && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
+    if (status === "error") return this.#fault(errorOf(message));
+    if (status !== void 0 && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message });
   }
   /** An error that belongs to nothing that was asked. */

@@ -245,7 +245,7 @@ export class BareClient<C = Contract> {
 
   #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
     const message = { ...payload, type, uid: this.#nextUid() };
-    const timeout = options.timeout ?? this.#options.requestTimeout;
+    const { timeout = this.#options.requestTimeout } = options;
     return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
   }
 
@@ -290,7 +290,7 @@ export class BareClient<C = Contract> {
   }
 
   #receive(message: WebSocketMessage): void {
-    const { type, uid } = message;
+    const { type, uid, status } = message;
     if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
@@ -301,9 +301,9 @@ export class BareClient<C = Contract> {
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (message["status"] === "error") return this.#fault(errorOf(message));
+    if (status === "error") return this.#fault(errorOf(message));
     // The answer to what was given up.
-    if (message["status"] !== undefined && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
+    if (status !== undefined && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
   }
 

@@ -18,7 +18,8 @@ export function readFrame(data: unknown, report: (error: ClientError) => void): 
   } catch (why) {
     bad(why);
   }
-  return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || bad("no type")); // So they are.
+  // What is no message is left out.
+  return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || bad("no type"));
 }
 
 // JSON.parse makes `__proto__` an own key, which Object.assign in an application turns into a prototype.

@@ -74,9 +74,9 @@ export class Heartbeat {
       return this.#wait(WAKE_PATIENCE);
     }
     this.#untilDead -= elapsed;
-    if (this.#untilDead <= 0) return this.#dead();
     this.#untilPing -= elapsed;
-    if (this.#untilPing <= 0) this.probe();
+    if (this.#untilDead <= 0) this.#dead();
+    else if (this.#untilPing <= 0) this.probe();
     else this.#wait();
   }
 }

@@ -121,7 +121,7 @@ export class Subscriber implements OpenSubscription {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   readonly #queue: Item[] = [];
-  /** Wake those who iterate. */
+  /** Wakes each who iterates and has read all. */
   readonly #idle: (() => void)[] = [];
   #end: { error: ClientError | undefined } | undefined;
 
@@ -135,7 +135,7 @@ export class Subscriber implements OpenSubscription {
     disposeBy(this, () => this.unsubscribe());
     const { onInit, onEvent, onPresence } = options;
     // Nobody is likely to iterate who is called back; who does all the same begins then.
-    this.#isRead = !onInit && !onEvent && !onPresence;
+    this.#isRead = !(onInit || onEvent || onPresence);
   }
 
   /** What to send to have it, from where it is. */
