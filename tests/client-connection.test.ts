@@ -94,6 +94,29 @@ describe("createClient", () => {
     socket.end(1000);
     await disposed;
   });
+
+  it("ends with the block of a using declaration, and await using waits for the socket's end", async () => {
+    const order: string[] = [];
+    {
+      const { client, admit } = connectFake();
+      using used = client;
+      await admit();
+      used.on("status", ({ status }) => order.push(status));
+    }
+    order.push("after");
+    {
+      const { client, admit } = connectFake();
+      await using _ = client;
+      const socket = await admit();
+      socket.close = () =>
+        void turn().then(() => {
+          order.push("end");
+          socket.end(1000);
+        });
+    }
+    order.push("after");
+    assert.deepEqual(order, ["closed", "after", "end", "after"]);
+  });
 });
 
 describe("A client that has lost its connection", () => {
