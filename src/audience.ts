@@ -1,4 +1,5 @@
 import type { Frame } from "./frame.ts";
+import type { Members } from "./roster.ts";
 import type { Publisher, Transport } from "./transport.ts";
 
 /** Somebody who may be sent a frame together with others. */
@@ -22,7 +23,7 @@ let topics = 0;
  */
 export class Shard<Each extends Member> {
   readonly publisher: Publisher | undefined;
-  readonly members: Set<Each> = new Set();
+  readonly members: Members<Each>;
   /** How many have joined so far: where it has not changed, nobody is a member who was none then. */
   joined = 0;
   readonly #topic = `noroshi:${++topics}`;
@@ -32,8 +33,9 @@ export class Shard<Each extends Member> {
   /** Its members have joined the topic: when it is first published to, for that takes 300 bytes each. */
   #isOpen = false;
 
-  constructor(publisher: Publisher | undefined) {
+  constructor(publisher: Publisher | undefined, members: Members<Each> = new Set()) {
     this.publisher = publisher;
+    this.members = members;
   }
 
   hasRoomFor({ transport }: Each): boolean {
@@ -79,9 +81,15 @@ export class Shard<Each extends Member> {
   }
 }
 
-/** All who have something in common: a set, in shards that can be published to. */
+/** All who have something in common, in shards that can be published to. */
 export class Audience<Each extends Member> {
   readonly #shards: Shard<Each>[] = [];
+  readonly #createMembers: (() => Members<Each>) | undefined;
+
+  /** @param createMembers what the members of a shard are kept in. @default a Set */
+  constructor(createMembers?: () => Members<Each>) {
+    this.#createMembers = createMembers;
+  }
 
   get shards(): readonly Shard<Each>[] {
     return this.#shards;
@@ -99,7 +107,7 @@ export class Audience<Each extends Member> {
 
   add(member: Each): this {
     let shard = this.#shards.find((shard) => shard.hasRoomFor(member));
-    if (!shard) this.#shards.push(shard = new Shard(member.transport?.publisher));
+    if (!shard) this.#shards.push(shard = new Shard(member.transport?.publisher, this.#createMembers?.()));
     shard.add(member);
     return this;
   }

@@ -11,7 +11,7 @@ import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
 import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
-import type { RateGate, RateGateOwner } from "./rate-gate.ts";
+import type { Flood, RateGate, RateGateOwner } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
 import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
 import {
@@ -41,7 +41,7 @@ export interface ConnectionHost extends IdentityHost {
   dismiss(connection: Connection, hasLeft: boolean): void;
 }
 
-/** Keeps connections until they are closed. */
+/** Keeps the connections of a server until they are closed. */
 export interface ConnectionKeeper {
   delete(connection: Connection): void;
 }
@@ -66,15 +66,13 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   deadline = 0;
   place = -1;
 
-  readonly #host: ConnectionHost;
+  readonly host: ConnectionHost;
   readonly transport: Transport;
   readonly #identity: Identity;
   readonly #slot: Slot;
-  /** Most have one, that of their server: an array would take 75 bytes. */
-  #keepers: ConnectionKeeper | ConnectionKeeper[] | undefined;
-  #closed = false;
-  /** The application was told of it, so that it is to be told of its close. */
-  #known = false;
+  #keeper: ConnectionKeeper | undefined;
+  /** Whether the application was told of it, so that it is to be told of its close. */
+  #stage: "unknown" | "known" | "closed" = "unknown";
   /** What our own close frame said: the close that is reported, whatever the peer echoes. */
   #closing: Closing | undefined;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
@@ -82,16 +80,18 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   beatAt: number = Infinity;
   isHeard = true;
   missed = 0;
-  excess = 0;
-  toldUntil = 0;
+  flood: Flood | undefined = undefined;
   indexed: Accountability | undefined = undefined;
+  seat = -1;
+  /** Its place among those of its server. Written by `Connections` only. */
+  berth = -1;
 
   constructor(host: ConnectionHost, transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue) {
-    this.#host = host;
+    this.host = host;
     this.transport = transport;
     this.#slot = slot;
     this.client = new WebSocketClient(this, handshake, uid, state);
-    this.#identity = new Identity(host, this);
+    this.#identity = new Identity(this);
     transport.limit?.(host.options.maxBufferedBytes, host.monotonic);
   }
 
@@ -100,7 +100,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
   opened(state: AuthenticationState | null, since: number): void {
     if (this.#closing) return;
-    const { heartbeat, options } = this.#host;
+    const { heartbeat, options } = this.host;
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.#identity.opened(state, since);
@@ -112,25 +112,25 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     const identity = this.#identity;
     identity.restored(saved);
     if (identity.phase !== "pending") {
-      this.#known = true;
+      this.#stage = "known";
       this.#slot.claim(identity.accountability.user);
       this.#slot.admit();
-      this.#host.admit(this);
+      this.host.admit(this);
     }
-    if (identity.phase === "expired") this.#host.suspend(this);
-    if (this.#known) this.#host.extension?.restored(this.client);
+    if (identity.phase === "expired") this.host.suspend(this);
+    if (this.#stage === "known") this.host.extension?.restored(this.client);
     this.#schedule();
   }
 
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
-    if (this.#closed || this.#closing) return;
+    if (this.#isClosed || this.#closing) return;
     this.heard();
-    const { maxPayload } = this.#host.options;
+    const { maxPayload } = this.host.options;
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
-    const { rateGate } = this.#host;
+    const { rateGate } = this.host;
     if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.#pipeline?.isHeld) this.#receive(text);
@@ -145,39 +145,40 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** The socket closed, by whichever side. Told more than once it counts once. */
   closed(code: number, reason: string, wasClean: boolean): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#isClosed) return;
+    const wasKnown = this.#stage === "known";
+    this.#stage = "closed";
     this.#pipeline?.clear();
-    this.#host.deadlines.delete(this);
+    this.host.deadlines.delete(this);
     this.#slot.release();
-    this.#host.dismiss(this, isFinal(this.#closing?.code ?? code));
+    this.host.dismiss(this, isFinal(this.#closing?.code ?? code));
     // Before the listeners: to them it is not open any more.
-    for (const keeper of [this.#keepers ?? []].flat()) keeper.delete(this);
-    if (this.#known) {
+    this.#keeper?.delete(this);
+    if (wasKnown) {
       const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
-      this.#host.bus.emit("close", { client: this.client, ...close, wasClean });
+      this.host.bus.emit("close", { client: this.client, ...close, wasClean });
     }
   }
 
   /** Deletes it from the keeper once it is closed. */
   onClosed(keeper: ConnectionKeeper): void {
-    if (this.#closed) keeper.delete(this);
-    else this.#keepers = this.#keepers ? [this.#keepers, keeper].flat() : keeper;
+    if (this.#isClosed) keeper.delete(this);
+    else this.#keeper = keeper;
   }
 
   /** The socket reported an error; the close that follows it is reported by {@link closed}. */
   error(error: unknown): void {
-    if (!this.#closed) this.#host.report(error, this.#known ? this.client : undefined);
+    if (!this.#isClosed) this.host.report(error, this.#stage === "known" ? this.client : undefined);
   }
 
   /** Whether it is open and has not been admitted. */
   get isPending(): boolean {
-    return !this.#closed && this.#identity.phase === "pending";
+    return !this.#isClosed && this.#identity.phase === "pending";
   }
 
   /** A deadline has passed: of the peer's answer to our close frame, of a heartbeat, or of the identity. */
   due(): void {
-    if (this.#closed) return;
+    if (this.#isClosed) return;
     if (this.#closing) {
       try {
         this.transport.terminate();
@@ -187,12 +188,12 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       return this.closed(ABNORMAL, "", false);
     }
     try {
-      this.#host.heartbeat?.due(this);
+      this.host.heartbeat?.due(this);
     } catch (error) {
       this.error(error); // The socket was gone: what else is due is due all the same.
     }
     if (!this.#closing) this.#identity.due();
-    this.#host.sender.due(this);
+    this.host.sender.due(this);
     this.#schedule();
   }
 
@@ -206,8 +207,12 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     return this.#identity.expiresAt;
   }
 
+  get #isClosed(): boolean {
+    return this.#stage === "closed";
+  }
+
   get readyState(): number {
-    if (this.#closed) return CLOSED;
+    if (this.#isClosed) return CLOSED;
     return this.#closing ? CLOSING : this.transport.readyState;
   }
 
@@ -225,30 +230,30 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
-    return this.#identity.phase === "admitted" && this.#host.sender.send(this, frame);
+    return this.#identity.phase === "admitted" && this.host.sender.send(this, frame);
   }
 
   /** Hands an encoded message to the socket, whether or not the client is admitted. */
   transmit(text: string): void {
-    this.#host.sender.send(this, new Frame(text, true));
+    this.host.sender.send(this, new Frame(text, true));
   }
 
   /** The runtime dropped a frame that it had taken. */
   dropped(): void {
-    this.#host.sender.drop(this);
+    this.host.sender.drop(this);
   }
 
   close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
     checkCloseCode(code);
-    if (this.#closed || this.#closing) return;
+    if (this.#isClosed || this.#closing) return;
     this.#closing = { code, reason: cutCloseReason(String(reason)), cause };
     this.#pipeline?.clear();
-    this.#host.suspend(this);
+    this.host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
     // One that does not read will not read the close frame either, and holds what it was sent; one that floods goes on until it is cut off.
-    const { closeTimeout } = this.#host.options;
+    const { closeTimeout } = this.host.options;
     const isShort = cause === "slow" || cause === "rate";
-    this.#host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
+    this.host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
     try {
       this.transport.close(code, this.#closing.reason);
     } catch (error) {
@@ -258,10 +263,10 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   save(): void {
-    if (!this.transport.save || this.#closed) return;
+    if (!this.transport.save || this.#isClosed) return;
     const { uid, handshake, state } = this.client;
     const { phase, until, accountability, expiresAt } = this.#identity;
-    const { name } = this.#host.options;
+    const { name } = this.host.options;
     try {
       this.transport.save({ controller: name, uid, handshake, state, phase, until, accountability, expires_at: expiresAt });
     } catch (error) {
@@ -279,25 +284,25 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   admitted(): void {
     this.#slot.admit();
-    this.#known = true;
-    this.#host.admit(this);
-    this.#host.bus.emit("connect", { client: this.client });
+    this.#stage = "known";
+    this.host.admit(this);
+    this.host.bus.emit("connect", { client: this.client });
     this.changed();
   }
 
   changed(): void {
-    if (this.#closed || this.#closing) return;
-    if (this.#identity.phase === "admitted") this.#host.admit(this);
+    if (this.#isClosed || this.#closing) return;
+    if (this.#identity.phase === "admitted") this.host.admit(this);
     this.#schedule();
     this.save();
   }
 
   suspended(): void {
-    this.#host.suspend(this);
+    this.host.suspend(this);
   }
 
   hold(settled: Promise<void>): void {
-    this.#pipeline ??= new Pipeline(this.#host.options, (text) => this.#receive(text));
+    this.#pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text));
     this.#pipeline.hold(settled);
   }
 
@@ -336,18 +341,18 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (type === "pong") return undefined;
     if (type === "ping") return void this.#pong(uid);
     if (identity.phase === "expired") return void identity.refuseMessage(uid);
-    return this.#host.handlers.dispatch(this.client, message);
+    return this.host.handlers.dispatch(this.client, message);
   }
 
   #pong(uid: MessageUid | undefined): void {
-    const channels = this.#host.extension?.positions(this.client);
+    const channels = this.host.extension?.positions(this.client);
     this.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));
   }
 
   // Time
 
   probe(): void {
-    const { heartbeat } = this.#host.options;
+    const { heartbeat } = this.host.options;
     if (heartbeat && heartbeat.message) this.send(new Frame('{"type":"ping"}', true));
     this.transport.ping?.();
   }
@@ -357,7 +362,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   told(): void {
-    this.#host.extension?.readable(this.client);
+    this.host.extension?.readable(this.client);
   }
 
   silent(): void {
@@ -366,8 +371,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** Sets the one timer to what is due next. */
   #schedule(): void {
-    if (this.#closed || this.#closing) return;
-    const { deadlines, heartbeat, sender } = this.#host;
+    if (this.#isClosed || this.#closing) return;
+    const { deadlines, heartbeat, sender } = this.host;
     const identity = this.#identity.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;

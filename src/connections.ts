@@ -1,17 +1,23 @@
 import type { Connection } from "./connection.ts";
 import type { DisconnectFilter } from "./revocations.ts";
+import { type Members, Roster } from "./roster.ts";
 
 /** Open connections that can be ended together: those of a controller, or those of a server. */
 export class Connections {
-  readonly #open = new Set<Connection>();
+  readonly #open: Members<Connection>;
   #whenEmpty: (() => void)[] = [];
   #closing: { code: number; reason: string } | undefined;
+
+  /** @param open what they are kept in. @default a roster, for those of a server: a connection has one */
+  constructor(open: Members<Connection> = new Roster("berth")) {
+    this.#open = open;
+  }
 
   get size(): number {
     return this.#open.size;
   }
 
-  /** Holds it until it is closed. */
+  /** Holds it, as its server does, until it is closed. */
   add(connection: Connection): void {
     this.hold(connection);
     connection.onClosed(this);
@@ -30,8 +36,8 @@ export class Connections {
     for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
-  [Symbol.iterator](): IterableIterator<Connection> {
-    return this.#open.values();
+  [Symbol.iterator](): Iterator<Connection> {
+    return this.#open[Symbol.iterator]();
   }
 
   /** Those of a user, of a role, of both, or of one client; a list, for what is done to them may close them. */

@@ -42,7 +42,7 @@ export class WebSocketController {
   readonly #admission: Admission;
   readonly #bus: Bus<WebSocketEvents>;
   readonly #clients = new Set<WebSocketClient>();
-  readonly #connections = new Connections();
+  readonly #connections = new Connections(new Set());
   readonly #deadlines: Deadlines;
   readonly #delivery: Delivery;
   readonly #handlers: Handlers;

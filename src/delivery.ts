@@ -1,6 +1,7 @@
 import { Audience, type Member, type Shard } from "./audience.ts";
 import type { Frame } from "./frame.ts";
 import { afterTurn, SLICE_MS } from "./outbox.ts";
+import { Roster } from "./roster.ts";
 import type { Accountability } from "./websocket-client.ts";
 
 /** Who a broadcast is for. It is data, so that it can travel to another node; a key that is absent does not restrict. */
@@ -26,6 +27,8 @@ export interface Recipient extends Member {
   readonly accountability: Accountability;
   /** What it is indexed under: its accountability may have changed by the time it is removed. Written by {@link Delivery} only. */
   indexed: Accountability | undefined;
+  /** Its place among all. Written by {@link Delivery} only. */
+  seat: number;
   /** Hands the frame to its socket; `false` when that could not be. */
   send(frame: Frame): boolean;
 }
@@ -80,7 +83,7 @@ const SLICE_CLIENTS = 2_000;
  * filter first asks for it: it takes 70 bytes a connection.
  */
 export class Delivery {
-  readonly #all = new Audience<Recipient>();
+  readonly #all = new Audience<Recipient>(() => new Roster("seat"));
   readonly #indexes: Record<keyof BroadcastFilter, Index | undefined> = { user: undefined, role: undefined };
   readonly #jobs: Job[] = [];
   readonly #maxHeldBytes: number;

@@ -25,6 +25,7 @@ export interface IdentityHost {
 
 /** The connection an identity belongs to. */
 export interface IdentityOwner {
+  readonly host: IdentityHost;
   readonly client: WebSocketClient;
   readonly readyState: number;
   /** Sends a frame, whether or not the client is admitted. */
@@ -58,7 +59,6 @@ export class Identity {
   /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
   until = 0;
 
-  readonly #host: IdentityHost;
   readonly #owner: IdentityOwner;
   #failures = 0;
   /** What `until` is in ms of the monotonic clock, and what counts while awake: the wall clock may step. */
@@ -66,19 +66,18 @@ export class Identity {
   /** Raised by whatever makes the answer to an earlier `revalidate` out of date. */
   #generation = 0;
 
-  constructor(host: IdentityHost, owner: IdentityOwner) {
-    this.#host = host;
+  constructor(owner: IdentityOwner) {
     this.#owner = owner;
   }
 
   /** The connection is open, with what its upgrade has proved; it began to be verified when there had been so many revocations. */
   opened(state: AuthenticationState | null, since: number): void {
-    if (!state) return this.#mode === "public" ? this.#admit() : this.#wait(this.#host.options.timeout);
+    if (!state) return this.#mode === "public" ? this.#admit() : this.#wait(this.#owner.host.options.timeout);
     this.#assume(state.accountability, state.expires_at ?? null);
     const attempt: Attempt = { outcome: "accepted", state };
     if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
     if (!this.#isRevoked(attempt, "refreshed", since)) return this.#admit();
-    this.#wait(this.#host.options.timeout);
+    this.#wait(this.#owner.host.options.timeout);
     this.#owner.hold(
       this.#newest(attempt, since).then((newest) => {
         if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) this.#refuse(authFailed(undefined));
@@ -91,13 +90,13 @@ export class Identity {
     this.#assume(accountability as Accountability, expires_at); // Written by Connection.save.
     this.phase = phase;
     // A wall clock that was set back meanwhile must not prolong it.
-    if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#host.now()), this.#host.options.timeout));
+    if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }
 
   /** When {@link due} is to be called, in ms from now; `null` is never. */
   get remaining(): number | null {
-    if (this.phase !== "admitted") return Math.max(0, this.#dueAt - this.#host.monotonic());
-    return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#host.now());
+    if (this.phase !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
+    return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#owner.host.now());
   }
 
   /** The credentials have run out, or the time to prove or renew them has. */
@@ -123,8 +122,8 @@ export class Identity {
       else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
     }
-    const since = this.#host.revocations.number;
-    return this.#host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
+    const since = this.#owner.host.revocations.number;
+    return this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
       .then((attempt) => this.#newest(attempt, since))
       .then((attempt) => this.#conclude(attempt, parsed.output.uid, since))
       .catch((error) => this.#report(error));
@@ -138,7 +137,7 @@ export class Identity {
 
   /** Asks the application anew who the client is. */
   async revalidate(): Promise<void> {
-    const { options: { revalidate }, revocations } = this.#host;
+    const { options: { revalidate }, revocations } = this.#owner.host;
     if (!revalidate || this.phase !== "admitted") return;
     const since = revocations.number;
     const attempt = await this.#ask(revalidate);
@@ -150,7 +149,7 @@ export class Identity {
   }
 
   #expire(): void {
-    const { options: { revalidate, timeout }, revocations } = this.#host;
+    const { options: { revalidate, timeout }, revocations } = this.#owner.host;
     this.phase = "expired";
     this.#owner.suspended();
     if (!revalidate) return this.#lapse();
@@ -170,7 +169,7 @@ export class Identity {
    * somebody else, or was asked for anew: the answer is out of date.
    */
   async #ask(revalidate: Revalidate): Promise<Attempt | undefined> {
-    const { authenticator, revocations } = this.#host;
+    const { authenticator, revocations } = this.#owner.host;
     for (;;) {
       const since = revocations.number;
       const generation = ++this.#generation;
@@ -185,7 +184,7 @@ export class Identity {
    * read those of before. What it says does not come into force, and until the newest is known nothing is handled.
    */
   async #newest(attempt: Attempt, since: number): Promise<Attempt> {
-    const { options: { revalidate, timeout }, authenticator, revocations } = this.#host;
+    const { options: { revalidate, timeout }, authenticator, revocations } = this.#owner.host;
     let newest = attempt;
     // Without `revalidate` nothing is ever refreshed.
     while (revalidate && newest.outcome === "accepted" && this.#isRevoked(newest, "refreshed", since)) {
@@ -212,7 +211,7 @@ export class Identity {
   }
 
   #isRevoked(attempt: Attempt, kind: Revocation, since: number): boolean {
-    return attempt.outcome === "accepted" && this.#host.revocations.includes(kind, attempt.state.accountability, since);
+    return attempt.outcome === "accepted" && this.#owner.host.revocations.includes(kind, attempt.state.accountability, since);
   }
 
   /** Takes over what a revalidation says; `false` when it says that the client's rights have ended. */
@@ -232,7 +231,7 @@ export class Identity {
       this.phase = "expired";
       this.#owner.suspended();
     }
-    this.#wait(this.#host.options.timeout);
+    this.#wait(this.#owner.host.options.timeout);
     this.#owner.changed();
     this.#answer(failure("TOKEN_EXPIRED", "The token has expired"));
   }
@@ -269,7 +268,7 @@ export class Identity {
     this.#owner.claim(null);
     this.#admit();
     this.#answer(error);
-    this.#host.bus.emit("auth.failure", { client: this.#owner.client, error });
+    this.#owner.host.bus.emit("auth.failure", { client: this.#owner.client, error });
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
@@ -288,12 +287,12 @@ export class Identity {
     // It could not be sent, and the connection is closing.
     if (this.#owner.readyState !== OPEN) return;
     this.#admit();
-    this.#host.bus.emit("auth.success", { client: this.#owner.client });
+    this.#owner.host.bus.emit("auth.success", { client: this.#owner.client });
   }
 
   #wait(ms: number): void {
-    this.until = this.#host.now() + ms;
-    this.#dueAt = this.#host.monotonic() + ms;
+    this.until = this.#owner.host.now() + ms;
+    this.#dueAt = this.#owner.host.monotonic() + ms;
   }
 
   #assume(accountability: Accountability, expiresAt: number | null): void {
@@ -312,7 +311,7 @@ export class Identity {
 
   /** A client that is pending is nobody's yet. */
   #report(error: unknown): void {
-    this.#host.report(error, this.phase === "pending" ? undefined : this.#owner.client);
+    this.#owner.host.report(error, this.phase === "pending" ? undefined : this.#owner.client);
   }
 
   #answer(error: WebSocketError): void {
@@ -322,7 +321,7 @@ export class Identity {
   /** Tells the client what was wrong with its authentication and closes. */
   #refuse(error: WebSocketError, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);
-    this.#host.bus.emit("auth.failure", this.phase === "pending" ? { error } : { client: this.#owner.client, error });
+    this.#owner.host.bus.emit("auth.failure", this.phase === "pending" ? { error } : { client: this.#owner.client, error });
     this.#owner.close(code, error.message, cause);
   }
 }

@@ -83,13 +83,10 @@ function add(counts: Map<string, number> | undefined, key: string | null, change
 export class Slot implements Timed {
   deadline = 0;
   place = -1;
-  /** A connection has come for it. */
-  taken = false;
   readonly #counts: Counts;
   readonly #ip: string | null;
   #user: string | null = null;
-  #pending = true;
-  #released = false;
+  #stage: "reserved" | "taken" | "admitted" | "released" = "reserved";
 
   constructor(counts: Counts, ip: string | null) {
     this.#counts = counts;
@@ -101,7 +98,17 @@ export class Slot implements Timed {
 
   /** Whether it was given back: then no connection may use it. */
   get released(): boolean {
-    return this.#released;
+    return this.#stage === "released";
+  }
+
+  /** Whether a connection has come for it. */
+  get taken(): boolean {
+    return this.#stage !== "reserved";
+  }
+
+  /** A connection comes for it. */
+  take(): void {
+    if (this.#stage === "reserved") this.#stage = "taken";
   }
 
   /** Nobody came for it in time: a client that goes away during its upgrade is not always told of. */
@@ -111,7 +118,7 @@ export class Slot implements Timed {
 
   /** Counts the connection as this user's; `false`, and nothing changed, when the user has as many as may be. */
   claim(user: string | null): boolean {
-    if (this.#released || user === this.#user) return true;
+    if (this.released || user === this.#user) return true;
     const { users, maxPerUser } = this.#counts;
     if (user !== null && users && (users.get(user) ?? 0) >= maxPerUser) return false;
     add(users, user, 1);
@@ -122,14 +129,15 @@ export class Slot implements Timed {
 
   /** The connection is not pending any more. */
   admit(): void {
-    if (this.#pending && !this.#released) this.#counts.pending--;
-    this.#pending = false;
+    if (this.#stage === "admitted" || this.released) return;
+    this.#stage = "admitted";
+    this.#counts.pending--;
   }
 
   release(): void {
-    if (this.#released) return;
+    if (this.released) return;
     this.admit();
-    this.#released = true;
+    this.#stage = "released";
     this.#counts.total--;
     add(this.#counts.ips, this.#ip, -1);
     add(this.#counts.users, this.#user, -1);

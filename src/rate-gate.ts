@@ -5,14 +5,20 @@ import type { ResolvedOptions } from "./options.ts";
 import { encode } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
+/** What a client has sent beyond the limit. */
+export interface Flood {
+  /** Messages that were refused, less those let through since: one who floods evenly is let through now and then. */
+  excess: number;
+  /** Until when the client has been told to wait, in ms of the monotonic clock. */
+  toldUntil: number;
+}
+
 /** The connection whose messages are limited. */
 export interface RateGateOwner {
   readonly client: WebSocketClient;
   readonly isPending: boolean;
-  /** Messages that were refused, less those let through since: one who floods evenly is let through now and then. Written by {@link RateGate} only. */
-  excess: number;
-  /** Until when the client has been told to wait, in ms of the monotonic clock. Written by {@link RateGate} only. */
-  toldUntil: number;
+  /** Absent until a message is refused. Written by {@link RateGate} only. */
+  flood: Flood | undefined;
   transmit(text: string): void;
   close(code: number, reason: string, cause: CloseCause): void;
 }
@@ -42,14 +48,15 @@ export class RateGate {
     const now = this.#now();
     const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
     if (wait === 0) {
-      if (owner.excess > 0) owner.excess--;
+      if (owner.flood && owner.flood.excess > 0) owner.flood.excess--;
       return true;
     }
-    if (++owner.excess > MAX_EXCESS || owner.isPending) {
+    const flood = owner.flood ??= { excess: 0, toldUntil: 0 };
+    if (++flood.excess > MAX_EXCESS || owner.isPending) {
       owner.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
-    } else if (now >= owner.toldUntil) {
+    } else if (now >= flood.toldUntil) {
       // Told once, not for each message: answering was 43 % of what a flood cost.
-      owner.toldUntil = now + wait;
+      flood.toldUntil = now + wait;
       const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait };
       owner.transmit(encode({ type: "server", status: "error", error }));
     }

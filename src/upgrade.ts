@@ -162,7 +162,7 @@ function accept(
     maxPayload,
     idleTimeout: heartbeat ? heartbeat.period : 0,
     open(transport) {
-      slot.taken = true;
+      slot.take();
       host.deadlines.delete(slot);
       // Not every runtime opens it at once: rights may have been taken since.
       const connection = host.open(transport, handshake, identity, slot, since);

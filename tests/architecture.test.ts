@@ -12,7 +12,7 @@ const LAYERS: readonly string[][] = [
   // The core: connections, events, who receives what.
   "audience authentication backplane bus clock cluster connection connections contract delivery engine events extension guard " +
   "handlers heartbeat history identity jwks jwt limits log memory-engine options origin outbox pipeline rate-gate revocations " +
-  "sender sqlite-engine sqlite-histories stats transport websocket-client",
+  "roster sender sqlite-engine sqlite-histories stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
   "controller default-controller",

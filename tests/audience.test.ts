@@ -34,6 +34,7 @@ class Topics implements Publisher {
 class Socket implements Recipient {
   accountability: Accountability;
   indexed: Accountability | undefined = undefined;
+  seat = -1;
   readonly transport = this;
   readonly publisher: Topics | undefined;
   held = 0;

@@ -31,14 +31,6 @@ describe("Connections", () => {
     assert.equal(connections.size, 0);
   });
 
-  it("holds one in as many as it was added to", () => {
-    const { connections, opened } = create(1);
-    const others = new Connections();
-    others.add(opened[0]!.connection);
-    opened[0]!.connection.closed(1000, "", true);
-    assert.deepEqual([connections.size, others.size], [0, 0]);
-  });
-
   it("closeAll closes each and resolves when the last one is gone", async () => {
     const { connections, opened } = create(3);
     const done: string[] = [];

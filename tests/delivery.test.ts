@@ -8,6 +8,7 @@ import { Random } from "./random.ts";
 class Reader implements Recipient {
   accountability: Accountability;
   indexed: Accountability | undefined = undefined;
+  seat = -1;
   readonly received: string[] = [];
   readonly then: (text: string) => void;
   readonly heldBytes = 0;

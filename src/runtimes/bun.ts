@@ -104,6 +104,9 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
+/** Bun is calling back with what this one's socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
+let reading: BunTransport | undefined;
+
 class BunTransport implements SocketData, Transport, Writer {
   /** From when it opens: nothing is asked of it before. */
   socket!: BunSocket;
@@ -112,8 +115,6 @@ class BunTransport implements SocketData, Transport, Writer {
   readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
-  /** Bun is calling back with what this socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
-  #isReading = false;
   /** What the socket held when the turn's first frame was taken. */
   #buffered = 0;
   /** What had been published when this socket was last written to, and was handed that first. */
@@ -133,9 +134,9 @@ class BunTransport implements SocketData, Transport, Writer {
 
   received(message: string | Uint8Array): void {
     // Nor may answers wait for the end of the turn: Bun answers a close frame that was read with the message before it.
-    this.#isReading = true;
+    reading = this;
     this.#connection?.message(message);
-    this.#isReading = false;
+    reading = undefined;
   }
 
   showedLife(): void {
@@ -165,7 +166,7 @@ class BunTransport implements SocketData, Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 takes no more.
-    if (!this.#isReading) {
+    if (reading !== this) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       outbox.push(this, frame);
       return true;
