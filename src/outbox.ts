@@ -6,18 +6,22 @@ export const BATCHING = "noroshi.v1";
 /** The largest array, in bytes, unless one message alone is larger. */
 const MAX_ARRAY_BYTES = 65_536;
 
-/** The frames that one client is sent in one turn of the event loop, as a chain: clients that are sent the same ones share it. */
+/**
+ * The frames that one client is sent in one turn of the event loop, as a chain: clients that are sent the same ones share it. From the first
+ * frame on that is not shared the client has a batch of its own, which grows.
+ */
 export class Batch {
   /** The last one; absent in the chain's beginning. */
-  readonly frame: Frame | undefined;
-  readonly count: number;
+  frame: Frame | undefined;
+  count: number;
   /** UTF-8 bytes of all frames. */
-  readonly bytes: number;
+  bytes: number;
   /** What a runtime made of the whole, kept for the next client. */
   encoded: unknown = undefined;
   readonly #before: Batch | undefined;
   #next: Batch | undefined;
   #frames: Frame[] | undefined;
+  #isOwn = false;
   #texts: string[] | undefined;
 
   constructor(before?: Batch, frame?: Frame) {
@@ -29,8 +33,30 @@ export class Batch {
 
   /** The chain with one more frame: the same object for every client that has come so far. */
   with(frame: Frame): Batch {
+    if (this.#isOwn) return this.#add(frame);
+    if (!frame.isShared) {
+      const own = new Batch();
+      own.#isOwn = true;
+      own.#frames = [...this.frames()];
+      own.count = this.count;
+      own.bytes = this.bytes;
+      return own.#add(frame);
+    }
     if (this.#next?.frame !== frame) this.#next = new Batch(this, frame);
     return this.#next;
+  }
+
+  /** Whether one client alone has it. */
+  get isOwn(): boolean {
+    return this.#isOwn;
+  }
+
+  #add(frame: Frame): this {
+    this.#frames!.push(frame);
+    this.frame = frame;
+    this.count++;
+    this.bytes += frame.bytes;
+    return this;
   }
 
   /** All frames, in the order they were sent. */

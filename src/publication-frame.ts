@@ -1,11 +1,14 @@
 import type { Position, Publication } from "./engine.ts";
 import type { MessageUid } from "./errors.ts";
-import { Frame } from "./frame.ts";
+import { EndedFrame, Frame } from "./frame.ts";
+
+/** Ends that are looked for among those there are: clients of one kind begin with the same, and else each has its own. */
+const MAX_SHARED = 64;
 
 /** A message to the subscriptions of a channel: its body is encoded once, and only the `uid` at its end differs. */
 export class ChannelFrame extends Frame {
   readonly #body: string;
-  #withUid: Map<string, Frame> | undefined;
+  #withUid: Map<string, EndedFrame> | undefined;
 
   /** @param body a JSON object without its last brace. */
   constructor(body: string) {
@@ -13,12 +16,17 @@ export class ChannelFrame extends Frame {
     this.#body = body;
   }
 
-  /** The frame for subscriptions with this end; the same object for all that have it. */
+  /** The frame for subscriptions with this end; the same object for all that have one of the first ends. */
   ending(end: string): Frame {
     if (end === "") return this;
     this.#withUid ??= new Map();
     let frame = this.#withUid.get(end);
-    if (!frame) this.#withUid.set(end, frame = new Frame(this.#body + end, true));
+    if (frame) {
+      frame.isShared = true;
+      return frame;
+    }
+    frame = new EndedFrame(this, this.#body, end);
+    if (this.#withUid.size < MAX_SHARED) this.#withUid.set(end, frame);
     return frame;
   }
 }

@@ -1,12 +1,12 @@
 import type { EventEmitter } from "node:events";
 import { type IncomingMessage, ServerResponse } from "node:http";
-import type { Socket as NetSocket } from "node:net";
+import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import { Connections } from "../connections.ts";
-import type { Frame } from "../frame.ts";
-import { Outbox } from "../outbox.ts";
+import { EndedFrame, type Frame } from "../frame.ts";
+import { type Batch, Outbox } from "../outbox.ts";
 import { OPEN } from "../transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
@@ -38,6 +38,15 @@ class FlushingWebSocket extends WebSocket {
 
 /** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
 const MAX_JOINED_BYTES = 65_536;
+
+/** The longest header of a frame. */
+const MAX_HEADER_BYTES = 10;
+
+/** Where what one client alone is sent is put together. Absent while the last one belongs to a socket that has not written all of it. */
+let scratch: Buffer | undefined;
+
+/** Small, for it is held by a socket that cannot write. */
+const SCRATCH_BYTES = 16_384;
 
 /**
  * ws reads; data frames are written past it, each made once for all its recipients. They keep their order with what ws writes by itself:
@@ -75,6 +84,8 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     this.batch = undefined;
     if (this.socket.readyState !== OPEN) return;
     const stream = this.#stream;
+    const size = batch.bytes + batch.count * MAX_HEADER_BYTES;
+    if (batch.isOwn && size <= SCRATCH_BYTES) return this.#writeOnce(batch, size);
     if (batch.count === 1) stream.write(bytesOf(batch.frame!));
     else if (batch.bytes <= MAX_JOINED_BYTES) {
       // Set below, for the first client that is sent these frames.
@@ -84,6 +95,18 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
       for (const frame of batch.frames()) stream.write(bytesOf(frame));
       stream.uncork();
     }
+  }
+
+  /** Writes what only this client is sent: nothing of it is kept. */
+  #writeOnce(batch: Batch, size: number): void {
+    const stream = this.#stream;
+    // The platform's own sockets have left the bytes to the kernel by the time they have none waiting.
+    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // Or TypeScript takes it for no Duplex.
+    const target = isPlain ? scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES) : Buffer.allocUnsafe(size);
+    let end = 0;
+    for (const frame of batch.frames()) end = put(frame, target, end);
+    stream.write(target.subarray(0, end));
+    if (isPlain && stream.writableLength > 0) scratch = undefined;
   }
 
   ping(): void {
@@ -190,18 +213,34 @@ function webSocketServer(maxPayload: number): WebSocketServer {
   return server;
 }
 
-/** The frame on the wire: whole, unmasked text with the shortest length (RFC 6455 §5.2). */
+/** The frame on the wire. */
 function bytesOf(frame: Frame): Buffer {
   if (frame.encoded) return frame.encoded as Buffer; // Set below: a frame belongs to one process, whose runtime this is.
-  const length = frame.bytes;
-  const header = length < 126 ? 2 : length < 65_536 ? 4 : 10;
-  const bytes = Buffer.allocUnsafe(header + length);
-  bytes[0] = 0x81;
-  bytes[1] = header === 2 ? length : header === 4 ? 126 : 127;
-  if (header === 4) bytes.writeUInt16BE(length, 2);
-  if (header === 10) bytes.writeBigUInt64BE(BigInt(length), 2);
-  bytes.write(frame.text, header);
+  const bytes = Buffer.allocUnsafe(headerBytes(frame.bytes) + frame.bytes);
+  put(frame, bytes, 0);
   return frame.encoded = bytes;
+}
+
+const headerBytes = (length: number): number => length < 126 ? 2 : length < 65_536 ? 4 : 10;
+
+/** Puts the frame there, whole, unmasked text with the shortest length (RFC 6455 §5.2); returns where it ends. */
+function put(frame: Frame, target: Buffer, start: number): number {
+  const length = frame.bytes;
+  const at = start + headerBytes(length);
+  target[start] = 0x81;
+  if (length < 126) target[start + 1] = length;
+  else if (length < 65_536) {
+    target[start + 1] = 126;
+    target.writeUInt16BE(length, start + 2);
+  } else {
+    target[start + 1] = 127;
+    target.writeBigUInt64BE(BigInt(length), start + 2);
+  }
+  if (!(frame instanceof EndedFrame)) return at + target.write(frame.text, at);
+  const { base, end } = frame;
+  const bytes = bytesOf(base);
+  const body = at + bytes.copy(target, at, headerBytes(base.bytes), bytes.length - 1);
+  return body + target.write(end, body);
 }
 
 /** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { begin, channelOf, codeOf, connect, init, nothing, publish, range, said, subscribe, take } from "../channel-client.ts";
 import type { Behaviour } from "../conformance.ts";
-import { frames } from "../wire.ts";
+import { frames, type Wire } from "../wire.ts";
 
 /** PROTOCOL.md 4.9: what is published, by clients and by the server. */
 export const publishing: Behaviour[] = [
@@ -133,6 +133,29 @@ export const publishing: Behaviour[] = [
         assert.match(await publish(server, name!, 1, event), /^TypeError: Cannot publish to/);
       }
       await nothing(wire);
+    },
+  },
+  {
+    title: "what is published is whole for each uid, whatever its length",
+    async run(server) {
+      const channel = channelOf("open");
+      const uids = ["ü", 7, "x".repeat(64), undefined];
+      const wires: Wire[] = [];
+      for (const uid of uids) {
+        const wire = await connect(server);
+        await begin(wire, channel, uid === undefined ? {} : { uid });
+        wires.push(wire);
+      }
+      // Those at which a header grows among them.
+      const lengths = [...range(60), ...range(30, 65_380), 16_000, 70_000];
+      for (const length of lengths) {
+        const data = "y".repeat(length);
+        await publish(server, channel, data);
+        for (const [n, wire] of wires.entries()) {
+          const { data: received, uid } = await wire.next();
+          assert.deepEqual([received === data, uid], [true, uids[n]], `${length}`);
+        }
+      }
     },
   },
   {

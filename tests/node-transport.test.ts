@@ -1,0 +1,50 @@
+/** What `src/runtimes/node.ts` writes, where the test sees how much of it waits: on Node, and on Deno as `noroshi/serve` has it. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { WebSocketController } from "../mod.ts";
+import { Channels } from "../src/channels.ts";
+import { begin, channelOf, said } from "./runtimes/channel-client.ts";
+import { Wire } from "./runtimes/wire.ts";
+import { turn } from "./waiting.ts";
+
+describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 60_000 }, () => {
+  it("writes each client's own frames whole, in order, while some clients do not read and others do", async () => {
+    const { attachWebSocket } = await import("../src/runtimes/node.ts");
+    const controller = new WebSocketController({ mode: "public" });
+    const channels = new Channels(controller, { "open:*": { authorize: () => true } });
+    const server = createServer();
+    attachWebSocket(server, new Hono().get("/websocket", controller.upgrade));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo; // It listens on TCP.
+    const channel = channelOf("open");
+    const wires: Wire[] = [];
+    for (let uid = 0; uid < 4; uid++) {
+      const wire = await Wire.open(port, "/websocket");
+      await begin(wire, channel, { uid });
+      wires.push(wire);
+    }
+    const slow = wires.slice(0, 2);
+    for (const { socket } of slow) socket.pause();
+    const text = (n: number) => `${n} ${"é".repeat(n % 2 === 0 ? 2_500 : 10)}`;
+    let count = 0;
+    // Past the first that waits, two at once: they are put together.
+    for (let after = 0; after < 20;) {
+      for (let n = 0; n < 2; n++) void channels.publish(channel, "say", text(count++));
+      await turn();
+      if ([...controller.clients()].filter(({ bufferedAmount }) => bufferedAmount > 0).length >= 2) after++;
+    }
+    for (const { socket } of slow) socket.resume();
+    for (const [uid, wire] of wires.entries()) {
+      for (let n = 0; n < count; n++) assert.deepEqual(await wire.next(), said(channel, text(n), { uid }));
+    }
+    const closed = controller.close();
+    await Promise.all(wires.map(({ closed }) => closed));
+    await closed;
+    server.close();
+  });
+});
