@@ -147,7 +147,7 @@ export const publishing: Behaviour[] = [
         wires.push(wire);
       }
       // Those at which a header grows among them.
-      const lengths = [...range(60), ...range(30, 65_380), 16_000, 70_000];
+      const lengths = [...range(18, 45), ...range(6, 65_393), ...range(14, 65_456), 16_000, 70_000];
       for (const length of lengths) {
         const data = "y".repeat(length);
         await publish(server, channel, data);
