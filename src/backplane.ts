@@ -64,6 +64,16 @@ export class Backplane {
     if (this.extension) void this.engine;
   }
 
+  /**
+   * Whether it can follow.
+   *
+   * @throws {TypeError} where something does already, or it wants kept what the engine cannot keep.
+   */
+  check({ histories }: Extension): void {
+    if (this.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
+    for (const history of histories) this.#engine?.check?.(history);
+  }
+
   /** Somebody is here to hear of what the others do. */
   start(): void {
     if (this.isShared && this.#node === undefined) void this.engine;

@@ -104,6 +104,12 @@ export class ChannelTable {
     this.#prefixes.sort(([a], [b]) => b.length - a.length);
   }
 
+  /** Those of all that have one. */
+  get histories(): HistoryOptions[] {
+    const all = [...this.#names.values(), ...this.#prefixes.map(([, channel]) => channel)];
+    return all.flatMap(({ history }) => history ?? []);
+  }
+
   /** The options of the channel: those of its own name, else of the longest beginning. */
   find(name: string): ResolvedChannel | undefined {
     return this.#names.get(name) ??

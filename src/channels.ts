@@ -113,7 +113,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   /**
    * Makes the controller answer `subscribe`, `unsubscribe` and `publish`.
    *
-   * @throws {TypeError} for a declaration that is not what it should be, and where the controller has channels already.
+   * @throws {TypeError} for a declaration that is not what it should be, a history that the engine cannot keep, and where the controller
+   * has channels already.
    */
   constructor(controller: WebSocketController, declarations: Declarations, { maxSubscriptions = 128 }: ChannelsOptions = {}) {
     if (!Number.isSafeInteger(maxSubscriptions) || maxSubscriptions < 1) {
@@ -209,6 +210,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   #extension(): Extension {
     return {
       types: ["subscribe", "unsubscribe", "publish"],
+      histories: this.#table.histories,
       take: (client, message) => this.#take(client, message),
       admitted: (client) => this.#subscribers.get(client)?.resume(true),
       restored: (client) => {

@@ -364,11 +364,11 @@ export class WebSocketController {
   /**
    * Lets what is built on the connections follow them.
    *
-   * @throws {TypeError} where something does already, or one of its message types has a handler.
+   * @throws {TypeError} where something does already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {
     const backplane = this.#backplane;
-    if (backplane.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
+    backplane.check(extension);
     this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
     backplane.extension = extension;
     return {

@@ -107,7 +107,13 @@ export interface Engine {
   readonly isSigned?: boolean;
   /** Where connections hibernate: keeps their subscriptions. */
   readonly keeper?: SubscriptionKeeper;
-  /** Called once, before anything else. */
+  /**
+   * Asked about each history that is declared, perhaps before the start.
+   *
+   * @throws {TypeError} where it cannot keep such a history.
+   */
+  check?(history: HistoryOptions): void;
+  /** Called once, before anything else that acts. */
   start(host: EngineHost): void;
   /** Hands a message to the other nodes, to each at most once. Resolves when it is on its way. */
   send(message: string): Awaitable<void>;

@@ -1,6 +1,6 @@
 import type { Deadlines } from "./clock.ts";
 import type { Delivery } from "./delivery.ts";
-import type { Engine, EngineHost, Position } from "./engine.ts";
+import type { Engine, EngineHost, HistoryOptions, Position } from "./engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
@@ -8,6 +8,8 @@ import type { WebSocketClient } from "./websocket-client.ts";
 export interface Extension extends Pick<EngineHost, "published" | "gap" | "present"> {
   /** The message types that are its own. It answers them itself. */
   readonly types: readonly string[];
+  /** What it wants kept. */
+  readonly histories: readonly HistoryOptions[];
   take(client: WebSocketClient, message: WebSocketMessage): void;
   /** The client was let in, or it is another or has other rights than before. */
   admitted(client: WebSocketClient): void;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Channels } from "../src/channels.ts";
 import { WebSocketController } from "../src/controller.ts";
+import type { HistoryOptions } from "../src/engine.ts";
 import { WebSocketError } from "../src/errors.ts";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
@@ -544,6 +545,23 @@ describe("Channels: construction", () => {
       assert.throws(() => new Channels(controller(), declarations as never), expected, JSON.stringify(declarations));
     }
     assert.throws(() => new Channels(controller(), {}, { maxSubscriptions: 0 }), TypeError);
+  });
+
+  it("throws for a history that the engine cannot keep, before the engine is started", () => {
+    class SmallEngine extends MemoryEngine {
+      check({ size }: HistoryOptions): void {
+        if (size > 10) throw new TypeError("Cannot keep such a history: it is for 10 publications");
+      }
+      override start(): never {
+        throw new Error("It was started");
+      }
+    }
+    const controller = () => new WebSocketController({ engine: new SmallEngine(), logger: false });
+    for (const name of ["a", "a*"]) {
+      const declarations = (size: number) => ({ b: anybody, [name]: { ...anybody, history: { size, ttl: 1_000 } } });
+      assert.throws(() => new Channels(controller(), declarations(11)), /Cannot keep such a history/);
+      new Channels(controller(), declarations(10));
+    }
   });
 
   it("throws where a controller has channels, or a handler of one of their types", () => {

@@ -94,6 +94,10 @@ export class BrokerEngine implements Engine {
     return new Set([...this.#subscriptions.keys(), ...this.#own.channels, ...this.#listening?.channels ?? []]).size;
   }
 
+  check(history: HistoryOptions): void {
+    this.#broker.check?.(history);
+  }
+
   start(host: EngineHost): void {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
@@ -131,7 +135,7 @@ export class BrokerEngine implements Engine {
 
   async subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
     const link = this.#ready("subscribe");
-    if (history) this.#broker.check?.(history);
+    if (history) this.check(history);
     const { host } = this.#started();
     const subscription = new Subscription(channel, history, host, {
       read: (after) => this.#read("catch up", channel, history!, after, history!.size), // Only asked with a history.
@@ -163,7 +167,7 @@ export class BrokerEngine implements Engine {
   async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     const link = this.#ready("publish");
-    if (history) this.#broker.check?.(history);
+    if (history) this.check(history);
     const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
     // Not waited for where nothing is signed, so that publications leave in the order of the calls.
     const sealed = typeof envelope === "string" ? envelope : await envelope;
@@ -242,7 +246,7 @@ export class BrokerEngine implements Engine {
     limit: number,
   ): Promise<HistoryPage> {
     const link = this.#ready(action);
-    this.#broker.check?.(history);
+    this.check(history);
     const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
     const page: BrokerPage = await link.call(
       action,
