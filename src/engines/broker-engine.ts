@@ -12,9 +12,10 @@ import type {
 import { WebSocketError } from "../errors.ts";
 import { type Broker, type BrokerListener, type BrokerPage, Sequence, then } from "./broker.ts";
 import { checkNamespace } from "./channel-name.ts";
+import { Dropped } from "./dropped.ts";
 import { type DropReason, type EnvelopeKind, Envelopes, isJson, parse } from "./envelope.ts";
 import { Listening } from "./listening.ts";
-import { OwnMembers } from "./presence.ts";
+import { OwnMembers, toMember } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
 import { Subscription } from "./subscription.ts";
 
@@ -52,13 +53,12 @@ export class BrokerEngine implements Engine {
   readonly #secrets: readonly string[];
   readonly #subscriptions = new Map<string, Subscription>();
   readonly #own = new OwnMembers();
-  readonly #dropped = new Map<DropReason, number>();
+  readonly #dropped: Dropped;
   readonly #inbound = new Sequence((error) => this.#host?.report(error));
   #envelopes: Envelopes | undefined;
   #host: EngineHost | undefined;
   #link: Reconnection | undefined;
   #listening: Listening | undefined;
-  #warned = -Infinity;
 
   constructor(broker: Broker, options: BrokerEngineOptions) {
     const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } =
@@ -73,6 +73,7 @@ export class BrokerEngine implements Engine {
       if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
     }
     this.#broker = broker;
+    this.#dropped = new Dropped(broker.name);
     this.#options = { namespace, secret, lease, checkInterval, timeout, linger, maxLength };
   }
 
@@ -86,7 +87,7 @@ export class BrokerEngine implements Engine {
 
   /** How many envelopes were dropped, by reason: somebody else writes to the broker, or a newer version does. */
   get dropped(): Readonly<Record<string, number>> {
-    return Object.fromEntries(this.#dropped);
+    return this.#dropped.counts;
   }
 
   /** Channels that anything is held of. */
@@ -340,12 +341,7 @@ export class BrokerEngine implements Engine {
   }
 
   #drop(reason: DropReason): void {
-    this.#dropped.set(reason, (this.#dropped.get(reason) ?? 0) + 1);
-    const { host } = this.#started();
-    // Once a minute: whoever can write to the broker must not fill the log.
-    if (host.now() - this.#warned < 60_000) return;
-    this.#warned = host.now();
-    host.report(new WebSocketError("engine", "ENGINE_FAILED", `Cannot use what came from ${this.#broker.name}: ${reason}`));
+    this.#dropped.count(reason, this.#started().host);
   }
 }
 
@@ -356,10 +352,6 @@ export function unavailable(action: string, state: string, cause?: unknown): Web
 
 function statusText(status: EngineStatus): string {
   return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
-}
-
-function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
-  return data === undefined ? { user } : { user, data };
 }
 
 function unique(present: readonly Member[]): Member[] {

@@ -5,6 +5,11 @@ export interface Present extends Member {
   readonly node: string;
 }
 
+/** Without the keys that are absent. */
+export function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
+  return data === undefined ? { user } : { user, data };
+}
+
 /** Who came, or has other data, and who left. */
 export interface Difference {
   readonly joined: readonly Member[];
@@ -15,8 +20,16 @@ export interface Difference {
 export class Roll {
   readonly #users = new Map<string, Map<string, string | undefined>>();
 
+  get size(): number {
+    return this.#users.size;
+  }
+
   get members(): Member[] {
     return [...this.#users.keys()].map((user) => this.#member(user)!); // Of a user that is in it.
+  }
+
+  has(node: string, user: string): boolean {
+    return this.#users.get(user)?.has(node) === true;
   }
 
   join({ node, user, data }: Present): Difference {
@@ -60,8 +73,7 @@ export class Roll {
   #member(user: string): Member | undefined {
     const on = this.#users.get(user);
     if (!on) return undefined;
-    const data = [...on.values()].at(-1);
-    return data === undefined ? { user } : { user, data };
+    return toMember({ user, data: [...on.values()].at(-1) });
   }
 
   #change(users: Iterable<string>, change: () => void): Difference {
