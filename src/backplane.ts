@@ -65,7 +65,7 @@ export class Backplane {
   }
 
   /**
-   * Whether it can follow.
+   * Asked before something follows.
    *
    * @throws {TypeError} where something does already, or it wants kept what the engine cannot keep.
    */

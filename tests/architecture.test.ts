@@ -18,9 +18,10 @@ const LAYERS: readonly string[][] = [
   "controller default-controller",
   // Built on the core: channels.
   "channel-options permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",
-  // The engines over a broker.
-  "engines/broker engines/broker-engine engines/channel-name engines/continuity engines/dropped engines/envelope engines/jetstream " +
-  "engines/listening engines/nats engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/subscription",
+  // The engines that join nodes.
+  "engines/broadcast-channel engines/broker engines/broker-engine engines/channel-name engines/continuity engines/dropped " +
+  "engines/envelope engines/jetstream engines/listening " +
+  "engines/nats engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/subscription",
   // What an application starts from.
   "service serve runtimes/cloudflare",
   // The client, which needs nothing of the server.

@@ -204,8 +204,8 @@ describe("The npm package", () => {
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
-    const entries = ["noroshi", "noroshi/serve", "noroshi/bun", "noroshi/cloudflare", "noroshi/client", "noroshi/redis"];
-    const imports = entries.map((entry) => `import ${JSON.stringify(entry)};`).join(" ");
+    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });
 });

@@ -26,13 +26,17 @@ describe("serve on deno", () => {
 });
 
 for (const runtime of ["bun", "deno", "node"] as const) {
-  it(`a history that is kept for an hour keeps no process on ${runtime} from ending`, { timeout: 20_000 }, async () => {
-    const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
-    const child = spawn(command, [...args, fileURLToPath(new URL("fixture/idle.ts", import.meta.url))], { stdio: "inherit" });
-    after(() => child.kill());
-    const [code] = await once(child, "exit");
-    assert.equal(code, 0);
-  });
+  it(
+    `a history that is kept for an hour and a BroadcastChannel keep no process on ${runtime} from ending`,
+    { timeout: 20_000 },
+    async () => {
+      const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
+      const child = spawn(command, [...args, fileURLToPath(new URL("fixture/idle.ts", import.meta.url))], { stdio: "inherit" });
+      after(() => child.kill());
+      const [code] = await once(child, "exit");
+      assert.equal(code, 0);
+    },
+  );
 
   describe(`serve on ${runtime}`, () => {
     it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 20_000 }, async () => {

@@ -1,0 +1,317 @@
+/**
+ * The engine for the worker threads of one process, by the platform's `BroadcastChannel`: no broker, and no more than the process has.
+ *
+ * @example
+ * ```ts
+ * import { createWebSocketController } from "noroshi";
+ * import { broadcastChannelEngine } from "noroshi/broadcast-channel";
+ *
+ * createWebSocketController({ engine: broadcastChannelEngine() }); // In each worker.
+ * ```
+ *
+ * @module
+ */
+import * as v from "valibot";
+import type { Timed } from "../clock.ts";
+import type { Engine, EngineHost, EngineStatus, HistoryOptions, Member, PublicationContent } from "../engine.ts";
+import { WebSocketError } from "../errors.ts";
+import { guard } from "../guard.ts";
+import { FIRST_ISSUE } from "../protocol.ts";
+import { checkNamespace } from "./channel-name.ts";
+import { Dropped } from "./dropped.ts";
+import { type DropReason, isJson } from "./envelope.ts";
+import { type Difference, OwnMembers, Roll, toMember } from "./presence.ts";
+
+/** Options of {@link broadcastChannelEngine}. */
+export interface BroadcastChannelEngineOptions {
+  /** Separates applications in one process: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
+  namespace?: string;
+  /** How long a worker that says nothing is alive, in ms: members of one that was ended are there so long. @default {10_000} */
+  lease?: number;
+  /** Characters of one publication or message: more is refused, and dropped on arrival. @default {900_000} */
+  maxLength?: number;
+}
+
+/**
+ * Joins the worker threads of one process. Nothing is kept: a channel that is declared with a history is refused.
+ *
+ * @throws {TypeError} for an option out of range, and where the platform has no `BroadcastChannel`.
+ */
+export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = {}): BroadcastChannelEngine {
+  return new BroadcastChannelEngine(options);
+}
+
+/** Members that one message tells of. */
+const MEMBERS_A_MESSAGE = 1_000;
+
+/** Beats that a worker may miss: with a third of a lease between two it is silent for longer than one. */
+const MISSED_BEATS = 3;
+
+const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
+const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
+const json = v.pipe(v.string(), v.check(isJson));
+const member = { channel, user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)), data: v.optional(json) };
+
+/** What workers send to each other. A worker that is new says `hello`, and the others tell that they are there and whom they have. */
+const MessageSchema = v.variant("type", [
+  v.object({ type: v.picklist(["hello", "beat", "bye"]), node }),
+  v.object({
+    type: v.literal("here"),
+    node,
+    members: v.pipe(v.array(v.object(member)), v.maxLength(MEMBERS_A_MESSAGE)),
+  }),
+  v.object({ type: v.literal("message"), node, text: v.string() }),
+  v.object({ type: v.literal("event"), node, channel, event: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), data: json }),
+  v.object({ type: v.literal("member"), node, ...member, left: v.boolean() }),
+]);
+
+type Message = v.InferOutput<typeof MessageSchema>;
+
+/** An engine whose nodes are the worker threads of one process. */
+export class BroadcastChannelEngine implements Engine, Timed {
+  status: EngineStatus = "ready";
+  /** Only code of this process can write to the channel. */
+  readonly isSigned = true;
+  deadline = 0;
+  place = -1;
+
+  readonly #options: Required<BroadcastChannelEngineOptions>;
+  readonly #subscribed = new Set<string>();
+  readonly #own = new OwnMembers();
+  /** Who is in the channels, on all nodes. */
+  readonly #rolls = new Map<string, Roll>();
+  /** The other nodes, and the beat of this one at which each was last heard: a thread that was held up has heard nobody meanwhile. */
+  readonly #others = new Map<string, number>();
+  readonly #dropped = new Dropped("a BroadcastChannel");
+  #host: EngineHost | undefined;
+  #channel: BroadcastChannel | undefined;
+  #beats = 0;
+  /** The others were asked to say what they have, since the last beat. */
+  #hasAsked = false;
+
+  /** @throws {TypeError} as {@link broadcastChannelEngine}. */
+  constructor({ namespace = "noroshi", lease = 10_000, maxLength = 900_000 }: BroadcastChannelEngineOptions = {}) {
+    checkNamespace(namespace);
+    for (const [name, value] of Object.entries({ lease, maxLength })) {
+      if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
+    }
+    if (!("BroadcastChannel" in globalThis)) {
+      throw new TypeError("Cannot create the engine: the platform has no BroadcastChannel, use noroshi/redis or noroshi/nats");
+    }
+    this.#options = { namespace, lease, maxLength };
+  }
+
+  /** How many messages were dropped, by reason: something else writes to the `BroadcastChannel`. */
+  get dropped(): Readonly<Record<string, number>> {
+    return this.#dropped.counts;
+  }
+
+  /** Channels that anything is held of. */
+  get channels(): number {
+    return new Set([...this.#subscribed, ...this.#rolls.keys()]).size;
+  }
+
+  check(_history: HistoryOptions): never {
+    throw new TypeError(
+      "Cannot keep a history: worker threads have no store in common, declare the channel without one or use noroshi/redis or noroshi/nats",
+    );
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    const channel = this.#channel = new BroadcastChannel(`noroshi:${this.#options.namespace}`);
+    const receive = (data: unknown) => guard(() => this.#receive(host, data), (error) => host.report(error));
+    channel.onmessage = ({ data }) => receive(data);
+    channel.onmessageerror = () => receive(undefined);
+    // Connections keep a process alive, this does not. Deno has no such method: there it is `close` that lets the process end.
+    (channel as { unref?(): void }).unref?.();
+    this.#ask();
+    host.deadlines.set(this, this.#options.lease / 3);
+  }
+
+  send(text: string): void {
+    const host = this.#started("send");
+    this.#checkLength("send", text);
+    this.#post({ type: "message", node: host.node, text });
+  }
+
+  nodes(): string[] {
+    const host = this.#started("name the nodes");
+    return [host.node, ...this.#others.keys()];
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): null {
+    this.#started("subscribe");
+    if (history) this.check(history);
+    this.#subscribed.add(channel);
+    return null;
+  }
+
+  unsubscribe(channel: string): void {
+    this.#subscribed.delete(channel);
+  }
+
+  publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null): null {
+    const host = this.#started("publish");
+    if (history) this.check(history);
+    this.#checkLength("publish", data);
+    this.#post({ type: "event", node: host.node, channel, event, data });
+    if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+    return null;
+  }
+
+  read(_channel: string, history: HistoryOptions): never {
+    this.#started("read");
+    return this.check(history);
+  }
+
+  join(channel: string, member: Member): void {
+    const host = this.#started("join");
+    this.#checkLength("join", member.data ?? "");
+    this.#own.join(channel, member);
+    this.#post({ type: "member", node: host.node, channel, ...member, left: false });
+    this.#change(host, channel, (roll) => roll.join({ node: host.node, ...member }));
+  }
+
+  leave(channel: string, user: string): void {
+    if (this.status === "closed" || !this.#own.leave(channel, user)) return;
+    this.#own.told(channel, user);
+    const host = this.#started("leave");
+    this.#post({ type: "member", node: host.node, channel, user, left: true });
+    this.#change(host, channel, (roll) => roll.leave(host.node, user));
+  }
+
+  members(channel: string): Member[] {
+    this.#started("name the members");
+    return this.#rolls.get(channel)?.members ?? [];
+  }
+
+  close(): void {
+    if (this.status === "closed") return;
+    if (this.#host) {
+      this.#post({ type: "bye", node: this.#host.node });
+      this.#host.deadlines.delete(this);
+    }
+    this.status = "closed";
+    this.#channel?.close();
+    this.#own.clear();
+    for (const held of [this.#subscribed, this.#rolls, this.#others]) held.clear();
+  }
+
+  /** Time to say that this node is alive, and to see who has not said so. */
+  due(): void {
+    const host = this.#started("beat");
+    this.#beats++;
+    this.#hasAsked = false;
+    const silent = [...this.#others].filter(([, heard]) => this.#beats - heard > MISSED_BEATS).map(([node]) => node);
+    this.#post({ type: "beat", node: host.node });
+    host.deadlines.set(this, this.#options.lease / 3);
+    this.#forget(host, silent);
+  }
+
+  #receive(host: EngineHost, data: unknown): void {
+    if (this.status === "closed") return;
+    const parsed = v.safeParse(MessageSchema, data, FIRST_ISSUE);
+    if (!parsed.success) return this.#drop("malformed");
+    const message = parsed.output;
+    if (lengthOf(message) > this.#options.maxLength) return this.#drop("oversized");
+    const { type, node } = message;
+    if (type === "bye") return this.#forget(host, [node]);
+    // It was taken for dead: what it has is not known.
+    if (!this.#others.has(node) && type !== "hello" && type !== "here") this.#ask();
+    this.#others.set(node, this.#beats);
+    switch (type) {
+      case "hello":
+        return this.#tell(host);
+      case "here":
+        for (const { channel, ...member } of message.members) {
+          // Else what is known already would be told of as if it were the latest.
+          if (this.#rolls.get(channel)?.has(node, member.user)) continue;
+          this.#change(host, channel, (roll) => roll.join({ node, ...toMember(member) }));
+        }
+        return;
+      case "message":
+        return host.received(message.text);
+      case "event": {
+        const { channel, event, data } = message;
+        if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+        return;
+      }
+      case "member":
+        return this.#change(
+          host,
+          message.channel,
+          (roll) => message.left ? roll.leave(node, message.user) : roll.join({ node, ...toMember(message) }),
+        );
+    }
+  }
+
+  /** Asks the others to say that they are there, and whom they have: at most once a beat, for each says all. */
+  #ask(): void {
+    if (this.#hasAsked) return;
+    this.#hasAsked = true;
+    this.#post({ type: "hello", node: this.#started("ask").node });
+  }
+
+  #tell(host: EngineHost): void {
+    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...member }));
+    do {
+      this.#post({ type: "here", node: host.node, members: members.splice(0, MEMBERS_A_MESSAGE) });
+    } while (members.length > 0);
+  }
+
+  #forget(host: EngineHost, nodes: readonly string[]): void {
+    if (nodes.filter((node) => this.#others.delete(node)).length === 0) return;
+    const alive = new Set([host.node, ...this.#others.keys()]);
+    for (const channel of [...this.#rolls.keys()]) this.#change(host, channel, (roll) => roll.keep(alive));
+  }
+
+  #change(host: EngineHost, channel: string, change: (roll: Roll) => Difference): void {
+    const roll = this.#rolls.get(channel) ?? new Roll();
+    const { joined, left } = change(roll);
+    if (roll.size > 0) this.#rolls.set(channel, roll);
+    else this.#rolls.delete(channel);
+    if (joined.length + left.length > 0 && this.#subscribed.has(channel)) host.present(channel, joined, left);
+  }
+
+  #post(message: Message): void {
+    this.#channel!.postMessage(message); // Set by `start`, without which nothing is posted.
+  }
+
+  #started(action: string): EngineHost {
+    if (this.status === "closed") {
+      throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the engine is closed`);
+    }
+    if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
+    return this.#host;
+  }
+
+  #checkLength(action: string, text: string): void {
+    if (text.length <= this.#options.maxLength) return;
+    throw new WebSocketError(
+      "engine",
+      "LIMIT_EXCEEDED",
+      `Cannot ${action}: ${text.length} characters are more than maxLength allows`,
+    );
+  }
+
+  #drop(reason: DropReason): void {
+    this.#dropped.count(reason, this.#started("count"));
+  }
+}
+
+/** Characters of what it brings, by its longest part. */
+function lengthOf(message: Message): number {
+  switch (message.type) {
+    case "message":
+      return message.text.length;
+    case "event":
+    case "member":
+      return message.data?.length ?? 0;
+    case "here":
+      return message.members.reduce((longest, { data = "" }) => Math.max(longest, data.length), 0);
+    default:
+      return 0;
+  }
+}
