@@ -1,9 +1,10 @@
 /** What has to hold when the broker is away, comes back, forgets, hangs, or says what no node has said: for every engine over a broker. */
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
 import type { HistoryOptions, Position } from "../../src/engine.ts";
 import type { BrokerEngine, BrokerEngineOptions } from "../../src/engines/broker-engine.ts";
-import { Envelopes } from "../../src/engines/envelope.ts";
+import { type EnvelopeKind, Envelopes } from "../../src/engines/envelope.ts";
 import { WebSocketError } from "../../src/errors.ts";
 import type { BrokerProcess } from "./brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
@@ -17,9 +18,21 @@ export interface FaultFixtureOptions {
   /** @param keeps whether histories outlive its restart. */
   start(keeps: boolean): Promise<BrokerProcess>;
   engine(port: number, keeps: boolean, options: BrokerEngineOptions): BrokerEngine;
-  /** Publishes what is no node's: to all nodes, or as something of a channel. */
-  inject(port: number, texts: { to: "all" | "event" | "member" | "publication"; channel: string; text: string }[]): Promise<void>;
+  /** Publishes what is no node's. */
+  inject(port: number, texts: readonly Injection[]): Promise<void>;
 }
+
+/** What is sent to all nodes, or as something of a channel: a publication at a place. */
+export interface Injection {
+  to: "all" | "event" | "member" | "publication";
+  channel: string;
+  text: string;
+  /** @default far ahead in another epoch */
+  position?: Position;
+}
+
+/** Where nothing ever was. */
+export const NOWHERE: Position = { epoch: "an-epoch", offset: 1_000_000 };
 
 const LONG: HistoryOptions = { size: 1_000, ttl: 300_000 };
 const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 1_000 };
@@ -255,6 +268,49 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         // Told once, however many there were.
         assert.equal(inside.host.errors.length, 1);
       });
+    });
+
+    it("takes nothing twice, nothing old, of a newer version or of a place that never was, and counts it", TIMEOUT, async () => {
+      const { engine, host } = await node(broker.port, { secret: SECRET });
+      await engine.subscribe("signed", LONG);
+      await engine.subscribe("fleeting", null);
+      const [{ epoch, offset }] = await publish(engine, "signed", LONG, 1) as [Position];
+      let now = Date.now();
+      const foreign = new Envelopes({ node: "foreign", secrets: [SECRET], maxLength: 1e9, now: () => now, dropped() {} });
+      const seal = async (kind: EnvelopeKind, channel: string, body: string) => ({
+        to: kind === "message" ? "all" as const : kind,
+        channel,
+        text: await foreign.seal(kind, channel, body, "say"),
+      });
+      const once = [
+        await seal("event", "fleeting", '"once"'),
+        await seal("message", "", "once"),
+        await seal("member", "signed", '{"user":"once"}'),
+      ];
+      const ahead = await seal("publication", "signed", '"of a future"');
+      const elsewhere = await seal("publication", "signed", '"of another epoch"');
+      now -= 61_000;
+      const old = [await seal("event", "fleeting", '"old"'), await seal("message", "", "old")];
+      const header = JSON.stringify({ v: 2, kind: "event", node: "foreign", number: 9, time: Date.now(), event: "say" });
+      const newer = `${createHmac("sha256", SECRET).update(`fleeting\n${header}\n1`).digest("hex")}\n${header}\n1`;
+      await inject(broker.port, [
+        ...once,
+        ...once,
+        ...old,
+        { to: "event", channel: "fleeting", text: newer },
+        { ...ahead, position: { epoch, offset: offset + 1_000 } },
+        { ...elsewhere, position: NOWHERE },
+        { to: "event", channel: "fleeting", text: once[0]!.text.replace("once", "twice") },
+      ]);
+      await publish(engine, "signed", LONG, 1, 1);
+      await publish(engine, "fleeting", null, 1);
+      await host.until(() => host.publications("signed").length >= 2 && host.data("fleeting").includes(0));
+      await host.until(() => engine.dropped["unknown position"] === 2 && host.presence.length > 0);
+      assert.deepEqual(engine.dropped, { replayed: 3, stale: 2, unsupported: 1, forged: 1, "unknown position": 2 });
+      assert.deepEqual([host.data("signed"), host.data("fleeting"), host.messages], [range(2), ["once", 0], ["once"]]);
+      assert.deepEqual([host.gaps, host.presence.flatMap(({ joined }) => joined)], [[], [{ user: "once" }]]);
+      // Told once, however many there were.
+      assert.deepEqual(host.errors.map((error) => (error as WebSocketError).code), ["ENGINE_FAILED"]);
     });
 
     it("takes no nonsense, and counts it", TIMEOUT, async () => {

@@ -3,7 +3,7 @@ import { createClient } from "redis";
 import { encodeName } from "../../src/engines/channel-name.ts";
 import { redisEngine } from "../../src/engines/redis.ts";
 import { BrokerProcess, lacks } from "./brokers.ts";
-import { faults } from "./faults.ts";
+import { faults, NOWHERE } from "./faults.ts";
 
 const CLIENTS = {
   redis: (port: number) => createClient({ url: `redis://127.0.0.1:${port}` }),
@@ -18,8 +18,8 @@ for (const [library, clientOf] of Object.entries(CLIENTS)) {
     async inject(port, texts) {
       const client = createClient({ url: `redis://127.0.0.1:${port}` });
       await client.connect();
-      for (const { to, channel, text } of texts) {
-        const head = to === "publication" ? "an epoch\n1000000\n" : to === "all" ? "" : `${to}\n`;
+      for (const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts) {
+        const head = to === "publication" ? `${epoch}\n${offset}\n` : to === "all" ? "" : `${to}\n`;
         await client.publish(to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`, head + text);
       }
       await client.close();
