@@ -31,7 +31,12 @@ export interface EnvelopesOptions {
   dropped(reason: DropReason): void;
 }
 
-/** The version of what is written. A later one that this version can read says so by `min`. */
+/**
+ * The version of what is written. Nodes of one and of the next run side by side while an application is upgraded: a version reads what the
+ * one before it wrote, and writes what that one can read. Fields that it does not know are nothing to it, and `min` in the header is the
+ * first version that can read the envelope, where that is not the one that wrote it. What the one before could not read is written one
+ * version after it is read.
+ */
 const VERSION = 1;
 
 /** How old a signed envelope that arrives may be, and how far clocks may differ, in ms. */

@@ -5,11 +5,13 @@ import { createClient } from "redis";
 import { Channels } from "../../src/channels.ts";
 import { WebSocketController } from "../../src/controller.ts";
 import type { Engine } from "../../src/engine.ts";
+import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats.ts";
 import { redisEngine } from "../../src/engines/redis.ts";
 import { FakeTransport, openOn } from "../fake-transport.ts";
 import { turn } from "../waiting.ts";
 import { BrokerProcess, lacks } from "./brokers.ts";
+import { speakNextVersion } from "./next-version.ts";
 
 const secret = "a secret of the tests";
 const BROKERS: Record<string, { skip: string | false; start(): Promise<BrokerProcess>; engine(port: number): Engine }> = {
@@ -66,69 +68,83 @@ class Peer {
   }
 }
 
+const VERSIONS = ["", ", the first of the next version", ", the first of this version and the others of the next"];
+
 for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
-  describe(`Nodes that meet at ${name}`, { skip }, () => {
-    const create = async () => {
-      const broker = await start();
-      const nodes = await Promise.all([1, 2, 3].map(async () => {
-        const controller = new WebSocketController({ engine: engine(broker.port), logger: false, rateLimit: false });
-        const channels = new Channels(controller, {
-          room: { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: { grace: 0 } },
-        });
-        await until(() => controller.engine.status === "ready");
-        return { controller, channels, join: (user: string) => new Peer(controller, user) };
-      }));
-      const close = async () => {
-        for (const { controller } of nodes) await controller.engine.close();
-        await broker.close();
+  for (const [version, title] of VERSIONS.entries()) {
+    describe(`Nodes that meet at ${name}${title}`, { skip }, () => {
+      const create = async () => {
+        const broker = await start();
+        const nodes = await Promise.all([1, 2, 3].map(async () => {
+          const controller = new WebSocketController({ engine: engine(broker.port), logger: false, rateLimit: false });
+          const channels = new Channels(controller, {
+            room: { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: { grace: 0 } },
+          });
+          await until(() => controller.engine.status === "ready");
+          return { controller, channels, join: (user: string) => new Peer(controller, user) };
+        }));
+        // Each names itself first.
+        const names = await Promise.all(
+          nodes.map(async ({ controller }) => Object.keys((await controller.cluster.stats()).nodes)[0]!),
+        );
+        const restore = speakNextVersion(
+          new Set(names.filter((_, index) => version > 0 && (index > 0) === (version > 1))),
+          secret,
+        );
+        const close = async () => {
+          restore();
+          assert.deepEqual(nodes.map(({ controller }) => (controller.engine as BrokerEngine).dropped), [{}, {}, {}]);
+          for (const { controller } of nodes) await controller.engine.close();
+          await broker.close();
+        };
+        return { broker, nodes, a: nodes[0]!, b: nodes[1]!, close };
       };
-      return { broker, nodes, a: nodes[0]!, b: nodes[1]!, close };
-    };
 
-    it("broadcast, disconnect and name clients as one", { timeout: 30_000 }, async () => {
-      const { nodes, a, b, close } = await create();
-      const peers = nodes.map(({ join }, index) => join(`user${index}`));
-      await a.controller.broadcast({ type: "news" });
-      for (const peer of peers) await peer.find(({ type }) => type === "news");
-      const { clients, missing } = await a.controller.cluster.clients();
-      assert.deepEqual(clients.map(({ uid }) => uid).sort(), peers.map(({ uid }) => uid).sort());
-      assert.deepEqual(missing, []);
-      b.controller.disconnect({ user: "user2" }, 4403, "Out");
-      await until(() => peers[2]!.transport.closes.length === 1);
-      assert.deepEqual(peers[2]!.transport.closes, [{ code: 4403, reason: "Out" }]);
-      b.controller.broadcast({ type: "last" });
-      await peers[0]!.find(({ type }) => type === "last");
-      assert.equal(peers[0]!.received.filter(({ type }) => type === "news").length, 1);
-      await close();
-    });
+      it("broadcast, disconnect and name clients as one", { timeout: 30_000 }, async () => {
+        const { nodes, a, b, close } = await create();
+        const peers = nodes.map(({ join }, index) => join(`user${index}`));
+        await a.controller.broadcast({ type: "news" });
+        for (const peer of peers) await peer.find(({ type }) => type === "news");
+        const { clients, missing } = await a.controller.cluster.clients();
+        assert.deepEqual(clients.map(({ uid }) => uid).sort(), peers.map(({ uid }) => uid).sort());
+        assert.deepEqual(missing, []);
+        b.controller.disconnect({ user: "user2" }, 4403, "Out");
+        await until(() => peers[2]!.transport.closes.length === 1);
+        assert.deepEqual(peers[2]!.transport.closes, [{ code: 4403, reason: "Out" }]);
+        b.controller.broadcast({ type: "last" });
+        await peers[0]!.find(({ type }) => type === "last");
+        assert.equal(peers[0]!.received.filter(({ type }) => type === "news").length, 1);
+        await close();
+      });
 
-    it("publish to, recover and people a channel as one", { timeout: 30_000 }, async () => {
-      const { nodes, a, b, close } = await create();
-      const [ann, bob] = [a.join("ann"), b.join("bob")];
-      ann.send({ type: "subscribe", channel: "room", presence: true });
-      await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "ann");
-      bob.send({ type: "subscribe", channel: "room" });
-      const { epoch, offset } = await bob.find(({ event }) => event === "init");
-      await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
-      const places = await Promise.all([1, 2, 3].map((n) => nodes[2]!.channels.publish("room", "say", n)));
-      for (const peer of [ann, bob]) await peer.find(({ data }) => data === 3);
-      assert.deepEqual(ann.received.filter(({ event }) => event === "say").map(({ data }) => data), [1, 2, 3]);
-      assert.deepEqual(
-        ann.received.filter(({ event }) => event === "say").map(({ offset }) => offset),
-        places.map((place) => place!.offset),
-      );
-      bob.leave();
-      await ann.find(({ type, event, members }) => type === "presence" && event === "leave" && members[0].user === "bob");
-      ann.received.length = 0;
-      const again = nodes[2]!.join("bob");
-      again.send({ type: "subscribe", channel: "room", recover: { epoch, offset } });
-      await again.find(({ data }) => data === 3);
-      await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
-      const [init, ...missed] = again.received;
-      assert.equal(init.recovered, true);
-      assert.deepEqual(missed.map(({ data }) => data), [1, 2, 3]);
-      assert.deepEqual((await a.channels.presence("room")).map(({ user }) => user).sort(), ["ann", "bob"]);
-      await close();
+      it("publish to, recover and people a channel as one", { timeout: 30_000 }, async () => {
+        const { nodes, a, b, close } = await create();
+        const [ann, bob] = [a.join("ann"), b.join("bob")];
+        ann.send({ type: "subscribe", channel: "room", presence: true });
+        await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "ann");
+        bob.send({ type: "subscribe", channel: "room" });
+        const { epoch, offset } = await bob.find(({ event }) => event === "init");
+        await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
+        const places = await Promise.all([1, 2, 3].map((n) => nodes[2]!.channels.publish("room", "say", n)));
+        for (const peer of [ann, bob]) await peer.find(({ data }) => data === 3);
+        assert.deepEqual(ann.received.filter(({ event }) => event === "say").map(({ data }) => data), [1, 2, 3]);
+        assert.deepEqual(
+          ann.received.filter(({ event }) => event === "say").map(({ offset }) => offset),
+          places.map((place) => place!.offset),
+        );
+        bob.leave();
+        await ann.find(({ type, event, members }) => type === "presence" && event === "leave" && members[0].user === "bob");
+        ann.received.length = 0;
+        const again = nodes[2]!.join("bob");
+        again.send({ type: "subscribe", channel: "room", recover: { epoch, offset } });
+        await again.find(({ data }) => data === 3);
+        await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
+        const [init, ...missed] = again.received;
+        assert.equal(init.recovered, true);
+        assert.deepEqual(missed.map(({ data }) => data), [1, 2, 3]);
+        assert.deepEqual((await a.channels.presence("room")).map(({ user }) => user).sort(), ["ann", "bob"]);
+        await close();
+      });
     });
-  });
+  }
 }
