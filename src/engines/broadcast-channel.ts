@@ -188,15 +188,16 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   close(): void {
+    const host = this.#host;
     if (this.status === "closed") return;
-    if (this.#host) {
-      this.#post({ type: "bye", node: this.#host.node });
-      this.#host.deadlines.delete(this);
-    }
     this.status = "closed";
-    this.#channel?.close();
+    if (!host) return;
+    host.deadlines.delete(this);
     this.#own.clear();
     for (const held of [this.#subscribed, this.#rolls, this.#others]) held.clear();
+    // Deno 2.9 may have lost the channel: one that is opened in the turn in which the last one of its thread was closed.
+    guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
+    this.#channel!.close(); // Set by `start`.
   }
 
   /** Time to say that this node is alive, and to see who has not said so. */
