@@ -51,7 +51,7 @@ export class Attendance {
       this.#enter(attendantData(options, message, client, host.report));
       if (!this.#hasEnded) this.#owner.changed();
     };
-    if (message.presence) void this.#watch().then(enter);
+    if (message.presence) void this.#presence.list(this.#watch(false)).then(enter);
     else enter();
   }
 
@@ -59,7 +59,7 @@ export class Attendance {
   restore({ presence }: SubscribeMessage, data: string | undefined, isStale: boolean): void {
     this.#enter(data);
     if (!presence) return;
-    this.#watcher = this.#presence.resume(this.#owner.client, this.#ending, () => this.#owner.changed(), isStale);
+    this.#watch(isStale);
     this.renew();
   }
 
@@ -70,9 +70,7 @@ export class Attendance {
 
   /** Tells the client anew, where it has missed something. */
   renew(): void {
-    const { client, host } = this.#owner;
-    if (!this.#watcher?.isStale) return;
-    this.#presence.list(this.#watcher).then(() => this.#owner.changed(), (error) => host.report(error, client));
+    if (this.#watcher?.isStale) void this.#presence.list(this.#watcher).then(() => this.#owner.changed());
   }
 
   end(wasLost: boolean): void {
@@ -92,16 +90,9 @@ export class Attendance {
     this.#attendant = { user, data };
   }
 
-  /** Tells the client who is there, and from then on who joins and leaves. It never rejects. */
-  async #watch(): Promise<void> {
-    const { client, host } = this.#owner;
-    try {
-      const watcher = await this.#presence.watch(client, this.#ending, () => this.#owner.changed());
-      if (this.#hasEnded) this.#presence.unwatch(watcher);
-      else this.#watcher = watcher;
-    } catch (error) {
-      host.report(error, client);
-    }
+  /** Has the client be told who joins and leaves from now on. */
+  #watch(isStale: boolean): Watcher {
+    return this.#watcher = this.#presence.watch(this.#owner.client, this.#ending, () => this.#owner.changed(), isStale);
   }
 
   #leave(wasLost: boolean): void {

@@ -11,6 +11,9 @@ const MAX_MEMBERS = 1_000;
 /** Changes that wait for the list of members to be sent, at most: beyond it the list is asked for again. */
 const MAX_WAITING = 1_000;
 
+/** How long after an attempt to name the members has failed the next one is, in ms. */
+const LIST_PERIOD = 1_000;
+
 /** A user of this node, and how many of its subscriptions make it a member. */
 interface LocalMember extends Timed {
   readonly user: string;
@@ -75,36 +78,27 @@ export class Presence {
     for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
   }
 
-  /**
-   * Sends the client the members, and from then on who joins and leaves.
-   *
-   * @param missed called when the client could not be sent something.
-   */
-  async watch(client: WebSocketClient, ending: string, missed: () => void): Promise<Watcher> {
-    const watcher = this.resume(client, ending, missed, false);
-    try {
-      await this.list(watcher);
-    } catch (error) {
-      this.#watchers.delete(watcher);
-      throw error;
-    }
-    return watcher;
-  }
-
-  /** Sends a client that knows the members who joins and leaves; where it has missed something the list has to follow. */
-  resume(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean): Watcher {
+  /** Sends the client who joins and leaves. One that does not know the members is to be sent the {@link list}, as one that has missed something. */
+  watch(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean): Watcher {
     const watcher = new Watcher(client, ending, missed, isStale);
     this.#watchers.add(watcher);
     return watcher;
   }
 
-  /** Sends the members anew. */
+  /** Sends the members anew. Where the engine cannot name them it is asked again: nobody else would tell a client that waits for them. */
   async list(watcher: Watcher): Promise<void> {
-    do {
+    const { engine, deadlines, report } = this.#host;
+    for (let hasFailed = false; this.#watchers.has(watcher);) {
       watcher.hold();
-      const members = await this.#host.engine.members(this.#channel);
-      if (!watcher.isFull) watcher.release(new ChannelFrame(this.#body("init", members.map(jsonOf))));
-    } while (watcher.isFull && this.#watchers.has(watcher));
+      try {
+        const members = await engine.members(this.#channel);
+        if (!watcher.isFull) return watcher.release(new ChannelFrame(this.#body("init", members.map(jsonOf))));
+      } catch (error) {
+        if (!hasFailed) report(error);
+        hasFailed = true;
+        await new Promise<void>((due) => deadlines.set({ deadline: 0, place: -1, due }, LIST_PERIOD));
+      }
+    }
   }
 
   unwatch(watcher: Watcher): void {

@@ -240,4 +240,33 @@ describe("Channels: presence", () => {
     await join("cat").ask(subscribe());
     assert.deepEqual(await told(watcher), ["+cat"]);
   });
+
+  it("asks again for the members where the engine could not name them, and tells who is there by then", async () => {
+    const engine = new LateEngine();
+    const { join, clock, takeNames } = createChannels({ room }, { engine });
+    const ann = join("ann");
+    ann.send(subscribe({ presence: true }));
+    engine.answer.reject(new Error("away"));
+    await join("bob").ask(subscribe());
+    clock.advance(1_000);
+    assert.deepEqual(await told(ann), []);
+    engine.answer = new Stall();
+    engine.answer.resolve();
+    clock.advance(1_000);
+    assert.deepEqual(await told(ann), ["=bob", "+ann"]);
+    assert.equal(takeNames().filter((name) => name === "error").length, 1);
+  });
+
+  it("does not ask again for the members when nobody waits for them any more", async () => {
+    const engine = new LateEngine();
+    const { join, clock, controller } = createChannels({ room }, { engine });
+    const ann = join("ann");
+    ann.send(subscribe({ presence: true }));
+    engine.answer.reject(new Error("away"));
+    await ann.take();
+    ann.leave(true);
+    clock.advance(1_000);
+    await ann.take();
+    assert.equal(controller.stats().deadlines, 0);
+  });
 });
