@@ -1,69 +1,58 @@
-import { connect, createServer, type Socket } from "node:net";
+import { once } from "node:events";
+import { connect, createServer, type Server, type Socket } from "node:net";
 
 /** A TCP proxy before a server, so that a test decides about the network: it delays, holds back, swallows and cuts. */
 export class Proxy {
   readonly port: number;
   /** ms before what comes is passed on, in both directions. */
   delay = 0;
-  /** Connections that are open on the client's side. */
-  get size(): number {
-    return this.#pairs.size;
-  }
-  /** How many there ever were at once. */
+  /** How many connections there ever were at once. */
   most = 0;
   /** Refuses connections that come in. */
   isDown = false;
-  readonly #pairs: Map<Socket, Socket>;
-  readonly #close: () => void;
+  readonly #target: number;
+  readonly #server: Server;
+  /** By the client's half: those of which one half is open. */
+  readonly #pairs = new Map<Socket, Socket>();
+  /** Of these nothing passes any more; one half outlives the other. */
+  readonly #swallowing = new WeakSet<Socket>();
+  #isFrozen = false;
 
-  private constructor(port: number, pairs: Map<Socket, Socket>, close: () => void) {
-    this.port = port;
-    this.#pairs = pairs;
-    this.#close = close;
+  private constructor(target: number, server: Server) {
+    this.#target = target;
+    this.#server = server;
+    this.port = (server.address() as { port: number }).port; // Of a TCP server.
   }
 
   static async open(target: number): Promise<Proxy> {
-    const pairs = new Map<Socket, Socket>();
-    const swallowing = new WeakSet<Socket>();
-    /** Those of a black hole outlive their other half. */
-    const all = new Set<Socket>();
-    const server = createServer((client) => {
-      client.on("error", () => {});
-      if (proxy.isDown) return client.destroy();
-      const upstream = connect({ port: target, host: "127.0.0.1" });
-      upstream.on("error", () => {});
-      pairs.set(client, upstream);
-      for (const socket of [client, upstream]) all.add(socket.on("close", () => all.delete(socket)));
-      proxy.most = Math.max(proxy.most, pairs.size);
-      for (const [from, to] of [[client, upstream], [upstream, client]] as const) {
-        from.on("data", (data) => {
-          const pass = () => {
-            if (!swallowing.has(client) && !to.destroyed) to.write(data);
-          };
-          if (proxy.delay > 0) setTimeout(pass, proxy.delay);
-          else pass();
-        });
-        from.on("close", () => {
-          pairs.delete(client);
-          if (!swallowing.has(client)) to.destroy();
-        });
-      }
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const address = server.address();
-    if (address === null || typeof address === "string") throw new Error("The proxy has no port");
-    const proxy = new Proxy(address.port, pairs, () => {
-      for (const socket of all) socket.destroy();
-      server.close();
-    });
-    proxy.#swallowing = swallowing;
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const proxy = new Proxy(target, server);
+    server.on("connection", (client) => proxy.#join(client));
     return proxy;
   }
-  #swallowing = new WeakSet<Socket>();
 
-  /** From here on nothing passes any more on the connections that are open, and nothing says so. */
-  blackHole(): void {
-    for (const client of this.#pairs.keys()) this.#swallowing.add(client);
+  /**
+   * From here on nothing passes any more on the connections that are open, and nothing says so.
+   *
+   * @param ports only on those that come from these.
+   */
+  blackHole(ports?: ReadonlySet<number>): void {
+    for (const client of this.#pairs.keys()) {
+      if (!ports || ports.has(client.remotePort ?? 0)) this.#swallowing.add(client);
+    }
+  }
+
+  /** As a black hole, and what connects is not answered either. */
+  freeze(): void {
+    this.#isFrozen = true;
+    this.blackHole();
+  }
+
+  /** What connects from now on gets through. Connections of before stay mute, and the server learns which of them the client has ended. */
+  thaw(): void {
+    this.#isFrozen = false;
+    for (const [client, upstream] of this.#pairs) if (client.destroyed) upstream.destroy();
   }
 
   /** Ends the connections that are open without a word. */
@@ -74,8 +63,32 @@ export class Proxy {
     }
   }
 
-  close(): void {
-    this.blackHole();
-    this.#close();
+  async close(): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, "close");
+  }
+
+  #join(client: Socket): void {
+    client.on("error", () => {}); // Its close follows.
+    if (this.isDown) return void client.destroy();
+    const upstream = connect(this.#target, "127.0.0.1");
+    upstream.on("error", () => {});
+    this.#pairs.set(client, upstream);
+    if (this.#isFrozen) this.#swallowing.add(client);
+    this.most = Math.max(this.most, this.#pairs.size);
+    for (const [from, to] of [[client, upstream], [upstream, client]] as const) {
+      from.on("data", (data) => {
+        const pass = () => {
+          if (!this.#swallowing.has(client) && !to.destroyed) to.write(data);
+        };
+        if (this.delay > 0) setTimeout(pass, this.delay);
+        else pass();
+      });
+      from.on("close", () => {
+        if (!this.#swallowing.has(client)) to.destroy();
+        if (to.destroyed) this.#pairs.delete(client);
+      });
+    }
   }
 }

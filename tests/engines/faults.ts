@@ -6,10 +6,10 @@ import type { HistoryOptions, Position } from "../../src/engine.ts";
 import type { BrokerEngine, BrokerEngineOptions } from "../../src/engines/broker-engine.ts";
 import { type EnvelopeKind, Envelopes } from "../../src/engines/envelope.ts";
 import { WebSocketError } from "../../src/errors.ts";
+import { Proxy } from "../proxy.ts";
 import type { BrokerProcess } from "./brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { calls, publish, range } from "./conformance.ts";
-import { Proxy } from "./proxy.ts";
 import { TestHost } from "./test-host.ts";
 
 /** Brokers of one kind. */
@@ -63,7 +63,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       return started;
     };
     const proxyOf = async (port: number) => {
-      const proxy = await Proxy.to(port);
+      const proxy = await Proxy.open(port);
       proxies.push(proxy);
       return proxy;
     };
