@@ -61,4 +61,23 @@ describe("Checker", () => {
     event(1);
     assert.match(checker.problems().join(), /before init/);
   });
+
+  it("finds members who are not there, and those whom nobody tells of", () => {
+    const { checker } = create();
+    const there = new Set(["ann", "bob"]);
+    checker.members("a node", ["bob", "ann"], there);
+    assert.deepEqual(checker.problems(), []);
+    checker.members("a node", ["ann", "ghost"], there);
+    assert.deepEqual(checker.problems(), [
+      "a node tells of ghost, who are not there",
+      "a node does not tell of bob, who are there",
+    ]);
+  });
+
+  it("counts a history that began anew", () => {
+    const { checker } = create();
+    assert.equal(checker.histories, 1);
+    checker.published("a", { epoch: "f", offset: 1 }, "p");
+    assert.equal(checker.histories, 2);
+  });
 });

@@ -16,13 +16,19 @@ interface Stretch {
   readonly epoch: string;
   /** After this one. */
   readonly from: number;
-  readonly received: { offset: number; id: string }[];
+  readonly received: number[];
+}
+
+/** What was published at each offset, as far as anybody knows. */
+interface Log {
+  readonly ids: Map<number, string>;
+  top: number;
 }
 
 /** What all clients together have seen and done. */
 export class Checker {
-  /** By channel and epoch: what was published at each offset, as far as anybody knows. */
-  readonly #logs = new Map<string, Map<number, string>>();
+  /** By channel and epoch. */
+  readonly #logs = new Map<string, Log>();
   readonly #stretches: Stretch[] = [];
   readonly #problems: string[] = [];
   /** How much of what there was, for whoever reads that there were no problems. */
@@ -52,14 +58,31 @@ export class Checker {
     this.#problems.push(text);
   }
 
+  /**
+   * Somebody was told of these members.
+   *
+   * @param there who they are to be.
+   */
+  members(source: string, told: Iterable<string>, there: ReadonlySet<string>): void {
+    const known = new Set(told);
+    const ghosts = [...known].filter((member) => !there.has(member));
+    const missing = [...there].filter((member) => !known.has(member));
+    if (ghosts.length > 0) this.problem(`${source} tells of ${ghosts.join(", ")}, who are not there`);
+    if (missing.length > 0) this.problem(`${source} does not tell of ${missing.join(", ")}, who are there`);
+  }
+
   /** Everything that was not as promised, once all is quiet. */
   problems(): string[] {
     const problems = [...this.#problems];
+    const sorted = new Map(Array.from(this.#logs, ([key, { ids }]) => [key, Float64Array.from(ids.keys()).sort()]));
     for (const { channel, follower, epoch, from, received } of this.#stretches) {
-      const log = this.#logs.get(`${channel} ${epoch}`) ?? new Map<number, string>();
-      const last = received.at(-1)?.offset ?? from;
-      const seen = new Set(received.map(({ offset }) => offset));
-      const missing = [...log.keys()].filter((offset) => offset > from && offset <= last && !seen.has(offset));
+      const offsets = sorted.get(`${channel} ${epoch}`) ?? new Float64Array();
+      const last = received.at(-1) ?? from;
+      const seen = new Set(received);
+      const missing = [];
+      for (let at = above(offsets, from); at < offsets.length && offsets[at]! <= last; at++) {
+        if (!seen.has(offsets[at]!)) missing.push(offsets[at]);
+      }
       if (missing.length > 0) {
         problems.push(`${follower} was not sent ${missing.join(", ")} of ${channel}, between ${from} and ${last}`);
       }
@@ -67,19 +90,36 @@ export class Checker {
     return problems;
   }
 
+  /** How many histories there were: a channel whose history was lost has begun another one. */
+  get histories(): number {
+    return this.#logs.size;
+  }
+
   /** The last offset of a channel's history, as far as anybody knows. */
   top(channel: string, epoch: string): number {
-    return Math.max(0, ...(this.#logs.get(`${channel} ${epoch}`)?.keys() ?? []));
+    return this.#logs.get(`${channel} ${epoch}`)?.top ?? 0;
   }
 
   #note(channel: string, epoch: string, offset: number, id: string, source: string): void {
     const key = `${channel} ${epoch}`;
     let log = this.#logs.get(key);
-    if (!log) this.#logs.set(key, log = new Map());
-    const known = log.get(offset);
-    if (known === undefined) log.set(offset, id);
+    if (!log) this.#logs.set(key, log = { ids: new Map(), top: 0 });
+    log.top = Math.max(log.top, offset);
+    const known = log.ids.get(offset);
+    if (known === undefined) log.ids.set(offset, id);
     else if (known !== id) this.problem(`${channel} has ${known} and ${id} at ${offset}, as ${source} says`);
   }
+}
+
+/** Where the first offset above the limit is. */
+function above(offsets: Float64Array, limit: number): number {
+  let [low, high] = [0, offsets.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (offsets[middle]! > limit) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** What one client is sent of a channel, over all its connections. */
@@ -127,7 +167,7 @@ export class Follower {
     if (!stretch || !this.#position) return this.#problem("was sent a publication before init");
     if (offset <= this.#position.offset) this.#problem(`was sent ${offset} after ${this.#position.offset}`);
     this.#position = { epoch: stretch.epoch, offset };
-    stretch.received.push({ offset, id: data.id });
+    stretch.received.push(offset);
     this.#checker.received(stretch, offset, data.id);
   }
 

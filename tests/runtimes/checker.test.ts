@@ -40,7 +40,7 @@ describe("A history", () => {
       const end = performance.now() + SECONDS * 1000;
       const isOver = () => performance.now() >= end;
       await Promise.all(clients.map((client) => client.wander(isOver)));
-      await Promise.all(clients.map((client) => client.settle()));
+      await Promise.all(clients.map((client) => client.settle(() => performance.now() >= end + 30_000)));
       await Promise.all(clients.map((client) => client.leave()));
       console.log(`${runtime}: ${JSON.stringify(checker.counts)}, SEED=${random.seed}`);
       assert.deepEqual(checker.problems(), [], `SEED=${random.seed}`);

@@ -9,78 +9,153 @@ export interface WanderOptions {
   readonly channels: readonly string[];
   readonly random: Random;
   readonly checker: Checker;
+  /** How many times as long its pauses are. @default {1} */
+  slowness?: number;
+  /** The channel that it is a member of. */
+  room?: string;
+}
+
+/** Who one of them is. */
+export interface WandererOptions {
+  /** As whom it connects. Absent: as nobody. */
+  user?: string;
+  /** Whether it is told who else is in its room. @default {false} */
+  watches?: boolean;
 }
 
 /** Pace of a client, in ms: the work comes in bursts with silence in between. */
 const PAUSES = [0, 0, 0, 1, 5, 20, 50];
 
+/** How often the server is asked for a sign of life, and after how much silence the connection is given up, in ms. */
+const BEAT = 1_000;
+const SILENCE = 5_000;
+
 /** A client that connects, subscribes, publishes, drops and comes back at random, and keeps book of what it is sent. */
 export class WanderingClient {
   readonly name: string;
   readonly #options: WanderOptions;
+  readonly #path: string;
+  readonly #watches: boolean;
   readonly #followers: Map<string, Follower>;
   /** What it has asked for and not been answered, by uid. */
   readonly #asked = new Map<string, { channel: string; recover?: { epoch: string; offset: number } | undefined; id?: string }>();
   /** The uid of its subscription to each channel: what comes of an earlier one is nothing to it. */
   readonly #current = new Map<string, string>();
   #wire: Wire | undefined;
+  #beating: ReturnType<typeof setInterval> | undefined;
+  #connections = 0;
+  #isMember = false;
+  /** What it was told of whom, by user. */
+  #members: Map<string, string> | undefined;
   #reading: Promise<void> = Promise.resolve();
   #uids = 0;
-  #wake: (() => void)[] = [];
 
-  constructor(name: string, options: WanderOptions) {
+  constructor(name: string, options: WanderOptions, { user, watches = false }: WandererOptions = {}) {
     this.name = name;
+    this.#path = user === undefined ? "/websocket" : `/websocket?access_token=${user}`;
+    this.#watches = watches;
     this.#options = options;
     this.#followers = new Map(options.channels.map((channel) => [channel, options.checker.follow(channel, name)]));
   }
 
+  /** What it is as a member: another one with each connection. */
+  get member(): string {
+    return `${this.name}/${this.#connections}`;
+  }
+
+  /** Whom it was told of, where it watches. */
+  get members(): Iterable<string> | undefined {
+    return this.#watches ? this.#members?.values() ?? [] : undefined;
+  }
+
+  /** Where its connection comes from. */
+  get port(): number | undefined {
+    return this.#wire?.socket.localPort;
+  }
+
   /** Goes on until the time has come. */
   async wander(isOver: () => boolean): Promise<void> {
-    const { random, channels } = this.#options;
+    const { random, channels, slowness = 1 } = this.#options;
     while (!isOver()) {
       const choice = random.below(100);
       if (!this.#wire) await this.#connect();
+      else if (this.#isMissed) this.#attend();
       else if (choice < 8) await this.#drop();
       else if (choice < 30) this.#subscribe(random.pick(channels));
       else if (choice < 35) this.#unsubscribe(random.pick(channels));
       else for (let count = 1 + random.below(4); count > 0; count--) this.#publish(random.pick(channels));
-      await new Promise((resolve) => setTimeout(resolve, random.pick(PAUSES)));
+      await new Promise((resolve) => setTimeout(resolve, random.pick(PAUSES) * slowness));
     }
   }
 
-  /** Comes back, subscribes to everything and waits until it has all that is known of it. */
-  async settle(): Promise<void> {
-    if (!this.#wire) await this.#connect();
-    for (const channel of this.#options.channels) this.#subscribe(channel);
-    await this.#until(() =>
-      this.#asked.size === 0 && this.#options.channels.every((channel) => {
+  /** Comes back, subscribes to everything and waits until it has all that is known of it, or it is too late. */
+  async settle(isTooLate: () => boolean): Promise<void> {
+    const { room, channels, checker, slowness = 1 } = this.#options;
+    const behind = () =>
+      channels.filter((channel) => {
         const position = this.#followers.get(channel)?.position;
-        return position !== undefined && position.offset >= this.#options.checker.top(channel, position.epoch);
-      })
-    );
+        return this.#isAsked(channel) || !position || position.offset < checker.top(channel, position.epoch);
+      });
+    if (this.#wire) { for (const channel of channels) this.#subscribe(channel); }
+    while (!this.#wire || behind().length > 0 || (room !== undefined && !this.#isMember)) {
+      if (isTooLate()) {
+        const where = behind().map((channel) => `${channel} at ${this.#followers.get(channel)?.position?.offset}`);
+        return checker.problem(`${this.name} did not come back: it is no member, or ${where.join(", ")} is not the end`);
+      }
+      if (!this.#wire) await this.#connect();
+      else {
+        if (this.#isMissed) this.#attend();
+        // Whoever was told that the broker is away asks again.
+        for (const channel of channels) if (!this.#current.has(channel)) this.#subscribe(channel);
+      }
+      await new Promise((resolve) => setTimeout(resolve, slowness));
+    }
   }
 
   async leave(): Promise<void> {
     await this.#wire?.close(1000);
   }
 
-  /** Looks whether it has got there, with every message that comes. */
-  async #until(condition: () => boolean): Promise<void> {
-    while (!condition()) {
-      if (!this.#wire) throw new Error(`${this.name} was disconnected when all was to be quiet`);
-      // The server answers it when it has sent what came before.
-      this.#wire.send({ type: "ping", uid: "look" });
-      await new Promise<void>((resolve) => this.#wake.push(resolve));
-    }
+  /** Is as one whose machine has lost its power, once its connection is a black hole. */
+  vanish(): void {
+    clearInterval(this.#beating);
   }
 
   async #connect(): Promise<void> {
-    try {
-      this.#wire = await Wire.open(this.#options.random.pick(this.#options.ports()), "/websocket");
-    } catch {
-      return; // The server is away: another time, or another one.
-    }
-    this.#reading = this.#read(this.#wire);
+    const { ports, random } = this.#options;
+    const wire = Wire.begin(random.pick(ports()), this.#path);
+    this.#heard = performance.now();
+    const beating = this.#beating = setInterval(() => {
+      if (performance.now() - this.#heard > SILENCE) wire.reset();
+      else if (this.#wire === wire) wire.send({ type: "ping" });
+    }, BEAT);
+    void wire.closed.then(() => clearInterval(beating));
+    await wire.answered;
+    if (wire.answer.status !== 101) return wire.reset(); // The server is away: another time, or another one.
+    this.#wire = wire;
+    this.#connections++;
+    this.#reading = this.#read(wire);
+    if (this.#isMissed) this.#attend();
+  }
+  #heard = 0;
+
+  /** Whether it is to become a member. */
+  get #isMissed(): boolean {
+    const { room } = this.#options;
+    return room !== undefined && !this.#isMember && !this.#isAsked(room);
+  }
+
+  /** Whether a subscription to it is under way. */
+  #isAsked(channel: string): boolean {
+    return [...this.#asked.values()].some((asked) => asked.channel === channel && asked.id === undefined);
+  }
+
+  #attend(): void {
+    const channel = this.#options.room!; // Asked before.
+    const uid = `m${this.#uids++}`;
+    this.#current.set(channel, uid);
+    this.#asked.set(uid, { channel });
+    this.#wire!.send({ type: "subscribe", channel, uid, data: this.member, presence: this.#watches });
   }
 
   /** Ends the connection, in one of several ways, and forgets what was not answered. */
@@ -96,7 +171,7 @@ export class WanderingClient {
   #subscribe(channel: string): void {
     const follower = this.#followers.get(channel)!; // One of those it has.
     // While an earlier one is under way where it is changes: it would not know what the answer means.
-    if ([...this.#asked.values()].some((asked) => asked.channel === channel && asked.id === undefined)) return;
+    if (this.#isAsked(channel)) return;
     const recover = this.#options.random.below(10) > 0 ? follower.position : undefined;
     const uid = `s${this.#uids++}`;
     // Another uid would be another subscription, and what follows would come twice.
@@ -121,13 +196,13 @@ export class WanderingClient {
 
   async #read(wire: Wire): Promise<void> {
     for (let message = await wire.next(); message !== null; message = await wire.next()) {
+      this.#heard = performance.now();
       this.#take(message);
-      for (const wake of this.#wake.splice(0)) wake();
     }
-    this.#wire = undefined;
+    this.#wire = this.#members = undefined;
+    this.#isMember = false;
     this.#asked.clear();
     this.#current.clear();
-    for (const wake of this.#wake.splice(0)) wake();
   }
 
   // deno-lint-ignore no-explicit-any -- whatever the server says
@@ -138,14 +213,28 @@ export class WanderingClient {
     if (status === "error") {
       if (message.error.code !== "ENGINE_UNAVAILABLE") checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
       this.#asked.delete(uid);
+      if (asked && asked.id === undefined) this.#current.delete(asked.channel);
     } else if (type === "publish" && asked?.id !== undefined) {
       checker.published(asked.channel, message, asked.id);
       this.#asked.delete(uid);
-    } else if (type === "subscription" && this.#current.get(channel) !== uid) return;
-    else if (type === "subscription" && event === "init") {
+    } else if (type === "presence") this.#present(event, message.members);
+    else if (type === "subscription" && this.#current.get(channel) !== uid) return;
+    else if (type === "subscription" && channel === this.#options.room) {
+      this.#isMember = event === "init";
+      this.#asked.delete(uid);
+    } else if (type === "subscription" && event === "init") {
       // What the server begins anew by itself was not asked for.
       this.#followers.get(channel)?.init(message, asked?.recover);
       this.#asked.delete(uid);
     } else if (type === "subscription" && event !== "unsubscribe") this.#followers.get(channel)?.event(message);
+  }
+
+  #present(event: string, members: { user: string; data: string }[]): void {
+    if (event === "init") this.#members = new Map();
+    if (!this.#members) return this.#options.checker.problem(`${this.name} was told who came before who was there`);
+    for (const { user, data } of members) {
+      if (event === "leave") this.#members.delete(user);
+      else this.#members.set(user, data);
+    }
   }
 }
