@@ -2,14 +2,16 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createClient } from "redis";
+import type { AuthenticationState } from "../../src/authentication.ts";
 import { Channels } from "../../src/channels.ts";
 import { WebSocketController } from "../../src/controller.ts";
 import type { Engine } from "../../src/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats.ts";
 import { redisEngine } from "../../src/engines/redis.ts";
+import type { WebSocketControllerOptions } from "../../src/options.ts";
 import { FakeTransport, openOn } from "../fake-transport.ts";
-import { turn } from "../waiting.ts";
+import { Stall, turn } from "../waiting.ts";
 import { BrokerProcess, lacks } from "./brokers.ts";
 import { speakNextVersion } from "./next-version.ts";
 
@@ -73,10 +75,15 @@ const VERSIONS = ["", ", the first of the next version", ", the first of this ve
 for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
   for (const [version, title] of VERSIONS.entries()) {
     describe(`Nodes that meet at ${name}${title}`, { skip }, () => {
-      const create = async () => {
+      const create = async (options: WebSocketControllerOptions = {}) => {
         const broker = await start();
         const nodes = await Promise.all([1, 2, 3].map(async () => {
-          const controller = new WebSocketController({ engine: engine(broker.port), logger: false, rateLimit: false });
+          const controller = new WebSocketController({
+            engine: engine(broker.port),
+            logger: false,
+            rateLimit: false,
+            ...options,
+          });
           const channels = new Channels(controller, {
             room: { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: { grace: 0 } },
           });
@@ -114,6 +121,27 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
         b.controller.broadcast({ type: "last" });
         await peers[0]!.find(({ type }) => type === "last");
         assert.equal(peers[0]!.received.filter(({ type }) => type === "news").length, 1);
+        await close();
+      });
+
+      it("disconnect a user whose authentication is under way on another one", { timeout: 30_000 }, async () => {
+        const stall = new Stall<AuthenticationState>();
+        const { a, b, close } = await create({ authenticate: () => stall.promise });
+        const watcher = b.join("watcher");
+        const { transport, connection } = openOn(new FakeTransport(), b.controller, { mode: "handshake" });
+        connection.message(JSON.stringify({ type: "auth", access_token: "of ann" }));
+        a.controller.disconnect({ user: "ann" });
+        // It comes after.
+        a.controller.broadcast({ type: "done" });
+        await watcher.find(({ type }) => type === "done");
+        stall.resolve({ accountability: { user: "ann", role: null } });
+        const answers: Record<string, unknown>[] = [];
+        await until(() => {
+          answers.push(...transport.take());
+          return transport.closes.length > 0 || answers.some(({ status }) => status === "ok");
+        });
+        assert.deepEqual(transport.closes.map(({ code }) => code), [4403]);
+        assert.ok(answers.every(({ status }) => status === "error"));
         await close();
       });
 
