@@ -202,6 +202,9 @@ export class Wire {
   /** Ends the TCP connection with a reset. */
   reset(): void {
     reset(this.socket);
+    // Where the other side has reset it meanwhile Node 20 tells of no close.
+    this.#onAnswer?.();
+    this.#onClose();
   }
 
   #read(): void {
