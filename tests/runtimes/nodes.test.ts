@@ -179,6 +179,7 @@ describe("Nodes", { concurrency: true }, () => {
       const checker = new Checker();
       const broker = await start();
       const nodes: NodeProcess[] = [];
+      let last = Infinity;
       try {
         nodes.push(...await Promise.all(["bun", "deno", "node"].map((runtime) => NodeProcess.start(runtime, name, broker.port))));
         const ports = () => nodes.map(({ front }) => front.port);
@@ -194,9 +195,8 @@ describe("Nodes", { concurrency: true }, () => {
         // Some are gone without a word at the end.
         const staying = clients.slice(CLIENTS / 10);
         const gone = clients.slice(0, CLIENTS / 10);
-        let last = Infinity;
         const wandering = Promise.all(staying.map((client) => client.wander(() => performance.now() >= last + BACK)));
-        const going = Promise.all(gone.map((client) => client.wander(() => performance.now() >= end)));
+        const going = Promise.all(gone.map((client) => client.wander(() => performance.now() >= Math.min(end, last))));
         await Promise.all([going, faults.happen(() => performance.now() >= end)]);
         faults.cutOff(gone);
         for (const client of gone) client.vanish();
@@ -213,6 +213,7 @@ describe("Nodes", { concurrency: true }, () => {
         assert.equal(checker.histories, CHANNELS.length, "a history was lost");
         assert.ok(checker.counts.published > 100, "little was tried");
       } finally {
+        last = -Infinity;
         await Promise.all(nodes.map((node) => node.close()));
         await broker.close();
       }
