@@ -2,8 +2,12 @@ import process from "node:process";
 
 /** Random choices that can be repeated: a failure names the seed, and `SEED=… ` in the environment runs it again. */
 export class Random {
-  readonly seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
-  #state = this.seed;
+  readonly seed: number;
+  #state: number;
+
+  constructor(seed: number = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))) {
+    this.seed = this.#state = seed;
+  }
 
   /** A whole number from 0 to below the limit (mulberry32). */
   below(limit: number): number {

@@ -100,7 +100,7 @@ class NodeProcess {
 /** What goes wrong, one after the other. */
 class Faults {
   readonly counts: Record<string, number> = {};
-  readonly #random = new Random();
+  readonly #random: Random;
   readonly #broker: BrokerProcess;
   readonly #nodes: readonly NodeProcess[];
   readonly #clients: readonly WanderingClient[];
@@ -139,7 +139,9 @@ class Faults {
     },
   };
 
-  constructor(broker: BrokerProcess, nodes: readonly NodeProcess[], clients: readonly WanderingClient[]) {
+  constructor(broker: BrokerProcess, nodes: readonly NodeProcess[], clients: readonly WanderingClient[], seed: number) {
+    // Its own, for how often the clients draw depends on the time.
+    this.#random = new Random(seed);
     this.#broker = broker;
     this.#nodes = nodes;
     this.#clients = clients;
@@ -190,7 +192,7 @@ describe("Nodes", { concurrency: true }, () => {
           const who = { watches: index % 10 === 0, ...(index % 2 === 0 && { user: `user${index}` }) };
           return new WanderingClient(`c${index}`, options, who);
         });
-        const faults = new Faults(broker, nodes, clients);
+        const faults = new Faults(broker, nodes, clients, random.seed);
         const end = performance.now() + SECONDS * 1_000;
         // Some are gone without a word at the end.
         const staying = clients.slice(CLIENTS / 10);
