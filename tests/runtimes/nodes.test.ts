@@ -27,6 +27,8 @@ const CHANNELS = Array.from({ length: 24 }, (_, index) => `log:${index}`);
 /** After the last fault: whoever was cut off is to be back after this, and whoever is gone is to be told of as gone after that, in ms. */
 const BACK = 7_000;
 const SETTLED = 15_000;
+/** For so long nobody has come or gone when it is looked at who is there, in ms: whoever was late is no ghost. */
+const QUIET = 5_000;
 const here = dirname(fileURLToPath(import.meta.url));
 
 const BROKERS: Record<string, { skip: string | false; start(): Promise<BrokerProcess> }> = {
@@ -205,7 +207,7 @@ describe("Nodes", { concurrency: true }, () => {
         last = performance.now();
         await wandering;
         await Promise.all(staying.map((client) => client.settle(() => performance.now() >= last + 60_000)));
-        await pause(last + SETTLED - performance.now());
+        await pause(Math.max(QUIET, last + SETTLED - performance.now()));
         const there = new Set(staying.map(({ member }) => member));
         for (const node of nodes) checker.members(`The node at ${node.port}`, await node.members(), there);
         for (const { name, members } of staying) if (members) checker.members(name, members, there);

@@ -75,7 +75,7 @@ export class WanderingClient {
 
   /** Goes on until the time has come. */
   async wander(isOver: () => boolean): Promise<void> {
-    const { random, channels, slowness = 1 } = this.#options;
+    const { random, channels } = this.#options;
     while (!isOver()) {
       const choice = random.below(100);
       if (!this.#wire) await this.#connect();
@@ -84,13 +84,18 @@ export class WanderingClient {
       else if (choice < 30) this.#subscribe(random.pick(channels));
       else if (choice < 35) this.#unsubscribe(random.pick(channels));
       else for (let count = 1 + random.below(4); count > 0; count--) this.#publish(random.pick(channels));
-      await new Promise((resolve) => setTimeout(resolve, random.pick(PAUSES) * slowness));
+      await this.#pause();
     }
+  }
+
+  #pause(): Promise<void> {
+    const { random, slowness = 1 } = this.#options;
+    return new Promise((resolve) => void setTimeout(resolve, random.pick(PAUSES) * slowness));
   }
 
   /** Comes back, subscribes to everything and waits until it has all that is known of it, or it is too late. */
   async settle(isTooLate: () => boolean): Promise<void> {
-    const { room, channels, checker, slowness = 1 } = this.#options;
+    const { room, channels, checker } = this.#options;
     const behind = () =>
       channels.filter((channel) => {
         const position = this.#followers.get(channel)?.position;
@@ -108,7 +113,7 @@ export class WanderingClient {
         // Whoever was told that the broker is away asks again.
         for (const channel of channels) if (!this.#current.has(channel)) this.#subscribe(channel);
       }
-      await new Promise((resolve) => setTimeout(resolve, slowness));
+      await this.#pause();
     }
   }
 
