@@ -202,7 +202,7 @@ export class Wire {
   /** Ends the TCP connection with a reset. */
   reset(): void {
     reset(this.socket);
-    // Where the other side has reset it meanwhile Node 20 tells of no close.
+    // Whenever the socket says so.
     this.#onAnswer?.();
     this.#onClose();
   }
@@ -266,9 +266,9 @@ export class Wire {
   }
 }
 
-// resetAndDestroy spins for ever on Node 20 once the other side has ended.
+// resetAndDestroy spins for ever on Node 20 once the other side has ended; while this one is ending it fails, and the socket is never closed.
 function reset(socket: Socket): void {
-  if (socket.readableEnded) socket.destroy();
+  if (socket.readableEnded || socket.writableEnded) socket.destroy();
   else socket.resetAndDestroy();
 }
 
