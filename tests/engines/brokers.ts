@@ -43,6 +43,11 @@ export class BrokerProcess {
     return broker;
   }
 
+  /** Of its process, while it runs. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /** Resolves when it can be connected to. */
   async start(): Promise<void> {
     const child = this.#child = spawn(this.#command, this.#args(this.port, this.#folder), { stdio: ["ignore", "pipe", "pipe"] });
