@@ -14,6 +14,7 @@
  *   path=P       the request's path                 say=TYPE   the type of the publisher's messages
  *   join=C       each subscribes to this channel    uids=1     each with a uid of its own
  *   epoch=E      of its history, which is recovered from the beginning, again and again
+ *   origin=PORT  another node, to which the publisher connects: one more connection, of which nothing is counted
  *
  * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.
  */
@@ -48,10 +49,10 @@ struct client {
   size_t rest_length;
 };
 
-static int port, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0;
+static int port, origin = 0, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0;
 static int64_t count = 1000;
 static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say", *channel = "", *epoch_name = "";
-static struct client *all;
+static struct client *all, *publisher;
 static int epoll;
 static unsigned char chunk[CHUNK + (1 << 16)];
 static int64_t faults, delivered, open_count, closed_count;
@@ -117,6 +118,14 @@ static void say(struct client *c, const char *text) {
   put(c, out, frame(out, text));
 }
 
+static int is_elsewhere(const struct client *c) {
+  return origin && c == publisher;
+}
+
+static int port_of(const struct client *c) {
+  return is_elsewhere(c) ? origin : port;
+}
+
 static void dial(struct client *c, int index) {
   c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
   if (c->fd < 0) die("socket");
@@ -131,7 +140,7 @@ static void dial(struct client *c, int index) {
   setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
   struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + index / PORTS_PER_ADDRESS)};
   if (bind(c->fd, (void *)&from, sizeof from) < 0) die("bind");
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port_of(c)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (connect(c->fd, (void *)&to, sizeof to) < 0 && errno != EINPROGRESS) die("connect");
   c->state = UPGRADING;
   struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = c};
@@ -145,7 +154,7 @@ static void upgrade(struct client *c) {
   int length = snprintf(request, sizeof request,
     "GET %s%caccess_token=u%d:%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s%s%s\r\n",
-    path, strchr(path, '?') ? '&' : '?', index, token, port,
+    path, strchr(path, '?') ? '&' : '?', index, token, port_of(c),
     *protocol ? "Sec-WebSocket-Protocol: " : "", protocol, *protocol ? "\r\n" : "");
   put(c, request, length);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -179,7 +188,6 @@ static void closed(struct client *c) {
 static void publish(int64_t number) {
   unsigned char out[1 << 16];
   size_t length = 0;
-  struct client *publisher = &all[!strcmp(work, "slow") ? 1 : 0];
   int64_t at = now_ns();
   for (int64_t i = 0; i < number; i++) {
     char text[128];
@@ -215,6 +223,7 @@ static void ask(struct client *c) {
 }
 
 static void heard(struct client *c, const unsigned char *text, size_t length, int64_t at) {
+  if (is_elsewhere(c)) return;
   int is_answer = !strcmp(work, "echo") || !strcmp(work, "subscribe");
   const char *key = is_answer ? "\"uid\":" : "\"seq\":";
   const unsigned char *end = text + length, *found = text;
@@ -276,7 +285,7 @@ static void readable(struct client *c, int64_t at) {
         return;
       }
       if (socketio) c->state = JOINING;
-      else if (*channel && strcmp(work, "recover")) {
+      else if (*channel && strcmp(work, "recover") && !is_elsewhere(c)) {
         c->state = JOINING;
         join(c);
       } else opened(c);
@@ -327,7 +336,7 @@ static void fan_out(int64_t number) {
     turn();
     if (completed != seen) deadline = now_ns() + 20000000000LL;
     seen = completed;
-    if (now_ns() > deadline || all[0].fd < 0) {
+    if (now_ns() > deadline || publisher->fd < 0) {
       faults += target - completed; /* Lost: nobody waits for ever. */
       return;
     }
@@ -410,6 +419,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "join")) channel = value;
     else if (!strcmp(name, "uids")) uids = atoi(value);
     else if (!strcmp(name, "epoch")) epoch_name = value;
+    else if (!strcmp(name, "origin")) origin = atoi(value);
     else return fprintf(stderr, "load: unknown %s\n", name), 2;
   }
   if (!strcmp(work, "connect")) clients = window;
@@ -418,18 +428,20 @@ int main(int argc, char **argv) {
   getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
-  all = calloc(clients, sizeof *all);
+  int dialed = clients + (origin != 0);
+  all = calloc(dialed, sizeof *all);
+  publisher = &all[origin ? clients : !strcmp(work, "slow") ? 1 : 0];
   epoll = epoll_create1(0);
-  for (int i = 0; i < clients; i++) all[i].seq = -1;
+  for (int i = 0; i < dialed; i++) all[i].seq = -1;
   if (strcmp(work, "connect")) {
     /* So many handshakes at once that no backlog overflows. */
-    for (int i = 0; i < clients; i++) {
+    for (int i = 0; i < dialed; i++) {
       dial(&all[i], i);
       while (i + 1 - open_count > 200 && faults == 0) turn();
     }
     int64_t deadline = now_ns() + 60000000000LL;
-    while (open_count < clients && faults == 0 && now_ns() < deadline) turn();
-    if (open_count < clients) return fprintf(stderr, "load: %lld of %d connected\n", (long long)open_count, clients), 1;
+    while (open_count < dialed && faults == 0 && now_ns() < deadline) turn();
+    if (open_count < dialed) return fprintf(stderr, "load: %lld of %d connected\n", (long long)open_count, dialed), 1;
   }
   told("READY");
   run(count / 5);

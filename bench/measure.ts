@@ -5,15 +5,20 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { BrokerProcess } from "../tests/engines/brokers.ts";
 import { builtFile } from "./build.ts";
 import { cpuOf, memoryOf, named, resetPeak, tree } from "./process.ts";
-import { COMMANDS, root, type Server } from "./servers.ts";
+import { type BrokerName, COMMANDS, root, type Server } from "./servers.ts";
 import type { Work } from "./works.ts";
 
 export interface Sample {
   round: number;
-  /** Server CPU, in s per million. */
+  /** Server CPU, in s per million: of both nodes where there are two. */
   cpu: number;
+  /** Of it that of the node with the publisher, where there are two. */
+  origin: number;
+  /** CPU of the broker, in s per million. */
+  broker: number;
   /** In thousands a second. */
   rate: number;
   /** In ms. */
@@ -60,38 +65,55 @@ export function buildGenerator(): string {
 }
 
 const running = new Set<ChildProcess>();
+const brokers = new Set<BrokerProcess>();
 process.once("exit", () => {
   for (const child of running) kill(child);
+  for (const broker of brokers) broker.signal("SIGKILL");
 });
 
 export async function measure(server: Server, work: Work, generator: string, round: number): Promise<Sample> {
-  const [command = "", ...args] = COMMANDS[server.runtime];
-  const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
-  const serving = start(command, [...args, file, ...server.args ?? []], ["ignore", "pipe", "pipe"]);
-  let load: ReturnType<typeof start> | undefined;
-  try {
+  const broker = server.broker && await startBroker(server.broker);
+  const programs: ReturnType<typeof start>[] = [];
+  const serve = async () => {
+    const [command = "", ...args] = COMMANDS[server.runtime];
+    const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
+    const address = broker ? [`${server.broker}://127.0.0.1:${broker.port}`] : [];
+    const serving = start(command, [...args, file, ...server.args ?? [], ...address], ["ignore", "pipe", "pipe"]);
+    programs.push(serving);
     const port = Number((await serving.next("PORT ")).slice(5));
     const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
     if (pids.length === 0) throw new Error("Its process is not to be found");
+    return { port, pids };
+  };
+  try {
+    const { port, pids } = await serve();
+    const origin = work.isCrossNode ? await serve() : undefined;
     const isMemory = work.figure === "memory";
     if (isMemory) await sleep(SETTLE);
     const before = memoryOf(pids);
-    const settings = Object.entries({ ...work.settings, ...server.settings })
+    const settings = Object.entries({ ...work.settings, ...server.settings, ...origin && { origin: origin.port } })
       .map(([name, value]) => `${name}=${value}`);
-    load = start(generator, [String(port), work.load, ...settings], ["pipe", "pipe", "pipe"]);
+    const load = start(generator, [String(port), work.load, ...settings], ["pipe", "pipe", "pipe"]);
+    programs.push(load);
     await load.next("READY");
     if (isMemory) await sleep(SETTLE);
     const connected = memoryOf(pids);
     if (work.figure === "peak") resetPeak(pids);
     load.go();
     await load.next("WARM");
-    const cpu = cpuOf(pids);
+    const cpu = () => [pids, origin?.pids ?? [], broker?.pid ? [broker.pid] : []].map(cpuOf);
+    const cpuBefore = cpu();
     load.go();
     // Written by load.c.
     const done = JSON.parse((await load.next("DONE ")).slice(5)) as Done;
+    const [own = 0, originCpu = 0, brokerCpu = 0] = cpu().map((after, which) =>
+      per(after - cpuBefore[which]!, done.delivered / 1e6)
+    );
     return {
       round,
-      cpu: per(cpuOf(pids) - cpu, done.delivered / 1e6),
+      cpu: own + originCpu,
+      origin: originCpu,
+      broker: brokerCpu,
       rate: per(done.delivered / 1000, done.seconds),
       p50: done.p50,
       p99: done.p99,
@@ -101,9 +123,19 @@ export async function measure(server: Server, work: Work, generator: string, rou
       faults: done.faults,
     };
   } finally {
-    load?.end();
-    serving.end();
+    for (const program of programs.reverse()) program.end();
+    if (broker) {
+      brokers.delete(broker);
+      await broker.close();
+    }
   }
+}
+
+/** One of its own for each measurement, with the defaults of its package: Redis keeps nothing on the disk, NATS its streams. */
+async function startBroker(name: BrokerName): Promise<BrokerProcess> {
+  const broker = await BrokerProcess[name]();
+  brokers.add(broker);
+  return broker;
 }
 
 /** `0` where there is nothing to divide by: idle connections deliver nothing. */

@@ -39,7 +39,7 @@ export function report(results: Results, charts: ReadonlyMap<string, string>): s
 }
 
 /** Figures that all works have, around the one that counts. */
-function columnsOf({ figure, unit }: WorkResult): Column[] {
+function columnsOf({ figure, unit, isCrossNode }: WorkResult): Column[] {
   const columns: Column[] = [
     { title: "runtime", isText: true, cell: ({ runtime }) => RUNTIME_TITLES[runtime] },
     { title: "server", isText: true, cell: ({ name, isBaseline }) => isBaseline ? `${name} \\*` : name },
@@ -47,6 +47,10 @@ function columnsOf({ figure, unit }: WorkResult): Column[] {
   if (figure === "cpu") columns.push({ title: `CPU s/M ${unit}`, cell: ({ figures }) => withSpread(figures?.cpu, 2) });
   if (figure === "memory") columns.push({ title: "kB/connection", cell: ({ figures }) => withSpread(figures?.memory, 1) });
   if (figure === "peak") columns.push({ title: "memory rose by (MiB)", cell: ({ figures }) => withSpread(figures?.peak, 1) });
+  if (isCrossNode) {
+    columns.push({ title: "of it origin", cell: ({ figures }) => round(figures?.origin.median, 2) });
+    columns.push({ title: "broker besides", cell: ({ figures }) => round(figures?.broker.median, 2) });
+  }
   if (figure !== "peak") columns.push({ title: "ratio", cell: ({ ratio }) => withSpread(ratio, 2) });
   if (figure !== "memory") {
     columns.push({ title: "thousand/s", cell: ({ figures }) => withSpread(figures?.rate, 0) });

@@ -31,6 +31,7 @@ export interface WorkResult {
   title: string;
   unit: Work["unit"];
   figure: Figure;
+  isCrossNode: boolean;
   servers: ServerResult[];
 }
 
@@ -51,7 +52,7 @@ export interface Rounds {
   errors: string[];
 }
 
-export function sumUp({ name, title, unit, figure }: Work, all: readonly Rounds[]): WorkResult {
+export function sumUp({ name, title, unit, figure, isCrossNode = false }: Work, all: readonly Rounds[]): WorkResult {
   const servers = all.map(({ server, samples, errors }) => {
     const baseline = figure === "peak" ? undefined : bestRaw(all, server.runtime, figure);
     const ratios = samples.flatMap((sample) => {
@@ -70,7 +71,7 @@ export function sumUp({ name, title, unit, figure }: Work, all: readonly Rounds[
       samples,
     };
   });
-  return { name, title, unit, figure, servers };
+  return { name, title, unit, figure, isCrossNode, servers };
 }
 
 /** Whichever way of a runtime is the cheapest at this work, so that nobody is compared with a straw man. */
@@ -86,6 +87,8 @@ function figuresOf(samples: readonly Sample[]): NonNullable<ServerResult["figure
   const of = (name: keyof Sample) => spread(samples.map((sample) => sample[name]));
   return {
     cpu: of("cpu"),
+    origin: of("origin"),
+    broker: of("broker"),
     rate: of("rate"),
     p50: of("p50"),
     p99: of("p99"),

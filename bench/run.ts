@@ -12,6 +12,7 @@ import { availableParallelism, cpus, release, type } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { lacks } from "../tests/engines/brokers.ts";
 import { buildServers } from "./build.ts";
 import { chart } from "./chart.ts";
 import { lock } from "./lock.ts";
@@ -76,7 +77,7 @@ async function main(): Promise<number> {
 /** Every server once, then every server again: what changes on the machine meanwhile meets all of them. */
 async function alternate(work: Work, servers: readonly Server[], generator: string): Promise<Rounds[]> {
   const all = servers
-    .filter((server) => does(server, work))
+    .filter((server) => does(server, work) && hasBroker(server))
     .map((server): Rounds => ({ server, samples: [], errors: [] }));
   for (let number = 1; number <= rounds; number++) {
     for (const { server, samples, errors } of all) {
@@ -99,9 +100,15 @@ async function alternate(work: Work, servers: readonly Server[], generator: stri
   return all;
 }
 
-function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels }: Work): boolean {
+function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels, isCrossNode }: Work): boolean {
   if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
-  return works ? works.includes(name) : !channels && !(ownOnly && kind === "peer");
+  return works ? works.includes(name) : !channels && !isCrossNode && !(ownOnly && kind === "peer");
+}
+
+function hasBroker({ name, runtime, broker }: Server): boolean {
+  const lack = broker !== undefined && lacks(`${broker}-server`);
+  if (lack) console.log(`  skipped ${RUNTIME_TITLES[runtime]}, ${name}: ${lack}`);
+  return !lack;
 }
 
 function summary({ figure, unit }: Work, value: number): string {
@@ -153,7 +160,10 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
     const { stdout } = spawnSync(COMMANDS[runtime][0]!, ["--version"], { encoding: "utf8" });
     found[RUNTIME_TITLES[runtime]] = stdout?.match(/\d+\.\d+\.\d+/)?.[0] ?? "?";
   }
-  const packages = ["ws", "hono", "@hono/node-server", "miniflare", "crossws", "socket.io", "@socket.io/bun-engine"];
+  const packages = [
+    ...["ws", "hono", "@hono/node-server", "miniflare", "crossws", "socket.io", "@socket.io/bun-engine"],
+    ...["@socket.io/redis-adapter", "@socket.io/redis-streams-adapter", "redis", "@nats-io/nats-core"],
+  ];
   for (const name of packages) {
     const places = ["node_modules", "bench/node_modules"].map((modules) => join(root, modules, name, "package.json"));
     const file = places.find((place) => existsSync(place));

@@ -13,6 +13,8 @@ export const RUNTIME_TITLES: Record<RuntimeName, string> = {
   "durable-object": "Durable Object",
 };
 
+export type BrokerName = "redis" | "nats";
+
 export interface Server {
   name: string;
   runtime: RuntimeName;
@@ -24,6 +26,8 @@ export interface Server {
   quick?: true | WorkName[];
   /** The works it is for. Absent: all that its kind does. */
   works?: WorkName[];
+  /** At which its nodes meet: it is told the address as its last argument. */
+  broker?: BrokerName;
   /** For the generator. */
   settings?: Record<string, string | number>;
 }
@@ -69,8 +73,45 @@ function channelServers(runtime: RuntimeName): Server[] {
   ];
 }
 
+const CROSS_NODE: WorkName[] = ["cross-node", "cross-node-16", "cross-node-one"];
+
+/** One of two nodes. What it promises differs: a broadcast and a publication without a history are sent once, one with a history is kept. */
+function nodeServers(runtime: RuntimeName): Server[] {
+  const own = (broker: BrokerName, title: string): Server[] => {
+    const common = { runtime, kind: "noroshi", file: "node.ts", broker, works: CROSS_NODE } as const;
+    return [
+      { ...common, name: `noroshi, ${title}: broadcast`, args: ["broadcast", broker] },
+      {
+        ...common,
+        name: `noroshi, ${title}: broadcast, signed`,
+        args: ["broadcast", broker, "signed"],
+        works: ["cross-node-one"],
+      },
+      { ...common, name: `noroshi, ${title}: publish`, args: ["load", broker], settings: { join: "load" } },
+      { ...common, name: `noroshi, ${title}: publish, history`, args: ["kept", broker], settings: { join: "kept" } },
+    ];
+  };
+  const other = { runtime, broker: "redis", works: CROSS_NODE } as const;
+  const raw = runtime === "bun"
+    ? ["raw: publish", "raw-bun.ts", "publish"]
+    : ["raw: ws, pre-built frames", "raw-node.ts", "frames"];
+  const socketIo = { ...other, kind: "peer", file: `peers/socket-io-${runtime}.ts`, settings: SOCKET_IO } as const;
+  return [
+    ...own("redis", "Redis"),
+    ...own("nats", "NATS"),
+    { ...other, kind: "raw", name: raw[0]!, file: raw[1]!, args: [raw[2]!] },
+    { ...other, kind: "peer", name: "crossws, sync", file: `peers/crossws-${runtime}.ts` },
+    // It has none for Deno.
+    ...runtime === "deno" ? [] : [
+      { ...socketIo, name: "Socket.IO, redis-adapter", args: ["redis-adapter"] },
+      { ...socketIo, name: "Socket.IO, redis-streams-adapter", args: ["redis-streams-adapter"] },
+    ],
+  ];
+}
+
 export const SERVERS: readonly Server[] = [
   ...(["bun", "node", "deno"] as const).flatMap(channelServers),
+  ...(["bun", "node", "deno"] as const).flatMap(nodeServers),
 
   { name: "noroshi", runtime: "bun", kind: "noroshi", file: "noroshi.ts", quick: true },
   {

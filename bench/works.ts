@@ -14,7 +14,10 @@ export type WorkName =
   | "publish-16"
   | "subscribe"
   | "subscribed"
-  | "recover";
+  | "recover"
+  | "cross-node"
+  | "cross-node-16"
+  | "cross-node-one";
 
 /** The figure by which servers are compared. */
 export type Figure = "cpu" | "memory" | "peak";
@@ -32,6 +35,8 @@ export interface Work {
   quickCount?: number;
   /** Only for the servers that are for it by name: the others have no channels. */
   channels?: boolean;
+  /** On two nodes that meet at a broker: who publishes is on one, all others are on the other. Only for the servers that are for it by name. */
+  isCrossNode?: boolean;
   /** Filters or sees who is slow, which the peers' servers are not written for. */
   ownOnly?: boolean;
 }
@@ -172,6 +177,33 @@ export const WORKS: readonly Work[] = [
     load: "recover",
     settings: { clients: 1000, join: "kept", epoch: "bench.1", count: 50 },
     channels: true,
+  },
+  {
+    name: "cross-node",
+    title: "Across nodes to 1,000 clients, one at a time",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, count: 300 },
+    isCrossNode: true,
+  },
+  {
+    name: "cross-node-16",
+    title: "Across nodes to 1,000 clients, 16 under way",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1000, window: 16, count: 960 },
+    isCrossNode: true,
+  },
+  {
+    name: "cross-node-one",
+    title: "Across nodes to one client, 16 under way",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 1, window: 16, count: 20_000 },
+    isCrossNode: true,
   },
 ];
 

@@ -1,8 +1,10 @@
-/** Bun's own WebSocket server: topics, or a loop of `send`. `raw-bun.ts publish|loop` */
+/** Bun's own WebSocket server: topics, or a loop of `send`. `raw-bun.ts publish|loop [URL]`: with that of a Redis, as one of several nodes. */
 import process from "node:process";
 import { large, roleOf, said } from "./message.ts";
+import { relay } from "./relay.ts";
 
-const publishes = process.argv[2] !== "loop";
+const [mode, url] = process.argv.slice(2);
+const publishes = mode !== "loop";
 
 // The part of Bun that is used: its own types change the globals of every file that is checked with this one.
 interface Socket {
@@ -46,7 +48,8 @@ const server = Bun.serve({
         return;
       }
       if (message.type === "say-slow") send("slow", JSON.stringify(large));
-      send(message.type === "say-few" ? "few" : "all", JSON.stringify(said(message.seq)));
+      if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
+      else sendAll(JSON.stringify(said(message.seq)));
     },
     close(socket: Socket) {
       everybody.delete(socket);
@@ -60,4 +63,6 @@ function send(topic: string, text: string): void {
   else for (const socket of topic === "all" ? everybody : roles.get(topic) ?? []) socket.sendText(text);
 }
 
+const deliver = (text: string) => send("all", text);
+const sendAll = url ? await relay(url, deliver) : deliver;
 console.log(`PORT ${server.port}`);

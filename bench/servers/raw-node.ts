@@ -1,14 +1,16 @@
 /**
  * ws over `node:http`, on Node and on Deno. `raw-node.ts frames|loop`: a loop of `send`, or the frame built once, and all frames of one
- * turn of the event loop in one write for each client.
+ * turn of the event loop in one write for each client. With the URL of a Redis it is one of several nodes.
  */
 import { createServer } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import process from "node:process";
 import { type WebSocket, WebSocketServer } from "ws";
 import { large, roleOf, said } from "./message.ts";
+import { relay } from "./relay.ts";
 
-const builds = process.argv[2] !== "loop";
+const [mode, url] = process.argv.slice(2);
+const builds = mode !== "loop";
 const server = createServer();
 const wss = new WebSocketServer({ server, perMessageDeflate: false, clientTracking: false });
 interface Client {
@@ -34,7 +36,8 @@ wss.on("connection", (ws, request) => {
       return;
     }
     if (message.type === "say-slow") send("slow", JSON.stringify(large));
-    send(message.type === "say-few" ? "few" : "all", JSON.stringify(said(message.seq)));
+    if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
+    else sendAll(JSON.stringify(said(message.seq)));
   });
   ws.on("close", () => {
     everybody.delete(client);
@@ -83,4 +86,6 @@ function frameOf(text: string): Buffer {
   return frame;
 }
 
+const deliver = (text: string) => send("all", text);
+const sendAll = url ? await relay(url, deliver) : deliver;
 server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));
