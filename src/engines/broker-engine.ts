@@ -170,7 +170,7 @@ export class BrokerEngine implements Engine {
     const link = this.#ready("publish");
     if (history) this.check(history);
     const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
-    // Not waited for where nothing is signed, so that publications leave in the order of the calls.
+    // Not waited for where it is there, so that publications leave in the order of the calls.
     const sealed = typeof envelope === "string" ? envelope : await envelope;
     return await link.call("publish", (session) => session.publish(channel, sealed, history));
   }

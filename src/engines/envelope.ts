@@ -2,6 +2,7 @@ import * as v from "valibot";
 import type { Awaitable } from "../engine.ts";
 import { FIRST_ISSUE } from "../protocol.ts";
 import { then } from "./broker.ts";
+import { type SigningKey, signingKey } from "./signature.ts";
 
 /**
  * What an envelope holds: a `publication` to a channel with a history, an `event` to one without, a `member` of a channel, or a `message`
@@ -61,7 +62,7 @@ const Header = v.object({
  */
 export class Envelopes {
   readonly #options: EnvelopesOptions;
-  readonly #keys: readonly Promise<CryptoKey>[];
+  readonly #keys: readonly SigningKey[];
   readonly #numbers = new Map<EnvelopeKind, number>();
   /** The last number of each kind and node that arrived. */
   readonly #arrived = new Map<string, number>();
@@ -69,11 +70,7 @@ export class Envelopes {
 
   constructor(options: EnvelopesOptions) {
     this.#options = options;
-    this.#keys = options.secrets.map((secret) => {
-      const key = crypto.subtle.importKey("raw", utf8.encode(secret), ALGORITHM, false, ["sign", "verify"]);
-      key.catch(() => {}); // Whoever seals or opens is told.
-      return key;
-    });
+    this.#keys = options.secrets.map((secret) => signingKey(secret));
   }
 
   /** @param scope the channel, for all that is of one. */
@@ -84,11 +81,10 @@ export class Envelopes {
     const text = `${JSON.stringify({ v: VERSION, kind, node, number, time: now(), event })}\n${body}`;
     const [key] = this.#keys;
     if (!key) return `\n${text}`;
+    const signature = key.sign(`${scope}\n${text}`);
+    if (typeof signature === "string") return `${signature}\n${text}`;
     // One after the other: signatures may be ready in another order than they were asked for.
-    const sealed = this.#sealing.then(async () => {
-      const signature = await crypto.subtle.sign(ALGORITHM, await key, utf8.encode(`${scope}\n${text}`));
-      return `${toHex(signature)}\n${text}`;
-    });
+    const sealed = Promise.all([signature, this.#sealing]).then(([signature]) => `${signature}\n${text}`);
     this.#sealing = sealed.catch(() => {});
     return sealed;
   }
@@ -127,12 +123,11 @@ export class Envelopes {
   #isGenuine(signature: string, text: string): Awaitable<boolean> {
     if (this.#keys.length === 0) return true;
     if (!/^[0-9a-f]{64}$/.test(signature)) return false;
-    const bytes = Uint8Array.from(signature.match(/../g)!, (pair) => parseInt(pair, 16)); // 32 pairs.
-    const signed = utf8.encode(text);
-    return (async () => {
-      for (const key of this.#keys) if (await crypto.subtle.verify(ALGORITHM, await key, bytes, signed)) return true;
-      return false;
-    })();
+    const isBy = (number: number): Awaitable<boolean> => {
+      const key = this.#keys[number];
+      return key ? then(key.verify(signature, text), (isGenuine) => isGenuine || isBy(number + 1)) : false;
+    };
+    return isBy(0);
   }
 
   #remember(key: string, number: number): void {
@@ -165,10 +160,3 @@ export function isJson(text: string): boolean {
     return false;
   }
 }
-
-function toHex(bytes: ArrayBuffer): string {
-  return Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-const ALGORITHM = { name: "HMAC", hash: "SHA-256" };
-const utf8 = new TextEncoder();
