@@ -86,8 +86,7 @@ export async function measure(server: Server, work: Work, generator: string, rou
     return { port, pids };
   };
   try {
-    const { port, pids } = await serve();
-    const origin = work.isCrossNode ? await serve() : undefined;
+    const [{ port, pids }, origin] = await Promise.all([serve(), work.isCrossNode ? serve() : undefined]);
     const isMemory = work.figure === "memory";
     if (isMemory) await sleep(SETTLE);
     const before = memoryOf(pids);

@@ -184,7 +184,7 @@ export const WORKS: readonly Work[] = [
     unit: "deliveries",
     figure: "cpu",
     load: "fanout",
-    settings: { clients: 1000, count: 300 },
+    settings: { clients: 1000, count: 200 },
     isCrossNode: true,
   },
   {
