@@ -1,5 +1,5 @@
 /**
- * What one broker carries: its CPU for each publication, by how many nodes listen, and its memory for each channel with a history.
+ * What one broker carries: its CPU for each publication, by how many nodes listen, and what a channel with a history takes of its memory and CPU.
  *
  * `node --import tsx bench/brokers.ts [--publications=20000] [--channels=10000] [--lock=FILE]`
  *
@@ -33,6 +33,9 @@ const channelCount = Number(values.channels);
 const NODES = [1, 4, 16];
 /** Publications under way, as of a node that many clients publish by. */
 const WINDOW = 64;
+/** How often the ends of histories are compared, in ms: the default. */
+const CHECK_INTERVAL = 5000;
+const LOOKS = 3;
 const HISTORY: HistoryOptions = { size: 100, ttl: 3_600_000 };
 const KINDS = ["broadcast", "publish", "publish, history"] as const;
 
@@ -119,18 +122,20 @@ async function histories(name: BrokerName): Promise<void> {
     const data = JSON.stringify(said(1));
     const before = memoryOf([pid]);
     const memory = async (each: number, from: number) => {
-      await repeat(
-        channelCount * (each - from),
-        (number) => engine.publish(`channel:${number % channelCount}`, { event: "said", data }, HISTORY),
-      );
+      await repeat(channelCount * (each - from), (number) => {
+        return engine.publish(`channel:${number % channelCount}`, { event: "said", data }, HISTORY);
+      });
       await sleep(1500);
       return ((memoryOf([pid]) - before) / channelCount).toFixed(2);
     };
+    const [one, ten] = [await memory(1, 0), await memory(10, 1)];
+    await repeat(channelCount, (number) => engine.subscribe(`channel:${number}`, HISTORY));
+    await sleep(1500);
+    const cpu = cpuOf([pid]);
+    await sleep(LOOKS * CHECK_INTERVAL);
+    const look = ((cpuOf([pid]) - cpu) * 1e6 / LOOKS / channelCount).toFixed(1);
     console.log(
-      `${name}: ${channelCount} channels with 1 publication take ${await memory(1, 0)} kB each, with 10 ${await memory(
-        10,
-        1,
-      )} kB`,
+      `${name}, ${channelCount} channels with a history: with 1 publication ${one} kB each, with 10 ${ten} kB; ${look} µs each to be looked after`,
     );
   });
 }
