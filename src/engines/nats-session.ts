@@ -50,6 +50,8 @@ export class NatsSession implements BrokerSession {
   readonly #subscriptions = new Map<string, Subscription>();
   /** Of one member one thing is written at a time. */
   readonly #writing = new Map<string, Promise<void>>();
+  #arriving: Promise<void> | undefined;
+  #arrivingNext: Promise<void> | undefined;
   #own: Subscription | undefined;
   #epoch = "";
   #beat: number | undefined;
@@ -143,8 +145,7 @@ export class NatsSession implements BrokerSession {
       return { epoch: this.#epoch, offset: offset! }; // Only with an expectation there is none.
     }
     this.#connection.publish(this.#subject(channel, "event"), envelope);
-    // Until the server has it.
-    await this.#connection.flush();
+    await this.#arrive();
     return null;
   }
 
@@ -192,7 +193,7 @@ export class NatsSession implements BrokerSession {
   async send(envelope: string): Promise<void> {
     this.#checkLength("send", envelope);
     this.#connection.publish(`${this.#prefix}.nodes`, envelope);
-    await this.#connection.flush();
+    await this.#arrive();
   }
 
   async beat(): Promise<boolean> {
@@ -254,6 +255,17 @@ export class NatsSession implements BrokerSession {
     }
     for (const subscription of [this.#own, ...this.#subscriptions.values()]) subscription?.unsubscribe();
   }
+
+  /** Until the server has what was published. It is asked once at a time: who comes meanwhile shares the next question, for each is a write. */
+  #arrive(): Promise<void> {
+    if (this.#arriving) return this.#arrivingNext ??= this.#arriving.then(this.#arriveNext, this.#arriveNext);
+    return this.#arriving = this.#connection.flush().finally(() => this.#arriving = undefined);
+  }
+
+  readonly #arriveNext = (): Promise<void> => {
+    this.#arrivingNext = undefined;
+    return this.#arrive();
+  };
 
   #watch(): void {
     const ended = (error: unknown) => this.#listener.ended(error ?? new Error("Cannot go on: the connection was closed"));
