@@ -159,6 +159,7 @@ describe("The client, with what React Native has", { skip: elsewhere, timeout: 6
     });
     const failed = [...output.matchAll(/^ {4}not ok \d+ - (.*)$/gm)].map(([, name]) => name);
     assert.deepEqual(failed.sort(), [
+      "ends with the block of a using declaration, and await using waits for the socket's end",
       "is called back, and ends when it is disposed of or told to",
       "is disposed of at the end of a block",
       "looks when the network changes or the page is seen, and not after it was closed",
