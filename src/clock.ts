@@ -25,6 +25,7 @@ export const systemClock: Clock = {
     const handle: unknown = setTimeout(callback, delay);
     // Connections keep a process alive, what is to be looked at later does not: a history in memory is looked at for as long as it is kept.
     if (typeof handle === "object") (handle as { unref?(): void }).unref?.();
+    // A number: on Deno, which has this function, or on workerd, which has no such global.
     else (globalThis as unknown as DenoGlobal).Deno?.unrefTimer(handle as number);
     return handle;
   },

@@ -1,6 +1,6 @@
 /** Nodes on Bun, Deno and Node together: every second and third one is a process of another runtime than the one that this runs on. */
 import process from "node:process";
-import { startNode } from "./broker-fixture.ts";
+import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "./brokers.ts";
 import { conformance } from "./conformance.ts";
 import { type BrokerName, createEngine, type RemoteNode, type Runtime, startRemoteNode } from "./remote-node.ts";
@@ -24,31 +24,27 @@ for (const name of ["redis", "nats"] as const) {
     skip,
     async create() {
       const broker = await start();
+      const local = brokerFixture(() => createEngine(name, broker.port), () => broker.restart());
       const remote = new Map<TestNode, RemoteNode>();
-      const local: { node: TestNode; channels(): number }[] = [];
       let count = 0;
       const node = async () => {
         const runtime = RUNTIMES[count++ % RUNTIMES.length]!; // Within its length.
-        if (runtime === here) {
-          const node = await startNode(createEngine(name, broker.port));
-          local.push({ node, channels: () => node.engine.channels });
-          return node;
-        }
+        if (runtime === here) return await local.node();
         const node = await startRemoteNode(runtime, name, broker.port);
         remote.set(node, node);
         return node;
       };
       return {
+        ...local,
         node,
-        advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
         async forget() {
           await broker.restart();
           return await node();
         },
-        held: (held) => remote.get(held)?.channels() ?? local.find(({ node }) => node === held)!.channels(), // One of the two made it.
+        held: (node) => remote.get(node)?.channels() ?? local.held(node),
         async close() {
           await Promise.all([...remote.values()].map((node) => node.end()));
-          await Promise.all(local.map(({ node }) => node.host.isStopped ? undefined : node.engine.close()));
+          await local.close();
           await broker.close();
         },
       };
