@@ -31,7 +31,8 @@ interface Stage {
 
 interface Outcome {
   passed: number;
-  failed: number;
+  /** What each that failed is called, and what its report says. */
+  failures: string[];
   skipped: number;
 }
 
@@ -90,10 +91,7 @@ async function main(words: string[]): Promise<number> {
     console.log(`\n━━ ${name} ${"━".repeat(Math.max(0, 76 - name.length))}\n`);
     const start = performance.now();
     const outcome = await run();
-    if (outcome.passed + outcome.failed === 0) {
-      console.error(`No test ran in the stage "${name}"`);
-      outcome.failed = 1;
-    }
+    if (outcome.passed + outcome.failures.length === 0) outcome.failures.push("No test ran");
     rows.push({ name, ...outcome, seconds: (performance.now() - start) / 1000 });
   }
   return printSummary(rows);
@@ -132,14 +130,14 @@ function completeInstall(): void {
 }
 
 async function runChecks(): Promise<Outcome> {
-  const outcome = { passed: 0, failed: 0, skipped: 0 };
+  const outcome: Outcome = { passed: 0, failures: [], skipped: 0 };
   for (const [command, ...args] of CHECKS) {
     const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
     const { code, output } = await execute(command, args, "collect");
     console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
     if (code === 0) outcome.passed++;
     else {
-      outcome.failed++;
+      outcome.failures.push(name);
       console.log(output);
     }
   }
@@ -154,10 +152,7 @@ async function runTests(runtime: string, files: string[]): Promise<Outcome> {
     const { code } = await execute(command, args, "show");
     const outcome = readReport(report, files);
     // A module that does not load, or a hook that fails, may be missing in the report.
-    if (code !== 0 && outcome.failed === 0) {
-      console.error(`The stage exited with ${code}`);
-      outcome.failed = 1;
-    }
+    if (code !== 0 && outcome.failures.length === 0) outcome.failures.push(`It exited with ${code}: ${files.join(" ")}`);
     return outcome;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -166,10 +161,12 @@ async function runTests(runtime: string, files: string[]): Promise<Outcome> {
 
 /** One process after the other: they start brokers, and Bun ends the processes of all files when a test of one runs out of time. */
 async function runEach(runtime: string, files: string[]): Promise<Outcome> {
-  const total = { passed: 0, failed: 0, skipped: 0 };
+  const total: Outcome = { passed: 0, failures: [], skipped: 0 };
   for (const file of files) {
-    const outcome = await runTests(runtime, [file]);
-    for (const key of Object.keys(total) as (keyof Outcome)[]) total[key] += outcome[key];
+    const { passed, failures, skipped } = await runTests(runtime, [file]);
+    total.passed += passed;
+    total.failures.push(...failures.map((failure) => `${file}: ${failure}`));
+    total.skipped += skipped;
   }
   return total;
 }
@@ -180,27 +177,39 @@ function readReport(path: string, files: string[]): Outcome {
   try {
     xml = readFileSync(path, "utf8");
   } catch {
-    console.error("The stage left no report"); // It crashed.
-    return { passed: 0, failed: 1, skipped: 0 };
+    return { passed: 0, failures: [`It left no report: ${files.join(" ")}`], skipped: 0 }; // It crashed.
   }
   const cases = [...xml.matchAll(/<testcase((?:\s+[\w:]+="[^"]*")*)\s*(?:\/>|>([\s\S]*?)<\/testcase>)/g)].map(
     ([, attributes = "", body = ""]) => ({ name: attributes.match(/\sname="([^"]*)"/)?.[1] ?? "", body }),
   );
-  const isOdd = cases.length !== xml.split("<testcase").length - 1;
-  if (isOdd) console.error("The report of the stage cannot be read");
-  const outcome = { passed: 0, failed: isOdd ? 1 : 0, skipped: 0 };
+  const outcome: Outcome = { passed: 0, failures: [], skipped: 0 };
+  if (cases.length !== xml.split("<testcase").length - 1) outcome.failures.push("Its report cannot be read");
   for (const { name, body } of cases) {
     // Deno reports a suite beside its tests.
     if (cases.some((other) => other.name.startsWith(`${name} &gt; `))) continue;
-    if (/<(failure|error)\b/.test(body)) outcome.failed++;
+    const failure = body.match(/<(?:failure|error)\b(?:\s+[\w:]+="[^"]*")*\s*(?:\/>|>([^<]*))/);
+    if (failure) outcome.failures.push(`${unescape(name)}\n${firstLines(unescape(failure[1] ?? ""))}`);
     else if (/<skipped\b/.test(body)) outcome.skipped++;
     // Node reports a file as a test of its own when no test in it came to its end, even where the process exited with 0.
     else if (files.some((file) => name === join(root, file))) {
-      console.error(`No test ran in ${name}`);
-      outcome.failed++;
+      outcome.failures.push(`No test ran in ${name}`);
     } else outcome.passed++;
   }
   return outcome;
+}
+
+/** Reverses what XML needs. */
+function unescape(text: string): string {
+  const characters: Record<string, string> = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
+  return text.replace(
+    /&(?:#(\d+)|(\w+));/g,
+    (whole, code, name) => code ? String.fromCodePoint(Number(code)) : characters[name] ?? whole,
+  );
+}
+
+/** What a report says of a failure, as far as it helps to find it. */
+function firstLines(text: string): string {
+  return text.split("\n").filter((line) => line.trim() !== "").slice(0, 16).map((line) => `    ${line}`).join("\n");
 }
 
 function execute(command: string, args: string[], output: "show" | "collect"): Promise<{ code: number; output: string }> {
@@ -236,15 +245,26 @@ function end(child: ChildProcess): void {
 }
 
 function printSummary(rows: (Outcome & { name: string; seconds: number })[]): number {
-  const sum = (key: keyof Outcome) => rows.reduce((total, row) => total + row[key], 0);
+  // Once more and last: what was printed of them is thousands of lines above.
+  for (const { name, failures } of rows) for (const failure of failures) console.log(`\n✖ ${name}: ${failure.trimEnd()}`);
+
   const print = (name: string, ...columns: string[]) =>
     console.log(name.padEnd(24) + columns.map((text) => text.padStart(9)).join(""));
   console.log("");
   print("stage", "passed", "failed", "skipped", "seconds");
-  for (const { name, passed, failed, skipped, seconds } of rows) {
-    print(`${failed ? "✖" : "✔"} ${name}`, String(passed), String(failed), String(skipped), seconds.toFixed(1));
+  let [passed, failed, skipped] = [0, 0, 0];
+  for (const { name, seconds, ...row } of rows) {
+    print(
+      `${row.failures.length ? "✖" : "✔"} ${name}`,
+      `${row.passed}`,
+      `${row.failures.length}`,
+      `${row.skipped}`,
+      seconds.toFixed(1),
+    );
+    passed += row.passed;
+    failed += row.failures.length;
+    skipped += row.skipped;
   }
-  const [passed, failed, skipped] = [sum("passed"), sum("failed"), sum("skipped")];
   console.log(`\n${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ""}`);
   return failed ? 1 : 0;
 }
