@@ -32,7 +32,7 @@ export interface BrokerEngineOptions {
   lease?: number;
   /** How often the ends of histories are compared, in ms, so that a lost last publication is noticed. @default {5_000} */
   checkInterval?: number;
-  /** How long the broker may take to answer, in ms, before it is taken to be away. @default {2_000} */
+  /** How long the broker may say nothing, in ms, before it is taken to be away; three times as long for one answer while others come. @default {2_000} */
   timeout?: number;
   /** How long a channel is listened to after nobody is subscribed any more, in ms. @default {5_000} */
   linger?: number;

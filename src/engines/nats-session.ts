@@ -71,8 +71,8 @@ export class NatsSession implements BrokerSession {
     this.#bounds = bounds;
     this.#listener = listener;
     this.#options = options;
-    // Who waits longer than the timeout ends the session before.
-    this.#jetstream = new JetStream(connection, 3 * options.timeout);
+    // The engine has ended the session before, when an answer takes so long.
+    this.#jetstream = new JetStream(connection, 4 * options.timeout);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#stream = `NOROSHI_${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;

@@ -22,6 +22,12 @@ export interface ReconnectionHooks {
 /** The first of the pauses between attempts to connect, each of which is twice as long as the one before, and the longest, in ms. */
 const PAUSES = [100, 5_000] as const;
 
+/** Rounds of the watchdog in a timeout. */
+const ROUNDS = 2;
+
+/** So many timeouts an answer is waited for while others come: a broker that is asked much at once is slow, and would be slower for a new session. */
+const MOST_TIMEOUTS = 3;
+
 interface Pending {
   /** The rounds of the watchdog that there had been. */
   readonly since: number;
@@ -39,7 +45,7 @@ class Alarm implements Timed {
   }
 }
 
-/** Keeps a session to a broker: connects again for ever, and lets nobody wait for an answer longer than the timeout. */
+/** Keeps a session to a broker: connects again for ever, and lets nobody wait for one that says nothing longer than the timeout. */
 export class Reconnection {
   readonly #broker: Broker;
   readonly #options: SessionOptions;
@@ -58,6 +64,8 @@ export class Reconnection {
   #closing: Promise<void> | undefined;
   #attempts = 0;
   #watches = 0;
+  /** The round in which the broker last answered. */
+  #answered = 0;
   #beats = 0;
   #looks = 0;
 
@@ -201,12 +209,16 @@ export class Reconnection {
         reject: (reason) => reject(reason instanceof WebSocketError ? reason : this.#unavailable(action, "away", reason)),
       };
       this.#pending.add(pending);
-      if (this.#watchdog.place < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / 2);
-      answer.then((value) => {
+      if (this.#watchdog.place < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
+      const settled = () => {
+        this.#answered = this.#watches;
         this.#pending.delete(pending);
+      };
+      answer.then((value) => {
+        settled();
         resolve(value);
       }, (reason) => {
-        this.#pending.delete(pending);
+        settled();
         reject(reason instanceof WebSocketError ? reason : this.#unavailable(action, "refusing", reason));
       });
     });
@@ -217,7 +229,9 @@ export class Reconnection {
     this.#watches++;
     const [oldest] = this.#pending;
     if (!oldest) return;
-    if (this.#watches - oldest.since > 2) {
+    const waited = this.#watches - oldest.since;
+    const silence = Math.min(waited, this.#watches - this.#answered);
+    if (silence > ROUNDS || waited > MOST_TIMEOUTS * ROUNDS) {
       const error = this.#unavailable("go on", "silent");
       const session = this.#session;
       // What was being connected rejects by itself.
@@ -227,7 +241,7 @@ export class Reconnection {
         this.#ended(error);
       }
     }
-    if (this.#pending.size > 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / 2);
+    if (this.#pending.size > 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
   }
 
   #rejectAll(reason: unknown): void {

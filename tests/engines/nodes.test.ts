@@ -20,12 +20,13 @@ const BROKERS: Record<string, { skip: string | false; start(): Promise<BrokerPro
   Redis: {
     skip: lacks("redis-server"),
     start: () => BrokerProcess.redis(),
-    engine: (port) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, checkInterval: 300 }),
+    engine: (port) =>
+      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, checkInterval: 300, timeout: 10_000 }),
   },
   NATS: {
     skip: lacks("nats-server"),
     start: () => BrokerProcess.nats(),
-    engine: (port) => natsEngine({ servers: `nats://127.0.0.1:${port}`, secret, checkInterval: 300 }),
+    engine: (port) => natsEngine({ servers: `nats://127.0.0.1:${port}`, secret, checkInterval: 300, timeout: 10_000 }),
   },
 };
 

@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Broker, BrokerSession } from "../../src/engines/broker.ts";
+import { Reconnection } from "../../src/engines/reconnection.ts";
+import { WebSocketError } from "../../src/errors.ts";
+import { TestClock } from "../test-clock.ts";
+import { Stall, turn } from "../waiting.ts";
+import { TestHost } from "./test-host.ts";
+
+const TIMEOUT = 1_000;
+
+/** A reconnection that is ready, to a broker that answers what the test lets it; no beat nor look comes of itself. */
+async function create() {
+  const clock = new TestClock();
+  const host = new TestHost(clock);
+  const sessions: { isClosed: boolean }[] = [];
+  const broker: Broker = {
+    name: "Fake",
+    connect() {
+      const session = { isClosed: false, beat: () => Promise.resolve(true), close: () => session.isClosed = true };
+      sessions.push(session);
+      return Promise.resolve(session as unknown as BrokerSession); // With all that is asked of it here.
+    },
+  };
+  const nothing = () => {};
+  const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
+  const done = () => Promise.resolve();
+  const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
+  const options = { node: "node", namespace: "test", lease: 3e6, slack: 0, timeout: TIMEOUT, now: () => clock.now() };
+  const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
+  reconnection.open();
+  await host.until(() => host.statuses.includes("ready"));
+  /** Lets half a timeout pass. */
+  const pass = async () => {
+    clock.advance(TIMEOUT / 2);
+    await turn();
+  };
+  /** Asks, and says how it ended. */
+  const ask = () => {
+    const stall = new Stall<string>();
+    const asked = { answer: stall.resolve, outcome: "waits" };
+    reconnection.call("ask", () => stall.promise).then((answer) => asked.outcome = answer, (error) => {
+      asked.outcome = error instanceof WebSocketError ? error.code : String(error);
+    });
+    return asked;
+  };
+  return { clock, host, sessions, reconnection, pass, ask };
+}
+
+describe("Reconnection", () => {
+  it("takes a broker that answers nothing for one that is away, after 1.5 timeouts at most", async () => {
+    const { host, sessions, pass, ask } = await create();
+    const asked = [ask(), ask()];
+    for (let rounds = 0; rounds < 2; rounds++) await pass();
+    assert.deepEqual(asked.map(({ outcome }) => outcome), ["waits", "waits"]);
+    await pass();
+    assert.deepEqual(asked.map(({ outcome }) => outcome), ["ENGINE_UNAVAILABLE", "ENGINE_UNAVAILABLE"]);
+    assert.equal(sessions[0]!.isClosed, true);
+    assert.equal(host.statuses.at(-1), "unavailable");
+    assert.equal(host.errors.length, 1);
+  });
+
+  it("waits on while other answers come, and goes on with the same session", async () => {
+    const { host, sessions, pass, ask } = await create();
+    const asked = ask();
+    for (let rounds = 0; rounds < 6; rounds++) {
+      ask().answer("quick");
+      await pass();
+    }
+    assert.equal(asked.outcome, "waits");
+    asked.answer("late");
+    await turn();
+    assert.equal(asked.outcome, "late");
+    assert.equal(host.statuses.at(-1), "ready");
+    assert.deepEqual(sessions.map(({ isClosed }) => isClosed), [false]);
+    assert.deepEqual(host.errors, []);
+  });
+
+  it("waits for no answer longer than 3.5 timeouts, whatever else comes", async () => {
+    const { host, pass, ask } = await create();
+    const asked = ask();
+    for (let rounds = 0; rounds < 7; rounds++) {
+      ask().answer("quick");
+      await pass();
+    }
+    assert.equal(asked.outcome, "ENGINE_UNAVAILABLE");
+    assert.equal(host.statuses.at(-1), "unavailable");
+  });
+
+  it("counts silence from the last answer, not from what was asked first", async () => {
+    const { pass, ask } = await create();
+    const asked = ask();
+    await pass();
+    ask().answer("quick");
+    await turn();
+    for (let rounds = 0; rounds < 2; rounds++) await pass();
+    assert.equal(asked.outcome, "waits");
+    await pass();
+    assert.equal(asked.outcome, "ENGINE_UNAVAILABLE");
+  });
+
+  it("does not take its own busy process for a broker that is silent", async () => {
+    const { clock, host, ask } = await create();
+    const asked = ask();
+    clock.jump(60_000);
+    asked.answer("was there all the time");
+    await turn();
+    assert.equal(asked.outcome, "was there all the time");
+    assert.equal(host.statuses.at(-1), "ready");
+  });
+});
