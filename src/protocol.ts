@@ -141,9 +141,9 @@ export interface PresenceMessage {
 
 // Echoed in every answer, so its size is ours to bound. One check and no union: for a number that makes the issue of a string first, at
 // 0.8 µs a message.
-const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>((value) =>
-  typeof value === "string" ? value.length <= 64 : Number.isFinite(value)
-);
+const isUid = (value: unknown): boolean => typeof value === "string" ? value.length <= 64 : Number.isFinite(value);
+
+const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>(isUid);
 
 /** The `uid` of a message: a string of at most 64 characters or a finite number. */
 export const MessageUidSchema: v.GenericSchema<MessageUid> = uid;
@@ -155,8 +155,11 @@ export const WebSocketMessageSchema: v.GenericSchema<WebSocketMessage> = v.loose
   WebSocketMessage
 >; // An absent `uid` stays absent; valibot's type says it may be `undefined`.
 
-/** What {@link decode} asks of an envelope: not the loose object, which copies what it does not know. */
-const EnvelopeSchema = v.object(envelope);
+/** What {@link decode} asks of an object: the same in one check, for the loose object copies what it does not know, and asks part by part. */
+const EnvelopeSchema = v.custom<WebSocketMessage>((value) => {
+  const { type, uid } = value as Record<string, unknown>; // An object, as decode has seen.
+  return typeof type === "string" && type !== "" && type.length <= 64 && (uid === undefined || isUid(uid));
+});
 
 /** What the name of a channel is made of. No `*`, `>`, `?` or space: a broker would read them as patterns. */
 export const CHANNEL_NAME: RegExp = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
@@ -260,7 +263,7 @@ export function decode(text: string | null): Decoded {
   // valibot's object() accepts an array.
   if (typeof value !== "object" || value === null || Array.isArray(value)) return invalid("Not an object");
   // The value that was parsed is handed on, not valibot's output: that is a copy without keys such as `constructor`.
-  if (v.is(EnvelopeSchema, value)) return { ok: true, message: value as WebSocketMessage };
+  if (v.is(EnvelopeSchema, value)) return { ok: true, message: value };
   const { type, uid } = value as Record<string, unknown>;
   if (uid !== undefined && !v.is(MessageUidSchema, uid)) {
     return invalid("`uid` must be a string of at most 64 characters or a finite number");

@@ -36,9 +36,7 @@ export class Sender {
     const { readyState, transport } = owner;
     if (readyState !== OPEN) return false;
     try {
-      // What waits for the end of the turn is not for want of reading: the socket is given it first.
-      if (transport.bufferedAmount > this.#options.maxBufferedBytes) transport.write?.();
-      if (transport.bufferedAmount <= this.#options.maxBufferedBytes) {
+      if (this.#hasRoom(transport)) {
         if (owner.missed > 0) this.#tell(owner);
         if (transport.send(frame)) return true;
       }
@@ -49,6 +47,14 @@ export class Sender {
     }
     this.drop(owner);
     return false;
+  }
+
+  #hasRoom(transport: Transport): boolean {
+    const { maxBufferedBytes } = this.#options;
+    if (transport.bufferedAmount <= maxBufferedBytes) return true;
+    // What waits for the end of the turn is not for want of reading: the socket is given it, and asked again.
+    transport.write?.();
+    return transport.bufferedAmount <= maxBufferedBytes;
   }
 
   /** A frame could not be handed over, or the runtime has dropped one that it had taken. */

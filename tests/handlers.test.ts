@@ -92,6 +92,50 @@ describe("Handlers.dispatch", () => {
     assert.deepEqual(answers().map(({ data }) => data), [{ n: 7, type: "parse", uid: 3 }, { n: 8, type: "parse", uid: "other" }]);
   });
 
+  it("puts no envelope into what is the schema's own, whatever is wrapped around an object", () => {
+    const text = v.object({ text: v.string() });
+    const shared = { text: "shared" };
+    const schemas: Record<string, v.GenericSchema<unknown, { text: string }>> = {
+      plain: text,
+      cache: v.cache(text),
+      config: v.config(text, { abortEarly: true }),
+      fallback: v.fallback(text, shared),
+      lazy: v.lazy(() => text),
+      pipe: v.pipe(text, v.transform(() => shared)),
+      pick: v.pick(v.object({ ...text.entries, other: v.string() }), ["text"]),
+      strict: v.strictObject(text.entries),
+    };
+    for (const [type, schema] of Object.entries(schemas)) {
+      const { handlers, dispatch, heard, answers } = create();
+      handlers.handle(type, schema, ({ message }) => message);
+      const messages = [{ type, uid: 1, text: "same" }, { type, text: "same" }];
+      messages.forEach(dispatch);
+      assert.deepEqual(heard, messages, type);
+      assert.deepEqual(answers().map(({ data }) => Object.keys(data as object).sort()), [["text", "type", "uid"], [
+        "text",
+        "type",
+      ]], type);
+      // With the fallback.
+      for (const uid of [2, undefined]) dispatch({ type, ...(uid && { uid }), text: 0 });
+      if (type === "fallback") {
+        assert.deepEqual(answers().map(({ data }) => data), [{ ...shared, type, uid: 2 }, { ...shared, type }]);
+      }
+    }
+    assert.deepEqual(shared, { text: "shared" });
+  });
+
+  it("reads a payload's own type and uid as the envelope's, declared or not", () => {
+    const { handlers, dispatch, answers } = create();
+    handlers.handle(
+      "x",
+      v.object({ uid: v.optional(v.string(), "absent"), type: v.optional(v.string(), "absent") }),
+      ({ message }) => message,
+    );
+    dispatch({ type: "x", uid: 4 });
+    dispatch({ type: "x" });
+    assert.deepEqual(answers().map(({ data }) => data), [{ type: "x", uid: 4 }, { type: "x", uid: "absent" }]);
+  });
+
   it("tells the listeners first, with the message as it came", () => {
     const { handlers, dispatch, heard } = create();
     let before = 0;
