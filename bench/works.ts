@@ -41,15 +41,15 @@ export interface Work {
   ownOnly?: boolean;
 }
 
+/** Long enough that a fifth warms up: with a third of these counts a part of what was measured was the engines compiling. */
 export const WORKS: readonly Work[] = [
   {
     name: "echo",
-    title: "Echo: 100 clients, 100,000 requests",
+    title: "Echo: 100 clients, 300,000 requests",
     unit: "requests",
     figure: "cpu",
     load: "echo",
-    // A fifth of it warms up: fewer, and JavaScriptCore is still compiling.
-    settings: { clients: 100, count: 100_000 },
+    settings: { clients: 100, count: 300_000 },
     quickCount: 50_000,
   },
   {
@@ -58,7 +58,7 @@ export const WORKS: readonly Work[] = [
     unit: "deliveries",
     figure: "cpu",
     load: "fanout",
-    settings: { clients: 1000, count: 300 },
+    settings: { clients: 1000, count: 600 },
     quickCount: 150,
   },
   {
@@ -67,7 +67,7 @@ export const WORKS: readonly Work[] = [
     unit: "deliveries",
     figure: "cpu",
     load: "fanout",
-    settings: { clients: 10_000, count: 40 },
+    settings: { clients: 10_000, count: 80 },
   },
   {
     name: "fanout-16",
@@ -89,7 +89,7 @@ export const WORKS: readonly Work[] = [
       few: 10,
       expect: 10,
       say: "say-few",
-      count: 5000,
+      count: 30_000,
     },
     ownOnly: true,
   },
@@ -104,7 +104,7 @@ export const WORKS: readonly Work[] = [
       few: 10,
       expect: 10,
       say: "say-few",
-      count: 5000,
+      count: 30_000,
     },
     ownOnly: true,
   },
