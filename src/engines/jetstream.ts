@@ -58,6 +58,9 @@ const Stored = v.object({
 /** Messages asked for at once. */
 const BATCH = 100;
 
+/** So long, in ms, the server may look for them: without it 2.9 never answers who asks once all of them have been purged. */
+const EXPIRY = 500;
+
 /** What is needed of JetStream, by its API over plain NATS, so that one connection of any transport is enough. */
 export class JetStream {
   readonly #connection: NatsConnection;
@@ -158,7 +161,11 @@ export class JetStream {
       fail = reject;
     });
     const ask = () => {
-      const text = JSON.stringify({ batch: Math.min(BATCH, count - messages.length), no_wait: true });
+      const text = JSON.stringify({
+        batch: Math.min(BATCH, count - messages.length),
+        no_wait: true,
+        expires: EXPIRY * NANOSECONDS,
+      });
       this.#connection.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`, text, { reply: inbox });
     };
     const subscription = this.#connection.subscribe(inbox, {

@@ -364,6 +364,20 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       );
     });
 
+    it("is not kept waiting by what goes while it is read", TIMEOUT, async () => {
+      const [a, b] = [await node(broker.port), await node(broker.port)];
+      await a.engine.subscribe("crowd", null);
+      assert.deepEqual(await a.engine.members("crowd"), []);
+      for (const user of ["first", "second", "third"]) {
+        await b.engine.join("crowd", { user });
+        // Begun before the other node's is there, and ended after.
+        await Promise.all([b.engine.members("crowd"), b.engine.leave("crowd", user)]);
+      }
+      await a.host.until(() => a.host.presence.length >= 6);
+      assert.deepEqual([await a.engine.members("crowd"), await b.engine.members("crowd")], [[], []]);
+      assert.deepEqual([a, b].map(({ host }) => [host.statuses.at(-1), host.errors]), [["ready", []], ["ready", []]]);
+    });
+
     it("keeps namespaces apart", TIMEOUT, async () => {
       const [a, b] = [await node(broker.port, { namespace: "a" }), await node(broker.port, { namespace: "b" })];
       for (const { engine } of [a, b]) await engine.subscribe("room", LONG);
