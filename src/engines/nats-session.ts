@@ -225,14 +225,20 @@ export class NatsSession implements BrokerSession {
   }
 
   async join(channel: string, user: string, envelope: string): Promise<void> {
-    // Told of at once, so that the order is that of the calls.
-    this.#connection.publish(this.#subject(channel, "member"), envelope);
-    await this.#write(this.#member(channel, user), async (subject) => void await this.#jetstream.publish(subject, envelope));
+    await this.#tellOf(channel, user, envelope, async (subject) => void await this.#jetstream.publish(subject, envelope));
   }
 
   async leave(channel: string, user: string, envelope: string): Promise<void> {
-    this.#connection.publish(this.#subject(channel, "member"), envelope);
-    await this.#write(this.#member(channel, user), (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
+    await this.#tellOf(channel, user, envelope, (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
+  }
+
+  /** Told once it is written: who compares in between would take back what it was told. In the order of the calls, for each member. */
+  async #tellOf(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
+    await this.#write(this.#member(channel, user), async (subject) => {
+      await write(subject);
+      this.#connection.publish(this.#subject(channel, "member"), envelope);
+    });
+    await this.#arrive();
   }
 
   async members(channel: string): Promise<string[]> {

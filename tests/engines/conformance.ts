@@ -361,6 +361,21 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await a.engine.leave(other, "else");
       });
 
+      it("are there, and are gone, for whoever asks as soon as one was told of it", joined, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, null);
+        for (const user of range(50).map(String)) {
+          const joining = b.engine.join(channel, { user });
+          await a.host.until(() => user in a.host.roll(channel));
+          assert.deepEqual(await b.engine.members(channel), [{ user }]);
+          await joining;
+          const leaving = b.engine.leave(channel, user);
+          await a.host.until(() => !(user in a.host.roll(channel)));
+          assert.deepEqual(await b.engine.members(channel), []);
+          await leaving;
+        }
+      });
+
       it("are there as long as they are on one node", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);
