@@ -85,7 +85,7 @@ export class Handlers {
     }
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
     // The map forgets Output; `handler` is only ever called with what `schema` put out.
-    this.#handlers.set(type, { schema, handler: handler as Handler<unknown>, isPlain: isPlain(schema) });
+    this.#handlers.set(type, { schema, handler: handler as Handler<unknown>, isPlain: isPlainSchema(schema) });
   }
 
   /** Hands messages of these types on as they are, after their listeners. The taker does not throw. */
@@ -262,7 +262,7 @@ const isRequest = <Output extends object, Reply>(
 const NOTHING = v.object({});
 
 /** Of `v.object` itself: a pipe, a fallback, a cache or whatever else is wrapped around it may put out anything, again and again the same. */
-function isPlain(schema: v.GenericSchema<unknown, unknown>): boolean {
+function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
   if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
   const { entries } = schema as unknown as { entries: object }; // By its reference.
   return !("type" in entries || "uid" in entries);
