@@ -14,6 +14,8 @@
  *   path=P       the request's path                 say=TYPE   the type of the publisher's messages
  *   join=C       each subscribes to this channel    uids=1     each with a uid of its own
  *   epoch=E      of its history, which is recovered from the beginning, again and again
+ *   polls=1      looks again and again in place of sleeping until something comes
+ *   turns=N      the measured part again and again: after each DONE it waits for a line, N times in all
  *   origin=PORT  another node, to which the publisher connects: one more connection, of which nothing is counted
  *
  * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.
@@ -49,7 +51,7 @@ struct client {
   size_t rest_length;
 };
 
-static int port, origin = 0, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0;
+static int port, origin = 0, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0, turns = 1, polls = 0;
 static int64_t count = 1000;
 static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say", *channel = "", *epoch_name = "";
 static struct client *all, *publisher;
@@ -315,7 +317,7 @@ static void readable(struct client *c, int64_t at) {
 
 static void turn(void) {
   static struct epoll_event events[4096];
-  int n = epoll_wait(epoll, events, 4096, 1000);
+  int n = epoll_wait(epoll, events, 4096, polls ? 0 : 1000);
   int64_t at = now_ns();
   for (int i = 0; i < n; i++) {
     struct client *c = events[i].data.ptr;
@@ -398,6 +400,24 @@ static void told(const char *word) {
   if (!fgets(line, sizeof line, stdin)) exit(0);
 }
 
+static void measured(void) {
+  memset(buckets, 0, sizeof buckets);
+  delivered = 0;
+  struct rusage before, after;
+  getrusage(RUSAGE_SELF, &before);
+  int64_t begin = now_ns();
+  run(count);
+  double seconds = (now_ns() - begin) / 1e9;
+  getrusage(RUSAGE_SELF, &after);
+  double cpu = after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec +
+    (after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e6;
+  char line[512];
+  snprintf(line, sizeof line,
+    "DONE {\"seconds\":%.6f,\"cpu\":%.6f,\"delivered\":%lld,\"faults\":%lld,\"p50\":%.3f,\"p99\":%.3f}",
+    seconds, cpu, (long long)(!strcmp(work, "connect") ? count : delivered), (long long)faults, percentile(.5), percentile(.99));
+  told(line);
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return fprintf(stderr, "load PORT WORK [name=value …]\n"), 2;
   port = atoi(argv[1]);
@@ -418,6 +438,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "say")) type = value;
     else if (!strcmp(name, "join")) channel = value;
     else if (!strcmp(name, "uids")) uids = atoi(value);
+    else if (!strcmp(name, "turns")) turns = atoi(value);
+    else if (!strcmp(name, "polls")) polls = atoi(value);
     else if (!strcmp(name, "epoch")) epoch_name = value;
     else if (!strcmp(name, "origin")) origin = atoi(value);
     else return fprintf(stderr, "load: unknown %s\n", name), 2;
@@ -444,22 +466,8 @@ int main(int argc, char **argv) {
     if (open_count < dialed) return fprintf(stderr, "load: %lld of %d connected\n", (long long)open_count, dialed), 1;
   }
   told("READY");
-  run(count / 5);
-  memset(buckets, 0, sizeof buckets);
-  delivered = 0;
+  run(turns > 1 ? count * turns / 5 : count / 5);
   told("WARM");
-  struct rusage before, after;
-  getrusage(RUSAGE_SELF, &before);
-  int64_t begin = now_ns();
-  run(count);
-  double seconds = (now_ns() - begin) / 1e9;
-  getrusage(RUSAGE_SELF, &after);
-  double cpu = after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec +
-    (after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e6;
-  char line[512];
-  snprintf(line, sizeof line,
-    "DONE {\"seconds\":%.6f,\"cpu\":%.6f,\"delivered\":%lld,\"faults\":%lld,\"p50\":%.3f,\"p99\":%.3f}",
-    seconds, cpu, (long long)(!strcmp(work, "connect") ? count : delivered), (long long)faults, percentile(.5), percentile(.99));
-  told(line);
+  for (int i = 0; i < turns; i++) measured();
   return 0;
 }

@@ -40,7 +40,7 @@ const TIMEOUT = 300_000;
 const SETTLE = 1500;
 
 /** What the generator prints. */
-interface Done {
+export interface Done {
   seconds: number;
   cpu: number;
   delivered: number;
@@ -73,26 +73,18 @@ process.once("exit", () => {
 
 export async function measure(server: Server, work: Work, generator: string, round: number): Promise<Sample> {
   const broker = server.broker && await startBroker(server.broker);
-  const programs: ReturnType<typeof start>[] = [];
-  const serve = async () => {
-    const [command = "", ...args] = COMMANDS[server.runtime];
-    const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
-    const address = broker ? [`${server.broker}://127.0.0.1:${broker.port}`] : [];
-    const serving = start(command, [...args, file, ...server.args ?? [], ...address], ["ignore", "pipe", "pipe"]);
-    programs.push(serving);
-    const port = Number((await serving.next("PORT ")).slice(5));
-    const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
-    if (pids.length === 0) throw new Error("Its process is not to be found");
-    return { port, pids };
-  };
+  const programs: Program[] = [];
+  const serve = () => startServer(server, programs, broker);
   try {
     const [{ port, pids }, origin] = await Promise.all([serve(), work.isCrossNode ? serve() : undefined]);
     const isMemory = work.figure === "memory";
     if (isMemory) await sleep(SETTLE);
     const before = memoryOf(pids);
-    const settings = Object.entries({ ...work.settings, ...server.settings, ...origin && { origin: origin.port } })
-      .map(([name, value]) => `${name}=${value}`);
-    const load = start(generator, [String(port), work.load, ...settings], ["pipe", "pipe", "pipe"]);
+    const load = startLoad(generator, port, work.load, {
+      ...work.settings,
+      ...server.settings,
+      ...origin && { origin: origin.port },
+    });
     programs.push(load);
     await load.next("READY");
     if (isMemory) await sleep(SETTLE);
@@ -103,8 +95,7 @@ export async function measure(server: Server, work: Work, generator: string, rou
     const cpu = () => [pids, origin?.pids ?? [], broker?.pid ? [broker.pid] : []].map(cpuOf);
     const cpuBefore = cpu();
     load.go();
-    // Written by load.c.
-    const done = JSON.parse((await load.next("DONE ")).slice(5)) as Done;
+    const done = readDone(await load.next("DONE "));
     const [own = 0, originCpu = 0, brokerCpu = 0] = cpu().map((after, which) =>
       per(after - cpuBefore[which]!, done.delivered / 1e6)
     );
@@ -129,6 +120,34 @@ export async function measure(server: Server, work: Work, generator: string, rou
     }
   }
 }
+
+export type Program = ReturnType<typeof start>;
+
+/** Starts a server and resolves when it listens. @param programs what is to be ended, which it is added to. */
+export async function startServer(
+  server: Server,
+  programs: Program[],
+  broker?: BrokerProcess,
+): Promise<{ port: number; pids: readonly number[] }> {
+  const [command = "", ...args] = COMMANDS[server.runtime];
+  const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
+  const address = broker ? [`${server.broker}://127.0.0.1:${broker.port}`] : [];
+  const serving = start(command, [...args, file, ...server.args ?? [], ...address], ["ignore", "pipe", "pipe"]);
+  programs.push(serving);
+  const port = Number((await serving.next("PORT ")).slice(5));
+  const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
+  if (pids.length === 0) throw new Error("Its process is not to be found");
+  return { port, pids };
+}
+
+/** Starts the generator. */
+export function startLoad(generator: string, port: number, load: string, settings: Record<string, string | number>): Program {
+  const words = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
+  return start(generator, [String(port), load, ...words], ["pipe", "pipe", "pipe"]);
+}
+
+/** Reads the generator's last line, as load.c writes it. */
+export const readDone = (line: string): Done => JSON.parse(line.slice("DONE ".length));
 
 /** One of its own for each measurement, with the defaults of its package: Redis keeps nothing on the disk, NATS its streams. */
 async function startBroker(name: BrokerName): Promise<BrokerProcess> {

@@ -1,0 +1,107 @@
+/**
+ * Measures servers of one runtime side by side: each has its process and its clients all the time, and they do the work by turns of a
+ * tenth of a second or so. What else the machine does meanwhile meets all of them, so that a ratio is certain where rounds of many
+ * seconds, as in `run.ts`, differ by more than what is looked for.
+ *
+ * The generator does not sleep: whoever sends to one that sleeps wakes it, which the kernel counts as the sender's CPU, and the slower a
+ * server is the more often it finds the generator asleep.
+ *
+ * `node --import tsx bench/pair.ts --work=echo --runtime=bun [--servers=noroshi,raw] [--turns=60]`
+ */
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { buildServers } from "./build.ts";
+import { buildGenerator, type Program, readDone, startLoad, startServer } from "./measure.ts";
+import { cpuOf, maxDescriptors } from "./process.ts";
+import { RUNTIME_TITLES, type Server, SERVERS } from "./servers.ts";
+import { fitWorks, WORKS } from "./works.ts";
+
+const { values } = parseArgs({
+  options: {
+    work: { type: "string", default: "echo" },
+    runtime: { type: "string", default: "bun" },
+    servers: { type: "string", default: "noroshi,raw" },
+    turns: { type: "string", default: "60" },
+  },
+});
+
+// An exit ends the servers too.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
+const programs: Program[] = [];
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+} finally {
+  for (const program of programs.reverse()) program.end();
+}
+
+interface Measured {
+  readonly server: Server;
+  readonly pids: readonly number[];
+  readonly load: Program;
+  /** In s a million, by turn. */
+  readonly cpu: number[];
+}
+
+async function main(): Promise<void> {
+  const turns = Number(values.turns);
+  const [work] = fitWorks(WORKS.filter(({ name }) => name === values.work), maxDescriptors());
+  if (!work || work.figure !== "cpu" || work.isCrossNode) {
+    throw new Error("Cannot measure: --work takes the name of one of which the CPU is compared, on one node");
+  }
+  const count = Math.floor(Number(work.settings.count) / turns);
+  if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
+  const parts = values.servers.split(",");
+  const servers = SERVERS.filter(({ name, runtime, works, settings }) =>
+    runtime === values.runtime && !works && !settings && parts.some((part) => name.includes(part))
+  );
+  if (servers.length < 2) throw new Error("Cannot measure: there are not two such servers of that runtime");
+  await buildServers(servers);
+  const generator = buildGenerator();
+
+  console.log(`${work.title}: ${turns} turns of ${count}, ${RUNTIME_TITLES[servers[0]!.runtime]}`); // There are two.
+  const all: Measured[] = [];
+  for (const server of servers) {
+    const { port, pids } = await startServer(server, programs);
+    const load = startLoad(generator, port, work.load, { ...work.settings, count, turns, polls: 1 });
+    programs.push(load);
+    await load.next("READY");
+    all.push({ server, pids, load, cpu: [] });
+  }
+  for (const { load } of all) {
+    load.go();
+    await load.next("WARM");
+  }
+  for (let turn = 0; turn < turns; turn++) {
+    // Each has each place in the order as often as the others.
+    for (const each of all.map((_, place) => all[(place + turn) % all.length]!)) {
+      const before = cpuOf(each.pids);
+      each.load.go();
+      const { delivered, faults } = readDone(await each.load.next("DONE "));
+      if (faults > 0) throw new Error(`${each.server.name} had ${faults} faults`);
+      each.cpu.push((cpuOf(each.pids) - before) / (delivered / 1e6));
+    }
+  }
+  report(all);
+}
+
+/** Of each the median, and its ratio to the cheapest raw server: the median of those of the turns, and the middle half of them. */
+function report(all: readonly Measured[]): void {
+  const raw = all.filter(({ server }) => server.kind === "raw").sort((a, b) => quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5));
+  const [base] = raw.length > 0 ? raw : all;
+  for (const { server, cpu } of all) {
+    const ratios = cpu.map((value, turn) => value / base!.cpu[turn]!); // As many turns.
+    const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(ratios, part).toFixed(2));
+    const mark = server === base!.server ? " *" : "";
+    console.log(`${server.name}${mark}: ${quantile(cpu, 0.5).toFixed(2)} s a million, ratio ${middle} (${low}–${high})`);
+  }
+}
+
+function quantile(values: readonly number[], part: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = part * (sorted.length - 1);
+  const [below, above] = [sorted[Math.floor(at)]!, sorted[Math.ceil(at)]!]; // Within its length.
+  return below + (above - below) * (at - Math.floor(at));
+}
