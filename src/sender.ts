@@ -1,7 +1,7 @@
 import { type CloseCause, CloseCode } from "./close.ts";
 import { Frame } from "./frame.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { OPEN, type Transport } from "./transport.ts";
+import { DRAINED_BYTES, OPEN, type Transport } from "./transport.ts";
 
 /** The connection that frames are sent on. */
 export interface SenderOwner {
@@ -51,6 +51,7 @@ export class Sender {
 
   #hasRoom(transport: Transport): boolean {
     const { maxBufferedBytes } = this.#options;
+    if (transport.isDrained && maxBufferedBytes >= DRAINED_BYTES) return true;
     if (transport.bufferedAmount <= maxBufferedBytes) return true;
     // What waits for the end of the turn is not for want of reading: the socket is given it, and asked again.
     transport.write?.();

@@ -47,4 +47,35 @@ describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 60_000 }, () => 
     await closed;
     server.close();
   });
+
+  it("keeps to the limit where the server's own sockets would take more", async () => {
+    const { attachWebSocket } = await import("../src/runtimes/node.ts");
+    const limit = 262_144;
+    const controller = new WebSocketController({ mode: "public", maxBufferedBytes: limit });
+    const server = createServer({ highWaterMark: 64 * 1024 * 1024 });
+    attachWebSocket(server, new Hono().get("/websocket", controller.upgrade));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const connected = new Promise<void>((resolve) => controller.on("connect", () => resolve()));
+    const causes: string[] = [];
+    controller.on("close", ({ cause }) => void causes.push(cause));
+    const wire = await Wire.open((server.address() as AddressInfo).port, "/websocket"); // It listens on TCP.
+    await connected;
+    wire.socket.pause();
+    const [client] = [...controller.clients()];
+    const text = "x".repeat(16_384);
+    let most = 0;
+    while (client!.readyState === 1 && most <= 2 * limit) {
+      controller.broadcast({ type: "news", text });
+      await turn();
+      most = Math.max(most, client!.bufferedAmount);
+    }
+    assert.ok(most > 0 && most <= limit + 17_000, `${most} bytes`);
+    while (causes.length === 0) await turn();
+    assert.deepEqual(causes, ["slow"]);
+    const closed = controller.close();
+    wire.socket.destroy();
+    await closed;
+    server.close();
+  });
 });

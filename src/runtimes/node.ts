@@ -7,7 +7,7 @@ import { ABNORMAL, CloseCode } from "../close.ts";
 import { Connections } from "../connections.ts";
 import { EndedFrame, type Frame } from "../frame.ts";
 import { type Batch, Outbox } from "../outbox.ts";
-import { OPEN } from "../transport.ts";
+import { DRAINED_BYTES, OPEN } from "../transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
@@ -54,26 +54,37 @@ const SCRATCH_BYTES = 16_384;
  */
 class NodeTransport extends StandardTransport<FlushingWebSocket> {
   readonly #stream: Duplex;
-  /** What ws and the stream held when the turn's first frame was taken. */
-  #buffered = 0;
+  /** What ws and the stream hold beside the turn's frames; negative until somebody asks. */
+  #buffered = -1;
+  /** The last write left less than the stream's high-water mark, and no close has begun since. */
+  #isDrained = false;
 
   constructor(socket: FlushingWebSocket, stream: Duplex) {
     super(socket, null); // Merged below the frames, arrays would gain nothing.
     this.#stream = stream;
-    socket.beforeClose = () => this.write();
+    socket.beforeClose = () => {
+      this.write();
+      this.#isDrained = false;
+    };
   }
 
   override get readyState(): number {
-    // Looked at when the first frame of the turn was taken, and again when they are written.
-    return this.batch ? OPEN : this.socket.readyState;
+    // Looked at again when the turn's frames are written. Of a socket that breaks without a close frame its `close` event tells.
+    return this.batch || this.#isDrained ? OPEN : this.socket.readyState;
   }
 
   override get bufferedAmount(): number {
-    return this.batch ? this.#buffered + this.batch.bytes : this.socket.bufferedAmount;
+    if (!this.batch) return this.socket.bufferedAmount;
+    if (this.#buffered < 0) this.#buffered = this.socket.bufferedAmount;
+    return this.#buffered + this.batch.bytes;
+  }
+
+  get isDrained(): boolean {
+    return this.#isDrained && !this.batch;
   }
 
   override send(frame: Frame): boolean {
-    if (!this.batch) this.#buffered = this.socket.bufferedAmount;
+    if (!this.batch) this.#buffered = -1;
     outbox.push(this, frame);
     return true;
   }
@@ -82,17 +93,18 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     const { batch } = this;
     if (!batch) return;
     this.batch = undefined;
+    this.#isDrained = false;
     if (this.socket.readyState !== OPEN) return;
     const stream = this.#stream;
     const size = batch.bytes + batch.count * MAX_HEADER_BYTES;
     if (batch.isOwn && size <= SCRATCH_BYTES) return this.#writeOnce(batch, size);
-    if (batch.count === 1) stream.write(bytesOf(batch.frame!));
+    if (batch.count === 1) this.#put(bytesOf(batch.frame!));
     else if (batch.bytes <= MAX_JOINED_BYTES) {
       // Set below, for the first client that is sent these frames.
-      stream.write(batch.encoded as Buffer ?? (batch.encoded = Buffer.concat(batch.frames().map(bytesOf))));
+      this.#put(batch.encoded as Buffer ?? (batch.encoded = Buffer.concat(batch.frames().map(bytesOf))));
     } else {
       stream.cork();
-      for (const frame of batch.frames()) stream.write(bytesOf(frame));
+      for (const frame of batch.frames()) this.#put(bytesOf(frame));
       stream.uncork();
     }
   }
@@ -105,8 +117,14 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     const target = isPlain ? scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES) : Buffer.allocUnsafe(size);
     let end = 0;
     for (const frame of batch.frames()) end = put(frame, target, end);
-    stream.write(target.subarray(0, end));
+    this.#put(target.subarray(0, end));
     if (isPlain && stream.writableLength > 0) scratch = undefined;
+  }
+
+  #put(bytes: Buffer): void {
+    const stream = this.#stream;
+    // A server may have been made with a higher mark.
+    this.#isDrained = stream.write(bytes) && stream.writableHighWaterMark <= DRAINED_BYTES;
   }
 
   ping(): void {
@@ -114,6 +132,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 
   override terminate(): void {
+    this.#isDrained = false;
     this.socket.terminate();
   }
 }
