@@ -15,7 +15,7 @@
  *   join=C       each subscribes to this channel    uids=1     each with a uid of its own
  *   epoch=E      of its history, which is recovered from the beginning, again and again
  *   polls=1      looks again and again in place of sleeping until something comes
- *   turns=N      the measured part again and again: after each DONE it waits for a line, N times in all
+ *   turns=N      the measured part N times: after each DONE it waits for a line. A fifth of all of them comes first
  *   origin=PORT  another node, to which the publisher connects: one more connection, of which nothing is counted
  *
  * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.

@@ -40,7 +40,7 @@ const TIMEOUT = 300_000;
 const SETTLE = 1500;
 
 /** What the generator prints. */
-export interface Done {
+interface Done {
   seconds: number;
   cpu: number;
   delivered: number;

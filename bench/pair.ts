@@ -76,7 +76,7 @@ async function main(): Promise<void> {
   }
   for (let turn = 0; turn < turns; turn++) {
     // Each has each place in the order as often as the others.
-    for (const each of all.map((_, place) => all[(place + turn) % all.length]!)) {
+    for (const each of all.map((_, place) => all[(place + turn) % all.length]!)) { // Within its length.
       const before = cpuOf(each.pids);
       each.load.go();
       const { delivered, faults } = readDone(await each.load.next("DONE "));
@@ -90,11 +90,11 @@ async function main(): Promise<void> {
 /** Of each the median, and its ratio to the cheapest raw server: the median of those of the turns, and the middle half of them. */
 function report(all: readonly Measured[]): void {
   const raw = all.filter(({ server }) => server.kind === "raw").sort((a, b) => quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5));
-  const [base] = raw.length > 0 ? raw : all;
+  const base = raw[0] ?? all[0]!; // There are two.
   for (const { server, cpu } of all) {
-    const ratios = cpu.map((value, turn) => value / base!.cpu[turn]!); // As many turns.
+    const ratios = cpu.map((value, turn) => value / base.cpu[turn]!); // All have as many turns.
     const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(ratios, part).toFixed(2));
-    const mark = server === base!.server ? " *" : "";
+    const mark = server === base.server ? " *" : "";
     console.log(`${server.name}${mark}: ${quantile(cpu, 0.5).toFixed(2)} s a million, ratio ${middle} (${low}–${high})`);
   }
 }

@@ -41,7 +41,7 @@ export interface Work {
   ownOnly?: boolean;
 }
 
-/** Long enough that a fifth warms up: with a third of these counts a part of what was measured was the engines compiling. */
+/** Their counts are so large that a fifth warms up: with fewer, a part of what is measured is JavaScript being compiled. */
 export const WORKS: readonly Work[] = [
   {
     name: "echo",

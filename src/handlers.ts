@@ -261,10 +261,10 @@ const isRequest = <Output extends object, Reply>(
 /** Reads nothing of a payload that is not declared. */
 const NOTHING = v.object({});
 
-/** Of `v.object` itself: a pipe, a fallback, a cache or whatever else is wrapped around it may put out anything, again and again the same. */
+/** Of `v.object` itself: a pipe, a fallback or a cache, which add fields of their own, may put out anything, again and again the same. */
 function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
   if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
-  const { entries } = schema as unknown as { entries: object }; // By its reference.
+  const { entries } = schema as unknown as { entries: object }; // Its reference says that `v.object` made it, which keeps what it is given as `entries`.
   return !("type" in entries || "uid" in entries);
 }
 
@@ -282,7 +282,7 @@ function payloadOf(message: WebSocketMessage): Record<string, unknown> {
 
 /** The output of a plain schema, which is nobody else's, with `type` and `uid`. */
 function intoEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
-  const message = output as HandlerContext<object>["message"];
+  const message = output as HandlerContext<object>["message"]; // From the next line on.
   message.type = type;
   if (uid !== undefined) message.uid = uid;
   return message;

@@ -62,7 +62,7 @@ describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 60_000 }, () => 
     const wire = await Wire.open((server.address() as AddressInfo).port, "/websocket"); // It listens on TCP.
     await connected;
     wire.socket.pause();
-    const [client] = [...controller.clients()];
+    const [client] = [...controller.clients()]; // It is connected.
     const text = "x".repeat(16_384);
     let most = 0;
     while (client!.readyState === 1 && most <= 2 * limit) {

@@ -6,13 +6,10 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import process from "node:process";
 
-/** In memory where there is such a folder: a broker that waits for a busy disk says nothing, and is taken to be away. */
-const FOLDER = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
-
 /** A real broker, on a port that was free, in a folder of its own. */
 export class BrokerProcess {
   readonly port: number;
-  readonly #folder = mkdtempSync(join(FOLDER, "noroshi-broker-"));
+  readonly #folder = mkdtempSync(join(tmpdir(), "noroshi-broker-"));
   readonly #command: string;
   readonly #args: (port: number, folder: string) => string[];
   readonly #ready: RegExp;

@@ -10,7 +10,7 @@ const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = 
   ioredis: (port) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
 };
 
-/** As over NATS. */
+/** Quick to notice all but that the broker is silent, which a busy machine's is for a while. */
 const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 for (const [library, clientOf] of Object.entries(CLIENTS)) {
