@@ -116,6 +116,16 @@ describe("Deadlines", () => {
     assert.deepEqual(woken, ["a", "b", "c", "d", "e"]);
   });
 
+  it("wakes 64 with one timer, the others with the next, so that messages are handled in between", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    const timers = new Map<number, number>();
+    const count = () => void timers.set(clock.delays.length, (timers.get(clock.delays.length) ?? 0) + 1);
+    for (let n = 0; n < 150; n++) deadlines.set(sleeper(String(n), count), 100);
+    clock.advance(100);
+    assert.deepEqual([...timers.values()], [64, 64, 22]);
+    assert.equal(new Set(woken).size, 150);
+  });
+
   it("rounds a fraction of a millisecond up, so that a timer is not early each time", () => {
     const { clock, deadlines, sleeper } = create();
     deadlines.set(sleeper("a"), 10.25);

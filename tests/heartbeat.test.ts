@@ -31,17 +31,39 @@ function connect<T extends FakeTransport>(transport: T, heartbeat: WebSocketCont
 }
 
 describe("Heartbeat", () => {
-  it("first asks within half a period and a whole one, each at a time of its own", () => {
+  it("first asks within half a period and a whole one, spread over that half", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.nat(1e9), (period, start) => {
       const remaining = firstBeat(new Heartbeat(period, () => start));
-      assert.ok(remaining >= period / 2 - 1 && remaining <= period, `${remaining} of ${period}`);
+      // A step earlier, of which the period has a hundred.
+      assert.ok(remaining > period * 0.49 - 1 && remaining <= period, `${remaining} of ${period}`);
     }));
     const heartbeat = new Heartbeat(PERIOD, () => 0);
     const phases = Array.from({ length: 1000 }, () => firstBeat(heartbeat));
-    assert.ok(new Set(phases).size > 900);
     // Over the whole half: of a thousand, none in one tenth of it has a chance of 1 in 10^45.
     for (let tenth = 0; tenth < 10; tenth++) {
       assert.ok(phases.some((phase) => Math.floor((phase - PERIOD / 2) / (PERIOD / 20)) === tenth), `none in tenth ${tenth}`);
+    }
+  });
+
+  it("asks those of one step together, so that they need one timer: of 50 ms, or of a hundredth of the period", () => {
+    for (const [period, steps] of [[30_000, 300], [PERIOD, 50], [50, 25]] as const) {
+      const heartbeat = new Heartbeat(period, () => 1_234.5);
+      const times = new Set(Array.from({ length: 10_000 }, () => firstBeat(heartbeat)));
+      assert.ok(times.size > steps * 0.9 && times.size <= steps + 2, `${times.size} of ${steps}`);
+    }
+  });
+
+  it("stays with the others though timers are late", () => {
+    let now = 0;
+    const heartbeat = new Heartbeat(30_000, () => now);
+    const owner = { beatAt: Infinity, isHeard: true, probe: () => {}, silent: assert.fail };
+    heartbeat.start(owner);
+    const first = owner.beatAt;
+    for (let n = 1; n <= 20; n++) {
+      now = owner.beatAt + 1.5;
+      owner.isHeard = true;
+      heartbeat.due(owner);
+      assert.equal(owner.beatAt, first + n * 30_000);
     }
   });
 

@@ -39,6 +39,9 @@ class FlushingWebSocket extends WebSocket {
 /** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
 const MAX_JOINED_BYTES = 65_536;
 
+/** A ping without a payload (RFC 6455 §5.5.2). */
+const PING = Buffer.from([0x89, 0]);
+
 /** The longest header of a frame. */
 const MAX_HEADER_BYTES = 10;
 
@@ -128,7 +131,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 
   ping(): void {
-    this.socket.ping();
+    if (this.socket.readyState === OPEN) this.#put(PING);
   }
 
   override terminate(): void {
