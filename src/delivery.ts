@@ -44,7 +44,8 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
   if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
     throw new TypeError('Cannot broadcast: the filter must be an object such as { role: "editor" }');
   }
-  for (const [key, value] of Object.entries(filter)) {
+  for (const key of Object.keys(filter)) {
+    const value: unknown = filter[key as keyof BroadcastFilter]; // Or it is refused.
     if (key !== "user" && key !== "role") {
       throw new TypeError(`Cannot broadcast: unknown filter key "${key}", use user or role`);
     }

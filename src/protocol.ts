@@ -334,9 +334,13 @@ const encoder = new TextEncoder();
 /** Written over by every text that is counted, and never read. */
 const scratch = new Uint8Array(48 * 1024);
 
+/** There on Node, Bun and Deno. */
+const { Buffer } = globalThis as { Buffer?: { byteLength(text: string): number } };
+
 /** The UTF-8 bytes of a text. */
 export function byteLength(text: string): number {
-  // Each message is counted: into bytes that are there already, 40 ASCII characters take 51 ns in place of 352 on Node.
+  // Each message is counted: without writing 128 ASCII characters take 30 to 80 ns, into bytes that are there already 45 to 120, into new ones 350.
+  if (Buffer) return Buffer.byteLength(text);
   return text.length * 3 <= scratch.byteLength ? encoder.encodeInto(text, scratch).written : encoder.encode(text).byteLength;
 }
 
