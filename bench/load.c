@@ -3,11 +3,12 @@
  *
  *   load PORT WORK [name=value …]
  *
- * WORK is fanout, echo, connect, idle, slow, subscribe or recover. It prints READY when its connections are open, WARM when a first part is done, and DONE
- * with a line of JSON; before each part it waits for a line on its standard input, so that the runner reads the server's CPU between them.
+ * WORK is fanout, echo, connect, idle, beats, slow, subscribe or recover. It prints READY when its connections are open, WARM when a first part is
+ * done, and DONE with a line of JSON; before each part it waits for a line on its standard input, so that the runner reads the server's CPU between
+ * them.
  *
  *   clients=N    connections                        window=N   publications or handshakes under way
- *   count=N      publications, requests or handshakes of the measured part; a fifth of it comes first, to warm up
+ *   count=N      publications, requests, handshakes or pings of the measured part; a fifth of it comes first, to warm up
  *   expect=N     recipients of a publication (default: clients)
  *   few=N        the first N connections have the role "few", the others "many"
  *   protocol=P   the subprotocol offered            socketio=1 speaks Engine.IO 4 and Socket.IO 5
@@ -252,19 +253,29 @@ static void heard(struct client *c, const unsigned char *text, size_t length, in
   }
 }
 
+/* Of the protocol, or of Socket.IO: it has been answered. */
+static void pinged(void) {
+  if (strcmp(work, "beats")) return;
+  delivered++;
+  completed++;
+}
+
 static void took(struct client *c, int opcode, const unsigned char *payload, size_t length, int64_t at) {
   if (opcode == 9) {
     unsigned char pong[131] = {0x8a, 0x80 | length};
     memcpy(pong + 6, payload, length);
     put(c, pong, 6 + length);
+    pinged();
   } else if (opcode == 8) closed(c);
   else if (c->state == JOINING) {
     if (*channel) {
       if (memmem(payload, length, "\"init\"", 6)) opened(c);
     } else if (length && payload[0] == '0') say(c, "40");
     else opened(c);
-  } else if (socketio && length == 1 && payload[0] == '2') say(c, "3");
-  else heard(c, payload, length, at);
+  } else if (socketio && length == 1 && payload[0] == '2') {
+    say(c, "3");
+    pinged();
+  } else heard(c, payload, length, at);
 }
 
 static void readable(struct client *c, int64_t at) {
@@ -315,16 +326,23 @@ static void readable(struct client *c, int64_t at) {
   c->rest_length = rest;
 }
 
-static void turn(void) {
+/* Handles what has come, waiting for so many ms if it is nothing. Whether a line of standard input is among it, where that is watched. */
+static int handle(int timeout) {
   static struct epoll_event events[4096];
-  int n = epoll_wait(epoll, events, 4096, polls ? 0 : 1000);
+  int n = epoll_wait(epoll, events, 4096, timeout), line = 0;
   int64_t at = now_ns();
   for (int i = 0; i < n; i++) {
     struct client *c = events[i].data.ptr;
-    if (c->fd < 0) continue;
+    if (!c) line = 1;
+    if (!c || c->fd < 0) continue;
     if (c->state == UPGRADING && events[i].events & EPOLLOUT) upgrade(c);
     if (c->fd >= 0 && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(c, at);
   }
+  return line;
+}
+
+static void turn(void) {
+  handle(polls ? 0 : 1000);
 }
 
 /* Has so many publications reach everybody, `window` of them under way. */
@@ -374,6 +392,13 @@ static void connects(int64_t number) {
   for (int i = 0; i < window; i++) if (all[i].fd >= 0) closed(&all[i]);
 }
 
+/* Does nothing but to answer so many pings. */
+static void beats(int64_t number) {
+  int64_t target = completed + number, deadline = now_ns() + 120000000000LL;
+  while (completed < target && now_ns() < deadline) turn();
+  faults += target - completed;
+}
+
 /* Everybody asks for everything that the history has, `count` publications. */
 static void recover(void) {
   int64_t target = completed + count * clients, deadline = now_ns() + 60000000000LL;
@@ -391,11 +416,17 @@ static void run(int64_t number) {
   else if (!strcmp(work, "echo") || !strcmp(work, "subscribe")) echo(number);
   else if (!strcmp(work, "recover")) recover();
   else if (!strcmp(work, "connect")) connects(number);
+  else if (!strcmp(work, "beats")) beats(number);
 }
 
+/* Says so, and waits for a line. Pings are answered meanwhile, or all their pongs would be a part of what is measured next. */
 static void told(const char *word) {
   puts(word);
   fflush(stdout);
+  struct epoll_event input = {.events = EPOLLIN};
+  epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &input);
+  while (!handle(-1)) continue;
+  epoll_ctl(epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
   char line[64];
   if (!fgets(line, sizeof line, stdin)) exit(0);
 }

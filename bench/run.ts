@@ -100,9 +100,9 @@ async function alternate(work: Work, servers: readonly Server[], generator: stri
   return all;
 }
 
-function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels, isCrossNode }: Work): boolean {
+function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels, isHeartbeat, isCrossNode }: Work): boolean {
   if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
-  return works ? works.includes(name) : !channels && !isCrossNode && !(ownOnly && kind === "peer");
+  return works ? works.includes(name) : !channels && !isHeartbeat && !isCrossNode && !(ownOnly && kind === "peer");
 }
 
 function hasBroker({ name, runtime, broker }: Server): boolean {

@@ -109,7 +109,18 @@ function nodeServers(runtime: RuntimeName): Server[] {
   ];
 }
 
+/** Those that ping: this project each 30 s, Socket.IO each 25. */
+function heartbeatServers(runtime: RuntimeName): Server[] {
+  const works: WorkName[] = ["beats"];
+  const socketIo = { runtime, kind: "peer", file: `peers/socket-io-${runtime}.ts`, works, settings: SOCKET_IO } as const;
+  return [
+    { name: "noroshi", runtime, kind: "noroshi", file: "noroshi.ts", works },
+    ...runtime === "deno" ? [] : [{ ...socketIo, name: "Socket.IO" }],
+  ];
+}
+
 export const SERVERS: readonly Server[] = [
+  ...(["bun", "node", "deno"] as const).flatMap(heartbeatServers),
   ...(["bun", "node", "deno"] as const).flatMap(channelServers),
   ...(["bun", "node", "deno"] as const).flatMap(nodeServers),
 

@@ -9,6 +9,7 @@ export type WorkName =
   | "filtered-50k"
   | "connect"
   | "idle"
+  | "beats"
   | "slow"
   | "publish"
   | "publish-16"
@@ -26,7 +27,7 @@ export interface Work {
   name: WorkName;
   title: string;
   /** What is counted. */
-  unit: "deliveries" | "requests" | "handshakes" | "connections" | "subscriptions";
+  unit: "deliveries" | "requests" | "handshakes" | "connections" | "pings" | "subscriptions";
   figure: Figure;
   /** The generator's work and its settings. */
   load: string;
@@ -35,6 +36,8 @@ export interface Work {
   quickCount?: number;
   /** Only for the servers that are for it by name: the others have no channels. */
   channels?: boolean;
+  /** Only for the servers that are for it by name: the others ping nobody. */
+  isHeartbeat?: boolean;
   /** On two nodes that meet at a broker: who publishes is on one, all others are on the other. Only for the servers that are for it by name. */
   isCrossNode?: boolean;
   /** Filters or sees who is slow, which the peers' servers are not written for. */
@@ -89,7 +92,7 @@ export const WORKS: readonly Work[] = [
       few: 10,
       expect: 10,
       say: "say-few",
-      count: 30_000,
+      count: 60_000,
     },
     ownOnly: true,
   },
@@ -104,7 +107,7 @@ export const WORKS: readonly Work[] = [
       few: 10,
       expect: 10,
       say: "say-few",
-      count: 30_000,
+      count: 60_000,
     },
     ownOnly: true,
   },
@@ -123,6 +126,15 @@ export const WORKS: readonly Work[] = [
     figure: "memory",
     load: "idle",
     settings: { clients: 10_000 },
+  },
+  {
+    name: "beats",
+    title: "Heartbeat: 10,000 idle connections, 10,000 pings",
+    unit: "pings",
+    figure: "cpu",
+    load: "beats",
+    settings: { clients: 10_000, count: 10_000 },
+    isHeartbeat: true,
   },
   {
     name: "slow",
