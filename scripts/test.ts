@@ -72,10 +72,10 @@ const UNIT: Record<string, (files: string[], report: string) => [command: string
   deno: (files, report) => [DENO, "test", "-A", "--no-check", `--junit-path=${report}`, ...files],
 };
 
-let running: ChildProcess | undefined;
+const running = new Set<ChildProcess>();
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => {
-    if (running) end(running);
+    for (const child of running) end(child);
     process.exit(1);
   });
 }
@@ -104,10 +104,14 @@ function listStages(): Stage[] {
   const unit = listTests("tests").filter((file) => !NODE_ONLY.includes(basename(file)));
   return [
     { name: "check", run: runChecks },
-    ...Object.keys(UNIT).map((runtime) => ({ name: `unit ${runtime}`, run: () => runTests(runtime, unit) })),
+    ...Object.keys(UNIT).map((runtime) => ({
+      name: `unit ${runtime}`,
+      run: () => runGroups(runtime, unitGroups(runtime, unit)),
+    })),
     ...Object.keys(UNIT).map((runtime) => ({
       name: `engines ${runtime}`,
-      run: () => runEach(runtime, listTests("tests/engines")),
+      // A process for each: they start brokers, and Bun ends the processes of all files when a test of one runs out of time.
+      run: () => runGroups(runtime, listTests("tests/engines").map((file) => [file]), IN_MEMORY),
     })),
     // They start servers on the four runtimes themselves.
     ...listTests("tests/runtimes").map((file) => ({
@@ -147,12 +151,18 @@ async function runChecks(): Promise<Outcome> {
   return outcome;
 }
 
-async function runTests(runtime: string, files: string[], env: Record<string, string> = {}): Promise<Outcome> {
+async function runTests(
+  runtime: string,
+  files: string[],
+  output: "show" | "collect" = "show",
+  env: Record<string, string> = {},
+): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), "noroshi-test-"));
   const report = join(folder, "junit.xml");
   try {
     const [command, ...args] = UNIT[runtime]!(files, report);
-    const { code } = await execute(command, args, "show", env);
+    const { code, output: collected } = await execute(command, args, output, env);
+    if (output === "collect") console.log(collected);
     const outcome = readReport(report, files);
     // A module that does not load, or a hook that fails, may be missing in the report.
     if (code !== 0 && outcome.failures.length === 0) outcome.failures.push(`It exited with ${code}: ${files.join(" ")}`);
@@ -162,15 +172,25 @@ async function runTests(runtime: string, files: string[], env: Record<string, st
   }
 }
 
-/** One process after the other: they start brokers, and Bun ends the processes of all files when a test of one runs out of time. */
-async function runEach(runtime: string, files: string[]): Promise<Outcome> {
+/** On Node each file is a process, one at a time on two cores. */
+function unitGroups(runtime: string, files: string[]): string[][] {
+  if (runtime !== "node") return [files];
+  return [0, 1].map((half) => files.filter((_, index) => index % 2 === half));
+}
+
+/** A process for each group, two at once. What several print is shown as each ends. */
+async function runGroups(runtime: string, groups: string[][], env: Record<string, string> = {}): Promise<Outcome> {
   const total: Outcome = { passed: 0, failures: [], skipped: 0 };
-  for (const file of files) {
-    const { passed, failures, skipped } = await runTests(runtime, [file], IN_MEMORY);
-    total.passed += passed;
-    total.failures.push(...failures.map((failure) => `${file}: ${failure}`));
-    total.skipped += skipped;
-  }
+  const waiting = [...groups];
+  const runNext = async (): Promise<void> => {
+    for (let files = waiting.shift(); files; files = waiting.shift()) {
+      const { passed, failures, skipped } = await runTests(runtime, files, groups.length > 1 ? "collect" : "show", env);
+      total.passed += passed;
+      total.failures.push(...failures.map((failure) => files.length > 1 ? failure : `${files[0]}: ${failure}`));
+      total.skipped += skipped;
+    }
+  };
+  await Promise.all([runNext(), runNext()]);
   return total;
 }
 
@@ -230,7 +250,7 @@ function execute(
       stdio: ["ignore", pipe, pipe],
       detached: !IS_WINDOWS,
     });
-    running = child;
+    running.add(child);
     let collected = "";
     for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (text) => collected += text);
     const timer = setTimeout(() => {
@@ -239,7 +259,7 @@ function execute(
     }, STAGE_TIMEOUT);
     const done = (code: number) => {
       clearTimeout(timer);
-      running = undefined;
+      running.delete(child);
       resolve({ code, output: collected });
     };
     child.on("error", (error) => {
