@@ -53,7 +53,7 @@ export const WORKS: readonly Work[] = [
     figure: "cpu",
     load: "echo",
     settings: { clients: 100, count: 300_000 },
-    quickCount: 50_000,
+    quickCount: 30_000,
   },
   {
     name: "fanout",
@@ -62,7 +62,7 @@ export const WORKS: readonly Work[] = [
     figure: "cpu",
     load: "fanout",
     settings: { clients: 1000, count: 600 },
-    quickCount: 150,
+    quickCount: 100,
   },
   {
     name: "fanout-10k",
@@ -79,7 +79,7 @@ export const WORKS: readonly Work[] = [
     figure: "cpu",
     load: "fanout",
     settings: { clients: 1000, window: 16, count: 480 },
-    quickCount: 480,
+    quickCount: 320,
   },
   {
     name: "filtered-10k",
