@@ -53,8 +53,9 @@ function columnsOf({ figure, unit, isCrossNode }: WorkResult): Column[] {
   }
   if (figure !== "peak") columns.push({ title: "ratio", cell: ({ ratio }) => withSpread(ratio, 2) });
   if (figure !== "memory") {
-    columns.push({ title: "thousand/s", cell: ({ figures }) => withSpread(figures?.rate, 0) });
-    if (unit !== "handshakes") {
+    // Pings come when the server sends them.
+    if (unit !== "pings") columns.push({ title: "thousand/s", cell: ({ figures }) => withSpread(figures?.rate, 0) });
+    if (unit !== "handshakes" && unit !== "pings") {
       columns.push({ title: "p50 ms", cell: ({ figures }) => round(figures?.p50.median, 2) });
       columns.push({ title: "p99 ms", cell: ({ figures }) => round(figures?.p99.median, 2) });
     }
