@@ -2,7 +2,7 @@
  * Measures this project, what each runtime can do at best without it, and its peers, at the same works in alternating rounds.
  *
  * `npm run bench -- [--quick] [--rounds=5] [--only=fanout,echo] [--runtimes=bun,node] [--servers=noroshi,crossws] [--out=bench/results]
- * [--lock=FILE]`
+ * [--polls] [--lock=FILE]`
  *
  * A server is named by a part of its name. The lock is held for each single measurement, so that others can use the machine in between. It never fails on a time; README.md says how it measures.
  */
@@ -31,6 +31,7 @@ const { values } = parseArgs({
     runtimes: { type: "string" },
     servers: { type: "string" },
     out: { type: "string", default: join(root, "bench/results") },
+    polls: { type: "boolean", default: false },
     lock: { type: "string" },
   },
 });
@@ -55,7 +56,8 @@ async function main(): Promise<number> {
     chosen(WORKS.filter(({ quickCount }) => !quick || quickCount), "only", ({ name }) => name),
     maxDescriptors(),
   )
-    .map((work) => quick && work.quickCount ? withCount(work, work.quickCount) : work);
+    .map((work) => quick && work.quickCount ? withCount(work, work.quickCount) : work)
+    .map((work) => values.polls ? { ...work, settings: { ...work.settings, polls: 1 } } : work);
   const runtimes = chosen([...new Set(SERVERS.map(({ runtime }) => runtime))], "runtimes", (name) => name);
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
     .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
