@@ -424,9 +424,11 @@ static void told(const char *word) {
   puts(word);
   fflush(stdout);
   struct epoll_event input = {.events = EPOLLIN};
-  epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &input);
-  while (!handle(-1)) continue;
-  epoll_ctl(epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
+  /* A file cannot be watched, and need not be waited for. */
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &input) == 0) {
+    while (!handle(-1)) continue;
+    epoll_ctl(epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
+  }
   char line[64];
   if (!fgets(line, sizeof line, stdin)) exit(0);
 }

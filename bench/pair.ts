@@ -48,8 +48,10 @@ interface Measured {
 async function main(): Promise<void> {
   const turns = Number(values.turns);
   const [work] = fitWorks(WORKS.filter(({ name }) => name === values.work), maxDescriptors());
-  if (!work || work.figure !== "cpu" || work.isCrossNode) {
-    throw new Error("Cannot measure: --work takes the name of one of which the CPU is compared, on one node");
+  if (!work || work.figure !== "cpu" || work.isCrossNode || work.channels || work.isHeartbeat) {
+    throw new Error(
+      "Cannot measure: --work takes the name of one of which the CPU is compared, on one node, and which raw servers do",
+    );
   }
   const count = Math.floor(Number(work.settings.count) / turns);
   if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");

@@ -264,8 +264,8 @@ const NOTHING = v.object({});
 /** Of `v.object` itself: a pipe, a fallback or a cache, which add fields of their own, may put out anything, again and again the same. */
 function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
   if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
-  const { entries } = schema as unknown as { entries: object }; // Its reference says that `v.object` made it, which keeps what it is given as `entries`.
-  return !("type" in entries || "uid" in entries);
+  const entries = "entries" in schema ? schema.entries : undefined;
+  return typeof entries === "object" && entries !== null && !("type" in entries || "uid" in entries);
 }
 
 /**
