@@ -23,6 +23,8 @@ export class Subscription {
   readonly #source: SubscriptionSource;
   readonly #continuity: Continuity | undefined;
   #roll: Roll | undefined;
+  /** Members that were found when nobody had asked for them: what says that they came may still be on its way, and is news then. */
+  readonly #untold = new Set<string>();
   /** While they are being read: what changes meanwhile. */
   #changes: { user: string; change: Change }[] | undefined;
   #reading: Promise<Roll> | undefined;
@@ -68,15 +70,20 @@ export class Subscription {
 
   /** Those on all nodes; from now on they are followed. */
   async members(): Promise<Member[]> {
-    return (this.#roll ?? await this.#read()).members;
+    const roll = this.#roll ?? await this.#read();
+    this.#untold.clear();
+    return roll.members;
   }
 
   /** A member came or changed, or has left its node. */
   changed(node: string, member: Member, left: boolean): void {
     const change: Change = (roll) => left ? roll.leave(node, member.user) : roll.join({ node, ...member });
     if (this.#changes) this.#changes.push({ user: member.user, change });
-    else if (this.#roll) this.#tell(change(this.#roll));
-    else {
+    else if (this.#roll) {
+      const difference = change(this.#roll);
+      const isNews = this.#untold.delete(member.user) && !left && difference.joined.length === 0;
+      this.#tell(isNews ? { joined: [member], left: [] } : difference);
+    } else {
       const reading = this.#read();
       this.#changes!.push({ user: member.user, change }); // Set by `#read`.
       reading.catch((error) => this.#host.report(error));
@@ -119,7 +126,7 @@ export class Subscription {
     const users = new Set(changes.map(({ user }) => user));
     const members = roll.members;
     const joined = members.filter(({ user }) => users.has(user));
-    for (const { user } of members) users.delete(user);
+    for (const { user } of members) if (!users.delete(user)) this.#untold.add(user);
     this.#roll = roll;
     this.#tell({ joined, left: [...users] });
     return roll;

@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Present } from "../../src/engines/presence.ts";
+import { Subscription } from "../../src/engines/subscription.ts";
+import { turn } from "../waiting.ts";
+import { TestHost } from "./test-host.ts";
+
+/** A subscription without a history, whose broker says who is there when the test lets it. */
+function create() {
+  const host = new TestHost();
+  const asked: ((users: string[]) => void)[] = [];
+  const subscription = new Subscription("room", null, host, {
+    read: () => Promise.reject(new Error("It has no history")),
+    members: () =>
+      new Promise<Present[]>((resolve) => asked.push((users) => resolve(users.map((user) => ({ node: "there", user }))))),
+    unknown() {},
+    failed() {},
+  });
+  /** Lets the broker answer the oldest question. */
+  const answer = async (...users: string[]) => {
+    asked.shift()!(users); // Asked before.
+    await turn();
+  };
+  return {
+    subscription,
+    asked,
+    answer,
+    join: (user: string) => subscription.changed("there", { user }, false),
+    leave: (user: string) => subscription.changed("there", { user }, true),
+    /** What was told, as `+ann -bob`. */
+    told: () =>
+      host.presence.splice(0).flatMap(({ joined, left }) => [
+        ...joined.map(({ user }) => `+${user}`),
+        ...left.map((user) => `-${user}`),
+      ]).join(" "),
+  };
+}
+
+describe("The members of a subscription", () => {
+  it("are read at the first change, and told of as far as they changed", async () => {
+    const { join, leave, answer, told } = create();
+    join("ann");
+    await answer("ann", "was there");
+    assert.equal(told(), "+ann");
+    join("bob");
+    leave("was there");
+    assert.equal(told(), "+bob -was there");
+  });
+
+  it("are told of once, though the broker's answer was faster than what says that they came", async () => {
+    const { join, answer, told } = create();
+    join("ann");
+    await answer("ann", "bob");
+    join("bob");
+    join("bob");
+    assert.equal(told(), "+ann +bob");
+  });
+
+  it("are not told of again when who asked has been named them", async () => {
+    const { subscription, join, answer, told } = create();
+    join("ann");
+    const members = subscription.members();
+    await answer("ann", "bob");
+    assert.deepEqual(await members, [{ user: "ann" }, { user: "bob" }]);
+    join("bob");
+    assert.equal(told(), "+ann");
+  });
+
+  it("are told of as they are in the end, when they come and go while they are read", async () => {
+    const { join, leave, answer, told } = create();
+    join("ann");
+    join("bob");
+    leave("ann");
+    await answer("ann");
+    assert.equal(told(), "+bob -ann");
+    leave("bob");
+    assert.equal(told(), "-bob");
+  });
+
+  it("are asked for once by all who ask meanwhile", async () => {
+    const { subscription, asked, join, answer } = create();
+    const questions = [subscription.members(), subscription.members()];
+    join("ann");
+    assert.equal(asked.length, 1);
+    await answer("ann");
+    assert.deepEqual(await Promise.all(questions), [[{ user: "ann" }], [{ user: "ann" }]]);
+    await subscription.members();
+    assert.equal(asked.length, 0);
+  });
+});
