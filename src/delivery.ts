@@ -58,11 +58,29 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
 
 const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
 
-/** A broadcast or publication that goes on in later turns of the event loop. */
+/**
+ * What is being sent to one audience, part after part and round again: a message joins where that is, and has been sent to everybody when it
+ * is there once more. So what waits for the same clients goes out together, and each client's is one write.
+ */
 interface Job {
-  readonly frame: Frame;
+  /** What the audience was taken from. */
+  readonly source: unknown;
   readonly parts: readonly Part[];
+  /** Those that the current part is sent, of which it has been published so many, and those that join at the next part. */
+  messages: Message[];
+  published: number;
+  joining: Message[];
   part: number;
+  /** The place of the recipient who is next. */
+  next: number;
+  hasBegun: boolean;
+}
+
+/** A broadcast or publication. */
+interface Message {
+  readonly frame: Frame;
+  /** Parts that it has not been sent to. */
+  left: number;
   sent: number;
   resolve(result: BroadcastResult): void;
 }
@@ -70,14 +88,15 @@ interface Job {
 /** Some of an audience, as it was when the broadcast was called. */
 interface Part {
   readonly recipients: readonly Pick<Recipient, "send">[];
-  next: number;
+  readonly start: number;
+  readonly end: number;
   /** What they were the members of, when so many had joined. */
-  readonly shard?: Shard<Recipient>;
-  readonly joined?: number;
+  readonly shard: Shard<Recipient> | undefined;
+  readonly joined: number;
 }
 
-/** Clients that are sent to before inbound messages have their turn again. */
-const SLICE_CLIENTS = 2_000;
+/** What is sent before inbound messages have their turn again, each to one client; and clients that are one part of an audience. */
+const SLICE = 2_000;
 
 /**
  * Who receives what: the admitted connections, indexed by user and by role so that a filter costs what it matches. An index is made when a
@@ -140,13 +159,12 @@ export class Delivery {
       const matched = matching.size;
       if (shard!.publish(frame, this.#maxHeldBytes)) return Promise.resolve({ matched, sent: matched, dropped: 0 });
     }
-    const parts = partsOf(matching);
-    return new Promise((resolve) => this.#start({ frame, parts, part: 0, sent: 0, resolve }));
+    return new Promise((resolve) => this.#start(matching, { frame, left: 0, sent: 0, resolve }));
   }
 
   /** Sends one frame to these, in slices and in the order of the calls as {@link broadcast} does. The list must not change afterwards. */
   deliver(frame: Frame, recipients: readonly Pick<Recipient, "send">[], resolve: (result: BroadcastResult) => void): void {
-    this.#start({ frame, parts: [{ recipients, next: 0 }], part: 0, sent: 0, resolve });
+    this.#start(recipients, { frame, left: 0, sent: 0, resolve });
   }
 
   /** Whether something that was broadcast or published has not been sent to everybody yet. */
@@ -154,14 +172,34 @@ export class Delivery {
     return this.#jobs.length > 0;
   }
 
-  #start(job: Job): void {
-    if (this.#jobs.length > 0 || !this.#send(job)) this.#jobs.push(job);
-    if (this.#jobs.length === 1 && this.#jobs[0] === job) this.#defer(this.#advance);
+  #start(source: Iterable<Pick<Recipient, "send">>, message: Message): void {
+    const last = this.#jobs.at(-1);
+    if (last && last.source === source && isStill(last.parts, source)) return join(last, message);
+    const job: Job = {
+      source,
+      parts: partsOf(source),
+      messages: [],
+      published: 0,
+      joining: [],
+      part: 0,
+      next: 0,
+      hasBegun: false,
+    };
+    if (job.parts.length === 0) return message.resolve({ matched: 0, sent: 0, dropped: 0 });
+    join(job, message);
+    // First: what a recipient broadcasts while it is sent to comes after.
+    if (this.#jobs.push(job) > 1) return;
+    this.#send(job, SLICE);
+    if (job.messages.length === 0) this.#jobs.shift();
+    if (this.#jobs.length > 0) this.#defer(this.#advance);
   }
 
   readonly #advance = (): void => {
     const until = performance.now() + SLICE_MS;
-    while (this.#jobs.length > 0 && this.#send(this.#jobs[0]!)) {
+    let left = SLICE;
+    for (let job = this.#jobs[0]; job && left > 0; job = this.#jobs[0]) {
+      left = this.#send(job, left);
+      if (job.messages.length > 0) break;
       this.#jobs.shift();
       if (performance.now() > until) break;
     }
@@ -176,28 +214,34 @@ export class Delivery {
     return index;
   }
 
-  /** Sends to a slice of the audience; whether it was the last. */
-  #send(job: Job): boolean {
-    const { frame, parts } = job;
-    for (let left = SLICE_CLIENTS; left > 0 && job.part < parts.length;) {
-      const part = parts[job.part]!;
-      const { recipients, shard } = part;
-      if (shard && part.next === 0 && shard.joined === part.joined && shard.publish(frame, this.#maxHeldBytes)) {
-        job.sent += shard.members.size;
-        left -= recipients.length;
-        job.part++;
-        continue;
+  /** Sends no more than are left of a slice; returns what is left of it then. */
+  #send(job: Job, left: number): number {
+    job.hasBegun = true;
+    while (left > 0 && job.messages.length > 0) {
+      const { messages } = job;
+      const { recipients, start, end } = job.parts[job.part]!;
+      if (job.next === start) left -= this.#publish(job);
+      const each = messages.length - job.published;
+      const last = each > 0 ? Math.min(job.next + Math.max(1, Math.floor(left / each)), end) : end;
+      left -= (last - job.next) * each;
+      for (; job.next < last; job.next++) {
+        const recipient = recipients[job.next]!;
+        for (let i = job.published; i < messages.length; i++) if (recipient.send(messages[i]!.frame)) messages[i]!.sent++;
       }
-      const end = Math.min(part.next + left, recipients.length);
-      left -= end - part.next;
-      for (; part.next < end; part.next++) if (recipients[part.next]!.send(frame)) job.sent++;
-      if (part.next === recipients.length) job.part++;
+      if (job.next === end) endPart(job);
     }
-    if (job.part < parts.length) return false;
-    let matched = 0;
-    for (const { recipients } of parts) matched += recipients.length;
-    job.resolve({ matched, sent: job.sent, dropped: matched - job.sent });
-    return true;
+    return left;
+  }
+
+  /** Publishes to all of the part at once, as long as that can be; the number of those who were written to. */
+  #publish(job: Job): number {
+    const { shard, joined, start, end } = job.parts[job.part]!;
+    if (!shard || shard.joined !== joined) return 0;
+    const { messages } = job;
+    while (job.published < messages.length && shard.publish(messages[job.published]!.frame, this.#maxHeldBytes)) {
+      messages[job.published++]!.sent += shard.members.size;
+    }
+    return job.published > 0 ? end - start : 0;
   }
 
   #match({ user, role }: BroadcastFilter): Audience<Recipient> | Iterable<Recipient> {
@@ -210,10 +254,52 @@ export class Delivery {
   }
 }
 
+function join({ hasBegun, messages, joining, parts }: Job, message: Message): void {
+  message.left = parts.length;
+  (hasBegun ? joining : messages).push(message);
+}
+
+/** Goes on to the next part, without those that have been everywhere. */
+function endPart(job: Job): void {
+  const { parts, messages, joining } = job;
+  const remaining = messages.filter((message) => --message.left > 0);
+  const ended = messages.slice(0, messages.length - remaining.length); // Who joins later ends later.
+  job.messages = joining.length > 0 ? remaining.concat(joining.splice(0)) : remaining;
+  job.published = 0;
+  job.part = (job.part + 1) % parts.length;
+  job.next = parts[job.part]!.start;
+  if (ended.length === 0) return;
+  const matched = matchedOf(parts);
+  for (const { sent, resolve } of ended) resolve({ matched, sent, dropped: matched - sent });
+}
+
+function matchedOf(parts: readonly Part[]): number {
+  let matched = 0;
+  for (const { start, end } of parts) matched += end - start;
+  return matched;
+}
+
 /** Copies: who closes or is admitted while we send changes the sets, and a broadcast is for those who were there when it was called. */
-function partsOf(matching: Audience<Recipient> | Iterable<Recipient>): Part[] {
-  if (!(matching instanceof Audience)) return [{ recipients: [...matching], next: 0 }];
-  return matching.shards.map((shard) => ({ recipients: [...shard.members], next: 0, shard, joined: shard.joined }));
+function partsOf(source: Iterable<Pick<Recipient, "send">>): Part[] {
+  if (source instanceof Audience) return source.shards.flatMap((shard) => cut([...shard.members], shard));
+  return cut(Array.isArray(source) ? source : [...source], undefined);
+}
+
+function cut(recipients: readonly Pick<Recipient, "send">[], shard: Shard<Recipient> | undefined): Part[] {
+  const parts: Part[] = [];
+  for (let start = 0; start < recipients.length; start += SLICE) {
+    parts.push({ recipients, start, end: Math.min(start + SLICE, recipients.length), shard, joined: shard?.joined ?? 0 });
+  }
+  return parts;
+}
+
+/** Whether the source has the members of which the parts are. */
+function isStill(parts: readonly Part[], source: unknown): boolean {
+  if (!(source instanceof Audience)) return Array.isArray(source);
+  return source.size === matchedOf(parts) &&
+    parts.every(({ shard, joined, recipients }) =>
+      shard?.joined === joined && shard.members.size === recipients.length && source.shards.includes(shard)
+    );
 }
 
 /** Who has an id: most users have one connection, for which a set would take 200 bytes. */

@@ -239,4 +239,35 @@ describe("Delivery, where one publication reaches many", () => {
     }
     assert.ok(topics.publications > 100);
   });
+
+  it("keeps the order for each of a large audience, whichever publications are refused in between", () => {
+    const random = new Random();
+    const turns: (() => void)[] = [];
+    const delivery = new Delivery(Infinity, (callback) => turns.push(callback));
+    const refusing = new Topics();
+    const publish = refusing.publish.bind(refusing);
+    refusing.publish = (topic, frame) => random.below(4) > 0 && publish(topic, frame);
+    const sockets = Array.from(
+      { length: 4_500 },
+      (_, n) => new Socket(n % 10 === 0 ? undefined : refusing, Infinity, null, n % 3 === 0 ? "third" : null),
+    );
+    for (const socket of sockets) delivery.add(socket);
+    const calls: { text: string; role?: string }[] = [];
+    for (let step = 0; step < 60; step++) {
+      for (let number = random.below(8); number > 0; number--) {
+        const role = random.below(4) === 0 ? { role: "third" } : {};
+        const text = `${calls.length}`;
+        calls.push({ text, ...role });
+        delivery.broadcast(frame(text), role);
+      }
+      for (let number = random.below(4); number > 0; number--) turns.shift()?.();
+    }
+    while (turns.length > 0) turns.shift()!();
+    const all = calls.map(({ text }) => text);
+    const some = calls.filter(({ role }) => role === undefined).map(({ text }) => text);
+    for (const { received, accountability } of sockets) {
+      assert.deepEqual(received, accountability.role === "third" ? all : some, `seed ${random.seed}`);
+    }
+    assert.ok(refusing.publications > 100);
+  });
 });

@@ -206,6 +206,67 @@ describe("Delivery, to a large audience", () => {
     assert.deepEqual((await Promise.all(results)).map(({ matched }) => matched), [3_000, 3_000, 0, 3_000]);
   });
 
+  it("sends a client all that waits for the same audience one after the other, so that it is one write", () => {
+    const { delivery, readers, turns } = create(3_000);
+    const order: Reader[] = [];
+    for (const reader of readers) reader.send = () => order.push(reader) > 0;
+    for (const text of ["0", "1", "2", "3"]) delivery.broadcast(frame(text), {});
+    while (turns.length > 0) turns.shift()!();
+    // The first has begun by the time that the others are called.
+    assert.deepEqual(order.slice(0, 3_000), readers);
+    assert.deepEqual(order.slice(3_000), readers.flatMap((reader) => [reader, reader, reader]));
+  });
+
+  it("sends as many frames a turn, of however many broadcasts they are", () => {
+    const { delivery, readers, turns } = create(3_000);
+    for (let number = 0; number < 30; number++) delivery.broadcast(frame(`${number}`), {});
+    let before = 0;
+    const counts = [];
+    do {
+      const all = readers.reduce((sum, { received }) => sum + received.length, 0);
+      counts.push(all - before);
+      before = all;
+      turns.shift()?.();
+    } while (before < 90_000);
+    // No client is left in the middle of what it is sent.
+    assert.ok(counts.every((count) => count < 2_000 + 30), `${counts}`);
+    for (const { received } of readers) assert.deepEqual(received, Array.from({ length: 30 }, (_, number) => `${number}`));
+  });
+
+  it("keeps broadcasts apart between which somebody came or went, and counts each by itself", async () => {
+    const { delivery, readers, turns } = create(3_000);
+    const late = new Reader("ann", null);
+    const results = [delivery.broadcast(frame("begins"), {}), delivery.broadcast(frame("1"), {})];
+    readers[2_999]!.takes = false;
+    delivery.remove(readers[2_998]!);
+    delivery.add(late);
+    results.push(delivery.broadcast(frame("2"), {}));
+    delivery.remove(late);
+    results.push(delivery.broadcast(frame("3"), {}), delivery.broadcast(frame("4"), {}));
+    while (turns.length > 0) turns.shift()!();
+    assert.deepEqual(received(readers[0]!, readers[2_998]!, late), [["begins", "1", "2", "3", "4"], ["begins", "1"], ["2"]]);
+    assert.deepEqual(
+      (await Promise.all(results)).map(({ matched, sent, dropped }) => [matched, sent, dropped]),
+      [[3_000, 2_999, 1], [3_000, 2_999, 1], [3_000, 2_999, 1], [2_999, 2_998, 1], [2_999, 2_998, 1]],
+    );
+  });
+
+  for (const cause of ["0", "1"]) {
+    it(`sends what a recipient broadcasts while it is sent "${cause}" to all after what was called before`, () => {
+      const { delivery, readers, turns } = create(3_000);
+      let isFirst = true;
+      readers[0]!.send = ({ text }) => {
+        if (text === cause && isFirst) delivery.broadcast(frame("from within"), {});
+        isFirst &&= text !== cause;
+        return readers[0]!.received.push(text) > 0;
+      };
+      for (const text of ["0", "1", "2"]) delivery.broadcast(frame(text), {});
+      while (turns.length > 0) turns.shift()!();
+      const expected = cause === "0" ? ["0", "from within", "1", "2"] : ["0", "1", "2", "from within"];
+      for (const { received } of readers) assert.deepEqual(received, expected);
+    });
+  }
+
   it("tells how many were handed the message and how many could not be", async () => {
     const { delivery, readers } = create(10);
     for (const reader of readers.slice(0, 3)) reader.takes = false;
