@@ -5,6 +5,7 @@ export type WorkName =
   | "fanout"
   | "fanout-10k"
   | "fanout-16"
+  | "fanout-10k-16"
   | "filtered-10k"
   | "filtered-50k"
   | "connect"
@@ -80,6 +81,14 @@ export const WORKS: readonly Work[] = [
     load: "fanout",
     settings: { clients: 1000, window: 16, count: 480 },
     quickCount: 320,
+  },
+  {
+    name: "fanout-10k-16",
+    title: "Fan-out to 10,000 clients, 16 under way",
+    unit: "deliveries",
+    figure: "cpu",
+    load: "fanout",
+    settings: { clients: 10_000, window: 16, count: 160 },
   },
   {
     name: "filtered-10k",
