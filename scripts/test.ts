@@ -136,18 +136,24 @@ function completeInstall(): void {
   if (!isComplete(DENO)) spawnSync(NODE, ["install.cjs"], { cwd: join(modules, "deno"), stdio: "inherit" });
 }
 
+/** Two at once. */
 async function runChecks(): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failures: [], skipped: 0 };
-  for (const [command, ...args] of CHECKS) {
-    const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
-    const { code, output } = await execute(command, args, "collect");
-    console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
-    if (code === 0) outcome.passed++;
-    else {
-      outcome.failures.push(name);
-      console.log(output);
+  const waiting = [...CHECKS];
+  const runNext = async (): Promise<void> => {
+    for (let check = waiting.shift(); check; check = waiting.shift()) {
+      const [command, ...args] = check;
+      const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
+      const { code, output } = await execute(command, args, "collect");
+      console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
+      if (code === 0) outcome.passed++;
+      else {
+        outcome.failures.push(name);
+        console.log(output);
+      }
     }
-  }
+  };
+  await Promise.all([runNext(), runNext()]);
   return outcome;
 }
 
