@@ -63,6 +63,10 @@ export class WanderingClient {
     return `${this.name}/${this.#connections}`;
   }
 
+  get isConnected(): boolean {
+    return this.#wire !== undefined;
+  }
+
   /** Whom it was told of, where it watches. */
   get members(): Iterable<string> | undefined {
     return this.#watches ? this.#members?.values() ?? [] : undefined;
