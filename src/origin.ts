@@ -23,8 +23,13 @@ export function isAllowedOrigin(origin: string, host: string, origins: Origins):
   return url.host === host || origins.some((pattern) => matches(url, pattern));
 }
 
+/** What a host's name is made of (RFC 1123 §2.1), and an underscore. `new URL` takes more, a comma among it, that looks like a list. */
+const HOST_NAME = /^[a-z0-9._-]+$/;
+
 function matches(url: URL, pattern: string): boolean {
   if (!pattern.includes("*")) return new URL(pattern).origin === url.origin;
   const parent = new URL(pattern.replace("*.", ""));
-  return url.protocol === parent.protocol && url.port === parent.port && url.hostname.endsWith(`.${parent.hostname}`);
+  const { protocol, port, hostname } = url;
+  return protocol === parent.protocol && port === parent.port && hostname.endsWith(`.${parent.hostname}`) &&
+    HOST_NAME.test(hostname);
 }
