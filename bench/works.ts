@@ -88,7 +88,7 @@ export const WORKS: readonly Work[] = [
     unit: "deliveries",
     figure: "cpu",
     load: "fanout",
-    settings: { clients: 10_000, window: 16, count: 160 },
+    settings: { clients: 10_000, window: 16, count: 64 },
   },
   {
     name: "filtered-10k",
