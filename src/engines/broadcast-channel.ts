@@ -175,8 +175,9 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   leave(channel: string, user: string): void {
-    if (this.status === "closed" || !this.#own.leave(channel, user)) return;
-    this.#own.told(channel, user);
+    const leaving = this.status === "closed" ? undefined : this.#own.leave(channel, user);
+    if (!leaving) return;
+    this.#own.told(leaving);
     const host = this.#started("leave");
     this.#post({ type: "member", node: host.node, channel, user, left: true });
     this.#change(host, channel, (roll) => roll.leave(host.node, user));

@@ -46,6 +46,9 @@ const MemberBody = v.object({
   left: v.optional(v.boolean()),
 });
 
+/** Members that the broker is told of without waiting for its answer. */
+const ANNOUNCED_AT_ONCE = 200;
+
 /** An engine whose nodes meet at a broker: Redis, NATS. */
 export class BrokerEngine implements Engine {
   readonly #broker: Broker;
@@ -276,9 +279,10 @@ export class BrokerEngine implements Engine {
   async #tell(action: "join" | "leave", channel: string, member: Member, left: boolean): Promise<void> {
     const link = this.#ready(action);
     const { user } = member;
+    const leaving = left ? this.#own.leavingOf(channel, user) : undefined;
     const envelope = await this.#seal("member", channel, JSON.stringify(left ? { user, left } : member));
     await link.call(action, (session) => session[action](channel, user, envelope));
-    if (left) this.#own.told(channel, user);
+    if (leaving) this.#own.told(leaving);
   }
 
   /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
@@ -287,11 +291,16 @@ export class BrokerEngine implements Engine {
     for (const batch of batches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
   }
 
+  /** Tells who has left, and who is there: by the time that it is told, for who comes or goes meanwhile is told of as well. */
   async #announce(): Promise<void> {
-    const left = this.#own.left.map(({ channel, user }) => ({ channel, member: { user }, left: true }));
-    const all = [...left, ...this.#own.all.map((each) => ({ ...each, left: false }))];
-    for (const batch of batches(all, 200)) {
-      await Promise.all(batch.map(({ channel, member, left }) => this.#tell(left ? "leave" : "join", channel, member, left)));
+    const own = this.#own;
+    for (const batch of batches(own.left, ANNOUNCED_AT_ONCE)) {
+      const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
+      await Promise.all(gone.map(({ channel, user }) => this.#tell("leave", channel, { user }, true)));
+    }
+    for (const batch of batches(own.all, ANNOUNCED_AT_ONCE)) {
+      const there = batch.filter(({ channel, member }) => own.has(channel, member));
+      await Promise.all(there.map(({ channel, member }) => this.#tell("join", channel, member, false)));
     }
   }
 

@@ -90,10 +90,16 @@ export class Roll {
   }
 }
 
+/** A member of this node is none any more. */
+export interface Leaving {
+  readonly channel: string;
+  readonly user: string;
+}
+
 /** The members that are on this node, and who has left it without the broker being told. */
 export class OwnMembers {
   readonly #channels = new Map<string, Map<string, Member>>();
-  readonly #left = new Map<string, { channel: string; user: string }>();
+  readonly #left = new Map<string, Leaving>();
 
   /** Channels that have some. */
   get channels(): Iterable<string> {
@@ -104,8 +110,18 @@ export class OwnMembers {
     return [...this.#channels].flatMap(([channel, members]) => [...members.values()].map((member) => ({ channel, member })));
   }
 
+  /** Whether it is this very one, with this data. */
+  has(channel: string, member: Member): boolean {
+    return this.#channels.get(channel)?.get(member.user) === member;
+  }
+
+  /** The user's leaving, where it is to be told. */
+  leavingOf(channel: string, user: string): Leaving | undefined {
+    return this.#left.get(keyOf(channel, user));
+  }
+
   /** Those whose leaving is to be told. */
-  get left(): { channel: string; user: string }[] {
+  get left(): Leaving[] {
     return [...this.#left.values()];
   }
 
@@ -116,17 +132,20 @@ export class OwnMembers {
     this.#left.delete(keyOf(channel, member.user));
   }
 
-  /** Whether the user was there. */
-  leave(channel: string, user: string): boolean {
+  /** Absent: the user was not there. */
+  leave(channel: string, user: string): Leaving | undefined {
     const members = this.#channels.get(channel);
-    if (!members?.delete(user)) return false;
+    if (!members?.delete(user)) return undefined;
     if (members.size === 0) this.#channels.delete(channel);
-    this.#left.set(keyOf(channel, user), { channel, user });
-    return true;
+    const leaving = { channel, user };
+    this.#left.set(keyOf(channel, user), leaving);
+    return leaving;
   }
 
-  told(channel: string, user: string): void {
-    this.#left.delete(keyOf(channel, user));
+  /** It need not be told again; another one of the same user, since then, has to be. */
+  told(leaving: Leaving): void {
+    const key = keyOf(leaving.channel, leaving.user);
+    if (this.#left.get(key) === leaving) this.#left.delete(key);
   }
 
   clear(): void {

@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { BrokerEngine } from "../../src/engines/broker-engine.ts";
+import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker.ts";
+import { TestClock } from "../test-clock.ts";
+import { Stall, turn } from "../waiting.ts";
+import { range } from "./conformance.ts";
+import { TestHost } from "./test-host.ts";
+
+/** A node whose broker keeps the names of members in the order that it is told of them, and can end the session and take its time. */
+async function create() {
+  const clock = new TestClock();
+  const host = new TestHost(clock);
+  const members = new Set<string>();
+  let listener: BrokerListener | undefined;
+  let stall: Stall | undefined;
+  const asked: string[] = [];
+  const tell = (action: "join" | "leave") => async (_channel: string, user: string) => {
+    asked.push(`${action} ${user}`);
+    if (action === "join") members.add(user);
+    else members.delete(user);
+    await stall?.promise;
+  };
+  const session = {
+    join: tell("join"),
+    leave: tell("leave"),
+    beat: () => Promise.resolve(true),
+    nodes: () => Promise.resolve([]),
+    retire: () => Promise.resolve(),
+    close() {},
+  };
+  const broker: Broker = {
+    name: "Fake",
+    connect(told) {
+      listener = told;
+      return Promise.resolve(session as unknown as BrokerSession); // With all that is asked of it here.
+    },
+  };
+  const engine = new BrokerEngine(broker, { lease: 3e6, checkInterval: 1e6 });
+  engine.start(host);
+  await host.until(() => engine.status === "ready");
+  return {
+    engine,
+    members,
+    asked,
+    /** Ends the session. */
+    end: () => listener!.ended(new Error("ended")), // There is one.
+    /** Lets nobody be answered who tells of a member, until it is let go. */
+    hold: () => stall = new Stall(),
+    /** Waits until there is another session. */
+    async resume() {
+      clock.advance(100);
+      await host.until(() => engine.status === "ready");
+      await turn();
+    },
+    release: () => stall?.resolve(),
+    /** From here on who tells of a member waits by himself; returns how those of before are let go. */
+    part() {
+      const before = stall;
+      stall = new Stall();
+      return () => before?.resolve();
+    },
+  };
+}
+
+describe("A node that comes back to its broker", () => {
+  it("tells of its members, but of nobody who has left while it tells", async () => {
+    const { engine, members, asked, end, hold, resume, release } = await create();
+    for (const user of range(300).map(String)) await engine.join("room", { user });
+    end();
+    members.clear();
+    hold();
+    await resume();
+    assert.equal(members.size, 200);
+    // Of the first it has told, of the last it has not.
+    const leaving = [engine.leave("room", "0"), engine.leave("room", "299")];
+    release();
+    await Promise.all(leaving);
+    await turn();
+    assert.equal(members.size, 298);
+    assert.deepEqual(["0", "299"].filter((user) => members.has(user)), []);
+    assert.equal(asked.at(-1)?.split(" ")[0], "join");
+    await engine.close();
+  });
+
+  it("tells of those who left while it was away, but of nobody who has come back while it tells", async () => {
+    const { engine, members, end, hold, resume, release } = await create();
+    for (const user of range(300).map(String)) await engine.join("room", { user });
+    end();
+    for (const user of range(300).map(String)) await engine.leave("room", user);
+    hold();
+    await resume();
+    assert.equal(members.size, 100);
+    const joining = engine.join("room", { user: "299" });
+    release();
+    await joining;
+    await turn();
+    assert.deepEqual([...members], ["299"]);
+    await engine.close();
+  });
+
+  it("tells again of somebody who left twice, and of whose second leaving it had no answer", async () => {
+    const { engine, members, end, hold, part, resume, release } = await create();
+    await engine.join("room", { user: "mika" });
+    hold();
+    const answered = [engine.leave("room", "mika"), engine.join("room", { user: "mika" })];
+    await turn();
+    const letGo = part();
+    const second = assert.rejects(engine.leave("room", "mika"), { code: "ENGINE_UNAVAILABLE" });
+    await turn();
+    letGo();
+    await Promise.all(answered);
+    end();
+    await second;
+    members.add("mika"); // It had not arrived.
+    release();
+    await resume();
+    assert.deepEqual([...members], []);
+    await engine.close();
+  });
+});
