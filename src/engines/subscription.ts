@@ -13,7 +13,12 @@ export interface SubscriptionSource {
   failed(error: unknown): void;
 }
 
-type Change = (roll: Roll) => Difference;
+/** A member came or has other data, or has left its node. */
+interface Change {
+  readonly node: string;
+  readonly member: Member;
+  readonly left: boolean;
+}
 
 /** A channel that this node wants to hear of: its publications without gap, and its members once somebody asks for them. */
 export class Subscription {
@@ -26,7 +31,7 @@ export class Subscription {
   /** Members that were found when nobody had asked for them: what says that they came may still be on its way, and is news then. */
   readonly #untold = new Set<string>();
   /** While they are being read: what changes meanwhile. */
-  #changes: { user: string; change: Change }[] | undefined;
+  #changes: Change[] | undefined;
   #reading: Promise<Roll> | undefined;
   #stopped = false;
 
@@ -77,24 +82,20 @@ export class Subscription {
 
   /** A member came or changed, or has left its node. */
   changed(node: string, member: Member, left: boolean): void {
-    const change: Change = (roll) => left ? roll.leave(node, member.user) : roll.join({ node, ...member });
-    if (this.#changes) this.#changes.push({ user: member.user, change });
-    else if (this.#roll) {
-      const difference = change(this.#roll);
-      const isNews = this.#untold.delete(member.user) && !left && difference.joined.length === 0;
-      this.#tell(isNews ? { joined: [member], left: [] } : difference);
-    } else {
+    const change = { node, member, left };
+    if (this.#changes) this.#changes.push(change);
+    else if (this.#roll) this.#hear(this.#roll, change);
+    else {
       const reading = this.#read();
-      this.#changes!.push({ user: member.user, change }); // Set by `#read`.
+      this.#changes!.push(change); // Set by `#read`.
       reading.catch((error) => this.#host.report(error));
     }
   }
 
   /** Members of other nodes than these are gone. */
   keepNodes(nodes: ReadonlySet<string>): void {
-    const change: Change = (roll) => roll.keep(nodes);
     // Whoever is on none of them is told of as one who has left.
-    if (this.#roll && !this.#changes) this.#tell(change(this.#roll));
+    if (this.#roll && !this.#changes) this.#tell(this.#roll.keep(nodes));
   }
 
   /** Compares with what the broker says, where anybody has asked. */
@@ -118,18 +119,25 @@ export class Subscription {
     this.#changes = undefined;
     if (known) {
       this.#tell(difference);
-      for (const { change } of changes) this.#tell(change(roll));
+      for (const change of changes) this.#hear(roll, change);
       return roll;
     }
     // Nobody knows those who were there: only whom something was said of is told of, as he is by now.
-    for (const { change } of changes) change(roll);
-    const users = new Set(changes.map(({ user }) => user));
+    for (const change of changes) apply(roll, change);
+    const users = new Set(changes.map(({ member }) => member.user));
     const members = roll.members;
     const joined = members.filter(({ user }) => users.has(user));
     for (const { user } of members) if (!users.delete(user)) this.#untold.add(user);
     this.#roll = roll;
     this.#tell({ joined, left: [...users] });
     return roll;
+  }
+
+  #hear(roll: Roll, change: Change): void {
+    const { member, left } = change;
+    const difference = apply(roll, change);
+    const isNews = this.#untold.delete(member.user) && !left && difference.joined.length === 0;
+    this.#tell(isNews ? { joined: [member], left: [] } : difference);
   }
 
   #tell({ joined, left }: Difference): void {
@@ -146,4 +154,8 @@ export class Subscription {
       failed: (error) => this.#source.failed(error),
     });
   }
+}
+
+function apply(roll: Roll, { node, member, left }: Change): Difference {
+  return left ? roll.leave(node, member.user) : roll.join({ node, ...member });
 }

@@ -56,6 +56,17 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann +bob");
   });
 
+  it("are told of so, too, when that arrives while they are read again", async () => {
+    const { subscription, join, answer, told } = create();
+    join("ann");
+    await answer("ann", "bob");
+    const renewed = subscription.renew();
+    join("bob");
+    await answer("ann", "bob");
+    await renewed;
+    assert.equal(told(), "+ann +bob");
+  });
+
   it("are not told of again when who asked has been named them", async () => {
     const { subscription, join, answer, told } = create();
     join("ann");
