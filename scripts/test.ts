@@ -136,24 +136,18 @@ function completeInstall(): void {
   if (!isComplete(DENO)) spawnSync(NODE, ["install.cjs"], { cwd: join(modules, "deno"), stdio: "inherit" });
 }
 
-/** Two at once. */
 async function runChecks(): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failures: [], skipped: 0 };
-  const waiting = [...CHECKS];
-  const runNext = async (): Promise<void> => {
-    for (let check = waiting.shift(); check; check = waiting.shift()) {
-      const [command, ...args] = check;
-      const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
-      const { code, output } = await execute(command, args, "collect");
-      console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
-      if (code === 0) outcome.passed++;
-      else {
-        outcome.failures.push(name);
-        console.log(output);
-      }
+  await twoAtOnce(CHECKS, async ([command, ...args]) => {
+    const name = [command, ...args].filter((word) => word !== NODE).map((word) => basename(word, ".exe")).join(" ");
+    const { code, output } = await execute(command, args, "collect");
+    console.log(`${code === 0 ? "✔" : "✖"} ${name}`);
+    if (code === 0) outcome.passed++;
+    else {
+      outcome.failures.push(name);
+      console.log(output);
     }
-  };
-  await Promise.all([runNext(), runNext()]);
+  });
   return outcome;
 }
 
@@ -187,17 +181,22 @@ function unitGroups(runtime: string, files: string[]): string[][] {
 /** A process for each group, two at once. What several print is shown as each ends. */
 async function runGroups(runtime: string, groups: string[][], env: Record<string, string> = {}): Promise<Outcome> {
   const total: Outcome = { passed: 0, failures: [], skipped: 0 };
-  const waiting = [...groups];
+  await twoAtOnce(groups, async (files) => {
+    const { passed, failures, skipped } = await runTests(runtime, files, groups.length > 1 ? "collect" : "show", env);
+    total.passed += passed;
+    total.failures.push(...failures.map((failure) => files.length > 1 ? failure : `${files[0]}: ${failure}`));
+    total.skipped += skipped;
+  });
+  return total;
+}
+
+async function twoAtOnce<Item>(items: readonly Item[], run: (item: Item) => Promise<void>): Promise<void> {
+  const waiting = items.values();
   const runNext = async (): Promise<void> => {
-    for (let files = waiting.shift(); files; files = waiting.shift()) {
-      const { passed, failures, skipped } = await runTests(runtime, files, groups.length > 1 ? "collect" : "show", env);
-      total.passed += passed;
-      total.failures.push(...failures.map((failure) => files.length > 1 ? failure : `${files[0]}: ${failure}`));
-      total.skipped += skipped;
-    }
+    // Both take from the same: each item is run once.
+    for (const item of waiting) await run(item);
   };
   await Promise.all([runNext(), runNext()]);
-  return total;
 }
 
 /** Counts the tests of a JUnit report as Node, Bun and Deno write it. One that is missing or odd counts as a failure. */
