@@ -224,10 +224,9 @@ export class Delivery {
       const each = messages.length - job.published;
       const last = each > 0 ? Math.min(job.next + Math.max(1, Math.floor(left / each)), end) : end;
       left -= (last - job.next) * each;
-      for (; job.next < last; job.next++) {
-        const recipient = recipients[job.next]!;
-        for (let i = job.published; i < messages.length; i++) if (recipient.send(messages[i]!.frame)) messages[i]!.sent++;
-      }
+      if (each === 1) sendTo(recipients, job.next, last, messages.at(-1)!);
+      else if (each > 1) sendAllTo(recipients, job.next, last, messages.slice(job.published));
+      job.next = last;
       if (job.next === end) endPart(job);
     }
     return left;
@@ -257,6 +256,22 @@ export class Delivery {
 function join({ hasBegun, messages, joining, parts }: Job, message: Message): void {
   message.left = parts.length;
   (hasBegun ? joining : messages).push(message);
+}
+
+/** What most broadcasts are, with nothing in the loop that it does not need. */
+function sendTo(recipients: Part["recipients"], start: number, end: number, message: Message): void {
+  const { frame } = message;
+  let sent = 0;
+  for (let at = start; at < end; at++) if (recipients[at]!.send(frame)) sent++;
+  message.sent += sent;
+}
+
+/** All to one, then all to the next: what each is sent is one write. */
+function sendAllTo(recipients: Part["recipients"], start: number, end: number, messages: readonly Message[]): void {
+  for (let at = start; at < end; at++) {
+    const recipient = recipients[at]!;
+    for (const message of messages) if (recipient.send(message.frame)) message.sent++;
+  }
 }
 
 /** Goes on to the next part, without those that have been everywhere. */
