@@ -92,7 +92,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#slot = slot;
     this.client = new WebSocketClient(this, handshake, uid, state);
     this.#identity = new Identity(this);
-    transport.limit?.(host.options.maxBufferedBytes, host.monotonic);
+    const { maxBufferedBytes, heartbeat } = host.options;
+    transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
   }
 
   // The runtime's side

@@ -23,8 +23,12 @@ export interface Transport {
   terminate(): void;
   /** Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot. */
   ping?(): void;
-  /** Told once how many bytes may wait, and the monotonic clock, where the runtime does not tell how many do and the client has to be asked. */
-  limit?(maxBufferedBytes: number, now: () => number): void;
+  /**
+   * Told once how many bytes may wait, and the monotonic clock, where the runtime does not tell how many do and the client has to be asked.
+   *
+   * @param asksAll not only clients that are known to answer.
+   */
+  limit?(maxBufferedBytes: number, now: () => number, asksAll: boolean): void;
   /** Told of every sign of life, which is the answer then. */
   heard?(): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */

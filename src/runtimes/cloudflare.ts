@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
+import type { Frame } from "../frame.ts";
 import { BATCHING } from "../outbox.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import type { Sql } from "../sqlite-histories.ts";
@@ -56,8 +57,9 @@ const ANSWER_TIME = 1_000;
 const MAX_UNANSWERED = 4;
 
 /**
- * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, so what it was sent since it
- * was last heard counts as waiting, and it is asked when that is half of what may be. Of another client nothing is known.
+ * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and
+ * with `heartbeat.message` each has to: what it was sent since it was last heard counts as waiting, and it is asked when that is half of what may
+ * be. Of another client nothing is known.
  */
 class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   /** Absent: the runtime tells, or the client need not answer. */
@@ -66,6 +68,7 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   #unheard = 0;
   /** When it was asked, in ms of the monotonic clock; Infinity while it need not answer. */
   #askedAt = Infinity;
+  /** A client of `noroshi.v1`: it is sent what is due at the turn's end. */
   readonly #answers: boolean;
   #closing: SavedConnection["closing"];
 
@@ -74,8 +77,8 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
     this.#answers = protocol === BATCHING;
   }
 
-  limit(maxBufferedBytes: number, now: () => number): void {
-    if (!this.#answers || this.socket.bufferedAmount !== undefined) return;
+  limit(maxBufferedBytes: number, now: () => number, asksAll: boolean): void {
+    if (!(this.#answers || asksAll) || this.socket.bufferedAmount !== undefined) return;
     this.#maxBufferedBytes = maxBufferedBytes;
     this.#now = now;
   }
@@ -87,11 +90,21 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
     return Math.min(waiting, limit);
   }
 
+  override send(frame: Frame): boolean {
+    super.send(frame);
+    if (this.#maxBufferedBytes !== undefined && !this.#answers) this.#sent(frame.bytes);
+    return true;
+  }
+
   override write(): void {
     const { batch } = this;
     super.write();
-    if (this.#maxBufferedBytes === undefined || !batch) return;
-    this.#unheard += batch.bytes;
+    if (batch) this.#sent(batch.bytes);
+  }
+
+  #sent(bytes: number): void {
+    if (this.#maxBufferedBytes === undefined) return;
+    this.#unheard += bytes;
     if (this.#askedAt < Infinity || this.#unheard <= this.#maxBufferedBytes / 2 || this.readyState !== OPEN) return;
     this.#askedAt = this.#now();
     this.socket.send('{"type":"ping"}');

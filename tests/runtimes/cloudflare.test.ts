@@ -145,6 +145,39 @@ describe("Durable Object, to a client of noroshi.v1", () => {
   });
 });
 
+describe("Durable Object, where every client is to answer a ping message", () => {
+  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject();
+    try {
+      const mute = await Wire.open(server.port, "/asking");
+      const reader = await Wire.open(server.port, "/asking");
+      await Promise.all([mute, reader].map((wire) => wire.ask({ type: "ping" })));
+      mute.socket.pause();
+      const text = "x".repeat(200_000);
+      for (let n = 0; n < 20; n++) {
+        await server.control("asking", "broadcast", { message: { type: "large", n, text } });
+        assert.equal((await reader.next()).n, n);
+        if (n === 3) await server.control("asking", "advance", { ms: 1_000 });
+        // Asked after half of what may wait.
+        if (n % 3 !== 2) continue;
+        assert.deepEqual(await reader.next(), { type: "ping" });
+        // By the answer to its own ping it is seen that the other one has come.
+        reader.send({ type: "pong" });
+        reader.send({ type: "ping", uid: n });
+        assert.equal((await reader.next()).uid, n);
+      }
+      // It does not answer the close frame either.
+      await server.control("asking", "advance", { ms: 1_000 });
+      const [{ code, cause }] = await server.control("asking", "wait", { event: "close" });
+      assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
+      assert.equal((await server.control("asking", "clients")).length, 1);
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+});
+
 describe("Durable Object, asleep", () => {
   it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 20_000 }, async () => {
     const server = await startDurableObject();
