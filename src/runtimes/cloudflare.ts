@@ -57,9 +57,9 @@ const ANSWER_TIME = 1_000;
 const MAX_UNANSWERED = 4;
 
 /**
- * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and
- * with `heartbeat.message` each has to: what it was sent since it was last heard counts as waiting, and it is asked when that is half of what may
- * be. Of another client nothing is known.
+ * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and with `heartbeat.message`
+ * each has to: what it was sent since it was last heard counts as waiting, and it is asked when that is half of what may be. Of another client
+ * nothing is known.
  */
 class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   /** Absent: the runtime tells, or the client need not answer. */
@@ -92,6 +92,7 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
 
   override send(frame: Frame): boolean {
     super.send(frame);
+    // Bytes are counted only where they are asked for: each frame's costs a look at its text.
     if (this.#maxBufferedBytes !== undefined && !this.#answers) this.#sent(frame.bytes);
     return true;
   }
