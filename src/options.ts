@@ -17,7 +17,7 @@ export interface Logger {
 export interface HeartbeatOptions {
   /** Silence after which a client is pinged, in ms; silent for as long again, it is closed with 4504; each up to a hundredth, and at most 50 ms, sooner. @default {30_000} */
   period?: number;
-  /** Sends `{ "type": "ping" }` too, for clients that want to see it. A client that takes no notice of it is then closed on Deno; in a Durable Object, once it was sent more than `maxBufferedBytes` since it last sent something. @default {false} */
+  /** Sends `{ "type": "ping" }` too, for clients that want to see it. A client that takes no notice of it is then closed on Deno; in a Durable Object it is taken for slow, once it was sent more than `maxBufferedBytes` since it last sent something. @default {false} */
   message?: boolean;
 }
 

@@ -4,7 +4,7 @@ import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from 
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
 import type { Frame } from "../frame.ts";
-import { BATCHING } from "../outbox.ts";
+import { type Batch, BATCHING } from "../outbox.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import type { Sql } from "../sqlite-histories.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
@@ -68,7 +68,6 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   #unheard = 0;
   /** When it was asked, in ms of the monotonic clock; Infinity while it need not answer. */
   #askedAt = Infinity;
-  /** A client of `noroshi.v1`: it is sent what is due at the turn's end. */
   readonly #answers: boolean;
   #closing: SavedConnection["closing"];
 
@@ -92,20 +91,20 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
 
   override send(frame: Frame): boolean {
     super.send(frame);
-    // Bytes are counted only where they are asked for: each frame's costs a look at its text.
-    if (this.#maxBufferedBytes !== undefined && !this.#answers) this.#sent(frame.bytes);
+    // Else it is counted when it is written.
+    if (!this.batch) this.#wrote(frame);
     return true;
   }
 
   override write(): void {
     const { batch } = this;
     super.write();
-    if (batch) this.#sent(batch.bytes);
+    if (batch) this.#wrote(batch);
   }
 
-  #sent(bytes: number): void {
+  #wrote(written: Frame | Batch): void {
     if (this.#maxBufferedBytes === undefined) return;
-    this.#unheard += bytes;
+    this.#unheard += written.bytes;
     if (this.#askedAt < Infinity || this.#unheard <= this.#maxBufferedBytes / 2 || this.readyState !== OPEN) return;
     this.#askedAt = this.#now();
     this.socket.send('{"type":"ping"}');

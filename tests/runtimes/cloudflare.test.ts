@@ -4,7 +4,7 @@ import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./
 import { readLate } from "./behaviours/recovering.ts";
 import { begin, connect, publish, subscribe, take } from "./channel-client.ts";
 import { conformance, type Difference } from "./conformance.ts";
-import { startDurableObject } from "./server.ts";
+import { startDurableObject, type TestServer } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
 /** Time passes, and nobody asks whether the client is there: what would ask would keep the object awake. */
@@ -20,6 +20,24 @@ const asksNobody: Difference = {
     }
   },
 };
+
+/** Broadcasts 20 large messages, and answers as soon as it is asked; who does not has had the time to after the fourth. */
+async function answersWhileOthersDoNot(server: TestServer, subject: string, reader: Wire): Promise<void> {
+  const text = "x".repeat(200_000);
+  for (let n = 0; n < 20; n++) {
+    await server.control(subject, "broadcast", { message: { type: "large", n, text } });
+    const message = await reader.next();
+    assert.deepEqual([message.type, message.n], ["large", n]);
+    if (n === 3) await server.control(subject, "advance", { ms: 1_000 });
+    // Asked after half of what may wait.
+    if (n % 3 !== 2) continue;
+    assert.deepEqual(await reader.next(), { type: "ping" });
+    // By the answer to its own ping it is seen that the other one has come.
+    reader.send({ type: "pong" });
+    reader.send({ type: "ping", uid: n });
+    assert.equal((await reader.next()).uid, n);
+  }
+}
 
 const differences: Record<string, Difference> = {
   "a client that does not read is closed with 4508, and the others receive everything": {
@@ -54,22 +72,7 @@ const differences: Record<string, Difference> = {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
       const slow = await Wire.open(server.port, "/dropping", { headers });
       const reader = await Wire.open(server.port, "/dropping", { headers });
-      const text = "x".repeat(200_000);
-      for (let n = 0; n < 20; n++) {
-        await server.control("dropping", "broadcast", { message: { type: "large", n, text } });
-        let message = await reader.next();
-        assert.deepEqual([message.type, message.n], ["large", n]);
-        // The time to answer in.
-        if (n === 3) await server.control("dropping", "advance", { ms: 1_000 });
-        // Asked after half of what may wait.
-        if (n % 3 === 2) {
-          message = await reader.next();
-          assert.deepEqual(message, { type: "ping" });
-          reader.send({ type: "pong" });
-          reader.send({ type: "ping", uid: n });
-          assert.equal((await reader.next()).uid, n);
-        }
-      }
+      await answersWhileOthersDoNot(server, "dropping", reader);
       let received = 0;
       for (; received < 6; received++) {
         assert.equal((await slow.next()).n, received);
@@ -153,19 +156,7 @@ describe("Durable Object, where every client is to answer a ping message", () =>
       const reader = await Wire.open(server.port, "/asking");
       await Promise.all([mute, reader].map((wire) => wire.ask({ type: "ping" })));
       mute.socket.pause();
-      const text = "x".repeat(200_000);
-      for (let n = 0; n < 20; n++) {
-        await server.control("asking", "broadcast", { message: { type: "large", n, text } });
-        assert.equal((await reader.next()).n, n);
-        if (n === 3) await server.control("asking", "advance", { ms: 1_000 });
-        // Asked after half of what may wait.
-        if (n % 3 !== 2) continue;
-        assert.deepEqual(await reader.next(), { type: "ping" });
-        // By the answer to its own ping it is seen that the other one has come.
-        reader.send({ type: "pong" });
-        reader.send({ type: "ping", uid: n });
-        assert.equal((await reader.next()).uid, n);
-      }
+      await answersWhileOthersDoNot(server, "asking", reader);
       // It does not answer the close frame either.
       await server.control("asking", "advance", { ms: 1_000 });
       const [{ code, cause }] = await server.control("asking", "wait", { event: "close" });
