@@ -169,6 +169,11 @@ function accept(
       server?.connections.add(connection);
       return connection;
     },
+    abandoned() {
+      if (slot.taken) return;
+      host.deadlines.delete(slot);
+      slot.release();
+    },
   });
 }
 

@@ -14,6 +14,8 @@ export interface Acceptance {
   readonly idleTimeout: number;
   /** Starts the connection, once the socket can be written to. */
   open(transport: Transport): Connection;
+  /** Gives its place back at once: the upgrade ended without a WebSocket. Does nothing after {@link open}. */
+  abandoned(): void;
 }
 
 /** How one request is upgraded on the runtime it arrived on. */
