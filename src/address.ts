@@ -1,0 +1,50 @@
+/** IP addresses as limits count them: one spelling for one address, and one key for all that one caller can choose from. */
+
+const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$/;
+
+/** The characters of a canonical IPv6 address. */
+const IPV6 = /^[\da-f:]{2,39}$/;
+
+/** An address with a port, as some proxies write it into `X-Forwarded-For`: `203.0.113.7:1234`, `[2001:db8::1]:443`. */
+const WITH_PORT = /^(?:\[([^\]]+)\]|([\d.]+))(?::\d{1,5})?$/;
+
+/** Prefixes after which an IPv6 address holds an IPv4 address: IPv4-mapped (RFC 4291 §2.5.5.2) and NAT64 (RFC 6052 §2.1). */
+const EMBEDDING_IPV4 = ["0:0:0:0:0:ffff:", "64:ff9b:0:0:0:0:"];
+
+/** The address in one spelling (RFC 5952 for IPv6), without port, brackets and zone; `null` for what is no IP address. */
+export function normalizeAddress(text: string): string | null {
+  const trimmed = text.trim();
+  const [, bracketed, dotted] = WITH_PORT.exec(trimmed) ?? [];
+  const address = bracketed ?? dotted ?? trimmed;
+  if (IPV4.test(address)) return address;
+  const [withoutZone = ""] = address.split("%"); // RFC 4007 §11: the zone names an interface of this machine.
+  if (!/^[\da-f:.]{2,45}$/i.test(withoutZone) || !URL.canParse(`http://[${withoutZone}]`)) return null;
+  const canonical = new URL(`http://[${withoutZone}]`).hostname.slice(1, -1);
+  const groups = groupsOf(canonical);
+  const start = `${groups.slice(0, 6).join(":")}:`;
+  return EMBEDDING_IPV4.includes(start) ? ipv4Of(groups) : canonical;
+}
+
+/**
+ * What limits count: an IPv4 address, or the /64 network of an IPv6 address, all of which one caller usually has. Anything else, such
+ * as a name that the option `clientIp` returned, is its own key.
+ */
+export function addressKey(ip: string): string {
+  if (!ip.includes(":") || !IPV6.test(ip)) return ip; // It is asked for each message of an anonymous client.
+  const groups = groupsOf(ip);
+  return groups.length === 8 ? `${groups.slice(0, 4).join(":")}::/64` : ip;
+}
+
+/** The eight groups of a canonical IPv6 address, without leading zeros. */
+function groupsOf(canonical: string): string[] {
+  const [head = "", tail] = canonical.split("::");
+  const left = head === "" ? [] : head.split(":");
+  if (tail === undefined) return left;
+  const right = tail === "" ? [] : tail.split(":");
+  return [...left, ...Array<string>(Math.max(0, 8 - left.length - right.length)).fill("0"), ...right];
+}
+
+function ipv4Of(groups: string[]): string {
+  const [high = 0, low = 0] = groups.slice(6).map((group) => parseInt(group, 16));
+  return [high >> 8, high & 255, low >> 8, low & 255].join(".");
+}
