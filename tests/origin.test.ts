@@ -19,6 +19,11 @@ describe("isAllowedOrigin", () => {
         ["https://a.example.net", HOST],
         ["https://a.b-c.example.net", HOST],
         ["https://a.ports.example:8443", HOST],
+        // nginx's `$host:$server_port`.
+        ["https://app.example.com", "app.example.com:443"],
+        ["http://app.example.com", "app.example.com:80"],
+        ["https://app.example.com:8443", "app.example.com:8443"],
+        ["https://[::1]", "[::1]:443"],
       ] as const
     ) {
       assert.equal(isAllowedOrigin(origin, host, LISTED), true, origin);
@@ -79,6 +84,42 @@ describe("isAllowedOrigin", () => {
     }
   });
 
+  it("refuses a port that is not the one of the origin's scheme, and a Host that is none", () => {
+    for (
+      const [origin, host] of [
+        ["https://app.example.com", "app.example.com:80"],
+        ["http://app.example.com", "app.example.com:443"],
+        ["https://app.example.com", "app.example.com:8443"],
+        ["https://app.example.com:8443", "app.example.com:443"],
+        ["https://app.example.com", ""],
+        ["https://app.example.com", "ann@app.example.com"],
+        ["https://app.example.com", "app.example.com/"],
+        ["https://app.example.com", "app.example.com, evil.org"],
+        ["https://app.example.com", "app.example.com#"],
+        ["https://app.example.com", "app.example.com\\"],
+      ] as const
+    ) {
+      assert.equal(isAllowedOrigin(origin, host, []), false, `${origin} at ${host}`);
+    }
+  });
+
+  it("lets in apps with a scheme of their own, where exactly that origin is listed", () => {
+    const listed = [
+      "tauri://localhost",
+      "capacitor://localhost",
+      "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+      "file://",
+    ];
+    for (const origin of [...listed, "app://-", "ionic://localhost:8080", "safari-web-extension://0A1B2C3D-0000"]) {
+      assert.equal(isAllowedOrigin(origin, HOST, [...listed, "app://-", "ionic://localhost:8080", origin]), true, origin);
+      assert.equal(isAllowedOrigin(origin, "localhost", []), false, `${origin}, which is not listed`);
+      assert.equal(isAllowedOrigin(`${origin}x`, HOST, listed), false, `${origin}x`);
+    }
+    for (const origin of ["TAURI://localhost", "tauri://localhost/", "tauri://localhost.evil.org", "https://localhost", "null"]) {
+      assert.equal(isAllowedOrigin(origin, HOST, listed), false, origin);
+    }
+  });
+
   it("knows no list without one: the own host alone", () => {
     assert.equal(isAllowedOrigin("https://app.example.com", HOST, []), true);
     assert.equal(isAllowedOrigin("https://other.example.org", HOST, []), false);
@@ -129,6 +170,11 @@ describe("isOriginPattern", () => {
         "https://*.a.example:65535",
         "http://127.0.0.1",
         "http://[::1]:80",
+        "tauri://localhost",
+        "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+        "safari-web-extension://0A1B2C3D-0000",
+        "ionic://localhost:8080",
+        "file://",
       ]
     ) {
       assert.equal(isOriginPattern(value), true, value);
@@ -146,6 +192,13 @@ describe("isOriginPattern", () => {
       "https://a?",
       "https://A",
       "wss://a",
+      "tauri://",
+      "tauri://*.localhost",
+      "tauri://localhost/",
+      "TAURI://localhost",
+      "javascript://a",
+      "data://a",
+      "http://",
       "null",
       "https://a b",
       "https://a\n",
