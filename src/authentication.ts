@@ -45,7 +45,8 @@ export type Revalidate = (
 /** How an attempt ended. */
 export type Attempt =
   | { outcome: "accepted"; state: AuthenticationState }
-  | { outcome: "refused" }
+  /** The credentials are not valid: what the client is answered, where `authenticate` threw it, and the cause for the application. */
+  | { outcome: "refused"; error?: WebSocketError; cause?: unknown }
   /** Too many attempts from this address have failed, so that `authenticate` was not asked: wait so many ms. */
   | { outcome: "limited"; retryAfter: number }
   /** `authenticate` threw, took too long, or returned what is not a state. */
@@ -86,18 +87,13 @@ export class Authenticator {
   /** Has the application verify credentials. */
   async attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
     const authenticate = this.#authenticate;
-    if (!authenticate) return { outcome: "refused" };
+    if (!authenticate) return { outcome: "refused", cause: new Error('The controller has no option "authenticate"') };
     const { ip } = handshake;
-    const retryAfter = ip === null ? 0 : this.#failures?.wait(ip) ?? 0;
+    const retryAfter = this.#failures?.wait(ip) ?? 0;
     if (retryAfter > 0) return { outcome: "limited", retryAfter };
-    const attempt = await this.run(() => authenticate(credentials, handshake));
-    if (attempt.outcome === "refused" && ip !== null) this.#failures?.failed(ip);
-    if (attempt.outcome !== "failed") return attempt;
-    try {
-      return { outcome: "failed", error: withoutSecrets(attempt.error, credentials) };
-    } catch {
-      return { outcome: "failed", error: new Error("Cannot authenticate: what was thrown cannot be shown") }; // Its getters throw.
-    }
+    const attempt = asRefusal(await this.run(() => authenticate(credentials, handshake)), credentials);
+    if (attempt.outcome === "refused") this.#failures?.failed(ip);
+    return attempt.outcome === "failed" ? { outcome: "failed", error: shown(attempt.error, credentials) } : attempt;
   }
 
   /** Bounds and checks any call that returns an authentication state. */
@@ -114,9 +110,29 @@ export class Authenticator {
     if (fault) return { outcome: "failed", error: new TypeError(`Cannot use what authenticate returned: ${fault}`) };
     const { expires_at } = state;
     // Verified a moment ago, expired now: the client's to renew, like any other token that is out of date.
-    if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) return { outcome: "refused" };
+    if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) {
+      return { outcome: "refused", cause: new Error(`The credentials expired ${secondsSince(expires_at, this.#now())} s ago`) };
+    }
     // Copied here, where a getter that throws is a failed attempt.
     return { outcome: "accepted", state: { ...state, accountability: Object.freeze({ ...state.accountability }) } };
+  }
+}
+
+const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
+
+/** A `WebSocketError` that `authenticate` threw says what the client is answered: that is a refusal, and no fault of the server. */
+function asRefusal(attempt: Attempt, credentials: Credentials): Attempt {
+  if (attempt.outcome !== "failed" || !(attempt.error instanceof WebSocketError)) return attempt;
+  const { error } = attempt;
+  return { outcome: "refused", error, ...(error.cause === undefined ? {} : { cause: shown(error.cause, credentials) }) };
+}
+
+/** The error without the credentials that it may quote. */
+function shown(error: unknown, credentials: Credentials): unknown {
+  try {
+    return withoutSecrets(error, credentials);
+  } catch {
+    return new Error("Cannot authenticate: what was thrown cannot be shown"); // Its getters throw.
   }
 }
 
@@ -136,7 +152,7 @@ function withoutSecrets(error: unknown, { source: _source, ...credentials }: Cre
       ? hidden
       : secrets.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
   if (typeof error === "string") return redact(error, HIDDEN);
-  if (!(error instanceof Error) || error instanceof WebSocketError) return error;
+  if (!(error instanceof Error)) return error;
   const shown = [error.message, error.name, error.stack, error.cause].map(String);
   if (!secrets.some((secret) => shown.some((text) => text.includes(secret)))) return error;
   const redacted = new Error(redact(error.message, HIDDEN));

@@ -80,6 +80,8 @@ const MessageSchema = v.variant("type", [
     node: id,
     clients: v.optional(v.array(v.object({ uid: id, user: v.nullable(id), role: v.nullable(id) }))),
     stats: v.optional(v.record(v.string(), v.number())),
+    /** The counters that are counted by kind, beside `stats`: a node of an earlier version reads numbers there only. */
+    countsByKind: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
     isLast: v.boolean(),
   }),
 ]);
@@ -123,8 +125,9 @@ export class Cluster {
   async stats({ timeout = 2_000 }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
-    const missing = await this.#ask("stats", {}, timeout, ({ node, stats }) => {
-      if (stats) nodes[node] = stats as unknown as ControllerStats; // A node of another version may count more, or less.
+    const missing = await this.#ask("stats", {}, timeout, ({ node, stats, countsByKind }) => {
+      // A node of another version may count more, or less.
+      if (stats) nodes[node] = { ...stats, ...countsByKind } as unknown as ControllerStats;
     });
     return { nodes, missing };
   }
@@ -200,7 +203,10 @@ export class Cluster {
   #answer(question: string, about: "clients" | "stats", filter: BroadcastFilter): void {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
-    if (about === "stats") return this.#send({ ...answer, stats: { ...host.stats() }, isLast: true });
+    if (about === "stats") {
+      const { refused, ...stats } = host.stats();
+      return this.#send({ ...answer, stats, countsByKind: { refused }, isLast: true });
+    }
     const clients = [...host.clients(filter)];
     do {
       const some = clients.splice(0, CLIENTS_A_MESSAGE);

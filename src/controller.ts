@@ -14,12 +14,14 @@ import { guard } from "./guard.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "./limits.ts";
-import { limitWarner, logRecord } from "./log.ts";
+import { describeCause, logRecord } from "./log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
+import { Refusals } from "./refusals.ts";
 import { type DisconnectFilter, Revocations } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
+import type { WebSocketError } from "./errors.ts";
 import { RateGate } from "./rate-gate.ts";
 import { Sender } from "./sender.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
@@ -48,6 +50,7 @@ export class WebSocketController {
   readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
+  readonly #refusals: Refusals;
   readonly #revocations: Revocations;
   #clock: Clock;
   /** What the monotonic clock of now is behind the first one, in ms: times that were taken by that hold on. */
@@ -90,6 +93,9 @@ export class WebSocketController {
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
+    this.#refusals = new Refusals(logger, monotonic);
+    const authFailed = (error: WebSocketError, cause: unknown, client?: WebSocketClient) =>
+      this.#bus.emit("auth.failure", { ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
@@ -117,6 +123,11 @@ export class WebSocketController {
       monotonic,
       revocations: this.#revocations,
       report,
+      authFailed: (error, cause, client) => {
+        const isHeard = authFailed(error, cause, client);
+        const line = () => `Refused a client${client ? ` (${client.uid})` : ""}: ${describeCause(cause, error)}`;
+        this.#refusals.add("token", isHeard ? undefined : line);
+      },
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
@@ -148,9 +159,9 @@ export class WebSocketController {
       },
       open: (...args) => this.open(...args),
       revocations: this.#revocations,
+      refusals: this.#refusals,
       report,
-      warn: limitWarner(logger, monotonic),
-      refused: (error) => this.#bus.emit("auth.failure", { error }),
+      authFailed,
     });
   }
 
@@ -310,6 +321,7 @@ export class WebSocketController {
       reserved: this.#admission.total,
       deadlines: this.#deadlines.size,
       keys: this.#admission.keys,
+      refused: { ...this.#refusals.counts },
     };
   }
 

@@ -18,8 +18,11 @@ export type WebSocketEvents = {
   close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean; cause: CloseCause };
   /** An `auth` message was accepted. */
   "auth.success": { client: WebSocketClient };
-  /** An `auth` message was refused, or none came in time: then there is no client yet. */
-  "auth.failure": { client?: WebSocketClient; error: WebSocketError };
+  /**
+   * A token or an `auth` message was refused, or none came in time: then there is no client yet. `error` is the client's answer; `cause` says
+   * more, such as an expired token or a wrong signature, and never reaches the client. It is absent where `authenticate` returned `null`.
+   */
+  "auth.failure": { client?: WebSocketClient; error: WebSocketError; cause?: unknown };
 };
 
 const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([

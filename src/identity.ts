@@ -20,6 +20,8 @@ export interface IdentityHost {
   /** The monotonic clock, in ms. */
   monotonic(): number;
   report(error: unknown, client?: WebSocketClient): void;
+  /** Emits `auth.failure`, or writes the operator a line where nobody listens. */
+  authFailed(error: WebSocketError, cause: unknown, client?: WebSocketClient): void;
   readonly revocations: Revocations;
 }
 
@@ -80,7 +82,12 @@ export class Identity {
     this.#wait(this.#owner.host.options.timeout);
     this.#owner.hold(
       this.#newest(attempt, since).then((newest) => {
-        if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) this.#refuse(authFailed(undefined));
+        if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) {
+          this.#refuse(
+            authFailed(undefined),
+            new Error("Its rights were refreshed while it connected, and revalidate refused it"),
+          );
+        }
       }),
     );
   }
@@ -104,10 +111,10 @@ export class Identity {
     if (this.remaining !== 0) return; // It was for a heartbeat, or the wall clock was set back.
     if (this.phase === "admitted") return this.#expire();
     if (this.phase === "pending") {
-      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), CloseCode.AUTH_TIMEOUT, "auth");
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_TIMEOUT);
     }
     if (this.#mode !== "public") {
-      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), CloseCode.AUTH_FAILED, "expired");
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_FAILED, "expired");
     }
     this.#assume(ANONYMOUS, null);
     this.#admit();
@@ -118,8 +125,9 @@ export class Identity {
     const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) {
       // Who is known already has shown no wrong credentials, only a message that cannot be read.
-      if (this.phase === "pending") this.#refuse(authFailed(message.uid));
-      else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
+      if (this.phase === "pending") {
+        this.#refuse(authFailed(message.uid), new Error("Its auth message has no credentials that can be read"));
+      } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
     }
     const since = this.#owner.host.revocations.number;
@@ -131,7 +139,7 @@ export class Identity {
 
   /** A message of a client that is not admitted: pending ones must begin with `auth`, expired ones must renew first. */
   refuseMessage(uid: MessageUid | undefined): void {
-    if (this.phase === "pending") this.#refuse(authFailed(uid));
+    if (this.phase === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
     else this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
   }
 
@@ -240,7 +248,7 @@ export class Identity {
     // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
     if (this.#owner.readyState !== OPEN) return;
     if (this.#isRevoked(attempt, "disconnected", since)) {
-      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), CloseCode.FORBIDDEN);
+      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, CloseCode.FORBIDDEN);
     }
     if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
     if (attempt.outcome === "limited") {
@@ -249,31 +257,33 @@ export class Identity {
         ...(uid === undefined ? {} : { uid }),
         details,
       });
-      if (this.phase === "pending") this.#refuse(error, CloseCode.RATE_LIMITED, "rate");
+      const cause = new Error("Too many authentications from its address have failed");
+      if (this.phase === "pending") this.#refuse(error, cause, CloseCode.RATE_LIMITED, "rate");
       else this.#answer(error);
       return;
     }
-    if (attempt.outcome === "failed" && !(attempt.error instanceof WebSocketError)) {
+    if (attempt.outcome === "failed") {
       // The server's fault: what happened is for the log, and the client may come back.
       this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
-      if (this.phase === "pending") this.#refuse(unavailable, CloseCode.TRY_AGAIN_LATER);
+      if (this.phase === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
       else this.#answer(unavailable);
       return;
     }
-    const error = attempt.outcome === "failed" ? (attempt.error as WebSocketError).withUid(uid) : authFailed(uid);
+    const error = attempt.error?.withUid(uid) ?? authFailed(uid);
     // Who could not prove who they are is nobody from here on; only public mode has a place for nobody.
-    if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error);
+    if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
     this.#assume(ANONYMOUS, null);
     this.#owner.claim(null);
     this.#admit();
     this.#answer(error);
-    this.#owner.host.bus.emit("auth.failure", { client: this.#owner.client, error });
+    this.#owner.host.authFailed(error, attempt.cause, this.#owner.client);
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
     if (!this.#owner.claim(accountability.user)) {
-      return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), CloseCode.RATE_LIMITED);
+      const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
+      return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, CloseCode.RATE_LIMITED);
     }
     this.#failures = 0;
     this.#assume(accountability, expires_at ?? null);
@@ -318,13 +328,20 @@ export class Identity {
     this.#owner.transmit(error.toMessage());
   }
 
-  /** Tells the client what was wrong with its authentication and closes. */
-  #refuse(error: WebSocketError, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
+  /**
+   * Answers with the error and closes.
+   *
+   * @param why for the application, never for the client.
+   */
+  #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);
-    this.#owner.host.bus.emit("auth.failure", this.phase === "pending" ? { error } : { client: this.#owner.client, error });
+    this.#owner.host.authFailed(error, why, this.phase === "pending" ? undefined : this.#owner.client);
     this.#owner.close(code, error.message, cause);
   }
 }
+
+const LATE = new Error("It did not authenticate within the option timeout");
+const DISCONNECTED = new Error("disconnect() named its user or role while it authenticated");
 
 const failure = (code: string, message: string, uid?: MessageUid): WebSocketError =>
   new WebSocketError("auth", code, message, uid === undefined ? {} : { uid });

@@ -1,3 +1,4 @@
+import { addressKey } from "./address.ts";
 import type { Timed } from "./clock.ts";
 
 /** How many connections there may be; each is unlimited at `Infinity`. */
@@ -6,6 +7,8 @@ export interface ConnectionLimits {
   readonly maxConnections: number;
   /** That have not been admitted yet. */
   readonly maxPending: number;
+  /** From one address, that have not been admitted yet. */
+  readonly maxPendingPerIp: number;
   /** From one address. */
   readonly maxConnectionsPerIp: number;
   /** Of one user. */
@@ -13,7 +16,7 @@ export interface ConnectionLimits {
 }
 
 /** Which limit is reached. */
-export type ReachedLimit = "connections" | "pending" | "ip";
+export type ReachedLimit = "connections" | "pending" | "ip-pending" | "ip";
 
 /** What is counted. */
 interface Counts {
@@ -21,6 +24,8 @@ interface Counts {
   pending: number;
   /** Absent where there may be any number: an entry would take 70 bytes. */
   readonly ips: Map<string, number> | undefined;
+  /** Addresses of those that are pending. */
+  readonly pendingIps: Map<string, number>;
   readonly users: Map<string, number> | undefined;
   readonly maxPerUser: number;
 }
@@ -37,6 +42,7 @@ export class Admission {
       total: 0,
       pending: 0,
       ips: maxConnectionsPerIp === Infinity ? undefined : new Map(),
+      pendingIps: new Map(),
       users: maxConnectionsPerUser === Infinity ? undefined : new Map(),
       maxPerUser: maxConnectionsPerUser,
     };
@@ -50,25 +56,31 @@ export class Admission {
     return this.#counts.pending;
   }
 
-  /** How many addresses and users are counted. */
+  /** How many addresses and users are counted for the whole of a connection. */
   get keys(): number {
     const { ips, users } = this.#counts;
     return (ips?.size ?? 0) + (users?.size ?? 0);
   }
 
-  /** Takes a place for a pending connection, or tells which limit is reached. */
+  /**
+   * Takes a place for a pending connection, or returns the limit that is reached.
+   *
+   * @param ip the client's address, counted with its network; `null`, where it is not known, counts among all only.
+   */
   reserve(ip: string | null): Slot | ReachedLimit {
-    const { maxConnections, maxPending, maxConnectionsPerIp } = this.#limits;
-    const { total, pending, ips } = this.#counts;
+    const { maxConnections, maxPending, maxPendingPerIp, maxConnectionsPerIp } = this.#limits;
+    const { total, pending, ips, pendingIps } = this.#counts;
+    const key = ip === null ? null : addressKey(ip);
     if (total >= maxConnections) return "connections";
+    if (key !== null && (ips?.get(key) ?? 0) >= maxConnectionsPerIp) return "ip";
+    if (key !== null && (pendingIps.get(key) ?? 0) >= maxPendingPerIp) return "ip-pending";
     if (pending >= maxPending) return "pending";
-    if (ip !== null && ips && (ips.get(ip) ?? 0) >= maxConnectionsPerIp) return "ip";
-    return this.restore(ip);
+    return new Slot(this.#counts, key);
   }
 
   /** Takes a place for a connection that is there already: it came back from hibernation. */
   restore(ip: string | null): Slot {
-    return new Slot(this.#counts, ip);
+    return new Slot(this.#counts, ip === null ? null : addressKey(ip));
   }
 }
 
@@ -84,16 +96,19 @@ export class Slot implements Timed {
   deadline = 0;
   place = -1;
   readonly #counts: Counts;
-  readonly #ip: string | null;
+  /** Kept while one of the counts has it: an idle client's address would take 50 bytes. */
+  #key: string | null;
   #user: string | null = null;
   #stage: "reserved" | "taken" | "admitted" | "released" = "reserved";
 
-  constructor(counts: Counts, ip: string | null) {
+  /** @param key what the client's address is counted by. */
+  constructor(counts: Counts, key: string | null) {
     this.#counts = counts;
-    this.#ip = ip;
+    this.#key = key;
     counts.total++;
     counts.pending++;
-    add(counts.ips, ip, 1);
+    add(counts.ips, key, 1);
+    add(counts.pendingIps, key, 1);
   }
 
   /** Whether it was given back: then no connection may use it. */
@@ -132,6 +147,8 @@ export class Slot implements Timed {
     if (this.#stage === "admitted" || this.released) return;
     this.#stage = "admitted";
     this.#counts.pending--;
+    add(this.#counts.pendingIps, this.#key, -1);
+    if (!this.#counts.ips) this.#key = null;
   }
 
   release(): void {
@@ -139,7 +156,7 @@ export class Slot implements Timed {
     this.admit();
     this.#stage = "released";
     this.#counts.total--;
-    add(this.#counts.ips, this.#ip, -1);
+    add(this.#counts.ips, this.#key, -1);
     add(this.#counts.users, this.#user, -1);
   }
 }
@@ -207,9 +224,10 @@ export class RateLimiter {
     return this.#waitOf(bucket, 0);
   }
 
-  /** Takes a message without bytes whether or not it is within the limit: what is too much has to be waited for. */
-  charge(key: string, now: number): void {
-    this.#bucketOf(key, now).messages -= 1;
+  /** Takes a message without bytes whether or not it is within the limit. More than `maxDebt` messages are never owed. */
+  charge(key: string, now: number, maxDebt: number): void {
+    const bucket = this.#bucketOf(key, now);
+    bucket.messages = Math.max(-maxDebt, bucket.messages - 1);
   }
 
   #bucketOf(key: string, now: number): Bucket {
@@ -245,7 +263,16 @@ export class RateLimiter {
   }
 }
 
-/** Authentications that may fail from one address: 30 at once, then one a second. */
+/** Messages that an address may owe: it waits at most as many seconds, and one. */
+const MAX_FAILURE_DEBT = 29;
+
+/** What all clients count as whose address is not known, such as those behind a Unix socket. It is no address. */
+const UNKNOWN = "unknown";
+
+/**
+ * Authentications that may fail from one address: 30 at once, then one a second. An address is refused for at most 30 seconds, however
+ * many have failed: valid tokens may come from it too, such as those of an office whose old ones have all expired overnight.
+ */
 export class FailureLimiter {
   readonly #limiter = new RateLimiter({ messages: 1, burst: 30, bytes: 1, burstBytes: 1 });
   readonly #now: () => number;
@@ -256,18 +283,20 @@ export class FailureLimiter {
   }
 
   /** Whether another attempt may be made: 0, or the ms to wait. */
-  wait(ip: string): number {
-    return this.#limiter.peek(ip, this.#now());
+  wait(ip: string | null): number {
+    return this.#limiter.peek(keyOf(ip), this.#now());
   }
 
   /**
    * An attempt has failed. Those that were under way together all count, beyond what may fail at once too: valid ones from the same address,
    * such as clients that all come back after a restart, must not be refused for being many.
    */
-  failed(ip: string): void {
-    this.#limiter.charge(ip, this.#now());
+  failed(ip: string | null): void {
+    this.#limiter.charge(keyOf(ip), this.#now(), MAX_FAILURE_DEBT);
   }
 }
+
+const keyOf = (ip: string | null): string => ip === null ? UNKNOWN : addressKey(ip);
 
 /** How many more messages may be refused than let through before a client is closed. */
 export const MAX_EXCESS = 100;

@@ -51,7 +51,8 @@ export interface WebSocketControllerOptions {
   /** Says anew who a client is, when its credentials expire and at `controller.refresh`. Absent: expiry asks the client. */
   revalidate?: Revalidate;
   /**
-   * The origins of pages that may connect, beside the request's own host: `["https://app.example.com", "https://*.example.org"]`.
+   * The origins of pages that may connect, beside the request's own host: `["https://app.example.com", "https://*.example.org"]`. Apps whose
+   * pages have a scheme of their own are listed too: `tauri://localhost`, `capacitor://localhost`, `chrome-extension://…`, `file://`.
    * `"*"` lets every page in, and may not be combined with `cookie`. A request without an `Origin` comes from no page and is let in.
    *
    * @default {[]}
@@ -63,7 +64,14 @@ export interface WebSocketControllerOptions {
   maxConnections?: number;
   /** Connections that have not been admitted; more are answered 503. @default {1_000} */
   maxPending?: number;
-  /** Connections from one address; more are answered 429. @default {Infinity} */
+  /**
+   * Connections from one address that have not been admitted; more are answered 429. One address is an IPv4 address or the /64 network of
+   * an IPv6 address. Behind a proxy all have the proxy's, unless `clientIp` is set.
+   *
+   * @default a quarter of `maxPending`, but not less than 16
+   */
+  maxPendingPerIp?: number;
+  /** Connections from one address, as `maxPendingPerIp` counts it; more are answered 429. @default {Infinity} */
   maxConnectionsPerIp?: number;
   /** Connections of one user; more are answered 429, or `LIMIT_EXCEEDED` to an `auth` message. @default {Infinity} */
   maxConnectionsPerUser?: number;
@@ -165,10 +173,11 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   revalidate: [isFunction, "a function (client) => ({ accountability }) | null"],
   origins: [
     (value) => value === "*" || (Array.isArray(value) && value.every(isOriginPattern)),
-    'a list of origins in lower case without a path, such as ["https://app.example.com", "https://*.example.org"], or "*"',
+    'a list of origins in lower case without a path, such as ["https://app.example.com", "https://*.example.org", "tauri://localhost"], or "*"',
   ],
   maxConnections: [isLimit, LIMIT],
   maxPending: [isLimit, LIMIT],
+  maxPendingPerIp: [isLimit, LIMIT],
   maxConnectionsPerIp: [isLimit, LIMIT],
   maxConnectionsPerUser: [isLimit, LIMIT],
   clientIp: [(value) => isCount(value) || isFunction(value), "the number of proxies in front, from 0, or a function"],
@@ -239,7 +248,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
       'Cannot create the controller: origins "*" with the option "cookie" lets any site act as its visitors, list the origins instead',
     );
   }
-  const { rateLimit = {}, heartbeat = {} } = options;
+  const { rateLimit = {}, heartbeat = {}, maxPending = 1_000 } = options;
   return {
     name: options.name ?? "main",
     mode,
@@ -247,7 +256,8 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     revalidate: options.revalidate,
     origins: options.origins ?? [],
     maxConnections: options.maxConnections ?? 50_000,
-    maxPending: options.maxPending ?? 1_000,
+    maxPending,
+    maxPendingPerIp: options.maxPendingPerIp ?? Math.max(16, Math.ceil(maxPending / 4)),
     maxConnectionsPerIp: options.maxConnectionsPerIp ?? Infinity,
     maxConnectionsPerUser: options.maxConnectionsPerUser ?? Infinity,
     clientIp: options.clientIp ?? 0,

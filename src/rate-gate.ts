@@ -1,3 +1,4 @@
+import { addressKey } from "./address.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
 import { ask } from "./guard.ts";
 import { MAX_EXCESS, RateLimiter } from "./limits.ts";
@@ -74,6 +75,7 @@ function keyOf(
     if (named !== undefined) return `key:${named}`;
     const { user } = client.accountability;
     if (user !== null) return `user:${user}`;
-    return client.handshake.ip === null ? `uid:${client.uid}` : `ip:${client.handshake.ip}`;
+    const { ip } = client.handshake;
+    return ip === null ? `uid:${client.uid}` : `ip:${addressKey(ip)}`;
   };
 }

@@ -1,3 +1,5 @@
+import type { RefusalReason } from "./refusals.ts";
+
 /** Counters of one controller. */
 export interface ControllerStats {
   /** Connections opened since the start, those that came back from hibernation included. */
@@ -16,4 +18,6 @@ export interface ControllerStats {
   deadlines: number;
   /** Addresses and users that are counted, where their connections are limited. */
   keys: number;
+  /** Upgrades and `auth` messages refused since the start, by reason. */
+  refused: Record<RefusalReason, number>;
 }

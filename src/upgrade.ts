@@ -1,18 +1,35 @@
 import type { Context, MiddlewareHandler } from "hono";
-import { getCookie } from "hono/cookie";
+import { normalizeAddress } from "./address.ts";
 import type { AuthenticationState, Authenticator, CredentialSource } from "./authentication.ts";
 import type { Deadlines } from "./clock.ts";
 import type { Connection } from "./connection.ts";
 import { WebSocketError } from "./errors.ts";
 import { ask } from "./guard.ts";
-import type { Admission, ReachedLimit, Slot } from "./limits.ts";
+import { describeCause } from "./log.ts";
+import type { Admission, Slot } from "./limits.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { isAllowedOrigin } from "./origin.ts";
+import type { Refusals } from "./refusals.ts";
 import type { Revocations } from "./revocations.ts";
 import { bunRuntime } from "./runtimes/bun.ts";
 import { denoRuntime } from "./runtimes/deno.ts";
 import { HOST, type Host, type Runtime } from "./runtimes/runtime.ts";
 import type { Transport } from "./transport.ts";
+import {
+  ANSWERED,
+  BEHIND_PROXY,
+  COOKIE_WITHOUT_ORIGIN,
+  foreignOrigin,
+  GONE,
+  invalidRequest,
+  NO_RUNTIME,
+  noToken,
+  reached,
+  type Refusal,
+  tooMany,
+  unavailable,
+} from "./upgrade-refusal.ts";
+import { checkRequest, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "./websocket-client.ts";
 
 /** A Hono handler that `hono/client` knows as a WebSocket route (`$ws`). */
@@ -29,23 +46,11 @@ export interface UpgradeHost {
   readonly deadlines: Deadlines;
   open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
   readonly revocations: Revocations;
+  readonly refusals: Refusals;
   report(error: unknown): void;
-  /** Tells the operator that a limit is reached. */
-  warn(limit: ReachedLimit): void;
-  /** Tells the `auth.failure` listeners. */
-  refused(error: WebSocketError): void;
+  /** Emits `auth.failure`; whether anybody listens. */
+  authFailed(error: WebSocketError, cause: unknown): boolean;
 }
-
-/** A request that is not upgraded, and why. */
-interface Refusal {
-  status: 400 | 401 | 403 | 405 | 413 | 426 | 429 | 501 | 503;
-  code: string;
-  message: string;
-  headers?: Record<string, string>;
-}
-
-/** Tokens beyond this many characters are refused unread: no proxy lets such a header pass. */
-const MAX_TOKEN_LENGTH = 8192;
 
 /** Characters of a URL, its token not counted. It is kept with the connection, in a Durable Object within 16 KiB. */
 const MAX_URL_LENGTH = 2048;
@@ -53,8 +58,11 @@ const MAX_URL_LENGTH = 2048;
 /** Characters of a User-Agent that are kept. */
 const MAX_USER_AGENT_LENGTH = 512;
 
-/** A token and some names beside it. */
-const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
+/** Characters of an Origin: a scheme, a host name of at most 253 (RFC 1035 §2.3.4), and a port. */
+const MAX_ORIGIN_LENGTH = 512;
+
+/** Characters that are kept of what the option `clientIp` returned and is no address. */
+const MAX_ADDRESS_LENGTH = 128;
 
 /** The route: from an HTTP request to an open connection, or to an answer that says why not. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
@@ -63,54 +71,54 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
 
 async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   const { options } = host;
+  const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal);
   const invalid = checkRequest(c.req.raw);
-  if (invalid) return refuse(c, invalid);
+  if (invalid) return refuse(invalid);
   const url = parseUrl(c.req.url);
-  if (!url) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The request target is not a URL" });
-  if (host.closed) return refuse(c, unavailable("The server is going away"));
+  if (!url) return refuse(invalidRequest("The request target is not a URL"));
+  if (host.closed) return refuse(unavailable("The server is going away"));
   const runtime = findRuntime(c);
-  if (!runtime) return refuse(c, NO_RUNTIME);
+  if (!runtime) return refuse(NO_RUNTIME);
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
+  const origin = c.req.header("origin");
+  const ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
   // Everything is copied before the upgrade: Deno throws when the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
     url: withoutToken(url),
-    origin: c.req.header("origin") ?? null,
-    ip: clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers),
-    userAgent: c.req.header("user-agent")?.slice(0, MAX_USER_AGENT_LENGTH) ?? null,
-    protocol: offered.find((name) => options.protocols.includes(name)) ?? null,
+    origin: origin === undefined ? null : copyOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
+    ip: ip === null ? null : copyOf(ip),
+    userAgent: userAgentOf(c),
+    protocol: agreedProtocol(offered, options.protocols),
   };
-  if (handshake.url.length > MAX_URL_LENGTH) {
-    return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The request target is too long" });
-  }
+  if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
+  if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
   // The header and not the target: a client writes that as it likes, a browser writes this for its page.
   const hostname = c.req.header("host")?.toLowerCase() ?? url.host;
   if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
-    return refuse(c, { status: 403, code: "FORBIDDEN", message: "Pages of this origin may not connect" });
+    return refuse(foreignOrigin(handshake.origin, hostname));
   }
   const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
   // A page sends its origin, and only a page is given a cookie: without one, nothing says whose page it is.
-  if (token !== null && token !== "invalid" && token.source === "cookie" && handshake.origin === null) {
-    return refuse(c, { status: 403, code: "FORBIDDEN", message: "A cookie needs an Origin" });
-  }
+  if (token?.source === "cookie" && handshake.origin === null) return refuse(COOKIE_WITHOUT_ORIGIN);
 
   // From here on it counts, before anything is awaited.
   const slot = host.admission.reserve(handshake.ip);
-  if (typeof slot === "string") {
-    host.warn(slot);
-    return refuse(c, REACHED[slot]);
-  }
+  if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
   let opening = false;
   try {
     const since = host.revocations.number;
+    const wasAnswered = c.finalized;
     const identity = await verify(host, handshake, token, since);
-    if (identity && "status" in identity) return refuse(c, identity);
-    if (identity && !slot.claim(identity.accountability.user)) return refuse(c, REACHED.user);
-    if (slot.released || host.closed) return refuse(c, unavailable("It took too long"));
+    // Such as Hono's timeout(), which does not wait for this: no socket may open behind the answer that the client has.
+    if (c.finalized && !wasAnswered) return refuse(ANSWERED);
+    if (identity && "status" in identity) return refuse(identity);
+    if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
+    if (slot.released || host.closed) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client went away while its token was verified: nobody is there to read this.
-    if (!response) return refuse(c, { status: 400, code: "INVALID_REQUEST", message: "The connection is gone" });
+    if (!response) return refuse(GONE);
     opening = true;
     // The socket opens later, or never: a client that goes away now is not always told of. The place is kept for so long.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
@@ -122,25 +130,30 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   }
 }
 
-/** Who the token stands for, `null` where none is needed, or why it is refused. */
+/** The identity that the token stands for, `null` where none is needed, or why it is refused. */
 async function verify(
   host: UpgradeHost,
   handshake: Handshake,
-  token: ReturnType<typeof readToken>,
+  token: ShownToken | null,
   since: number,
 ): Promise<AuthenticationState | Refusal | null> {
-  if (token === "invalid") return refusedToken(host);
-  if (token === null) return handshake.mode === "strict" ? NO_TOKEN : null;
+  if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
+  if ("fault" in token) return refusedToken(host, token.source, new Error(token.fault));
   const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
   if (attempt.outcome === "accepted") {
     if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
-    return { status: 403, code: "FORBIDDEN", message: "Disconnected" };
+    return { status: 403, code: "FORBIDDEN", message: "Disconnected", reason: "disconnected" };
   }
   if (attempt.outcome === "limited") {
-    return tooMany("Too many failed attempts from this address", attempt.retryAfter, "REQUESTS_EXCEEDED");
+    return {
+      ...tooMany("Too many failed attempts from this address", attempt.retryAfter, "REQUESTS_EXCEEDED"),
+      reason: "failures",
+      log: `Refused ${
+        handshake.ip ?? "a client without an address"
+      }: too many failed authentications from there. ${BEHIND_PROXY}`,
+    };
   }
-  if (attempt.outcome === "refused") return refusedToken(host);
-  if (attempt.error instanceof WebSocketError) return refusedToken(host, attempt.error);
+  if (attempt.outcome === "refused") return refusedToken(host, token.source, attempt.cause, attempt.error);
   host.report(attempt.error);
   return unavailable("Authentication is unavailable");
 }
@@ -171,6 +184,7 @@ function accept(
     },
     abandoned() {
       if (slot.taken) return;
+      host.refusals.add("abandoned");
       host.deadlines.delete(slot);
       slot.release();
     },
@@ -179,80 +193,34 @@ function accept(
 
 /** The client's address: the other end of the TCP connection, or what the proxies in front say of it. */
 function clientIp({ options: { clientIp }, report }: UpgradeHost, address: string | null, headers: Headers): string | null {
-  if (clientIp === 0) return address;
+  const own = address === null ? null : normalizeAddress(address) ?? address;
+  if (clientIp === 0) return own;
   if (typeof clientIp === "number") {
     // Counted from the right: each proxy in front adds one entry, and what is further left is what the client says of itself.
-    return splitList(headers.get("x-forwarded-for")).at(-clientIp) ?? address;
+    const entry = splitList(headers.get("x-forwarded-for")).at(-clientIp);
+    return entry === undefined ? own : normalizeAddress(entry) ?? own;
   }
   const ip = ask(() => clientIp({ address, headers }), (ip) => ip === null || typeof ip === "string", report);
-  return ip === undefined ? address : ip;
+  if (ip === undefined) return own;
+  return ip === null ? null : normalizeAddress(ip) ?? ip.slice(0, MAX_ADDRESS_LENGTH);
 }
 
-/** RFC 6455 §4.2.1: what the request of an opening handshake must have. */
-function checkRequest({ method, headers }: Request): Refusal | null {
-  if (!splitList(headers.get("upgrade")).some((name) => name.toLowerCase() === "websocket")) {
-    return {
-      status: 426,
-      code: "INVALID_REQUEST",
-      message: "This is a WebSocket route",
-      headers: { upgrade: "websocket", connection: "Upgrade" },
-    };
-  }
-  // A body would be read as frames, or by a proxy as the next request.
-  if (Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding")) {
-    return { status: 413, code: "INVALID_REQUEST", message: "A WebSocket handshake has no body" };
-  }
-  if ((headers.get("sec-websocket-protocol")?.length ?? 0) > MAX_PROTOCOLS_LENGTH) {
-    return { status: 400, code: "INVALID_REQUEST", message: "Sec-WebSocket-Protocol is too long" };
-  }
-  if (method !== "GET") {
-    return { status: 405, code: "INVALID_REQUEST", message: "A WebSocket handshake is a GET", headers: { allow: "GET" } };
-  }
-  if (!splitList(headers.get("connection")).some((name) => name.toLowerCase() === "upgrade")) {
-    return { status: 400, code: "INVALID_REQUEST", message: "The Connection header must name Upgrade" };
-  }
-  if (headers.get("sec-websocket-version") !== "13") {
-    return {
-      status: 426,
-      code: "INVALID_REQUEST",
-      message: "Only version 13 of the protocol is spoken",
-      headers: { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13" }, // RFC 6455 §4.2.2
-    };
-  }
-  // 16 bytes in base64.
-  if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
-    return { status: 400, code: "INVALID_REQUEST", message: "Sec-WebSocket-Key must be 16 bytes in base64" };
-  }
-  return null;
+/** The first that the client offers, as the option has it: a slice of the header would keep all of it. */
+function agreedProtocol(offered: string[], protocols: readonly string[]): string | null {
+  const agreed = offered.find((name) => protocols.includes(name));
+  return protocols.find((name) => name === agreed) ?? null;
 }
 
-const NO_TOKEN: Refusal = {
-  status: 401,
-  code: "AUTH_FAILED",
-  message: "A token is required",
-  headers: { "www-authenticate": "Bearer" }, // No error attribute: nothing was shown (RFC 6750 §3).
-};
-
-const NO_RUNTIME: Refusal = {
-  status: 501,
-  code: "SERVICE_UNAVAILABLE",
-  message: "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
-};
-
-function tooMany(message: string, retryAfter = 5_000, code = "LIMIT_EXCEEDED"): Refusal {
-  return { status: 429, code, message, headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } };
+function userAgentOf(c: Context): string | null {
+  const userAgent = c.req.header("user-agent");
+  return userAgent === undefined ? null : copyOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH));
 }
 
-function unavailable(message: string): Refusal {
-  return { status: 503, code: "SERVICE_UNAVAILABLE", message, headers: { "retry-after": "5" } };
-}
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
-const REACHED: Record<ReachedLimit | "user", Refusal> = {
-  connections: unavailable("Too many connections"),
-  pending: unavailable("Too many connections that have not authenticated"),
-  ip: tooMany("Too many connections from this address"),
-  user: tooMany("Too many connections of this user"),
-};
+/** A string of its own: a slice keeps all of the header that it was cut from, 14 kB a connection for a long X-Forwarded-For. */
+const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
@@ -260,51 +228,35 @@ function findRuntime(c: Context): Runtime | null {
   return host?.runtime ?? bunRuntime(env) ?? denoRuntime(env);
 }
 
-/**
- * The token shown at the upgrade: the first of subprotocol, Authorization, query and cookie that is there. An invalid one
- * never falls back to the next, nor to anonymous.
- */
-function readToken(
-  c: Context,
-  url: URL,
-  protocols: string[],
-  cookie: string | undefined,
-): { value: string; source: CredentialSource } | "invalid" | null {
-  const checked = (value: string, source: CredentialSource) =>
-    value === "" || value.length > MAX_TOKEN_LENGTH ? "invalid" : { value, source };
-
-  const bearers = protocols.filter((name) => name.startsWith("bearer."));
-  if (bearers.length > 0) return bearers.length > 1 ? "invalid" : checked(bearers[0]!.slice("bearer.".length), "protocol");
-
-  const authorization = c.req.header("authorization");
-  if (authorization !== undefined) {
-    if (authorization.length > MAX_TOKEN_LENGTH + 7) return "invalid";
-    const [scheme, value, ...more] = authorization.trim().split(/ +/);
-    return scheme?.toLowerCase() !== "bearer" || value === undefined || more.length > 0 ? "invalid" : checked(value, "header");
-  }
-
-  const queried = url.searchParams.getAll("access_token");
-  if (queried.length > 1) return "invalid";
-  if (queried[0]) return checked(queried[0], "query");
-
-  const kept = cookie === undefined ? undefined : getCookie(c, cookie);
-  return kept === undefined || kept === "" ? null : checked(kept, "cookie");
-}
-
 function refusedToken(
   host: UpgradeHost,
+  source: CredentialSource,
+  cause: unknown,
   error: WebSocketError = new WebSocketError("auth", "AUTH_FAILED", "The token is not valid"),
 ): Refusal {
-  host.refused(error);
+  const isHeard = host.authFailed(error, cause);
   return {
     status: 401,
     code: error.code,
     message: error.message,
     headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
+    reason: "token",
+    // Who listens to auth.failure has the cause already.
+    ...(isHeard ? {} : { log: `Refused the token of ${PLACES[source]}: ${describeCause(cause, error)}` }),
   };
 }
 
-function refuse(c: Context, { status, code, message, headers }: Refusal): Response {
+const PLACES: Record<CredentialSource, string> = {
+  message: "an auth message",
+  protocol: "Sec-WebSocket-Protocol",
+  header: "the Authorization header",
+  query: "?access_token",
+  cookie: "a cookie",
+};
+
+function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal): Response {
+  const { status, code, message, headers, reason, log } = refusal;
+  refusals.add(reason, log === undefined ? undefined : () => log);
   return c.json({ error: { code, message } }, status, headers);
 }
 
@@ -320,10 +272,6 @@ function withoutToken(url: URL): string {
   // Most clients ask for the same: one string is kept for all in a row who do, where each would take 110 bytes.
   if (copy.href !== latestUrl) latestUrl = copy.href;
   return latestUrl;
-}
-
-function splitList(header: string | null | undefined): string[] {
-  return header ? header.split(",").map((name) => name.trim()).filter((name) => name !== "") : [];
 }
 
 /** What middleware has put on the response so far; the upgrade's own headers stay the runtime's. */

@@ -10,11 +10,11 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "audience authentication backplane bus clock cluster connection connections contract delivery engine events extension guard " +
-  "handlers heartbeat history identity jwks jwt limits log memory-engine options origin outbox pipeline rate-gate revocations " +
+  "address audience authentication backplane bus clock cluster connection connections contract delivery engine events extension guard " +
+  "handlers heartbeat history identity jwks jwt limits log memory-engine options origin outbox pipeline rate-gate refusals revocations " +
   "roster sender sqlite-engine sqlite-histories stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
-  "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade",
+  "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade upgrade-refusal upgrade-request",
   "controller default-controller",
   // Built on the core: channels.
   "channel-options permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",

@@ -48,13 +48,15 @@ describe("Authenticator", () => {
     assert.deepEqual(await resultOf(null), { outcome: "refused" });
     const { authenticator, attempt, clock } = create(undefined);
     assert.equal(authenticator.enabled, false);
-    assert.deepEqual(await attempt(), { outcome: "refused" });
+    const { outcome, ...refusal } = await attempt();
+    assert.equal(outcome, "refused");
+    assert.match(String(Object(refusal).cause), /no option "authenticate"/);
     assert.equal(clock.delays.length, 0);
     assert.equal(create(() => null).authenticator.enabled, true);
   });
 
   it("has failed with what was thrown when authenticate throws, rejects or is a hostile thenable", async () => {
-    for (const error of [new Error("down"), new WebSocketError("auth", "OTP_REQUIRED", "No"), undefined, "text"]) {
+    for (const error of [new Error("down"), undefined, "text"]) {
       const thrown = create(() => {
         throw error;
       });
@@ -69,6 +71,20 @@ describe("Authenticator", () => {
       for (const { attempt, deadlines } of [thrown, rejected, hostile]) {
         assert.deepEqual(await attempt(), { outcome: "failed", error });
         assert.equal(deadlines.size, 0);
+      }
+    }
+  });
+
+  it("refuses with the error and its cause when authenticate throws a WebSocketError", async () => {
+    const cause = new Error("The signature is wrong");
+    for (const options of [{}, { cause }]) {
+      const error = new WebSocketError("auth", "OTP_REQUIRED", "No", options);
+      for (
+        const authenticate of [() => Promise.reject(error), () => {
+          throw error;
+        }]
+      ) {
+        assert.deepEqual(await create(authenticate).attempt(), { outcome: "refused", error, ...options });
       }
     }
   });

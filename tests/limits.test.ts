@@ -7,6 +7,7 @@ import { Admission, type ConnectionLimits, FailureLimiter, RateLimiter, Slot } f
 const UNLIMITED: ConnectionLimits = {
   maxConnections: Infinity,
   maxPending: Infinity,
+  maxPendingPerIp: 1_000,
   maxConnectionsPerIp: 1_000,
   maxConnectionsPerUser: 1_000,
 };
@@ -25,6 +26,7 @@ describe("Admission.reserve", () => {
       const [limits, reached] of [
         [{ maxConnections: 2 }, "connections"],
         [{ maxPending: 2 }, "pending"],
+        [{ maxPendingPerIp: 2 }, "ip-pending"],
         [{ maxConnectionsPerIp: 2 }, "ip"],
       ] as const
     ) {
@@ -44,6 +46,16 @@ describe("Admission.reserve", () => {
     place(admission.reserve("b"));
     for (let n = 0; n < 3; n++) place(admission.reserve(null));
     assert.deepEqual([admission.reserve("a"), ...counts(admission)], ["ip", 5, 5, 2]);
+  });
+
+  it("counts an address by its /64 network, and an address that is pending apart", () => {
+    const admission = new Admission({ ...UNLIMITED, maxConnectionsPerIp: 2, maxPendingPerIp: 1 });
+    const first = place(admission.reserve("2001:db8:1:2::1"));
+    assert.equal(admission.reserve("2001:db8:1:2::2"), "ip-pending");
+    first.admit();
+    place(admission.reserve("2001:db8:1:2::2"));
+    assert.equal(admission.reserve("2001:db8:1:2:3::"), "ip");
+    place(admission.reserve("2001:db8:1:3::1"));
   });
 
   it("counts neither addresses nor users where their connections are not limited", () => {
@@ -119,7 +131,13 @@ describe("Admission, as a naive model has it", () => {
 
   it("reserves, refuses and counts the same in any sequence, and counts nothing once all is given back", () => {
     fc.assert(fc.property(
-      fc.record({ maxConnections: limit, maxPending: limit, maxConnectionsPerIp: limit, maxConnectionsPerUser: limit }),
+      fc.record({
+        maxConnections: limit,
+        maxPending: limit,
+        maxPendingPerIp: limit,
+        maxConnectionsPerIp: limit,
+        maxConnectionsPerUser: limit,
+      }),
       fc.array(step, { maxLength: 60 }),
       (limits, steps) => {
         const admission = new Admission(limits);
@@ -132,10 +150,12 @@ describe("Admission, as a naive model has it", () => {
           else if (kind === "reserve") {
             const reached = live().length >= limits.maxConnections
               ? "connections"
-              : live().filter(({ pending }) => pending).length >= limits.maxPending
-              ? "pending"
               : key !== null && live().filter(({ ip }) => ip === key).length >= limits.maxConnectionsPerIp
               ? "ip"
+              : key !== null && live().filter(({ ip, pending }) => pending && ip === key).length >= limits.maxPendingPerIp
+              ? "ip-pending"
+              : live().filter(({ pending }) => pending).length >= limits.maxPending
+              ? "pending"
               : undefined;
             const result = admission.reserve(key);
             if (reached) assert.equal(result, reached);
@@ -249,10 +269,10 @@ describe("RateLimiter", () => {
     assert.ok(limiter.take("busy", 1, 5000) > 0);
   });
 
-  it("charge takes what is not there, and has it waited for", () => {
+  it("charge takes what is not there, up to a debt, and has it waited for", () => {
     const limiter = new RateLimiter(LIMIT);
     assert.equal(limiter.peek("a", 0), 0);
-    for (let n = 0; n < 5; n++) limiter.charge("a", 0);
+    for (let n = 0; n < 50; n++) limiter.charge("a", 0, 2);
     assert.deepEqual([limiter.peek("a", 0), limiter.take("a", 1, 0)], [300, 300]);
     assert.ok(limiter.peek("a", 299) > 0);
     assert.deepEqual([limiter.peek("a", 301), limiter.take("a", 1, 301)], [0, 0]);
@@ -274,6 +294,23 @@ describe("FailureLimiter", () => {
     // Three that were under way together.
     for (let n = 0; n < 3; n++) limiter.failed("a");
     assert.equal(limiter.wait("a"), 3000);
+  });
+
+  it("refuses an address for 30 seconds at most, however many attempts of it failed at once", () => {
+    let now = 0;
+    const limiter = new FailureLimiter(() => now);
+    for (let n = 0; n < 300; n++) limiter.failed("a");
+    assert.equal(limiter.wait("a"), 30_000);
+    now = 30_000;
+    assert.equal(limiter.wait("a"), 0);
+  });
+
+  it("counts a /64 network of IPv6 as one address, and all clients without one together", () => {
+    const limiter = new FailureLimiter(() => 0);
+    for (let n = 0; n < 30; n++) limiter.failed(`2001:db8:1:2::${n.toString(16)}`);
+    for (let n = 0; n < 30; n++) limiter.failed(null);
+    const waits = ["2001:db8:1:2:ffff::", "2001:db8:1:3::1", null, "203.0.113.7"].map((ip) => limiter.wait(ip));
+    assert.deepEqual(waits, [1000, 0, 1000, 0]);
   });
 });
 

@@ -4,10 +4,13 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { AuthenticationState } from "../src/authentication.ts";
 import type { Connection } from "../src/connection.ts";
+import { Refusals } from "../src/refusals.ts";
 import { createRoute } from "./fake-runtime.ts";
 import { FakeTransport, HANDSHAKE } from "./fake-transport.ts";
 import { TestClock } from "./test-clock.ts";
 import { Stall, turn } from "./waiting.ts";
+
+const NONE_REFUSED = new Refusals(false, () => 0).counts;
 
 const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };
 
@@ -38,7 +41,7 @@ const step = fc.oneof(
 describe("WebSocketController.stats", () => {
   it("starts with nothing", () => {
     const { controller } = createRoute();
-    assert.deepEqual(controller.stats(), { opened: 0, closed: 0, ...IDLE });
+    assert.deepEqual(controller.stats(), { opened: 0, closed: 0, ...IDLE, refused: NONE_REFUSED });
   });
 
   it("counts a connection from pending to closed", async () => {
@@ -49,13 +52,23 @@ describe("WebSocketController.stats", () => {
       maxConnectionsPerUser: 5,
     });
     await request("/websocket");
-    const pending = { opened: 1, closed: 0, active: 1, clients: 0, pending: 1, reserved: 1, deadlines: 1, keys: 1 };
+    const pending = {
+      opened: 1,
+      closed: 0,
+      active: 1,
+      clients: 0,
+      pending: 1,
+      reserved: 1,
+      deadlines: 1,
+      keys: 1,
+      refused: NONE_REFUSED,
+    };
     assert.deepEqual(controller.stats(), pending);
     opened[0]!.message('{"type":"auth","access_token":"token-1"}');
     await turn();
     assert.deepEqual(controller.stats(), { ...pending, clients: 1, pending: 0, deadlines: 0, keys: 2 });
     opened[0]!.closed(1000, "", true);
-    assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE });
+    assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE, refused: NONE_REFUSED });
   });
 
   it("adds up inside every listener too, where a connection that closes is not open any more", async () => {
@@ -170,7 +183,9 @@ describe("WebSocketController.stats", () => {
           await turn();
           for (const connection of opened) connection.closed(1006, "", false);
           clock.advance(3000);
-          assert.deepEqual(controller.stats(), { opened: opened.length, closed: opened.length, ...IDLE });
+          const { refused, ...rest } = controller.stats();
+          assert.deepEqual(rest, { opened: opened.length, closed: opened.length, ...IDLE });
+          assert.deepEqual(Object.keys(refused), Object.keys(NONE_REFUSED));
           assert.equal(clock.timers, 0);
         },
       ),

@@ -60,21 +60,25 @@ describe("controller.upgrade, reading the token", () => {
       [{ "sec-websocket-protocol": "bearer.bad" }],
       [{ "sec-websocket-protocol": "bearer." }],
       [{ "sec-websocket-protocol": "bearer.a, bearer.b" }],
-      [{ "sec-websocket-protocol": "bearer.a, bearer.a" }],
       [{ "sec-websocket-protocol": `bearer.${"a".repeat(MAX + 1)}` }],
       [{ authorization: "Bearer bad" }],
       [{ authorization: "Bearer" }],
       [{ authorization: "Bearer a b" }],
       [{ authorization: "Bearer a, Bearer b" }],
-      [{ authorization: "Basic YTpi" }],
-      [{ authorization: "a" }],
-      [{ authorization: "" }],
+      [{ authorization: "Bearer, Basic YTpi" }],
+      [{ authorization: "Basic YTpi, Bearer a" }],
+      [{ authorization: "Basic YTpi, bearer" }],
+      [{ authorization: "bearer\ta" }],
       [{ authorization: `Bearer ${"a".repeat(MAX + 1)}` }],
       [{}, "access_token=bad"],
       [{}, "access_token=a&access_token=b"],
       [{}, "access_token=&access_token=a"],
       [{}, `access_token=${"a".repeat(MAX + 1)}`],
       [{ cookie: "session=bad" }],
+      [{ cookie: "session=a; session=b" }],
+      [{ cookie: "session=a; other=b;session=a" }],
+      [{ cookie: "session=; session =a" }],
+      [{ cookie: "session=a; session=" }],
       [{ cookie: `session=${"a".repeat(MAX + 1)}` }],
     ];
     for (const [headers, query] of wrong) {
@@ -125,6 +129,18 @@ describe("controller.upgrade, reading the token", () => {
       const { shown, client } = await show(headers, { path });
       assert.deepEqual([shown, client?.accountability], [[], { user: null, role: null }]);
       assert.equal((await show(headers, { path, mode: "strict" })).status, 401);
+    }
+  });
+
+  it("reads past an Authorization of another scheme, which a browser repeats by itself, to the next place", async () => {
+    for (
+      const authorization of ["Basic YTpi", 'Digest username="ann", realm="a bearer b"', "Negotiate a", "Bearers a", "a", ""]
+    ) {
+      const headers = { authorization, cookie: "session=c", origin: "http://localhost" };
+      assert.deepEqual((await show(headers)).shown, ["cookie c"], authorization);
+      assert.deepEqual((await show({ authorization }, { path: "/websocket?access_token=q" })).shown, ["query q"]);
+      assert.equal((await show({ authorization }, { mode: "strict" })).status, 401);
+      assert.equal((await show({ authorization })).status, 200);
     }
   });
 

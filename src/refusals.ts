@@ -1,0 +1,66 @@
+import { guard } from "./guard.ts";
+import { escapeControls } from "./log.ts";
+import type { Logger } from "./options.ts";
+
+/** The counters of `stats().refused`. */
+const REASONS = [
+  "request",
+  "runtime",
+  "origin",
+  "token",
+  "failures",
+  "disconnected",
+  "connections",
+  "pending",
+  "ip",
+  "user",
+  "unavailable",
+  "abandoned",
+] as const;
+
+/**
+ * Why an upgrade or an `auth` message was refused. `request`: it was no valid WebSocket handshake (400, 405, 413, 426). `runtime`: nothing here can upgrade
+ * (501). `origin`: a page of another site (403). `token`: credentials were missing, late or not valid (401, 4401, 4408). `failures`: too many failed
+ * authentications from the address (429). `disconnected`: `disconnect()` named its user meanwhile (403). `connections`, `pending`, `ip`
+ * and `user`: a limit (503, 429). `unavailable`: the controller was closed, or `authenticate` failed or took too long (503).
+ * `abandoned`: the client left, or something else answered the request.
+ */
+export type RefusalReason = typeof REASONS[number];
+
+/** The least time between two lines of one reason, in ms: who is refused tries again, and a log must not fill the disk. */
+const PERIOD = 1_000;
+
+/** Characters of one line. */
+const MAX_LENGTH = 512;
+
+/** Counts refused upgrades, and writes the operator a line about each kind at most once a second. */
+export class Refusals {
+  /** How many there were, by reason. */
+  readonly counts: Record<RefusalReason, number>;
+  readonly #logger: Logger | false;
+  readonly #now: () => number;
+  /** When a line of the reason was written, and how many there were then. */
+  readonly #written = new Map<RefusalReason, { at: number; count: number }>();
+
+  /** @param now the monotonic clock, in ms. */
+  constructor(logger: Logger | false, now: () => number) {
+    this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // Of all reasons.
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  /** Counts one. `describe` makes its line: the cause, and the option or proxy setting that changes it. Absent: nothing is written. */
+  add(reason: RefusalReason, describe?: () => string): void {
+    const count = ++this.counts[reason];
+    const logger = this.#logger;
+    if (!logger || !describe) return;
+    const last = this.#written.get(reason);
+    const now = this.#now();
+    if (last && now - last.at < PERIOD) return;
+    this.#written.set(reason, { at: now, count });
+    const left = count - (last?.count ?? 0) - 1;
+    const more = left > 0 ? ` (and ${left} more since the last such line)` : "";
+    // When the logger itself fails nobody is left to be told.
+    guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
+  }
+}
