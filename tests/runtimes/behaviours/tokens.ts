@@ -57,7 +57,7 @@ export const tokens: Behaviour[] = [
         { "Sec-WebSocket-Protocol": "bearer.", ...good },
         { "Sec-WebSocket-Protocol": "bearer.ann, bearer.bob", ...good },
         { Authorization: "Bearer bad", ...good },
-        { Authorization: "Basic YW5uOmFubg==", ...good },
+        { Authorization: "Basic YW5uOmFubg==, Bearer bad", ...good },
         { Authorization: "Bearer", ...good },
         { Authorization: "Bearer ann ann", ...good },
       ];
@@ -67,6 +67,40 @@ export const tokens: Behaviour[] = [
       }
       const { answer } = await Wire.request(server.port, "/public?access_token=bad", { headers: good });
       assert.equal(answer.status, 401);
+    },
+  },
+  {
+    title: "an Authorization of another scheme is no token: a browser repeats the Basic credentials of a site by itself",
+    async run({ port }) {
+      for (const Authorization of ["Basic YW5uOmFubg==", 'Digest username="ann", realm="x"', "Negotiate YII="]) {
+        const page = { Origin: `http://127.0.0.1:${port}`, Cookie: "session_token=bob" };
+        const byCookie = await Wire.open(port, "/strict", { headers: { Authorization, ...page } });
+        assert.equal((await byCookie.ask({ type: "who" })).data.accountability.user, "bob");
+        const byQuery = await Wire.open(port, "/strict?access_token=cid", { headers: { Authorization } });
+        assert.equal((await byQuery.ask({ type: "who" })).data.accountability.user, "cid");
+        assert.equal((await Wire.request(port, "/strict", { headers: { Authorization } })).answer.status, 401);
+        byCookie.reset();
+        byQuery.reset();
+      }
+    },
+  },
+  {
+    title: "two cookies of the name are refused, in whichever order: another host of the site may have set one",
+    async run(server) {
+      for (
+        const cookies of [
+          "session_token=ann; session_token=bob",
+          "session_token=ann; a=b;session_token=ann",
+          "session_token=; session_token=ann",
+        ]
+      ) {
+        const headers = { Origin: `http://127.0.0.1:${server.port}`, Cookie: cookies };
+        for (const mode of ["public", "handshake", "strict"]) {
+          assert.equal((await Wire.request(server.port, `/${mode}`, { headers })).answer.status, 401, cookies);
+        }
+      }
+      const log = await server.control("strict", "log");
+      assert.equal(log.some(({ event }: { event: string }) => event === "authenticate"), false);
     },
   },
   {

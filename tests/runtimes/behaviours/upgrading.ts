@@ -72,6 +72,28 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
+    title: "answers 400 to what the runtime would refuse later, before a place is taken",
+    async run(server) {
+      const wrong: Record<string, string>[] = [
+        { "Sec-WebSocket-Protocol": "a," },
+        { "Sec-WebSocket-Protocol": ",a" },
+        { "Sec-WebSocket-Protocol": "a, a" },
+        { "Sec-WebSocket-Protocol": "a b" },
+        { "Sec-WebSocket-Protocol": "a/b" },
+        { Upgrade: "websocket, foo" },
+        { Upgrade: "foo, websocket" },
+        { "Sec-WebSocket-Key": "short" },
+        { Origin: `https://${"a".repeat(600)}` },
+      ];
+      for (const headers of wrong) {
+        const { answer } = await Wire.request(server.port, "/handshake", { headers });
+        assert.equal(answer.status, 400, JSON.stringify(headers).slice(0, 80));
+      }
+      const { reserved, refused } = await server.control("handshake", "stats");
+      assert.deepEqual([reserved, refused.request], [0, wrong.length]);
+    },
+  },
+  {
     title: "answers an upgrade to something else and does not leave the socket open",
     async run({ port }) {
       const wire = await Wire.request(port, "/public", { headers: { Upgrade: "foo", Connection: "Upgrade, close" } });
