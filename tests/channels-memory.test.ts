@@ -1,13 +1,11 @@
 /** An empty channel costs nothing: what came and went is not on the heap any more. */
 import assert from "node:assert/strict";
-import process from "node:process";
 import { describe, it } from "node:test";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import { Channels } from "../src/channels.ts";
 import { TestPeer } from "./channels-fixture.ts";
 import { open } from "./fake-transport.ts";
+import { heapUsed } from "./heap.ts";
 import { observe } from "./observed.ts";
 import { turn } from "./waiting.ts";
 
@@ -15,21 +13,6 @@ const CHANNELS = 100_000;
 
 /** Far below what one channel takes that is kept: with its history alone some 400 bytes. */
 const MAX_GROWTH = CHANNELS * 60;
-
-/** Collects all garbage; resolves with the bytes that are in use. */
-async function heapUsed(): Promise<number> {
-  const { Bun } = globalThis as unknown as { Bun?: { gc(force: boolean): void } }; // Absent elsewhere.
-  if (!Bun) setFlagsFromString("--expose-gc");
-  const collect: () => void = Bun ? () => Bun.gc(true) : runInNewContext("gc");
-  let used = Infinity;
-  // Weak references and what finalizers hold go in later turns.
-  for (let round = 0; round < 5; round++) {
-    await turn();
-    collect();
-    used = Math.min(used, process.memoryUsage().heapUsed);
-  }
-  return used;
-}
 
 describe("Channels, 100,000 of them", () => {
   it("cost nothing once they came and went", { timeout: 60_000 }, async () => {

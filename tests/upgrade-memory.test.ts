@@ -1,0 +1,34 @@
+/** What `src/upgrade.ts` keeps of a request: not the headers that its facts were cut from. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { createRoute } from "./fake-runtime.ts";
+import { heapUsed } from "./heap.ts";
+
+const CONNECTIONS = 1_000;
+
+/** Bytes that a connection may take here, its fake socket and its facts included. A header that is kept takes 14 kB more. */
+const MAX_BYTES = 6_000;
+
+describe("controller.upgrade", () => {
+  it("keeps what it needs of a long header, and lets the header go", { timeout: 60_000 }, async () => {
+    const { controller, request } = createRoute({ clientIp: 1, maxPending: CONNECTIONS * 2 });
+    const connect = async (count: number) => {
+      for (let n = 0; n < count; n++) {
+        const long = `${n} `.repeat(14_000 / `${n} `.length);
+        const { status } = await request(`/websocket?n=${n}`, {
+          "user-agent": long,
+          "x-forwarded-for": `${long.replaceAll(" ", ",")}2001:db8:${n % 9999}:7::1`,
+          origin: "http://localhost",
+          "sec-websocket-protocol": `noroshi.v1, ${"x".repeat(8_000)}${n}`,
+        });
+        assert.equal(status, 200);
+      }
+    };
+    await connect(50);
+    const before = await heapUsed();
+    await connect(CONNECTIONS);
+    const bytes = (await heapUsed() - before) / CONNECTIONS;
+    assert.equal(controller.clients().size, CONNECTIONS + 50);
+    assert.ok(bytes < MAX_BYTES, `${Math.round(bytes)} bytes a connection`);
+  });
+});
