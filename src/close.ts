@@ -23,7 +23,8 @@ export const CloseCode = {
 /**
  * Why a connection ended. `client`: its close frame. `server`: the application closed it. `auth`: it did not prove who it is.
  * `expired`: its credentials ran out. `rate`: too many messages. `payload`: too large a message. `slow`: it did not read.
- * `heartbeat`: it was silent. `drain`: the server or controller stops. `error`: it ended without a close frame.
+ * `heartbeat`: it was silent. `age`: it was open for as long as `maxAge`. `drain`: the server or controller stops. `error`: it ended
+ * without a close frame.
  */
 export type CloseCause =
   | "client"
@@ -34,6 +35,7 @@ export type CloseCause =
   | "payload"
   | "slow"
   | "heartbeat"
+  | "age"
   | "drain"
   | "error";
 

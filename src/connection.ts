@@ -55,6 +55,9 @@ interface Closing {
   cause: CloseCause;
 }
 
+/** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
+const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 - Math.random() / 10);
+
 /**
  * One connection's lifetime and the gate its messages pass: size, rate, decoding, identity, then the handlers.
  *
@@ -75,6 +78,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   #stage: "unknown" | "known" | "closed" = "unknown";
   /** What our own close frame said: the close that is reported, whatever the peer echoes. */
   #closing: Closing | undefined;
+  /** When it reaches `maxAge`, in ms of the monotonic clock. */
+  #endsAt = Infinity;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
   #pipeline: Pipeline | undefined;
   beatAt: number = Infinity;
@@ -102,6 +107,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   opened(state: AuthenticationState | null, since: number): void {
     if (this.#closing) return;
     const { heartbeat, options } = this.host;
+    this.#endsAt = this.host.monotonic() + ageOf(options);
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.#identity.opened(state, since);
@@ -111,6 +117,12 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
     const identity = this.#identity;
+    const { monotonic, now, options } = this.host;
+    // A wall clock that was set back meanwhile must not prolong it.
+    const left = saved.ends_at === undefined || options.maxAge === Infinity
+      ? ageOf(options)
+      : Math.min(Math.max(0, saved.ends_at - now()), options.maxAge);
+    this.#endsAt = monotonic() + left;
     identity.restored(saved);
     if (identity.phase !== "pending") {
       this.#stage = "known";
@@ -177,7 +189,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     return !this.#isClosed && this.#identity.phase === "pending";
   }
 
-  /** A deadline has passed: of the peer's answer to our close frame, of a heartbeat, or of the identity. */
+  /** A deadline has passed: of the peer's answer to our close frame, of its age, of a heartbeat, or of the identity. */
   due(): void {
     if (this.#isClosed) return;
     if (this.#closing) {
@@ -188,6 +200,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
       }
       return this.closed(ABNORMAL, "", false);
     }
+    if (this.host.monotonic() >= this.#endsAt) return this.close(CloseCode.SERVICE_RESTART, "Maximum age", "age");
     try {
       this.host.heartbeat?.due(this);
     } catch (error) {
@@ -267,9 +280,19 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (!this.transport.save || this.#isClosed) return;
     const { uid, handshake, state } = this.client;
     const { phase, until, accountability, expiresAt } = this.#identity;
-    const { name } = this.host.options;
+    const { monotonic, now, options: { name } } = this.host;
     try {
-      this.transport.save({ controller: name, uid, handshake, state, phase, until, accountability, expires_at: expiresAt });
+      this.transport.save({
+        controller: name,
+        uid,
+        handshake,
+        state,
+        phase,
+        until,
+        accountability,
+        expires_at: expiresAt,
+        ...(this.#endsAt < Infinity && { ends_at: now() + this.#endsAt - monotonic() }),
+      });
     } catch (error) {
       // An attachment holds 16 KiB. A connection that cannot be kept would come back from hibernation as somebody else.
       this.error(error);
@@ -373,12 +396,13 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** Sets the one timer to what is due next. */
   #schedule(): void {
     if (this.#isClosed || this.#closing) return;
-    const { deadlines, heartbeat, sender } = this.host;
+    const { deadlines, heartbeat, monotonic, sender } = this.host;
     const identity = this.#identity.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
     const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
-    const next = Math.min(wait, heartbeat?.remaining(this) ?? Infinity, sender.remaining(this));
+    const age = Math.max(0, this.#endsAt - monotonic());
+    const next = Math.min(wait, age, heartbeat?.remaining(this) ?? Infinity, sender.remaining(this));
     if (next === Infinity) deadlines.delete(this);
     else deadlines.set(this, next);
   }

@@ -86,6 +86,11 @@ export interface WebSocketControllerOptions {
   rateLimit?: RateLimitOptions | false;
   /** Finds connections whose peer is gone. `false` is off. @default {{ period: 30_000, message: false }} */
   heartbeat?: HeartbeatOptions | false;
+  /**
+   * The longest time a connection may be open, in ms. It is closed with 1012 at 90 to 100 % of it, at random, so that clients that came
+   * together do not come back together. @default {Infinity}
+   */
+  maxAge?: number;
   /** The name of the cookie that holds an access token. Absent: no cookie is read. */
   cookie?: string;
   /** The subprotocols that may be agreed on (RFC 6455 §1.9): the first that the client offers. @default {["noroshi.v1"]} */
@@ -131,6 +136,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly rateLimit: (Required<RateLimit> & Pick<RateLimitOptions, "key">) | false;
   readonly heartbeat: Required<HeartbeatOptions> | false;
   readonly timeout: number;
+  readonly maxAge: number;
   readonly cookie: string | undefined;
   readonly protocols: readonly string[];
   readonly maxPayload: number;
@@ -192,6 +198,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     "{ period?, message? } with a whole number of ms and a boolean, or false",
   ],
   timeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 10_000"],
+  maxAge: [isLimit, "a whole number of ms from 1, such as 86_400_000, or Infinity"],
   cookie: [isToken, 'the name of a cookie, such as "session_token"'],
   protocols: [
     (value) => Array.isArray(value) && value.every((name) => isToken(name) && !name.startsWith("bearer.")),
@@ -265,6 +272,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     heartbeat: heartbeat && { period: 30_000, message: false, ...defined(heartbeat) },
     cookie,
     timeout: options.timeout ?? 10_000,
+    maxAge: options.maxAge ?? Infinity,
     protocols: options.protocols ?? ["noroshi.v1"],
     maxPayload: options.maxPayload ?? 65_536,
     maxPipelined: options.maxPipelined ?? 64,

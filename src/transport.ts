@@ -70,6 +70,8 @@ export interface SavedConnection {
   accountability: unknown;
   /** In seconds since 1970. */
   expires_at: number | null;
+  /** When it reaches `maxAge`, in ms since 1970; absent without that option. */
+  ends_at?: number;
   /** The close frame it has been sent, if it has. */
   closing?: { readonly code: number; readonly reason: string } | undefined;
 }

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import { byteLength } from "../src/protocol.ts";
-import { FakeTransport, open, openOn } from "./fake-transport.ts";
+import type { WebSocketControllerOptions } from "../src/options.ts";
+import { FakeTransport, HibernatingTransport, open, openOn } from "./fake-transport.ts";
 import { observe } from "./observed.ts";
+import { turn } from "./waiting.ts";
 
 /** A message of exactly so many UTF-8 bytes, of characters of any size. */
 function messageOf(bytes: number, char: string): string {
@@ -107,6 +109,103 @@ describe("Connection.message", () => {
       assert.deepEqual(transport.sent, []);
     }
     assert.deepEqual(takeNames(), []);
+  });
+});
+
+describe("Connection, with maxAge", () => {
+  const DAY = 86_400_000;
+
+  it("is closed with 1012 at 90 to 100 % of it, each at a time of its own", () => {
+    const { controller, clock, events } = observe({ maxAge: DAY, heartbeat: { period: 1_000 } });
+    const all = Array.from({ length: 50 }, () => open(controller));
+    const closed = () => all.filter(({ transport }) => transport.closes.length > 0).length;
+    clock.advance(0.9 * DAY - 1);
+    assert.equal(closed(), 0);
+    clock.advance(0.05 * DAY);
+    assert.ok(closed() > 0 && closed() < all.length, `${closed()} of ${all.length} at half of the jitter`);
+    clock.advance(0.05 * DAY + 1);
+    for (const { transport, connection } of all) {
+      assert.deepEqual(transport.closes, [{ code: 1012, reason: "Maximum age" }]);
+      connection.closed(1012, "", true);
+    }
+    const causes = events.flatMap((each) => each[0] === "close" ? [each[1].cause] : []);
+    assert.deepEqual(new Set(causes), new Set(["age"]));
+    assert.equal(clock.timers, 0);
+  });
+
+  it("is closed whatever happens meanwhile: a message, a new identity, expired credentials", async () => {
+    const observed = observe({
+      mode: "public",
+      maxAge: 60_000,
+      authenticate: () => ({ accountability: { user: "ann", role: null }, expires_at: observed.clock.now() / 1000 + 53 }),
+    });
+    const { connection, transport } = open(observed.controller);
+    observed.clock.advance(1_000);
+    connection.message('{"type":"auth","access_token":"ann"}');
+    await turn();
+    observed.clock.advance(53_000); // Its credentials have run out.
+    assert.deepEqual(transport.closes, []);
+    observed.clock.advance(6_000);
+    assert.deepEqual(transport.closes, [{ code: 1012, reason: "Maximum age" }]);
+  });
+
+  it("counts for a connection that never authenticates, and may be longer than a timer can wait", () => {
+    const pending = observe({ maxAge: 1_000, authenticate: () => null });
+    const { transport } = open(pending.controller, { mode: "handshake" });
+    pending.clock.advance(1_000);
+    assert.deepEqual(transport.closes, [{ code: 1012, reason: "Maximum age" }]);
+    const old = observe({ maxAge: 60 * DAY });
+    const long = open(old.controller);
+    old.clock.advance(53 * DAY);
+    assert.deepEqual(long.transport.closes, []);
+    old.clock.advance(7 * DAY);
+    assert.deepEqual(long.transport.closes.map(({ code }) => code), [1012]);
+  });
+
+  it("goes by the monotonic clock while it is awake", () => {
+    const { controller, clock } = observe({ maxAge: 60_000 });
+    const { transport } = open(controller);
+    clock.step(DAY);
+    clock.advance(53_000);
+    assert.deepEqual(transport.closes, []);
+    clock.step(-2 * DAY);
+    clock.advance(7_000);
+    assert.deepEqual(transport.closes.map(({ code }) => code), [1012]);
+  });
+
+  it("survives hibernation, and a wall clock that was set back or an option that changed", () => {
+    const written = (elapsed: number) => {
+      const { controller, clock } = observe({ maxAge: 60_000 });
+      const { transport, client } = openOn(new HibernatingTransport(), controller);
+      clock.advance(elapsed);
+      client.state = 1;
+      return transport.saved.at(-1)!;
+    };
+    /** The ms after which one that was open for a while is closed by a server whose wall clock stands so far from the first one's. */
+    const age = (elapsed: number, step: number, options: WebSocketControllerOptions) => {
+      const { controller, clock } = observe(options);
+      clock.step(step);
+      const transport = new HibernatingTransport();
+      controller.restore(transport, written(elapsed));
+      for (let s = 0; s <= 300; s++, clock.advance(1_000)) if (transport.closes.length > 0) return s;
+      return Infinity;
+    };
+    const between = (value: number, from: number, to: number) =>
+      assert.ok(value >= from && value <= to, `${value} is not within ${from} to ${to}`);
+    between(age(10_000, 30_000, { maxAge: 60_000 }), 24, 31);
+    between(age(10_000, 120_000, { maxAge: 60_000 }), 0, 1);
+    between(age(0, -DAY, { maxAge: 60_000 }), 54, 61);
+    between(age(0, 0, { maxAge: 10_000 }), 9, 11);
+    assert.equal(age(0, 0, {}), Infinity);
+    // It was opened before the option was there.
+    const { controller, clock } = observe({ maxAge: 60_000 });
+    const { ends_at: _, ...saved } = written(0);
+    const transport = new HibernatingTransport();
+    controller.restore(transport, saved);
+    clock.advance(53_999);
+    assert.deepEqual(transport.closes, []);
+    clock.advance(6_001);
+    assert.deepEqual(transport.closes.map(({ code }) => code), [1012]);
   });
 });
 

@@ -59,6 +59,7 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
     remedy: "{ period?, message? } with a whole number of ms and a boolean, or false",
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },
+  maxAge: { values: LIMITS, remedy: "a whole number of ms from 1, such as 86_400_000, or Infinity" },
   cookie: {
     values: ["", "a b", "a=b", "a;b", "ä", 1, null, "x".repeat(256)],
     remedy: 'the name of a cookie, such as "session_token"',
@@ -102,6 +103,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   rateLimit: [false],
   heartbeat: [false],
   timeout: [1, 2 ** 31 - 1],
+  maxAge: [1, 2 ** 40, Infinity],
   cookie: ["a", "__Host-session", "x".repeat(255), "!#$%&'*+-.^_`|~09AZaz"],
   protocols: [[], ["chat.v2", "noroshi.v1"]],
   maxPayload: [1, Number.MAX_SAFE_INTEGER],
@@ -134,6 +136,7 @@ describe("resolveOptions", () => {
       rateLimit: { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608 },
       heartbeat: { period: 30_000, message: false },
       timeout: 10_000,
+      maxAge: Infinity,
       cookie: undefined,
       protocols: ["noroshi.v1"],
       maxPayload: 65_536,

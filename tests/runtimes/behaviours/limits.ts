@@ -90,6 +90,23 @@ export const limits: Behaviour[] = [
     },
   },
   {
+    title: "a connection that has reached maxAge is closed with 1012, and another one may be opened",
+    hibernates: true,
+    async run(server) {
+      const wire = await Wire.open(server.port, "/aging");
+      await wire.ask({ type: "ping" });
+      await server.pause();
+      await server.control("aging", "advance", { ms: 53_999 });
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      await server.control("aging", "advance", { ms: 6_001 });
+      const { code, reason } = await wire.closed;
+      assert.deepEqual({ code, reason }, { code: 1012, reason: "Maximum age" });
+      const [{ cause }] = await server.control("aging", "wait", { event: "close" });
+      assert.equal(cause, "age");
+      assert.equal((await (await Wire.open(server.port, "/aging")).ask({ type: "ping" })).type, "pong");
+    },
+  },
+  {
     title: "a mute peer that is written to is closed with 4504 within two periods",
     async run(server) {
       const wire = await Wire.open(server.port, "/beating");
