@@ -3,14 +3,14 @@ import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
-import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
+import { type GateOwner, pass } from "./gate.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
-import { byteLength, decode, encode, exceedsBytes, textOf } from "./protocol.ts";
+import { byteLength, exceedsBytes, textOf } from "./protocol.ts";
 import type { Flood, RateGate, RateGateOwner } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
 import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
@@ -64,14 +64,15 @@ const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 -
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwner, RateGateOwner, Recipient, SenderOwner, Timed {
+export class Connection
+  implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, RateGateOwner, Recipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
 
   readonly host: ConnectionHost;
   readonly transport: Transport;
-  readonly #identity: Identity;
+  readonly identity: Identity;
   readonly #slot: Slot;
   #keeper: ConnectionKeeper | undefined;
   /** Whether the application was told of it, so that it is to be told of its close. */
@@ -81,7 +82,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   /** When it reaches `maxAge`, in ms of the monotonic clock. */
   #endsAt = Infinity;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
-  #pipeline: Pipeline | undefined;
+  pipeline: Pipeline | undefined;
   beatAt: number = Infinity;
   isHeard = true;
   missed = 0;
@@ -96,7 +97,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.transport = transport;
     this.#slot = slot;
     this.client = new WebSocketClient(this, handshake, uid, state);
-    this.#identity = new Identity(this);
+    this.identity = new Identity(this);
     const { maxBufferedBytes, heartbeat } = host.options;
     transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
   }
@@ -110,13 +111,13 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     this.#endsAt = this.host.monotonic() + ageOf(options);
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
-    this.#identity.opened(state, since);
+    this.identity.opened(state, since);
     if (this.isPending) this.changed();
   }
 
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
-    const identity = this.#identity;
+    const identity = this.identity;
     const { monotonic, now, options } = this.host;
     // A wall clock that was set back meanwhile must not prolong it.
     const left = saved.ends_at === undefined || options.maxAge === Infinity
@@ -146,8 +147,8 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     const { rateGate } = this.host;
     if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
-    if (!this.#pipeline?.isHeld) this.#receive(text);
-    else if (!this.#pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
+    if (!this.pipeline?.isHeld) this.#receive(text);
+    else if (!this.pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
   }
 
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
@@ -161,7 +162,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     if (this.#isClosed) return;
     const wasKnown = this.#stage === "known";
     this.#stage = "closed";
-    this.#pipeline?.clear();
+    this.pipeline?.clear();
     this.host.deadlines.delete(this);
     this.#slot.release();
     this.host.dismiss(this, isFinal(this.#closing?.code ?? code));
@@ -186,7 +187,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** Whether it is open and has not been admitted. */
   get isPending(): boolean {
-    return !this.#isClosed && this.#identity.phase === "pending";
+    return !this.#isClosed && this.identity.phase === "pending";
   }
 
   /** A deadline has passed: of the peer's answer to our close frame, of its age, of a heartbeat, or of the identity. */
@@ -206,7 +207,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     } catch (error) {
       this.error(error); // The socket was gone: what else is due is due all the same.
     }
-    if (!this.#closing) this.#identity.due();
+    if (!this.#closing) this.identity.due();
     this.host.sender.due(this);
     this.#schedule();
   }
@@ -214,11 +215,11 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   // The client's side
 
   get accountability(): Accountability {
-    return this.#identity.accountability;
+    return this.identity.accountability;
   }
 
   get expires_at(): number | null {
-    return this.#identity.expiresAt;
+    return this.identity.expiresAt;
   }
 
   get #isClosed(): boolean {
@@ -244,7 +245,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
-    return this.#identity.phase === "admitted" && this.host.sender.send(this, frame);
+    return this.identity.phase === "admitted" && this.host.sender.send(this, frame);
   }
 
   /** Hands an encoded message to the socket, whether or not the client is admitted. */
@@ -261,7 +262,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
     checkCloseCode(code);
     if (this.#isClosed || this.#closing) return;
     this.#closing = { code, reason: cutCloseReason(String(reason)), cause };
-    this.#pipeline?.clear();
+    this.pipeline?.clear();
     this.host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
     // One that does not read will not read the close frame either, and holds what it was sent; one that floods goes on until it is cut off.
@@ -279,7 +280,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   save(): void {
     if (!this.transport.save || this.#isClosed) return;
     const { uid, handshake, state } = this.client;
-    const { phase, until, accountability, expiresAt } = this.#identity;
+    const { phase, until, accountability, expiresAt } = this.identity;
     const { monotonic, now, options: { name } } = this.host;
     try {
       this.transport.save({
@@ -316,7 +317,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
 
   changed(): void {
     if (this.#isClosed || this.#closing) return;
-    if (this.#identity.phase === "admitted") this.host.admit(this);
+    if (this.identity.phase === "admitted") this.host.admit(this);
     this.#schedule();
     this.save();
   }
@@ -326,51 +327,20 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   }
 
   hold(settled: Promise<void>): void {
-    this.#pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text));
-    this.#pipeline.hold(settled);
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text));
+    this.pipeline.hold(settled);
   }
 
   /** Asks the application anew who the client is. */
   revalidate(): Promise<void> {
-    return this.#identity.revalidate();
+    return this.identity.revalidate();
   }
 
   // The gate
 
   #receive(text: string | null): void {
-    const settled = this.#handle(text);
+    const settled = pass(this, text);
     if (settled) this.hold(settled);
-  }
-
-  /** The promise, if there is one, never rejects: later messages wait for it. */
-  #handle(text: string | null): Promise<void> | undefined {
-    const identity = this.#identity;
-    // The timer may be late, and the wall clock may have been set forward.
-    if (identity.phase === "admitted" && identity.remaining === 0) {
-      identity.due();
-      // It is asked for anew: this message goes on, first of all, once that is answered.
-      if (this.#pipeline?.isHeld) return void this.#pipeline.unshift(text);
-    }
-    const decoded = decode(text);
-    if (!decoded.ok) {
-      if (identity.phase === "pending") identity.refuseMessage(decoded.error.uid);
-      else this.transmit(decoded.error.toMessage());
-      return undefined;
-    }
-    const { message } = decoded;
-    const { type, uid } = message;
-    if (type === "auth") return identity.authenticate(message);
-    if (identity.phase === "pending") return void identity.refuseMessage(uid);
-    // A pong needs no answer: that it came in is what it is for.
-    if (type === "pong") return undefined;
-    if (type === "ping") return void this.#pong(uid);
-    if (identity.phase === "expired") return void identity.refuseMessage(uid);
-    return this.host.handlers.dispatch(this.client, message);
-  }
-
-  #pong(uid: MessageUid | undefined): void {
-    const channels = this.host.extension?.positions(this.client);
-    this.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));
   }
 
   // Time
@@ -397,7 +367,7 @@ export class Connection implements ClientConnection, HeartbeatOwner, IdentityOwn
   #schedule(): void {
     if (this.#isClosed || this.#closing) return;
     const { deadlines, heartbeat, monotonic, sender } = this.host;
-    const identity = this.#identity.remaining ?? Infinity;
+    const identity = this.identity.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
     const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
