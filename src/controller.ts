@@ -10,11 +10,10 @@ import { type BroadcastFilter, type BroadcastResult, checkFilter, Delivery } fro
 import type { Engine } from "./engine.ts";
 import { checkListener, type WebSocketEvents } from "./events.ts";
 import type { Extension, ExtensionHost } from "./extension.ts";
-import { guard } from "./guard.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "./limits.ts";
-import { describeCause, logRecord } from "./log.ts";
+import { describeCause, errorLogger } from "./log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
@@ -72,10 +71,7 @@ export class WebSocketController {
     this.#hasClock = resolved.clock !== undefined;
 
     const { logger, heartbeat } = resolved;
-    const log = (error: unknown, client?: WebSocketClient) => {
-      // When the logger itself fails nobody is left to be told.
-      if (logger) guard(() => logger.error(logRecord(error, client)), () => {});
-    };
+    const log = errorLogger(logger, this.#monotonic);
     const report = (error: unknown, client?: WebSocketClient) => {
       if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
     };

@@ -1,5 +1,5 @@
 import { guard } from "./guard.ts";
-import { escapeControls } from "./log.ts";
+import { escapeControls, LogThrottle } from "./log.ts";
 import type { Logger } from "./options.ts";
 
 /** The counters of `stats().refused`. */
@@ -27,9 +27,6 @@ const REASONS = [
  */
 export type RefusalReason = typeof REASONS[number];
 
-/** The least time between two lines of one reason, in ms: who is refused tries again, and a log must not fill the disk. */
-const PERIOD = 1_000;
-
 /** Characters of one line. */
 const MAX_LENGTH = 512;
 
@@ -38,28 +35,23 @@ export class Refusals {
   /** How many there were, by reason. */
   readonly counts: Record<RefusalReason, number>;
   readonly #logger: Logger | false;
-  readonly #now: () => number;
-  /** When a line of the reason was written, and how many there were then. */
-  readonly #written = new Map<RefusalReason, { at: number; count: number }>();
+  readonly #throttle: LogThrottle;
 
   /** @param now the monotonic clock, in ms. */
   constructor(logger: Logger | false, now: () => number) {
     this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // Of all reasons.
     this.#logger = logger;
-    this.#now = now;
+    this.#throttle = new LogThrottle(now);
   }
 
   /** Counts one. `describe` makes its line: the cause, and the option or proxy setting that changes it. Absent: nothing is written. */
   add(reason: RefusalReason, describe?: () => string): void {
-    const count = ++this.counts[reason];
+    this.counts[reason]++;
     const logger = this.#logger;
     if (!logger || !describe) return;
-    const last = this.#written.get(reason);
-    const now = this.#now();
-    if (last && now - last.at < PERIOD) return;
-    this.#written.set(reason, { at: now, count });
-    const left = count - (last?.count ?? 0) - 1;
-    const more = left > 0 ? ` (and ${left} more since the last such line)` : "";
+    const left = this.#throttle.take(reason);
+    if (left === undefined) return;
+    const more = left === 0 ? "" : ` (${left} more like it were left out)`;
     // When the logger itself fails nobody is left to be told.
     guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
   }

@@ -9,6 +9,7 @@ import type { SavedConnection } from "../src/transport.ts";
 import { FakeTransport, HANDSHAKE, open, openOn } from "./fake-transport.ts";
 import { createRoute } from "./fake-runtime.ts";
 import { observe } from "./observed.ts";
+import { TestClock } from "./test-clock.ts";
 import { unhandledIn } from "./unhandled.ts";
 import { turn } from "./waiting.ts";
 
@@ -214,6 +215,33 @@ describe("authenticate", () => {
 });
 
 describe("a logger", () => {
+  it("has one line a second for a handler that throws for each of 10,000 messages, and every error is an event where somebody listens", () => {
+    const clock = new TestClock();
+    const lines: string[] = [];
+    const controller = new WebSocketController({
+      clock,
+      rateLimit: false,
+      logger: { warn() {}, error: (line) => void lines.push(line) },
+    });
+    controller.handle("x", v.looseObject({}), ({ message }) => {
+      throw new Error(`Cannot do ${message.uid}`);
+    });
+    const { connection, transport } = open(controller);
+    const flood = (count: number) => {
+      for (let uid = 0; uid < count; uid++) connection.message(`{"type":"x","uid":${uid}}`);
+    };
+    flood(10_000);
+    assert.equal(lines.length, 1);
+    assert.equal(transport.sent.length, 10_000);
+    clock.advance(1_000);
+    flood(1);
+    assert.match(lines[1]!, /Cannot do 0.* \(9999 more like it were left out\)$/);
+    let errors = 0;
+    controller.on("error", () => void errors++);
+    flood(1_000);
+    assert.deepEqual([errors, lines.length], [1_000, 2]);
+  });
+
   it("may throw or reject: the other listeners are called, and nothing is unhandled", async () => {
     for (const error of [boom, () => Promise.reject(new Error("disk full"))]) {
       for (const listener of [boom, () => Promise.reject(new Error("x"))]) {

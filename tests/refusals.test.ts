@@ -26,7 +26,7 @@ describe("Refusals", () => {
     refusals.add("origin", () => "early");
     now = 1000;
     refusals.add("origin", () => "origin 6");
-    assert.deepEqual(warnings.slice(2), ["[noroshi] origin 6 (and 5 more since the last such line)"]);
+    assert.deepEqual(warnings.slice(2), ["[noroshi] origin 6 (5 more like it were left out)"]);
     now = 2000;
     refusals.add("origin", () => "origin 7");
     assert.deepEqual(warnings.slice(3), ["[noroshi] origin 7"]);
