@@ -20,11 +20,13 @@
  */
 import type * as v from "valibot";
 import { Channel, type ChannelHost } from "./channel.ts";
+import { ChannelQuota } from "./channel-quota.ts";
 import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "./close.ts";
 import type { WebSocketController } from "./controller.ts";
 import type { Member, Position, Publication } from "./engine.ts";
 import type { Extension } from "./extension.ts";
+import { isPositive } from "./options.ts";
 import { RESERVED_EVENTS, type WebSocketMessage } from "./protocol.ts";
 import { Subscriber, type SubscriberHost } from "./subscriber.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -66,6 +68,16 @@ export type DataOf<Declarations, Name extends string, Event extends string> = De
 export interface ChannelsOptions {
   /** Subscriptions that one client may have; more are answered `LIMIT_EXCEEDED`. @default {128} */
   maxSubscriptions?: number;
+  /**
+   * Subscriptions that one user may have over all connections to this node; more are answered `LIMIT_EXCEEDED`. Clients are counted
+   * together as by `rateLimit`: by its `key`, else the user, else the address. @default {10_000}
+   */
+  maxSubscriptionsPerUser?: number;
+  /**
+   * Channels a minute that one user, counted likewise, may name in `subscribe` and `publish` that nobody on this node is subscribed to; more
+   * are answered `REQUESTS_EXCEEDED`. @default {1_000}
+   */
+  maxNewChannelsPerMinute?: number;
 }
 
 /** A publication, as the server reads it. */
@@ -116,10 +128,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * @throws {TypeError} for a declaration that is not what it should be, a history that the engine cannot keep, and where the controller
    * has channels already.
    */
-  constructor(controller: WebSocketController, declarations: Declarations, { maxSubscriptions = 128 }: ChannelsOptions = {}) {
-    if (!Number.isSafeInteger(maxSubscriptions) || maxSubscriptions < 1) {
-      throw new TypeError("Cannot create the channels: maxSubscriptions must be a whole number from 1, such as 128");
-    }
+  constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
+    const { maxSubscriptions, ...limits } = resolveLimits(options);
     this.#table = new ChannelTable(declarations);
     const host = controller.extend(this.#extension());
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
@@ -128,6 +138,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       host: this.#host,
       table: this.#table,
       maxSubscriptions,
+      quota: new ChannelQuota(limits, host.monotonic),
+      isOpen: (name) => this.#channels.has(name),
       channel: (name, options) => this.#channel(name, options),
       publish: (channel, options, event, data) => this.#host.engine.publish(channel, { event, data }, options.history),
     };
@@ -259,6 +271,28 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       `Cannot ${action} "${channel}": no such channel is declared, add it or a name ending in * to new Channels()`,
     );
   }
+}
+
+const DEFAULTS: Required<ChannelsOptions> = {
+  maxSubscriptions: 128,
+  maxSubscriptionsPerUser: 10_000,
+  maxNewChannelsPerMinute: 1_000,
+};
+
+/** @throws {TypeError} for an unknown option, and one that is no limit. */
+function resolveLimits(options: ChannelsOptions): Required<ChannelsOptions> {
+  const limits = { ...DEFAULTS };
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(DEFAULTS, name)) {
+      throw new TypeError(`Cannot create the channels: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`);
+    }
+    if (value === undefined) continue;
+    if (value !== Infinity && !isPositive(value)) {
+      throw new TypeError(`Cannot create the channels: option "${name}" must be a whole number from 1, or Infinity`);
+    }
+    limits[name as keyof ChannelsOptions] = value; // As `DEFAULTS` has it.
+  }
+  return limits;
 }
 
 const recordOf = ({ event, data, position }: Publication): PublicationRecord => ({

@@ -21,7 +21,7 @@ import { Refusals } from "./refusals.ts";
 import { type DisconnectFilter, Revocations } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
 import type { WebSocketError } from "./errors.ts";
-import { RateGate } from "./rate-gate.ts";
+import { type ClientKey, clientKey, RateGate } from "./rate-gate.ts";
 import { Sender } from "./sender.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
@@ -50,6 +50,7 @@ export class WebSocketController {
   readonly #host: ConnectionHost;
   readonly #hasClock: boolean;
   readonly #refusals: Refusals;
+  readonly #keyOf: ClientKey;
   readonly #revocations: Revocations;
   #clock: Clock;
   /** What the monotonic clock of now is behind the first one, in ms: times that were taken by that hold on. */
@@ -105,6 +106,7 @@ export class WebSocketController {
       clients: (filter) => this.#listed(filter),
       stats: () => this.stats(),
     }, resolved);
+    this.#keyOf = clientKey(resolved.rateLimit ? resolved.rateLimit.key : undefined, report);
     const extension = () => this.#backplane.extension;
     this.#host = {
       options: resolved,
@@ -114,7 +116,7 @@ export class WebSocketController {
       handlers: this.#handlers,
       heartbeat: heartbeat ? new Heartbeat(heartbeat.period, monotonic) : undefined,
       sender: new Sender(resolved),
-      rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, report) : undefined,
+      rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, this.#keyOf) : undefined,
       now,
       monotonic,
       revocations: this.#revocations,
@@ -376,6 +378,7 @@ export class WebSocketController {
    */
   extend(extension: Extension): ExtensionHost {
     const backplane = this.#backplane;
+    const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;
     backplane.check(extension);
     this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
     backplane.extension = extension;
@@ -385,10 +388,13 @@ export class WebSocketController {
       },
       deadlines: this.#deadlines,
       delivery: this.#delivery,
-      timeout: this.#host.options.timeout,
-      maxBufferedBytes: this.#host.options.maxBufferedBytes,
-      now: this.#host.now,
-      report: this.#host.report,
+      timeout,
+      maxBufferedBytes,
+      rateGate,
+      keyOf: this.#keyOf,
+      now,
+      monotonic: this.#monotonic,
+      report,
     };
   }
 

@@ -2,6 +2,7 @@ import type { Deadlines } from "./clock.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Engine, EngineHost, HistoryOptions, Position } from "./engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
+import type { ClientKey, RateGate } from "./rate-gate.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What is built on the connections and has to follow them: the channels. Told of each in turn, so nothing of it may throw. */
@@ -34,6 +35,12 @@ export interface ExtensionHost {
   /** The longest time one call of the application may take, in ms. */
   readonly timeout: number;
   readonly maxBufferedBytes: number;
+  /** Absent: messages are not limited. */
+  readonly rateGate: RateGate | undefined;
+  /** Names the clients that are counted together. */
+  readonly keyOf: ClientKey;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
   /** The wall clock, in ms. */
   now(): number;
   report(error: unknown, client?: WebSocketClient): void;

@@ -204,14 +204,19 @@ export class RateLimiter {
     return this.#buckets.size;
   }
 
-  /** Takes a message of so many bytes; 0 when it is within the limit, else the ms after which it would be. */
-  take(key: string, bytes: number, now: number): number {
+  /**
+   * Takes a message of so many bytes, or one that costs as much as several; 0 when it is within the limit, else the ms after which it
+   * would be.
+   */
+  take(key: string, bytes: number, now: number, messages: number = 1): number {
     const bucket = this.#bucketOf(key, now);
-    // A message larger than the whole bucket waits for a full one.
-    const cost = Math.min(bytes, this.#limit.burstBytes);
-    const wait = this.#waitOf(bucket, cost);
+    const { burst, burstBytes } = this.#limit;
+    // What is larger than the whole bucket waits for a full one.
+    const cost = Math.min(bytes, burstBytes);
+    const count = Math.min(messages, burst);
+    const wait = this.#waitOf(bucket, cost, count);
     if (wait > 0) return wait;
-    bucket.messages -= 1;
+    bucket.messages -= count;
     bucket.bytes -= cost;
     return 0;
   }
@@ -221,13 +226,17 @@ export class RateLimiter {
     const bucket = this.#buckets.get(key);
     if (!bucket) return 0;
     this.#refill(bucket, now);
-    return this.#waitOf(bucket, 0);
+    return this.#waitOf(bucket, 0, 1);
   }
 
-  /** Takes a message without bytes whether or not it is within the limit. More than `maxDebt` messages are never owed. */
-  charge(key: string, now: number, maxDebt: number): void {
+  /**
+   * Takes messages without bytes whether or not they are within the limit: what is too much has to be waited for.
+   *
+   * @param maxDebt the messages that may be owed at most.
+   */
+  charge(key: string, now: number, messages: number = 1, maxDebt: number = Infinity): void {
     const bucket = this.#bucketOf(key, now);
-    bucket.messages = Math.max(-maxDebt, bucket.messages - 1);
+    bucket.messages = Math.max(-maxDebt, bucket.messages - messages);
   }
 
   #bucketOf(key: string, now: number): Bucket {
@@ -239,9 +248,9 @@ export class RateLimiter {
     return bucket;
   }
 
-  #waitOf(bucket: Bucket, cost: number): number {
+  #waitOf(bucket: Bucket, cost: number, count: number): number {
     const { messages, bytes } = this.#limit;
-    const wait = 1000 * Math.max((1 - bucket.messages) / messages, (cost - bucket.bytes) / bytes);
+    const wait = 1000 * Math.max((count - bucket.messages) / messages, (cost - bucket.bytes) / bytes);
     return wait <= ROUNDING ? 0 : Math.ceil(wait);
   }
 
@@ -292,7 +301,7 @@ export class FailureLimiter {
    * such as clients that all come back after a restart, must not be refused for being many.
    */
   failed(ip: string | null): void {
-    this.#limiter.charge(keyOf(ip), this.#now(), MAX_FAILURE_DEBT);
+    this.#limiter.charge(keyOf(ip), this.#now(), 1, MAX_FAILURE_DEBT);
   }
 }
 

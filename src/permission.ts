@@ -2,6 +2,7 @@ import type { Authorization, AuthorizeContext, ResolvedChannel } from "./channel
 import { within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { ExtensionHost } from "./extension.ts";
+import type { SubscribeMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
@@ -34,6 +35,18 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   if (answer === true) return Infinity;
   if (typeof answer === "object" && answer !== null && Number.isFinite(answer.ttl) && answer.ttl > 0) return answer.ttl;
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
+}
+
+/** What `authorize` is asked for a subscription. */
+export function contextOf(client: WebSocketClient, { channel, event, query, recover }: SubscribeMessage): AuthorizeContext {
+  return {
+    client,
+    channel,
+    action: "subscribe",
+    ...(event === undefined ? {} : { event }),
+    ...(query && { query }),
+    ...(recover && { recover }),
+  };
 }
 
 /** What the client is told of an error: the error itself where it may be shown; another one is reported, and told as that alone. */

@@ -87,12 +87,14 @@ export class Presence {
 
   /** Sends the members anew. Where the engine cannot name them it is asked again: nobody else would tell a client that waits for them. */
   async list(watcher: Watcher): Promise<void> {
-    const { engine, deadlines, report } = this.#host;
+    const { engine, deadlines, rateGate, report } = this.#host;
     for (let hasFailed = false; this.#watchers.has(watcher);) {
       watcher.hold();
       try {
         const members = await engine.members(this.#channel);
-        if (!watcher.isFull) return watcher.release(new ChannelFrame(this.#body("init", members.map(jsonOf))));
+        const list = new ChannelFrame(this.#body("init", members.map(jsonOf)));
+        rateGate?.spend(watcher.client, list.bytes);
+        if (!watcher.isFull) return watcher.release(list);
       } catch (error) {
         if (!hasFailed) report(error);
         hasFailed = true;
@@ -144,7 +146,7 @@ export class Presence {
 
 /** A subscription that is told of the members. */
 export class Watcher {
-  readonly #client: WebSocketClient;
+  readonly client: WebSocketClient;
   readonly #ending: string;
   readonly #missed: () => void;
   /** Changes that came while the list of members was asked for. */
@@ -153,7 +155,7 @@ export class Watcher {
   isStale: boolean;
 
   constructor(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean) {
-    this.#client = client;
+    this.client = client;
     this.#ending = ending;
     this.#missed = missed;
     this.isStale = isStale;
@@ -165,7 +167,7 @@ export class Watcher {
 
   send(frame: ChannelFrame): boolean {
     if (this.#waiting) return this.#waiting.push(frame) > 0;
-    const wasSent = connectionOf(this.#client).send(frame.ending(this.#ending));
+    const wasSent = connectionOf(this.client).send(frame.ending(this.#ending));
     if (!wasSent) {
       this.isStale = true;
       this.#missed();

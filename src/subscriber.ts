@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import type { Channel, ChannelHost } from "./channel.ts";
+import type { ChannelQuota } from "./channel-quota.ts";
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "./close.ts";
 import type { Position, SubscriptionKeeper } from "./engine.ts";
@@ -25,6 +26,9 @@ export interface SubscriberHost {
   readonly host: ChannelHost;
   readonly table: ChannelTable;
   readonly maxSubscriptions: number;
+  readonly quota: ChannelQuota;
+  /** Whether somebody on this node is subscribed to the channel. */
+  isOpen(name: string): boolean;
   /** The channel on this node. */
   channel(name: string, options: ResolvedChannel): Channel;
   publish(channel: string, options: ResolvedChannel, event: string, data: string): Position | null | Promise<Position | null>;
@@ -48,6 +52,8 @@ export class Subscriber implements SubscriptionOwner {
   readonly #subscriptions = new Map<string, Subscription>();
   /** Whose they are. */
   #user: string | null;
+  /** What they are counted by, as long as there are any. */
+  #key: string | undefined;
   /** For each channel, when what was published to it before is there. */
   #publishing: Map<string, Promise<void>> | undefined;
   #publishingCount = 0;
@@ -75,7 +81,7 @@ export class Subscriber implements SubscriptionOwner {
     const request = parsed.output;
     const options = this.#shared.table.find(request.channel);
     const name = nameOf(request);
-    const fault = options ? this.#faultOf(name, request) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
+    const fault = options ? this.#faultOf(name, request, options) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
     if (fault || !options) {
       // What it was to take the place of is over, as for every error but of the message itself.
       if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
@@ -89,7 +95,7 @@ export class Subscriber implements SubscriptionOwner {
       before.replaces = undefined;
       before.end();
     }
-    this.#subscriptions.set(name, subscription);
+    this.#put(name, subscription);
     void subscription.start();
   }
 
@@ -112,6 +118,8 @@ export class Subscriber implements SubscriptionOwner {
     if (this.#publishingCount >= MAX_PUBLISHING) {
       return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications under way"));
     }
+    const wait = this.#newName(request.channel);
+    if (wait > 0) return this.#refuse(request, exceeded("publish", wait));
     const publishing = this.#publishing ??= new Map();
     const before = publishing.get(request.channel);
     this.#publishingCount++;
@@ -163,8 +171,10 @@ export class Subscriber implements SubscriptionOwner {
   /** Ends everything. */
   close(wasLost: boolean): void {
     this.#hasClosed = true;
-    for (const subscription of this.#subscriptions.values()) subscription.end(wasLost);
-    this.#subscriptions.clear();
+    for (const [name, subscription] of [...this.#subscriptions]) {
+      subscription.end(wasLost);
+      this.#drop(name);
+    }
     this.#keep((keeper) => keeper.delete(this.client.uid));
   }
 
@@ -178,7 +188,7 @@ export class Subscriber implements SubscriptionOwner {
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
       const subscription = new Subscription(message, options, this);
-      this.#subscriptions.set(nameOf(message), subscription);
+      this.#put(nameOf(message), subscription);
       subscription.restore(each);
     }
     return this.size > 0;
@@ -199,7 +209,7 @@ export class Subscriber implements SubscriptionOwner {
   ended(subscription: Subscription, reason: WebSocketError): void {
     const { message } = subscription;
     const name = nameOf(message);
-    if (this.#subscriptions.get(name) === subscription) this.#subscriptions.delete(name);
+    if (this.#subscriptions.get(name) === subscription) this.#drop(name);
     this.changed(subscription);
     const { channel, uid } = message;
     if (!subscription.isStarted) this.#refuse(message, reason);
@@ -232,13 +242,31 @@ export class Subscriber implements SubscriptionOwner {
     const subscription = this.#subscriptions.get(name);
     if (!subscription) return;
     subscription.end();
-    this.#subscriptions.delete(name);
+    this.#drop(name);
     this.changed(subscription);
   }
 
-  #faultOf(name: string, { query, data }: SubscribeMessage): WebSocketError | undefined {
-    if (!this.#subscriptions.has(name) && this.#subscriptions.size >= this.#shared.maxSubscriptions) {
-      return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${this.#shared.maxSubscriptions} subscriptions`);
+  #put(name: string, subscription: Subscription): void {
+    if (!this.#subscriptions.has(name)) this.#shared.quota.count(this.#key ??= this.host.keyOf(this.client), 1);
+    this.#subscriptions.set(name, subscription);
+  }
+
+  #drop(name: string): void {
+    if (!this.#subscriptions.delete(name) || this.#key === undefined) return;
+    this.#shared.quota.count(this.#key, -1);
+    if (this.size === 0) this.#key = undefined;
+  }
+
+  #faultOf(name: string, request: SubscribeMessage, options: ResolvedChannel): WebSocketError | undefined {
+    const { query, data } = request;
+    const { maxSubscriptions, quota } = this.#shared;
+    if (!this.#subscriptions.has(name)) {
+      if (this.#subscriptions.size >= maxSubscriptions) {
+        return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${maxSubscriptions} subscriptions`);
+      }
+      if (!quota.hasRoom(this.#key ?? this.host.keyOf(this.client))) {
+        return new WebSocketError("subscribe", "LIMIT_EXCEEDED", "Too many subscriptions of this user");
+      }
     }
     if (query && byteLength(JSON.stringify(query)) > MAX_QUERY_BYTES) {
       return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `A query of more than ${MAX_QUERY_BYTES} bytes`);
@@ -246,7 +274,15 @@ export class Subscriber implements SubscriptionOwner {
     if (data !== undefined && byteLength(JSON.stringify(data)) > MAX_MEMBER_BYTES) {
       return new WebSocketError("subscribe", "INVALID_PAYLOAD", `More than ${MAX_MEMBER_BYTES} bytes at "data"`);
     }
-    return undefined;
+    // Last, for they take something.
+    const wait = this.#newName(request.channel) || (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
+    return wait > 0 ? exceeded("subscribe", wait) : undefined;
+  }
+
+  /** The ms to wait where the channel is new here, and the user has brought up too many. */
+  #newName(channel: string): number {
+    const { isOpen, quota } = this.#shared;
+    return isOpen(channel) ? 0 : quota.bringUp(this.host.keyOf(this.client), channel);
   }
 
   /** Publishes in the order of the calls, however long each one's authorisation takes. */
@@ -290,6 +326,15 @@ export class Subscriber implements SubscriptionOwner {
 }
 
 const withUid = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };
+
+const exceeded = (type: string, wait: number): WebSocketError =>
+  new WebSocketError(type, "REQUESTS_EXCEEDED", "Too much is asked for", { details: { retry_after: wait } });
+
+/** How many things it asks for that the server has to fetch. */
+function asksOf({ recover, event, presence }: SubscribeMessage, options: ResolvedChannel): number {
+  const isFilled = options.history && recover ? true : options.snapshot && event === undefined;
+  return (isFilled ? 1 : 0) + (options.presence && presence ? 1 : 0);
+}
 
 /** What tells the subscriptions of a client apart. */
 function nameOf({ uid, channel, event }: SubscribeMessage): string {

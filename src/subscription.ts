@@ -6,7 +6,7 @@ import type { HistoryPage, Position } from "./engine.ts";
 import { WebSocketError } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import { afterTurn } from "./outbox.ts";
-import { answerOf, permit, shownError } from "./permission.ts";
+import { answerOf, contextOf, permit, shownError } from "./permission.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 import { endingOf, type PublicationFrame } from "./publication-frame.ts";
 import type { Grant, SavedSubscription } from "./saved-subscription.ts";
@@ -133,6 +133,7 @@ export class Subscription implements ChannelRecipient, Timed {
       } else if (!await this.#isAllowed(run)) return;
       const { recover } = this.message;
       const page = recover && this.#options.history ? await this.#channel.read(recover) : undefined;
+      if (page) this.#spend(page.publications.reduce((sum, { data }) => sum + data.length, 0));
       if (!this.#goesOn(run)) return;
       if (!recover || !page?.isComplete) await this.#begin(run, recover !== undefined);
       else if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) {
@@ -206,15 +207,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** `false` when this does not go on. It throws when the client may not. */
   async #isAllowed(run: number): Promise<boolean> {
     const { client, host } = this.#owner;
-    const { channel, event, query, recover } = this.message;
-    const ttl = await permit(this.#options, {
-      client,
-      channel,
-      action: "subscribe",
-      ...(event === undefined ? {} : { event }),
-      ...(query && { query }),
-      ...(recover && { recover }),
-    }, host);
+    const ttl = await permit(this.#options, contextOf(client, this.message), host);
     if (!this.#goesOn(run)) return false;
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
@@ -257,12 +250,20 @@ export class Subscription implements ChannelRecipient, Timed {
   #init(fields: Record<string, unknown>): boolean {
     const { channel, uid } = this.message;
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
-    if (!connectionOf(this.#owner.client).send(Frame.of(message))) return false;
+    const frame = Frame.of(message);
+    if (fields["data"] !== undefined) this.#spend(frame.bytes);
+    if (!connectionOf(this.#owner.client).send(frame)) return false;
     if (this.#isStarted) return true;
     this.#isStarted = true;
     this.#enter();
     this.#owner.started(this);
     return true;
+  }
+
+  /** So many bytes are sent for what was asked for. */
+  #spend(bytes: number): void {
+    const { client, host } = this.#owner;
+    host.rateGate?.spend(client, bytes);
   }
 
   /** Sends what was published since the position; `page` is that. */

@@ -60,9 +60,14 @@ export function createChannels<const D extends ChannelDeclarations>(
   declarations: D,
   options: WebSocketControllerOptions & ChannelsOptions = {},
 ) {
-  const { maxSubscriptions, ...rest } = options;
+  const { maxSubscriptions, maxSubscriptionsPerUser, maxNewChannelsPerMinute, ...rest } = options;
   const observed = observe({ rateLimit: false, ...rest });
-  const channels = new Channels(observed.controller, declarations, maxSubscriptions === undefined ? {} : { maxSubscriptions });
+  const limits = Object.entries({ maxSubscriptions, maxSubscriptionsPerUser, maxNewChannelsPerMinute });
+  const channels = new Channels(
+    observed.controller,
+    declarations,
+    Object.fromEntries(limits.filter(([, limit]) => limit !== undefined)),
+  );
   const topics = new Topics();
   return {
     ...observed,

@@ -272,7 +272,7 @@ describe("RateLimiter", () => {
   it("charge takes what is not there, up to a debt, and has it waited for", () => {
     const limiter = new RateLimiter(LIMIT);
     assert.equal(limiter.peek("a", 0), 0);
-    for (let n = 0; n < 50; n++) limiter.charge("a", 0, 2);
+    for (let n = 0; n < 50; n++) limiter.charge("a", 0, 1, 2);
     assert.deepEqual([limiter.peek("a", 0), limiter.take("a", 1, 0)], [300, 300]);
     assert.ok(limiter.peek("a", 299) > 0);
     assert.deepEqual([limiter.peek("a", 301), limiter.take("a", 1, 301)], [0, 0]);
