@@ -80,8 +80,8 @@ const MessageSchema = v.variant("type", [
     node: id,
     clients: v.optional(v.array(v.object({ uid: id, user: v.nullable(id), role: v.nullable(id) }))),
     stats: v.optional(v.record(v.string(), v.number())),
-    /** The counters that are counted by kind, beside `stats`: a node of an earlier version reads numbers there only. */
-    countsByKind: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
+    // Apart from those, which is all that an earlier version reads.
+    counts: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
     isLast: v.boolean(),
   }),
 ]);
@@ -125,9 +125,8 @@ export class Cluster {
   async stats({ timeout = 2_000 }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
-    const missing = await this.#ask("stats", {}, timeout, ({ node, stats, countsByKind }) => {
-      // A node of another version may count more, or less.
-      if (stats) nodes[node] = { ...stats, ...countsByKind } as unknown as ControllerStats;
+    const missing = await this.#ask("stats", {}, timeout, ({ node, stats, counts }) => {
+      if (stats) nodes[node] = { ...stats, ...counts } as unknown as ControllerStats; // A node of another version may count more, or less.
     });
     return { nodes, missing };
   }
@@ -203,10 +202,7 @@ export class Cluster {
   #answer(question: string, about: "clients" | "stats", filter: BroadcastFilter): void {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
-    if (about === "stats") {
-      const { refused, ...stats } = host.stats();
-      return this.#send({ ...answer, stats, countsByKind: { refused }, isLast: true });
-    }
+    if (about === "stats") return this.#send({ ...answer, ...divided(host.stats()), isLast: true });
     const clients = [...host.clients(filter)];
     do {
       const some = clients.splice(0, CLIENTS_A_MESSAGE);
@@ -240,6 +236,17 @@ export class Cluster {
     if (engine.isAlone) return;
     (async () => await engine.send(JSON.stringify(message)))().catch(report);
   }
+}
+
+/** The counters, and those that are counted by something. */
+function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
+  const stats: Record<string, number> = {};
+  const counts: Record<string, Record<string, number>> = {};
+  for (const [name, value] of Object.entries(all)) {
+    if (typeof value === "number") stats[name] = value;
+    else counts[name] = value;
+  }
+  return { stats, counts };
 }
 
 function read(text: string): Message | null {

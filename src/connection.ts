@@ -38,7 +38,7 @@ export interface ConnectionHost extends IdentityHost {
   /** Delivers nothing to it; it stays listed. */
   suspend(connection: Connection): void;
   /** Takes the client off the list. */
-  dismiss(connection: Connection, hasLeft: boolean): void;
+  dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
 }
 
 /** Keeps the connections of a server until they are closed. */
@@ -165,13 +165,11 @@ export class Connection
     this.pipeline?.clear();
     this.host.deadlines.delete(this);
     this.#slot.release();
-    this.host.dismiss(this, isFinal(this.#closing?.code ?? code));
+    const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
+    this.host.dismiss(this, isFinal(close.code), close.cause);
     // Before the listeners: to them it is not open any more.
     this.#keeper?.delete(this);
-    if (wasKnown) {
-      const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
-      this.host.bus.emit("close", { client: this.client, ...close, wasClean });
-    }
+    if (wasKnown) this.host.bus.emit("close", { client: this.client, ...close, wasClean });
   }
 
   /** Deletes it from the keeper once it is closed. */

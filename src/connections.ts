@@ -1,4 +1,5 @@
 import type { Connection } from "./connection.ts";
+import type { BroadcastFilter } from "./delivery.ts";
 import type { DisconnectFilter } from "./revocations.ts";
 import { type Members, Roster } from "./roster.ts";
 
@@ -46,6 +47,15 @@ export class Connections {
       (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role) &&
       (uid === undefined || client.uid === uid)
     );
+  }
+
+  /** Those clients of a filter that were admitted, as nodes tell each other. */
+  admitted(filter: BroadcastFilter): { uid: string; user: string | null; role: string | null }[] {
+    return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client, accountability: { user, role } }) => ({
+      uid: client.uid,
+      user,
+      role,
+    }));
   }
 
   /** Closes all, and those that are added later; resolves when the last one is gone, at most the controller's `closeTimeout` later. */

@@ -1,7 +1,7 @@
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
 import { Backplane } from "./backplane.ts";
 import { Bus, type Listener } from "./bus.ts";
-import type { Cluster, ClusterClient } from "./cluster.ts";
+import type { Cluster } from "./cluster.ts";
 import { type Clock, Deadlines, systemClock } from "./clock.ts";
 import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
@@ -18,9 +18,9 @@ import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import { Refusals } from "./refusals.ts";
-import { type DisconnectFilter, Revocations } from "./revocations.ts";
-import type { ControllerStats } from "./stats.ts";
 import type { WebSocketError } from "./errors.ts";
+import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "./revocations.ts";
+import { type ControllerStats, NO_CLOSES, sumOf } from "./stats.ts";
 import { type ClientKey, clientKey, RateGate } from "./rate-gate.ts";
 import { Sender } from "./sender.ts";
 import type { SavedConnection, Transport } from "./transport.ts";
@@ -57,7 +57,7 @@ export class WebSocketController {
   #shift = 0;
   readonly #backplane: Backplane;
   #opened = 0;
-  #closedCount = 0;
+  readonly #closedBy = { ...NO_CLOSES };
   #closed: Promise<void> | undefined;
 
   /**
@@ -103,7 +103,7 @@ export class WebSocketController {
       broadcast: (frame, filter) => void this.#delivery.broadcast(frame, filter),
       disconnect: (...order) => this.#disconnect(...order),
       refresh: (filter) => void this.#refresh(filter),
-      clients: (filter) => this.#listed(filter),
+      clients: (filter) => this.#connections.admitted(filter),
       stats: () => this.stats(),
     }, resolved);
     this.#keyOf = clientKey(resolved.rateLimit ? resolved.rateLimit.key : undefined, report);
@@ -138,8 +138,8 @@ export class WebSocketController {
         this.#delivery.remove(connection);
         extension()?.suspended(connection.client);
       },
-      dismiss: (connection, hasLeft) => {
-        this.#closedCount++;
+      dismiss: (connection, hasLeft, cause) => {
+        this.#closedBy[cause]++;
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
@@ -245,12 +245,8 @@ export class WebSocketController {
    * @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string, and a code that may not be sent.
    */
   disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): void {
-    const { uid, ...rest } = filter;
-    const checked = checkFilter(rest);
+    checkDisconnectFilter(filter);
     checkCloseCode(code);
-    if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
-      throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
-    }
     this.#disconnect(filter, code, reason);
     if (this.#backplane.isShared) this.#backplane.cluster.disconnect(filter, code, reason);
   }
@@ -284,13 +280,6 @@ export class WebSocketController {
     await Promise.all(this.#connections.matching(filter).map((connection) => connection.revalidate()));
   }
 
-  #listed(filter: BroadcastFilter): Omit<ClusterClient, "node">[] {
-    return this.#connections.matching(filter).filter(({ client }) => this.#clients.has(client)).map(({ client }) => {
-      const { user, role } = client.accountability;
-      return { uid: client.uid, user, role };
-    });
-  }
-
   /** All nodes together, where the option `engine` joins this one with others. */
   get cluster(): Pick<Cluster, "clients" | "stats"> {
     return this.#backplane.cluster;
@@ -310,9 +299,10 @@ export class WebSocketController {
 
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
+    const { rateGate, sender } = this.#host;
     return {
       opened: this.#opened,
-      closed: this.#closedCount,
+      closed: sumOf(this.#closedBy),
       active: this.#connections.size,
       clients: this.#clients.size,
       pending: this.#admission.pending,
@@ -320,6 +310,9 @@ export class WebSocketController {
       deadlines: this.#deadlines.size,
       keys: this.#admission.keys,
       refused: { ...this.#refusals.counts },
+      closedBy: { ...this.#closedBy },
+      dropped: sender.dropped,
+      limited: rateGate?.limited ?? 0,
     };
   }
 

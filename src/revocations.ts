@@ -1,10 +1,19 @@
-import type { BroadcastFilter } from "./delivery.ts";
+import { type BroadcastFilter, checkFilter } from "./delivery.ts";
 import type { Accountability } from "./websocket-client.ts";
 
 /** Whose connections are ended: those of a user, of a role, both, or one client. */
 export interface DisconnectFilter extends BroadcastFilter {
   /** Only the client with this `uid`. */
   uid?: string;
+}
+
+/** @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string. */
+export function checkDisconnectFilter(filter: DisconnectFilter): void {
+  const { uid, ...rest } = filter;
+  const checked = checkFilter(rest);
+  if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
+    throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
+  }
 }
 
 /** What was done to rights: they were ended, or are to be asked for anew. */

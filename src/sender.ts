@@ -26,6 +26,8 @@ const PERIOD = 250;
  */
 export class Sender {
   readonly #options: ResolvedOptions;
+  /** Frames that could not be handed over so far. */
+  dropped = 0;
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
@@ -60,6 +62,7 @@ export class Sender {
 
   /** A frame could not be handed over, or the runtime has dropped one that it had taken. */
   drop(owner: SenderOwner): void {
+    this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     if (owner.missed++ === 0) owner.fellBehind();
   }

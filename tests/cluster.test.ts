@@ -184,6 +184,16 @@ describe("A cluster", () => {
     assert.equal(a.controller.stats().deadlines, 0);
   });
 
+  it("reads the counters of a node that counts other things, and sends numbers alone where an earlier version reads them", async () => {
+    const { a, b, wire } = createNodes(2);
+    const { connection } = b.join("bob");
+    connection.closed(1000, "", true);
+    const { nodes } = await a.controller.cluster.stats();
+    assert.deepEqual(nodes[b.engine.host.node], b.controller.stats());
+    const answer = JSON.parse(wire.messages.find((text) => text.includes('"answer"'))!);
+    assert.deepEqual(new Set(Object.values(answer.stats).map((value) => typeof value)), new Set(["number"]));
+  });
+
   it("calls a node by its name, and each start of it something else", async () => {
     const { nodes } = createNodes(2, { node: "berlin-1" });
     const [one, other] = await Promise.all(

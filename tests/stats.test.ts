@@ -10,7 +10,22 @@ import { FakeTransport, HANDSHAKE } from "./fake-transport.ts";
 import { TestClock } from "./test-clock.ts";
 import { Stall, turn } from "./waiting.ts";
 
-const NONE_REFUSED = new Refusals(false, () => 0).counts;
+const CLOSES = {
+  client: 0,
+  server: 0,
+  auth: 0,
+  expired: 0,
+  rate: 0,
+  payload: 0,
+  slow: 0,
+  heartbeat: 0,
+  age: 0,
+  drain: 0,
+  error: 0,
+};
+
+/** What has happened, where nothing has. */
+const NOTHING = { closedBy: CLOSES, dropped: 0, limited: 0, refused: new Refusals(false, () => 0).counts };
 
 const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };
 
@@ -41,7 +56,7 @@ const step = fc.oneof(
 describe("WebSocketController.stats", () => {
   it("starts with nothing", () => {
     const { controller } = createRoute();
-    assert.deepEqual(controller.stats(), { opened: 0, closed: 0, ...IDLE, refused: NONE_REFUSED });
+    assert.deepEqual(controller.stats(), { opened: 0, closed: 0, ...IDLE, ...NOTHING });
   });
 
   it("counts a connection from pending to closed", async () => {
@@ -52,23 +67,79 @@ describe("WebSocketController.stats", () => {
       maxConnectionsPerUser: 5,
     });
     await request("/websocket");
-    const pending = {
-      opened: 1,
-      closed: 0,
-      active: 1,
-      clients: 0,
-      pending: 1,
-      reserved: 1,
-      deadlines: 1,
-      keys: 1,
-      refused: NONE_REFUSED,
-    };
+    const pending = { opened: 1, closed: 0, active: 1, clients: 0, pending: 1, reserved: 1, deadlines: 1, keys: 1, ...NOTHING };
     assert.deepEqual(controller.stats(), pending);
     opened[0]!.message('{"type":"auth","access_token":"token-1"}');
     await turn();
     assert.deepEqual(controller.stats(), { ...pending, clients: 1, pending: 0, deadlines: 0, keys: 2 });
     opened[0]!.closed(1000, "", true);
-    assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE, refused: NONE_REFUSED });
+    assert.deepEqual(controller.stats(), { opened: 1, closed: 1, ...IDLE, ...NOTHING, closedBy: { ...CLOSES, client: 1 } });
+  });
+
+  it("counts closes by their cause, those of connections that were never admitted too", async () => {
+    const clock = new TestClock();
+    const { controller, request, opened, transports } = createRoute({
+      authenticate: (credentials) => "access_token" in credentials ? { accountability: { user: "ann", role: null } } : null,
+      maxPayload: 1_000,
+      maxAge: 60_000,
+      timeout: 5_000,
+      rateLimit: { burst: 1, messages: 0.001 },
+      heartbeat: false,
+      clock,
+    });
+    const connect = async (query = "?access_token=ann") => {
+      await request(`/websocket${query}`);
+      return { connection: opened.at(-1)!, transport: transports.at(-1)! };
+    };
+    const causes: Record<string, (of: Awaited<ReturnType<typeof connect>>) => void> = {
+      client: ({ connection }) => connection.closed(1000, "", true),
+      error: ({ connection }) => connection.closed(1006, "", false),
+      server: ({ connection }) => connection.client.close(),
+      payload: ({ connection }) => connection.message("x".repeat(1_001)),
+      slow: ({ connection, transport }) => {
+        transport.sends = false;
+        connection.client.send("x");
+      },
+      rate: ({ connection }) => {
+        for (let n = 0; n < 200; n++) connection.message('{"type":"ping"}');
+      },
+      auth: () => {},
+      age: () => {},
+      drain: () => void controller.close(),
+    };
+    const { connection: pending } = await connect("");
+    clock.advance(5_000);
+    pending.closed(4408, "", true);
+    const { connection: old } = await connect();
+    clock.advance(60_000);
+    old.closed(1012, "", true);
+    for (const [cause, end] of Object.entries(causes)) {
+      if (cause === "auth" || cause === "age") continue;
+      const of = await connect();
+      end(of);
+      of.connection.closed(1005, "", true);
+    }
+    const { closedBy, closed, limited, dropped } = controller.stats();
+    assert.deepEqual(closedBy, { ...CLOSES, ...Object.fromEntries(Object.keys(causes).map((cause) => [cause, 1])) });
+    assert.equal(closed, Object.keys(causes).length);
+    assert.deepEqual([limited, dropped], [101, 1]);
+    // What was read is a copy.
+    closedBy.client = 9;
+    assert.equal(controller.stats().closedBy.client, 1);
+  });
+
+  it("counts messages that a slow client was not handed, and those that are not handled for the rate", async () => {
+    const { controller, request, opened, transports } = createRoute({
+      slowConsumer: "drop",
+      rateLimit: { burst: 2, messages: 0.001, key: () => "all" },
+    });
+    await request("/websocket");
+    transports[0]!.sends = false;
+    for (let n = 0; n < 3; n++) await controller.broadcast("x");
+    for (let n = 0; n < 5; n++) opened[0]!.message('{"type":"x"}');
+    const { dropped, limited } = controller.stats();
+    // Two answers and the refusal could not be sent either.
+    assert.deepEqual({ dropped, limited }, { dropped: 6, limited: 3 });
   });
 
   it("adds up inside every listener too, where a connection that closes is not open any more", async () => {
@@ -176,6 +247,7 @@ describe("WebSocketController.stats", () => {
             const context = `${kind} ${JSON.stringify(stats)}`;
             assert.equal(stats.opened, stats.closed + stats.active, context);
             assert.equal(stats.opened, opened.length, context);
+            assert.equal(stats.closed, Object.values(stats.closedBy).reduce((sum, count) => sum + count, 0), context);
             assert.equal(stats.reserved, stats.active, context);
             assert.ok(stats.pending <= stats.active && stats.clients <= stats.active, context);
           }
@@ -183,9 +255,9 @@ describe("WebSocketController.stats", () => {
           await turn();
           for (const connection of opened) connection.closed(1006, "", false);
           clock.advance(3000);
-          const { refused, ...rest } = controller.stats();
-          assert.deepEqual(rest, { opened: opened.length, closed: opened.length, ...IDLE });
-          assert.deepEqual(Object.keys(refused), Object.keys(NONE_REFUSED));
+          const { closedBy: _, dropped: __, limited: ___, refused, ...stats } = controller.stats();
+          assert.deepEqual(stats, { opened: opened.length, closed: opened.length, ...IDLE });
+          assert.deepEqual(Object.keys(refused), Object.keys(NOTHING.refused));
           assert.equal(clock.timers, 0);
         },
       ),
