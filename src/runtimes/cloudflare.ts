@@ -155,15 +155,16 @@ export function createWebSocketObject<Env>(
     readonly #autoResponse: AutoResponse;
     readonly #clock: AlarmClock;
     readonly #connections = new Map<HibernatingSocket, Connection>();
-    readonly #host: Host;
+    readonly #open = new Connections();
+    readonly #state: WebSocketObjectState;
     readonly #env: Env;
 
     constructor(state: WebSocketObjectState, env: Env) {
       const { app, controller } = build(env, state);
       this.#app = app;
+      this.#state = state;
       this.#env = env;
       this.#clock = new AlarmClock(state);
-      this.#host = { connections: new Connections(), runtime: this.#runtime(state) };
       const controllers = byName([controller].flat());
       this.#autoResponse = new AutoResponse(state);
       const sql = sqlOf(state);
@@ -187,8 +188,19 @@ export function createWebSocketObject<Env>(
     }
 
     async fetch(request: Request): Promise<Response> {
-      // A copy: `env` is shared by all objects of the isolate.
-      return await this.#app.fetch(request, { ...this.#env, [HOST]: this.#host });
+      const upgrades = new Upgrades();
+      const host: Host = { connections: this.#open, runtime: upgrades };
+      try {
+        // A copy: `env` is shared by all objects of the isolate.
+        const response = await this.#app.fetch(request, { ...this.#env, [HOST]: host });
+        const upgrade = upgrades.carriedBy(response);
+        if (!upgrade) return response;
+        if (request.signal.aborted) return new Response("The connection is gone", { status: 400 });
+        this.#connect(upgrade);
+        return response;
+      } finally {
+        upgrades.end();
+      }
     }
 
     alarm(): void {
@@ -220,25 +232,57 @@ export function createWebSocketObject<Env>(
       this.#autoResponse.update();
     }
 
-    #runtime(state: WebSocketObjectState): Runtime {
-      return {
-        ip: (request) => request.headers.get("cf-connecting-ip"),
-        accept: (request, { protocol, headers, open }: Acceptance) => {
-          // workerd would take the socket of a client that has gone for open, and never report it closed. It tells with the compatibility
-          // flag `enable_request_signal` only.
-          if (request.signal.aborted) return null;
-          const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
-          const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
-          state.acceptWebSocket(server);
-          const connection = open(new HibernatingTransport(server, protocol));
-          this.#connections.set(server, connection);
-          this.#autoResponse.add(connection);
-          if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
-          return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // workerd's own member.
-        },
-      };
+    #connect({ server, acceptance: { protocol, open } }: Upgrade): void {
+      this.#state.acceptWebSocket(server);
+      const connection = open(new HibernatingTransport(server, protocol));
+      this.#connections.set(server, connection);
+      this.#autoResponse.add(connection);
     }
   };
+}
+
+/** An upgrade that the app has accepted, its socket not open yet. */
+interface Upgrade {
+  readonly client: WebSocket;
+  readonly server: HibernatingSocket;
+  readonly acceptance: Acceptance;
+}
+
+/**
+ * What the app accepts in one request. One becomes a connection when the app's response carries its socket, all others are abandoned: a
+ * timeout, an error handler or a middleware may answer in place of the route, and no runtime event would ever end that connection.
+ */
+class Upgrades implements Runtime {
+  readonly #accepted: Upgrade[] = [];
+  #ended = false;
+
+  ip(request: Request): string | null {
+    return request.headers.get("cf-connecting-ip");
+  }
+
+  accept(request: Request, acceptance: Acceptance): Response | null {
+    // workerd takes the socket of a client that has gone for open, and never reports it closed. The signal aborts with the compatibility
+    // flag `enable_request_signal` only.
+    if (this.#ended || request.signal.aborted) return null;
+    const { protocol, headers } = acceptance;
+    const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
+    const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
+    this.#accepted.push({ client, server, acceptance });
+    if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
+    return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // workerd's own member.
+  }
+
+  /** The upgrade whose socket the response hands to the client. A copy of a response, as Hono makes it, carries the same. */
+  carriedBy(response: Response): Upgrade | undefined {
+    const { webSocket } = response as { webSocket?: WebSocket | null }; // workerd's own member.
+    return this.#accepted.find(({ client }) => client === webSocket);
+  }
+
+  /** The app has answered: nothing is accepted any more, and what is not a connection by now never will be. */
+  end(): void {
+    this.#ended = true;
+    for (const { acceptance } of this.#accepted) acceptance.abandoned();
+  }
 }
 
 function protocolOf({ handshake }: SavedConnection): string | null {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { Behaviour } from "../conformance.ts";
+import type { TestServer } from "../server.ts";
 import { frames, Wire } from "../wire.ts";
 
 /** From the HTTP request to the open socket. */
@@ -234,4 +235,64 @@ export const upgrading: Behaviour[] = [
       wire.reset();
     },
   },
+  {
+    title: "undoes the acceptance when a timeout answers while the token is verified",
+    async run(server) {
+      const wire = await Wire.request(server.port, "/timed/strict?access_token=stall:ann");
+      assert.equal(wire.answer.status, 504);
+      await server.control("strict", "release", { name: "stall:ann" });
+      await leavesNothing(server, "strict");
+      await Wire.open(server.port, "/timed/strict?access_token=ann");
+    },
+  },
+  {
+    title: "undoes the acceptance when middleware throws after next()",
+    async run(server) {
+      assert.equal((await Wire.request(server.port, "/after/throw/public")).answer.status, 500);
+      await leavesNothing(server, "public");
+      await Wire.open(server.port, "/public");
+    },
+  },
+  {
+    title: "undoes the acceptance when middleware replaces the response after next()",
+    async run(server) {
+      for (const [how, status] of [["replace", 503], ["merge", 200], ["empty", 204]] as const) {
+        assert.equal((await Wire.request(server.port, `/after/${how}/public`)).answer.status, status);
+        await leavesNothing(server, "public");
+      }
+      await Wire.open(server.port, "/public");
+    },
+  },
+  {
+    title: "connects a client once its 101 leaves, not while middleware waits after next()",
+    async run(server) {
+      const wire = Wire.begin(server.port, "/after/stall/public");
+      await server.control("public", "wait", { event: "stalled" });
+      assert.deepEqual(await server.control("public", "clients"), []);
+      await server.control("public", "release", { name: "after" });
+      await wire.answered;
+      assert.equal(wire.answer.status, 101);
+      assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+      assert.equal((await server.control("public", "clients")).length, 1);
+    },
+  },
 ];
+
+/** No client was connected, and no place is held. */
+async function leavesNothing(server: TestServer, subject: string): Promise<void> {
+  const { opened, reserved, pending, deadlines } = await server.control(subject, "stats");
+  assert.deepEqual({ opened, reserved, pending, deadlines }, { opened: 0, reserved: 0, pending: 0, deadlines: 0 });
+  const log: { event: string }[] = await server.control(subject, "log");
+  assert.deepEqual(log.filter(({ event }) => event === "connect"), []);
+}
+
+/** The 101 has left, or has to: the client stays connected as any other. */
+export async function staysConnected(server: TestServer, path: string): Promise<void> {
+  const wire = await Wire.open(server.port, path);
+  assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+  assert.equal((await server.control("public", "clients")).length, 1);
+  wire.reset();
+  await server.control("public", "wait", { event: "close" });
+  const { active, reserved } = await server.control("public", "stats");
+  assert.deepEqual({ active, reserved }, { active: 0, reserved: 0 });
+}
