@@ -121,7 +121,7 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
 
   override close(code: number, reason: string): void {
     this.#closing = { code, reason };
-    const saved = this.socket.deserializeAttachment() as SavedConnection | null; // Written by `save`.
+    const saved = savedOf(this.socket);
     try {
       if (saved) this.save(saved);
     } finally {
@@ -173,8 +173,9 @@ export function createWebSocketObject<Env>(
         if (sql) each.useEngine(new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
       }
       for (const socket of state.getWebSockets()) {
-        const saved = socket.deserializeAttachment() as SavedConnection | null; // Written by HibernatingTransport.save.
-        const owner = saved && controllers.get(saved.controller);
+        const saved = savedOf(socket);
+        if (!saved) continue; // Another library's.
+        const owner = controllers.get(saved.controller);
         if (owner) {
           const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved)), saved);
           this.#connections.set(socket, connection);
@@ -283,6 +284,12 @@ class Upgrades implements Runtime {
     this.#ended = true;
     for (const { acceptance } of this.#accepted) acceptance.abandoned();
   }
+}
+
+/** What {@link HibernatingTransport.save} has written, if it was that. */
+function savedOf(socket: HibernatingSocket): SavedConnection | null {
+  const attachment = socket.deserializeAttachment() as Partial<SavedConnection> | null; // Anything that can be cloned, and checked here.
+  return typeof attachment?.controller === "string" ? attachment as SavedConnection : null; // Only `save` writes that.
 }
 
 function protocolOf({ handshake }: SavedConnection): string | null {

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
 import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
 import { readLate } from "./behaviours/recovering.ts";
+import { leavesNothing, staysConnected } from "./behaviours/upgrading.ts";
 import { begin, connect, publish, subscribe, take } from "./channel-client.ts";
 import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject, type TestServer } from "./server.ts";
@@ -133,6 +135,92 @@ const differences: Record<string, Difference> = {
 
 conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
+
+describe("Durable Object, with code around its app", () => {
+  const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.url));
+  const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
+  for (const [around, status] of Object.entries(answers)) {
+    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 20_000 }, async () => {
+      const server = await startDurableObject(file);
+      try {
+        const path = around === "early"
+          ? "/strict?access_token=stall:ann&around=early"
+          : `/strict?access_token=ann&around=${around}`;
+        assert.equal((await Wire.request(server.port, path)).answer.status, status);
+        await server.control("strict", "release", { name: "stall:ann" });
+        await leavesNothing(server, "strict");
+        await staysConnected(server, "/public");
+      } finally {
+        Wire.resetAll();
+        await server.stop();
+      }
+    });
+  }
+
+  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(file);
+    try {
+      for (const around of ["copy", "twice"]) {
+        const wire = await Wire.open(server.port, `/strict?access_token=ann&around=${around}`);
+        assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+        assert.equal((await server.control("strict", "stats")).reserved, 1);
+        assert.equal((await server.control("strict", "clients")).length, 1);
+        await wire.close(1000);
+        await server.control("strict", "wait", { event: "close", count: around === "copy" ? 1 : 2 });
+      }
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
+  it("connects nobody when the client goes away before the app has answered", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(file);
+    try {
+      const wire = Wire.begin(server.port, "/strict?access_token=stall:ann&around=gone");
+      await server.control("strict", "wait", { event: "stalled" });
+      await server.control("strict", "release", { name: "stall:ann" });
+      assert.equal((await server.control("strict", "stats")).reserved, 1);
+      wire.reset();
+      while ((await server.control("strict", "stats")).reserved > 0) await wire.closed;
+      await leavesNothing(server, "strict");
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
+  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(file);
+    try {
+      assert.equal((await Wire.request(server.port, "/strict?access_token=ann&front=1")).answer.status, 502);
+      const [{ code, wasClean }] = await server.control("strict", "wait", { event: "close" });
+      assert.deepEqual({ code, wasClean }, { code: 1006, wasClean: false });
+      assert.equal((await server.control("strict", "stats")).reserved, 0);
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+
+  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(file);
+    try {
+      const theirs = await Wire.open(server.port, "/theirs");
+      const ours = await Wire.open(server.port, "/public");
+      for (let round = 0; round < 2; round++) {
+        theirs.send("hello");
+        assert.equal(await theirs.text(), "theirs: hello");
+        assert.equal((await ours.ask({ type: "say", text: "hello" })).data, "hello");
+        assert.equal((await server.control("public", "clients")).length, 1);
+        await server.evict!();
+      }
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+});
 
 describe("Durable Object, to a client of noroshi.v1", () => {
   const options = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };

@@ -279,7 +279,7 @@ export const upgrading: Behaviour[] = [
 ];
 
 /** No client was connected, and no place is held. */
-async function leavesNothing(server: TestServer, subject: string): Promise<void> {
+export async function leavesNothing(server: TestServer, subject: string): Promise<void> {
   const { opened, reserved, pending, deadlines } = await server.control(subject, "stats");
   assert.deepEqual({ opened, reserved, pending, deadlines }, { opened: 0, reserved: 0, pending: 0, deadlines: 0 });
   const log: { event: string }[] = await server.control(subject, "log");
