@@ -110,6 +110,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   try {
     const since = host.revocations.number;
     const wasAnswered = c.finalized;
+    await runtime.settle?.();
     const identity = await verify(host, handshake, token, since);
     // Such as Hono's timeout(), which does not wait for this: no socket may open behind the answer that the client has.
     if (c.finalized && !wasAnswered) return refuse(ANSWERED);
@@ -124,7 +125,9 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
     // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
     c.res = undefined;
-    return c.res = response;
+    c.res = response;
+    runtime.pin?.(c, host.report);
+    return response;
   } finally {
     if (!opening) slot.release();
   }
@@ -225,7 +228,7 @@ const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
   const host = (env as { [HOST]?: Host } | undefined)?.[HOST];
-  return host?.runtime ?? bunRuntime(env) ?? denoRuntime(env);
+  return host?.runtime ?? bunRuntime(env) ?? denoRuntime(env, c.req.raw);
 }
 
 function refusedToken(

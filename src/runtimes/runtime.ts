@@ -1,3 +1,4 @@
+import type { Context } from "hono";
 import type { Connection } from "../connection.ts";
 import type { Connections } from "../connections.ts";
 import type { Transport } from "../transport.ts";
@@ -22,8 +23,12 @@ export interface Acceptance {
 export interface Runtime {
   /** The client's address, `null` where the runtime does not tell. */
   ip(request: Request): string | null;
+  /** Waits until a reset that came right after the request is known, where the runtime needs to be given the time. */
+  settle?(): Promise<void>;
   /** The response to return for it, or `null` when the client went away meanwhile. */
   accept(request: Request, acceptance: Acceptance): Response | null;
+  /** Keeps the response that was accepted on the context, where the server must not be given another. */
+  pin?(c: Context, report: (error: unknown) => void): void;
 }
 
 /**

@@ -62,22 +62,35 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
 }
 
 /** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
-export function attach(socket: WebSocket, { protocol, open }: Pick<Acceptance, "protocol" | "open">): void {
+export function attach(socket: WebSocket, acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned">): Feed {
   socket.binaryType = "arraybuffer";
-  const feed = new Feed();
-  socket.addEventListener("open", () => {
-    feed.connection = open(new StandardTransport(socket, protocol));
-  }, { once: true });
-  for (const type of ["message", "error", "close"]) socket.addEventListener(type, feed);
+  const feed = new Feed(acceptance);
+  for (const type of ["open", "message", "error", "close"]) socket.addEventListener(type, feed);
+  return feed;
 }
 
 /** Hands events on: one object a socket, where a closure for each of them would take more. */
-class Feed {
-  connection: Connection | undefined;
+export class Feed {
+  /** Until the socket opens: it holds the request, an idle connection must not. */
+  #acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned"> | undefined;
+  #connection: Connection | undefined;
+  #refusal: { code: number; reason: string } | undefined;
+
+  constructor(acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned">) {
+    this.#acceptance = acceptance;
+  }
+
+  /** Gives the place back, and closes the socket once it is open: no connection starts. */
+  refuse(code: number, reason: string): void {
+    this.#acceptance?.abandoned();
+    this.#acceptance = undefined;
+    this.#refusal = { code, reason };
+  }
 
   handleEvent(event: Event): void {
-    const { connection } = this;
-    if (event.type === "message") connection?.message((event as MessageEvent).data);
+    const connection = this.#connection;
+    if (event.type === "open") this.#opened(event.currentTarget as WebSocket); // Only `attach` adds it, to a socket.
+    else if (event.type === "message") connection?.message((event as MessageEvent).data);
     else if (event.type === "error") {
       // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the
       // peer's doing, and ends in a close like an abrupt end.
@@ -86,9 +99,17 @@ class Feed {
       }
     } else {
       const { code, reason, wasClean } = event as CloseEvent;
+      this.#acceptance?.abandoned();
       // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
       if (code === 0 || !wasClean) connection?.closed(ABNORMAL, "", false);
       else connection?.closed(code, reason, true);
     }
+  }
+
+  #opened(socket: WebSocket): void {
+    if (this.#refusal) return socket.close(this.#refusal.code, this.#refusal.reason);
+    const acceptance = this.#acceptance;
+    this.#acceptance = undefined;
+    if (acceptance) this.#connection = acceptance.open(new StandardTransport(socket, acceptance.protocol));
   }
 }

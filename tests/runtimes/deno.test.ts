@@ -1,12 +1,37 @@
 import assert from "node:assert/strict";
-import { conformance } from "./conformance.ts";
+import { leavesNothing } from "./behaviours/upgrading.ts";
+import { conformance, type Difference } from "./conformance.ts";
 import { NATIVE_DENO, startServer } from "./server.ts";
 import { frame, frames, Wire } from "./wire.ts";
+
+/** The 101 leaves in place of each answer, and its client is closed before it is connected. */
+function closesAtOnce(answers: Record<string, number>): Difference {
+  return {
+    because: "Deno.serve stops listening for good at any answer but a 101 to a request that it has upgraded",
+    async instead(server) {
+      for (const [how, status] of Object.entries(answers)) {
+        const wire = await Wire.open(server.port, `/after/${how}/public`);
+        assert.deepEqual(await wire.closed, { code: 1011, reason: `Answered ${status}` });
+        const [{ error }] = await server.control("public", "wait", { event: "error" });
+        assert.match(error, new RegExp(`Cannot answer ${status} after the upgrade`));
+        await leavesNothing(server, "public");
+        await server.control("all", "fresh");
+      }
+      await Wire.open(server.port, "/public");
+    },
+  };
+}
 
 conformance("Deno", () => startServer("deno"));
 
 conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
   differences: {
+    "undoes the acceptance when middleware throws after next()": closesAtOnce({ throw: 500 }),
+    "undoes the acceptance when middleware replaces the response after next()": closesAtOnce({
+      replace: 503,
+      merge: 200,
+      empty: 204,
+    }),
     "a client that reads is kept and misses nothing when it is sent more in one turn than may wait": {
       because: "Deno writes once the turn is over, so that all of it waits until then",
       async instead(server) {
