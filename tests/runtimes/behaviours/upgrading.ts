@@ -264,6 +264,21 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
+    title: "gives the places back of clients that reset while their tokens are verified",
+    async run(server) {
+      const wires = Array.from({ length: 20 }, (_, i) => Wire.begin(server.port, `/strict?access_token=stall:${i}`));
+      await server.control("strict", "wait", { event: "stalled", count: 20 });
+      assert.equal((await server.control("strict", "stats")).reserved, 20);
+      for (const wire of wires) wire.reset();
+      await Promise.all(wires.map((wire) => wire.closed));
+      // No runtime tells its application about the reset here: it is seen while these requests come in.
+      for (let i = 0; i < 20; i++) await server.control("strict", "release", { name: `stall:${i}` });
+      while ((await server.control("strict", "stats")).reserved > 0);
+      const { active, pending, deadlines } = await server.control("strict", "stats");
+      assert.deepEqual({ active, pending, deadlines }, { active: 0, pending: 0, deadlines: 0 });
+    },
+  },
+  {
     title: "connects a client once its 101 leaves, not while middleware waits after next()",
     async run(server) {
       const wire = Wire.begin(server.port, "/after/stall/public");
