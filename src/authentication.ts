@@ -122,9 +122,10 @@ const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now /
 
 /** A `WebSocketError` that `authenticate` threw says what the client is answered: that is a refusal, and no fault of the server. */
 function asRefusal(attempt: Attempt, credentials: Credentials): Attempt {
-  if (attempt.outcome !== "failed" || !(attempt.error instanceof WebSocketError)) return attempt;
-  const { error } = attempt;
-  return { outcome: "refused", error, ...(error.cause === undefined ? {} : { cause: shown(error.cause, credentials) }) };
+  const error = attempt.outcome === "failed" ? WebSocketError.from(attempt.error) : undefined;
+  if (attempt.outcome !== "failed" || !error) return attempt;
+  const { cause } = attempt.error as Error; // As `from` has seen: of this copy of the package or of another.
+  return { outcome: "refused", error, ...(cause === undefined ? {} : { cause: shown(cause, credentials) }) };
 }
 
 /** The error without the credentials that it may quote. */

@@ -44,6 +44,12 @@ export interface WebSocketErrorOptions {
   details?: Record<string, unknown>;
 }
 
+/** Marks the errors of every copy of the package in a process. */
+const BRAND = Symbol.for("noroshi.error");
+
+/** As PROTOCOL.md bounds it. */
+const MAX_UID_LENGTH = 64;
+
 /**
  * An error that may be shown to a client: thrown from a handler, a middleware or `authenticate` it is answered as it is,
  * where any other error is answered as `INTERNAL_ERROR` without detail.
@@ -76,6 +82,29 @@ export class WebSocketError extends Error {
     this.details = options.details;
   }
 
+  static {
+    Object.defineProperty(this.prototype, BRAND, { value: true });
+  }
+
+  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return super[Symbol.hasInstance](value) || (this === WebSocketError && isForeign(value));
+  }
+
+  /**
+   * The error itself; for one of another copy or version of the package, the same error of this copy, with the original as its cause.
+   * `undefined` for anything else.
+   */
+  static from(value: unknown): WebSocketError | undefined {
+    if (!isForeign(value)) return value instanceof WebSocketError ? value : undefined;
+    const { type, code, message, uid, details } = value;
+    return new WebSocketError(type, code, message, {
+      cause: value,
+      ...(isUid(uid) && { uid }),
+      ...(isRecord(details) && { details }),
+    });
+  }
+
   /** The message a client receives: never the stack, never the cause. */
   toJSON(): ErrorMessage {
     return {
@@ -105,4 +134,27 @@ export class WebSocketError extends Error {
       ...(this.details && { details: this.details }),
     });
   }
+}
+
+/** What an error of another copy is known to have. Its version may differ, so the rest is checked where it is read. */
+interface ForeignError {
+  readonly type: string;
+  readonly code: string;
+  readonly message: string;
+  readonly uid?: unknown;
+  readonly details?: unknown;
+}
+
+function isForeign(value: unknown): value is ForeignError {
+  if (!isRecord(value) || !(BRAND in value) || Object.prototype.isPrototypeOf.call(WebSocketError.prototype, value)) return false;
+  const { type, code, message } = value;
+  return typeof type === "string" && typeof code === "string" && typeof message === "string";
+}
+
+function isUid(value: unknown): value is MessageUid {
+  return typeof value === "string" ? value.length <= MAX_UID_LENGTH : Number.isFinite(value);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

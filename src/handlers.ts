@@ -197,7 +197,8 @@ export class Handlers {
   }
 
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
-    if (error instanceof WebSocketError) return client.send(error.withUid(message.uid).toMessage());
+    const shown = WebSocketError.from(error);
+    if (shown) return client.send(shown.withUid(message.uid).toMessage());
     // What happened is for the log alone.
     client.send(errorFor(message, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);

@@ -55,7 +55,8 @@ export function shownError(
   action: AuthorizeContext["action"],
   { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
 ): WebSocketError {
-  if (error instanceof WebSocketError) return error;
+  const shown = WebSocketError.from(error);
+  if (shown) return shown;
   host.report(error, client);
   return new WebSocketError(action, "INTERNAL_ERROR", "Something went wrong");
 }

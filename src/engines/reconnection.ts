@@ -206,7 +206,7 @@ export class Reconnection {
     return new Promise((resolve, reject) => {
       const pending: Pending = {
         since: this.#watches,
-        reject: (reason) => reject(reason instanceof WebSocketError ? reason : this.#unavailable(action, "away", reason)),
+        reject: (reason) => reject(WebSocketError.from(reason) ?? this.#unavailable(action, "away", reason)),
       };
       this.#pending.add(pending);
       if (this.#watchdog.place < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
@@ -219,7 +219,7 @@ export class Reconnection {
         resolve(value);
       }, (reason) => {
         settled();
-        reject(reason instanceof WebSocketError ? reason : this.#unavailable(action, "refusing", reason));
+        reject(WebSocketError.from(reason) ?? this.#unavailable(action, "refusing", reason));
       });
     });
   }

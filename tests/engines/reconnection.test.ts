@@ -108,4 +108,13 @@ describe("Reconnection", () => {
     assert.equal(asked.outcome, "was there all the time");
     assert.equal(host.statuses.at(-1), "ready");
   });
+
+  it("rejects with an error of another copy of the package as it is, and with any other as ENGINE_UNAVAILABLE", async () => {
+    const { reconnection } = await create();
+    const brand = { [Symbol.for("noroshi.error")]: true };
+    const theirs = Object.assign(new Error("Too large"), brand, { type: "publish", code: "LIMIT_EXCEEDED" });
+    for (const [reason, code] of [[theirs, "LIMIT_EXCEEDED"], [new Error("Too large"), "ENGINE_UNAVAILABLE"]] as const) {
+      await assert.rejects(reconnection.call("ask", () => Promise.reject(reason)), { name: "WebSocketError", code });
+    }
+  });
 });
