@@ -1,3 +1,6 @@
+/** Marks the errors of every copy of the package in a page or process. */
+const BRAND = Symbol.for("noroshi.client-error");
+
 /**
  * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
  * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`,
@@ -10,6 +13,15 @@ export class ClientError extends Error {
   readonly code: string;
   /** What the server said beside `code` and `message`, such as `retry_after` in ms. */
   readonly details: Record<string, unknown>;
+
+  static {
+    Object.defineProperty(this.prototype, BRAND, { value: true });
+  }
+
+  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return super[Symbol.hasInstance](value) || (this === ClientError && BRAND in Object(value));
+  }
 
   /** The stable name, a text for a person, and what else is known. */
   constructor(code: string, message: string, details: Record<string, unknown> = {}, cause?: unknown) {
