@@ -23,7 +23,8 @@ import { Channel, type ChannelHost } from "./channel.ts";
 import { ChannelQuota } from "./channel-quota.ts";
 import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "./close.ts";
-import type { WebSocketController } from "./controller.ts";
+import { WebSocketController } from "./controller.ts";
+import { describeCopies } from "./copies.ts";
 import type { Member, Position, Publication } from "./engine.ts";
 import type { Extension } from "./extension.ts";
 import { isPositive } from "./options.ts";
@@ -125,11 +126,12 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   /**
    * Makes the controller answer `subscribe`, `unsubscribe` and `publish`.
    *
-   * @throws {TypeError} for a declaration that is not what it should be, a history that the engine cannot keep, and where the controller
-   * has channels already.
+   * @throws {TypeError} for a declaration that is not what it should be, a history that the engine cannot keep, a controller of another
+   * copy of the package, and where the controller has channels already.
    */
   constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
     const { maxSubscriptions, ...limits } = resolveLimits(options);
+    checkController(controller);
     this.#table = new ChannelTable(declarations);
     const host = controller.extend(this.#extension());
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
@@ -302,3 +304,13 @@ const recordOf = ({ event, data, position }: Publication): PublicationRecord => 
 });
 
 const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
+
+/** Channels read private fields of the controller's clients, which those of another copy of the package do not have. */
+function checkController(controller: unknown): void {
+  if (controller instanceof WebSocketController) return;
+  throw new TypeError(
+    typeof controller === "object" && controller !== null && "extend" in controller
+      ? `Cannot create the channels: the controller is of another copy of the package, load it once${describeCopies()}`
+      : "Cannot create the channels: pass a WebSocketController first, such as createWebSocketController()",
+  );
+}

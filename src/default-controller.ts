@@ -1,4 +1,5 @@
 import { WebSocketController } from "./controller.ts";
+import { describeCopies } from "./copies.ts";
 import { WebSocketError } from "./errors.ts";
 import type { WebSocketControllerOptions } from "./options.ts";
 
@@ -19,7 +20,7 @@ export function createWebSocketController(options: WebSocketControllerOptions = 
 }
 
 /**
- * The controller that {@link createWebSocketController} made.
+ * The controller that {@link createWebSocketController} made. Each copy of the package in a process has its own.
  *
  * @throws {WebSocketError} SERVICE_UNAVAILABLE when there is none.
  */
@@ -28,6 +29,7 @@ export function getWebSocketController(): WebSocketController {
   throw new WebSocketError(
     "server",
     "SERVICE_UNAVAILABLE",
-    "Cannot find the controller: call createWebSocketController() first, or pass one to new WebSocketService(controller)",
+    "Cannot find the controller: call createWebSocketController() first, or pass one to new WebSocketService(controller)" +
+      describeCopies(),
   );
 }

@@ -10,9 +10,9 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "address audience authentication backplane bus clock cluster connection connections contract delivery engine events " +
-  "extension gate guard handlers heartbeat history identity jwks jwt limits log memory-engine options origin outbox " +
-  "pipeline rate-gate refusals revocations " +
+  "address audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
+  "events extension gate guard handlers heartbeat history identity jwks jwt limits log memory-engine options origin " +
+  "outbox pipeline rate-gate refusals revocations " +
   "roster sender sqlite-engine sqlite-histories stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade upgrade-refusal upgrade-request",
