@@ -13,7 +13,17 @@ export interface Member {
 /** Members that are published to at once: more would keep inbound messages waiting for longer than a slice may. */
 const MAX_MEMBERS = 2_000;
 
+let prefix = "";
 let topics = 0;
+
+/**
+ * A topic belongs to a server, which other copies of the package may share, among them this one as it was before a hot reload.
+ * So the name is random, and drawn when it is needed: module scope on Workers forbids it.
+ */
+function createTopic(): string {
+  prefix ||= `noroshi:${crypto.randomUUID()}`;
+  return `${prefix}:${++topics}`;
+}
 
 /**
  * Members whom one publication reaches, or who have none in common.
@@ -26,12 +36,11 @@ export class Shard<Each extends Member> {
   readonly members: Members<Each>;
   /** How many have joined so far: where it has not changed, nobody is a member who was none then. */
   joined = 0;
-  readonly #topic = `noroshi:${++topics}`;
+  /** Empty until it is first published to; then its members join it, which takes 300 bytes each. */
+  #topic = "";
   #mostHeld = 0;
   /** What was handed over when it was last looked. */
   #lookedAt = 0;
-  /** Its members have joined the topic: when it is first published to, for that takes 300 bytes each. */
-  #isOpen = false;
 
   constructor(publisher: Publisher | undefined, members: Members<Each> = new Set()) {
     this.publisher = publisher;
@@ -45,14 +54,14 @@ export class Shard<Each extends Member> {
   add(member: Each): void {
     this.joined++;
     this.members.add(member);
-    if (!this.#isOpen) return;
+    if (this.#topic === "") return;
     member.transport!.join!(this.#topic);
     this.#mostHeld = Math.max(this.#mostHeld, member.heldBytes);
   }
 
   delete(member: Each): boolean {
     if (!this.members.delete(member)) return false;
-    if (this.#isOpen) member.transport!.leave!(this.#topic);
+    if (this.#topic !== "") member.transport!.leave!(this.#topic);
     return true;
   }
 
@@ -60,7 +69,7 @@ export class Shard<Each extends Member> {
   publish(frame: Frame, maxHeldBytes: number): boolean {
     const { publisher } = this;
     if (!publisher) return false;
-    if (!this.#isOpen) this.#open(publisher);
+    if (this.#topic === "") this.#open(publisher);
     if (this.#mostHeld + publisher.handedOver - this.#lookedAt > maxHeldBytes) {
       this.#look(publisher);
       if (this.#mostHeld > maxHeldBytes) return false;
@@ -69,7 +78,7 @@ export class Shard<Each extends Member> {
   }
 
   #open(publisher: Publisher): void {
-    this.#isOpen = true;
+    this.#topic = createTopic();
     for (const { transport } of this.members) transport!.join!(this.#topic);
     this.#look(publisher);
   }
