@@ -15,7 +15,8 @@ const LAYERS: readonly string[][] = [
   "outbox pipeline rate-gate refusals revocations " +
   "roster sender sqlite-engine sqlite-histories stats transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
-  "runtimes/runtime runtimes/standard runtimes/bun runtimes/deno runtimes/node upgrade upgrade-refusal upgrade-request",
+  "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/runtime runtimes/standard upgrade " +
+  "upgrade-refusal upgrade-request",
   "controller default-controller",
   // Built on the core: channels.
   "channel-options channel-quota permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",

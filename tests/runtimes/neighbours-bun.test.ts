@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { after, afterEach, before, describe, it } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { COMMANDS, startServer, type TestServer } from "./server.ts";
-import { Wire } from "./wire.ts";
+import { frame, Wire } from "./wire.ts";
 
 const fixtures = join(dirname(fileURLToPath(import.meta.url)), "fixture/neighbours");
 
@@ -23,16 +23,21 @@ afterEach(() => Wire.resetAll());
 
 const open = (server: string, path: string) => Wire.open(ports[server]!, path);
 
+/** A client of ours is served. */
+async function serves(server: string, path = "/ours"): Promise<void> {
+  const wire = await open(server, path);
+  assert.deepEqual(await wire.ask({ type: "hello" }), { type: "echo", message: { type: "hello" }, ip: "127.0.0.1" });
+  wire.write(frame(9, "")); // A ping.
+  await wire.ponged(1);
+  assert.equal((await wire.close(1000)).code, 1000);
+}
+
+const NOBODY = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, connected: 0 };
+
 describe("Two copies of the package on one Bun server", () => {
   for (const server of ["first handler", "second handler"]) {
     it(`serve each their own sockets under the ${server}`, async () => {
-      for (const path of ["/first?access_token=ada", "/second?access_token=bob"]) {
-        const wire = await open(server, path);
-        assert.equal((await wire.ask({ type: "hello" })).type, "echo", path);
-        wire.write(Buffer.from([0x89, 0x80, 0, 0, 0, 0])); // A ping.
-        await wire.ponged(1);
-        assert.equal((await wire.close(1000)).code, 1000);
-      }
+      for (const path of ["/first?access_token=ada", "/second?access_token=bob"]) await serves(server, path);
     });
 
     it(`send what one broadcasts to its admins to no guest of the other under the ${server}`, async () => {
@@ -50,6 +55,65 @@ describe("Two copies of the package on one Bun server", () => {
   }
 });
 
+describe("A socket of another library under the handler of noroshi/bun", () => {
+  /** A message, a ping and a pong, read with the handshake: no callback may throw. */
+  const everything = Buffer.concat([frame(1, "text"), frame(2, Buffer.from([0])), frame(9, "ping"), frame(10, "pong")]);
+
+  it("is closed with 1011, whatever that library keeps with it, and the log names the remedy", async () => {
+    const data = ["absent", "undefined", "null", "text", "number", "list", "empty", "frozen", "nothing"];
+    for (const path of ["/hono", ...data.map((name) => `/bare/${name}`)]) {
+      const wire = await Wire.open(ports["foreign"]!, path, { follow: everything });
+      assert.deepEqual(await wire.closed, { code: 1011, reason: "No handler for this socket" }, path);
+    }
+    await serves("foreign");
+    const [line = ""] = await bun.control("all", "logged", { text: "another library upgraded" });
+    assert.match(line, /^\[noroshi\] .*websocketWith\(/);
+  });
+
+  it("may be reset", async () => {
+    for (const path of ["/hono", "/bare/absent"]) (await open("foreign", path)).reset();
+    await serves("foreign");
+  });
+
+  it("is served by its library's own handler with websocketWith", async () => {
+    const wire = await open("both", "/hono");
+    assert.equal(await wire.text(), "opened");
+    wire.send("hello");
+    assert.equal(await wire.text(), "echo hello");
+    wire.write(frame(9, "ping"));
+    wire.write(frame(10, "pong"));
+    await wire.ponged(1);
+    await bun.control("all", "log");
+    assert.equal((await wire.close(1000)).code, 1000);
+    await bun.control("all", "logged", { text: "hono saw a close" });
+    await serves("both");
+  });
+
+  it("gets no answer from a handler that has no callback for it", async () => {
+    const wire = await Wire.open(ports["few"]!, "/bare/empty", { follow: everything });
+    await wire.ponged(1);
+    assert.equal((await wire.close(1000)).code, 1000);
+    await serves("few");
+  });
+});
+
+describe("A socket of ours on a Bun server with another handler", () => {
+  it("is closed with 1011 and forgotten when the handler was exchanged while it was open", async () => {
+    const ours = await open("exchanged", "/ours");
+    assert.equal((await ours.ask({ type: "hello" })).type, "echo");
+    await bun.control("exchanged", "exchange", { handler: "hono" });
+    const theirs = await open("exchanged", "/hono");
+    assert.equal(await theirs.text(), "opened");
+    ours.send({ type: "hello" });
+    assert.equal((await ours.closed).code, 1011);
+    assert.deepEqual(await bun.control("exchanged", "stats"), { ...NOBODY, connected: 1 });
+    await bun.control("exchanged", "exchange", { handler: "ours" });
+    theirs.send("hello");
+    assert.equal((await theirs.closed).code, 1011);
+    await serves("exchanged");
+  });
+});
+
 describe("A Bun server that lives through a hot reload", () => {
   it("sends what is broadcast to admins after it to no guest from before it, whose socket lives on", async () => {
     const folder = mkdtempSync(join(tmpdir(), "noroshi-hot-"));
@@ -61,7 +125,7 @@ describe("A Bun server that lives through a hot reload", () => {
     const child = spawn(command, ["--hot", "--no-clear-screen", ...args, main], { stdio: ["ignore", "pipe", "inherit"] });
     try {
       const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-      const port = Number((await lines.next()).value.replace("PORT ", ""));
+      const port = Number((await lines.next()).value!.replace("PORT ", ""));
       const broadcast = async (role: string): Promise<number> => {
         const response = await fetch(`http://127.0.0.1:${port}/control/${role}/broadcast`, {
           method: "POST",
