@@ -154,7 +154,7 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     port,
     hostname,
     websocket,
-    fetch: (request, server) => app.fetch(request, { server, [HOST]: host }),
+    fetch: (request, server) => app.fetch(request, { server, request, [HOST]: host }),
   });
   return Promise.resolve({
     port: server.port,

@@ -119,7 +119,8 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     if (slot.released || host.closed) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client went away while its token was verified: nobody is there to read this.
-    if (!response) return refuse(GONE);
+    if (response === null) return refuse(GONE);
+    if (typeof response === "string") return refuse({ ...NO_RUNTIME, message: response, log: `Refused an upgrade: ${response}` });
     opening = true;
     // The socket opens later, or never: a client that goes away now is not always told of. The place is kept for so long.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
@@ -169,7 +170,7 @@ function accept(
   identity: AuthenticationState | null,
   slot: Slot,
   since: number,
-): Response | null {
+): Response | string | null {
   const { maxPayload, heartbeat } = host.options;
   const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
   return runtime.accept(c.req.raw, {
@@ -228,7 +229,7 @@ const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
   const host = (env as { [HOST]?: Host } | undefined)?.[HOST];
-  return host?.runtime ?? bunRuntime(env) ?? denoRuntime(env, c.req.raw);
+  return host?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
 }
 
 function refusedToken(

@@ -95,20 +95,64 @@ function isOurs({ data }: BunSocket): boolean {
   return (data as unknown as Record<symbol, unknown> | null | undefined)?.[SOCKET] === true;
 }
 
-/** Bun's own upgrade, or `null` on another runtime. `env` is the server, as Bun passes it, or `{ server }`. */
-export function bunRuntime(env: unknown): Runtime | null {
+/** Bun's own upgrade of a request, or `null` on another runtime. `env` is the server, as Bun passes it, or `{ server, request }`. */
+export function bunRuntime(env: unknown, request: Request): Runtime | null {
   if (typeof (globalThis as { Bun?: unknown }).Bun === "undefined" || typeof env !== "object" || env === null) return null;
   const server = ("server" in env ? env.server : env) as Partial<BunServer> | undefined;
   if (typeof server?.upgrade !== "function" || typeof server.requestIP !== "function") return null;
   const bun = server as BunServer; // Both methods were just seen to be there.
+  // Middleware may have made a copy of it, as mount() does, which Bun does not upgrade.
+  const original = "request" in env && env.request instanceof Request ? env.request : request;
+  const ip = addressOf(bun, original);
   return {
-    ip: (request) => bun.requestIP(request)?.address ?? null,
-    accept(request: Request, acceptance: Acceptance): Response | null {
+    ip: () => ip,
+    accept(_request: Request, acceptance: Acceptance): Response | string | null {
       const { protocol, headers } = acceptance;
       // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
       headers.set("sec-websocket-protocol", protocol ?? "");
+      const transport = new BunTransport(bun, acceptance);
+      const fault = upgrade(bun, original, transport, headers, ip !== null);
       // Bun writes the response itself; what the route returns is not looked at.
-      return bun.upgrade(request, { data: new BunTransport(bun, acceptance), headers }) ? new Response(null) : null;
+      if (fault === undefined) return new Response(null);
+      acceptance.abandoned();
+      return fault;
     },
   };
+}
+
+const NO_WEBSOCKET =
+  'Cannot upgrade: Bun.serve has no WebSocket handler, pass websocket of "noroshi/bun": export default { fetch: app.fetch, websocket }';
+
+const COPIED_REQUEST =
+  "Cannot upgrade: Bun upgrades only the Request that it passed to fetch, and this is another one, as app.mount() makes. " +
+  "Use app.route(), or fetch: (request, server) => app.fetch(request, { server, request })";
+
+const OTHER_HANDLER =
+  'Cannot serve the socket: Bun.serve has another WebSocket handler, pass websocket of "noroshi/bun", or websocketWith(otherHandler)';
+
+/** `undefined` once the socket is open; `null` when nobody waits for it any more; else why it cannot be. */
+function upgrade(
+  server: BunServer,
+  request: Request,
+  data: BunTransport,
+  headers: Headers,
+  isBunsOwn: boolean,
+): string | null | undefined {
+  try {
+    if (!server.upgrade(request, { data, headers })) return isBunsOwn || request.signal.aborted ? null : COPIED_REQUEST;
+  } catch (error) {
+    // Its two errors differ in their text only: no handler object, and what is no Request to Bun, such as a Proxy of one.
+    return String(error).includes("Request object") ? COPIED_REQUEST : NO_WEBSOCKET;
+  }
+  // Bun calls `open` before upgrade() returns.
+  return data.isOpened ? undefined : OTHER_HANDLER;
+}
+
+/** `null` for a request that is not Bun's own, one whose client is gone, and over a Unix socket. */
+function addressOf(server: BunServer, request: Request): string | null {
+  try {
+    return server.requestIP(request)?.address ?? null;
+  } catch {
+    return null; // Bun throws for what is no Request to it; the upgrade says so.
+  }
 }

@@ -25,8 +25,11 @@ export interface Runtime {
   ip(request: Request): string | null;
   /** Waits until a reset that came right after the request is known, where the runtime needs to be given the time. */
   settle?(): Promise<void>;
-  /** The response to return for it, or `null` when the client went away meanwhile. */
-  accept(request: Request, acceptance: Acceptance): Response | null;
+  /**
+   * The response to return for it; `null` when the client went away meanwhile; a text that says why this server cannot upgrade it, and
+   * what to do.
+   */
+  accept(request: Request, acceptance: Acceptance): Response | string | null;
   /** Keeps the response that was accepted on the context, where the server must not be given another. */
   pin?(c: Context, report: (error: unknown) => void): void;
 }

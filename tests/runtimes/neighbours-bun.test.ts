@@ -98,6 +98,18 @@ describe("A socket of another library under the handler of noroshi/bun", () => {
 });
 
 describe("A socket of ours on a Bun server with another handler", () => {
+  for (const server of ["wrong hono", "wrong bare"]) {
+    it(`gives its place back and is reported: ${server}`, async () => {
+      const wire = await open(server, "/ours");
+      assert.deepEqual(await bun.control(server, "stats"), NOBODY);
+      const [line = ""] = await bun.control("all", "logged", { text: "another WebSocket handler" });
+      assert.match(line, /pass websocket of "noroshi\/bun", or websocketWith\(/);
+      await bun.control("all", "log");
+      // Without a callback of its own for it, nobody can close it.
+      if (server === "wrong hono") assert.deepEqual(await wire.closed, { code: 1011, reason: "No handler for this socket" });
+    });
+  }
+
   it("is closed with 1011 and forgotten when the handler was exchanged while it was open", async () => {
     const ours = await open("exchanged", "/ours");
     assert.equal((await ours.ask({ type: "hello" })).type, "echo");
@@ -111,6 +123,57 @@ describe("A socket of ours on a Bun server with another handler", () => {
     theirs.send("hello");
     assert.equal((await theirs.closed).code, 1011);
     await serves("exchanged");
+  });
+
+  it("is answered 501 with the remedy when there is no handler", async () => {
+    const { answer } = await Wire.request(ports["none"]!, "/ours");
+    assert.equal(answer.status, 501);
+    const { error } = JSON.parse(answer.body);
+    assert.equal(error.code, "SERVICE_UNAVAILABLE");
+    assert.match(error.message, /Bun\.serve has no WebSocket handler, pass websocket of "noroshi\/bun"/);
+    assert.deepEqual(await bun.control("none", "stats"), NOBODY);
+  });
+});
+
+describe("A copy of the request on Bun", () => {
+  it("is answered 501 with the remedies", async () => {
+    for (const path of ["/mount/ours", "/clone"]) {
+      const { answer } = await Wire.request(ports["mount"]!, path);
+      assert.equal(answer.status, 501, path);
+      const { error } = JSON.parse(answer.body);
+      assert.equal(error.code, "SERVICE_UNAVAILABLE");
+      assert.match(error.message, /Bun upgrades only the Request that it passed to fetch/);
+      assert.match(error.message, /app\.route\(\), or fetch: \(request, server\) => app\.fetch\(request, { server, request }\)/);
+    }
+    assert.deepEqual(await bun.control("mount", "stats"), NOBODY);
+  });
+
+  it("is none behind route() and a mount that keeps the request", async () => {
+    for (const path of ["/route/ours", "/same/ours"]) await serves("mount", path);
+  });
+
+  it("is upgraded behind noroshi/serve, and where { server, request } is the env", async () => {
+    for (const server of ["mount with request", "routes", "serve"]) {
+      for (const path of ["/mount/ours", "/clone", "/route/ours", "/same/ours"]) await serves(server, path);
+    }
+  });
+});
+
+describe("Middleware on Bun", () => {
+  it("that answers before the upgrade leaves no connection behind", async () => {
+    const wire = await Wire.request(ports["late"]!, "/timeout?access_token=ada");
+    assert.equal(wire.answer.status, 504);
+    await bun.control("authenticate", "release");
+    assert.deepEqual(await bun.control("late", "stats"), NOBODY);
+  });
+
+  for (const [path, how] of [["/throws", "throws"], ["/answers", "answers otherwise"]] as const) {
+    it(`that ${how} after next() is too late: the 101 has left, and the connection lives`, () => serves("late", path));
+  }
+
+  it("that awaits after next() holds nothing up: the 101 has left", async () => {
+    await serves("late", "/awaits");
+    await bun.control("middleware", "release");
   });
 });
 
