@@ -308,8 +308,12 @@ function sqlOf({ storage: { sql } }: WebSocketObjectState): Sql | undefined {
 
 function byName(controllers: WebSocketController[]): Map<string, WebSocketController> {
   const named = new Map(controllers.map((controller) => [controller.name, controller]));
-  if (named.size === controllers.length && named.size > 0) return named;
-  throw new TypeError("Cannot build the object: pass a controller, or several that differ in their option `name`");
+  // The names are in those of tables, and SQLite takes `A` and `a` for the same (of ASCII only).
+  const tables = new Set([...named.keys()].map((name) => name.replace(/[A-Z]/g, (letter) => letter.toLowerCase())));
+  if (tables.size === controllers.length && tables.size > 0) return named;
+  throw new TypeError(
+    "Cannot build the object: pass a controller, or several that differ in their option `name` by more than its case",
+  );
 }
 
 /**

@@ -1,0 +1,38 @@
+/** The controllers of one Durable Object: each has tables of its own in the object's storage. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { WebSocketController } from "../src/controller.ts";
+import { createWebSocketObject, type WebSocketObjectState } from "../src/runtimes/cloudflare.ts";
+
+/** An object without storage in SQLite or any socket. */
+const state = {
+  storage: {},
+  getWebSockets: () => [],
+  setWebSocketAutoResponse: () => {},
+} as unknown as WebSocketObjectState; // With all that is asked of it here.
+
+// A global of workerd, which the object makes one of.
+(globalThis as { WebSocketRequestResponsePair?: unknown }).WebSocketRequestResponsePair ??= class {};
+
+function build(...names: string[]) {
+  const controller = names.map((name) => new WebSocketController({ name, logger: false }));
+  return new (createWebSocketObject(() => ({ app: new Hono(), controller })))(state, {});
+}
+
+describe("createWebSocketObject", () => {
+  it("takes several controllers by different names", () => {
+    build("admin", "guest");
+    build("admin", "admin2", "ädmin", "Ädmin");
+  });
+
+  it("refuses names that differ in their case only: SQLite takes their tables for the same", () => {
+    for (const names of [["main", "main"], ["admin", "Admin"], ["guest", "admin", "ADMIN"]]) {
+      assert.throws(() => build(...names), {
+        name: "TypeError",
+        message:
+          "Cannot build the object: pass a controller, or several that differ in their option `name` by more than its case",
+      });
+    }
+  });
+});
