@@ -20,7 +20,7 @@ export class ClientError extends Error {
 
   /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return super[Symbol.hasInstance](value) || (this === ClientError && BRAND in Object(value));
+    return this === ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
   }
 
   /** The stable name, a text for a person, and what else is known. */
