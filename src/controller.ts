@@ -13,12 +13,11 @@ import type { Extension, ExtensionHost } from "./extension.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "./handlers.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "./limits.ts";
-import { describeCause, errorLogger } from "./log.ts";
+import { errorLogger } from "./log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "./options.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import { Refusals } from "./refusals.ts";
-import type { WebSocketError } from "./errors.ts";
 import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "./revocations.ts";
 import { type ControllerStats, NO_CLOSES, sumOf } from "./stats.ts";
 import { type ClientKey, clientKey, RateGate } from "./rate-gate.ts";
@@ -90,9 +89,7 @@ export class WebSocketController {
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
-    this.#refusals = new Refusals(logger, monotonic);
-    const authFailed = (error: WebSocketError, cause: unknown, client?: WebSocketClient) =>
-      this.#bus.emit("auth.failure", { ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
+    this.#refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
@@ -120,12 +117,8 @@ export class WebSocketController {
       now,
       monotonic,
       revocations: this.#revocations,
+      refusals: this.#refusals,
       report,
-      authFailed: (error, cause, client) => {
-        const isHeard = authFailed(error, cause, client);
-        const line = () => `Refused a client${client ? ` (${client.uid})` : ""}: ${describeCause(cause, error)}`;
-        this.#refusals.add("token", isHeard ? undefined : line);
-      },
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
@@ -159,7 +152,6 @@ export class WebSocketController {
       revocations: this.#revocations,
       refusals: this.#refusals,
       report,
-      authFailed,
     });
   }
 

@@ -6,6 +6,7 @@ import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "./protocol.ts";
+import type { Refusals } from "./refusals.ts";
 import type { Revocation, Revocations } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
@@ -20,8 +21,7 @@ export interface IdentityHost {
   /** The monotonic clock, in ms. */
   monotonic(): number;
   report(error: unknown, client?: WebSocketClient): void;
-  /** Emits `auth.failure`, or writes the operator a line where nobody listens. */
-  authFailed(error: WebSocketError, cause: unknown, client?: WebSocketClient): void;
+  readonly refusals: Refusals;
   readonly revocations: Revocations;
 }
 
@@ -277,7 +277,7 @@ export class Identity {
     this.#owner.claim(null);
     this.#admit();
     this.#answer(error);
-    this.#owner.host.authFailed(error, attempt.cause, this.#owner.client);
+    this.#owner.host.refusals.addFailure(error, attempt.cause, "a client", this.#owner.client);
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
@@ -335,7 +335,7 @@ export class Identity {
    */
   #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);
-    this.#owner.host.authFailed(error, why, this.phase === "pending" ? undefined : this.#owner.client);
+    this.#owner.host.refusals.addFailure(error, why, "a client", this.phase === "pending" ? undefined : this.#owner.client);
     this.#owner.close(code, error.message, cause);
   }
 }

@@ -1,6 +1,9 @@
+import type { WebSocketError } from "./errors.ts";
+import type { WebSocketEvents } from "./events.ts";
 import { guard } from "./guard.ts";
-import { escapeControls, LogThrottle } from "./log.ts";
+import { describeCause, escapeControls, LogThrottle } from "./log.ts";
 import type { Logger } from "./options.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
 
 /** The counters of `stats().refused`. */
 const REASONS = [
@@ -27,6 +30,14 @@ const REASONS = [
  */
 export type RefusalReason = typeof REASONS[number];
 
+/** The reasons of answers that are not `AUTH_FAILED` or a code of the application's. */
+const REASONS_BY_CODE: Record<string, RefusalReason> = {
+  FORBIDDEN: "disconnected",
+  LIMIT_EXCEEDED: "user",
+  REQUESTS_EXCEEDED: "failures",
+  SERVICE_UNAVAILABLE: "unavailable",
+};
+
 /** Characters of one line. */
 const MAX_LENGTH = 512;
 
@@ -37,8 +48,14 @@ export class Refusals {
   readonly #logger: Logger | false;
   readonly #throttle: LogThrottle;
 
-  /** @param now the monotonic clock, in ms. */
-  constructor(logger: Logger | false, now: () => number) {
+  readonly #emit: (failure: WebSocketEvents["auth.failure"]) => boolean;
+
+  /**
+   * @param now the monotonic clock, in ms.
+   * @param emit emits `auth.failure`; whether anybody listens.
+   */
+  constructor(logger: Logger | false, now: () => number, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
+    this.#emit = emit;
     this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // Of all reasons.
     this.#logger = logger;
     this.#throttle = new LogThrottle(now);
@@ -54,5 +71,17 @@ export class Refusals {
     const more = left === 0 ? "" : ` (${left} more like it were left out)`;
     // When the logger itself fails nobody is left to be told.
     guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
+  }
+
+  /**
+   * Counts credentials that were refused, and hands them to the listeners of `auth.failure`, who then need no line.
+   *
+   * @param error what the client is answered.
+   * @param cause what only the application and the operator are to read.
+   */
+  addFailure(error: WebSocketError, cause: unknown, what: string, client?: WebSocketClient): void {
+    const isHeard = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
+    const line = () => `Refused ${what}: ${describeCause(cause, error)}`;
+    this.add(REASONS_BY_CODE[error.code] ?? "token", isHeard ? undefined : line);
   }
 }

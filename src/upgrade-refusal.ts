@@ -8,7 +8,8 @@ export interface Refusal {
   code: string;
   message: string;
   headers?: Record<string, string>;
-  reason: RefusalReason;
+  /** Absent where it was counted before. */
+  reason?: RefusalReason;
   /** The operator's line. Absent: none is written. */
   log?: string;
 }

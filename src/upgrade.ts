@@ -5,7 +5,6 @@ import type { Deadlines } from "./clock.ts";
 import type { Connection } from "./connection.ts";
 import { WebSocketError } from "./errors.ts";
 import { ask } from "./guard.ts";
-import { describeCause } from "./log.ts";
 import type { Admission, Slot } from "./limits.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { isAllowedOrigin } from "./origin.ts";
@@ -48,8 +47,6 @@ export interface UpgradeHost {
   readonly revocations: Revocations;
   readonly refusals: Refusals;
   report(error: unknown): void;
-  /** Emits `auth.failure`; whether anybody listens. */
-  authFailed(error: WebSocketError, cause: unknown): boolean;
 }
 
 /** Characters of a URL, its token not counted. It is kept with the connection, in a Durable Object within 16 KiB. */
@@ -238,15 +235,12 @@ function refusedToken(
   cause: unknown,
   error: WebSocketError = new WebSocketError("auth", "AUTH_FAILED", "The token is not valid"),
 ): Refusal {
-  const isHeard = host.authFailed(error, cause);
+  host.refusals.addFailure(error, cause, `the token of ${PLACES[source]}`);
   return {
     status: 401,
     code: error.code,
     message: error.message,
     headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
-    reason: "token",
-    // Who listens to auth.failure has the cause already.
-    ...(isHeard ? {} : { log: `Refused the token of ${PLACES[source]}: ${describeCause(cause, error)}` }),
   };
 }
 
@@ -260,7 +254,7 @@ const PLACES: Record<CredentialSource, string> = {
 
 function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal): Response {
   const { status, code, message, headers, reason, log } = refusal;
-  refusals.add(reason, log === undefined ? undefined : () => log);
+  if (reason) refusals.add(reason, log === undefined ? undefined : () => log);
   return c.json({ error: { code, message } }, status, headers);
 }
 

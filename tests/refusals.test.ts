@@ -18,7 +18,7 @@ describe("Refusals", () => {
   it("writes one line a second for each reason, and how many it left out", () => {
     const { warnings, logger } = recorder();
     let now = 0;
-    const refusals = new Refusals(logger, () => now);
+    const refusals = new Refusals(logger, () => now, () => false);
     for (let n = 0; n < 5; n++) refusals.add("origin", () => `origin ${n}`);
     refusals.add("token", () => "token");
     assert.deepEqual(warnings, ["[noroshi] origin 0", "[noroshi] token"]);
@@ -35,19 +35,22 @@ describe("Refusals", () => {
 
   it("counts without a line where there is nothing to say, and where the logger is off", () => {
     const { warnings, logger } = recorder();
-    const refusals = new Refusals(logger, () => 0);
+    const refusals = new Refusals(logger, () => 0, () => false);
     refusals.add("abandoned");
-    const silent = new Refusals(false, () => 0);
+    const silent = new Refusals(false, () => 0, () => false);
     silent.add("origin", assert.fail);
     assert.deepEqual([warnings, refusals.counts.abandoned, silent.counts.origin], [[], 1, 1]);
   });
 
   it("writes one short line, whatever somebody puts into it, and survives a logger that throws", () => {
     const { warnings, logger } = recorder();
-    new Refusals(logger, () => 0).add("origin", () => `Refused origin https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`);
+    new Refusals(logger, () => 0, () => false).add(
+      "origin",
+      () => `Refused origin https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`,
+    );
     assert.match(warnings[0]!, /https:\/\/a\\u000a\[noroshi\] forged\\u2028x/);
     assert.ok(warnings[0]!.length < 600);
-    const failing = new Refusals({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0);
+    const failing = new Refusals({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0, () => false);
     failing.add("origin", () => "x");
     failing.add("token", () => assert.fail("cannot be described"));
     assert.equal(failing.counts.origin, 1);

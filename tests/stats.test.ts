@@ -25,7 +25,7 @@ const CLOSES = {
 };
 
 /** What has happened, where nothing has. */
-const NOTHING = { closedBy: CLOSES, dropped: 0, limited: 0, refused: new Refusals(false, () => 0).counts };
+const NOTHING = { closedBy: CLOSES, dropped: 0, limited: 0, refused: new Refusals(false, () => 0, () => false).counts };
 
 const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };
 
