@@ -1,10 +1,27 @@
 import assert from "node:assert/strict";
-import { conformance } from "./conformance.ts";
+import { staysConnected } from "./behaviours/upgrading.ts";
+import { conformance, type Difference } from "./conformance.ts";
 import { startServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
+/** Middleware answers otherwise after next(), or waits. */
+function hasLeft(...ways: string[]): Difference {
+  return {
+    because: "Bun has sent the 101 by then",
+    async instead(server) {
+      for (const how of ways) {
+        await staysConnected(server, `/after/${how}/public`);
+        await server.control("all", "fresh");
+      }
+    },
+  };
+}
+
 conformance("Bun", () => startServer("bun"), {
   differences: {
+    "undoes the acceptance when middleware throws after next()": hasLeft("throw"),
+    "undoes the acceptance when middleware replaces the response after next()": hasLeft("replace", "merge", "empty"),
+    "connects a client once its 101 leaves, not while middleware waits after next()": hasLeft("stall"),
     "answers 4xx to an odd request target and lives on": {
       because: "Bun mends the target before anybody sees it",
       async instead({ port }) {
