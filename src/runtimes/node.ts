@@ -286,18 +286,23 @@ function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): vo
   });
 }
 
-/** The request as Hono takes it, or `null` for a target or Host that is no URL. */
+/** No client and no proxy sends as many headers; Node lets 2,000 through, and Deno has no limit but their bytes. */
+const MAX_HEADERS = 256;
+
+/** The request as Hono takes it, or `null` for too many headers, and a target or Host that is no URL. */
 function toRequest(incoming: IncomingMessage): Request | null {
-  const { url = "/", method = "GET", headers, socket } = incoming;
+  const { url = "/", method = "GET", headers, rawHeaders, socket } = incoming;
+  if (rawHeaders.length > 2 * MAX_HEADERS) return null;
   const scheme = "encrypted" in socket ? "https" : "http";
   try {
     const base = `${scheme}://${headers.host ?? "localhost"}`;
     // Put together, not resolved: `//evil.example/` as a reference would name another host than the one that was asked.
     // Only an absolute target (RFC 9112 §3.2.2) replaces the base.
     const target = url.startsWith("/") ? new URL(base + url) : new URL(url, base);
-    const copy = new Headers();
-    for (let i = 0; i < incoming.rawHeaders.length; i += 2) copy.append(incoming.rawHeaders[i]!, incoming.rawHeaders[i + 1]!);
-    return new Request(target, { method, headers: copy });
+    const request = new Request(target, { method });
+    // In place: Deno sorts the headers that a Request is made with, which takes 5 ms for 100 and 190 for 1,000.
+    for (let i = 0; i < rawHeaders.length; i += 2) request.headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
+    return request;
   } catch {
     return null; // Answered 400: a target, a Host, a method or a header that the platform's Request does not take.
   }
