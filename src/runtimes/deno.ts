@@ -9,7 +9,10 @@ interface DenoGlobal {
   upgradeWebSocket(request: Request, options: { idleTimeout: number }): { socket: WebSocket; response: Response };
 }
 
-/** Deno's own upgrade, or `null` on another runtime and for a request that no server of Deno has made. `env` is what `Deno.serve` passes beside the request. */
+/**
+ * Deno's own upgrade, or `null` on another runtime, and for a request that the application has made. `env` is what `Deno.serve` passes beside
+ * the request.
+ */
 export function denoRuntime(env: unknown, request: Request): Runtime | null {
   const { Deno } = globalThis as { Deno?: DenoGlobal };
   if (typeof Deno?.upgradeWebSocket !== "function" || isCopy(request)) return null;
@@ -78,11 +81,9 @@ class DenoRuntime implements Runtime {
         // Emptied, as Hono's documentation has it, before another is set.
         if (response === undefined) return;
         if (response.status === 101) return res?.set?.call(c, response);
-        report(
-          new TypeError(
-            `Cannot answer ${response.status} after the upgrade: Deno.serve would stop listening, so answer before next()`,
-          ),
-        );
+        const problem =
+          `Cannot answer ${response.status} after the upgrade, Deno.serve would stop listening: answer before next()`;
+        report(new TypeError(problem, { cause: c.error }));
         this.#feed?.refuse(CloseCode.INTERNAL_ERROR, `Answered ${response.status}`);
       },
     });
