@@ -60,6 +60,8 @@ export class Identity {
   phase: "pending" | "admitted" | "expired" = "pending";
   /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
   until = 0;
+  /** Settles when `revalidate` has said whether expired credentials are renewed; `undefined` when it is not asked. */
+  revalidating: Promise<void> | undefined;
 
   readonly #owner: IdentityOwner;
   #failures = 0;
@@ -75,13 +77,13 @@ export class Identity {
   /** The connection is open, with what its upgrade has proved; it began to be verified when there had been so many revocations. */
   opened(state: AuthenticationState | null, since: number): void {
     if (!state) return this.#mode === "public" ? this.#admit() : this.#wait(this.#owner.host.options.timeout);
-    this.#assume(state.accountability, state.expires_at ?? null);
+    this.#assume(state.accountability, state.expires_at ?? null); // Its place was claimed before it was opened.
     const attempt: Attempt = { outcome: "accepted", state };
     if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
     if (!this.#isRevoked(attempt, "refreshed", since)) return this.#admit();
     this.#wait(this.#owner.host.options.timeout);
     this.#owner.hold(
-      this.#newest(attempt, since).then((newest) => {
+      this.#newest(attempt, since, (newest) => {
         if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) {
           this.#refuse(
             authFailed(undefined),
@@ -94,10 +96,17 @@ export class Identity {
 
   /** The connection came back from hibernation. */
   restored({ phase, until, accountability, expires_at }: SavedConnection): void {
-    this.#assume(accountability as Accountability, expires_at); // Written by Connection.save.
+    // It is there, however many its user may have.
+    this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
+    this.#set(accountability as Accountability, expires_at);
     this.phase = phase;
     // A wall clock that was set back meanwhile must not prolong it.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
+  }
+
+  /** Whether it is let in now: the timer may be late, and the wall clock may have been set forward. */
+  get isAdmitted(): boolean {
+    return this.phase === "admitted" && this.remaining !== 0;
   }
 
   /** When {@link due} is to be called, in ms from now; `null` is never. */
@@ -132,8 +141,7 @@ export class Identity {
     }
     const since = this.#owner.host.revocations.number;
     return this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
-      .then((attempt) => this.#newest(attempt, since))
-      .then((attempt) => this.#conclude(attempt, parsed.output.uid, since))
+      .then((attempt) => this.#newest(attempt, since, (newest) => this.#conclude(newest, parsed.output.uid, since)))
       .catch((error) => this.#report(error));
   }
 
@@ -148,8 +156,9 @@ export class Identity {
     const { options: { revalidate }, revocations } = this.#owner.host;
     if (!revalidate || this.phase !== "admitted") return;
     const since = revocations.number;
-    const attempt = await this.#ask(revalidate);
-    if (attempt && this.phase === "admitted" && !this.#renew(attempt, since)) this.#lapse();
+    await this.#ask(revalidate, (attempt) => {
+      if (this.phase === "admitted" && !this.#renew(attempt, since)) this.#lapse();
+    });
   }
 
   get #mode() {
@@ -165,33 +174,36 @@ export class Identity {
     this.#wait(2 * timeout);
     // A session kept in a cookie renews itself here, unseen by the client.
     const since = revocations.number;
-    this.#owner.hold(
-      this.#ask(revalidate).then((attempt) => {
-        if (attempt && this.phase === "expired" && !this.#renew(attempt, since)) this.#lapse();
-      }),
-    );
+    this.revalidating = this.#ask(revalidate, (attempt) => {
+      if (this.phase === "expired" && !this.#renew(attempt, since)) this.#lapse();
+    }).finally(() => this.revalidating = undefined);
+    this.#owner.hold(this.revalidating);
   }
 
   /**
-   * Asks who the client is, and again where its rights were refreshed meanwhile. `undefined` when the client has left, has become
-   * somebody else, or was asked for anew: the answer is out of date.
+   * Asks who the client is, and again where its rights were refreshed meanwhile.
+   *
+   * @param take called in the step in which the answer is known to be up to date, and not at all when the client has left, has become
+   * somebody else, or was asked for anew.
    */
-  async #ask(revalidate: Revalidate): Promise<Attempt | undefined> {
+  async #ask(revalidate: Revalidate, take: (attempt: Attempt) => void): Promise<void> {
     const { authenticator, revocations } = this.#owner.host;
     for (;;) {
       const since = revocations.number;
       const generation = ++this.#generation;
       const attempt = await authenticator.run(() => revalidate(this.#owner.client));
-      if (generation !== this.#generation || this.#owner.readyState !== OPEN) return undefined;
-      if (!this.#isRevoked(attempt, "refreshed", since)) return attempt;
+      if (generation !== this.#generation || this.#owner.readyState !== OPEN) return;
+      if (!this.#isRevoked(attempt, "refreshed", since)) return take(attempt);
     }
   }
 
   /**
    * The attempt, or what `revalidate` says in its place where the rights of that user or role were refreshed since it began: it may have
    * read those of before. What it says does not come into force, and until the newest is known nothing is handled.
+   *
+   * @param take called in the step in which it is known to be the newest.
    */
-  async #newest(attempt: Attempt, since: number): Promise<Attempt> {
+  async #newest(attempt: Attempt, since: number, take: (newest: Attempt) => void): Promise<void> {
     const { options: { revalidate, timeout }, authenticator, revocations } = this.#owner.host;
     let newest = attempt;
     // Without `revalidate` nothing is ever refreshed.
@@ -201,7 +213,10 @@ export class Identity {
       const { accountability, expires_at, refresh_token } = newest.state;
       // `revalidate` has to see who it is to be. Who stays the same user has the rights it has until then.
       if (accountability.user === null || accountability.user !== this.accountability.user) {
-        this.#assume(accountability, expires_at ?? null);
+        if (!this.#assume(accountability, expires_at ?? null)) {
+          newest = { outcome: "refused" };
+          break;
+        }
         if (this.phase === "admitted") {
           this.phase = "expired";
           this.#owner.suspended();
@@ -215,7 +230,7 @@ export class Identity {
         ? { outcome: "accepted", state: { ...(refresh_token === undefined ? {} : { refresh_token }), ...answer.state } }
         : { outcome: "refused" }; // As everywhere, a `revalidate` that fails has said no.
     }
-    return newest;
+    take(newest);
   }
 
   #isRevoked(attempt: Attempt, kind: Revocation, since: number): boolean {
@@ -227,8 +242,7 @@ export class Identity {
     if (attempt.outcome === "failed") this.#report(attempt.error);
     if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
     const { accountability, expires_at } = attempt.state;
-    if (!this.#owner.claim(accountability.user)) return false;
-    this.#assume(accountability, expires_at ?? null);
+    if (!this.#assume(accountability, expires_at ?? null)) return false;
     this.#admit();
     return true;
   }
@@ -274,19 +288,17 @@ export class Identity {
     // Who could not prove who they are is nobody from here on; only public mode has a place for nobody.
     if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
     this.#assume(ANONYMOUS, null);
-    this.#owner.claim(null);
     this.#admit();
     this.#answer(error);
     this.#owner.host.refusals.addFailure(error, attempt.cause, "a client", this.#owner.client);
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
-    if (!this.#owner.claim(accountability.user)) {
+    if (!this.#assume(accountability, expires_at ?? null)) {
       const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
       return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, CloseCode.RATE_LIMITED);
     }
     this.#failures = 0;
-    this.#assume(accountability, expires_at ?? null);
     // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
     this.#owner.transmit(encode({
       type: "auth",
@@ -305,7 +317,14 @@ export class Identity {
     this.#dueAt = this.#owner.host.monotonic() + ms;
   }
 
-  #assume(accountability: Accountability, expiresAt: number | null): void {
+  /** Is this one from now on, and counted as such; `false`, and nothing has changed, when the user has as many connections as may be. */
+  #assume(accountability: Accountability, expiresAt: number | null): boolean {
+    if (!this.#owner.claim(accountability.user)) return false;
+    this.#set(accountability, expiresAt);
+    return true;
+  }
+
+  #set(accountability: Accountability, expiresAt: number | null): void {
     // A copy that nobody changes: deliveries are indexed by it.
     this.accountability = Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;

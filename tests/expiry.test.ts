@@ -88,6 +88,18 @@ describe("a client whose token expires", () => {
     }
   });
 
+  it("gives its place among the user's connections back when it is nobody after the grace", () => {
+    const { clock, controller, client } = connect({ maxConnectionsPerUser: 1 }, "public");
+    assert.equal(open(controller, { identity: annFor(clock, 3_600_000) }).client.readyState, 2);
+    clock.advance(60_000);
+    // It may still renew its credentials.
+    assert.equal(open(controller, { identity: annFor(clock, 3_600_000) }).client.readyState, 2);
+    clock.advance(TIMEOUT);
+    assert.equal(client.accountability.user, null);
+    assert.equal(open(controller, { identity: annFor(clock, 3_600_000) }).client.readyState, 1);
+    assert.equal(open(controller, { identity: annFor(clock, 3_600_000) }).client.readyState, 2);
+  });
+
   it("is nobody in public mode after the grace, and receives what is for everybody", () => {
     const { clock, controller, client, transport, codes } = connect({}, "public");
     clock.advance(60_000 + TIMEOUT);
