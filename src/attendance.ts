@@ -2,7 +2,7 @@ import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "./extension.ts";
 import type { Presence, Watcher } from "./presence.ts";
 import type { SubscribeMessage } from "./protocol.ts";
-import type { WebSocketClient } from "./websocket-client.ts";
+import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** Whom a subscription makes a member; `data` is JSON text. */
 interface Attendant {
@@ -25,6 +25,8 @@ export class Attendance {
   readonly #ending: string;
   #attendant: Attendant | undefined;
   #watcher: Watcher | undefined;
+  /** What is left to be done of {@link begin}. */
+  #late: (() => void) | undefined;
   #hasEnded = false;
 
   /** @param ending how the messages of the subscription end. */
@@ -48,6 +50,9 @@ export class Attendance {
   begin(options: ResolvedChannel, message: SubscribeMessage): void {
     const { client, host } = this.#owner;
     const enter = () => {
+      if (this.#hasEnded) return;
+      // It joins when the client is let in again, if it is.
+      if (connectionOf(client).isSuspended) return void (this.#late = enter);
       this.#enter(attendantData(options, message, client, host.report));
       if (!this.#hasEnded) this.#owner.changed();
     };
@@ -68,8 +73,11 @@ export class Attendance {
     this.#attendant ??= before.#handOver();
   }
 
-  /** Tells the client anew, where it has missed something. */
+  /** The client is let in: what was left undone is done, and it is told anew where it has missed something. */
   renew(): void {
+    const late = this.#late;
+    this.#late = undefined;
+    late?.();
     if (this.#watcher?.isStale) void this.#presence.list(this.#watcher).then(() => this.#owner.changed());
   }
 

@@ -3,6 +3,7 @@ import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
 import type { Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
+import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
 import { type GateOwner, pass } from "./gate.ts";
 import type { Handlers } from "./handlers.ts";
@@ -13,7 +14,7 @@ import { Pipeline } from "./pipeline.ts";
 import { byteLength, exceedsBytes, textOf } from "./protocol.ts";
 import type { Flood, RateGate, RateGateOwner } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
-import { CLOSED, CLOSING, type SavedConnection, type Transport } from "./transport.ts";
+import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
   type ClientConnection,
@@ -127,7 +128,6 @@ export class Connection
     identity.restored(saved);
     if (identity.phase !== "pending") {
       this.#stage = "known";
-      this.#slot.claim(identity.accountability.user);
       this.#slot.admit();
       this.host.admit(this);
     }
@@ -220,6 +220,14 @@ export class Connection
     return this.identity.expiresAt;
   }
 
+  get isSuspended(): boolean {
+    return this.readyState !== OPEN || !this.identity.isAdmitted;
+  }
+
+  get revalidating(): Promise<void> | undefined {
+    return this.identity.revalidating;
+  }
+
   get #isClosed(): boolean {
     return this.#stage === "closed";
   }
@@ -244,6 +252,11 @@ export class Connection
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
     return this.identity.phase === "admitted" && this.host.sender.send(this, frame);
+  }
+
+  /** Answers a message that may not be handled any more, where anything is answered. */
+  refuseMessage(uid: MessageUid | undefined): void {
+    if (this.readyState === OPEN) this.identity.refuseMessage(uid);
   }
 
   /** Hands an encoded message to the socket, whether or not the client is admitted. */
@@ -337,6 +350,7 @@ export class Connection
   // The gate
 
   #receive(text: string | null): void {
+    if (this.#isClosed || this.#closing) return;
     const settled = pass(this, text);
     if (settled) this.hold(settled);
   }

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { RequestDeclaration } from "./contract.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import { FIRST_ISSUE, issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
-import type { WebSocketClient } from "./websocket-client.ts";
+import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** What a handler is called with: the client, and the message with its payload as the schema's output. */
 export interface HandlerContext<Payload> {
@@ -135,6 +135,12 @@ export class Handlers {
     enter: () => void,
     fail: (error: unknown) => void,
   ): Promise<void> {
+    if (index > 0) {
+      // The middleware before may have awaited: the client has left, or its credentials have run out.
+      const connection = connectionOf(client);
+      while (connection.revalidating) await connection.revalidating;
+      if (connection.isSuspended) return connection.refuseMessage(message.uid);
+    }
     const middleware = this.#middleware[index];
     if (!middleware) {
       const done = this.#deliver(client, message);
@@ -166,8 +172,10 @@ export class Handlers {
   #deliver(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     const heard = this.#host.emit(client, message);
     const registered = this.#handlers.get(message.type);
+    const taker = registered ? undefined : this.#takers.get(message.type);
+    // A listener has closed it.
+    if (heard && (registered || taker) && connectionOf(client).isSuspended) return undefined;
     if (!registered) {
-      const taker = this.#takers.get(message.type);
       if (taker) taker(client, message);
       else if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
       return undefined;

@@ -19,7 +19,7 @@ import {
 } from "./protocol.ts";
 import { messageOf, type SavedSubscription } from "./saved-subscription.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
-import type { WebSocketClient } from "./websocket-client.ts";
+import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** What the subscribers of a controller share. */
 export interface SubscriberHost {
@@ -290,19 +290,25 @@ export class Subscriber implements SubscriptionOwner {
     const { channel, event, data = null, uid } = request;
     const { client, host } = this;
     const ask = () => permit(options, { client, channel, action: "publish", event, data }, host);
+    const connection = connectionOf(client);
     let { accountability } = client;
     // Asked for at once, and answered in its turn: answers to one client's publications keep their order. Awaited below, where it is thrown.
     const permission = ask();
     permission.catch(() => {});
     if (before) await before;
     await permission;
-    // Who asked may be another by now, or have other rights.
-    while (client.accountability !== accountability && !this.#hasClosed) {
-      if (client.accountability.user !== accountability.user) throw new WebSocketError("publish", "FORBIDDEN", "Another user");
-      ({ accountability } = client);
-      await ask();
+    // Who asked may have left by now, be another, or have other rights.
+    for (;;) {
+      if (connection.revalidating) await connection.revalidating;
+      else if (connection.isSuspended) return connection.refuseMessage(uid);
+      else if (client.accountability === accountability) break;
+      else if (client.accountability.user !== accountability.user) {
+        throw new WebSocketError("publish", "FORBIDDEN", "Another user");
+      } else {
+        ({ accountability } = client);
+        await ask();
+      }
     }
-    if (this.#hasClosed) return;
     const position = await this.#shared.publish(channel, options, event, JSON.stringify(this.#checked(options, event, data)));
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
@@ -317,6 +323,8 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {
+    const connection = connectionOf(this.client);
+    if (connection.isSuspended) return connection.refuseMessage(uid);
     this.client.send(new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) }).toJSON());
   }
 

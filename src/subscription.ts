@@ -51,6 +51,8 @@ export class Subscription implements ChannelRecipient, Timed {
   readonly #options: ResolvedChannel;
   readonly #ending: string;
   #channel: Channel | undefined;
+  /** Absent once the channel is open. */
+  #opening: Promise<void> | undefined;
   /** What was published while nothing can be sent. */
   #kept: PublicationFrame[] | undefined = [];
   /** More came than is kept. */
@@ -120,20 +122,23 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Asks whether it may be, and begins with `init`. It never rejects. */
   async start(): Promise<void> {
+    const { client, host } = this.#owner;
     const run = ++this.#run;
+    // It begins when the client is let in again.
+    if (!this.#goesOn(run)) return;
     try {
+      if (!await this.#isAllowed(run)) return;
       if (!this.#channel) {
-        if (!await this.#isAllowed(run)) return;
-        const channel = this.#owner.channel(this.message.channel, this.#options);
-        const opening = channel.enter();
-        this.#channel = channel;
-        if (opening) await opening;
-        if (!this.#goesOn(run)) return;
-        channel.add(this);
-      } else if (!await this.#isAllowed(run)) return;
+        this.#channel = this.#owner.channel(this.message.channel, this.#options);
+        this.#opening = this.#channel.enter();
+      }
+      if (this.#opening) await this.#opening;
+      if (!this.#goesOn(run)) return;
+      this.#opening = undefined;
+      this.#channel.add(this);
       const { recover } = this.message;
       const page = recover && this.#options.history ? await this.#channel.read(recover) : undefined;
-      if (page) this.#spend(page.publications.reduce((sum, { data }) => sum + data.length, 0));
+      if (page) host.rateGate?.spend(client, page.publications.reduce((sum, { data }) => sum + data.length, 0));
       if (!this.#goesOn(run)) return;
       if (!recover || !page?.isComplete) await this.#begin(run, recover !== undefined);
       else if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) {
@@ -200,8 +205,9 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#attend(channel)?.restore(this.message, member, isStale || opening !== undefined);
   }
 
+  /** Whether this may take effect: to be asked after each `await`. What is suspended begins anew when the client is let in again. */
   #goesOn(run: number): boolean {
-    return run === this.#run && !this.#hasEnded;
+    return run === this.#run && !this.#hasEnded && !connectionOf(this.#owner.client).isSuspended;
   }
 
   /** `false` when this does not go on. It throws when the client may not. */
@@ -251,19 +257,14 @@ export class Subscription implements ChannelRecipient, Timed {
     const { channel, uid } = this.message;
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
     const frame = Frame.of(message);
-    if (fields["data"] !== undefined) this.#spend(frame.bytes);
-    if (!connectionOf(this.#owner.client).send(frame)) return false;
+    const { client, host } = this.#owner;
+    if (fields["data"] !== undefined) host.rateGate?.spend(client, frame.bytes);
+    if (!connectionOf(client).send(frame)) return false;
     if (this.#isStarted) return true;
     this.#isStarted = true;
     this.#enter();
     this.#owner.started(this);
     return true;
-  }
-
-  /** So many bytes are sent for what was asked for. */
-  #spend(bytes: number): void {
-    const { client, host } = this.#owner;
-    host.rateGate?.spend(client, bytes);
   }
 
   /** Sends what was published since the position; `page` is that. */
@@ -313,6 +314,7 @@ export class Subscription implements ChannelRecipient, Timed {
     const run = ++this.#run;
     this.suspend();
     this.#kept ??= [];
+    if (!this.#goesOn(run)) return;
     try {
       // Whose rights have changed is sent nothing until it is known that it may be.
       if (hasChanged && !await this.#isAllowed(run)) return;

@@ -1,5 +1,5 @@
 import type { Member } from "./audience.ts";
-import type { ErrorMessage } from "./errors.ts";
+import type { ErrorMessage, MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 
@@ -42,6 +42,15 @@ export interface ClientConnection extends Member {
   readonly readyState: number;
   readonly bufferedAmount: number;
   readonly socket: unknown;
+  /**
+   * Whether nothing that was begun for the client may take effect now: it is closing, or its credentials have run out. To be looked at after
+   * each `await`, before the effect.
+   */
+  readonly isSuspended: boolean;
+  /** Settles when it is known whether credentials that have run out are renewed; `undefined` when nobody is asked. */
+  readonly revalidating: Promise<void> | undefined;
+  /** Answers a message that may not be handled any more. */
+  refuseMessage(uid: MessageUid | undefined): void;
   /** Whether the client could be handed the frame. */
   send(frame: Frame): boolean;
   close(code: number | undefined, reason: string | undefined): void;

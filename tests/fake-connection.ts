@@ -9,6 +9,8 @@ export class FakeConnection implements ClientConnection {
   readyState = 1;
   bufferedAmount = 0;
   heldBytes = 0;
+  isSuspended = false;
+  readonly revalidating = undefined;
   readonly socket = { name: "the runtime's socket" };
   readonly sent: string[] = [];
   readonly closes: unknown[][] = [];
@@ -24,6 +26,8 @@ export class FakeConnection implements ClientConnection {
     this.sent.push(text);
     return true;
   }
+
+  refuseMessage(): void {}
 
   close(...args: unknown[]): void {
     this.closes.push(args);
