@@ -1,6 +1,7 @@
 import { type Deadlines, within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { FailureLimiter } from "./limits.ts";
+import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
@@ -25,13 +26,17 @@ export interface AuthenticationState {
   refresh_token?: string;
 }
 
+/** Refuses the credentials and says why: the `cause` of `auth.failure`, which the client is not shown. */
+export type Refuse = (cause: unknown) => null;
+
 /**
- * Verifies credentials: the state they stand for, or `null` when they are not valid. A `WebSocketError` it throws is
- * answered as it is; any other throw is a fault of the server, not of the client.
+ * Verifies credentials: the state they stand for, or `null` when they are not valid, best `refuse(cause)`, which is `null`. A
+ * `WebSocketError` it throws is answered as it is; any other throw is a fault of the server, not of the client.
  */
 export type Authenticate = (
   credentials: Credentials,
   handshake: Handshake,
+  refuse: Refuse,
 ) => AuthenticationState | null | Promise<AuthenticationState | null>;
 
 /**
@@ -91,9 +96,20 @@ export class Authenticator {
     const { ip } = handshake;
     const retryAfter = this.#failures?.wait(ip) ?? 0;
     if (retryAfter > 0) return { outcome: "limited", retryAfter };
-    const attempt = asRefusal(await this.run(() => authenticate(credentials, handshake)), credentials);
+    let cause: unknown;
+    const refuse: Refuse = (reason) => {
+      cause = reason;
+      return null;
+    };
+    const attempt = await this.run(() => authenticate(credentials, handshake, refuse));
+    if (attempt.outcome === "failed") return this.#conclude(asRefusal(attempt.error, credentials), ip);
+    if (attempt.outcome !== "refused" || cause === undefined) return this.#conclude(attempt, ip);
+    return this.#conclude({ outcome: "refused", cause: isTokenRefusal(cause) ? cause : showable(cause, credentials) }, ip);
+  }
+
+  #conclude(attempt: Attempt, ip: string | null): Attempt {
     if (attempt.outcome === "refused") this.#failures?.failed(ip);
-    return attempt.outcome === "failed" ? { outcome: "failed", error: shown(attempt.error, credentials) } : attempt;
+    return attempt;
   }
 
   /** Bounds and checks any call that returns an authentication state. */
@@ -120,21 +136,12 @@ export class Authenticator {
 
 const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
 
-/** A `WebSocketError` that `authenticate` threw says what the client is answered: that is a refusal, and no fault of the server. */
-function asRefusal(attempt: Attempt, credentials: Credentials): Attempt {
-  const error = attempt.outcome === "failed" ? WebSocketError.from(attempt.error) : undefined;
-  if (attempt.outcome !== "failed" || !error) return attempt;
-  const { cause } = attempt.error as Error; // As `from` has seen: of this copy of the package or of another.
-  return { outcome: "refused", error, ...(cause === undefined ? {} : { cause: shown(cause, credentials) }) };
-}
-
-/** The error without the credentials that it may quote. */
-function shown(error: unknown, credentials: Credentials): unknown {
-  try {
-    return withoutSecrets(error, credentials);
-  } catch {
-    return new Error("Cannot authenticate: what was thrown cannot be shown"); // Its getters throw.
-  }
+/** What `authenticate` threw: a `WebSocketError` says what the client is answered, so it is a refusal and no fault of the server. */
+function asRefusal(thrown: unknown, credentials: Credentials): Attempt {
+  const error = WebSocketError.from(thrown);
+  if (!error) return { outcome: "failed", error: showable(thrown, credentials) };
+  const { cause } = thrown as Error; // As `from` has seen: of this copy of the package or of another.
+  return { outcome: "refused", error, ...(cause === undefined ? {} : { cause: showable(cause, credentials) }) };
 }
 
 /** Characters from which on a secret is taken out of a text; a shorter one may be a part of any word in it. */
@@ -142,6 +149,15 @@ const MIN_REDACTED = 8;
 
 /** In place of a text that has a short secret in it: what is left of "Cannot" without an "a" would give the secret away. */
 const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
+
+/** {@link withoutSecrets}, for what may throw when it is looked at. */
+function showable(error: unknown, credentials: Credentials): unknown {
+  try {
+    return withoutSecrets(error, credentials);
+  } catch {
+    return new Error("Cannot authenticate: what was thrown cannot be shown"); // Its getters throw.
+  }
+}
 
 /** The error without the credentials it may quote: hono's own JWT errors do, and it is going to listeners and the log. */
 function withoutSecrets(error: unknown, { source: _source, ...credentials }: Credentials): unknown {

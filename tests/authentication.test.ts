@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { type Attempt, type Authenticate, Authenticator, type Credentials } from "../src/authentication.ts";
 import { Deadlines } from "../src/clock.ts";
 import { WebSocketError } from "../src/errors.ts";
+import { TokenRefusal } from "../src/token-refusal.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
 import { TestClock } from "./test-clock.ts";
 import { Stall, turn } from "./waiting.ts";
@@ -41,7 +42,7 @@ describe("Authenticator", () => {
       return null;
     });
     await attempt();
-    assert.deepEqual(calls, [[credentials, HANDSHAKE]]);
+    assert.deepEqual(calls.map((args) => args.slice(0, 2)), [[credentials, HANDSHAKE]]);
   });
 
   it("refuses when authenticate returns null, and when there is none", async () => {
@@ -53,6 +54,26 @@ describe("Authenticator", () => {
     assert.match(String(Object(refusal).cause), /no option "authenticate"/);
     assert.equal(clock.delays.length, 0);
     assert.equal(create(() => null).authenticator.enabled, true);
+  });
+
+  it("refuses with the cause that authenticate gives, without the credentials it may quote", async () => {
+    const expired = new Error("Expired");
+    const quoting = new TypeError("invalid JWT token: a-long-secret"); // As hono's own do.
+    const show = async (cause: unknown, shown = "a-long-secret") => {
+      const { authenticator } = create((_credentials, _handshake, refuse) => refuse(cause));
+      const attempt = await authenticator.attempt({ source: "message", access_token: shown }, HANDSHAKE);
+      return attempt.outcome === "refused" ? attempt.cause : assert.fail();
+    };
+    assert.equal(await show(expired), expired);
+    assert.equal(await show("of a-long-secret"), "of [redacted]");
+    assert.equal(String(await show(quoting)), "TypeError: invalid JWT token: [redacted]");
+    assert.deepEqual(await resultOf(Promise.resolve(null)), { outcome: "refused" });
+    // It has nothing of the credentials but what is safe, also where they are a word of its message.
+    const refusal = new TokenRefusal("malformed", "The token is not a JWT");
+    for (const shown of ["token", "a"]) assert.equal(await show(refusal, shown), refusal);
+    // Not so where it goes on to accept.
+    const accepting: Authenticate = (_credentials, _handshake, refuse) => refuse("no") ?? { accountability: ann };
+    assert.equal((await create(accepting).attempt()).outcome, "accepted");
   });
 
   it("has failed with what was thrown when authenticate throws, rejects or is a hostile thenable", async () => {
