@@ -34,7 +34,14 @@ export {
   type WebSocketMessage,
   WebSocketMessageSchema,
 } from "./src/protocol.ts";
-export type { Authenticate, AuthenticationState, Credentials, CredentialSource, Revalidate } from "./src/authentication.ts";
+export type {
+  Authenticate,
+  AuthenticationState,
+  Credentials,
+  CredentialSource,
+  Refuse,
+  Revalidate,
+} from "./src/authentication.ts";
 export type { Listener } from "./src/bus.ts";
 export { type ChannelDeclaration, type ContractDeclaration, defineContract, type RequestDeclaration } from "./src/contract.ts";
 export type { Clock } from "./src/clock.ts";
@@ -44,8 +51,9 @@ export { createWebSocketController, getWebSocketController } from "./src/default
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";
 export type { WebSocketEvents } from "./src/events.ts";
 export type { Declared, Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
-export { type AsymmetricAlgorithm, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
-export type { PublicJwk } from "./src/jwks.ts";
+export { type JwtAuthenticator, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
+export { TokenRefusal, type TokenRefusalReason } from "./src/token-refusal.ts";
+export type { AsymmetricAlgorithm, PublicJwk } from "./src/jwk.ts";
 export type { RateLimit } from "./src/limits.ts";
 export type { Origins } from "./src/origin.ts";
 export type { ClientAddress, HeartbeatOptions, Logger, RateLimitOptions, WebSocketControllerOptions } from "./src/options.ts";

@@ -80,8 +80,9 @@ export interface NewsroomOptions {
   /** Reads a file of `public/` by its name: from disk on Bun, Deno and Node, from the static assets on Cloudflare. */
   readFile(name: string): Promise<string>;
   /**
-   * Signs the tokens. Absent or empty: a random one, so that everybody signs in anew after a restart. On Cloudflare that is
-   * each time the object was evicted (who is connected stays so): set one there with `wrangler secret put JWT_SECRET`.
+   * Signs the tokens: at least 32 bytes. Absent or empty: a random one, so that everybody signs in anew after a restart. On
+   * Cloudflare that is each time the object was evicted (who is connected stays so): set one there with
+   * `wrangler secret put JWT_SECRET`.
    */
   secret?: string | undefined;
   /** How many messages a newcomer is shown, and of each room are kept for who comes back. @default {50} */

@@ -1,113 +1,333 @@
-import { decode, verify, verifyWithJwks } from "hono/jwt";
-import type { Authenticate, AuthenticationState } from "./authentication.ts";
-import { type PublicJwk, RemoteKeys } from "./jwks.ts";
+import type { AuthenticationState, Credentials, Refuse } from "./authentication.ts";
+import {
+  ASYMMETRIC_ALGORITHMS,
+  type AsymmetricAlgorithm,
+  decodeBase64Url,
+  isSignature,
+  type PublicJwk,
+  VerificationKey,
+  withOneName,
+} from "./jwk.ts";
+import { RemoteKeys } from "./jwks.ts";
+import { TokenRefusal } from "./token-refusal.ts";
+import type { Handshake } from "./websocket-client.ts";
 
-/** Signature algorithms of `hono/jwt` with a shared secret. */
+/** Signature algorithms with a shared secret (RFC 7518 §3.2). */
 export type SymmetricAlgorithm = "HS256" | "HS384" | "HS512";
-/** Signature algorithms of `hono/jwt` with a key pair. */
-export type AsymmetricAlgorithm =
-  | "RS256"
-  | "RS384"
-  | "RS512"
-  | "PS256"
-  | "PS384"
-  | "PS512"
-  | "ES256"
-  | "ES384"
-  | "ES512"
-  | "EdDSA";
 
 /** Options of {@link jwtAuthenticator}. */
 export interface JwtAuthenticatorOptions {
-  /** The shared secret of HS256, HS384 or HS512. Either this, `keys` or `jwksUri`. */
-  secret?: string;
+  /**
+   * The shared secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes (RFC 7518 §3.2). Several while one replaces another: a
+   * token by any of them is accepted. Either this, `keys` or `jwksUri`.
+   */
+  secret?: string | string[];
   /** The one algorithm accepted with `secret`: a token that names another is refused. @default {"HS256"} */
   algorithm?: SymmetricAlgorithm;
   /** Public keys (RFC 7517) that a token's `kid` chooses from. */
   keys?: PublicJwk[];
-  /** Where the public keys are fetched from: kept for ten minutes, asked again for an unknown `kid` at most every 30 s. */
+  /**
+   * Where the public keys are fetched from (RFC 7517 §5): kept for ten minutes, fetched again for an unknown `kid` at most every 30 s.
+   * At most 1 MiB and 100 keys; redirects are not followed. Keys that must not verify tokens are skipped, such as RSA below 2048 bits.
+   */
   jwksUri?: string;
+  /**
+   * How long fetched keys may be used while the endpoint cannot be read, in ms, from 60,000 on; `Infinity` is for ever. Then
+   * authentication is unavailable until it can be read again. @default {3_600_000}
+   */
+  jwksMaxAge?: number;
   /** The algorithms accepted with `keys` or `jwksUri`. @default {["RS256", "ES256", "EdDSA"]} */
   algorithms?: AsymmetricAlgorithm[];
   /** The required `iss` claim; absent: any. */
   issuer?: string;
   /** The required `aud` claim; absent: any. */
   audience?: string;
+  /** The required `typ` header, such as `"at+jwt"` (RFC 9068); absent: `JWT` or none. */
+  typ?: string;
+  /** Whether a token must have `exp`. `false` lets one that never ends in. @default {true} */
+  requireExpiry?: boolean;
+  /** By how many seconds the clocks of issuer and server may differ, at `exp`, `nbf` and `iat`; at most 600. @default {5} */
+  clockTolerance?: number;
   /** The claim that is the user's id. A number becomes its decimal string. @default {"sub"} */
   userClaim?: string;
   /** The claim that is the role. @default {"role"} */
   roleClaim?: string;
 }
 
+/** An `authenticate` that may be called by another one: without `refuse` it does not say why. */
+export type JwtAuthenticator = (
+  credentials: Credentials,
+  handshake?: Handshake,
+  refuse?: Refuse,
+) => Promise<AuthenticationState | null>;
+
 /**
- * An `authenticate` for JSON Web Tokens, verified by `hono/jwt`. `exp` becomes `expires_at`; a token without the user claim
- * is refused, for it says nothing about who came.
+ * An `authenticate` for JSON Web Tokens (RFC 7519). `exp` is required and becomes `expires_at`; a token without the user claim is
+ * refused, for it says nothing about who came. Why a token is refused is the `cause` of `auth.failure`.
  *
- * @throws {TypeError} when the options name no key or more than one.
+ * @throws {TypeError} when the options name no key or more than one, or one is unknown or wrong.
  *
  * @example
  * ```ts
  * createWebSocketController({ authenticate: jwtAuthenticator({ secret: env.SECRET }) });
  * ```
  */
-export function jwtAuthenticator(options: JwtAuthenticatorOptions): Authenticate {
-  const { secret, keys, jwksUri, issuer, audience, userClaim = "sub", roleClaim = "role" } = options;
-  if ([secret, keys, jwksUri].filter((key) => key !== undefined && key !== "").length !== 1) {
-    throw new TypeError("Cannot verify tokens: pass exactly one of secret, keys and jwksUri, and not an empty one");
-  }
-  if (issuer === "" || audience === "") {
-    throw new TypeError("Cannot verify tokens: issuer and audience must not be empty, leave them out to accept any");
-  }
-  // The algorithm is ours to choose, never the token's: that is how a public key becomes an HMAC secret (RFC 8725 §3.1).
-  const { algorithm = "HS256", algorithms = ["RS256", "ES256", "EdDSA"] } = options;
-  const claims = { ...(issuer === undefined ? {} : { iss: issuer }), ...(audience === undefined ? {} : { aud: audience }) };
+export function jwtAuthenticator(options: JwtAuthenticatorOptions): JwtAuthenticator {
+  checkOptions(options);
+  const settled = { ...options }; // What is changed in it later would be checked by nobody.
+  const verifySignature = signatureVerifier(settled);
+  return async (credentials, _handshake, refuse = () => null) => {
+    const state = "access_token" in credentials
+      ? await authenticate(credentials.access_token)
+      : new TokenRefusal("credentials", "An access token is required");
+    return state instanceof TokenRefusal ? refuse(state) : state;
+  };
 
-  const remote = jwksUri === undefined ? undefined : new RemoteKeys(jwksUri);
-  const verifyToken = (token: string, keys: PublicJwk[]): Promise<Record<string, unknown>> =>
-    secret !== undefined
-      ? verify(token, secret, { alg: algorithm, ...claims })
-      : verifyWithJwks(token, { keys: keys.map(withHonoName), allowedAlgorithms: algorithms, verification: claims });
+  async function authenticate(text: string): Promise<AuthenticationState | TokenRefusal> {
+    const token = readToken(text);
+    if (token instanceof TokenRefusal) return token;
+    // The signature before the claims: what is reported of them is then the issuer's own.
+    return checkHeader(token.header, settled) ?? await verifySignature(token) ?? stateOf(token.payload, settled);
+  }
+}
 
-  return async (credentials): Promise<AuthenticationState | null> => {
-    if (!("access_token" in credentials)) return null;
-    const token = credentials.access_token;
-    const kid = kidOf(token);
-    if (kid === null) return null;
-    // Outside of the try: a key server that cannot be reached is our fault, not the client's.
-    const held = remote ? await remote.with(kid) : keys ?? [];
-    let payload: Record<string, unknown>;
-    try {
-      payload = await verifyToken(token, held);
-    } catch {
-      // Whatever is wrong with an unsigned or oddly signed token is the client's: some of it hono throws as a TypeError.
-      return null;
+const SYMMETRIC_ALGORITHMS = ["HS256", "HS384", "HS512"] as const satisfies SymmetricAlgorithm[];
+
+const OPTIONS: Readonly<Record<keyof JwtAuthenticatorOptions, "key" | "text" | "other">> = {
+  secret: "key",
+  keys: "key",
+  jwksUri: "key",
+  issuer: "text",
+  audience: "text",
+  typ: "text",
+  userClaim: "text",
+  roleClaim: "text",
+  algorithm: "other",
+  algorithms: "other",
+  jwksMaxAge: "other",
+  requireExpiry: "other",
+  clockTolerance: "other",
+};
+
+function checkOptions(options: JwtAuthenticatorOptions): void {
+  const refuse = (fault: string) => {
+    throw new TypeError(`Cannot verify tokens: ${fault}`);
+  };
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  // A misspelt `issuer` would accept any.
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(OPTIONS, name));
+  if (unknown !== undefined) refuse(`unknown option "${unknown}", use ${Object.keys(OPTIONS).join(", ")}`);
+  const kinds = (kind: string) => given.filter(([name]) => OPTIONS[name as keyof JwtAuthenticatorOptions] === kind); // Just checked.
+  if (kinds("key").filter(([, value]) => value !== "").length !== 1) {
+    refuse("pass exactly one of secret, keys and jwksUri, and not an empty one");
+  }
+  for (const [name, value] of kinds("text")) {
+    if (typeof value !== "string" || value === "") refuse(`${name} must be a string and not empty, or left out`);
+  }
+  const { secret, keys, jwksUri, algorithm, algorithms, jwksMaxAge, requireExpiry = true, clockTolerance = 0 } = options;
+  if (secret !== undefined) {
+    if (algorithms !== undefined) refuse("algorithms are those of keys and jwksUri, pass algorithm beside secret");
+    if (algorithm !== undefined && !SYMMETRIC_ALGORITHMS.includes(algorithm)) {
+      refuse(`algorithm must be one of ${SYMMETRIC_ALGORITHMS.join(", ")}`);
     }
-    if (typeof payload !== "object" || payload === null) return null;
-    const user = idOf(payload[userClaim]);
-    if (user === null) return null;
-    const { exp } = payload;
-    return {
-      accountability: { user, role: idOf(payload[roleClaim]) },
-      expires_at: typeof exp === "number" ? exp : null,
-    };
+    checkSecrets([secret].flat(), algorithm ?? "HS256", refuse);
+  } else {
+    if (algorithm !== undefined) refuse("algorithm is that of secret, pass algorithms beside keys and jwksUri");
+    const names = [...ASYMMETRIC_ALGORITHMS].join(", ");
+    if (algorithms !== undefined && !(Array.isArray(algorithms) && algorithms.length > 0)) {
+      refuse(`algorithms must be a list of ${names}`);
+    }
+    if (!(algorithms ?? []).every((name) => ASYMMETRIC_ALGORITHMS.has(name))) refuse(`algorithms may have ${names}`);
+  }
+  if (keys !== undefined && !(Array.isArray(keys) && keys.length > 0)) refuse("keys must be a list of JSON Web Keys");
+  if (jwksUri !== undefined && !isHttpUrl(jwksUri)) {
+    refuse("jwksUri must be a URL of http or https, without a user or password in it");
+  }
+  if (jwksMaxAge !== undefined && (jwksUri === undefined || typeof jwksMaxAge !== "number" || !(jwksMaxAge >= 60_000))) {
+    refuse("jwksMaxAge goes with jwksUri and must be at least 60,000 ms");
+  }
+  if (typeof requireExpiry !== "boolean") refuse("requireExpiry must be true or false");
+  if (typeof clockTolerance !== "number" || !(clockTolerance >= 0 && clockTolerance <= 600)) {
+    refuse("clockTolerance must be 0 to 600 seconds");
+  }
+}
+
+function checkSecrets(secrets: readonly string[], algorithm: SymmetricAlgorithm, refuse: (fault: string) => void): void {
+  if (secrets.length === 0) refuse("secret must be a string, or a list of them that is not empty");
+  const bytes = Number(algorithm.slice(2)) / 8;
+  for (const secret of secrets) {
+    if (typeof secret !== "string") refuse("secret must be a string, or a list of them that is not empty");
+    if (secret.includes("-----BEGIN ")) refuse("secret is a PEM file, pass a public key as a JSON Web Key in keys");
+    // A shorter one can be found from a single token, offline (RFC 7518 §3.2).
+    if (encoder.encode(secret).length < bytes) {
+      refuse(`a secret of ${algorithm} needs at least ${bytes} bytes, make one with: openssl rand -base64 ${bytes}`);
+    }
+  }
+}
+
+function isHttpUrl(uri: unknown): boolean {
+  if (typeof uri !== "string" || !URL.canParse(uri)) return false;
+  const { protocol, username, password } = new URL(uri);
+  return (protocol === "https:" || protocol === "http:") && username === "" && password === "";
+}
+
+/** A token in its parts, of which nothing is verified. */
+interface Token {
+  readonly header: Readonly<Record<string, unknown>>;
+  readonly payload: Readonly<Record<string, unknown>>;
+  readonly signature: Uint8Array;
+  /** What the signature is of. */
+  readonly signed: Uint8Array;
+}
+
+function readToken(text: string): Token | TokenRefusal {
+  const parts = text.split(".", 4);
+  const [header, payload] = parts.slice(0, 2).map(parseObject);
+  const signature = parts.length === 3 ? decodeBase64Url(parts[2]!) : null;
+  if (!header || !payload || !signature) return new TokenRefusal("malformed", "The token is not a JWT");
+  return { header, payload, signature, signed: encoder.encode(text.slice(0, text.lastIndexOf("."))) };
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** The JSON object in a part of a token. */
+function parseObject(part: string): Record<string, unknown> | null {
+  const bytes = decodeBase64Url(part);
+  if (!bytes) return null;
+  try {
+    const value: unknown = JSON.parse(decoder.decode(bytes));
+    return typeof value === "object" && !Array.isArray(value) ? value as Record<string, unknown> | null : null;
+  } catch {
+    return null; // No UTF-8, or no JSON.
+  }
+}
+
+function checkHeader({ typ, crit }: Token["header"], options: JwtAuthenticatorOptions): TokenRefusal | null {
+  // RFC 7515 §4.1.11: whoever does not know an extension refuses the token.
+  if (crit !== undefined) return new TokenRefusal("critical", "The token has critical extensions, of which none is known");
+  if (options.typ === undefined ? typ === undefined || isTyp(typ, "JWT") : isTyp(typ, options.typ)) return null;
+  return new TokenRefusal("typ", `The token's typ is ${quote(typ)}, not ${quote(options.typ ?? "JWT")}`);
+}
+
+/** Whether it is this media type (RFC 7515 §4.1.9: without `application/`, in any case). */
+function isTyp(typ: unknown, expected: string): boolean {
+  const normalize = (name: string) => name.toLowerCase().replace(/^application\//, "");
+  return typeof typ === "string" && normalize(typ) === normalize(expected);
+}
+
+/** Whether the token was signed by an accepted key: `null`, or why it is refused. Rejects when the keys cannot be fetched. */
+type SignatureVerifier = (token: Token) => Promise<TokenRefusal | null>;
+
+function signatureVerifier(options: JwtAuthenticatorOptions): SignatureVerifier {
+  const { secret, keys, jwksUri, jwksMaxAge, algorithm = "HS256", algorithms = ["RS256", "ES256", "EdDSA"] } = options;
+  if (secret !== undefined) return secretVerifier([secret].flat(), algorithm);
+  if (jwksUri !== undefined) {
+    const remote = new RemoteKeys(jwksUri, algorithms, jwksMaxAge === undefined ? {} : { maxAge: jwksMaxAge });
+    return keyVerifier((kid) => remote.find(kid), algorithms);
+  }
+  const held = (keys ?? []).map((jwk, index) => {
+    const key = VerificationKey.read(jwk, algorithms);
+    if (typeof key === "string") throw new TypeError(`Cannot verify tokens: keys[${index}] must not be used, ${key}`);
+    return key;
+  });
+  return keyVerifier((kid) => held.filter((key) => key.kid === kid), algorithms);
+}
+
+function secretVerifier(secrets: readonly string[], algorithm: SymmetricAlgorithm): SignatureVerifier {
+  const parameters = { name: "HMAC", hash: `SHA-${algorithm.slice(2)}` };
+  let imported: CryptoKey[] | undefined; // Not here: a constructor on Workers may await nothing.
+  return async ({ header, signature, signed }) => {
+    if (header.alg !== algorithm) return wrongAlgorithm(header.alg, [algorithm]);
+    imported ??= await Promise.all(
+      secrets.map((secret) => crypto.subtle.importKey("raw", encoder.encode(secret), parameters, false, ["verify"])),
+    );
+    for (const key of imported) if (await isSignature(parameters, key, signature, signed)) return null;
+    return new TokenRefusal("signature", "The token was signed with another secret, or changed since");
   };
 }
 
-/** The key id a token names, `undefined` when it names none, `null` when it is no token. */
-function kidOf(token: string): string | undefined | null {
-  try {
-    const { header, payload } = decode(token);
-    if (typeof header !== "object" || header === null || typeof payload !== "object" || payload === null) return null;
-    return typeof header.kid === "string" ? header.kid : undefined;
-  } catch {
-    return null; // Not three parts, or not JSON in base64.
-  }
+function keyVerifier(
+  find: (kid: string) => VerificationKey[] | Promise<VerificationKey[]>,
+  algorithms: readonly AsymmetricAlgorithm[],
+): SignatureVerifier {
+  return async ({ header, signature, signed }) => {
+    const { kid } = header;
+    // The algorithm is ours to choose, never the token's: that is how a public key becomes an HMAC secret (RFC 8725 §3.1).
+    const algorithm = algorithms.find((name) => name === withOneName(header.alg));
+    if (algorithm === undefined) return wrongAlgorithm(header.alg, algorithms);
+    if (typeof kid !== "string" || kid === "") return new TokenRefusal("key", "The token names no key: its header has no kid");
+    const found = await find(kid);
+    if (found.length === 0) return new TokenRefusal("key", `There is no key with the kid ${quote(kid)}`);
+    const keys = found.filter((key) => key.isFor(algorithm));
+    if (keys.length === 0) return new TokenRefusal("algorithm", `The key ${quote(kid)} is not for ${algorithm}`);
+    let isUsable = false;
+    for (const key of keys) {
+      const isSigned = await key.verify(algorithm, signature, signed);
+      if (isSigned) return null;
+      isUsable ||= isSigned !== null;
+    }
+    if (!isUsable) return new TokenRefusal("key", `The key ${quote(kid)} cannot be imported`);
+    return new TokenRefusal("signature", `The token was not signed by the key ${quote(kid)}, or changed since`);
+  };
 }
 
-/** RFC 9864 names the algorithm Ed25519, and Bun exports keys so; hono knows it as EdDSA (RFC 8037). */
-const withHonoName = (key: PublicJwk): PublicJwk => key.alg === "Ed25519" ? { ...key, alg: "EdDSA" } : key;
+function wrongAlgorithm(alg: unknown, accepted: readonly string[]): TokenRefusal {
+  return new TokenRefusal("algorithm", `The token's alg is ${quote(alg)}, not ${accepted.join(" or ")}`);
+}
+
+/** What the claims of a verified token stand for, or why they are refused. */
+function stateOf(payload: Token["payload"], options: JwtAuthenticatorOptions): AuthenticationState | TokenRefusal {
+  const { issuer, audience, requireExpiry = true, clockTolerance = 5, userClaim = "sub", roleClaim = "role" } = options;
+  const times: { exp?: number; nbf?: number; iat?: number } = {};
+  for (const name of ["exp", "nbf", "iat"] as const) {
+    const time = payload[name];
+    if (time === undefined) continue;
+    // JSON has numbers beyond what a double holds: 1e999 is Infinity, and would never end.
+    if (typeof time !== "number" || !Number.isFinite(time)) {
+      return new TokenRefusal("claim", `The token's ${name} is not a number`);
+    }
+    times[name] = time;
+  }
+  const { exp, nbf = -Infinity, iat = -Infinity } = times;
+  const now = Date.now() / 1000;
+  if (exp === undefined && requireExpiry) return new TokenRefusal("expiry", "The token has no exp, so that it would never end");
+  if (exp !== undefined && exp + clockTolerance <= now) return new TokenRefusal("expired", `The token expired at ${time(exp)}`);
+  const start = Math.max(nbf, iat);
+  if (start - clockTolerance > now) return new TokenRefusal("not-yet-valid", `The token is not valid before ${time(start)}`);
+  if (issuer !== undefined && payload.iss !== issuer) {
+    return new TokenRefusal("issuer", `The token's iss is ${quote(payload.iss)}, not ${quote(issuer)}`);
+  }
+  if (audience !== undefined && ![payload.aud].flat().includes(audience)) {
+    return new TokenRefusal("audience", `The token's aud is ${quote(payload.aud)}, not ${quote(audience)}`);
+  }
+  const user = idOf(payload[userClaim]);
+  if (user === null) return new TokenRefusal("user", `The token has no user: its claim ${quote(userClaim)} is no id`);
+  return {
+    accountability: { user, role: idOf(payload[roleClaim]) },
+    expires_at: exp === undefined ? null : exp + clockTolerance,
+  };
+}
 
 function idOf(claim: unknown): string | null {
   if (typeof claim === "string" && claim !== "") return claim;
   return typeof claim === "number" && Number.isSafeInteger(claim) ? String(claim) : null;
+}
+
+/** A value of a token for a message: strings cut to 64 characters and in ASCII, so that they forge no line of a log. */
+function quote(value: unknown): string {
+  if (Array.isArray(value)) {
+    return value.slice(0, 4).map((item) => typeof item === "string" ? quote(item) : typeof item).join(", ");
+  }
+  if (typeof value !== "string") return value === undefined ? "absent" : `of type ${typeof value}`;
+  return JSON.stringify(value.slice(0, 64)).replace(
+    /[^ -~]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** A NumericDate for a message. */
+function time(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  return Number.isNaN(date.getTime()) ? `${seconds} s` : date.toISOString();
 }

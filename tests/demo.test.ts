@@ -29,7 +29,10 @@ const COMMANDS = {
 };
 
 /** Starts the demo of a runtime and resolves with the address that it prints. */
-async function start(runtime: keyof typeof COMMANDS, { port = 0, secret = "of the test" } = {}): Promise<Demo> {
+async function start(
+  runtime: keyof typeof COMMANDS,
+  { port = 0, secret = "a secret of the test, 32 bytes long" } = {},
+): Promise<Demo> {
   const [command = "", ...args] = COMMANDS[runtime];
   const env = { ...process.env, HOST: "127.0.0.1", PORT: String(port), JWT_SECRET: secret, NO_COLOR: "1" };
   const child = spawn(command, [...args, `examples/${runtime}/main.ts`], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
@@ -78,7 +81,7 @@ async function startCloudflare(): Promise<Demo> {
     compatibilityDate: config.compatibility_date,
     host: "127.0.0.1",
     port: 0,
-    bindings: { JWT_SECRET: "of the test" },
+    bindings: { JWT_SECRET: "a secret of the test, 32 bytes long" },
     durableObjects: Object.fromEntries(
       config.durable_objects.bindings.map(({ name, class_name }: { name: string; class_name: string }) => [
         name,
@@ -527,7 +530,7 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }
     assert.equal(await news(noor, "Before the silence").count(), 1);
 
     await demo.stop();
-    demo = await start("node", { port, secret: "another one" });
+    demo = await start("node", { port, secret: "another secret of the test, as long" });
     await error(noor, "AUTH_FAILED").waitFor();
     assert.equal(await noor.locator("#newsroom").isVisible(), false);
     assert.equal(await noor.locator("#news li").count(), 0);

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, it } from "node:test";
+import { gzipSync } from "node:zlib";
 import type { AuthenticationState } from "../src/authentication.ts";
-import { jwtAuthenticator } from "../src/jwt.ts";
-import { type PublicJwk, RemoteKeys } from "../src/jwks.ts";
+import type { PublicJwk } from "../src/jwk.ts";
+import { RemoteKeys } from "../src/jwks.ts";
+import { jwtAuthenticator, type JwtAuthenticatorOptions } from "../src/jwt.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
 import { createKey, encodePart } from "./jwt-keys.ts";
 import { Stall, turn } from "./waiting.ts";
@@ -14,11 +16,15 @@ import { Stall, turn } from "./waiting.ts";
 class KeyServer {
   keys: unknown = [];
   status = 200;
-  body: string | undefined;
+  headers: Record<string, string> = {};
+  body: string | Uint8Array | undefined;
+  /** Answers in place of all that. */
+  answer: ((response: ServerResponse) => void) | undefined;
   requests: { accept: string | undefined }[] = [];
   readonly #server = createServer((request, response) => {
     this.requests.push({ accept: request.headers.accept });
-    response.writeHead(this.status, { "content-type": "application/json", connection: "close" });
+    if (this.answer) return this.answer(response);
+    response.writeHead(this.status, { "content-type": "application/json", connection: "close", ...this.headers });
     response.end(this.body ?? JSON.stringify({ keys: this.keys }));
   });
 
@@ -29,11 +35,15 @@ class KeyServer {
   }
 
   stop(): Promise<void> {
-    return new Promise((resolve) => this.#server.close(() => resolve()));
+    return new Promise((resolve) => {
+      this.#server.close(() => resolve());
+      this.#server.closeAllConnections();
+    });
   }
 }
 
-const key = (kid: string): PublicJwk => ({ kty: "EC", kid });
+const MINUTE = 60_000;
+const key = (kid: string): PublicJwk => ({ kty: "EC", crv: "P-256", kid });
 
 let server: KeyServer;
 let uri: string;
@@ -52,92 +62,219 @@ afterEach(async () => {
   await server.stop();
 });
 
+/** The keys of the server's endpoint. `ids` has the ids of those that are found: of which algorithm they are stands aside. */
+function remoteKeys(options?: ConstructorParameters<typeof RemoteKeys>[2]) {
+  const remote = new RemoteKeys(uri, ["RS256", "ES256", "EdDSA"], options);
+  return { ids: async (kid: string) => (await remote.find(kid)).map((key) => key.kid) };
+}
+
 describe("RemoteKeys", () => {
-  it("asks for nothing before a key is needed, then for JSON, once", async () => {
-    const remote = new RemoteKeys(uri);
-    server.keys = [key("a")];
+  it("fetches nothing before a key is needed, then JSON, once", async () => {
+    const remote = remoteKeys();
+    server.keys = [key("a"), key("b")];
     assert.equal(server.requests.length, 0);
-    assert.deepEqual(await remote.with("a"), [key("a")]);
+    assert.deepEqual(await remote.ids("a"), ["a"]);
+    assert.deepEqual(await remote.ids("b"), ["b"]);
     assert.deepEqual(server.requests, [{ accept: "application/json" }]);
   });
 
-  it("keeps the keys for ten minutes and then asks again", async () => {
-    const remote = new RemoteKeys(uri);
+  it("keeps the keys for ten minutes and then waits for newer ones", async () => {
+    const remote = remoteKeys();
     server.keys = [key("a")];
-    await remote.with("a");
-    elapsed += 600_000;
-    await remote.with("a");
-    assert.equal(server.requests.length, 1);
-    elapsed += 1;
-    server.keys = [key("a"), key("b")];
-    // The key that is held goes on verifying while newer ones are fetched.
-    assert.deepEqual(await remote.with("a"), [key("a")]);
-    assert.deepEqual(await remote.with("b"), [key("a"), key("b")]);
-    assert.equal(server.requests.length, 2);
-  });
-
-  it("leaves out what is no key, and goes on asking", async () => {
-    const keys = new RemoteKeys(uri);
-    server.keys = [null, 7, key("a")];
-    assert.deepEqual(await keys.with("a"), [key("a")]);
-    elapsed += 31_000;
+    await remote.ids("a");
+    elapsed += 10 * MINUTE;
     server.keys = [key("b")];
-    assert.deepEqual(await keys.with("b"), [key("b")]);
-  });
-
-  it("asks once when many keys are needed at a time", async () => {
-    const remote = new RemoteKeys(uri);
-    server.keys = [key("a")];
-    await Promise.all(Array.from({ length: 20 }, (_, index) => remote.with(`kid-${index}`)));
-    assert.equal(server.requests.length, 1);
-  });
-
-  it("asks again for an unknown key id, at most every 30 s", async () => {
-    const remote = new RemoteKeys(uri);
-    server.keys = [key("a")];
-    await remote.with("a");
-    elapsed += 30_000;
-    for (const kid of ["made", "up", undefined]) assert.deepEqual(await remote.with(kid), [key("a")]);
+    assert.deepEqual(await remote.ids("a"), ["a"]);
     assert.equal(server.requests.length, 1);
     elapsed += 1;
-    server.keys = [key("a"), key("b")];
-    assert.deepEqual(await remote.with("b"), [key("a"), key("b")]);
-    await remote.with("made");
-    await remote.with("up");
+    assert.deepEqual(await remote.ids("a"), []);
+    assert.deepEqual(await remote.ids("b"), ["b"]);
     assert.equal(server.requests.length, 2);
   });
 
-  it("rejects when the endpoint cannot be read and the key is not kept, and asks again after 30 s", async () => {
-    const remote = new RemoteKeys(uri);
+  it("fetches once when many keys are needed at a time", async () => {
+    const remote = remoteKeys();
+    server.keys = [key("kid-7")];
+    const found = await Promise.all(Array.from({ length: 20 }, (_, index) => remote.ids(`kid-${index}`)));
+    assert.deepEqual(found.flat(), ["kid-7"]);
+    assert.equal(server.requests.length, 1);
+  });
+
+  it("fetches again for an unknown key id, at most every 30 s", async () => {
+    const remote = remoteKeys();
+    server.keys = [key("a")];
+    await remote.ids("a");
+    elapsed += 30_000;
+    for (const kid of ["made", "up", ""]) assert.deepEqual(await remote.ids(kid), []);
+    assert.equal(server.requests.length, 1);
+    elapsed += 1;
+    server.keys = [key("a"), key("b")];
+    assert.deepEqual(await remote.ids("b"), ["b"]);
+    await remote.ids("made");
+    await remote.ids("up");
+    assert.equal(server.requests.length, 2);
+  });
+
+  it("rejects when it has never read the endpoint, and asks again after 30 s", async () => {
+    const remote = remoteKeys();
     const answers: [status: number, body: string, message: RegExp][] = [
       [500, '{"keys":[]}', /^Error: Cannot fetch the keys: the endpoint answered 500$/],
       [404, "Not found", /answered 404$/],
       [200, "{}", /^Error: Cannot fetch the keys: the answer has no array `keys`$/],
       [200, '{"keys":{}}', /has no array `keys`$/],
-      [200, "<html>", /./],
-      [200, "null", /./],
+      [200, "null", /has no array `keys`$/],
+      [200, "7", /has no array `keys`$/],
+      [200, "<html>", /^Error: Cannot fetch the keys: the answer is not JSON$/],
+      [200, "", /the answer is not JSON$/],
     ];
     for (const [status, body, message] of answers) {
       Object.assign(server, { status, body });
-      for (let n = 0; n < 3; n++) await assert.rejects(remote.with("a"), (error) => message.test(String(error)));
+      for (let n = 0; n < 3; n++) await assert.rejects(remote.ids("a"), (error) => message.test(String(error)));
       elapsed += 30_001;
     }
     assert.equal(server.requests.length, answers.length);
     Object.assign(server, { status: 200, body: undefined, keys: [key("a")] });
-    assert.deepEqual(await remote.with("a"), [key("a")]);
+    assert.deepEqual(await remote.ids("a"), ["a"]);
   });
 
-  it("goes on with a key it holds when the endpoint is away, and not with one it does not", async () => {
-    const remote = new RemoteKeys(uri);
-    server.keys = [key("a")];
-    await remote.with("a");
+  it("has no key, and does not reject, when the endpoint lists none", async () => {
+    const remote = remoteKeys();
+    assert.deepEqual(await remote.ids("a"), []);
     server.status = 503;
-    elapsed += 600_001;
-    assert.deepEqual(await remote.with("a"), [key("a")]);
     elapsed += 30_001;
-    // No key of that id is held, which refuses its token: made-up ids must not read as our failure.
-    assert.deepEqual(await remote.with("b"), [key("a")]);
-    assert.ok(server.requests.length <= 3);
+    // The endpoint's latest word was that no key is valid: a token is refused, and that is no failure of ours.
+    assert.deepEqual(await remote.ids("a"), []);
+  });
+
+  it("uses the keys it holds while the endpoint is away, until they reach their maximum age", async () => {
+    const remote = remoteKeys();
+    server.keys = [key("a")];
+    await remote.ids("a");
+    server.status = 503;
+    for (elapsed += 10 * MINUTE + 1; elapsed <= 1000 + 60 * MINUTE; elapsed += 5 * MINUTE) {
+      assert.deepEqual(await remote.ids("a"), ["a"]);
+      assert.deepEqual(await remote.ids("made-up"), [], "a made-up id must not read as our failure");
+    }
+    elapsed = 1000 + 60 * MINUTE;
+    assert.deepEqual(await remote.ids("a"), ["a"]);
+    elapsed += 1;
+    for (const kid of ["a", "made-up"]) await assert.rejects(remote.ids(kid), /the endpoint answered 503$/);
+    elapsed += 31 * 24 * 60 * MINUTE;
+    await assert.rejects(remote.ids("a"), /the endpoint answered 503$/);
+    server.status = 200;
+    elapsed += 30_001;
+    assert.deepEqual(await remote.ids("a"), ["a"]);
+  });
+
+  it("takes another maximum age, and fetches before it is reached", async () => {
+    const remote = remoteKeys({ maxAge: MINUTE });
+    server.keys = [key("a")];
+    await remote.ids("a");
+    elapsed += MINUTE;
+    assert.deepEqual([await remote.ids("a"), server.requests.length], [["a"], 1]);
+    elapsed += 1;
+    assert.deepEqual([await remote.ids("a"), server.requests.length], [["a"], 2]);
+    server.status = 503;
+    elapsed += MINUTE + 1;
+    await assert.rejects(remote.ids("a"), /answered 503$/);
+  });
+
+  it("never gives up its keys when the maximum age is Infinity", async () => {
+    const remote = remoteKeys({ maxAge: Infinity });
+    server.keys = [key("a")];
+    await remote.ids("a");
+    server.status = 503;
+    elapsed += 31 * 24 * 60 * MINUTE;
+    assert.deepEqual(await remote.ids("a"), ["a"]);
+  });
+});
+
+describe("RemoteKeys, of what the endpoint lists", () => {
+  it("skips what is no key, and each key that must not verify a token", async () => {
+    const [rsa, small, okp] = await Promise.all([
+      createKey("RS256", "rsa"),
+      createKey("RS256", "small", { modulusLength: 1024 }),
+      createKey("EdDSA", "okp"),
+    ]);
+    const { n } = small.publicJwk;
+    const { alg: _, ...bare } = rsa.publicJwk;
+    const skipped = {
+      small: small.publicJwk,
+      // The modulus counts, not the text it comes in: zeros in front, or what is no base64url.
+      padded: { ...small.publicJwk, n: "A".repeat(172) + n },
+      garbage: { ...rsa.publicJwk, n: `${rsa.publicJwk.n}!` },
+      number: { ...rsa.publicJwk, n: 7 },
+      modulusless: { ...rsa.publicJwk, n: undefined },
+      encryption: { ...bare, use: "enc" },
+      operation: { ...bare, key_ops: ["encrypt"] },
+      operations: { ...bare, key_ops: "verify" },
+      private: rsa.privateJwk,
+      secret: { kty: "oct", k: "AAAA", alg: "HS256" },
+      another: { ...bare, alg: "RS512" },
+      mismatched: { ...bare, alg: "ES256" },
+      curve: { kty: "EC", crv: "P-521" },
+      koblitz: { kty: "EC", crv: "secp256k1" },
+      exchange: { ...okp.publicJwk, crv: "X25519", alg: undefined },
+      typeless: { ...bare, kty: undefined },
+    };
+    server.keys = [
+      ...[null, 7, "key", [], {}, { kty: "RSA" }, { ...bare, kid: 7 }, { ...bare, kid: "" }],
+      ...Object.entries(skipped).map(([kid, key]) => ({ ...key, kid })),
+      { ...bare, kid: "bare" },
+      { ...bare, kid: "used", use: "sig", key_ops: ["verify"], x5c: ["…"], odd: { member: true } },
+      okp.publicJwk,
+    ];
+    const remote = remoteKeys();
+    for (const kid of ["bare", "used", "okp"]) assert.deepEqual(await remote.ids(kid), [kid]);
+    for (const kid of Object.keys(skipped)) assert.deepEqual(await remote.ids(kid), [], kid);
+  });
+
+  it("keeps both keys of one id, which are of different types", async () => {
+    server.keys = [key("a"), { kty: "OKP", crv: "Ed25519", kid: "a" }];
+    assert.deepEqual(await remoteKeys().ids("a"), ["a", "a"]);
+  });
+
+  it("rejects an answer of more than 100 keys", async () => {
+    const keys = Array.from({ length: 100 }, (_, index) => key(`${index}`));
+    server.keys = keys;
+    assert.deepEqual(await remoteKeys().ids("99"), ["99"]);
+    server.keys = [...keys, null];
+    await assert.rejects(remoteKeys().ids("99"), /^Error: Cannot fetch the keys: the answer has 101, more than 100$/);
+  });
+
+  it("rejects an answer of more than 1 MiB, and reads no further", async () => {
+    const fitting = JSON.stringify({ keys: [key("a")] });
+    server.body = fitting.padEnd(1_048_576);
+    assert.deepEqual(await remoteKeys().ids("a"), ["a"]);
+    server.body = fitting.padEnd(1_048_577);
+    const refusal = /^Error: Cannot fetch the keys: the answer has more than 1048576 bytes$/;
+    await assert.rejects(remoteKeys().ids("a"), refusal);
+    // Counted once inflated: this is 100 kB on the wire.
+    server.headers = { "content-encoding": "gzip" };
+    server.body = gzipSync(fitting.padEnd(100_000_000));
+    await assert.rejects(remoteKeys().ids("a"), refusal);
+    // Nobody would wait for the end of this one, and the connection is given up.
+    let closed: Promise<unknown> | undefined;
+    server.answer = (response) => {
+      closed = once(response, "close");
+      const write = () => {
+        while (!response.destroyed && response.write(" ".repeat(65_536)));
+      };
+      response.writeHead(200, { "content-type": "application/json" }).on("drain", write);
+      write();
+    };
+    await assert.rejects(remoteKeys().ids("a"), refusal);
+    await closed;
+  });
+
+  it("follows no redirect", async () => {
+    server.status = 302;
+    server.headers = { location: uri };
+    await assert.rejects(
+      remoteKeys().ids("a"),
+      /^Error: Cannot fetch the keys: the endpoint redirects, pass the address it redirects to$/,
+    );
+    assert.equal(server.requests.length, 1);
   });
 });
 
@@ -153,24 +290,37 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     return { stalls, restore: () => globalThis.fetch = fetch };
   }
 
-  it("uses the key it holds without waiting for the newer ones", async () => {
+  it("lets every token wait for newer keys once those it holds are stale", async () => {
     const { stalls, restore } = stallFetch();
     try {
-      const remote = new RemoteKeys(uri);
-      const first = remote.with("a");
+      const remote = remoteKeys();
+      const first = remote.ids("a");
       stalls[0]!.resolve(Response.json({ keys: [key("a")] }));
       await first;
-      elapsed += 600_001;
-      assert.deepEqual(await remote.with("a"), [key("a")]);
-      assert.equal(stalls.length, 2, "they are being fetched");
-      assert.deepEqual(await remote.with("a"), [key("a")]);
-      // A key it does not hold may be among them, so that one waits.
-      let settled = false;
-      const unknown = remote.with("b").finally(() => settled = true);
+      elapsed += 10 * MINUTE + 1;
+      let settled = 0;
+      const found = ["a", "a", "b"].map((kid) => remote.ids(kid).finally(() => settled++));
       await turn();
-      assert.equal(settled, false);
+      assert.deepEqual([stalls.length, settled], [2, 0]);
       stalls[1]!.resolve(Response.json({ keys: [key("b")] }));
-      assert.deepEqual([await unknown, stalls.length], [[key("b")], 2]);
+      assert.deepEqual([await Promise.all(found), stalls.length], [[[], [], ["b"]], 2]);
+    } finally {
+      restore();
+    }
+  });
+
+  it("does not let a token of a key it holds wait while an unknown one is fetched", async () => {
+    const { stalls, restore } = stallFetch();
+    try {
+      const remote = remoteKeys();
+      const first = remote.ids("a");
+      stalls[0]!.resolve(Response.json({ keys: [key("a")] }));
+      await first;
+      elapsed += 30_001;
+      const unknown = remote.ids("b");
+      assert.deepEqual([await remote.ids("a"), stalls.length], [["a"], 2]);
+      stalls[1]!.resolve(Response.json({ keys: [key("a")] }));
+      assert.deepEqual(await unknown, []);
     } finally {
       restore();
     }
@@ -179,32 +329,63 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
   it("asks at most every 30 s when asking fails, whatever key ids are made up", async () => {
     const { stalls, restore } = stallFetch();
     try {
-      const remote = new RemoteKeys(uri);
-      const first = assert.rejects(remote.with("a"), /away/);
+      const remote = remoteKeys();
+      const first = assert.rejects(remote.ids("a"), /away/);
       stalls[0]!.reject(new TypeError("away"));
       await first;
-      for (let n = 0; n < 20; n++) await assert.rejects(remote.with(`made-up-${n}`), /away/);
+      for (let n = 0; n < 20; n++) await assert.rejects(remote.ids(`made-up-${n}`), /away/);
       elapsed += 30_000;
-      await assert.rejects(remote.with("a"), /away/);
+      await assert.rejects(remote.ids("a"), /away/);
       assert.equal(stalls.length, 1);
       elapsed += 1;
-      const again = remote.with("a");
+      const again = remote.ids("a");
       stalls[1]!.resolve(Response.json({ keys: [key("a")] }));
-      assert.deepEqual(await again, [key("a")]);
+      assert.deepEqual(await again, ["a"]);
     } finally {
       restore();
     }
   });
+
+  it("fetches anew when a fetch ends neither way, for on Workers it dies with the request that began it", async () => {
+    const { stalls, restore } = stallFetch();
+    try {
+      const remote = remoteKeys({ timeout: 20 });
+      const dead = remote.ids("a");
+      const waiting = [remote.ids("a"), remote.ids("b"), remote.ids("a")];
+      while (stalls.length < 2) await turn();
+      stalls[1]!.resolve(Response.json({ keys: [key("a")] }));
+      assert.deepEqual(await Promise.all(waiting), [["a"], [], ["a"]]);
+      assert.equal(stalls.length, 2);
+      // What comes after all is older.
+      stalls[0]!.resolve(Response.json({ keys: [key("b")] }));
+      await dead;
+      assert.deepEqual([await remote.ids("a"), await remote.ids("b")], [["a"], []]);
+    } finally {
+      restore();
+    }
+  });
+
+  it("gives up on an endpoint that does not answer, and on one that never ends its answer", async () => {
+    const remote = remoteKeys({ timeout: 100 });
+    server.answer = () => {};
+    await assert.rejects(remote.ids("a"), /^Error: Cannot fetch the keys: no answer within 100 ms$/);
+    elapsed += 30_001;
+    server.answer = (response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.write('{"keys":[');
+    };
+    await assert.rejects(remote.ids("a"), /no answer within 100 ms$/);
+  });
 });
 
 describe("jwtAuthenticator, with jwksUri", () => {
-  const authenticator = () => {
-    const authenticate = jwtAuthenticator({ jwksUri: uri });
+  const authenticator = (options: Partial<JwtAuthenticatorOptions> = {}) => {
+    const authenticate = jwtAuthenticator({ jwksUri: uri, requireExpiry: false, ...options });
     return async (token: string): Promise<AuthenticationState | null> =>
       await authenticate({ source: "message", access_token: token }, HANDSHAKE);
   };
 
-  it("verifies with the endpoint's keys, asked once for many tokens", async () => {
+  it("verifies with the endpoint's keys, fetched once for many tokens", async () => {
     const { publicJwk, signToken } = await createKey("ES256", "es");
     server.keys = [publicJwk];
     const authenticate = authenticator();
@@ -212,7 +393,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.equal(server.requests.length, 1);
   });
 
-  it("takes a key that was added since, and none that was taken away, once they are asked for", async () => {
+  it("accepts a key that was added since, and none that was removed, once they are fetched", async () => {
     const [old, added] = await Promise.all([createKey("ES256", "old"), createKey("ES256", "added")]);
     server.keys = [old.publicJwk];
     const authenticate = authenticator();
@@ -224,11 +405,72 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.equal(await authenticate(await old.signToken({ sub: "ann" })), null);
   });
 
-  it("refuses a token of an unknown key, and asks nothing for one that cannot be read", async () => {
+  it("refuses a key that was removed, at the first token after 12 hours", async () => {
+    const [removed, left] = await Promise.all([createKey("ES256", "removed"), createKey("ES256", "left")]);
+    server.keys = [removed.publicJwk, left.publicJwk];
+    const authenticate = authenticator();
+    assert.ok(await authenticate(await removed.signToken({ sub: "ann" })));
+    server.keys = [left.publicJwk];
+    elapsed += 12 * 60 * MINUTE;
+    assert.equal(await authenticate(await removed.signToken({ sub: "ann" })), null);
+    assert.ok(await authenticate(await left.signToken({ sub: "ann" })));
+  });
+
+  it("verifies with a key that was replaced under its id", async () => {
+    const [before, after] = await Promise.all([createKey("ES256", "main"), createKey("ES256", "main")]);
+    server.keys = [before.publicJwk];
+    const authenticate = authenticator();
+    assert.ok(await authenticate(await before.signToken({ sub: "ann" })));
+    server.keys = [after.publicJwk];
+    elapsed += 10 * MINUTE + 1;
+    assert.equal(await authenticate(await before.signToken({ sub: "ann" })), null);
+    assert.ok(await authenticate(await after.signToken({ sub: "ann" })));
+  });
+
+  it("rejects, which is no refusal, when the endpoint has been away for longer than the keys may be used", async () => {
+    const { publicJwk, signToken } = await createKey("ES256", "es");
+    server.keys = [publicJwk];
+    const [authenticate, patient] = [authenticator(), authenticator({ jwksMaxAge: 32 * 24 * 60 * MINUTE })];
+    for (const each of [authenticate, patient]) assert.ok(await each(await signToken({ sub: "ann" })));
+    server.status = 503;
+    elapsed += 31 * 24 * 60 * MINUTE;
+    await assert.rejects(authenticate(await signToken({ sub: "ann" })), /the endpoint answered 503$/);
+    assert.ok(await patient(await signToken({ sub: "ann" })));
+  });
+
+  it("refuses a token by a key that cannot be imported, and verifies with the others", async () => {
+    const [good, bad] = await Promise.all([createKey("ES256", "good"), createKey("ES256", "bad")]);
+    // A point that is not on the curve.
+    server.keys = [{ ...bad.publicJwk, x: "A".repeat(43) }, good.publicJwk];
+    const authenticate = authenticator();
+    assert.equal(await authenticate(await bad.signToken({ sub: "ann" })), null);
+    assert.ok(await authenticate(await good.signToken({ sub: "ann" })));
+  });
+
+  it("chooses by the algorithm between two keys of one id", async () => {
+    const [es, ed] = await Promise.all([createKey("ES256", "one"), createKey("EdDSA", "one")]);
+    server.keys = [es.publicJwk, ed.publicJwk];
+    const authenticate = authenticator();
+    for (const key of [es, ed]) assert.ok(await authenticate(await key.signToken({ sub: "ann" })));
+  });
+
+  it("refuses a token of an unknown key, and fetches nothing for one that no key could save", async () => {
     const [known, unknown] = await Promise.all([createKey("ES256", "known"), createKey("ES256", "unknown")]);
     server.keys = [known.publicJwk];
     const authenticate = authenticator();
-    for (const token of ["", "a", "a.b.c", `${encodePart({ alg: "ES256" })}.x.x`]) assert.equal(await authenticate(token), null);
+    const good = { alg: "ES256", typ: "JWT", kid: "known" };
+    const headers = [{ ...good, kid: undefined }, { ...good, alg: "HS256" }, { ...good, typ: "JWE" }, { ...good, crit: ["b64"] }];
+    for (
+      const token of [
+        "",
+        "a",
+        "a.b.c",
+        `${encodePart(good)}.x.x`,
+        ...headers.map((header) => `${encodePart(header)}.e30.AAAA`),
+      ]
+    ) {
+      assert.equal(await authenticate(token), null);
+    }
     assert.equal(server.requests.length, 0);
     assert.equal(await authenticate(await unknown.signToken({ sub: "ann" })), null);
     assert.equal(await authenticate(await unknown.signToken({ sub: "ann" }, { kid: "known" })), null);
