@@ -1,3 +1,5 @@
+import { SignatureKey, type SignatureParameters } from "./signature-key.ts";
+
 /** Signature algorithms with a key pair (RFC 7518 §3.1, RFC 8037). */
 export type AsymmetricAlgorithm =
   | "RS256"
@@ -45,16 +47,11 @@ export interface PublicJwk {
   x5u?: string | undefined;
 }
 
-/** An algorithm: the keys that fit it, and its name and parameters in WebCrypto. */
+/** An algorithm and the keys that fit it. */
 interface Algorithm {
   readonly kty: string;
   readonly crv?: string;
-  readonly parameters: {
-    readonly name: string;
-    readonly hash?: string;
-    readonly namedCurve?: string;
-    readonly saltLength?: number;
-  };
+  readonly parameters: SignatureParameters;
 }
 
 const rsa = (name: string, bits: number): Algorithm => ({
@@ -94,15 +91,12 @@ export const withOneName = (alg: unknown): unknown => alg === "Ed25519" ? "EdDSA
 export class VerificationKey {
   /** The key's id. */
   readonly kid: string;
-  readonly #jwk: PublicJwk;
-  readonly #algorithms: ReadonlySet<AsymmetricAlgorithm>;
-  /** By algorithm, for WebCrypto ties a key to one. Keys and not promises: on Workers a promise belongs to its request. */
-  readonly #imported = new Map<AsymmetricAlgorithm, CryptoKey>();
+  /** By algorithm, for WebCrypto ties a key to one. */
+  readonly #keys: ReadonlyMap<AsymmetricAlgorithm, SignatureKey>;
 
-  private constructor(kid: string, jwk: PublicJwk, algorithms: readonly AsymmetricAlgorithm[]) {
+  private constructor(kid: string, keys: ReadonlyMap<AsymmetricAlgorithm, SignatureKey>) {
     this.kid = kid;
-    this.#jwk = jwk;
-    this.#algorithms = new Set(algorithms);
+    this.#keys = keys;
   }
 
   /** Reads a JSON Web Key, or says why it must not be used with these algorithms. */
@@ -123,43 +117,18 @@ export class VerificationKey {
     if (algorithms.length === 0) return `none of ${accepted.join(", ")} fits it`;
     if (kty === "RSA" && modulusBits(n) < MIN_MODULUS_BITS) return `its modulus has fewer than ${MIN_MODULUS_BITS} bits`;
     // Only what makes the key: WebCrypto refuses an `alg` or `key_ops` that it knows under another name.
-    const members = Object.entries({ kty, crv, x, y, n, e }).filter(([, member]) => typeof member === "string");
-    return new VerificationKey(kid, Object.fromEntries(members), algorithms);
+    const members = Object.fromEntries(
+      Object.entries({ kty, crv, x, y, n, e }).filter(([, member]) => typeof member === "string"),
+    );
+    return new VerificationKey(
+      kid,
+      new Map(algorithms.map((name) => [name, new SignatureKey(members, ALGORITHMS[name].parameters)])),
+    );
   }
 
-  /** Whether it is for this algorithm. */
-  isFor(algorithm: AsymmetricAlgorithm): boolean {
-    return this.#algorithms.has(algorithm);
-  }
-
-  /** Whether it made the signature by this algorithm, which is one of its own; `null` when the key cannot be imported. */
-  async verify(algorithm: AsymmetricAlgorithm, signature: Uint8Array, signed: Uint8Array): Promise<boolean | null> {
-    const { parameters } = ALGORITHMS[algorithm];
-    let key = this.#imported.get(algorithm);
-    if (!key) {
-      try {
-        key = await crypto.subtle.importKey("jwk", this.#jwk as JsonWebKey, parameters, false, ["verify"]); // Its members are strings.
-      } catch {
-        return null; // Such as a point that is not on the curve.
-      }
-      this.#imported.set(algorithm, key);
-    }
-    return await isSignature(parameters, key, signature, signed);
-  }
-}
-
-/** Whether the key made the signature. Some runtimes throw for a signature of another length than the key's. */
-export async function isSignature(
-  algorithm: { readonly name: string },
-  key: CryptoKey,
-  signature: Uint8Array,
-  signed: Uint8Array,
-): Promise<boolean> {
-  try {
-    // Neither is over shared memory: both were made here.
-    return await crypto.subtle.verify(algorithm, key, signature as BufferSource, signed as BufferSource);
-  } catch {
-    return false;
+  /** The key as one of an algorithm; `undefined` when it is not for that. */
+  for(algorithm: AsymmetricAlgorithm): SignatureKey | undefined {
+    return this.#keys.get(algorithm);
   }
 }
 

@@ -3,12 +3,12 @@ import {
   ASYMMETRIC_ALGORITHMS,
   type AsymmetricAlgorithm,
   decodeBase64Url,
-  isSignature,
   type PublicJwk,
   VerificationKey,
   withOneName,
 } from "./jwk.ts";
 import { RemoteKeys } from "./jwks.ts";
+import { SignatureKey } from "./signature-key.ts";
 import { TokenRefusal } from "./token-refusal.ts";
 import type { Handshake } from "./websocket-client.ts";
 
@@ -235,14 +235,12 @@ function signatureVerifier(options: JwtAuthenticatorOptions): SignatureVerifier 
 }
 
 function secretVerifier(secrets: readonly string[], algorithm: SymmetricAlgorithm): SignatureVerifier {
-  const parameters = { name: "HMAC", hash: `SHA-${algorithm.slice(2)}` };
-  let imported: CryptoKey[] | undefined; // Not here: a constructor on Workers may await nothing.
+  const keys = secrets.map((secret) =>
+    new SignatureKey(encoder.encode(secret), { name: "HMAC", hash: `SHA-${algorithm.slice(2)}` })
+  );
   return async ({ header, signature, signed }) => {
     if (header.alg !== algorithm) return wrongAlgorithm(header.alg, [algorithm]);
-    imported ??= await Promise.all(
-      secrets.map((secret) => crypto.subtle.importKey("raw", encoder.encode(secret), parameters, false, ["verify"])),
-    );
-    for (const key of imported) if (await isSignature(parameters, key, signature, signed)) return null;
+    for (const key of keys) if (await key.verify(signature, signed)) return null;
     return new TokenRefusal("signature", "The token was signed with another secret, or changed since");
   };
 }
@@ -259,11 +257,11 @@ function keyVerifier(
     if (typeof kid !== "string" || kid === "") return new TokenRefusal("key", "The token names no key: its header has no kid");
     const found = await find(kid);
     if (found.length === 0) return new TokenRefusal("key", `There is no key with the kid ${quote(kid)}`);
-    const keys = found.filter((key) => key.isFor(algorithm));
+    const keys = found.map((key) => key.for(algorithm)).filter((key) => key !== undefined);
     if (keys.length === 0) return new TokenRefusal("algorithm", `The key ${quote(kid)} is not for ${algorithm}`);
     let isUsable = false;
     for (const key of keys) {
-      const isSigned = await key.verify(algorithm, signature, signed);
+      const isSigned = await key.verify(signature, signed);
       if (isSigned) return null;
       isUsable ||= isSigned !== null;
     }
