@@ -43,7 +43,13 @@ export type {
   Revalidate,
 } from "./src/authentication.ts";
 export type { Listener } from "./src/bus.ts";
-export { type ChannelDeclaration, type ContractDeclaration, defineContract, type RequestDeclaration } from "./src/contract.ts";
+export {
+  type ChannelDeclaration,
+  type ContractDeclaration,
+  defineContract,
+  type PayloadSchema,
+  type RequestDeclaration,
+} from "./src/contract.ts";
 export type { Clock } from "./src/clock.ts";
 export type { Cluster, ClusterClient, ClusterClients, ClusterQuestion, ClusterStats } from "./src/cluster.ts";
 export { WebSocketController } from "./src/controller.ts";

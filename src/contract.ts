@@ -1,11 +1,27 @@
 import type * as v from "valibot";
 
+/**
+ * A synchronous valibot schema, as far as types are inferred from it. `import` and `require` find valibot's types in two files, and
+ * the compiler infers nothing from an interface of one to the same of the other.
+ */
+export interface PayloadSchema<Input, Output> {
+  /** It is a schema, not an action. */
+  readonly kind: "schema";
+  /** It is synchronous. */
+  readonly async: false;
+  /** What it reads and puts out (https://standardschema.dev). */
+  readonly "~standard": {
+    readonly vendor: "valibot";
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  };
+}
+
 /** What is asked with a type, and what is answered. */
 export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {
   /** Reads the message without `type` and `uid`. @default nothing is read of it */
-  readonly payload?: v.GenericSchema<unknown, Payload>;
+  readonly payload?: PayloadSchema<unknown, Payload>;
   /** What the handler returns. It is looked at by the compiler only: a server's own answers are not read by a schema. */
-  readonly reply?: v.GenericSchema<Reply, unknown>;
+  readonly reply?: PayloadSchema<Reply, unknown>;
 }
 
 /** What a channel has, for those who subscribe to it. */

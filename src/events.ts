@@ -19,8 +19,8 @@ export type WebSocketEvents = {
   /** An `auth` message was accepted. */
   "auth.success": { client: WebSocketClient };
   /**
-   * Credentials were refused, or none came in time: then there is no client yet. `error` is what the client was answered; `cause` says
-   * why, for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what your `authenticate` passed to `refuse`.
+   * Credentials were refused, or none came in time: then there is no client yet. `error` is what the client was answered; `cause`
+   * says why, for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what your `authenticate` passed to `refuse`.
    */
   "auth.failure": { client?: WebSocketClient; error: WebSocketError; cause?: unknown };
 };

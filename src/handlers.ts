@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import type { RequestDeclaration } from "./contract.ts";
+import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import { FIRST_ISSUE, issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
@@ -17,7 +17,7 @@ export type Handler<Payload, Reply = unknown> = (context: HandlerContext<Payload
 
 /** What a type takes: the schema of its payload, or a request of a contract, which says what is answered, too. */
 export type Declared<Payload extends object, Reply = unknown> =
-  | v.GenericSchema<unknown, Payload>
+  | PayloadSchema<unknown, Payload>
   | RequestDeclaration<Payload, Reply>;
 
 /** What a middleware is called with. */
@@ -84,8 +84,9 @@ export class Handlers {
       throw new TypeError(`Cannot handle "${type}": pass a synchronous valibot schema, such as v.object({ … })`);
     }
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
+    const valibot = schema as v.GenericSchema<unknown, unknown>; // Its kind says so.
     // The map forgets Output; `handler` is only ever called with what `schema` put out.
-    this.#handlers.set(type, { schema, handler: handler as Handler<unknown>, isPlain: isPlainSchema(schema) });
+    this.#handlers.set(type, { schema: valibot, handler: handler as Handler<unknown>, isPlain: isPlainSchema(valibot) });
   }
 
   /** Hands messages of these types on as they are, after their listeners. The taker does not throw. */

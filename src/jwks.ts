@@ -42,8 +42,8 @@ export class RemoteKeys {
   }
 
   /**
-   * The keys with this id, which are none or one unless they are of different types. Rejects when the endpoint could not be read and
-   * no keys are held that are young enough.
+   * The keys with this id, which are none or one unless they are of different types. Rejects when the endpoint could not be read
+   * and no keys are held that are young enough.
    */
   async find(kid: string): Promise<VerificationKey[]> {
     const isHeld = this.#keys.some((key) => key.kid === kid);

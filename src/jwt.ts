@@ -18,8 +18,8 @@ export type SymmetricAlgorithm = "HS256" | "HS384" | "HS512";
 /** Options of {@link jwtAuthenticator}. */
 export interface JwtAuthenticatorOptions {
   /**
-   * The shared secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes (RFC 7518 §3.2). Several while one replaces another: a
-   * token by any of them is accepted. Either this, `keys` or `jwksUri`.
+   * The shared secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes (RFC 7518 §3.2). Several while one replaces another:
+   * a token by any of them is accepted. Either this, `keys` or `jwksUri`.
    */
   secret?: string | string[];
   /** The one algorithm accepted with `secret`: a token that names another is refused. @default {"HS256"} */
@@ -27,8 +27,9 @@ export interface JwtAuthenticatorOptions {
   /** Public keys (RFC 7517) that a token's `kid` chooses from. */
   keys?: PublicJwk[];
   /**
-   * Where the public keys are fetched from (RFC 7517 §5): kept for ten minutes, fetched again for an unknown `kid` at most every 30 s.
-   * At most 1 MiB and 100 keys; redirects are not followed. Keys that must not verify tokens are skipped, such as RSA below 2048 bits.
+   * Where the public keys are fetched from (RFC 7517 §5): kept for ten minutes, fetched again for an unknown `kid` at most every
+   * 30 s. At most 1 MiB and 100 keys; redirects are not followed. Keys that must not verify tokens are skipped, such as RSA
+   * below 2048 bits.
    */
   jwksUri?: string;
   /**

@@ -60,6 +60,7 @@ import { Hono } from "hono";
 import { hc } from "hono/client";
 import { defineContract, type WebSocketClient, WebSocketController, WebSocketService } from "noroshi";
 import { websocket } from "noroshi/bun";
+import { Channels } from "noroshi/channels";
 import { createClient } from "noroshi/client";
 import { createWebSocketObject, forward } from "noroshi/cloudflare";
 import { serve } from "noroshi/serve";
@@ -101,22 +102,51 @@ const socket: WebSocket = client.websocket.$ws();
 // @ts-expect-error -- no WebSocket route
 client.about.$ws();
 
-const server = await serve(app, { port: 0 });
-const url: string = server.url;
-// @ts-expect-error -- the option is "port"
-await serve(app, { ports: 3000 });
-
-const contract = defineContract({ requests: { double: { payload: v.object({ n: v.number() }), reply: v.number() } } });
+const contract = defineContract({
+  requests: {
+    double: { payload: v.object({ n: v.number() }), reply: v.number() },
+    parse: { payload: v.object({ text: v.pipe(v.string(), v.transform(Number)) }) },
+  },
+  channels: { "room:*": { events: { said: v.object({ text: v.string() }) } } },
+});
 controller.handle("double", contract.requests.double, ({ message }) => 2 * message.n);
-const typed = createClient<typeof contract>(url);
-const doubled: number = await typed.request("double", { n: 1 });
 // @ts-expect-error -- a number, as the contract says
-typed.request("double", { n: "1" });
-typed.on("close", ({ code, isFinal }) => code + doubled > 0 && isFinal);
+controller.handle("double", contract.requests.double, ({ message }) => String(message.n));
+controller.handle("parse", contract.requests.parse, ({ message }) => message.text.toFixed());
+controller.handle("pipe", v.pipe(v.object({ n: v.number() }), v.transform(({ n }) => ({ twice: 2 * n }))), ({ message }) => {
+  const twice: number = message.twice;
+  // @ts-expect-error -- the schema puts out another
+  return message.n;
+});
+controller.handle("union", v.variant("kind", [v.object({ kind: v.literal("a"), a: v.number() }), v.object({ kind: v.literal("b") })]),
+  ({ message }) => message.kind === "a" ? message.a : 0);
+// @ts-expect-error -- a payload is an object
+controller.handle("text", v.string(), () => null);
+// @ts-expect-error -- a schema must be synchronous
+controller.handle("later", v.objectAsync({ n: v.number() }), () => null);
+
+const channels = new Channels(controller, {
+  "room:*": { authorize: () => true, schema: { said: v.object({ text: v.string() }) } },
+});
+export const published = channels.publish("room:1", "said", { text: "hello" });
+// @ts-expect-error -- a text, as the schema says
+channels.publish("room:1", "said", { text: 1 });
+
+export async function start(): Promise<void> {
+  const server = await serve(app, { port: 0 });
+  const url: string = server.url;
+  // @ts-expect-error -- the option is "port"
+  await serve(app, { ports: 3000 });
+  const typed = createClient<typeof contract>(url);
+  const doubled: number = await typed.request("double", { n: 1 });
+  // @ts-expect-error -- a number, as the contract says
+  typed.request("double", { n: "1" });
+  typed.on("close", ({ code, isFinal }) => code + doubled > 0 && isFinal);
+}
 
 export class Newsroom extends createWebSocketObject(() => ({ app, controller })) {}
 export default { fetch: app.fetch, websocket };
-export { Connection, forward, socket, url };
+export { Connection, forward, socket };
 `;
 
 describe("The npm package", () => {
@@ -139,7 +169,8 @@ describe("The npm package", () => {
     await writeFile(join(consumer, ".npmrc"), "install-links=true\n");
     await npm(consumer, "install", "--offline", "--ignore-scripts", tarball, ...beside);
     await writeFile(join(consumer, "program.js"), PROGRAM);
-    await writeFile(join(consumer, "types.ts"), TYPES);
+    // The same as an ES module and as CommonJS, which Node 20.19 lets require one: valibot's types are then those of another file.
+    for (const extension of ["ts", "cts"]) await writeFile(join(consumer, `types.${extension}`), TYPES);
   }, { timeout: 120_000 });
   after(() => rm(folder, { recursive: true, force: true }));
 
@@ -155,22 +186,35 @@ describe("The npm package", () => {
     });
   }
 
-  for (const resolution of ["nodenext", "bundler"]) {
-    it(`type-checks with moduleResolution ${resolution}`, { timeout: 60_000 }, async () => {
-      const compilerOptions = {
-        target: "es2022",
-        lib: ["es2022", "dom"],
-        module: resolution === "nodenext" ? "nodenext" : "esnext",
-        moduleResolution: resolution,
-        strict: true,
-        noEmit: true,
-        types: [],
-      };
-      const config = join(consumer, `tsconfig.${resolution}.json`);
-      await writeFile(config, JSON.stringify({ compilerOptions, files: ["types.ts"] }));
-      await run(consumer, process.execPath, join(modules, "typescript/bin/tsc"), "-p", config);
-    });
+  /** Resolves when the compiler has nothing to say; rejects with what it says. */
+  async function compile(name: string, compilerOptions: Record<string, unknown>, files: string[]): Promise<void> {
+    const config = join(consumer, `tsconfig.${name}.json`);
+    const common = { target: "es2022", lib: ["es2022", "dom"], module: "nodenext", strict: true, noEmit: true, types: [] };
+    await writeFile(config, JSON.stringify({ compilerOptions: { ...common, ...compilerOptions }, files }));
+    await run(consumer, process.execPath, join(modules, "typescript/bin/tsc"), "-p", config);
   }
+
+  it("type-checks with moduleResolution nodenext", { timeout: 60_000 }, () => compile("nodenext", {}, ["types.ts"]));
+
+  it("type-checks with moduleResolution nodenext as CommonJS", { timeout: 60_000 }, () => compile("commonjs", {}, ["types.cts"]));
+
+  it(
+    "type-checks with moduleResolution bundler",
+    { timeout: 60_000 },
+    () => compile("bundler", { module: "esnext", moduleResolution: "bundler" }, ["types.ts"]),
+  );
+
+  it("type-checks without the DOM library, its declarations too", { timeout: 60_000 }, async () => {
+    const entries = ["", "/channels", "/serve", "/bun", "/node", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    await writeFile(join(consumer, "entries.ts"), entries.map((entry) => `export type {} from "noroshi${entry}";`).join("\n"));
+    await compile("server", {
+      lib: ["es2023"],
+      types: ["node"],
+      typeRoots: [join(modules, "@types")],
+      skipLibCheck: false,
+      exactOptionalPropertyTypes: true,
+    }, ["entries.ts"]);
+  });
 
   it("type-checks with Deno", { timeout: 60_000 }, async () => {
     await run(consumer, join(modules, ".bin/deno"), "check", "--node-modules-dir=manual", "types.ts");

@@ -8,6 +8,10 @@ import {
   type Accountability,
   type Authenticate,
   type JsonValue,
+  jwtAuthenticator,
+  type PublicJwk,
+  TokenRefusal,
+  type TokenRefusalReason,
   WebSocketController,
   type WebSocketControllerOptions,
   WebSocketError,
@@ -62,7 +66,11 @@ describe("The public types", () => {
       same<[typeof code, typeof reason, typeof wasClean], [number, string, boolean]>();
     });
     service.on("error", ({ error }) => same<typeof error, unknown>());
-    service.on("auth.failure", ({ error }) => same<typeof error, WebSocketError>());
+    service.on("auth.failure", ({ error, cause }) => {
+      same<typeof error, WebSocketError>();
+      same<typeof cause, unknown>();
+      if (cause instanceof TokenRefusal) same<typeof cause.reason, TokenRefusalReason>();
+    });
     // @ts-expect-error -- an auth may fail before there is a client
     service.on("auth.failure", ({ client }) => client.uid);
     // @ts-expect-error -- there is no such event
@@ -113,12 +121,21 @@ describe("The public types", () => {
     const states: Authenticate[] = [
       () => null,
       () => Promise.resolve({ accountability: { user: "a", role: null, team: 7 }, expires_at: 1 }),
+      (_credentials, _handshake, refuse) => refuse(new Error("Locked")),
+      jwtAuthenticator({ jwksUri: "https://issuer.example/jwks.json" }),
+      // One after another, as where some clients show an API key.
+      async (...args) => await jwtAuthenticator({ secret: "s".repeat(32) })(...args) ?? null,
       // @ts-expect-error -- an id is a string, for 1 and "1" must not be two users
       () => ({ accountability: { user: 1, role: null } }),
       // @ts-expect-error -- no role is said so
       () => ({ accountability: { user: "a" } }),
     ];
-    assert.equal(states.length, 4);
+    assert.equal(states.length, 7);
+    // What WebCrypto exports, and a typo in it.
+    const keys = (jwk: JsonWebKey): PublicJwk[] => [jwk, { kty: "EC", crv: "P-256", x: "", y: "", kid: "a", use: "sig" }];
+    assert.equal(keys({}).length, 2);
+    // @ts-expect-error -- a private key has a member d
+    assert.ok(() => jwtAuthenticator({ keys: [{ kty: "EC", d: "" }] }));
     // @ts-expect-error -- there is no such option
     const options: WebSocketControllerOptions = { maxPayloads: 1 };
     assert.throws(() => new WebSocketController(options), TypeError);
