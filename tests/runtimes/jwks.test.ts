@@ -38,9 +38,9 @@ describe("RemoteKeys on workerd", { timeout: 60_000 }, () => {
   };
 
   /** Verifies a token in the Worker itself, or in one of its objects. */
-  async function verify(user: string, object: string | null): Promise<unknown> {
+  async function verify(user: string, object: string | null, signingKey = key): Promise<unknown> {
     const uri = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const token = await (await key).signToken({ sub: user, exp: Date.now() / 1000 + 600 });
+    const token = await (await signingKey).signToken({ sub: user, exp: Date.now() / 1000 + 600 });
     return await get("/", { uri, token, ...(object === null ? {} : { object }) });
   }
 
@@ -65,6 +65,31 @@ describe("RemoteKeys on workerd", { timeout: 60_000 }, () => {
       await answer(answers[0]!);
       assert.deepEqual([await first, await second, answers.length], ["ann", "bob", 1]);
       assert.deepEqual([await verify("cleo", objects[1]!), answers.length], ["cleo", 1]);
+    });
+  }
+
+  it("verifies by each default algorithm", async () => {
+    const keys = (["ES256", "RS256", "EdDSA"] as const).map((alg) => createKey(alg, alg));
+    const first = verify("ann", null, keys[0]);
+    await asked(1);
+    answers[0]!.end(JSON.stringify({ keys: (await Promise.all(keys)).map(({ publicJwk }) => publicJwk) }));
+    assert.equal(await first, "ann");
+    for (const signingKey of keys) assert.equal(await verify("bob", null, signingKey), "bob");
+    // A key of that kid by somebody else.
+    assert.equal(await verify("eve", null, createKey("RS256", "RS256")), null);
+    assert.equal(answers.length, 1);
+  });
+
+  const refused: Record<string, (response: ServerResponse) => void> = {
+    "redirects": (response) => response.writeHead(302, { location: "/other" }).end(),
+    "has more than 1 MiB": (response) => response.end(" ".repeat(1_048_577)),
+  };
+  for (const [name, refuse] of Object.entries(refused)) {
+    it(`does not use an answer that ${name}`, async () => {
+      const first = verify("ann", null);
+      await asked(1);
+      refuse(answers[0]!);
+      assert.deepEqual([await first, answers.length], ["status 500", 1]);
     });
   }
 
