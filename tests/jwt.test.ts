@@ -478,9 +478,8 @@ describe("jwtAuthenticator, in a controller", () => {
     for (const at of ["upgrade", "message"] as const) {
       const answers = new Set<string>();
       for (const [reason, token] of Object.entries(causes)) {
-        const { cause, error, answer } = await show(token, at, { secret: SECRET, issuer: "i", audience: "a" });
+        const { cause, answer } = await show(token, at, { secret: SECRET, issuer: "i", audience: "a" });
         assert.equal((cause as TokenRefusal).reason, reason);
-        assert.equal(error.cause, cause);
         answers.add(answer);
       }
       assert.equal(answers.size, 1);
