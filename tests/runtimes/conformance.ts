@@ -96,8 +96,10 @@ export function conformance(runtime: string, start: () => Promise<TestServer>, o
             } finally {
               Wire.resetAll();
             }
-            for (const { name, opened, closed, active } of await server.control("all", "stats")) {
+            for (const { name, opened, closed, active, closedBy } of await server.control("all", "stats")) {
               assert.equal(opened, closed + active, `the counters of "${name}" do not reconcile`);
+              const causes = Object.values<number>(closedBy).reduce((sum, count) => sum + count, 0);
+              assert.equal(causes, closed, `the closes of "${name}" have not one cause each`);
             }
           });
         }

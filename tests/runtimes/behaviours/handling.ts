@@ -212,6 +212,25 @@ export const handling: Behaviour[] = [
     },
   },
   {
+    title: "a message that a middleware holds is not handled once its client is disconnected, though its socket is open",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/middleware");
+      wire.answersClose = false;
+      await server.control("middleware", "listen", { kind: "record" });
+      const { data: { uid } } = await wire.ask({ type: "who" });
+      wire.write(frames({ type: "mw-stall", name: "held", uid: 1 }, { type: "say", text: "behind", uid: 2 }));
+      await server.control("middleware", "wait", { event: "stalled" });
+      await server.control("middleware", "disconnect", { filter: { uid } });
+      await server.control("middleware", "release", { name: "held" });
+      const other = await Wire.open(server.port, "/middleware");
+      await other.ask({ type: "say", text: "after" });
+      const log = await server.control("middleware", "log");
+      const heard = log.filter(({ event }: { event: string }) => event === "message");
+      assert.deepEqual(heard.map(({ message }: { message: { type: string } }) => message.type), ["who", "say"]);
+      assert.equal(heard[1].message.text, "after");
+    },
+  },
+  {
     title: "middleware that awaits lets no later message of the client overtake",
     async run(server) {
       const wire = await Wire.open(server.port, "/middleware");

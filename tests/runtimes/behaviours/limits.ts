@@ -48,6 +48,8 @@ export const limits: Behaviour[] = [
       assert.equal((await wire.closed).code, 4529);
       const [{ cause }] = await server.control("limited", "wait", { event: "close" });
       assert.equal(cause, "rate");
+      const { closedBy, limited } = await server.control("limited", "stats");
+      assert.deepEqual([closedBy.rate, limited], [1, 101]);
       await Wire.open(server.port, "/public");
     },
   },
@@ -66,6 +68,60 @@ export const limits: Behaviour[] = [
       assert.deepEqual({ code, cause }, { code: 4529, cause: "rate" });
     },
   },
+  {
+    title: "subscriptions are limited for a user over all connections, and for nobody else",
+    async run(server) {
+      const [first, second, other] = await Promise.all(
+        ["ann", "ann", "bob"].map((user) => Wire.open(server.port, `/capped?access_token=${user}`)),
+      ) as [Wire, Wire, Wire];
+      for (const uid of [1, 2]) assert.equal((await first.ask({ type: "subscribe", channel: "a", uid })).event, "init");
+      assert.equal((await second.ask({ type: "subscribe", channel: "a", uid: 1 })).event, "init");
+      const { type, status, error, uid } = await second.ask({ type: "subscribe", channel: "b", uid: 2 });
+      assert.deepEqual([type, status, error.code, uid], ["subscribe", "error", "LIMIT_EXCEEDED", 2]);
+      assert.equal((await other.ask({ type: "subscribe", channel: "a", uid: 2 })).event, "init");
+      first.reset();
+      await server.control("capped", "wait", { event: "close" });
+      assert.equal((await second.ask({ type: "subscribe", channel: "b", uid: 2 })).event, "init");
+    },
+  },
+  {
+    title: "the channels that a user brings up are limited, and told by the uid of what named one too many",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/capped?access_token=ann");
+      for (let uid = 0; uid < 4; uid++) {
+        assert.equal((await wire.ask({ type: "publish", channel: `c${uid}`, event: "e", uid })).status, "ok");
+      }
+      for (const message of [{ type: "publish", event: "e" }, { type: "subscribe" }]) {
+        const { type, error, uid } = await wire.ask({ ...message, channel: "c5", uid: "more" });
+        assert.deepEqual([type, error.code, error.retry_after, uid], [message.type, "REQUESTS_EXCEEDED", 60_000, "more"]);
+      }
+      assert.equal((await wire.ask({ type: "publish", channel: "c0", event: "e", uid: 5 })).status, "ok");
+      await server.control("capped", "advance", { ms: 60_000 });
+      assert.equal((await wire.ask({ type: "publish", channel: "c5", event: "e", uid: 6 })).status, "ok");
+    },
+  },
+  ...([
+    ["a snapshot", { channel: "rows" }],
+    ["what was missed", { channel: "a", recover: { epoch: "e", offset: 0 } }],
+    ["the members", { channel: "a", presence: true }],
+  ] as const).map(([what, asked]): Behaviour => ({
+    title: `a subscribe that asks for ${what} costs more than a message, and is refused by its uid`,
+    async run(server) {
+      const wire = await Wire.open(server.port, "/capped?access_token=ann");
+      // Six cost three each, and two are left of twenty.
+      for (let n = 0; n < 6; n++) {
+        assert.equal((await wire.ask({ type: "subscribe", uid: "sub", ...asked })).event, "init");
+        if ("presence" in asked) { for (let more = 0; more < (n === 0 ? 2 : 1); more++) await wire.next(); }
+      }
+      const { type, error, uid } = await wire.ask({ type: "subscribe", uid: "more", ...asked });
+      assert.deepEqual([type, error.code, error.retry_after, uid], ["subscribe", "REQUESTS_EXCEEDED", 1_000, "more"]);
+      // Its own message was the last but one.
+      assert.equal((await wire.ask({ type: "ping", uid: 1 })).type, "pong");
+      const { error: { code }, ...rest } = await wire.ask({ type: "ping", uid: 2 });
+      assert.deepEqual([code, rest.uid], ["REQUESTS_EXCEEDED", undefined]);
+      assert.equal((await server.control("capped", "stats")).limited, 2);
+    },
+  })),
   {
     title: "an address from which thirty attempts failed is answered 429, and REQUESTS_EXCEEDED to a message",
     async run(server) {

@@ -254,6 +254,45 @@ export const racing: Behaviour[] = [
       assert.deepEqual(await other.next(), said(channel, 2, { offset: 1 }));
     },
   },
+  ...(["disconnect()", "expiry"] as const).map((end): Behaviour => ({
+    title: `after ${end} nothing is published, read or joined that a client had asked for, though its socket is open`,
+    async run(server) {
+      const [said, joined] = [channelOf("asked"), channelOf("asked")];
+      const [wire, other] = [await connect(server, "ann:editor:5"), await connect(server, "bob")];
+      wire.answersClose = false;
+      other.send(subscribe(said, { uid: 1 }));
+      await stalled(server, said);
+      await release(server, said);
+      await other.next();
+      wire.send({ type: "publish", channel: said, event: "say", data: 1, uid: 1 });
+      wire.send(subscribe(joined, { uid: 2 }));
+      await stalled(server, said, 2);
+      await stalled(server, joined);
+      if (end === "expiry") await server.control("channels", "advance", { ms: 5_000 });
+      else await server.control("channels", "disconnect", { filter: { user: "ann" } });
+      for (const channel of [said, joined]) await release(server, channel);
+      await publish(server, said, 2);
+      const { data } = await other.next();
+      assert.equal(data, 2);
+      assert.deepEqual(await server.control("channels", "presence", { channel: joined }), []);
+      assert.equal((await server.control("channels", "counters", { channel: joined })).channels, 0);
+      if (end === "disconnect()") {
+        await server.control("channels", "advance", { ms: 5_000 });
+        const [{ code }] = await server.control("channels", "wait", { event: "close" });
+        return assert.equal(code, 4403);
+      }
+      assert.deepEqual([codeOf(await wire.next()), codeOf(await wire.next())], [
+        ["auth", "error", "TOKEN_EXPIRED"],
+        ["auth", "error", "TOKEN_EXPIRED", 1],
+      ]);
+      // What it had subscribed to goes on when it is let in again.
+      wire.send({ type: "auth", access_token: "ann:editor" });
+      await stalled(server, joined, 2);
+      await release(server, joined);
+      const [first, second] = await take(wire, 2);
+      assert.deepEqual([first.type, second.event, second.uid], ["auth", "init", 2]);
+    },
+  })),
   {
     title: "a client that becomes another user while it subscribes is not let in as the one before",
     async run(server) {
