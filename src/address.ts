@@ -18,8 +18,11 @@ export function normalizeAddress(text: string): string | null {
   const address = bracketed ?? dotted ?? trimmed;
   if (IPV4.test(address)) return address;
   const [withoutZone = ""] = address.split("%"); // RFC 4007 §11: the zone names an interface of this machine.
-  if (!/^[\da-f:.]{2,45}$/i.test(withoutZone) || !URL.canParse(`http://[${withoutZone}]`)) return null;
-  const canonical = new URL(`http://[${withoutZone}]`).hostname.slice(1, -1);
+  if (!/^[\da-f:.]{2,45}$/i.test(withoutZone)) return null;
+  // Bun 1.4 does not parse every address that ends in an IPv4 address (RFC 4291 §2.2).
+  const host = `http://[${withoutZone.replace(/[\d.]+$/, (tail) => IPV4.test(tail) ? groupsOfIpv4(tail) : tail)}]`;
+  if (!URL.canParse(host)) return null;
+  const canonical = new URL(host).hostname.slice(1, -1);
   const groups = groupsOf(canonical);
   const start = `${groups.slice(0, 6).join(":")}:`;
   return EMBEDDING_IPV4.includes(start) ? ipv4Of(groups) : canonical;
@@ -42,6 +45,11 @@ function groupsOf(canonical: string): string[] {
   if (tail === undefined) return left;
   const right = tail === "" ? [] : tail.split(":");
   return [...left, ...Array<string>(Math.max(0, 8 - left.length - right.length)).fill("0"), ...right];
+}
+
+function groupsOfIpv4(address: string): string {
+  const [a = 0, b = 0, c = 0, d = 0] = address.split(".").map(Number);
+  return [a * 256 + b, c * 256 + d].map((group) => group.toString(16)).join(":");
 }
 
 function ipv4Of(groups: string[]): string {
