@@ -7,13 +7,15 @@ import { Random } from "./random.ts";
 import { turn } from "./waiting.ts";
 
 describe("createClient", () => {
-  it("opens a socket that offers noroshi.v1, and is open when the socket is", async () => {
+  it("opens a socket that offers noroshi.v1, and is open when the server has answered", async () => {
     const { client, socket, sockets, take } = connectFake();
     assert.equal(client.status, "connecting");
     const { url, protocols } = await socket();
     assert.deepEqual([url, protocols], ["wss://example.com/websocket", ["noroshi.v1"]]);
     const ready = client.ready;
     sockets[0]!.open();
+    assert.equal(client.status, "connecting");
+    sockets[0]!.letIn();
     await ready;
     await client.ready;
     assert.equal(client.status, "open");
@@ -78,7 +80,7 @@ describe("createClient", () => {
     });
     const errors: unknown[] = [];
     client.on("error", ({ error }) => errors.push(error));
-    await assert.rejects(client.ready, { code: "CLOSED" });
+    await assert.rejects(client.ready, { code: "NOT_CONNECTED" });
     assert.match(String(errors[0]), /The URL is invalid/);
   });
 
@@ -172,13 +174,26 @@ describe("A client that has lost its connection", () => {
     }
   });
 
-  it("stays away after 44xx and comes back after any other code", async () => {
-    for (const code of [4400, 4401, 4403, 4408, 4450, 4499]) {
+  it("stays away after 44xx, says why, and comes back after any other code", async () => {
+    for (
+      const [code, why] of [
+        [4400, "CLOSED"],
+        [4401, "AUTH_FAILED"],
+        [4403, "FORBIDDEN"],
+        [4408, "AUTH_TIMEOUT"],
+        [4450, "CLOSED"],
+        [4499, "CLOSED"],
+      ] as const
+    ) {
       const { client, admit, take, clock } = connectFake({ token: "of ann" });
       (await admit()).end(code, "why");
       assert.equal(client.status, "closed");
       assert.deepEqual(take("close"), [{ code, reason: "why", wasClean: true, isFinal: true }]);
-      await assert.rejects(client.ready, { code: "CLOSED" });
+      await assert.rejects(client.ready, {
+        code: why,
+        message: `Not connected: wss://example.com/websocket, last close ${code} why`,
+      });
+      assert.equal(client.error?.code, why);
       assert.equal(clock.timers, 0);
     }
     for (

@@ -38,6 +38,9 @@ describe("A client with a token", () => {
     const first = await inProtocol.socket();
     assert.deepEqual([first.url, first.protocols], ["wss://example.com/websocket", ["noroshi.v1", "bearer.a.b.c"]]);
     first.open();
+    const [{ type }, ...others] = first.sent.map((text) => JSON.parse(text));
+    assert.deepEqual([type, others], ["ping", []]);
+    first.letIn();
     assert.deepEqual([inProtocol.client.status, first.take()], ["open", []]);
 
     const inQuery = connectFake({ token: "a&b", tokenIn: "query" });
@@ -92,8 +95,8 @@ describe("A client with a token", () => {
       opened.receive(refusal("AUTH_FAILED", uid));
       if (closes) opened.end(4401);
       assert.equal(client.status, "closed");
-      await assert.rejects(ready, { code: "CLOSED" });
-      assert.equal(take("error")[0].error.code, "AUTH_FAILED");
+      await assert.rejects(ready, { code: "AUTH_FAILED", message: "No" });
+      assert.deepEqual(take("error").map(({ error }) => error.code), ["AUTH_FAILED"]);
       assert.deepEqual(take("close").map(({ code, isFinal }) => [code, isFinal]), [[4401, true]]);
     }
   });

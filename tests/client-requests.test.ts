@@ -133,13 +133,13 @@ describe("client.send", () => {
     assert.deepEqual(outcomes.splice(0), ["OUTBOX_FULL 4"]);
     clock.advance(30_000);
     await turn();
-    assert.deepEqual(outcomes.splice(0), ["OUTBOX_EXPIRED 1"]);
+    assert.deepEqual(outcomes.splice(0), ["NOT_CONNECTED 1"]);
     void send(5);
     const socket = await admit();
     await turn();
     assert.deepEqual(socket.take().map(({ n }) => n), [2, 3, 5]);
     assert.deepEqual(outcomes.splice(0), ["sent 2", "sent 3", "sent 5"]);
-    assert.deepEqual(take("error").map(({ error }) => error.code), ["OUTBOX_FULL", "OUTBOX_EXPIRED"]);
+    assert.deepEqual(take("error").map(({ error }) => error.code), ["OUTBOX_FULL", "NOT_CONNECTED"]);
     void send(6);
     assert.deepEqual(socket.take().map(({ n }) => n), [6]);
     clock.advance(10_000);

@@ -143,7 +143,7 @@ describe("client.subscribe", () => {
         assert.deepEqual(await next, { done: true, value: undefined });
       } else {
         socket.end(code);
-        await assert.rejects(next, { code: "CLOSED" });
+        await assert.rejects(next, { code: "FORBIDDEN" });
       }
     }
   });

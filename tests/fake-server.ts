@@ -53,13 +53,22 @@ export class FakeSocket implements WebSocketLike {
     this.onopen?.({} as never);
   }
 
+  /** Answers what the client asks once the socket is open, which is all that it has sent. */
+  letIn(): void {
+    const [{ type, uid }, ...others] = this.take();
+    if (others.length > 0) throw new Error("The client has sent more before it was let in");
+    this.receive(type === "auth" ? { type, status: "ok", uid } : { type: "pong", uid });
+  }
+
   /** A message or an array of them; a string is the frame itself. */
   receive(message: unknown): void {
     this.onmessage?.({ data: typeof message === "string" ? message : JSON.stringify(message) } as never);
   }
 
-  end(code = 1006, reason = ""): void {
+  /** @param failure the message of an `error` event before, as `ws`, Bun and Deno have it. */
+  end(code = 1006, reason = "", failure?: string): void {
     this.readyState = 3;
+    if (failure !== undefined) this.onerror?.({ message: failure } as never);
     this.onclose?.({ code, reason, wasClean: code !== 1006 } as never);
   }
 }
@@ -112,15 +121,11 @@ export function connectFake<C>(options: ClientOptions = {}) {
       if (!next) throw new Error("The client does not come back");
       clock.advance((next as { delay: number }).delay);
     },
-    /** The newest socket, open, and let in if the client has said who it is. */
+    /** The newest socket, open, and let in: by its `auth`, or by the ping of a client that shows none. */
     async admit(): Promise<FakeSocket> {
       const newest = await socket();
       newest.open();
-      const auth = newest.sent.map((text) => JSON.parse(text)).find(({ type }) => type === "auth");
-      if (auth) {
-        newest.sent.length = 0;
-        newest.receive({ type: "auth", status: "ok", uid: auth.uid });
-      }
+      newest.letIn();
       return newest;
     },
   };

@@ -125,19 +125,17 @@ function enter(signedIn) {
 
 function connect(token) {
   const client = createClient("/websocket", { token, backoff: { cap: 20_000 } });
-  let refusal;
   client.on("status", ({ status }) => {
     if (client === wire) showStatus(status === "open" ? "live" : status);
   });
   client.on("reconnecting", ({ delay }) => showStatus("waiting", Date.now() + delay));
   client.on("message", ({ message }) => receive(message));
   client.on("error", ({ error }) => {
-    refusal = error;
     if (client.status === "open") showError(ui.composerError, error);
   });
-  client.on("close", ({ isFinal, code, reason }) => {
+  client.on("close", ({ isFinal }) => {
     // Who signs out has said so already.
-    if (isFinal && client === wire) leave(refusal ?? { code: String(code), message: reason });
+    if (isFinal && client === wire) leave(client.error);
   });
   showStatus(client.status);
   return client;

@@ -24,6 +24,34 @@ function errorOf({ error }) {
   return new ClientError(typeof code === "string" ? code : "UNKNOWN", typeof message === "string" ? message : "", details);
 }
 
+// src/client/failure.ts
+function readFailure({ message, error }) {
+  const text = String(message ?? "");
+  const status = Number(/(?:: |')([2-5]\d\d)(?:\.?$| )/.exec(text)?.[1]);
+  if (status) return { reason: `HTTP ${status}`, status };
+  return { reason: withoutSecrets(typeof error?.code === "string" ? error.code : text.split(": ").pop()) };
+}
+function withoutSecrets(text, token) {
+  return (token ? text.split(token).join("\u2026") : text).replace(/\/\/\S*@/g, "//").replace(/([?#]|bearer\.)\S*/g, "$1\u2026");
+}
+var CODES = {
+  401: "AUTH_FAILED",
+  403: "FORBIDDEN",
+  4401: "AUTH_FAILED",
+  4403: "FORBIDDEN",
+  4408: "AUTH_TIMEOUT"
+};
+function codeOf({ code, status = code }) {
+  return CODES[status] ?? (code >= 4400 && code < 4500 ? "CLOSED" : "NOT_CONNECTED");
+}
+function notConnected(url, attempts, close, code, cause) {
+  const shown = withoutSecrets(url);
+  const count = attempts ? `${attempts} attempt${attempts > 1 ? "s" : ""} to ` : "";
+  const end = close ? `last close ${close.code}${close.reason && ` ${close.reason}`}` : "no answer yet";
+  const text = `Not connected: ${count}${shown}, ${end}`;
+  return new ClientError(code ?? (close ? codeOf(close) : "NOT_CONNECTED"), text, { attempts, url: shown, close }, cause);
+}
+
 // src/client/frames.ts
 var MAX_DEPTH = 100;
 function readFrame(data, report) {
@@ -132,7 +160,10 @@ var Connection = class {
   heartbeat;
   #resolveGone;
   // Assigned in the constructor, by a promise.
+  /** Whether the WebSocket was ever open. */
+  wasOpened = false;
   #over = false;
+  #failure = { reason: "" };
   /** @throws what the constructor of the WebSocket throws: for a bad address, or a token that is no subprotocol. */
   constructor(host, url, protocols) {
     this.#host = host;
@@ -140,16 +171,17 @@ var Connection = class {
     const ping = () => this.send(JSON.stringify(host.ping()));
     this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
+      this.wasOpened = true;
       if (!this.#over) host.opened();
     };
     socket.onmessage = ({ data }) => this.#read(data);
-    socket.onerror = () => {
-    };
+    socket.onerror = (event) => void (this.#failure = readFailure(event));
     this.gone = new Promise((resolve) => {
       this.#resolveGone = resolve;
       socket.onclose = ({ code, reason, wasClean }) => {
         resolve();
-        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean: !!wasClean });
+        const close = { ...this.#failure, code: code || 1006, wasClean: !!wasClean };
+        if (!this.#over) this.#stop(reason ? { ...close, reason } : close);
       };
     });
   }
@@ -234,6 +266,8 @@ var Connector = class {
   status = "closed";
   /** Whether what is sent is handled: the server has let the client in, and its credentials have not run out since. */
   isReady = false;
+  /** Why there is no connection. Absent while there is one, before the first attempt has ended, and where the application closed it. */
+  error;
   #host;
   #connection;
   /** Resolves when nothing is left of the last connection. */
@@ -242,14 +276,28 @@ var Connector = class {
   #timer;
   /** Counts what began: what an earlier one has waited for is out of date. */
   #generation = 0;
+  /** Attempts since a connection last held: what the waiting goes by. */
   #attempt = 0;
+  /** Attempts since the server last let the client in: what is reported. */
+  #attempts = 0;
+  #close;
   #openSince = 0;
   /** No try before (ms since 1970): the server asked for it. */
   #notBefore = 0;
   /** The uid of the `auth` that is under way. */
   #authUid;
-  /** The last token was refused. One that is asked for anew may be accepted, once. */
+  /** The server has been asked whether it has let the client in: its first message that is no `auth` says so. */
+  #isAsking = false;
+  /** What the server said of the credentials, or `token` and `renew` threw, since the attempt began. */
+  #fault;
+  /** The code of the last `error` event of this outage: there is one, not one for each attempt. */
+  #reported;
+  /** The last credentials were refused. Others that are asked for anew may be accepted, once. */
   #wasRefused = false;
+  /** Upgrades in a row that were refused, as far as the platform says so. */
+  #refusals = 0;
+  /** The session is renewed before the next attempt. */
+  #mustRenew = false;
   #isClosing = false;
   #stopListening;
   constructor(host) {
@@ -260,8 +308,9 @@ var Connector = class {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
       this.#stopListening = onWake(() => this.wake());
-      this.#attempt = 0;
-      this.#wasRefused = false;
+      this.#attempt = this.#attempts = this.#refusals = 0;
+      this.#wasRefused = this.#mustRenew = false;
+      this.error = this.#close = this.#reported = void 0;
       void this.#connect();
     } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
   }
@@ -276,6 +325,10 @@ var Connector = class {
     } else if (this.status !== "closed") this.#finish({ code, reason, wasClean: true });
     return this.#gone;
   }
+  /** Why what waits was not sent. */
+  notConnected() {
+    return this.#describe("NOT_CONNECTED");
+  }
   /** An answer to `auth`, or that the credentials have run out. */
   auth(message) {
     const { uid, status } = message;
@@ -287,7 +340,7 @@ var Connector = class {
     const error = errorOf(message);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
-    this.#host.emit("error", { error });
+    this.#report(this.#fault = error);
     if (isAnswer) this.#refuse(error);
   }
   /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
@@ -295,6 +348,10 @@ var Connector = class {
     const wait = retryAfter(error);
     this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
     return wait;
+  }
+  /** Looked at again after a listener, which may have changed it. */
+  get #isClosed() {
+    return this.status === "closed";
   }
   #now() {
     return this.#host.options.clock.now();
@@ -304,6 +361,15 @@ var Connector = class {
     this.status = status;
     this.#host.emit("status", { status });
   }
+  #describe(code, cause = this.error) {
+    return notConnected(this.#host.url, this.#attempts, this.#close, code, cause);
+  }
+  /** An `error` event, once for each code in an outage. */
+  #report(error) {
+    if (this.status !== "open" && error.code === this.#reported) return;
+    this.#reported = error.code;
+    this.#host.emit("error", { error });
+  }
   #wait(callback, delay) {
     const { clock } = this.#host.options;
     clock.clearTimeout(this.#timer);
@@ -311,32 +377,34 @@ var Connector = class {
   }
   /** How long the server may take to let the client in. */
   #limit() {
-    this.#wait(() => this.#fail(1006, "No answer"), this.#host.options.timeout);
+    this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), this.#host.options.timeout);
   }
   async #connect() {
     const { options, url, received, ping } = this.#host;
     const { tokenIn } = options;
     const generation = ++this.#generation;
+    this.#attempts++;
+    this.#fault = void 0;
     this.#limit();
     this.#setStatus("connecting");
     const token = await this.#ask(generation);
     if (generation !== this.#generation) return;
-    const protocols = [...options.protocols];
-    let address = url;
-    if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
-    if (token && tokenIn === "query") {
-      address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
-    }
     try {
+      const protocols = [...options.protocols];
+      let address = url;
+      if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
+      if (token && tokenIn === "query") {
+        address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
+      }
       this.#connection = new Connection(
         {
           ...options,
-          received,
-          ping,
-          opened: () => {
-            if (token && tokenIn === "message") this.#authenticate(token);
-            else this.#admitted();
+          received: (message) => {
+            if (this.#isAsking && message.type !== "auth") this.#admitted();
+            if (this.#connection) received(message);
           },
+          ping,
+          opened: () => this.#authenticate(tokenIn === "message" ? token : void 0),
           ended: (close) => this.#lost(close),
           invalid: (error) => this.#host.emit("error", { error })
         },
@@ -345,32 +413,47 @@ var Connector = class {
       );
       this.#gone = this.#connection.gone;
     } catch (error) {
-      this.#host.emit("error", { error });
-      this.#finish({ code: 1006, reason: String(error), wasClean: false });
+      this.#close = { code: 1006, reason: withoutSecrets(String(error), token), wasClean: false };
+      this.#report(this.#fault = this.#describe());
+      this.#finish(this.#close, this.#fault);
     }
   }
-  /** The token, if there is any. One that cannot be had ends the try. */
+  /** The token, if there is any, once the session is renewed where it has to be. What cannot be had ends the try. */
   async #ask(generation) {
-    const { token } = this.#host.options;
+    const { token, renew } = this.#host.options;
     try {
+      if (this.#mustRenew && renew) {
+        const isRenewed = await renew() !== false;
+        if (generation !== this.#generation) return void 0;
+        this.#mustRenew = false;
+        if (!isRenewed) {
+          const reason = "The session has ended";
+          this.#report(this.#fault = new ClientError("AUTH_FAILED", reason, {}, this.error));
+          this.#finish({ code: 4401, reason, wasClean: false }, this.#fault);
+          return void 0;
+        }
+      }
       return typeof token === "function" ? await token() : token;
     } catch (error) {
       if (generation === this.#generation) {
-        this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
+        this.#report(this.#fault = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
         this.#fail(1006, "Cannot get a token");
       }
       return void 0;
     }
   }
+  /** Shows the token, or asks whether the server has let the client in without one: it answers a ping only then (PROTOCOL.md §3.5). */
   #authenticate(token) {
-    this.#authUid = this.#host.nextUid();
-    this.send(JSON.stringify({ type: "auth", uid: this.#authUid, access_token: token }));
+    const uid = this.#authUid = this.#host.nextUid();
+    this.#isAsking = !token;
+    this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
   }
   #admitted() {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
-    this.#authUid = void 0;
-    this.#wasRefused = false;
+    this.#authUid = this.#fault = this.#reported = this.#close = this.error = void 0;
+    this.#isAsking = this.#wasRefused = this.#mustRenew = false;
+    this.#attempts = this.#refusals = 0;
     this.isReady = true;
     if (isNew) {
       this.#openSince = this.#now();
@@ -379,16 +462,22 @@ var Connector = class {
     }
     if (this.isReady) this.#host.ready(isNew);
   }
-  /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
+  /** The credentials have run out: others are shown on the same connection, which goes on as it was, or the session is renewed. */
   async #renew(error) {
-    if (!this.isReady) return;
-    this.isReady = false;
+    const { token, renew } = this.#host.options;
+    if (!this.isReady && !this.#isAsking) return;
+    this.isReady = this.#isAsking = false;
     this.#limit();
     const generation = this.#generation;
-    const token = typeof this.#host.options.token === "function" && await this.#ask(generation);
+    const renewed = typeof token === "function" && await this.#ask(generation);
     if (generation !== this.#generation) return;
-    if (token) return this.#authenticate(token);
-    this.#host.emit("error", { error });
+    if (renewed) return this.#authenticate(renewed);
+    if (renew) {
+      this.#fault = error;
+      this.#mustRenew = true;
+      return this.#fail(4e3, "Token expired");
+    }
+    this.#report(this.#fault = error);
     this.#refuse(error);
   }
   #refuse({ code, message }) {
@@ -401,32 +490,58 @@ var Connector = class {
   #lost(close) {
     const { options } = this.#host;
     const { status } = this;
-    this.#generation++;
+    const wasOpen = status === "open";
+    const wasOpened = !this.#connection || this.#connection.wasOpened;
+    const generation = ++this.#generation;
     this.#connection = this.#authUid = void 0;
-    this.isReady = false;
-    if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
-    if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
+    this.isReady = this.#isAsking = false;
+    this.#close = close;
+    if (this.#isClosing) return this.#finish(close);
+    const error = this.error = this.#fault ?? this.#describe(void 0, null);
+    if (wasOpen) this.#reported = this.#fault?.code;
+    else this.#report(error);
+    if (generation !== this.#generation) return;
+    if (!this.#mayReturn(close, wasOpened)) return this.#finish(close, error);
+    if (wasOpen && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
     const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
-    this.#wait(() => void this.#connect(), delay);
     const attempt = this.#attempt;
-    this.#setStatus("waiting");
-    if (status === "open") this.#host.lost({ ...close, isFinal: false });
-    if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
+    this.#wait(() => void this.#connect(), delay);
+    this.status = "waiting";
+    if (wasOpen) this.#host.lost({ ...close, isFinal: false });
+    this.#host.emit("status", { status: "waiting" });
+    if (wasOpen && !this.#isClosed) this.#host.emit("close", { ...close, isFinal: false });
+    if (generation === this.#generation) this.#host.emit("reconnecting", { attempt, delay, close });
   }
-  #mayReturn({ code }) {
-    const { token, reconnect } = this.#host.options;
-    if (code < 4400 || code >= 4500) return reconnect;
-    const isRenewable = typeof token === "function" && (code === 4401 || code === 4408) && !this.#wasRefused;
-    this.#wasRefused = true;
-    return isRenewable && reconnect;
+  #mayReturn({ code, status, reason }, wasOpened) {
+    const { token, renew, reconnect, maxAttempts, maxRefusals } = this.#host.options;
+    const isRefused = status === 401 || status === 403;
+    this.#refusals = isRefused || !wasOpened && !reason ? this.#refusals + 1 : 0;
+    if (!reconnect || maxAttempts && this.#attempts >= maxAttempts) return false;
+    if (code >= 4400 && code < 4500) {
+      if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
+      this.#wasRefused = this.#mustRenew = true;
+    }
+    if (this.#refusals && this.#refusals === maxRefusals) {
+      if (isRefused && (this.#wasRefused || !renew)) return false;
+      this.#refusals = 0;
+      this.#wasRefused ||= isRefused;
+      this.#mustRenew = true;
+    }
+    return true;
   }
-  #finish(close) {
+  /** @param error why, where the application has not asked for it. */
+  #finish(close, error) {
     this.#generation++;
     this.#isClosing = false;
+    this.error = error;
     this.#host.options.clock.clearTimeout(this.#timer);
     this.#stopListening?.();
-    this.#setStatus("closed");
-    this.#host.lost({ ...close, isFinal: true });
+    const wasClosed = this.status === "closed";
+    this.status = "closed";
+    const final = { ...close, isFinal: true };
+    this.#host.lost(final, error);
+    if (!wasClosed && this.#isClosed) this.#host.emit("status", { status: "closed" });
+    this.#host.emit("close", final);
   }
 };
 
@@ -477,6 +592,9 @@ function resolveOptions(options) {
     requestTimeout: 1e4,
     backoff: { base: 500, cap: 3e4, reset: 1e4 },
     outbox: { maxMessages: 100, maxAge: 6e4 },
+    renew: void 0,
+    maxRefusals: 3,
+    maxAttempts: 0,
     reconnect: true,
     lazy: false,
     maxFrame: 2 ** 24,
@@ -506,16 +624,24 @@ function merge(defaults, given) {
 var Outbox = class {
   #clock;
   #limits;
+  #why;
   #waiting = /* @__PURE__ */ new Set();
-  constructor(clock, limits) {
+  /** @param why there is no connection; `undefined` where there is one. */
+  constructor(clock, limits, why) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#why = why;
   }
   get size() {
     return this.#waiting.size;
   }
   has(item) {
     return this.#waiting.has(item);
+  }
+  /** Why one that waits was never sent; `undefined` where it was, or does not wait. */
+  unsent(item) {
+    if (!this.has(item) || item.wasSent) return void 0;
+    return this.#why() ?? new ClientError("TIMEOUT", "Not sent in time: the server asks to wait");
   }
   /** @param expires whether it has no timeout of its own. */
   add(item, expires) {
@@ -527,11 +653,12 @@ var Outbox = class {
     if (!expires || !maxAge) return;
     item.timer = this.#clock.setTimeout(() => {
       this.#waiting.delete(item);
-      item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
+      item.failed(this.#why() ?? new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
     }, maxAge);
   }
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items) {
+    for (const item of items) item.wasSent = true;
     this.#waiting = /* @__PURE__ */ new Set([...items, ...this.#waiting]);
   }
   delete(item) {
@@ -546,10 +673,11 @@ var Outbox = class {
       item.sent?.();
     }
   }
-  fail(error) {
+  /** @param lost for what was sent before. */
+  fail(error, lost) {
     for (const item of [...this.#waiting]) {
       this.delete(item);
-      item.failed(error);
+      item.failed(item.wasSent ? lost : error);
     }
   }
 };
@@ -579,7 +707,8 @@ var Requests = class {
         reject(error);
       };
       const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
-      const timer = timeout && this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
+      const late = () => failed(this.#outbox.unsent(item) ?? new ClientError("TIMEOUT", `No answer within ${timeout} ms`));
+      const timer = timeout && this.#clock.setTimeout(late, timeout);
       const item = {
         text,
         idempotent,
@@ -634,6 +763,7 @@ var Subscriber = class {
   /** For asking again. */
   timer;
   #host;
+  #request;
   #members = /* @__PURE__ */ new Map();
   /** There was an `init` before: another one that is no recovery says that something was missed. */
   #hasBegun = false;
@@ -649,26 +779,26 @@ var Subscriber = class {
     this.channel = channel;
     this.uid = uid;
     this.options = options;
-    this.position = options.recover;
-    this.#hasBegun = !!options.recover;
-    disposeBy(this, () => this.unsubscribe());
-    const { onInit, onEvent, onPresence } = options;
-    this.#isRead = !(onInit || onEvent || onPresence);
-  }
-  /** What to send to have it, from where it is. */
-  get message() {
-    const { event, query, data, presence, onPresence } = this.options;
-    return {
+    const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
+    this.#request = JSON.stringify({
       type: "subscribe",
-      channel: this.channel,
-      uid: this.uid,
+      channel,
+      uid,
       event,
       // JSON leaves out what is undefined.
       query,
       data,
-      recover: this.position,
       presence: presence || onPresence ? true : void 0
-    };
+    });
+    this.position = recover && JSON.parse(JSON.stringify(recover));
+    this.#hasBegun = !!recover;
+    disposeBy(this, () => this.unsubscribe());
+    this.#isRead = !(onInit || onEvent || onPresence);
+  }
+  /** What to send to have it, from where it is. */
+  get text() {
+    const { position } = this;
+    return position ? `${this.#request.slice(0, -1)},"recover":${JSON.stringify(position)}}` : this.#request;
   }
   get present() {
     return [...this.#members.values()];
@@ -693,6 +823,12 @@ var Subscriber = class {
     this.#end = { error };
     this.isLive = false;
     this.#wake();
+  }
+  /** The client is closed. Whether it may go on: who iterates over it gets the error, for one that only waits would never know. */
+  interrupt(error) {
+    if (this.#isRead) this.end(error);
+    else this.#call(this.options.onError, error);
+    return !this.#end;
   }
   unsubscribe() {
     if (this.#end) return;
@@ -788,14 +924,14 @@ var Subscriptions = class {
     return subscriber;
   }
   ask(subscriber) {
-    this.#host.send(subscriber.message);
+    this.#host.send(subscriber.text);
   }
   /** Asks for all that the server has not answered: on a new connection that is each. */
   askAll() {
     for (const subscriber of this.#subscribers.values()) if (!subscriber.isLive) this.ask(subscriber);
   }
   remove(subscriber) {
-    if (this.#forget(subscriber)) this.#host.send({ type: "unsubscribe", uid: subscriber.uid });
+    if (this.#forget(subscriber)) this.#host.send(JSON.stringify({ type: "unsubscribe", uid: subscriber.uid }));
   }
   /** Whether the message is of one of them. */
   take(message) {
@@ -820,10 +956,17 @@ var Subscriptions = class {
   lost() {
     for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
   }
-  end(error) {
+  end() {
     for (const subscriber of [...this.#subscribers.values()]) {
       this.#forget(subscriber);
-      subscriber.end(error);
+      subscriber.end();
+    }
+  }
+  /** The client is closed: iterations fail, and callbacks may go on when it is opened again. */
+  interrupt(error, ...only) {
+    for (const subscriber of only.length ? only : [...this.#subscribers.values()]) {
+      this.#host.options.clock.clearTimeout(subscriber.timer);
+      if (!subscriber.interrupt(error)) this.#forget(subscriber);
     }
   }
   #forget({ uid, timer }) {
@@ -867,12 +1010,13 @@ var BareClient = class {
   /** {@link createClient} takes the same. */
   constructor(url, options = {}) {
     const resolved = this.#options = resolveOptions(options);
-    this.#outbox = new Outbox(resolved.clock, resolved.outbox);
+    const whyUnsent = () => this.status === "open" ? void 0 : this.#connector.notConnected();
+    this.#outbox = new Outbox(resolved.clock, resolved.outbox, whyUnsent);
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
       options: resolved,
-      send: (message) => {
-        if (this.#connector.isReady) this.#connector.send(JSON.stringify(message));
+      send: (text) => {
+        if (this.#connector.isReady) this.#connector.send(text);
       },
       report: this.#emitter.report
     });
@@ -882,7 +1026,7 @@ var BareClient = class {
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
       received: (message) => this.#receive(message),
-      lost: (close) => this.#lost(close),
+      lost: (close, error) => this.#lost(close, error),
       // A sleeping Durable Object answers without being woken where nobody has to know more.
       ping: () => ({ type: "ping", ...this.#subscriptions.haveHistory && { uid: this.#nextUid() } }),
       // Those of a connector are among those of a client.
@@ -895,13 +1039,25 @@ var BareClient = class {
   get status() {
     return this.#connector.status;
   }
-  /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
+  /**
+   * Why there is no connection: of the last attempt, or why the client is closed. Absent while there is one, before the first attempt has
+   * ended, and where you have closed it.
+   */
+  get error() {
+    return this.#connector.error;
+  }
+  /**
+   * Resolves once the client is open, at once where it is. Each access is a new promise.
+   *
+   * @throws {ClientError} why nothing is tried any more: AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED or what else the server said,
+   * NOT_CONNECTED, or CLOSED where you have closed it.
+   */
   get ready() {
     this.#rouse();
     return new Promise((resolve, reject) => {
       const look = () => {
         if (this.status === "open") resolve();
-        else if (this.status === "closed") reject(new ClientError("CLOSED", "The client is closed"));
+        else if (this.status === "closed") reject(this.#whyClosed);
         else return;
         stop();
       };
@@ -918,7 +1074,7 @@ var BareClient = class {
     this.#emitter.off(event, listener);
   }
   /**
-   * Opens what is lazy or closed; tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
+   * Opens what is lazy or closed, such as when a user has logged in again: subscriptions with callbacks go on then. Tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect() {
@@ -929,7 +1085,7 @@ var BareClient = class {
    * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
    * {@link request} tells more. It may be left alone: a rejection is an `error` event too.
    *
-   * @throws {ClientError} OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED
+   * @throws {ClientError} NOT_CONNECTED, OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED, or why the client is closed, as {@link ready}
    */
   send(message) {
     const promise = new Promise((resolve, reject) => {
@@ -942,7 +1098,8 @@ var BareClient = class {
    * Asks, and resolves with `data` of the answer. When the connection is lost meanwhile the server may have handled it or not: then it
    * rejects at once, unless it is said to be idempotent.
    *
-   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, OUTBOX_FULL, CLOSED; and the reason of the signal.
+   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, NOT_CONNECTED (it was not sent), OUTBOX_FULL, CLOSED, or why the
+   * client is closed, as {@link ready}; and the reason of the signal.
    */
   request(type, ...[payload, options]) {
     return this.#ask(type, payload, options).then(({ data }) => data);
@@ -960,11 +1117,17 @@ var BareClient = class {
   }
   /**
    * Subscribes to a channel for as long as the client lives: it is asked for again after each loss of the connection, from where it was.
-   * Iterate over what is returned, or pass callbacks.
+   * Iterate over what is returned, or pass callbacks. A client that is `closed` ends an iteration with the reason; callbacks go on after
+   * {@link connect}.
+   *
+   * @throws {TypeError} for options that JSON cannot hold.
    */
   subscribe(channel, options = {}) {
     this.#rouse();
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options);
+    void Promise.resolve().then(() => {
+      if (this.status === "closed") this.#subscriptions.interrupt(this.#whyClosed, subscriber);
+    });
     return subscriber;
   }
   /**
@@ -981,17 +1144,20 @@ var BareClient = class {
     this.#prefix ||= this.#options.random().toString(36).slice(2, 10);
     return `${this.#prefix}${++this.#lastUid}`;
   }
-  #ask(type, payload, options = {}) {
+  async #ask(type, payload, options = {}) {
     const message = { ...payload, type, uid: this.#nextUid() };
     const { timeout = this.#options.requestTimeout } = options;
-    return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+    return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+  }
+  get #whyClosed() {
+    return this.error ?? new ClientError("CLOSED", "The client is closed");
   }
   #rouse() {
     if (this.#isDormant) this.connect();
   }
   #transmit(item, expires) {
     this.#rouse();
-    if (this.status === "closed") return item.failed(new ClientError("CLOSED", "The client is closed"));
+    if (this.status === "closed") return item.failed(this.#whyClosed);
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
     item.sent?.();
   }
@@ -1006,18 +1172,16 @@ var BareClient = class {
     this.#outbox.flush((text) => this.#handOver(text));
     if (isNew) this.#emitter.emit("open", {});
   }
-  #lost(close) {
+  #lost(close, error) {
     const { code, reason, isFinal } = close;
     this.#resume();
     this.#subscriptions.lost();
-    const why = `The connection was lost (${code}${reason && ` ${reason}`})`;
-    this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
-    if (isFinal) {
-      const error = new ClientError("CLOSED", why, { close });
-      this.#outbox.fail(error);
-      this.#subscriptions.end(error);
-    }
-    this.#emitter.emit("close", close);
+    const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
+    const lost = new ClientError("DISCONNECTED", why, { close });
+    this.#requests.lost(lost, code !== 1009);
+    if (!isFinal) return;
+    this.#outbox.fail(this.#whyClosed, lost);
+    if (error) this.#subscriptions.interrupt(error);
   }
   #receive(message) {
     const { type, uid, status } = message;

@@ -41,10 +41,10 @@ import type { Position, SubscribeOptions } from "./subscription.ts";
 import { Subscriptions } from "./subscriptions.ts";
 
 export { ClientError } from "./error.ts";
-export type { CloseInfo } from "./connection.ts";
 export type { ClientClose, ClientStatus, Reconnecting } from "./connector.ts";
 export type * from "./contract.ts";
 export type { Disposes, DisposesAsync } from "./dispose.ts";
+export type { CloseInfo } from "./failure.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 export type { RequestOptions } from "./requests.ts";
@@ -102,12 +102,13 @@ export class BareClient<C = Contract> {
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
     const resolved = this.#options = resolveOptions(options);
-    this.#outbox = new Outbox(resolved.clock, resolved.outbox);
+    const whyUnsent = () => this.status === "open" ? undefined : this.#connector.notConnected();
+    this.#outbox = new Outbox(resolved.clock, resolved.outbox, whyUnsent);
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
       options: resolved,
-      send: (message) => {
-        if (this.#connector.isReady) this.#connector.send(JSON.stringify(message));
+      send: (text) => {
+        if (this.#connector.isReady) this.#connector.send(text);
       },
       report: this.#emitter.report,
     });
@@ -117,7 +118,7 @@ export class BareClient<C = Contract> {
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
       received: (message) => this.#receive(message),
-      lost: (close) => this.#lost(close),
+      lost: (close, error) => this.#lost(close, error),
       // A sleeping Durable Object answers without being woken where nobody has to know more.
       ping: () => ({ type: "ping", ...(this.#subscriptions.haveHistory && { uid: this.#nextUid() }) }),
       // Those of a connector are among those of a client.
@@ -132,13 +133,26 @@ export class BareClient<C = Contract> {
     return this.#connector.status;
   }
 
-  /** Resolves once the client is open, at once where it is. @throws {ClientError} CLOSED when nothing is tried any more. */
+  /**
+   * Why there is no connection: of the last attempt, or why the client is closed. Absent while there is one, before the first attempt has
+   * ended, and where you have closed it.
+   */
+  get error(): ClientError | undefined {
+    return this.#connector.error;
+  }
+
+  /**
+   * Resolves once the client is open, at once where it is. Each access is a new promise.
+   *
+   * @throws {ClientError} why nothing is tried any more: AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED or what else the server said,
+   * NOT_CONNECTED, or CLOSED where you have closed it.
+   */
   get ready(): Promise<void> {
     this.#rouse();
     return new Promise((resolve, reject) => {
       const look = () => {
         if (this.status === "open") resolve();
-        else if (this.status === "closed") reject(new ClientError("CLOSED", "The client is closed"));
+        else if (this.status === "closed") reject(this.#whyClosed);
         else return;
         stop();
       };
@@ -158,7 +172,7 @@ export class BareClient<C = Contract> {
   }
 
   /**
-   * Opens what is lazy or closed; tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
+   * Opens what is lazy or closed, such as when a user has logged in again: subscriptions with callbacks go on then. Tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect(): void {
@@ -170,7 +184,7 @@ export class BareClient<C = Contract> {
    * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
    * {@link request} tells more. It may be left alone: a rejection is an `error` event too.
    *
-   * @throws {ClientError} OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED
+   * @throws {ClientError} NOT_CONNECTED, OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED, or why the client is closed, as {@link ready}
    */
   send(message: MessageTo<C>): Promise<void> {
     const promise = new Promise<void>((resolve, reject) => {
@@ -184,7 +198,8 @@ export class BareClient<C = Contract> {
    * Asks, and resolves with `data` of the answer. When the connection is lost meanwhile the server may have handled it or not: then it
    * rejects at once, unless it is said to be idempotent.
    *
-   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, OUTBOX_FULL, CLOSED; and the reason of the signal.
+   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, NOT_CONNECTED (it was not sent), OUTBOX_FULL, CLOSED, or why the
+   * client is closed, as {@link ready}; and the reason of the signal.
    */
   request<Type extends RequestType<C>>(
     type: Type,
@@ -214,7 +229,10 @@ export class BareClient<C = Contract> {
 
   /**
    * Subscribes to a channel for as long as the client lives: it is asked for again after each loss of the connection, from where it was.
-   * Iterate over what is returned, or pass callbacks.
+   * Iterate over what is returned, or pass callbacks. A client that is `closed` ends an iteration with the reason; callbacks go on after
+   * {@link connect}.
+   *
+   * @throws {TypeError} for options that JSON cannot hold.
    */
   subscribe<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>> = EventOf<ChannelOf<C, Name>>>(
     channel: Name,
@@ -223,6 +241,10 @@ export class BareClient<C = Contract> {
     // The contract is of types alone; inside, everything is JSON.
     this.#rouse();
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
+    // Not before it is returned: its callbacks may use it.
+    void Promise.resolve().then(() => {
+      if (this.status === "closed") this.#subscriptions.interrupt(this.#whyClosed, subscriber);
+    });
     return subscriber as unknown as SubscriptionOf<ChannelOf<C, Name>, Event>;
   }
 
@@ -243,10 +265,14 @@ export class BareClient<C = Contract> {
     return `${this.#prefix}${++this.#lastUid}`;
   }
 
-  #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
+  async #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
     const message = { ...payload, type, uid: this.#nextUid() };
     const { timeout = this.#options.requestTimeout } = options;
-    return this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+    return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
+  }
+
+  get #whyClosed(): ClientError {
+    return this.error ?? new ClientError("CLOSED", "The client is closed");
   }
 
   #rouse(): void {
@@ -255,7 +281,7 @@ export class BareClient<C = Contract> {
 
   #transmit(item: Waiting, expires: boolean): void {
     this.#rouse();
-    if (this.status === "closed") return item.failed(new ClientError("CLOSED", "The client is closed"));
+    if (this.status === "closed") return item.failed(this.#whyClosed);
     // Behind what waits, if something does.
     if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
     item.sent?.();
@@ -274,19 +300,17 @@ export class BareClient<C = Contract> {
     if (isNew) this.#emitter.emit("open", {});
   }
 
-  #lost(close: ClientClose): void {
+  #lost(close: ClientClose, error?: ClientError): void {
     const { code, reason, isFinal } = close;
     this.#resume();
     this.#subscriptions.lost();
-    const why = `The connection was lost (${code}${reason && ` ${reason}`})`;
+    const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
+    const lost = new ClientError("DISCONNECTED", why, { close });
     // The message that was too big may be any of these: it must not be sent again.
-    this.#requests.lost(new ClientError("DISCONNECTED", `${why}: it may have been handled`, { close }), code !== 1009);
-    if (isFinal) {
-      const error = new ClientError("CLOSED", why, { close });
-      this.#outbox.fail(error);
-      this.#subscriptions.end(error);
-    }
-    this.#emitter.emit("close", close);
+    this.#requests.lost(lost, code !== 1009);
+    if (!isFinal) return;
+    this.#outbox.fail(this.#whyClosed, lost);
+    if (error) this.#subscriptions.interrupt(error);
   }
 
   #receive(message: WebSocketMessage): void {

@@ -1,18 +1,9 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import type { ClientError } from "./error.ts";
+import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
-
-/** How a connection ended. 1006: without a close frame, or it was given up (RFC 6455 §7.1.5). */
-export interface CloseInfo {
-  /** The close code. */
-  code: number;
-  /** What the other side said of it. */
-  reason: string;
-  /** Whether both sides have closed it. */
-  wasClean: boolean;
-}
 
 /** How long the other side may take to answer a close, in ms. */
 const CLOSE_PATIENCE = 2_000;
@@ -43,7 +34,10 @@ export class Connection {
   /** Starts once the other side may be asked. */
   readonly heartbeat: Heartbeat;
   #resolveGone!: () => void; // Assigned in the constructor, by a promise.
+  /** Whether the WebSocket was ever open. */
+  wasOpened = false;
   #over = false;
+  #failure: Failure = { reason: "" };
 
   /** @throws what the constructor of the WebSocket throws: for a bad address, or a token that is no subprotocol. */
   constructor(host: ConnectionHost, url: string, protocols: string[]) {
@@ -52,16 +46,19 @@ export class Connection {
     const ping = () => this.send(JSON.stringify(host.ping()));
     this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
+      this.wasOpened = true;
       if (!this.#over) host.opened();
     };
     socket.onmessage = ({ data }: { data: unknown }) => this.#read(data);
-    socket.onerror = () => {}; // A close follows. Without a listener `ws` would throw.
+    // A close follows. Without a listener `ws` would throw.
+    socket.onerror = (event) => void (this.#failure = readFailure(event));
     this.gone = new Promise((resolve) => {
       this.#resolveGone = resolve;
       socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
         resolve();
         // Some say 0, or nothing at all, where there was no close frame.
-        if (!this.#over) this.#stop({ code: code || 1006, reason: reason ?? "", wasClean: !!wasClean });
+        const close = { ...this.#failure, code: code || 1006, wasClean: !!wasClean };
+        if (!this.#over) this.#stop(reason ? { ...close, reason } : close);
       };
     });
   }

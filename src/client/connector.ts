@@ -1,6 +1,7 @@
 import type { WebSocketMessage } from "../protocol.ts";
-import { type CloseInfo, Connection } from "./connection.ts";
+import { Connection } from "./connection.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
+import { type CloseInfo, notConnected, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
 import { onWake } from "./platform.ts";
 
@@ -27,6 +28,8 @@ export interface Reconnecting {
 export interface ConnectorEvents {
   /** The status has changed. */
   status: { status: ClientStatus };
+  /** A connection that was let in has ended, or the last one did. */
+  close: ClientClose;
   /** The next try will be made. */
   reconnecting: Reconnecting;
   /** Something went wrong. */
@@ -42,8 +45,12 @@ export interface ConnectorHost {
   /** The server takes messages: it has let the client in, or let it in again. */
   ready(isNew: boolean): void;
   received(message: WebSocketMessage): void;
-  /** A connection that was let in has ended, or the last one did. */
-  lost(close: ClientClose): void;
+  /**
+   * A connection that was let in has ended, or the last one did; the events follow.
+   *
+   * @param error why nothing is tried any more.
+   */
+  lost(close: ClientClose, error?: ClientError): void;
   ping(): WebSocketMessage;
   emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
 }
@@ -60,6 +67,8 @@ export class Connector {
   status: ClientStatus = "closed";
   /** Whether what is sent is handled: the server has let the client in, and its credentials have not run out since. */
   isReady = false;
+  /** Why there is no connection. Absent while there is one, before the first attempt has ended, and where the application closed it. */
+  error: ClientError | undefined;
   readonly #host: ConnectorHost;
   #connection: Connection | undefined;
   /** Resolves when nothing is left of the last connection. */
@@ -68,14 +77,28 @@ export class Connector {
   #timer: unknown;
   /** Counts what began: what an earlier one has waited for is out of date. */
   #generation = 0;
+  /** Attempts since a connection last held: what the waiting goes by. */
   #attempt = 0;
+  /** Attempts since the server last let the client in: what is reported. */
+  #attempts = 0;
+  #close: CloseInfo | undefined;
   #openSince = 0;
   /** No try before (ms since 1970): the server asked for it. */
   #notBefore = 0;
   /** The uid of the `auth` that is under way. */
   #authUid: string | undefined;
-  /** The last token was refused. One that is asked for anew may be accepted, once. */
+  /** The server has been asked whether it has let the client in: its first message that is no `auth` says so. */
+  #isAsking = false;
+  /** What the server said of the credentials, or `token` and `renew` threw, since the attempt began. */
+  #fault: ClientError | undefined;
+  /** The code of the last `error` event of this outage: there is one, not one for each attempt. */
+  #reported: string | undefined;
+  /** The last credentials were refused. Others that are asked for anew may be accepted, once. */
   #wasRefused = false;
+  /** Upgrades in a row that were refused, as far as the platform says so. */
+  #refusals = 0;
+  /** The session is renewed before the next attempt. */
+  #mustRenew = false;
   #isClosing = false;
   #stopListening: (() => void) | undefined;
 
@@ -88,8 +111,9 @@ export class Connector {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
       this.#stopListening = onWake(() => this.wake());
-      this.#attempt = 0;
-      this.#wasRefused = false;
+      this.#attempt = this.#attempts = this.#refusals = 0;
+      this.#wasRefused = this.#mustRenew = false;
+      this.error = this.#close = this.#reported = undefined;
       void this.#connect();
     } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
   }
@@ -107,6 +131,11 @@ export class Connector {
     return this.#gone;
   }
 
+  /** Why what waits was not sent. */
+  notConnected(): ClientError {
+    return this.#describe("NOT_CONNECTED");
+  }
+
   /** An answer to `auth`, or that the credentials have run out. */
   auth(message: WebSocketMessage): void {
     const { uid, status } = message;
@@ -118,7 +147,7 @@ export class Connector {
     const error = errorOf(message);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
-    this.#host.emit("error", { error });
+    this.#report(this.#fault = error);
     // In public mode no close follows, and the client would be nobody without having asked for it.
     if (isAnswer) this.#refuse(error);
   }
@@ -128,6 +157,11 @@ export class Connector {
     const wait = retryAfter(error);
     this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
     return wait;
+  }
+
+  /** Looked at again after a listener, which may have changed it. */
+  get #isClosed(): boolean {
+    return this.status === "closed";
   }
 
   #now(): number {
@@ -140,6 +174,17 @@ export class Connector {
     this.#host.emit("status", { status });
   }
 
+  #describe(code?: string, cause: unknown = this.error): ClientError {
+    return notConnected(this.#host.url, this.#attempts, this.#close, code, cause);
+  }
+
+  /** An `error` event, once for each code in an outage. */
+  #report(error: ClientError): void {
+    if (this.status !== "open" && error.code === this.#reported) return;
+    this.#reported = error.code;
+    this.#host.emit("error", { error });
+  }
+
   #wait(callback: () => void, delay: number): void {
     const { clock } = this.#host.options;
     clock.clearTimeout(this.#timer);
@@ -148,33 +193,36 @@ export class Connector {
 
   /** How long the server may take to let the client in. */
   #limit(): void {
-    this.#wait(() => this.#fail(1006, "No answer"), this.#host.options.timeout);
+    this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), this.#host.options.timeout);
   }
 
   async #connect(): Promise<void> {
     const { options, url, received, ping } = this.#host;
     const { tokenIn } = options;
     const generation = ++this.#generation;
+    this.#attempts++;
+    this.#fault = undefined;
     this.#limit();
     this.#setStatus("connecting");
     const token = await this.#ask(generation);
     if (generation !== this.#generation) return;
-    const protocols = [...options.protocols];
-    let address = url;
-    if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
-    if (token && tokenIn === "query") {
-      address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
-    }
     try {
+      const protocols = [...options.protocols];
+      let address = url;
+      if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
+      if (token && tokenIn === "query") {
+        address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
+      }
       this.#connection = new Connection(
         {
           ...options,
-          received,
-          ping,
-          opened: () => {
-            if (token && tokenIn === "message") this.#authenticate(token);
-            else this.#admitted();
+          received: (message) => {
+            // To one that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4).
+            if (this.#isAsking && message.type !== "auth") this.#admitted();
+            if (this.#connection) received(message);
           },
+          ping,
+          opened: () => this.#authenticate(tokenIn === "message" ? token : undefined),
           ended: (close) => this.#lost(close),
           invalid: (error) => this.#host.emit("error", { error }),
         },
@@ -184,35 +232,56 @@ export class Connector {
       this.#gone = this.#connection.gone;
     } catch (error) {
       // A bad address, or a token that is no subprotocol: the next try would fail as this one did.
-      this.#host.emit("error", { error });
-      this.#finish({ code: 1006, reason: String(error), wasClean: false });
+      this.#close = { code: 1006, reason: withoutSecrets(String(error), token), wasClean: false };
+      this.#report(this.#fault = this.#describe());
+      this.#finish(this.#close, this.#fault);
     }
   }
 
-  /** The token, if there is any. One that cannot be had ends the try. */
+  /** The token, if there is any, once the session is renewed where it has to be. What cannot be had ends the try. */
   async #ask(generation: number): Promise<Token> {
-    const { token } = this.#host.options;
+    const { token, renew } = this.#host.options;
     try {
+      if (this.#mustRenew && renew) {
+        const isRenewed = await renew() !== false;
+        if (generation !== this.#generation) return undefined;
+        this.#mustRenew = false;
+        if (!isRenewed) {
+          const reason = "The session has ended";
+          this.#report(this.#fault = new ClientError("AUTH_FAILED", reason, {}, this.error));
+          this.#finish({ code: 4401, reason, wasClean: false }, this.#fault);
+          return undefined;
+        }
+      }
       return typeof token === "function" ? await token() : token;
     } catch (error) {
       if (generation === this.#generation) {
-        this.#host.emit("error", { error: new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error) });
+        this.#report(this.#fault = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
         this.#fail(1006, "Cannot get a token");
       }
       return undefined;
     }
   }
 
-  #authenticate(token: string): void {
-    this.#authUid = this.#host.nextUid();
-    this.send(JSON.stringify({ type: "auth", uid: this.#authUid, access_token: token }));
+  /** Shows the token, or asks whether the server has let the client in without one: it answers a ping only then (PROTOCOL.md §3.5). */
+  #authenticate(token: Token): void {
+    const uid = this.#authUid = this.#host.nextUid();
+    this.#isAsking = !token;
+    // With a uid: what answers a bare ping in the server's place does not know whom it has let in.
+    this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
   }
 
   #admitted(): void {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
-    this.#authUid = undefined;
-    this.#wasRefused = false;
+    this.#authUid =
+      this.#fault =
+      this.#reported =
+      this.#close =
+      this.error =
+        undefined;
+    this.#isAsking = this.#wasRefused = this.#mustRenew = false;
+    this.#attempts = this.#refusals = 0;
     this.isReady = true;
     if (isNew) {
       this.#openSince = this.#now();
@@ -223,16 +292,23 @@ export class Connector {
     if (this.isReady) this.#host.ready(isNew);
   }
 
-  /** The credentials have run out: others are shown on the same connection, which goes on as it was. */
+  /** The credentials have run out: others are shown on the same connection, which goes on as it was, or the session is renewed. */
   async #renew(error: ClientError): Promise<void> {
-    if (!this.isReady) return; // That is under way.
-    this.isReady = false;
+    const { token, renew } = this.#host.options;
+    if (!this.isReady && !this.#isAsking) return; // That is under way.
+    this.isReady = this.#isAsking = false;
     this.#limit();
     const generation = this.#generation;
-    const token = typeof this.#host.options.token === "function" && await this.#ask(generation);
+    const renewed = typeof token === "function" && await this.#ask(generation);
     if (generation !== this.#generation) return;
-    if (token) return this.#authenticate(token);
-    this.#host.emit("error", { error });
+    if (renewed) return this.#authenticate(renewed);
+    if (renew) {
+      this.#fault = error;
+      this.#mustRenew = true;
+      // Not 1000: the client comes back at once, and has not left.
+      return this.#fail(4000, "Token expired");
+    }
+    this.#report(this.#fault = error);
     this.#refuse(error);
   }
 
@@ -249,35 +325,64 @@ export class Connector {
   #lost(close: CloseInfo): void {
     const { options } = this.#host;
     const { status } = this;
-    this.#generation++;
+    const wasOpen = status === "open";
+    const wasOpened = !this.#connection || this.#connection.wasOpened;
+    const generation = ++this.#generation;
     this.#connection = this.#authUid = undefined;
-    this.isReady = false;
-    if (this.#isClosing || !this.#mayReturn(close)) return this.#finish(close);
+    this.isReady = this.#isAsking = false;
+    this.#close = close;
+    if (this.#isClosing) return this.#finish(close);
+    const error = this.error = this.#fault ?? this.#describe(undefined, null);
+    if (wasOpen) this.#reported = this.#fault?.code;
+    else this.#report(error);
+    // A listener may have closed it, or be the first to have.
+    if (generation !== this.#generation) return;
+    if (!this.#mayReturn(close, wasOpened)) return this.#finish(close, error);
     // One that is let in and lost again at once has not held: it must not come back every half second.
-    if (status === "open" && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
+    if (wasOpen && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
     const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
-    this.#wait(() => void this.#connect(), delay);
     const attempt = this.#attempt;
-    this.#setStatus("waiting");
-    if (status === "open") this.#host.lost({ ...close, isFinal: false });
-    if (this.status === "waiting") this.#host.emit("reconnecting", { attempt, delay, close });
+    this.#wait(() => void this.#connect(), delay);
+    this.status = "waiting";
+    if (wasOpen) this.#host.lost({ ...close, isFinal: false });
+    this.#host.emit("status", { status: "waiting" });
+    if (wasOpen && !this.#isClosed) this.#host.emit("close", { ...close, isFinal: false });
+    if (generation === this.#generation) this.#host.emit("reconnecting", { attempt, delay, close });
   }
 
-  #mayReturn({ code }: CloseInfo): boolean {
-    const { token, reconnect } = this.#host.options;
-    if (code < 4400 || code >= 4500) return reconnect;
-    // Coming back unchanged is pointless (PROTOCOL.md §6).
-    const isRenewable = typeof token === "function" && (code === 4401 || code === 4408) && !this.#wasRefused;
-    this.#wasRefused = true;
-    return isRenewable && reconnect;
+  #mayReturn({ code, status, reason }: CloseInfo, wasOpened: boolean): boolean {
+    const { token, renew, reconnect, maxAttempts, maxRefusals } = this.#host.options;
+    const isRefused = status === 401 || status === 403;
+    // In a browser, 1006 without a word is all that is known.
+    this.#refusals = isRefused || !wasOpened && !reason ? this.#refusals + 1 : 0;
+    if (!reconnect || maxAttempts && this.#attempts >= maxAttempts) return false;
+    if (code >= 4400 && code < 4500) {
+      // Coming back unchanged is pointless (PROTOCOL.md §6).
+      if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
+      this.#wasRefused = this.#mustRenew = true;
+    }
+    if (this.#refusals && this.#refusals === maxRefusals) {
+      if (isRefused && (this.#wasRefused || !renew)) return false;
+      this.#refusals = 0;
+      this.#wasRefused ||= isRefused;
+      this.#mustRenew = true;
+    }
+    return true;
   }
 
-  #finish(close: CloseInfo): void {
+  /** @param error why, where the application has not asked for it. */
+  #finish(close: CloseInfo, error?: ClientError): void {
     this.#generation++;
     this.#isClosing = false;
+    this.error = error;
     this.#host.options.clock.clearTimeout(this.#timer);
     this.#stopListening?.();
-    this.#setStatus("closed");
-    this.#host.lost({ ...close, isFinal: true });
+    const wasClosed = this.status === "closed";
+    this.status = "closed";
+    const final = { ...close, isFinal: true };
+    this.#host.lost(final, error);
+    // What waited for it may have opened it again.
+    if (!wasClosed && this.#isClosed) this.#host.emit("status", { status: "closed" });
+    this.#host.emit("close", final);
   }
 }

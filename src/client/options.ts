@@ -38,6 +38,21 @@ export interface ClientOptions {
     /** How long, in ms; `0` is for ever. Requests have a timeout of their own. @default {60_000} */
     maxAge?: number;
   };
+  /**
+   * Renews a session that the client cannot see, such as one in a cookie: asked when the server says that it has expired, and when upgrades
+   * are refused (`maxRefusals`). The client then opens another connection, since a cookie is read at the upgrade only. Resolve with `false`
+   * where the session has ended: the client is `closed` with `AUTH_FAILED`. After a rejection it is asked again, with backoff.
+   * @default none
+   */
+  renew?: () => boolean | void | Promise<boolean | void>;
+  /**
+   * After so many upgrades in a row that the server refused with 401 or 403, `renew` is asked, or the client is `closed`; `0` is never.
+   * A browser says the same of a refused upgrade and of a server that is down: there only `renew` is asked.
+   * @default {3}
+   */
+  maxRefusals?: number;
+  /** After so many attempts in a row in which the server did not let it in, the client is `closed`; `0` is never. @default {0} */
+  maxAttempts?: number;
   /** Whether it comes back when a connection was lost. @default {true} */
   reconnect?: boolean;
   /** Whether it opens nothing until something is sent, asked, subscribed to or waited for. @default {false} */
@@ -56,8 +71,8 @@ export interface ClientOptions {
 
 /** The options with their defaults. */
 export type ResolvedOptions =
-  & Required<Omit<ClientOptions, "token" | "backoff" | "outbox">>
-  & { token: ClientOptions["token"]; backoff: Required<Backoff>; outbox: Required<Outbox> };
+  & Required<Omit<ClientOptions, "token" | "renew" | "backoff" | "outbox">>
+  & { token: ClientOptions["token"]; renew: ClientOptions["renew"]; backoff: Required<Backoff>; outbox: Required<Outbox> };
 
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type Outbox = NonNullable<ClientOptions["outbox"]>;
@@ -72,6 +87,9 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     requestTimeout: 10_000,
     backoff: { base: 500, cap: 30_000, reset: 10_000 },
     outbox: { maxMessages: 100, maxAge: 60_000 },
+    renew: undefined,
+    maxRefusals: 3,
+    maxAttempts: 0,
     reconnect: true,
     lazy: false,
     maxFrame: 2 ** 24,

@@ -8,6 +8,8 @@ export interface Waiting {
   sent?(): void;
   /** It will not be. */
   failed(error: ClientError): void;
+  /** It was handed to a connection before, and may have been handled. Written by {@link Outbox} only. */
+  wasSent?: boolean;
   /** For its expiry. Written by {@link Outbox} only. */
   timer?: unknown;
 }
@@ -16,11 +18,14 @@ export interface Waiting {
 export class Outbox {
   readonly #clock: ClientClock;
   readonly #limits: { maxMessages: number; maxAge: number };
+  readonly #why: () => ClientError | undefined;
   #waiting = new Set<Waiting>();
 
-  constructor(clock: ClientClock, limits: { maxMessages: number; maxAge: number }) {
+  /** @param why there is no connection; `undefined` where there is one. */
+  constructor(clock: ClientClock, limits: { maxMessages: number; maxAge: number }, why: () => ClientError | undefined) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#why = why;
   }
 
   get size(): number {
@@ -29,6 +34,12 @@ export class Outbox {
 
   has(item: Waiting): boolean {
     return this.#waiting.has(item);
+  }
+
+  /** Why one that waits was never sent; `undefined` where it was, or does not wait. */
+  unsent(item: Waiting): ClientError | undefined {
+    if (!this.has(item) || item.wasSent) return undefined;
+    return this.#why() ?? new ClientError("TIMEOUT", "Not sent in time: the server asks to wait");
   }
 
   /** @param expires whether it has no timeout of its own. */
@@ -41,12 +52,13 @@ export class Outbox {
     if (!expires || !maxAge) return;
     item.timer = this.#clock.setTimeout(() => {
       this.#waiting.delete(item);
-      item.failed(new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
+      item.failed(this.#why() ?? new ClientError("OUTBOX_EXPIRED", "Cannot send: it waited too long"));
     }, maxAge);
   }
 
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items: Waiting[]): void {
+    for (const item of items) item.wasSent = true;
     this.#waiting = new Set([...items, ...this.#waiting]);
   }
 
@@ -64,10 +76,11 @@ export class Outbox {
     }
   }
 
-  fail(error: ClientError): void {
+  /** @param lost for what was sent before. */
+  fail(error: ClientError, lost: ClientError): void {
     for (const item of [...this.#waiting]) {
       this.delete(item);
-      item.failed(error);
+      item.failed(item.wasSent ? lost : error);
     }
   }
 }

@@ -50,8 +50,8 @@ export class Requests {
       };
       // The signals of a polyfill, such as that of React Native, have no reason.
       const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
-      const timer = timeout &&
-        this.#clock.setTimeout(() => failed(new ClientError("TIMEOUT", `No answer within ${timeout} ms`)), timeout);
+      const late = () => failed(this.#outbox.unsent(item) ?? new ClientError("TIMEOUT", `No answer within ${timeout} ms`));
+      const timer = timeout && this.#clock.setTimeout(late, timeout);
       const item: Pending = {
         text,
         idempotent,

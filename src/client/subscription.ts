@@ -71,7 +71,7 @@ export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, 
   onPresence?: (change: PresenceChange<Data>) => unknown;
   /** Publications may have been missed; `onInit` follows. */
   onGap?: () => unknown;
-  /** The server refused it, or ended it: nothing follows. */
+  /** The server refused it or ended it, and nothing follows; or the client is closed, and it goes on after `connect()`. */
   onError?: (error: ClientError) => unknown;
 }
 
@@ -114,6 +114,7 @@ export class Subscriber implements OpenSubscription {
   /** For asking again. */
   timer: unknown;
   readonly #host: SubscriberHost;
+  readonly #request: string;
   readonly #members = new Map<string, Member>();
   /** There was an `init` before: another one that is no recovery says that something was missed. */
   #hasBegun = false;
@@ -130,27 +131,28 @@ export class Subscriber implements OpenSubscription {
     this.channel = channel;
     this.uid = uid;
     this.options = options;
-    this.position = options.recover;
-    this.#hasBegun = !!options.recover;
+    const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
+    // Here and not when it is sent, where an exception would hit all that is sent with it.
+    this.#request = JSON.stringify({
+      type: "subscribe",
+      channel,
+      uid,
+      event, // JSON leaves out what is undefined.
+      query,
+      data,
+      presence: presence || onPresence ? true : undefined,
+    });
+    this.position = recover && JSON.parse(JSON.stringify(recover));
+    this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
-    const { onInit, onEvent, onPresence } = options;
     // Nobody is likely to iterate who is called back; who does all the same begins then.
     this.#isRead = !(onInit || onEvent || onPresence);
   }
 
   /** What to send to have it, from where it is. */
-  get message(): WebSocketMessage {
-    const { event, query, data, presence, onPresence } = this.options;
-    return {
-      type: "subscribe",
-      channel: this.channel,
-      uid: this.uid,
-      event, // JSON leaves out what is undefined.
-      query,
-      data,
-      recover: this.position,
-      presence: presence || onPresence ? true : undefined,
-    };
+  get text(): string {
+    const { position } = this;
+    return position ? `${this.#request.slice(0, -1)},"recover":${JSON.stringify(position)}}` : this.#request;
   }
 
   get present(): Member[] {
@@ -179,6 +181,13 @@ export class Subscriber implements OpenSubscription {
     this.#end = { error };
     this.isLive = false;
     this.#wake();
+  }
+
+  /** The client is closed. Whether it may go on: who iterates over it gets the error, for one that only waits would never know. */
+  interrupt(error: ClientError): boolean {
+    if (this.#isRead) this.end(error);
+    else this.#call(this.options.onError, error);
+    return !this.#end;
   }
 
   unsubscribe(): void {

@@ -11,7 +11,7 @@ const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 export interface SubscriptionsHost {
   readonly options: ResolvedOptions;
   /** Sends it, where the server takes messages. */
-  send(message: WebSocketMessage): void;
+  send(text: string): void;
   /** Told what a callback throws. */
   report(error: unknown): void;
 }
@@ -40,7 +40,7 @@ export class Subscriptions implements SubscriberHost {
   }
 
   ask(subscriber: Subscriber): void {
-    this.#host.send(subscriber.message);
+    this.#host.send(subscriber.text);
   }
 
   /** Asks for all that the server has not answered: on a new connection that is each. */
@@ -49,7 +49,7 @@ export class Subscriptions implements SubscriberHost {
   }
 
   remove(subscriber: Subscriber): void {
-    if (this.#forget(subscriber)) this.#host.send({ type: "unsubscribe", uid: subscriber.uid });
+    if (this.#forget(subscriber)) this.#host.send(JSON.stringify({ type: "unsubscribe", uid: subscriber.uid }));
   }
 
   /** Whether the message is of one of them. */
@@ -79,10 +79,18 @@ export class Subscriptions implements SubscriberHost {
     for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
   }
 
-  end(error?: ClientError): void {
+  end(): void {
     for (const subscriber of [...this.#subscribers.values()]) {
       this.#forget(subscriber);
-      subscriber.end(error);
+      subscriber.end();
+    }
+  }
+
+  /** The client is closed: iterations fail, and callbacks may go on when it is opened again. */
+  interrupt(error: ClientError, ...only: Subscriber[]): void {
+    for (const subscriber of only.length ? only : [...this.#subscribers.values()]) {
+      this.#host.options.clock.clearTimeout(subscriber.timer);
+      if (!subscriber.interrupt(error)) this.#forget(subscriber);
     }
   }
 
