@@ -368,8 +368,17 @@ describe("A client with renew", () => {
     socket.receive({ type: "subscription", event: "init", channel: "news", uid, epoch: "e", offset: 7 });
     const crossing = client.request("crossing");
     const [{ uid: asked }] = socket.take();
-    socket.receive({ type: "auth", status: "error", uid: asked, error: { code: "TOKEN_EXPIRED", message: "" } });
-    socket.receive({ type: "auth", status: "error", error: { code: "TOKEN_EXPIRED", message: "" } });
+    const answered = client.request("answered");
+    const [{ uid: late }] = socket.take();
+    const expired = { type: "auth", status: "error", error: { code: "TOKEN_EXPIRED", message: "" } };
+    for (const message of [expired, expired, { ...expired, uid: asked }]) socket.receive(message);
+    const [ping, ...others] = socket.take();
+    assert.deepEqual([ping.type, others], ["ping", []]);
+    // Answers of before may still come, and what is sent now waits.
+    socket.receive({ type: "answered", status: "ok", uid: late, data: 2 });
+    assert.equal(await answered, 2);
+    assert.deepEqual([client.status, socket.closedWith], ["open", undefined]);
+    socket.receive({ type: "pong", uid: ping.uid });
     // No code by which the server would say that the user has left.
     assert.deepEqual([client.status, socket.closedWith?.code], ["waiting", 4000]);
     retry();
@@ -389,7 +398,9 @@ describe("A client with renew", () => {
       let asked = 0;
       const fake = connectFake({ renew: () => ++asked < 0 });
       if (ending === "expired") {
-        (await fake.admit()).receive({ type: "auth", status: "error", error: { code: "TOKEN_EXPIRED", message: "" } });
+        const socket = await fake.admit();
+        socket.receive({ type: "auth", status: "error", error: { code: "TOKEN_EXPIRED", message: "" } });
+        socket.letIn(); // It answers the ping that asks whether all has been refused.
       } else if (ending === "closed") (await fake.admit()).end(4401);
       else await fail(fake, 3, ending === "refused" ? "…: 401" : undefined);
       assert.deepEqual([asked, fake.client.status], [0, "waiting"], ending);

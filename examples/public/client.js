@@ -400,7 +400,7 @@ var Connector = class {
         {
           ...options,
           received: (message) => {
-            if (this.#isAsking && message.type !== "auth") this.#admitted();
+            if (this.#isAsking) this.#answered(message);
             if (this.#connection) received(message);
           },
           ping,
@@ -422,7 +422,7 @@ var Connector = class {
   async #ask(generation) {
     const { token, renew } = this.#host.options;
     try {
-      if (this.#mustRenew && renew) {
+      if (renew && this.#mustRenew) {
         const isRenewed = await renew() !== false;
         if (generation !== this.#generation) return void 0;
         this.#mustRenew = false;
@@ -448,6 +448,12 @@ var Connector = class {
     this.#isAsking = !token;
     this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
   }
+  /** To a client that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
+  #answered({ type, uid }) {
+    if (type === "auth") return;
+    if (!this.#mustRenew) return this.#admitted();
+    if (uid === this.#authUid) this.#fail(4e3, "Token expired");
+  }
   #admitted() {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
@@ -465,7 +471,7 @@ var Connector = class {
   /** The credentials have run out: others are shown on the same connection, which goes on as it was, or the session is renewed. */
   async #renew(error) {
     const { token, renew } = this.#host.options;
-    if (!this.isReady && !this.#isAsking) return;
+    if (this.#mustRenew || !this.isReady && !this.#isAsking) return;
     this.isReady = this.#isAsking = false;
     this.#limit();
     const generation = this.#generation;
@@ -475,7 +481,7 @@ var Connector = class {
     if (renew) {
       this.#fault = error;
       this.#mustRenew = true;
-      return this.#fail(4e3, "Token expired");
+      return this.#authenticate(void 0);
     }
     this.#report(this.#fault = error);
     this.#refuse(error);
@@ -519,13 +525,14 @@ var Connector = class {
     if (!reconnect || maxAttempts && this.#attempts >= maxAttempts) return false;
     if (code >= 4400 && code < 4500) {
       if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
-      this.#wasRefused = this.#mustRenew = true;
+      this.#wasRefused = true;
+      this.#mustRenew = !!renew;
     }
     if (this.#refusals && this.#refusals === maxRefusals) {
       if (isRefused && (this.#wasRefused || !renew)) return false;
       this.#refusals = 0;
       this.#wasRefused ||= isRefused;
-      this.#mustRenew = true;
+      this.#mustRenew = !!renew;
     }
     return true;
   }
@@ -658,7 +665,6 @@ var Outbox = class {
   }
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items) {
-    for (const item of items) item.wasSent = true;
     this.#waiting = /* @__PURE__ */ new Set([...items, ...this.#waiting]);
   }
   delete(item) {
@@ -743,6 +749,7 @@ var Requests = class {
     const again = [];
     for (const item of [...this.#pending.values()]) {
       if (this.#outbox.has(item)) continue;
+      item.wasSent = true;
       if (item.idempotent && mayRetry) again.push(item);
       else item.failed(error);
     }

@@ -217,8 +217,7 @@ export class Connector {
         {
           ...options,
           received: (message) => {
-            // To one that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4).
-            if (this.#isAsking && message.type !== "auth") this.#admitted();
+            if (this.#isAsking) this.#answered(message);
             if (this.#connection) received(message);
           },
           ping,
@@ -242,7 +241,7 @@ export class Connector {
   async #ask(generation: number): Promise<Token> {
     const { token, renew } = this.#host.options;
     try {
-      if (this.#mustRenew && renew) {
+      if (renew && this.#mustRenew) {
         const isRenewed = await renew() !== false;
         if (generation !== this.#generation) return undefined;
         this.#mustRenew = false;
@@ -271,6 +270,14 @@ export class Connector {
     this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
   }
 
+  /** To a client that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
+  #answered({ type, uid }: WebSocketMessage): void {
+    if (type === "auth") return;
+    if (!this.#mustRenew) return this.#admitted();
+    // What was sent before it expired has been refused by now, and waits. Not 1000: the client comes back, and has not left.
+    if (uid === this.#authUid) this.#fail(4000, "Token expired");
+  }
+
   #admitted(): void {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
@@ -295,7 +302,7 @@ export class Connector {
   /** The credentials have run out: others are shown on the same connection, which goes on as it was, or the session is renewed. */
   async #renew(error: ClientError): Promise<void> {
     const { token, renew } = this.#host.options;
-    if (!this.isReady && !this.#isAsking) return; // That is under way.
+    if (this.#mustRenew || !this.isReady && !this.#isAsking) return; // That is under way.
     this.isReady = this.#isAsking = false;
     this.#limit();
     const generation = this.#generation;
@@ -305,8 +312,7 @@ export class Connector {
     if (renew) {
       this.#fault = error;
       this.#mustRenew = true;
-      // Not 1000: the client comes back at once, and has not left.
-      return this.#fail(4000, "Token expired");
+      return this.#authenticate(undefined);
     }
     this.#report(this.#fault = error);
     this.#refuse(error);
@@ -359,13 +365,14 @@ export class Connector {
     if (code >= 4400 && code < 4500) {
       // Coming back unchanged is pointless (PROTOCOL.md §6).
       if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
-      this.#wasRefused = this.#mustRenew = true;
+      this.#wasRefused = true;
+      this.#mustRenew = !!renew;
     }
     if (this.#refusals && this.#refusals === maxRefusals) {
       if (isRefused && (this.#wasRefused || !renew)) return false;
       this.#refusals = 0;
       this.#wasRefused ||= isRefused;
-      this.#mustRenew = true;
+      this.#mustRenew = !!renew;
     }
     return true;
   }

@@ -8,7 +8,7 @@ export interface Waiting {
   sent?(): void;
   /** It will not be. */
   failed(error: ClientError): void;
-  /** It was handed to a connection before, and may have been handled. Written by {@link Outbox} only. */
+  /** It was handed to a connection that was lost, and may have been handled. */
   wasSent?: boolean;
   /** For its expiry. Written by {@link Outbox} only. */
   timer?: unknown;
@@ -58,7 +58,6 @@ export class Outbox {
 
   /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
   restore(items: Waiting[]): void {
-    for (const item of items) item.wasSent = true;
     this.#waiting = new Set([...items, ...this.#waiting]);
   }
 

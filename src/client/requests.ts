@@ -89,6 +89,7 @@ export class Requests {
     const again: Pending[] = [];
     for (const item of [...this.#pending.values()]) {
       if (this.#outbox.has(item)) continue;
+      item.wasSent = true;
       if (item.idempotent && mayRetry) again.push(item);
       else item.failed(error);
     }
