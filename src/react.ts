@@ -52,7 +52,7 @@ export interface UseSubscriptionOptions<Item, State> {
 export interface UseSubscriptionResult<State> {
   /** What has become of it. */
   state: State;
-  /** Why the server refused or ended the subscription. */
+  /** Why the server refused or ended the subscription, or why the client is closed. */
   error: ClientError | undefined;
 }
 
@@ -62,6 +62,12 @@ type Item<H, Event extends string> = InitOf<H> | PublicationOf<H, Event>;
 export function useConnectionStatus<C>(client: BareClient<C>): ClientStatus {
   const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
   return useSyncExternalStore(subscribe, () => client.status, () => "connecting");
+}
+
+/** Why there is no connection, as `client.error`: of the last attempt, or why the client is closed. While a server renders there is none. */
+export function useConnectionError<C>(client: BareClient<C>): ClientError | undefined {
+  const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
+  return useSyncExternalStore(subscribe, () => client.error, () => undefined);
 }
 
 /**

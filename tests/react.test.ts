@@ -3,7 +3,7 @@ import { afterEach, describe, it } from "node:test";
 import { createElement, StrictMode } from "react";
 import { renderToString } from "react-dom/server";
 import { defineContract } from "../mod.ts";
-import { useConnectionStatus, usePresence, useSubscription } from "../src/react.ts";
+import { useConnectionError, useConnectionStatus, usePresence, useSubscription } from "../src/react.ts";
 import { connectFake, type FakeSocket } from "./fake-server.ts";
 import { turn } from "./waiting.ts";
 
@@ -155,5 +155,32 @@ describe("The hooks", () => {
       (await admit()).receive({ type: "subscription", event: "init", uid, data: ["b"] });
     });
     assert.equal(text(), "open | b |  | fine");
+  });
+
+  it("show why there is no connection, and go on when a closed client is opened again", async () => {
+    const { client, socket, admit, retry } = connectFake<typeof contract>({ token: () => "of ann" });
+    const Door = () => {
+      const { state, error } = useSubscription(client, "room:1");
+      const why = useConnectionError(client);
+      return [useConnectionStatus(client), why?.code, error?.code, state?.data].map((shown) => shown ?? "-").join(" | ");
+    };
+    let tree!: ReturnType<Renderer["create"]>;
+    await act(() => mounted = tree = create(createElement(Door)));
+    assert.equal(tree.toJSON(), "connecting | - | - | -");
+    await act(async () => (await socket()).end());
+    assert.equal(tree.toJSON(), "waiting | NOT_CONNECTED | - | -");
+    await act(async () => {
+      retry();
+      (await admit()).end(4403);
+    });
+    assert.equal(tree.toJSON(), "closed | FORBIDDEN | FORBIDDEN | -");
+    await act(async () => {
+      client.connect();
+      const next = await admit();
+      const [{ uid } = { uid: "" }] = open(next);
+      next.receive({ type: "subscription", event: "init", uid, data: "back" });
+    });
+    assert.equal(tree.toJSON(), "open | - | - | back");
+    assert.equal(renderToString(createElement(Door)), "connecting | - | - | -");
   });
 });
