@@ -5,9 +5,10 @@ import { after, afterEach, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, CDPSession, Page } from "playwright-core";
 import { Channels } from "../src/channels.ts";
-import { WebSocketController } from "../mod.ts";
+import { WebSocketController, WebSocketService } from "../mod.ts";
 import { serve } from "../src/serve.ts";
 import { Hono } from "hono";
+import { getCookie, setCookie } from "hono/cookie";
 import { executablePath, noBrowser, QUIET } from "./browser.ts";
 import { Proxy } from "./proxy.ts";
 
@@ -36,6 +37,30 @@ const subscription = client.subscribe("room:1", {
 });
 `;
 
+/** What `window` has in the page of refusals. */
+interface Door {
+  outcome: { code: string; message: string; status: string; statuses: string[]; errors: string[] } | undefined;
+  connect(path: string, options: object, session?: string): void;
+  client: { connect(): void; ready: Promise<void> };
+  attempt?: number;
+}
+
+/** A page whose clients are let in, or not. */
+const DOOR = `
+import { createClient } from "noroshi/client";
+const renew = async () => (await fetch("/session", { method: "POST" })).ok;
+window.connect = (path, options, session) => {
+  const client = window.client = createClient(path, { backoff: { base: 20, cap: 50 }, ...(session && { renew }), ...options });
+  const statuses = [], errors = [];
+  window.outcome = undefined;
+  client.on("status", ({ status }) => statuses.push(status));
+  client.on("error", ({ error }) => errors.push(error.code));
+  client.on("reconnecting", ({ attempt }) => window.attempt = attempt);
+  const settled = ({ code, message }) => window.outcome = { code, message, status: client.status, statuses, errors };
+  client.ready.then(() => settled({ code: "", message: "" }), settled);
+};
+`;
+
 interface Seen {
   status: string[];
   data: unknown[];
@@ -48,6 +73,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
   let browser: Browser;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;
+  let strict: WebSocketController;
   let channels: Channels;
   let proxy: Proxy;
   let url: string;
@@ -55,12 +81,16 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
 
   before(async () => {
     const [{ build }, { chromium }] = await Promise.all([import("esbuild"), import("playwright-core")]);
-    const { outputFiles: [script] } = await build({
-      stdin: { contents: PAGE.replace("noroshi/client", "./src/client/client.ts"), resolveDir: root },
-      bundle: true,
-      format: "esm",
-      write: false,
-    });
+    const scriptOf = async (page: string) => {
+      const { outputFiles: [script] } = await build({
+        stdin: { contents: page.replace("noroshi/client", "./src/client/client.ts"), resolveDir: root },
+        bundle: true,
+        format: "esm",
+        write: false,
+      });
+      return `<!doctype html><title>The client</title><script type="module">${script!.text}</script>`;
+    };
+    const [page, door] = await Promise.all([scriptOf(PAGE), scriptOf(DOOR)]);
     controller = new WebSocketController({
       authenticate: (credentials) =>
         "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
@@ -69,8 +99,24 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     channels = new Channels(controller, {
       "room:*": { authorize: () => true, history: { size: 100, ttl: 600_000 }, presence: true },
     });
-    const app = new Hono().get("/websocket", controller.upgrade)
-      .get("/page", (c) => c.html(`<!doctype html><title>The client</title><script type="module">${script!.text}</script>`));
+    strict = new WebSocketController({
+      mode: "strict",
+      cookie: "session",
+      authenticate: (credentials) =>
+        "access_token" in credentials && credentials.access_token === "ann"
+          ? { accountability: { user: "ann", role: null } }
+          : null,
+      // Asked by `refresh`: the session in the cookie has expired.
+      revalidate: () => null,
+      logger: false,
+    });
+    const app = new Hono().get("/websocket", controller.upgrade).get("/strict", strict.upgrade)
+      .post("/session", (c) => {
+        if (getCookie(c, "refresh") !== "ann") return c.body(null, 401);
+        setCookie(c, "session", "ann", { httpOnly: true });
+        return c.body(null, 204);
+      })
+      .get("/page", (c) => c.html(page)).get("/door", (c) => c.html(door));
     server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
     browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
   });
@@ -159,5 +205,91 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     await channels.publish("room:1", "say", "to one");
     await received(page, "to one");
     assert.deepEqual((await seen(page)).present, ["ann"]);
+  });
+
+  async function openDoor(cookies: Record<string, string> = {}): Promise<Page> {
+    proxy = await Proxy.open(server.port);
+    url = `http://127.0.0.1:${proxy.port}`;
+    const context = await browser.newContext();
+    contexts.push(context);
+    await context.addCookies(Object.entries(cookies).map(([name, value]) => ({ name, value, url, httpOnly: true })));
+    const page = await context.newPage();
+    page.setDefaultTimeout(20_000);
+    await page.goto(`${url}/door`);
+    await page.waitForFunction(() => "connect" in globalThis);
+    return page;
+  }
+
+  async function outcome(page: Page, path: string, options: object = {}, session = "") {
+    await page.evaluate(
+      ([path, options, session]) => (globalThis as unknown as Door).connect(path, options, session),
+      [path, options, session] as const,
+    );
+    return await settled(page);
+  }
+
+  async function settled(page: Page) {
+    const handle = await page.waitForFunction(() => (globalThis as unknown as Door).outcome);
+    return await handle.jsonValue() as NonNullable<Door["outcome"]>;
+  }
+
+  it("says what it knows of a refused upgrade, a wrong path and a server that is down: the close code", async () => {
+    const page = await openDoor();
+    const refusals: [path: string, options: object][] = [
+      ["/strict", {}],
+      ["/strict", { token: "bad", tokenIn: "protocol" }],
+      ["/strict", { token: "bad", tokenIn: "query" }],
+      ["/nowhere?key=secret", {}],
+    ];
+    const told = async (path: string, options: object) => {
+      const { code, message, status, statuses, errors } = await outcome(page, path, { maxAttempts: 3, ...options });
+      assert.deepEqual([code, status, statuses.includes("open"), errors], ["NOT_CONNECTED", "closed", false, ["NOT_CONNECTED"]]);
+      const shown = path.replace(/[?].*/, "?…");
+      assert.equal(message, `Not connected: 3 attempts to ws://127.0.0.1:${proxy.port}${shown}, last close 1006`);
+    };
+    for (const [path, options] of refusals) await told(path, options);
+    proxy.isDown = true;
+    await told("/websocket", { token: "ann" });
+    proxy.isDown = false;
+    assert.equal((await outcome(page, "/strict", { token: "ann", tokenIn: "protocol" })).status, "open");
+  });
+
+  it("asks renew whether a refused session can go on: closed with AUTH_FAILED when it cannot, open when it can", async () => {
+    const page = await openDoor();
+    const ended = await outcome(page, "/strict", {}, "renew");
+    assert.deepEqual([ended.code, ended.status, ended.statuses.includes("open")], ["AUTH_FAILED", "closed", false]);
+    // The user logs in, and the same client goes on.
+    await page.context().addCookies([{ name: "session", value: "ann", url, httpOnly: true }]);
+    await page.evaluate(() => {
+      const { client } = globalThis as unknown as Door;
+      client.connect();
+      return client.ready;
+    });
+    const renewed = await openDoor({ session: "stale", refresh: "ann" });
+    assert.equal((await outcome(renewed, "/strict", {}, "renew")).status, "open");
+  });
+
+  it("goes on for as long as the server is down, and does not take that for the end of a session", async () => {
+    const page = await openDoor({ session: "ann" });
+    proxy.isDown = true;
+    await page.evaluate(() => (globalThis as unknown as Door).connect("/strict", {}, "renew"));
+    // Renew, which is asked after the third, cannot say either.
+    await page.waitForFunction(() => ((globalThis as unknown as Door).attempt ?? 0) >= 6);
+    proxy.isDown = false;
+    const { status, errors } = await settled(page);
+    assert.deepEqual([status, errors], ["open", ["NOT_CONNECTED", "TOKEN_FAILED"]]);
+  });
+
+  it("opens another connection with the renewed cookie when its session has expired", async () => {
+    const page = await openDoor({ session: "ann", refresh: "ann" });
+    const { statuses } = await outcome(page, "/strict", {}, "renew");
+    assert.deepEqual(statuses, ["open"]);
+    const before = [...strict.clients()].map(({ uid }) => uid);
+    const connected = new Promise<string>((resolve) =>
+      new WebSocketService(strict).on("connect", ({ client }) => resolve(client.uid))
+    );
+    await strict.refresh({ user: "ann" });
+    assert.ok(!before.includes(await connected));
+    await page.waitForFunction(() => (globalThis as unknown as { client: { status: string } }).client.status === "open");
   });
 });
