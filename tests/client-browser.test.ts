@@ -270,8 +270,9 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
   });
 
   it("goes on for as long as the server is down, and does not take that for the end of a session", async () => {
-    const page = await openDoor({ session: "ann" });
+    const page = await openDoor({ session: "ann", refresh: "ann" });
     proxy.isDown = true;
+    proxy.cut(); // Of the page, too, on which renew would ask.
     await page.evaluate(() => (globalThis as unknown as Door).connect("/strict", {}, "renew"));
     // Renew, which is asked after the third, cannot say either.
     await page.waitForFunction(() => ((globalThis as unknown as Door).attempt ?? 0) >= 6);
