@@ -61,7 +61,7 @@ export type {
 
 /** The events of a client and what their listeners receive. */
 export interface ClientEvents<C = Contract> {
-  /** The server has let the client in. */
+  /** The server has let the client in, and answered. */
   open: Record<string, never>;
   /** A connection that was open has ended, or nothing is tried any more. */
   close: ClientClose;
@@ -69,7 +69,7 @@ export interface ClientEvents<C = Contract> {
   reconnecting: Reconnecting;
   /** The server has sent something by itself. */
   message: { message: MessageFrom<C> };
-  /** The server reports what belongs to nothing that was asked, a message was not sent, or a listener threw. */
+  /** An attempt failed, the first of an outage; the server reports what answers no request; a message was not sent; a listener threw. */
   error: { error: unknown };
   /** {@link BareClient.status} has changed. */
   status: { status: ClientStatus };

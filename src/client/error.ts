@@ -3,8 +3,10 @@ const BRAND = Symbol.for("noroshi.client-error");
 
 /**
  * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
- * the client's: `DISCONNECTED` (it may have been handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`,
- * `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `TOKEN_FAILED` (the function `token` did), `INVALID_MESSAGE` (of the server).
+ * the client's: `NOT_CONNECTED` (it never left; `details` has `attempts`, `url` and the last `close`), `DISCONNECTED` (it may have been
+ * handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`, `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `TOKEN_FAILED` (`token` or
+ * `renew` did), `INVALID_MESSAGE` (of the server). `AUTH_FAILED`, `FORBIDDEN` and `AUTH_TIMEOUT` are also what 4401, 4403 and 4408, and
+ * HTTP 401 and 403 stand for.
  */
 export class ClientError extends Error {
   /** As the class is called, also where a bundler has renamed it. */
