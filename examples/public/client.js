@@ -1,13 +1,21 @@
 // noroshi/client, made by `npm run build:demo`.
 
 // src/client/error.ts
-var ClientError = class extends Error {
+var BRAND = /* @__PURE__ */ Symbol.for("noroshi.client-error");
+var ClientError = class _ClientError extends Error {
   /** As the class is called, also where a bundler has renamed it. */
   name = "ClientError";
   /** What went wrong, as a stable name. */
   code;
   /** What the server said beside `code` and `message`, such as `retry_after` in ms. */
   details;
+  static {
+    Object.defineProperty(this.prototype, BRAND, { value: true });
+  }
+  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
+  static [Symbol.hasInstance](value) {
+    return this === _ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+  }
   /** The stable name, a text for a person, and what else is known. */
   constructor(code, message, details = {}, cause) {
     super(message, cause ? { cause } : void 0);
