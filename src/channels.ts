@@ -71,12 +71,12 @@ export interface ChannelsOptions {
   maxSubscriptions?: number;
   /**
    * Subscriptions that one user may have over all connections to this node; more are answered `LIMIT_EXCEEDED`. Clients are counted
-   * together as by `rateLimit`: by its `key`, else the user, else the address. @default {10_000}
+   * together as by `rateLimit`: by its `key`, else the user, else the address. @default {10_000} and with `rateLimit: false` none
    */
   maxSubscriptionsPerUser?: number;
   /**
    * Channels a minute that one user, counted likewise, may name in `subscribe` and `publish` that nobody on this node is subscribed to; more
-   * are answered `REQUESTS_EXCEEDED`. @default {1_000}
+   * are answered `REQUESTS_EXCEEDED`. @default {1_000} and with `rateLimit: false` none
    */
   maxNewChannelsPerMinute?: number;
 }
@@ -130,10 +130,11 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * copy of the package, and where the controller has channels already.
    */
   constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
-    const { maxSubscriptions, ...limits } = resolveLimits(options);
+    const given = checkLimits(options);
     checkController(controller);
     this.#table = new ChannelTable(declarations);
     const host = controller.extend(this.#extension());
+    const { maxSubscriptions, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
     this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost; // `engine` stays a getter.
     this.#shared = {
@@ -281,20 +282,25 @@ const DEFAULTS: Required<ChannelsOptions> = {
   maxNewChannelsPerMinute: 1_000,
 };
 
-/** @throws {TypeError} for an unknown option, and one that is no limit. */
-function resolveLimits(options: ChannelsOptions): Required<ChannelsOptions> {
-  const limits = { ...DEFAULTS };
-  for (const [name, value] of Object.entries(options)) {
+/** Where clients are not counted together. */
+const UNLIMITED: Required<ChannelsOptions> = {
+  ...DEFAULTS,
+  maxSubscriptionsPerUser: Infinity,
+  maxNewChannelsPerMinute: Infinity,
+};
+
+/** The limits that are given. @throws {TypeError} for an unknown option, and one that is no limit. */
+function checkLimits(options: ChannelsOptions): ChannelsOptions {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
     if (!Object.hasOwn(DEFAULTS, name)) {
       throw new TypeError(`Cannot create the channels: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`);
     }
-    if (value === undefined) continue;
     if (value !== Infinity && !isPositive(value)) {
       throw new TypeError(`Cannot create the channels: option "${name}" must be a whole number from 1, or Infinity`);
     }
-    limits[name as keyof ChannelsOptions] = value; // As `DEFAULTS` has it.
   }
-  return limits;
+  return Object.fromEntries(given);
 }
 
 const recordOf = ({ event, data, position }: Publication): PublicationRecord => ({

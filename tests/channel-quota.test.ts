@@ -98,8 +98,11 @@ describe("maxSubscriptionsPerUser", () => {
     assert.equal((await keyed.join("bob").ask(subscribe("a")))[0].error.code, "LIMIT_EXCEEDED");
   });
 
-  it("is 10,000 where nothing is said, and none where it is Infinity", async () => {
-    for (const [options, more] of [[{}, "LIMIT_EXCEEDED"], [{ maxSubscriptionsPerUser: Infinity }, "init"]] as const) {
+  it("is 10,000 where nothing is said, and none where it is Infinity or clients are not counted", async () => {
+    const rateLimit = { burst: 100_000, burstBytes: 1e9 };
+    const none = [{ rateLimit, maxSubscriptionsPerUser: Infinity }, { rateLimit: false as const }];
+    for (const options of [{ rateLimit }, ...none]) {
+      const more = none.includes(options as never) ? "init" : "LIMIT_EXCEEDED";
       const { join } = create({ maxSubscriptions: 20_000, ...options });
       const peer = join("ann");
       await join("bob").ask(subscribe("a"));
@@ -164,8 +167,11 @@ describe("maxNewChannelsPerMinute", () => {
     for (const name of ["a", "b", "c"]) await channels.publish(name, "e", 1);
   });
 
-  it("is 1,000 where nothing is said, and none where it is Infinity", async () => {
-    for (const [options, last] of [[{}, "REQUESTS_EXCEEDED"], [{ maxNewChannelsPerMinute: Infinity }, "ok"]] as const) {
+  it("is 1,000 where nothing is said, and none where it is Infinity or clients are not counted", async () => {
+    const rateLimit = { burst: 100_000, burstBytes: 1e9 };
+    const none = [{ rateLimit, maxNewChannelsPerMinute: Infinity }, { rateLimit: false as const }];
+    for (const options of [{ rateLimit }, ...none]) {
+      const last = none.includes(options as never) ? "ok" : "REQUESTS_EXCEEDED";
       const peer = create(options).join("ann");
       for (let n = 0; n < 1_000; n++) peer.send(publish(`c${n}`));
       assert.deepEqual(new Set(await codes(peer)), new Set(["ok"]));
