@@ -4,7 +4,7 @@ import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from 
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
 import type { Frame } from "../frame.ts";
-import { type Batch, BATCHING } from "../outbox.ts";
+import { type Batch, BATCHING, Outbox } from "../outbox.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import type { Sql } from "../sqlite-histories.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
@@ -71,8 +71,8 @@ class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   readonly #answers: boolean;
   #closing: SavedConnection["closing"];
 
-  constructor(socket: HibernatingSocket, protocol: string | null) {
-    super(socket, protocol);
+  constructor(socket: HibernatingSocket, protocol: string | null, outbox: Outbox) {
+    super(socket, protocol, outbox);
     this.#answers = protocol === BATCHING;
   }
 
@@ -156,6 +156,8 @@ export function createWebSocketObject<Env>(
     readonly #clock: AlarmClock;
     readonly #connections = new Map<HibernatingSocket, Connection>();
     readonly #open = new Connections();
+    // Objects share an isolate and its module variables, and one may not write to a socket of another.
+    readonly #outbox = new Outbox();
     readonly #state: WebSocketObjectState;
     readonly #env: Env;
 
@@ -177,7 +179,7 @@ export function createWebSocketObject<Env>(
         if (!saved) continue; // Another library's.
         const owner = controllers.get(saved.controller);
         if (owner) {
-          const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved)), saved);
+          const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#outbox), saved);
           this.#connections.set(socket, connection);
           // Else a peer that never answers the close handshake would be waited for without end.
           if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
@@ -235,7 +237,7 @@ export function createWebSocketObject<Env>(
 
     #connect({ server, acceptance: { protocol, open } }: Upgrade): void {
       this.#state.acceptWebSocket(server);
-      const connection = open(new HibernatingTransport(server, protocol));
+      const connection = open(new HibernatingTransport(server, protocol, this.#outbox));
       this.#connections.set(server, connection);
       this.#autoResponse.add(connection);
     }

@@ -13,7 +13,8 @@ interface StandardSocket {
   close(code: number, reason: string): void;
 }
 
-const outbox = new Outbox();
+/** Of all sockets of the process; each Durable Object has its own. */
+const shared = new Outbox();
 
 /**
  * A {@link Transport} over a standard `WebSocket`, or one that is like it. Such a socket writes each frame by itself: where the client takes
@@ -22,12 +23,16 @@ const outbox = new Outbox();
 export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport, Writer {
   readonly socket: Socket;
   batch: Batch | undefined = undefined;
-  readonly #batching: boolean;
+  /** Absent: the client takes no arrays. */
+  readonly #outbox: Outbox | undefined;
 
-  /** @param protocol the subprotocol that was agreed on. */
-  constructor(socket: Socket, protocol: string | null) {
+  /**
+   * @param protocol the subprotocol that was agreed on.
+   * @param outbox what its frames wait in. @default one for all sockets of the process
+   */
+  constructor(socket: Socket, protocol: string | null, outbox: Outbox = shared) {
     this.socket = socket;
-    this.#batching = protocol === BATCHING;
+    this.#outbox = protocol === BATCHING ? outbox : undefined;
   }
 
   get readyState(): number {
@@ -39,7 +44,7 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
   }
 
   send(frame: Frame): boolean {
-    if (this.#batching) outbox.push(this, frame);
+    if (this.#outbox) this.#outbox.push(this, frame);
     else this.socket.send(frame.text);
     return true;
   }

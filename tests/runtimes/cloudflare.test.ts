@@ -143,8 +143,9 @@ const differences: Record<string, Difference> = {
 conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
 
+const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.url));
+
 describe("Durable Object, with code around its app", () => {
-  const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.url));
   const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
   for (const [around, status] of Object.entries(answers)) {
     it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 20_000 }, async () => {
@@ -221,6 +222,28 @@ describe("Durable Object, with code around its app", () => {
         assert.equal((await ours.ask({ type: "say", text: "hello" })).data, "hello");
         assert.equal((await server.control("public", "clients")).length, 1);
         await server.evict!();
+      }
+    } finally {
+      Wire.resetAll();
+      await server.stop();
+    }
+  });
+});
+
+describe("Durable Object, beside another of its isolate", () => {
+  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 20_000 }, async () => {
+    const server = await startDurableObject(file);
+    try {
+      const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
+      const wires = await Promise.all(
+        ["one", "other"].map((name) => Wire.open(server.port, `/public?object=${name}`, { headers })),
+      );
+      for (let uid = 0; uid < 200; uid++) for (const wire of wires) wire.send({ type: "ping", uid });
+      const expected = Array.from({ length: 200 }, (_, uid) => uid);
+      for (const wire of wires) {
+        const uids: number[] = [];
+        while (uids.length < 200) for (const { uid } of [await wire.next()].flat()) uids.push(uid);
+        assert.deepEqual(uids, expected);
       }
     } finally {
       Wire.resetAll();
