@@ -147,11 +147,21 @@ export class Outbox {
     const until = waiting.length > LOOK_EVERY ? performance.now() + SLICE_MS : Infinity;
     for (let i = 0; i < waiting.length; i++) {
       if (i % LOOK_EVERY === 0 && i > 0 && performance.now() > until) {
-        this.#waiting = waiting.slice(i);
-        return this.#defer(this.#end);
+        return this.#keep(waiting.slice(i));
       }
-      waiting[i]!.write();
+      try {
+        waiting[i]!.write();
+      } catch (error) {
+        // The others are written to, and the next turn ends like any other.
+        this.#keep(waiting.slice(i + 1));
+        throw error;
+      }
     }
     this.#waiting = [];
   };
+
+  #keep(waiting: Writer[]): void {
+    this.#waiting = waiting;
+    if (waiting.length > 0) this.#defer(this.#end);
+  }
 }

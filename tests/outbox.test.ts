@@ -160,4 +160,22 @@ describe("Outbox", () => {
       Object.defineProperty(globalThis, "performance", { configurable: true, value: performance });
     }
   });
+
+  it("writes to the others, and in the next turn, when a socket throws", () => {
+    const { outbox, endTurn } = create();
+    const [before, after] = [new Socket(), new Socket()];
+    const broken = new Socket();
+    broken.write = () => {
+      broken.batch = undefined;
+      throw new Error("gone");
+    };
+    for (const socket of [before, broken, after]) outbox.push(socket, frame("1"));
+    assert.throws(endTurn, /gone/);
+    endTurn();
+    for (const socket of [before, broken]) outbox.push(socket, frame("2"));
+    assert.throws(endTurn, /gone/);
+    outbox.push(after, frame("3"));
+    endTurn();
+    assert.deepEqual([before.writes, after.writes], [[["1"], ["2"]], [["1"], ["3"]]]);
+  });
 });
