@@ -291,7 +291,7 @@ class Upgrades implements Runtime {
 /** What {@link HibernatingTransport.save} has written, if it was that. */
 function savedOf(socket: HibernatingSocket): SavedConnection | null {
   const attachment = socket.deserializeAttachment() as Partial<SavedConnection> | null; // Anything that can be cloned, and checked here.
-  return typeof attachment?.controller === "string" ? attachment as SavedConnection : null; // Only `save` writes that.
+  return typeof attachment?.controller === "string" && attachment.handshake ? attachment as SavedConnection : null; // Only `save` writes that.
 }
 
 function protocolOf({ handshake }: SavedConnection): string | null {
