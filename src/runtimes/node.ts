@@ -1,15 +1,11 @@
 import type { EventEmitter } from "node:events";
 import { type IncomingMessage, ServerResponse } from "node:http";
-import { Socket as NetSocket } from "node:net";
+import type { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
-import { WebSocket, WebSocketServer } from "ws";
-import { ABNORMAL, CloseCode } from "../close.ts";
+import { WebSocketServer } from "ws";
 import { Connections } from "../connections.ts";
-import { EndedFrame, type Frame } from "../frame.ts";
-import { type Batch, Outbox } from "../outbox.ts";
-import { DRAINED_BYTES, OPEN } from "../transport.ts";
+import { attach, FlushingWebSocket } from "./node-transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
-import { StandardTransport } from "./standard.ts";
 
 /** Anything with Hono's `fetch`. */
 export interface FetchApp {
@@ -22,122 +18,6 @@ export interface AttachedWebSocket {
   readonly connections: Connections;
   /** Stops upgrading; open connections live on. */
   detach(): void;
-}
-
-const outbox = new Outbox();
-
-/** A socket of ws that tells before it answers a close frame: what waits for the end of the turn must go out first. */
-class FlushingWebSocket extends WebSocket {
-  beforeClose: (() => void) | undefined;
-
-  override close(code?: number, reason?: string | Buffer): void {
-    this.beforeClose?.();
-    super.close(code, reason);
-  }
-}
-
-/** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
-const MAX_JOINED_BYTES = 65_536;
-
-/** A ping without a payload (RFC 6455 §5.5.2). */
-const PING = Buffer.from([0x89, 0]);
-
-/** The longest header of a frame. */
-const MAX_HEADER_BYTES = 10;
-
-/** Where what one client alone is sent is put together. Absent while the last one belongs to a socket that has not written all of it. */
-let scratch: Buffer | undefined;
-
-/** Small, for it is held by a socket that cannot write. */
-const SCRATCH_BYTES = 16_384;
-
-/**
- * ws reads; data frames are written past it, each made once for all its recipients. They keep their order with what ws writes by itself:
- * it has no compression that would make it wait, and before its close frame all is written.
- */
-class NodeTransport extends StandardTransport<FlushingWebSocket> {
-  readonly #stream: Duplex;
-  /** What ws and the stream hold beside the turn's frames; negative until somebody asks. */
-  #buffered = -1;
-  /** The last write left less than the stream's high-water mark, and no close has begun since. */
-  #isDrained = false;
-
-  constructor(socket: FlushingWebSocket, stream: Duplex) {
-    super(socket, null); // Merged below the frames, arrays would gain nothing.
-    this.#stream = stream;
-    socket.beforeClose = () => {
-      this.write();
-      this.#isDrained = false;
-    };
-  }
-
-  override get readyState(): number {
-    // Looked at again when the turn's frames are written. Of a socket that breaks without a close frame its `close` event tells.
-    return this.batch || this.#isDrained ? OPEN : this.socket.readyState;
-  }
-
-  override get bufferedAmount(): number {
-    if (!this.batch) return this.socket.bufferedAmount;
-    if (this.#buffered < 0) this.#buffered = this.socket.bufferedAmount;
-    return this.#buffered + this.batch.bytes;
-  }
-
-  get isDrained(): boolean {
-    return this.#isDrained && !this.batch;
-  }
-
-  override send(frame: Frame): boolean {
-    if (!this.batch) this.#buffered = -1;
-    outbox.push(this, frame);
-    return true;
-  }
-
-  override write(): void {
-    const { batch } = this;
-    if (!batch) return;
-    this.batch = undefined;
-    this.#isDrained = false;
-    if (this.socket.readyState !== OPEN) return;
-    const stream = this.#stream;
-    const size = batch.bytes + batch.count * MAX_HEADER_BYTES;
-    if (batch.isOwn && size <= SCRATCH_BYTES) return this.#writeOnce(batch, size);
-    if (batch.count === 1) this.#put(bytesOf(batch.frame!));
-    else if (batch.bytes <= MAX_JOINED_BYTES) {
-      // Set below, for the first client that is sent these frames.
-      this.#put(batch.encoded as Buffer ?? (batch.encoded = Buffer.concat(batch.frames().map(bytesOf))));
-    } else {
-      stream.cork();
-      for (const frame of batch.frames()) this.#put(bytesOf(frame));
-      stream.uncork();
-    }
-  }
-
-  /** Writes what only this client is sent: nothing of it is kept. */
-  #writeOnce(batch: Batch, size: number): void {
-    const stream = this.#stream;
-    // The platform's own sockets have left the bytes to the kernel by the time they have none waiting.
-    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // Or TypeScript takes it for no Duplex.
-    const target = isPlain ? scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES) : Buffer.allocUnsafe(size);
-    let end = 0;
-    for (const frame of batch.frames()) end = put(frame, target, end);
-    this.#put(target.subarray(0, end));
-    if (isPlain && stream.writableLength > 0) scratch = undefined;
-  }
-
-  #put(bytes: Buffer): void {
-    const stream = this.#stream;
-    // A server may have been made with a higher mark.
-    this.#isDrained = stream.write(bytes) && stream.writableHighWaterMark <= DRAINED_BYTES;
-  }
-
-  ping(): void {
-    if (this.socket.readyState === OPEN) this.#put(PING);
-  }
-
-  override terminate(): void {
-    this.#isDrained = false;
-    this.socket.terminate();
-  }
 }
 
 /**
@@ -233,57 +113,6 @@ function webSocketServer(maxPayload: number): WebSocketServer {
   });
   servers.set(maxPayload, server);
   return server;
-}
-
-/** The frame on the wire. */
-function bytesOf(frame: Frame): Buffer {
-  if (frame.encoded) return frame.encoded as Buffer; // Set below: a frame belongs to one process, whose runtime this is.
-  const bytes = Buffer.allocUnsafe(headerBytes(frame.bytes) + frame.bytes);
-  put(frame, bytes, 0);
-  return frame.encoded = bytes;
-}
-
-const headerBytes = (length: number): number => length < 126 ? 2 : length < 65_536 ? 4 : 10;
-
-/** Puts the frame there, whole, unmasked text with the shortest length (RFC 6455 §5.2); returns where it ends. */
-function put(frame: Frame, target: Buffer, start: number): number {
-  const length = frame.bytes;
-  const at = start + headerBytes(length);
-  target[start] = 0x81;
-  if (length < 126) target[start + 1] = length;
-  else if (length < 65_536) {
-    target[start + 1] = 126;
-    target.writeUInt16BE(length, start + 2);
-  } else {
-    target[start + 1] = 127;
-    target.writeBigUInt64BE(BigInt(length), start + 2);
-  }
-  if (!(frame instanceof EndedFrame)) return at + target.write(frame.text, at);
-  const { base, end } = frame;
-  const bytes = bytesOf(base);
-  const body = at + bytes.copy(target, at, headerBytes(base.bytes), bytes.length - 1);
-  return body + target.write(end, body);
-}
-
-/** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */
-const TOO_BIG: ReadonlySet<string> = new Set([
-  "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH",
-  "WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH",
-]);
-
-function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): void {
-  const connection = open(new NodeTransport(ws, stream));
-  ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
-  ws.on("ping", () => connection.heard());
-  ws.on("pong", () => connection.heard());
-  ws.on("error", ({ code }: Error & { code?: string }) => {
-    // ws has closed with 1009 by itself; this tells the connection why. Whatever else fails is the network's or the peer's doing,
-    // and ends in a close like an abrupt end.
-    if (code && TOO_BIG.has(code)) connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
-  });
-  ws.on("close", (code: number, reason: Buffer) => {
-    connection.closed(code, reason.toString(), code !== ABNORMAL);
-  });
 }
 
 /** No client and no proxy sends as many headers; Node lets 2,000 through, and Deno has no limit but their bytes. */
