@@ -102,7 +102,7 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     import("node:events"),
   ]);
   const server = createAdaptorServer({ fetch: (request, env) => app.fetch(request, env) }) as Server; // HTTP/1 unless told.
-  const { connections } = attachWebSocket(server, app);
+  const { connections } = attachWebSocket(server); // The app is what its listener reaches.
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects with the reason when the address is taken.
   if ("Deno" in globalThis) keepAccepting(server);

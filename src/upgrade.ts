@@ -12,7 +12,7 @@ import type { Refusals } from "./refusals.ts";
 import type { Revocations } from "./revocations.ts";
 import { bunRuntime } from "./runtimes/bun.ts";
 import { denoRuntime } from "./runtimes/deno.ts";
-import { HOST, type Host, type Runtime } from "./runtimes/runtime.ts";
+import { findHost, ROUTE, type Runtime } from "./runtimes/runtime.ts";
 import type { Transport } from "./transport.ts";
 import {
   ANSWERED,
@@ -63,18 +63,19 @@ const MAX_ADDRESS_LENGTH = 128;
 
 /** The route: from an HTTP request to an open connection, or to an answer that says why not. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
-  return async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
+  const handler: UpgradeHandler = async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
+  return Object.assign(handler, { [ROUTE]: true });
 }
 
 async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   const { options } = host;
+  const runtime = findRuntime(c); // First: a server sees by it that the request came here.
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal);
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(invalid);
   const url = parseUrl(c.req.url);
   if (!url) return refuse(invalidRequest("The request target is not a URL"));
   if (host.closed) return refuse(unavailable("The server is going away"));
-  const runtime = findRuntime(c);
   if (!runtime) return refuse(NO_RUNTIME);
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
@@ -169,7 +170,7 @@ function accept(
   since: number,
 ): Response | string | null {
   const { maxPayload, heartbeat } = host.options;
-  const server = (c.env as { [HOST]?: Host } | undefined)?.[HOST];
+  const server = findHost(c.env);
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: headersOf(c),
@@ -225,8 +226,7 @@ const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
-  const host = (env as { [HOST]?: Host } | undefined)?.[HOST];
-  return host?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
+  return findHost(env)?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
 }
 
 function refusedToken(

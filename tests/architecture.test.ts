@@ -15,8 +15,8 @@ const LAYERS: readonly string[][] = [
   "outbox pipeline rate-gate refusals revocations roster sender signature-key sqlite-engine sqlite-histories stats " +
   "token-refusal transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
-  "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/runtime " +
-  "runtimes/standard upgrade upgrade-refusal upgrade-request",
+  "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/node-upgrade " +
+  "runtimes/runtime runtimes/standard upgrade upgrade-refusal upgrade-request",
   "controller default-controller",
   // Built on the core: channels.
   "channel-options channel-quota permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",
@@ -33,7 +33,7 @@ const LAYERS: readonly string[][] = [
 ].map((names) => names.split(" "));
 
 /** The files that run on Node only. */
-const NODE_ONLY = ["src/runtimes/node.ts", "src/runtimes/node-transport.ts"];
+const NODE_ONLY = ["src/runtimes/node.ts", "src/runtimes/node-transport.ts", "src/runtimes/node-upgrade.ts"];
 
 /** What the main entry may load: it runs where neither `ws` nor `node:*` is. */
 const EVERYWHERE = ["hono", "valibot", "mitt"];

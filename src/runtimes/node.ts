@@ -1,16 +1,13 @@
 import type { EventEmitter } from "node:events";
-import { type IncomingMessage, ServerResponse } from "node:http";
-import type { Socket as NetSocket } from "node:net";
-import type { Duplex } from "node:stream";
-import { WebSocketServer } from "ws";
+import * as http from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Hono } from "hono";
 import { Connections } from "../connections.ts";
-import { attach, FlushingWebSocket } from "./node-transport.ts";
-import { type Acceptance, HOST, type Host } from "./runtime.ts";
+import { type AttachedApp, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
+import { ROUTE } from "./runtime.ts";
 
-/** Anything with Hono's `fetch`. */
-export interface FetchApp {
-  fetch(request: Request, env?: unknown): Response | Promise<Response>;
-}
+export type { FetchApp };
 
 /** An attached app: its connections, and the way to detach it. */
 export interface AttachedWebSocket {
@@ -20,10 +17,19 @@ export interface AttachedWebSocket {
   detach(): void;
 }
 
+/** The part of `http.Server`, and of `https.Server`, that {@link attachWebSocket} uses. */
+export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "listenerCount">;
+
 /**
- * Lets an `http.Server` carry the app's WebSocket routes, beside whoever answers its plain requests — the server that
- * `@hono/node-server`'s `serve` returns, or one of your own. Middleware runs for the upgrade as for any request, and the
- * headers it sets stand on the 101.
+ * Lets an `http.Server` carry WebSocket routes: the server that `@hono/node-server`'s `serve` returns, or one of your own.
+ *
+ * An upgrade runs through the server's own `request` listeners, as the same request without `Upgrade` would, so that what guards the
+ * app there guards its WebSocket routes. Middleware runs as for any request, and the headers it sets stand on the 101. Where the
+ * listeners are another framework's and answer 404, 405, 426 or 501 — or 2xx on a path that `app` has `controller.upgrade` for — `app`
+ * is asked next. Without `app`, only what the listeners reach is upgraded.
+ *
+ * Only what a WebSocket route handled is upgraded. On a server with other `upgrade` listeners the paths of `app`'s WebSocket routes
+ * are its own; every other request is theirs first, and is answered as a plain one when nobody has taken it for a second.
  *
  * @example
  * ```ts
@@ -31,123 +37,152 @@ export interface AttachedWebSocket {
  * attachWebSocket(server, app);
  * ```
  */
-export function attachWebSocket(server: Pick<EventEmitter, "on" | "off" | "listenerCount">, app: FetchApp): AttachedWebSocket {
-  const connections = new Connections();
-  const onUpgrade = (incoming: IncomingMessage, socket: Duplex, head: Buffer) => {
-    const alone = server.listenerCount("upgrade") === 1;
-    upgrade(app, connections, alone, incoming, socket, head).catch(() => {
-      // The app's own fetch rejected: Hono's error handler has been asked already, so all that is left is an answer.
-      answer(incoming, socket, new Response("Internal Server Error", { status: 500 })).catch(() => socket.destroy());
-    });
-  };
-  server.on("upgrade", onUpgrade);
-  return { connections, detach: () => void server.off("upgrade", onUpgrade) };
+export function attachWebSocket(server: UpgradableServer, app?: FetchApp): AttachedWebSocket {
+  const attached: AttachedApp = { app, connections: new Connections() };
+  const upgrades = upgradesOf(server);
+  upgrades.add(attached);
+  return { connections: attached.connections, detach: () => upgrades.delete(attached) };
 }
 
-async function upgrade(
-  app: FetchApp,
-  connections: Connections,
-  alone: boolean,
-  incoming: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
-): Promise<void> {
-  // A reset while the app awaits is an `error` that nobody else listens for yet: it would end the process.
-  const onError = () => socket.destroy();
-  socket.on("error", onError);
-  const request = toRequest(incoming);
-  if (!request) return await answer(incoming, socket, new Response("Bad Request", { status: 400 }));
+/** Where a server keeps its {@link Upgrades}. Registered, so that two copies of the package share them. */
+const UPGRADES: unique symbol = Symbol.for("noroshi.upgrades") as never; // The cast names a unique symbol, which `for` cannot.
 
-  let acceptance: Acceptance | undefined;
-  const host: Host = {
-    connections,
-    runtime: {
-      ip: () => incoming.socket.remoteAddress ?? null,
-      accept(_request, accepted) {
-        acceptance = accepted;
-        // The upgrade itself happens below, once middleware has had its say. 101 cannot be made by a Response here.
-        return new Response(null);
-      },
-    },
-  };
-  const response = await app.fetch(request, { incoming, [HOST]: host });
-  if (!acceptance || !response.ok) {
-    // Another listener, such as a dev server's, may be waiting for what is not a route of this app.
-    if (response.status === 404 && !alone) return void socket.off("error", onError);
-    return await answer(incoming, socket, response);
+function upgradesOf(server: UpgradableServer & { [UPGRADES]?: Upgrades }): Upgrades {
+  return server[UPGRADES] ??= new Upgrades(server);
+}
+
+/** How long a socket waits for another `upgrade` listener to take it, in ms. */
+const UNCLAIMED_TIMEOUT = 1_000;
+
+/** What asks for a cleartext upgrade to HTTP/2, as Java's HttpClient and `curl --http2` do: no `upgrade` listener can speak that. */
+const HTTP2 = "h2c";
+
+/** Decides on each upgrade request of a server, before any other `upgrade` listener sees it. */
+class Upgrades {
+  readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
+  readonly #emit: UpgradableServer["emit"];
+  readonly #shouldUpgrade: ((incoming: IncomingMessage) => boolean) | undefined;
+  /** The newest first: after a hot reload it replaces the one before. */
+  #attached: AttachedApp[] = [];
+
+  constructor(server: UpgradableServer) {
+    this.#server = server;
+    this.#emit = server.emit;
+    // Listeners cannot keep an event from each other, and @hono/node-ws answers every upgrade, engine.io ends those that wait a second.
+    server.emit = (event, ...args) => {
+      // The arguments of node:http's event, and a socket of an HTTP/1 server is a net.Socket.
+      if (event === "upgrade" && this.#attached.length > 0) return this.#take(...args as [IncomingMessage, Socket, Buffer]);
+      return this.#emit.call(server, event, ...args);
+    };
+    // Node 24.9 and Deno ask before they take a request from the HTTP parser; Node before that takes all while anybody listens.
+    this.#shouldUpgrade = this.#server.shouldUpgradeCallback;
+    if (!this.#shouldUpgrade) return;
+    const shouldUpgrade = this.#shouldUpgrade;
+    this.#server.shouldUpgradeCallback = (incoming) =>
+      shouldUpgrade.call(server, incoming) &&
+      (this.#attached.length === 0 || isWebSocket(incoming) || !this.#isHttp(incoming));
   }
-  if (socket.destroyed || !socket.readable) return void socket.destroy();
-  const accepted = acceptance;
-  const headers = new Headers(accepted.headers);
-  for (const [name, value] of response.headers) if (name !== "set-cookie" && name !== "content-type") headers.set(name, value);
-  for (const cookie of response.headers.getSetCookie()) headers.append("set-cookie", cookie);
-  upgradeHeaders.set(incoming, headers);
-  chosenProtocol.set(incoming, accepted.protocol);
-  webSocketServer(accepted.maxPayload).handleUpgrade(incoming, socket, head, (ws) => {
-    socket.off("error", onError);
-    attach(ws as FlushingWebSocket, socket, accepted); // The class that the server was given.
-  });
+
+  add(attached: AttachedApp): void {
+    if (this.#attached.length === 0) this.#server.on("upgrade", listen);
+    this.#attached = [attached, ...this.#attached];
+  }
+
+  delete(attached: AttachedApp): void {
+    if (!this.#attached.includes(attached)) return;
+    this.#attached = this.#attached.filter((each) => each !== attached);
+    if (this.#attached.length === 0) this.#server.off("upgrade", listen);
+  }
+
+  get #hasOthers(): boolean {
+    return this.#server.listenerCount("upgrade") > 1;
+  }
+
+  /** Whether a request that asks for no WebSocket is plain HTTP, whoever else listens. One with a body is no upgrade either. */
+  #isHttp(incoming: IncomingMessage): boolean {
+    const { headers } = incoming;
+    return !this.#hasOthers || tokensOf(headers.upgrade).includes(HTTP2) || Number(headers["content-length"] ?? 0) > 0 ||
+      headers["transfer-encoding"] !== undefined;
+  }
+
+  #take(incoming: IncomingMessage, socket: Socket, head: Buffer): true {
+    // From here to its end: a reset is an `error` that may have no other listener, and would end the process.
+    if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
+    if (socket.destroyed) return true;
+    const written = socket.bytesWritten;
+    const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
+    // Unreferenced: a socket that waits keeps no process from ending.
+    const late = new Promise<void>((resolve) => setTimeout(resolve, UNCLAIMED_TIMEOUT).unref());
+    if (!isWebSocket(incoming)) {
+      const replay = () => this.#replay(incoming, socket, head);
+      if (this.#isHttp(incoming)) replay();
+      else {
+        pass();
+        void late.then(() => isTaken(socket, written) || replay());
+      }
+      return true;
+    }
+    const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
+    const others = this.#hasOthers;
+    const upgrade = new NodeUpgrade(incoming, socket, head);
+    const run = () => {
+      if (upgrade.isTaken) return;
+      const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
+        this.#server.emit("request", incoming, response);
+      };
+      void upgrade.run(request, this.#attached, claiming, () => others ? late : Promise.resolve());
+    };
+    if (!others || this.#attached.some(claiming)) run();
+    else {
+      pass();
+      setImmediate(run); // Most that await do not wait for I/O: they have taken it by then.
+    }
+    return true;
+  }
+
+  /** Has the HTTP parser read the request again, as if it had no `Upgrade`, and the rest of the connection: body, chunks, keep-alive. */
+  #replay({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
+    const lines = [`${method} ${url} HTTP/${httpVersion}`];
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      if (rawHeaders[i]!.toLowerCase() !== "upgrade") lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
+    }
+    socket.unshift(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
+    // What `http.Server` and `https.Server` have on their connections. Their events would count the socket twice.
+    (http as unknown as { _connectionListener(this: unknown, socket: Socket): void })._connectionListener.call(
+      this.#server,
+      socket,
+    ); // Undocumented, of every version.
+  }
 }
 
-// Read by the two callbacks of ws, which are told no more than the request.
-const upgradeHeaders = new WeakMap<IncomingMessage, Headers>();
-const chosenProtocol = new WeakMap<IncomingMessage, string | null>();
+/** Node emits `upgrade` only while somebody listens; what happens then is decided in `emit`. */
+function listen(): void {}
 
-const servers = new Map<number, WebSocketServer>();
+function ignore(): void {}
 
-/** ws has one limit a server, so controllers with the same limit share one. */
-function webSocketServer(maxPayload: number): WebSocketServer {
-  let server = servers.get(maxPayload);
-  if (server) return server;
-  server = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload,
-    perMessageDeflate: false,
-    WebSocket: FlushingWebSocket,
-    // ws would answer with the first subprotocol offered, a bearer token among them.
-    handleProtocols: (_offered, request) => chosenProtocol.get(request) ?? false,
-  });
-  server.on("headers", (lines, request) => {
-    for (const [name, value] of upgradeHeaders.get(request) ?? []) lines.push(`${name}: ${value}`);
-  });
-  servers.set(maxPayload, server);
-  return server;
+function isWebSocket({ method, headers }: IncomingMessage): boolean {
+  return method === "GET" && tokensOf(headers.upgrade).includes("websocket");
 }
 
-/** No client and no proxy sends as many headers; Node lets 2,000 through, and Deno has no limit but their bytes. */
-const MAX_HEADERS = 256;
+function tokensOf(header: string | undefined): string[] {
+  return header ? header.toLowerCase().split(",").map((token) => token.trim()) : [];
+}
 
-/** The request as Hono takes it, or `null` for too many headers, and a target or Host that is no URL. */
-function toRequest(incoming: IncomingMessage): Request | null {
-  const { url = "/", method = "GET", headers, rawHeaders, socket } = incoming;
-  if (rawHeaders.length > 2 * MAX_HEADERS) return null;
-  const scheme = "encrypted" in socket ? "https" : "http";
+/** Whether the app has `controller.upgrade` itself as a route at this very path; another handler that calls it cannot be told from any. */
+function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, incoming: IncomingMessage): boolean {
+  const { router, getPath } = app;
+  const request = router && getPath && toRequest(incoming);
+  if (!request) return false;
   try {
-    const base = `${scheme}://${headers.host ?? "localhost"}`;
-    // Put together, not resolved: `//evil.example/` as a reference would name another host than the one that was asked.
-    // Only an absolute target (RFC 9112 §3.2.2) replaces the base.
-    const target = url.startsWith("/") ? new URL(base + url) : new URL(url, base);
-    const request = new Request(target, { method });
-    // In place: Deno sorts the headers that a Request is made with, which takes 5 ms for 100 and 190 for 1,000.
-    for (let i = 0; i < rawHeaders.length; i += 2) request.headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
-    return request;
+    const [matches] = router.match("GET", getPath(request, { env: { incoming } }));
+    return matches.some(([[handler, route]]) => !route.path.endsWith("*") && isRoute(handler));
   } catch {
-    return null; // Answered 400: a target, a Host, a method or a header that the platform's Request does not take.
+    return false; // The application's own `getPath` threw: it will in `fetch`, which answers 500.
   }
 }
 
-/** Writes a plain response to a socket that asked for an upgrade, and ends it: there is no next request on it. */
-async function answer(incoming: IncomingMessage, socket: Duplex, response: Response): Promise<void> {
-  if (socket.destroyed) return;
-  const outgoing = new ServerResponse(incoming);
-  outgoing.shouldKeepAlive = false;
-  outgoing.assignSocket(socket as NetSocket); // Typed Duplex, but an HTTP/1 server's socket is a net.Socket.
-  outgoing.statusCode = response.status;
-  for (const [name, value] of response.headers) if (name !== "set-cookie") outgoing.setHeader(name, value);
-  const cookies = response.headers.getSetCookie();
-  if (cookies.length > 0) outgoing.setHeader("set-cookie", cookies);
-  const body = Buffer.from(await response.arrayBuffer());
-  outgoing.setHeader("content-length", body.byteLength);
-  outgoing.end(incoming.method === "HEAD" ? undefined : body, () => socket.end());
+/** Hono wraps the handlers of a sub-app with an error handler of its own. */
+function isRoute(handler: object): boolean {
+  const { [ROUTE]: isOurs, __COMPOSED_HANDLER: wrapped } = handler as { [ROUTE]?: true; __COMPOSED_HANDLER?: object }; // Either, or neither.
+  return isOurs === true || wrapped !== undefined && isRoute(wrapped);
 }

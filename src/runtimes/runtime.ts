@@ -40,6 +40,17 @@ export interface Runtime {
  */
 export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // The cast names a unique symbol, which `for` cannot.
 
+/**
+ * On `controller.upgrade`, so that a server sees from its routes which paths are ours before anything runs. Registered, as {@link HOST} is.
+ */
+export const ROUTE: unique symbol = Symbol.for("noroshi.route") as never; // As above.
+
+/** The host of a request: in `c.env`, or on the response that `@hono/node-server` puts there. */
+export function findHost(env: unknown): Host | undefined {
+  const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Absent where it is something else.
+  return host ?? outgoing?.[HOST];
+}
+
 /** What a server tells the upgrade route of one request. */
 export interface Host {
   /** Absent: the runtime's own upgrade is used. */
