@@ -24,6 +24,15 @@ const LINGER = 1_000;
 /** On the response that stands for the acceptance; Hono copies a response whose headers change, so its identity says nothing. */
 const ACCEPTED = "noroshi-accepted";
 
+/** Its status, which no application answers with: Hono copies the headers of a response to the one that a middleware sets in its place. */
+const ACCEPTED_STATUS = 299;
+
+/**
+ * No client and no proxy sends as many headers; Node lets 2,000 through, and Deno, which sorts those of a Request for 190 ms, has no limit but
+ * their bytes.
+ */
+const MAX_HEADERS = 256;
+
 /** Statuses of listeners that have no such route: the attached app is asked next. Every other status is their answer. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 
@@ -56,14 +65,14 @@ class Pass {
     // Over: another answer has left, such as that of Hono's `timeout()`.
     if (this.#isOver || this.acceptance || socket.destroyed) return null;
     this.acceptance = acceptance;
-    return new Response(null, { headers: { [ACCEPTED]: "1" } }); // A Response cannot be a 101 here.
+    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // A Response cannot be a 101 here.
   }
 
   /** The pass has its answer: whether that is the acceptance. Any other undoes it. */
   end(status: number, headers: Headers): boolean {
     if (this.#isOver) return false;
     this.#isOver = true;
-    if (this.acceptance && status === 200 && headers.has(ACCEPTED)) return true;
+    if (this.acceptance && status === ACCEPTED_STATUS && headers.has(ACCEPTED)) return true;
     this.abandon();
     return false;
   }
@@ -174,6 +183,11 @@ export class NodeUpgrade {
     claiming: (app: AttachedApp) => boolean,
     unclaimed: () => Promise<void>,
   ): Promise<void> {
+    if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
+      if (!apps.some(claiming)) await unclaimed();
+      if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
+      return;
+    }
     const held = request && await this.#askListeners(request, (apps.find(claiming) ?? apps[0])!.connections);
     if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // Set by the pass.
     if (this.isTaken) return held?.drop();
@@ -341,13 +355,9 @@ function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
   return Array.from({ length: list.length / 2 }, (_, i) => [String(list[2 * i]), list[2 * i + 1] as OutgoingHttpHeader]); // As above.
 }
 
-/** No client and no proxy sends as many headers; Node lets 2,000 through, and Deno has no limit but their bytes. */
-const MAX_HEADERS = 256;
-
-/** The request as Hono takes it, or `null` for too many headers, and a target or Host that is no URL. */
+/** The request as Hono takes it, or `null` for a target or Host that is no URL. */
 export function toRequest(incoming: IncomingMessage): Request | null {
   const { url = "/", method = "GET", headers, rawHeaders, socket } = incoming;
-  if (rawHeaders.length > 2 * MAX_HEADERS) return null;
   const scheme = "encrypted" in socket ? "https" : "http";
   try {
     const base = `${scheme}://${headers.host ?? "localhost"}`;
