@@ -179,8 +179,16 @@ async function assertNothingLeft(server: TestServer): Promise<Record<string, Con
   await Promise.race([server.control("all", "settled"), new Promise((resolve) => timer = setTimeout(resolve, SETTLE_TIMEOUT))]);
   clearTimeout(timer);
   const { stats, timers, events } = await server.control("all", "state");
-  for (const [name, { opened, closed, ...rest }] of Object.entries<ControllerStats>(stats)) {
-    assert.deepEqual(rest, { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 }, name);
+  for (const [name, counters] of Object.entries<ControllerStats>(stats)) {
+    const { opened, closed, active, clients, pending, reserved, deadlines, keys } = counters;
+    assert.deepEqual({ active, clients, pending, reserved, deadlines, keys }, {
+      active: 0,
+      clients: 0,
+      pending: 0,
+      reserved: 0,
+      deadlines: 0,
+      keys: 0,
+    }, name);
     assert.equal(opened, closed, name);
   }
   assert.equal(timers, 0);
