@@ -1,5 +1,4 @@
 import type { Connection } from "../connection.ts";
-import type { Clock } from "../clock.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
@@ -9,6 +8,7 @@ import { SqliteEngine } from "../sqlite-engine.ts";
 import type { Sql } from "../sqlite-histories.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
 import type { Handshake } from "../websocket-client.ts";
+import { AlarmClock } from "./alarm-clock.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
@@ -353,55 +353,6 @@ class AutoResponse {
 interface WorkerdGlobal {
   WebSocketPair: new () => [WebSocket, HibernatingSocket];
   WebSocketRequestResponsePair: new (request: string, response: string) => unknown;
-}
-
-/** Timers kept by the object's one alarm: it wakes a hibernating object, where a timer would keep it from hibernating. */
-class AlarmClock implements Clock {
-  readonly #storage: WebSocketObjectState["storage"];
-  readonly #timers = new Map<number, { at: number; callback: () => void }>();
-  #handles = 0;
-  #armed = Infinity;
-
-  constructor({ storage }: WebSocketObjectState) {
-    this.#storage = storage;
-  }
-
-  now(): number {
-    return Date.now();
-  }
-
-  /** workerd's clocks stand still but for I/O, and an alarm goes by the wall clock. */
-  monotonic(): number {
-    return Date.now();
-  }
-
-  setTimeout(callback: () => void, delay: number): number {
-    this.#timers.set(++this.#handles, { at: Date.now() + delay, callback });
-    this.#arm();
-    return this.#handles;
-  }
-
-  // The alarm stays: that it rings once in vain costs less than a write for every timer that was not needed.
-  clearTimeout(handle: unknown): void {
-    this.#timers.delete(handle as number); // What setTimeout returned.
-  }
-
-  /** The alarm has gone off. */
-  ring(): void {
-    this.#armed = Infinity;
-    const now = Date.now();
-    for (const [handle, { at, callback }] of [...this.#timers]) {
-      if (at <= now && this.#timers.delete(handle)) callback();
-    }
-    this.#arm();
-  }
-
-  #arm(): void {
-    const first = Math.min(...Array.from(this.#timers.values(), ({ at }) => at));
-    if (first >= this.#armed) return;
-    this.#armed = first;
-    void this.#storage.setAlarm(first);
-  }
 }
 
 /** A Worker that hands every request to the object that `find` names. */
