@@ -4,6 +4,7 @@ import { CloseCode } from "./close.ts";
 import { Connections } from "./connections.ts";
 import { websocket } from "./runtimes/bun.ts";
 import { HOST, type Host } from "./runtimes/runtime.ts";
+import { closeOnTermination } from "./termination.ts";
 
 /** Anything with Hono's `fetch`. */
 export interface ServableApp {
@@ -18,11 +19,14 @@ export interface ServeOptions {
   hostname?: string;
   /** Stops the server when it aborts, as {@link RunningServer.close} does. */
   signal?: AbortSignal;
-  /** Told the address once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
+  /** Called with the address once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
   /** The longest {@link RunningServer.close} waits for clients and requests under way before it ends them, in ms. @default {10_000} */
   drainTimeout?: number;
-  /** Closes clients with 1001 and exits with 0 on SIGINT and SIGTERM. @default {true} */
+  /**
+   * On SIGINT and SIGTERM closes this server and every other of the process, then exits with 0. A second signal exits at once.
+   * @default {true}
+   */
   handleSignals?: boolean;
 }
 
@@ -59,9 +63,10 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
   const listening = await listener()(app, port, hostname);
 
-  let ignoreSignals = () => {};
+  let forget = () => {};
   let closed: Promise<void> | undefined;
-  const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).then(() => ignoreSignals());
+  const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).finally(() => forget());
+  const onAbort = () => void close();
 
   const named = hostname === "0.0.0.0" || hostname === "::" ? "localhost" : hostname;
   const server = {
@@ -69,10 +74,20 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
     port: listening.port,
     close,
   };
-  if (handleSignals) ignoreSignals = onTermination(close);
-  signal?.addEventListener("abort", () => void close(), { once: true });
+  const keepRunning = closeOnTermination({ handlesSignals: handleSignals, close });
+  forget = () => {
+    keepRunning();
+    signal?.removeEventListener("abort", onAbort);
+  };
+  signal?.addEventListener("abort", onAbort);
   if (signal?.aborted) await close();
-  else if (onListen !== false) (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+  if (closed || onListen === false) return server;
+  try {
+    (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return server;
 }
 
@@ -163,19 +178,3 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     kill: () => void server.stop(true),
   });
 }
-
-/** Closes on the first SIGINT or SIGTERM and exits with 0; a second one ends the process at once, as by default. */
-function onTermination(close: () => Promise<void>): () => void {
-  const { process } = globalThis as unknown as { process: NodeJS.Process }; // Bun, Deno and Node all have it.
-  const stop = () => {
-    remove();
-    void close().then(() => process.exit(0));
-  };
-  const remove = () => {
-    for (const signal of SIGNALS) process.off(signal, stop);
-  };
-  for (const signal of SIGNALS) process.on(signal, stop);
-  return remove;
-}
-
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
