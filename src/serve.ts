@@ -1,7 +1,8 @@
-import type { Server } from "node:http";
+import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CloseCode } from "./close.ts";
 import { Connections } from "./connections.ts";
+import { HttpConnections } from "./http-connections.ts";
 import { websocket } from "./runtimes/bun.ts";
 import { HOST, type Host } from "./runtimes/runtime.ts";
 import { closeOnTermination } from "./termination.ts";
@@ -35,17 +36,20 @@ export interface RunningServer {
   /** Where it listens, such as `http://localhost:3000/`. */
   readonly url: string;
   readonly port: number;
-  /** Takes no more connections, closes the clients of this server with 1001, and resolves when they are gone. */
+  /**
+   * Takes no more connections, ends the idle ones, closes the clients of this server with 1001, and resolves when they are gone and the
+   * requests under way are answered.
+   */
   close(): Promise<void>;
 }
 
 /** One runtime's server, listening. */
 interface Listening {
   port: number;
-  /** Every open connection that came through it. */
+  /** Every open WebSocket connection that came through it. */
   connections: Connections;
-  /** Stops listening; resolves when no plain request is under way. `gone` resolves when no client is left. */
-  stop(gone: Promise<void>): Promise<void>;
+  /** Stops listening, ends what is idle, and resolves when nothing is under way. */
+  stop(): Promise<void>;
   /** Ends what is under way, as far as the runtime can. */
   kill(): void;
 }
@@ -92,8 +96,7 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
 }
 
 async function drain(listening: Listening, timeout: number): Promise<void> {
-  const gone = listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away");
-  const drained = Promise.all([gone, listening.stop(gone)]);
+  const drained = Promise.all([listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"), listening.stop()]);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeout));
   await Promise.race([drained, late]);
@@ -117,20 +120,27 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     import("node:events"),
   ]);
   const server = createAdaptorServer({ fetch: (request, env) => app.fetch(request, env) }) as Server; // HTTP/1 unless told.
+  const http = new HttpConnections(server);
   const { connections } = attachWebSocket(server); // The app is what its listener reaches.
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects with the reason when the address is taken.
-  if ("Deno" in globalThis) keepAccepting(server);
+  const stopAccepting = "Deno" in globalThis ? keepAccepting(server) : () => {};
   return {
     port: (server.address() as AddressInfo).port, // It listens on TCP, so this is no pipe's name.
     connections,
     stop: () =>
       new Promise((resolve) => {
+        stopAccepting();
         server.close(() => resolve());
-        server.closeIdleConnections();
+        http.drain();
       }),
-    kill: () => server.closeAllConnections(),
+    kill: () => http.destroy(),
   };
+}
+
+/** What `@hono/node-server` and our upgrade pass beside a request. */
+interface NodeEnv {
+  readonly incoming: IncomingMessage;
 }
 
 /** ms between two calls that let Deno accept again. */
@@ -138,43 +148,71 @@ const ACCEPT_PERIOD = 500;
 
 /**
  * Out of file descriptors Deno 2.9 stops accepting in silence and for good, where Node goes on once there are some. Its handle accepts again
- * when it is told to listen again, which costs less than a microsecond.
+ * when it is told to listen again, which costs less than a microsecond. Returns the way to stop.
  */
-function keepAccepting(server: Server): void {
+function keepAccepting(server: Server): () => void {
   const { _handle: handle } = server as unknown as { _handle?: { listen?(backlog: number): number } }; // Of net.Server, on Deno as on Node.
   const timer = setInterval(() => handle?.listen?.(BACKLOG), ACCEPT_PERIOD);
   timer.unref();
-  server.once("close", () => clearInterval(timer));
+  return () => clearInterval(timer);
 }
 
 /** What `listen` takes when it is not told: Node's default. */
 const BACKLOG = 511;
 
-/** The part of the global `Bun` that is used, so that the file checks without Bun's types. */
-interface BunGlobal {
-  serve(options: {
-    port: number;
-    hostname: string;
-    websocket: typeof websocket;
-    fetch(request: Request, server: unknown): Response | Promise<Response>;
-  }): { port: number; stop(closeActive: boolean): Promise<void> };
+/** The part of Bun's server that is used. */
+interface BunServer {
+  readonly port: number;
+  /** With the quiet responses and the half bodies. */
+  readonly pendingRequests: number;
+  readonly pendingWebSockets: number;
+  stop(closeActive: boolean): Promise<void>;
 }
 
+interface BunServeOptions {
+  port: number;
+  hostname: string;
+  websocket: typeof websocket;
+  fetch(request: Request, server: BunServer): Response | Promise<Response>;
+}
+
+/** ms between two looks for requests under way: Bun does not report the last one. */
+const DRAIN_PERIOD = 20;
+
 function listenBun(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  const { Bun } = globalThis as unknown as { Bun: BunGlobal }; // listener() saw it.
+  // listener() saw it.
+  const { Bun } = globalThis as unknown as { Bun: { serve(options: BunServeOptions): BunServer } };
   const connections = new Connections();
+  let isDraining = false;
   const host: Host = { connections };
-  // hono/bun finds the server under `server` too.
+  const finish = (response: Response) => {
+    // Bun ends the connection either way, but does not say so.
+    if (isDraining) response.headers.set("connection", "close");
+    return response;
+  };
   const server = Bun.serve({
     port,
     hostname,
     websocket,
-    fetch: (request, server) => app.fetch(request, { server, request, [HOST]: host }),
+    fetch(request, server) {
+      // hono/bun finds the server under `server` too.
+      const response = app.fetch(request, { server, request, [HOST]: host });
+      return response instanceof Promise ? response.then(finish) : finish(response);
+    },
   });
   return Promise.resolve({
     port: server.port,
     connections,
-    stop: () => server.stop(false),
+    async stop() {
+      isDraining = true;
+      let isStopped = false;
+      const stopped = server.stop(false).then(() => isStopped = true);
+      // It waits for a connection that has sent half a request as well, which this does not.
+      while (!isStopped && server.pendingRequests + server.pendingWebSockets > 0) {
+        await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, DRAIN_PERIOD))]);
+      }
+      await server.stop(true);
+    },
     kill: () => void server.stop(true),
   });
 }

@@ -25,7 +25,7 @@ const LAYERS: readonly string[][] = [
   "engines/envelope engines/jetstream engines/listening " +
   "engines/nats engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
   // What an application starts from.
-  "runtimes/alarm-clock runtimes/cloudflare serve service termination",
+  "http-connections runtimes/alarm-clock runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
   "client/client client/connection client/connector client/contract client/dispose client/emitter client/error client/failure client/frames client/heartbeat " +
   "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { Agent, type IncomingMessage, request } from "node:http";
+import { connect, type Socket } from "node:net";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { copyPackage, HeldServers } from "./held.ts";
 import { COMMANDS, startServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
@@ -57,4 +60,154 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       wire.reset();
     });
   });
+
+  describe(`serve on ${runtime} when it closes`, () => {
+    let copy: ReturnType<typeof copyPackage> | undefined;
+    let servers: HeldServers;
+    after(async () => {
+      copy?.remove();
+      await servers?.kill();
+    });
+
+    async function start(): Promise<number> {
+      await servers?.kill();
+      servers = new HeldServers(runtime, (copy ??= copyPackage()).serve);
+      return await servers.port("FIRST");
+    }
+
+    it("ends connections that have no request under way at once", { timeout: 20_000 }, async () => {
+      const port = await start();
+      // Bun does not accept it before its first byte, so it hears of nothing.
+      const silent = await connected(port);
+      const half = await connected(port, "GET / HTTP/1.1\r\nHo");
+      const idle = await idleConnection(port);
+      const again = await idleConnection(port);
+      again.write("GET / HTTP/1.1\r\nHo");
+      // What it wrote to the others was there before this request.
+      await response(port, "/");
+      servers.signal("SIGTERM");
+      await Promise.all([half, idle, again].map(closed));
+      assert.equal(await servers.exited, 0);
+      silent.destroy();
+    });
+
+    it("answers the request under way with Connection: close, and ends", { timeout: 20_000 }, async () => {
+      const port = await start();
+      const idle = await idleConnection(port);
+      const agent = new Agent({ keepAlive: true });
+      const answer = response(port, "/held/a", agent);
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(idle); // It is closing.
+      servers.release("a");
+      const { headers, body } = await answer;
+      assert.equal(body, "released");
+      assert.equal(headers.connection, "close");
+      assert.equal(await servers.exited, 0);
+    });
+
+    it("sends the rest of a response that has begun, and ends", { timeout: 20_000 }, async () => {
+      const port = await start();
+      const idle = await idleConnection(port);
+      const answer = response(port, "/stream/a", new Agent({ keepAlive: true }));
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(idle); // It is closing.
+      servers.release("a");
+      assert.equal((await answer).body, "begun released");
+      assert.equal(await servers.exited, 0);
+    });
+
+    it("takes no other request on a connection that sends one after the other", { timeout: 20_000 }, async () => {
+      const port = await start();
+      const idle = await idleConnection(port);
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      assert.equal((await response(port, "/", agent)).body, "plain page");
+      const answer = response(port, "/held/a", agent);
+      const next = response(port, "/", agent); // Sent when that is answered.
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(idle); // It is closing.
+      servers.release("a");
+      assert.equal((await answer).body, "released");
+      // Not ECONNRESET: the client knew that it needs another connection.
+      await assert.rejects(next, { code: "ECONNREFUSED" });
+      assert.equal(await servers.exited, 0);
+    });
+
+    it("closes a client with 1001 whose upgrade was under way", { timeout: 20_000 }, async () => {
+      const port = await start();
+      const idle = await idleConnection(port);
+      const wire = Wire.begin(port, "/upgrade/a");
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(idle); // It is closing.
+      servers.release("a");
+      await wire.answered;
+      assert.equal(wire.answer.status, 101);
+      assert.deepEqual(await wire.closed, { code: 1001, reason: "Going away" });
+      assert.equal(await servers.exited, 0);
+    });
+
+    for (const [name, whose] of [["SECOND", "of another copy of the package"], ["THIRD", "that handles no signals"]] as const) {
+      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 20_000 }, async () => {
+        const idle = await idleConnection(await start());
+        const answer = response(await servers.port(name), "/held/a");
+        await servers.held("a");
+        servers.signal("SIGINT");
+        await closed(idle); // It is closing.
+        servers.release("a");
+        assert.equal((await answer).body, "released");
+        assert.equal(await servers.exited, 0);
+      });
+    }
+
+    it("exits at once on a second signal", { timeout: 20_000 }, async () => {
+      const port = await start();
+      const idle = await idleConnection(port);
+      const answer = response(port, "/held/a");
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(idle); // It is closing.
+      servers.signal("SIGTERM");
+      await assert.rejects(answer);
+      assert.equal(await servers.exited, 143);
+    });
+  });
+}
+
+/** Sends the bytes on a connection of its own, which a test may leave open. */
+async function connected(port: number, bytes?: string): Promise<Socket> {
+  const socket = connect(port, "127.0.0.1");
+  socket.on("error", () => {}); // A reset, which "close" follows.
+  await once(socket, "connect");
+  if (bytes) socket.write(bytes);
+  return socket;
+}
+
+/** A connection whose request has been answered: closing ends it. */
+async function idleConnection(port: number): Promise<Socket> {
+  const socket = await connected(port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  await once(socket, "data");
+  return socket;
+}
+
+async function closed(socket: Socket): Promise<void> {
+  socket.resume();
+  if (!socket.closed) await once(socket, "close");
+}
+
+interface Answer {
+  headers: IncomingMessage["headers"];
+  body: string;
+}
+
+async function response(port: number, path: string, agent?: Agent, posted?: string): Promise<Answer> {
+  const incoming = await new Promise<IncomingMessage>((resolve, reject) => {
+    const method = posted === undefined ? "GET" : "POST";
+    request({ port, path, host: "127.0.0.1", agent, method }, resolve).on("error", reject).end(posted);
+  });
+  let body = "";
+  for await (const chunk of incoming) body += chunk;
+  return { headers: incoming.headers, body };
 }

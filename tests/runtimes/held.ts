@@ -1,0 +1,82 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { COMMANDS } from "./server.ts";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = join(here, "../..");
+
+/** The process of `fixture/serve-held.ts`: three servers, and requests that wait for {@link release}. */
+export class HeldServers {
+  readonly exited: Promise<number | null>;
+  readonly #child: ChildProcess;
+  readonly #lines: string[] = [];
+  #waiting: { line: RegExp; resolve: (match: RegExpMatchArray) => void }[] = [];
+
+  constructor(runtime: string, otherCopy = "") {
+    const [command = "", ...args] = COMMANDS[runtime] ?? [];
+    const child = spawn(command, [...args, join(here, "fixture/serve-held.ts"), otherCopy], {
+      cwd: root,
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    this.#child = child;
+    this.exited = new Promise((resolve) => child.on("exit", resolve));
+    createInterface({ input: child.stdout! }).on("line", (line) => {
+      this.#lines.push(line);
+      this.#look();
+    });
+  }
+
+  /** The port of a server: FIRST, SECOND or THIRD. */
+  async port(name: string): Promise<number> {
+    const [, port] = await this.#said(new RegExp(`^${name} (\\d+)$`));
+    return Number(port);
+  }
+
+  /** Resolves when the request of that name is under way. */
+  async held(name: string): Promise<void> {
+    await this.#said(new RegExp(`^HELD ${name}$`));
+  }
+
+  /** Ends the request of that name. */
+  release(name: string): void {
+    this.#child.stdin!.write(`${name}\n`);
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Ends it, whatever is under way. */
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.exited;
+  }
+
+  #said(line: RegExp): Promise<RegExpMatchArray> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ line, resolve });
+      this.#look();
+    });
+  }
+
+  #look(): void {
+    this.#waiting = this.#waiting.filter(({ line, resolve }) => {
+      const match = this.#lines.map((each) => each.match(line)).find((match) => match);
+      if (match) resolve(match);
+      return !match;
+    });
+  }
+}
+
+/** A second copy of the package; `remove` takes it away. */
+export function copyPackage(): { serve: string; remove(): void } {
+  const directory = mkdtempSync(join(root, "tests/.copy-"));
+  cpSync(join(root, "src"), join(directory, "src"), { recursive: true });
+  return {
+    serve: pathToFileURL(join(directory, "src/serve.ts")).href,
+    remove: () => rmSync(directory, { recursive: true }),
+  };
+}
