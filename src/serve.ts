@@ -108,6 +108,12 @@ function listener(): (app: ServableApp, port: number, hostname: string) => Promi
   return "Bun" in globalThis ? listenBun : listenNode;
 }
 
+/** The longest a connection may take for the head of a request, in ms. Bun cuts it after as long. */
+const HEADERS_TIMEOUT = 10_000;
+
+/** How often `node:http` looks for those that take longer, in ms. */
+const CHECK_PERIOD = 2_000;
+
 /**
  * `@hono/node-server` and `ws` over `node:http`, on Deno too: its own upgrade cannot merge frames (a burst costs ten times as much),
  * has no way to end a peer that does not answer, and keeps the descriptor of a client that was reset during the handshake for good.
@@ -119,7 +125,10 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     import("./runtimes/node.ts"),
     import("node:events"),
   ]);
-  const server = createAdaptorServer({ fetch: (request, env) => app.fetch(request, env) }) as Server; // HTTP/1 unless told.
+  const server = createAdaptorServer({
+    fetch: (request, env) => app.fetch(request, env),
+    serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
+  }) as Server; // HTTP/1 unless told.
   const http = new HttpConnections(server);
   const { connections } = attachWebSocket(server); // The app is what its listener reaches.
   server.listen(port, hostname);
@@ -166,6 +175,8 @@ interface BunServer {
   /** With the quiet responses and the half bodies. */
   readonly pendingRequests: number;
   readonly pendingWebSockets: number;
+  /** Sets the seconds of silence after which the connection of the request is ended. */
+  timeout(request: Request, seconds: number): void;
   stop(closeActive: boolean): Promise<void>;
 }
 
@@ -175,6 +186,9 @@ interface BunServeOptions {
   websocket: typeof websocket;
   fetch(request: Request, server: BunServer): Response | Promise<Response>;
 }
+
+/** The longest silence Bun allows on a connection, in seconds. */
+const MAX_IDLE_TIME = 255;
 
 /** ms between two looks for requests under way: Bun does not report the last one. */
 const DRAIN_PERIOD = 20;
@@ -195,6 +209,8 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     hostname,
     websocket,
     fetch(request, server) {
+      // A connection without a request is ended after 10 s, by Bun's default; a response may be quiet for longer.
+      server.timeout(request, MAX_IDLE_TIME);
       // hono/bun finds the server under `server` too.
       const response = app.fetch(request, { server, request, [HOST]: host });
       return response instanceof Promise ? response.then(finish) : finish(response);

@@ -176,6 +176,30 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   });
 }
 
+// Each waits for more than ten seconds.
+describe("serve ends half a request, and lets a response be quiet for longer", { concurrency: true }, () => {
+  for (const runtime of ["bun", "deno", "node"] as const) {
+    it(`on ${runtime}`, { timeout: 60_000 }, async () => {
+      const servers = new HeldServers(runtime);
+      after(() => servers.kill());
+      const port = await servers.port("FIRST");
+      const answers = ["/held/a", "/stream/b"].map((path) => response(port, path));
+      const posted = response(port, "/held/c", undefined, "a body");
+      await Promise.all(["a", "b", "c"].map((name) => servers.held(name)));
+      const silent = await connected(port);
+      const half = await connected(port, "GET / HTTP/1.1\r\nHo");
+      const again = await idleConnection(port);
+      again.write("GET / HTTP/1.1\r\nHo");
+      await Promise.all([silent, half].map(closed));
+      // Bun has it wait as long as a response, of which it had one.
+      if (runtime !== "bun") await closed(again);
+      for (const name of ["a", "b", "c"]) servers.release(name);
+      const bodies = (await Promise.all([...answers, posted])).map(({ body }) => body);
+      assert.deepEqual(bodies, ["released", "begun released", "released"]);
+    });
+  }
+});
+
 /** Sends the bytes on a connection of its own, which a test may leave open. */
 async function connected(port: number, bytes?: string): Promise<Socket> {
   const socket = connect(port, "127.0.0.1");
