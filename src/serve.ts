@@ -125,15 +125,17 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     import("./runtimes/node.ts"),
     import("node:events"),
   ]);
+  const isDeno = "Deno" in globalThis;
+  const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
-    fetch: (request, env) => app.fetch(request, env),
+    fetch: (request, env) => fetch(request, env as NodeEnv), // HTTP/1 unless told.
     serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
-  }) as Server; // HTTP/1 unless told.
+  }) as Server; // As above.
   const http = new HttpConnections(server);
   const { connections } = attachWebSocket(server); // The app is what its listener reaches.
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects with the reason when the address is taken.
-  const stopAccepting = "Deno" in globalThis ? keepAccepting(server) : () => {};
+  const stopAccepting = isDeno ? keepAccepting(server) : () => {};
   return {
     port: (server.address() as AddressInfo).port, // It listens on TCP, so this is no pipe's name.
     connections,
@@ -150,6 +152,17 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
 /** What `@hono/node-server` and our upgrade pass beside a request. */
 interface NodeEnv {
   readonly incoming: IncomingMessage;
+}
+
+/** Adds what `Deno.serve` passes: `getConnInfo` of `hono/deno` reads it. */
+function withRemoteAddr(env: NodeEnv): NodeEnv {
+  return {
+    ...env,
+    get remoteAddr() {
+      const { remoteAddress: hostname, remotePort: port } = env.incoming.socket;
+      return { transport: "tcp", hostname, port };
+    },
+  } as NodeEnv; // The spread has what it had.
 }
 
 /** ms between two calls that let Deno accept again. */

@@ -3,10 +3,10 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { connect, type Socket } from "node:net";
-import { after, describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { copyPackage, HeldServers } from "./held.ts";
-import { COMMANDS, startServer } from "./server.ts";
+import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
@@ -173,6 +173,38 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       await assert.rejects(answer);
       assert.equal(await servers.exited, 143);
     });
+  });
+}
+
+/** What each runtime's own helper says of the client behind `serve`. */
+const LIBRARIES = {
+  bun: ["hono/bun"],
+  deno: ["hono/deno", "@hono/node-server/conninfo"],
+  node: ["@hono/node-server/conninfo"],
+};
+
+for (const runtime of ["bun", "deno", "node"] as const) {
+  describe(`an app behind serve on ${runtime}`, () => {
+    let server: TestServer;
+    before(async () => {
+      server = await startServer(runtime, fileURLToPath(new URL("fixture/serve-plain.ts", import.meta.url)));
+    });
+    after(async () => {
+      Wire.resetAll();
+      await server?.stop();
+    });
+
+    for (const library of LIBRARIES[runtime]) {
+      it(`reads the client's address through ${library}`, async () => {
+        const { address, port } = JSON.parse((await response(server.port, `/info/${library}`)).body);
+        assert.equal(address, "127.0.0.1");
+        assert.equal(typeof port, "number");
+        const allowed = await Wire.request(server.port, `/allowed/${library}`);
+        assert.equal(allowed.answer.status, 101);
+        const denied = await Wire.request(server.port, `/denied/${library}`);
+        assert.equal(denied.answer.status, 403);
+      });
+    }
   });
 }
 
