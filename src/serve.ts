@@ -190,18 +190,22 @@ interface BunServer {
   readonly pendingWebSockets: number;
   /** Sets the seconds of silence after which the connection of the request is ended. */
   timeout(request: Request, seconds: number): void;
+  reload(options: BunServeOptions): void;
   stop(closeActive: boolean): Promise<void>;
 }
 
 interface BunServeOptions {
   port: number;
   hostname: string;
-  websocket: typeof websocket;
+  websocket: typeof websocket & { readonly maxPayloadLength: number };
   fetch(request: Request, server: BunServer): Response | Promise<Response>;
 }
 
 /** The longest silence Bun allows on a connection, in seconds. */
 const MAX_IDLE_TIME = 255;
+
+/** `maxPayload` of a controller that does not say otherwise. */
+const MAX_PAYLOAD = 65_536;
 
 /** ms between two looks for requests under way: Bun does not report the last one. */
 const DRAIN_PERIOD = 20;
@@ -210,17 +214,24 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
   // listener() saw it.
   const { Bun } = globalThis as unknown as { Bun: { serve(options: BunServeOptions): BunServer } };
   const connections = new Connections();
+  let maxPayloadLength = MAX_PAYLOAD;
   let isDraining = false;
-  const host: Host = { connections };
+  // Bun has one limit for all sockets of a server, and keeps that much of an unfinished message of each.
+  const allowPayload = (bytes: number) => {
+    if (bytes <= maxPayloadLength || isDraining) return;
+    maxPayloadLength = bytes;
+    server.reload(options());
+  };
+  const host: Host = { connections, allowPayload };
   const finish = (response: Response) => {
     // Bun ends the connection either way, but does not say so.
     if (isDraining) response.headers.set("connection", "close");
     return response;
   };
-  const server = Bun.serve({
+  const options = (): BunServeOptions => ({
     port,
     hostname,
-    websocket,
+    websocket: { ...websocket, maxPayloadLength },
     fetch(request, server) {
       // A connection without a request is ended after 10 s, by Bun's default; a response may be quiet for longer.
       server.timeout(request, MAX_IDLE_TIME);
@@ -229,6 +240,7 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
       return response instanceof Promise ? response.then(finish) : finish(response);
     },
   });
+  const server = Bun.serve(options());
   return Promise.resolve({
     port: server.port,
     connections,

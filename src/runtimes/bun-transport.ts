@@ -49,6 +49,9 @@ interface HonoEvents {
 /** Why a socket is closed that its handler does not know. */
 export const NO_HANDLER = "No handler for this socket";
 
+/** How Bun names a message over `maxPayloadLength`. */
+const TOO_BIG = "Received too big message";
+
 const outbox = new Outbox();
 
 /** The header of a frame (RFC 6455 §5.2), which Bun's own count includes. */
@@ -178,6 +181,8 @@ export class BunTransport implements SocketData, Transport, Writer {
     // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
     // What it says of an abrupt end is its own words, not the peer's.
     const abrupt = code === ABNORMAL;
+    // Bun has closed with 1009 by itself; this tells the connection why.
+    if (abrupt && reason === TOO_BIG) this.#connection?.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     queueMicrotask(() => this.#connection?.closed(code, abrupt ? "" : reason, !abrupt));
   }
 

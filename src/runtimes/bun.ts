@@ -1,6 +1,6 @@
 import { CloseCode } from "../close.ts";
 import { type BunServer, type BunSocket, BunTransport, NO_HANDLER, SOCKET, type SocketData } from "./bun-transport.ts";
-import type { Acceptance, Runtime } from "./runtime.ts";
+import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
 export type { BunSocket, SocketData };
 
@@ -104,10 +104,12 @@ export function bunRuntime(env: unknown, request: Request): Runtime | null {
   // Middleware may have made a copy of it, as mount() does, which Bun does not upgrade.
   const original = "request" in env && env.request instanceof Request ? env.request : request;
   const ip = addressOf(bun, original);
+  const { [HOST]: host } = env as { [HOST]?: Host };
   return {
     ip: () => ip,
     accept(_request: Request, acceptance: Acceptance): Response | string | null {
       const { protocol, headers } = acceptance;
+      host?.allowPayload?.(acceptance.maxPayload);
       // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
       headers.set("sec-websocket-protocol", protocol ?? "");
       const transport = new BunTransport(bun, acceptance);

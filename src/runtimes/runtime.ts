@@ -57,4 +57,6 @@ export interface Host {
   readonly runtime?: Runtime;
   /** Every open connection of this server, so that it can close them when it stops. */
   readonly connections: Connections;
+  /** Has the server take messages of so many bytes, where it has one limit for all its sockets. */
+  allowPayload?(bytes: number): void;
 }

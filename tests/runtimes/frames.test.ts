@@ -89,8 +89,6 @@ const CHARACTERS: Record<string, Character> = {
     failures: { refused: { end: 1002, reported: 1006 }, "not text": { end: 1007, reported: 1006 }, "too big": ours },
     frames: {
       ...ANY_LENGTH,
-      ...OWN_MAXIMUM,
-      ...each(HUGE, { end: 1009, reported: 1006 }),
       "a wrong fragment of a text that never ends": WAITS,
     },
     requests: {

@@ -205,6 +205,23 @@ for (const runtime of ["bun", "deno", "node"] as const) {
         assert.equal(denied.answer.status, 403);
       });
     }
+
+    it("takes messages as large as each controller allows, and no larger", { timeout: 20_000 }, async () => {
+      const measure = (length: number) => ({ type: "measure", text: "x".repeat(length) });
+      const usual = await Wire.open(server.port, "/usual");
+      // The first larger limit comes while that one is open.
+      for (const [name, length] of [["large", 1_000_000], ["huge", 18_000_000], ["large", 900_000], ["usual", 65_000]] as const) {
+        const wire = await Wire.open(server.port, `/${name}`);
+        const { data } = await wire.ask(measure(length));
+        assert.equal(data, length, name);
+        wire.reset();
+        await response(server.port, "/close");
+      }
+      usual.send(measure(70_000));
+      assert.equal((await usual.closed).code, 1009);
+      const { wasClean: _, ...close } = JSON.parse((await response(server.port, "/close")).body);
+      assert.deepEqual(close, { name: "usual", code: 1009, reason: "Message too big", cause: "payload" });
+    });
   });
 }
 
