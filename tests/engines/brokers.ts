@@ -99,7 +99,8 @@ export function lacks(program: string): string | false {
   return findProgram(program) === undefined && `${program} is not installed: on Debian, apt-get install ${program}`;
 }
 
-function findProgram(name: string): string | undefined {
+/** Where the program is. */
+export function findProgram(name: string): string | undefined {
   const folders = [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/usr/local/sbin"];
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
 
 /** A frame as it came over the wire. */
 export interface Frame {
@@ -20,8 +21,18 @@ export interface Answer {
   body: string;
 }
 
+/** How the TCP connection is made. */
+export interface ConnectOptions {
+  /** The address of the server. @default {"127.0.0.1"} */
+  hostname?: string;
+  /** Speaks TLS, with whatever certificate the server has. */
+  tls?: boolean;
+  /** Keeps its own side open when the server has ended the other. */
+  staysOpen?: boolean;
+}
+
 /** Options of a handshake. */
-export interface HandshakeOptions {
+export interface HandshakeOptions extends ConnectOptions {
   headers?: Record<string, string | undefined>;
   method?: string;
   /** Written in the same segment as the request. */
@@ -97,7 +108,7 @@ export class Wire {
 
   /** Sends the request; {@link answered} resolves once its answer is there. */
   static begin(port: number, path: string, options: HandshakeOptions = {}): Wire {
-    const socket = connect({ port, host: "127.0.0.1", noDelay: true });
+    const socket = connectTo(port, options);
     const wire = new Wire(socket);
     const key = randomBytes(16).toString("base64");
     const headers: Record<string, string | undefined> = {
@@ -121,8 +132,8 @@ export class Wire {
   }
 
   /** Writes the bytes as they are; {@link answered} resolves once an answer is there, or the connection ended without one. */
-  static raw(port: number, bytes: Buffer): Wire {
-    const wire = new Wire(connect({ port, host: "127.0.0.1", noDelay: true }));
+  static raw(port: number, bytes: Buffer, options: ConnectOptions = {}): Wire {
+    const wire = new Wire(connectTo(port, options));
     wire.answered = new Promise((resolve) => wire.#onAnswer = resolve);
     wire.write(bytes);
     return wire;
@@ -266,9 +277,15 @@ export class Wire {
   }
 }
 
+function connectTo(port: number, { hostname = "127.0.0.1", tls = false, staysOpen = false }: ConnectOptions): Socket {
+  if (tls) return connectTls({ port, host: hostname, rejectUnauthorized: false }).setNoDelay();
+  return connect({ port, host: hostname, noDelay: true, allowHalfOpen: staysOpen });
+}
+
 // resetAndDestroy spins for ever on Node 20 once the other side has ended; while this one is ending it fails, and the socket is never closed.
+// TLS has none.
 function reset(socket: Socket): void {
-  if (socket.readableEnded || socket.writableEnded) socket.destroy();
+  if (socket.readableEnded || socket.writableEnded || "encrypted" in socket) socket.destroy();
   else socket.resetAndDestroy();
 }
 
