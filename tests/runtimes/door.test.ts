@@ -1,0 +1,284 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it, type TestContext } from "node:test";
+import { setTimeout as wait } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import type { ControllerStats } from "../../mod.ts";
+import { Door, ENDINGS, REFUSALS, type Stage, statusOf } from "./endings.ts";
+import { startDurableObject, startServer, type TestServer } from "./server.ts";
+
+/** How many upgrades each runtime gets, mixed; `DOOR_UPGRADES=20000` for the full number. */
+const UPGRADES = Number(process.env["DOOR_UPGRADES"] ?? 4_000);
+/** Upgrades that begin together, and all end before the next ones begin. */
+const ROUND = 200;
+/** Before the first look, so that what is made once is there. */
+const WARM_UP = 2 * ROUND;
+/** Upgrades that end in one way alone. */
+const EACH = 6;
+/** Refused upgrades whose client keeps its own side open. */
+const STAYING = 300;
+
+/** The longest it may take until nothing is left, in ms. */
+const SETTLE_TIMEOUT = 2_000;
+
+/** No answer takes longer, in ms: a test that waits for ever does not say for what. */
+const ANSWER_TIMEOUT = 10_000;
+
+/** What all upgrades may leave on the heap, in bytes: less than anything that holds a request, at the full number. */
+const HEAP_TOLERANCE = 8 * 1024 * 1024;
+
+/** The default of `timeout`, in ms. */
+const TIMEOUT = 10_000;
+
+/** How a runtime is tested. */
+interface Plan {
+  start(): Promise<TestServer>;
+  /** Whether a refusal ends the TCP connection; else it is a plain answer, after which the client may ask again. */
+  endsRefused: boolean;
+  /** Endings that leave something behind for a reason outside of this project. */
+  without?: Record<string, string>;
+}
+
+/** What a server holds. */
+interface State {
+  stats: Record<string, ControllerStats>;
+  timers: number;
+  streams: number;
+  events: { connect: number; close: number };
+}
+
+interface Resources {
+  pid?: number;
+  heap: number;
+  listeners: Record<string, number>;
+}
+
+const STAGES: readonly Stage[] = ["stalled", "disconnected", "released", "passed"];
+
+/** A server, what it held at the start, and the clients that come to it. */
+class Doorkeeper {
+  readonly server: TestServer;
+  readonly door: Door;
+  #pid = 0;
+  #descriptors = 0;
+
+  private constructor(server: TestServer) {
+    this.server = server;
+    this.door = new Door(server.port);
+  }
+
+  static async open(start: () => Promise<TestServer>): Promise<Doorkeeper> {
+    const keeper = new Doorkeeper(await start());
+    await keeper.round(["a clean close", "a reset", "a token that is wrong", "a plain request"]);
+    await keeper.settle();
+    const { pid } = await keeper.resources();
+    keeper.#pid = pid ?? findChild("workerd");
+    keeper.#descriptors = keeper.descriptors();
+    return keeper;
+  }
+
+  async stop(): Promise<void> {
+    this.door.resetAll();
+    await this.server.stop();
+  }
+
+  // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
+  control(command: string, body?: unknown): Promise<any> {
+    return this.server.control("all", command, body);
+  }
+
+  resources(): Promise<Resources> {
+    return this.control("resources");
+  }
+
+  /** Has these endings taken at once, each to its end. */
+  async round(names: string[]): Promise<void> {
+    const { door } = this;
+    let courses = names.map((name) => ({ name, course: ENDINGS[name]!(door), waitsFor: undefined as Stage | undefined }));
+    const advance = async () => {
+      await Promise.all(courses.map(async (each) => {
+        const { value } = await inTime(each.course.next(), each.name);
+        each.waitsFor = value ?? undefined; // The generator's end has none.
+      }));
+    };
+    await advance();
+    for (const stage of STAGES) {
+      const waiting = courses.filter(({ waitsFor }) => waitsFor === stage);
+      if (stage === "passed") await this.settle(waiting.length);
+      await this.reach(stage, waiting.length);
+      const others = courses.filter(({ waitsFor }) => waitsFor !== undefined && waitsFor !== stage);
+      courses = waiting;
+      await advance();
+      courses = [...courses.filter(({ waitsFor }) => waitsFor !== undefined), ...others];
+    }
+    assert.deepEqual(courses.map(({ name, waitsFor }) => `${name} waits for ${waitsFor}`), []);
+    door.resetAll();
+  }
+
+  /** Has endings taken in turn, a round of them at once. */
+  async mixed(endings: string[], count: number): Promise<void> {
+    for (let begun = 0; begun < count; begun += ROUND) {
+      await this.round(Array.from({ length: ROUND }, (_, i) => endings[(begun + i) % endings.length]!));
+    }
+  }
+
+  /** Brings about what the endings of a stage wait for. */
+  async reach(stage: Stage, count: number): Promise<void> {
+    if (stage === "stalled") await inTime(this.control("stalled", { count }), `${count} that the application holds up`);
+    else if (stage === "disconnected") await this.control("disconnect", { users: ["doomed", "slow-doomed"] });
+    else if (stage === "released") await this.control("release");
+    else {
+      await this.control("advance", { ms: TIMEOUT }); // Clients that have not authenticated, tokens, closes that are not answered.
+      await this.control("advance", { ms: TIMEOUT }); // The grace of expired tokens.
+    }
+  }
+
+  /** Resolves when the server holds nothing, but so many places of those that wait for its time; rejects after a while. */
+  async settle(places = 0): Promise<void> {
+    await eventually(async () => {
+      const { stats, timers, streams, events }: State = await this.control("state");
+      const left: string[] = [];
+      let reserved = 0;
+      for (const [name, controller] of Object.entries(stats)) {
+        reserved += controller.reserved;
+        if (places > 0) continue;
+        for (const key of ["active", "clients", "pending", "reserved", "deadlines", "keys"] as const) {
+          if (controller[key] !== 0) left.push(`${name}.${key} is ${controller[key]}`);
+        }
+        if (controller.opened !== controller.closed) {
+          left.push(`${name} opened ${controller.opened}, closed ${controller.closed}`);
+        }
+      }
+      if (reserved > places) left.push(`${reserved} places are taken, ${places} of them by upgrades that wait`);
+      if (places === 0 && timers > 0) left.push(`${timers} timers`);
+      if (places === 0 && events.connect !== events.close) left.push(`${events.connect} connects, ${events.close} closes`);
+      if (streams > 0) left.push(`${streams} answers that nobody reads`);
+      return left;
+    });
+  }
+
+  /** Resolves when the process has no more descriptors than at the start; rejects after a while. */
+  async release(): Promise<void> {
+    await eventually(() => {
+      const more = this.descriptors() - this.#descriptors;
+      return Promise.resolve(more > 0 ? [`${more} descriptors more than at the start`] : []);
+    });
+  }
+
+  /** Of the process; 0 where the system does not list them. */
+  descriptors(): number {
+    return this.#pid === 0 || process.platform !== "linux" ? 0 : readdirSync(`/proc/${this.#pid}/fd`).length;
+  }
+}
+
+/** Resolves when nothing is left; rejects with what is, after a while. */
+async function eventually(look: () => Promise<string[]>): Promise<void> {
+  const start = performance.now();
+  for (;;) {
+    const left = await look();
+    if (left.length === 0) return;
+    if (performance.now() - start > SETTLE_TIMEOUT) assert.fail(`After ${SETTLE_TIMEOUT} ms: ${left.join(", ")}`);
+    await wait(10);
+  }
+}
+
+/** Names what went wrong, a wait without an end too. */
+async function inTime<T>(promise: Promise<T>, name: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => timer = setTimeout(reject, ANSWER_TIMEOUT, new Error("It did not end")));
+  try {
+    return await Promise.race([promise, late]);
+  } catch (error) {
+    throw new Error(`"${name}" went wrong: ${error}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The process of this name that this one has started; 0 when there is none, or the system does not list it. */
+function findChild(name: string): number {
+  if (process.platform !== "linux") return 0;
+  for (const pid of readdirSync("/proc").map(Number).filter((pid) => pid > 0)) {
+    try {
+      const [, command, parent] = readFileSync(`/proc/${pid}/stat`, "utf8").match(/\((.*)\) \S (\d+)/) ?? [];
+      if (command === name && Number(parent) === process.pid) return pid;
+    } catch {
+      continue; // It has just ended.
+    }
+  }
+  return 0;
+}
+
+function testDoor(name: string, { start, endsRefused, without = {} }: Plan): void {
+  const endings = Object.keys(ENDINGS).filter((ending) => !(ending in without));
+  describe(`upgrades on ${name}`, { concurrency: 1 }, () => {
+    let keeper: Doorkeeper;
+    before(async () => {
+      keeper = await Doorkeeper.open(start);
+    });
+    after(() => keeper.stop());
+
+    for (const ending of Object.keys(ENDINGS)) {
+      it(`end with ${ending} and leave nothing behind`, { skip: without[ending] ?? false, timeout: 30_000 }, async () => {
+        try {
+          await keeper.round(Array<string>(EACH).fill(ending));
+          await keeper.settle();
+          await keeper.release();
+        } catch (error) {
+          // What one leaves behind is not held against the next.
+          await keeper.stop();
+          keeper = await Doorkeeper.open(start);
+          throw error;
+        }
+      });
+    }
+
+    const stays = { skip: !endsRefused && "A refusal is a plain answer here: the client may ask again", timeout: 30_000 };
+    it(`are ended though ${STAYING} clients that were refused, or said goodbye, keep their own side open`, stays, async () => {
+      const { door } = keeper;
+      const refusals = Object.entries(REFUSALS).filter(([, [, , options]]) => !options?.method && !options?.follow);
+      await Promise.all(Array.from({ length: STAYING }, async (_, i) => {
+        if (i % 10 === 0) {
+          const wire = await door.open("/public", { staysOpen: true });
+          return await wire.close(1000);
+        }
+        const [, [statuses, path, options]] = refusals[i % refusals.length]!;
+        statusOf(await door.ask(path, { ...options, staysOpen: true }), statuses);
+      }));
+      await keeper.reach("passed", 0);
+      await keeper.settle();
+      await keeper.release();
+      door.resetAll();
+    });
+
+    it(`${UPGRADES} that end in every way at once leave nothing behind`, { timeout: 240_000 }, async (t: TestContext) => {
+      await keeper.mixed(endings, WARM_UP);
+      await keeper.settle();
+      const earlier = await keeper.resources();
+      const start = performance.now();
+      await keeper.mixed(endings, UPGRADES);
+      t.diagnostic(`${UPGRADES} upgrades, ${endings.length} endings, ${Math.round((performance.now() - start) / 1000)} s`);
+      await keeper.settle();
+      await keeper.release();
+      const now = await keeper.resources();
+      assert.deepEqual(now.listeners, earlier.listeners);
+      t.diagnostic(`the heap grew by ${now.heap - earlier.heap} bytes`);
+      assert.ok(now.heap - earlier.heap < HEAP_TOLERANCE, `The heap grew by ${now.heap - earlier.heap} bytes`);
+    });
+  });
+}
+
+const here = dirname(fileURLToPath(import.meta.url));
+const serve = join(here, "fixture/door-serve.ts");
+const deno = join(here, "fixture/door-deno.ts");
+const worker = join(here, "fixture/door-worker.ts");
+
+describe("the door", { concurrency: true }, () => {
+  testDoor("Node", { start: () => startServer("node", serve), endsRefused: true });
+  testDoor("Bun", { start: () => startServer("bun", serve), endsRefused: false });
+  testDoor("Deno", { start: () => startServer("deno", serve), endsRefused: true });
+  testDoor("Deno.serve", { start: () => startServer("deno", deno), endsRefused: false });
+  testDoor("a Durable Object", { start: () => startDurableObject(worker), endsRefused: false });
+});
