@@ -95,9 +95,10 @@ export const REFUSALS: Record<string, Refusal> = {
   "a Connection header without Upgrade": [400, "/public", headers({ Connection: "close" })],
   "a target that is too long": [400, `/public?${"x".repeat(3_000)}`],
   "a plain request": [426, "/public", headers({ Upgrade: undefined, Connection: "close" })],
-  "a POST": [405, "/any", { method: "POST", headers: { "Content-Length": "0" } }],
-  "a body": [413, "/public", { ...headers({ "Content-Length": "5" }), follow: Buffer.from("hello") }],
-  "a body in chunks": [413, "/public", {
+  // Deno.serve answers 400 by itself to a length beside an Upgrade header.
+  "a POST": [[405, 400], "/any", { method: "POST", headers: { "Content-Length": "0" } }],
+  "a body": [[413, 400], "/public", { ...headers({ "Content-Length": "5" }), follow: Buffer.from("hello") }],
+  "a body in chunks": [[413, 400], "/public", {
     ...headers({ "Transfer-Encoding": "chunked" }),
     follow: Buffer.from("5\r\nhello\r\n0\r\n\r\n"),
   }],
