@@ -95,8 +95,8 @@ export const REFUSALS: Record<string, Refusal> = {
   "a Connection header without Upgrade": [400, "/public", headers({ Connection: "close" })],
   "a target that is too long": [400, `/public?${"x".repeat(3_000)}`],
   "a plain request": [426, "/public", headers({ Upgrade: undefined, Connection: "close" })],
-  // Deno.serve answers 400 by itself to a length beside an Upgrade header.
-  "a POST": [[405, 400], "/any", { method: "POST", headers: { "Content-Length": "0" } }],
+  // Deno.serve answers 400 by itself to a length beside an Upgrade header, and workerd fails by itself after it has made a GET of a POST.
+  "a POST": [[405, 400, 500], "/any", { method: "POST", headers: { "Content-Length": "0" } }],
   "a body": [[413, 400], "/public", { ...headers({ "Content-Length": "5" }), follow: Buffer.from("hello") }],
   "a body in chunks": [[413, 400], "/public", {
     ...headers({ "Transfer-Encoding": "chunked" }),
@@ -225,6 +225,9 @@ const malformed = (bytes: string): Ending =>
 
 const HEAD = "GET /public HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
 
+/** Longer than the 69 bytes that its second byte says when it is read as a frame. */
+const SECOND = Buffer.from(`GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ${"x".repeat(100)}\r\n\r\n`);
+
 /** The first bytes of an answer have come. */
 const streaming = (upgrade: string): Ending =>
   async function* (door) {
@@ -273,11 +276,11 @@ export const ENDINGS: Record<string, Ending> = {
     assert.equal((await wire.closed).code, 1000);
   },
   async *"a second request before the answer"(door) {
-    const wire = await door.open("/public", { follow: Buffer.from("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") });
+    const wire = await door.open("/public", { follow: SECOND });
     await wire.closed; // As a frame it breaks the protocol.
   },
   async *"a second request before a refusal"(door) {
-    const wire = await door.ask("/strict", { follow: Buffer.from("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") });
+    const wire = await door.ask("/strict", { follow: SECOND });
     assert.equal(wire.answer.status, 401);
     door.reset(wire);
   },
@@ -391,5 +394,6 @@ export const ENDINGS: Record<string, Ending> = {
   "a Host that is no host": malformed(HEAD.replace("127.0.0.1", "a b[") + "\r\n"),
   "a method that is none": malformed(HEAD.replace("GET", "G\x01T") + "\r\n"),
   "headers that are too large": malformed(`${HEAD}X-Large: ${"x".repeat(40_000)}\r\n\r\n`),
-  "a TLS handshake": malformed("\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + "\x00".repeat(160)),
+  // workerd waits for more of it.
+  "a TLS handshake, and a reset": unfinished("\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + "\x00".repeat(160), reset),
 };
