@@ -7,8 +7,17 @@ export interface Worker {
   readonly port: number;
 }
 
+/** Options of {@link startWorker}. */
+export interface WorkerOptions {
+  /** Whether the class has SQLite storage. @default {true} */
+  useSQLite?: boolean;
+  /** Whether it can be inspected. @default {false} */
+  inspects?: boolean;
+}
+
 /** Starts a file that exports a Durable Object class, bound under its name in capitals, and resolves once it listens. */
-export async function startWorker(file: string, className: string, useSQLite = true): Promise<Worker> {
+export async function startWorker(file: string, className: string, options: WorkerOptions = {}): Promise<Worker> {
+  const { useSQLite = true, inspects = false } = options;
   const { outputFiles } = await build({
     entryPoints: [file],
     bundle: true,
@@ -26,6 +35,7 @@ export async function startWorker(file: string, className: string, useSQLite = t
     compatibilityFlags: ["enable_request_signal"],
     host: "127.0.0.1",
     port: 0,
+    ...(inspects && { inspectorPort: 0 }),
     durableObjects: { [className.toUpperCase()]: { className, useSQLite } },
   });
   const { port } = await miniflare.ready;

@@ -91,8 +91,9 @@ class Doorkeeper {
     return this.server.control("all", command, body);
   }
 
-  resources(): Promise<Resources> {
-    return this.control("resources");
+  async resources(): Promise<Resources> {
+    const resources = await this.control("resources");
+    return this.server.heap ? { ...resources, heap: await this.server.heap() } : resources;
   }
 
   /** Has these endings taken at once, each to its end. */
@@ -303,7 +304,7 @@ describe("the door", { concurrency: true }, () => {
     },
   });
   testDoor("a Durable Object", {
-    start: () => startDurableObject(worker),
+    start: () => startDurableObject(worker, true, true),
     endsRefused: false,
     without: {
       "a body that comes slowly": "workerd makes a GET of a POST that asks for a WebSocket",

@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -11,6 +13,8 @@ export interface TestServer {
   control(subject: string, command: string, body?: unknown): Promise<any>;
   /** Throws the Durable Object out of memory, its sockets hibernating. Absent where nothing hibernates. */
   evict?(): Promise<void>;
+  /** The bytes of a Durable Object's heap. Absent where nothing inspects it. */
+  heap?(): Promise<number>;
   /** A moment in which a connection may hibernate: where that is tested it does. */
   pause(): Promise<void>;
   /** Ends with SIGTERM and resolves with the exit code. */
@@ -68,21 +72,44 @@ async function readPort(child: ChildProcess, exited: Promise<number | null>): Pr
 }
 
 /** Starts the fixture in a Durable Object under Miniflare and resolves once it listens. */
-export async function startDurableObject(file = join(here, "fixture/worker.ts"), useSQLite = true): Promise<TestServer> {
+export async function startDurableObject(
+  file = join(here, "fixture/worker.ts"),
+  useSQLite = true,
+  inspects = false,
+): Promise<TestServer> {
   const { startWorker } = await import("../../scripts/worker.ts"); // Miniflare takes a second to load.
-  const { miniflare, port } = await startWorker(file, "Fixture", useSQLite);
+  if (inspects) process.env["MINIFLARE_WORKERD_V8_FLAGS"] = "--expose-gc"; // Read when workerd is started.
+  const { miniflare, port } = await startWorker(file, "Fixture", { useSQLite, inspects });
   return {
     port,
     control: (subject, name, body = {}) => control(port, subject, name, body),
     evict: async () => {
       await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
     },
+    ...(inspects && { heap: async () => await measureHeap(await miniflare.getInspectorURL()) }),
     pause: () => Promise.resolve(),
     stop: async () => {
       await miniflare.dispose();
       return 0;
     },
   };
+}
+
+/** Asks over the protocol of Chromium's developer tools. */
+async function measureHeap(inspector: URL): Promise<number> {
+  const { WebSocket } = await import("ws");
+  const socket = new WebSocket(new URL("/core:user:", inspector));
+  try {
+    await once(socket, "open");
+    socket.send(JSON.stringify({ id: 1, method: "Runtime.getHeapUsage" }));
+    for (;;) {
+      const [data] = await once(socket, "message") as [Buffer]; // ws hands it over as a Buffer.
+      const answer = JSON.parse(data.toString()) as { id?: number; result: { usedSize: number } };
+      if (answer.id === 1) return answer.result.usedSize;
+    }
+  } finally {
+    socket.terminate();
+  }
 }
 
 async function control(port: number, subject: string, command: string, body: unknown): Promise<unknown> {
