@@ -89,6 +89,7 @@ const CHARACTERS: Record<string, Character> = {
     failures: { refused: { end: 1002, reported: 1006 }, "not text": { end: 1007, reported: 1006 }, "too big": ours },
     frames: {
       ...ANY_LENGTH,
+      "a 64-bit length with its highest bit set": ours,
       "a wrong fragment of a text that never ends": WAITS,
     },
     requests: {
