@@ -27,6 +27,9 @@ const MAX_JOINED_BYTES = 65_536;
 /** A ping without a payload (RFC 6455 §5.5.2). */
 const PING = Buffer.from([0x89, 0]);
 
+/** How long a socket stays after the last that is written to it, when the peer keeps its side open, in ms. */
+export const LINGER = 1_000;
+
 /** The longest header of a frame. */
 const MAX_HEADER_BYTES = 10;
 
@@ -46,6 +49,8 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   #buffered = -1;
   /** The last write left less than the stream's high-water mark, and no close has begun since. */
   #isDrained = false;
+  /** We have begun the close: the connection's own `closeTimeout` ends it. */
+  #isClosing = false;
 
   constructor(socket: FlushingWebSocket, stream: Duplex) {
     super(socket, null); // Merged below the frames, arrays would gain nothing.
@@ -53,7 +58,15 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     socket.beforeClose = () => {
       this.write();
       this.#isDrained = false;
+      // ws answers the peer's close frame, or a frame that it cannot read, and would then wait 30 s for the peer to end its side.
+      if (!this.#isClosing) this.#linger();
     };
+  }
+
+  #linger(): void {
+    const { socket } = this;
+    const timer = setTimeout(() => socket.terminate(), LINGER);
+    socket.once("close", () => clearTimeout(timer));
   }
 
   override get readyState(): number {
@@ -117,6 +130,11 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
 
   ping(): void {
     if (this.socket.readyState === OPEN) this.#put(PING);
+  }
+
+  override close(code: number, reason: string): void {
+    this.#isClosing = true;
+    super.close(code, reason);
   }
 
   override terminate(): void {

@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { pipeline, Readable } from "node:stream";
 import { WebSocketServer } from "ws";
 import type { Connections } from "../connections.ts";
-import { attach, FlushingWebSocket } from "./node-transport.ts";
+import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 
 /** Anything with Hono's `fetch`. */
@@ -17,9 +17,6 @@ export interface AttachedApp {
   readonly app: FetchApp | undefined;
   readonly connections: Connections;
 }
-
-/** How long a socket stays after its answer when the peer keeps its side open, in ms. */
-const LINGER = 1_000;
 
 /** On the response that stands for the acceptance; Hono copies a response whose headers change, so its identity says nothing. */
 const ACCEPTED = "noroshi-accepted";
