@@ -144,6 +144,7 @@ export class NodeUpgrade {
   readonly #incoming: IncomingMessage;
   readonly #socket: Socket;
   readonly #head: Buffer;
+  readonly #url: string | undefined;
   readonly #written: number;
   #pass: Pass | undefined;
   #held: HeldResponse | undefined;
@@ -152,6 +153,7 @@ export class NodeUpgrade {
     this.#incoming = incoming;
     this.#socket = socket;
     this.#head = head;
+    this.#url = incoming.url;
     this.#written = socket.bytesWritten;
     socket.once("close", this.#onClose);
   }
@@ -190,6 +192,7 @@ export class NodeUpgrade {
     if (this.isTaken) return held?.drop();
     if (this.#pass?.isOurs) return held?.release(this.#socket);
     let isClaimed = false;
+    this.#incoming.url = this.#url; // Listeners such as Vite's and Express' rewrite it on their way.
     for (const attached of apps) {
       const { app, connections } = attached;
       if (!app) continue;
@@ -268,8 +271,16 @@ export class NodeUpgrade {
 
 /** Whether somebody writes to the socket or reads it, or it is closed. `written` is what was written before the request. */
 export function isTaken(socket: Socket, written: number): boolean {
-  return socket.destroyed || socket.bytesWritten > written || socket.writableLength > 0 || socket.writableEnded ||
-    socket.listenerCount("data") > 0 || socket.listenerCount("readable") > 0;
+  return socket.destroyed || socket.bytesWritten > written || socket.writableLength > 0 || socket.writableEnded || isRead(socket);
+}
+
+function isRead(socket: Socket): boolean {
+  return socket.listenerCount("data") > 0 || socket.listenerCount("readable") > 0;
+}
+
+/** Ends a socket that another listener has ended on its side only, as @hono/node-ws does with every upgrade that is not its own. */
+export function endUnread(socket: Socket): void {
+  if (socket.writableEnded && !isRead(socket)) linger(socket);
 }
 
 /** Ends the socket after its answer, whatever the peer does. */
@@ -353,8 +364,7 @@ function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
 }
 
 /** The request as Hono takes it, or `null` for a target or Host that is no URL. */
-export function toRequest(incoming: IncomingMessage): Request | null {
-  const { url = "/", method = "GET", headers, rawHeaders, socket } = incoming;
+export function toRequest({ url = "/", method = "GET", headers, rawHeaders, socket }: IncomingMessage): Request | null {
   const scheme = "encrypted" in socket ? "https" : "http";
   try {
     const base = `${scheme}://${headers.host ?? "localhost"}`;

@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Hono } from "hono";
 import { Connections } from "../connections.ts";
-import { type AttachedApp, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
+import { type AttachedApp, endUnread, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
 import { ROUTE } from "./runtime.ts";
 
 export type { FetchApp };
@@ -118,7 +118,7 @@ class Upgrades {
       if (this.#isHttp(incoming)) replay();
       else {
         pass();
-        void late.then(() => isTaken(socket, written) || replay());
+        void late.then(() => isTaken(socket, written) ? endUnread(socket) : replay());
       }
       return true;
     }
@@ -136,6 +136,7 @@ class Upgrades {
     else {
       pass();
       setImmediate(run); // Most that await do not wait for I/O: they have taken it by then.
+      void late.then(() => endUnread(socket));
     }
     return true;
   }
