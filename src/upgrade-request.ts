@@ -18,7 +18,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
   const upgrade = headers.get("upgrade")?.toLowerCase() ?? "";
   if (!splitList(upgrade).includes("websocket")) {
     return {
-      ...invalidRequest("This is a WebSocket route", 426, { upgrade: "websocket", connection: "Upgrade" }),
+      ...invalidRequest("This is a WebSocket route", 426, { upgrade: "websocket", connection: connectionOf(headers) }),
       log: "Refused a request without the header Upgrade: websocket. If a proxy is in front, let it pass Upgrade and Connection",
     };
   }
@@ -34,7 +34,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
   if (headers.get("sec-websocket-version") !== "13") {
     return invalidRequest("Only version 13 of the protocol is spoken", 426, {
       upgrade: "websocket",
-      connection: "Upgrade",
+      connection: connectionOf(headers),
       "sec-websocket-version": "13", // RFC 6455 §4.2.2
     });
   }
@@ -44,6 +44,10 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
   }
   return checkProtocols(headers.get("sec-websocket-protocol"));
 }
+
+/** A 426 names Upgrade (RFC 9110 §7.8), and the close that the client asked for: Node keeps the connection open otherwise. */
+const connectionOf = (headers: Headers): string =>
+  splitList(headers.get("connection")).some((name) => name.toLowerCase() === "close") ? "Upgrade, close" : "Upgrade";
 
 function checkProtocols(header: string | null): Refusal | null {
   if (header === null) return null;

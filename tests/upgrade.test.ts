@@ -44,6 +44,13 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
+  it("says in a 426 that the connection is closed, where the client asked for that", async () => {
+    for (const connection of ["close", "keep-alive, Close"]) {
+      const { headers } = await answerTo({ upgrade: null, connection });
+      assert.equal(headers["connection"], "Upgrade, close");
+    }
+  });
+
   it("answers 400 when Upgrade names another protocol too, before a place is taken", async () => {
     for (const upgrade of ["websocket, foo", "h2c, websocket", "websocket,websocket", "websocket,", ",websocket"]) {
       const error = invalid("The Upgrade header must name websocket alone");
