@@ -95,8 +95,8 @@ export const REFUSALS: Record<string, Refusal> = {
   "a Connection header without Upgrade": [400, "/public", headers({ Connection: "close" })],
   "a target that is too long": [400, `/public?${"x".repeat(3_000)}`],
   "a plain request": [426, "/public", headers({ Upgrade: undefined, Connection: "close" })],
-  // On Node it is a plain request, without an Upgrade. Deno.serve answers 400 by itself to a length beside an Upgrade header, and workerd
-  // fails by itself after it has made a GET of a POST.
+  // Deno.serve answers 400 by itself to a length beside an Upgrade header, workerd fails by itself after it has made a GET of a POST, and on
+  // Node a POST loses its Upgrade header.
   "a POST": [[405, 400, 426, 500], "/any", { method: "POST", headers: { "Content-Length": "0" } }],
   "a body": [[413, 400], "/public", { ...headers({ "Content-Length": "5" }), follow: Buffer.from("hello") }],
   "a body in chunks": [[413, 400], "/public", {
