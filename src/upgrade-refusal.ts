@@ -70,8 +70,8 @@ export const ANSWERED: Refusal = {
 
 export const GONE: Refusal = { status: 400, code: "INVALID_REQUEST", message: "The connection is gone", reason: "abandoned" };
 
-export function tooMany(message: string, retryAfter = 5_000, code = "LIMIT_EXCEEDED") {
-  return { status: 429 as const, code, message, headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } };
+export function tooMany(message: string, retryAfter: number = 5_000, code: string = "LIMIT_EXCEEDED"): Refusal {
+  return { status: 429, code, message, headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } };
 }
 
 export function unavailable(message: string): Refusal {
