@@ -152,17 +152,14 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
 /** What `@hono/node-server` and our upgrade pass beside a request. */
 interface NodeEnv {
   readonly incoming: IncomingMessage;
+  remoteAddr?: { transport: "tcp"; hostname: string | undefined; port: number | undefined };
 }
 
 /** Adds what `Deno.serve` passes: `getConnInfo` of `hono/deno` reads it. */
 function withRemoteAddr(env: NodeEnv): NodeEnv {
-  return {
-    ...env,
-    get remoteAddr() {
-      const { remoteAddress: hostname, remotePort: port } = env.incoming.socket;
-      return { transport: "tcp", hostname, port };
-    },
-  } as NodeEnv; // The spread has what it had.
+  const { remoteAddress: hostname, remotePort: port } = env.incoming.socket;
+  env.remoteAddr = { transport: "tcp", hostname, port };
+  return env;
 }
 
 /** ms between two calls that let Deno accept again. */
