@@ -1,4 +1,4 @@
-// deno-lint-ignore-file require-yield -- an ending that has nothing to wait for yields nothing
+// deno-lint-ignore-file require-yield -- most endings wait for nothing of the server
 /** Every way an upgrade can end, for the door test and its fixture. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
