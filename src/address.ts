@@ -1,4 +1,4 @@
-/** IP addresses as limits count them: one spelling for one address, and one key for all that one caller can choose from. */
+/** IP addresses for limits: one spelling for each address, and one key for all addresses of one caller. */
 
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$/;
 
@@ -29,8 +29,8 @@ export function normalizeAddress(text: string): string | null {
 }
 
 /**
- * What limits count: an IPv4 address, or the /64 network of an IPv6 address, all of which one caller usually has. Anything else, such
- * as a name that the option `clientIp` returned, is its own key.
+ * The key that limits count by: an IPv4 address, or the /64 network of an IPv6 address, since one caller usually has all of it. Any other
+ * text, such as a name that the option `clientIp` returned, is its own key.
  */
 export function addressKey(ip: string): string {
   if (!ip.includes(":") || !IPV6.test(ip)) return ip; // It is asked for each message of an anonymous client.

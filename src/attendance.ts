@@ -25,7 +25,7 @@ export class Attendance {
   readonly #ending: string;
   #attendant: Attendant | undefined;
   #watcher: Watcher | undefined;
-  /** What is left to be done of {@link begin}. */
+  /** The rest of {@link begin}. */
   #late: (() => void) | undefined;
   #hasEnded = false;
 
@@ -73,7 +73,7 @@ export class Attendance {
     this.#attendant ??= before.#handOver();
   }
 
-  /** The client is let in: what was left undone is done, and it is told anew where it has missed something. */
+  /** The client is admitted again: it joins if it has not yet, and gets the list again where it missed a change. */
   renew(): void {
     const late = this.#late;
     this.#late = undefined;

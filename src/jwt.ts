@@ -87,7 +87,7 @@ export function jwtAuthenticator(options: JwtAuthenticatorOptions): JwtAuthentic
   async function authenticate(text: string): Promise<AuthenticationState | TokenRefusal> {
     const token = readToken(text);
     if (token instanceof TokenRefusal) return token;
-    // The signature before the claims: what is reported of them is then the issuer's own.
+    // The signature comes before the claims, so that a reported claim is the issuer's own.
     return checkHeader(token.header, settled) ?? await verifySignature(token) ?? stateOf(token.payload, settled);
   }
 }
@@ -172,7 +172,7 @@ function isHttpUrl(uri: unknown): boolean {
   return (protocol === "https:" || protocol === "http:") && username === "" && password === "";
 }
 
-/** A token in its parts, of which nothing is verified. */
+/** The parts of a token, not verified. */
 interface Token {
   readonly header: Readonly<Record<string, unknown>>;
   readonly payload: Readonly<Record<string, unknown>>;
@@ -205,7 +205,7 @@ function parseObject(part: string): Record<string, unknown> | null {
 }
 
 function checkHeader({ typ, crit }: Token["header"], options: JwtAuthenticatorOptions): TokenRefusal | null {
-  // RFC 7515 §4.1.11: whoever does not know an extension refuses the token.
+  // RFC 7515 §4.1.11: a token with an unknown critical extension is refused.
   if (crit !== undefined) return new TokenRefusal("critical", "The token has critical extensions, of which none is known");
   if (options.typ === undefined ? typ === undefined || isTyp(typ, "JWT") : isTyp(typ, options.typ)) return null;
   return new TokenRefusal("typ", `The token's typ is ${quote(typ)}, not ${quote(options.typ ?? "JWT")}`);

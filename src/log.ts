@@ -6,7 +6,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
 // deno-lint-ignore no-control-regex -- they are what is looked for.
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 
-/** The text on one line, whoever wrote it. */
+/** Escapes control characters and line ends, so that no text forges a line of the log. */
 export const escapeControls = (text: string): string =>
   text.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
@@ -37,7 +37,7 @@ export function describeCause(cause: unknown, answer: Error): string {
 /** Between two lines of one kind, in ms. */
 const PERIOD = 1_000;
 
-/** Kinds that are told apart; all others are one kind, for what they are called may come from a client. */
+/** Kinds counted separately; all others count as one, since a client may have chosen their names. */
 const MAX_KINDS = 64;
 
 const OTHERS = "others";
@@ -89,7 +89,7 @@ export function errorLogger(
     const left = logger && throttle.take(placeOf(error));
     if (!logger || left === undefined) return;
     const more = left === 0 ? "" : ` (${left} more like it were left out)`;
-    // When the logger itself fails nobody is left to be told.
+    // A failure of the logger itself has nowhere to go.
     guard(() => logger.error(logRecord(error, client) + more), () => {});
   };
 }

@@ -69,7 +69,7 @@ export class Refusals {
     const left = this.#throttle.take(reason);
     if (left === undefined) return;
     const more = left === 0 ? "" : ` (${left} more like it were left out)`;
-    // When the logger itself fails nobody is left to be told.
+    // A failure of the logger itself has nowhere to go.
     guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
   }
 

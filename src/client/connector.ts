@@ -266,7 +266,7 @@ export class Connector {
   #authenticate(token: Token): void {
     const uid = this.#authUid = this.#host.nextUid();
     this.#isAsking = !token;
-    // With a uid: what answers a bare ping in the server's place does not know whom it has let in.
+    // With a uid: a runtime that answers bare pings for the server does not know whether the client is admitted.
     this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
   }
 
