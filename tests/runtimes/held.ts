@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { COMMANDS } from "./server.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -69,14 +68,4 @@ export class HeldServers {
       return !match;
     });
   }
-}
-
-/** A second copy of the package; `remove` takes it away. */
-export function copyPackage(): { serve: string; remove(): void } {
-  const directory = mkdtempSync(join(root, "tests/.copy-"));
-  cpSync(join(root, "src"), join(directory, "src"), { recursive: true });
-  return {
-    serve: pathToFileURL(join(directory, "src/serve.ts")).href,
-    remove: () => rmSync(directory, { recursive: true }),
-  };
 }

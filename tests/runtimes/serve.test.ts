@@ -3,9 +3,11 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { connect, type Socket } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
-import { copyPackage, HeldServers } from "./held.ts";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { copyPackage, type SecondCopy } from "../second-copy.ts";
+import { HeldServers } from "./held.ts";
 import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
@@ -62,7 +64,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   });
 
   describe(`serve on ${runtime} when it closes`, () => {
-    let copy: ReturnType<typeof copyPackage> | undefined;
+    let copy: SecondCopy | undefined;
     let servers: HeldServers;
     after(async () => {
       copy?.remove();
@@ -71,7 +73,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
 
     async function start(): Promise<number> {
       await servers?.kill();
-      servers = new HeldServers(runtime, (copy ??= copyPackage()).serve);
+      servers = new HeldServers(runtime, pathToFileURL(join((copy ??= copyPackage()).folder, "src/serve.ts")).href);
       return await servers.port("FIRST");
     }
 
