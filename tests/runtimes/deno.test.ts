@@ -32,6 +32,17 @@ conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
       merge: 200,
       empty: 204,
     }),
+    "hands a POST that offers HTTP/2 to its route, body and all": {
+      because: "Deno answers 400 to a request with both an Upgrade header and a body, before the application sees it",
+      async instead({ port }) {
+        const { answer } = await Wire.request(port, "/posted", {
+          method: "POST",
+          headers: { Upgrade: "h2c", "Content-Length": "6" },
+          follow: Buffer.from("a body"),
+        });
+        assert.equal(answer.status, 400);
+      },
+    },
     "a client that reads is kept and misses nothing when it is sent more in one turn than may wait": {
       because: "Deno writes once the turn is over, so that all of it waits until then",
       async instead(server) {

@@ -42,6 +42,24 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
+    title: "hands a POST that offers HTTP/2 to its route, body and all",
+    async run({ port }) {
+      const { answer } = await Wire.request(port, "/posted", {
+        method: "POST",
+        headers: {
+          Connection: "Upgrade, HTTP2-Settings",
+          Upgrade: "h2c",
+          "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+          "Content-Length": "6",
+          "Sec-WebSocket-Version": undefined,
+          "Sec-WebSocket-Key": undefined,
+        },
+        follow: Buffer.from("a body"),
+      });
+      assert.deepEqual([answer.status, answer.body], [200, "a body"]);
+    },
+  },
+  {
     title: "answers 404 to an upgrade on a path that has no route",
     async run({ port }) {
       const { answer } = await Wire.request(port, "/no/such/route/here");
