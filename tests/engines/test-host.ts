@@ -1,11 +1,19 @@
 import { type Clock, Deadlines, systemClock } from "../../src/clock.ts";
-import type { Engine, EngineHost, EngineStatus, Member, Publication } from "../../src/engine.ts";
+import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engine.ts";
 
 /** One thing an engine has told of the members of a channel. */
 export interface Presence {
   readonly channel: string;
   readonly joined: readonly Member[];
   readonly left: readonly string[];
+}
+
+/** A gap that an engine has told of. */
+export interface Gap {
+  readonly channel: string;
+  readonly position: Position | undefined;
+  /** Publications of the channel that had been told of before. */
+  readonly told: number;
 }
 
 /** A node that writes down what its engine tells it, and can be waited for. */
@@ -17,6 +25,7 @@ export class TestHost implements EngineHost {
   readonly messages: string[] = [];
   readonly statuses: EngineStatus[] = [];
   readonly errors: unknown[] = [];
+  readonly #gaps: Gap[] = [];
   readonly #publications = new Map<string, Publication[]>();
   readonly #clock: Clock;
   readonly #waiting = new Set<() => void>();
@@ -43,8 +52,9 @@ export class TestHost implements EngineHost {
     this.#told();
   }
 
-  gap(channel: string): void {
+  gap(channel: string, position?: Position): void {
     this.gaps.push(channel);
+    this.#gaps.push({ channel, position, told: this.publications(channel).length });
     this.#told();
   }
 
@@ -73,6 +83,11 @@ export class TestHost implements EngineHost {
     let publications = this.#publications.get(channel);
     if (!publications) this.#publications.set(channel, publications = []);
     return publications;
+  }
+
+  /** Gaps of the channel. */
+  gapsOf(channel: string): Gap[] {
+    return this.#gaps.filter((gap) => gap.channel === channel);
   }
 
   /** The data of what was published to the channel, read. */
