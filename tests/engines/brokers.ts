@@ -9,7 +9,8 @@ import process from "node:process";
 /** A real broker, on a port that was free, in a folder of its own. */
 export class BrokerProcess {
   readonly port: number;
-  readonly #folder = mkdtempSync(join(tmpdir(), "noroshi-broker-"));
+  /** Where it keeps what it keeps. */
+  readonly folder: string = mkdtempSync(join(tmpdir(), "noroshi-broker-"));
   readonly #command: string;
   readonly #args: (port: number, folder: string) => string[];
   readonly #ready: RegExp;
@@ -38,7 +39,7 @@ export class BrokerProcess {
     let flags: string[] = [];
     const args = (port: number, folder: string) => ["-a", "127.0.0.1", "-p", `${port}`, "-js", "-sd", folder, ...flags];
     const broker = new BrokerProcess(await freePort(), findProgram("nats-server")!, args, /Server is ready/); // Checked by the caller.
-    flags = await flagsOf(broker.#folder);
+    flags = await flagsOf(broker.folder);
     await broker.start();
     return broker;
   }
@@ -50,7 +51,7 @@ export class BrokerProcess {
 
   /** Resolves when it can be connected to. */
   async start(): Promise<void> {
-    const child = this.#child = spawn(this.#command, this.#args(this.port, this.#folder), { stdio: ["ignore", "pipe", "pipe"] });
+    const child = this.#child = spawn(this.#command, this.#args(this.port, this.folder), { stdio: ["ignore", "pipe", "pipe"] });
     await new Promise<void>((resolve, reject) => {
       let output = "";
       const read = (text: unknown) => {
@@ -85,7 +86,7 @@ export class BrokerProcess {
 
   async close(): Promise<void> {
     await this.stop();
-    rmSync(this.#folder, { recursive: true, force: true });
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
