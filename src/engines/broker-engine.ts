@@ -142,6 +142,7 @@ export class BrokerEngine implements Engine {
     if (history) this.check(history);
     const { host } = this.#started();
     const subscription = new Subscription(channel, history, host, {
+      follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after) => this.#read("catch up", channel, history!, after, history!.size), // Only asked with a history.
       members: () => this.#readMembers(channel),
       unknown: () => this.#drop("unknown position"),
@@ -316,8 +317,9 @@ export class BrokerEngine implements Engine {
     const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
     for (const batch of batches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
+      const asked = batch.map(({ position }) => position);
       const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!))); // Filtered above.
-      for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null);
+      for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     if (rounds % 12 !== 2) return;
     for (const batch of batches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));

@@ -73,6 +73,8 @@ export interface Broker {
   readonly name: string;
   /** @throws {TypeError} where the broker cannot keep such a history. */
   check?(history: HistoryOptions): void;
+  /** Whether `previous`, as a session says it, is the offset. @default they are equal */
+  follows?(offset: number, previous: number): boolean;
   /** Rejects when there is no connection within the timeout. */
   connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession>;
 }

@@ -9,6 +9,8 @@ export interface Mark {
 }
 
 export interface ContinuityHost {
+  /** Whether nothing lies between an offset and what has another one before it, as the broker says. */
+  follows(offset: number, previous: number): boolean;
   /** What follows a position. */
   read(after: Position): Promise<HistoryPage>;
   published(publication: Publication): void;
@@ -32,6 +34,8 @@ export class Continuity {
   #position: Position | undefined;
   #waiting: { publication: Placed | Mark; previous: number }[] = [];
   #isReading = false;
+  /** The last one of this history that arrived by itself: what is below it and arrives now is a copy, or of a history that went back. */
+  #received = 0;
   /** Something is known to be missing that could not be read. */
   #isBehind = false;
   #stopped = false;
@@ -63,11 +67,20 @@ export class Continuity {
     }
   }
 
-  /** The history ends there: a lost tail is noticed. `null` when it is another history. */
-  check(top: Position | null): void {
+  get position(): Position | undefined {
+    return this.#position;
+  }
+
+  /**
+   * The history ends there: a lost tail is noticed, here or in the history. `null` when it is another history.
+   *
+   * @param asked the position when the broker was asked: a history that ends before it has gone back.
+   */
+  check(top: Position | null, asked?: Position): void {
     const position = this.#position;
     if (!position || this.#isReading || this.#stopped) return;
-    if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset) void this.#read();
+    const hasGoneBack = top && asked && top.epoch === asked.epoch && top.offset < asked.offset;
+    if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset || hasGoneBack) void this.#read();
   }
 
   /** Anything may have been lost: looks what there is. */
@@ -80,9 +93,11 @@ export class Continuity {
     const { epoch, offset } = publication.position;
     const position = this.#position!; // Set by `start`.
     if (epoch !== position.epoch) return false;
-    if (offset <= position.offset) return true; // It has been told of.
-    if (previous !== position.offset || this.#isBehind) return false;
+    // It has been told of, unless the history has gone back: the history decides.
+    if (offset <= position.offset) return offset === position.offset || offset > this.#received;
+    if (!this.#host.follows(position.offset, previous) || this.#isBehind) return false;
     this.#position = publication.position;
+    this.#received = offset;
     if ("event" in publication) this.#host.published(publication);
     return true;
   }
@@ -98,7 +113,10 @@ export class Continuity {
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
         if (this.#stopped) return;
         this.#position = position;
-        if (!isComplete) this.#host.gap(position);
+        if (!isComplete) {
+          this.#received = 0;
+          this.#host.gap(position);
+        }
         isMissing = this.#takeWaiting(known);
       }
     } catch (error) {
@@ -117,6 +135,9 @@ export class Continuity {
     this.#waiting = [];
     for (const [number, { publication, previous }] of waiting.entries()) {
       if (this.#take(publication, previous)) continue;
+      const { epoch, offset } = publication.position;
+      const position = this.#position!; // Set by `start`.
+      if (number < known && epoch === position.epoch && offset <= position.offset) continue; // It is in what was read.
       if (number >= known) {
         this.#waiting = waiting.slice(number);
         return true;

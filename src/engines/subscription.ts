@@ -1,9 +1,9 @@
 import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
-import { Continuity, type Placed } from "./continuity.ts";
+import { Continuity, type ContinuityHost, type Placed } from "./continuity.ts";
 import { type Difference, type Present, Roll } from "./presence.ts";
 
 /** What a subscription asks its engine. */
-export interface SubscriptionSource {
+export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
   /** What follows a position of the history. */
   read(after: Position): Promise<HistoryPage>;
   members(): Promise<Present[]>;
@@ -63,8 +63,14 @@ export class Subscription {
     this.#continuity?.receive({ position }, previous);
   }
 
-  check(top: Position | null): void {
-    this.#continuity?.check(top);
+  /** Where it stands, with a history. */
+  get position(): Position | undefined {
+    return this.#continuity?.position;
+  }
+
+  /** @param asked where it stood when the broker was asked. */
+  check(top: Position | null, asked: Position | undefined): void {
+    this.#continuity?.check(top, asked);
   }
 
   /** Another session: what was lost before it is made up for. */
@@ -147,6 +153,7 @@ export class Subscription {
   #follow(): Continuity {
     const { channel } = this;
     return new Continuity({
+      follows: (offset, previous) => this.#source.follows(offset, previous),
       read: (after) => this.#source.read(after),
       published: (publication) => this.#host.published(channel, publication),
       gap: (position) => this.#host.gap(channel, position),

@@ -25,6 +25,7 @@ function create() {
     return { position: at(top, epoch), publications: known.map((offset) => publication(offset, epoch)), isComplete };
   };
   const continuity = new Continuity({
+    follows: (offset, previous) => offset === previous,
     async read(after) {
       reads.push(after);
       if (stall) await stall.promise;
@@ -57,9 +58,37 @@ describe("Continuity", () => {
     receive(1, 2, 3);
     assert.deepEqual(told, []);
     continuity.start(at(2));
-    receive(4, 4, 3, 1, 5);
+    receive(4, 4, 5, 5);
     await turn();
     assert.deepEqual([told, reads], [[3, 4, 5], []]);
+  });
+
+  it("takes what is below its start, or in what it read, for a copy, without reading", async () => {
+    const { continuity, history, receive, told, reads } = create();
+    continuity.start(at(2));
+    receive(1, 2, 3);
+    history.kept = range(9);
+    receive(8);
+    await turn();
+    receive(4, 6, 5, 8);
+    await turn();
+    assert.deepEqual([told, reads], [[3, 4, 5, 6, 7, 8], [at(3)]]);
+  });
+
+  it("reads where something below what it received arrives: a copy, or a history that has gone back", async () => {
+    const { continuity, history, receive, told, reads } = create();
+    continuity.start(at(0));
+    receive(1, 2, 3, 4, 5);
+    history.kept = range(6);
+    receive(4);
+    await turn();
+    assert.deepEqual([told, reads], [[1, 2, 3, 4, 5], [at(5)]]);
+    // The last three are lost, and others have their offsets.
+    history.kept = [1, 2, 3];
+    receive(3);
+    await turn();
+    receive(4);
+    assert.deepEqual([told.slice(5), reads.length], [["gap e 3", 4], 2]);
   });
 
   it("reads what is missing before what arrived before it started", async () => {
@@ -171,6 +200,19 @@ describe("Continuity", () => {
       assert.equal(reads.length, number + 2);
     }
     assert.deepEqual(told, [1, 2, 3]);
+  });
+
+  it("notices by a check that the history has gone back", async () => {
+    const { continuity, history, receive, told, reads } = create();
+    continuity.start(at(0));
+    receive(1, 2, 3);
+    // Asked before the last of them came.
+    continuity.check(at(2), at(2));
+    assert.deepEqual(reads, []);
+    history.kept = [1];
+    continuity.check(at(1), at(3));
+    await turn();
+    assert.deepEqual([told.slice(3), reads], [["gap e 1"], [at(3)]]);
   });
 
   it("looks what there is when it resumes, whatever it has been told", async () => {

@@ -10,6 +10,7 @@ function create() {
   const host = new TestHost();
   const asked: ((users: string[]) => void)[] = [];
   const subscription = new Subscription("room", null, host, {
+    follows: () => false,
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
       new Promise<Present[]>((resolve) => asked.push((users) => resolve(users.map((user) => ({ node: "there", user }))))),
