@@ -23,7 +23,7 @@ const LAYERS: readonly string[][] = [
   // The engines that join nodes.
   "engines/broadcast-channel engines/broker engines/broker-engine engines/channel-name engines/continuity engines/dropped " +
   "engines/envelope engines/jetstream engines/listening " +
-  "engines/nats engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
+  "engines/nats engines/nats-history engines/nats-offset engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.

@@ -1,4 +1,4 @@
-import { createInbox, headers, type Msg, type NatsConnection } from "@nats-io/nats-core";
+import { createInbox, headers, type Msg, type NatsConnection, type RequestError, type RequestOptions } from "@nats-io/nats-core";
 import * as v from "valibot";
 
 /** A message that a stream keeps. */
@@ -25,6 +25,20 @@ export interface StreamConfig {
   readonly [field: string]: unknown;
 }
 
+/** What a stream holds. */
+export interface StreamState {
+  readonly first_seq: number;
+  readonly last_seq: number;
+  /** When the server took the last message, in ISO 8601. */
+  readonly last_ts: string;
+}
+
+/** A stream as it is. */
+export interface StreamInfo {
+  readonly config: StreamConfig;
+  readonly state: StreamState;
+}
+
 /** What JetStream has refused. */
 export class JetStreamError extends Error {
   /** As the server numbers its errors. */
@@ -38,16 +52,26 @@ export class JetStreamError extends Error {
 
 export const NANOSECONDS = 1_000_000;
 
+/** As HTTP would say it: the server numbers its own from 10,000 on. */
+const NO_RESPONDERS = 503;
 const NAME_IN_USE = 10_058;
+const DELETE_FAILED = 10_057;
 const NOT_FOUND = 10_037;
 const STREAM_NOT_FOUND = 10_059;
 const WRONG_LAST_SEQUENCE = 10_071;
+
+/** Whether the stream that was asked for is not there. */
+export function isGone(error: unknown): boolean {
+  return error instanceof JetStreamError && (error.code === NO_RESPONDERS || error.code === STREAM_NOT_FOUND);
+}
 
 const Failure = v.object({
   error: v.object({ err_code: v.optional(v.number(), 0), description: v.optional(v.string(), "refused") }),
 });
 const Acknowledgement = v.object({ stream: v.string(), seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) });
+const Sequence = v.pipe(v.number(), v.safeInteger());
 const Info = v.object({
+  state: v.object({ first_seq: Sequence, last_seq: Sequence, last_ts: v.string() }),
   config: v.looseObject({ subjects: v.array(v.string()), max_msgs_per_subject: v.number(), max_age: v.number() }),
 });
 const Consumer = v.object({ name: v.string(), num_pending: v.pipe(v.number(), v.safeInteger()) });
@@ -72,12 +96,13 @@ export class JetStream {
     this.#timeout = timeout;
   }
 
-  /** The stream's configuration; made with this one where there is none, and raised where it keeps less. */
-  async open(config: StreamConfig): Promise<StreamConfig> {
+  /** The stream; made with this configuration where there is none, and raised where it keeps less. */
+  async open(config: StreamConfig): Promise<StreamInfo> {
     for (let attempt = 0;; attempt++) {
-      const existing = await this.#info(config.name);
+      const info = await this.info(config.name);
+      const existing = info?.config;
       const { max_msgs_per_subject, max_age } = config;
-      if (existing && existing.max_msgs_per_subject >= max_msgs_per_subject && existing.max_age >= max_age) return existing;
+      if (info && info.config.max_msgs_per_subject >= max_msgs_per_subject && info.config.max_age >= max_age) return info;
       const raised = existing && {
         ...existing,
         max_msgs_per_subject: Math.max(existing.max_msgs_per_subject, max_msgs_per_subject),
@@ -85,8 +110,7 @@ export class JetStream {
       };
       try {
         const method = raised ? "UPDATE" : "CREATE";
-        const made = await this.#ask(`STREAM.${method}.${config.name}`, raised ?? config, Info);
-        return { ...made.config, name: config.name };
+        return toInfo(config.name, await this.#ask(`STREAM.${method}.${config.name}`, raised ?? config, Info));
       } catch (error) {
         // Another node was faster.
         if (attempt > 3 || !(error instanceof JetStreamError) || error.code !== NAME_IN_USE) throw error;
@@ -100,7 +124,7 @@ export class JetStream {
     if (last !== undefined) expected.set("Nats-Expected-Last-Subject-Sequence", `${last}`);
     const options = { timeout: this.#timeout, ...(last === undefined ? {} : { headers: expected }) };
     try {
-      const { seq } = read(await this.#connection.request(subject, text, options), Acknowledgement);
+      const { seq } = read(await this.#request(subject, text, options), Acknowledgement);
       return seq;
     } catch (error) {
       if (error instanceof JetStreamError && error.code === WRONG_LAST_SEQUENCE) return null;
@@ -109,14 +133,28 @@ export class JetStream {
   }
 
   /** The last message of a subject. */
-  async last(stream: string, subject: string): Promise<StreamMessage | null> {
+  last(stream: string, subject: string): Promise<StreamMessage | null> {
+    return this.message(stream, { last_by_subj: subject });
+  }
+
+  /** One message; `null` where it is not there. */
+  async message(stream: string, which: { last_by_subj: string } | { seq: number }): Promise<StreamMessage | null> {
     try {
-      const { message } = await this.#ask(`STREAM.MSG.GET.${stream}`, { last_by_subj: subject }, Stored);
+      const { message } = await this.#ask(`STREAM.MSG.GET.${stream}`, which, Stored);
       const bytes = Uint8Array.from(atob(message.data), (character) => character.charCodeAt(0));
       return { sequence: message.seq, subject: message.subject, text: utf8.decode(bytes), time: Date.parse(message.time) };
     } catch (error) {
       if (error instanceof JetStreamError && error.code === NOT_FOUND) return null;
       throw error;
+    }
+  }
+
+  /** Deletes one message, where it is there. */
+  async delete(stream: string, sequence: number): Promise<void> {
+    try {
+      await this.#ask(`STREAM.MSG.DELETE.${stream}`, { seq: sequence, no_erase: true }, v.object({}));
+    } catch (error) {
+      if (!(error instanceof JetStreamError) || error.code !== DELETE_FAILED) throw error;
     }
   }
 
@@ -191,10 +229,10 @@ export class JetStream {
     }
   }
 
-  async #info(stream: string): Promise<StreamConfig | null> {
+  /** `null` where there is no such stream. */
+  async info(stream: string): Promise<StreamInfo | null> {
     try {
-      const { config } = await this.#ask(`STREAM.INFO.${stream}`, {}, Info);
-      return { ...config, name: stream };
+      return toInfo(stream, await this.#ask(`STREAM.INFO.${stream}`, {}, Info));
     } catch (error) {
       if (error instanceof JetStreamError && error.code === STREAM_NOT_FOUND) return null;
       throw error;
@@ -202,10 +240,26 @@ export class JetStream {
   }
 
   async #ask<Output>(method: string, question: object, schema: v.GenericSchema<unknown, Output>): Promise<Output> {
-    const answer = await this.#connection.request(`$JS.API.${method}`, JSON.stringify(question), { timeout: this.#timeout });
+    const answer = await this.#request(`$JS.API.${method}`, JSON.stringify(question), { timeout: this.#timeout });
     return read(answer, schema);
   }
+
+  async #request(subject: string, text: string, options: RequestOptions): Promise<Msg> {
+    try {
+      return await this.#connection.request(subject, text, options);
+    } catch (error) {
+      // Of any copy of the library.
+      if (!(error as Partial<RequestError>).isNoResponders?.()) throw error;
+      const isApi = subject.startsWith("$JS.API.");
+      throw new JetStreamError(NO_RESPONDERS, isApi ? "it is not enabled for this account" : `no stream takes ${subject}`);
+    }
+  }
 }
+
+const toInfo = (name: string, { config, state }: v.InferOutput<typeof Info>): StreamInfo => ({
+  config: { ...config, name },
+  state,
+});
 
 function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Output {
   const json = answer.json<unknown>();

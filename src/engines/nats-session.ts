@@ -4,23 +4,8 @@ import { WebSocketError } from "../errors.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
 import { encodeName } from "./channel-name.ts";
 import { JetStream, NANOSECONDS, type StreamMessage } from "./jetstream.ts";
-
-/** How much the stream of a namespace keeps: the bounds of what channels may ask for. The largest that any node asks for counts. */
-export interface NatsHistoryOptions {
-  /** The largest `size` of a channel's history. @default {1_000} */
-  maxSize?: number;
-  /** The longest `ttl` of a channel's history, in ms. The stream keeps messages twice as long. @default {3_600_000} */
-  maxTtl?: number;
-  /** Bytes of all histories; beyond it the oldest publications are given up. @default {1_073_741_824} */
-  maxBytes?: number;
-  /** `memory` does not outlive a restart of the server. Read when the stream is made. @default {"file"} */
-  storage?: "file" | "memory";
-  /** On how many servers of a cluster it is kept: 1, 3 or 5. Read when the stream is made. @default {1} */
-  replicas?: number;
-}
-
-/** Marks of one channel that may be in its history, beside its publications. */
-const MARKS = 8;
+import { NatsHistory, type NatsHistoryOptions, type NatsMemory } from "./nats-history.ts";
+import { isMark } from "./nats-offset.ts";
 
 /** What nodes leave behind that were all killed is kept no longer, in ms. */
 const KEPT = 24 * 60 * 60_000;
@@ -28,23 +13,16 @@ const KEPT = 24 * 60 * 60_000;
 /** Members of one channel, and nodes. */
 const MAX_ENTRIES = 1_000_000;
 
-/**
- * One connection to NATS. The offset of a publication is its sequence in the stream, which all channels of a namespace share, and the
- * epoch is in its subject: what is published by an epoch that is no more is refused. The stream publishes what it keeps anew, with the
- * sequence of the one before it in the same channel.
- *
- * Every position is that of a message, for only as long as that is kept nothing after it can be gone. So a channel's first position is
- * that of a mark, and a channel that is quiet gets another one before its last message is too old. A mark names the position it stands for.
- */
+/** One connection to NATS. */
 export class NatsSession implements BrokerSession {
   readonly #connection: NatsConnection;
   readonly #isShared: boolean;
   readonly #bounds: Required<NatsHistoryOptions>;
+  readonly #history: NatsHistory;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #jetstream: JetStream;
   readonly #prefix: string;
-  readonly #stream: string;
   readonly #membersBucket: string;
   readonly #nodesBucket: string;
   readonly #subscriptions = new Map<string, Subscription>();
@@ -53,7 +31,6 @@ export class NatsSession implements BrokerSession {
   #arriving: Promise<void> | undefined;
   #arrivingNext: Promise<void> | undefined;
   #own: Subscription | undefined;
-  #epoch = "";
   #beat: number | undefined;
   #nodes: ReadonlySet<string> = new Set();
   #announced: number;
@@ -65,6 +42,7 @@ export class NatsSession implements BrokerSession {
     bounds: Required<NatsHistoryOptions>,
     listener: BrokerListener,
     options: SessionOptions,
+    memory: NatsMemory,
   ) {
     this.#connection = connection;
     this.#isShared = isShared;
@@ -73,34 +51,27 @@ export class NatsSession implements BrokerSession {
     this.#options = options;
     // The engine has ended the session before, when an answer takes so long.
     this.#jetstream = new JetStream(connection, 4 * options.timeout);
+    this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#prefix = `noroshi.${options.namespace}`;
-    this.#stream = `NOROSHI_${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
-    this.#announced = options.now();
+    this.#announced = performance.now();
   }
 
   async start(): Promise<void> {
     this.#watch();
     // One that is shared may be connecting again.
     await this.#connection.flush();
-    const { maxSize, maxTtl, maxBytes, storage, replicas } = this.#bounds;
-    const common = { retention: "limits", discard: "old", storage, num_replicas: replicas };
-    const epoch = crypto.randomUUID();
-    const [stream] = await Promise.all([
-      this.#jetstream.open({
-        ...common,
-        name: this.#stream,
-        subjects: [`${this.#prefix}.history.${epoch}.*`],
-        max_msgs_per_subject: maxSize + 1 + MARKS,
-        max_age: 2 * maxTtl * NANOSECONDS,
-        max_bytes: maxBytes,
-        republish: { src: `${this.#prefix}.history.${epoch}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
-      }),
+    const { storage, replicas } = this.#bounds;
+    await Promise.all([
+      this.#history.open(),
       ...[this.#membersBucket, this.#nodesBucket].map((bucket) =>
         this.#jetstream.open({
-          ...common,
           name: `KV_${bucket}`,
+          retention: "limits",
+          discard: "old",
+          storage,
+          num_replicas: replicas,
           subjects: [`$KV.${bucket}.>`],
           // What is written while all is read is not missed: the one before it is still there.
           max_msgs_per_subject: 2,
@@ -111,8 +82,6 @@ export class NatsSession implements BrokerSession {
         })
       ),
     ]);
-    // Whoever made the stream has named the epoch.
-    this.#epoch = stream!.subjects[0]?.split(".").at(-2) ?? ""; // `all` keeps the order.
     this.#own = this.#connection.subscribe(`${this.#prefix}.nodes`, {
       callback: (_, { data }) => this.#listener.message(utf8.decode(data)),
     });
@@ -140,54 +109,18 @@ export class NatsSession implements BrokerSession {
 
   async publish(channel: string, envelope: string, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", envelope);
-    if (history) {
-      const offset = await this.#jetstream.publish(this.#history(channel), envelope);
-      return { epoch: this.#epoch, offset: offset! }; // Only with an expectation there is none.
-    }
+    if (history) return await this.#history.publish(channel, envelope);
     this.#connection.publish(this.#subject(channel, "event"), envelope);
     await this.#arrive();
     return null;
   }
 
-  async read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
-    const epoch = this.#epoch;
-    const most = Math.min(history.size, limit);
-    const oldest = this.#options.now() - history.ttl;
-    const page = (top: number, messages: readonly StreamMessage[], isComplete: boolean): BrokerPage => ({
-      position: { epoch, offset: top },
-      entries: messages.map(({ sequence, text }) => ({ position: { epoch, offset: sequence }, envelope: text })),
-      isComplete,
-    });
-    if (!after) {
-      const all = most > 0 ? await this.#jetstream.list(this.#stream, this.#history(channel), 1, Infinity) : { messages: [] };
-      const last = all.messages.at(-1);
-      const kept = all.messages.filter(({ text, time }) => !isMark(text) && time > oldest);
-      return page(last ? topOf(last) : await this.#top(channel), kept.slice(Math.max(0, kept.length - most)), true);
-    }
-    // From the position itself on: while it is there, so is all that followed.
-    const { offset } = after;
-    const from = after.epoch === epoch && offset > 0
-      ? await this.#jetstream.list(this.#stream, this.#history(channel), offset, most + 1 + MARKS)
-      : { messages: [], isWhole: false };
-    const [first] = from.messages;
-    const missed = from.messages.filter(({ sequence, text }) => sequence > offset && !isMark(text));
-    const isThere = from.isWhole && first && (first.sequence === offset || (isMark(first.text) && topOf(first) === offset));
-    if (!isThere || missed.length > most || missed.some(({ time }) => time <= oldest)) {
-      return page(await this.#top(channel), [], false);
-    }
-    return page(missed.at(-1)?.sequence ?? offset, missed, true);
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
+    return this.#history.read(channel, history, after, limit);
   }
 
-  async tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
-    const tops = await Promise.all(channels.map(async (channel) => {
-      const last = await this.#jetstream.last(this.#stream, this.#history(channel));
-      if (!last) return null;
-      // When another node has marked it meanwhile, or something was published, there is no need to.
-      const isOld = last.time < this.#options.now() - this.#bounds.maxTtl;
-      if (isOld) await this.#jetstream.publish(this.#history(channel), `${MARK}${topOf(last)}`, last.sequence);
-      return topOf(last);
-    }));
-    return tops.map((offset) => offset === null ? null : { epoch: this.#epoch, offset });
+  tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
+    return this.#history.tops(channels);
   }
 
   async send(envelope: string): Promise<void> {
@@ -197,7 +130,8 @@ export class NatsSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
-    const { node, lease, now } = this.#options;
+    await this.#history.verify();
+    const { node, lease } = this.#options;
     const subject = `$KV.${this.#nodesBucket}.${node}`;
     const last = this.#beat;
     const wasKnown = last !== undefined && await this.#jetstream.publish(subject, `${lease}`, last);
@@ -205,8 +139,8 @@ export class NatsSession implements BrokerSession {
     this.#beat = wasKnown || (await this.#jetstream.publish(subject, `${lease}`))!; // Without an expectation there is one.
     if (!wasKnown) return false;
     // What is kept for a day is written again before that is over.
-    if (now() - this.#announced < KEPT / 3) return true;
-    this.#announced = now();
+    if (performance.now() - this.#announced < KEPT / 3) return true;
+    this.#announced = performance.now();
     return false;
   }
 
@@ -292,24 +226,15 @@ export class NatsSession implements BrokerSession {
     if (kind === "event") return this.#listener.live(channel, text, null, 0);
     if (kind === "member") return this.#listener.member(channel, text);
     const { headers } = message;
-    const epoch = headers?.get("Nats-Subject").split(".").at(-2) ?? "";
-    const offset = Number(headers?.get("Nats-Sequence") || NaN);
+    const subject = headers?.get("Nats-Subject") ?? "";
+    const sequence = Number(headers?.get("Nats-Sequence") || NaN);
     const previous = Number(headers?.get("Nats-Last-Sequence") || NaN);
-    if (kind !== "publication" || epoch === "" || !Number.isSafeInteger(offset) || !Number.isSafeInteger(previous)) {
+    if (kind !== "publication" || subject === "" || !Number.isSafeInteger(sequence) || !Number.isSafeInteger(previous)) {
       return this.#listener.malformed();
     }
-    if (isMark(text)) this.#listener.mark(channel, { epoch, offset }, previous);
-    else this.#listener.live(channel, text, { epoch, offset }, previous);
-  }
-
-  /** Where the channel stands; it gets a mark to stand at where it has nothing. */
-  async #top(channel: string): Promise<number> {
-    for (;;) {
-      const last = await this.#jetstream.last(this.#stream, this.#history(channel));
-      if (last) return topOf(last);
-      const marked = await this.#jetstream.publish(this.#history(channel), `${MARK}0`, 0);
-      if (marked !== null) return marked;
-    }
+    const position = this.#history.positionOf(subject, sequence, text);
+    if (isMark(text)) this.#listener.mark(channel, position, previous);
+    else this.#listener.live(channel, text, position, previous);
   }
 
   /** What a bucket holds. */
@@ -351,23 +276,9 @@ export class NatsSession implements BrokerSession {
     return `${this.#prefix}.channel.${encodeName(channel)}.${kind}`;
   }
 
-  #history(channel: string): string {
-    return `${this.#prefix}.history.${this.#epoch}.${encodeName(channel)}`;
-  }
-
   #member(channel: string, user: string): string {
     return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${encodeName(user)}`;
   }
-}
-
-/** No envelope begins so: its first line is a signature or nothing. */
-const MARK = "mark ";
-
-const isMark = (text: string): boolean => text.startsWith(MARK);
-
-/** The position that a message stands for. */
-function topOf({ sequence, text }: StreamMessage): number {
-  return isMark(text) ? Number(text.slice(MARK.length)) || sequence : sequence;
 }
 
 const utf8 = new TextDecoder();

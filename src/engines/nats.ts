@@ -16,10 +16,12 @@ import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io
 import type { HistoryOptions } from "../engine.ts";
 import { BrokerEngine, type BrokerEngineOptions } from "./broker-engine.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
-import { type NatsHistoryOptions, NatsSession } from "./nats-session.ts";
+import type { NatsHistoryOptions, NatsMemory } from "./nats-history.ts";
+import { sequenceOf } from "./nats-offset.ts";
+import { NatsSession } from "./nats-session.ts";
 
 export type { BrokerEngine, BrokerEngineOptions } from "./broker-engine.ts";
-export type { NatsHistoryOptions } from "./nats-session.ts";
+export type { NatsHistoryOptions } from "./nats-history.ts";
 
 /** Options of {@link natsEngine}: `servers` or `connection` is needed. */
 export interface NatsEngineOptions extends BrokerEngineOptions {
@@ -64,6 +66,7 @@ class NatsBroker implements Broker {
   readonly #open: (timeout: number) => Promise<NatsConnection>;
   readonly #isShared: boolean;
   readonly #bounds: Required<NatsHistoryOptions>;
+  readonly #memory: NatsMemory = { epoch: "", sequence: 0, offset: 0 };
 
   constructor(open: (timeout: number) => Promise<NatsConnection>, isShared: boolean, bounds: Required<NatsHistoryOptions>) {
     this.#open = open;
@@ -78,9 +81,14 @@ class NatsBroker implements Broker {
     throw new TypeError(`Cannot keep such a history: the stream is for ${kept}, raise history.maxSize or history.maxTtl`);
   }
 
+  /** A stream names the message before by its sequence. */
+  follows(offset: number, previous: number): boolean {
+    return sequenceOf(offset) === previous;
+  }
+
   async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
     const connection = await this.#open(options.timeout);
-    const session = new NatsSession(connection, this.#isShared, this.#bounds, listener, options);
+    const session = new NatsSession(connection, this.#isShared, this.#bounds, listener, options, this.#memory);
     try {
       await session.start();
       return session;

@@ -298,7 +298,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         ...once,
         ...old,
         { to: "event", channel: "fleeting", text: newer },
-        { ...ahead, position: { epoch, offset: offset + 1_000 } },
+        { ...ahead, position: { epoch, offset: offset + 1_000_000 } },
         { ...elsewhere, position: NOWHERE },
         { to: "event", channel: "fleeting", text: once[0]!.text.replace("once", "twice") },
       ]);

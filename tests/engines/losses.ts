@@ -78,13 +78,17 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         for (const node of [live, publisher]) await node.engine.close();
         await fixture.lose("room");
         const node = await fixture.node();
-        await assertWhole(node, "room", positions, 0);
+        // Nobody is left who knows that anything came after the copy: a position of the copy is good, and the copy is all there is.
+        const known = ["tail", "older", "behind"].includes(loss) ? positions.slice(COPIED + 1) : positions;
+        await assertWhole(node, "room", known, 0);
         await publish(node.engine, "room", HISTORY, AFTER, BEFORE);
-        for (const each of [node, await fixture.node()]) await assertWhole(each, "room", positions, AFTER);
+        for (const each of [node, await fixture.node()]) await assertWhole(each, "room", known, AFTER);
       });
 
       it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async () => {
-        await begin("room");
+        // While others know more, the next epoch may begin at any moment.
+        const { live, publisher } = await begin("room");
+        for (const node of [live, publisher]) await node.engine.close();
         await fixture.lose("room");
         const node = await fixture.node();
         const start = await node.engine.subscribe("room", HISTORY);
@@ -134,7 +138,8 @@ function assertGrowing(told: readonly number[]): void {
 
 /** From each position of before: all that was published since, or nothing. */
 async function assertWhole({ engine }: TestNode, channel: string, positions: readonly Position[], after: number): Promise<void> {
-  for (const [seen, position] of positions.entries()) {
+  for (const [number, position] of positions.entries()) {
+    const seen = BEFORE + 1 - positions.length + number;
     const page = await engine.read(channel, HISTORY, position, 100);
     const expected = page.isComplete ? range(BEFORE + after).slice(seen) : [];
     assert.deepEqual(

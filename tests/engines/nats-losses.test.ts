@@ -1,6 +1,7 @@
+import assert from "node:assert/strict";
 import { cpSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type NatsConnection } from "@nats-io/nats-core";
+import { createInbox, type NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import { encodeName } from "../../src/engines/channel-name.ts";
 import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats.ts";
@@ -13,11 +14,12 @@ const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 2_000 };
 
 losses("nats", {
   skip: lacks("nats-server"),
-  losses: ["all", "tail", "older", "channel", "evicted", "empty"],
+  losses: ["all", "tail", "older", "behind", "channel", "evicted", "empty"],
   async create(loss) {
     const broker = await BrokerProcess.nats();
     const copy = join(broker.folder, "..", `${broker.folder}-copy`);
     const nodes: TestNode[] = [];
+    let copied: Snapshot | undefined;
     const history: NatsEngineOptions["history"] = {
       storage: loss === "empty" ? "memory" : "file",
       ...(loss === "evicted" && { maxBytes: 100_000 }),
@@ -31,8 +33,14 @@ losses("nats", {
       async copy() {
         // The server writes at once, and a copy of what it has written is what a backup is.
         cpSync(broker.folder, copy, { recursive: true });
+        if (loss === "behind") copied = await ask(broker, snapshot);
       },
-      lose: (channel) => lose(loss, broker, copy, channel),
+      async lose(channel) {
+        if (loss === "channel") await ask(broker, (connection) => purge(connection, channel));
+        else if (loss === "evicted") await ask(broker, fill);
+        else if (loss === "behind") await ask(broker, (connection) => restore(connection, copied!));
+        else await lose(loss, broker, copy);
+      },
       async close() {
         await Promise.all(nodes.map(({ engine }) => engine.close()));
         await broker.close();
@@ -44,13 +52,7 @@ losses("nats", {
 
 const STREAM = join("jetstream", "$G", "streams", "NOROSHI_noroshi");
 
-async function lose(loss: Loss, broker: BrokerProcess, copy: string, channel: string): Promise<void> {
-  if (loss === "channel" || loss === "evicted") {
-    const connection = await connect({ servers: `127.0.0.1:${broker.port}` });
-    if (loss === "channel") await purge(connection, channel);
-    else await fill(connection);
-    return await connection.close();
-  }
+async function lose(loss: Loss, broker: BrokerProcess, copy: string): Promise<void> {
   await broker.stop();
   if (loss === "all") {
     const messages = join(broker.folder, STREAM, "msgs");
@@ -65,14 +67,55 @@ async function lose(loss: Loss, broker: BrokerProcess, copy: string, channel: st
   await broker.start();
 }
 
+async function ask<Answer>({ port }: BrokerProcess, ask: (connection: NatsConnection) => Promise<Answer>): Promise<Answer> {
+  const connection = await connect({ servers: `127.0.0.1:${port}` });
+  try {
+    return await ask(connection);
+  } finally {
+    await connection.close();
+  }
+}
+
+async function api<Answer>(connection: NatsConnection, method: string, question: object = {}): Promise<Answer> {
+  return (await connection.request(`$JS.API.STREAM.${method}.NOROSHI_noroshi`, JSON.stringify(question))).json<Answer>();
+}
+
+/** A backup of the stream, as `nats stream backup` makes it. */
+interface Snapshot {
+  config: object;
+  state: object;
+  chunks: Uint8Array[];
+}
+
+async function snapshot(connection: NatsConnection): Promise<Snapshot> {
+  const chunks: Uint8Array[] = [];
+  const deliver_subject = createInbox();
+  const subscription = connection.subscribe(deliver_subject);
+  const { config, state } = await api<Snapshot>(connection, "SNAPSHOT", { deliver_subject });
+  for await (const message of subscription) {
+    if (message.data.length === 0) break;
+    chunks.push(message.data.slice());
+    message.respond();
+  }
+  return { config, state, chunks };
+}
+
+/** Puts a backup in place of the stream while the nodes stay connected: as another server does that is behind. */
+async function restore(connection: NatsConnection, { config, state, chunks }: Snapshot): Promise<void> {
+  await api(connection, "DELETE");
+  const { deliver_subject } = await api<{ deliver_subject: string }>(connection, "RESTORE", { config, state });
+  for (const chunk of chunks) await connection.request(deliver_subject, chunk);
+  const restored = (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<{ error?: object }>();
+  assert.equal(restored.error, undefined);
+}
+
 async function purge(connection: NatsConnection, channel: string): Promise<void> {
-  const filter = `noroshi.noroshi.history.*.${encodeName(channel)}`;
-  await connection.request("$JS.API.STREAM.PURGE.NOROSHI_noroshi", JSON.stringify({ filter }));
+  await api(connection, "PURGE", { filter: `noroshi.noroshi.history.*.${encodeName(channel)}` });
 }
 
 /** With publications of another channel. */
 async function fill(connection: NatsConnection): Promise<void> {
-  const info = (await connection.request("$JS.API.STREAM.INFO.NOROSHI_noroshi")).json<{ config: { subjects: string[] } }>();
-  const subject = info.config.subjects[0]!.replace("*", "other");
+  const { config } = await api<{ config: { subjects: string[] } }>(connection, "INFO");
+  const subject = config.subjects[0]!.replace("*", "other");
   for (let count = 0; count < 20; count++) await connection.request(subject, "x".repeat(10_000));
 }

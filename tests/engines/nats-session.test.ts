@@ -22,7 +22,7 @@ function create() {
   const nothing = () => {};
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, ended: nothing, malformed: nothing };
   const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0 };
-  const session = new NatsSession(connection, false, bounds, listener, options);
+  const session = new NatsSession(connection, false, bounds, listener, options, { epoch: "", sequence: 0, offset: 0 });
   /** Sends, and writes down how it ended. */
   const send = (text: string) => {
     session.send(text).then(() => did.push(`${text} arrived`), () => did.push(`${text} is lost`));
