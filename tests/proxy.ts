@@ -4,13 +4,14 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 /** A TCP proxy before a server, so that a test decides about the network: it delays, holds back, swallows and cuts. */
 export class Proxy {
   readonly port: number;
+  /** The server's port. Connections that are open keep theirs. */
+  target: number;
   /** ms before what comes is passed on, in both directions. */
   delay = 0;
   /** How many connections there ever were at once. */
   most = 0;
   /** Refuses connections that come in. */
   isDown = false;
-  readonly #target: number;
   readonly #server: Server;
   /** By the client's half: those of which one half is open. */
   readonly #pairs = new Map<Socket, Socket>();
@@ -19,7 +20,7 @@ export class Proxy {
   #isFrozen = false;
 
   private constructor(target: number, server: Server) {
-    this.#target = target;
+    this.target = target;
     this.#server = server;
     this.port = (server.address() as { port: number }).port; // Of a TCP server.
   }
@@ -72,7 +73,7 @@ export class Proxy {
   #join(client: Socket): void {
     client.on("error", () => {}); // Its close follows.
     if (this.isDown) return void client.destroy();
-    const upstream = connect(this.#target, "127.0.0.1");
+    const upstream = connect(this.target, "127.0.0.1");
     upstream.on("error", () => {});
     this.#pairs.set(client, upstream);
     if (this.#isFrozen) this.#swallowing.add(client);

@@ -176,7 +176,7 @@ export class BrokerEngine implements Engine {
     const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
     // Not waited for where it is there, so that publications leave in the order of the calls.
     const sealed = typeof envelope === "string" ? envelope : await envelope;
-    return await link.call("publish", (session) => session.publish(channel, sealed, history));
+    return await link.call("publish", (session) => session.publish(channel, sealed, history, this.#positionOf(channel)));
   }
 
   read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<HistoryPage> {
@@ -255,7 +255,7 @@ export class BrokerEngine implements Engine {
     const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
     const page: BrokerPage = await link.call(
       action,
-      (session) => session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0),
+      (session) => session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0, this.#positionOf(channel)),
     );
     const publications = [];
     for (const { position, envelope } of page.entries) {
@@ -318,11 +318,16 @@ export class BrokerEngine implements Engine {
     for (const batch of batches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
       const asked = batch.map(({ position }) => position);
-      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!))); // Filtered above.
+      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     if (rounds % 12 !== 2) return;
     for (const batch of batches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));
+  }
+
+  /** Up to where this node was told of everything, if it is subscribed. */
+  #positionOf(channel: string): Position | undefined {
+    return this.#subscriptions.get(channel)?.position;
   }
 
   #seal(kind: EnvelopeKind, scope: string, body: string, event?: string) {

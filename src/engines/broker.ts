@@ -34,11 +34,15 @@ export interface BrokerSession {
   /** Resolves when everything that is published from now on reaches the listener. */
   listen(channels: readonly string[]): Promise<void>;
   unlisten(channels: readonly string[]): Promise<void>;
-  /** Appends and publishes, in one step. */
-  publish(channel: string, envelope: string, history: HistoryOptions | null): Promise<Position | null>;
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage>;
-  /** Where these channels stand, and keeps their positions alive; `null` for one that has none any more. */
-  tops(channels: readonly string[], histories: readonly HistoryOptions[]): Promise<(Position | null)[]>;
+  /** Appends and publishes, in one step. @param known where the channel has been for certain, as for the next two. */
+  publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number, known?: Position): Promise<BrokerPage>;
+  /** Where these channels stand, and keeps their positions alive; `null` for one that has none any more, or has gone back. */
+  tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]>;
   send(envelope: string): Promise<void>;
   /** This node is alive. Whether it was known to be, and tells the other end of the session so that a deaf one is noticed. */
   beat(): Promise<boolean>;

@@ -139,9 +139,22 @@ async function connectIoRedis(
   };
 }
 
-/** `run_id` names one run of the server. */
-export function readRunId(info: unknown): string {
-  const id = v.is(v.string(), info) ? info.match(/^run_id:(\w+)/m)?.[1] : undefined;
-  if (!id) throw new TypeError('Cannot use the answer of Redis: "INFO server" has no run_id');
-  return id;
+/** The server that a connection is to. */
+export interface RedisServer {
+  /** Names one run of its process. */
+  readonly run: string;
+  /** Names its promotion, where it was a replica. */
+  readonly promotion: string;
+}
+
+/** @throws {TypeError} for an answer that is none of Redis, and a server that cannot be used. */
+export function readServer(server: unknown, replication: unknown): RedisServer {
+  const field = (info: unknown, name: string) =>
+    v.is(v.string(), info) ? info.match(new RegExp(`^${name}:(\\S+)`, "m"))?.[1] : undefined;
+  const run = field(server, "run_id");
+  if (!run) throw new TypeError('Cannot use the answer of Redis: "INFO server" has no run_id');
+  if (field(replication, "role") === "slave") throw new TypeError("Cannot use a replica of Redis: connect to its master");
+  const former = field(replication, "master_replid2") ?? "";
+  const promotion = /^0*$/.test(former) ? "" : `${former}:${field(replication, "second_repl_offset")}`;
+  return { run, promotion };
 }

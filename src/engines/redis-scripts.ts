@@ -1,64 +1,121 @@
 /**
  * What is done at Redis in one step. Each script is cut from the same beginning, so that time, epoch and expiry mean one thing.
- * An entry's id in the stream is its offset and the server's time in ms.
+ *
+ * An entry's id in the stream is its offset, and in one number the server's time in ms and, in six digits, how much the offset grew. It
+ * grows by random steps: a position that a lost publication had is none of what was published instead.
  */
 const PREAMBLE = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 
--- Where the channel stands. What another run of the server had may lack its end: then the epoch is another.
-local function top(meta, stream, run, epoch)
-  local at = redis.call('HMGET', meta, 'epoch', 'offset', 'run')
-  if at[1] and at[3] == run then return at[1], tonumber(at[2]) end
+-- Of which run of the store histories are good: of this run of the server, or of those that nothing was lost between.
+local function runOf(key, run)
+  if run ~= '' then return run end
+  return redis.call('HGET', key, 'token') or ''
+end
+
+local function begin(meta, stream, run, epoch)
   redis.call('DEL', meta, stream)
   redis.call('HSET', meta, 'epoch', epoch, 'offset', '0', 'run', run)
   return epoch, 0
 end
 
+-- Where the channel stands, if it has not lost its end: it is of this run, and has been where it is known to have been.
+local function placeOf(meta, run, known, place)
+  local at = redis.call('HMGET', meta, 'epoch', 'offset', 'run')
+  local offset = tonumber(at[2])
+  if not at[1] or not offset or at[3] ~= run or (at[1] == known and offset < tonumber(place)) then return end
+  return at[1], offset
+end
+
 local function expire(stream, ttl)
   while true do
     local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-    if not first or tonumber(string.match(first[1], '-(%d+)$')) > now - ttl then return end
+    if not first or tonumber(string.match(first[1], '-(%d*)%d%d%d%d%d%d$')) > now - ttl then return end
     redis.call('XDEL', stream, first[1])
   end
 end
 `;
 
-/** KEYS: meta, stream. ARGV: run, epoch, size, ttl, slack, subject, envelope. */
-export const PUBLISH: string = `${PREAMBLE}
-local epoch, offset = top(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-offset = offset + 1
-redis.call('HSET', KEYS[1], 'offset', text(offset))
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], text(offset) .. '-' .. text(now), 'e', ARGV[7])
-expire(KEYS[2], tonumber(ARGV[4]))
-redis.call('PEXPIRE', KEYS[1], text(ARGV[4] + ARGV[5]))
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
-redis.call('PUBLISH', ARGV[6], epoch .. '\\n' .. text(offset) .. '\\n' .. ARGV[7])
-return { epoch, text(offset) }`;
-
-/** KEYS: meta, stream. ARGV: run, epoch, size, ttl, slack, the position's epoch or nothing, its offset, limit. */
-export const READ: string = `${PREAMBLE}
-local epoch, offset = top(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], text(math.max(redis.call('PTTL', KEYS[1]), ARGV[4] + ARGV[5])))
-expire(KEYS[2], tonumber(ARGV[4]))
-local kept = math.min(redis.call('XLEN', KEYS[2]), tonumber(ARGV[3]), tonumber(ARGV[8]))
-local count = kept
-if ARGV[6] ~= '' then
-  count = offset - ARGV[7]
-  if ARGV[6] ~= epoch or count < 0 or count > kept then return { epoch, text(offset), 0, {} } end
+/** KEYS: run. ARGV: run of the server, the one before that this node knows, publications that it knows of, promotion, token. */
+export const START: string = `
+local at = redis.call('HMGET', KEYS[1], 'id', 'token', 'seq', 'promotion')
+local seq = tonumber(at[3]) or 0
+local isKnown = at[1] == ARGV[1] or (at[1] == ARGV[2] and ARGV[2] ~= '')
+local isPromoted = ARGV[4] ~= '' and ARGV[4] ~= at[4]
+if not at[2] or not isKnown or isPromoted or seq < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], 'token', ARGV[5], 'seq', math.max(seq, tonumber(ARGV[3])))
 end
-local entries = count > 0 and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', text(count)) or {}
+redis.call('HSET', KEYS[1], 'id', ARGV[1])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'promotion', ARGV[4]) end
+return 1`;
+
+/** KEYS: meta, stream, run. ARGV: run, epoch, the known position's epoch and offset, size, ttl, slack, step, subject, envelope. */
+export const PUBLISH: string = `${PREAMBLE}
+local run = runOf(KEYS[3], ARGV[1])
+local epoch, previous = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
+if not epoch or previous > 9e14 then epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
+local id = '-' .. text(now) .. ARGV[8]
+local offset = text(previous + ARGV[8])
+local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[10])
+-- The stream goes on past the place that the channel stands at: that is an older one.
+if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
+  epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2])
+  offset = text(ARGV[8])
+  added = redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[10])
+end
+if type(added) == 'table' then return added end
+redis.call('HSET', KEYS[1], 'offset', offset)
+expire(KEYS[2], tonumber(ARGV[6]))
+redis.call('PEXPIRE', KEYS[1], text(ARGV[6] + ARGV[7]))
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. '\\n' .. ARGV[10])
+return { epoch, offset, ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0 }`;
+
+/**
+ * KEYS: meta, stream, run. ARGV: run, epoch, the known position's epoch and offset, ttl, slack, limit, the position's epoch or nothing, its
+ * offset, whether it is known to have been one.
+ */
+export const READ: string = `${PREAMBLE}
+local run = runOf(KEYS[3], ARGV[1])
+local epoch, offset = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
+if not epoch then epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
+redis.call('PEXPIRE', KEYS[1], text(math.max(redis.call('PTTL', KEYS[1]), ARGV[5] + ARGV[6])))
+local function restart()
+  epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], text(ARGV[5] + ARGV[6]))
+  return { epoch, text(offset), ARGV[8] == '' and 1 or 0, {} }
+end
+expire(KEYS[2], tonumber(ARGV[5]))
+-- One of the two is older than the other.
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if last and tonumber(string.match(last[1], '^%d+')) ~= offset then return restart() end
+local limit = tonumber(ARGV[7])
+if ARGV[8] == '' then
+  local entries = limit > 0 and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[7]) or {}
+  return { epoch, text(offset), 1, entries }
+end
+local after = tonumber(ARGV[9])
+if ARGV[8] ~= epoch or after > offset then return { epoch, text(offset), 0, {} } end
+local entries = after < offset and redis.call('XRANGE', KEYS[2], text(after + 1), '+', 'COUNT', text(limit + 1)) or {}
+-- It goes by a place that it has been at: it went back, and on from there.
+if ARGV[10] == '1' and entries[1] then
+  local first, step = string.match(entries[1][1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
+  if first - step < after then return restart() end
+end
+if #entries > limit then return { epoch, text(offset), 0, {} } end
 return { epoch, text(offset), 1, entries }`;
 
-/** KEYS: metas. ARGV: run, then for each how long it is kept. */
-export const TOPS: string = `
+/** KEYS: metas, run. ARGV: run, then for each how long it is kept, and the known position's epoch and offset. */
+export const TOPS: string = `${PREAMBLE}
 local tops = {}
-for number, key in ipairs(KEYS) do
-  local at = redis.call('HMGET', key, 'epoch', 'offset', 'run')
-  local isGood = at[1] and at[3] == ARGV[1]
-  if isGood then redis.call('PEXPIRE', key, ARGV[number + 1]) end
-  tops[number] = isGood and { at[1], at[2] } or {}
+local run = runOf(KEYS[#KEYS], ARGV[1])
+for number = 1, #KEYS - 1 do
+  local first = number * 3 - 1
+  local epoch, offset = placeOf(KEYS[number], run, ARGV[first + 1], ARGV[first + 2])
+  if epoch then redis.call('PEXPIRE', KEYS[number], ARGV[first]) end
+  tops[number] = epoch and { epoch, text(offset) } or {}
 end
 return tops`;
 

@@ -17,7 +17,14 @@ import type { HistoryOptions, Position } from "../engine.ts";
 import { BrokerEngine, type BrokerEngineOptions } from "./broker-engine.ts";
 import type { Broker, BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
 import { decodeName, encodeName } from "./channel-name.ts";
-import { checkClient, connectRedis, readRunId, type RedisClient, type RedisConnection } from "./redis-client.ts";
+import {
+  checkClient,
+  connectRedis,
+  readServer,
+  type RedisClient,
+  type RedisConnection,
+  type RedisServer,
+} from "./redis-client.ts";
 import * as scripts from "./redis-scripts.ts";
 
 export type { BrokerEngine, BrokerEngineOptions } from "./broker-engine.ts";
@@ -31,8 +38,9 @@ export interface RedisEngineOptions extends BrokerEngineOptions {
    */
   client: RedisClient;
   /**
-   * Redis has each write on its disk before it answers (`appendonly yes`, `appendfsync always`), so that histories outlive its restart.
-   * Otherwise each restart begins new ones, and who recovers is told that he cannot. @default {false}
+   * Redis has each write on its disk before it answers (`appendonly yes`, `appendfsync always`), so that histories outlive its restart,
+   * if a node does too and finds nothing missing. Otherwise, and after a replica was promoted, new ones begin: `recovered: false`.
+   * @default {false}
    */
   persistent?: boolean;
 }
@@ -52,6 +60,7 @@ class RedisBroker implements Broker {
   readonly name = "Redis";
   readonly #client: RedisClient;
   readonly #persistent: boolean;
+  readonly #known = new Known();
 
   constructor(client: RedisClient, persistent: boolean) {
     this.#client = client;
@@ -69,9 +78,10 @@ class RedisBroker implements Broker {
     try {
       const commands = await open(() => {});
       const subscriber = await open((subject, text) => session?.receive(subject, text));
-      const run = readRunId(await commands.command("INFO", "server"));
-      session = new RedisSession(commands, subscriber, this.#persistent ? "" : run, listener, options);
-      await session.start();
+      const server = readServer(await commands.command("INFO", "server"), await commands.command("INFO", "replication"));
+      session = new RedisSession(commands, subscriber, this.#persistent ? "" : server.run, this.#known, listener, options);
+      await session.start(server);
+      this.#known.run = server.run;
       return session;
     } catch (error) {
       for (const connection of opened) connection.close();
@@ -83,15 +93,48 @@ class RedisBroker implements Broker {
 /** Nothing is kept longer than this without being written again, in ms: what nodes leave behind that were all killed. */
 const KEPT = 24 * 60 * 60_000;
 
-const Place = v.tuple([v.string(), v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number))]);
+/** Offsets grow by less than this: a lost publication's is met again once in half as many. */
+const STEPS = 1_000_000;
+
+/** Channels of which a node remembers where it knows them to have been. */
+const MAX_KNOWN = 10_000;
+
+const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));
+const Place = v.tuple([v.string(), Offset]);
+const Published = v.tuple([...Place.items, v.number()]);
 const Page = v.tuple([...Place.items, v.number(), v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]))]);
 const Tops = v.array(v.union([Place, v.pipe(v.tuple([]), v.transform(() => null))]));
 const Strings = v.array(v.string());
+
+/** What a node knows of the store from one session to the next: where it finds less, something was lost. */
+class Known {
+  /** The run of the server that it was connected to. */
+  run = "";
+  /** Publications to histories that are persistent, when the last of this node was acknowledged. */
+  publications = 0;
+  /** Where channels stood. Those used last come last. */
+  readonly #positions = new Map<string, Position>();
+
+  remember(channel: string, position: Position): void {
+    this.#positions.delete(channel);
+    this.#positions.set(channel, position);
+    if (this.#positions.size <= MAX_KNOWN) return;
+    for (const oldest of this.#positions.keys()) return void this.#positions.delete(oldest);
+  }
+
+  /** Where the channel has been for certain. @param position where a subscription is. */
+  latest(channel: string, position: Position | undefined): Position | undefined {
+    const remembered = this.#positions.get(channel);
+    if (!position || !remembered) return position ?? remembered;
+    return remembered.epoch === position.epoch && remembered.offset > position.offset ? remembered : position;
+  }
+}
 
 class RedisSession implements BrokerSession {
   readonly #commands: RedisConnection;
   readonly #subscriber: RedisConnection;
   readonly #run: string;
+  readonly #known: Known;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #prefix: string;
@@ -105,23 +148,28 @@ class RedisSession implements BrokerSession {
     commands: RedisConnection,
     subscriber: RedisConnection,
     run: string,
+    known: Known,
     listener: BrokerListener,
     options: SessionOptions,
   ) {
     this.#commands = commands;
     this.#subscriber = subscriber;
     this.#run = run;
+    this.#known = known;
     this.#listener = listener;
     this.#options = options;
     this.#prefix = `${options.namespace}:`;
     this.#announced = options.now();
   }
 
-  async start(): Promise<void> {
+  async start({ run, promotion }: RedisServer): Promise<void> {
     for (const script of Object.values(scripts)) {
       this.#shas.set(script, v.parse(v.string(), await this.#commands.command("SCRIPT", "LOAD", script)));
     }
     await this.#subscriber.subscribe([`${this.#prefix}all`, `${this.#prefix}node:${this.#options.node}`]);
+    if (this.#run !== "") return;
+    const { run: before, publications } = this.#known;
+    await this.#evaluate(scripts.START, [this.#runKey], [run, before, `${publications}`, promotion, this.#newEpoch()]);
   }
 
   receive(subject: string, text: string): void {
@@ -137,11 +185,10 @@ class RedisSession implements BrokerSession {
     if (channel === null) this.#listener.malformed();
     else if (first === "member") this.#listener.member(channel, rest);
     else if (first === "event") this.#listener.live(channel, rest, null, 0);
-    else if (!/^\d{1,15}$/.test(second)) this.#listener.malformed();
+    else if (!/^\d{1,15} \d{6}$/.test(second)) this.#listener.malformed();
     else {
-      const offset = Number(second);
-      // Each offset is one more than the one before it.
-      this.#listener.live(channel, rest.slice(second.length + 1), { epoch: first, offset }, offset - 1);
+      const [offset, step] = second.split(" ").map(Number) as [number, number]; // As just looked at.
+      this.#listener.live(channel, rest.slice(second.length + 1), { epoch: first, offset }, offset - step);
     }
   }
 
@@ -153,32 +200,67 @@ class RedisSession implements BrokerSession {
     await this.#subscriber.unsubscribe(channels.map((channel) => this.#subject(channel)));
   }
 
-  async publish(channel: string, envelope: string, history: HistoryOptions | null): Promise<Position | null> {
+  async publish(
+    channel: string,
+    envelope: string,
+    history: HistoryOptions | null,
+    known?: Position,
+  ): Promise<Position | null> {
     const subject = this.#subject(channel);
     if (!history) {
       await this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
       return null;
     }
-    const answer = await this.#evaluate(scripts.PUBLISH, this.#keys(channel), [...this.#terms(history), subject, envelope]);
-    const [epoch, offset] = v.parse(Place, answer);
-    return { epoch, offset };
+    const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
+    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject, envelope];
+    const [epoch, offset, publications] = v.parse(Published, await this.#evaluate(scripts.PUBLISH, this.#keys(channel), args));
+    this.#known.publications = Math.max(this.#known.publications, publications);
+    return this.#at(channel, { epoch, offset });
   }
 
-  async read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
-    const terms = [...this.#terms(history), after ? after.epoch || "-" : "", `${after?.offset ?? 0}`, `${limit}`];
-    const [epoch, offset, isComplete, entries] = v.parse(Page, await this.#evaluate(scripts.READ, this.#keys(channel), terms));
-    return {
-      position: { epoch, offset },
-      entries: entries.reverse().map(([id, [, envelope]]) => ({ position: { epoch, offset: parseInt(id, 10) }, envelope })),
-      isComplete: isComplete === 1,
-    };
+  async read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    known?: Position,
+  ): Promise<BrokerPage> {
+    const most = Math.min(limit, history.size);
+    const place = after ? [after.epoch || "-", `${after.offset}`, after === known ? "1" : "0"] : ["", "0", "0"];
+    const args = [...this.#terms(channel, known), ...this.#times(history), `${most}`, ...place];
+    const [epoch, offset, isPlace, found] = v.parse(Page, await this.#evaluate(scripts.READ, this.#keys(channel), args));
+    const position = this.#at(channel, { epoch, offset });
+    if (isPlace !== 1) return { position, entries: [], isComplete: false };
+    const entries = found.map(([id, [, envelope]]) => {
+      const offset = parseInt(id, 10);
+      return { position: { epoch, offset }, envelope, previous: offset - Number(id.slice(-6)) };
+    });
+    if (!after) {
+      entries.reverse();
+      // Those since the last that is missing.
+      const broken = entries.findLastIndex(({ previous }, number) =>
+        number > 0 && previous !== entries[number - 1]!.position.offset
+      );
+      return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
+    }
+    let at = after.offset;
+    const isChain = entries.every((entry) => entry.previous === at && (at = entry.position.offset) > 0);
+    const isComplete = isChain && at === offset;
+    return { position, entries: isComplete ? entries : [], isComplete };
   }
 
-  async tops(channels: readonly string[], histories: readonly HistoryOptions[]): Promise<(Position | null)[]> {
-    const keys = channels.map((channel) => this.#keys(channel)[0]!); // The first of two.
-    const kept = histories.map(({ ttl }) => `${ttl + this.#options.slack}`);
-    const tops = v.parse(Tops, await this.#evaluate(scripts.TOPS, keys, [this.#run, ...kept]));
-    return tops.map((top) => top && { epoch: top[0], offset: top[1] });
+  async tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]> {
+    const keys = channels.map((channel) => this.#keys(channel)[0]!); // The first of three.
+    const args = histories.flatMap(({ ttl }, number) => [
+      `${ttl + this.#options.slack}`,
+      ...placeOf(this.#known.latest(channels[number]!, known[number])), // As many as histories.
+    ]);
+    const tops = v.parse(Tops, await this.#evaluate(scripts.TOPS, [...keys, this.#runKey], [this.#run, ...args]));
+    return tops.map((top, number) => top && this.#at(channels[number]!, { epoch: top[0], offset: top[1] }));
   }
 
   async send(envelope: string): Promise<void> {
@@ -250,22 +332,36 @@ class RedisSession implements BrokerSession {
   }
 
   /** What the scripts that may begin a history are told of it first. */
-  #terms({ size, ttl }: HistoryOptions): string[] {
-    return [
-      this.#run,
-      `${this.#options.node}.${this.#options.now()}.${++this.#epochs}`,
-      `${size}`,
-      `${ttl}`,
-      `${this.#options.slack}`,
-    ];
+  #terms(channel: string, known: Position | undefined): string[] {
+    return [this.#run, this.#newEpoch(), ...placeOf(this.#known.latest(channel, known))];
   }
 
-  #keys(channel: string): [meta: string, stream: string] {
+  #times({ ttl }: HistoryOptions): string[] {
+    return [`${ttl}`, `${this.#options.slack}`];
+  }
+
+  #newEpoch(): string {
+    return `${this.#options.node}.${this.#options.now()}.${++this.#epochs}`;
+  }
+
+  /** The channel stands there for certain: the store says so. */
+  #at(channel: string, position: Position): Position {
+    this.#known.remember(channel, position);
+    return position;
+  }
+
+  get #runKey(): string {
+    return `${this.#prefix}run`;
+  }
+
+  #keys(channel: string): string[] {
     const name = encodeName(channel);
-    return [`${this.#prefix}h:${name}`, `${this.#prefix}s:${name}`];
+    return [`${this.#prefix}h:${name}`, `${this.#prefix}s:${name}`, this.#runKey];
   }
 
   #subject(channel: string): string {
     return `${this.#prefix}ch:${encodeName(channel)}`;
   }
 }
+
+const placeOf = (position: Position | undefined): string[] => position ? [position.epoch, `${position.offset}`] : ["", "0"];

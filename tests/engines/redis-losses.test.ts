@@ -1,0 +1,180 @@
+import assert from "node:assert/strict";
+import { cpSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { createClient, RESP_TYPES } from "redis";
+import type { HistoryOptions, Position } from "../../src/engine.ts";
+import { redisEngine } from "../../src/engines/redis.ts";
+import { Proxy } from "../proxy.ts";
+import { BrokerProcess, lacks } from "./brokers.ts";
+import { type BrokerNode, startNode } from "./broker-fixture.ts";
+import { publish, range } from "./conformance.ts";
+import { type Loss, losses } from "./losses.ts";
+
+const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 2_000 };
+const LASTING = ["--appendonly", "yes", "--appendfsync", "always"];
+const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
+
+/** What ends the test with its nodes and its servers. */
+class Fixture {
+  readonly servers: BrokerProcess[] = [];
+  readonly nodes: BrokerNode[] = [];
+  readonly proxies: Proxy[] = [];
+
+  async redis(...flags: string[]): Promise<BrokerProcess> {
+    const server = await BrokerProcess.redis(...flags);
+    this.servers.push(server);
+    return server;
+  }
+
+  async proxy(server: BrokerProcess): Promise<Proxy> {
+    const proxy = await Proxy.open(server.port);
+    this.proxies.push(proxy);
+    return proxy;
+  }
+
+  async node(persistent: boolean, port = this.servers[0]!.port, checkInterval = FAST.checkInterval): Promise<BrokerNode> {
+    const client = createClient({ url: `redis://127.0.0.1:${port}` });
+    const node = await startNode(redisEngine({ client, persistent, ...FAST, checkInterval }));
+    this.nodes.push(node);
+    return node;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.nodes.map(({ engine }) => engine.close()));
+    await Promise.all(this.proxies.map((proxy) => proxy.close()));
+    await Promise.all(this.servers.map((server) => server.close()));
+  }
+}
+
+/** Asks the server as an operator does. */
+async function ask<Answer>(
+  server: BrokerProcess,
+  run: (client: ReturnType<typeof createClient>) => Promise<Answer>,
+): Promise<Answer> {
+  const client = createClient({ url: `redis://127.0.0.1:${server.port}` });
+  await client.connect();
+  try {
+    return await run(client as ReturnType<typeof createClient>); // Its own modules are none of a test's business.
+  } finally {
+    await client.close();
+  }
+}
+
+const aof = ({ folder }: BrokerProcess): string => join(folder, "appendonlydir");
+
+/** Makes the server a replica, and resolves when it has all there is. */
+async function follow(replica: BrokerProcess, master: BrokerProcess, port: number): Promise<void> {
+  await ask(replica, (client) => client.sendCommand(["REPLICAOF", "127.0.0.1", `${port}`]));
+  await ask(master, async (client) => {
+    // What was written before it followed counts for nothing.
+    while (`${await client.sendCommand(["WAIT", "1", "1000"])}` !== "1") await client.sendCommand(["SET", "a-test", "1"]);
+  });
+}
+
+for (const persistent of [false, true]) {
+  losses(`redis, ${persistent ? "persistent" : "in memory"}`, {
+    skip: lacks("redis-server"),
+    losses: persistent
+      ? ["all", "tail", "older", "behind", "channel", "evicted", "empty"]
+      : ["all", "behind", "channel", "evicted", "empty"],
+    async create(loss: Loss) {
+      const fixture = new Fixture();
+      const server = await fixture.redis(...(persistent ? LASTING : []));
+      let replica: BrokerProcess | undefined;
+      const [door, replication] = [await fixture.proxy(server), await fixture.proxy(server)];
+      if (loss === "behind") {
+        replica = await fixture.redis(...(persistent ? LASTING : []));
+        await follow(replica, server, replication.port);
+      }
+      const copy = `${server.folder}-copy`;
+      return {
+        node: () => fixture.node(persistent, door.port),
+        async copy() {
+          if (loss === "tail" || loss === "older") cpSync(aof(server), copy, { recursive: true });
+          // The replica has all of before, and gets nothing from here on.
+          else if (replica) {
+            await ask(server, (client) => client.sendCommand(["WAIT", "1", "0"]));
+            replication.freeze();
+          }
+        },
+        async lose(channel) {
+          if (loss === "all") await ask(server, (client) => client.sendCommand(["FLUSHALL"]));
+          else if (loss === "channel" || loss === "evicted") {
+            const key = loss === "channel" ? "h" : "s";
+            await ask(server, (client) => client.sendCommand(["UNLINK", `noroshi:${key}:${channel}`]));
+          } else if (replica) {
+            await ask(replica, (client) => client.sendCommand(["REPLICAOF", "NO", "ONE"]));
+            door.target = replica.port;
+            door.cut();
+          } else {
+            await server.stop();
+            rmSync(aof(server), { recursive: true, force: true });
+            if (loss !== "empty") cpSync(copy, aof(server), { recursive: true });
+            await server.start();
+          }
+        },
+        async close() {
+          await fixture.close();
+          rmSync(copy, { recursive: true, force: true });
+        },
+      };
+    },
+  });
+}
+
+/** What a key has is put back to what it had, while everybody is connected. */
+describe("The engine over a Redis of which keys are restored", { skip: lacks("redis-server") }, () => {
+  const restore = async (server: BrokerProcess, keys: readonly string[], copies: Buffer[]) => {
+    await ask(server, async (client) => {
+      for (const [number, key] of keys.entries()) {
+        await client.restore(`noroshi:${key}:room`, 0, copies[number]!, { REPLACE: true });
+      }
+    });
+  };
+  const dump = (server: BrokerProcess, keys: readonly string[]) =>
+    ask(server, async (client) => {
+      const bytes = client.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer });
+      return await Promise.all(keys.map(async (key) => (await bytes.dump(`noroshi:${key}:room`))! as unknown as Buffer)); // As mapped.
+    });
+
+  for (const keys of [["h"], ["s"], ["h", "s"]]) {
+    for (const notices of ["the next publication", "a look"]) {
+      it(`misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`, { timeout: 20_000 }, async () => {
+        const fixture = new Fixture();
+        try {
+          const server = await fixture.redis();
+          const check = notices === "a look" ? 200 : 60_000;
+          const [live, publisher, stranger] = [
+            await fixture.node(false, server.port, check),
+            await fixture.node(false, server.port, check),
+            await fixture.node(false, server.port, check),
+          ];
+          const start = await live.engine.subscribe("room", HISTORY);
+          const positions: Position[] = [start!, ...await publish(publisher.engine, "room", HISTORY, 5)];
+          const copies = await dump(server, keys);
+          positions.push(...await publish(publisher.engine, "room", HISTORY, 5, 5));
+          await live.host.until(() => live.host.publications("room").length === 10);
+          await restore(server, keys, copies);
+          const isLost = keys.includes("h");
+          if (notices === "a look" && isLost) await live.host.until(() => live.host.gaps.length > 0);
+          // Who publishes knows nothing of it.
+          for (const number of range(10)) await publish(stranger.engine, "room", HISTORY, 1, 10 + number);
+          await publish(stranger.engine, "room", HISTORY, 1, 20);
+          await live.host.until(() => live.host.data("room").at(-1) === 20 || (live.host.gapsOf("room").at(-1)?.told ?? 0) >= 10);
+          if (!isLost) assert.deepEqual([live.host.data("room"), live.host.gaps], [range(21), []]);
+          else assert.ok(live.host.gaps.length > 0);
+          for (const { engine } of [live, publisher, stranger, await fixture.node(false)]) {
+            for (const [seen, position] of positions.entries()) {
+              const page = await engine.read("room", HISTORY, position, 100);
+              const told = page.publications.map(({ data }) => Number(data));
+              assert.deepEqual(told, page.isComplete ? range(21).slice(seen) : [], `${seen} seen`);
+            }
+          }
+        } finally {
+          await fixture.close();
+        }
+      });
+    }
+  }
+});
