@@ -110,10 +110,10 @@ export class ChannelTable {
     return all.flatMap(({ history }) => history ?? []);
   }
 
-  /** The options of the channel: those of its own name, else of the longest beginning. */
+  /** The options of the channel: those of its own name, else of the longest beginning, which may be all of it. */
   find(name: string): ResolvedChannel | undefined {
     return this.#names.get(name) ??
-      this.#prefixes.find(([prefix]) => name.length > prefix.length && name.startsWith(prefix))?.[1];
+      this.#prefixes.find(([prefix]) => name !== "" && name.startsWith(prefix))?.[1];
   }
 }
 

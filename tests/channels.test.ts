@@ -154,7 +154,25 @@ describe("Channels: subscribe", () => {
     for (const channel of ["x", "room", "room:", "room:2", "room:1", "room:11"]) {
       datas.push((await peer.ask(subscribe(channel)))[0].data);
     }
-    assert.deepEqual(datas, ["any", "any", "any", "room", "one", "room"]);
+    assert.deepEqual(datas, ["any", "any", "room", "room", "one", "room"]);
+  });
+
+  it("a pattern covers its own beginning too, which falls to no shorter one", async () => {
+    const { join, channels } = createChannels({
+      "*": anybody,
+      "room:*": anybody,
+      "room:secret*": { authorize: () => false },
+      "room:secret:lobby": anybody,
+    });
+    const peer = join();
+    for (const channel of ["room:secret", "room:secret:", "room:secrets", "room:secret:1"]) {
+      assert.deepEqual((await peer.ask(subscribe(channel, { uid: 1 }))).map(faultOf), [refused("FORBIDDEN", 1)], channel);
+    }
+    for (const channel of ["room:secret:lobby", "room:secre", "room:", "room"]) {
+      assert.deepEqual(await peer.ask(subscribe(channel)), [init(channel)]);
+    }
+    // No name begins with nothing at all.
+    assert.throws(() => channels.publish("", "e", 1), TypeError);
   });
 });
 
