@@ -41,6 +41,8 @@ export interface HistoryPage {
   readonly publications: readonly Publication[];
   /** Whether these are all since the position asked for: it is of this epoch, is not ahead, and nothing after it is gone or past the limit. */
   readonly isComplete: boolean;
+  /** Whether some could not be opened by this node: then it is not complete. @default {false} */
+  readonly hasUnreadable?: boolean;
 }
 
 /** Someone who is in a channel, with however many connections on however many nodes. */

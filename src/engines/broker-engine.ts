@@ -262,7 +262,12 @@ export class BrokerEngine implements Engine {
       const opened = await this.#envelopes!.open(["publication"], channel, envelope, false); // Set by `start`.
       if (opened) publications.push({ event: opened.event, data: opened.body, position });
     }
-    return { position: page.position, publications, isComplete: isPlace && page.isComplete };
+    const { position } = page;
+    // One that cannot be opened is missing, whatever the reason: those after it are not all.
+    if (publications.length < page.entries.length) {
+      return { position, publications: after ? [] : publications, isComplete: false, hasUnreadable: true };
+    }
+    return { position, publications, isComplete: isPlace && page.isComplete };
   }
 
   async #readMembers(channel: string) {
