@@ -27,6 +27,7 @@ import { WebSocketController } from "./controller.ts";
 import { describeCopies } from "./copies.ts";
 import type { Member, Position, Publication } from "./engine.ts";
 import type { Extension } from "./extension.ts";
+import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { isPositive } from "./options.ts";
 import { RESERVED_EVENTS, type WebSocketMessage } from "./protocol.ts";
 import { Subscriber, type SubscriberHost } from "./subscriber.ts";
@@ -41,6 +42,7 @@ export type {
   PresenceOptions,
   SnapshotContext,
 } from "./channel-options.ts";
+export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
 
 /** Channels by their name, or by its beginning and `*`. */
 export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
@@ -79,22 +81,6 @@ export interface ChannelsOptions {
    * are answered `REQUESTS_EXCEEDED`. @default {1_000} and with `rateLimit: false` none
    */
   maxNewChannelsPerMinute?: number;
-}
-
-/** A publication, as the server reads it. */
-export interface PublicationRecord {
-  /** What happened. */
-  event: string;
-  /** What was published. */
-  data: unknown;
-  /** Its place in the history. */
-  offset: number;
-}
-
-/** What is kept of a channel. */
-export interface HistoryRecord extends Position {
-  /** The oldest first. */
-  publications: PublicationRecord[];
 }
 
 /** A member of a channel, as the server reads it. */
@@ -175,21 +161,14 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   }
 
   /**
-   * The last publications of a channel, or those after a position.
+   * The last publications of a channel, or the first after a position, and whether these are all.
    *
-   * @param limit how many at most. @default all that are kept
-   * @throws {TypeError} for a channel that is not declared with a history.
+   * @throws {TypeError} for a channel that is not declared with a history, and a limit or a position that is none.
    */
-  async history(channel: string, { limit = Infinity, after }: { limit?: number; after?: Position } = {}): Promise<HistoryRecord> {
+  async history(channel: string, query: HistoryQuery = {}): Promise<HistoryRecord> {
     const { history } = this.#declared("read", channel);
     if (!history) throw new TypeError(`Cannot read "${channel}": declare it with history: { size, ttl }`);
-    const { position, publications } = await this.#host.engine.read(
-      channel,
-      history,
-      after ?? null,
-      Math.min(limit, history.size),
-    );
-    return { ...position, publications: publications.map(recordOf) };
+    return await readHistory(this.#host.engine, channel, history, query);
   }
 
   /**
@@ -302,12 +281,6 @@ function checkLimits(options: ChannelsOptions): ChannelsOptions {
   }
   return Object.fromEntries(given);
 }
-
-const recordOf = ({ event, data, position }: Publication): PublicationRecord => ({
-  event,
-  data: JSON.parse(data),
-  offset: position?.offset ?? 0,
-});
 
 const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
 

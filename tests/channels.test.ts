@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Channels } from "../src/channels.ts";
 import { WebSocketController } from "../src/controller.ts";
-import type { HistoryOptions } from "../src/engine.ts";
+import type { HistoryOptions, Position } from "../src/engine.ts";
 import { WebSocketError } from "../src/errors.ts";
 import { MemoryEngine } from "../src/memory-engine.ts";
 import type { WebSocketMessage } from "../src/protocol.ts";
@@ -21,6 +21,7 @@ const event = (channel: string, name: string, data: unknown, rest: Record<string
   ...rest,
 });
 const refused = (code: string, uid?: unknown) => ({ code, uid });
+const range = (count: number, first = 0): number[] => Array.from({ length: count }, (_, number) => first + number);
 // deno-lint-ignore no-explicit-any -- whatever was sent
 const faultOf = ({ error, uid }: any) => ({ code: error?.code, uid });
 
@@ -483,7 +484,7 @@ describe("Channels: publish", () => {
     assert.equal(offset, 1);
     assert.deepEqual(await channels.publish("a", "e", undefined), { epoch, offset: 2 });
     assert.equal(await channels.publish("b:1", "e", 1), null);
-    for (const name of ["c", "b:", "b", "", 1]) {
+    for (const name of ["c", "b", "", 1]) {
       assert.throws(() => channels.publish(name as string, "e", 1), /^TypeError: Cannot publish/);
     }
     for (const name of ["", "init", "x".repeat(65), 1]) assert.throws(() => channels.publish("a", name as string, 1), TypeError);
@@ -601,5 +602,56 @@ describe("Channels: construction", () => {
     assert.deepEqual(await peer.ask(subscribe("kept"), subscribe("a")), [init("a")]);
     assert.deepEqual(seen.map(({ channel }) => channel), ["a"]);
     assert.equal(channels.stats().subscriptions, 1);
+  });
+});
+
+describe("Channels: history", () => {
+  const read = async (channels: Channels, options?: Parameters<Channels["history"]>[1]) => {
+    const { publications, isComplete, reason } = await channels.history("a", options);
+    return [publications.map(({ data }) => data), isComplete, reason];
+  };
+
+  it("reads the first publications after a position, and says that more follow", async () => {
+    const { channels } = createChannels({ a: kept });
+    const positions = await Promise.all(range(10).map((n) => channels.publish("a", "e", n)));
+    const after = positions[2]!;
+    assert.deepEqual(await read(channels, { after, limit: 3 }), [[3, 4, 5], false, "limit"]);
+    assert.deepEqual(await read(channels, { after, limit: 0 }), [[], false, "limit"]);
+    for (const limit of [7, 8, Infinity, undefined]) {
+      assert.deepEqual(await read(channels, { after, ...(limit === undefined ? {} : { limit }) }), [
+        range(7, 3),
+        true,
+        undefined,
+      ]);
+    }
+    assert.deepEqual(await read(channels, { after: positions[9]!, limit: 3 }), [[], true, undefined]);
+    assert.deepEqual(await read(channels, { limit: 3 }), [[7, 8, 9], true, undefined]);
+    const { epoch, offset } = await channels.history("a", { after, limit: 3 });
+    assert.deepEqual({ epoch, offset }, positions[9]);
+  });
+
+  it("reads the first that are kept where some are missing, and says why", async () => {
+    const { channels } = createChannels({ a: kept });
+    const positions = await Promise.all(range(13).map((n) => channels.publish("a", "e", n)));
+    const { epoch, offset } = positions[12]!;
+    const limit = 3;
+    assert.deepEqual(await read(channels, { after: positions[0]!, limit }), [[3, 4, 5], false, "gone"]);
+    assert.deepEqual(await read(channels, { after: { epoch: "old", offset: 5 }, limit }), [[3, 4, 5], false, "epoch"]);
+    assert.deepEqual(await read(channels, { after: { epoch, offset: offset + 1 }, limit }), [[3, 4, 5], false, "ahead"]);
+    assert.deepEqual(await read(channels, { after: { epoch: "old", offset: 5 } }), [range(10, 3), false, "epoch"]);
+    assert.deepEqual(await read(channels, { after: positions[2]!, limit: 20 }), [range(10, 3), true, undefined]);
+  });
+
+  it("throws for a limit and a position that are none", async () => {
+    const { channels } = createChannels({ a: kept });
+    const { epoch } = (await channels.publish("a", "e", 1))!;
+    const wrong = [-1, NaN, 1.5, -Infinity, 2 ** 53, "3", null];
+    for (const limit of wrong) await assert.rejects(channels.history("a", { limit: limit as number }), TypeError);
+    for (const offset of [...wrong, Infinity, undefined]) {
+      await assert.rejects(channels.history("a", { after: { epoch, offset: offset as number } }), TypeError, `${offset}`);
+    }
+    for (const after of [{ offset: 1 }, { epoch: 7, offset: 1 }, { epoch: "", offset: 1 }, "1", 1]) {
+      await assert.rejects(channels.history("a", { after: after as Position }), TypeError);
+    }
   });
 });
