@@ -2,13 +2,14 @@ import * as v from "valibot";
 
 /** What is used of a client of `redis` (node-redis). */
 export interface NodeRedisClient {
-  readonly options?: { readonly socket?: object | undefined } | undefined;
+  readonly options?: { readonly socket?: object | undefined; readonly keyPrefix?: unknown } | undefined;
   // The options that it takes differ by version: it is passed back what it has.
   duplicate(overrides: never): unknown;
 }
 
 /** What is used of a client of `ioredis`. */
 export interface IoRedisClient {
+  readonly options?: { readonly keyPrefix?: unknown } | undefined;
   call(command: string, ...args: never[]): Promise<unknown>;
   duplicate(overrides: never): unknown;
 }
@@ -49,8 +50,12 @@ interface IoRedis {
   unsubscribe(...channels: string[]): Promise<unknown>;
 }
 
-/** @throws {TypeError} for what is no client. */
+/** @throws {TypeError} for what is no client, and one of Redis Cluster. */
 export function checkClient(client: RedisClient): void {
+  // By what the clusters of the two libraries have.
+  if (typeof client === "object" && client !== null && ("masters" in client || ("isCluster" in client && client.isCluster))) {
+    throw new TypeError("Cannot create the engine: Redis Cluster is not supported, pass a client of one server");
+  }
   if (typeof client?.duplicate === "function" && ("call" in client || "sendCommand" in client)) return;
   throw new TypeError('Cannot create the engine: client must be one of "redis" (createClient) or "ioredis" (new Redis)');
 }
@@ -73,6 +78,8 @@ async function connectNodeRedis(
   const overrides = {
     // Its own options, which differ by version.
     socket: { ...client.options?.socket, reconnectStrategy: false, connectTimeout: timeout },
+    // It stands before the keys of commands, not before channels and keys that scripts make: the engine puts it there itself.
+    keyPrefix: undefined,
     // It would move to another server by itself.
     maintNotifications: "disabled",
     clientSideCache: undefined,
@@ -121,8 +128,7 @@ async function connectIoRedis(
     maxRetriesPerRequest: 0,
     retryStrategy: null,
     reconnectOnError: null,
-    // What stands before keys would not stand before channels and keys that scripts make.
-    keyPrefix: "",
+    keyPrefix: "", // As above.
     stringNumbers: false,
     replyMapping: undefined,
   };
@@ -145,16 +151,29 @@ export interface RedisServer {
   readonly run: string;
   /** Names its promotion, where it was a replica. */
   readonly promotion: string;
+  /** The number of the database. */
+  readonly database: number;
+}
+
+/** What the client has stand before its keys. */
+export function readKeyPrefix({ options }: RedisClient): string {
+  return `${options?.keyPrefix ?? ""}`;
 }
 
 /** @throws {TypeError} for an answer that is none of Redis, and a server that cannot be used. */
-export function readServer(server: unknown, replication: unknown): RedisServer {
+export function readServer(server: unknown, replication: unknown, connection: unknown): RedisServer {
   const field = (info: unknown, name: string) =>
     v.is(v.string(), info) ? info.match(new RegExp(`^${name}:(\\S+)`, "m"))?.[1] : undefined;
   const run = field(server, "run_id");
   if (!run) throw new TypeError('Cannot use the answer of Redis: "INFO server" has no run_id');
+  if (field(server, "redis_mode") === "cluster") {
+    throw new TypeError(
+      "Cannot use Redis Cluster: its channels and scripts are of one server, connect to one without cluster-enabled",
+    );
+  }
   if (field(replication, "role") === "slave") throw new TypeError("Cannot use a replica of Redis: connect to its master");
   const former = field(replication, "master_replid2") ?? "";
   const promotion = /^0*$/.test(former) ? "" : `${former}:${field(replication, "second_repl_offset")}`;
-  return { run, promotion };
+  const database = v.is(v.string(), connection) ? Number(connection.match(/(?:^| )db=(\d+)/)?.[1] ?? 0) : 0;
+  return { run, promotion, database };
 }

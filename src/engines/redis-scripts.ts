@@ -38,6 +38,41 @@ local function expire(stream, ttl)
 end
 `;
 
+/** KEYS: three that nobody uses. ARGV: subjects. Calls all that the other scripts call, so that a user who may not is refused at the start. */
+export const CHECK: string = `
+local hash, stream, set = KEYS[1], KEYS[2], KEYS[3]
+local function may(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then error('NOPERM Cannot call ' .. command .. ': ' .. answer.err) end
+end
+may('TIME')
+may('HSET', hash, 'a', '1')
+may('HGET', hash, 'a')
+may('HMGET', hash, 'a')
+may('HINCRBY', hash, 'a', 1)
+may('HLEN', hash)
+may('HVALS', hash)
+may('HDEL', hash, 'b')
+may('PTTL', hash)
+may('EXISTS', hash)
+may('PEXPIRE', hash, 1000)
+may('XADD', stream, '1-1', 'e', '')
+may('XRANGE', stream, '-', '+')
+may('XREVRANGE', stream, '+', '-')
+may('XDEL', stream, '1-1')
+may('ZADD', set, 1, 'a')
+may('ZSCORE', set, 'a')
+may('ZRANGEBYSCORE', set, '-inf', '+inf')
+may('ZREM', set, 'a')
+may('SADD', set, 'a')
+may('SMEMBERS', set)
+may('SISMEMBER', set, 'a')
+may('SREM', set, 'b')
+may('SPOP', set, 1)
+may('DEL', hash, stream, set)
+for _, subject in ipairs(ARGV) do may('PUBLISH', subject, '') end
+return 1`;
+
 /** KEYS: run. ARGV: run of the server, the one before that this node knows, publications that it knows of, promotion, token. */
 export const START: string = `
 local at = redis.call('HMGET', KEYS[1], 'id', 'token', 'seq', 'promotion')
@@ -119,7 +154,10 @@ for number = 1, #KEYS - 1 do
 end
 return tops`;
 
-/** KEYS: nodes. ARGV: node, lease, prefix, subject, text. Sweeps after nodes that are dead: a part at a time, for Redis does nothing else meanwhile. */
+/**
+ * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels that have members on the node. Answers whether the node was known, and
+ * all of its members in these are. Sweeps after nodes that are dead: a part at a time, for Redis does nothing else meanwhile.
+ */
 export const BEAT: string = `${PREAMBLE}
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], text(now + ARGV[2]), ARGV[1])
@@ -132,7 +170,15 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now))) d
   if #channels < 500 then redis.call('ZREM', KEYS[1], node) end
 end
 redis.call('PUBLISH', ARGV[4], ARGV[5])
-return expiry and tonumber(expiry) > now and 1 or 0`;
+if not expiry or tonumber(expiry) <= now then return 0 end
+-- Redis gives up keys where it is full.
+for number = 6, #ARGV do
+  local isKept = redis.call('HLEN', ARGV[3] .. 'm:' .. ARGV[1] .. ':' .. ARGV[number]) > 0 and
+    redis.call('SISMEMBER', ARGV[3] .. 'w:' .. ARGV[number], ARGV[1]) == 1 and
+    redis.call('SISMEMBER', ARGV[3] .. 'c:' .. ARGV[1], ARGV[number]) == 1
+  if not isKept then return 0 end
+end
+return 1`;
 
 /** KEYS: nodes. */
 export const NODES: string = `${PREAMBLE}
@@ -147,15 +193,16 @@ for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
 return 1`;
 
-/** KEYS and ARGV as for {@link JOIN}. */
+/** KEYS and ARGV as for {@link JOIN}, and so is the answer: whether members are left. */
 export const LEAVE: string = `
 redis.call('HDEL', KEYS[1], ARGV[1])
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local hasMembers = redis.call('EXISTS', KEYS[1])
+if hasMembers == 0 then
   redis.call('SREM', KEYS[2], ARGV[3])
   redis.call('SREM', KEYS[3], ARGV[4])
 end
 redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
-return 1`;
+return hasMembers`;
 
 /** KEYS: nodes of the channel, nodes. ARGV: prefix, channel. */
 export const MEMBERS: string = `${PREAMBLE}

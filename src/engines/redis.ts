@@ -20,6 +20,7 @@ import { decodeName, encodeName } from "./channel-name.ts";
 import {
   checkClient,
   connectRedis,
+  readKeyPrefix,
   readServer,
   type RedisClient,
   type RedisConnection,
@@ -34,7 +35,8 @@ export type { IoRedisClient, NodeRedisClient, RedisClient } from "./redis-client
 export interface RedisEngineOptions extends BrokerEngineOptions {
   /**
    * A client of `redis` 5 or later, or of `ioredis` 5 or later: it says how to connect. The engine makes two connections of its own from it
-   * by `duplicate()`, and leaves the client itself alone. Not for Redis Cluster.
+   * by `duplicate()`, and leaves the client itself alone. Its database and its `keyPrefix` separate applications, as `namespace` does. Not
+   * for Redis Cluster.
    */
   client: RedisClient;
   /**
@@ -78,12 +80,20 @@ class RedisBroker implements Broker {
     try {
       const commands = await open(() => {});
       const subscriber = await open((subject, text) => session?.receive(subject, text));
-      const server = readServer(await commands.command("INFO", "server"), await commands.command("INFO", "replication"));
-      session = new RedisSession(commands, subscriber, this.#persistent ? "" : server.run, this.#known, listener, options);
+      const server = readServer(
+        await commands.command("INFO", "server"),
+        await commands.command("INFO", "replication"),
+        await commands.command("CLIENT", "INFO"),
+      );
+      const run = this.#persistent ? "" : server.run;
+      const namespace = `${readKeyPrefix(this.#client)}${options.namespace}`;
+      session = new RedisSession(commands, subscriber, run, this.#known, listener, { ...options, namespace });
       await session.start(server);
       this.#known.run = server.run;
       return session;
     } catch (error) {
+      // First, for a connection that is closed says so.
+      listener.ended(error);
       for (const connection of opened) connection.close();
       throw error;
     }
@@ -95,6 +105,9 @@ const KEPT = 24 * 60 * 60_000;
 
 /** Offsets grow by less than this: a lost publication's is met again once in half as many. */
 const STEPS = 1_000_000;
+
+/** Channels whose members are looked for in a beat. */
+const CHANNELS_A_BEAT = 1_000;
 
 /** Channels of which a node remembers where it knows them to have been. */
 const MAX_KNOWN = 10_000;
@@ -138,6 +151,11 @@ class RedisSession implements BrokerSession {
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #prefix: string;
+  /** How subjects begin. Those of all databases are one space. */
+  #subjects: string;
+  /** Channels that have members on this node, as they are encoded, and those that a beat has yet to look at. */
+  readonly #attended = new Set<string>();
+  #unseen: string[] = [];
   readonly #shas = new Map<string, string>();
   #epochs = 0;
   #beats = 0;
@@ -158,22 +176,27 @@ class RedisSession implements BrokerSession {
     this.#known = known;
     this.#listener = listener;
     this.#options = options;
-    this.#prefix = `${options.namespace}:`;
+    this.#prefix = this.#subjects = `${options.namespace}:`;
     this.#announced = options.now();
   }
 
-  async start({ run, promotion }: RedisServer): Promise<void> {
+  async start({ run, promotion, database }: RedisServer): Promise<void> {
+    if (database > 0) this.#subjects = `${this.#prefix}${database}:`;
     for (const script of Object.values(scripts)) {
       this.#shas.set(script, v.parse(v.string(), await this.#commands.command("SCRIPT", "LOAD", script)));
     }
-    await this.#subscriber.subscribe([`${this.#prefix}all`, `${this.#prefix}node:${this.#options.node}`]);
+    const { node } = this.#options;
+    const [own, channels] = [`${this.#subjects}node:${node}`, `${this.#subjects}ch:`];
+    await this.#subscriber.subscribe([`${this.#subjects}all`, own, channels]);
+    await this.#subscriber.unsubscribe([channels]);
+    await this.#evaluate(scripts.CHECK, ["h", "s", "z"].map((type) => `${this.#prefix}check:${node}:${type}`), [channels]);
     if (this.#run !== "") return;
     const { run: before, publications } = this.#known;
     await this.#evaluate(scripts.START, [this.#runKey], [run, before, `${publications}`, promotion, this.#newEpoch()]);
   }
 
   receive(subject: string, text: string): void {
-    const name = subject.slice(this.#prefix.length);
+    const name = subject.slice(this.#subjects.length);
     if (name === "all") return this.#listener.message(text);
     if (name.startsWith("node:")) {
       this.#heard = Math.max(this.#heard, Number(text) || 0);
@@ -264,7 +287,7 @@ class RedisSession implements BrokerSession {
   }
 
   async send(envelope: string): Promise<void> {
-    await this.#commands.command("PUBLISH", `${this.#prefix}all`, envelope);
+    await this.#commands.command("PUBLISH", `${this.#subjects}all`, envelope);
   }
 
   async beat(): Promise<boolean> {
@@ -275,7 +298,9 @@ class RedisSession implements BrokerSession {
       throw error;
     }
     const { node, lease, now } = this.#options;
-    const args = [node, `${lease}`, this.#prefix, `${this.#prefix}node:${node}`, `${++this.#beats}`];
+    if (this.#unseen.length === 0) this.#unseen = [...this.#attended];
+    const channels = this.#unseen.splice(-CHANNELS_A_BEAT).filter((channel) => this.#attended.has(channel));
+    const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
     const wasKnown = await this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args) === 1;
     // What is kept for a day is written again before that is over.
     if (now() - this.#announced < KEPT / 3) return wasKnown;
@@ -314,7 +339,10 @@ class RedisSession implements BrokerSession {
     const { node } = this.#options;
     const name = encodeName(channel);
     const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
-    await this.#evaluate(script, keys, [user, envelope, name, node, this.#subject(channel), `${KEPT}`]);
+    const args = [user, envelope, name, node, this.#subject(channel), `${KEPT}`];
+    // Answers come in the order of the calls.
+    if (await this.#evaluate(script, keys, args) === 1) this.#attended.add(name);
+    else this.#attended.delete(name);
   }
 
   async #evaluate(script: string, keys: readonly string[], args: readonly string[]): Promise<unknown> {
@@ -360,7 +388,7 @@ class RedisSession implements BrokerSession {
   }
 
   #subject(channel: string): string {
-    return `${this.#prefix}ch:${encodeName(channel)}`;
+    return `${this.#subjects}ch:${encodeName(channel)}`;
   }
 }
 
