@@ -18,8 +18,8 @@ export interface SqliteEngineOptions {
   /** How their names begin. @default {"noroshi"} */
   prefix?: string;
   /**
-   * About how many bytes the histories of all channels may take. Beyond it those that were published to longest ago give up their
-   * publications, and are forgotten where nobody is subscribed.
+   * About how many bytes the histories of all channels may take. Beyond it those that run out first give up their publications, and are
+   * forgotten where nobody is subscribed. The 200 bytes of each channel that someone is subscribed to come on top.
    *
    * @default {67_108_864}
    */
@@ -76,6 +76,8 @@ export class SqliteEngine implements Engine, Timed {
       now: () => this.#now(),
       // Of another node it is another, and so it is after a history was forgotten.
       epoch: () => `${this.#host?.node ?? ""}.${++this.#epochs}`,
+      run: () => this.#host?.node ?? "",
+      subscribed: () => this.#subscribed.size,
       isSubscribed: (channel) => this.#subscribed.has(channel),
       runsOut: (until) => this.#schedule(until),
     });

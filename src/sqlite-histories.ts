@@ -17,14 +17,27 @@ const ROW_BYTES = 200;
 /** Channels that are forgotten in one turn, at most. */
 const SWEEP_CHANNELS = 2_000;
 
-/** When more was kept than may be, this much of it stays: to find what to give up all channels are read. */
-const TRIM_TO = 0.9;
+/** Channels, or publications of one, that are looked at in one call for some to give up. */
+const TRIM_ROWS = 100;
+
+/** How much an offset grows at most with the first publication of a run. */
+const STEPS = 2 ** 20;
 
 interface ChannelRow {
   epoch: string;
-  /** The offset of the last publication. */
+  /** How many publications there were. */
   top: number;
+  /** The offset of the last publication. */
+  place: number;
   bytes: number;
+  /** In which run of the node it was published. */
+  run: string | null;
+}
+
+interface PublicationRow extends PublicationContent {
+  top: number;
+  /** The offset of the one before it. */
+  previous: number;
 }
 
 /** What the histories have to know of their engine. */
@@ -32,6 +45,10 @@ export interface HistoriesOwner {
   now(): number;
   /** Names a new history. */
   epoch(): string;
+  /** Names this run of the node. */
+  run(): string;
+  /** Channels that somebody is subscribed to. */
+  subscribed(): number;
   isSubscribed(channel: string): boolean;
   /** Something will have run out by then, in ms. */
   runsOut(until: number): void;
@@ -40,6 +57,8 @@ export interface HistoriesOwner {
 /**
  * The last publications of all channels, in two tables. A channel has a time until which it is kept; none while somebody is subscribed and
  * nothing of it is left to run out, so that an idle channel needs no deadline.
+ *
+ * Offsets go up by a random step once a run: over an older copy of the file a lost publication's position is none of what is published anew.
  */
 export class SqliteHistories {
   /** About what they take, in bytes. */
@@ -47,6 +66,7 @@ export class SqliteHistories {
   readonly #sql: Sql;
   readonly #channels: string;
   readonly #publications: string;
+  readonly #index: string;
   readonly #maxBytes: number;
   readonly #owner: HistoriesOwner;
 
@@ -54,6 +74,7 @@ export class SqliteHistories {
     this.#sql = sql;
     this.#channels = table("channels");
     this.#publications = table("publications");
+    this.#index = table("until");
     this.#maxBytes = maxBytes;
     this.#owner = owner;
   }
@@ -69,6 +90,12 @@ export class SqliteHistories {
       `CREATE TABLE IF NOT EXISTS ${this.#publications}
        (channel TEXT, top INTEGER, event TEXT, data TEXT, bytes INTEGER, until INTEGER, PRIMARY KEY (channel, top)) WITHOUT ROWID`,
     );
+    // Tables of before count from 1 without a step.
+    this.#addColumn(this.#channels, "run", "TEXT", "NULL");
+    this.#addColumn(this.#channels, "place", "INTEGER", "top");
+    this.#addColumn(this.#publications, "previous", "INTEGER", "top - 1");
+    // What runs out first is found without reading all channels.
+    rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${this.#index} ON ${this.#channels} (until)`);
     const [sum] = rowsOf<{ bytes: number | null }>(this.#sql, `SELECT SUM(bytes) AS bytes FROM ${this.#channels}`);
     this.bytes = sum?.bytes ?? 0;
   }
@@ -90,25 +117,29 @@ export class SqliteHistories {
   append(channel: string, { event, data }: PublicationContent, { size, ttl }: HistoryOptions): Position {
     const row = this.#open(channel, ttl);
     const until = this.#owner.now() + ttl;
-    const position = { epoch: row.epoch, offset: row.top + 1 };
+    const run = this.#owner.run();
+    const [top, place] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * STEPS))];
     const bytes = ROW_BYTES + 2 * (event.length + data.length);
     // First of all, for it is what can fail: a row holds 2 MB.
     rowsOf(
       this.#sql,
-      `INSERT INTO ${this.#publications} VALUES (?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO ${this.#publications} (channel, top, event, data, bytes, until, previous) VALUES (?, ?, ?, ?, ?, ?, ?)`,
       channel,
-      position.offset,
+      top,
       event,
       data,
       bytes,
       until,
+      row.place,
     );
     // What is too old is not read; it goes with the channel, or when it is pushed out.
-    const change = bytes - this.#drop(channel, position.offset - size);
+    const change = bytes - this.#drop(channel, top - size);
     rowsOf(
       this.#sql,
-      `UPDATE ${this.#channels} SET top = ?, bytes = ?, until = ?, ttl = ? WHERE channel = ?`,
-      position.offset,
+      `UPDATE ${this.#channels} SET top = ?, place = ?, run = ?, bytes = ?, until = ?, ttl = ? WHERE channel = ?`,
+      top,
+      place,
+      run,
       row.bytes + change,
       until,
       ttl,
@@ -117,26 +148,30 @@ export class SqliteHistories {
     this.bytes += change;
     this.#owner.runsOut(until);
     this.#trim(channel);
-    return position;
+    return { epoch: row.epoch, offset: place };
   }
 
   read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
     const row = this.#open(channel, history.ttl);
     const position = positionOf(row);
     const most = Math.min(limit, history.size);
-    const missed = after ? row.top - after.offset : most;
-    // A fraction of an offset would be given a part.
-    const isPlace = !after || (after.epoch === row.epoch && Number.isSafeInteger(after.offset) && missed >= 0);
-    if (!isPlace || missed > most) return { position, publications: [], isComplete: false };
-    const publications = rowsOf<PublicationContent & { top: number }>(
+    const now = this.#owner.now();
+    if (!after) return { position, publications: this.#placed(row, this.#last(channel, most, now)), isComplete: true };
+    const refused = { position, publications: [], isComplete: false };
+    if (after.epoch !== row.epoch || !Number.isSafeInteger(after.offset) || after.offset > row.place) return refused;
+    const rows = rowsOf<PublicationRow & { until: number }>(
       this.#sql,
-      `SELECT top, event, data FROM ${this.#publications} WHERE channel = ? AND top > ? AND until > ? ORDER BY top`,
+      `SELECT top, previous, event, data, until FROM ${this.#publications} WHERE channel = ? AND previous >= ? ORDER BY top LIMIT ?`,
       channel,
-      row.top - missed,
-      this.#owner.now(),
-    ).map(({ top, event, data }): Publication => ({ event, data, position: { epoch: row.epoch, offset: top } }));
-    if (after && publications.length < missed) return { position, publications: [], isComplete: false };
-    return { position, publications, isComplete: true };
+      after.offset,
+      Math.min(most, row.top) + 1,
+    );
+    const [first] = rows;
+    // All that there were since, the first of which follows the position.
+    const isComplete = first
+      ? first.previous === after.offset && first.until > now && row.top - first.top < rows.length && rows.length <= most
+      : after.offset === row.place;
+    return isComplete ? { position, publications: this.#placed(row, rows), isComplete } : refused;
   }
 
   /** Nobody is subscribed any more: who was may come back to where it was for so long. */
@@ -162,26 +197,59 @@ export class SqliteHistories {
       `SELECT channel, bytes FROM ${this.#channels} WHERE until <= ? LIMIT ${SWEEP_CHANNELS}`,
       this.#owner.now(),
     );
-    for (const { channel, bytes } of rows) {
-      this.#empty(channel, bytes);
-      if (this.#owner.isSubscribed(channel)) {
-        rowsOf(this.#sql, `UPDATE ${this.#channels} SET until = NULL WHERE channel = ?`, channel);
-      }
-    }
+    for (const { channel, bytes } of rows) this.#empty(channel, bytes);
+  }
+
+  #addColumn(table: string, column: string, type: string, value: string): void {
+    const [made] = rowsOf<{ sql: string }>(
+      this.#sql,
+      "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?",
+      table.slice(1, -1).replaceAll('""', '"'),
+    );
+    if (new RegExp(`\\b${column} ${type}\\b`).test(made?.sql ?? "")) return;
+    rowsOf(this.#sql, `ALTER TABLE ${table} ADD COLUMN ${column} ${type}`);
+    rowsOf(this.#sql, `UPDATE ${table} SET ${column} = ${value}`);
+  }
+
+  /** The last publications that have not run out. The oldest first. */
+  #last(channel: string, count: number, now: number): PublicationRow[] {
+    const rows = rowsOf<PublicationRow>(
+      this.#sql,
+      `SELECT top, previous, event, data FROM ${this.#publications} WHERE channel = ? AND until > ? ORDER BY top DESC LIMIT ?`,
+      channel,
+      now,
+      count,
+    );
+    return rows.reverse();
+  }
+
+  /** Those up to the last of the channel. */
+  #placed({ epoch, place }: ChannelRow, rows: readonly PublicationRow[]): Publication[] {
+    return rows.map(({ event, data }, number) => ({
+      event,
+      data,
+      position: { epoch, offset: rows[number + 1]?.previous ?? place },
+    }));
   }
 
   #open(channel: string, ttl: number): ChannelRow {
-    const [row] = rowsOf<ChannelRow>(this.#sql, `SELECT epoch, top, bytes FROM ${this.#channels} WHERE channel = ?`, channel);
+    const [row] = rowsOf<ChannelRow>(
+      this.#sql,
+      `SELECT epoch, top, place, bytes, run FROM ${this.#channels} WHERE channel = ?`,
+      channel,
+    );
     if (row) return row;
-    const made = { epoch: this.#owner.epoch(), top: 0, bytes: ROW_BYTES };
+    const made = { epoch: this.#owner.epoch(), top: 0, place: 0, bytes: ROW_BYTES, run: this.#owner.run() };
     const until = this.#owner.now() + ttl;
     rowsOf(
       this.#sql,
-      `INSERT INTO ${this.#channels} VALUES (?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO ${this.#channels} (channel, epoch, top, place, bytes, run, until, ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       channel,
       made.epoch,
       made.top,
+      made.place,
       made.bytes,
+      made.run,
       until,
       ttl,
     );
@@ -206,7 +274,7 @@ export class SqliteHistories {
   #empty(channel: string, bytes: number): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ?`, channel);
     if (this.#owner.isSubscribed(channel)) {
-      rowsOf(this.#sql, `UPDATE ${this.#channels} SET bytes = ${ROW_BYTES} WHERE channel = ?`, channel);
+      rowsOf(this.#sql, `UPDATE ${this.#channels} SET bytes = ${ROW_BYTES}, until = NULL WHERE channel = ?`, channel);
       this.bytes -= bytes - ROW_BYTES;
     } else {
       rowsOf(this.#sql, `DELETE FROM ${this.#channels} WHERE channel = ?`, channel);
@@ -214,24 +282,29 @@ export class SqliteHistories {
     }
   }
 
-  /** Makes room: the channels published to longest ago are emptied, and last of all the one in use gives up its oldest. */
+  /**
+   * Makes room: the channels that run out first are emptied, and last of all the one in use gives up its oldest. At most so many are looked at
+   * in one call: each call that put something in makes room for it, or the next ones do.
+   */
   #trim(used: string): void {
-    if (this.bytes <= this.#maxBytes) return;
+    const limit = this.#maxBytes + ROW_BYTES * this.#owner.subscribed();
+    if (this.bytes <= limit) return;
     const rows = rowsOf<{ channel: string; bytes: number }>(
       this.#sql,
-      `SELECT channel, bytes FROM ${this.#channels} WHERE channel <> ? ORDER BY IFNULL(until - ttl, 0)`,
+      `SELECT channel, bytes FROM ${this.#channels} WHERE until IS NOT NULL AND channel <> ? ORDER BY until LIMIT ${TRIM_ROWS}`,
       used,
     );
     for (const { channel, bytes } of rows) {
-      if (this.bytes <= this.#maxBytes * TRIM_TO) return;
-      if (bytes > ROW_BYTES || !this.#owner.isSubscribed(channel)) this.#empty(channel, bytes);
+      if (this.bytes <= limit) return;
+      this.#empty(channel, bytes);
     }
+    if (this.bytes <= limit || rows.length === TRIM_ROWS) return;
     const kept = rowsOf<{ top: number; bytes: number }>(
       this.#sql,
-      `SELECT top, bytes FROM ${this.#publications} WHERE channel = ? ORDER BY top`,
+      `SELECT top, bytes FROM ${this.#publications} WHERE channel = ? ORDER BY top LIMIT ${TRIM_ROWS}`,
       used,
     );
-    let excess = this.bytes - this.#maxBytes;
+    let excess = this.bytes - limit;
     const last = kept.find(({ bytes }) => (excess -= bytes) <= 0) ?? kept.at(-1);
     if (!last) return;
     const bytes = this.#drop(used, last.top);
@@ -240,4 +313,4 @@ export class SqliteHistories {
   }
 }
 
-const positionOf = ({ epoch, top }: ChannelRow): Position => ({ epoch, offset: top });
+const positionOf = ({ epoch, place }: ChannelRow): Position => ({ epoch, offset: place });
