@@ -55,6 +55,11 @@ export class SqliteEngine implements Engine, Timed {
   readonly #histories: SqliteHistories;
   readonly #members: string;
   readonly #subscriptions: string;
+  readonly #runs: string;
+  /** The run of the node that offsets count in; absent until something is published. */
+  #run: string | undefined;
+  /** Clients came back from hibernation. */
+  #hasReturned = false;
   /** With the ttl of their history, `null` without one. */
   readonly #subscribed = new Map<string, number | null>();
   #host: EngineHost | undefined;
@@ -76,12 +81,13 @@ export class SqliteEngine implements Engine, Timed {
       now: () => this.#now(),
       // Of another node it is another, and so it is after a history was forgotten.
       epoch: () => `${this.#host?.node ?? ""}.${++this.#epochs}`,
-      run: () => this.#host?.node ?? "",
+      run: () => this.#run ??= this.#findRun(),
       subscribed: () => this.#subscribed.size,
       isSubscribed: (channel) => this.#subscribed.has(channel),
       runsOut: (until) => this.#schedule(until),
     });
     this.#members = table("members");
+    this.#runs = table("runs");
     const subscriptions = this.#subscriptions = table("subscriptions");
     this.keeper = {
       save: (uid, name, text) => {
@@ -95,6 +101,7 @@ export class SqliteEngine implements Engine, Timed {
         );
       },
       load: (uid) => {
+        if (this.#returned) this.#hasReturned = true;
         this.#returned?.clients.add(uid);
         const rows = rowsOf<{ text: string }>(sql, `SELECT text FROM ${subscriptions} WHERE uid = ? ORDER BY place`, uid);
         return rows.map(({ text }) => text);
@@ -132,6 +139,7 @@ export class SqliteEngine implements Engine, Timed {
       `CREATE TABLE IF NOT EXISTS ${this.#subscriptions}
        (uid TEXT, name TEXT, place INTEGER, text TEXT, PRIMARY KEY (uid, name)) WITHOUT ROWID`,
     );
+    rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (name TEXT PRIMARY KEY) WITHOUT ROWID`);
     const returned = this.#returned = { members: new Set<string>(), clients: new Set<string>() };
     // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
     queueMicrotask(() => this.#settle(returned));
@@ -259,6 +267,16 @@ export class SqliteEngine implements Engine, Timed {
     const delay = until - this.#now();
     // What was due while nobody was here is due at once.
     this.#host?.deadlines.set(this, delay <= 0 ? 0 : Math.min(Math.max(delay, SWEEP_PERIOD), 2 ** 31 - 1));
+  }
+
+  /** Where connections have lived through it the run goes on: the storage cannot be an older copy. */
+  #findRun(): string {
+    const [before] = rowsOf<{ name: string }>(this.#sql, `SELECT name FROM ${this.#runs}`);
+    if (before && this.#hasReturned) return before.name;
+    const name = this.#host?.node ?? "";
+    rowsOf(this.#sql, `DELETE FROM ${this.#runs}`);
+    rowsOf(this.#sql, `INSERT INTO ${this.#runs} VALUES (?)`, name);
+    return name;
   }
 
   #present(channel: string, joined: readonly Member[], left: readonly string[]): void {

@@ -65,6 +65,16 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual(host.data("a"), [2]);
   });
 
+  it("counts on by one where clients come back from hibernation, whose storage is no older copy", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const { engine } = await start(sql, clock);
+    const [first] = await publish(engine, "a", LONG, 1);
+    for (const n of [1, 2]) {
+      const again = await start(sql, clock, ({ keeper }) => void keeper.load("one"));
+      assert.deepEqual(await publish(again.engine, "a", LONG, 1, n), [{ epoch: first!.epoch, offset: first!.offset + n }]);
+    }
+  });
+
   it("counts the same bytes after a restart, and none when all has run out", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const before = await start(sql, clock);
