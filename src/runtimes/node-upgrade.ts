@@ -174,13 +174,13 @@ export class NodeUpgrade {
    *
    * @param request emits the request to the listeners; `undefined` without any
    * @param claiming the apps that have a WebSocket route at this path
-   * @param unclaimed resolves when no other `upgrade` listener has taken the socket; what no route of ours handled waits for it
+   * @param unclaimed resolves when other `upgrade` listeners have had their time; what no route of ours handled waits for it
    */
   async run(
     request: ((response: ServerResponse) => void) | undefined,
     apps: readonly AttachedApp[],
     claiming: (app: AttachedApp) => boolean,
-    unclaimed: () => Promise<void>,
+    unclaimed: Promise<void> | undefined,
   ): Promise<void> {
     if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
       if (!apps.some(claiming)) await unclaimed();
@@ -206,13 +206,13 @@ export class NodeUpgrade {
       }
       const isRefusal = response.status >= 300 && response.status !== 404;
       if (!this.isTaken && (pass.isOurs || isRefusal && (isClaiming || !held))) {
-        if (!pass.isOurs && !isClaiming) await unclaimed();
+        if (!pass.isOurs && !isClaiming) await unclaimed;
         held?.drop();
         return this.isTaken ? discard(response) : this.#answer(response);
       }
       discard(response);
     }
-    if (!isClaimed) await unclaimed();
+    if (!isClaimed) await unclaimed;
     if (this.isTaken) held?.drop();
     else if (held) held.release(this.#socket);
     else this.#answer(new Response(null, { status: 404 }));

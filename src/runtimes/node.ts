@@ -111,31 +111,30 @@ class Upgrades {
     if (socket.destroyed) return true;
     const written = socket.bytesWritten;
     const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
-    // Unreferenced: a socket that waits keeps no process from ending.
-    const late = new Promise<void>((resolve) => setTimeout(resolve, UNCLAIMED_TIMEOUT).unref());
     if (!isWebSocket(incoming)) {
       const replay = () => this.#replay(incoming, socket, head);
       if (this.#isHttp(incoming)) replay();
       else {
         pass();
-        void late.then(() => isTaken(socket, written) ? endUnread(socket) : replay());
+        void later().then(() => isTaken(socket, written) ? endUnread(socket) : replay());
       }
       return true;
     }
+    const apps = this.#attached;
     const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
-    const others = this.#hasOthers;
     const upgrade = new NodeUpgrade(incoming, socket, head);
-    const run = () => {
+    const run = (unclaimed: Promise<void> | undefined) => {
       if (upgrade.isTaken) return;
       const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
         this.#server.emit("request", incoming, response);
       };
-      void upgrade.run(request, this.#attached, claiming, () => others ? late : Promise.resolve());
+      void upgrade.run(request, apps, claiming, unclaimed);
     };
-    if (!others || this.#attached.some(claiming)) run();
+    if (!this.#hasOthers || apps.some(claiming)) run(undefined);
     else {
       pass();
-      setImmediate(run); // Most that await do not wait for I/O: they have taken it by then.
+      const late = later();
+      setImmediate(run, late); // Most that await do not wait for I/O: they have taken it by then.
       void late.then(() => endUnread(socket));
     }
     return true;
@@ -154,6 +153,11 @@ class Upgrades {
       socket,
     ); // Undocumented, of every version.
   }
+}
+
+/** Resolves when every other listener has had its time. A socket that waits keeps no process from ending. */
+function later(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, UNCLAIMED_TIMEOUT).unref());
 }
 
 /** Node emits `upgrade` only while somebody listens; what happens then is decided in `emit`. */
