@@ -139,7 +139,7 @@ export class SqliteEngine implements Engine, Timed {
       `CREATE TABLE IF NOT EXISTS ${this.#subscriptions}
        (uid TEXT, name TEXT, place INTEGER, text TEXT, PRIMARY KEY (uid, name)) WITHOUT ROWID`,
     );
-    rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (name TEXT PRIMARY KEY) WITHOUT ROWID`);
+    rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
     const returned = this.#returned = { members: new Set<string>(), clients: new Set<string>() };
     // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
     queueMicrotask(() => this.#settle(returned));
@@ -271,11 +271,10 @@ export class SqliteEngine implements Engine, Timed {
 
   /** Where connections have lived through it the run goes on: the storage cannot be an older copy. */
   #findRun(): string {
-    const [before] = rowsOf<{ name: string }>(this.#sql, `SELECT name FROM ${this.#runs}`);
+    const [before] = rowsOf<{ name: string }>(this.#sql, `SELECT name FROM ${this.#runs} WHERE place = 0`);
     if (before && this.#hasReturned) return before.name;
     const name = this.#host?.node ?? "";
-    rowsOf(this.#sql, `DELETE FROM ${this.#runs}`);
-    rowsOf(this.#sql, `INSERT INTO ${this.#runs} VALUES (?)`, name);
+    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#runs} VALUES (0, ?)`, name);
     return name;
   }
 
