@@ -183,7 +183,7 @@ export class NodeUpgrade {
     unclaimed: Promise<void> | undefined,
   ): Promise<void> {
     if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
-      if (!apps.some(claiming)) await unclaimed();
+      if (!apps.some(claiming)) await unclaimed;
       if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
       return;
     }
