@@ -107,7 +107,7 @@ export class BrokerEngine implements Engine {
     this.#host = host;
     const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
     const now = () => host.now();
-    const dropped = (reason: DropReason) => this.#drop(reason);
+    const dropped = (reason: DropReason, detail?: string) => this.#drop(reason, detail);
     this.#envelopes = new Envelopes({ node: host.node, secrets: this.#secrets, maxLength, now, dropped });
     const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
     this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
@@ -361,8 +361,8 @@ export class BrokerEngine implements Engine {
     );
   }
 
-  #drop(reason: DropReason): void {
-    this.#dropped.count(reason, this.#started().host);
+  #drop(reason: DropReason, detail?: string): void {
+    this.#dropped.count(reason, this.#started().host, detail);
   }
 }
 

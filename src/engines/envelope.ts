@@ -29,7 +29,8 @@ export interface EnvelopesOptions {
   readonly maxLength: number;
   /** Wall clock, in ms. */
   now(): number;
-  dropped(reason: DropReason): void;
+  /** @param detail what an operator has to know about it. */
+  dropped(reason: DropReason, detail?: string): void;
 }
 
 /**
@@ -91,8 +92,8 @@ export class Envelopes {
 
   /** `null` for what was dropped. @param arrives now, rather than having been kept: it is neither old nor has it been here before. */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
-    const drop = (reason: DropReason) => {
-      this.#options.dropped(reason);
+    const drop = (reason: DropReason, detail?: string) => {
+      this.#options.dropped(reason, detail);
       return null;
     };
     if (envelope.length > this.#options.maxLength) return drop("oversized");
@@ -109,7 +110,8 @@ export class Envelopes {
       const { node, number, time, event } = header;
       // Without signatures anybody can write any number: then it says nothing.
       if (arrives && this.#keys.length > 0) {
-        if (Math.abs(this.#options.now() - time) > MAX_AGE) return drop("stale");
+        const skew = time - this.#options.now();
+        if (Math.abs(skew) > MAX_AGE) return drop("stale", skewText(node, skew));
         if (number <= (this.#arrived.get(`${kind} ${node}`) ?? 0)) return drop("replayed");
         this.#remember(`${kind} ${node}`, number);
       }
@@ -138,6 +140,15 @@ export class Envelopes {
       this.#arrived.delete(oldest);
     }
   }
+}
+
+/** Nothing that such a node sends is taken, orders to end connections neither: its clock is to be set, or this one's. */
+function skewText(node: string, skew: number): string {
+  const seconds = Math.round(Math.abs(skew) / 1_000);
+  const most = MAX_AGE / 1_000;
+  return `the clock of node "${node}" is ${seconds} s ${
+    skew > 0 ? "ahead of" : "behind"
+  } this one, or it was sent so long ago; ${most} s are allowed`;
 }
 
 /** Reads JSON text by a schema; `null` for what is not of it. */

@@ -1,3 +1,4 @@
+import type { Clock } from "../../src/clock.ts";
 import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
 import type { EngineFixture } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
@@ -8,8 +9,8 @@ export interface BrokerNode extends TestNode {
 }
 
 /** Starts an engine, and resolves when it is ready. */
-export async function startNode(engine: BrokerEngine): Promise<BrokerNode> {
-  const host = new TestHost();
+export async function startNode(engine: BrokerEngine, clock?: Clock): Promise<BrokerNode> {
+  const host = new TestHost(clock);
   engine.start(host);
   await host.until(() => host.statuses.includes("ready"));
   return { engine, host, kill: () => host.stop() };

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { after, afterEach, before, describe, it } from "node:test";
+import { systemClock } from "../../src/clock.ts";
 import type { HistoryOptions, Position } from "../../src/engine.ts";
 import type { BrokerEngine, BrokerEngineOptions } from "../../src/engines/broker-engine.ts";
 import { type EnvelopeKind, Envelopes } from "../../src/engines/envelope.ts";
@@ -309,8 +310,47 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       assert.deepEqual(engine.dropped, { replayed: 3, stale: 2, unsupported: 1, forged: 1, "unknown position": 2 });
       assert.deepEqual([host.data("signed"), host.data("fleeting"), host.messages], [range(2), ["once", 0], ["once"]]);
       assert.deepEqual([host.gaps, host.presence.flatMap(({ joined }) => joined)], [[], [{ user: "once" }]]);
-      // Told once, however many there were.
-      assert.deepEqual(host.errors.map((error) => (error as WebSocketError).code), ["ENGINE_FAILED"]);
+      // Told once, however many there were, and once that a clock is off.
+      assert.deepEqual(host.errors.map((error) => (error as WebSocketError).code), ["ENGINE_FAILED", "ENGINE_FAILED"]);
+    });
+
+    it("names a node whose clock is too far from its own, and by how much", TIMEOUT, async () => {
+      for (const [seconds, text] of [[61, "is 61 s ahead of this one"], [-7_200, "is 7200 s behind this one"]] as const) {
+        const { engine, host } = await node(broker.port, { secret: SECRET });
+        const clock = { ...systemClock, now: () => Date.now() + seconds * 1_000 };
+        const other = await startNode(make(broker.port, false, { ...FAST, secret: SECRET }), clock);
+        nodes.push(other);
+        await other.engine.send("disconnect somebody");
+        await host.until(() => host.errors.length > 0);
+        const [{ message }] = host.errors as [Error];
+        assert.ok(message.includes(`stale: the clock of node "${other.host.node}" ${text}`), message);
+        assert.deepEqual([host.messages, engine.dropped], [[], { stale: 1 }]);
+      }
+    });
+
+    it("keeps histories, members and nodes, whatever the clocks of the nodes say", TIMEOUT, async () => {
+      const history = { size: 100, ttl: 60_000 };
+      const start = async (hours: number) => {
+        const clock = { ...systemClock, now: () => Date.now() + hours * 3_600_000 };
+        const started = await startNode(make(broker.port, false, { ...FAST, namespace: "clocks" }), clock);
+        nodes.push(started);
+        return started;
+      };
+      const [ahead, behind, right] = [await start(2), await start(-2), await start(0)];
+      for (const { engine } of [ahead, behind, right]) await engine.subscribe("clocks", history);
+      const positions: Position[] = [];
+      for (const { engine } of [ahead, behind, right]) positions.push(...await publish(engine, "clocks", history, 2));
+      for (const { engine, host } of [ahead, behind, right]) {
+        await engine.join("clocks", { user: host.node });
+        await host.until(() => host.publications("clocks").length === 6);
+        const page = await engine.read("clocks", history, positions[0]!, 100);
+        assert.deepEqual([page.isComplete, page.publications.length], [true, 5]);
+        assert.equal((await engine.read("clocks", history, null, 100)).publications.length, 6);
+      }
+      for (const { engine } of [ahead, behind, right]) {
+        assert.equal((await engine.members("clocks")).length, 3);
+        assert.equal((await engine.nodes()).length, 3);
+      }
     });
 
     it("takes no nonsense, and counts it", TIMEOUT, async () => {
