@@ -1,6 +1,7 @@
 import { type Deadlines, within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { FailureLimiter } from "./limits.ts";
+import { byteLength } from "./protocol.ts";
 import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
@@ -178,6 +179,9 @@ function withoutSecrets(error: unknown, { source: _source, ...credentials }: Cre
   return redacted;
 }
 
+/** Bytes of an id: with a channel's name it is a subject of NATS, of at most 4,096 bytes, in which a byte of it takes up to three. */
+const MAX_ID_BYTES = 256;
+
 /** What is wrong with a state an application returned. Ids are strings, for `1` and `"1"` must not be two users. */
 function faultOf(state: unknown): string | null {
   if (typeof state !== "object" || state === null) return "return { accountability } or null";
@@ -186,6 +190,7 @@ function faultOf(state: unknown): string | null {
   for (const key of ["user", "role"]) {
     const id = (accountability as Record<string, unknown>)[key];
     if (id !== null && (typeof id !== "string" || id === "")) return `accountability.${key} must be a non-empty string or null`;
+    if (id !== null && byteLength(id) > MAX_ID_BYTES) return `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long`;
   }
   if (expires_at !== undefined && expires_at !== null && !Number.isFinite(expires_at)) {
     return "expires_at must be a finite number of seconds, or null";

@@ -8,9 +8,9 @@ export type JsonValue = string | number | boolean | null | readonly JsonValue[] 
 
 /** Who a client is. Yours to extend with what `authenticate` returns. */
 export interface Accountability {
-  /** The user's id; `null` is anonymous, which grants nothing by itself. */
+  /** The user's id, of at most 256 bytes; `null` is anonymous, which grants nothing by itself. */
   user: string | null;
-  /** The role's id, or `null`. */
+  /** The role's id, of at most 256 bytes, or `null`. */
   role: string | null;
   /** What else is known of the client. */
   [claim: string]: unknown;

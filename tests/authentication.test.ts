@@ -243,6 +243,19 @@ describe("Authenticator, on what authenticate returned", () => {
     }
   });
 
+  it("has failed when an id has more than 256 bytes", async () => {
+    for (const [long, most] of [["x", 256], ["é", 128], ["漢", 85], ["🔥", 64]] as const) {
+      for (const key of ["user", "role"]) {
+        const state = (count: number) => ({ accountability: { ...ann, [key]: long.repeat(count) } });
+        assert.equal((await resultOf(state(most))).outcome, "accepted");
+        assert.match(
+          (await fault(state(most + 1))).message,
+          new RegExp(`accountability\\.${key} must be at most 256 bytes long$`),
+        );
+      }
+    }
+  });
+
   it('has failed when an id is neither a non-empty string nor null, so that 1 and "1" are not two users', async () => {
     for (const id of [undefined, 1, 0, "", true, {}, []]) {
       assert.match(
