@@ -19,6 +19,17 @@ export function decodeName(word: string): string | null {
   }
 }
 
+/** Bytes of a word of {@link encodeAny}: two of them, and what stands around them, fit into the 4,096 bytes of a line of NATS. */
+const MAX_WORD = 768;
+
+/** As {@link encodeName}, for names of any length: a long one becomes its SHA-256, which is the word of no name. */
+export async function encodeAny(name: string): Promise<string> {
+  const word = encodeName(name);
+  if (word.length <= MAX_WORD) return word;
+  const hash = await crypto.subtle.digest("SHA-256", utf8.encode(name));
+  return `=${Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("")}=`;
+}
+
 /** @throws {TypeError} for a namespace that is no word. */
 export function checkNamespace(namespace: string): void {
   if (typeof namespace !== "string" || !/^[A-Za-z0-9_-]{1,32}$/.test(namespace)) {

@@ -36,6 +36,8 @@ export interface StreamState {
 /** A stream as it is. */
 export interface StreamInfo {
   readonly config: StreamConfig;
+  /** When it was made, in ISO 8601: another one of the same name has another time. */
+  readonly created: string;
   readonly state: StreamState;
 }
 
@@ -71,6 +73,7 @@ const Failure = v.object({
 const Acknowledgement = v.object({ stream: v.string(), seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) });
 const Sequence = v.pipe(v.number(), v.safeInteger());
 const Info = v.object({
+  created: v.string(),
   state: v.object({ first_seq: Sequence, last_seq: Sequence, last_ts: v.string() }),
   config: v.looseObject({ subjects: v.array(v.string()), max_msgs_per_subject: v.number(), max_age: v.number() }),
 });
@@ -256,9 +259,9 @@ export class JetStream {
   }
 }
 
-const toInfo = (name: string, { config, state }: v.InferOutput<typeof Info>): StreamInfo => ({
+const toInfo = (name: string, { config, ...info }: v.InferOutput<typeof Info>): StreamInfo => ({
+  ...info,
   config: { ...config, name },
-  state,
 });
 
 function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Output {

@@ -2,8 +2,8 @@ import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
-import { encodeName } from "./channel-name.ts";
-import { JetStream, NANOSECONDS, type StreamMessage } from "./jetstream.ts";
+import { encodeAny, encodeName } from "./channel-name.ts";
+import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { NatsHistory, type NatsHistoryOptions, type NatsMemory } from "./nats-history.ts";
 import { isMark } from "./nats-offset.ts";
 
@@ -26,6 +26,8 @@ export class NatsSession implements BrokerSession {
   readonly #membersBucket: string;
   readonly #nodesBucket: string;
   readonly #subscriptions = new Map<string, Subscription>();
+  /** As they were last seen. */
+  readonly #buckets = new Map<string, StreamInfo>();
   /** Of one member one thing is written at a time. */
   readonly #writing = new Map<string, Promise<void>>();
   #arriving: Promise<void> | undefined;
@@ -65,8 +67,8 @@ export class NatsSession implements BrokerSession {
     const { storage, replicas } = this.#bounds;
     await Promise.all([
       this.#history.open(),
-      ...[this.#membersBucket, this.#nodesBucket].map((bucket) =>
-        this.#jetstream.open({
+      ...[this.#membersBucket, this.#nodesBucket].map(async (bucket) => {
+        const made = await this.#jetstream.open({
           name: `KV_${bucket}`,
           retention: "limits",
           discard: "old",
@@ -79,8 +81,9 @@ export class NatsSession implements BrokerSession {
           max_bytes: -1,
           allow_rollup_hdrs: true,
           deny_delete: true,
-        })
-      ),
+        });
+        this.#buckets.set(bucket, made);
+      }),
     ]);
     this.#own = this.#connection.subscribe(`${this.#prefix}.nodes`, {
       callback: (_, { data }) => this.#listener.message(utf8.decode(data)),
@@ -130,13 +133,14 @@ export class NatsSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
-    await this.#history.verify();
+    await Promise.all([this.#history.verify(), ...[...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known))]);
     const { node, lease } = this.#options;
     const subject = `$KV.${this.#nodesBucket}.${node}`;
     const last = this.#beat;
-    const wasKnown = last !== undefined && await this.#jetstream.publish(subject, `${lease}`, last);
+    const write = (last?: number) => this.#inBucket(() => this.#jetstream.publish(subject, `${lease}`, last));
+    const wasKnown = last !== undefined && await write(last);
     // It was swept after, or this is the first.
-    this.#beat = wasKnown || (await this.#jetstream.publish(subject, `${lease}`))!; // Without an expectation there is one.
+    this.#beat = wasKnown || (await write())!; // Without an expectation there is one.
     if (!wasKnown) return false;
     // What is kept for a day is written again before that is over.
     if (performance.now() - this.#announced < KEPT / 3) return true;
@@ -168,8 +172,8 @@ export class NatsSession implements BrokerSession {
 
   /** Told once it is written: who compares in between would take back what it was told. In the order of the calls, for each member. */
   async #tellOf(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
-    await this.#write(this.#member(channel, user), async (subject) => {
-      await write(subject);
+    await this.#write(`${channel}\n${user}`, async () => {
+      await this.#inBucket(async () => write(await this.#member(channel, user)));
       this.#connection.publish(this.#subject(channel, "member"), envelope);
     });
     await this.#arrive();
@@ -207,6 +211,28 @@ export class NatsSession implements BrokerSession {
     return this.#arrive();
   };
 
+  /** @param known as it was when this was asked last. */
+  async #verify(bucket: string, known: StreamInfo): Promise<void> {
+    const info = await this.#jetstream.info(`KV_${bucket}`);
+    if (info && info.created === known.created && info.state.last_seq >= known.state.last_seq) {
+      this.#buckets.set(bucket, info);
+      return;
+    }
+    const error = new Error(`Cannot go on: the bucket ${bucket} has lost what it kept`);
+    this.#listener.ended(error);
+    throw error;
+  }
+
+  /** Another session makes a bucket that is gone, and all nodes tell what was in it. */
+  async #inBucket<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+    try {
+      return await ask();
+    } catch (error) {
+      if (isGone(error)) this.#listener.ended(error);
+      throw error;
+    }
+  }
+
   #watch(): void {
     const ended = (error: unknown) => this.#listener.ended(error ?? new Error("Cannot go on: the connection was closed"));
     this.#connection.closed().then(ended, ended);
@@ -240,11 +266,8 @@ export class NatsSession implements BrokerSession {
   /** What a bucket holds. */
   async #entries(bucket: string, keys: string): Promise<readonly StreamMessage[]> {
     for (let attempt = 1;; attempt++) {
-      const { messages, isWhole } = await this.#jetstream.list(
-        `KV_${bucket}`,
-        `$KV.${bucket}.${keys}`,
-        "last of each",
-        MAX_ENTRIES,
+      const { messages, isWhole } = await this.#inBucket(() =>
+        this.#jetstream.list(`KV_${bucket}`, `$KV.${bucket}.${keys}`, "last of each", MAX_ENTRIES)
       );
       // Some went while they were read, and others may have been written anew.
       if (isWhole || attempt >= 5) return messages;
@@ -252,16 +275,18 @@ export class NatsSession implements BrokerSession {
   }
 
   async #sweep(node: string): Promise<void> {
-    await this.#jetstream.purge(`KV_${this.#membersBucket}`, `$KV.${this.#membersBucket}.*.${node}.*`);
-    await this.#jetstream.purge(`KV_${this.#nodesBucket}`, `$KV.${this.#nodesBucket}.${node}`);
+    await this.#inBucket(async () => {
+      await this.#jetstream.purge(`KV_${this.#membersBucket}`, `$KV.${this.#membersBucket}.*.${node}.*`);
+      await this.#jetstream.purge(`KV_${this.#nodesBucket}`, `$KV.${this.#nodesBucket}.${node}`);
+    });
   }
 
-  #write(subject: string, write: (subject: string) => Promise<void>): Promise<void> {
-    const before = this.#writing.get(subject) ?? Promise.resolve();
-    const writing = before.then(() => write(subject), () => write(subject)).finally(() => {
-      if (this.#writing.get(subject) === writing) this.#writing.delete(subject);
+  #write(member: string, write: () => Promise<void>): Promise<void> {
+    const before = this.#writing.get(member) ?? Promise.resolve();
+    const writing = before.then(write, write).finally(() => {
+      if (this.#writing.get(member) === writing) this.#writing.delete(member);
     });
-    this.#writing.set(subject, writing);
+    this.#writing.set(member, writing);
     return writing;
   }
 
@@ -276,8 +301,8 @@ export class NatsSession implements BrokerSession {
     return `${this.#prefix}.channel.${encodeName(channel)}.${kind}`;
   }
 
-  #member(channel: string, user: string): string {
-    return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${encodeName(user)}`;
+  async #member(channel: string, user: string): Promise<string> {
+    return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${await encodeAny(user)}`;
   }
 }
 
