@@ -347,7 +347,7 @@ export class BrokerEngine implements Engine {
   #ready(action: string): Reconnection {
     const link = this.#link;
     if (link?.status === "ready") return link;
-    throw unavailable(action, `${this.#broker.name} is ${link ? statusText(link.status) : "not connected"}`);
+    throw unavailable(action, `${this.#broker.name} is ${link ? statusText(link.status) : "not connected"}`, link?.reason);
   }
 
   #checkLength(action: string, text: string): void {

@@ -56,6 +56,8 @@ export const NANOSECONDS = 1_000_000;
 
 /** As HTTP would say it: the server numbers its own from 10,000 on. */
 const NO_RESPONDERS = 503;
+/** Of the account, of memory, of the disk: there is no room for such a stream. */
+const NO_ROOM: readonly number[] = [10_002, 10_023, 10_028, 10_047];
 const NAME_IN_USE = 10_058;
 const DELETE_FAILED = 10_057;
 const NOT_FOUND = 10_037;
@@ -65,6 +67,11 @@ const WRONG_LAST_SEQUENCE = 10_071;
 /** Whether the stream that was asked for is not there. */
 export function isGone(error: unknown): boolean {
   return error instanceof JetStreamError && (error.code === NO_RESPONDERS || error.code === STREAM_NOT_FOUND);
+}
+
+/** Whether the server has no room for the stream. */
+export function hasNoRoom(error: unknown): boolean {
+  return error instanceof JetStreamError && NO_ROOM.includes(error.code);
 }
 
 const Failure = v.object({
@@ -92,11 +99,16 @@ const EXPIRY = 500;
 export class JetStream {
   readonly #connection: NatsConnection;
   readonly #timeout: number;
+  readonly #inboxPrefix: string;
 
-  /** @param timeout ms. */
-  constructor(connection: NatsConnection, timeout: number) {
+  /**
+   * @param timeout ms.
+   * @param inboxPrefix of the connection: another one may not be permitted.
+   */
+  constructor(connection: NatsConnection, timeout: number, inboxPrefix: string) {
     this.#connection = connection;
     this.#timeout = timeout;
+    this.#inboxPrefix = inboxPrefix;
   }
 
   /** The stream; made with this configuration where there is none, and raised where it keeps less. */
@@ -193,7 +205,7 @@ export class JetStream {
 
   async #fetch(stream: string, consumer: string, count: number): Promise<StreamMessage[]> {
     if (count === 0) return [];
-    const inbox = createInbox();
+    const inbox = createInbox(this.#inboxPrefix);
     const messages: StreamMessage[] = [];
     let end!: () => void;
     let fail!: (error: unknown) => void;

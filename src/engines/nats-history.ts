@@ -1,7 +1,16 @@
 import type { HistoryOptions, Position } from "../engine.ts";
 import type { BrokerPage, SessionOptions } from "./broker.ts";
 import { encodeName } from "./channel-name.ts";
-import { isGone, type JetStream, NANOSECONDS, type StreamMessage, type StreamState } from "./jetstream.ts";
+import {
+  hasNoRoom,
+  isGone,
+  type JetStream,
+  NANOSECONDS,
+  type StreamConfig,
+  type StreamInfo,
+  type StreamMessage,
+  type StreamState,
+} from "./jetstream.ts";
 import { isMark, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./nats-offset.ts";
 
 /** How much the stream of a namespace keeps: the bounds of what channels may ask for. The largest that any node asks for counts. */
@@ -10,12 +19,21 @@ export interface NatsHistoryOptions {
   maxSize?: number;
   /** The longest `ttl` of a channel's history, in ms. The stream keeps messages twice as long. @default {3_600_000} */
   maxTtl?: number;
-  /** Bytes of all histories; beyond it the oldest publications are given up. @default {1_073_741_824} */
+  /**
+   * Bytes of all histories, which the server sets aside when the stream is made; beyond it the oldest publications are given up.
+   * @default the most of 1,024, 256, 64 and 16 MiB that it has room for
+   */
   maxBytes?: number;
   /** `memory` does not outlive a restart of the server. Read when the stream is made. @default {"file"} */
   storage?: "file" | "memory";
   /** On how many servers of a cluster it is kept: 1, 3 or 5. Read when the stream is made. @default {1} */
   replicas?: number;
+}
+
+/** {@link NatsHistoryOptions}, with what is not given. */
+export interface NatsBounds extends Required<Omit<NatsHistoryOptions, "maxBytes">> {
+  /** The first that the server has room for. */
+  readonly maxBytes: readonly number[];
 }
 
 /** What a node knows of the stream from one session to the next. */
@@ -51,7 +69,7 @@ export class NatsHistory {
   readonly #jetstream: JetStream;
   readonly #prefix: string;
   readonly #stream: string;
-  readonly #bounds: Required<NatsHistoryOptions>;
+  readonly #bounds: NatsBounds;
   readonly #slack: number;
   readonly #memory: NatsMemory;
   /** In the subjects of one stream: what is published to another one that had its name is refused. */
@@ -66,7 +84,7 @@ export class NatsHistory {
   constructor(
     jetstream: JetStream,
     { namespace, slack }: SessionOptions,
-    bounds: Required<NatsHistoryOptions>,
+    bounds: NatsBounds,
     memory: NatsMemory,
   ) {
     this.#jetstream = jetstream;
@@ -87,9 +105,9 @@ export class NatsHistory {
   }
 
   async #open(): Promise<void> {
-    const { maxSize, maxTtl, maxBytes, storage, replicas } = this.#bounds;
+    const { maxSize, maxTtl, storage, replicas } = this.#bounds;
     const generation = crypto.randomUUID();
-    const { config: { subjects }, state: { last_seq } } = await this.#jetstream.open({
+    const { config: { subjects }, state: { last_seq } } = await this.#make({
       name: this.#stream,
       retention: "limits",
       discard: "old",
@@ -99,7 +117,6 @@ export class NatsHistory {
       max_msgs_per_subject: maxSize + 1 + MARKS,
       // The anchor and the marks are looked at now and then.
       max_age: (2 * maxTtl + this.#slack) * NANOSECONDS,
-      max_bytes: maxBytes,
       republish: { src: `${this.#prefix}.history.${generation}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
     // Whoever made the stream has named it.
@@ -120,6 +137,20 @@ export class NatsHistory {
     if (state.last_seq > MAX_SEQUENCE / 2) throw new Error(`Cannot use the stream ${this.#stream}: it is full, delete it`);
     Object.assign(memory, { epoch: this.#epoch, sequence: state.last_seq, offset: 0 });
     this.#look(state);
+  }
+
+  async #make(config: StreamConfig): Promise<StreamInfo> {
+    let refusal: unknown;
+    for (const max_bytes of this.#bounds.maxBytes) {
+      try {
+        return await this.#jetstream.open({ ...config, max_bytes });
+      } catch (error) {
+        if (!hasNoRoom(error)) throw error;
+        const { message } = error as Error; // A JetStreamError.
+        refusal = new Error(`${message}, for a stream of ${max_bytes} bytes: lower history.maxBytes, or give JetStream more`);
+      }
+    }
+    throw refusal;
   }
 
   /** Notices that the stream has lost what it kept, or is another one: then the epoch is another. */

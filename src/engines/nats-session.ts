@@ -4,7 +4,7 @@ import { WebSocketError } from "../errors.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
 import { encodeAny, encodeName } from "./channel-name.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
-import { NatsHistory, type NatsHistoryOptions, type NatsMemory } from "./nats-history.ts";
+import { type NatsBounds, NatsHistory, type NatsMemory } from "./nats-history.ts";
 import { isMark } from "./nats-offset.ts";
 
 /** What nodes leave behind that were all killed is kept no longer, in ms. */
@@ -17,11 +17,12 @@ const MAX_ENTRIES = 1_000_000;
 export class NatsSession implements BrokerSession {
   readonly #connection: NatsConnection;
   readonly #isShared: boolean;
-  readonly #bounds: Required<NatsHistoryOptions>;
+  readonly #bounds: NatsBounds;
   readonly #history: NatsHistory;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #jetstream: JetStream;
+  readonly #inboxPrefix: string;
   readonly #prefix: string;
   readonly #membersBucket: string;
   readonly #nodesBucket: string;
@@ -41,7 +42,7 @@ export class NatsSession implements BrokerSession {
   constructor(
     connection: NatsConnection,
     isShared: boolean,
-    bounds: Required<NatsHistoryOptions>,
+    bounds: NatsBounds,
     listener: BrokerListener,
     options: SessionOptions,
     memory: NatsMemory,
@@ -52,7 +53,8 @@ export class NatsSession implements BrokerSession {
     this.#listener = listener;
     this.#options = options;
     // The engine has ended the session before, when an answer takes so long.
-    this.#jetstream = new JetStream(connection, 4 * options.timeout);
+    this.#inboxPrefix = inboxPrefixOf(connection);
+    this.#jetstream = new JetStream(connection, 4 * options.timeout, this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
@@ -85,19 +87,17 @@ export class NatsSession implements BrokerSession {
         this.#buckets.set(bucket, made);
       }),
     ]);
-    this.#own = this.#connection.subscribe(`${this.#prefix}.nodes`, {
-      callback: (_, { data }) => this.#listener.message(utf8.decode(data)),
-    });
+    this.#own = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
     await this.#connection.flush();
   }
 
   async listen(channels: readonly string[]): Promise<void> {
     for (const channel of channels) {
-      const callback = (error: Error | null, message: Msg) => {
-        if (!error) this.#receive(channel, message);
-      };
       this.#subscriptions.get(channel)?.unsubscribe();
-      this.#subscriptions.set(channel, this.#connection.subscribe(this.#subject(channel, "*"), { callback }));
+      this.#subscriptions.set(
+        channel,
+        this.#subscribe(this.#subject(channel, "*"), (message) => this.#receive(channel, message)),
+      );
     }
     await this.#connection.flush();
   }
@@ -219,7 +219,7 @@ export class NatsSession implements BrokerSession {
       return;
     }
     const error = new Error(`Cannot go on: the bucket ${bucket} has lost what it kept`);
-    this.#listener.ended(error);
+    this.#ended(error);
     throw error;
   }
 
@@ -228,22 +228,43 @@ export class NatsSession implements BrokerSession {
     try {
       return await ask();
     } catch (error) {
-      if (isGone(error)) this.#listener.ended(error);
+      if (isGone(error)) this.#ended(error);
       throw error;
     }
   }
 
   #watch(): void {
-    const ended = (error: unknown) => this.#listener.ended(error ?? new Error("Cannot go on: the connection was closed"));
+    const ended = (error: unknown) => this.#ended(error ?? new Error("Cannot go on: the connection was closed"));
     this.#connection.closed().then(ended, ended);
-    if (!this.#isShared) return;
     const follow = async () => {
-      for await (const { type } of this.#connection.status()) {
+      for await (const status of this.#connection.status()) {
         if (this.#closed) return;
-        if (type === "disconnect" || type === "staleConnection") return ended(new Error("Cannot go on: the connection was lost"));
+        const { type } = status;
+        if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
+          return ended(new Error("Cannot go on: the connection was lost"));
+        }
+        // The server does not answer what it does not permit, and says so here.
+        if (type === "error" && this.#isOurs(status.error)) return ended(status.error);
       }
     };
     follow().catch(ended);
+  }
+
+  /** Whether it is about a subject of this namespace, or of JetStream. Of any copy of the library. */
+  #isOurs(error: Error & { readonly subject?: unknown }): boolean {
+    const subject = typeof error.subject === "string" ? error.subject : "";
+    const buckets = [this.#membersBucket, this.#nodesBucket].map((bucket) => `$KV.${bucket}.`);
+    return [`${this.#prefix}.`, "$JS.", ...buckets, this.#inboxPrefix].some((prefix) => subject.startsWith(prefix));
+  }
+
+  /** Whoever has closed it knows. */
+  #ended(error: unknown): void {
+    if (!this.#closed) this.#listener.ended(error);
+  }
+
+  #subscribe(subject: string, take: (message: Msg) => void): Subscription {
+    const callback = (error: Error | null, message: Msg) => error ? this.#ended(error) : take(message);
+    return this.#connection.subscribe(subject, { callback });
   }
 
   #receive(channel: string, message: Msg): void {
@@ -304,6 +325,11 @@ export class NatsSession implements BrokerSession {
   async #member(channel: string, user: string): Promise<string> {
     return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${await encodeAny(user)}`;
   }
+}
+
+/** As its connection was made with, which every connection of the library remembers. */
+function inboxPrefixOf(connection: NatsConnection & { readonly options?: { readonly inboxPrefix?: string } }): string {
+  return connection.options?.inboxPrefix ?? "_INBOX";
 }
 
 const utf8 = new TextDecoder();

@@ -16,7 +16,7 @@ import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io
 import type { HistoryOptions } from "../engine.ts";
 import { BrokerEngine, type BrokerEngineOptions } from "./broker-engine.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
-import type { NatsHistoryOptions, NatsMemory } from "./nats-history.ts";
+import type { NatsBounds, NatsHistoryOptions, NatsMemory } from "./nats-history.ts";
 import { sequenceOf } from "./nats-offset.ts";
 import { NatsSession } from "./nats-session.ts";
 
@@ -45,8 +45,8 @@ export interface NatsEngineOptions extends BrokerEngineOptions {
  */
 export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   const { servers, options: connectionOptions, connect, connection, history = {}, ...rest } = options;
-  const { maxSize = 1_000, maxTtl = 3_600_000, maxBytes = 2 ** 30, storage = "file", replicas = 1 } = history;
-  for (const [name, value] of Object.entries({ maxSize, maxTtl, maxBytes, replicas })) {
+  const { maxSize = 1_000, maxTtl = 3_600_000, maxBytes, storage = "file", replicas = 1 } = history;
+  for (const [name, value] of Object.entries({ maxSize, maxTtl, maxBytes: maxBytes ?? 1, replicas })) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new TypeError(`Cannot create the engine: history.${name} must be a whole number from 1`);
     }
@@ -57,18 +57,21 @@ export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   const open = connection
     ? () => Promise.resolve(connection)
     : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // One of both, as just checked.
-  const bounds = { maxSize, maxTtl, maxBytes, storage, replicas };
+  const bounds = { maxSize, maxTtl, maxBytes: maxBytes === undefined ? DEFAULT_BYTES : [maxBytes], storage, replicas };
   return new BrokerEngine(new NatsBroker(open, connection !== undefined, bounds), rest);
 }
+
+/** What the stream may have: a development machine or a small disk has no room for the first. */
+const DEFAULT_BYTES: readonly number[] = [2 ** 30, 2 ** 28, 2 ** 26, 2 ** 24];
 
 class NatsBroker implements Broker {
   readonly name = "NATS";
   readonly #open: (timeout: number) => Promise<NatsConnection>;
   readonly #isShared: boolean;
-  readonly #bounds: Required<NatsHistoryOptions>;
+  readonly #bounds: NatsBounds;
   readonly #memory: NatsMemory = { epoch: "", sequence: 0, offset: 0 };
 
-  constructor(open: (timeout: number) => Promise<NatsConnection>, isShared: boolean, bounds: Required<NatsHistoryOptions>) {
+  constructor(open: (timeout: number) => Promise<NatsConnection>, isShared: boolean, bounds: NatsBounds) {
     this.#open = open;
     this.#isShared = isShared;
     this.#bounds = bounds;

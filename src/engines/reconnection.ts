@@ -63,6 +63,7 @@ export class Reconnection {
   #session: BrokerSession | undefined;
   #closing: Promise<void> | undefined;
   #attempts = 0;
+  #reason: unknown;
   #watches = 0;
   /** The round in which the broker last answered. */
   #answered = 0;
@@ -89,6 +90,11 @@ export class Reconnection {
     return this.#status;
   }
 
+  /** Why it is away. Absent while it is ready. */
+  get reason(): unknown {
+    return this.#reason;
+  }
+
   open(): void {
     void this.#connect();
   }
@@ -100,7 +106,7 @@ export class Reconnection {
    */
   call<Answer>(action: string, ask: (session: BrokerSession) => Promise<Answer>): Promise<Answer> {
     const session = this.#session;
-    if (!session) return Promise.reject(this.#unavailable(action, "away"));
+    if (!session) return Promise.reject(this.#unavailable(action, "away", this.#reason));
     return this.#wait(action, ask(session));
   }
 
@@ -165,6 +171,7 @@ export class Reconnection {
       await this.call("beat", (session) => session.beat());
       if (this.#session !== session) return;
       this.#attempts = this.#beats = this.#looks = 0;
+      this.#reason = undefined;
       this.#set("ready");
       this.#deadlines.set(this.#beating, this.#options.lease / 3);
       this.#deadlines.set(this.#looking, this.#checkInterval);
@@ -185,7 +192,8 @@ export class Reconnection {
     this.#session = undefined;
     this.#rejectAll(reason);
     if (this.#status === "closed") return;
-    const error = this.#unavailable("go on", "away", reason);
+    const cause = this.#reason = firstCause(reason);
+    const error = this.#unavailable("go on", `away (${cause instanceof Error ? cause.message : cause})`, cause);
     for (const alarm of [this.#beating, this.#looking]) this.#deadlines.delete(alarm);
     // Told once: it is away until the status says otherwise.
     if (this.#status !== "unavailable") this.#host.report(error);
@@ -284,4 +292,10 @@ export class Reconnection {
     const text = `Cannot ${action}: ${this.#broker.name} is ${state}, try again later`;
     return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, cause === undefined ? {} : { cause });
   }
+}
+
+/** What is behind errors of this engine's own, which only say that there is something. */
+function firstCause(error: unknown): unknown {
+  const own = WebSocketError.from(error);
+  return own?.code === "ENGINE_UNAVAILABLE" && own.cause !== undefined ? firstCause(own.cause) : error;
 }

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -34,14 +35,33 @@ export class BrokerProcess {
     return broker;
   }
 
-  /** @param flagsOf more flags, of the folder that is its own. */
-  static async nats(flagsOf: (folder: string) => Promise<string[]> = () => Promise.resolve([])): Promise<BrokerProcess> {
+  /**
+   * @param flagsOf more flags, of the folder that is its own.
+   * @param storage what it keeps streams by.
+   */
+  static async nats(
+    flagsOf: (folder: string) => Promise<string[]> = () => Promise.resolve([]),
+    storage: "jetstream" | "none" = "jetstream",
+  ): Promise<BrokerProcess> {
     let flags: string[] = [];
-    const args = (port: number, folder: string) => ["-a", "127.0.0.1", "-p", `${port}`, "-js", "-sd", folder, ...flags];
+    const args = (port: number, folder: string) => [
+      ...["-a", "127.0.0.1", "-p", `${port}`],
+      ...(storage === "jetstream" ? ["-js", "-sd", folder] : []),
+      ...flags,
+    ];
     const broker = new BrokerProcess(await freePort(), findProgram("nats-server")!, args, /Server is ready/); // Checked by the caller.
     flags = await flagsOf(broker.folder);
     await broker.start();
     return broker;
+  }
+
+  /** @param config as of a file of its own. */
+  static natsWith(config: string, storage?: "jetstream" | "none"): Promise<BrokerProcess> {
+    return BrokerProcess.nats(async (folder) => {
+      const path = join(folder, "nats.conf");
+      await writeFile(path, config);
+      return ["-c", path];
+    }, storage);
   }
 
   /** Of its process, while it runs. */

@@ -18,7 +18,7 @@ function create() {
       return stall.promise;
     },
   } as unknown as NatsConnection; // All that `send` needs of it.
-  const bounds = { maxSize: 1, maxTtl: 1, maxBytes: 1, storage: "memory", replicas: 1 } as const;
+  const bounds = { maxSize: 1, maxTtl: 1, maxBytes: [1], storage: "memory", replicas: 1 } as const;
   const nothing = () => {};
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, ended: nothing, malformed: nothing };
   const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0 };
