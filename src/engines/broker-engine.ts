@@ -1,4 +1,3 @@
-import * as v from "valibot";
 import type {
   Engine,
   EngineHost,
@@ -10,12 +9,12 @@ import type {
   PublicationContent,
 } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
-import { type Broker, type BrokerListener, type BrokerPage, Sequence, then } from "./broker.ts";
+import { type Broker, type BrokerListener, type BrokerPage, inBatches, Sequence, then } from "./broker.ts";
 import { checkNamespace } from "./channel-name.ts";
 import { Dropped } from "./dropped.ts";
-import { type DropReason, type EnvelopeKind, Envelopes, isJson, parse } from "./envelope.ts";
+import { type DropReason, type EnvelopeKind, Envelopes } from "./envelope.ts";
 import { Listening } from "./listening.ts";
-import { OwnMembers, toMember } from "./presence.ts";
+import { OwnMembers, parseMember, unique } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
 import { Subscription } from "./subscription.ts";
 
@@ -40,12 +39,6 @@ export interface BrokerEngineOptions {
   maxLength?: number;
 }
 
-const MemberBody = v.object({
-  user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
-  data: v.optional(v.pipe(v.string(), v.check(isJson))),
-  left: v.optional(v.boolean()),
-});
-
 /** Members that the broker is told of without waiting for its answer. */
 const ANNOUNCED_AT_ONCE = 200;
 
@@ -55,6 +48,8 @@ export class BrokerEngine implements Engine {
   readonly #options: Required<BrokerEngineOptions>;
   readonly #secrets: readonly string[];
   readonly #subscriptions = new Map<string, Subscription>();
+  /** Channels whose subscriptions wait for the first connection. */
+  readonly #awaiting = new Map<string, object>();
   readonly #own = new OwnMembers();
   readonly #dropped: Dropped;
   readonly #inbound = new Sequence((error) => this.#host?.report(error));
@@ -126,19 +121,19 @@ export class BrokerEngine implements Engine {
 
   async send(message: string): Promise<void> {
     this.#checkLength("send", message);
-    const link = this.#ready("send");
+    const link = this.#isConnecting ? await this.#connected("send") : this.#ready("send");
     const envelope = await this.#seal("message", "", message);
     await link.call("send", (session) => session.send(envelope));
   }
 
   async nodes(): Promise<string[]> {
     const { host } = this.#started();
-    const nodes = await this.#ready("name the nodes").call("name the nodes", (session) => session.nodes());
+    const nodes = await (await this.#connected("name the nodes")).call("name the nodes", (session) => session.nodes());
     return [...new Set([...nodes, host.node])];
   }
 
   async subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
-    const link = this.#ready("subscribe");
+    const link = this.#isConnecting ? await this.#awaited(channel) : this.#ready("subscribe");
     if (history) this.check(history);
     const { host } = this.#started();
     const subscription = new Subscription(channel, history, host, {
@@ -165,16 +160,17 @@ export class BrokerEngine implements Engine {
   }
 
   unsubscribe(channel: string): void {
+    this.#awaiting.delete(channel);
     this.#subscriptions.get(channel)?.stop();
     if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
   }
 
   async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", content.data);
-    const link = this.#ready("publish");
+    // Not waited for where it is there, so that publications leave in the order of the calls.
+    const link = this.#isConnecting ? await this.#connected("publish") : this.#ready("publish");
     if (history) this.check(history);
     const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
-    // Not waited for where it is there, so that publications leave in the order of the calls.
     const sealed = typeof envelope === "string" ? envelope : await envelope;
     return await link.call("publish", (session) => session.publish(channel, sealed, history, this.#positionOf(channel)));
   }
@@ -196,7 +192,7 @@ export class BrokerEngine implements Engine {
   }
 
   async members(channel: string): Promise<readonly Member[]> {
-    this.#ready("name the members");
+    await this.#connected("name the members");
     const subscription = this.#subscriptions.get(channel);
     return subscription ? await subscription.members() : unique(await this.#readMembers(channel));
   }
@@ -233,8 +229,8 @@ export class BrokerEngine implements Engine {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
           then(open(["member"], channel, envelope), (opened) => {
-            const member = opened && parse(MemberBody, opened.body);
-            if (member) this.#subscriptions.get(channel)?.changed(opened.node, toMember(member), member.left === true);
+            const told = opened && parseMember(opened.body);
+            if (told) this.#subscriptions.get(channel)?.changed(opened.node, told.member, told.left);
             else if (opened) this.#drop("malformed");
           })
         );
@@ -250,7 +246,7 @@ export class BrokerEngine implements Engine {
     after: Position | null,
     limit: number,
   ): Promise<HistoryPage> {
-    const link = this.#ready(action);
+    const link = await this.#connected(action);
     this.check(history);
     const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
     const page: BrokerPage = await link.call(
@@ -275,15 +271,15 @@ export class BrokerEngine implements Engine {
     const present = [];
     for (const envelope of envelopes) {
       const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
-      const member = opened && parse(MemberBody, opened.body);
-      if (member) present.push({ node: opened.node, ...toMember(member) });
+      const told = opened && parseMember(opened.body);
+      if (told) present.push({ node: opened.node, ...told.member });
       else if (opened) this.#drop("malformed");
     }
     return present;
   }
 
   async #tell(action: "join" | "leave", channel: string, member: Member, left: boolean): Promise<void> {
-    const link = this.#ready(action);
+    const link = this.#isConnecting ? await this.#connected(action) : this.#ready(action);
     const { user } = member;
     const leaving = left ? this.#own.leavingOf(channel, user) : undefined;
     const envelope = await this.#seal("member", channel, JSON.stringify(left ? { user, left } : member));
@@ -294,17 +290,17 @@ export class BrokerEngine implements Engine {
   /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
   async #resume(): Promise<void> {
     await this.#announce();
-    for (const batch of batches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
+    for (const batch of inBatches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
   }
 
   /** Tells who has left, and who is there: by the time that it is told, for who comes or goes meanwhile is told of as well. */
   async #announce(): Promise<void> {
     const own = this.#own;
-    for (const batch of batches(own.left, ANNOUNCED_AT_ONCE)) {
+    for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
       const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
       await Promise.all(gone.map(({ channel, user }) => this.#tell("leave", channel, { user }, true)));
     }
-    for (const batch of batches(own.all, ANNOUNCED_AT_ONCE)) {
+    for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
       const there = batch.filter(({ channel, member }) => own.has(channel, member));
       await Promise.all(there.map(({ channel, member }) => this.#tell("join", channel, member, false)));
     }
@@ -320,14 +316,14 @@ export class BrokerEngine implements Engine {
   async #look(rounds: number): Promise<void> {
     const link = this.#ready("compare");
     const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
-    for (const batch of batches(kept, 200)) {
+    for (const batch of inBatches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
       const asked = batch.map(({ position }) => position);
       const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     if (rounds % 12 !== 2) return;
-    for (const batch of batches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));
+    for (const batch of inBatches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
   /** Up to where this node was told of everything, if it is subscribed. */
@@ -342,6 +338,26 @@ export class BrokerEngine implements Engine {
   #started(): { host: EngineHost } {
     if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
     return { host: this.#host };
+  }
+
+  get #isConnecting(): boolean {
+    return this.#link?.status === "connecting";
+  }
+
+  /** At the start the first ones to ask wait for the connection rather than being refused. */
+  async #connected(action: string): Promise<Reconnection> {
+    await this.#link?.tried;
+    return this.#ready(action);
+  }
+
+  /** The same for a channel that may be unsubscribed from meanwhile. */
+  async #awaited(channel: string): Promise<Reconnection> {
+    const own = {};
+    this.#awaiting.set(channel, own);
+    const link = await this.#connected("subscribe");
+    if (this.#awaiting.get(channel) !== own) throw unavailable("subscribe", `"${channel}" was unsubscribed from`);
+    this.#awaiting.delete(channel);
+    return link;
   }
 
   #ready(action: string): Reconnection {
@@ -373,12 +389,4 @@ export function unavailable(action: string, state: string, cause?: unknown): Web
 
 function statusText(status: EngineStatus): string {
   return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
-}
-
-function unique(present: readonly Member[]): Member[] {
-  return [...new Map(present.map(({ user, data }) => [user, toMember({ user, data })])).values()];
-}
-
-function* batches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
-  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }

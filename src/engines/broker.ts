@@ -113,3 +113,8 @@ export class Sequence {
     });
   }
 }
+
+/** The items, so many at a time. */
+export function* inBatches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
+}

@@ -1,4 +1,18 @@
+import * as v from "valibot";
 import type { Member } from "../engine.ts";
+import { isJson, parse } from "./envelope.ts";
+
+const MemberBody = v.object({
+  user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
+  data: v.optional(v.pipe(v.string(), v.check(isJson))),
+  left: v.optional(v.boolean()),
+});
+
+/** Reads what nodes tell of a member; `null` for what is none. */
+export function parseMember(body: string): { readonly member: Member; readonly left: boolean } | null {
+  const told = parse(MemberBody, body);
+  return told && { member: toMember(told), left: told.left === true };
+}
 
 /** A user in a channel on one node. */
 export interface Present extends Member {
@@ -8,6 +22,11 @@ export interface Present extends Member {
 /** Without the keys that are absent. */
 export function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
   return data === undefined ? { user } : { user, data };
+}
+
+/** Each user once, as told last. */
+export function unique(present: readonly Member[]): Member[] {
+  return [...new Map(present.map(({ user, data }) => [user, toMember({ user, data })])).values()];
 }
 
 /** Who came, or has other data, and who left. */

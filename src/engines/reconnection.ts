@@ -59,6 +59,8 @@ export class Reconnection {
   readonly #beating = new Alarm(() => void this.#beat());
   readonly #looking = new Alarm(() => void this.#look());
   readonly #pause = new Alarm(() => void this.#connect());
+  readonly #tried: Promise<void>;
+  #resolveTried!: () => void; // Set by the constructor.
   #status: EngineStatus = "connecting";
   #session: BrokerSession | undefined;
   #closing: Promise<void> | undefined;
@@ -84,10 +86,16 @@ export class Reconnection {
     this.#host = host;
     this.#checkInterval = checkInterval;
     this.#hooks = hooks;
+    this.#tried = new Promise((resolve) => this.#resolveTried = resolve);
   }
 
   get status(): EngineStatus {
     return this.#status;
+  }
+
+  /** Resolves when the first attempt to connect has ended, one way or the other: within 1.5 timeouts where the broker says nothing. */
+  get tried(): Promise<void> {
+    return this.#tried;
   }
 
   /** Why it is away. Absent while it is ready. */
@@ -207,6 +215,7 @@ export class Reconnection {
   #set(status: EngineStatus): void {
     if (this.#status === status) return;
     this.#status = status;
+    this.#resolveTried();
     this.#host.status(status);
   }
 

@@ -112,6 +112,44 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         await host.until(() => engine.status === "ready");
       });
 
+      it("lets who asks at its start wait for it, and no longer than for the first attempt", TIMEOUT, async () => {
+        const begin = () => {
+          const engine = make(broker.port, false, { ...FAST, namespace: "begin" });
+          const host = new TestHost();
+          engine.start(host);
+          nodes.push({ engine, host, kill: () => host.stop() });
+          assert.equal(engine.status, "connecting");
+          return { engine, host };
+        };
+        const { engine, host } = begin();
+        const [position] = await Promise.all([engine.subscribe("begin", LONG), publish(engine, "begin", LONG, 20)]);
+        await Promise.all(calls(engine, "first").map(async (call) => await call()));
+        await publish(engine, "begin", LONG, 1, 20);
+        await host.until(() => host.data("begin").at(-1) === 20);
+        // Those that were published before it was subscribed are in the history.
+        const page = await engine.read("begin", LONG, position, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(({ data }) => Number(data))], [true, host.data("begin")]);
+        assert.deepEqual([host.errors, host.gaps], [[], []]);
+
+        const other = begin();
+        const gone = assert.rejects(async () => await other.engine.subscribe("gone", LONG), isUnavailable);
+        other.engine.unsubscribe("gone");
+        const again = other.engine.subscribe("again", LONG);
+        other.engine.unsubscribe("again");
+        assert.ok(await Promise.allSettled([again]));
+        await gone;
+        await other.engine.subscribe("again", LONG);
+        await publish(engine, "again", LONG, 1);
+        await other.host.until(() => other.host.publications("again").length === 1);
+
+        await broker.stop();
+        const away = begin();
+        for (const answer of await Promise.allSettled(calls(away.engine).map(async (call) => await call()))) {
+          assert.ok(answer.status === "rejected" && isUnavailable(answer.reason));
+        }
+        await broker.start();
+      });
+
       it("closes", TIMEOUT, async () => {
         const { engine, host } = await node(broker.port);
         await engine.join("room", { user: "mika" });
