@@ -186,10 +186,11 @@ class RedisSession implements BrokerSession {
       this.#shas.set(script, v.parse(v.string(), await this.#commands.command("SCRIPT", "LOAD", script)));
     }
     const { node } = this.#options;
-    const [own, channels] = [`${this.#subjects}node:${node}`, `${this.#subjects}ch:`];
-    await this.#subscriber.subscribe([`${this.#subjects}all`, own, channels]);
-    await this.#subscriber.unsubscribe([channels]);
-    await this.#evaluate(scripts.CHECK, ["h", "s", "z"].map((type) => `${this.#prefix}check:${node}:${type}`), [channels]);
+    // A channel that is nobody's, to find out whether channels may be subscribed and published to.
+    const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
+    await this.#subscriber.subscribe([`${this.#subjects}all`, own, channel]);
+    await this.#subscriber.unsubscribe([channel]);
+    await this.#evaluate(scripts.CHECK, ["h", "s", "z"].map((type) => `${this.#prefix}check:${node}:${type}`), [channel]);
     if (this.#run !== "") return;
     const { run: before, publications } = this.#known;
     await this.#evaluate(scripts.START, [this.#runKey], [run, before, `${publications}`, promotion, this.#newEpoch()]);
