@@ -322,8 +322,8 @@ export class BrokerEngine implements Engine {
       const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
-    if (rounds % 12 !== 2) return;
-    for (const batch of inBatches([...this.#subscriptions.values()], 20)) await Promise.all(batch.map((each) => each.renew()));
+    const renewed = [...this.#subscriptions.values()].filter(({ hasMissing }) => hasMissing || rounds % 12 === 2);
+    for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
   /** Up to where this node was told of everything, if it is subscribed. */

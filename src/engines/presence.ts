@@ -47,6 +47,11 @@ export class Roll {
     return [...this.#users.keys()].map((user) => this.#member(user)!); // Of a user that is in it.
   }
 
+  /** Each user on each node. */
+  get present(): Present[] {
+    return [...this.#users].flatMap(([user, on]) => [...on].map(([node, data]) => ({ node, ...toMember({ user, data }) })));
+  }
+
   has(node: string, user: string): boolean {
     return this.#users.get(user)?.has(node) === true;
   }

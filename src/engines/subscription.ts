@@ -30,6 +30,8 @@ export class Subscription {
   #roll: Roll | undefined;
   /** Members that were found when nobody had asked for them: what says that they came may still be on its way, and is news then. */
   readonly #untold = new Set<string>();
+  /** Members that the last reading did not find. A broker may have given up their keys, and their node joins them again: the next decides. */
+  #missing = new Set<string>();
   /** While they are being read: what changes meanwhile. */
   #changes: Change[] | undefined;
   #reading: Promise<Roll> | undefined;
@@ -89,6 +91,8 @@ export class Subscription {
   /** A member came or changed, or has left its node. */
   changed(node: string, member: Member, left: boolean): void {
     const change = { node, member, left };
+    // Its node lives, and has just said that it is there.
+    if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
     if (this.#changes) this.#changes.push(change);
     else if (this.#roll) this.#hear(this.#roll, change);
     else {
@@ -102,6 +106,11 @@ export class Subscription {
   keepNodes(nodes: ReadonlySet<string>): void {
     // Whoever is on none of them is told of as one who has left.
     if (this.#roll && !this.#changes) this.#tell(this.#roll.keep(nodes));
+  }
+
+  /** Whether members are to be compared again soon. */
+  get hasMissing(): boolean {
+    return this.#missing.size > 0;
   }
 
   /** Compares with what the broker says, where anybody has asked. */
@@ -120,7 +129,10 @@ export class Subscription {
     const present = await this.#source.members();
     const known = this.#roll;
     const roll = known ?? new Roll();
-    const difference = roll.replace(present);
+    const found = new Set(present.map(keyOf));
+    const missing = roll.present.filter((each) => !found.has(keyOf(each)) && !this.#missing.has(keyOf(each)));
+    this.#missing = new Set(missing.map(keyOf));
+    const difference = roll.replace([...present, ...missing]);
     const changes = this.#changes;
     this.#changes = undefined;
     if (known) {
@@ -166,3 +178,6 @@ export class Subscription {
 function apply(roll: Roll, { node, member, left }: Change): Difference {
   return left ? roll.leave(node, member.user) : roll.join({ node, ...member });
 }
+
+// The name of a node has no line.
+const keyOf = ({ node, user }: Pick<Present, "node" | "user">): string => `${node}\n${user}`;

@@ -222,4 +222,36 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
       await Promise.all([a, b].map(({ engine }) => engine.close()));
     }
   });
+
+  it(
+    "reports nobody as left whose keys Redis has given up, however often who listens compares",
+    { timeout: 20_000 },
+    async () => {
+      const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
+      // The second compares members in its second look, and in each one after it has not found some.
+      const [a, b] = [
+        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST })),
+        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST, checkInterval: 550 })),
+      ];
+      try {
+        await a.engine.join("room", { user: "mika" });
+        await b.engine.subscribe("room", null);
+        assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
+        const watcher = createClient({ url: `redis://127.0.0.1:${broker.port}` });
+        await watcher.connect();
+        for (const _ of Array.from({ length: 6 })) {
+          await watcher.del(`given-up:m:${a.host.node}:room`);
+          // Joined again by a beat.
+          while (await watcher.exists(`given-up:m:${a.host.node}:room`) === 0) {
+            await new Promise((resolve) => setImmediate(resolve));
+          }
+        }
+        await watcher.close();
+        assert.deepEqual(b.host.presence.flatMap(({ left }) => left), []);
+        assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
+      } finally {
+        await Promise.all([a, b].map(({ engine }) => engine.close()));
+      }
+    },
+  );
 });

@@ -89,6 +89,29 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "-bob");
   });
 
+  it("are there until two readings in a row have not found them: a broker may have given up their keys", async () => {
+    const { subscription, join, leave, answer, told } = create();
+    const renew = async (...users: string[]) => {
+      const renewed = subscription.renew();
+      await answer(...users);
+      await renewed;
+      return [told(), subscription.hasMissing];
+    };
+    join("ann");
+    await answer("ann", "bob", "cid");
+    assert.equal(told(), "+ann");
+    assert.deepEqual(await renew("ann"), ["", true]);
+    assert.deepEqual(await renew("ann", "bob"), ["-cid", false]);
+    assert.deepEqual(await renew("ann"), ["", true]);
+    // Joined again, and given up again.
+    join("bob");
+    assert.deepEqual(await renew("ann"), ["+bob", true]);
+    // That it has left is known.
+    leave("bob");
+    assert.equal(told(), "-bob");
+    assert.deepEqual(await renew("ann"), ["", false]);
+  });
+
   it("are asked for once by all who ask meanwhile", async () => {
     const { subscription, asked, join, answer } = create();
     const questions = [subscription.members(), subscription.members()];
