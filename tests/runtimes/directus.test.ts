@@ -250,7 +250,8 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     reader.cut();
     await data(writer, items("create", { data: { slug: "meanwhile", title: "Missed" } }));
     assert.deepEqual(await again, ["before", "meanwhile"]);
-    await reader.ask({ type: "ping" });
+    // After a reconnect the SDK subscribes twice. The first answer may overtake the second `init`, which then comes before the next.
+    for (let n = 0; n < 3; n++) await reader.ask({ type: "ping" });
     const afterwards = reader.frames.length;
     await data(writer, items("create", { data: { slug: "after", title: "Not missed" } }));
     await reader.ask({ type: "ping" });
