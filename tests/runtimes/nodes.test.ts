@@ -219,7 +219,9 @@ describe("Nodes", { concurrency: true }, () => {
         await Promise.all(staying.map((client) => client.leave()));
         console.log(`${name}: ${JSON.stringify({ ...checker.counts, ...faults.counts })}, SEED=${random.seed}`);
         assert.deepEqual(checker.problems(), [], `SEED=${random.seed}`);
-        assert.equal(checker.histories, CHANNELS.length, "a history was lost");
+        // Redis may have lost what it had written last. Where no node is there that knew it, another history begins, and clients are told so.
+        if (name === "redis") assert.ok(checker.histories >= CHANNELS.length, "a history was never begun");
+        else assert.equal(checker.histories, CHANNELS.length, "a history was lost");
         assert.ok(checker.counts.published > 100, "little was tried");
       } finally {
         last = -Infinity;
