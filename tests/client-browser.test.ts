@@ -208,6 +208,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
   });
 
   async function openDoor(cookies: Record<string, string> = {}): Promise<Page> {
+    proxy?.close(); // Of an earlier door, which would keep the process from ending.
     proxy = await Proxy.open(server.port);
     url = `http://127.0.0.1:${proxy.port}`;
     const context = await browser.newContext();
