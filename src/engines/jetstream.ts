@@ -213,7 +213,9 @@ export class JetStream {
       end = resolve;
       fail = reject;
     });
+    let asked = 0;
     const ask = () => {
+      asked = messages.length;
       const text = JSON.stringify({
         batch: Math.min(BATCH, count - messages.length),
         no_wait: true,
@@ -225,7 +227,8 @@ export class JetStream {
       callback: (error, message) => {
         if (error) return fail(error);
         const kept = toStreamMessage(message);
-        if (!kept) return end(); // A status: there is no more.
+        // A status: the time was over, or there is no more.
+        if (!kept) return messages.length > asked && messages.length < count ? ask() : end();
         messages.push(kept);
         if (messages.length >= count) end();
         else if (messages.length % BATCH === 0) ask();
@@ -234,12 +237,16 @@ export class JetStream {
     // Who asked has been told that the broker is away when that ends it.
     this.#connection.closed().then(() => fail(new Error("Cannot go on: the connection was closed")), fail);
     const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
+    // 2.9 says nothing where the time was over in the middle of it, which takes no more than that a server is busy.
+    let seen = 0;
+    const asking = setInterval(() => messages.length === seen ? ask() : seen = messages.length, 2 * EXPIRY);
     try {
       ask();
       await ended;
       return messages;
     } finally {
       clearTimeout(timer);
+      clearInterval(asking);
       subscription.unsubscribe();
     }
   }
