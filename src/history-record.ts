@@ -29,7 +29,7 @@ export interface PublicationRecord {
  */
 export type HistoryReason = "limit" | "gone" | "epoch" | "ahead" | "unreadable";
 
-/** What is kept of a channel. The position is where its history ends. */
+/** The stored part of a channel. The position is the end of its history. */
 export interface HistoryRecord extends Position {
   /** The oldest first. Where some are missing these are what is kept. */
   publications: PublicationRecord[];

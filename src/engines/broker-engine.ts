@@ -326,7 +326,7 @@ export class BrokerEngine implements Engine {
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
-  /** Up to where this node was told of everything, if it is subscribed. */
+  /** The position up to which this node has received everything, if it is subscribed. */
   #positionOf(channel: string): Position | undefined {
     return this.#subscriptions.get(channel)?.position;
   }

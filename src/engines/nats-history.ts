@@ -119,7 +119,7 @@ export class NatsHistory {
       max_age: (2 * maxTtl + this.#slack) * NANOSECONDS,
       republish: { src: `${this.#prefix}.history.${generation}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
-    // Whoever made the stream has named it.
+    // The node that made the stream has named it.
     this.#generation = generationOf(subjects);
     this.#acknowledged = 0;
     const memory = this.#memory;

@@ -223,7 +223,7 @@ export class NatsSession implements BrokerSession {
     throw error;
   }
 
-  /** Another session makes a bucket that is gone, and all nodes tell what was in it. */
+  /** Another session makes the missing bucket again, and every node announces its own members anew. */
   async #inBucket<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
     try {
       return await ask();
@@ -257,7 +257,7 @@ export class NatsSession implements BrokerSession {
     return [`${this.#prefix}.`, "$JS.", ...buckets, this.#inboxPrefix].some((prefix) => subject.startsWith(prefix));
   }
 
-  /** Whoever has closed it knows. */
+  /** The caller that closed it expects this. */
   #ended(error: unknown): void {
     if (!this.#closed) this.#listener.ended(error);
   }

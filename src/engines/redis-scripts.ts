@@ -38,7 +38,7 @@ local function expire(stream, ttl)
 end
 `;
 
-/** KEYS: three that nobody uses. ARGV: subjects. Calls all that the other scripts call, so that a user who may not is refused at the start. */
+/** KEYS: three unused keys. ARGV: subjects. Calls every command of the other scripts, so that a missing permission shows at the start. */
 export const CHECK: string = `
 local hash, stream, set = KEYS[1], KEYS[2], KEYS[3]
 local function may(command, ...)

@@ -109,7 +109,7 @@ const STEPS = 1_000_000;
 /** Channels whose members are looked for in a beat. */
 const CHANNELS_A_BEAT = 1_000;
 
-/** Channels of which a node remembers where it knows them to have been. */
+/** Channels whose last known position a node remembers. */
 const MAX_KNOWN = 10_000;
 
 const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));

@@ -31,7 +31,7 @@ export interface BunSocket {
 /** Marks the sockets of every copy of the package in a process: the handler of one copy serves those of all. */
 export const SOCKET: symbol = Symbol.for("noroshi.bun.socket");
 
-/** What Bun keeps with a socket, and tells what happens to it: a socket and its connection are found from each other by this alone. */
+/** The `data` of a Bun socket, called at each of its events: it links the socket and its connection. */
 export interface SocketData {
   opened(socket: BunSocket): void;
   received(message: string | Uint8Array): void;
