@@ -27,7 +27,7 @@ const LAYERS: readonly string[][] = [
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
-  "client/client client/connection client/connector client/contract client/dispose client/emitter client/error client/failure client/frames client/heartbeat " +
+  "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode client/error client/failure client/frames client/heartbeat " +
   "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",
   "react",
 ].map((names) => names.split(" "));

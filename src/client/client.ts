@@ -29,9 +29,11 @@ import type {
   RequestType,
   SubscribeOptionsOf,
   SubscriptionOf,
+  WithoutEnvelope,
 } from "./contract.ts";
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter } from "./emitter.ts";
+import { checkToken, encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
@@ -102,6 +104,7 @@ export class BareClient<C = Contract> {
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
     const resolved = this.#options = resolveOptions(options);
+    if (typeof resolved.token !== "function") checkToken(resolved.token);
     const whyUnsent = () => this.status === "open" ? undefined : this.#connector.notConnected();
     this.#outbox = new Outbox(resolved.clock, resolved.outbox, whyUnsent);
     this.#requests = new Requests(resolved.clock, this.#outbox);
@@ -111,6 +114,7 @@ export class BareClient<C = Contract> {
         if (this.#connector.isReady) this.#connector.send(text);
       },
       report: this.#emitter.report,
+      whyClosed: () => this.status === "closed" ? this.#whyClosed : undefined,
     });
     this.#connector = new Connector({
       options: resolved,
@@ -188,7 +192,7 @@ export class BareClient<C = Contract> {
    */
   send(message: MessageTo<C>): Promise<void> {
     const promise = new Promise<void>((resolve, reject) => {
-      this.#transmit({ text: JSON.stringify(message), sent: resolve, failed: reject }, true);
+      this.#transmit({ text: encode(message), sent: resolve, failed: reject }, true);
     });
     promise.catch((error) => this.#emitter.emit("error", { error }));
     return promise;
@@ -204,8 +208,8 @@ export class BareClient<C = Contract> {
   request<Type extends RequestType<C>>(
     type: Type,
     ...[payload, options]: Record<string, never> extends PayloadOf<C, Type>
-      ? [payload?: PayloadOf<C, Type>, options?: RequestOptions]
-      : [payload: PayloadOf<C, Type>, options?: RequestOptions]
+      ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: RequestOptions]
+      : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: RequestOptions]
   ): Promise<ReplyOf<C, Type>> {
     // What the server answers is what the contract says: it is not looked at here.
     return this.#ask(type, payload as object, options).then(({ data }) => data as ReplyOf<C, Type>);
@@ -239,8 +243,8 @@ export class BareClient<C = Contract> {
     options: SubscribeOptionsOf<ChannelOf<C, Name>, Event> & { event?: Event } = {},
   ): SubscriptionOf<ChannelOf<C, Name>, Event> {
     // The contract is of types alone; inside, everything is JSON.
-    this.#rouse();
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
+    this.#rouse();
     // Not before it is returned: its callbacks may use it.
     void Promise.resolve().then(() => {
       if (this.status === "closed") this.#subscriptions.interrupt(this.#whyClosed, subscriber);
@@ -266,6 +270,9 @@ export class BareClient<C = Contract> {
   }
 
   async #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
+    if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
+      throw new TypeError('Cannot send the request: pass an object without "type" and "uid"');
+    }
     const message = { ...payload, type, uid: this.#nextUid() };
     const { timeout = this.#options.requestTimeout } = options;
     return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));

@@ -1,5 +1,6 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { Connection } from "./connection.ts";
+import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
 import { type CloseInfo, notConnected, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
@@ -252,7 +253,7 @@ export class Connector {
           return undefined;
         }
       }
-      return typeof token === "function" ? await token() : token;
+      return checkToken(typeof token === "function" ? await token() : token);
     } catch (error) {
       if (generation === this.#generation) {
         this.#report(this.#fault = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));

@@ -58,6 +58,9 @@ export type PayloadOf<C, Type extends string> = C extends { readonly requests: i
   ? Part<Part<R, Type>, "payload"> extends infer Payload ? Payload extends undefined ? Record<string, never> : In<Payload> : never
   : Record<string, unknown>;
 
+/** A payload without what is the request's own. */
+export type WithoutEnvelope<Payload> = Payload & { readonly type?: never; readonly uid?: never };
+
 /** What is answered to a type. */
 export type ReplyOf<C, Type extends string> = C extends { readonly requests: infer R } ? Declared<Part<R, Type>, "reply">
   : unknown;

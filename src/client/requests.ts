@@ -1,4 +1,5 @@
 import type { WebSocketMessage } from "../protocol.ts";
+import { encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
 import type { Outbox, Waiting } from "./outbox.ts";
 import type { ClientClock } from "./platform.ts";
@@ -37,7 +38,7 @@ export class Requests {
   ): Promise<WebSocketMessage> {
     const { timeout, signal, idempotent } = options;
     return new Promise((resolve, reject) => {
-      const text = JSON.stringify(message);
+      const text = encode(message);
       const done = () => {
         this.#pending.delete(message.uid);
         this.#outbox.delete(item);
