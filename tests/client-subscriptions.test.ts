@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { Readable } from "node:stream";
 import { describe, it } from "node:test";
 import type { SubscribeOptions, Subscription } from "../src/client/client.ts";
 import { connectFake, type FakeSocket } from "./fake-server.ts";
 import { Random } from "./random.ts";
 import { turn } from "./waiting.ts";
+
+type Fake = ReturnType<typeof connectFake>;
 
 /** Answers with `init`. */
 function begin(socket: FakeSocket, uid: string, fields: object = {}): void {
@@ -147,6 +151,141 @@ describe("client.subscribe", () => {
       }
     }
   });
+});
+
+describe("An iteration over a subscription", () => {
+  const DONE = { done: true, value: undefined };
+
+  it("ends by return(), while it waits too, and the subscription with it", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const iterator = client.subscribe("news")[Symbol.asyncIterator]();
+    const [{ uid }] = socket.take();
+    const waiting = [iterator.next(), iterator.next()];
+    assert.deepEqual(await iterator.return!(), DONE);
+    assert.deepEqual(await Promise.all(waiting), [DONE, DONE]);
+    assert.deepEqual(socket.take(), [{ type: "unsubscribe", uid }]);
+    publish(socket, uid, undefined);
+    assert.deepEqual([await iterator.next(), await iterator.return!()], [DONE, DONE]);
+    assert.deepEqual(socket.take(), []);
+  });
+
+  it("ends by return() before it has begun", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const iterator = client.subscribe("news")[Symbol.asyncIterator]();
+    const [{ uid }] = socket.take();
+    await iterator.return!();
+    assert.deepEqual([await iterator.next(), socket.take()], [DONE, [{ type: "unsubscribe", uid }]]);
+  });
+
+  it("ends with a stream that is made of it, read or not", async () => {
+    for (const isRead of [false, true]) {
+      const { client, admit } = connectFake();
+      const socket = await admit();
+      const stream = Readable.from(client.subscribe("news"));
+      const [{ uid }] = socket.take();
+      if (isRead) {
+        stream.read();
+        await turn();
+      }
+      const closed = once(stream, "close");
+      stream.destroy();
+      await closed;
+      assert.deepEqual(socket.take(), [{ type: "unsubscribe", uid }]);
+    }
+  });
+
+  it("hands what comes to those who wait, in order", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const iterator = client.subscribe("news", { buffer: 1 })[Symbol.asyncIterator]();
+    const [{ uid }] = socket.take();
+    const waiting = [iterator.next(), iterator.next(), iterator.next()];
+    begin(socket, uid, { data: 0 });
+    for (const data of [1, 2]) publish(socket, uid, undefined, data);
+    assert.deepEqual((await Promise.all(waiting)).map(({ value }) => value.data), [0, 1, 2]);
+    assert.deepEqual(socket.take(), []);
+  });
+
+  it("is one at a time: a second loop is refused, and the first goes on", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const subscription = client.subscribe("news");
+    const [{ uid }] = socket.take();
+    const first = subscription[Symbol.asyncIterator]();
+    const second = async () => {
+      for await (const item of subscription) assert.fail(String(item));
+    };
+    await assert.rejects(second, { name: "TypeError", message: /subscribe again/ });
+    begin(socket, uid, { data: 0 });
+    assert.deepEqual([(await first.next()).value.data, socket.take()], [0, []]);
+    const goesOn = async () => {
+      for await (const { data } of first as AsyncIterableIterator<{ data: unknown }>) return data;
+    };
+    const data = goesOn();
+    publish(socket, uid, undefined, 1);
+    assert.deepEqual([await data, socket.take()], [1, [{ type: "unsubscribe", uid }]]);
+    assert.deepEqual(await subscription[Symbol.asyncIterator]().next(), DONE);
+  });
+
+  it("fails for each who waits when the server ends it", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const subscription = client.subscribe("news");
+    const iterator = subscription[Symbol.asyncIterator]();
+    const [{ uid }] = socket.take();
+    const waiting = [iterator.next(), iterator.next()];
+    socket.receive({ type: "subscription", event: "unsubscribe", uid, reason: "GONE" });
+    for (const each of waiting) await assert.rejects(each, { code: "GONE" });
+    await assert.rejects(subscription[Symbol.asyncIterator]().next(), { code: "GONE" });
+    assert.deepEqual(await iterator.return!(), DONE);
+  });
+});
+
+describe("A client that is closed", () => {
+  const closings = {
+    "before it was open": (fake: Fake) => void fake.client.close(),
+    "when it was open": async (fake: Fake) => {
+      await fake.admit();
+      void fake.client.close();
+    },
+    "while it waits": async (fake: Fake) => {
+      (await fake.admit()).end();
+      void fake.client.close();
+    },
+    "by the server": async (fake: Fake) => (await fake.admit()).end(4403),
+  };
+  for (const [when, close] of Object.entries(closings)) {
+    const code = when === "by the server" ? "FORBIDDEN" : "CLOSED";
+    for (const lazy of [false, true]) {
+      it(`settles all that it hands out, ${when}${lazy ? ", lazy" : ""}`, async () => {
+        const fake = connectFake({ lazy });
+        const { client } = fake;
+        const opened = client.subscribe("news", { onEvent: () => {} });
+        const before = client.subscribe("news")[Symbol.asyncIterator]().next();
+        const asked = client.request("ask", {}, { timeout: 0 });
+        const outcomes = Promise.allSettled([before, asked, client.ready, client.send({ type: "say" })]);
+        await close(fake);
+        await outcomes;
+        const next = async (options: SubscribeOptions = {}) => {
+          for await (const item of client.subscribe("news", options)) assert.fail(String(item));
+        };
+        await assert.rejects(next(), { code });
+        await assert.rejects(next({ onInit: () => {}, onPresence: () => {} }), { code });
+        const late = client.subscribe("news", { onEvent: () => {} });
+        await turn();
+        await assert.rejects(late[Symbol.asyncIterator]().next(), { code });
+        // One from before ends, after `close()` in silence.
+        if (code === "CLOSED") assert.deepEqual(await opened[Symbol.asyncIterator]().next(), { done: true, value: undefined });
+        else await assert.rejects(opened[Symbol.asyncIterator]().next(), { code });
+        await assert.rejects(client.ready, { code });
+        await assert.rejects(client.request("ask"), { code });
+        await assert.rejects(client.publish("news", "said", 1), { code });
+        await assert.rejects(client.send({ type: "say" }), { code });
+      });
+    }
+  }
 });
 
 describe("A subscription to a channel with a history", () => {

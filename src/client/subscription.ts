@@ -1,6 +1,7 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { disposeBy, type Disposes } from "./dispose.ts";
 import { guard } from "./emitter.ts";
+import { encode } from "./encode.ts";
 import type { ClientError } from "./error.ts";
 
 /** A place in the history of a channel. */
@@ -95,8 +96,16 @@ export interface SubscriberHost {
   /** Sends its `subscribe`, where there is a connection. */
   ask(subscriber: Subscriber): void;
   remove(subscriber: Subscriber): void;
+  /** Why nothing is tried any more, where that is so. */
+  readonly whyClosed: ClientError | undefined;
   /** Told what a callback throws. */
   report(error: unknown): void;
+}
+
+/** Who waits for an item. */
+interface Reader {
+  resolve(result: IteratorResult<Item, undefined>): void;
+  reject(error: ClientError): void;
 }
 
 type Item = SubscriptionInit | Publication;
@@ -122,18 +131,19 @@ export class Subscriber implements OpenSubscription {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   readonly #queue: Item[] = [];
-  /** Wakes each who iterates and has read all. */
-  readonly #idle: (() => void)[] = [];
+  readonly #readers: Reader[] = [];
+  /** Somebody iterates over it. */
+  #hasIterator = false;
   #end: { error: ClientError | undefined } | undefined;
 
   constructor(host: SubscriberHost, channel: string, uid: string, options: SubscribeOptions) {
     this.#host = host;
     this.channel = channel;
     this.uid = uid;
-    this.options = options;
+    this.options = { ...options }; // What becomes of the caller's own changes nothing.
     const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
     // Here and not when it is sent, where an exception would hit all that is sent with it.
-    this.#request = JSON.stringify({
+    this.#request = encode({
       type: "subscribe",
       channel,
       uid,
@@ -142,7 +152,7 @@ export class Subscriber implements OpenSubscription {
       data,
       presence: presence || onPresence ? true : undefined,
     });
-    this.position = recover && JSON.parse(JSON.stringify(recover));
+    this.position = recover && JSON.parse(encode(recover));
     this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
     // Nobody is likely to iterate who is called back; who does all the same begins then.
@@ -180,7 +190,7 @@ export class Subscriber implements OpenSubscription {
     if (error) this.#call(this.options.onError, error);
     this.#end = { error };
     this.isLive = false;
-    this.#wake();
+    this.#serve();
   }
 
   /** The client is closed. Whether it may go on: who iterates over it gets the error, for one that only waits would never know. */
@@ -197,23 +207,26 @@ export class Subscriber implements OpenSubscription {
     this.#host.remove(this);
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Item, undefined> {
-    this.#isRead = true;
-    try {
-      for (;;) {
-        const item = this.#queue.shift();
-        if (this.#isBehind && this.#queue.length === 0) {
-          this.#isBehind = false;
-          this.#host.ask(this);
-        }
-        if (item) yield item;
-        else if (this.#end?.error) throw this.#end.error;
-        else if (this.#end) return;
-        else await new Promise<void>((resolve) => this.#idle.push(resolve));
-      }
-    } finally {
-      this.unsubscribe();
+  // No generator: the `return` of one waits for what it awaits.
+  [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
+    if (this.#hasIterator && !this.#end) {
+      throw new TypeError("Cannot iterate: another loop reads this subscription, subscribe again");
     }
+    this.#hasIterator = this.#isRead = true;
+    return {
+      next: () =>
+        new Promise((resolve, reject) => {
+          this.#readers.push({ resolve, reject });
+          this.#serve();
+        }),
+      return: async () => {
+        this.unsubscribe();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   #begin({ data, epoch, offset, recovered }: WebSocketMessage): void {
@@ -247,12 +260,30 @@ export class Subscriber implements OpenSubscription {
 
   #push(item: Item): void {
     if (this.#isRead && !this.#end) this.#queue.push(item);
-    this.#wake();
+    this.#serve();
   }
 
-  /** Has those who iterate look again. */
-  #wake(): void {
-    for (const wake of this.#idle.splice(0)) wake();
+  /** Hands what there is to those who wait for it. */
+  #serve(): void {
+    while (this.#readers.length > 0) {
+      const value = this.#queue.shift();
+      if (this.#isBehind && this.#queue.length === 0) {
+        this.#isBehind = false;
+        this.#host.ask(this);
+      }
+      const { whyClosed } = this.#host;
+      if (!value && !this.#end) {
+        if (!whyClosed) return;
+        // With callbacks it would go on after `connect()`, of which a loop knows nothing.
+        this.#host.remove(this);
+        this.end(whyClosed);
+        return;
+      }
+      const { resolve, reject } = this.#readers.shift()!; // There is one.
+      if (value) resolve({ done: false, value });
+      else if (this.#end?.error) reject(this.#end.error);
+      else resolve({ done: true, value: undefined });
+    }
   }
 
   #changePresence(event: unknown, members: unknown): void {

@@ -10,6 +10,8 @@ const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 /** What the subscriptions need of the client. */
 export interface SubscriptionsHost {
   readonly options: ResolvedOptions;
+  /** Why nothing is tried any more, where that is so. */
+  whyClosed(): ClientError | undefined;
   /** Sends it, where the server takes messages. */
   send(text: string): void;
   /** Told what a callback throws. */
@@ -30,6 +32,10 @@ export class Subscriptions implements SubscriberHost {
   /** Whether a pong may tell of something that was missed. */
   get haveHistory(): boolean {
     return [...this.#subscribers.values()].some(({ position }) => position);
+  }
+
+  get whyClosed(): ClientError | undefined {
+    return this.#host.whyClosed();
   }
 
   add(channel: string, uid: string, options: SubscribeOptions): Subscriber {
