@@ -95,11 +95,13 @@ export class BareClient<C = Contract> {
   readonly #subscriptions: Subscriptions;
   /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
   #prefix = "";
+  /** All who wait for it have the same one. */
+  #opening: Promise<void> | undefined;
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause: unknown;
   /** It is lazy, and nothing was wanted of it. */
-  #isDormant = true;
+  #isIdle = true;
 
   /** {@link createClient} takes the same. */
   constructor(url: string | URL, options: ClientOptions = {}) {
@@ -137,6 +139,11 @@ export class BareClient<C = Contract> {
     return this.#connector.status;
   }
 
+  /** Whether it is `lazy` and nothing has been wanted of it. Its status is `closed` until then. */
+  get isIdle(): boolean {
+    return this.#isIdle;
+  }
+
   /**
    * Why there is no connection: of the last attempt, or why the client is closed. Absent while there is one, before the first attempt has
    * ended, and where you have closed it.
@@ -146,31 +153,36 @@ export class BareClient<C = Contract> {
   }
 
   /**
-   * Resolves once the client is open, at once where it is. Each access is a new promise.
+   * Resolves once the client is open, at once where it is. It may be left alone: a rejection that nobody awaits ends no process.
    *
    * @throws {ClientError} why nothing is tried any more: AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED or what else the server said,
    * NOT_CONNECTED, or CLOSED where you have closed it.
    */
   get ready(): Promise<void> {
     this.#rouse();
-    return new Promise((resolve, reject) => {
+    if (this.#opening) return this.#opening;
+    const ready = new Promise<void>((resolve, reject) => {
       const look = () => {
         if (this.status === "open") resolve();
         else if (this.status === "closed") reject(this.#whyClosed);
         else return;
+        this.#opening = undefined;
         stop();
       };
       const stop = this.on("status", look);
       look();
     });
+    ready.catch(() => {}); // Who awaits it gets the error; who has only looked is not to blame.
+    if (/ing$/.test(this.status)) this.#opening = ready;
+    return ready;
   }
 
-  /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
+  /** Calls the listener at each such event, with one payload object: twice where it is registered twice. Returns how to end this registration. */
   on<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): () => void {
     return this.#emitter.on(event, listener);
   }
 
-  /** Removes this one listener. */
+  /** Ends one registration of the listener, the first. */
   off<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): void {
     this.#emitter.off(event, listener);
   }
@@ -180,7 +192,7 @@ export class BareClient<C = Contract> {
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect(): void {
-    this.#isDormant = false;
+    this.#isIdle = false;
     this.#connector.wake();
   }
 
@@ -258,7 +270,10 @@ export class BareClient<C = Contract> {
    * @param code 1000, or 3000 to 4999
    */
   close(code = 1000, reason = ""): Promise<void> {
-    this.#isDormant = false;
+    const wasIdle = this.#isIdle;
+    this.#isIdle = false;
+    // Its status is what it was, and means another thing.
+    if (wasIdle) this.#emitter.emit("status", { status: "closed" });
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
@@ -283,7 +298,7 @@ export class BareClient<C = Contract> {
   }
 
   #rouse(): void {
-    if (this.#isDormant) this.connect();
+    if (this.#isIdle) this.connect();
   }
 
   #transmit(item: Waiting, expires: boolean): void {

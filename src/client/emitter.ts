@@ -8,32 +8,42 @@ export function guard(call: () => unknown, report: (error: unknown) => void): vo
   }
 }
 
+/** An object of its own: a function may be registered twice. */
+interface Registration {
+  readonly listener: (payload: never) => unknown;
+}
+
 /** The listeners of a client, by event. */
 export class Emitter<Events extends { error: { error: unknown } }> {
-  readonly #listeners = new Map<keyof Events, Set<(payload: never) => unknown>>();
+  readonly #registrations = new Map<keyof Events, Set<Registration>>();
 
-  /** Returns how to stop it. */
+  /** Returns how to end this registration. */
   on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
-    const listeners = this.#listeners.get(event) ?? new Set();
-    this.#listeners.set(event, listeners.add(listener));
-    return () => this.off(event, listener);
+    const registration = { listener };
+    const registrations = this.#registrations.get(event) ?? new Set();
+    this.#registrations.set(event, registrations.add(registration));
+    return () => void registrations.delete(registration);
   }
 
+  /** Ends one registration of the function, the first. */
   off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
-    this.#listeners.get(event)?.delete(listener);
+    for (const each of this.#of(event)) if (each.listener === listener) return void this.#registrations.get(event)?.delete(each);
   }
 
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    // By `on`, each takes the payload of its event.
-    for (const listener of [...this.#listeners.get(event) ?? []] as ((payload: Events[Event]) => unknown)[]) {
-      // What a listener of `error` throws is not told to itself again.
-      guard(() => listener(payload), event === "error" ? console.error : this.report);
+    for (const { listener } of this.#of(event)) {
+      // What a listener of `error` throws is not told to itself again. By `on`, each takes the payload of its event.
+      guard(() => listener(payload as never), event === "error" ? console.error : this.report);
     }
+  }
+
+  #of(event: keyof Events): Registration[] {
+    return [...this.#registrations.get(event) ?? []];
   }
 
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
   readonly report = (error: unknown): void => {
-    if (this.#listeners.get("error")?.size) this.emit("error", { error } as Events["error"]);
+    if (this.#registrations.get("error")?.size) this.emit("error", { error } as Events["error"]);
     else console.error(error);
   };
 }
