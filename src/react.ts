@@ -58,10 +58,13 @@ export interface UseSubscriptionResult<State> {
 
 type Item<H, Event extends string> = InitOf<H> | PublicationOf<H, Event>;
 
-/** Whether there is a connection. While a server renders, and on the first render of what it has rendered, it is `connecting`. */
+/**
+ * Whether there is a connection. While a server renders, and on the first render of what it has rendered, it is `connecting`; so is a lazy
+ * client of which nothing has been wanted yet, on a server and in a browser alike.
+ */
 export function useConnectionStatus<C>(client: BareClient<C>): ClientStatus {
   const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
-  return useSyncExternalStore(subscribe, () => client.status, () => "connecting");
+  return useSyncExternalStore(subscribe, () => client.isIdle ? "connecting" : client.status, () => "connecting");
 }
 
 /** Why there is no connection, as `client.error`: of the last attempt, or why the client is closed. While a server renders there is none. */
@@ -72,7 +75,8 @@ export function useConnectionError<C>(client: BareClient<C>): ClientError | unde
 
 /**
  * Subscribes to a channel for as long as the component is mounted. Other callbacks than the last ones are never called; another channel,
- * event, query or `data` is another subscription, with a state of its own.
+ * event, query, `data` or `presence` is another subscription, with a state of its own. So is one that gets its first `onPresence` later: the
+ * server is asked for the members then.
  */
 export function useSubscription<
   C,
@@ -103,7 +107,8 @@ export function useSubscription<
         take(publication);
         return latest().onEvent?.(publication);
       },
-      ...(latest().onPresence && { onPresence: (change) => latest().onPresence?.(change) }),
+      // With it the server is asked for the members.
+      ...((latest().presence || latest().onPresence) && { onPresence: (change) => latest().onPresence?.(change) }),
       onGap: () => latest().onGap?.(),
       onError: (error) => {
         show({ state, error });
@@ -152,7 +157,7 @@ function useShown<Shown>(
   useEffect(() => {
     latest.current = options;
   });
-  const key = JSON.stringify([channel, event, query, data, presence, enabled]);
+  const key = JSON.stringify([channel, event, query, data, presence || !!options.onPresence, enabled]);
   const [result, setResult] = useState<{ key: string; client: BareClient; shown: Shown }>();
   useEffect(() => {
     if (!enabled) return;

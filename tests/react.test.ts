@@ -183,4 +183,92 @@ describe("The hooks", () => {
     assert.equal(tree.toJSON(), "open | - | - | back");
     assert.equal(renderToString(createElement(Door)), "connecting | - | - | -");
   });
+
+  it("call the callbacks of the last render, one that was not there at first too", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const told: unknown[] = [];
+    const Reader = ({ render, hasPresence }: { render: number; hasPresence: boolean }) => {
+      useSubscription(client, "room:1", {
+        onInit: () => told.push([render, "init"]),
+        onEvent: () => told.push([render, "event"]),
+        onGap: () => told.push([render, "gap"]),
+        onError: () => told.push([render, "error"]),
+        ...(hasPresence && { onPresence: ({ event }) => told.push([render, `presence ${event}`]) }),
+      });
+      return null;
+    };
+    let tree!: ReturnType<Renderer["create"]>;
+    const show = (render: number, hasPresence: boolean) => act(() => tree.update(createElement(Reader, { render, hasPresence })));
+    await act(() => mounted = tree = create(createElement(Reader, { render: 1, hasPresence: false })));
+    const asked = open(socket);
+    assert.deepEqual(asked.map(({ presence }) => presence), [undefined]);
+    await show(2, false);
+    assert.deepEqual(open(socket), []);
+    await show(3, true);
+    const [{ uid, presence } = { uid: "", presence: false }] = open(socket);
+    assert.equal(presence, true);
+    const receive = (message: object) => act(() => socket.receive({ channel: "room:1", uid, ...message }));
+    await receive({ type: "subscription", event: "init" });
+    await receive({ type: "presence", event: "init", members: [{ user: "ann" }] });
+    await show(4, true);
+    assert.deepEqual(open(socket), []);
+    await receive({ type: "presence", event: "join", members: [{ user: "bob" }] });
+    await receive({ type: "subscription", event: "said" });
+    await receive({ type: "subscription", event: "init" });
+    await receive({ type: "subscription", event: "unsubscribe", reason: "GONE" });
+    const expected = [[3, "init"], [3, "presence init"], [4, "presence join"], [4, "event"], [4, "gap"], [4, "init"], [
+      4,
+      "error",
+    ]];
+    assert.deepEqual(told, expected);
+  });
+
+  it("call an onPresence that a later render brings to a subscription with presence", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const told: string[] = [];
+    const Reader = ({ isLater }: { isLater: boolean }) => {
+      useSubscription(client, "room:1", {
+        presence: true,
+        ...(isLater && { onPresence: ({ present }) => told.push(present.map(({ user }) => user).join()) }),
+      });
+      return null;
+    };
+    let tree!: ReturnType<Renderer["create"]>;
+    await act(() => mounted = tree = create(createElement(Reader, { isLater: false })));
+    const [{ uid } = { uid: "" }] = open(socket);
+    await act(() => tree.update(createElement(Reader, { isLater: true })));
+    await act(() => socket.receive({ type: "presence", event: "init", uid, members: [{ user: "ann" }] }));
+    assert.deepEqual([told, open(socket)], [["ann"], []]);
+  });
+
+  it("show a lazy client the same on a server and in a browser, until something is wanted of it", async () => {
+    const { client, admit, take } = connectFake<typeof contract>({ lazy: true });
+    const seen: string[] = [];
+    const Status = () => {
+      const status = useConnectionStatus(client);
+      seen.push(status);
+      return status;
+    };
+    assert.equal(renderToString(createElement(Status)), "connecting");
+    let tree!: ReturnType<Renderer["create"]>;
+    await act(() => mounted = tree = create(createElement(Status)));
+    assert.deepEqual([client.status, take("status")], ["closed", []]);
+    await act(async () => {
+      client.connect();
+      await admit();
+    });
+    assert.equal(tree.toJSON(), "open");
+    assert.deepEqual([...new Set(seen)], ["connecting", "open"]);
+    await act(() => void client.close());
+    assert.equal(tree.toJSON(), "closed");
+    const unused = connectFake<typeof contract>({ lazy: true }).client;
+    const Unused = () => useConnectionStatus(unused);
+    await act(() => tree.update(createElement(Unused)));
+    assert.equal(tree.toJSON(), "connecting");
+    await act(() => void unused.close());
+    assert.equal(tree.toJSON(), "closed");
+    assert.equal(renderToString(createElement(Unused)), "connecting");
+  });
 });
