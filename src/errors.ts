@@ -1,4 +1,7 @@
-/** Correlates a request with its answer: chosen by the sender, echoed with its JSON type (a string of ≤ 64 characters or a finite number). */
+/**
+ * Correlates a request with its answer: chosen by the sender, echoed with its JSON type. A string of at most 64 characters, or a number from
+ * -(2^53 - 1) to 2^53 - 1: others do not come back as they were sent.
+ */
 export type MessageUid = string | number;
 
 /**
@@ -151,8 +154,10 @@ function isForeign(value: unknown): value is ForeignError {
   return typeof type === "string" && typeof code === "string" && typeof message === "string";
 }
 
-function isUid(value: unknown): value is MessageUid {
-  return typeof value === "string" ? value.length <= MAX_UID_LENGTH : Number.isFinite(value);
+/** Whether it may be the `uid` of a message. Beyond 2^53 a number that was read is another than the one that was sent; -0 is sent as 0. */
+export function isUid(value: unknown): value is MessageUid {
+  if (typeof value === "string") return value.length <= MAX_UID_LENGTH;
+  return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER && !Object.is(value, -0);
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

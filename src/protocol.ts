@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type ErrorMessage, type MessageUid, WebSocketError } from "./errors.ts";
+import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
 /** Any message of the protocol: an object with a `type`. What else is in it belongs to the type. */
 export interface WebSocketMessage {
@@ -141,11 +141,9 @@ export interface PresenceMessage {
 
 // Echoed in every answer, so its size is ours to bound. One check and no union: for a number that makes the issue of a string first, at
 // 0.8 µs a message.
-const isUid = (value: unknown): boolean => typeof value === "string" ? value.length <= 64 : Number.isFinite(value);
-
 const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>(isUid);
 
-/** The `uid` of a message: a string of at most 64 characters or a finite number. */
+/** The `uid` of a message: a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1. */
 export const MessageUidSchema: v.GenericSchema<MessageUid> = uid;
 
 const envelope = { type: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), uid: v.optional(uid) };
@@ -266,7 +264,7 @@ export function decode(text: string | null): Decoded {
   if (v.is(EnvelopeSchema, value)) return { ok: true, message: value };
   const { type, uid } = value as Record<string, unknown>;
   if (uid !== undefined && !v.is(MessageUidSchema, uid)) {
-    return invalid("`uid` must be a string of at most 64 characters or a finite number");
+    return invalid("`uid` must be a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1");
   }
   return invalid(
     type === undefined ? "`type` is missing" : "`type` must be a string of 1 to 64 characters",

@@ -18,11 +18,11 @@ function refuses(schema: v.GenericSchema, inputs: unknown[]): void {
   for (const input of inputs) assert.equal(v.is(schema, input), false, JSON.stringify(input));
 }
 
-const NOT_UIDS = [null, true, [], {}, NaN, Infinity, "x".repeat(65)];
+const NOT_UIDS = [null, true, [], {}, NaN, Infinity, -Infinity, 2 ** 53, -(2 ** 53), 1e300, -0, "x".repeat(65)];
 
 describe("MessageUidSchema", () => {
-  it("accepts strings of at most 64 characters and finite numbers only", () => {
-    accepts(MessageUidSchema, ["", "a", "x".repeat(64), 0, -1.5]);
+  it("accepts strings of at most 64 characters and numbers that JSON carries only", () => {
+    accepts(MessageUidSchema, ["", "a", "x".repeat(64), 0, -1.5, 2 ** 53 - 1, 1 - 2 ** 53]);
     refuses(MessageUidSchema, [...NOT_UIDS, undefined]);
   });
 });

@@ -46,6 +46,34 @@ export const messages: Behaviour[] = [
     },
   },
   {
+    title: "refuses a uid that is a number which JSON does not carry unchanged",
+    async run(server) {
+      const bad =
+        "9007199254740993 9007199254740992 -9007199254740993 -9007199254740992 9007199254740993.0 9007199254740991.7 1e16 " +
+        "18446744073709551615 1e308 1e400 -1e400 -0 -0.0";
+      const frames = bad.split(" ").flatMap((uid) => [
+        `{"type":"ping","uid":${uid}}`,
+        `{"uid":${uid},"type":"say","text":"t"}`,
+        `{"type":"subscribe","channel":"room:1","uid":${uid}}`,
+      ]);
+      await expectInvalid(server, frames);
+      const wire = await Wire.open(server.port, "/public");
+      const good = {
+        "9007199254740991": 2 ** 53 - 1,
+        "-9007199254740991": 1 - 2 ** 53,
+        "0": 0,
+        "0.1": 0.1,
+        "-1.50": -1.5,
+        "7.0": 7,
+        "7e2": 700,
+      };
+      for (const [text, uid] of Object.entries(good)) {
+        assert.deepEqual(await wire.ask(`{"type":"ping","uid":${text}}`), { type: "pong", uid });
+      }
+      wire.reset();
+    },
+  },
+  {
     title: "answers a ping with and without uid",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
