@@ -46,11 +46,7 @@ export interface ConnectorHost {
   /** The server takes messages: it has let the client in, or let it in again. */
   ready(isNew: boolean): void;
   received(message: WebSocketMessage): void;
-  /**
-   * A connection that was let in has ended, or the last one did; the events follow.
-   *
-   * @param error why nothing is tried any more.
-   */
+  /** A connection that was let in has ended, or the last one did; the events follow. `error` says why nothing is tried any more. */
   lost(close: ClientClose, error?: ClientError): void;
   ping(): WebSocketMessage;
   emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
@@ -111,12 +107,23 @@ export class Connector {
   wake(): void {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
-      this.#stopListening = onWake(() => this.wake());
+      this.#stopListening = onWake(() => this.wake(), () => this.#sleep());
       this.#attempt = this.#attempts = this.#refusals = 0;
       this.#wasRefused = this.#mustRenew = false;
       this.error = this.#close = this.#reported = undefined;
       void this.#connect();
-    } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
+    } else if (this.status === "waiting") {
+      const rest = this.#notBefore - this.#now();
+      if (rest <= 0) void this.#connect();
+      else this.#wait(() => void this.#connect(), rest);
+    }
+  }
+
+  /** The page is put into the back/forward cache, where its socket would answer pings: nothing is tried until it is seen again. */
+  #sleep(): void {
+    // Not 1000: the client may come back, and has not left.
+    if (this.status !== "waiting") this.#fail(4000, "Page hidden");
+    this.#host.options.clock.clearTimeout(this.#timer);
   }
 
   send(text: string): void {
@@ -282,12 +289,8 @@ export class Connector {
   #admitted(): void {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
-    this.#authUid =
-      this.#fault =
-      this.#reported =
-      this.#close =
-      this.error =
-        undefined;
+    this.#authUid = this.#reported = undefined;
+    this.#fault = this.#close = this.error = undefined;
     this.#isAsking = this.#wasRefused = this.#mustRenew = false;
     this.#attempts = this.#refusals = 0;
     this.isReady = true;

@@ -39,25 +39,35 @@ export interface WebSocketLike {
 /** A constructor such as `globalThis.WebSocket` or that of `ws`. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
 
+type PageListener = (event: { readonly persisted?: boolean }) => void;
+
 /** Something that tells of `online`, `visibilitychange` and their like. React Native has neither; nor need it. */
 interface Telling {
-  addEventListener?: (event: string, listener: () => void) => void;
-  removeEventListener?: (event: string, listener: () => void) => void;
+  addEventListener?: (event: string, listener: PageListener) => void;
+  removeEventListener?: (event: string, listener: PageListener) => void;
   visibilityState?: string;
 }
 
-/** Calls back when a page is seen again or the network has changed, as far as the platform says so. Returns how to stop that. */
-export function onWake(wake: () => void): () => void {
+/**
+ * Calls back when a page is seen again or the network has changed, and when a page is put into the back/forward cache, as far as the platform
+ * says so. Returns how to stop that.
+ */
+export function onWake(wake: () => void, sleep: () => void): () => void {
   // The globals of browsers, which other platforms have in part.
   const page = globalThis as Telling & { document?: Telling };
   const { document } = page;
   const seen = () => {
     if (document?.visibilityState !== "hidden") wake();
   };
+  // What is not persisted is unloaded: the browser closes its connections, with 1001.
+  const hidden: PageListener = ({ persisted }) => persisted && sleep();
+  const shown: PageListener = ({ persisted }) => persisted && wake();
   const all = (method: "addEventListener" | "removeEventListener") => {
     page[method]?.("online", wake);
     // That may not hold for this connection: it is asked.
     page[method]?.("offline", wake);
+    page[method]?.("pagehide", hidden);
+    page[method]?.("pageshow", shown);
     document?.[method]?.("visibilitychange", seen);
   };
   all("addEventListener");
