@@ -94,6 +94,8 @@ describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout:
   afterEach(async () => {
     await page?.close();
     await watcher?.close();
+    // Of one that ends later the next test would know nothing.
+    await until(() => controller.stats().clients === 0);
   });
   after(async () => {
     await browsers.with?.close();
