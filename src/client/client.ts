@@ -258,9 +258,7 @@ export class BareClient<C = Contract> {
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
     this.#rouse();
     // Not before it is returned: its callbacks may use it.
-    void Promise.resolve().then(() => {
-      if (this.status === "closed") this.#subscriptions.interrupt(this.#whyClosed, subscriber);
-    });
+    void Promise.resolve().then(() => this.#subscriptions.check(subscriber));
     return subscriber as unknown as SubscriptionOf<ChannelOf<C, Name>, Event>;
   }
 
@@ -286,7 +284,7 @@ export class BareClient<C = Contract> {
 
   async #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
     if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
-      throw new TypeError('Cannot send the request: pass an object without "type" and "uid"');
+      throw new TypeError('Cannot send: pass an object without "type" and "uid"');
     }
     const message = { ...payload, type, uid: this.#nextUid() };
     const { timeout = this.#options.requestTimeout } = options;

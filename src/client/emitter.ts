@@ -20,30 +20,32 @@ export class Emitter<Events extends { error: { error: unknown } }> {
   /** Returns how to end this registration. */
   on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
     const registration = { listener };
-    const registrations = this.#registrations.get(event) ?? new Set();
-    this.#registrations.set(event, registrations.add(registration));
+    const registrations = this.#of(event).add(registration);
     return () => void registrations.delete(registration);
   }
 
   /** Ends one registration of the function, the first. */
   off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
-    for (const each of this.#of(event)) if (each.listener === listener) return void this.#registrations.get(event)?.delete(each);
+    const registrations = this.#of(event);
+    for (const each of registrations) if (each.listener === listener) return void registrations.delete(each);
   }
 
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    for (const { listener } of this.#of(event)) {
+    for (const { listener } of [...this.#of(event)]) {
       // What a listener of `error` throws is not told to itself again. By `on`, each takes the payload of its event.
       guard(() => listener(payload as never), event === "error" ? console.error : this.report);
     }
   }
 
-  #of(event: keyof Events): Registration[] {
-    return [...this.#registrations.get(event) ?? []];
+  #of(event: keyof Events): Set<Registration> {
+    const registrations = this.#registrations.get(event) ?? new Set();
+    this.#registrations.set(event, registrations);
+    return registrations;
   }
 
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
   readonly report = (error: unknown): void => {
-    if (this.#registrations.get("error")?.size) this.emit("error", { error } as Events["error"]);
+    if (this.#of("error").size) this.emit("error", { error } as Events["error"]);
     else console.error(error);
   };
 }

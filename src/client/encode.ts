@@ -14,11 +14,11 @@ export function encode(message: object): string {
   } catch (error) {
     cause = error;
   }
-  throw new TypeError("Cannot encode the message: pass an object that JSON can hold", { cause });
+  throw new TypeError("Cannot send: pass an object that JSON can hold", { cause });
 }
 
 /** @throws {TypeError} for a token that is no string. */
 export function checkToken(token: unknown): Token {
-  if (typeof (token ?? "") !== "string") throw new TypeError("Cannot authenticate: a token is a string");
+  if (typeof (token ?? "") !== "string") throw new TypeError("Cannot send: the token is no string");
   return token as Token; // It is one, or absent.
 }

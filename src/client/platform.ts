@@ -39,7 +39,7 @@ export interface WebSocketLike {
 /** A constructor such as `globalThis.WebSocket` or that of `ws`. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
 
-type PageListener = (event: { readonly persisted?: boolean }) => void;
+type PageListener = (event: { readonly type: string; readonly persisted?: boolean }) => void;
 
 /** Something that tells of `online`, `visibilitychange` and their like. React Native has neither; nor need it. */
 interface Telling {
@@ -60,14 +60,15 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
     if (document?.visibilityState !== "hidden") wake();
   };
   // What is not persisted is unloaded: the browser closes its connections, with 1001.
-  const hidden: PageListener = ({ persisted }) => persisted && sleep();
-  const shown: PageListener = ({ persisted }) => persisted && wake();
+  const turned: PageListener = ({ type, persisted }) => {
+    if (persisted) (type === "pagehide" ? sleep : wake)();
+  };
   const all = (method: "addEventListener" | "removeEventListener") => {
     page[method]?.("online", wake);
     // That may not hold for this connection: it is asked.
     page[method]?.("offline", wake);
-    page[method]?.("pagehide", hidden);
-    page[method]?.("pageshow", shown);
+    page[method]?.("pagehide", turned);
+    page[method]?.("pageshow", turned);
     document?.[method]?.("visibilitychange", seen);
   };
   all("addEventListener");

@@ -96,17 +96,14 @@ export interface SubscriberHost {
   /** Sends its `subscribe`, where there is a connection. */
   ask(subscriber: Subscriber): void;
   remove(subscriber: Subscriber): void;
-  /** Why nothing is tried any more, where that is so. */
-  readonly whyClosed: ClientError | undefined;
+  /** Has it {@link Subscriber.interrupt interrupted} where the client is closed. */
+  check(subscriber: Subscriber): void;
   /** Told what a callback throws. */
   report(error: unknown): void;
 }
 
-/** Who waits for an item. */
-interface Reader {
-  resolve(result: IteratorResult<Item, undefined>): void;
-  reject(error: ClientError): void;
-}
+/** Settles what waits for an item. */
+type Reader = [resolve: (result: IteratorResult<Item, undefined>) => void, reject: (error: ClientError) => void];
 
 type Item = SubscriptionInit | Publication;
 
@@ -210,13 +207,14 @@ export class Subscriber implements OpenSubscription {
   // No generator: the `return` of one waits for what it awaits.
   [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
     if (this.#hasIterator && !this.#end) {
-      throw new TypeError("Cannot iterate: another loop reads this subscription, subscribe again");
+      throw new TypeError("Cannot iterate: another loop does, subscribe again");
     }
     this.#hasIterator = this.#isRead = true;
+    this.#host.check(this);
     return {
       next: () =>
-        new Promise((resolve, reject) => {
-          this.#readers.push({ resolve, reject });
+        new Promise((...reader) => {
+          this.#readers.push(reader);
           this.#serve();
         }),
       return: async () => {
@@ -271,15 +269,8 @@ export class Subscriber implements OpenSubscription {
         this.#isBehind = false;
         this.#host.ask(this);
       }
-      const { whyClosed } = this.#host;
-      if (!value && !this.#end) {
-        if (!whyClosed) return;
-        // With callbacks it would go on after `connect()`, of which a loop knows nothing.
-        this.#host.remove(this);
-        this.end(whyClosed);
-        return;
-      }
-      const { resolve, reject } = this.#readers.shift()!; // There is one.
+      if (!value && !this.#end) return;
+      const [resolve, reject] = this.#readers.shift()!; // There is one.
       if (value) resolve({ done: false, value });
       else if (this.#end?.error) reject(this.#end.error);
       else resolve({ done: true, value: undefined });

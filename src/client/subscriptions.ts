@@ -34,15 +34,16 @@ export class Subscriptions implements SubscriberHost {
     return [...this.#subscribers.values()].some(({ position }) => position);
   }
 
-  get whyClosed(): ClientError | undefined {
-    return this.#host.whyClosed();
-  }
-
   add(channel: string, uid: string, options: SubscribeOptions): Subscriber {
     const subscriber = new Subscriber(this, channel, uid, options);
     this.#subscribers.set(uid, subscriber);
     this.ask(subscriber);
     return subscriber;
+  }
+
+  check(subscriber: Subscriber): void {
+    const why = this.#host.whyClosed();
+    if (why) this.#interrupt(subscriber, why);
   }
 
   ask(subscriber: Subscriber): void {
@@ -93,11 +94,13 @@ export class Subscriptions implements SubscriberHost {
   }
 
   /** The client is closed: iterations fail, and callbacks may go on when it is opened again. */
-  interrupt(error: ClientError, ...only: Subscriber[]): void {
-    for (const subscriber of only.length ? only : [...this.#subscribers.values()]) {
-      this.#host.options.clock.clearTimeout(subscriber.timer);
-      if (!subscriber.interrupt(error)) this.#forget(subscriber);
-    }
+  interrupt(error: ClientError): void {
+    for (const subscriber of [...this.#subscribers.values()]) this.#interrupt(subscriber, error);
+  }
+
+  #interrupt(subscriber: Subscriber, error: ClientError): void {
+    this.#host.options.clock.clearTimeout(subscriber.timer);
+    if (!subscriber.interrupt(error)) this.#forget(subscriber);
   }
 
   #forget({ uid, timer }: Subscriber): boolean {
