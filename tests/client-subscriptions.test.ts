@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { Readable } from "node:stream";
 import { describe, it } from "node:test";
 import type { SubscribeOptions, Subscription } from "../src/client/client.ts";
@@ -180,7 +179,9 @@ describe("An iteration over a subscription", () => {
   });
 
   it("ends with a stream that is made of it, read or not", async () => {
-    for (const isRead of [false, true]) {
+    for (
+      const [isRead, error] of [[false], [true], [false, new Error("of the stream")], [true, new Error("of the stream")]] as const
+    ) {
       const { client, admit } = connectFake();
       const socket = await admit();
       const stream = Readable.from(client.subscribe("news"));
@@ -189,8 +190,8 @@ describe("An iteration over a subscription", () => {
         stream.read();
         await turn();
       }
-      const closed = once(stream, "close");
-      stream.destroy();
+      const closed = new Promise<void>((resolve) => stream.on("close", resolve).on("error", resolve));
+      stream.destroy(error);
       await closed;
       assert.deepEqual(socket.take(), [{ type: "unsubscribe", uid }]);
     }

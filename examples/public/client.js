@@ -239,6 +239,22 @@ var Connection = class {
   }
 };
 
+// src/client/encode.ts
+function encode(message) {
+  let cause;
+  try {
+    const text = JSON.stringify(message);
+    if (text[0] === "{" && !Object.values(message).some((value) => /^(fu|sy)/.test(typeof value))) return text;
+  } catch (error) {
+    cause = error;
+  }
+  throw new TypeError("Cannot send: pass an object that JSON can hold", { cause });
+}
+function checkToken(token) {
+  if (typeof (token ?? "") !== "string") throw new TypeError("Cannot send: the token is no string");
+  return token;
+}
+
 // src/client/platform.ts
 var systemClock = {
   now: () => Date.now(),
@@ -246,15 +262,20 @@ var systemClock = {
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle)
 };
-function onWake(wake) {
+function onWake(wake, sleep) {
   const page = globalThis;
   const { document } = page;
   const seen = () => {
     if (document?.visibilityState !== "hidden") wake();
   };
+  const turned = ({ type, persisted }) => {
+    if (persisted) (type === "pagehide" ? sleep : wake)();
+  };
   const all = (method) => {
     page[method]?.("online", wake);
     page[method]?.("offline", wake);
+    page[method]?.("pagehide", turned);
+    page[method]?.("pageshow", turned);
     document?.[method]?.("visibilitychange", seen);
   };
   all("addEventListener");
@@ -315,12 +336,21 @@ var Connector = class {
   wake() {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
-      this.#stopListening = onWake(() => this.wake());
+      this.#stopListening = onWake(() => this.wake(), () => this.#sleep());
       this.#attempt = this.#attempts = this.#refusals = 0;
       this.#wasRefused = this.#mustRenew = false;
       this.error = this.#close = this.#reported = void 0;
       void this.#connect();
-    } else if (this.status === "waiting" && this.#now() >= this.#notBefore) void this.#connect();
+    } else if (this.status === "waiting") {
+      const rest = this.#notBefore - this.#now();
+      if (rest <= 0) void this.#connect();
+      else this.#wait(() => void this.#connect(), rest);
+    }
+  }
+  /** The page is put into the back/forward cache, where its socket would answer pings: nothing is tried until it is seen again. */
+  #sleep() {
+    if (this.status !== "waiting") this.#fail(4e3, "Page hidden");
+    this.#host.options.clock.clearTimeout(this.#timer);
   }
   send(text) {
     this.#connection?.send(text);
@@ -441,7 +471,7 @@ var Connector = class {
           return void 0;
         }
       }
-      return typeof token === "function" ? await token() : token;
+      return checkToken(typeof token === "function" ? await token() : token);
     } catch (error) {
       if (generation === this.#generation) {
         this.#report(this.#fault = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
@@ -465,7 +495,8 @@ var Connector = class {
   #admitted() {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
-    this.#authUid = this.#fault = this.#reported = this.#close = this.error = void 0;
+    this.#authUid = this.#reported = void 0;
+    this.#fault = this.#close = this.error = void 0;
     this.#isAsking = this.#wasRefused = this.#mustRenew = false;
     this.#attempts = this.#refusals = 0;
     this.isReady = true;
@@ -575,24 +606,31 @@ function guard(call, report) {
   }
 }
 var Emitter = class {
-  #listeners = /* @__PURE__ */ new Map();
-  /** Returns how to stop it. */
+  #registrations = /* @__PURE__ */ new Map();
+  /** Returns how to end this registration. */
   on(event, listener) {
-    const listeners = this.#listeners.get(event) ?? /* @__PURE__ */ new Set();
-    this.#listeners.set(event, listeners.add(listener));
-    return () => this.off(event, listener);
+    const registration = { listener };
+    const registrations = this.#of(event).add(registration);
+    return () => void registrations.delete(registration);
   }
+  /** Ends one registration of the function, the first. */
   off(event, listener) {
-    this.#listeners.get(event)?.delete(listener);
+    const registrations = this.#of(event);
+    for (const each of registrations) if (each.listener === listener) return void registrations.delete(each);
   }
   emit(event, payload) {
-    for (const listener of [...this.#listeners.get(event) ?? []]) {
+    for (const { listener } of [...this.#of(event)]) {
       guard(() => listener(payload), event === "error" ? console.error : this.report);
     }
   }
+  #of(event) {
+    const registrations = this.#registrations.get(event) ?? /* @__PURE__ */ new Set();
+    this.#registrations.set(event, registrations);
+    return registrations;
+  }
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
   report = (error) => {
-    if (this.#listeners.get("error")?.size) this.emit("error", { error });
+    if (this.#of("error").size) this.emit("error", { error });
     else console.error(error);
   };
 };
@@ -709,7 +747,7 @@ var Requests = class {
   add(message, options, transmit) {
     const { timeout, signal, idempotent } = options;
     return new Promise((resolve, reject) => {
-      const text = JSON.stringify(message);
+      const text = encode(message);
       const done = () => {
         this.#pending.delete(message.uid);
         this.#outbox.delete(item);
@@ -786,16 +824,17 @@ var Subscriber = class {
   /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
   #isBehind = false;
   #queue = [];
-  /** Wakes each who iterates and has read all. */
-  #idle = [];
+  #readers = [];
+  /** Somebody iterates over it. */
+  #hasIterator = false;
   #end;
   constructor(host, channel, uid, options) {
     this.#host = host;
     this.channel = channel;
     this.uid = uid;
-    this.options = options;
+    this.options = { ...options };
     const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
-    this.#request = JSON.stringify({
+    this.#request = encode({
       type: "subscribe",
       channel,
       uid,
@@ -805,7 +844,7 @@ var Subscriber = class {
       data,
       presence: presence || onPresence ? true : void 0
     });
-    this.position = recover && JSON.parse(JSON.stringify(recover));
+    this.position = recover && JSON.parse(encode(recover));
     this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
     this.#isRead = !(onInit || onEvent || onPresence);
@@ -837,7 +876,7 @@ var Subscriber = class {
     if (error) this.#call(this.options.onError, error);
     this.#end = { error };
     this.isLive = false;
-    this.#wake();
+    this.#serve();
   }
   /** The client is closed. Whether it may go on: who iterates over it gets the error, for one that only waits would never know. */
   interrupt(error) {
@@ -851,23 +890,26 @@ var Subscriber = class {
     this.end();
     this.#host.remove(this);
   }
-  async *[Symbol.asyncIterator]() {
-    this.#isRead = true;
-    try {
-      for (; ; ) {
-        const item = this.#queue.shift();
-        if (this.#isBehind && this.#queue.length === 0) {
-          this.#isBehind = false;
-          this.#host.ask(this);
-        }
-        if (item) yield item;
-        else if (this.#end?.error) throw this.#end.error;
-        else if (this.#end) return;
-        else await new Promise((resolve) => this.#idle.push(resolve));
-      }
-    } finally {
-      this.unsubscribe();
+  // No generator: the `return` of one waits for what it awaits.
+  [Symbol.asyncIterator]() {
+    if (this.#hasIterator && !this.#end) {
+      throw new TypeError("Cannot iterate: another loop does, subscribe again");
     }
+    this.#hasIterator = this.#isRead = true;
+    this.#host.check(this);
+    return {
+      next: () => new Promise((...reader) => {
+        this.#readers.push(reader);
+        this.#serve();
+      }),
+      return: () => {
+        this.unsubscribe();
+        return Promise.resolve({ done: true, value: void 0 });
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      }
+    };
   }
   #begin({ data, epoch, offset, recovered }) {
     this.isLive = true;
@@ -896,11 +938,22 @@ var Subscriber = class {
   }
   #push(item) {
     if (this.#isRead && !this.#end) this.#queue.push(item);
-    this.#wake();
+    this.#serve();
   }
-  /** Has those who iterate look again. */
-  #wake() {
-    for (const wake of this.#idle.splice(0)) wake();
+  /** Hands what there is to those who wait for it. */
+  #serve() {
+    while (this.#readers.length > 0) {
+      const value = this.#queue.shift();
+      if (this.#isBehind && this.#queue.length === 0) {
+        this.#isBehind = false;
+        this.#host.ask(this);
+      }
+      if (!value && !this.#end) return;
+      const [resolve, reject] = this.#readers.shift();
+      if (value) resolve({ done: false, value });
+      else if (this.#end?.error) reject(this.#end.error);
+      else resolve({ done: true, value: void 0 });
+    }
   }
   #changePresence(event, members) {
     if (!Array.isArray(members) || !isChange(event)) return;
@@ -937,6 +990,10 @@ var Subscriptions = class {
     this.#subscribers.set(uid, subscriber);
     this.ask(subscriber);
     return subscriber;
+  }
+  check(subscriber) {
+    const why = this.#host.whyClosed();
+    if (why) this.#interrupt(subscriber, why);
   }
   ask(subscriber) {
     this.#host.send(subscriber.text);
@@ -978,11 +1035,12 @@ var Subscriptions = class {
     }
   }
   /** The client is closed: iterations fail, and callbacks may go on when it is opened again. */
-  interrupt(error, ...only) {
-    for (const subscriber of only.length ? only : [...this.#subscribers.values()]) {
-      this.#host.options.clock.clearTimeout(subscriber.timer);
-      if (!subscriber.interrupt(error)) this.#forget(subscriber);
-    }
+  interrupt(error) {
+    for (const subscriber of [...this.#subscribers.values()]) this.#interrupt(subscriber, error);
+  }
+  #interrupt(subscriber, error) {
+    this.#host.options.clock.clearTimeout(subscriber.timer);
+    if (!subscriber.interrupt(error)) this.#forget(subscriber);
   }
   #forget({ uid, timer }) {
     this.#host.options.clock.clearTimeout(timer);
@@ -1017,14 +1075,17 @@ var BareClient = class {
   #subscriptions;
   /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
   #prefix = "";
+  /** All who wait for it have the same one. */
+  #opening;
   #lastUid = 0;
   /** The server has asked for a pause, until this timer. */
   #pause;
   /** It is lazy, and nothing was wanted of it. */
-  #isDormant = true;
+  #isIdle = true;
   /** {@link createClient} takes the same. */
   constructor(url, options = {}) {
     const resolved = this.#options = resolveOptions(options);
+    if (typeof resolved.token !== "function") checkToken(resolved.token);
     const whyUnsent = () => this.status === "open" ? void 0 : this.#connector.notConnected();
     this.#outbox = new Outbox(resolved.clock, resolved.outbox, whyUnsent);
     this.#requests = new Requests(resolved.clock, this.#outbox);
@@ -1033,7 +1094,8 @@ var BareClient = class {
       send: (text) => {
         if (this.#connector.isReady) this.#connector.send(text);
       },
-      report: this.#emitter.report
+      report: this.#emitter.report,
+      whyClosed: () => this.status === "closed" ? this.#whyClosed : void 0
     });
     this.#connector = new Connector({
       options: resolved,
@@ -1054,6 +1116,10 @@ var BareClient = class {
   get status() {
     return this.#connector.status;
   }
+  /** Whether it is `lazy` and nothing has been wanted of it. Its status is `closed` until then. */
+  get isIdle() {
+    return this.#isIdle;
+  }
   /**
    * Why there is no connection: of the last attempt, or why the client is closed. Absent while there is one, before the first attempt has
    * ended, and where you have closed it.
@@ -1062,29 +1128,35 @@ var BareClient = class {
     return this.#connector.error;
   }
   /**
-   * Resolves once the client is open, at once where it is. Each access is a new promise.
+   * Resolves once the client is open, at once where it is. It may be left alone: a rejection that nobody awaits ends no process.
    *
    * @throws {ClientError} why nothing is tried any more: AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED or what else the server said,
    * NOT_CONNECTED, or CLOSED where you have closed it.
    */
   get ready() {
     this.#rouse();
-    return new Promise((resolve, reject) => {
+    if (this.#opening) return this.#opening;
+    const ready = new Promise((resolve, reject) => {
       const look = () => {
         if (this.status === "open") resolve();
         else if (this.status === "closed") reject(this.#whyClosed);
         else return;
+        this.#opening = void 0;
         stop();
       };
       const stop = this.on("status", look);
       look();
     });
+    ready.catch(() => {
+    });
+    if (/ing$/.test(this.status)) this.#opening = ready;
+    return ready;
   }
-  /** Calls the listener at each such event, with one payload object. Returns how to stop that. */
+  /** Calls the listener at each such event, with one payload object: twice where it is registered twice. Returns how to end this registration. */
   on(event, listener) {
     return this.#emitter.on(event, listener);
   }
-  /** Removes this one listener. */
+  /** Ends one registration of the listener, the first. */
   off(event, listener) {
     this.#emitter.off(event, listener);
   }
@@ -1093,7 +1165,7 @@ var BareClient = class {
    * see by itself: a button, or that an app of React Native is in front again.
    */
   connect() {
-    this.#isDormant = false;
+    this.#isIdle = false;
     this.#connector.wake();
   }
   /**
@@ -1104,7 +1176,7 @@ var BareClient = class {
    */
   send(message) {
     const promise = new Promise((resolve, reject) => {
-      this.#transmit({ text: JSON.stringify(message), sent: resolve, failed: reject }, true);
+      this.#transmit({ text: encode(message), sent: resolve, failed: reject }, true);
     });
     promise.catch((error) => this.#emitter.emit("error", { error }));
     return promise;
@@ -1138,11 +1210,9 @@ var BareClient = class {
    * @throws {TypeError} for options that JSON cannot hold.
    */
   subscribe(channel, options = {}) {
-    this.#rouse();
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options);
-    void Promise.resolve().then(() => {
-      if (this.status === "closed") this.#subscriptions.interrupt(this.#whyClosed, subscriber);
-    });
+    this.#rouse();
+    void Promise.resolve().then(() => this.#subscriptions.check(subscriber));
     return subscriber;
   }
   /**
@@ -1151,7 +1221,9 @@ var BareClient = class {
    * @param code 1000, or 3000 to 4999
    */
   close(code = 1e3, reason = "") {
-    this.#isDormant = false;
+    const wasIdle = this.#isIdle;
+    this.#isIdle = false;
+    if (wasIdle) this.#emitter.emit("status", { status: "closed" });
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
@@ -1160,6 +1232,9 @@ var BareClient = class {
     return `${this.#prefix}${++this.#lastUid}`;
   }
   async #ask(type, payload, options = {}) {
+    if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
+      throw new TypeError('Cannot send: pass an object without "type" and "uid"');
+    }
     const message = { ...payload, type, uid: this.#nextUid() };
     const { timeout = this.#options.requestTimeout } = options;
     return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
@@ -1168,7 +1243,7 @@ var BareClient = class {
     return this.error ?? new ClientError("CLOSED", "The client is closed");
   }
   #rouse() {
-    if (this.#isDormant) this.connect();
+    if (this.#isIdle) this.connect();
   }
   #transmit(item, expires) {
     this.#rouse();

@@ -217,9 +217,9 @@ export class Subscriber implements OpenSubscription {
           this.#readers.push(reader);
           this.#serve();
         }),
-      return: async () => {
+      return: () => {
         this.unsubscribe();
-        return { done: true, value: undefined };
+        return Promise.resolve({ done: true, value: undefined });
       },
       [Symbol.asyncIterator]() {
         return this;
