@@ -84,6 +84,22 @@ describe("client.subscribe", () => {
     assert.deepEqual(take("message"), []);
   });
 
+  it("calls the methods of an object of a class", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const told: unknown[] = [];
+    class Reader {
+      onEvent({ data }: { data: unknown }) {
+        told.push(data);
+      }
+    }
+    client.subscribe("news", new Reader());
+    const [{ uid }] = socket.take();
+    begin(socket, uid);
+    publish(socket, uid, undefined, 1);
+    assert.deepEqual(told, [1]);
+  });
+
   it("tells the client's error listeners what a callback throws, and goes on", async () => {
     const { client, admit, take } = connectFake();
     const socket = await admit();

@@ -817,6 +817,8 @@ var Subscriber = class {
   timer;
   #host;
   #request;
+  /** Only publications of this event come. */
+  #event;
   #members = /* @__PURE__ */ new Map();
   /** There was an `init` before: another one that is no recovery says that something was missed. */
   #hasBegun = false;
@@ -832,7 +834,7 @@ var Subscriber = class {
     this.#host = host;
     this.channel = channel;
     this.uid = uid;
-    this.options = { ...options };
+    this.options = options;
     const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
     this.#request = encode({
       type: "subscribe",
@@ -844,6 +846,7 @@ var Subscriber = class {
       data,
       presence: presence || onPresence ? true : void 0
     });
+    this.#event = event;
     this.position = recover && JSON.parse(encode(recover));
     this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
@@ -860,7 +863,7 @@ var Subscriber = class {
   /** Whether all up to a position has come. What filters its events is not told of all. */
   isAt({ epoch, offset }) {
     const { position } = this;
-    if (!position || !this.isLive || this.#isBehind || this.options.event) return true;
+    if (!position || !this.isLive || this.#isBehind || this.#event) return true;
     return epoch === position.epoch && offset <= position.offset;
   }
   /** Takes a message of the subscription. */

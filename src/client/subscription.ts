@@ -121,6 +121,8 @@ export class Subscriber implements OpenSubscription {
   timer: unknown;
   readonly #host: SubscriberHost;
   readonly #request: string;
+  /** Only publications of this event come. */
+  readonly #event: string | undefined;
   readonly #members = new Map<string, Member>();
   /** There was an `init` before: another one that is no recovery says that something was missed. */
   #hasBegun = false;
@@ -137,7 +139,7 @@ export class Subscriber implements OpenSubscription {
     this.#host = host;
     this.channel = channel;
     this.uid = uid;
-    this.options = { ...options }; // What becomes of the caller's own changes nothing.
+    this.options = options;
     const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
     // Here and not when it is sent, where an exception would hit all that is sent with it.
     this.#request = encode({
@@ -149,6 +151,7 @@ export class Subscriber implements OpenSubscription {
       data,
       presence: presence || onPresence ? true : undefined,
     });
+    this.#event = event;
     this.position = recover && JSON.parse(encode(recover));
     this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
@@ -169,7 +172,7 @@ export class Subscriber implements OpenSubscription {
   /** Whether all up to a position has come. What filters its events is not told of all. */
   isAt({ epoch, offset }: Position): boolean {
     const { position } = this;
-    if (!position || !this.isLive || this.#isBehind || this.options.event) return true;
+    if (!position || !this.isLive || this.#isBehind || this.#event) return true;
     return epoch === position.epoch && offset <= position.offset;
   }
 
