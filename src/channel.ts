@@ -86,7 +86,7 @@ export class Channel {
 
   /** From now on it may be sent to together with others. */
   join(subscription: ChannelRecipient): void {
-    if (!this.#together.has(subscription)) this.#together.add(subscription);
+    if (subscription.transport?.publisher && !this.#together.has(subscription)) this.#together.add(subscription);
   }
 
   /** Not from now on. Where those stand that were sent to together. */

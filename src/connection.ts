@@ -1,7 +1,7 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
-import type { Recipient } from "./delivery.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, type Closing, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
+import type { Delivery, Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
@@ -14,6 +14,7 @@ import { Pipeline } from "./pipeline.ts";
 import { byteLength, exceedsBytes, textOf } from "./protocol.ts";
 import type { Flood, RateGate, RateGateOwner } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
+import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import {
   type Accountability,
@@ -26,6 +27,7 @@ import {
 /** What all connections of a controller share. */
 export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
+  readonly delivery: Pick<Delivery, "add" | "remove">;
   readonly handlers: Handlers;
   /** Absent: nobody is asked for a sign of life. */
   readonly heartbeat: Heartbeat | undefined;
@@ -50,12 +52,6 @@ export interface ConnectionKeeper {
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
-interface Closing {
-  code: number;
-  reason: string;
-  cause: CloseCause;
-}
-
 /** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
 const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 - Math.random() / 10);
 
@@ -72,7 +68,7 @@ export class Connection
   place = -1;
 
   readonly host: ConnectionHost;
-  readonly transport: Transport;
+  transport: Transport;
   readonly identity: Identity;
   readonly #slot: Slot;
   #keeper: ConnectionKeeper | undefined;
@@ -100,7 +96,8 @@ export class Connection
     this.client = new WebSocketClient(this, handshake, uid, state);
     this.identity = new Identity(this);
     const { maxBufferedBytes, heartbeat } = host.options;
-    transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
+    this.transport = steppedFor(this, "all") ?? transport;
+    this.transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
   }
 
   // The runtime's side
@@ -252,6 +249,17 @@ export class Connection
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
     return this.identity.phase === "admitted" && this.host.sender.send(this, frame);
+  }
+
+  step(): boolean {
+    const { host: { delivery }, indexed } = this;
+    const stepped = steppedFor(this, "collection");
+    if (!stepped) return false;
+    delivery.remove(this); // The topics of its runtime would overtake what waits.
+    this.transport = stepped;
+    stepped.hold();
+    if (indexed) delivery.add(this);
+    return true;
   }
 
   /** Answers a message that may not be handled any more, where anything is answered. */

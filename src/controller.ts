@@ -110,6 +110,7 @@ export class WebSocketController {
       authenticator,
       bus: this.#bus,
       deadlines: this.#deadlines,
+      delivery: this.#delivery,
       handlers: this.#handlers,
       heartbeat: heartbeat ? new Heartbeat(heartbeat.period, monotonic) : undefined,
       sender: new Sender(resolved),

@@ -108,6 +108,15 @@ export interface WebSocketControllerOptions {
    * @default {"close"}
    */
   slowConsumer?: "close" | "drop";
+  /**
+   * Who is sent one frame at a time, the next when the client has answered a protocol ping (on `Deno.serve` and Cloudflare, which send none,
+   * 25 ms later): for clients that lose all but one of the messages that arrive together, as the Directus SDK does on Node and Deno. What waits
+   * counts against `maxBufferedBytes`. `"collection"`: clients without an `Origin`, which are not browsers, and without `noroshi.v1`, from their
+   * first `subscribe` with a `collection` on. `"all"`: all clients without `noroshi.v1`. `false`: nobody.
+   *
+   * @default {"collection"}
+   */
+  stopAndWait?: "collection" | "all" | false;
   /** Time a client has to answer the close handshake, in ms; then the connection is ended without it. @default {5_000} */
   closeTimeout?: number;
   /** Told, in one line each, of errors that no `error` listener takes and of limits that are reached. `false` is silence. @default {console} */
@@ -143,6 +152,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly maxPipelined: number;
   readonly maxBufferedBytes: number;
   readonly slowConsumer: "close" | "drop";
+  readonly stopAndWait: "collection" | "all" | false;
   readonly closeTimeout: number;
   readonly logger: Logger | false;
   readonly engine: Engine | undefined;
@@ -208,6 +218,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   maxPipelined: [isCount, "a whole number from 0, such as 64"],
   maxBufferedBytes: [isPositive, "a whole number of bytes from 1, such as 1_048_576"],
   slowConsumer: [(value) => value === "close" || value === "drop", '"close" or "drop"'],
+  stopAndWait: [(value) => value === "collection" || value === "all" || value === false, '"collection", "all" or false'],
   closeTimeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 5_000"],
   logger: [
     (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
@@ -278,6 +289,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     maxPipelined: options.maxPipelined ?? 64,
     maxBufferedBytes: options.maxBufferedBytes ?? 1_048_576,
     slowConsumer: options.slowConsumer ?? "close",
+    stopAndWait: options.stopAndWait ?? "collection",
     closeTimeout: options.closeTimeout ?? 5_000,
     logger: options.logger ?? console,
     engine: options.engine,

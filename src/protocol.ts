@@ -65,6 +65,8 @@ export interface SubscribeMessage {
   type: "subscribe";
   /** The channel; `collection` is accepted for it, the word of the Directus SDK. */
   channel: string;
+  /** The same, where the client named it so. */
+  collection?: string;
   /** Names the subscription; the same one again replaces it. */
   uid?: MessageUid;
   /** Only publications of this event. */
@@ -204,6 +206,7 @@ const withChannel = (schema: v.GenericSchema) =>
 export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> = withChannel(v.object({
   type: v.literal("subscribe"),
   channel,
+  collection: v.optional(v.string()),
   uid: v.optional(uid),
   event: v.optional(event),
   // valibot's record() accepts an array.

@@ -79,6 +79,7 @@ export class Subscriber implements SubscriptionOwner {
     const parsed = v.safeParse(SubscribeMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));
     const request = parsed.output;
+    if (request.collection !== undefined) this.#step();
     const options = this.#shared.table.find(request.channel);
     const name = nameOf(request);
     const fault = options ? this.#faultOf(name, request, options) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
@@ -187,6 +188,7 @@ export class Subscriber implements SubscriptionOwner {
       const message = messageOf(each);
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
+      if (message.collection !== undefined) this.#step();
       const subscription = new Subscription(message, options, this);
       this.#put(nameOf(message), subscription);
       subscription.restore(each);
@@ -236,6 +238,10 @@ export class Subscriber implements SubscriptionOwner {
       this.host.report(error, this.client);
       this.client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the subscriptions");
     }
+  }
+
+  #step(): void {
+    if (connectionOf(this.client).step()) this.suspend(); // None may be sent to together with others from now on.
   }
 
   #end(name: string): void {

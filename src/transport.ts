@@ -21,8 +21,14 @@ export interface Transport {
   close(code: number, reason: string): void;
   /** Ends the connection without a handshake, as far as the runtime can. */
   terminate(): void;
-  /** Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot. */
-  ping?(): void;
+  /**
+   * Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot.
+   *
+   * @param number its payload, of one byte. @default none
+   */
+  ping?(number?: number): void;
+  /** Called with the payload of each pong. Set by {@link SteppedTransport}, which asks with one. */
+  ponged?: (number: number | undefined) => void;
   /**
    * Told once how many bytes may wait, and the monotonic clock, where the runtime does not tell how many do and the client has to be asked.
    *

@@ -53,6 +53,8 @@ export interface ClientConnection extends Member {
   refuseMessage(uid: MessageUid | undefined): void;
   /** Whether the client could be handed the frame. */
   send(frame: Frame): boolean;
+  /** Has frames sent one at a time from now on, where the option `stopAndWait` has it so; whether that is new. */
+  step(): boolean;
   close(code: number | undefined, reason: string | undefined): void;
   /** Keeps what must survive hibernation. */
   save(): void;

@@ -27,6 +27,10 @@ export class FakeConnection implements ClientConnection {
     return true;
   }
 
+  step(): boolean {
+    return false;
+  }
+
   refuseMessage(): void {}
 
   close(...args: unknown[]): void {

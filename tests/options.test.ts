@@ -72,6 +72,7 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
   maxPipelined: { values: NUMBERS, remedy: "a whole number from 0, such as 64" },
   maxBufferedBytes: { values: [...NUMBERS, 0], remedy: "a whole number of bytes from 1, such as 1_048_576" },
   slowConsumer: { values: [null, true, "", "Close", "drop "], remedy: '"close" or "drop"' },
+  stopAndWait: { values: [null, true, "", "Collection", "none", 0], remedy: '"collection", "all" or false' },
   closeTimeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 5_000" },
   logger: {
     values: [null, true, "console", () => {}, {}, { warn() {} }, { error() {} }],
@@ -110,6 +111,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   maxPipelined: [0, 1],
   maxBufferedBytes: [1, Number.MAX_SAFE_INTEGER],
   slowConsumer: ["close", "drop"],
+  stopAndWait: ["collection", "all", false],
   closeTimeout: [1, 2 ** 31 - 1],
   logger: [console, false, { warn() {}, error() {} }],
   engine: [new MemoryEngine()],
@@ -143,6 +145,7 @@ describe("resolveOptions", () => {
       maxPipelined: 64,
       maxBufferedBytes: 1_048_576,
       slowConsumer: "close",
+      stopAndWait: "collection",
       closeTimeout: 5_000,
       logger: console,
       engine: undefined,

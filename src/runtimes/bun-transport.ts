@@ -22,7 +22,7 @@ export interface BunSocket {
   /** Has what the callback sends written at once. */
   cork(callback: () => void): void;
   close(code?: number, reason?: string): void;
-  ping(): number;
+  ping(data?: Uint8Array): number;
   subscribe(topic: string): void;
   unsubscribe(topic: string): void;
   terminate(): void;
@@ -35,7 +35,7 @@ export const SOCKET: symbol = Symbol.for("noroshi.bun.socket");
 export interface SocketData {
   opened(socket: BunSocket): void;
   received(message: string | Uint8Array): void;
-  showedLife(): void;
+  showedLife(pong?: Uint8Array): void;
   ended(code: number, reason: string): void;
 }
 
@@ -128,6 +128,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   /** From when it opens: nothing is asked of it before. */
   socket!: BunSocket;
   batch: Batch | undefined;
+  ponged?: (number: number | undefined) => void;
   readonly publisher: Publisher;
   readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
@@ -173,8 +174,9 @@ export class BunTransport implements SocketData, Transport, Writer {
     reading = undefined;
   }
 
-  showedLife(): void {
+  showedLife(pong?: Uint8Array): void {
     this.#connection?.heard();
+    if (pong) this.ponged?.(pong[0]);
   }
 
   ended(code: number, reason: string): void {
@@ -248,8 +250,9 @@ export class BunTransport implements SocketData, Transport, Writer {
     this.socket.close(code, reason);
   }
 
-  ping(): void {
-    this.socket.ping();
+  ping(number?: number): void {
+    if (number === undefined) this.socket.ping();
+    else this.socket.ping(Uint8Array.of(number));
   }
 
   terminate(): void {

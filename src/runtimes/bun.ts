@@ -81,7 +81,7 @@ function createHandler(other: OtherWebSocketHandler = REFUSING): BunWebSocketHan
     message: (socket, data) =>
       isOurs(socket) ? socket.data.received(data) : other.message?.(socket as never, data as never) as void,
     ping: (socket, data) => isOurs(socket) ? socket.data.showedLife() : other.ping?.(socket as never, data as never) as void,
-    pong: (socket, data) => isOurs(socket) ? socket.data.showedLife() : other.pong?.(socket as never, data as never) as void,
+    pong: (socket, data) => isOurs(socket) ? socket.data.showedLife(data) : other.pong?.(socket as never, data as never) as void,
     ...(other.drain && { drain: (socket: BunSocket) => isOurs(socket) ? undefined : other.drain?.(socket as never) as void }),
     close(socket, code, reason) {
       if (isOurs(socket)) socket.data.ended(code, reason);

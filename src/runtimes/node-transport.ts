@@ -51,6 +51,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   #isDrained = false;
   /** We have begun the close: the connection's own `closeTimeout` ends it. */
   #isClosing = false;
+  ponged?: (number: number | undefined) => void;
 
   constructor(socket: FlushingWebSocket, stream: Duplex) {
     super(socket, null); // Merged below the frames, arrays would gain nothing.
@@ -128,8 +129,8 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     this.#isDrained = stream.write(bytes) && stream.writableHighWaterMark <= DRAINED_BYTES;
   }
 
-  ping(): void {
-    if (this.socket.readyState === OPEN) this.#put(PING);
+  ping(number?: number): void {
+    if (this.socket.readyState === OPEN) this.#put(number === undefined ? PING : Buffer.from([0x89, 1, number]));
   }
 
   override close(code: number, reason: string): void {
@@ -181,10 +182,14 @@ const TOO_BIG: ReadonlySet<string> = new Set([
 
 /** Starts the connection over a socket that was upgraded. */
 export function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): void {
-  const connection = open(new NodeTransport(ws, stream));
+  const transport = new NodeTransport(ws, stream);
+  const connection = open(transport);
   ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
   ws.on("ping", () => connection.heard());
-  ws.on("pong", () => connection.heard());
+  ws.on("pong", (data: Buffer) => {
+    connection.heard();
+    transport.ponged?.(data[0]);
+  });
   ws.on("error", ({ code }: Error & { code?: string }) => {
     // ws has closed with 1009 by itself; this tells the connection why. Whatever else fails is the network's or the peer's doing,
     // and ends in a close like an abrupt end.
