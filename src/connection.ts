@@ -1,6 +1,15 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, type Closing, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
+import {
+  ABNORMAL,
+  checkCloseCode,
+  type CloseCause,
+  CloseCode,
+  type Closing,
+  cutCloseReason,
+  isFinal,
+  SHORT_CLOSE_TIMEOUT,
+} from "./close.ts";
 import type { Delivery, Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";

@@ -3,6 +3,7 @@ import type { Handlers } from "./handlers.ts";
 import type { Identity } from "./identity.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { decode, encode } from "./protocol.ts";
+import type { Transport } from "./transport.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** The connection whose messages pass the gate. */
@@ -11,6 +12,7 @@ export interface GateOwner {
   readonly host: { readonly extension: Extension | undefined; readonly handlers: Handlers };
   readonly identity: Identity;
   readonly pipeline: Pipeline | undefined;
+  readonly transport: Transport;
   /** Sends a frame, whether or not the client is admitted. */
   transmit(text: string): void;
 }
@@ -38,7 +40,7 @@ export function pass(owner: GateOwner, text: string | null): Promise<void> | und
   if (type === "auth") return identity.authenticate(message);
   if (identity.phase === "pending") return void identity.refuseMessage(uid);
   // A pong needs no answer: that it came in is what it is for.
-  if (type === "pong") return undefined;
+  if (type === "pong") return void owner.transport.answered?.();
   if (type === "ping") {
     const channels = host.extension?.positions(client);
     return void owner.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));

@@ -109,9 +109,9 @@ export interface WebSocketControllerOptions {
    */
   slowConsumer?: "close" | "drop";
   /**
-   * Who is sent one frame at a time, the next when the client has answered a protocol ping (on `Deno.serve` and Cloudflare, which send none,
-   * 25 ms later): for clients that lose all but one of the messages that arrive together, as the Directus SDK does on Node and Deno. What waits
-   * counts against `maxBufferedBytes`. `"collection"`: clients without an `Origin`, which are not browsers, and without `noroshi.v1`, from their
+   * Who is sent one frame at a time, the next when the client has answered a protocol ping: for clients that lose all but one of the messages
+   * that arrive together, as the Directus SDK does on Node and Deno. `Deno.serve` and Cloudflare send no such pings: there the next follows 50 ms
+   * later, and with `heartbeat.message` when the client has answered a `ping` message. What waits counts against `maxBufferedBytes`. `"collection"`: clients without an `Origin`, which are not browsers, and without `noroshi.v1`, from their
    * first `subscribe` with a `collection` on. `"all"`: all clients without `noroshi.v1`. `false`: nobody.
    *
    * @default {"collection"}

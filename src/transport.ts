@@ -35,6 +35,8 @@ export interface Transport {
    * @param asksAll not only clients that are known to answer.
    */
   limit?(maxBufferedBytes: number, now: () => number, asksAll: boolean): void;
+  /** Called when a `pong` message comes, where that is of use. */
+  answered?(): void;
   /** Told of every sign of life, which is the answer then. */
   heard?(): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */

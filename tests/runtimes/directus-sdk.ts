@@ -1,7 +1,7 @@
 import * as latest from "@directus/sdk";
 import * as sdk18 from "directus-sdk-18";
 import assert from "node:assert/strict";
-import { WebSocket } from "ws";
+import { type ClientOptions, WebSocket } from "ws";
 
 /** A row of the tests' collections. */
 export interface Article {
@@ -32,14 +32,13 @@ export class ConnectedSdk {
   #wake = (): void => {};
 
   /** Connects to `url` when told to, with the token in its first message. */
-  constructor(version: SdkVersion, url: string, token: string) {
+  constructor(version: SdkVersion, url: string, token: string, options?: ClientOptions) {
     const { createDirectus, realtime, staticToken } = VERSIONS[version];
     // deno-lint-ignore no-this-alias -- the class below has a `this` of its own
     const connected = this;
     class Watched extends WebSocket {
       constructor(url: string) {
-        // As in a browser, where no two messages come in one turn: the SDK listens for one at a time, and misses what comes between.
-        super(url, { allowSynchronousEvents: false });
+        super(url, options);
         connected.sockets.push(this);
         this.on("message", (data) => {
           connected.received.push(JSON.parse(String(data)));
