@@ -39,13 +39,6 @@ export type CloseCause =
   | "drain"
   | "error";
 
-/** A close that we have begun. */
-export interface Closing {
-  readonly code: number;
-  readonly reason: string;
-  readonly cause: CloseCause;
-}
-
 /** No status code was in the close frame (RFC 6455 §7.1.5). Reported, never sent. */
 export const NO_STATUS = 1005;
 /** The connection ended without a close frame (RFC 6455 §7.1.5). Reported, never sent. */

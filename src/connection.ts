@@ -1,15 +1,6 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
-import {
-  ABNORMAL,
-  checkCloseCode,
-  type CloseCause,
-  CloseCode,
-  type Closing,
-  cutCloseReason,
-  isFinal,
-  SHORT_CLOSE_TIMEOUT,
-} from "./close.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
 import type { Delivery, Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
@@ -60,6 +51,8 @@ export interface ConnectionKeeper {
 
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
+
+type Closing = { code: number; reason: string; cause: CloseCause };
 
 /** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
 const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 - Math.random() / 10);
@@ -264,9 +257,8 @@ export class Connection
     const { host: { delivery }, indexed } = this;
     const stepped = steppedFor(this, "collection");
     if (!stepped) return false;
-    delivery.remove(this); // The topics of its runtime would overtake what waits.
+    delivery.remove(this); // Topics of its runtime would overtake what waits.
     this.transport = stepped;
-    stepped.hold();
     if (indexed) delivery.add(this);
     return true;
   }

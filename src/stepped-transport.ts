@@ -89,7 +89,7 @@ export class SteppedTransport implements Transport {
     this.#giveUp();
     if (!this.#isHeld) {
       const isSent = this.#inner.send(frame);
-      this.hold();
+      this.#hold();
       return isSent;
     }
     this.#waiting.push(frame);
@@ -101,8 +101,12 @@ export class SteppedTransport implements Transport {
     this.#inner.write?.();
   }
 
-  /** Holds all frames until what was sent so far has been read. */
-  hold(): void {
+  /** Holds all frames until what was sent so far has been read, where the client can be asked. */
+  begin(): void {
+    if (this.#answers) this.#hold();
+  }
+
+  #hold(): void {
     const inner = this.#inner;
     this.#isHeld = true;
     inner.write?.(); // The ping would overtake it.
@@ -170,7 +174,7 @@ export class SteppedTransport implements Transport {
       this.#waiting = this.#waiting.slice(this.#next);
       this.#next = 0;
     }
-    if (this.#handOver(frame)) this.hold();
+    if (this.#handOver(frame)) this.#hold();
   };
 
   /** Whether it could. Nothing else is sent then. */
@@ -210,9 +214,11 @@ export interface SteppedOwner {
 /** Its transport from now on, where the option `stopAndWait` starts at this; else `undefined`, as for one that is stepped already. */
 export function steppedFor(owner: SteppedOwner, start: "collection" | "all"): SteppedTransport | undefined {
   const { transport, client: { handshake }, host: { options } } = owner;
-  if (options.stopAndWait !== start || handshake.protocol === BATCHING || transport instanceof SteppedTransport) return undefined;
+  const { heartbeat, stopAndWait } = options;
+  if (stopAndWait !== start || handshake.protocol === BATCHING || transport instanceof SteppedTransport) return undefined;
   // A browser hands each message over in a task of its own (HTML, "When a WebSocket message has been received").
   if (start === "collection" && handshake.origin !== null) return undefined;
-  const { heartbeat } = options;
-  return new SteppedTransport(transport, heartbeat && heartbeat.message, (error) => owner.error(error));
+  const stepped = new SteppedTransport(transport, heartbeat && heartbeat.message, (error) => owner.error(error));
+  if (start === "collection") stepped.begin();
+  return stepped;
 }
