@@ -225,7 +225,8 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] satisfies SdkVersion
         assert.deepEqual((await again)["data"], ROWS);
         const subscribes = () => connected.sent.filter(({ type }) => type === "subscribe");
         assert.equal(connected.sockets.length, 2);
-        await connected.ask({ type: "ping" });
+        // A ping that is read together with the second `subscribe` is answered before its `init`; the next one is not.
+        for (let n = 0; n < 2; n++) await connected.ask({ type: "ping" });
         assert.deepEqual(subscribes().map(({ uid }) => uid), ["mine", "mine", "mine"]);
         await server.control("articles", "wait", { event: "close" });
         assert.equal(await server.control("articles", "subscriptions"), 1);
