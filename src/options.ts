@@ -93,6 +93,13 @@ export interface WebSocketControllerOptions {
   maxAge?: number;
   /** The name of the cookie that holds an access token. Absent: no cookie is read. */
   cookie?: string;
+  /**
+   * Takes the cookie of a request without an `Origin` header: servers and native apps send none, and every browser does. Only for browsers this
+   * header says which page connects, so with a proxy in front that removes it any site could act as its visitors: then leave it off.
+   *
+   * @default {false}
+   */
+  allowCookieWithoutOrigin?: boolean;
   /** The subprotocols that may be agreed on (RFC 6455 §1.9): the first that the client offers. @default {["noroshi.v1"]} */
   protocols?: string[];
   /** The largest message accepted, in UTF-8 bytes; a larger one closes with 1009. @default {65_536} */
@@ -147,6 +154,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly timeout: number;
   readonly maxAge: number;
   readonly cookie: string | undefined;
+  readonly allowCookieWithoutOrigin: boolean;
   readonly protocols: readonly string[];
   readonly maxPayload: number;
   readonly maxPipelined: number;
@@ -210,6 +218,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   timeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 10_000"],
   maxAge: [isLimit, "a whole number of ms from 1, such as 86_400_000, or Infinity"],
   cookie: [isToken, 'the name of a cookie, such as "session_token"'],
+  allowCookieWithoutOrigin: [(value) => typeof value === "boolean", "true or false"],
   protocols: [
     (value) => Array.isArray(value) && value.every((name) => isToken(name) && !name.startsWith("bearer.")),
     'a list of subprotocol names, such as ["noroshi.v1"]; "bearer." is kept for tokens',
@@ -261,6 +270,9 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
   if (!authenticate && cookie !== undefined) {
     throw new TypeError('Cannot create the controller: option "cookie" needs the option "authenticate" to verify what is in it');
   }
+  if (cookie === undefined && options.allowCookieWithoutOrigin) {
+    throw new TypeError('Cannot create the controller: option "allowCookieWithoutOrigin" needs the option "cookie"');
+  }
   if (cookie !== undefined && options.origins === "*") {
     throw new TypeError(
       'Cannot create the controller: origins "*" with the option "cookie" lets any site act as its visitors, list the origins instead',
@@ -282,6 +294,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     rateLimit: rateLimit && { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608, ...defined(rateLimit) },
     heartbeat: heartbeat && { period: 30_000, message: false, ...defined(heartbeat) },
     cookie,
+    allowCookieWithoutOrigin: options.allowCookieWithoutOrigin ?? false,
     timeout: options.timeout ?? 10_000,
     maxAge: options.maxAge ?? Infinity,
     protocols: options.protocols ?? ["noroshi.v1"],

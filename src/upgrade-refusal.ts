@@ -36,7 +36,7 @@ export const COOKIE_WITHOUT_ORIGIN: Refusal = {
   message: "A cookie needs an Origin",
   reason: "origin",
   log:
-    "Refused a cookie without an Origin header, which every page sends. Outside of a browser, send the token as Authorization: Bearer",
+    "Refused a cookie without an Origin header, which every page sends. Outside of a browser, send the token as Authorization: Bearer, or set allowCookieWithoutOrigin",
 };
 
 export function noToken({ cookie }: ResolvedOptions): Refusal {

@@ -98,8 +98,10 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     return refuse(foreignOrigin(handshake.origin, hostname));
   }
   const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
-  // A page sends its origin, and only a page is given a cookie: without one, nothing says whose page it is.
-  if (token?.source === "cookie" && handshake.origin === null) return refuse(COOKIE_WITHOUT_ORIGIN);
+  // A page sends its origin: without one, nothing says whose page it is.
+  if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
+    return refuse(COOKIE_WITHOUT_ORIGIN);
+  }
 
   // From here on it counts, before anything is awaited.
   const slot = host.admission.reserve(handshake.ip);

@@ -60,6 +60,7 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },
   maxAge: { values: LIMITS, remedy: "a whole number of ms from 1, such as 86_400_000, or Infinity" },
+  allowCookieWithoutOrigin: { values: [null, 1, "true", {}], remedy: "true or false" },
   cookie: {
     values: ["", "a b", "a=b", "a;b", "ä", 1, null, "x".repeat(256)],
     remedy: 'the name of a cookie, such as "session_token"',
@@ -105,6 +106,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   heartbeat: [false],
   timeout: [1, 2 ** 31 - 1],
   maxAge: [1, 2 ** 40, Infinity],
+  allowCookieWithoutOrigin: [false],
   cookie: ["a", "__Host-session", "x".repeat(255), "!#$%&'*+-.^_`|~09AZaz"],
   protocols: [[], ["chat.v2", "noroshi.v1"]],
   maxPayload: [1, Number.MAX_SAFE_INTEGER],
@@ -140,6 +142,7 @@ describe("resolveOptions", () => {
       timeout: 10_000,
       maxAge: Infinity,
       cookie: undefined,
+      allowCookieWithoutOrigin: false,
       protocols: ["noroshi.v1"],
       maxPayload: 65_536,
       maxPipelined: 64,
@@ -224,6 +227,14 @@ describe("resolveOptions", () => {
           `Cannot create the controller: mode "${mode}" needs the option "authenticate", such as jwtAuthenticator({ secret })`,
       });
     }
+  });
+
+  it("throws TypeError when a cookie may come without an Origin and none is read", () => {
+    assert.throws(() => resolveOptions({ authenticate, allowCookieWithoutOrigin: true }), {
+      name: "TypeError",
+      message: 'Cannot create the controller: option "allowCookieWithoutOrigin" needs the option "cookie"',
+    });
+    assert.equal(resolveOptions({ authenticate, cookie: "a", allowCookieWithoutOrigin: true }).allowCookieWithoutOrigin, true);
   });
 
   it("throws TypeError when a cookie is to be read and nothing can verify it", () => {

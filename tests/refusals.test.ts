@@ -88,7 +88,7 @@ describe("controller.upgrade, when it refuses", () => {
     }],
     ["a cookie without an origin", { authenticate: ann, cookie: "session" }, { cookie: "session=a" }, {
       line:
-        "Refused a cookie without an Origin header, which every page sends. Outside of a browser, send the token as Authorization: Bearer",
+        "Refused a cookie without an Origin header, which every page sends. Outside of a browser, send the token as Authorization: Bearer, or set allowCookieWithoutOrigin",
       reason: "origin",
     }],
     ["a request without Upgrade", {}, { upgrade: null }, {

@@ -10,13 +10,18 @@ const MAX = 8192;
 /** What the route makes of a request: what `authenticate` was shown, and the status. Tokens that start with `bad` are refused. */
 async function show(
   headers: Record<string, string> = {},
-  { path = "/websocket", mode = "public" as Handshake["mode"], cookie = "session" as string | null } = {},
+  {
+    path = "/websocket",
+    mode = "public" as Handshake["mode"],
+    cookie = "session" as string | null,
+    allowCookieWithoutOrigin = false,
+  } = {},
 ) {
   const shown: string[] = [];
   const handshakes: Handshake[] = [];
   const { request, opened } = createRoute({
     mode,
-    ...(cookie === null ? {} : { cookie }),
+    ...(cookie === null ? {} : { cookie, allowCookieWithoutOrigin }),
     authenticate(credentials: Credentials, handshake): AuthenticationState | null {
       const { source, access_token: token } = credentials as { source: string; access_token: string };
       shown.push(`${source} ${token}`);
@@ -54,6 +59,19 @@ describe("controller.upgrade, reading the token", () => {
     // Nothing says whose page a cookie without an origin is from.
     const { shown, status } = await show({ cookie: "session=c" });
     assert.deepEqual([shown, status], [[], 403]);
+  });
+
+  it("takes a cookie without an Origin where allowCookieWithoutOrigin says so, and none of a foreign page", async () => {
+    for (const mode of ["public", "handshake", "strict"] as const) {
+      const options = { mode, allowCookieWithoutOrigin: true };
+      assert.deepEqual((await show({ cookie: "session=c" }, options)).shown, ["cookie c"]);
+      assert.deepEqual((await show({ cookie: "session=c", origin: "http://localhost" }, options)).shown, ["cookie c"]);
+      for (const origin of ["https://evil.example", "null", ""]) {
+        const { shown, status } = await show({ cookie: "session=c", origin }, options);
+        assert.deepEqual([shown, status], [[], 403], origin);
+      }
+      assert.equal((await show({ cookie: "session=bad" }, options)).status, 401);
+    }
   });
 
   it("never falls back to the next place, nor to anonymous, when the token of one is refused or malformed", async () => {
