@@ -60,11 +60,11 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },
   maxAge: { values: LIMITS, remedy: "a whole number of ms from 1, such as 86_400_000, or Infinity" },
-  allowCookieWithoutOrigin: { values: [null, 1, "true", {}], remedy: "true or false" },
   cookie: {
     values: ["", "a b", "a=b", "a;b", "ä", 1, null, "x".repeat(256)],
     remedy: 'the name of a cookie, such as "session_token"',
   },
+  allowCookieWithoutOrigin: { values: [null, 1, "true", {}], remedy: "true or false" },
   protocols: {
     values: ["noroshi.v1", null, {}, [""], ["a b"], ["a,b"], [1], ["bearer."], ["ok", "bearer.x"]],
     remedy: 'a list of subprotocol names, such as ["noroshi.v1"]; "bearer." is kept for tokens',
