@@ -202,8 +202,16 @@ const withChannel = (schema: v.GenericSchema) =>
     schema,
   );
 
+/**
+ * Fields with which Directus, or a query that has slipped out of `query`, asks for less than a whole channel. Ignored like other unknown
+ * fields they would let more be sent than was asked for.
+ */
+const NARROWING =
+  "item items ids keys events filter fields sort search limit offset page deep alias aggregate group groupBy version";
+
 /** A `subscribe` message; its `collection` is read as `channel`. */
 export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> = withChannel(v.object({
+  ...Object.fromEntries(NARROWING.split(" ").map((name) => [name, v.optional(v.never())])),
   type: v.literal("subscribe"),
   channel,
   collection: v.optional(v.string()),

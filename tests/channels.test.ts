@@ -49,6 +49,46 @@ describe("Channels: subscribe", () => {
     assert.deepEqual(await join().ask({ type: "subscribe", collection: "news", uid: "1" }), [init("news", { uid: "1" })]);
   });
 
+  it("is refused with a field that would narrow what is sent, by its name, and has changed nothing", async () => {
+    const { join, channels } = createChannels({ news: { ...anybody, snapshot: () => ["all"] } });
+    const peer = join();
+    await peer.ask(subscribe("news", { uid: "u" }));
+    const values = [1, "1", 0, "", null, false, [], [1], {}, { _eq: 1 }];
+    for (
+      const name of [
+        "item",
+        "items",
+        "ids",
+        "keys",
+        "events",
+        "filter",
+        "fields",
+        "sort",
+        "search",
+        "limit",
+        "offset",
+        "page",
+        "deep",
+      ]
+    ) {
+      for (const named of [{ channel: "news" }, { collection: "news" }, { channel: "news", collection: "news" }]) {
+        for (const value of values) {
+          const [answer, ...rest] = await peer.ask({ type: "subscribe", ...named, uid: "u", [name]: value });
+          assert.deepEqual([answer.error, rest], [{
+            code: "INVALID_PAYLOAD",
+            message: `Invalid payload at "${name}"`,
+            path: name,
+          }, []]);
+        }
+      }
+    }
+    await channels.publish("news", "create", 1);
+    assert.deepEqual(await peer.take(), [event("news", "create", 1, { uid: "u" })]);
+    // In the query they are the channel's to read; elsewhere unknown fields say nothing of what is sent.
+    const fine = { query: { item: 1, filter: {}, limit: 1 }, status: "ok", more: {} };
+    assert.equal((await peer.ask(subscribe("news", fine)))[0].event, "init");
+  });
+
   it("sends only the event that is asked for, and no snapshot with it", async () => {
     const { join, channels } = createChannels({ news: { ...anybody, snapshot: () => ["old"] } });
     const peer = join();
