@@ -196,6 +196,8 @@ export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
 const withChannel = (schema: v.GenericSchema) =>
   v.pipe(
     v.looseObject({}),
+    // Of two names the one that is not read could be the one that is meant.
+    v.check(({ channel, collection }) => channel === undefined || collection === undefined || channel === collection),
     v.transform((message): unknown =>
       message.channel === undefined && message.collection !== undefined ? { ...message, channel: message.collection } : message
     ),
@@ -214,7 +216,7 @@ export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> 
   ...Object.fromEntries(NARROWING.split(" ").map((name) => [name, v.optional(v.never())])),
   type: v.literal("subscribe"),
   channel,
-  collection: v.optional(v.string()),
+  collection: v.optional(channel),
   uid: v.optional(uid),
   event: v.optional(event),
   // valibot's record() accepts an array.

@@ -82,6 +82,8 @@ describe("Channels: subscribe", () => {
         }
       }
     }
+    const [two] = await peer.ask({ type: "subscribe", channel: "news", collection: "other", uid: "u" });
+    assert.equal(two.error.code, "INVALID_PAYLOAD");
     await channels.publish("news", "create", 1);
     assert.deepEqual(await peer.take(), [event("news", "create", 1, { uid: "u" })]);
     // In the query they are the channel's to read; elsewhere unknown fields say nothing of what is sent.
