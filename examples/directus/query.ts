@@ -18,7 +18,15 @@ export interface ItemsQuery {
   /** `-1` for all. */
   readonly limit: number;
   readonly offset: number;
+  /** What is to be counted. */
+  readonly meta: readonly Count[];
 }
+
+/** The rows of the collection, or those that the filter lets through. */
+export type Count = "total_count" | "filter_count";
+
+/** Lets every row through. */
+export const ALL: Sql = { text: "1", values: [] };
 
 const MAX_CONDITIONS = 50;
 const MAX_DEPTH = 8;
@@ -41,7 +49,20 @@ const QuerySchema = v.strictObject({
   limit: v.optional(count(-1)),
   offset: v.optional(count(0)),
   page: v.optional(count(1)),
+  meta: v.optional(list),
 });
+
+const COUNTS: readonly Count[] = ["total_count", "filter_count"];
+
+/** @throws {WebSocketError} INVALID_QUERY for what cannot be counted. */
+function countsOf(names: readonly string[]): readonly Count[] {
+  if (names.includes("*")) return COUNTS;
+  return names.map((name) => {
+    const known = COUNTS.find((count) => count === name);
+    if (!known) throw invalid("meta");
+    return known;
+  });
+}
 
 const scalar = v.union([v.string(), v.number(), v.boolean()]);
 const scalars = v.union([
@@ -98,12 +119,14 @@ export const quoted = (name: string): string => `"${name}"`;
  *
  * @param columns the names that may be asked for; another one is `FORBIDDEN`, as in Directus, whether or not it exists.
  * @param defaultLimit where the query has none.
+ * @param takesMeta whether there is an answer that counts can be in.
  * @throws {WebSocketError} INVALID_QUERY, FORBIDDEN
  */
-export function readQuery(query: unknown, columns: readonly string[], defaultLimit: number): ItemsQuery {
+export function readQuery(query: unknown, columns: readonly string[], defaultLimit: number, takesMeta: boolean): ItemsQuery {
   const result = v.safeParse(QuerySchema, query ?? {}, { abortEarly: true, abortPipeEarly: true });
   if (!result.success) throw invalid(v.getDotPath(result.issues[0]) ?? "it must be an object");
-  const { fields = ["*"], filter = {}, sort = [], limit = defaultLimit, offset, page = 1 } = result.output;
+  const { fields = ["*"], filter = {}, sort = [], limit = defaultLimit, offset, page = 1, meta } = result.output;
+  if (meta && !takesMeta) throw invalid("meta");
   const known = (name: string): string => {
     if (columns.includes(name)) return quoted(name);
     throw new WebSocketError("items", "FORBIDDEN", "You may not access this field, or there is none");
@@ -116,6 +139,7 @@ export function readQuery(query: unknown, columns: readonly string[], defaultLim
     order: [...order, quoted("id")].join(", "),
     limit,
     offset: offset ?? (limit < 0 ? 0 : (page - 1) * limit),
+    meta: countsOf(meta ?? []),
   };
 }
 

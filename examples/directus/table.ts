@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { WebSocketError } from "../../mod.ts";
-import { type ItemsQuery, quoted, type Sql, type SqlValue } from "./query.ts";
+import { ALL, type ItemsQuery, quoted, type Sql, type SqlValue } from "./query.ts";
 
 /** The key of a row. */
 export type Key = number | string;
@@ -48,6 +48,15 @@ export class Table {
       throw new WebSocketError("items", "LIMIT_EXCEEDED", `More than ${MAX_ROWS} items: take some with limit and offset`);
     }
     return rows;
+  }
+
+  /** What of it the query has counted. */
+  count({ meta, where }: ItemsQuery): Record<string, number> {
+    return Object.fromEntries(meta.map((name) => {
+      const { text, values } = name === "filter_count" ? where : ALL;
+      const [row] = this.#prepare(`SELECT COUNT(*) AS count FROM ${this.#name} WHERE ${text}`).all(...values);
+      return [name, row!["count"] as number]; // COUNT is one number.
+    }));
   }
 
   /** @throws {WebSocketError} where a constraint does not let it. Inside {@link transaction} nothing of it has happened then. */

@@ -139,10 +139,10 @@ function testItems(runtime: keyof typeof COMMANDS): void {
 
       // Also by the key as a string, and what is not mentioned stays.
       message = next(subscription);
-      assert.deepEqual(await data(writer, items("update", { id: String(two.id), data: { title: "Deux" } })), [{
+      assert.deepEqual(await data(writer, items("update", { id: String(two.id), data: { title: "Deux" } })), {
         ...two,
         title: "Deux",
-      }]);
+      });
       assert.deepEqual(await heard(message), ["update", [{ ...two, title: "Deux" }]]);
 
       message = next(subscription);
@@ -157,6 +157,16 @@ function testItems(runtime: keyof typeof COMMANDS): void {
       assert.deepEqual(await data(writer, items("delete", { ids: [one.id, two.id] })), [one.id, two.id]);
       assert.deepEqual(await heard(message), ["delete", [one.id, two.id]]);
       assert.deepEqual(await data(writer, items("read", { id: three.id })), { ...three, status: "published" });
+
+      message = next(subscription);
+      assert.deepEqual(await data(writer, items("update", { ids: [three.id], data: { rating: 1 } })), [
+        { ...three, status: "published", rating: 1 },
+      ]);
+      assert.equal((await heard(message))[0], "update");
+      const four = await data(writer, items("create", { data: { slug: "four", title: "Four" }, query: { fields: ["id"] } }));
+      const { id: key } = four as { id: number };
+      assert.equal(await data(writer, items("delete", { id: String(key) })), key);
+      await data(writer, items("update", { id: three.id, data: { rating: null } }));
 
       await stopServer();
       await startServer();
@@ -203,6 +213,15 @@ function testItems(runtime: keyof typeof COMMANDS): void {
       ["INVALID_PAYLOAD", items("read", { id: 1.5 })],
       ["INVALID_PAYLOAD", items("delete")],
       ["INVALID_PAYLOAD", items("update", { data: { title: "All of them" } })],
+      ["INVALID_PAYLOAD", items("update", { query: {}, filter: { slug: { _eq: "there" } }, data: { title: "All of them" } })],
+      ["INVALID_PAYLOAD", items("delete", { query: {}, limit: 1 })],
+      ["INVALID_PAYLOAD", items("read", { fields: ["id"] })],
+      ["INVALID_PAYLOAD", items("delete", { id: 1, ids: [2] })],
+      ["FORBIDDEN", items("delete", { id: 1, query: { filter: { slug: { _eq: "another" } } } })],
+      ["FORBIDDEN", items("update", { ids: [1], query: { limit: 0 }, data: { title: "x" } })],
+      ["INVALID_QUERY", items("read", { query: { meta: ["rows"] } })],
+      ["INVALID_QUERY", items("delete", { query: { meta: "*" } })],
+      ["INVALID_QUERY", items("create", { data: fine, query: { meta: "*" } })],
       ["INVALID_COLLECTION", { ...items("read"), collection: "sqlite_master" }],
       ["INVALID_COLLECTION", { ...items("read"), collection: 'articles"; DROP TABLE articles; --' }],
       ["INVALID_COLLECTION", { ...items("read"), collection: "constructor" }],
@@ -238,6 +257,85 @@ function testItems(runtime: keyof typeof COMMANDS): void {
 
     assert.deepEqual(await data(writer, items("read")), before);
     assert.deepEqual(reader.frames.map(({ event }) => event), ["init"]);
+  });
+
+  it("addItems counts with meta, beside data", async () => {
+    await editor("alpha", "beta", "alps");
+    const reader = await connect(26, "reading");
+    const ask = async (query: object) => {
+      const { type, status, data, meta } = await reader.ask(items("read", { query: { fields: ["slug"], ...query } }));
+      assert.deepEqual([type, status], ["items", "ok"]);
+      return { slugs: (data as { slug: string }[]).map(({ slug }) => slug), meta };
+    };
+    const filter = { slug: { _starts_with: "al" } };
+    const both = { total_count: 3, filter_count: 2 };
+    assert.deepEqual(await ask({ filter, limit: 1, meta: "*" }), { slugs: ["alpha"], meta: both });
+    assert.deepEqual(await ask({ filter, meta: ["filter_count", "total_count"] }), { slugs: ["alpha", "alps"], meta: both });
+    assert.deepEqual(await ask({ meta: "total_count" }), { slugs: ["alpha", "beta", "alps"], meta: { total_count: 3 } });
+    assert.deepEqual(await ask({ filter }), { slugs: ["alpha", "alps"], meta: undefined });
+  });
+
+  it("addItems sends a subscription only what its item, fields and filter ask for", async () => {
+    const writer = await editor("one", "two");
+    const [one, two] = await data(writer, items("read")) as { id: number }[];
+    const reader = await connect(26, "reading");
+    const subscribe = (rest: Message) => reader.sdk.sendMessage({ type: "subscribe", collection: "articles", ...rest });
+    const filter = { status: { _eq: "published" } };
+    subscribe({ uid: "item", item: one!.id, query: { fields: "id,title" } });
+    subscribe({ uid: "text", item: String(two!.id), event: "update" });
+    subscribe({ uid: "published", query: { fields: ["id"], filter } });
+    subscribe({ uid: "created", event: "create", query: { filter: JSON.stringify(filter) } });
+    await reader.until(4);
+    const told = (uid: string) =>
+      reader.frames.filter((frame) => frame["uid"] === uid).map(({ event, data }) => data === undefined ? event : [event, data]);
+    assert.deepEqual(told("item"), [["init", [{ id: one!.id, title: "one" }]]]);
+    assert.deepEqual([told("text"), told("published"), told("created")], [["init"], [["init", []]], ["init"]]);
+
+    await data(writer, items("update", { id: one!.id, data: { title: "Uno", status: "published" } }));
+    await data(writer, items("update", { id: two!.id, data: { title: "Dos" } }));
+    const three = await data(writer, items("create", { data: { slug: "three", title: "Three", status: "published" } })) as {
+      id: number;
+    };
+    await data(writer, items("create", { data: { slug: "four", title: "Four" } }));
+    await data(writer, items("delete", { query: {} }));
+    for (let n = 0; n < 2; n++) await reader.ask({ type: "ping" });
+    assert.deepEqual(told("item").slice(1), [["update", [{ id: one!.id, title: "Uno" }]], ["delete", [one!.id]]]);
+    assert.deepEqual(told("text").slice(1), [["update", [{ ...two, title: "Dos" }]]]);
+    assert.deepEqual(told("published").slice(1).slice(0, 2), [["update", [{ id: one!.id }]], ["create", [{ id: three.id }]]]);
+    assert.deepEqual(told("published").at(-1), ["delete", [one!.id, two!.id, three.id, three.id + 1]]);
+    assert.deepEqual(told("created").slice(1), [["create", [three]]]);
+  });
+
+  it("addItems refuses a subscription that asks for what it cannot narrow", async () => {
+    const writer = await editor("one");
+    const [one] = await data(writer, items("read")) as { id: number }[];
+    const reader = await connect(26, "reading");
+    const refused: [code: string, rest: Message][] = [
+      ["INVALID_PAYLOAD", { event: "publish" }],
+      ["INVALID_PAYLOAD", { event: "Create", item: one!.id }],
+      ["INVALID_PAYLOAD", { item: 1.5 }],
+      ["INVALID_PAYLOAD", { item: null }],
+      ["INVALID_PAYLOAD", { item: [one!.id] }],
+      ["INVALID_PAYLOAD", { item: one!.id, channel: "articles" }],
+      ["INVALID_PAYLOAD", { filter: {} }],
+      ["FORBIDDEN", { item: 999_999 }],
+      ["FORBIDDEN", { item: 999_999, event: "update" }],
+      ["FORBIDDEN", { query: { fields: ["rowid"] } }],
+      ["FORBIDDEN", { channel: "articles/999", collection: undefined }],
+      ["INVALID_QUERY", { query: { search: "one" } }],
+      ["INVALID_QUERY", { query: { search: "one" }, event: "create" }],
+      ["INVALID_QUERY", { query: { meta: "*" } }],
+      ["INVALID_QUERY", { query: { filter: { slug: { _like: "%" } } }, event: "create" }],
+    ];
+    for (const [code, rest] of refused) {
+      const { type, status, error } = await reader.ask({ type: "subscribe", collection: "articles", ...rest });
+      assert.deepEqual(
+        { type, status, code: (error as { code?: string } | undefined)?.code },
+        { type: "subscribe", status: "error", code },
+        JSON.stringify(rest),
+      );
+    }
+    assert.equal(reader.frames.some(({ type }) => type === "subscription"), false);
   });
 
   it("addItems shows what was written while the Directus SDK was away, when it comes back", async () => {
