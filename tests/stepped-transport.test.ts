@@ -123,7 +123,7 @@ describe("SteppedTransport", () => {
     assert.deepEqual(sent(), [1, "ping", 2, "ping", 3]);
   });
 
-  it("takes 100,000 frames and sends them without copying the rest for each", async () => {
+  it("takes 100,000 frames and sends them without copying the rest for each", () => {
     const { inner, transport } = step();
     const one = frame(1);
     for (let n = 0; n < 100_000; n++) transport.send(one);
