@@ -8,6 +8,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { after, afterEach, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
 import { ConnectedSdk, type Message, next, type SdkVersion } from "./directus-sdk.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -44,6 +45,47 @@ function start(runtime: keyof typeof COMMANDS, database: string): { child: Child
   });
   return { child, url };
 }
+
+/** All that one client is sent, as it is; of an error the code alone. */
+class Session {
+  readonly #socket: WebSocket;
+  readonly #frames: Message[] = [];
+  #wake = (): void => {};
+  readonly closed: Promise<number>;
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    this.closed = new Promise((resolve) => socket.on("close", resolve));
+    socket.on("message", (data) => {
+      const { error, ...frame } = JSON.parse(String(data));
+      this.#frames.push(error ? { ...frame, error: { code: error.code } } : frame);
+      this.#wake();
+    });
+  }
+
+  static async open(url: string): Promise<Session> {
+    const socket = new WebSocket(url);
+    const session = new Session(socket);
+    await new Promise((resolve, reject) => socket.on("open", resolve).on("error", reject));
+    return session;
+  }
+
+  /** Sends it, and resolves with the next frames, of which there must be no others before. */
+  async ask(message: Message, count = 1): Promise<Message[]> {
+    assert.deepEqual(this.#frames, []);
+    this.#socket.send(JSON.stringify(message));
+    while (this.#frames.length < count) await new Promise<void>((resolve) => this.#wake = resolve);
+    return this.#frames.splice(0);
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}
+
+/** Whether an answer or the event of the same write comes first is nowhere said. */
+const inOrder = (frames: Message[]): Message[] =>
+  frames.toSorted((a, b) => Number(a["type"] !== "items") - Number(b["type"] !== "items"));
 
 const items = (action: string, rest: Message = {}): Message => ({ type: "items", action, collection: "articles", ...rest });
 
@@ -336,6 +378,108 @@ function testItems(runtime: keyof typeof COMMANDS): void {
       );
     }
     assert.equal(reader.frames.some(({ type }) => type === "subscription"), false);
+  });
+
+  it("a session goes frame by frame as docs/directus.md says", async () => {
+    await editor();
+    const session = await Session.open(url);
+    const error = (type: string, code: string, uid?: unknown) => ({
+      type,
+      status: "error",
+      error: { code },
+      ...(uid === undefined ? {} : { uid }),
+    });
+    const event = (name: string, data: unknown, offset: number, more: Message = {}) => ({
+      type: "subscription",
+      event: name,
+      channel: "articles",
+      data,
+      offset,
+      uid: "a",
+      ...more,
+    });
+
+    // In handshake mode the first message is `auth`.
+    assert.deepEqual(await session.ask({ type: "auth", access_token: "editing", uid: "auth" }), [
+      { type: "auth", status: "ok", uid: "auth" },
+    ]);
+    assert.deepEqual(await session.ask({ type: "ping", uid: 1 }), [{ type: "pong", uid: 1 }]);
+    assert.deepEqual(await session.ask({ type: "nothing", uid: "n" }), [error("nothing", "UNSUPPORTED_TYPE", "n")]);
+    assert.deepEqual(await session.ask({ type: "subscribe", collection: "nowhere", uid: "n" }), [
+      error("subscribe", "FORBIDDEN", "n"),
+    ]);
+
+    const [init] = await session.ask({ type: "subscribe", collection: "articles", query: { limit: "10" }, uid: "a" });
+    const { epoch, offset } = init as { epoch: string; offset: number };
+    assert.deepEqual(init, { type: "subscription", event: "init", channel: "articles", data: [], uid: "a", epoch, offset });
+
+    const ask = async (count: number, message: Message) => await session.ask({ ...items("read"), ...message }, count);
+    const row = { id: 0, slug: "one", title: "One", status: "draft", rating: null };
+    const created = await ask(2, { action: "create", data: { slug: "one", title: "One" }, uid: 7 });
+    row.id = (created.at(-1) as { data: { id: number } }).data.id;
+    assert.deepEqual(inOrder(created), [
+      { type: "items", status: "ok", data: row, uid: 7 },
+      event("create", [row], offset + 1),
+    ]);
+    const { id } = row;
+    const uno = { ...row, title: "Uno" };
+    assert.deepEqual(inOrder(await ask(2, { action: "update", id, data: { title: "Uno" }, uid: "u" })), [
+      { type: "items", status: "ok", data: uno, uid: "u" },
+      event("update", [uno], offset + 2),
+    ]);
+    assert.deepEqual(inOrder(await ask(2, { action: "update", ids: [id], data: { title: "Uno" }, uid: "us" })), [
+      { type: "items", status: "ok", data: [uno], uid: "us" },
+      event("update", [uno], offset + 3),
+    ]);
+    assert.deepEqual(await ask(1, { id, uid: "r" }), [{ type: "items", status: "ok", data: uno, uid: "r" }]);
+    assert.deepEqual(await ask(1, { query: { meta: "*", fields: "id" }, uid: "m" }), [
+      { type: "items", status: "ok", data: [{ id }], meta: { total_count: 1, filter_count: 1 }, uid: "m" },
+    ]);
+    assert.deepEqual(await ask(1, { id: 999_999, uid: "x" }), [error("items", "FORBIDDEN", "x")]);
+    assert.deepEqual(await ask(1, { action: "truncate", uid: "x" }), [error("items", "INVALID_PAYLOAD", "x")]);
+    assert.deepEqual(inOrder(await ask(2, { action: "delete", id, uid: "d" })), [
+      { type: "items", status: "ok", data: id, uid: "d" },
+      event("delete", [id], offset + 4),
+    ]);
+
+    // With a numeric uid each frame has the number; `item` has a channel of its own.
+    await ask(2, { action: "create", data: { slug: "two", title: "Two" } });
+    const two = { ...row, id: id + 1, slug: "two", title: "Two" };
+    const [ofItem] = await session.ask({ type: "subscribe", collection: "articles", item: two.id, uid: 9 });
+    const { channel } = ofItem as { channel: string };
+    assert.match(channel, /^articles\/\d+$/);
+    assert.deepEqual(ofItem, { type: "subscription", event: "init", channel, data: [two], uid: 9 });
+    assert.deepEqual(inOrder(await ask(3, { action: "delete", ids: [two.id] })), [
+      { type: "items", status: "ok", data: [two.id] },
+      event("delete", [two.id], offset + 6),
+      { type: "subscription", event: "delete", channel, data: [two.id], uid: 9 },
+    ]);
+    assert.deepEqual(await session.ask({ type: "unsubscribe", uid: 9 }), [{
+      type: "subscription",
+      event: "unsubscribe",
+      uid: 9,
+    }]);
+    assert.deepEqual(await session.ask({ type: "unsubscribe" }), [{ type: "subscription", event: "unsubscribe" }]);
+    assert.deepEqual(await ask(1, { action: "create", data: { slug: "three", title: "x" }, query: { fields: ["slug"] } }), [
+      { type: "items", status: "ok", data: { slug: "three" } },
+    ]);
+    assert.deepEqual(await session.ask({ type: "ping", uid: "last" }), [{ type: "pong", uid: "last" }]);
+    session.close();
+  });
+
+  it("a session begins by a token in the URL or in a message, and with a wrong one ends", async () => {
+    const shown = await Session.open(`${url}?access_token=reading`);
+    assert.deepEqual(await shown.ask({ type: "ping" }), [{ type: "pong" }]);
+    shown.close();
+    await assert.rejects(Session.open(`${url}?access_token=wrong`), /401/);
+    const wrong = await Session.open(url);
+    assert.deepEqual(await wrong.ask({ type: "auth", access_token: "wrong", uid: "a" }), [
+      { type: "auth", status: "error", error: { code: "AUTH_FAILED" }, uid: "a" },
+    ]);
+    assert.equal(await wrong.closed, 4401);
+    const first = await Session.open(url);
+    assert.deepEqual(await first.ask({ type: "ping" }), [{ type: "auth", status: "error", error: { code: "AUTH_FAILED" } }]);
+    assert.equal(await first.closed, 4401);
   });
 
   it("addItems shows what was written while the Directus SDK was away, when it comes back", async () => {
