@@ -5,6 +5,7 @@ import { WebSocketController } from "../src/controller.ts";
 import { Frame } from "../src/frame.ts";
 import type { WebSocketControllerOptions } from "../src/options.ts";
 import { SteppedTransport } from "../src/stepped-transport.ts";
+import { Topics as TestTopics } from "./channels-fixture.ts";
 import { FakeTransport, HANDSHAKE } from "./fake-transport.ts";
 
 class WatchedTransport extends FakeTransport {
@@ -39,6 +40,34 @@ class PingingTransport extends WatchedTransport {
     this.ponged?.(this.pings.at(-1));
     return asked;
   }
+}
+
+/** One that can be published to by a topic, and whose client answers each ping. */
+class AnsweringTransport extends PingingTransport {
+  readonly publisher: Topics;
+
+  constructor(publisher: Topics) {
+    super();
+    this.publisher = publisher;
+  }
+
+  override ping(number?: number): void {
+    queueMicrotask(() => this.ponged?.(number));
+  }
+
+  join(topic: string): void {
+    this.publisher.names.add(topic);
+    this.publisher.of(topic).add(this);
+  }
+
+  leave(topic: string): void {
+    this.publisher.of(topic).delete(this);
+  }
+}
+
+/** A server's topics. */
+class Topics extends TestTopics {
+  readonly names = new Set<string>();
 }
 
 const frame = (n: number): Frame => Frame.of({ type: "n", n });
@@ -165,6 +194,37 @@ describe("The option stopAndWait", () => {
       await subscribe(opened, named);
       assert.equal(opened.transport.pings.length > 0, isStepped, JSON.stringify([options, handshake, named]));
     }
+  });
+
+  it("takes a client out of the topics of its runtime, which would overtake what waits", async () => {
+    const topics = new Topics();
+    const controller = new WebSocketController({ mode: "public", heartbeat: false, logger: false });
+    const channels = new Channels(controller, { articles: { authorize: () => true } });
+    const [stepped, other] = [new AnsweringTransport(topics), new AnsweringTransport(topics)];
+    const connection = controller.open(stepped, HANDSHAKE, null);
+    for (const one of [connection, controller.open(other, HANDSHAKE, null)]) {
+      one.message('{"type":"subscribe","channel":"articles"}');
+    }
+    await stepped.until(1);
+    await channels.publish("articles", "create", 0);
+    void controller.broadcast({ type: "news", n: 1 });
+    await stepped.until(3);
+    assert.ok([...topics.names].every((name) => topics.of(name).has(stepped)) && topics.publications > 0);
+
+    connection.message('{"type":"subscribe","collection":"articles","uid":"a"}');
+    await stepped.until(4);
+    assert.ok([...topics.names].every((name) => !topics.of(name).has(stepped)));
+    for (let n = 2; n < 10; n += 2) {
+      void channels.publish("articles", "create", n);
+      void controller.broadcast({ type: "news", n: n + 1 });
+    }
+    await stepped.until(4 + 3 * 4);
+    const told = stepped.take().map(({ type, event, data, n, uid }) =>
+      n ?? (event === "init" ? event : `${type} ${data} ${uid}`)
+    );
+    const publication = (n: number) => [`subscription ${n} undefined`, `subscription ${n} a`];
+    assert.deepEqual(told.slice(0, 4), ["init", "subscription 0 undefined", 1, "init"]);
+    assert.deepEqual(told.slice(4), [2, 4, 6, 8].flatMap((n) => [...publication(n), n + 1]));
   });
 
   it("lets a client hold no more than maxBufferedBytes", async () => {
