@@ -1,5 +1,6 @@
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "./extension.ts";
+import { guard, isThenable } from "./guard.ts";
 import type { Presence, Watcher } from "./presence.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
@@ -123,16 +124,20 @@ function attendantData(
   report: ExtensionHost["report"],
 ): string | undefined {
   const make = presence?.data;
-  try {
+  const told = (error: unknown) => report(error, client);
+  let json: string | undefined;
+  guard(() => {
     // What came in was JSON.
-    const made = typeof make === "function"
+    const made: unknown = typeof make === "function"
       ? make({ client, channel, data: data as never })
       : make === "client"
       ? data
       : undefined;
-    return made === undefined ? undefined : JSON.stringify(made);
-  } catch (error) {
-    report(error, client);
-    return undefined;
-  }
+    if (!isThenable(made)) json = JSON.stringify(made);
+    if (made !== undefined && json === undefined) {
+      told(new TypeError("Cannot use what presence.data returned: it is a promise, or not JSON"));
+    }
+    return made;
+  }, told);
+  return json;
 }

@@ -105,7 +105,7 @@ export class Authenticator {
     const attempt = await this.run(() => authenticate(credentials, handshake, refuse));
     if (attempt.outcome === "failed") return this.#conclude(asRefusal(attempt.error, credentials), ip);
     if (attempt.outcome !== "refused" || cause === undefined) return this.#conclude(attempt, ip);
-    return this.#conclude({ outcome: "refused", cause: isTokenRefusal(cause) ? cause : showable(cause, credentials) }, ip);
+    return this.#conclude({ outcome: "refused", cause: showable(cause, credentials) }, ip);
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {
@@ -123,16 +123,26 @@ export class Authenticator {
 
   #check(state: AuthenticationState | null): Attempt {
     if (state === null) return { outcome: "refused" };
-    const fault = faultOf(state);
+    // A copy first: a getter is read once, and one that throws is a failed attempt.
+    const copy = copyOf(state);
+    const fault = faultOf(copy);
     if (fault) return { outcome: "failed", error: new TypeError(`Cannot use what authenticate returned: ${fault}`) };
-    const { expires_at } = state;
+    const { expires_at } = copy;
     // Verified a moment ago, expired now: the client's to renew, like any other token that is out of date.
     if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) {
       return { outcome: "refused", cause: new Error(`The credentials expired ${secondsSince(expires_at, this.#now())} s ago`) };
     }
-    // Copied here, where a getter that throws is a failed attempt.
-    return { outcome: "accepted", state: { ...state, accountability: Object.freeze({ ...state.accountability }) } };
+    return { outcome: "accepted", state: copy };
   }
+}
+
+/** Of whatever it is: what is no object stays as it is. */
+function copyOf(state: AuthenticationState): AuthenticationState {
+  if (typeof state !== "object" || state === null) return state;
+  const copy = { ...state };
+  const { accountability } = copy;
+  if (typeof accountability === "object" && accountability !== null) copy.accountability = Object.freeze({ ...accountability });
+  return copy;
 }
 
 const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
@@ -141,8 +151,16 @@ const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now /
 function asRefusal(thrown: unknown, credentials: Credentials): Attempt {
   const error = WebSocketError.from(thrown);
   if (!error) return { outcome: "failed", error: showable(thrown, credentials) };
-  const { cause } = thrown as Error; // As `from` has seen: of this copy of the package or of another.
+  const cause = causeOf(thrown);
   return { outcome: "refused", error, ...(cause === undefined ? {} : { cause: showable(cause, credentials) }) };
+}
+
+function causeOf(error: unknown): unknown {
+  try {
+    return (error as Error).cause; // As `from` has seen: of this copy of the package or of another.
+  } catch {
+    return new Error("Cannot read why it was refused"); // Its getter throws.
+  }
 }
 
 /** Characters from which on a secret is taken out of a text; a shorter one may be a part of any word in it. */
@@ -154,7 +172,7 @@ const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
 /** {@link withoutSecrets}, for what may throw when it is looked at. */
 function showable(error: unknown, credentials: Credentials): unknown {
   try {
-    return withoutSecrets(error, credentials);
+    return isTokenRefusal(error) ? error : withoutSecrets(error, credentials);
   } catch {
     return new Error("Cannot authenticate: what was thrown cannot be shown"); // Its getters throw.
   }

@@ -2,6 +2,7 @@ import type * as v from "valibot";
 import type { HistoryOptions, Position } from "./engine.ts";
 import { isMs, isPositive } from "./options.ts";
 import { CHANNEL_NAME, RESERVED_EVENTS } from "./protocol.ts";
+import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "./schema.ts";
 import type { JsonValue, WebSocketClient } from "./websocket-client.ts";
 
 /** What a channel's `authorize` is asked. */
@@ -77,7 +78,9 @@ export interface ChannelOptions {
 }
 
 /** The options of a channel, complete. */
-export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot" | "schema"> {
+export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot"> {
+  /** By event. */
+  readonly schema?: ReadonlyMap<string, CheckedSchema>;
   readonly history: Required<ChannelHistoryOptions> | null;
   readonly presence: { readonly data: PresenceOptions["data"]; readonly grace: number } | null;
 }
@@ -124,9 +127,12 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
   if (unknown !== undefined) throw fail(`unknown option "${unknown}", use authorize, snapshot, schema, history or presence`);
   if (typeof authorize !== "function") throw fail("pass authorize, such as ({ client }) => client.accountability.user !== null");
   if (snapshot !== undefined && typeof snapshot !== "function") throw fail("snapshot must be a function ({ query }) => rows");
+  const schemas = new Map<string, CheckedSchema>();
   for (const [event, each] of Object.entries(schema ?? {})) {
     if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is no name for an event, take another`);
-    if (each?.kind !== "schema" || each.async) throw fail(`schema.${event} must be a synchronous valibot schema`);
+    const checked = checkSchema(each);
+    if (!checked) throw fail(`schema.${event} must be ${SYNCHRONOUS}`);
+    schemas.set(event, checked);
   }
   if (
     history &&
@@ -142,7 +148,7 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
   return {
     authorize,
     ...(snapshot && { snapshot }),
-    ...(schema && { schema }),
+    ...(schema && { schema: schemas }),
     history: history ? { ...history, maxRecover: history.maxRecover ?? history.size } : null,
     presence: presence ? { data, grace } : null,
   };

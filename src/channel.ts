@@ -2,6 +2,7 @@ import { Audience, type Member } from "./audience.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { HistoryPage, Position, Publication } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
+import { guard } from "./guard.ts";
 import { Presence } from "./presence.ts";
 import { PublicationFrame } from "./publication-frame.ts";
 
@@ -170,7 +171,7 @@ export class Channel {
 
   #closeUnused(): void {
     if (this.#holders > 0) return;
-    if (this.#isOpen) this.#host.engine.unsubscribe(this.name);
+    if (this.#isOpen) guard(() => this.#host.engine.unsubscribe(this.name), (error) => this.#host.report(error));
     this.#isOpen = false;
     this.#host.closed(this);
   }

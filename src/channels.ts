@@ -29,7 +29,7 @@ import type { Member, Position, Publication } from "./engine.ts";
 import type { Extension } from "./extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { isPositive } from "./options.ts";
-import { RESERVED_EVENTS, type WebSocketMessage } from "./protocol.ts";
+import { jsonOf, RESERVED_EVENTS, type WebSocketMessage } from "./protocol.ts";
 import { Subscriber, type SubscriberHost } from "./subscriber.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
@@ -152,7 +152,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
         `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters, and none of the protocol's own`,
       );
     }
-    const json: string | undefined = data === undefined ? "null" : JSON.stringify(data);
+    const json = jsonOf(data);
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can hold`);
     // The call itself publishes: what is broadcast next comes after it.
     const published = (async () => await this.#host.engine.publish(channel, { event, data: json }, options.history))();

@@ -34,7 +34,7 @@ export interface Recipient extends Member {
 }
 
 /**
- * The filter, checked: a key that is present must be a non-empty string, for `{ user: undefined }` must never mean everybody.
+ * A copy of the filter, checked: what is changed in it later, or by a getter, would be checked by nobody. A key that is present must be a non-empty string, for `{ user: undefined }` must never mean everybody.
  *
  * @throws {TypeError} for any other value and for an unknown key.
  */
@@ -44,16 +44,18 @@ export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilte
   if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
     throw new TypeError('Cannot broadcast: the filter must be an object such as { role: "editor" }');
   }
+  const checked: BroadcastFilter = {};
   for (const key of Object.keys(filter)) {
-    const value: unknown = filter[key as keyof BroadcastFilter]; // Or it is refused.
     if (key !== "user" && key !== "role") {
       throw new TypeError(`Cannot broadcast: unknown filter key "${key}", use user or role`);
     }
+    const value: unknown = filter[key];
     if (typeof value !== "string" || value === "") {
       throw new TypeError(`Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`);
     }
+    checked[key] = value;
   }
-  return filter;
+  return checked;
 }
 
 const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);

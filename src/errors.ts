@@ -89,23 +89,31 @@ export class WebSocketError extends Error {
     Object.defineProperty(this.prototype, BRAND, { value: true });
   }
 
-  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
+  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. It never throws. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return super[Symbol.hasInstance](value) || (this === WebSocketError && isForeign(value));
+    try {
+      return super[Symbol.hasInstance](value) || (this === WebSocketError && isForeign(value));
+    } catch {
+      return false; // A Proxy whose traps throw.
+    }
   }
 
   /**
    * The error itself; for one of another copy or version of the package, the same error of this copy, with the original as its cause.
-   * `undefined` for anything else.
+   * `undefined` for anything else, and for an error without a type, code and message that can be read: whatever was thrown, it never throws.
    */
   static from(value: unknown): WebSocketError | undefined {
-    if (!isForeign(value)) return value instanceof WebSocketError ? value : undefined;
-    const { type, code, message, uid, details } = value;
-    return new WebSocketError(type, code, message, {
-      cause: value,
-      ...(isUid(uid) && { uid }),
-      ...(isRecord(details) && { details }),
-    });
+    try {
+      if (!isForeign(value)) return value instanceof WebSocketError && isReadable(value) ? value : undefined;
+      const { type, code, message, uid, details } = value;
+      return new WebSocketError(type, code, message, {
+        cause: value,
+        ...(isUid(uid) && { uid }),
+        ...(isRecord(details) && { details }),
+      });
+    } catch {
+      return undefined; // Reading it throws.
+    }
   }
 
   /** The message a client receives: never the stack, never the cause. */
@@ -118,19 +126,16 @@ export class WebSocketError extends Error {
     };
   }
 
-  /** {@link toJSON} as the text of a frame. Details that JSON cannot hold are left out. */
+  /** {@link toJSON} as the text of a frame. What JSON cannot hold is left out: the details, and a `uid` that is none. */
   toMessage(): string {
-    try {
-      return JSON.stringify(this);
-    } catch {
-      // The answer matters more than its details: without one the client would wait.
-      return new WebSocketError(this.type, this.code, this.message).withUid(this.uid).toMessage();
-    }
+    // The answer matters more than its details: without one the client would wait.
+    return textOf(this) ?? textOf(answerOf(this)) ??
+      '{"type":"server","status":"error","error":{"code":"INTERNAL_ERROR","message":"Something went wrong"}}';
   }
 
   /** The same error as the answer to the request with this `uid`. */
   withUid(uid: MessageUid | undefined): WebSocketError {
-    if (uid === undefined || this.uid !== undefined) return this;
+    if (uid === undefined || isUid(this.uid)) return this;
     return new WebSocketError(this.type, this.code, this.message, {
       uid,
       cause: this.cause,
@@ -148,10 +153,29 @@ interface ForeignError {
   readonly details?: unknown;
 }
 
+/** The JSON text; `undefined` for what JSON cannot hold, and where a getter or `toJSON` of the application throws. */
+function textOf(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return undefined; // The caller has another answer.
+  }
+}
+
+/** What a client has to be answered at the least. */
+const answerOf = ({ type, code, message, uid }: WebSocketError): ErrorMessage => ({
+  type,
+  status: "error",
+  error: { code, message },
+  ...(isUid(uid) && { uid }),
+});
+
+const isReadable = ({ type, code, message }: { type?: unknown; code?: unknown; message?: unknown }): boolean =>
+  typeof type === "string" && typeof code === "string" && typeof message === "string";
+
 function isForeign(value: unknown): value is ForeignError {
   if (!isRecord(value) || !(BRAND in value) || Object.prototype.isPrototypeOf.call(WebSocketError.prototype, value)) return false;
-  const { type, code, message } = value;
-  return typeof type === "string" && typeof code === "string" && typeof message === "string";
+  return isReadable(value as { type?: unknown; code?: unknown; message?: unknown }); // An object: each may be absent.
 }
 
 /** Whether it may be the `uid` of a message. Beyond 2^53 a number that was read is another than the one that was sent; -0 is sent as 0. */

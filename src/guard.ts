@@ -40,3 +40,8 @@ export function ask<Answer>(
   }, report);
   return answer;
 }
+
+/** Whether somebody has to wait for it. @throws what its getter or trap throws */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+}

@@ -1,7 +1,9 @@
 import * as v from "valibot";
 import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
-import { FIRST_ISSUE, issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
+import { isThenable } from "./guard.ts";
+import { issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.ts";
+import { type CheckedSchema, checkSchema, parse, SYNCHRONOUS } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** What a handler is called with: the client, and the message with its payload as the schema's output. */
@@ -51,7 +53,7 @@ export interface HandlersHost {
 type Taker = (client: WebSocketClient, message: WebSocketMessage) => void;
 
 interface Registered {
-  readonly schema: v.GenericSchema<unknown, unknown>;
+  readonly schema: CheckedSchema;
   readonly handler: Handler<unknown>;
   /** The schema reads what it declares and makes an object of that: it need not be kept from the envelope, nor its output copied. */
   readonly isPlain: boolean;
@@ -80,13 +82,11 @@ export class Handlers {
       throw new TypeError(`Cannot handle "${type}": it has a handler already`);
     }
     const schema = isRequest(declared) ? declared.payload ?? NOTHING : declared;
-    if (typeof schema !== "object" || schema === null || schema.kind !== "schema" || schema.async) {
-      throw new TypeError(`Cannot handle "${type}": pass a synchronous valibot schema, such as v.object({ … })`);
-    }
+    const checked = checkSchema(schema);
+    if (!checked) throw new TypeError(`Cannot handle "${type}": pass ${SYNCHRONOUS}, such as v.object({ … })`);
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
-    const valibot = schema as v.GenericSchema<unknown, unknown>; // Its kind says so.
     // The map forgets Output; `handler` is only ever called with what `schema` put out.
-    this.#handlers.set(type, { schema: valibot, handler: handler as Handler<unknown>, isPlain: isPlainSchema(valibot) });
+    this.#handlers.set(type, { schema: checked, handler: handler as Handler<unknown>, isPlain: isPlainSchema(checked.schema) });
   }
 
   /** Hands messages of these types on as they are, after their listeners. The taker does not throw. */
@@ -159,6 +159,9 @@ export class Handlers {
     try {
       await middleware({ client, message }, (replacement = message) => {
         if (rest) throw new Error("Cannot call next() twice in one middleware");
+        if (typeof replacement?.type !== "string") {
+          throw new TypeError("Cannot hand the message on: it must be an object with a type");
+        }
         return rest = Downstream.of(this.#run(index + 1, client, replacement, enter, fail), lose);
       });
     } finally {
@@ -172,18 +175,19 @@ export class Handlers {
   /** Listeners first, then the handler; the promise of an asynchronous one resolves when it has been answered. */
   #deliver(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     const heard = this.#host.emit(client, message);
-    const registered = this.#handlers.get(message.type);
-    const taker = registered ? undefined : this.#takers.get(message.type);
-    // A listener has closed it.
-    if (heard && (registered || taker) && connectionOf(client).isSuspended) return undefined;
-    if (!registered) {
-      if (taker) taker(client, message);
-      else if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
-      return undefined;
-    }
-    const { schema, handler, isPlain } = registered;
+    // All of it: a listener may have put a getter on the message.
     try {
-      const parsed = v.safeParse(schema, isPlain ? message : payloadOf(message), FIRST_ISSUE);
+      const registered = this.#handlers.get(message.type);
+      const taker = registered ? undefined : this.#takers.get(message.type);
+      // A listener has closed it.
+      if (heard && (registered || taker) && connectionOf(client).isSuspended) return undefined;
+      if (!registered) {
+        if (taker) taker(client, message);
+        else if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
+        return undefined;
+      }
+      const { schema, handler, isPlain } = registered;
+      const parsed = parse(schema, isPlain ? message : payloadOf(message));
       if (!parsed.success) {
         const path = issuePath(parsed.issues[0]);
         const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
@@ -205,11 +209,13 @@ export class Handlers {
     }
   }
 
+  /** It never throws. */
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
+    const request = envelopeOf(message);
     const shown = WebSocketError.from(error);
-    if (shown) return client.send(shown.withUid(message.uid).toMessage());
+    if (shown) return client.send(shown.withUid(request.uid).toMessage());
     // What happened is for the log alone.
-    client.send(errorFor(message, "INTERNAL_ERROR", "Something went wrong").toMessage());
+    client.send(errorFor(request, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);
   }
 }
@@ -311,8 +317,15 @@ function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerC
   return message;
 }
 
-const isThenable = (value: unknown): boolean =>
-  typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+/** What an error is answered to. A listener or a middleware may have put a getter on the message that throws, or handed on something else. */
+function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | "uid"> {
+  try {
+    const { type, uid } = message;
+    return { type: typeof type === "string" ? type : "server", ...(uid === undefined ? {} : { uid }) };
+  } catch {
+    return { type: "server" };
+  }
+}
 
 function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
   const message: ReplyMessage = { type, status: "ok" };
@@ -322,7 +335,7 @@ function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: u
 }
 
 function errorFor(
-  { type, uid }: WebSocketMessage,
+  { type, uid }: Pick<WebSocketMessage, "type" | "uid">,
   code: string,
   text: string,
   details?: Record<string, unknown>,

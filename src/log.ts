@@ -31,7 +31,11 @@ function describe(error: unknown): string {
 /** Why somebody was refused, in one sentence: the cause, or the answer where the application gave none. */
 export function describeCause(cause: unknown, answer: Error): string {
   if (cause === undefined) return answer.message;
-  return cause instanceof Error ? cause.message : String(cause);
+  try {
+    return cause instanceof Error ? `${cause.message}` : String(cause);
+  } catch {
+    return `${answer.message} (a cause that cannot be shown)`; // Its own toString or message throws.
+  }
 }
 
 /** Between two lines of one kind, in ms. */

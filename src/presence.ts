@@ -1,6 +1,7 @@
 import type { Timed } from "./clock.ts";
 import type { Member } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
+import { guard } from "./guard.ts";
 import { afterTurn } from "./outbox.ts";
 import { ChannelFrame } from "./publication-frame.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
@@ -118,12 +119,7 @@ export class Presence {
 
   /** The engine keeps what it could not tell and makes up for it when it is back: nobody here waits for it. */
   #tell(call: () => void | Promise<void>): void {
-    try {
-      const told = call();
-      if (told instanceof Promise) told.catch((error) => this.#host.report(error));
-    } catch (error) {
-      this.#host.report(error);
-    }
+    guard(call, (error) => this.#host.report(error));
   }
 
   #flush(): void {

@@ -340,6 +340,13 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
   return text;
 }
 
+/**
+ * Data as JSON text, `undefined` as `null`. `undefined` for what JSON leaves out, such as a function.
+ *
+ * @throws what JSON.stringify throws: for a cycle, a BigInt, and what a `toJSON` throws.
+ */
+export const jsonOf = (data: unknown): string | undefined => data === undefined ? "null" : JSON.stringify(data);
+
 const encoder = new TextEncoder();
 
 /** Written over by every text that is counted, and never read. */

@@ -82,6 +82,8 @@ export class Refusals {
   addFailure(error: WebSocketError, cause: unknown, what: string, client?: WebSocketClient): void {
     const isHeard = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
     const line = () => `Refused ${what}: ${describeCause(cause, error)}`;
-    this.add(REASONS_BY_CODE[error.code] ?? "token", isHeard ? undefined : line);
+    // The code may be the application's own, such as "constructor".
+    const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code] : undefined;
+    this.add(reason ?? "token", isHeard ? undefined : line);
   }
 }

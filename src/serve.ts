@@ -2,7 +2,9 @@ import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CloseCode } from "./close.ts";
 import { Connections } from "./connections.ts";
+import { guard } from "./guard.ts";
 import { HttpConnections } from "./http-connections.ts";
+import { logRecord } from "./log.ts";
 import { websocket } from "./runtimes/bun.ts";
 import { HOST, type Host } from "./runtimes/runtime.ts";
 import { closeOnTermination } from "./termination.ts";
@@ -70,7 +72,8 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   let forget = () => {};
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).finally(() => forget());
-  const onAbort = () => void close();
+  const log = (error: unknown) => console.error(logRecord(error));
+  const onAbort = () => guard(close, log);
 
   const named = hostname === "0.0.0.0" || hostname === "::" ? "localhost" : hostname;
   const server = {
@@ -86,12 +89,15 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   signal?.addEventListener("abort", onAbort);
   if (signal?.aborted) await close();
   if (closed || onListen === false) return server;
+  let told: unknown;
   try {
-    (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+    told = (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
   } catch (error) {
     await close();
     throw error;
   }
+  // It serves by now, and nobody waits for what is asynchronous in it.
+  guard(() => told, log);
   return server;
 }
 

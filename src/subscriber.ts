@@ -5,11 +5,13 @@ import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "./close.ts";
 import type { Position, SubscriptionKeeper } from "./engine.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
+import { Frame } from "./frame.ts";
 import { permit, shownError } from "./permission.ts";
 import {
   byteLength,
   FIRST_ISSUE,
   issuePath,
+  jsonOf,
   type PublishMessage,
   PublishMessageSchema,
   type SubscribeMessage,
@@ -18,6 +20,7 @@ import {
   type WebSocketMessage,
 } from "./protocol.ts";
 import { messageOf, type SavedSubscription } from "./saved-subscription.ts";
+import { parse } from "./schema.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
@@ -315,15 +318,17 @@ export class Subscriber implements SubscriptionOwner {
         await ask();
       }
     }
-    const position = await this.#shared.publish(channel, options, event, JSON.stringify(this.#checked(options, event, data)));
+    const json = jsonOf(this.#checked(options, event, data));
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the schema puts out what JSON cannot hold`);
+    const position = await this.#shared.publish(channel, options, event, json);
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
 
   #checked({ schema }: ResolvedChannel, event: string, data: unknown): unknown {
     if (!schema) return data;
-    const of = Object.hasOwn(schema, event) ? schema[event] : undefined;
+    const of = schema.get(event);
     if (!of) throw new WebSocketError("publish", "INVALID_PAYLOAD", "No such event", { details: { path: "event" } });
-    const parsed = v.safeParse(of, data, FIRST_ISSUE);
+    const parsed = parse(of, data);
     if (!parsed.success) throw invalid("publish", parsed.issues[0], "data");
     return parsed.output;
   }
@@ -331,7 +336,9 @@ export class Subscriber implements SubscriptionOwner {
   #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {
     const connection = connectionOf(this.client);
     if (connection.isSuspended) return connection.refuseMessage(uid);
-    this.client.send(new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) }).toJSON());
+    const error = new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) });
+    // Not as an object: the details are the application's, and may hold what JSON cannot.
+    connection.send(new Frame(error.toMessage(), true));
   }
 
   #answer(message: WebSocketMessage): void {

@@ -49,7 +49,7 @@ export class TokenRefusal extends Error {
   }
 }
 
-/** Whether it is a {@link TokenRefusal}, of whatever copy of the package: it quotes no credentials. */
+/** Whether it is a {@link TokenRefusal}, of whatever copy of the package: it quotes no credentials. @throws what a Proxy's `has` trap throws. */
 export function isTokenRefusal(error: unknown): boolean {
   return typeof error === "object" && error !== null && BRAND in error;
 }

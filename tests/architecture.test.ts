@@ -12,7 +12,8 @@ const LAYERS: readonly string[][] = [
   // The core: connections, events, who receives what.
   "address audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
   "events extension gate guard handlers heartbeat history identity jwk jwks jwt limits log memory-engine options origin " +
-  "outbox pipeline rate-gate refusals revocations roster sender signature-key sqlite-engine sqlite-histories stats stepped-transport " +
+  "outbox pipeline rate-gate refusals revocations roster schema sender signature-key sqlite-engine sqlite-histories stats " +
+  "stepped-transport " +
   "token-refusal transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/node-upgrade " +

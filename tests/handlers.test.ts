@@ -306,7 +306,8 @@ describe("Handlers.handle", () => {
     for (const schema of [undefined, null, {}, () => {}, v.string, v.minLength(1), v.objectAsync({}), v.pipeAsync(v.string())]) {
       assert.throws(() => handlers.handle("x", schema as never, () => {}), {
         name: "TypeError",
-        message: 'Cannot handle "x": pass a synchronous valibot schema, such as v.object({ … })',
+        message:
+          'Cannot handle "x": pass a synchronous valibot schema, without an async schema or function in it, such as v.object({ … })',
       });
     }
     for (const handler of [undefined, null, {}, "f"]) {

@@ -2,7 +2,7 @@ import type { WebSocketMessage } from "../protocol.ts";
 import { Connection } from "./connection.ts";
 import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
-import { type CloseInfo, notConnected, withoutSecrets } from "./failure.ts";
+import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
 import { onWake } from "./platform.ts";
 
@@ -239,7 +239,7 @@ export class Connector {
       this.#gone = this.#connection.gone;
     } catch (error) {
       // A bad address, or a token that is no subprotocol: the next try would fail as this one did.
-      this.#close = { code: 1006, reason: withoutSecrets(String(error), token), wasClean: false };
+      this.#close = { code: 1006, reason: withoutSecrets(textOf(error), token), wasClean: false };
       this.#report(this.#fault = this.#describe());
       this.#finish(this.#close, this.#fault);
     }

@@ -33,7 +33,7 @@ export class Emitter<Events extends { error: { error: unknown } }> {
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
     for (const { listener } of [...this.#of(event)]) {
       // What a listener of `error` throws is not told to itself again. By `on`, each takes the payload of its event.
-      guard(() => listener(payload as never), event === "error" ? console.error : this.report);
+      guard(() => listener(payload as never), event === "error" ? log : this.report);
     }
   }
 
@@ -46,6 +46,15 @@ export class Emitter<Events extends { error: { error: unknown } }> {
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
   readonly report = (error: unknown): void => {
     if (this.#of("error").size) this.emit("error", { error } as Events["error"]);
-    else console.error(error);
+    else log(error);
   };
+}
+
+/** Consoles read what they show, and throw what a getter of it throws. */
+function log(error: unknown): void {
+  try {
+    console.error(error);
+  } catch {
+    console.error("Cannot show the error");
+  }
 }

@@ -22,7 +22,11 @@ export class ClientError extends Error {
 
   /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return this === ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+    try {
+      return this === ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+    } catch {
+      return false; // A Proxy whose traps throw.
+    }
   }
 
   /** The stable name, a text for a person, and what else is known. */

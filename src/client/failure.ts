@@ -33,6 +33,15 @@ export function readFailure({ message, error }: PlatformFailure): Failure {
   return { reason: withoutSecrets(typeof error?.code === "string" ? error.code : text.split(": ").pop()!) };
 }
 
+/** What a constructor threw, as text. */
+export function textOf(error: unknown): string {
+  try {
+    return String(error);
+  } catch {
+    return "Failed"; // Its toString throws.
+  }
+}
+
 /** The text without users, queries, fragments and bearer tokens, and without this token. */
 export function withoutSecrets(text: string, token?: string | null): string {
   return (token ? text.split(token).join("…") : text).replace(/\/\/\S*@/g, "//").replace(/([?#]|bearer\.)\S*/g, "$1…");

@@ -234,11 +234,12 @@ export class NodeUpgrade {
     const request = toRequest(this.#incoming);
     if (!request) return { pass, response: new Response("Bad Request", { status: 400 }) };
     try {
-      return { pass, response: await app.fetch(request, { incoming: this.#incoming, [HOST]: pass.host }) };
+      const response: unknown = await app.fetch(request, { incoming: this.#incoming, [HOST]: pass.host });
+      if (isResponse(response)) return { pass, response };
     } catch {
       // Hono's error handler has been asked already, so all that is left is an answer.
-      return { pass, response: new Response("Internal Server Error", { status: 500 }) };
     }
+    return { pass, response: new Response("Internal Server Error", { status: 500 }) };
   }
 
   /** Carries out what was accepted; every other end gives the place back. */
@@ -267,6 +268,12 @@ export class NodeUpgrade {
     if (response.body) pipeline(Readable.fromWeb(response.body as never), outgoing, () => {}); // Node's type of the global's stream.
     else outgoing.end();
   }
+}
+
+/** Not by `instanceof`: `@hono/node-server` has a Response of its own. What an app that is not Hono returns may be anything. */
+function isResponse(value: unknown): value is Response {
+  const { status, headers } = Object(value) as Partial<Response>;
+  return typeof status === "number" && typeof headers?.has === "function";
 }
 
 /** Whether somebody writes to the socket or reads it, or it is closed. `written` is what was written before the request. */

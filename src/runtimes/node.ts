@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Hono } from "hono";
 import { Connections } from "../connections.ts";
+import { logRecord } from "../log.ts";
 import { type AttachedApp, endUnread, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
 import { ROUTE } from "./runtime.ts";
 
@@ -128,7 +129,11 @@ class Upgrades {
       const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
         this.#server.emit("request", incoming, response);
       };
-      void upgrade.run(request, apps, claiming, unclaimed);
+      // A `request` listener that throws would end the process.
+      upgrade.run(request, apps, claiming, unclaimed).catch((error) => {
+        console.error(logRecord(error));
+        socket.destroy();
+      });
     };
     if (!this.#hasOthers || apps.some(claiming)) run(undefined);
     else {
