@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { channelOf, connect } from "../channel-client.ts";
 import type { Behaviour } from "../conformance.ts";
 import { Wire } from "../wire.ts";
 
@@ -17,8 +18,54 @@ const HOOKS = [
   "auth.failure",
 ];
 
+const KINDS = [
+  "throw",
+  "throw-undefined",
+  "reject",
+  "thenable",
+  "cyclic",
+  "details",
+  "details-cycle",
+  "bigint",
+  "proxy",
+  "reject-proxy",
+  "json",
+];
+
+/** Whatever a channel's hooks throw, reject with or return: who asked is answered with a code, or has what it asked for. */
+const values: Behaviour[] = KINDS.map((kind) => ({
+  title: `every hook of a channel may go wrong (${kind}) and whoever asked is answered`,
+  async run(server) {
+    const wire = await connect(server, "ann");
+    const isShown = kind.startsWith("details");
+    for (
+      const message of [
+        { type: "subscribe", channel: channelOf(`odd:${kind}`) },
+        { type: "publish", channel: channelOf(`odd:${kind}`), event: "say" },
+        { type: "subscribe", channel: channelOf(`wrong:${kind}`) },
+        { type: "publish", channel: channelOf("shaped"), event: "say", data: kind },
+      ]
+    ) {
+      const { status, event, error } = await wire.ask({ ...message, uid: 1 });
+      const isAnswered = event === "init" || status === "error" && typeof error.code === "string";
+      assert.ok(isAnswered, `${message.type} ${message.channel}: ${status}`);
+      // A promise is none of a schema's, so that what it rejects with is not shown.
+      if (isShown && !(kind === "details-cycle" && message.channel.startsWith("shaped"))) assert.equal(error.code, "NOT_TODAY");
+      assert.doesNotMatch(JSON.stringify(error ?? null), /secret/);
+    }
+    // Nobody waits for a member's data: it has none.
+    const channel = channelOf(`member:${kind}`);
+    assert.equal((await wire.ask({ type: "subscribe", channel, uid: 2 })).event, "init");
+    assert.deepEqual(await server.control("channels", "presence", { channel }), [{ user: "ann" }]);
+    const log: { event: string }[] = await server.control("channels", "log");
+    // The fixture's own `error` listener cannot read some of them: what it throws is logged.
+    assert.ok(log.some(({ event }) => event === "error" || event === "logged"), "reported");
+    assert.equal((await wire.ask({ type: "ping", uid: 3 })).type, "pong");
+  },
+}));
+
 /** Whatever the application's code does, the process and the other clients go on. */
-export const faults: Behaviour[] = ["throw", "throw-undefined", "reject", "reject-later", "thenable", "never"].map((plan) => ({
+const hooks: Behaviour[] = ["throw", "throw-undefined", "reject", "reject-later", "thenable", "never"].map((plan) => ({
   title: `every callback of the application may go wrong (${plan}) and nobody else suffers`,
   async run(server) {
     const open = () => Wire.open(server.port, "/faulty?access_token=ann:editor:60");
@@ -56,3 +103,5 @@ export const faults: Behaviour[] = ["throw", "throw-undefined", "reject", "rejec
     assert.equal(opened, closed + active);
   },
 }));
+
+export const faults: Behaviour[] = [...hooks, ...values];
