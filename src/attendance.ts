@@ -1,15 +1,10 @@
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "./extension.ts";
 import { guard, isThenable } from "./guard.ts";
-import type { Presence, Watcher } from "./presence.ts";
+import type { Attendant, Presence, Watcher } from "./presence.ts";
 import type { SubscribeMessage } from "./protocol.ts";
+import type { SavedSubscription } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
-
-/** Whom a subscription makes a member; `data` is JSON text. */
-interface Attendant {
-  readonly user: string;
-  readonly data: string | undefined;
-}
 
 /** The subscription that it is part of. */
 interface AttendanceOwner {
@@ -37,9 +32,11 @@ export class Attendance {
     this.#ending = ending;
   }
 
-  /** What the member has beside its user, as JSON text. */
-  get data(): string | undefined {
-    return this.#attendant?.data;
+  /** What outlives hibernation. */
+  get saved(): Pick<SavedSubscription, "member" | "entry"> {
+    if (!this.#attendant) return {};
+    const { member: { data }, entry } = this.#attendant;
+    return { ...(data === undefined ? {} : { member: data }), entry };
   }
 
   /** The watcher was not told something. */
@@ -62,8 +59,12 @@ export class Attendance {
   }
 
   /** Goes on after hibernation: the client was told of the members before, and nobody came or went unnoticed. */
-  restore({ presence }: SubscribeMessage, data: string | undefined, isStale: boolean): void {
-    this.#enter(data);
+  restore(
+    { presence }: SubscribeMessage,
+    { member, entry }: Pick<SavedSubscription, "member" | "entry">,
+    isStale: boolean,
+  ): void {
+    this.#enter(member, entry);
     if (!presence) return;
     this.#watch(isStale);
     this.renew();
@@ -88,15 +89,14 @@ export class Attendance {
     this.#leave(wasLost);
   }
 
-  #enter(data: string | undefined): void {
+  #enter(data: string | undefined, entry?: number): void {
     if (this.#hasEnded) return;
     const { client } = this.#owner;
     const user = client.accountability.user ?? `uid:${client.uid}`;
     const earlier = this.#attendant;
-    this.#presence.enter(user, data);
+    this.#attendant = this.#presence.enter(user, data, entry);
     // After it, so that between the two nobody left.
-    if (earlier) this.#presence.exit(earlier.user, false);
-    this.#attendant = { user, data };
+    if (earlier) this.#presence.exit(earlier, false);
   }
 
   /** Has the client be told who joins and leaves from now on. */
@@ -106,7 +106,7 @@ export class Attendance {
 
   #leave(wasLost: boolean): void {
     const attendant = this.#handOver();
-    if (attendant) this.#presence.exit(attendant.user, wasLost);
+    if (attendant) this.#presence.exit(attendant, wasLost);
   }
 
   #handOver(): Attendant | undefined {

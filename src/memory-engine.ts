@@ -118,8 +118,10 @@ export class MemoryEngine implements Engine, Timed {
     this.#check("join");
     let members = this.#members.get(channel);
     if (!members) this.#members.set(channel, members = new Map());
+    const before = members.get(member.user);
     members.set(member.user, member);
-    if (this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
+    const isNews = !before || before.data !== member.data;
+    if (isNews && this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
   }
 
   leave(channel: string, user: string): void {

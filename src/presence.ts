@@ -15,11 +15,20 @@ const MAX_WAITING = 1_000;
 /** How long after an attempt to name the members has failed the next one is, in ms. */
 const LIST_PERIOD = 1_000;
 
-/** A user of this node, and how many of its subscriptions make it a member. */
+/** A subscription that makes its user a member. */
+export interface Attendant {
+  /** One object for as long as it is there: an engine knows by it that this is no newer than it was. */
+  readonly member: Member;
+  /** Its place among those of the channel on this node: a newer one has a greater one. */
+  readonly entry: number;
+}
+
+/** A user of this node, and what makes it a member. */
 interface LocalMember extends Timed {
-  readonly user: string;
-  data: string | undefined;
-  subscriptions: number;
+  /** The newest last. */
+  readonly attendants: Attendant[];
+  /** Of what the engine knows. */
+  joined: Member | undefined;
 }
 
 /** Keeps the channel open. */
@@ -36,6 +45,8 @@ export class Presence {
   readonly #holder: Holder;
   readonly #members = new Map<string, LocalMember>();
   readonly #watchers = new Set<Watcher>();
+  /** The newest {@link Attendant.entry}. */
+  #entries = 0;
   /** What has changed in this turn. */
   #changes: { event: "join" | "leave"; member: string }[] = [];
 
@@ -46,28 +57,38 @@ export class Presence {
     this.#holder = holder;
   }
 
-  /** One more subscription of the user; `data` is JSON text. */
-  enter(user: string, data: string | undefined): void {
-    const member = this.#members.get(user);
-    if (member) {
-      member.subscriptions++;
-      this.#host.deadlines.delete(member);
-      if (member.data === data) return;
-      member.data = data;
-    } else {
+  /**
+   * One more subscription of the user; `data` is JSON text. The member has the data of its newest subscription that has any.
+   *
+   * @param entry of before, for one that comes back from hibernation
+   */
+  enter(user: string, data: string | undefined, entry: number = this.#entries + 1): Attendant {
+    this.#entries = Math.max(this.#entries, entry);
+    const attendant = { member: data === undefined ? { user } : { user, data }, entry };
+    let member = this.#members.get(user);
+    if (member) this.#host.deadlines.delete(member);
+    else {
       const left = () => this.#left(user);
-      this.#members.set(user, { user, data, subscriptions: 1, deadline: 0, place: -1, due: left });
+      this.#members.set(user, member = { attendants: [], joined: undefined, deadline: 0, place: -1, due: left });
       // Somebody in its grace is a member of a channel that nobody else may need. What cannot be opened is told to the subscription.
       this.#holder.enter()?.catch(() => {});
     }
-    this.#tell(() => this.#host.engine.join(this.#channel, data === undefined ? { user } : { user, data }));
+    // They come back from hibernation in any order.
+    const place = member.attendants.findLastIndex((each) => each.entry < entry) + 1;
+    member.attendants.splice(place, 0, attendant);
+    this.#join(member);
+    return attendant;
   }
 
   /** One subscription less; the grace is for those who lost their connection. */
-  exit(user: string, wasLost: boolean): void {
+  exit(attendant: Attendant, wasLost: boolean): void {
+    const { user } = attendant.member;
     const member = this.#members.get(user);
-    if (!member || --member.subscriptions > 0) return;
-    if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
+    const place = member?.attendants.indexOf(attendant) ?? -1;
+    if (!member || place < 0) return;
+    member.attendants.splice(place, 1);
+    if (member.attendants.length > 0) this.#join(member);
+    else if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
     else this.#left(user);
   }
 
@@ -106,6 +127,15 @@ export class Presence {
 
   unwatch(watcher: Watcher): void {
     this.#watchers.delete(watcher);
+  }
+
+  /** Has the engine know the newest that has data. */
+  #join(local: LocalMember): void {
+    const { attendants, joined } = local;
+    const { member } = attendants.findLast(({ member }) => member.data !== undefined) ?? attendants.at(-1)!; // There is one.
+    if (member === joined || joined && member.data === undefined && joined.data === undefined) return;
+    local.joined = member;
+    this.#tell(() => this.#host.engine.join(this.#channel, member));
   }
 
   #left(user: string): void {

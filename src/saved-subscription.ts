@@ -15,6 +15,8 @@ export type SavedSubscription = SubscribeMessage & {
   at?: Position;
   /** What its member has as data, as JSON text. */
   member?: string;
+  /** The place of its member among those of the channel: the newest has the greatest. */
+  entry?: number;
   /** It was not told of a change of the members. */
   isStale?: boolean;
   /** Absent where it is allowed for good. */
@@ -23,7 +25,7 @@ export type SavedSubscription = SubscribeMessage & {
 
 /** The message that began it. */
 export function messageOf(
-  { at: _at, member: _member, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,
+  { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,
 ): SubscribeMessage {
   return message;
 }

@@ -34,7 +34,7 @@ const SWEEP_PERIOD = 10_000;
 
 /** What came back from hibernation. */
 interface Returned {
-  readonly members: Set<string>;
+  readonly members: Map<string, Member>;
   readonly clients: Set<string>;
 }
 
@@ -140,7 +140,7 @@ export class SqliteEngine implements Engine, Timed {
        (uid TEXT, name TEXT, place INTEGER, text TEXT, PRIMARY KEY (uid, name)) WITHOUT ROWID`,
     );
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
-    const returned = this.#returned = { members: new Set<string>(), clients: new Set<string>() };
+    const returned = this.#returned = { members: new Map<string, Member>(), clients: new Set<string>() };
     // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
     queueMicrotask(() => this.#settle(returned));
   }
@@ -178,16 +178,17 @@ export class SqliteEngine implements Engine, Timed {
     return this.#histories.read(channel, history, after, limit);
   }
 
-  join(channel: string, { user, data }: Member): void {
+  join(channel: string, member: Member): void {
     this.#check("join");
-    this.#returned?.members.add(`${channel} ${user}`);
+    const { user, data } = member;
+    this.#returned?.members.set(`${channel} ${user}`, member);
     const [row] = rowsOf<{ data: string | null; until: number | null }>(
       this.#sql,
       `SELECT data, until FROM ${this.#members} WHERE channel = ? AND user = ?`,
       channel,
       user,
     );
-    // Who comes back has the data that the last of its connections gave it, not that of each in turn.
+    // Its connections come back in any order: who is told last, when all have, is the newest.
     const isKnown = row !== undefined && (this.#returned !== undefined || row.data === (data ?? null));
     if (isKnown && row.until === null) return;
     rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
@@ -242,8 +243,15 @@ export class SqliteEngine implements Engine, Timed {
       `SELECT channel, user FROM ${this.#members} WHERE until IS NULL`,
     );
     for (const { channel, user } of here) {
-      if (members.has(`${channel} ${user}`)) continue;
-      rowsOf(this.#sql, `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`, now + ABSENCE, channel, user);
+      const member = members.get(`${channel} ${user}`);
+      if (member) this.join(channel, member);
+      else {rowsOf(
+          this.#sql,
+          `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`,
+          now + ABSENCE,
+          channel,
+          user,
+        );}
     }
     for (const { uid } of rowsOf<{ uid: string }>(this.#sql, `SELECT DISTINCT uid FROM ${this.#subscriptions}`)) {
       if (!clients.has(uid)) this.keeper.delete(uid);

@@ -180,14 +180,14 @@ export class Subscription implements ChannelRecipient, Timed {
     return {
       ...message,
       ...(this.#isBehind && this.#at ? { at: this.#at } : {}),
-      ...(this.#attendance?.data === undefined ? {} : { member: this.#attendance.data }),
+      ...this.#attendance?.saved,
       ...(this.#attendance?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
     };
   }
 
   /** Goes on as it was, with no `init`. */
-  restore({ at, member, isStale = false, grant }: SavedSubscription): void {
+  restore({ at, isStale = false, grant, ...saved }: SavedSubscription): void {
     this.#isStarted = true;
     const { host } = this.#owner;
     this.#grant = grant;
@@ -202,7 +202,7 @@ export class Subscription implements ChannelRecipient, Timed {
     else if (at) void this.#resume(false);
     else this.#live();
     // An engine that answers later may have been told of members meanwhile.
-    this.#attend(channel)?.restore(this.message, member, isStale || opening !== undefined);
+    this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
   }
 
   /** Whether this may take effect: to be asked after each `await`. What is suspended begins anew when the client is let in again. */

@@ -270,3 +270,98 @@ describe("Channels: presence", () => {
     assert.equal(controller.stats().deadlines, 0);
   });
 });
+
+describe("Channels: the data of a user with several connections", () => {
+  const typing = { ...room, presence: { data: "client" as const, grace: 2_000 } };
+  const say = (typing: unknown, rest = {}) => subscribe(typing === undefined ? rest : { data: { typing }, ...rest });
+  /** What others were told the user to have, in turn; `-` when it left. */
+  const seen = async (peer: TestPeer) =>
+    (await peer.take()).filter(({ type, event }) => type === "presence" && event !== "init").flatMap(({ event, members }) =>
+      members.map(({ data }: { data?: { typing: unknown } }) => event === "leave" ? "-" : data?.typing)
+    );
+
+  async function watched(options = {}) {
+    const made = createChannels({ room: typing }, options);
+    const watcher = made.join("watcher");
+    await watcher.ask(subscribe({ presence: true }));
+    await watcher.take();
+    return { ...made, watcher, list: async () => (await made.channels.presence("room")).find(({ user }) => user === "ann") };
+  }
+
+  it("is that of the newest that lives: it returns when that one unsubscribes, closes or is lost", async () => {
+    for (const end of ["unsubscribe", "close", "lose"]) {
+      const { join, watcher, list } = await watched();
+      const [one, two] = [join("ann"), join("ann")];
+      await one.ask(say(false));
+      await two.ask(say(true));
+      assert.deepEqual(await seen(watcher), [false, true]);
+      if (end === "unsubscribe") await two.ask({ type: "unsubscribe" });
+      else two.leave(end === "close");
+      assert.deepEqual([await seen(watcher), await list()], [[false], { user: "ann", data: { typing: false } }], end);
+    }
+  });
+
+  it("stays when an older one ends", async () => {
+    const { join, watcher, list } = await watched();
+    const [one, two] = [join("ann"), join("ann")];
+    await one.ask(say(1));
+    await two.ask(say(2));
+    await watcher.take();
+    await one.ask({ type: "unsubscribe" });
+    assert.deepEqual([await seen(watcher), (await list())?.data], [[], { typing: 2 }]);
+    two.leave(true);
+    assert.deepEqual([await seen(watcher), await list()], [["-"], undefined]);
+  });
+
+  it("goes back through all that live, whatever the order they end in", async () => {
+    const { join, watcher } = await watched();
+    const tabs = [1, 2, 3, 4].map(() => join("ann"));
+    for (const [n, tab] of tabs.entries()) await tab.ask(say(n));
+    assert.deepEqual(await seen(watcher), [0, 1, 2, 3]);
+    for (const n of [1, 3, 2, 0]) await tabs[n]!.ask({ type: "unsubscribe" });
+    assert.deepEqual(await seen(watcher), [2, 0, "-"]);
+  });
+
+  it("is set by who has any: a tab without data hides none", async () => {
+    const { join, watcher, list } = await watched();
+    const [one, two, three] = [join("ann"), join("ann"), join("ann")];
+    await one.ask(say(undefined));
+    await two.ask(say(true));
+    await three.ask(say(undefined));
+    assert.deepEqual([await seen(watcher), (await list())?.data], [[undefined, true], { typing: true }]);
+    two.leave(true);
+    assert.deepEqual([await seen(watcher), await list()], [[undefined], { user: "ann" }]);
+  });
+
+  it("is that of the newest subscription of one connection too, and of one that takes another's place", async () => {
+    const { join, watcher } = await watched();
+    const [ann, other] = [join("ann"), join("ann")];
+    await ann.ask(say(1, { uid: 1 }), say(2, { uid: 2 }));
+    await other.ask(say(3));
+    await ann.ask(say(4, { uid: 1 }));
+    assert.deepEqual(await seen(watcher), [1, 2, 3, 4]);
+    await ann.ask({ type: "unsubscribe", uid: 1 });
+    await other.ask({ type: "unsubscribe" });
+    assert.deepEqual(await seen(watcher), [3, 2]);
+  });
+
+  it("is told once where both have the same", async () => {
+    const { join, watcher } = await watched();
+    const [one, two] = [join("ann"), join("ann")];
+    await one.ask(say(1));
+    await two.ask(say(1));
+    two.leave(true);
+    assert.deepEqual(await seen(watcher), [1]);
+  });
+
+  it("stays over the grace of the last one, and is another when it comes back with other data", async () => {
+    const { join, watcher, clock } = await watched();
+    const ann = join("ann");
+    await ann.ask(say(1));
+    ann.leave();
+    clock.advance(1_000);
+    await join("ann").ask(say(2));
+    clock.advance(10_000);
+    assert.deepEqual(await seen(watcher), [1, 2]);
+  });
+});

@@ -20,7 +20,7 @@ import { FIRST_ISSUE } from "../protocol.ts";
 import { checkNamespace } from "./channel-name.ts";
 import { Dropped } from "./dropped.ts";
 import { type DropReason, isJson } from "./envelope.ts";
-import { type Difference, OwnMembers, Roll, toMember } from "./presence.ts";
+import { type Difference, OwnMembers, type PlacedMember, Roll, toPlaced } from "./presence.ts";
 
 /** Options of {@link broadcastChannelEngine}. */
 export interface BroadcastChannelEngineOptions {
@@ -50,7 +50,12 @@ const MISSED_BEATS = 3;
 const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
 const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
 const json = v.pipe(v.string(), v.check(isJson));
-const member = { channel, user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)), data: v.optional(json) };
+const member = {
+  channel,
+  user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
+  data: v.optional(json),
+  place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+};
 
 /** What workers send to each other. A worker that is new says `hello`, and the others tell that they are there and whom they have. */
 const MessageSchema = v.variant("type", [
@@ -78,6 +83,8 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();
   readonly #own = new OwnMembers();
+  /** Of the data of members that are on this node. */
+  readonly #places = new WeakMap<Member, number>();
   /** Who is in the channels, on all nodes. */
   readonly #rolls = new Map<string, Roll>();
   /** The other nodes, and the beat of this one at which each was last heard: a thread that was held up has heard nobody meanwhile. */
@@ -170,8 +177,17 @@ export class BroadcastChannelEngine implements Engine, Timed {
     const host = this.#started("join");
     this.#checkLength("join", member.data ?? "");
     this.#own.join(channel, member);
-    this.#post({ type: "member", node: host.node, channel, ...member, left: false });
-    this.#change(host, channel, (roll) => roll.join({ node: host.node, ...member }));
+    const placed = this.#placed(channel, member);
+    this.#post({ type: "member", node: host.node, channel, ...placed, left: false });
+    this.#change(host, channel, (roll) => roll.join({ node: host.node, ...placed }));
+  }
+
+  /** Data has a place, which it keeps: to announce it again makes it no newer. */
+  #placed(channel: string, member: Member): PlacedMember {
+    if (member.data === undefined) return member;
+    const place = this.#places.get(member) ?? (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user);
+    this.#places.set(member, place);
+    return { ...member, place };
   }
 
   leave(channel: string, user: string): void {
@@ -228,9 +244,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
         return this.#tell(host);
       case "here":
         for (const { channel, ...member } of message.members) {
-          // Else what is known already would be told of as if it were the latest.
-          if (this.#rolls.get(channel)?.has(node, member.user)) continue;
-          this.#change(host, channel, (roll) => roll.join({ node, ...toMember(member) }));
+          this.#change(host, channel, (roll) => roll.join({ node, ...toPlaced(member) }));
         }
         return;
       case "message":
@@ -244,7 +258,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
         return this.#change(
           host,
           message.channel,
-          (roll) => message.left ? roll.leave(node, message.user) : roll.join({ node, ...toMember(message) }),
+          (roll) => message.left ? roll.leave(node, message.user) : roll.join({ node, ...toPlaced(message) }),
         );
     }
   }
@@ -257,7 +271,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   #tell(host: EngineHost): void {
-    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...member }));
+    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...this.#placed(channel, member) }));
     do {
       this.#post({ type: "here", node: host.node, members: members.splice(0, MEMBERS_A_MESSAGE) });
     } while (members.length > 0);

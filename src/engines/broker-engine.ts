@@ -14,7 +14,7 @@ import { checkNamespace } from "./channel-name.ts";
 import { Dropped } from "./dropped.ts";
 import { type DropReason, type EnvelopeKind, Envelopes } from "./envelope.ts";
 import { Listening } from "./listening.ts";
-import { OwnMembers, parseMember, unique } from "./presence.ts";
+import { OwnMembers, parseMember, rollOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
 import { Subscription } from "./subscription.ts";
 
@@ -51,6 +51,8 @@ export class BrokerEngine implements Engine {
   /** Channels whose subscriptions wait for the first connection. */
   readonly #awaiting = new Map<string, object>();
   readonly #own = new OwnMembers();
+  /** Of the data of members that are on this node. */
+  readonly #places = new WeakMap<Member, number>();
   readonly #dropped: Dropped;
   readonly #inbound = new Sequence((error) => this.#host?.report(error));
   #envelopes: Envelopes | undefined;
@@ -182,7 +184,19 @@ export class BrokerEngine implements Engine {
   /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
   async join(channel: string, member: Member): Promise<void> {
     this.#own.join(channel, member);
-    await this.#tell("join", channel, member, false);
+    await this.#place(channel, member);
+    // It has left, or has other data, by now.
+    if (this.#own.has(channel, member)) await this.#tell("join", channel, member, false);
+  }
+
+  /** Gives data its place, which it keeps: to announce it again makes it no newer. */
+  async #place(channel: string, member: Member): Promise<void> {
+    const { user, data } = member;
+    if (data === undefined || this.#places.has(member)) return;
+    if (this.#isConnecting) await this.#connected("join");
+    const subscription = this.#subscriptions.get(channel);
+    const place = subscription ? await subscription.nextPlace(user) : rollOf(await this.#readMembers(channel)).nextPlace(user);
+    if (!this.#places.has(member)) this.#places.set(member, place);
   }
 
   /** Where the broker is away it is told when that is back. */
@@ -194,7 +208,7 @@ export class BrokerEngine implements Engine {
   async members(channel: string): Promise<readonly Member[]> {
     await this.#connected("name the members");
     const subscription = this.#subscriptions.get(channel);
-    return subscription ? await subscription.members() : unique(await this.#readMembers(channel));
+    return subscription ? await subscription.members() : rollOf(await this.#readMembers(channel)).members;
   }
 
   async close(): Promise<void> {
@@ -282,7 +296,11 @@ export class BrokerEngine implements Engine {
     const link = this.#isConnecting ? await this.#connected(action) : this.#ready(action);
     const { user } = member;
     const leaving = left ? this.#own.leavingOf(channel, user) : undefined;
-    const envelope = await this.#seal("member", channel, JSON.stringify(left ? { user, left } : member));
+    const envelope = await this.#seal(
+      "member",
+      channel,
+      JSON.stringify(left ? { user, left } : { ...member, place: this.#places.get(member) }),
+    );
     await link.call(action, (session) => session[action](channel, user, envelope));
     if (leaving) this.#own.told(leaving);
   }
@@ -302,7 +320,10 @@ export class BrokerEngine implements Engine {
     }
     for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
       const there = batch.filter(({ channel, member }) => own.has(channel, member));
-      await Promise.all(there.map(({ channel, member }) => this.#tell("join", channel, member, false)));
+      await Promise.all(there.map(async ({ channel, member }) => {
+        await this.#place(channel, member);
+        if (own.has(channel, member)) await this.#tell("join", channel, member, false);
+      }));
     }
   }
 

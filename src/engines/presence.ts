@@ -5,17 +5,24 @@ import { isJson, parse } from "./envelope.ts";
 const MemberBody = v.object({
   user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
   data: v.optional(v.pipe(v.string(), v.check(isJson))),
+  place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
   left: v.optional(v.boolean()),
 });
 
+/** A member, and where its data stands among those that the nodes have of the user. */
+export interface PlacedMember extends Member {
+  /** Greater for what came later, as far as its node knew: no clock is asked. Absent without data, and from nodes of an earlier version. */
+  readonly place?: number;
+}
+
 /** Reads what nodes tell of a member; `null` for what is none. */
-export function parseMember(body: string): { readonly member: Member; readonly left: boolean } | null {
+export function parseMember(body: string): { readonly member: PlacedMember; readonly left: boolean } | null {
   const told = parse(MemberBody, body);
-  return told && { member: toMember(told), left: told.left === true };
+  return told && { member: toPlaced(told), left: told.left === true };
 }
 
 /** A user in a channel on one node. */
-export interface Present extends Member {
+export interface Present extends PlacedMember {
   readonly node: string;
 }
 
@@ -24,9 +31,16 @@ export function toMember({ user, data }: { user: string; data?: string | undefin
   return data === undefined ? { user } : { user, data };
 }
 
-/** Each user once, as told last. */
-export function unique(present: readonly Member[]): Member[] {
-  return [...new Map(present.map(({ user, data }) => [user, toMember({ user, data })])).values()];
+/** As {@link toMember}, with its place. */
+export function toPlaced({ place, ...told }: Parameters<typeof toMember>[0] & { place?: number | undefined }): PlacedMember {
+  return place === undefined ? toMember(told) : { ...toMember(told), place };
+}
+
+/** Those that were found. */
+export function rollOf(present: readonly Present[]): Roll {
+  const roll = new Roll();
+  roll.replace(present);
+  return roll;
 }
 
 /** Who came, or has other data, and who left. */
@@ -35,29 +49,30 @@ export interface Difference {
   readonly left: readonly string[];
 }
 
-/** Who is in one channel, on all nodes. A user on several nodes is one member, whose data is what came last. */
+/** Who is in one channel, on all nodes. A user on several nodes is one member, whose data is the newest of them. */
 export class Roll {
-  readonly #users = new Map<string, Map<string, string | undefined>>();
+  readonly #users = new Map<string, Map<string, PlacedMember>>();
 
   get size(): number {
     return this.#users.size;
   }
 
   get members(): Member[] {
-    return [...this.#users.keys()].map((user) => this.#member(user)!); // Of a user that is in it.
+    return [...this.#users.keys()].map((user) => this.member(user)!); // Of a user that is in it.
   }
 
   /** Each user on each node. */
   get present(): Present[] {
-    return [...this.#users].flatMap(([user, on]) => [...on].map(([node, data]) => ({ node, ...toMember({ user, data }) })));
+    return [...this.#users.values()].flatMap((on) => [...on].map(([node, member]) => ({ node, ...member })));
   }
 
-  has(node: string, user: string): boolean {
-    return this.#users.get(user)?.has(node) === true;
+  /** The place of data that is newer than all there is of the user. */
+  nextPlace(user: string): number {
+    return 1 + Math.max(0, ...[...this.#users.get(user)?.values() ?? []].map(({ place = 0 }) => place));
   }
 
-  join({ node, user, data }: Present): Difference {
-    return this.#change([user], () => this.#put(node, user, data));
+  join(present: Present): Difference {
+    return this.#change([present.user], () => this.#put(present));
   }
 
   leave(node: string, user: string): Difference {
@@ -68,7 +83,7 @@ export class Roll {
   replace(present: readonly Present[]): Difference {
     return this.#change([...this.#users.keys(), ...present.map(({ user }) => user)], () => {
       this.#users.clear();
-      for (const { node, user, data } of present) this.#put(node, user, data);
+      for (const each of present) this.#put(each);
     });
   }
 
@@ -82,11 +97,11 @@ export class Roll {
     });
   }
 
-  #put(node: string, user: string, data: string | undefined): void {
+  #put({ node, ...member }: Present): void {
+    const { user } = member;
     let on = this.#users.get(user);
     if (!on) this.#users.set(user, on = new Map());
-    on.delete(node);
-    on.set(node, data);
+    on.set(node, member);
   }
 
   #remove(node: string, user: string): void {
@@ -94,19 +109,23 @@ export class Roll {
     if (on?.delete(node) && on.size === 0) this.#users.delete(user);
   }
 
-  #member(user: string): Member | undefined {
+  /** The same on all nodes, whoever tells last: of two that knew nothing of each other the greater name is the newer. */
+  member(user: string): Member | undefined {
     const on = this.#users.get(user);
     if (!on) return undefined;
-    return toMember({ user, data: [...on.values()].at(-1) });
+    const [newest] = [...on].filter(([, { data }]) => data !== undefined).sort(([a, one], [b, other]) =>
+      (other.place ?? 0) - (one.place ?? 0) || (a < b ? 1 : -1)
+    );
+    return newest ? toMember(newest[1]) : { user };
   }
 
   #change(users: Iterable<string>, change: () => void): Difference {
-    const before = new Map(Array.from(users, (user) => [user, this.#member(user)]));
+    const before = new Map(Array.from(users, (user) => [user, this.member(user)]));
     change();
     const joined: Member[] = [];
     const left: string[] = [];
     for (const [user, was] of before) {
-      const is = this.#member(user);
+      const is = this.member(user);
       if (is && (!was || was.data !== is.data)) joined.push(is);
       if (was && !is) left.push(user);
     }

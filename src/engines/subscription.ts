@@ -1,6 +1,6 @@
 import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
 import { Continuity, type ContinuityHost, type Placed } from "./continuity.ts";
-import { type Difference, type Present, Roll } from "./presence.ts";
+import { type Difference, type PlacedMember, type Present, Roll } from "./presence.ts";
 
 /** What a subscription asks its engine. */
 export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
@@ -16,7 +16,7 @@ export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
 /** A member came or has other data, or has left its node. */
 interface Change {
   readonly node: string;
-  readonly member: Member;
+  readonly member: PlacedMember;
   readonly left: boolean;
 }
 
@@ -88,8 +88,13 @@ export class Subscription {
     return roll.members;
   }
 
+  /** The place of data that is newer than all that the nodes have of the user; from now on members are followed. */
+  async nextPlace(user: string): Promise<number> {
+    return (this.#roll ?? await this.#read()).nextPlace(user);
+  }
+
   /** A member came or changed, or has left its node. */
-  changed(node: string, member: Member, left: boolean): void {
+  changed(node: string, member: PlacedMember, left: boolean): void {
     const change = { node, member, left };
     // Its node lives, and has just said that it is there.
     if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
@@ -155,7 +160,7 @@ export class Subscription {
     const { member, left } = change;
     const difference = apply(roll, change);
     const isNews = this.#untold.delete(member.user) && !left && difference.joined.length === 0;
-    this.#tell(isNews ? { joined: [member], left: [] } : difference);
+    this.#tell(isNews ? { joined: [roll.member(member.user)!], left: [] } : difference); // It has just come.
   }
 
   #tell({ joined, left }: Difference): void {

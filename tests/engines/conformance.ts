@@ -391,6 +391,57 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await b.engine.leave(channel, "yuki");
       });
 
+      it("have the newest data of those nodes that have them, and that of the others again when it goes", joined, async () => {
+        const channel = channelOf();
+        const data = (value: unknown) => JSON.stringify({ typing: value });
+        const told = async (value: unknown) => {
+          for (const { host } of [a, b]) await host.until(() => host.roll(channel)["mika"] === data(value));
+          for (const { engine } of [a, b]) assert.deepEqual(await engine.members(channel), [{ user: "mika", data: data(value) }]);
+        };
+        for (const { engine } of [a, b]) await engine.subscribe(channel, null);
+        const older = { user: "mika", data: data("older") };
+        await a.engine.join(channel, older);
+        // Who watches knows of it by now.
+        await b.host.until(() => "mika" in b.host.roll(channel));
+        await b.engine.join(channel, { user: "mika", data: data("newer") });
+        await told("newer");
+        // To say it again makes it no newer, as a node does that comes back to its broker.
+        await a.engine.join(channel, older);
+        await b.engine.join(channel, { user: "yuki" });
+        await a.host.until(() => "yuki" in a.host.roll(channel));
+        await b.engine.leave(channel, "yuki");
+        await a.host.until(() => !("yuki" in a.host.roll(channel)));
+        await told("newer");
+        await a.engine.join(channel, { user: "mika", data: data("newest") });
+        await told("newest");
+        // As when the newest tab there has closed.
+        await a.engine.join(channel, older);
+        await told("newer");
+        await b.engine.leave(channel, "mika");
+        await told("older");
+        await a.engine.leave(channel, "mika");
+        for (const { host } of [a, b]) await host.until(() => !("mika" in host.roll(channel)));
+      });
+
+      it("have the same data on every node, one that comes late included", joined, async () => {
+        const channel = channelOf();
+        const values = range(4).map(String);
+        for (const value of values) {
+          await [a, b][Number(value) % 2]!.engine.join(channel, { user: "mika", data: value });
+          await fixture.settle?.();
+        }
+        const late = await fixture.node();
+        await late.engine.subscribe(channel, null);
+        await fixture.settle?.();
+        for (const { engine } of [a, b, late]) assert.deepEqual(await engine.members(channel), [{ user: "mika", data: "3" }]);
+        await b.engine.leave(channel, "mika");
+        await late.host.until(() => late.host.roll(channel)["mika"] === "2");
+        await fixture.settle?.();
+        for (const { engine } of [a, b, late]) assert.deepEqual(await engine.members(channel), [{ user: "mika", data: "2" }]);
+        await a.engine.leave(channel, "mika");
+        await late.engine.close();
+      });
+
       it("of a node that closes, or is killed, are gone", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);

@@ -283,4 +283,39 @@ export const attending: Behaviour[] = [
       await nothing(watcher, ann);
     },
   },
+  {
+    title: "a user's data is that of the newest connection that lives, and returns when that one goes",
+    hibernates: true,
+    async run(server) {
+      const channel = channelOf("room");
+      const watcher = await connect(server, "eve");
+      await attend(watcher, channel);
+      await watcher.next();
+      const tabs: Wire[] = [];
+      const data = (typing: unknown) => [{ user: "ann", data: { typing } }];
+      for (const typing of [0, 1, 2, 3]) {
+        const tab = await connect(server, "ann");
+        tabs.push(tab);
+        await begin(tab, channel, { data: { typing } });
+        assert.deepEqual(await watcher.next(), told("join", channel, data(typing)));
+        await server.pause();
+      }
+      // Those before it stay as they are: nobody is told, and whoever asks is told the newest.
+      await tabs[1]!.close(1000);
+      await closed(server);
+      await nothing(watcher);
+      await server.pause();
+      assert.deepEqual(await members(server, channel), [...data(3), { user: "eve" }]);
+      tabs[3]!.reset();
+      assert.deepEqual(await watcher.next(), told("join", channel, data(2)));
+      await server.pause();
+      await tabs[2]!.ask({ type: "unsubscribe" });
+      assert.deepEqual(await watcher.next(), told("join", channel, data(0)));
+      await server.pause();
+      assert.deepEqual(await members(server, channel), [...data(0), { user: "eve" }]);
+      await tabs[0]!.close(1000);
+      assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "ann" }]));
+      await nothing(watcher, tabs[2]!);
+    },
+  },
 ];
