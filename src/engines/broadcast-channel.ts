@@ -83,8 +83,6 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();
   readonly #own = new OwnMembers();
-  /** Of the data of members that are on this node. */
-  readonly #places = new WeakMap<Member, number>();
   /** Who is in the channels, on all nodes. */
   readonly #rolls = new Map<string, Roll>();
   /** The other nodes, and the beat of this one at which each was last heard: a thread that was held up has heard nobody meanwhile. */
@@ -182,12 +180,9 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#change(host, channel, (roll) => roll.join({ node: host.node, ...placed }));
   }
 
-  /** Data has a place, which it keeps: to announce it again makes it no newer. */
   #placed(channel: string, member: Member): PlacedMember {
-    if (member.data === undefined) return member;
-    const place = this.#places.get(member) ?? (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user);
-    this.#places.set(member, place);
-    return { ...member, place };
+    if (!this.#own.needsPlace(member)) return this.#own.placed(member);
+    return this.#own.placed(member, (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user));
   }
 
   leave(channel: string, user: string): void {

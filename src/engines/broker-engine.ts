@@ -51,8 +51,6 @@ export class BrokerEngine implements Engine {
   /** Channels whose subscriptions wait for the first connection. */
   readonly #awaiting = new Map<string, object>();
   readonly #own = new OwnMembers();
-  /** Of the data of members that are on this node. */
-  readonly #places = new WeakMap<Member, number>();
   readonly #dropped: Dropped;
   readonly #inbound = new Sequence((error) => this.#host?.report(error));
   #envelopes: Envelopes | undefined;
@@ -61,9 +59,8 @@ export class BrokerEngine implements Engine {
   #listening: Listening | undefined;
 
   constructor(broker: Broker, options: BrokerEngineOptions) {
-    const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } =
-      options;
-    const { maxLength = 900_000 } = options;
+    const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000 } = options;
+    const { timeout = 2_000, linger = 5_000, maxLength = 900_000 } = options;
     checkNamespace(namespace);
     this.#secrets = typeof secret === "string" ? [secret] : secret;
     if (this.#secrets.some((each) => typeof each !== "string" || each.length < 16)) {
@@ -111,9 +108,7 @@ export class BrokerEngine implements Engine {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before it is called.
       resume: () => this.#resume(),
       look: (rounds) => this.#look(rounds),
-      nodes: (nodes) => {
-        for (const subscription of this.#subscriptions.values()) subscription.keepNodes(nodes);
-      },
+      nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
       announce: () => this.#announce(),
       retire: () => this.#retire(),
     });
@@ -184,19 +179,7 @@ export class BrokerEngine implements Engine {
   /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
   async join(channel: string, member: Member): Promise<void> {
     this.#own.join(channel, member);
-    await this.#place(channel, member);
-    // It has left, or has other data, by now.
-    if (this.#own.has(channel, member)) await this.#tell("join", channel, member, false);
-  }
-
-  /** Gives data its place, which it keeps: to announce it again makes it no newer. */
-  async #place(channel: string, member: Member): Promise<void> {
-    const { user, data } = member;
-    if (data === undefined || this.#places.has(member)) return;
-    if (this.#isConnecting) await this.#connected("join");
-    const subscription = this.#subscriptions.get(channel);
-    const place = subscription ? await subscription.nextPlace(user) : rollOf(await this.#readMembers(channel)).nextPlace(user);
-    if (!this.#places.has(member)) this.#places.set(member, place);
+    await this.#tellOf(channel, member);
   }
 
   /** Where the broker is away it is told when that is back. */
@@ -292,6 +275,17 @@ export class BrokerEngine implements Engine {
     return present;
   }
 
+  /** To find the place of data takes a look at the members, once for each channel. */
+  async #tellOf(channel: string, member: Member): Promise<void> {
+    if (this.#own.needsPlace(member)) {
+      if (this.#isConnecting) await this.#connected("join");
+      const from = this.#subscriptions.get(channel) ?? rollOf(await this.#readMembers(channel));
+      this.#own.placed(member, await from.nextPlace(member.user));
+    }
+    // Else it has left, or has other data, by now.
+    if (this.#own.has(channel, member)) await this.#tell("join", channel, member, false);
+  }
+
   async #tell(action: "join" | "leave", channel: string, member: Member, left: boolean): Promise<void> {
     const link = this.#isConnecting ? await this.#connected(action) : this.#ready(action);
     const { user } = member;
@@ -299,7 +293,7 @@ export class BrokerEngine implements Engine {
     const envelope = await this.#seal(
       "member",
       channel,
-      JSON.stringify(left ? { user, left } : { ...member, place: this.#places.get(member) }),
+      JSON.stringify(left ? { user, left } : this.#own.placed(member)),
     );
     await link.call(action, (session) => session[action](channel, user, envelope));
     if (leaving) this.#own.told(leaving);
@@ -319,11 +313,7 @@ export class BrokerEngine implements Engine {
       await Promise.all(gone.map(({ channel, user }) => this.#tell("leave", channel, { user }, true)));
     }
     for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
-      const there = batch.filter(({ channel, member }) => own.has(channel, member));
-      await Promise.all(there.map(async ({ channel, member }) => {
-        await this.#place(channel, member);
-        if (own.has(channel, member)) await this.#tell("join", channel, member, false);
-      }));
+      await Promise.all(batch.map(({ channel, member }) => this.#tellOf(channel, member)));
     }
   }
 
@@ -391,11 +381,8 @@ export class BrokerEngine implements Engine {
     const { maxLength } = this.#options;
     // The header takes the rest.
     if (text.length <= maxLength - 2_000) return;
-    throw new WebSocketError(
-      "engine",
-      "LIMIT_EXCEEDED",
-      `Cannot ${action}: ${text.length} characters are more than maxLength allows`,
-    );
+    const problem = `Cannot ${action}: ${text.length} characters are more than maxLength allows`;
+    throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);
   }
 
   #drop(reason: DropReason, detail?: string): void {

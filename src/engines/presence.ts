@@ -143,6 +143,8 @@ export interface Leaving {
 export class OwnMembers {
   readonly #channels = new Map<string, Map<string, Member>>();
   readonly #left = new Map<string, Leaving>();
+  /** Of their data. */
+  readonly #places = new WeakMap<Member, number>();
 
   /** Channels that have some. */
   get channels(): Iterable<string> {
@@ -156,6 +158,18 @@ export class OwnMembers {
   /** Whether it is this very one, with this data. */
   has(channel: string, member: Member): boolean {
     return this.#channels.get(channel)?.get(member.user) === member;
+  }
+
+  /** Whether its data has no place yet. It keeps the first: to announce it again makes it no newer. */
+  needsPlace(member: Member): boolean {
+    return member.data !== undefined && !this.#places.has(member);
+  }
+
+  /** What is announced of it. */
+  placed(member: Member, place?: number): PlacedMember {
+    if (place !== undefined && this.needsPlace(member)) this.#places.set(member, place);
+    const known = this.#places.get(member);
+    return known === undefined ? member : { ...member, place: known };
   }
 
   /** The user's leaving, where it is to be told. */
