@@ -466,14 +466,16 @@ describe("a callback of the server that fails", () => {
 
 describe("an async function where a schema has to be synchronous", () => {
   const schemas: Record<string, v.GenericSchema> = {
-    "a check": v.pipe(v.string(), v.check((async () => false) as never)),
-    "a transform": v.pipe(v.string(), v.transform(async (text) => text)),
-    "a custom schema": v.custom((async () => false) as never),
-    "a lazy schema": v.lazy((async () => v.string()) as never),
-    "a default": v.optional(v.any(), async () => "x"),
-    "a fallback": v.fallback(v.string(), (async () => "x") as never),
-    "an async schema within": v.object({ text: v.pipeAsync(v.string(), v.checkAsync(async () => false)) as never }),
-    "deep within": v.object({ items: v.array(v.union([v.number(), v.pipe(v.string(), v.transform(async (text) => text))])) }),
+    "a check": v.pipe(v.string(), v.check((async () => await false) as never)),
+    "a transform": v.pipe(v.string(), v.transform(async (text) => await text)),
+    "a custom schema": v.custom((async () => await false) as never),
+    "a lazy schema": v.lazy((async () => await v.string()) as never),
+    "a default": v.optional(v.any(), async () => await "x"),
+    "a fallback": v.fallback(v.string(), (async () => await "x") as never),
+    "an async schema within": v.object({ text: v.pipeAsync(v.string(), v.checkAsync(async () => await false)) as never }),
+    "deep within": v.object({
+      items: v.array(v.union([v.number(), v.pipe(v.string(), v.transform(async (text) => await text))])),
+    }),
   };
 
   it("is refused where it is declared", () => {
