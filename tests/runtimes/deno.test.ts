@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { describe, it } from "node:test";
 import { leavesNothing } from "./behaviours/upgrading.ts";
 import { conformance, type Difference } from "./conformance.ts";
 import { NATIVE_DENO, startServer } from "./server.ts";
@@ -77,4 +78,43 @@ conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
       },
     },
   },
+});
+
+describe("A fragmented message that never ends, from a client that has not authenticated", () => {
+  const FRAGMENT = "x".repeat(16_384);
+  /** Fragments of 1 MiB in all: sixteen times as much as the server takes. */
+  const MAX_FRAGMENTS = 64;
+
+  /** Writes fragments, as long as the server takes them; resolves with how many it took, and how it ended. */
+  async function flood(file?: string) {
+    const server = await startServer("deno", file);
+    try {
+      const wire = await Wire.open(server.port, "/handshake");
+      let isOver = false;
+      void wire.closed.then(() => isOver = true);
+      let written = 0;
+      for (; written < MAX_FRAGMENTS && !isOver; written++) {
+        wire.write(frame(written === 0 ? 1 : 0, FRAGMENT, { fin: false }));
+        // The answer to another client comes after what was read of this one.
+        await Wire.request(server.port, "/nothing").then(({ socket }) => socket.destroy());
+      }
+      return { written, code: isOver ? (await wire.closed).code : null, stats: await server.control("handshake", "stats") };
+    } finally {
+      await server.stop();
+    }
+  }
+
+  it("is closed at maxPayload with 1009 behind noroshi/serve", async () => {
+    const { written, code, stats } = await flood();
+    assert.equal(code, 1009);
+    assert.ok(written < 16, `${written} fragments were taken`);
+    assert.equal(stats.clients, 0);
+  });
+
+  it("is kept by Deno.serve, all of it", async () => {
+    assert.deepEqual(await flood(NATIVE_DENO).then(({ written, code }) => ({ written, code })), {
+      written: MAX_FRAGMENTS,
+      code: null,
+    });
+  });
 });
