@@ -1,6 +1,7 @@
 import type { Deadlines, Timed } from "../clock.ts";
 import type { EngineHost, EngineStatus } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
+import { describeCause } from "../log.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
 
 /** What has to be done with a session. */
@@ -201,7 +202,8 @@ export class Reconnection {
     this.#rejectAll(reason);
     if (this.#status === "closed") return;
     const cause = this.#reason = firstCause(reason);
-    const error = this.#unavailable("go on", `away (${cause instanceof Error ? cause.message : cause})`, cause);
+    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // Of the application's own `connect`, it may be anything.
+    const error = this.#unavailable("go on", `away (${text})`, cause);
     for (const alarm of [this.#beating, this.#looking]) this.#deadlines.delete(alarm);
     // Told once: it is away until the status says otherwise.
     if (this.#status !== "unavailable") this.#host.report(error);

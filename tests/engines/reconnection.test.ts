@@ -3,7 +3,9 @@ import { describe, it } from "node:test";
 import type { Broker, BrokerSession } from "../../src/engines/broker.ts";
 import { Reconnection } from "../../src/engines/reconnection.ts";
 import { WebSocketError } from "../../src/errors.ts";
+import { FAILURES } from "../failures.ts";
 import { TestClock } from "../test-clock.ts";
+import { unhandledIn } from "../unhandled.ts";
 import { Stall, turn } from "../waiting.ts";
 import { TestHost } from "./test-host.ts";
 
@@ -115,6 +117,40 @@ describe("Reconnection", () => {
     const theirs = Object.assign(new Error("Too large"), brand, { type: "publish", code: "LIMIT_EXCEEDED" });
     for (const [reason, code] of [[theirs, "LIMIT_EXCEEDED"], [new Error("Too large"), "ENGINE_UNAVAILABLE"]] as const) {
       await assert.rejects(reconnection.call("ask", () => Promise.reject(reason)), { name: "WebSocketError", code });
+    }
+  });
+});
+
+describe("Reconnection, with a connect of the application that fails", () => {
+  it("tells once that the broker is away, tries again, and ends no process", async () => {
+    for (const { name, fail, kind } of FAILURES) {
+      if (kind !== "thrown") continue;
+      const clock = new TestClock();
+      const host = new TestHost(clock);
+      let tries = 0;
+      const broker: Broker = {
+        name: "Fake",
+        connect: () => {
+          tries++;
+          return fail();
+        },
+      };
+      const nothing = () => {};
+      const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
+      const done = () => Promise.resolve();
+      const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
+      const options = { node: "node", namespace: "test", lease: 3e6, slack: 0, timeout: TIMEOUT, now: () => clock.now() };
+      const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
+      const unhandled = await unhandledIn(async () => {
+        reconnection.open();
+        for (let n = 0; n < 5; n++) await turn();
+        clock.advance(60_000);
+        for (let n = 0; n < 5; n++) await turn();
+      });
+      assert.deepEqual([unhandled.length, host.errors.length, host.statuses], [0, 1, ["unavailable"]], name);
+      assert.match((host.errors[0] as WebSocketError).message, /^Cannot go on: Fake is away \(/, name);
+      assert.ok(tries > 1, name);
+      await reconnection.close();
     }
   });
 });
