@@ -48,7 +48,7 @@ export interface PresenceContext {
 
 /** How a channel keeps its members. */
 export interface PresenceOptions {
-  /** What a member has beside its user: what the client sent (`"client"`), or what this makes of it. @default nothing */
+  /** What a member has beside its user: what the client sent (`"client"`), or what this makes of it at once. @default nothing */
   readonly data?: "client" | ((context: PresenceContext) => JsonValue | undefined);
   /** For how long a member stays that has lost its last connection, in ms, so that coming back does not show. `0`: not at all. @default {5_000} */
   readonly grace?: number;
@@ -69,7 +69,10 @@ export interface ChannelOptions {
   readonly authorize: (context: AuthorizeContext) => Authorization | Promise<Authorization>;
   /** What a subscription begins with: JSON. Not asked for one with an `event`, nor where what was missed can be sent. */
   readonly snapshot?: (context: SnapshotContext) => unknown;
-  /** The events that clients may publish, and what their data must be. Absent: any, as far as `authorize` lets them. */
+  /**
+   * The events that clients may publish, and what their data must be: synchronous schemas, whose output JSON can hold. Absent: any, as far as
+   * `authorize` lets them.
+   */
   readonly schema?: { readonly [event: string]: v.GenericSchema };
   /** How much is kept, for those who come back. Absent: nothing, and publications have no offset. */
   readonly history?: ChannelHistoryOptions;

@@ -184,7 +184,8 @@ export class WebSocketController {
    * `INTERNAL_ERROR`. Handlers of one client may overlap: the `uid` tells the answers apart.
    *
    * @param of the schema, or a request of {@link defineContract}, which says what the handler returns, too.
-   * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot schema.
+   * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot
+   * schema, or has an async schema or function in it.
    */
   handle<Output extends object, Reply = unknown>(
     type: string,

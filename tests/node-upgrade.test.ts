@@ -2,13 +2,15 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import { afterEach, describe, it as test } from "node:test";
 import { type Context, Hono, type Next } from "hono";
 import { timeout } from "hono/timeout";
 import { WebSocketController, type WebSocketControllerOptions } from "../mod.ts";
 import { listen, openConnections, OPENING, requestOf, Stubborn } from "./node-server.ts";
+import { FAILURES } from "./failures.ts";
 import { Wire } from "./runtimes/wire.ts";
+import { unhandledIn } from "./unhandled.ts";
 
 // Each by itself: one that hangs is named.
 const it = (name: string, run: () => Promise<void>) => void test(name, { timeout: 20_000 }, run);
@@ -398,5 +400,51 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     assert.equal((await wire.ask({ type: "ping" })).type, "pong");
     attachWebSocket(server, app);
     await Wire.open(port, "/websocket");
+  });
+
+  describe("with an app that is not Hono and fails", () => {
+    it("answers 500 or the app's own refusal, and ends no process", async () => {
+      const { attachWebSocket } = await import("../src/runtimes/node.ts");
+      for (
+        const { name, fail, kind } of [...FAILURES, {
+          name: "returns undefined",
+          fail: () => undefined as never,
+          kind: "returned",
+        }]
+      ) {
+        if (kind === "pending") continue;
+        const server = createServer();
+        attachWebSocket(server, { fetch: fail });
+        const port = await listen(server);
+        const unhandled = await unhandledIn(async () => {
+          const { answer } = await Wire.request(port, "/anything", { headers: OPENING });
+          assert.equal(answer.status, 500, name);
+        });
+        assert.equal(unhandled.length, 0, name);
+      }
+    });
+
+    it("ends the connection, and no process, when a request listener throws", async () => {
+      const { attachWebSocket } = await import("../src/runtimes/node.ts");
+      const { error } = console;
+      console.error = () => {};
+      try {
+        for (const { name, fail, kind, isSynchronous } of FAILURES) {
+          if (kind !== "thrown" || !isSynchronous) continue;
+          const server = createServer();
+          attachWebSocket(server);
+          server.on("request", fail);
+          const port = await listen(server);
+          const unhandled = await unhandledIn(async () => {
+            const client = connect(port, "127.0.0.1").resume();
+            client.write(requestOf("GET", "/anything", OPENING));
+            await once(client, "close");
+          });
+          assert.equal(unhandled.length, 0, name);
+        }
+      } finally {
+        console.error = error;
+      }
+    });
   });
 });

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { serve, type ServeOptions } from "../src/serve.ts";
+import { FAILURES } from "./failures.ts";
+import { unhandledIn } from "./unhandled.ts";
 
 // Bun, Deno and Node have it, and no file of the source needs its types.
 const { process } = globalThis as unknown as { process: NodeJS.Process };
@@ -86,6 +88,25 @@ describe("serve", () => {
     assert.deepEqual(signalListeners(), before);
     // The address is free.
     await (await serve(app, { ...OPTIONS, port: server.port })).close();
+  });
+
+  it("serves, and logs it, when what onListen began fails later", async () => {
+    const { error } = console;
+    const logged: string[] = [];
+    console.error = (line: string) => void logged.push(line);
+    try {
+      for (const { name, fail, isSynchronous, kind } of FAILURES) {
+        if (isSynchronous || kind !== "thrown") continue;
+        let server: Awaited<ReturnType<typeof serve>> | undefined;
+        const unhandled = await unhandledIn(async () => server = await serve(app, { ...OPTIONS, onListen: fail }));
+        assert.equal(unhandled.length, 0, name);
+        assert.match(logged.at(-1) ?? "", /^\[noroshi\] /, name);
+        assert.equal(await (await fetch(server!.url)).text(), "plain page");
+        await server!.close();
+      }
+    } finally {
+      console.error = error;
+    }
   });
 
   it("rejects with what onListen throws, and leaves nothing behind", async () => {
