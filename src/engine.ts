@@ -33,14 +33,19 @@ export interface Publication extends PublicationContent {
   readonly position: Position | null;
 }
 
+/** Bytes of one page of a history, about. */
+export const PAGE_BYTES = 131_072;
+
 /** What a history says. */
 export interface HistoryPage {
   /** Where the history ends now. */
   readonly position: Position;
   /** The oldest first. */
   readonly publications: readonly Publication[];
-  /** Whether these are all since the position asked for: it is of this epoch, is not ahead, and nothing after it is gone or past the limit. */
+  /** Whether nothing is missing since the position asked for: it is of this epoch, is not ahead, and nothing after it is gone or past the limit. */
   readonly isComplete: boolean;
+  /** Whether more follow, after the last of these, that the page had no room for. @default {false} */
+  readonly hasMore?: boolean;
   /** Whether some could not be opened by this node: then it is not complete. @default {false} */
   readonly hasUnreadable?: boolean;
 }
@@ -130,8 +135,20 @@ export interface Engine {
   unsubscribe(channel: string): void;
   /** Appends to the history and publishes, as one step. Resolves with its position. */
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
-  /** The publications since a position, at most so many; without a position the last ones. */
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Awaitable<HistoryPage>;
+  /**
+   * The publications since a position, or without one the last.
+   *
+   * @param limit of the last ones, how many. Of those since a position, how many there may be: where there are more none is given. With
+   * `Infinity` the position is where a page ended, and only what follows on this page need be known to be there.
+   * @param maxBytes of a page since a position, about, unless its first publication alone has more. @default {Infinity}
+   */
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes?: number,
+  ): Awaitable<HistoryPage>;
   /** The member is on this node, or has other data. As long as the node lives. */
   join(channel: string, member: Member): Awaitable<void>;
   /** The user is not on this node any more. */

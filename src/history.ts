@@ -67,19 +67,29 @@ export class History {
     }
   }
 
-  read(after: Position | null, limit: number, now: number): HistoryPage {
+  /** @param maxBytes of a page since a position, unless its first publication alone has more. */
+  read(after: Position | null, limit: number, maxBytes: number, now: number): HistoryPage {
     this.expire(now);
     const { position, size } = this;
-    if (!after) return { position, publications: this.#last(Math.min(size, limit)), isComplete: true };
+    if (!after) return { position, publications: this.#page(Math.min(size, limit), Infinity), isComplete: true };
     const missed = position.offset - after.offset;
     // A fraction of an offset would be given a part.
     const isComplete = after.epoch === position.epoch && Number.isSafeInteger(after.offset) && missed >= 0 &&
       missed <= Math.min(size, limit);
-    return { position, publications: isComplete ? this.#last(missed) : [], isComplete };
+    if (!isComplete) return { position, publications: [], isComplete };
+    const publications = this.#page(missed, maxBytes);
+    return { position, publications, isComplete, ...(publications.length < missed && { hasMore: true }) };
   }
 
-  #last(count: number): Publication[] {
-    return count === 0 ? [] : this.#entries.slice(-count);
+  /** The first of the last so many. */
+  #page(count: number, maxBytes: number): Publication[] {
+    const first = this.#entries.length - count;
+    let end = first;
+    for (let bytes = 0; end < this.#entries.length; end++) {
+      bytes += bytesOf(this.#entries[end]!);
+      if (bytes > maxBytes && end > first) break;
+    }
+    return this.#entries.slice(first, end);
   }
 }
 

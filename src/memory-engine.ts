@@ -105,11 +105,17 @@ export class MemoryEngine implements Engine, Timed {
     return publication && publication.position;
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): HistoryPage {
     this.#check("read");
     const kept = this.#use(channel, history);
     const before = kept.bytes;
-    const page = kept.read(after, limit, this.#now());
+    const page = kept.read(after, limit, maxBytes, this.#now());
     this.#bytes += kept.bytes - before;
     return page;
   }

@@ -173,9 +173,15 @@ export class SqliteEngine implements Engine, Timed {
     return position;
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): HistoryPage {
     this.#check("read");
-    return this.#histories.read(channel, history, after, limit);
+    return this.#histories.read(channel, history, after, limit, maxBytes);
   }
 
   join(channel: string, member: Member): void {

@@ -151,7 +151,8 @@ export class SqliteHistories {
     return { epoch: row.epoch, offset: place };
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): HistoryPage {
+  /** @param maxBytes of a page since a position, unless its first publication alone has more. */
+  read(channel: string, history: HistoryOptions, after: Position | null, limit: number, maxBytes: number): HistoryPage {
     const row = this.#open(channel, history.ttl);
     const position = positionOf(row);
     const most = Math.min(limit, history.size);
@@ -159,19 +160,44 @@ export class SqliteHistories {
     if (!after) return { position, publications: this.#placed(row, this.#last(channel, most, now)), isComplete: true };
     const refused = { position, publications: [], isComplete: false };
     if (after.epoch !== row.epoch || !Number.isSafeInteger(after.offset) || after.offset > row.place) return refused;
-    const rows = rowsOf<PublicationRow & { until: number }>(
+    // An offset grows by 1 or more: no earlier one need be looked at.
+    const [first] = rowsOf<Pick<PublicationRow, "top" | "previous"> & { until: number }>(
       this.#sql,
-      `SELECT top, previous, event, data, until FROM ${this.#publications} WHERE channel = ? AND previous >= ? ORDER BY top LIMIT ?`,
+      `SELECT top, previous, until FROM ${this.#publications} WHERE channel = ? AND top > ? AND previous >= ? ORDER BY top LIMIT 1`,
       channel,
+      row.top - (row.place - after.offset),
       after.offset,
-      Math.min(most, row.top) + 1,
     );
-    const [first] = rows;
-    // All that there were since, the first of which follows the position.
+    // The first follows the position, and publications are given up from the oldest on.
     const isComplete = first
-      ? first.previous === after.offset && first.until > now && row.top - first.top < rows.length && rows.length <= most
+      ? first.previous === after.offset && first.until > now && row.top - first.top < most
       : after.offset === row.place;
-    return isComplete ? { position, publications: this.#placed(row, rows), isComplete } : refused;
+    if (!isComplete) return refused;
+    const { rows, next } = first ? this.#page(channel, first.top, row.top, maxBytes) : { rows: [] };
+    const publications = this.#placed({ ...row, place: next?.previous ?? row.place }, rows);
+    return { position, publications, isComplete, ...(next && { hasMore: true }) };
+  }
+
+  /** Publications from one on, and the one after them where that has no room. A few are read at a time, more where they are small. */
+  #page(channel: string, first: number, last: number, maxBytes: number): { rows: PublicationRow[]; next?: PublicationRow } {
+    const rows: PublicationRow[] = [];
+    let bytes = 0;
+    for (let count = 2; first + rows.length <= last; count *= 2) {
+      const read = rowsOf<PublicationRow & { bytes: number }>(
+        this.#sql,
+        `SELECT top, previous, event, data, bytes FROM ${this.#publications} WHERE channel = ? AND top >= ? ORDER BY top LIMIT ?`,
+        channel,
+        first + rows.length,
+        count,
+      );
+      for (const row of read) {
+        bytes += row.bytes;
+        if (bytes > maxBytes && rows.length > 0) return { rows, next: row };
+        rows.push(row);
+      }
+      if (read.length === 0) break;
+    }
+    return { rows };
   }
 
   /** Nobody is subscribed any more: who was may come back to where it was for so long. */
@@ -223,8 +249,8 @@ export class SqliteHistories {
     return rows.reverse();
   }
 
-  /** Those up to the last of the channel. */
-  #placed({ epoch, place }: ChannelRow, rows: readonly PublicationRow[]): Publication[] {
+  /** @param place of the last. */
+  #placed({ epoch, place }: Pick<ChannelRow, "epoch" | "place">, rows: readonly PublicationRow[]): Publication[] {
     return rows.map(({ event, data }, number) => ({
       event,
       data,

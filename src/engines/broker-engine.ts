@@ -1,12 +1,13 @@
-import type {
-  Engine,
-  EngineHost,
-  EngineStatus,
-  HistoryOptions,
-  HistoryPage,
-  Member,
-  Position,
-  PublicationContent,
+import {
+  type Engine,
+  type EngineHost,
+  type EngineStatus,
+  type HistoryOptions,
+  type HistoryPage,
+  type Member,
+  PAGE_BYTES,
+  type Position,
+  type PublicationContent,
 } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
 import { type Broker, type BrokerListener, type BrokerPage, inBatches, Sequence, then } from "./broker.ts";
@@ -135,7 +136,7 @@ export class BrokerEngine implements Engine {
     const { host } = this.#started();
     const subscription = new Subscription(channel, history, host, {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
-      read: (after) => this.#read("catch up", channel, history!, after, history!.size), // Only asked with a history.
+      read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Only asked with a history.
       members: () => this.#readMembers(channel),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
@@ -147,7 +148,7 @@ export class BrokerEngine implements Engine {
     try {
       await this.#listening!.listen(channel); // Set by `start`.
       if (!history) return null;
-      const { position } = await link.call("subscribe", (session) => session.read(channel, history, null, 0));
+      const { position } = await link.call("subscribe", (session) => session.read(channel, history, null, 0, 0));
       subscription.start(position);
       return position;
     } catch (error) {
@@ -172,8 +173,14 @@ export class BrokerEngine implements Engine {
     return await link.call("publish", (session) => session.publish(channel, sealed, history, this.#positionOf(channel)));
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<HistoryPage> {
-    return this.#read("read", channel, history, after, limit);
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): Promise<HistoryPage> {
+    return this.#read("read", channel, history, after, limit, maxBytes);
   }
 
   /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
@@ -236,31 +243,27 @@ export class BrokerEngine implements Engine {
     };
   }
 
-  async #read(
-    action: string,
-    channel: string,
-    history: HistoryOptions,
-    after: Position | null,
-    limit: number,
-  ): Promise<HistoryPage> {
+  async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
+    const [channel, history, after, limit, maxBytes] = question;
     const link = await this.#connected(action);
     this.check(history);
     const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
     const page: BrokerPage = await link.call(
       action,
-      (session) => session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0, this.#positionOf(channel)),
+      (session) =>
+        session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0, maxBytes, this.#positionOf(channel)),
     );
     const publications = [];
     for (const { position, envelope } of page.entries) {
       const opened = await this.#envelopes!.open(["publication"], channel, envelope, false); // Set by `start`.
       if (opened) publications.push({ event: opened.event, data: opened.body, position });
     }
-    const { position } = page;
+    const { position, hasMore } = page;
     // One that cannot be opened is missing, whatever the reason: those after it are not all.
     if (publications.length < page.entries.length) {
       return { position, publications: after ? [] : publications, isComplete: false, hasUnreadable: true };
     }
-    return { position, publications, isComplete: isPlace && page.isComplete };
+    return { position, publications, isComplete: isPlace && page.isComplete, ...(hasMore && { hasMore }) };
   }
 
   async #readMembers(channel: string) {

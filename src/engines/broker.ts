@@ -11,6 +11,7 @@ export interface BrokerPage {
   readonly position: Position;
   readonly entries: readonly BrokerEntry[];
   readonly isComplete: boolean;
+  readonly hasMore?: boolean;
 }
 
 /** What a session tells of: nothing of it is to be believed before its envelope is opened. */
@@ -36,7 +37,14 @@ export interface BrokerSession {
   unlisten(channels: readonly string[]): Promise<void>;
   /** Appends and publishes, in one step. @param known where the channel has been for certain, as for the next two. */
   publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number, known?: Position): Promise<BrokerPage>;
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    known?: Position,
+  ): Promise<BrokerPage>;
   /** Where these channels stand, and keeps their positions alive; `null` for one that has none any more, or has gone back. */
   tops(
     channels: readonly string[],

@@ -11,8 +11,8 @@ export interface Mark {
 export interface ContinuityHost {
   /** Whether nothing lies between an offset and what has another one before it, as the broker says. */
   follows(offset: number, previous: number): boolean;
-  /** What follows a position. */
-  read(after: Position): Promise<HistoryPage>;
+  /** What follows a position, a page of it. @param isNext the page before it ended there. */
+  read(after: Position, isNext: boolean): Promise<HistoryPage>;
   published(publication: Publication): void;
   /** What follows cannot be had up to the position. */
   gap(position: Position): void;
@@ -105,14 +105,16 @@ export class Continuity {
   async #read(): Promise<void> {
     this.#isReading = true;
     try {
-      for (let isMissing = true; isMissing && !this.#stopped;) {
+      for (let isMissing = true, isNext = false; isMissing && !this.#stopped;) {
         // What is here before the history is asked is in it, or nowhere.
         const known = this.#waiting.length;
         this.#isBehind = false;
-        const { position, publications, isComplete } = await this.#host.read(this.#position!); // Set by `start`.
+        const { position, publications, isComplete, hasMore = false } = await this.#host.read(this.#position!, isNext); // Set by `start`.
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
         if (this.#stopped) return;
-        this.#position = position;
+        isNext = isComplete && hasMore;
+        this.#position = isNext ? publications.at(-1)!.position! : position; // Those of a history have one.
+        if (isNext) continue;
         if (!isComplete) {
           this.#received = 0;
           this.#host.gap(position);

@@ -14,6 +14,8 @@ export interface StreamMessage {
 export interface StreamList {
   readonly messages: readonly StreamMessage[];
   readonly isWhole: boolean;
+  /** How many there were when it was asked for, with those that are not among them. */
+  readonly count: number;
 }
 
 /** The parts of a stream's configuration that are used, with durations in ns as on the wire. */
@@ -91,6 +93,12 @@ const Stored = v.object({
 
 /** Messages asked for at once. */
 const BATCH = 100;
+
+/** What a message takes beside its text, in bytes. */
+const MESSAGE_BYTES = 200;
+
+/** The status of a request whose `max_bytes` the next message has no room in. */
+const TOO_LARGE = 409;
 
 /** So long, in ms, the server may look for them: without it 2.9 never answers who asks once all of them have been purged. */
 const EXPIRY = 500;
@@ -179,9 +187,17 @@ export class JetStream {
 
   /**
    * The messages of a subject from a sequence on, or the last of each subject that matches, as there are by now. None when there are more
-   * than the limit; not whole also when some went while they were read.
+   * than the limit; fewer also when some went while they were read.
+   *
+   * @param maxBytes of them, about: the first are given.
    */
-  async list(stream: string, subject: string, from: number | "last of each", limit: number): Promise<StreamList> {
+  async list(
+    stream: string,
+    subject: string,
+    from: number | "last of each",
+    limit: number,
+    maxBytes: number = Infinity,
+  ): Promise<StreamList> {
     const config = {
       filter_subject: subject,
       ack_policy: "none",
@@ -194,16 +210,15 @@ export class JetStream {
     };
     const { name, num_pending } = await this.#ask(`CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, Consumer);
     try {
-      if (num_pending > limit) return { messages: [], isWhole: false };
-      const messages = await this.#fetch(stream, name, num_pending);
-      return { messages, isWhole: messages.length === num_pending };
+      const messages = num_pending > limit ? [] : await this.#fetch(stream, name, num_pending, maxBytes);
+      return { messages, isWhole: messages.length === num_pending, count: num_pending };
     } finally {
       // It would go by itself when nobody asks it any more.
       if (!this.#connection.isClosed()) this.#connection.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
     }
   }
 
-  async #fetch(stream: string, consumer: string, count: number): Promise<StreamMessage[]> {
+  async #fetch(stream: string, consumer: string, count: number, maxBytes: number): Promise<StreamMessage[]> {
     if (count === 0) return [];
     const inbox = createInbox(this.#inboxPrefix);
     const messages: StreamMessage[] = [];
@@ -214,10 +229,15 @@ export class JetStream {
       fail = reject;
     });
     let asked = 0;
-    const ask = () => {
+    let batch = 0;
+    let bytes = 0;
+    /** @param isLarge the next one is larger than what there is room for. */
+    const ask = (isLarge = false) => {
       asked = messages.length;
+      batch = isLarge ? 1 : Math.min(BATCH, count - messages.length);
       const text = JSON.stringify({
-        batch: Math.min(BATCH, count - messages.length),
+        batch,
+        ...(!isLarge && maxBytes < Infinity && { max_bytes: Math.ceil(maxBytes - bytes) }),
         no_wait: true,
         expires: EXPIRY * NANOSECONDS,
       });
@@ -227,11 +247,15 @@ export class JetStream {
       callback: (error, message) => {
         if (error) return fail(error);
         const kept = toStreamMessage(message);
-        // A status: the time was over, or there is no more.
+        // A status: the time was over, there is no more, or no room for the next one.
+        if (!kept && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? ask(true) : end();
         if (!kept) return messages.length > asked && messages.length < count ? ask() : end();
+        // One was lost on its way: those after it do not follow.
+        if (kept.place !== messages.length + 1) return;
         messages.push(kept);
-        if (messages.length >= count) end();
-        else if (messages.length % BATCH === 0) ask();
+        bytes += kept.text.length + MESSAGE_BYTES;
+        if (messages.length >= count || bytes >= maxBytes) end();
+        else if (messages.length - asked === batch) ask();
       },
     });
     // Who asked has been told that the broker is away when that ends it.
@@ -293,12 +317,19 @@ function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Ou
 }
 
 /** Where a message stands is in the subject to acknowledge it by: …, stream, consumer, times, sequence, consumer's sequence, time, pending. */
-function toStreamMessage(message: Msg): StreamMessage | null {
+function toStreamMessage(message: Msg): StreamMessage & { readonly place: number } | null {
   const words = message.reply?.split(".") ?? [];
   // Later servers put two words before the stream.
-  const [sequence, , time] = words.slice(words.length >= 11 ? 7 : 5);
+  const [sequence, place, time] = words.slice(words.length >= 11 ? 7 : 5);
   if (words[1] !== "ACK" || !/^\d{1,15}$/.test(sequence ?? "")) return null;
-  return { sequence: Number(sequence), subject: message.subject, text: message.string(), time: Number(time) / NANOSECONDS };
+  const { subject } = message;
+  return {
+    sequence: Number(sequence),
+    place: Number(place),
+    subject,
+    text: message.string(),
+    time: Number(time) / NANOSECONDS,
+  };
 }
 
 const utf8 = new TextDecoder();

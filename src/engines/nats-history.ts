@@ -185,11 +185,23 @@ export class NatsHistory {
     });
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
-    return this.#ask(() => this.#read(encodeName(channel), history, after, limit));
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+  ): Promise<BrokerPage> {
+    return this.#ask(() => this.#read(encodeName(channel), history, after, limit, maxBytes));
   }
 
-  async #read(name: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
+  async #read(
+    name: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+  ): Promise<BrokerPage> {
     const most = Math.min(history.size, limit);
     const oldest = this.#now() - history.ttl;
     const subject = this.#subject(name);
@@ -210,19 +222,19 @@ export class NatsHistory {
     const refused = async () => page(await this.#top(name), [], false);
     if (after.epoch !== this.#epoch) return await refused();
     const { offset } = after;
-    const [from, anchor] = await Promise.all([
-      // From the position itself on: while it is there, so is all that followed.
-      this.#jetstream.list(this.#stream, subject, sequenceOf(offset), most + 1 + MARKS),
-      this.#anchor(),
-    ]);
+    const seq = sequenceOf(offset);
+    const from = await this.#jetstream.list(this.#stream, subject, seq + 1, most + MARKS, maxBytes);
+    // Last: while the position is there, so is all that followed.
+    const [place, anchor] = await Promise.all([this.#jetstream.message(this.#stream, { seq }), this.#anchor()]);
     // Another node may know that the stream has lost something, and have begun the next epoch.
     if (!anchor) await this.open();
-    const [first] = from.messages;
-    const isThere = from.isWhole && first && (offsetOf(first.sequence, first.text) === offset || standsFor(first) === offset);
-    const missed = from.messages.filter(({ sequence, text }) => sequence > sequenceOf(offset) && !isMark(text));
-    if (after.epoch !== this.#epoch || !isThere || missed.length > most || missed.some(({ time }) => time <= oldest)) {
-      return await refused();
-    }
+    const isThere = place?.subject === subject && [offsetOf(seq, place.text), standsFor(place)].includes(offset);
+    const missed = from.messages.filter(({ text }) => !isMark(text));
+    // Marks come before what is too young to need one: there are none among those that are not on the page.
+    const count = from.count - (from.messages.length - missed.length);
+    const isComplete = isThere && count <= most && (from.isWhole || (maxBytes < Infinity && missed.length > 0));
+    if (after.epoch !== this.#epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
+    if (!from.isWhole) return { ...page(await this.#top(name), missed, true), hasMore: true };
     const last = missed.at(-1);
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
   }

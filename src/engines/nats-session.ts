@@ -118,8 +118,14 @@ export class NatsSession implements BrokerSession {
     return null;
   }
 
-  read(channel: string, history: HistoryOptions, after: Position | null, limit: number): Promise<BrokerPage> {
-    return this.#history.read(channel, history, after, limit);
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+  ): Promise<BrokerPage> {
+    return this.#history.read(channel, history, after, limit, maxBytes);
   }
 
   tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {

@@ -110,7 +110,8 @@ return { epoch, offset, ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 
 
 /**
  * KEYS: meta, stream, run. ARGV: run, epoch, the known position's epoch and offset, ttl, slack, limit, the position's epoch or nothing, its
- * offset, whether it is known to have been one.
+ * offset, whether it is known to have been one, bytes of a page, whether to look at all that follows and not at the page alone. Entries that
+ * are not given are looked at a few at a time.
  */
 export const READ: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
@@ -120,7 +121,7 @@ redis.call('PEXPIRE', KEYS[1], text(math.max(redis.call('PTTL', KEYS[1]), ARGV[5
 local function restart()
   epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2])
   redis.call('PEXPIRE', KEYS[1], text(ARGV[5] + ARGV[6]))
-  return { epoch, text(offset), ARGV[8] == '' and 1 or 0, {} }
+  return { epoch, text(offset), ARGV[8] == '' and 1 or 0, {}, 0 }
 end
 expire(KEYS[2], tonumber(ARGV[5]))
 -- One of the two is older than the other.
@@ -129,18 +130,28 @@ if last and tonumber(string.match(last[1], '^%d+')) ~= offset then return restar
 local limit = tonumber(ARGV[7])
 if ARGV[8] == '' then
   local entries = limit > 0 and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[7]) or {}
-  return { epoch, text(offset), 1, entries }
+  return { epoch, text(offset), 1, entries, 0 }
 end
 local after = tonumber(ARGV[9])
-if ARGV[8] ~= epoch or after > offset then return { epoch, text(offset), 0, {} } end
-local entries = after < offset and redis.call('XRANGE', KEYS[2], text(after + 1), '+', 'COUNT', text(limit + 1)) or {}
--- It goes by a place that it has been at: it went back, and on from there.
-if ARGV[10] == '1' and entries[1] then
-  local first, step = string.match(entries[1][1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
-  if first - step < after then return restart() end
+local refused = { epoch, text(offset), 0, {}, 0 }
+if ARGV[8] ~= epoch or after > offset then return refused end
+local page, bytes, count, at, hasMore = {}, 0, 0, after, 0
+while at < offset do
+  local entries = redis.call('XRANGE', KEYS[2], text(at + 1), '+', 'COUNT', 8)
+  if #entries == 0 then return refused end
+  for _, entry in ipairs(entries) do
+    local place, step = string.match(entry[1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
+    -- It goes by a place that it has been at: it went back, and on from there.
+    if ARGV[10] == '1' and at == after and place - step < after then return restart() end
+    if place - step ~= at then return refused end
+    at, count, bytes = tonumber(place), count + 1, bytes + #entry[2][2] + 200
+    if count > limit then return refused end
+    if hasMore == 0 and (#page == 0 or bytes <= tonumber(ARGV[11])) then page[#page + 1] = entry
+    elseif ARGV[12] == '0' then return { epoch, text(offset), 1, page, 1 }
+    else hasMore = 1 end
+  end
 end
-if #entries > limit then return { epoch, text(offset), 0, {} } end
-return { epoch, text(offset), 1, entries }`;
+return { epoch, text(offset), 1, page, hasMore }`;
 
 /** KEYS: metas, run. ARGV: run, then for each how long it is kept, and the known position's epoch and offset. */
 export const TOPS: string = `${PREAMBLE}

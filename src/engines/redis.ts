@@ -115,7 +115,8 @@ const MAX_KNOWN = 10_000;
 const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));
 const Place = v.tuple([v.string(), Offset]);
 const Published = v.tuple([...Place.items, v.number()]);
-const Page = v.tuple([...Place.items, v.number(), v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]))]);
+const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]));
+const Page = v.tuple([...Place.items, v.number(), Entries, v.number()]);
 const Tops = v.array(v.union([Place, v.pipe(v.tuple([]), v.transform(() => null))]));
 const Strings = v.array(v.string());
 
@@ -247,30 +248,29 @@ class RedisSession implements BrokerSession {
     history: HistoryOptions,
     after: Position | null,
     limit: number,
+    maxBytes: number,
     known?: Position,
   ): Promise<BrokerPage> {
     const most = Math.min(limit, history.size);
     const place = after ? [after.epoch || "-", `${after.offset}`, after === known ? "1" : "0"] : ["", "0", "0"];
-    const args = [...this.#terms(channel, known), ...this.#times(history), `${most}`, ...place];
-    const [epoch, offset, isPlace, found] = v.parse(Page, await this.#evaluate(scripts.READ, this.#keys(channel), args));
+    const bounds = [`${Math.min(maxBytes, Number.MAX_SAFE_INTEGER)}`, limit === Infinity ? "0" : "1"];
+    const args = [...this.#terms(channel, known), ...this.#times(history), `${most}`, ...place, ...bounds];
+    const [epoch, offset, isComplete, found, hasMore] = v.parse(
+      Page,
+      await this.#evaluate(scripts.READ, this.#keys(channel), args),
+    );
     const position = this.#at(channel, { epoch, offset });
-    if (isPlace !== 1) return { position, entries: [], isComplete: false };
     const entries = found.map(([id, [, envelope]]) => {
       const offset = parseInt(id, 10);
       return { position: { epoch, offset }, envelope, previous: offset - Number(id.slice(-6)) };
     });
-    if (!after) {
-      entries.reverse();
-      // Those since the last that is missing.
-      const broken = entries.findLastIndex(({ previous }, number) =>
-        number > 0 && previous !== entries[number - 1]!.position.offset
-      );
-      return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
-    }
-    let at = after.offset;
-    const isChain = entries.every((entry) => entry.previous === at && (at = entry.position.offset) > 0);
-    const isComplete = isChain && at === offset;
-    return { position, entries: isComplete ? entries : [], isComplete };
+    if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
+    entries.reverse();
+    // Those since the last that is missing.
+    const broken = entries.findLastIndex(({ previous }, number) =>
+      number > 0 && previous !== entries[number - 1]!.position.offset
+    );
+    return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
   }
 
   async tops(

@@ -4,8 +4,8 @@ import { type Difference, type PlacedMember, type Present, Roll } from "./presen
 
 /** What a subscription asks its engine. */
 export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
-  /** What follows a position of the history. */
-  read(after: Position): Promise<HistoryPage>;
+  /** What follows a position of the history, a page of it. */
+  read(after: Position, limit: number): Promise<HistoryPage>;
   members(): Promise<Present[]>;
   /** Something arrived that the history does not know. */
   unknown(): void;
@@ -171,7 +171,7 @@ export class Subscription {
     const { channel } = this;
     return new Continuity({
       follows: (offset, previous) => this.#source.follows(offset, previous),
-      read: (after) => this.#source.read(after),
+      read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // As it has one.
       published: (publication) => this.#host.published(channel, publication),
       gap: (position) => this.#host.gap(channel, position),
       unknown: () => this.#source.unknown(),

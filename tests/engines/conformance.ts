@@ -325,6 +325,83 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           assert.deepEqual(page.position, top);
         }
       });
+
+      describe("in pages of so many bytes", () => {
+        /** Data of so many bytes each, told apart by its number. */
+        const append = (channel: string, sizes: readonly number[], history: HistoryOptions) =>
+          Promise.all(sizes.map((size, number) => {
+            const data = JSON.stringify(`${number} ${"x".repeat(size)}`);
+            return a.engine.publish(channel, { event: "say", data }, history) as Promise<Position>; // As of one with a history.
+          }));
+
+        /** All pages from a position on. */
+        const pagesFrom = async (channel: string, history: HistoryOptions, start: Position, limit: number, maxBytes: number) => {
+          const pages: HistoryPage[] = [];
+          let position = start;
+          for (let most = limit;; most = Infinity) {
+            const page = await b.engine.read(channel, history, position, most, maxBytes);
+            pages.push(page);
+            if (!page.hasMore) return pages;
+            position = page.publications.at(-1)!.position!;
+            assert.ok(pages.length < 200, "each page gets on");
+          }
+        };
+
+        const numbersOf = ({ publications }: HistoryPage) => publications.map(({ data }) => parseInt(JSON.parse(data), 10));
+
+        const TABLE: Record<string, readonly number[]> = {
+          "many small ones": Array.from({ length: 90 }, () => 100),
+          "large ones": Array.from({ length: 12 }, () => 60_000),
+          "larger ones than a page": Array.from({ length: 4 }, () => 300_000),
+          "a large one among small ones": [10, 10, 300_000, 10, 10, 10],
+          "a large one first, and a large one last": [300_000, 10, 10, 300_000],
+        };
+        for (const [title, sizes] of Object.entries(TABLE)) {
+          it(`gives ${title}, in order and once, no page larger than it may be`, alone, async () => {
+            const channel = channelOf();
+            const start = await a.engine.subscribe(channel, LONG);
+            const positions = await append(channel, sizes, LONG);
+            for (const maxBytes of [1, 5_000, 131_072]) {
+              for (const first of [0, 1, sizes.length - 1]) {
+                const after = first === 0 ? start! : positions[first - 1]!;
+                const pages = await pagesFrom(channel, LONG, after, sizes.length, maxBytes);
+                assert.deepEqual(pages.flatMap(numbersOf), range(sizes.length).slice(first));
+                for (const { isComplete, position, publications } of pages) {
+                  assert.deepEqual([isComplete, position], [true, positions.at(-1)]);
+                  // A page may be half empty when the next one has no room.
+                  const bytes = publications.slice(0, -1).reduce((sum, { data }) => sum + data.length, 0);
+                  assert.ok(bytes <= maxBytes, `${bytes} bytes before the last one of a page of ${maxBytes}`);
+                }
+              }
+            }
+          });
+        }
+
+        it("refuses more than the limit before the first page, however little has room on it", alone, async () => {
+          const channel = channelOf();
+          const start = await a.engine.subscribe(channel, LONG);
+          const positions = await append(channel, Array.from({ length: 10 }, () => 1_000), LONG);
+          const page = await b.engine.read(channel, LONG, start, 9, 2_000);
+          assert.deepEqual(page, { position: positions.at(-1)!, publications: [], isComplete: false });
+          assert.equal((await b.engine.read(channel, LONG, positions[0]!, 9, 2_000)).isComplete, true);
+        });
+
+        it("gives no next page once something on it is gone, and ends where more was published meanwhile", alone, async () => {
+          const channel = channelOf();
+          const history = { size: 4, ttl: LONG.ttl };
+          const start = await a.engine.subscribe(channel, history);
+          await append(channel, [9_000, 9_000, 9_000, 9_000], history);
+          const page = await b.engine.read(channel, history, start, 4, 10_000);
+          assert.deepEqual([page.isComplete, numbersOf(page), page.hasMore], [true, [0], true]);
+          const next = page.publications.at(-1)!.position!;
+          const [top] = await publish(a.engine, channel, history, 1, 4);
+          const pages = await pagesFrom(channel, history, next, Infinity, 10_000);
+          assert.deepEqual([pages.flatMap(({ publications }) => publications).length, pages.at(-1)!.position], [4, top]);
+          await publish(a.engine, channel, history, 1, 5);
+          const gone = await b.engine.read(channel, history, next, Infinity, 10_000);
+          assert.deepEqual([gone.isComplete, gone.publications, gone.hasMore ?? false], [false, [], false]);
+        });
+      });
     });
 
     describe("members", () => {

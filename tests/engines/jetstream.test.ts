@@ -6,7 +6,7 @@ import { range } from "./conformance.ts";
 
 /** A message of a consumer, or a status, which is acknowledged by nothing. */
 const kept = (sequence: number) => ({
-  reply: `$JS.ACK.S.c.1.${sequence}.1.1000000.0`,
+  reply: `$JS.ACK.S.c.1.${sequence}.${sequence}.1000000.0`,
   subject: "h.a",
   string: () => `${sequence}`,
 });
