@@ -2,8 +2,7 @@ import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "./extension.ts";
 import { guard, isThenable } from "./guard.ts";
 import type { Attendant, Presence, Watcher } from "./presence.ts";
-import type { SubscribeMessage } from "./protocol.ts";
-import type { SavedSubscription } from "./saved-subscription.ts";
+import type { SavedSubscription, SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** The subscription that it is part of. */
@@ -45,7 +44,7 @@ export class Attendance {
   }
 
   /** First who is there, then its own joining. */
-  begin(options: ResolvedChannel, message: SubscribeMessage): void {
+  begin(options: ResolvedChannel, message: SubscriptionRequest): void {
     const { client, host } = this.#owner;
     const enter = () => {
       if (this.#hasEnded) return;
@@ -60,7 +59,7 @@ export class Attendance {
 
   /** Goes on after hibernation: the client was told of the members before, and nobody came or went unnoticed. */
   restore(
-    { presence }: SubscribeMessage,
+    { presence }: SubscriptionRequest,
     { member, entry }: Pick<SavedSubscription, "member" | "entry">,
     isStale: boolean,
   ): void {
@@ -119,20 +118,17 @@ export class Attendance {
 /** What the client's member is to have as data, as JSON text. */
 function attendantData(
   { presence }: ResolvedChannel,
-  { channel, data }: SubscribeMessage,
+  { channel, data: text }: SubscriptionRequest,
   client: WebSocketClient,
   report: ExtensionHost["report"],
 ): string | undefined {
   const make = presence?.data;
+  if (make === "client") return text;
+  if (typeof make !== "function") return undefined;
   const told = (error: unknown) => report(error, client);
   let json: string | undefined;
   guard(() => {
-    // What came in was JSON.
-    const made: unknown = typeof make === "function"
-      ? make({ client, channel, data: data as never })
-      : make === "client"
-      ? data
-      : undefined;
+    const made: unknown = make({ client, channel, data: text === undefined ? undefined : JSON.parse(text) });
     if (!isThenable(made)) json = JSON.stringify(made);
     if (made !== undefined && json === undefined) {
       told(new TypeError("Cannot use what presence.data returned: it is a promise, or not JSON"));

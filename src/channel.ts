@@ -1,6 +1,6 @@
 import { Audience, type Member } from "./audience.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
-import type { HistoryPage, Position, Publication } from "./engine.ts";
+import { type HistoryPage, PAGE_BYTES, type Position, type Publication } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
 import { guard } from "./guard.ts";
 import { Presence } from "./presence.ts";
@@ -133,13 +133,18 @@ export class Channel {
     for (const subscription of [...this.#subscriptions]) subscription.lag();
   }
 
-  /** The publications since the position. Those of a channel with a history only. */
-  read(after: Position): HistoryPage | Promise<HistoryPage> {
+  /**
+   * A page of the publications since the position. Those of a channel with a history only.
+   *
+   * @param isNext whether another page ended there.
+   */
+  read(after: Position, isNext: boolean): HistoryPage | Promise<HistoryPage> {
     const history = this.options.history!; // As above.
-    const key = `${after.epoch} ${after.offset}`;
+    const key = `${after.epoch} ${after.offset} ${isNext}`;
     const underWay = this.#reads.get(key);
     if (underWay) return underWay;
-    const page = this.#host.engine.read(this.name, history, after, history.maxRecover);
+    const maxBytes = Math.min(PAGE_BYTES, this.#host.maxBufferedBytes / 2);
+    const page = this.#host.engine.read(this.name, history, after, isNext ? Infinity : history.maxRecover, maxBytes);
     if (!(page instanceof Promise)) return page;
     const read = page.finally(() => {
       if (this.#reads.get(key) === read) this.#reads.delete(key);

@@ -240,12 +240,20 @@ export class Connection
     return this.transport.bufferedAmount;
   }
 
+  get unreadBytes(): number {
+    return this.transport.unreadBytes ?? this.transport.bufferedAmount;
+  }
+
   get heldBytes(): number {
     return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // It has to be told of them first.
   }
 
   get socket(): unknown {
     return this.transport.socket;
+  }
+
+  spare(): void {
+    this.isHeard = true;
   }
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */

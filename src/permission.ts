@@ -2,7 +2,7 @@ import type { Authorization, AuthorizeContext, ResolvedChannel } from "./channel
 import { within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { ExtensionHost } from "./extension.ts";
-import type { SubscribeMessage } from "./protocol.ts";
+import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
@@ -38,15 +38,18 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
 }
 
 /** What `authorize` is asked for a subscription. */
-export function contextOf(client: WebSocketClient, { channel, event, query, recover }: SubscribeMessage): AuthorizeContext {
-  return {
+export function contextOf(client: WebSocketClient, request: SubscriptionRequest): AuthorizeContext {
+  const { channel, event, query, recover } = request;
+  const context: AuthorizeContext = {
     client,
     channel,
     action: "subscribe",
     ...(event === undefined ? {} : { event }),
-    ...(query && { query }),
     ...(recover && { recover }),
   };
+  if (query === undefined) return context;
+  // Decoded for who reads it: it may take many times its text, for as long as the answer takes.
+  return Object.defineProperty(context, "query", { get: () => queryOf(request), enumerable: true, configurable: true });
 }
 
 /** What the client is told of an error: the error itself where it may be shown; another one is reported, and told as that alone. */

@@ -1,5 +1,5 @@
 import type { Position } from "./engine.ts";
-import type { SubscribeMessage } from "./protocol.ts";
+import { byteLength, type SubscribeMessage } from "./protocol.ts";
 
 /** For how long something is allowed: it is asked about again then. */
 export interface Grant {
@@ -8,6 +8,9 @@ export interface Grant {
   /** In ms of the wall clock. */
   readonly until: number;
 }
+
+/** A `subscribe` message as it is kept: objects as JSON text. As objects a `query` of 8 kB may take 200 kB. */
+export type SubscriptionRequest = Omit<SubscribeMessage, "query" | "data"> & { readonly query?: string; readonly data?: string };
 
 /** What of a subscription outlives hibernation, as JSON. */
 export type SavedSubscription = SubscribeMessage & {
@@ -23,9 +26,27 @@ export type SavedSubscription = SubscribeMessage & {
   grant?: Grant;
 };
 
-/** The message that began it. */
-export function messageOf(
+export function requestOf({ query, data, ...rest }: SubscribeMessage): SubscriptionRequest {
+  return {
+    ...rest,
+    ...(query && { query: JSON.stringify(query) }),
+    ...(data === undefined ? {} : { data: JSON.stringify(data) }),
+  };
+}
+
+/** The query, decoded. */
+export function queryOf({ query }: SubscriptionRequest): Record<string, unknown> | undefined {
+  return query === undefined ? undefined : JSON.parse(query);
+}
+
+/** Bytes of what the client chose. */
+export function bytesOf({ channel, uid = "", event = "", query = "", data = "", recover }: SubscriptionRequest): number {
+  return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
+}
+
+/** The request that began it. */
+export function savedRequestOf(
   { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,
-): SubscribeMessage {
-  return message;
+): SubscriptionRequest {
+  return requestOf(message);
 }

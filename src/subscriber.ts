@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost } from "./channel.ts";
 import type { ChannelQuota } from "./channel-quota.ts";
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
@@ -14,12 +15,11 @@ import {
   jsonOf,
   type PublishMessage,
   PublishMessageSchema,
-  type SubscribeMessage,
   SubscribeMessageSchema,
   UnsubscribeMessageSchema,
   type WebSocketMessage,
 } from "./protocol.ts";
-import { messageOf, type SavedSubscription } from "./saved-subscription.ts";
+import { bytesOf, requestOf, savedRequestOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import { parse } from "./schema.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
@@ -40,6 +40,9 @@ export interface SubscriberHost {
 /** Bytes of JSON that the `query` of a subscription may have. */
 const MAX_QUERY_BYTES = 8_192;
 
+/** Bytes of all queries, names, uids and members' data that the subscriptions of one client may take. */
+const MAX_SUBSCRIPTION_BYTES = 1_048_576;
+
 /** Bytes of JSON that a client may set as its member's data. */
 const MAX_MEMBER_BYTES = 1_024;
 
@@ -50,9 +53,12 @@ const MAX_PUBLISHING = 1_024;
 export class Subscriber implements SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
+  readonly backlog: Backlog;
   readonly #shared: SubscriberHost;
   /** By their name, which is the `uid` with its type, or the channel and the event. */
   readonly #subscriptions = new Map<string, Subscription>();
+  /** What they take of {@link MAX_SUBSCRIPTION_BYTES}. */
+  #bytes = 0;
   /** Whose they are. */
   #user: string | null;
   /** What they are counted by, as long as there are any. */
@@ -65,6 +71,7 @@ export class Subscriber implements SubscriptionOwner {
   constructor(client: WebSocketClient, shared: SubscriberHost) {
     this.client = client;
     this.host = shared.host;
+    this.backlog = new Backlog(client, shared.host);
     this.#shared = shared;
     this.#user = client.accountability.user;
   }
@@ -81,7 +88,7 @@ export class Subscriber implements SubscriptionOwner {
   subscribe(message: WebSocketMessage): void {
     const parsed = v.safeParse(SubscribeMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));
-    const request = parsed.output;
+    const request = requestOf(parsed.output);
     if (request.collection !== undefined) this.#step();
     const options = this.#shared.table.find(request.channel);
     const name = nameOf(request);
@@ -179,6 +186,7 @@ export class Subscriber implements SubscriptionOwner {
       subscription.end(wasLost);
       this.#drop(name);
     }
+    this.backlog.close();
     this.#keep((keeper) => keeper.delete(this.client.uid));
   }
 
@@ -188,7 +196,7 @@ export class Subscriber implements SubscriptionOwner {
     this.#keep((keeper) => saved = keeper.load(this.client.uid));
     for (const text of saved) {
       const each = JSON.parse(text) as SavedSubscription; // Written by `changed`.
-      const message = messageOf(each);
+      const message = savedRequestOf(each);
       const options = this.#shared.table.find(message.channel);
       if (!options) continue; // A deployment took its declaration away.
       if (message.collection !== undefined) this.#step();
@@ -256,17 +264,22 @@ export class Subscriber implements SubscriptionOwner {
   }
 
   #put(name: string, subscription: Subscription): void {
-    if (!this.#subscriptions.has(name)) this.#shared.quota.count(this.#key ??= this.host.keyOf(this.client), 1);
+    const before = this.#subscriptions.get(name);
+    if (!before) this.#shared.quota.count(this.#key ??= this.host.keyOf(this.client), 1);
+    this.#bytes += bytesOf(subscription.message) - (before ? bytesOf(before.message) : 0);
     this.#subscriptions.set(name, subscription);
   }
 
   #drop(name: string): void {
-    if (!this.#subscriptions.delete(name) || this.#key === undefined) return;
+    const subscription = this.#subscriptions.get(name);
+    if (!subscription || !this.#subscriptions.delete(name)) return;
+    this.#bytes -= bytesOf(subscription.message);
+    if (this.#key === undefined) return;
     this.#shared.quota.count(this.#key, -1);
     if (this.size === 0) this.#key = undefined;
   }
 
-  #faultOf(name: string, request: SubscribeMessage, options: ResolvedChannel): WebSocketError | undefined {
+  #faultOf(name: string, request: SubscriptionRequest, options: ResolvedChannel): WebSocketError | undefined {
     const { query, data } = request;
     const { maxSubscriptions, quota } = this.#shared;
     if (!this.#subscriptions.has(name)) {
@@ -277,11 +290,15 @@ export class Subscriber implements SubscriptionOwner {
         return new WebSocketError("subscribe", "LIMIT_EXCEEDED", "Too many subscriptions of this user");
       }
     }
-    if (query && byteLength(JSON.stringify(query)) > MAX_QUERY_BYTES) {
+    if (query !== undefined && byteLength(query) > MAX_QUERY_BYTES) {
       return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `A query of more than ${MAX_QUERY_BYTES} bytes`);
     }
-    if (data !== undefined && byteLength(JSON.stringify(data)) > MAX_MEMBER_BYTES) {
+    if (data !== undefined && byteLength(data) > MAX_MEMBER_BYTES) {
       return new WebSocketError("subscribe", "INVALID_PAYLOAD", `More than ${MAX_MEMBER_BYTES} bytes at "data"`);
+    }
+    const before = this.#subscriptions.get(name);
+    if (this.#bytes + bytesOf(request) - (before ? bytesOf(before.message) : 0) > MAX_SUBSCRIPTION_BYTES) {
+      return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${MAX_SUBSCRIPTION_BYTES} bytes of all subscriptions`);
     }
     // Last, for they take something.
     const wait = this.#newName(request.channel) || (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
@@ -352,13 +369,13 @@ const exceeded = (type: string, wait: number): WebSocketError =>
   new WebSocketError(type, "REQUESTS_EXCEEDED", "Too much is asked for", { details: { retry_after: wait } });
 
 /** How many things it asks for that the server has to fetch. */
-function asksOf({ recover, event, presence }: SubscribeMessage, options: ResolvedChannel): number {
+function asksOf({ recover, event, presence }: SubscriptionRequest, options: ResolvedChannel): number {
   const isFilled = options.history && recover ? true : options.snapshot && event === undefined;
   return (isFilled ? 1 : 0) + (options.presence && presence ? 1 : 0);
 }
 
 /** What tells the subscriptions of a client apart. */
-function nameOf({ uid, channel, event }: SubscribeMessage): string {
+function nameOf({ uid, channel, event }: SubscriptionRequest): string {
   return uid === undefined ? `${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
 }
 

@@ -1,31 +1,26 @@
 import { Attendance } from "./attendance.ts";
+import type { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { Timed } from "./clock.ts";
 import type { HistoryPage, Position } from "./engine.ts";
 import { WebSocketError } from "./errors.ts";
+import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "./frame.ts";
-import { afterTurn } from "./outbox.ts";
 import { answerOf, contextOf, permit, shownError } from "./permission.ts";
-import type { SubscribeMessage } from "./protocol.ts";
-import { endingOf, type PublicationFrame } from "./publication-frame.ts";
-import type { Grant, SavedSubscription } from "./saved-subscription.ts";
-import { OPEN, type Transport } from "./transport.ts";
+import type { PublicationFrame } from "./publication-frame.ts";
+import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import type { Transport } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
-
-/** Publications that are kept for a subscription that cannot be sent any yet. */
-const MAX_KEPT = 1_000;
 
 /** Snapshots that are asked for when more was published meanwhile than can be kept. */
 const MAX_SNAPSHOTS = 3;
-
-/** Between two looks whether a client has read what it was sent of a history, in ms. */
-const DRAIN_PERIOD = 20;
 
 /** What a subscription needs of its client's. */
 export interface SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
+  readonly backlog: Backlog;
   /** The channel on this node. */
   channel(name: string, options: ResolvedChannel): Channel;
   /** `init` was sent. */
@@ -41,7 +36,7 @@ export interface SubscriptionOwner {
  * sent, until it has read the history from there. Each publication is sent, or kept, or read from the history later: never skipped.
  */
 export class Subscription implements ChannelRecipient, Timed {
-  readonly message: SubscribeMessage;
+  readonly message: SubscriptionRequest;
   deadline = 0;
   place = -1;
   /** What this one takes the place of, until its `init` is sent. */
@@ -49,17 +44,10 @@ export class Subscription implements ChannelRecipient, Timed {
 
   readonly #owner: SubscriptionOwner;
   readonly #options: ResolvedChannel;
-  readonly #ending: string;
+  readonly #feed: Feed;
   #channel: Channel | undefined;
   /** Absent once the channel is open. */
   #opening: Promise<void> | undefined;
-  /** What was published while nothing can be sent. */
-  #kept: PublicationFrame[] | undefined = [];
-  /** More came than is kept. */
-  #overflowed = false;
-  /** Up to here the client has been sent everything. */
-  #at: Position | null = null;
-  #isBehind = false;
   #isStarted = false;
   #hasEnded = false;
   /** Counts what is done, for only the last of it may go on. */
@@ -68,11 +56,11 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Absent where it is allowed for good. */
   #grant: Grant | undefined;
 
-  constructor(message: SubscribeMessage, options: ResolvedChannel, owner: SubscriptionOwner) {
+  constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
     this.message = message;
     this.#options = options;
     this.#owner = owner;
-    this.#ending = endingOf(message.uid);
+    this.#feed = new Feed(owner.client, owner.backlog, message);
   }
 
   /** Whether its `init` was sent. */
@@ -82,7 +70,7 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Where the client is to be, where it can tell: it is sent all publications of a history, and nothing is on its way. */
   get position(): Position | null {
-    const isCurrent = this.#isStarted && !this.#kept && !this.#isBehind && this.message.event === undefined;
+    const isCurrent = this.#isStarted && !this.#feed.isHeld && !this.#feed.isBehind && this.message.event === undefined;
     return isCurrent ? this.#channel?.position ?? null : null;
   }
 
@@ -97,24 +85,26 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   send(frame: PublicationFrame): boolean {
+    const feed = this.#feed;
     if (this.#hasEnded) return false;
-    const { event } = this.message;
-    if (event !== undefined && frame.event !== event) return true;
-    if (this.#kept) return this.#keep(frame);
-    return !this.#isBehind && this.#hand(frame);
+    if (!feed.takes(frame)) return true;
+    if (feed.isHeld) return feed.keep(frame);
+    if (feed.isBehind) return false;
+    if (feed.send(frame)) return true;
+    this.#stop();
+    return false;
   }
 
   suspend(): void {
-    const position = this.#channel?.part(this) ?? null;
-    if (position && (position.epoch !== this.#at?.epoch || position.offset > this.#at.offset)) this.#at = position;
+    this.#feed.advance(this.#channel?.part(this) ?? null);
   }
 
   lag(): void {
     // As if more had come than it can keep.
-    if (!this.#isStarted) return void (this.#overflowed = true);
+    if (!this.#isStarted) return void (this.#feed.hasOverflowed = true);
     // Without a history there is nothing to be behind of, and nothing to catch up with: it would be sent nothing any more.
     if (!this.#options.history) return;
-    this.#isBehind = true;
+    this.#feed.isBehind = true;
     void this.#resume(false);
   }
 
@@ -122,7 +112,6 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Asks whether it may be, and begins with `init`. It never rejects. */
   async start(): Promise<void> {
-    const { client, host } = this.#owner;
     const run = ++this.#run;
     // It begins when the client is let in again.
     if (!this.#goesOn(run)) return;
@@ -135,24 +124,30 @@ export class Subscription implements ChannelRecipient, Timed {
       if (this.#opening) await this.#opening;
       if (!this.#goesOn(run)) return;
       this.#opening = undefined;
-      this.#channel.add(this);
-      const { recover } = this.message;
-      const page = recover && this.#options.history ? await this.#channel.read(recover) : undefined;
-      if (page) host.rateGate?.spend(client, page.publications.reduce((sum, { data }) => sum + data.length, 0));
-      if (!this.#goesOn(run)) return;
-      if (!recover || !page?.isComplete) await this.#begin(run, recover !== undefined);
-      else if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) {
-        await this.#catchUp(run, recover, page);
-      }
+      const bytes = expectedBytes(this.message, this.#options);
+      if (bytes === 0) await this.#fill(run);
+      else await this.#owner.backlog.run(bytes, () => this.#fill(run));
     } catch (error) {
       this.#fail(run, error);
     }
   }
 
+  async #fill(run: number): Promise<void> {
+    if (!this.#goesOn(run)) return;
+    const channel = this.#channel!; // It was entered.
+    const { recover } = this.message;
+    this.#feed.hold();
+    channel.add(this);
+    const page = recover && this.#options.history ? await channel.read(recover, false) : undefined;
+    if (!this.#goesOn(run)) return;
+    if (!recover || !page?.isComplete) return this.#begin(run, recover !== undefined);
+    if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) return this.#catchUp(run, recover, page);
+  }
+
   /** The client can be sent to again, or has other rights. */
   resume(hasChanged: boolean): void {
     if (!this.#isStarted) void this.start();
-    else if (hasChanged || this.#isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
+    else if (hasChanged || this.#feed.isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
   }
 
   /** Its rights are to be asked about again. */
@@ -166,6 +161,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#hasEnded = true;
     this.replaces?.end(wasLost);
     this.#owner.host.deadlines.delete(this);
+    this.#feed.release();
     const channel = this.#channel;
     if (!channel) return;
     this.#attendance?.end(wasLost);
@@ -176,10 +172,12 @@ export class Subscription implements ChannelRecipient, Timed {
   // Hibernation
 
   save(): SavedSubscription {
-    const { recover: _recover, data: _data, ...message } = this.message;
+    const { recover: _recover, data: _data, query: _query, ...message } = this.message;
+    const query = queryOf(this.message);
     return {
       ...message,
-      ...(this.#isBehind && this.#at ? { at: this.#at } : {}),
+      ...(query && { query }),
+      ...(this.#feed.isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#attendance?.saved,
       ...(this.#attendance?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
@@ -196,8 +194,9 @@ export class Subscription implements ChannelRecipient, Timed {
     const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
     const opening = channel.enter();
     channel.add(this);
-    this.#at = at ?? channel.position;
-    this.#isBehind = at !== undefined;
+    if (opening) this.#feed.hold();
+    this.#feed.at = at ?? channel.position;
+    this.#feed.isBehind = at !== undefined;
     if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
     else if (at) void this.#resume(false);
     else this.#live();
@@ -225,30 +224,31 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Begins with a snapshot. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
     const { client, host } = this.#owner;
-    const { channel, event, query = {} } = this.message;
+    const { channel, event } = this.message;
     const { snapshot } = this.#options;
+    const feed = this.#feed;
     let data: unknown;
     let position: Position | null;
     for (let left = MAX_SNAPSHOTS;; left--) {
-      this.#kept = [];
-      this.#overflowed = false;
+      feed.hold();
       position = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
-      data = await answerOf(() => snapshot({ client, channel, query }), "subscribe", host);
+      data = await answerOf(() => snapshot({ client, channel, query: queryOf(this.message) ?? {} }), "subscribe", host);
       if (!this.#goesOn(run)) return;
-      if (!this.#overflowed) break;
+      if (!feed.hasOverflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
     }
+    if (!this.#hasRoom && !await this.#drained(run)) return;
     // Until it is told it stays where it was: what comes in between, or finds that it cannot be sent to, has to begin anew.
-    const [at, wasBehind] = [this.#at, this.#isBehind];
-    this.#at = position;
-    this.#isBehind = false;
+    const { at, isBehind } = feed;
+    feed.at = position;
+    feed.isBehind = false;
     if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) })) {
-      this.#at = at;
-      this.#isBehind = wasBehind;
+      feed.at = at;
+      feed.isBehind = isBehind;
       return;
     }
-    if (wasBehind) this.#owner.changed(this);
+    if (isBehind) this.#owner.changed(this);
     await this.#flush(run);
   }
 
@@ -258,7 +258,10 @@ export class Subscription implements ChannelRecipient, Timed {
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
     const frame = Frame.of(message);
     const { client, host } = this.#owner;
-    if (fields["data"] !== undefined) host.rateGate?.spend(client, frame.bytes);
+    if (fields["data"] !== undefined) {
+      expectBytes(this.#options, frame.bytes);
+      host.rateGate?.spend(client, frame.bytes);
+    }
     if (!connectionOf(client).send(frame)) return false;
     if (this.#isStarted) return true;
     this.#isStarted = true;
@@ -267,37 +270,48 @@ export class Subscription implements ChannelRecipient, Timed {
     return true;
   }
 
-  /** Sends what was published since the position; `page` is that. */
-  async #catchUp(run: number, since: Position, page: HistoryPage): Promise<void> {
+  /** Sends what was published since the position, a page at a time; `first` is the first of them. */
+  async #catchUp(run: number, since: Position, first: HistoryPage): Promise<void> {
+    const { client, host } = this.#owner;
+    const feed = this.#feed;
     const channel = this.#channel!; // It was read from.
-    this.#at = since;
+    feed.at = since;
     // As long as it has not been sent all.
-    this.#isBehind = true;
-    this.#kept ??= [];
-    this.#overflowed = false;
-    for (const publication of page.publications) {
+    feed.isBehind = true;
+    for (let page: HistoryPage | undefined = first;;) {
+      const sent = feed.sendPage(page, channel);
+      if (!sent) return this.#stop();
+      host.rateGate?.spend(client, sent.bytes);
+      if (sent.isWhole && !page.hasMore) {
+        feed.at = page.position;
+        break;
+      }
+      // Nobody holds it while the client reads: it is read again from there.
+      page = undefined;
       if (!this.#hasRoom && !await this.#drained(run)) return;
-      const { event } = this.message;
-      if (event !== undefined && publication.event !== event) this.#at = publication.position;
-      else if (!this.#hand(channel.frameOf(publication))) return this.#stop();
+      page = await channel.read(feed.at, true);
+      if (!this.#goesOn(run)) return;
+      if (!page.isComplete) return await this.#begin(run, true);
     }
-    this.#at = page.position;
-    this.#isBehind = false;
+    feed.isBehind = false;
     this.#owner.changed(this);
     await this.#flush(run);
   }
 
   /** Sends what was kept, and is live. */
   async #flush(run: number): Promise<void> {
-    const kept = this.#kept ?? [];
-    while (kept.length > 0) {
+    const feed = this.#feed;
+    for (;;) {
+      // Nor is it sent what is published before the client has read most of what it begins with.
       if (!this.#hasRoom && !await this.#drained(run)) return;
-      if (!this.#hand(kept[0]!)) return this.#stop();
-      kept.shift();
+      const { first } = feed;
+      if (!first) break;
+      if (!feed.send(first)) return this.#stop();
+      feed.shift();
     }
-    if (this.#overflowed) {
-      if (!this.#at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
-      this.#isBehind = true;
+    if (feed.hasOverflowed) {
+      if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
+      feed.isBehind = true;
       return this.#resume(false);
     }
     this.#live();
@@ -305,7 +319,7 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** What is published is sent from now on. */
   #live(): void {
-    this.#kept = undefined;
+    this.#feed.release();
     const { uid, event } = this.message;
     if (uid === undefined && event === undefined) this.#channel?.join(this);
   }
@@ -313,63 +327,49 @@ export class Subscription implements ChannelRecipient, Timed {
   async #resume(hasChanged: boolean): Promise<void> {
     const run = ++this.#run;
     this.suspend();
-    this.#kept ??= [];
+    // What is published before it reads is in the history.
+    if (this.#feed.isBehind) this.#feed.release();
+    else if (!this.#feed.isHeld) this.#feed.hold();
     if (!this.#goesOn(run)) return;
     try {
       // Whose rights have changed is sent nothing until it is known that it may be.
       if (hasChanged && !await this.#isAllowed(run)) return;
-      const channel = this.#channel!; // It was started.
       this.#attendance?.renew();
-      if (!this.#isBehind || !this.#at) return await this.#flush(run);
-      const at = this.#at;
-      const page = await channel.read(at);
-      if (!this.#goesOn(run)) return;
-      if (page.isComplete) await this.#catchUp(run, at, page);
-      else await this.#begin(run, true);
+      if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
+      await this.#owner.backlog.run(Infinity, () => this.#readOn(run));
     } catch (error) {
       this.#fail(run, error);
     }
   }
 
+  /** Goes on from where it is behind. */
+  async #readOn(run: number): Promise<void> {
+    if (!this.#goesOn(run)) return;
+    const at = this.#feed.at!; // It is behind.
+    this.#feed.hold();
+    const page = await this.#channel!.read(at, false); // It was started.
+    if (!this.#goesOn(run)) return;
+    return page.isComplete ? this.#catchUp(run, at, page) : this.#begin(run, true);
+  }
+
   /** It could not be sent something: with a history it is behind from there on. */
   #stop(): void {
-    this.#kept = undefined;
+    const feed = this.#feed;
+    feed.release();
     this.suspend();
-    this.#isBehind = this.#at !== null;
-    this.#overflowed = false;
-    if (this.#isBehind) this.#owner.changed(this);
-  }
-
-  /** Sends one publication, unless it was. */
-  #hand(frame: PublicationFrame): boolean {
-    const { position } = frame;
-    if (position && this.#at && position.epoch === this.#at.epoch && position.offset <= this.#at.offset) return true;
-    if (!connectionOf(this.#owner.client).send(frame.ending(this.#ending))) {
-      if (!this.#kept) this.#stop();
-      return false;
-    }
-    if (position) this.#at = position;
-    return true;
-  }
-
-  #keep(frame: PublicationFrame): boolean {
-    if (this.#kept!.length < MAX_KEPT) return this.#kept!.push(frame) > 0;
-    this.#overflowed = true;
-    return false;
+    feed.isBehind = feed.at !== null;
+    feed.hasOverflowed = false;
+    if (feed.isBehind) this.#owner.changed(this);
   }
 
   /** Whether the client has read most of what it was sent. Looked at before each publication: a promise for each took a third of a recovery on Bun. */
   get #hasRoom(): boolean {
-    return connectionOf(this.#owner.client).bufferedAmount <= this.#owner.host.maxBufferedBytes / 2;
+    return this.#owner.backlog.hasRoom;
   }
 
   /** Waits until it has; `false` when this does not go on. */
   async #drained(run: number): Promise<boolean> {
-    const { client, host } = this.#owner;
-    await new Promise<void>((resolve) => afterTurn(resolve));
-    while (this.#goesOn(run) && client.readyState === OPEN && !this.#hasRoom) {
-      await new Promise<void>((due) => host.deadlines.set({ deadline: 0, place: -1, due }, DRAIN_PERIOD));
-    }
+    while (this.#goesOn(run) && !this.#hasRoom) await this.#owner.backlog.drained();
     return this.#goesOn(run);
   }
 
@@ -386,7 +386,7 @@ export class Subscription implements ChannelRecipient, Timed {
   #attend({ presence }: Channel): Attendance | undefined {
     const { client, host } = this.#owner;
     const owner = { client, host, changed: () => this.#owner.changed(this) };
-    if (presence) this.#attendance = new Attendance(owner, presence, this.#ending);
+    if (presence) this.#attendance = new Attendance(owner, presence, this.#feed.ending);
     return this.#attendance;
   }
 

@@ -13,6 +13,8 @@ export interface Transport {
    * is 10,000 times some ten objects that are not in the processor's cache.
    */
   readonly isDrained?: boolean;
+  /** Bytes that the peer is not known to have read. Where the runtime does not tell, those since it last sent something. @default {bufferedAmount} */
+  readonly unreadBytes?: number;
   /** Hands a text frame over, to be written when the turn of the event loop ends. `false`: the runtime dropped it. */
   send(frame: Frame): boolean;
   /** Writes what waits for the end of the turn now. Absent where nothing waits. */

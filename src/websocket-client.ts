@@ -1,4 +1,5 @@
 import type { Member } from "./audience.ts";
+import type { CloseCause } from "./close.ts";
 import type { ErrorMessage, MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
@@ -41,6 +42,8 @@ export interface ClientConnection extends Member {
   readonly expires_at: number | null;
   readonly readyState: number;
   readonly bufferedAmount: number;
+  /** Bytes that the client was sent and is not known to have read. */
+  readonly unreadBytes: number;
   readonly socket: unknown;
   /**
    * Whether nothing that was begun for the client may take effect now: it is closing, or its credentials have run out. To be looked at after
@@ -55,7 +58,10 @@ export interface ClientConnection extends Member {
   send(frame: Frame): boolean;
   /** Has frames sent one at a time from now on, where the option `stopAndWait` has it so; whether that is new. */
   step(): boolean;
-  close(code: number | undefined, reason: string | undefined): void;
+  /** Something waits for the client that has a deadline of its own: until the next heartbeat it need not give a sign of life. */
+  spare(): void;
+  /** @param cause @default {"server"} */
+  close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
   /** Keeps what must survive hibernation. */
   save(): void;
 }

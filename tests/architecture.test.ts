@@ -20,7 +20,7 @@ const LAYERS: readonly string[][] = [
   "runtimes/runtime runtimes/standard upgrade upgrade-refusal upgrade-request",
   "controller default-controller",
   // Built on the core: channels.
-  "channel-options channel-quota history-record permission publication-frame saved-subscription presence attendance channel subscription subscriber channels",
+  "channel-options channel-quota history-record permission publication-frame saved-subscription backlog feed presence attendance channel subscription subscriber channels",
   // The engines that join nodes.
   "engines/broadcast-channel engines/broker engines/broker-engine engines/channel-name engines/continuity engines/dropped " +
   "engines/envelope engines/jetstream engines/listening " +

@@ -9,6 +9,7 @@ export class FakeConnection implements ClientConnection {
   readyState = 1;
   bufferedAmount = 0;
   heldBytes = 0;
+  unreadBytes = 0;
   isSuspended = false;
   readonly revalidating = undefined;
   readonly socket = { name: "the runtime's socket" };
@@ -32,6 +33,7 @@ export class FakeConnection implements ClientConnection {
   }
 
   refuseMessage(): void {}
+  spare(): void {}
 
   close(...args: unknown[]): void {
     this.closes.push(args);

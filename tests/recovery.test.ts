@@ -143,15 +143,16 @@ describe("Channels: recovery", () => {
   it("waits for the client with what was published during a snapshot too", async () => {
     const snapshot = new Stall<unknown>();
     const { join, channels, clock } = createChannels({ a: { authorize: () => true, snapshot: () => snapshot.promise } }, {
-      maxBufferedBytes: 1_000,
+      maxBufferedBytes: 10_000,
     });
     const peer = join();
-    peer.transport.send = counting(peer, 1_000);
+    peer.transport.send = counting(peer, 10_000);
     peer.send(subscribe());
     await turn();
-    for (const n of numbers(1, 50)) await channels.publish("a", "e", n);
+    const all = numbers(1, 14).map((n) => `${n} ${"x".repeat(500)}`);
+    for (const data of all) await channels.publish("a", "e", data);
     snapshot.resolve("all");
-    assert.deepEqual(await readSlowly(peer, clock, 51), ["init undefined", ...numbers(1, 50)]);
+    assert.deepEqual(await readSlowly(peer, clock, 15), ["init undefined", ...all]);
   });
 
   it("reads on when more is published meanwhile than it keeps", async () => {
