@@ -1,3 +1,4 @@
+import type { Backlog } from "./backlog.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "./extension.ts";
 import { guard, isThenable } from "./guard.ts";
@@ -9,6 +10,7 @@ import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 interface AttendanceOwner {
   readonly client: WebSocketClient;
   readonly host: ExtensionHost;
+  readonly backlog: Backlog;
   /** What is to be kept of it has changed. */
   changed(): void;
 }
@@ -100,7 +102,8 @@ export class Attendance {
 
   /** Has the client be told who joins and leaves from now on. */
   #watch(isStale: boolean): Watcher {
-    return this.#watcher = this.#presence.watch(this.#owner.client, this.#ending, () => this.#owner.changed(), isStale);
+    const { client, backlog } = this.#owner;
+    return this.#watcher = this.#presence.watch(client, backlog, this.#ending, () => this.#owner.changed(), isStale);
   }
 
   #leave(wasLost: boolean): void {

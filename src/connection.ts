@@ -85,6 +85,7 @@ export class Connection
   beatAt: number = Infinity;
   isHeard = true;
   missed = 0;
+  following: number = Infinity;
   flood: Flood | undefined = undefined;
   indexed: Accountability | undefined = undefined;
   seat = -1;
@@ -254,6 +255,7 @@ export class Connection
 
   spare(): void {
     this.isHeard = true;
+    this.transport.ask?.();
   }
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
@@ -371,8 +373,6 @@ export class Connection
     const settled = pass(this, text);
     if (settled) this.hold(settled);
   }
-
-  // Time
 
   probe(): void {
     const { heartbeat } = this.host.options;

@@ -40,7 +40,7 @@ export function pass(owner: GateOwner, text: string | null): Promise<void> | und
   if (type === "auth") return identity.authenticate(message);
   if (identity.phase === "pending") return void identity.refuseMessage(uid);
   // A pong needs no answer: that it came in is what it is for.
-  if (type === "pong") return void owner.transport.answered?.();
+  if (type === "pong") return void owner.transport.answered?.(uid);
   if (type === "ping") {
     const channels = host.extension?.positions(client);
     return void owner.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));

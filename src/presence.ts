@@ -1,3 +1,4 @@
+import { type Backlog, Kept } from "./backlog.ts";
 import type { Timed } from "./clock.ts";
 import type { Member } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
@@ -8,9 +9,6 @@ import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** Members in one frame. */
 const MAX_MEMBERS = 1_000;
-
-/** Changes that wait for the list of members to be sent, at most: beyond it the list is asked for again. */
-const MAX_WAITING = 1_000;
 
 /** How long after an attempt to name the members has failed the next one is, in ms. */
 const LIST_PERIOD = 1_000;
@@ -101,22 +99,20 @@ export class Presence {
   }
 
   /** Sends the client who joins and leaves. One that does not know the members is to be sent the {@link list}, as one that has missed something. */
-  watch(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean): Watcher {
-    const watcher = new Watcher(client, ending, missed, isStale);
+  watch(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean): Watcher {
+    const watcher = new Watcher(client, backlog, ending, missed, isStale);
     this.#watchers.add(watcher);
     return watcher;
   }
 
   /** Sends the members anew. Where the engine cannot name them it is asked again: nobody else would tell a client that waits for them. */
   async list(watcher: Watcher): Promise<void> {
-    const { engine, deadlines, rateGate, report } = this.#host;
+    const { deadlines, report } = this.#host;
     for (let hasFailed = false; this.#watchers.has(watcher);) {
       watcher.hold();
       try {
-        const members = await engine.members(this.#channel);
-        const list = new ChannelFrame(this.#body("init", members.map(jsonOf)));
-        rateGate?.spend(watcher.client, list.bytes);
-        if (!watcher.isFull) return watcher.release(list);
+        await watcher.backlog.run(Infinity, () => this.#list(watcher));
+        if (!watcher.isHeld) return;
       } catch (error) {
         if (!hasFailed) report(error);
         hasFailed = true;
@@ -125,8 +121,21 @@ export class Presence {
     }
   }
 
+  /** Sends the members once, unless more has changed meanwhile than is kept. */
+  async #list(watcher: Watcher): Promise<void> {
+    if (!this.#watchers.has(watcher)) return;
+    // What came while others had their turn is on the list.
+    watcher.hold();
+    const members = await this.#host.engine.members(this.#channel);
+    if (watcher.isFull || !this.#watchers.has(watcher)) return;
+    const list = new ChannelFrame(this.#body("init", members.map(jsonOf)));
+    this.#host.rateGate?.spend(watcher.client, list.bytes);
+    watcher.release(list);
+  }
+
   unwatch(watcher: Watcher): void {
     this.#watchers.delete(watcher);
+    watcher.end();
   }
 
   /** Has the engine know the newest that has data. */
@@ -173,26 +182,34 @@ export class Presence {
 /** A subscription that is told of the members. */
 export class Watcher {
   readonly client: WebSocketClient;
+  readonly backlog: Backlog;
   readonly #ending: string;
   readonly #missed: () => void;
   /** Changes that came while the list of members was asked for. */
-  #waiting: ChannelFrame[] | undefined;
+  #kept: Kept | undefined;
+  /** There were more than are kept: the list is asked for again. */
+  isFull = false;
   /** It was not sent something: what it knows is out of date. */
   isStale: boolean;
 
-  constructor(client: WebSocketClient, ending: string, missed: () => void, isStale: boolean) {
+  constructor(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean) {
     this.client = client;
+    this.backlog = backlog;
     this.#ending = ending;
     this.#missed = missed;
     this.isStale = isStale;
   }
 
-  get isFull(): boolean {
-    return this.#waiting !== undefined && this.#waiting.length >= MAX_WAITING;
+  /** Whether it waits for the list. */
+  get isHeld(): boolean {
+    return this.#kept !== undefined;
   }
 
   send(frame: ChannelFrame): boolean {
-    if (this.#waiting) return this.#waiting.push(frame) > 0;
+    if (this.#kept) {
+      this.isFull ||= !this.#kept.push(frame);
+      return true;
+    }
     const wasSent = connectionOf(this.client).send(frame.ending(this.#ending));
     if (!wasSent) {
       this.isStale = true;
@@ -202,14 +219,22 @@ export class Watcher {
   }
 
   hold(): void {
-    this.#waiting = [];
-    this.isStale = false;
+    this.end();
+    this.#kept = new Kept(this.backlog);
+    this.isFull = this.isStale = false;
   }
 
   release(list: ChannelFrame): void {
-    const waiting = this.#waiting ?? [];
-    this.#waiting = undefined;
-    for (const frame of [list, ...waiting]) this.send(frame);
+    const kept = this.#kept;
+    this.#kept = undefined;
+    this.send(list);
+    for (let frame = kept?.shift(); frame; frame = kept?.shift()) this.send(frame);
+  }
+
+  /** Forgets what it keeps. */
+  end(): void {
+    this.#kept?.clear();
+    this.#kept = undefined;
   }
 }
 

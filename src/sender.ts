@@ -7,6 +7,8 @@ import { DRAINED_BYTES, OPEN, type Transport } from "./transport.ts";
 export interface SenderOwner {
   /** Messages that the client has not been sent and not been told of. Written by {@link Sender} only. */
   missed: number;
+  /** Bytes sent after a frame that alone was larger than may wait, while that may be on its way; else Infinity. Written by {@link Sender} only. */
+  following: number;
   readonly readyState: number;
   readonly transport: Transport;
   close(code: number, reason: string, cause: CloseCause): void;
@@ -38,9 +40,13 @@ export class Sender {
     const { readyState, transport } = owner;
     if (readyState !== OPEN) return false;
     try {
-      if (this.#hasRoom(transport)) {
+      if (this.#hasRoom(owner, frame)) {
         if (owner.missed > 0) this.#tell(owner);
-        if (transport.send(frame)) return true;
+        if (transport.send(frame)) {
+          // UTF-8 takes no more.
+          if (owner.following < Infinity || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
+          return true;
+        }
       }
     } catch (error) {
       // The socket was gone before the runtime said so: its close event follows.
@@ -51,13 +57,23 @@ export class Sender {
     return false;
   }
 
-  #hasRoom(transport: Transport): boolean {
+  #hasRoom(owner: SenderOwner, frame: Frame): boolean {
     const { maxBufferedBytes } = this.#options;
-    if (transport.isDrained && maxBufferedBytes >= DRAINED_BYTES) return true;
-    if (transport.bufferedAmount <= maxBufferedBytes) return true;
-    // What waits for the end of the turn is not for want of reading: the socket is given it, and asked again.
-    transport.write?.();
-    return transport.bufferedAmount <= maxBufferedBytes;
+    const { transport } = owner;
+    const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
+    if (!isDrained && transport.bufferedAmount > maxBufferedBytes) {
+      // What waits for the end of the turn is not for want of reading: the socket is given it, and asked again.
+      transport.write?.();
+      // A frame that is larger by itself takes its time: what follows it has the room that there is without it.
+      if (transport.bufferedAmount > maxBufferedBytes) return owner.following + frame.bytes <= maxBufferedBytes;
+    }
+    if (owner.following < Infinity) owner.following = Infinity;
+    return true;
+  }
+
+  #follow(owner: SenderOwner, { bytes }: Frame): void {
+    if (owner.following < Infinity) owner.following += bytes;
+    else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
   }
 
   /** A frame could not be handed over, or the runtime has dropped one that it had taken. */

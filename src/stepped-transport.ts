@@ -1,3 +1,4 @@
+import type { MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { BATCHING } from "./outbox.ts";
@@ -85,6 +86,10 @@ export class SteppedTransport implements Transport {
     return this.#inner.bufferedAmount + this.#bytes;
   }
 
+  get unreadBytes(): number {
+    return (this.#inner.unreadBytes ?? this.#inner.bufferedAmount) + this.#bytes;
+  }
+
   send(frame: Frame): boolean {
     this.#giveUp();
     if (!this.#isHeld) {
@@ -127,8 +132,9 @@ export class SteppedTransport implements Transport {
     }, MESSAGE_TIME);
   };
 
-  answered(): void {
-    if (!this.#isAsked) return;
+  answered(uid: MessageUid | undefined): void {
+    this.#inner.answered?.(uid);
+    if (!this.#isAsked || uid !== undefined) return; // Its own pings have no `uid`.
     clearTimeout(this.#timer);
     this.#misses = 0;
     this.#advance();
@@ -147,6 +153,10 @@ export class SteppedTransport implements Transport {
 
   limit(maxBufferedBytes: number, now: () => number, asksAll: boolean): void {
     this.#inner.limit?.(maxBufferedBytes, now, asksAll);
+  }
+
+  ask(): void {
+    this.#inner.ask?.();
   }
 
   leave(topic: string): void {

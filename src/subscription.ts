@@ -384,8 +384,8 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   #attend({ presence }: Channel): Attendance | undefined {
-    const { client, host } = this.#owner;
-    const owner = { client, host, changed: () => this.#owner.changed(this) };
+    const { client, host, backlog } = this.#owner;
+    const owner = { client, host, backlog, changed: () => this.#owner.changed(this) };
     if (presence) this.#attendance = new Attendance(owner, presence, this.#feed.ending);
     return this.#attendance;
   }

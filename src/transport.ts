@@ -1,3 +1,4 @@
+import type { MessageUid } from "./errors.ts";
 import type { Frame } from "./frame.ts";
 
 /** One socket of a runtime, its differences evened out: what a connection needs to write to it and to end it. */
@@ -37,10 +38,12 @@ export interface Transport {
    * @param asksAll not only clients that are known to answer.
    */
   limit?(maxBufferedBytes: number, now: () => number, asksAll: boolean): void;
-  /** Called when a `pong` message comes, where that is of use. */
-  answered?(): void;
   /** Told of every sign of life, which is the answer then. */
   heard?(): void;
+  /** Has the peer say that it has read what it was sent so far, where the runtime does not tell. */
+  ask?(): void;
+  /** Called for each `pong` message, with its `uid`. */
+  answered?(uid: MessageUid | undefined): void;
   /** Keeps what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
   /** Absent where every socket has to be sent to by itself. */

@@ -58,7 +58,7 @@ export interface ClientConnection extends Member {
   send(frame: Frame): boolean;
   /** Has frames sent one at a time from now on, where the option `stopAndWait` has it so; whether that is new. */
   step(): boolean;
-  /** Something waits for the client that has a deadline of its own: until the next heartbeat it need not give a sign of life. */
+  /** Something waits for the client to read: that has a deadline of its own, and takes the place of the heartbeat. */
   spare(): void;
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;

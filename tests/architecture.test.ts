@@ -26,7 +26,7 @@ const LAYERS: readonly string[][] = [
   "engines/envelope engines/jetstream engines/listening " +
   "engines/nats engines/nats-history engines/nats-offset engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
   // What an application starts from.
-  "http-connections runtimes/alarm-clock runtimes/cloudflare serve service termination",
+  "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
   "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode client/error client/failure client/frames client/heartbeat " +
   "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",

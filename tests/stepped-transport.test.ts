@@ -145,9 +145,9 @@ describe("SteppedTransport", () => {
     const sent = () => inner.sent.map((text) => JSON.parse(text).n ?? "ping");
     for (const n of [1, 2, 3]) transport.send(frame(n));
     await inner.until(2);
-    transport.answered();
+    transport.answered(undefined);
     assert.deepEqual(sent(), [1, "ping", 2]);
-    transport.answered(); // Nothing was asked.
+    transport.answered(undefined); // Nothing was asked.
     await inner.until(5); // It lasts half a second.
     assert.deepEqual(sent(), [1, "ping", 2, "ping", 3]);
   });

@@ -2,25 +2,14 @@ import type { Connection } from "../connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
 import type { WebSocketController } from "../controller.ts";
-import type { Frame } from "../frame.ts";
-import { type Batch, BATCHING, Outbox } from "../outbox.ts";
+import { Outbox } from "../outbox.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import type { Sql } from "../sqlite-histories.ts";
-import { OPEN, type SavedConnection } from "../transport.ts";
+import type { SavedConnection } from "../transport.ts";
 import type { Handshake } from "../websocket-client.ts";
 import { AlarmClock } from "./alarm-clock.ts";
+import { type HibernatingSocket, HibernatingTransport, savedOf } from "./hibernating-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
-import { StandardTransport } from "./standard.ts";
-
-/** The part of workerd's socket that is used. */
-interface HibernatingSocket {
-  readonly readyState: number;
-  readonly bufferedAmount?: number;
-  send(data: string): void;
-  close(code: number, reason: string): void;
-  serializeAttachment(value: unknown): void;
-  deserializeAttachment(): unknown;
-}
 
 /** The part of a Durable Object's state that is used. */
 export interface WebSocketObjectState {
@@ -48,86 +37,6 @@ export interface WebSocketObject {
   webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void;
   webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void;
   webSocketError(socket: HibernatingSocket, error: unknown): void;
-}
-
-/** The time that a client has to answer before what it was sent counts as waiting, in ms. */
-const ANSWER_TIME = 1_000;
-
-/** How many times the limit it may be sent meanwhile: within one event it cannot answer at all. */
-const MAX_UNANSWERED = 4;
-
-/**
- * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and with `heartbeat.message`
- * each has to: what it was sent since it was last heard counts as waiting, and it is asked when that is half of what may be. Of another client
- * nothing is known.
- */
-class HibernatingTransport extends StandardTransport<HibernatingSocket> {
-  /** Absent: the runtime tells, or the client need not answer. */
-  #maxBufferedBytes: number | undefined;
-  #now: () => number = () => 0;
-  #unheard = 0;
-  /** When it was asked, in ms of the monotonic clock; Infinity while it need not answer. */
-  #askedAt = Infinity;
-  readonly #answers: boolean;
-  #closing: SavedConnection["closing"];
-
-  constructor(socket: HibernatingSocket, protocol: string | null, outbox: Outbox) {
-    super(socket, protocol, outbox);
-    this.#answers = protocol === BATCHING;
-  }
-
-  limit(maxBufferedBytes: number, now: () => number, asksAll: boolean): void {
-    if (!(this.#answers || asksAll) || this.socket.bufferedAmount !== undefined) return;
-    this.#maxBufferedBytes = maxBufferedBytes;
-    this.#now = now;
-  }
-
-  override get bufferedAmount(): number {
-    const waiting = this.#unheard + super.bufferedAmount;
-    const limit = this.#maxBufferedBytes;
-    if (limit === undefined || waiting > MAX_UNANSWERED * limit || this.#now() - this.#askedAt >= ANSWER_TIME) return waiting;
-    return Math.min(waiting, limit);
-  }
-
-  override send(frame: Frame): boolean {
-    super.send(frame);
-    // Else it is counted when it is written.
-    if (!this.batch) this.#wrote(frame);
-    return true;
-  }
-
-  override write(): void {
-    const { batch } = this;
-    super.write();
-    if (batch) this.#wrote(batch);
-  }
-
-  #wrote(written: Frame | Batch): void {
-    if (this.#maxBufferedBytes === undefined) return;
-    this.#unheard += written.bytes;
-    if (this.#askedAt < Infinity || this.#unheard <= this.#maxBufferedBytes / 2 || this.readyState !== OPEN) return;
-    this.#askedAt = this.#now();
-    this.socket.send('{"type":"ping"}');
-  }
-
-  heard(): void {
-    this.#unheard = 0;
-    this.#askedAt = Infinity;
-  }
-
-  save(saved: SavedConnection): void {
-    this.socket.serializeAttachment(this.#closing ? { ...saved, closing: this.#closing } : saved);
-  }
-
-  override close(code: number, reason: string): void {
-    this.#closing = { code, reason };
-    const saved = savedOf(this.socket);
-    try {
-      if (saved) this.save(saved);
-    } finally {
-      super.close(code, reason);
-    }
-  }
 }
 
 /**
@@ -286,12 +195,6 @@ class Upgrades implements Runtime {
     this.#ended = true;
     for (const { acceptance } of this.#accepted) acceptance.abandoned();
   }
-}
-
-/** What {@link HibernatingTransport.save} has written, if it was that. */
-function savedOf(socket: HibernatingSocket): SavedConnection | null {
-  const attachment = socket.deserializeAttachment() as Partial<SavedConnection> | null; // Anything that can be cloned, and checked here.
-  return typeof attachment?.controller === "string" && attachment.handshake ? attachment as SavedConnection : null; // Only `save` writes that.
 }
 
 function protocolOf({ handshake }: SavedConnection): string | null {

@@ -21,6 +21,12 @@ export class FlushingWebSocket extends WebSocket {
   }
 }
 
+/** What a stream of Node's says of the write that is under way. */
+interface WritingStream {
+  readonly _handle?: { readonly writeQueueSize?: number } | null;
+  readonly _writableState?: { readonly writelen?: number };
+}
+
 /** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
 const MAX_JOINED_BYTES = 65_536;
 
@@ -76,9 +82,19 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 
   override get bufferedAmount(): number {
-    if (!this.batch) return this.socket.bufferedAmount;
-    if (this.#buffered < 0) this.#buffered = this.socket.bufferedAmount;
+    if (!this.batch) return this.#waiting;
+    if (this.#buffered < 0) this.#buffered = this.#waiting;
     return this.#buffered + this.batch.bytes;
+  }
+
+  /** What ws and the stream hold. A write counts whole until its last byte has left: the handle knows how much of it has not. */
+  get #waiting(): number {
+    const { bufferedAmount } = this.socket;
+    if (bufferedAmount <= DRAINED_BYTES) return bufferedAmount;
+    const { _handle: handle, _writableState: state } = this.#stream as Duplex & WritingStream; // Node's own; Deno tells nothing of it.
+    const writing = state?.writelen ?? 0;
+    const left = handle?.writeQueueSize ?? 0;
+    return left > 0 && left < writing ? bufferedAmount - writing + left : bufferedAmount;
   }
 
   get isDrained(): boolean {
