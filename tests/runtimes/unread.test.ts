@@ -1,0 +1,114 @@
+/** A client that asks for much and reads nothing costs no more memory than one that is slow, on every runtime and with every engine. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { Position } from "../../src/engine.ts";
+import { BrokerProcess, lacks } from "../engines/brokers.ts";
+import { startDurableObject, startServer, type TestServer } from "./server.ts";
+import { Wire } from "./wire.ts";
+
+const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
+
+/** Far below what was needed for one such client, which is from 310 to 640 MB. */
+const MAX_GROWTH = 120_000_000;
+
+const SUBSCRIPTIONS = 128;
+
+/** Requests to the server while memory is looked at. */
+const LOOKS = 40;
+
+const ENGINES: Record<string, { skip: string | false; start(): Promise<BrokerProcess> }> = {
+  redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis() },
+  nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
+};
+
+const KINDS = {
+  "recoveries of 6 MB": (recover: Position, uid: number) => ({ channel: "big", uid, recover }),
+  "snapshots of 1 MB": (_: Position, uid: number) => ({ channel: "big", uid }),
+};
+
+for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
+  for (const engine of runtime === "durable object" ? ["its own"] : ["memory", ...Object.keys(ENGINES)]) {
+    describe(`A client that reads nothing, on ${runtime} with the engine ${engine}`, {
+      skip: ENGINES[engine]?.skip ?? (runtime === "durable object" && process.platform !== "linux" && "it reads /proc"),
+    }, () => {
+      let broker: BrokerProcess | undefined;
+      let server: TestServer;
+      let start: Position;
+
+      before(async () => {
+        broker = await ENGINES[engine]?.start();
+        process.env["HISTORY_ENGINE"] = `${engine}:${broker?.port ?? ""}`;
+        server = runtime === "durable object"
+          ? await startDurableObject(fixture("history-worker.ts"))
+          : await startServer(runtime, fixture("serve-history.ts"));
+        start = await ask<Position>("fill", "POST");
+        await recover();
+      }, { timeout: 60_000 });
+      after(async () => {
+        Wire.resetAll();
+        await server?.stop();
+        await broker?.close();
+      }, { timeout: 30_000 });
+
+      const ask = async <Answer>(path: string, method = "GET"): Promise<Answer> => {
+        const response = await fetch(`http://127.0.0.1:${server.port}/${path}`, { method, headers: { connection: "close" } });
+        return await response.json() as Answer; // Of our own fixture.
+      };
+
+      const state = async () => {
+        const { messages, rss } = await ask<{ messages: number; rss: number }>("state");
+        return { messages, rss: rss || rssOfWorkerd() };
+      };
+
+      /** A client that reads gets all of it, in order. */
+      async function recover(): Promise<void> {
+        const wire = await Wire.open(server.port, "/websocket");
+        wire.send({ type: "subscribe", channel: "big", recover: start });
+        assert.equal((await wire.next()).recovered, true);
+        for (let number = 0; number < 100; number++) assert.equal(parseInt((await wire.next()).data, 10), number);
+        await wire.close(1000);
+      }
+
+      for (const protocol of engine in ENGINES ? [undefined] : [undefined, "noroshi.v1"]) {
+        for (const [title, messageOf] of Object.entries(KINDS)) {
+          it(`${title}: takes little of it${protocol ? `, by ${protocol}` : ""}`, { timeout: 60_000 }, async () => {
+            const before = await state();
+            const wire = await Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } });
+            wire.socket.pause();
+            for (let uid = 0; uid < SUBSCRIPTIONS; uid++) wire.send({ type: "subscribe", ...messageOf(start, uid) });
+            let most = 0;
+            for (let looks = 0; looks < LOOKS;) {
+              const { messages, rss } = await state();
+              most = Math.max(most, rss);
+              if (messages - before.messages >= SUBSCRIPTIONS) looks++;
+            }
+            assert.ok(most - before.rss < MAX_GROWTH, `it has grown by ${Math.round((most - before.rss) / 1e6)} MB`);
+            // Others are not held up by it.
+            await recover();
+            wire.socket.resetAndDestroy();
+          });
+        }
+      }
+    });
+  }
+}
+
+/** Of the workerd that this process has started. */
+function rssOfWorkerd(): number {
+  let bytes = 0;
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      const [, parent] = status.match(/^PPid:\s*(\d+)/m) ?? [];
+      const [, rss] = status.match(/^VmRSS:\s*(\d+)/m) ?? [];
+      if (Number(parent) === process.pid && /^Name:\s*workerd/m.test(status)) bytes += Number(rss) * 1_024;
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return bytes;
+}
