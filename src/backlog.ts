@@ -19,28 +19,31 @@ const FRAME_BYTES = 100;
 /** Frames that are kept for one subscription. */
 const MAX_KEPT = 1_000;
 
-/** Work that is done at most so many at a time, however small. */
+/** Snapshots that are made at most at a time, however small. */
 const MAX_AT_ONCE = 4;
 
-/** What waits until there is room for it. */
-interface Waiting {
-  readonly bytes: number;
-  begin(): void;
+/** What is fetched from the engine, one after the other, and what the application makes, which may take long. */
+interface Line {
+  /** Bytes that the work under way may bring. */
+  taken: number;
+  readonly waiting: { readonly bytes: number; begin(): void }[];
 }
 
 /**
  * What waits for one client: pages of histories, snapshots, lists of members and publications that it cannot be sent yet. All of it is under one
- * budget. What has to be fetched is fetched one after the other, and only as fast as the client reads.
+ * budget. Histories and lists are read one after the other, and snapshots made, a few at a time where they are small, only as fast as the
+ * client reads.
  */
 export class Backlog implements Timed {
   deadline = 0;
   place = -1;
   readonly #client: WebSocketClient;
   readonly #host: ExtensionHost;
-  /** Bytes that the work under way may bring. */
-  #taken = 0;
+  readonly #lines: Readonly<Record<"engine" | "snapshot", Line>> = {
+    engine: { taken: 0, waiting: [] },
+    snapshot: { taken: 0, waiting: [] },
+  };
   #kept = 0;
-  #line: Waiting[] = [];
   /** Work under way that the client has to read for first. */
   #paused: (() => void)[] = [];
   #isLooking = false;
@@ -64,20 +67,25 @@ export class Backlog implements Timed {
     return connectionOf(this.#client).unreadBytes <= this.budget;
   }
 
-  /** Does the work when it is its turn: at once while there is room, else first come, first served. @param bytes that it brings, about. */
-  async run(bytes: number, work: () => Promise<void>): Promise<void> {
+  /**
+   * Does the work when it is its turn: at once while there is room, else first come, first served.
+   *
+   * @param bytes that it brings, about. @default {Infinity} which is done alone
+   */
+  async run(kind: "engine" | "snapshot", work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
+    const line = this.#lines[kind];
     const share = Math.min(Math.max(bytes, this.budget / MAX_AT_ONCE), this.budget);
-    if (this.#line.length === 0 && this.#admits(share)) this.#taken += share;
+    if (line.waiting.length === 0 && this.#admits(line, share)) line.taken += share;
     else {
       await new Promise<void>((begin) => {
-        this.#line.push({ bytes: share, begin });
+        line.waiting.push({ bytes: share, begin });
         this.#look();
       });
     }
     try {
       await work();
     } finally {
-      this.#taken -= share;
+      line.taken -= share;
       this.#advance();
     }
   }
@@ -107,9 +115,11 @@ export class Backlog implements Timed {
   close(): void {
     this.#host.deadlines.delete(this);
     for (const begin of this.#paused.splice(0)) begin();
-    for (const { bytes, begin } of this.#line.splice(0)) {
-      this.#taken += bytes;
-      begin();
+    for (const line of Object.values(this.#lines)) {
+      for (const { bytes, begin } of line.waiting.splice(0)) {
+        line.taken += bytes;
+        begin();
+      }
     }
   }
 
@@ -130,7 +140,7 @@ export class Backlog implements Timed {
       for (const begin of this.#paused.splice(0)) begin();
       return this.#advance();
     }
-    if (this.#line.length + this.#paused.length === 0) return;
+    if (this.#paused.length === 0 && !this.#isWaiting) return;
     const { maxBufferedBytes } = this.#host;
     if (now - this.#readAt >= STALL_TIME * Math.max(1, unreadBytes / maxBufferedBytes)) {
       return connection.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
@@ -142,17 +152,25 @@ export class Backlog implements Timed {
     this.#period = Math.min(2 * this.#period, MAX_PERIOD);
   }
 
-  #admits(bytes: number): boolean {
-    return this.hasRoom && (this.#taken === 0 || this.#taken + bytes <= this.budget);
+  get #isWaiting(): boolean {
+    const { engine, snapshot } = this.#lines;
+    return engine.waiting.length + snapshot.waiting.length > 0;
+  }
+
+  #admits({ taken }: Line, bytes: number): boolean {
+    return this.hasRoom && (taken === 0 || taken + bytes <= this.budget);
   }
 
   #advance(): void {
-    for (let [first] = this.#line; first && this.#admits(first.bytes); [first] = this.#line) {
-      this.#line.shift();
-      this.#taken += first.bytes;
-      first.begin();
+    for (const line of Object.values(this.#lines)) {
+      const { waiting } = line;
+      for (let [first] = waiting; first && this.#admits(line, first.bytes); [first] = waiting) {
+        waiting.shift();
+        line.taken += first.bytes;
+        first.begin();
+      }
     }
-    if (this.#line.length > 0 && !this.hasRoom) this.#look();
+    if (this.#isWaiting && !this.hasRoom) this.#look();
   }
 
   #look(): void {

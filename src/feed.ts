@@ -13,11 +13,8 @@ export function expectBytes(options: ResolvedChannel, bytes: number): void {
   snapshotBytes.set(options, bytes);
 }
 
-/** How much a subscription begins with, in bytes, or `Infinity` where nobody knows; 0 for an `init` alone. */
-export function expectedBytes({ recover, event }: SubscriptionRequest, options: ResolvedChannel): number {
-  if (recover && options.history) return Infinity;
-  return options.snapshot && event === undefined ? snapshotBytes.get(options) ?? Infinity : 0;
-}
+/** How much the next one will have, about. */
+export const expectedBytes = (options: ResolvedChannel): number => snapshotBytes.get(options) ?? 0;
 
 /** The publications that one subscription is sent: in order, each once, and how far the client has been sent them. */
 export class Feed {

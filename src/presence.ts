@@ -111,7 +111,7 @@ export class Presence {
     for (let hasFailed = false; this.#watchers.has(watcher);) {
       watcher.hold();
       try {
-        await watcher.backlog.run(Infinity, () => this.#list(watcher));
+        await watcher.backlog.run("engine", () => this.#list(watcher));
         if (!watcher.isHeld) return;
       } catch (error) {
         if (!hasFailed) report(error);

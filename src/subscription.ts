@@ -124,9 +124,11 @@ export class Subscription implements ChannelRecipient, Timed {
       if (this.#opening) await this.#opening;
       if (!this.#goesOn(run)) return;
       this.#opening = undefined;
-      const bytes = expectedBytes(this.message, this.#options);
-      if (bytes === 0) await this.#fill(run);
-      else await this.#owner.backlog.run(bytes, () => this.#fill(run));
+      const { recover, event } = this.message;
+      const fill = () => this.#fill(run);
+      if (recover && this.#options.history) await this.#owner.backlog.run("engine", fill);
+      else if (!this.#options.snapshot || event !== undefined) await fill();
+      else await this.#owner.backlog.run("snapshot", fill, expectedBytes(this.#options));
     } catch (error) {
       this.#fail(run, error);
     }
@@ -238,7 +240,7 @@ export class Subscription implements ChannelRecipient, Timed {
       if (!feed.hasOverflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
     }
-    if (!this.#hasRoom && !await this.#drained(run)) return;
+    while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
     // Until it is told it stays where it was: what comes in between, or finds that it cannot be sent to, has to begin anew.
     const { at, isBehind } = feed;
     feed.at = position;
@@ -288,7 +290,7 @@ export class Subscription implements ChannelRecipient, Timed {
       }
       // Nobody holds it while the client reads: it is read again from there.
       page = undefined;
-      if (!this.#hasRoom && !await this.#drained(run)) return;
+      while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
       page = await channel.read(feed.at, true);
       if (!this.#goesOn(run)) return;
       if (!page.isComplete) return await this.#begin(run, true);
@@ -303,7 +305,7 @@ export class Subscription implements ChannelRecipient, Timed {
     const feed = this.#feed;
     for (;;) {
       // Nor is it sent what is published before the client has read most of what it begins with.
-      if (!this.#hasRoom && !await this.#drained(run)) return;
+      while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
       const { first } = feed;
       if (!first) break;
       if (!feed.send(first)) return this.#stop();
@@ -336,7 +338,7 @@ export class Subscription implements ChannelRecipient, Timed {
       if (hasChanged && !await this.#isAllowed(run)) return;
       this.#attendance?.renew();
       if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
-      await this.#owner.backlog.run(Infinity, () => this.#readOn(run));
+      await this.#owner.backlog.run("engine", () => this.#readOn(run));
     } catch (error) {
       this.#fail(run, error);
     }
@@ -362,14 +364,9 @@ export class Subscription implements ChannelRecipient, Timed {
     if (feed.isBehind) this.#owner.changed(this);
   }
 
-  /** Whether the client has read most of what it was sent. Looked at before each publication: a promise for each took a third of a recovery on Bun. */
-  get #hasRoom(): boolean {
-    return this.#owner.backlog.hasRoom;
-  }
-
-  /** Waits until it has; `false` when this does not go on. */
+  /** Waits until the client has read; `false` when this does not go on. Others have waited too: whether there is room is asked again. */
   async #drained(run: number): Promise<boolean> {
-    while (this.#goesOn(run) && !this.#hasRoom) await this.#owner.backlog.drained();
+    if (this.#goesOn(run)) await this.#owner.backlog.drained();
     return this.#goesOn(run);
   }
 

@@ -74,7 +74,11 @@ async function readAll(peer: TestPeer, clock: { advance(ms: number): void }, isD
     peer.transport.bufferedAmount = 0;
     clock.advance(500);
   }
-  throw new Error(`It has not come: ${received.length} messages`);
+  throw new Error(
+    `It has not come: ${received.length} messages, ${
+      JSON.stringify([peer.transport.closes, received.map((m) => [m.type, m.error])])
+    }`,
+  );
 }
 
 async function fill(names: readonly string[], publish: (name: string, number: number) => Promise<unknown>, count = 100) {
@@ -192,6 +196,8 @@ describe("Backlog: snapshots and members", () => {
         },
       },
     });
+    await join().ask({ type: "subscribe", channel: "room:0" });
+    made = 0;
     const peer = join();
     slow(peer);
     for (const number of range(20)) peer.send({ type: "subscribe", channel: `room:${number}` });
@@ -200,6 +206,45 @@ describe("Backlog: snapshots and members", () => {
     const received = await readAll(peer, clock, ({ length }) => length === 20);
     assert.deepEqual(received.map(({ channel }) => channel), range(20).map((number) => `room:${number}`));
     assert.equal(most, 1);
+  });
+
+  it("makes a few at a time before it knows how large they are, and sends them as the client reads", async () => {
+    let made = 0;
+    const { join, clock } = createChannels({
+      "room:*": {
+        ...anybody,
+        snapshot: async () => {
+          await turn();
+          made++;
+          return text(1_000_000);
+        },
+      },
+    });
+    const peer = join();
+    const socket = slow(peer);
+    for (const number of range(128)) peer.send({ type: "subscribe", channel: `room:${number}` });
+    await turns(40);
+    assert.ok(made <= 4 && socket.sent < 1_100_000, `${made} were made, and ${socket.sent} bytes sent`);
+    assert.equal((await readAll(peer, clock, ({ length }) => length === 128)).length, 128);
+  });
+
+  it("lets no snapshot that takes long hold up histories, members and other snapshots", async () => {
+    const stall = new Stall<unknown>();
+    const { join } = createChannels({
+      slow: { ...anybody, snapshot: () => stall.promise },
+      fast: { ...kept, snapshot: () => "all", presence: true },
+    });
+    const [{ epoch }] = await join("ann").ask({ type: "subscribe", channel: "fast" });
+    const peer = join("ann");
+    const answers = await peer.ask(
+      { type: "subscribe", channel: "slow" },
+      { type: "subscribe", channel: "fast", uid: 1, recover: { epoch, offset: 0 } },
+      { type: "subscribe", channel: "fast", uid: 2, presence: true },
+    );
+    const told = answers.map(({ type, uid }) => `${type} ${uid}`).sort();
+    assert.deepEqual(told, ["presence 2", "subscription 1", "subscription 2"]);
+    stall.resolve("late");
+    assert.deepEqual((await peer.take()).map(({ channel, data }) => [channel, data]), [["slow", "late"]]);
   });
 
   it("makes a few at a time where they are small", async () => {
