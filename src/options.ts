@@ -106,7 +106,13 @@ export interface WebSocketControllerOptions {
   maxPayload?: number;
   /** Messages of one client that may wait while an earlier one is authenticated or held by a middleware. @default {64} */
   maxPipelined?: number;
-  /** Bytes that may wait to be sent to one client; a message beyond them is for `slowConsumer` to decide. @default {1_048_576} */
+  /**
+   * Bytes that may wait to be sent to one client; a message beyond them is for `slowConsumer` to decide. One message may be larger: what
+   * follows it has as many bytes again. Histories, snapshots and lists of members are read as the client reads, at most half of them ahead;
+   * one that reads nothing of what waits for it for 30 s, for each so many bytes of it, is closed with 4508.
+   *
+   * @default {1_048_576}
+   */
   maxBufferedBytes?: number;
   /**
    * What becomes of a client for which more than `maxBufferedBytes` wait. `"close"`: it is closed with 4508. `"drop"`: it is not sent what

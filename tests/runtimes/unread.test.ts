@@ -80,6 +80,8 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
             const wire = await Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } });
             wire.socket.pause();
             for (let uid = 0; uid < SUBSCRIPTIONS; uid++) wire.send({ type: "subscribe", ...messageOf(start, uid) });
+            // By then what it has asked a broker for has been answered: what is asked after it comes after it.
+            await recover();
             let most = 0;
             for (let looks = 0; looks < LOOKS;) {
               const { messages, rss } = await state();
@@ -87,8 +89,6 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
               if (messages - before.messages >= SUBSCRIPTIONS) looks++;
             }
             assert.ok(most - before.rss < MAX_GROWTH, `it has grown by ${Math.round((most - before.rss) / 1e6)} MB`);
-            // Others are not held up by it.
-            await recover();
             wire.socket.resetAndDestroy();
           });
         }
