@@ -79,8 +79,12 @@ export interface EngineHost {
   gap(channel: string, position?: Position): void;
   /** Members came (or have other data), or left, over all nodes; of channels that this node is subscribed to. */
   present(channel: string, joined: readonly Member[], left: readonly string[]): void;
-  /** Another node has sent this. */
-  received(message: string): void;
+  /**
+   * Another node has sent this.
+   *
+   * @param age of an order that comes late: how long ago it was given, in ms. Absent: just now.
+   */
+  received(message: string, age?: number): void;
   /** The status has changed. */
   status(status: EngineStatus): void;
   /** Something failed that nobody waits for. */
@@ -112,6 +116,8 @@ export interface Engine {
   readonly isAlone?: boolean;
   /** Whether what comes from other nodes is known to be theirs: orders to end connections are taken only then. @default false */
   readonly isSigned?: boolean;
+  /** The nodes that were alive when they were last asked for, where the engine is away. @default none are known */
+  readonly lastNodes?: readonly string[];
   /** Where connections hibernate: keeps their subscriptions. */
   readonly keeper?: SubscriptionKeeper;
   /**
@@ -124,6 +130,11 @@ export interface Engine {
   start(host: EngineHost): void;
   /** Hands a message to the other nodes, to each at most once. Resolves when it is on its way. */
   send(message: string): Awaitable<void>;
+  /**
+   * Hands an order to the other nodes, and keeps it for those that are cut off, which carry it out when they are back. Where this node
+   * is, it rejects and does so later. @default {@link send}
+   */
+  order?(message: string): Awaitable<void>;
   /** The nodes that are alive, this one included, as {@link EngineHost.node} names them. One that was killed is among them for a while. */
   nodes(): Awaitable<readonly string[]>;
   /**

@@ -12,8 +12,8 @@ const LAYERS: readonly string[][] = [
   // The core: connections, events, who receives what.
   "address audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
   "events extension gate guard handlers heartbeat history identity jwk jwks jwt limits log memory-engine options origin " +
-  "outbox pipeline rate-gate refusals revocations roster schema sender signature-key sqlite-engine sqlite-histories stats " +
-  "stepped-transport " +
+  "outbox pipeline rate-gate refusals revocations rights roster schema sender signature-key sqlite-engine " +
+  "sqlite-histories stats stepped-transport " +
   "token-refusal transport websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/node-upgrade " +
@@ -22,8 +22,8 @@ const LAYERS: readonly string[][] = [
   // Built on the core: channels.
   "channel-options channel-quota history-record permission publication-frame saved-subscription backlog feed presence attendance channel subscription subscriber channels",
   // The engines that join nodes.
-  "engines/broadcast-channel engines/broker engines/broker-engine engines/channel-name engines/continuity engines/dropped " +
-  "engines/envelope engines/jetstream engines/listening " +
+  "engines/broadcast-channel engines/broker engines/broker-engine engines/broker-options engines/channel-name engines/continuity engines/dropped " +
+  "engines/envelope engines/envelope-kind engines/history-reader engines/jetstream engines/ledger engines/neighbours engines/orders engines/redis-answers engines/redis-clock engines/redis-memory engines/replay-guard engines/roll-call engines/trust engines/listening " +
   "engines/nats engines/nats-history engines/nats-offset engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",

@@ -10,35 +10,18 @@ import {
   type PublicationContent,
 } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
-import { type Broker, type BrokerListener, type BrokerPage, inBatches, Sequence, then } from "./broker.ts";
-import { checkNamespace } from "./channel-name.ts";
+import { type Broker, type BrokerListener, inBatches, Sequence, then } from "./broker.ts";
+import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./broker-options.ts";
 import { Dropped } from "./dropped.ts";
-import { type DropReason, type EnvelopeKind, Envelopes } from "./envelope.ts";
+import type { EnvelopeKind } from "./envelope-kind.ts";
+import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
+import { HistoryReader } from "./history-reader.ts";
 import { Listening } from "./listening.ts";
-import { OwnMembers, parseMember, rollOf } from "./presence.ts";
+import { OwnMembers, parseMember, type Present, rollOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
+import type { StoredMember } from "./roll-call.ts";
 import { Subscription } from "./subscription.ts";
-
-/** What the engines over a broker have in common. */
-export interface BrokerEngineOptions {
-  /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
-  namespace?: string;
-  /**
-   * Signs all that nodes send to each other with HMAC-SHA256, and drops what is not signed so: for a broker that others can write to. Of
-   * several the first signs, and each may have signed, so that one can be replaced. @default none: nothing is signed
-   */
-  secret?: string | readonly string[];
-  /** How long a node that says nothing is alive, in ms: members of one that was killed are there so long. @default {10_000} */
-  lease?: number;
-  /** How often the ends of histories are compared, in ms, so that a lost last publication is noticed. @default {5_000} */
-  checkInterval?: number;
-  /** How long the broker may say nothing, in ms, before it is taken to be away; three times as long for one answer while others come. @default {2_000} */
-  timeout?: number;
-  /** How long a channel is listened to after nobody is subscribed any more, in ms. @default {5_000} */
-  linger?: number;
-  /** Characters of one publication or message: more is refused, and dropped on arrival. @default {900_000} */
-  maxLength?: number;
-}
+import { Trust } from "./trust.ts";
 
 /** Members that the broker is told of without waiting for its answer. */
 const ANNOUNCED_AT_ONCE = 200;
@@ -46,8 +29,7 @@ const ANNOUNCED_AT_ONCE = 200;
 /** An engine whose nodes meet at a broker: Redis, NATS. */
 export class BrokerEngine implements Engine {
   readonly #broker: Broker;
-  readonly #options: Required<BrokerEngineOptions>;
-  readonly #secrets: readonly string[];
+  readonly #options: ResolvedBrokerOptions;
   readonly #subscriptions = new Map<string, Subscription>();
   /** Channels whose subscriptions wait for the first connection. */
   readonly #awaiting = new Map<string, object>();
@@ -58,21 +40,14 @@ export class BrokerEngine implements Engine {
   #host: EngineHost | undefined;
   #link: Reconnection | undefined;
   #listening: Listening | undefined;
+  /** Where the nodes sign. */
+  #trust: Trust | undefined;
+  #reader: HistoryReader | undefined;
 
   constructor(broker: Broker, options: BrokerEngineOptions) {
-    const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000 } = options;
-    const { timeout = 2_000, linger = 5_000, maxLength = 900_000 } = options;
-    checkNamespace(namespace);
-    this.#secrets = typeof secret === "string" ? [secret] : secret;
-    if (this.#secrets.some((each) => typeof each !== "string" || each.length < 16)) {
-      throw new TypeError("Cannot create the engine: a secret must be a string of 16 characters or more");
-    }
-    for (const [name, value] of Object.entries({ lease, checkInterval, timeout, linger, maxLength })) {
-      if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
-    }
     this.#broker = broker;
     this.#dropped = new Dropped(broker.name);
-    this.#options = { namespace, secret, lease, checkInterval, timeout, linger, maxLength };
+    this.#options = resolveBrokerOptions(options);
   }
 
   get status(): EngineStatus {
@@ -80,7 +55,11 @@ export class BrokerEngine implements Engine {
   }
 
   get isSigned(): boolean {
-    return this.#secrets.length > 0;
+    return this.#options.secrets.length > 0;
+  }
+
+  get lastNodes(): readonly string[] {
+    return this.#link?.nodes ?? [];
   }
 
   /** How many envelopes were dropped, by reason: somebody else writes to the broker, or a newer version does. */
@@ -102,16 +81,38 @@ export class BrokerEngine implements Engine {
     this.#host = host;
     const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
     const now = () => host.now();
-    const dropped = (reason: DropReason, detail?: string) => this.#drop(reason, detail);
-    this.#envelopes = new Envelopes({ node: host.node, secrets: this.#secrets, maxLength, now, dropped });
+    const { isSigned } = this;
+    const dropped = (reason: DropReason) => this.#drop(reason);
+    const envelopes = this.#envelopes = new Envelopes({
+      node: host.node,
+      secrets: this.#options.secrets,
+      maxLength,
+      // Read by nodes that sign.
+      place: () => isSigned ? this.#link!.place : "", // Set below.
+      now: () => isSigned ? this.#link!.now() : 0, // As above.
+      dropped,
+    });
     const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
     this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before it is called.
+      greet: async () => await this.#trust?.greet(),
+      ended: () => this.#trust?.orders.ended(),
       resume: () => this.#resume(),
       look: (rounds) => this.#look(rounds),
       nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
       announce: () => this.#announce(),
       retire: () => this.#retire(),
+    });
+    const link = this.#link;
+    const members = (channel: string) => this.#own.of(channel);
+    const follows = (channel: string) => this.#subscriptions.has(channel);
+    if (isSigned) this.#trust = new Trust({ host, link, envelopes, timeout, members, follows, dropped });
+    this.#reader = new HistoryReader({
+      isSigned,
+      page: (channel, ...question) =>
+        link.call("read", (session) => session.read(channel, ...question, this.#positionOf(channel))),
+      open: (channel, envelope) => envelopes.open(["publication"], channel, envelope, false),
+      dropped,
     });
     this.#listening = new Listening(this.#link, host.deadlines, linger, (channel) => this.#subscriptions.has(channel));
     this.#link.open();
@@ -124,9 +125,15 @@ export class BrokerEngine implements Engine {
     await link.call("send", (session) => session.send(envelope));
   }
 
+  /** As {@link send}, and the broker keeps it for nodes that are cut off. Where it is away, the order is sent when it is back. */
+  async order(message: string): Promise<void> {
+    this.#checkLength("order", message);
+    await (this.#trust ? this.#trust.orders.send(message) : this.send(message));
+  }
+
   async nodes(): Promise<string[]> {
     const { host } = this.#started();
-    const nodes = await (await this.#connected("name the nodes")).call("name the nodes", (session) => session.nodes());
+    const nodes = await (await this.#connected("name the nodes")).name();
     return [...new Set([...nodes, host.node])];
   }
 
@@ -159,6 +166,7 @@ export class BrokerEngine implements Engine {
 
   unsubscribe(channel: string): void {
     this.#awaiting.delete(channel);
+    this.#trust?.rollCall.forget(channel);
     this.#subscriptions.get(channel)?.stop();
     if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
   }
@@ -209,7 +217,8 @@ export class BrokerEngine implements Engine {
   }
 
   #listener(): Omit<BrokerListener, "ended"> {
-    const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true); // Set by `start`.
+    // Set by `start`, as is what is told of it.
+    const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true);
     return {
       live: (channel, envelope, position, previous) => {
         if (!this.#subscriptions.has(channel)) return;
@@ -224,18 +233,18 @@ export class BrokerEngine implements Engine {
         this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
       message: (envelope) =>
         this.#inbound.run(() =>
-          then(open(["message"], "", envelope), (opened) => {
-            const { host } = this.#started();
-            if (opened && opened.node !== host.node) host.received(opened.body);
-          })
+          then(open(["message", "order", "control"], "", envelope), (opened) => opened ? this.#receive(opened) : undefined)
         ),
       member: (channel, envelope) => {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
           then(open(["member"], channel, envelope), (opened) => {
             const told = opened && parseMember(opened.body);
-            if (told) this.#subscriptions.get(channel)?.changed(opened.node, told.member, told.left);
-            else if (opened) this.#drop("malformed");
+            if (opened && !told) this.#drop("malformed");
+            if (!told) return;
+            const { member, left } = told;
+            this.#trust?.rollCall.told(channel, { ...opened, user: member.user }, left);
+            this.#subscriptions.get(channel)?.changed(opened.node, member, left);
           })
         );
       },
@@ -243,39 +252,29 @@ export class BrokerEngine implements Engine {
     };
   }
 
-  async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
-    const [channel, history, after, limit, maxBytes] = question;
-    const link = await this.#connected(action);
-    this.check(history);
-    const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
-    const page: BrokerPage = await link.call(
-      action,
-      (session) =>
-        session.read(channel, history, isPlace ? after : null, isPlace ? limit : 0, maxBytes, this.#positionOf(channel)),
-    );
-    const publications = [];
-    for (const { position, envelope } of page.entries) {
-      const opened = await this.#envelopes!.open(["publication"], channel, envelope, false); // Set by `start`.
-      if (opened) publications.push({ event: opened.event, data: opened.body, position });
-    }
-    const { position, hasMore } = page;
-    // One that cannot be opened is missing, whatever the reason: those after it are not all.
-    if (publications.length < page.entries.length) {
-      return { position, publications: after ? [] : publications, isComplete: false, hasUnreadable: true };
-    }
-    return { position, publications, isComplete: isPlace && page.isComplete, ...(hasMore && { hasMore }) };
+  #receive(opened: Opened): void {
+    const { host } = this.#started();
+    if (opened.kind === "message") {
+      if (opened.node !== host.node) host.received(opened.body);
+    } else this.#trust?.received(opened);
   }
 
-  async #readMembers(channel: string) {
+  async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
+    await this.#connected(action);
+    this.check(question[1]);
+    return await this.#reader!.read(...question); // Set by `start`.
+  }
+
+  async #readMembers(channel: string): Promise<Present[]> {
     const envelopes = await this.#ready("name the members").call("name the members", (session) => session.members(channel));
-    const present = [];
+    const stored: StoredMember[] = [];
     for (const envelope of envelopes) {
       const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
       const told = opened && parseMember(opened.body);
-      if (told) present.push({ node: opened.node, ...told.member });
+      if (told && !told.left) stored.push({ node: opened.node, number: opened.number, ...told.member });
       else if (opened) this.#drop("malformed");
     }
-    return present;
+    return this.#trust ? await this.#trust.rollCall.confirm(channel, stored) : stored;
   }
 
   /** To find the place of data takes a look at the members, once for each channel. */
@@ -304,6 +303,7 @@ export class BrokerEngine implements Engine {
 
   /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
   async #resume(): Promise<void> {
+    await this.#trust?.orders.resume();
     await this.#announce();
     for (const batch of inBatches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
   }
@@ -336,7 +336,9 @@ export class BrokerEngine implements Engine {
       const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
-    const renewed = [...this.#subscriptions.values()].filter(({ hasMissing }) => hasMissing || rounds % 12 === 2);
+    const renewed = [...this.#subscriptions.values()].filter(({ channel, hasMissing }) =>
+      hasMissing || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(channel)
+    );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
@@ -388,8 +390,9 @@ export class BrokerEngine implements Engine {
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);
   }
 
-  #drop(reason: DropReason, detail?: string): void {
-    this.#dropped.count(reason, this.#started().host, detail);
+  #drop(reason: DropReason): void {
+    if (reason === "unknown node") this.#trust?.meet();
+    this.#dropped.count(reason, this.#started().host);
   }
 }
 

@@ -4,6 +4,8 @@ import type { Awaitable, HistoryOptions, Position } from "../engine.ts";
 export interface BrokerEntry {
   readonly position: Position;
   readonly envelope: string;
+  /** When the broker took it, in ms of its clock. */
+  readonly time: number;
 }
 
 /** What a broker's history says: as {@link HistoryPage}, with envelopes that nobody has opened yet. */
@@ -32,6 +34,10 @@ export interface BrokerListener {
 
 /** One connection to a broker. It does not connect again: there is another session then. Every call may reject. */
 export interface BrokerSession {
+  /** What separates this application from others at the broker: its namespace, and whatever else does. */
+  readonly place: string;
+  /** The broker's clock, in ms: when it was last looked at, and what has passed here since. */
+  now(): number;
   /** Resolves when everything that is published from now on reaches the listener. */
   listen(channels: readonly string[]): Promise<void>;
   unlisten(channels: readonly string[]): Promise<void>;
@@ -52,6 +58,10 @@ export interface BrokerSession {
     known: readonly (Position | undefined)[],
   ): Promise<(Position | null)[]>;
   send(envelope: string): Promise<void>;
+  /** Sends an order, and keeps it. @param number of this node's orders. */
+  keep(envelope: string, number: number): Promise<void>;
+  /** The orders since then, of those that are kept. @param since ms of the broker's clock. */
+  kept(since: number): Promise<string[]>;
   /** This node is alive. Whether it was known to be, and tells the other end of the session so that a deaf one is noticed. */
   beat(): Promise<boolean>;
   /** The nodes whose lease is good. */

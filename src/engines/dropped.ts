@@ -7,8 +7,6 @@ export class Dropped {
   readonly #source: string;
   readonly #counts = new Map<DropReason, number>();
   #told = -Infinity;
-  /** The same, of those with a detail. */
-  #toldDetail = -Infinity;
 
   /** @param source what it came from, as it is called. */
   constructor(source: string) {
@@ -20,15 +18,11 @@ export class Dropped {
     return Object.fromEntries(this.#counts);
   }
 
-  /** @param detail what an operator has to know about it. */
-  count(reason: DropReason, host: Pick<EngineHost, "now" | "report">, detail?: string): void {
+  count(reason: DropReason, host: Pick<EngineHost, "now" | "report">): void {
     this.#counts.set(reason, (this.#counts.get(reason) ?? 0) + 1);
-    const last = detail === undefined ? this.#told : this.#toldDetail;
     // Once a minute: whoever can write there must not fill the log.
-    if (host.now() - last < 60_000) return;
-    if (detail === undefined) this.#told = host.now();
-    else this.#toldDetail = host.now();
-    const text = detail === undefined ? reason : `${reason}: ${detail}`;
-    host.report(new WebSocketError("engine", "ENGINE_FAILED", `Cannot use what came from ${this.#source}: ${text}`));
+    if (host.now() - this.#told < 60_000) return;
+    this.#told = host.now();
+    host.report(new WebSocketError("engine", "ENGINE_FAILED", `Cannot use what came from ${this.#source}: ${reason}`));
   }
 }

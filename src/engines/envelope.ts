@@ -2,21 +2,30 @@ import * as v from "valibot";
 import type { Awaitable } from "../engine.ts";
 import { FIRST_ISSUE } from "../protocol.ts";
 import { then } from "./broker.ts";
+import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
+import { ReplayGuard } from "./replay-guard.ts";
 import { type SigningKey, signingKey } from "./signature.ts";
 
-/**
- * What an envelope holds: a `publication` to a channel with a history, an `event` to one without, a `member` of a channel, or a `message`
- * to all nodes. What is sent of one kind arrives in the order it was sent.
- */
-export type EnvelopeKind = "publication" | "event" | "member" | "message";
-
 /** Why an envelope was dropped. */
-export type DropReason = "malformed" | "oversized" | "unsupported" | "forged" | "replayed" | "stale" | "unknown position";
+export type DropReason =
+  | "malformed"
+  | "oversized"
+  | "unsupported"
+  | "forged"
+  | "replayed"
+  | "stale"
+  | "unknown node"
+  | "unknown position";
 
 /** An envelope that has been found good. */
 export interface Opened {
-  /** Who sent it. */
+  readonly kind: EnvelopeKind;
+  /** The node that sent it. */
   readonly node: string;
+  /** Grows with each envelope of its kind that the node sends. */
+  readonly number: number;
+  /** When it was sealed, in ms of the broker's clock. */
+  readonly time: number;
   readonly event: string;
   readonly body: string;
 }
@@ -27,10 +36,11 @@ export interface EnvelopesOptions {
   readonly secrets: readonly string[];
   /** Characters of an envelope. */
   readonly maxLength: number;
-  /** Wall clock, in ms. */
+  /** Names what the nodes have in common, such as the namespace. @default nothing */
+  place?(): string;
+  /** The broker's clock, in ms. */
   now(): number;
-  /** @param detail what an operator has to know about it. */
-  dropped(reason: DropReason, detail?: string): void;
+  dropped(reason: DropReason): void;
 }
 
 /**
@@ -39,18 +49,24 @@ export interface EnvelopesOptions {
  * first version that can read the envelope, where that is not the one that wrote it. What the one before could not read is written one
  * version after it is read.
  */
-const VERSION = 1;
+const VERSION = 2;
 
-/** How old a signed envelope that arrives may be, and how far clocks may differ, in ms. */
-const MAX_AGE = 60_000;
+/** The first version that this one reads: what version 1 signed was of any place. */
+const FIRST_VERSION = 2;
 
-/** Nodes whose numbers are remembered. */
-const MAX_NODES = 10_000;
+/** Characters of what precedes the body. */
+const MAX_HEADER = 1_024;
 
+const nowhere = () => "";
+
+const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+/** What headers of all versions have. */
+const AnyHeader = v.object({ v: Version, min: v.optional(Version), kind: v.pipe(v.string(), v.maxLength(32)) });
 const Header = v.object({
-  v: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
-  min: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
-  kind: v.pipe(v.string(), v.maxLength(32)),
+  v: Version,
+  min: v.optional(Version),
+  in: v.string(),
+  kind: v.picklist(ENVELOPE_KINDS),
   node: v.pipe(v.string(), v.regex(/^[\w.-]{1,64}$/)),
   number: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   time: v.pipe(v.number(), v.finite()),
@@ -62,24 +78,24 @@ const Header = v.object({
  * with all its own lines. Signed are the scope, which is the name of the channel, the header and the body as they stand.
  */
 export class Envelopes {
+  /** Where nobody signs, anybody can write any number: then it is not asked. */
+  readonly guard: ReplayGuard;
   readonly #options: EnvelopesOptions;
   readonly #keys: readonly SigningKey[];
-  readonly #numbers = new Map<EnvelopeKind, number>();
-  /** The last number of each kind and node that arrived. */
-  readonly #arrived = new Map<string, number>();
   #sealing: Promise<unknown> = Promise.resolve();
 
   constructor(options: EnvelopesOptions) {
     this.#options = options;
     this.#keys = options.secrets.map((secret) => signingKey(secret));
+    this.guard = new ReplayGuard(options.node);
   }
 
   /** @param scope the channel, for all that is of one. */
   seal(kind: EnvelopeKind, scope: string, body: string, event?: string): Awaitable<string> {
-    const { node, now } = this.#options;
-    const number = (this.#numbers.get(kind) ?? 0) + 1;
-    this.#numbers.set(kind, number);
-    const text = `${JSON.stringify({ v: VERSION, kind, node, number, time: now(), event })}\n${body}`;
+    const { node, now, place = nowhere } = this.#options;
+    const number = this.guard.next(kind);
+    const time = Math.floor(now());
+    const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event })}\n${body}`;
     const [key] = this.#keys;
     if (!key) return `\n${text}`;
     const signature = key.sign(`${scope}\n${text}`);
@@ -90,35 +106,38 @@ export class Envelopes {
     return sealed;
   }
 
-  /** `null` for what was dropped. @param arrives now, rather than having been kept: it is neither old nor has it been here before. */
+  /** `null` for what was dropped. @param arrives now, rather than having been kept: then its number has not been here before. */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
-    const drop = (reason: DropReason, detail?: string) => {
-      this.#options.dropped(reason, detail);
+    const { dropped, maxLength, place = nowhere } = this.#options;
+    const drop = (reason: DropReason) => {
+      dropped(reason);
       return null;
     };
-    if (envelope.length > this.#options.maxLength) return drop("oversized");
+    if (envelope.length > maxLength) return drop("oversized");
     const signatureEnd = envelope.indexOf("\n");
     const headerEnd = envelope.indexOf("\n", signatureEnd + 1);
-    if (signatureEnd < 0 || signatureEnd > 64 || headerEnd < 0 || headerEnd - signatureEnd > 1_024) return drop("malformed");
+    if (signatureEnd < 0 || signatureEnd > 64 || headerEnd < 0 || headerEnd - signatureEnd > MAX_HEADER) return drop("malformed");
     const text = envelope.slice(signatureEnd + 1);
     return then(this.#isGenuine(envelope.slice(0, signatureEnd), `${scope}\n${text}`), (isGenuine) => {
       if (!isGenuine) return drop("forged");
-      const header = parse(Header, envelope.slice(signatureEnd + 1, headerEnd));
-      if (!header) return drop("malformed");
-      const kind = kinds.find((kind) => kind === header.kind);
-      if ((header.min ?? header.v) > VERSION || !kind) return drop("unsupported");
-      const { node, number, time, event } = header;
-      // Without signatures anybody can write any number: then it says nothing.
-      if (arrives && this.#keys.length > 0) {
-        const skew = time - this.#options.now();
-        if (Math.abs(skew) > MAX_AGE) return drop("stale", skewText(node, skew));
-        if (number <= (this.#arrived.get(`${kind} ${node}`) ?? 0)) return drop("replayed");
-        this.#remember(`${kind} ${node}`, number);
+      const json = envelope.slice(signatureEnd + 1, headerEnd);
+      const header = parse(Header, json);
+      const any = header ?? parse(AnyHeader, json);
+      if (!any) return drop("malformed");
+      if ((any.min ?? any.v) > VERSION || any.v < FIRST_VERSION || !kinds.some((kind) => kind === any.kind)) {
+        return drop("unsupported");
       }
+      if (!header) return drop("malformed");
+      const { kind, node, number } = header;
+      if (header.in !== place()) return drop("forged");
       const body = envelope.slice(headerEnd + 1);
       // It is put into the frames of clients as it is.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
-      return { node, event, body };
+      if (arrives && this.#keys.length > 0) {
+        const isNew = this.guard.take(kind, node, number);
+        if (!isNew) return drop(isNew === null ? "unknown node" : "replayed");
+      }
+      return { kind, node, number, time: header.time, event: header.event, body };
     });
   }
 
@@ -131,24 +150,6 @@ export class Envelopes {
     };
     return isBy(0);
   }
-
-  #remember(key: string, number: number): void {
-    this.#arrived.delete(key);
-    this.#arrived.set(key, number);
-    for (const oldest of this.#arrived.keys()) {
-      if (this.#arrived.size <= MAX_NODES) break;
-      this.#arrived.delete(oldest);
-    }
-  }
-}
-
-/** Nothing that such a node sends is taken, orders to end connections neither: its clock is to be set, or this one's. */
-function skewText(node: string, skew: number): string {
-  const seconds = Math.round(Math.abs(skew) / 1_000);
-  const most = MAX_AGE / 1_000;
-  return `the clock of node "${node}" is ${seconds} s ${
-    skew > 0 ? "ahead of" : "behind"
-  } this one, or it was sent so long ago; ${most} s are allowed`;
 }
 
 /** Reads JSON text by a schema; `null` for what is not of it. */

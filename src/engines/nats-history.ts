@@ -163,7 +163,7 @@ export class NatsHistory {
     this.#memory.sequence = Math.max(this.#memory.sequence, state.last_seq);
     this.#look(state);
     // It is not to be given up for its age, nor as one of the oldest of a stream that is full.
-    const isOld = anchor.time < this.#now() - this.#bounds.maxTtl / 2;
+    const isOld = anchor.time < this.now() - this.#bounds.maxTtl / 2;
     if (isOld || anchor.sequence - state.first_seq < (state.last_seq - state.first_seq) / 2) {
       await this.#replace(ANCHOR, anchor.text, anchor);
     }
@@ -203,13 +203,14 @@ export class NatsHistory {
     maxBytes: number,
   ): Promise<BrokerPage> {
     const most = Math.min(history.size, limit);
-    const oldest = this.#now() - history.ttl;
+    const oldest = this.now() - history.ttl;
     const subject = this.#subject(name);
     const page = (top: number, messages: readonly StreamMessage[], isComplete: boolean): BrokerPage => {
       const epoch = this.#epoch;
-      const entries = messages.map(({ sequence, text }) => ({
+      const entries = messages.map(({ sequence, text, time }) => ({
         position: { epoch, offset: offsetOf(sequence, text) },
         envelope: text,
+        time,
       }));
       return { position: { epoch, offset: top }, entries, isComplete };
     };
@@ -250,7 +251,7 @@ export class NatsHistory {
     this.#knows(offsetOf(last.sequence, last.text));
     const offset = standsFor(last);
     // When another node has marked it meanwhile, or something was published, there is no need to.
-    if (last.time < this.#now() - this.#bounds.maxTtl) {
+    if (last.time < this.now() - this.#bounds.maxTtl) {
       await this.#jetstream.publish(this.#subject(name), markOf(offset), last.sequence);
     }
     return { epoch: this.#epoch, offset };
@@ -316,11 +317,12 @@ export class NatsHistory {
     const { sequence } = this.#time;
     if (last_seq === sequence) return;
     const last = Date.parse(last_ts);
-    const now = this.#now();
+    const now = this.now();
     this.#time = { last: last < now - MAX_STEP ? last : Math.max(last, now), sequence: last_seq, base: performance.now() };
   }
 
-  #now(): number {
+  /** The server's time, in ms. */
+  now(): number {
     const { last, base } = this.#time;
     return last + performance.now() - base;
   }

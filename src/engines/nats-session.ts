@@ -13,6 +13,9 @@ const KEPT = 24 * 60 * 60_000;
 /** Members of one channel, and nodes. */
 const MAX_ENTRIES = 1_000_000;
 
+/** Orders of each node that are kept. */
+const MAX_ORDERS = 1_000;
+
 /** One connection to NATS. */
 export class NatsSession implements BrokerSession {
   readonly #connection: NatsConnection;
@@ -60,6 +63,14 @@ export class NatsSession implements BrokerSession {
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
     this.#announced = performance.now();
+  }
+
+  get place(): string {
+    return this.#options.namespace;
+  }
+
+  now(): number {
+    return this.#history.now();
   }
 
   async start(): Promise<void> {
@@ -136,6 +147,18 @@ export class NatsSession implements BrokerSession {
     this.#checkLength("send", envelope);
     this.#connection.publish(`${this.#prefix}.nodes`, envelope);
     await this.#arrive();
+  }
+
+  async keep(envelope: string, number: number): Promise<void> {
+    await this.send(envelope);
+    // Beside the nodes, whose names have no dot.
+    const key = `order.${this.#options.node}.${number % MAX_ORDERS}`;
+    await this.#inBucket(() => this.#jetstream.publish(`$KV.${this.#nodesBucket}.${key}`, envelope));
+  }
+
+  async kept(since: number): Promise<string[]> {
+    const orders = await this.#entries(this.#nodesBucket, "order.*.*");
+    return orders.filter(({ time, text }) => time >= since && text !== "").map(({ text }) => text);
   }
 
   async beat(): Promise<boolean> {

@@ -14,13 +14,15 @@
  */
 import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io/nats-core";
 import type { HistoryOptions } from "../engine.ts";
-import { BrokerEngine, type BrokerEngineOptions } from "./broker-engine.ts";
+import { BrokerEngine } from "./broker-engine.ts";
+import type { BrokerEngineOptions } from "./broker-options.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
 import type { NatsBounds, NatsHistoryOptions, NatsMemory } from "./nats-history.ts";
 import { sequenceOf } from "./nats-offset.ts";
 import { NatsSession } from "./nats-session.ts";
 
-export type { BrokerEngine, BrokerEngineOptions } from "./broker-engine.ts";
+export type { BrokerEngine } from "./broker-engine.ts";
+export type { BrokerEngineOptions } from "./broker-options.ts";
 export type { NatsHistoryOptions } from "./nats-history.ts";
 
 /** Options of {@link natsEngine}: `servers` or `connection` is needed. */

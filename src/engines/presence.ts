@@ -155,6 +155,11 @@ export class OwnMembers {
     return [...this.#channels].flatMap(([channel, members]) => [...members.values()].map((member) => ({ channel, member })));
   }
 
+  /** Those of a channel. */
+  of(channel: string): Member[] {
+    return [...this.#channels.get(channel)?.values() ?? []];
+  }
+
   /** Whether it is this very one, with this data. */
   has(channel: string, member: Member): boolean {
     return this.#channels.get(channel)?.get(member.user) === member;

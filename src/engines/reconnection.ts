@@ -8,6 +8,10 @@ import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./br
 export interface ReconnectionHooks {
   /** There is a new session, which nothing is asked of yet. */
   prepare(): Promise<void>;
+  /** Every other node knows by now that this one is there. */
+  greet?(): Promise<void>;
+  /** The session has ended. */
+  ended?(): void;
   /** It is ready, perhaps another one: nothing that was told to the one before is certain. */
   resume(): Promise<void>;
   /** Time to compare. @param rounds how often it has been time in this session. */
@@ -64,6 +68,8 @@ export class Reconnection {
   #resolveTried!: () => void; // Set by the constructor.
   #status: EngineStatus = "connecting";
   #session: BrokerSession | undefined;
+  #last: BrokerSession | undefined;
+  #nodes: readonly string[] = [];
   #closing: Promise<void> | undefined;
   #attempts = 0;
   #reason: unknown;
@@ -99,6 +105,20 @@ export class Reconnection {
     return this.#tried;
   }
 
+  /** The place and the clock of the session of now, or of the last one. */
+  get place(): string {
+    return this.#last?.place ?? "";
+  }
+
+  /** The nodes that were alive when they were last asked for. */
+  get nodes(): readonly string[] {
+    return this.#nodes;
+  }
+
+  now(): number {
+    return this.#last?.now() ?? 0;
+  }
+
   /** Why it is away. Absent while it is ready. */
   get reason(): unknown {
     return this.#reason;
@@ -117,6 +137,11 @@ export class Reconnection {
     const session = this.#session;
     if (!session) return Promise.reject(this.#unavailable(action, "away", this.#reason));
     return this.#wait(action, ask(session));
+  }
+
+  /** Asks for the nodes that are alive. */
+  async name(): Promise<readonly string[]> {
+    return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
   }
 
   close(): Promise<void> {
@@ -155,7 +180,8 @@ export class Reconnection {
       if (this.#session === session) this.#ended(error);
     };
     const only = <Arguments extends unknown[]>(tell: (...args: Arguments) => void) => (...args: Arguments) => {
-      if (!isOver && this.#status !== "closed") tell(...args);
+      // Before it is there nothing is known of where what arrives is from.
+      if (session && !isOver && this.#status !== "closed") tell(...args);
     };
     const { live, mark, member, message, malformed } = this.#listener;
     const listener = {
@@ -175,9 +201,10 @@ export class Reconnection {
         connected.close();
         throw error ?? this.#unavailable("connect", "closed");
       }
-      session = this.#session = connected;
+      session = this.#session = this.#last = connected;
       await this.#hooks.prepare();
       await this.call("beat", (session) => session.beat());
+      await this.#hooks.greet?.();
       if (this.#session !== session) return;
       this.#attempts = this.#beats = this.#looks = 0;
       this.#reason = undefined;
@@ -201,6 +228,7 @@ export class Reconnection {
     this.#session = undefined;
     this.#rejectAll(reason);
     if (this.#status === "closed") return;
+    if (this.#status === "ready") this.#hooks.ended?.();
     const cause = this.#reason = firstCause(reason);
     const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // Of the application's own `connect`, it may be anything.
     const error = this.#unavailable("go on", `away (${text})`, cause);
@@ -273,7 +301,7 @@ export class Reconnection {
   async #beat(): Promise<void> {
     try {
       const wasKnown = await this.call("beat", (session) => session.beat());
-      const nodes = await this.call("name the nodes", (session) => session.nodes());
+      const nodes = await this.name();
       if (!wasKnown) await this.#hooks.announce();
       // After the broker came back the others have as long as a lease to say that they live.
       if (++this.#beats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));

@@ -191,6 +191,14 @@ for number = 6, #ARGV do
 end
 return 1`;
 
+/** KEYS: orders. ARGV: subject, envelope, how many are kept, and how long. */
+export const KEEP: string = `${PREAMBLE}
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'e', ARGV[2])
+for _, order in ipairs(redis.call('XRANGE', KEYS[1], '-', text(now - ARGV[4]))) do redis.call('XDEL', KEYS[1], order[1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1`;
+
 /** KEYS: nodes. */
 export const NODES: string = `${PREAMBLE}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now), '+inf')`;

@@ -14,7 +14,8 @@
  */
 import * as v from "valibot";
 import type { HistoryOptions, Position } from "../engine.ts";
-import { BrokerEngine, type BrokerEngineOptions } from "./broker-engine.ts";
+import { BrokerEngine } from "./broker-engine.ts";
+import type { BrokerEngineOptions } from "./broker-options.ts";
 import type { Broker, BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
 import { decodeName, encodeName } from "./channel-name.ts";
 import {
@@ -26,9 +27,13 @@ import {
   type RedisConnection,
   type RedisServer,
 } from "./redis-client.ts";
+import { Orders, Page, Published, Strings, Tops } from "./redis-answers.ts";
+import { RedisClock } from "./redis-clock.ts";
+import { RedisMemory } from "./redis-memory.ts";
 import * as scripts from "./redis-scripts.ts";
 
-export type { BrokerEngine, BrokerEngineOptions } from "./broker-engine.ts";
+export type { BrokerEngine } from "./broker-engine.ts";
+export type { BrokerEngineOptions } from "./broker-options.ts";
 export type { IoRedisClient, NodeRedisClient, RedisClient } from "./redis-client.ts";
 
 /** Options of {@link redisEngine}. */
@@ -62,7 +67,7 @@ class RedisBroker implements Broker {
   readonly name = "Redis";
   readonly #client: RedisClient;
   readonly #persistent: boolean;
-  readonly #known = new Known();
+  readonly #known = new RedisMemory();
 
   constructor(client: RedisClient, persistent: boolean) {
     this.#client = client;
@@ -87,6 +92,7 @@ class RedisBroker implements Broker {
       );
       const run = this.#persistent ? "" : server.run;
       const namespace = `${readKeyPrefix(this.#client)}${options.namespace}`;
+      if (namespace.length > MAX_PLACE) throw new TypeError(`Cannot use a keyPrefix of more than ${MAX_PLACE - 32} characters`);
       session = new RedisSession(commands, subscriber, run, this.#known, listener, { ...options, namespace });
       await session.start(server);
       this.#known.run = server.run;
@@ -100,6 +106,12 @@ class RedisBroker implements Broker {
   }
 }
 
+/** Characters of a key prefix and a namespace, which stand in each envelope. */
+const MAX_PLACE = 256;
+
+/** Orders that are kept: those of the last day, and no more. */
+const MAX_ORDERS = 10_000;
+
 /** Nothing is kept longer than this without being written again, in ms: what nodes leave behind that were all killed. */
 const KEPT = 24 * 60 * 60_000;
 
@@ -109,46 +121,12 @@ const STEPS = 1_000_000;
 /** Channels whose members are looked for in a beat. */
 const CHANNELS_A_BEAT = 1_000;
 
-/** Channels whose last known position a node remembers. */
-const MAX_KNOWN = 10_000;
-
-const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));
-const Place = v.tuple([v.string(), Offset]);
-const Published = v.tuple([...Place.items, v.number()]);
-const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]));
-const Page = v.tuple([...Place.items, v.number(), Entries, v.number()]);
-const Tops = v.array(v.union([Place, v.pipe(v.tuple([]), v.transform(() => null))]));
-const Strings = v.array(v.string());
-
-/** What a node knows of the store from one session to the next: where it finds less, something was lost. */
-class Known {
-  /** The run of the server that it was connected to. */
-  run = "";
-  /** Publications to histories that are persistent, when the last of this node was acknowledged. */
-  publications = 0;
-  /** Where channels stood. Those used last come last. */
-  readonly #positions = new Map<string, Position>();
-
-  remember(channel: string, position: Position): void {
-    this.#positions.delete(channel);
-    this.#positions.set(channel, position);
-    if (this.#positions.size <= MAX_KNOWN) return;
-    for (const oldest of this.#positions.keys()) return void this.#positions.delete(oldest);
-  }
-
-  /** Where the channel has been for certain. @param position where a subscription is. */
-  latest(channel: string, position: Position | undefined): Position | undefined {
-    const remembered = this.#positions.get(channel);
-    if (!position || !remembered) return position ?? remembered;
-    return remembered.epoch === position.epoch && remembered.offset > position.offset ? remembered : position;
-  }
-}
-
 class RedisSession implements BrokerSession {
   readonly #commands: RedisConnection;
+  readonly #clock: RedisClock;
   readonly #subscriber: RedisConnection;
   readonly #run: string;
-  readonly #known: Known;
+  readonly #known: RedisMemory;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #prefix: string;
@@ -167,11 +145,12 @@ class RedisSession implements BrokerSession {
     commands: RedisConnection,
     subscriber: RedisConnection,
     run: string,
-    known: Known,
+    known: RedisMemory,
     listener: BrokerListener,
     options: SessionOptions,
   ) {
     this.#commands = commands;
+    this.#clock = new RedisClock(commands);
     this.#subscriber = subscriber;
     this.#run = run;
     this.#known = known;
@@ -186,6 +165,7 @@ class RedisSession implements BrokerSession {
     for (const script of Object.values(scripts)) {
       this.#shas.set(script, v.parse(v.string(), await this.#commands.command("SCRIPT", "LOAD", script)));
     }
+    await this.#clock.look();
     const { node } = this.#options;
     // A channel that is nobody's, to find out whether channels may be subscribed and published to.
     const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
@@ -195,6 +175,14 @@ class RedisSession implements BrokerSession {
     if (this.#run !== "") return;
     const { run: before, publications } = this.#known;
     await this.#evaluate(scripts.START, [this.#runKey], [run, before, `${publications}`, promotion, this.#newEpoch()]);
+  }
+
+  get place(): string {
+    return this.#subjects.slice(0, -1);
+  }
+
+  now(): number {
+    return this.#clock.now();
   }
 
   receive(subject: string, text: string): void {
@@ -262,7 +250,8 @@ class RedisSession implements BrokerSession {
     const position = this.#at(channel, { epoch, offset });
     const entries = found.map(([id, [, envelope]]) => {
       const offset = parseInt(id, 10);
-      return { position: { epoch, offset }, envelope, previous: offset - Number(id.slice(-6)) };
+      const time = Number(id.slice(id.indexOf("-") + 1, -6));
+      return { position: { epoch, offset }, envelope, time, previous: offset - Number(id.slice(-6)) };
     });
     if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
     entries.reverse();
@@ -291,6 +280,16 @@ class RedisSession implements BrokerSession {
     await this.#commands.command("PUBLISH", `${this.#subjects}all`, envelope);
   }
 
+  async keep(envelope: string): Promise<void> {
+    await this.#evaluate(scripts.KEEP, [`${this.#prefix}orders`], [`${this.#subjects}all`, envelope, `${MAX_ORDERS}`, `${KEPT}`]);
+  }
+
+  async kept(since: number): Promise<string[]> {
+    const first = `${Math.max(0, Math.floor(since))}`;
+    const orders = await this.#commands.command("XRANGE", `${this.#prefix}orders`, first, "+", "COUNT", `${MAX_ORDERS}`);
+    return v.parse(Orders, orders).map(([, [, envelope]]) => envelope);
+  }
+
   async beat(): Promise<boolean> {
     // It goes out by one connection and comes in by the other: both are alive.
     if (this.#heard < this.#beats) {
@@ -302,7 +301,8 @@ class RedisSession implements BrokerSession {
     if (this.#unseen.length === 0) this.#unseen = [...this.#attended];
     const channels = this.#unseen.splice(-CHANNELS_A_BEAT).filter((channel) => this.#attended.has(channel));
     const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
-    const wasKnown = await this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args) === 1;
+    const [known] = await Promise.all([this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
+    const wasKnown = known === 1;
     // What is kept for a day is written again before that is over.
     if (now() - this.#announced < KEPT / 3) return wasKnown;
     this.#announced = now();

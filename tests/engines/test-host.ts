@@ -23,6 +23,8 @@ export class TestHost implements EngineHost {
   readonly gaps: string[] = [];
   readonly presence: Presence[] = [];
   readonly messages: string[] = [];
+  /** Of the messages that came late: how late, in ms. */
+  readonly ages: number[] = [];
   readonly statuses: EngineStatus[] = [];
   readonly errors: unknown[] = [];
   readonly #gaps: Gap[] = [];
@@ -63,8 +65,9 @@ export class TestHost implements EngineHost {
     this.#told();
   }
 
-  received(message: string): void {
+  received(message: string, age?: number): void {
     this.messages.push(message);
+    if (age !== undefined) this.ages.push(age);
     this.#told();
   }
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createClient } from "redis";
 import type { HistoryOptions } from "../../src/engine.ts";
-import type { BrokerEngineOptions } from "../../src/engines/broker-engine.ts";
+import type { BrokerEngineOptions } from "../../src/engines/broker-options.ts";
 import { Envelopes } from "../../src/engines/envelope.ts";
 import { natsEngine } from "../../src/engines/nats.ts";
 import { redisEngine } from "../../src/engines/redis.ts";
@@ -58,7 +58,7 @@ for (const [name, { start, engine }] of Object.entries(BROKERS)) {
           const [before] = await publish(same.engine, "room", HISTORY, 1);
           if (isNewer) {
             Envelopes.prototype.seal = function (...args) {
-              return `${seal.apply(this, args)}`.replace('"v":1', '"v":2');
+              return `${seal.apply(this, args)}`.replace('"v":2', '"v":3');
             };
           }
           const unreadable = await foreign.engine.publish("room", { event: "say", data }, HISTORY);
