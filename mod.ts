@@ -51,7 +51,7 @@ export {
   type RequestDeclaration,
 } from "./src/contract.ts";
 export type { Clock } from "./src/clock.ts";
-export type { Cluster, ClusterClient, ClusterClients, ClusterQuestion, ClusterStats } from "./src/cluster.ts";
+export type { Cluster, ClusterClient, ClusterClients, ClusterQuestion, ClusterStats, OrderResult } from "./src/cluster.ts";
 export { WebSocketController } from "./src/controller.ts";
 export { createWebSocketController, getWebSocketController } from "./src/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery.ts";

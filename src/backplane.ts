@@ -50,7 +50,7 @@ export class Backplane {
       published: (channel, publication) => this.extension?.published(channel, publication),
       gap: (channel, position) => this.extension?.gap(channel, position),
       present: (channel, joined, left) => this.extension?.present(channel, joined, left),
-      received: (message) => this.cluster.received(message),
+      received: (message, age) => this.cluster.received(message, age),
       // Whoever wants to know looks at the engine's own; what went wrong is reported.
       status: () => {},
       report,

@@ -36,6 +36,17 @@ export interface ClusterStats {
   missing: string[];
 }
 
+/** What became of an order to all nodes. */
+export interface OrderResult {
+  /**
+   * The nodes that are alive and have not carried it out in time. They do so when they can be reached, if it was sent. A node that has
+   * been cut off for longer than the engine's `lease` is not known to be alive, and carries it out too.
+   */
+  missing: string[];
+  /** Whether it was sent. Where not, an `error` event says why, and it is sent when the engine is back. */
+  isSent: boolean;
+}
+
 /** How long the other nodes are waited for. */
 export interface ClusterQuestion {
   /** In ms. @default {2_000} */
@@ -51,8 +62,9 @@ export interface ClusterHost {
   readonly node: string;
   report(error: unknown): void;
   broadcast(frame: Frame, filter: BroadcastFilter): void;
-  disconnect(filter: DisconnectFilter, code: number, reason: string): void;
-  refresh(filter: BroadcastFilter): void;
+  /** @param age of an order that comes late, in ms. */
+  disconnect(filter: DisconnectFilter, code: number, reason: string, age?: number): void;
+  refresh(filter: BroadcastFilter, age?: number): void;
   clients(filter: BroadcastFilter): Iterable<Omit<ClusterClient, "node">>;
   stats(): ControllerStats;
 }
@@ -62,6 +74,11 @@ const CLIENTS_A_MESSAGE = 1_000;
 
 const id = v.pipe(v.string(), v.minLength(1), v.maxLength(1_024));
 const filter = v.strictObject({ user: v.optional(id), role: v.optional(id) });
+/** Of an order that is to be answered. */
+const question = v.optional(id);
+
+/** How long the other nodes are waited for, in ms. */
+const PATIENCE = 2_000;
 
 /** What nodes send to each other. Fields that a later version adds are ignored, and messages of a type that is not known too. */
 const MessageSchema = v.variant("type", [
@@ -71,8 +88,9 @@ const MessageSchema = v.variant("type", [
     filter: v.strictObject({ user: v.optional(id), role: v.optional(id), uid: v.optional(id) }),
     code: v.pipe(v.number(), v.check(isCloseCode)),
     reason: v.pipe(v.string(), v.maxLength(123)),
+    question,
   }),
-  v.object({ type: v.literal("refresh"), filter }),
+  v.object({ type: v.literal("refresh"), filter, question }),
   v.object({ type: v.literal("ask"), question: id, about: v.picklist(["clients", "stats"]), filter }),
   v.object({
     type: v.literal("answer"),
@@ -88,6 +106,7 @@ const MessageSchema = v.variant("type", [
 
 type Message = v.InferOutput<typeof MessageSchema>;
 type Answer = Extract<Message, { type: "answer" }>;
+type Order = Extract<Message, { type: "disconnect" | "refresh" }>;
 
 /** A question that nodes have yet to answer. */
 interface Question {
@@ -103,6 +122,8 @@ interface Question {
 export class Cluster {
   readonly #host: () => ClusterHost;
   readonly #questions = new Map<string, Question>();
+  /** Orders that nodes have yet to carry out. */
+  readonly #orders = new Map<string, (node: string) => void>();
   #asked = 0;
   #hasWarned = false;
 
@@ -112,7 +133,7 @@ export class Cluster {
   }
 
   /** The clients of all nodes that the filter matches. */
-  async clients(filter: BroadcastFilter = {}, { timeout = 2_000 }: ClusterQuestion = {}): Promise<ClusterClients> {
+  async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
     const host = this.#host();
     const clients: ClusterClient[] = Array.from(host.clients(filter), (client) => ({ node: host.node, ...client }));
     const missing = await this.#ask("clients", filter, timeout, ({ node, clients: others }) => {
@@ -122,7 +143,7 @@ export class Cluster {
   }
 
   /** The counters of all nodes. */
-  async stats({ timeout = 2_000 }: ClusterQuestion = {}): Promise<ClusterStats> {
+  async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
     const missing = await this.#ask("stats", {}, timeout, ({ node, stats, counts }) => {
@@ -139,17 +160,17 @@ export class Cluster {
   }
 
   /** The other nodes are to close their clients, where the engine signs. */
-  disconnect(filter: DisconnectFilter, code: number, reason: string): void {
-    this.#command({ type: "disconnect", filter, code, reason });
+  disconnect(filter: DisconnectFilter, code: number, reason: string): Promise<OrderResult> {
+    return this.#order({ type: "disconnect", filter, code, reason });
   }
 
   /** The other nodes are to ask about their clients anew, where the engine signs. */
-  refresh(filter: BroadcastFilter): void {
-    this.#command({ type: "refresh", filter });
+  refresh(filter: BroadcastFilter): Promise<OrderResult> {
+    return this.#order({ type: "refresh", filter });
   }
 
-  /** Another node has sent this. What cannot be read is ignored: it is of another version, or of somebody who has no business here. */
-  received(text: string): void {
+  /** Another node has sent this, or had, so many ms ago. What cannot be read is ignored: it is of another version, or of somebody who has no business here. */
+  received(text: string, age?: number): void {
     const message = read(text);
     if (!message) return;
     const host = this.#host();
@@ -159,13 +180,9 @@ export class Cluster {
           new Frame(message.text.toWellFormed(), message.isJson && isObject(message.text)),
           defined(message.filter),
         );
-      case "disconnect": {
-        const filter = defined(message.filter);
-        if (host.engine.isSigned && Object.keys(filter).length > 0) host.disconnect(filter, message.code, message.reason);
-        return;
-      }
+      case "disconnect":
       case "refresh":
-        if (host.engine.isSigned) host.refresh(defined(message.filter));
+        if (host.engine.isSigned) this.#obey(message, age);
         return;
       case "ask":
         return this.#answer(message.question, message.about, defined(message.filter));
@@ -211,22 +228,81 @@ export class Cluster {
   }
 
   #take(answer: Answer): void {
+    this.#orders.get(answer.question)?.(answer.node);
     const question = this.#questions.get(answer.question);
     if (!question?.waiting.has(answer.node)) return;
     question.take(answer);
     if (answer.isLast && question.waiting.delete(answer.node) && question.waiting.size === 0) question.done();
   }
 
-  #command(message: Message): void {
-    const { engine, report } = this.#host();
-    if (engine.isAlone) return;
-    if (engine.isSigned) return this.#send(message);
+  #obey(order: Order, age: number | undefined): void {
+    const host = this.#host();
+    const filter = defined(order.filter);
+    if (order.type === "refresh") host.refresh(filter, age);
+    else if (Object.keys(filter).length > 0) host.disconnect(filter, order.code, order.reason, age);
+    const { question } = order;
+    if (question !== undefined && age === undefined) this.#send({ type: "answer", question, node: host.node, isLast: true });
+  }
+
+  #order(order: Order): Promise<OrderResult> {
+    return this.#carryOut(this.#host(), order);
+  }
+
+  /** Does not reject. The order is on its way when this returns. */
+  async #carryOut({ deadlines, engine, node, report }: ClusterHost, order: Order): Promise<OrderResult> {
+    if (engine.isAlone) return { missing: [], isSent: true };
+    if (!engine.isSigned) {
+      this.#warn(order.type);
+      return { missing: await this.#others(), isSent: false };
+    }
+    const question = `${node} ${++this.#asked}`;
+    const text = JSON.stringify({ ...order, question });
+    const done = new Set<string>();
+    let look = () => {};
+    this.#orders.set(question, (node) => {
+      done.add(node);
+      look();
+    });
+    try {
+      const sending = (async () => await (engine.order ? engine.order(text) : engine.send(text)))();
+      const isSent = sending.then(() => true, (error) => {
+        report(error);
+        return false;
+      });
+      const others = await this.#others();
+      const missing = () => others.filter((node) => !done.has(node));
+      if (!await isSent) return { missing: missing(), isSent: false };
+      const carried = () =>
+        new Promise<void>((resolve) => {
+          look = () => {
+            if (missing().length === 0) resolve();
+          };
+          look();
+        });
+      // Those that are late are missing.
+      await within(deadlines, PATIENCE, carried, () => new Error("Too late")).catch(() => {});
+      return { missing: missing(), isSent: true };
+    } finally {
+      this.#orders.delete(question);
+    }
+  }
+
+  async #others(): Promise<string[]> {
+    const { engine, node } = this.#host();
+    let nodes: readonly string[];
+    try {
+      nodes = await engine.nodes();
+    } catch {
+      nodes = engine.lastNodes ?? []; // It is away, which is told elsewhere.
+    }
+    return nodes.filter((other) => other !== node);
+  }
+
+  #warn(type: Order["type"]): void {
     if (this.#hasWarned) return;
     this.#hasWarned = true;
-    report(
-      new TypeError(
-        `Cannot ${message.type} on other nodes: pass the engine a secret, for they take no orders that are not signed`,
-      ),
+    this.#host().report(
+      new TypeError(`Cannot ${type} on other nodes: pass the engine a secret, for they take no orders that are not signed`),
     );
   }
 

@@ -1,7 +1,7 @@
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
 import { Backplane } from "./backplane.ts";
 import { Bus, type Listener } from "./bus.ts";
-import type { Cluster } from "./cluster.ts";
+import type { Cluster, OrderResult } from "./cluster.ts";
 import { type Clock, Deadlines, systemClock } from "./clock.ts";
 import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
@@ -19,6 +19,7 @@ import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import { Refusals } from "./refusals.ts";
 import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "./revocations.ts";
+import { Rights } from "./rights.ts";
 import { type ControllerStats, NO_CLOSES, sumOf } from "./stats.ts";
 import { type ClientKey, clientKey, RateGate } from "./rate-gate.ts";
 import { Sender } from "./sender.ts";
@@ -51,6 +52,7 @@ export class WebSocketController {
   readonly #refusals: Refusals;
   readonly #keyOf: ClientKey;
   readonly #revocations: Revocations;
+  readonly #rights: Rights;
   #clock: Clock;
   /** What the monotonic clock of now is behind the first one, in ms: times that were taken by that hold on. */
   #shift = 0;
@@ -93,13 +95,20 @@ export class WebSocketController {
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // No attempt takes longer, so nothing older needs to be remembered.
     this.#revocations = new Revocations(2 * resolved.timeout);
+    this.#rights = new Rights({
+      connections: this.#connections,
+      revocations: this.#revocations,
+      timeout: resolved.timeout,
+      canRefresh: resolved.revalidate !== undefined,
+      monotonic,
+    });
     this.#backplane = new Backplane({
       deadlines: this.#deadlines,
       now,
       report,
       broadcast: (frame, filter) => void this.#delivery.broadcast(frame, filter),
-      disconnect: (...order) => this.#disconnect(...order),
-      refresh: (filter) => void this.#refresh(filter),
+      disconnect: (...order) => this.#rights.disconnect(...order),
+      refresh: (filter, age) => void this.#rights.refresh(filter, age),
       clients: (filter) => this.#connections.admitted(filter),
       stats: () => this.stats(),
     }, resolved);
@@ -232,46 +241,39 @@ export class WebSocketController {
   }
 
   /**
-   * Closes at once every client the filter matches, one whose authentication is under way included.
+   * Closes at once every client the filter matches, one whose authentication is under way included, on all nodes. A node that cannot be
+   * reached does so when it is back, to those that were there: the engine keeps the order for a day. The clients of this node are closed
+   * when this returns; it resolves when the other nodes have answered, after 2 s at most, and does not reject.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not come back by itself
    * @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string, and a code that may not be sent.
    */
-  disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): void {
+  disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
     checkDisconnectFilter(filter);
     checkCloseCode(code);
-    this.#disconnect(filter, code, reason);
-    if (this.#backplane.isShared) this.#backplane.cluster.disconnect(filter, code, reason);
-  }
-
-  #disconnect(filter: DisconnectFilter, code: number, reason: string): void {
-    const { uid, ...rest } = filter;
-    if (uid === undefined) this.#revocations.add("disconnected", rest, this.#monotonic());
-    for (const connection of this.#connections.matching(filter)) connection.close(code, reason);
+    this.#rights.disconnect(filter, code, reason);
+    if (!this.#backplane.isShared) return Promise.resolve({ missing: [], isSent: true });
+    return this.#backplane.cluster.disconnect(filter, code, reason);
   }
 
   /**
    * Asks `revalidate` anew who the clients are that the filter matches: their rights have changed. One for whom it says `null`
-   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked.
+   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all of this node have been asked and the other
+   * nodes have answered, as for {@link disconnect}.
    * An `authenticate` or `revalidate` that is under way may have read the rights of before: where it says that the client is one of
    * these, `revalidate` is asked, and no such answer comes into force.
    *
    * @throws {TypeError} without the option `revalidate`, and for a bad filter as {@link broadcast}.
    */
-  async refresh(filter: BroadcastFilter): Promise<void> {
+  async refresh(filter: BroadcastFilter): Promise<OrderResult> {
     if (!this.#host.options.revalidate) {
       throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
     }
     const checked = checkFilter(filter);
-    if (this.#backplane.isShared) this.#backplane.cluster.refresh(checked);
-    await this.#refresh(checked);
-  }
-
-  async #refresh(filter: BroadcastFilter): Promise<void> {
-    if (!this.#host.options.revalidate) return;
-    this.#revocations.add("refreshed", filter, this.#monotonic());
-    await Promise.all(this.#connections.matching(filter).map((connection) => connection.revalidate()));
+    const others = this.#backplane.isShared ? this.#backplane.cluster.refresh(checked) : { missing: [], isSent: true };
+    await this.#rights.refresh(checked);
+    return await others;
   }
 
   /** All nodes together, where the option `engine` joins this one with others. */

@@ -58,6 +58,8 @@ export class Identity {
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
   phase: "pending" | "admitted" | "expired" = "pending";
+  /** When it was proved, in ms of the monotonic clock. */
+  provedAt = -Infinity;
   /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
   until = 0;
   /** Settles when `revalidate` has said whether expired credentials are renewed; `undefined` when it is not asked. */
@@ -99,6 +101,7 @@ export class Identity {
     // It is there, however many its user may have.
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
+    this.provedAt = -Infinity; // Nobody knows when.
     this.phase = phase;
     // A wall clock that was set back meanwhile must not prolong it.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
@@ -328,6 +331,7 @@ export class Identity {
     // A copy that nobody changes: deliveries are indexed by it.
     this.accountability = Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
+    this.provedAt = this.#owner.host.monotonic();
     this.#generation++;
   }
 

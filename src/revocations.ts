@@ -21,13 +21,13 @@ export type Revocation = "disconnected" | "refreshed";
 
 /** Whose rights were taken or changed lately: an authentication that began before must not bring them back. */
 export class Revocations {
-  readonly #keep: number;
+  /** ms for which one is remembered. */
+  readonly keep: number;
   #recent: { kind: Revocation; filter: BroadcastFilter; number: number; at: number }[] = [];
   #number = 0;
 
-  /** @param keep ms for which one is remembered. */
   constructor(keep: number) {
-    this.#keep = keep;
+    this.keep = keep;
   }
 
   /** How many there have been. They are numbered, for two things may happen within one millisecond. */
@@ -37,7 +37,7 @@ export class Revocations {
 
   /** @param now ms of the monotonic clock. */
   add(kind: Revocation, filter: BroadcastFilter, now: number): void {
-    this.#recent = this.#recent.filter(({ at }) => now - at < this.#keep);
+    this.#recent = this.#recent.filter(({ at }) => now - at < this.keep);
     this.#recent.push({ kind, filter, number: ++this.#number, at: now });
   }
 
