@@ -17,6 +17,8 @@ export interface Attacker {
   copyHistory(channel: string): Promise<void>;
   /** Takes a copy of who is where; returns what writes it back. */
   copyMembers(): Promise<() => Promise<void>>;
+  /** Writes the orders that are kept once more, as if they were new. */
+  copyOrders(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -62,6 +64,10 @@ export async function attackRedis(port: number): Promise<Attacker> {
         for (const [key, dump] of copies) await client.sendCommand(["RESTORE", key, "0", dump, "REPLACE"]);
       };
     },
+    async copyOrders() {
+      const orders = (await client.xRange("noroshi:orders", "-", "+")) as Entry[];
+      for (const { message } of orders) await client.xAdd("noroshi:orders", "*", message);
+    },
     async close() {
       client.destroy();
       subscriber.destroy();
@@ -76,6 +82,7 @@ export async function attackNats(port: number): Promise<Attacker> {
   const stored: Captured[] = [];
   const members = new Map<string, Uint8Array>();
   const copied: Captured[] = [];
+  const orders = new Map<string, Uint8Array>();
   connection.subscribe(">", {
     callback: (_, message) => {
       const { subject, data, headers } = message;
@@ -85,6 +92,7 @@ export async function attackNats(port: number): Promise<Attacker> {
       };
       const one = { subject, text: message.string(), again };
       if (subject.startsWith("noroshi.")) (subject.includes(".history.") ? stored : captured).push(one);
+      if (subject.startsWith("$KV.noroshi-noroshi-nodes.order.")) orders.set(subject, data);
       if (subject.startsWith("$KV.noroshi-noroshi-members.") && data.length > 0) members.set(subject, data);
     },
   });
@@ -102,6 +110,9 @@ export async function attackNats(port: number): Promise<Attacker> {
       return Promise.resolve(async () => {
         for (const [subject, data] of copies) await connection.request(subject, data);
       });
+    },
+    async copyOrders() {
+      for (const [subject, data] of [...orders]) await connection.request(`${subject}0`, data);
     },
     close: () => connection.close(),
   };

@@ -26,7 +26,7 @@ conformance("nats, over TCP", {
 // Node has had a WebSocket since 22.
 const hasWebSocket = "WebSocket" in globalThis;
 
-conformance(`nats, over connections of one's own${hasWebSocket ? " by WebSocket" : ""}`, {
+conformance(`nats, signed, over connections of one's own${hasWebSocket ? " by WebSocket" : ""}`, {
   nodes: 4,
   skip: lacks("nats-server"),
   async create() {
@@ -43,7 +43,7 @@ conformance(`nats, over connections of one's own${hasWebSocket ? " by WebSocket"
         ? await wsconnect({ servers: `ws://127.0.0.1:${port}`, ...reconnection })
         : await connect({ servers: `127.0.0.1:${broker.port}`, ...reconnection });
       own.push(connection);
-      return { connection };
+      return { connection, secret: "a secret of the tests" };
     });
     return {
       ...fixture,

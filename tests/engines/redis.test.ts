@@ -13,13 +13,19 @@ const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = 
 /** Quick to notice all but that the broker is silent, which a busy machine's is for a while. */
 const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000 };
 
+const SECRETS: Record<string, string[]> = { redis: [], ioredis: ["a secret of the tests"] };
+
 for (const [library, clientOf] of Object.entries(CLIENTS)) {
-  conformance(`redis, by ${library}`, {
+  const secret = SECRETS[library]!; // Of both.
+  conformance(`redis, by ${library}${secret.length > 0 ? ", signed" : ""}`, {
     nodes: 4,
     skip: lacks("redis-server"),
     async create() {
       const broker = await BrokerProcess.redis();
-      const fixture = brokerFixture(() => redisEngine({ client: clientOf(broker.port), ...FAST }), () => broker.restart());
+      const fixture = brokerFixture(
+        () => redisEngine({ client: clientOf(broker.port), secret, ...FAST }),
+        () => broker.restart(),
+      );
       return {
         ...fixture,
         async close() {

@@ -1,0 +1,191 @@
+/** Orders to all nodes reach those that were cut off, when they are back, and end nothing that began after them. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { createClient } from "redis";
+import { systemClock } from "../../src/clock.ts";
+import { WebSocketController } from "../../src/controller.ts";
+import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
+import { natsEngine } from "../../src/engines/nats.ts";
+import { redisEngine } from "../../src/engines/redis.ts";
+import type { WebSocketControllerOptions } from "../../src/options.ts";
+import { FakeTransport, openOn } from "../fake-transport.ts";
+import { Proxy } from "../proxy.ts";
+import { turn } from "../waiting.ts";
+import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
+import { BrokerProcess, lacks } from "./brokers.ts";
+
+const SECRET = "a secret of the tests";
+const TIMEOUT = { timeout: 29_000 };
+const HOURS = 3_600_000;
+const FAST = { secret: SECRET, lease: 1_500, checkInterval: 300, timeout: 2_000 };
+
+const BROKERS = {
+  Redis: {
+    program: "redis-server",
+    start: () => BrokerProcess.redis(),
+    attack: attackRedis,
+    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST }),
+  },
+  NATS: {
+    program: "nats-server",
+    start: () => BrokerProcess.nats(),
+    attack: attackNats,
+    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...FAST }),
+  },
+};
+
+/** Resolves when it is so; the test's own timeout is the longest it may take. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await turn();
+}
+
+/** Lets more time pass than an authentication may take. */
+async function pass(): Promise<void> {
+  const start = performance.now();
+  await until(() => performance.now() - start > 100);
+}
+
+for (const [name, { program, start, attack, engine }] of Object.entries(BROKERS)) {
+  describe(`An order over ${name}`, { skip: lacks(program) }, () => {
+    let broker: BrokerProcess;
+    let attacker: Attacker;
+    const ends: (() => Promise<unknown>)[] = [];
+    before(async () => void (broker = await start()), TIMEOUT);
+    after(() => broker?.close(), TIMEOUT);
+    beforeEach(async () => {
+      await broker.restart();
+      attacker = await attack(broker.port);
+    }, TIMEOUT);
+    afterEach(async () => {
+      for (const end of ends.splice(0)) await end();
+      await attacker.close();
+    }, TIMEOUT);
+
+    /** A node behind a network of its own. @param skew of its wall clock, in ms. */
+    const create = async (skew = 0, options: WebSocketControllerOptions = {}) => {
+      const proxy = await Proxy.open(broker.port);
+      const errors: unknown[] = [];
+      const controller = new WebSocketController({
+        engine: engine(proxy.port),
+        clock: { ...systemClock, now: () => Date.now() + skew },
+        timeout: 1,
+        logger: false,
+        ...options,
+      });
+      controller.on("error", ({ error }) => void errors.push(error));
+      ends.push(async () => {
+        await controller.engine.close();
+        await proxy.close();
+      });
+      await until(() => controller.engine.status === "ready");
+      const join = (user: string) => {
+        const { transport } = openOn(new FakeTransport(), controller, { identity: { accountability: { user, role: "reader" } } });
+        return { closes: () => transport.closes.map(({ code }) => code) };
+      };
+      const cut = async () => {
+        proxy.isDown = true;
+        proxy.cut();
+        await until(() => controller.engine.status === "unavailable");
+      };
+      const heal = async () => {
+        proxy.isDown = false;
+        await until(() => controller.engine.status === "ready");
+      };
+      // It names itself first.
+      const [node] = Object.keys((await controller.cluster.stats()).nodes);
+      return { controller, proxy, errors, join, cut, heal, node, dropped: () => (controller.engine as BrokerEngine).dropped };
+    };
+
+    it("is carried out by all at once, whatever their clocks say", TIMEOUT, async () => {
+      const nodes = [await create(), await create(2 * HOURS), await create(-2 * HOURS)];
+      for (const { controller } of nodes) {
+        const anns = nodes.map(({ join }) => join("ann"));
+        assert.deepEqual(await controller.disconnect({ user: "ann" }), { missing: [], isSent: true });
+        for (const { closes } of anns) assert.deepEqual(closes(), [4403]);
+      }
+      assert.deepEqual(nodes.map(({ errors, dropped }) => [errors, dropped()]), nodes.map(() => [[], {}]));
+    });
+
+    it("names the node that is cut off, which closes who was there when it is back", TIMEOUT, async () => {
+      const [a, b] = [await create(2 * HOURS), await create(-2 * HOURS)];
+      const before = [b.join("ann"), b.join("bob")];
+      await b.cut();
+      const result = await a.controller.disconnect({ user: "ann" });
+      assert.deepEqual([result.isSent, result.missing], [true, [b.node]]);
+      assert.deepEqual(before.map(({ closes }) => closes()), [[], []]);
+      await pass();
+      const later = b.join("ann");
+      await b.heal();
+      await until(() => before[0]!.closes().length > 0);
+      // Another session reads it again.
+      await b.cut();
+      await b.heal();
+      await a.controller.disconnect({ user: "nobody" });
+      assert.deepEqual([...before, later].map(({ closes }) => closes()), [[4403], [], []]);
+    });
+
+    it("is read by a node that was cut off when its sender has gone", TIMEOUT, async () => {
+      const b = await create();
+      const ann = b.join("ann");
+      await b.cut();
+      const a = await create();
+      await a.controller.disconnect({ role: "reader" }, 4999, "Out");
+      await a.controller.engine.close();
+      await b.heal();
+      await until(() => ann.closes().length > 0);
+      assert.deepEqual(ann.closes(), [4999]);
+    });
+
+    it("of a node that is cut off says so, and is sent when it is back", TIMEOUT, async () => {
+      const [a, b] = [await create(), await create()];
+      const [here, there] = [a.join("ann"), b.join("ann")];
+      await a.controller.engine.nodes();
+      await a.cut();
+      const result = await a.controller.disconnect({ user: "ann" });
+      assert.deepEqual([result.isSent, result.missing], [false, [b.node]]);
+      assert.deepEqual([here.closes(), there.closes()], [[4403], []]);
+      await a.heal();
+      await until(() => there.closes().length > 0);
+      assert.deepEqual(there.closes(), [4403]);
+    });
+
+    it("to ask anew is kept as well", TIMEOUT, async () => {
+      const asked: string[] = [];
+      const options: WebSocketControllerOptions = {
+        authenticate: () => null,
+        revalidate: ({ accountability }) => {
+          asked.push(accountability.user!); // All have one.
+          return { accountability };
+        },
+      };
+      const [a, b] = [await create(0, options), await create(0, options)];
+      b.join("ann");
+      b.join("bob");
+      await b.cut();
+      const { missing } = await a.controller.refresh({ user: "ann" });
+      assert.equal(missing.length, 1);
+      await b.heal();
+      await until(() => asked.length > 0);
+      assert.deepEqual(asked, ["ann"]);
+    });
+
+    it("that was captured ends nobody, on a node that heard it or one that started later", TIMEOUT, async () => {
+      const [a, b] = [await create(), await create()];
+      await a.controller.disconnect({ user: "ann" });
+      const c = await create();
+      await pass();
+      const anns = [a, b, c].map(({ join }) => join("ann"));
+      const captured = [...attacker.captured];
+      for (let times = 0; times < 3; times++) for (const each of captured) await each.again();
+      await attacker.copyOrders();
+      for (const node of [b, c]) {
+        await node.cut();
+        await node.heal();
+      }
+      // It comes after.
+      for (const node of [b, c]) assert.deepEqual((await node.controller.disconnect({ user: "bob" })).missing, []);
+      assert.deepEqual(anns.map(({ closes }) => closes()), [[], [], []]);
+      for (const { dropped } of [b, c]) assert.ok(dropped()["replayed"]! > 0, JSON.stringify(dropped()));
+    });
+  });
+}
