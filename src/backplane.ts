@@ -30,9 +30,9 @@ export class Backplane {
     this.cluster = new Cluster(() => this.#clusterHost());
   }
 
-  /** Whether there may be other nodes to be told of something. */
-  get isShared(): boolean {
-    return this.#engine !== undefined && !this.#engine.isAlone;
+  /** The other nodes, where there may be some. */
+  get shared(): Cluster | undefined {
+    return this.#engine !== undefined && !this.#engine.isAlone ? this.cluster : undefined;
   }
 
   /** The engine, started. */
@@ -76,7 +76,7 @@ export class Backplane {
 
   /** Somebody is here to hear of what the others do. */
   start(): void {
-    if (this.isShared && this.#node === undefined) void this.engine;
+    if (this.shared && this.#node === undefined) void this.engine;
   }
 
   async close(): Promise<void> {

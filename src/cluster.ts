@@ -47,6 +47,9 @@ export interface OrderResult {
   isSent: boolean;
 }
 
+/** There are no other nodes. */
+export const ALONE: OrderResult = Object.freeze({ missing: [], isSent: true });
+
 /** How long the other nodes are waited for. */
 export interface ClusterQuestion {
   /** In ms. @default {2_000} */
@@ -250,7 +253,7 @@ export class Cluster {
 
   /** Does not reject. The order is on its way when this returns. */
   async #carryOut({ deadlines, engine, node, report }: ClusterHost, order: Order): Promise<OrderResult> {
-    if (engine.isAlone) return { missing: [], isSent: true };
+    if (engine.isAlone) return ALONE;
     if (!engine.isSigned) {
       this.#warn(order.type);
       return { missing: await this.#others(), isSent: false };

@@ -1,7 +1,7 @@
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
 import { Backplane } from "./backplane.ts";
 import { Bus, type Listener } from "./bus.ts";
-import type { Cluster, OrderResult } from "./cluster.ts";
+import { ALONE, type Cluster, type OrderResult } from "./cluster.ts";
 import { type Clock, Deadlines, systemClock } from "./clock.ts";
 import { checkCloseCode, CloseCode } from "./close.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
@@ -149,20 +149,23 @@ export class WebSocketController {
         extension()?.closed(connection.client, hasLeft);
       },
     };
-    const isClosed = () => this.isClosed;
     this.upgrade = createUpgrade({
       options: resolved,
       authenticator,
       admission: this.#admission,
       deadlines: this.#deadlines,
-      get closed() {
-        return isClosed();
-      },
+      isClosed: () => this.isClosed,
       open: (...args) => this.open(...args),
       revocations: this.#revocations,
       refusals: this.#refusals,
       report,
+      start: () => this.start(),
     });
+  }
+
+  /** Connects the engine to the other nodes. `serve` and `attachWebSocket(server, app)` call it when they listen; else the first client does. */
+  start(): void {
+    this.#backplane.start();
   }
 
   /**
@@ -219,7 +222,7 @@ export class WebSocketController {
     const checked = checkFilter(filter);
     const frame = Frame.of(message);
     const delivered = this.#delivery.broadcast(frame, checked);
-    if (this.#backplane.isShared) this.#backplane.cluster.broadcast(frame, checked);
+    this.#backplane.shared?.broadcast(frame, checked);
     return delivered;
   }
 
@@ -241,9 +244,8 @@ export class WebSocketController {
   }
 
   /**
-   * Closes at once every client the filter matches, one whose authentication is under way included, on all nodes. A node that cannot be
-   * reached does so when it is back, to those that were there: the engine keeps the order for a day. The clients of this node are closed
-   * when this returns; it resolves when the other nodes have answered, after 2 s at most, and does not reject.
+   * Closes at once every client the filter matches, one whose authentication is under way included, on all nodes. A node that is cut off
+   * does so when it is back, to those that were there. Resolves when the others have answered, after 2 s at most; it does not reject.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not come back by itself
@@ -253,14 +255,12 @@ export class WebSocketController {
     checkDisconnectFilter(filter);
     checkCloseCode(code);
     this.#rights.disconnect(filter, code, reason);
-    if (!this.#backplane.isShared) return Promise.resolve({ missing: [], isSent: true });
-    return this.#backplane.cluster.disconnect(filter, code, reason);
+    return this.#backplane.shared?.disconnect(filter, code, reason) ?? Promise.resolve(ALONE);
   }
 
   /**
    * Asks `revalidate` anew who the clients are that the filter matches: their rights have changed. One for whom it says `null`
-   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all of this node have been asked and the other
-   * nodes have answered, as for {@link disconnect}.
+   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked, as for {@link disconnect}.
    * An `authenticate` or `revalidate` that is under way may have read the rights of before: where it says that the client is one of
    * these, `revalidate` is asked, and no such answer comes into force.
    *
@@ -271,7 +271,7 @@ export class WebSocketController {
       throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
     }
     const checked = checkFilter(filter);
-    const others = this.#backplane.isShared ? this.#backplane.cluster.refresh(checked) : { missing: [], isSent: true };
+    const others = this.#backplane.shared?.refresh(checked) ?? ALONE;
     await this.#rights.refresh(checked);
     return await others;
   }

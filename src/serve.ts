@@ -6,7 +6,7 @@ import { guard } from "./guard.ts";
 import { HttpConnections } from "./http-connections.ts";
 import { logRecord } from "./log.ts";
 import { websocket } from "./runtimes/bun.ts";
-import { HOST, type Host } from "./runtimes/runtime.ts";
+import { HOST, type Host, startRoutes } from "./runtimes/runtime.ts";
 import { closeOnTermination } from "./termination.ts";
 
 /** Anything with Hono's `fetch`. */
@@ -68,6 +68,7 @@ interface Listening {
 export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
   const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
   const listening = await listener()(app, port, hostname);
+  startRoutes(app);
 
   let forget = () => {};
   let closed: Promise<void> | undefined;

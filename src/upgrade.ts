@@ -12,7 +12,7 @@ import type { Refusals } from "./refusals.ts";
 import type { Revocations } from "./revocations.ts";
 import { bunRuntime } from "./runtimes/bun.ts";
 import { denoRuntime } from "./runtimes/deno.ts";
-import { findHost, ROUTE, type Runtime } from "./runtimes/runtime.ts";
+import { findHost, ROUTE, type Runtime, START } from "./runtimes/runtime.ts";
 import type { Transport } from "./transport.ts";
 import {
   ANSWERED,
@@ -39,14 +39,16 @@ export type UpgradeHandler = MiddlewareHandler<any, string, { outputFormat: "ws"
 export interface UpgradeHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
-  /** No connection is taken any more. */
-  readonly closed: boolean;
+  /** Whether no connection is taken any more. */
+  isClosed(): boolean;
   readonly admission: Admission;
   readonly deadlines: Deadlines;
   open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
   readonly revocations: Revocations;
   readonly refusals: Refusals;
   report(error: unknown): void;
+  /** Somebody is about to connect. */
+  start(): void;
 }
 
 /** Characters of a URL, its token not counted. It is kept with the connection, in a Durable Object within 16 KiB. */
@@ -64,7 +66,7 @@ const MAX_ADDRESS_LENGTH = 128;
 /** The route: from an HTTP request to an open connection, or to an answer that says why not. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   const handler: UpgradeHandler = async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
-  return Object.assign(handler, { [ROUTE]: true });
+  return Object.assign(handler, { [ROUTE]: true, [START]: host.start });
 }
 
 async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
@@ -75,7 +77,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   if (invalid) return refuse(invalid);
   const url = parseUrl(c.req.url);
   if (!url) return refuse(invalidRequest("The request target is not a URL"));
-  if (host.closed) return refuse(unavailable("The server is going away"));
+  if (host.isClosed()) return refuse(unavailable("The server is going away"));
   if (!runtime) return refuse(NO_RUNTIME);
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
@@ -103,6 +105,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     return refuse(COOKIE_WITHOUT_ORIGIN);
   }
 
+  host.start();
   // From here on it counts, before anything is awaited.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
@@ -116,7 +119,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     if (c.finalized && !wasAnswered) return refuse(ANSWERED);
     if (identity && "status" in identity) return refuse(identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
-    if (slot.released || host.closed) return refuse(unavailable("It took too long"));
+    if (slot.released || host.isClosed()) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client went away while its token was verified: nobody is there to read this.
     if (response === null) return refuse(GONE);

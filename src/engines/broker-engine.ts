@@ -357,7 +357,7 @@ export class BrokerEngine implements Engine {
   }
 
   get #isConnecting(): boolean {
-    return this.#link?.status === "connecting";
+    return this.#link?.isStarting === true;
   }
 
   /** At the start the first ones to ask wait for the connection rather than being refused. */

@@ -44,7 +44,7 @@ export class Orders {
     const order = { text, at: performance.now() };
     try {
       // Not waited for where it is there, so that what is sent next does not overtake it.
-      if (this.#host.link.status === "connecting") await this.#host.link.tried;
+      if (this.#host.link.isStarting) await this.#host.link.tried;
       await this.#send(order);
     } catch (error) {
       if (WebSocketError.from(error)?.code === "ENGINE_UNAVAILABLE") {

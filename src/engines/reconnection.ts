@@ -64,8 +64,10 @@ export class Reconnection {
   readonly #beating = new Alarm(() => void this.#beat());
   readonly #looking = new Alarm(() => void this.#look());
   readonly #pause = new Alarm(() => void this.#connect());
+  readonly #starting = new Alarm(() => this.#started());
   readonly #tried: Promise<void>;
   #resolveTried!: () => void; // Set by the constructor.
+  #isStarting = true;
   #status: EngineStatus = "connecting";
   #session: BrokerSession | undefined;
   #last: BrokerSession | undefined;
@@ -100,7 +102,12 @@ export class Reconnection {
     return this.#status;
   }
 
-  /** Resolves when the first attempt to connect has ended, one way or the other: within 1.5 timeouts where the broker says nothing. */
+  /** Whether there has been no session yet, and may be one soon. */
+  get isStarting(): boolean {
+    return this.#isStarting;
+  }
+
+  /** Resolves with the first session, or after three timeouts. */
   get tried(): Promise<void> {
     return this.#tried;
   }
@@ -125,6 +132,7 @@ export class Reconnection {
   }
 
   open(): void {
+    this.#deadlines.set(this.#starting, MOST_TIMEOUTS * this.#options.timeout);
     void this.#connect();
   }
 
@@ -242,10 +250,16 @@ export class Reconnection {
     this.#deadlines.set(this.#pause, pause * (0.5 + Math.random() / 2));
   }
 
+  #started(): void {
+    this.#isStarting = false;
+    this.#deadlines.delete(this.#starting);
+    this.#resolveTried();
+  }
+
   #set(status: EngineStatus): void {
     if (this.#status === status) return;
     this.#status = status;
-    this.#resolveTried();
+    if (status === "ready" || status === "closed") this.#started();
     this.#host.status(status);
   }
 

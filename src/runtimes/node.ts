@@ -6,7 +6,7 @@ import type { Hono } from "hono";
 import { Connections } from "../connections.ts";
 import { logRecord } from "../log.ts";
 import { type AttachedApp, endUnread, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
-import { ROUTE } from "./runtime.ts";
+import { isRoute, startRoutes } from "./runtime.ts";
 
 export type { FetchApp };
 
@@ -42,7 +42,17 @@ export function attachWebSocket(server: UpgradableServer, app?: FetchApp): Attac
   const attached: AttachedApp = { app, connections: new Connections() };
   const upgrades = upgradesOf(server);
   upgrades.add(attached);
+  if (app) whenListening(server, () => startRoutes(app));
   return { connections: attached.connections, detach: () => upgrades.delete(attached) };
+}
+
+function whenListening(server: UpgradableServer & { readonly listening?: boolean }, start: () => void): void {
+  if (server.listening) return start();
+  const listening = () => {
+    server.off("listening", listening);
+    start();
+  };
+  server.on("listening", listening);
 }
 
 /** Where a server keeps its {@link Upgrades}. Registered, so that two copies of the package share them. */
@@ -189,10 +199,4 @@ function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, inc
   } catch {
     return false; // The application's own `getPath` threw: it will in `fetch`, which answers 500.
   }
-}
-
-/** Hono wraps the handlers of a sub-app with an error handler of its own. */
-function isRoute(handler: object): boolean {
-  const { [ROUTE]: isOurs, __COMPOSED_HANDLER: wrapped } = handler as { [ROUTE]?: true; __COMPOSED_HANDLER?: object }; // Either, or neither.
-  return isOurs === true || wrapped !== undefined && isRoute(wrapped);
 }

@@ -45,6 +45,31 @@ export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // The c
  */
 export const ROUTE: unique symbol = Symbol.for("noroshi.route") as never; // As above.
 
+/** On `controller.upgrade`: starts what the controller needs of others. Called when a server listens. Registered, as {@link HOST} is. */
+export const START: unique symbol = Symbol.for("noroshi.start") as never; // As above.
+
+/** Whether it is `controller.upgrade`. Hono wraps the handlers of a sub-app with an error handler of its own. */
+export function isRoute(handler: object): boolean {
+  return unwrapped(handler) !== undefined;
+}
+
+/** A server listens: starts the controllers whose routes the app has. */
+export function startRoutes(app: object): void {
+  const { routes = [] } = app as { readonly routes?: readonly { readonly handler: object }[] }; // As Hono has them, and others may not.
+  for (const start of new Set(routes.map(({ handler }) => unwrapped(handler)?.[START]))) start?.();
+}
+
+/** What `controller.upgrade` has. */
+interface Route {
+  readonly [ROUTE]?: true;
+  readonly [START]?: () => void;
+}
+
+function unwrapped(handler: object): Route | undefined {
+  const { [ROUTE]: isOurs, __COMPOSED_HANDLER: wrapped } = handler as Route & { __COMPOSED_HANDLER?: object }; // Either, or neither.
+  return isOurs === true ? handler as Route : wrapped && unwrapped(wrapped); // As just seen.
+}
+
 /** The host of a request: in `c.env`, or on the response that `@hono/node-server` puts there. */
 export function findHost(env: unknown): Host | undefined {
   const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Absent where it is something else.
