@@ -159,7 +159,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         await early.host.until(() => early.host.statuses.includes("unavailable"));
         await broker.start();
         await Promise.all(asked);
-        await early.host.until(() => early.host.data("early").length === 3);
+        assert.equal((await early.engine.read("early", LONG, null, 10)).publications.length, 3);
       });
 
       it("closes", TIMEOUT, async () => {
