@@ -59,7 +59,7 @@ export class Identity {
   expiresAt: number | null = null;
   phase: "pending" | "admitted" | "expired" = "pending";
   /** When it was proved, in ms of the monotonic clock. */
-  provedAt = -Infinity;
+  provedAt: number = -Infinity;
   /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
   until = 0;
   /** Settles when `revalidate` has said whether expired credentials are renewed; `undefined` when it is not asked. */
