@@ -82,7 +82,7 @@ export class BrokerEngine implements Engine {
     const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
     const now = () => host.now();
     const { isSigned } = this;
-    const dropped = (reason: DropReason) => this.#drop(reason);
+    const dropped = (reason: DropReason, node?: string) => this.#drop(reason, node);
     const envelopes = this.#envelopes = new Envelopes({
       node: host.node,
       secrets: this.#options.secrets,
@@ -390,8 +390,8 @@ export class BrokerEngine implements Engine {
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);
   }
 
-  #drop(reason: DropReason): void {
-    if (reason === "unknown node") this.#trust?.meet();
+  #drop(reason: DropReason, node?: string): void {
+    if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
     this.#dropped.count(reason, this.#started().host);
   }
 }

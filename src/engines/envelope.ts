@@ -40,7 +40,8 @@ export interface EnvelopesOptions {
   place?(): string;
   /** The broker's clock, in ms. */
   now(): number;
-  dropped(reason: DropReason): void;
+  /** @param node that it says it is of, and has signed it. */
+  dropped(reason: DropReason, node?: string): void;
 }
 
 /**
@@ -109,8 +110,8 @@ export class Envelopes {
   /** `null` for what was dropped. @param arrives now, rather than having been kept: then its number has not been here before. */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
     const { dropped, maxLength, place = nowhere } = this.#options;
-    const drop = (reason: DropReason) => {
-      dropped(reason);
+    const drop = (reason: DropReason, node?: string) => {
+      dropped(reason, node);
       return null;
     };
     if (envelope.length > maxLength) return drop("oversized");
@@ -135,7 +136,7 @@ export class Envelopes {
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
       if (arrives && this.#keys.length > 0) {
         const isNew = this.guard.take(kind, node, number);
-        if (!isNew) return drop(isNew === null ? "unknown node" : "replayed");
+        if (!isNew) return drop(isNew === null ? "unknown node" : "replayed", node);
       }
       return { kind, node, number, time: header.time, event: header.event, body };
     });

@@ -33,8 +33,8 @@ const MemberSchema = v.object({
 });
 
 const ControlSchema = v.variant("type", [
-  // A node greets all others.
-  v.object({ type: v.literal("hello") }),
+  // A node greets all others, or one.
+  v.object({ type: v.literal("hello"), to: v.optional(name) }),
   // To one that has greeted: the numbers that this node had when it first heard of it.
   v.object({
     type: v.literal("numbers"),
@@ -74,7 +74,7 @@ export class Neighbours {
   async greet(nodes: readonly string[]): Promise<void> {
     const { deadlines, guard, patience } = this.#host;
     const isKnown = () => nodes.every((node) => guard.knows(node));
-    this.#hello();
+    this.#send({ type: "hello" });
     if (isKnown()) return;
     let look!: () => void;
     const known = new Promise<void>((resolve) => this.#learned.add(look = () => isKnown() && resolve()));
@@ -83,9 +83,11 @@ export class Neighbours {
     this.#learned.delete(look);
   }
 
-  /** Something came from a node that has not stated its numbers. */
-  meet(): void {
-    if (performance.now() - this.#greeted >= GREETING_PAUSE) this.#hello();
+  /** Something came from a node that has not stated its numbers. It may be a copy of what one has sent that is gone. */
+  meet(node: string): void {
+    if (performance.now() - this.#greeted < GREETING_PAUSE) return;
+    this.#greeted = performance.now();
+    this.#send({ type: "hello", to: node });
   }
 
   /** The members of the channel on these nodes, of those that answer in time. */
@@ -113,7 +115,7 @@ export class Neighbours {
     const control = parse(ControlSchema, body);
     if (!control) return false;
     const { guard, node: own } = this.#host;
-    if (node === own || ("to" in control && control.to !== own)) return true;
+    if (node === own || ("to" in control && control.to !== undefined && control.to !== own)) return true;
     switch (control.type) {
       case "hello":
         this.#state(node);
@@ -130,11 +132,6 @@ export class Neighbours {
         this.#take(node, control.question, control.members.map(toMember), control.isLast);
         return true;
     }
-  }
-
-  #hello(): void {
-    this.#greeted = performance.now();
-    this.#send({ type: "hello" });
   }
 
   #state(node: string): void {

@@ -58,6 +58,7 @@ export class RollCall {
   /** The members among those that the broker has, with those of this node. */
   async confirm(channel: string, stored: readonly StoredMember[]): Promise<Present[]> {
     const { neighbours, node, replayed } = this.#host;
+    const before = new Map(this.#confirmed.get(channel));
     const isConfirmed = ({ node, user, number }: StoredMember) => this.#confirmed.get(channel)?.get(keyOf(node, user)) === number;
     const others = stored.filter((member) => member.node !== node);
     const asked = [...new Set(others.filter((member) => !isConfirmed(member)).map((member) => member.node))];
@@ -83,6 +84,9 @@ export class RollCall {
     }
     this.#suspects.delete(channel);
     if (suspects.size > 0 && this.#suspects.size < MAX_SUSPECTS) this.#suspects.set(channel, suspects);
+    const confirmed = this.#confirmed.get(channel);
+    const kept = new Set(stored.map(({ node, user }) => keyOf(node, user)));
+    for (const [key, number] of before) if (!kept.has(key) && confirmed?.get(key) === number) confirmed.delete(key);
     for (const [node, members] of answers) for (const member of members) present.push({ node, ...member });
     return present;
   }

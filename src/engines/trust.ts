@@ -58,8 +58,8 @@ export class Trust {
   }
 
   /** Something came from a node that is not known. */
-  meet(): void {
-    this.#neighbours.meet();
+  meet(node: string): void {
+    this.#neighbours.meet(node);
   }
 
   /** An order, or what another engine says. */
