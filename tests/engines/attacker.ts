@@ -47,10 +47,10 @@ export async function attackRedis(port: number): Promise<Attacker> {
       for (const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]) {
         const [epoch, offset] = await client.hmGet(meta, ["epoch", "offset"]);
         const next = Number(offset) + 500_000;
-        // With the time of the one that is copied, as it is harder to see.
-        await client.xAdd(stream, `${next}-${id.split("-")[1]!.slice(0, -6)}500000`, message);
-        await client.hSet(meta, "offset", `${next}`);
-        await client.publish(`noroshi:ch:${channel}`, `${epoch}\n${next} 500000\n${message["e"]}`);
+        const place = `${next}-${id.split("-")[1]!.slice(0, -6)}500000`; // It has two parts.
+        // With the time of the one that is copied, as it is harder to see; at once, for a history without its end begins anew.
+        await client.multi().xAdd(stream, place, message).hSet(meta, "offset", `${next}`)
+          .publish(`noroshi:ch:${channel}`, `${epoch}\n${next} 500000\n${message["e"]}`).exec();
       }
     },
     async copyMembers() {
