@@ -204,6 +204,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   #extension(): Extension {
     return {
       types: ["subscribe", "unsubscribe", "publish"],
+      maxSubscriptions: () => this.#shared.maxSubscriptions,
       histories: this.#table.histories,
       take: (client, message) => this.#take(client, message),
       admitted: (client) => this.#subscribers.get(client)?.resume(true),

@@ -148,7 +148,7 @@ export class Connection
     if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.pipeline?.isHeld) this.#receive(text);
-    else if (!this.pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
+    else if (!this.pipeline.push(text)) this.#overflow(this.pipeline, text);
   }
 
   /** The peer showed that it is alive without a message: a protocol ping or pong came. */
@@ -357,7 +357,7 @@ export class Connection
   }
 
   hold(settled: Promise<void>): void {
-    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text));
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text), () => this.transport.resume?.());
     this.pipeline.hold(settled);
   }
 
@@ -367,6 +367,17 @@ export class Connection
   }
 
   // The gate
+
+  /** More waits than may. Where the runtime can leave the rest unread, only what has arrived with it is taken. */
+  #overflow(pipeline: Pipeline, text: string | null): void {
+    if (!this.transport.pause) return this.#flood();
+    this.transport.pause();
+    pipeline.add(text);
+  }
+
+  #flood(): void {
+    this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
+  }
 
   #receive(text: string | null): void {
     if (this.#isClosed || this.#closing) return;
@@ -389,7 +400,9 @@ export class Connection
   }
 
   silent(): void {
-    this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
+    // Nothing was read of it: it has not been silent, and a middleware or an authentication has not ended in all that time.
+    if (this.transport.isPaused) this.#flood();
+    else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
   }
 
   /** Sets the one timer to what is due next. */

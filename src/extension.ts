@@ -9,6 +9,8 @@ import type { WebSocketClient } from "./websocket-client.ts";
 export interface Extension extends Pick<EngineHost, "published" | "gap" | "present"> {
   /** The message types that are its own. It answers them itself. */
   readonly types: readonly string[];
+  /** Subscriptions that one client may have. */
+  maxSubscriptions(): number;
   /** What it wants kept. */
   readonly histories: readonly HistoryOptions[];
   take(client: WebSocketClient, message: WebSocketMessage): void;

@@ -1,3 +1,4 @@
+import { limitsOf, type LimitsHost } from "./announced-limits.ts";
 import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Identity } from "./identity.ts";
@@ -9,7 +10,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
 /** The connection whose messages pass the gate. */
 export interface GateOwner {
   readonly client: WebSocketClient;
-  readonly host: { readonly extension: Extension | undefined; readonly handlers: Handlers };
+  readonly host: LimitsHost & { readonly extension: Extension | undefined; readonly handlers: Handlers };
   readonly identity: Identity;
   readonly pipeline: Pipeline | undefined;
   readonly transport: Transport;
@@ -43,7 +44,12 @@ export function pass(owner: GateOwner, text: string | null): Promise<void> | und
   if (type === "pong") return void owner.transport.answered?.(uid);
   if (type === "ping") {
     const channels = host.extension?.positions(client);
-    return void owner.transmit(encode({ type: "pong", ...(uid === undefined ? {} : { uid }), ...(channels && { channels }) }));
+    return void owner.transmit(encode({
+      type: "pong",
+      ...(uid === undefined ? {} : { uid }),
+      ...(channels && { channels }),
+      ...(message["limits"] === true && { limits: limitsOf(host, client) }),
+    }));
   }
   if (identity.phase === "expired") return void identity.refuseMessage(uid);
   return host.handlers.dispatch(client, message);

@@ -1,10 +1,12 @@
 import * as v from "valibot";
+import { limitsOf, type LimitsHost } from "./announced-limits.ts";
 import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { BATCHING } from "./outbox.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "./protocol.ts";
 import type { Refusals } from "./refusals.ts";
 import type { Revocation, Revocations } from "./revocations.ts";
@@ -12,7 +14,7 @@ import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
 
 /** What identities need of their controller. */
-export interface IdentityHost {
+export interface IdentityHost extends LimitsHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
   readonly bus: Bus<WebSocketEvents>;
@@ -303,11 +305,13 @@ export class Identity {
     }
     this.#failures = 0;
     // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
+    const { client, host } = this.#owner;
     this.#owner.transmit(encode({
       type: "auth",
       status: "ok",
       ...(uid === undefined ? {} : { uid }),
       ...(refresh_token === undefined ? {} : { refresh_token }),
+      ...(client.handshake.protocol === BATCHING && { limits: limitsOf(host, client) }),
     }));
     // It could not be sent, and the connection is closing.
     if (this.#owner.readyState !== OPEN) return;

@@ -1,5 +1,6 @@
 import { addressKey } from "./address.ts";
 import type { Timed } from "./clock.ts";
+import type { AnnouncedLimits } from "./protocol.ts";
 
 /** How many connections there may be; each is unlimited at `Infinity`. */
 export interface ConnectionLimits {
@@ -227,6 +228,18 @@ export class RateLimiter {
     if (!bucket) return 0;
     this.#refill(bucket, now);
     return this.#waitOf(bucket, 0, 1);
+  }
+
+  /** What a client is told of its two buckets. */
+  left(key: string, now: number): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
+    const { messages, burst, bytes, burstBytes } = this.#limit;
+    const bucket = this.#buckets.get(key);
+    if (bucket) this.#refill(bucket, now);
+    const left = (amount: number) => Math.max(0, Math.floor(amount));
+    return {
+      messages: { rate: messages, burst, left: left(bucket?.messages ?? burst) },
+      bytes: { rate: bytes, burst: burstBytes, left: left(bucket?.bytes ?? burstBytes) },
+    };
   }
 
   /**

@@ -13,14 +13,21 @@ interface PipelineLimits {
 export class Pipeline {
   readonly #limits: PipelineLimits;
   readonly #receive: (frame: Frame) => void;
+  readonly #drained: () => void;
   #waiting: Frame[] = [];
   #bytes = 0;
   #holds = 0;
+  /** A ping that asks for the limits waits beside the others: by its answer a client knows that there is room again. */
+  #isAsked = false;
 
-  /** @param receive takes each message once nothing holds it any more, in the order they came. */
-  constructor(limits: PipelineLimits, receive: (frame: Frame) => void) {
+  /**
+   * @param receive takes each message once nothing holds it any more, in the order they came.
+   * @param drained is called each time that nothing waits any more.
+   */
+  constructor(limits: PipelineLimits, receive: (frame: Frame) => void, drained: () => void = () => {}) {
     this.#limits = limits;
     this.#receive = receive;
+    this.#drained = drained;
   }
 
   /** Whether messages have to wait now. */
@@ -36,18 +43,28 @@ export class Pipeline {
       while (!this.isHeld && this.#waiting.length > 0) {
         const frame = this.#waiting.shift() as Frame; // There is one: `length` said so.
         this.#bytes -= sizeOf(frame);
+        if (isAsking(frame)) this.#isAsked = false;
         this.#receive(frame);
       }
+      if (this.#waiting.length === 0) this.#drained();
     });
   }
 
-  /** Lets the message wait behind the others; `false` when more would wait than may. */
+  /** Lets the message wait behind the others; `false`, and it does not, when more would wait than may. */
   push(frame: Frame): boolean {
-    const bytes = this.#bytes + sizeOf(frame);
-    if (this.#waiting.length >= this.#limits.maxPipelined || bytes > this.#limits.maxPayload) return false;
-    this.#waiting.push(frame);
-    this.#bytes = bytes;
+    const { maxPipelined, maxPayload } = this.#limits;
+    const isBeside = !this.#isAsked && isAsking(frame);
+    const count = this.#waiting.length - Number(this.#isAsked);
+    if (!isBeside && (count >= maxPipelined || this.#bytes + sizeOf(frame) > maxPayload)) return false;
+    this.add(frame);
     return true;
+  }
+
+  /** Lets the message wait behind the others, however many they are. */
+  add(frame: Frame): void {
+    this.#waiting.push(frame);
+    this.#bytes += sizeOf(frame);
+    if (isAsking(frame)) this.#isAsked = true;
   }
 
   /** Lets a message that was taken already wait before the others. */
@@ -60,7 +77,11 @@ export class Pipeline {
   clear(): void {
     this.#waiting = [];
     this.#bytes = 0;
+    this.#isAsked = false;
+    this.#drained();
   }
 }
 
-const sizeOf = (frame: Frame): number => frame === null ? 0 : byteLength(frame);
+const isAsking = (frame: Frame): boolean => frame !== null && frame.length <= 128 && /^{"type":"ping",.*"limits":true/.test(frame);
+
+const sizeOf = (frame: Frame): number => frame === null || isAsking(frame) ? 0 : byteLength(frame);

@@ -19,6 +19,30 @@ export type AuthMessage =
     | { email: string; password: string; otp?: string }
   );
 
+/** A bucket that is refilled with time, and that what a client sends is taken from. */
+export interface AnnouncedBucket {
+  /** What it is refilled with, a second. */
+  rate: number;
+  /** What it holds when it is full. */
+  burst: number;
+  /** What is in it now. */
+  left: number;
+}
+
+/** What a server takes of a client. */
+export interface AnnouncedLimits {
+  /** The largest message, in bytes of UTF-8. */
+  payload: number;
+  /** Messages that may wait for an earlier one; together they may have `payload` bytes. */
+  waiting: number;
+  /** Subscriptions; absent where there may be any number. */
+  subscriptions?: number;
+  /** The rate of messages; absent where there is no limit. */
+  messages?: AnnouncedBucket;
+  /** The rate of bytes; absent where there is no limit. */
+  bytes?: AnnouncedBucket;
+}
+
 /** The answer to a successful {@link AuthMessage}. */
 export interface AuthOkMessage {
   /** As in the request. */
@@ -29,6 +53,8 @@ export interface AuthOkMessage {
   uid?: MessageUid;
   /** A new refresh token, where the credentials brought one. */
   refresh_token?: string;
+  /** What the server takes, for a client of `noroshi.v1`. */
+  limits?: AnnouncedLimits;
 }
 
 /** Asks the other side for a {@link PongMessage}. */
@@ -37,6 +63,8 @@ export interface PingMessage {
   type: "ping";
   /** Echoed in the answer. */
   uid?: MessageUid;
+  /** Asks for the limits of the server, too. */
+  limits?: boolean;
 }
 
 /** The answer to a {@link PingMessage}, with its `uid`. */
@@ -45,6 +73,8 @@ export interface PongMessage {
   type: "pong";
   /** The ping's own `uid`, where it had one. */
   uid?: MessageUid;
+  /** What the server takes, where the ping asks for it. */
+  limits?: AnnouncedLimits;
 }
 
 /** The answer of a handler that succeeded: the request's type and `uid`, and what the handler returned. */
@@ -190,6 +220,7 @@ export const AuthMessageSchema: v.GenericSchema<AuthMessage> = v.union([
 export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
   type: v.literal("ping"),
   uid: v.optional(uid),
+  limits: v.optional(v.boolean()),
 }) as v.GenericSchema<PingMessage>; // As above.
 
 /** The message with its `collection`, the word of the Directus SDK, read as `channel`. */

@@ -2,7 +2,7 @@ import { addressKey } from "./address.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
 import { ask } from "./guard.ts";
 import { MAX_EXCESS, type RateLimit, RateLimiter } from "./limits.ts";
-import { encode } from "./protocol.ts";
+import { type AnnouncedLimits, encode } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What asking for one thing costs, such as a recovery, a snapshot or a list of members, in messages. */
@@ -63,6 +63,11 @@ export class RateGate {
       owner.transmit(encode({ type: "server", status: "error", error }));
     }
     return false;
+  }
+
+  /** The two buckets of the client's messages: how fast they fill, how much they hold, and what is left in them now. */
+  left(client: WebSocketClient): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
+    return this.#limiter.left(this.#keyOf(client), this.#now());
   }
 
   /**

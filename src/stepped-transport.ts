@@ -35,6 +35,7 @@ const ANSWER_TIME = 10_000;
 export class SteppedTransport implements Transport {
   readonly save?: (saved: SavedConnection) => void;
   readonly ping?: () => void;
+  readonly pause?: () => void;
   readonly #inner: Transport;
   readonly #failed: (error: unknown) => void;
   #waiting: Frame[] = [];
@@ -67,6 +68,7 @@ export class SteppedTransport implements Transport {
     this.#answersMessages = asks;
     if (inner.save) this.save = (saved) => inner.save!(saved);
     if (inner.ping) this.ping = () => inner.ping!();
+    if (inner.pause) this.pause = () => inner.pause!();
     inner.ponged = (number) => {
       if (!this.#isHeld || !this.#answers || number !== this.#number) return;
       this.#number = -1; // One answer is enough.
@@ -153,6 +155,14 @@ export class SteppedTransport implements Transport {
 
   limit(maxBufferedBytes: number, now: () => number, asksAll: boolean): void {
     this.#inner.limit?.(maxBufferedBytes, now, asksAll);
+  }
+
+  get isPaused(): boolean {
+    return this.#inner.isPaused ?? false;
+  }
+
+  resume(): void {
+    this.#inner.resume?.();
   }
 
   ask(): void {

@@ -32,6 +32,12 @@ export interface Transport {
   ping?(number?: number): void;
   /** Called with the payload of each pong. Set by {@link SteppedTransport}, which asks with one. */
   ponged?: (number: number | undefined) => void;
+  /** Reads nothing more until {@link resume}: what is under way waits in the network. Absent where the runtime cannot. */
+  pause?(): void;
+  /** Reads again. Called at any time. */
+  resume?(): void;
+  /** Whether nothing is read. */
+  readonly isPaused?: boolean;
   /**
    * Told once how many bytes may wait, and the monotonic clock, where the runtime does not tell how many do and the client has to be asked.
    *

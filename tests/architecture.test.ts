@@ -10,7 +10,7 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "errors close protocol frame",
   // The core: connections, events, who receives what.
-  "address audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
+  "address announced-limits audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
   "events extension gate guard handlers heartbeat history identity jwk jwks jwt limits log memory-engine options origin " +
   "outbox pipeline rate-gate refusals revocations rights roster schema sender signature-key sqlite-engine " +
   "sqlite-histories stats stepped-transport " +
@@ -28,8 +28,9 @@ const LAYERS: readonly string[][] = [
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
-  "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode client/error client/failure client/frames client/heartbeat " +
-  "client/options client/outbox client/platform client/requests client/subscription client/subscriptions",
+  "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode " +
+  "client/error client/failure client/frames client/heartbeat client/options client/outbox client/pace client/platform " +
+  "client/requests client/subscription client/subscriptions",
   "react",
 ].map((names) => names.split(" "));
 

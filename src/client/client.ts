@@ -34,7 +34,7 @@ import type {
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter } from "./emitter.ts";
 import { checkToken, encode } from "./encode.ts";
-import { ClientError, errorOf } from "./error.ts";
+import { ClientError, errorOf, tooBig } from "./error.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
 import { resolveUrl } from "./platform.ts";
@@ -98,8 +98,6 @@ export class BareClient<C = Contract> {
   /** All who wait for it have the same one. */
   #opening: Promise<void> | undefined;
   #lastUid = 0;
-  /** The server has asked for a pause, until this timer. */
-  #pause: unknown;
   /** It is lazy, and nothing was wanted of it. */
   #isIdle = true;
 
@@ -112,9 +110,8 @@ export class BareClient<C = Contract> {
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
       options: resolved,
-      send: (text) => {
-        if (this.#connector.isReady) this.#connector.send(text);
-      },
+      send: (text) => this.#connector.offer(text),
+      isTooBig: (text) => this.#connector.pace.isTooBig(text),
       report: this.#emitter.report,
       whyClosed: () => this.status === "closed" ? this.#whyClosed : undefined,
     });
@@ -123,6 +120,7 @@ export class BareClient<C = Contract> {
       url: resolveUrl(url),
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
+      resume: () => this.#flush(),
       received: (message) => this.#receive(message),
       lost: (close, error) => this.#lost(close, error),
       // A sleeping Durable Object answers without being woken where nobody has to know more.
@@ -193,7 +191,7 @@ export class BareClient<C = Contract> {
    */
   connect(): void {
     this.#isIdle = false;
-    this.#connector.wake();
+    this.#connector.wake(true);
   }
 
   /**
@@ -302,27 +300,34 @@ export class BareClient<C = Contract> {
   #transmit(item: Waiting, expires: boolean): void {
     this.#rouse();
     if (this.status === "closed") return item.failed(this.#whyClosed);
+    if (this.#refuse(item)) return;
     // Behind what waits, if something does.
-    if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
+    if (this.#outbox.size > 0 || !this.#connector.offer(item.text)) return this.#outbox.add(item, expires);
     item.sent?.();
   }
 
-  #handOver(text: string): boolean {
-    const isPossible = this.#connector.isReady && this.#pause === undefined;
-    if (isPossible) this.#connector.send(text);
-    return isPossible;
+  /** Whether it is not sent, as the server would close the connection for it. */
+  #refuse(item: Waiting): boolean {
+    const isTooBig = this.#connector.pace.isTooBig(item.text);
+    if (isTooBig) item.failed(tooBig());
+    return isTooBig;
   }
 
   /** The server takes messages: on a new connection, with new credentials, or after a pause. */
   #ready(isNew: boolean): void {
     this.#subscriptions.askAll();
-    this.#outbox.flush((text) => this.#handOver(text));
+    this.#flush();
     if (isNew) this.#emitter.emit("open", {});
+  }
+
+  /** As much of what waits as the server takes: on its answers, the next part. */
+  #flush(): void {
+    this.#subscriptions.flush();
+    this.#outbox.flush((item) => this.#refuse(item) || this.#connector.offer(item.text));
   }
 
   #lost(close: ClientClose, error?: ClientError): void {
     const { code, reason, isFinal } = close;
-    this.#resume();
     this.#subscriptions.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
@@ -353,20 +358,8 @@ export class BareClient<C = Contract> {
 
   /** An error that belongs to nothing that was asked. */
   #fault(error: ClientError): void {
-    const wait = this.#connector.heed(error);
-    if (wait > 0) {
-      // What it was sent too fast it has not read, subscriptions included.
-      this.#resume();
-      this.#pause = this.#options.clock.setTimeout(() => {
-        this.#resume();
-        if (this.#connector.isReady) this.#ready(false);
-      }, wait);
-    }
+    // What it was sent too fast it has not read, subscriptions included.
+    if (this.#connector.heed(error)) this.#subscriptions.askAll();
     this.#emitter.emit("error", { error });
-  }
-
-  #resume(): void {
-    this.#options.clock.clearTimeout(this.#pause);
-    this.#pause = undefined;
   }
 }

@@ -4,6 +4,7 @@ import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
 import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
+import { Pace } from "./pace.ts";
 import { onWake } from "./platform.ts";
 
 /** `connecting`: until the server has let the client in. `waiting`: for the next try. `closed`: nothing is tried any more. */
@@ -45,6 +46,8 @@ export interface ConnectorHost {
   nextUid(): string;
   /** The server takes messages: it has let the client in, or let it in again. */
   ready(isNew: boolean): void;
+  /** The server takes more messages. */
+  resume(): void;
   received(message: WebSocketMessage): void;
   /** A connection that was let in has ended, or the last one did; the events follow. `error` says why nothing is tried any more. */
   lost(close: ClientClose, error?: ClientError): void;
@@ -66,6 +69,7 @@ export class Connector {
   isReady = false;
   /** Why there is no connection. Absent while there is one, before the first attempt has ended, and where the application closed it. */
   error: ClientError | undefined;
+  readonly pace: Pace;
   readonly #host: ConnectorHost;
   #connection: Connection | undefined;
   /** Resolves when nothing is left of the last connection. */
@@ -80,7 +84,7 @@ export class Connector {
   #attempts = 0;
   #close: CloseInfo | undefined;
   #openSince = 0;
-  /** No try before (ms since 1970): the server asked for it. */
+  /** No try before: the server asked for it. As all times of a connector in ms of the monotonic clock. */
   #notBefore = 0;
   /** The uid of the `auth` that is under way. */
   #authUid: string | undefined;
@@ -101,19 +105,31 @@ export class Connector {
 
   constructor(host: ConnectorHost) {
     this.#host = host;
+    this.pace = new Pace({
+      clock: host.options.clock,
+      nextUid: host.nextUid,
+      send: (text) => this.#connection?.send(text),
+      resume: () => {
+        if (this.isReady) host.resume();
+      },
+    });
   }
 
-  /** Starts, tries again at once, or asks whether the connection is alive. */
-  wake(): void {
+  /**
+   * Starts, tries again at once, or asks whether the connection is alive.
+   *
+   * @param isEarly whether it may be before the time that the server asks for.
+   */
+  wake(isEarly: boolean): void {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
-      this.#stopListening = onWake(() => this.wake(), () => this.#sleep());
+      this.#stopListening = onWake(() => this.wake(false), () => this.#sleep());
       this.#attempt = this.#attempts = this.#refusals = 0;
       this.#wasRefused = this.#mustRenew = false;
       this.error = this.#close = this.#reported = undefined;
       void this.#connect();
     } else if (this.status === "waiting") {
-      const rest = this.#notBefore - this.#now();
+      const rest = isEarly ? 0 : this.#notBefore - this.#now();
       if (rest <= 0) void this.#connect();
       else this.#wait(() => void this.#connect(), rest);
     }
@@ -126,8 +142,15 @@ export class Connector {
     this.#host.options.clock.clearTimeout(this.#timer);
   }
 
+  /** Sends it, whether or not the server takes messages now. */
   send(text: string): void {
+    this.pace.count();
     this.#connection?.send(text);
+  }
+
+  /** Sends it if the server takes messages now. */
+  offer(text: string): boolean {
+    return this.isReady && this.pace.send(text);
   }
 
   /** Ends it for good. Resolves when nothing is left of the connection. */
@@ -163,6 +186,7 @@ export class Connector {
   /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
   heed(error: ClientError): number {
     const wait = retryAfter(error);
+    if (wait) this.pace.pause(wait);
     this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
     return wait;
   }
@@ -173,7 +197,7 @@ export class Connector {
   }
 
   #now(): number {
-    return this.#host.options.clock.now();
+    return this.#host.options.clock.monotonic();
   }
 
   #setStatus(status: ClientStatus): void {
@@ -225,10 +249,11 @@ export class Connector {
         {
           ...options,
           received: (message) => {
+            this.pace.heard(message);
             if (this.#isAsking) this.#answered(message);
             if (this.#connection) received(message);
           },
-          ping,
+          ping: () => this.pace.probe(ping()),
           opened: () => this.#authenticate(tokenIn === "message" ? token : undefined),
           ended: (close) => this.#lost(close),
           invalid: (error) => this.#host.emit("error", { error }),
@@ -274,8 +299,10 @@ export class Connector {
   #authenticate(token: Token): void {
     const uid = this.#authUid = this.#host.nextUid();
     this.#isAsking = !token;
+    this.pace.mark(uid);
     // With a uid: a runtime that answers bare pings for the server does not know whether the client is admitted.
-    this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
+    const message = token ? { type: "auth", uid, access_token: token } : { type: "ping", uid, limits: true };
+    this.#connection?.send(JSON.stringify(message));
   }
 
   /** To a client that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
@@ -339,6 +366,7 @@ export class Connector {
     const wasOpened = !this.#connection || this.#connection.wasOpened;
     const generation = ++this.#generation;
     this.#connection = this.#authUid = undefined;
+    this.pace.reset();
     this.isReady = this.#isAsking = false;
     this.#close = close;
     if (this.#isClosing) return this.#finish(close);

@@ -4,7 +4,7 @@ const BRAND = Symbol.for("noroshi.client-error");
 /**
  * Why something that was asked of a client did not come about. `code` is the server's own where it answered, else one of
  * the client's: `NOT_CONNECTED` (it never left; `details` has `attempts`, `url` and the last `close`), `DISCONNECTED` (it may have been
- * handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`, `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `TOKEN_FAILED` (`token` or
+ * handled), `TIMEOUT`, `ABORTED` (by a signal that has no reason), `CLOSED`, `OUTBOX_FULL`, `OUTBOX_EXPIRED`, `MESSAGE_TOO_BIG` (for the server), `TOKEN_FAILED` (`token` or
  * `renew` did), `INVALID_MESSAGE` (of the server). `AUTH_FAILED`, `FORBIDDEN` and `AUTH_TIMEOUT` are also what 4401, 4403 and 4408, and
  * HTTP 401 and 403 stand for.
  */
@@ -36,6 +36,9 @@ export class ClientError extends Error {
     this.details = details;
   }
 }
+
+/** It is larger than what the server takes. */
+export const tooBig = (): ClientError => new ClientError("MESSAGE_TOO_BIG", "Cannot send: the server takes no message of this size");
 
 /** No server makes a client wait longer than this, in ms. */
 const MAX_RETRY_AFTER = 300_000;

@@ -44,7 +44,8 @@ export class Outbox {
 
   /** @param expires whether it has no timeout of its own. */
   add(item: Waiting, expires: boolean): void {
-    if (this.#waiting.size >= this.#limits.maxMessages) {
+    // Where there is a connection, the server takes them one after the other.
+    if (this.#why() && this.#waiting.size >= this.#limits.maxMessages) {
       return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
     this.#waiting.add(item);
@@ -67,9 +68,9 @@ export class Outbox {
   }
 
   /** Hands all on, in order, for as long as there is somebody to take them. */
-  flush(send: (text: string) => boolean): void {
+  flush(take: (item: Waiting) => boolean): void {
     for (const item of this.#waiting) {
-      if (!send(item.text)) return;
+      if (!take(item)) return;
       this.delete(item);
       item.sent?.();
     }

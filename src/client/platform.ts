@@ -2,6 +2,8 @@
 export interface ClientClock {
   /** The wall clock, in ms since 1970: by its jumps a client sees that the machine has slept. */
   now(): number;
+  /** A clock that never steps, in ms: what all waiting is measured with. */
+  monotonic(): number;
   /** Calls back after so many ms. */
   setTimeout(callback: () => void, delay: number): unknown;
   /** Cancels the call whose handle `setTimeout` returned. */
@@ -11,6 +13,7 @@ export interface ClientClock {
 /** The clock of the platform. */
 export const systemClock: ClientClock = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),

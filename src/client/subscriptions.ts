@@ -1,6 +1,6 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { backoffDelay } from "./connector.ts";
-import { type ClientError, errorOf, retryAfter } from "./error.ts";
+import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type Position, type SubscribeOptions, Subscriber, type SubscriberHost } from "./subscription.ts";
 
@@ -12,8 +12,10 @@ export interface SubscriptionsHost {
   readonly options: ResolvedOptions;
   /** Why nothing is tried any more, where that is so. */
   whyClosed(): ClientError | undefined;
-  /** Sends it, where the server takes messages. */
-  send(text: string): void;
+  /** Sends it, where the server takes messages now. */
+  send(text: string): boolean;
+  /** Whether the server takes no message of this size. */
+  isTooBig(text: string): boolean;
   /** Told what a callback throws. */
   report(error: unknown): void;
 }
@@ -23,6 +25,10 @@ export class Subscriptions implements SubscriberHost {
   readonly #host: SubscriptionsHost;
   readonly report: (error: unknown) => void;
   readonly #subscribers = new Map<unknown, Subscriber>();
+  /** What is to be sent for each, in parts if there are many. */
+  readonly #waiting = new Map<unknown, Subscriber | string>();
+  /** What has been asked for on this connection. */
+  readonly #asked = new Set<unknown>();
 
   constructor(host: SubscriptionsHost) {
     this.#host = host;
@@ -47,16 +53,44 @@ export class Subscriptions implements SubscriberHost {
   }
 
   ask(subscriber: Subscriber): void {
-    this.#host.send(subscriber.text);
+    this.#waiting.set(subscriber.uid, subscriber);
+    this.flush();
   }
 
   /** Asks for all that the server has not answered: on a new connection that is each. */
   askAll(): void {
-    for (const subscriber of this.#subscribers.values()) if (!subscriber.isLive) this.ask(subscriber);
+    for (const [uid, subscriber] of this.#subscribers) {
+      if (subscriber.isLive) continue;
+      this.#waiting.delete(uid); // For their order.
+      this.#waiting.set(uid, subscriber);
+    }
+    this.flush();
   }
 
   remove(subscriber: Subscriber): void {
-    if (this.#forget(subscriber)) this.#host.send(JSON.stringify({ type: "unsubscribe", uid: subscriber.uid }));
+    const { uid } = subscriber;
+    const wasAsked = this.#asked.has(uid);
+    if (!this.#forget(subscriber) || !wasAsked) return;
+    this.#waiting.set(uid, JSON.stringify({ type: "unsubscribe", uid }));
+    this.flush();
+  }
+
+  /** Sends of what waits as much as the server takes. */
+  flush(): void {
+    for (const [uid, item] of this.#waiting) {
+      const text = typeof item === "string" ? item : item.text;
+      if (typeof item !== "string") {
+        if (this.#host.isTooBig(text)) {
+          this.#forget(item);
+          // Not before `subscribe` has returned.
+          void Promise.resolve().then(() => item.end(tooBig()));
+          continue;
+        }
+      }
+      if (!this.#host.send(text)) return;
+      this.#waiting.delete(uid);
+      if (typeof item !== "string") this.#asked.add(uid);
+    }
   }
 
   /** Whether the message is of one of them. */
@@ -83,6 +117,8 @@ export class Subscriptions implements SubscriberHost {
   }
 
   lost(): void {
+    this.#waiting.clear();
+    this.#asked.clear();
     for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
   }
 
@@ -105,6 +141,8 @@ export class Subscriptions implements SubscriberHost {
 
   #forget({ uid, timer }: Subscriber): boolean {
     this.#host.options.clock.clearTimeout(timer);
+    this.#waiting.delete(uid);
+    this.#asked.delete(uid);
     return this.#subscribers.delete(uid);
   }
 

@@ -149,6 +149,19 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     if (this.socket.readyState === OPEN) this.#put(number === undefined ? PING : Buffer.from([0x89, 1, number]));
   }
 
+  // ws hands over what it had read already, at most 64 KiB of it.
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    if (this.socket.isPaused) this.socket.resume();
+  }
+
+  get isPaused(): boolean {
+    return this.socket.isPaused;
+  }
+
   override close(code: number, reason: string): void {
     this.#isClosing = true;
     super.close(code, reason);

@@ -1,0 +1,24 @@
+import type { Extension } from "./extension.ts";
+import type { ResolvedOptions } from "./options.ts";
+import type { AnnouncedLimits } from "./protocol.ts";
+import type { RateGate } from "./rate-gate.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** Where the limits of a client are. */
+export interface LimitsHost {
+  readonly options: Pick<ResolvedOptions, "maxPayload" | "maxPipelined">;
+  /** Absent: messages are not limited. */
+  readonly rateGate: RateGate | undefined;
+  readonly extension: Pick<Extension, "maxSubscriptions"> | undefined;
+}
+
+/** What the client may send, by which it paces itself (PROTOCOL.md §2.9). */
+export function limitsOf({ options, rateGate, extension }: LimitsHost, client: WebSocketClient): AnnouncedLimits {
+  const subscriptions = extension?.maxSubscriptions() ?? Infinity;
+  return {
+    payload: options.maxPayload,
+    waiting: options.maxPipelined,
+    ...(subscriptions < Infinity && { subscriptions }),
+    ...rateGate?.left(client),
+  };
+}
