@@ -110,7 +110,7 @@ export class BareClient<C = Contract> {
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
       options: resolved,
-      send: (text) => this.#connector.offer(text),
+      send: (text, isSubscribe) => this.#connector.offer(text, isSubscribe),
       isTooBig: (text) => this.#connector.pace.isTooBig(text),
       report: this.#emitter.report,
       whyClosed: () => this.status === "closed" ? this.#whyClosed : undefined,
@@ -121,6 +121,7 @@ export class BareClient<C = Contract> {
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
       resume: () => this.#flush(),
+      asked: () => this.#subscriptions.unanswered,
       received: (message) => this.#receive(message),
       lost: (close, error) => this.#lost(close, error),
       // A sleeping Durable Object answers without being woken where nobody has to know more.

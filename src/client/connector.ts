@@ -48,6 +48,8 @@ export interface ConnectorHost {
   ready(isNew: boolean): void;
   /** The server takes more messages. */
   resume(): void;
+  /** How many subscriptions have been asked for and not answered. */
+  asked(): number;
   received(message: WebSocketMessage): void;
   /** A connection that was let in has ended, or the last one did; the events follow. `error` says why nothing is tried any more. */
   lost(close: ClientClose, error?: ClientError): void;
@@ -109,6 +111,7 @@ export class Connector {
       clock: host.options.clock,
       nextUid: host.nextUid,
       send: (text) => this.#connection?.send(text),
+      asked: host.asked,
       resume: () => {
         if (this.isReady) host.resume();
       },
@@ -149,8 +152,8 @@ export class Connector {
   }
 
   /** Sends it if the server takes messages now. */
-  offer(text: string): boolean {
-    return this.isReady && this.pace.send(text);
+  offer(text: string, isSubscribe?: boolean): boolean {
+    return this.isReady && this.pace.send(text, isSubscribe);
   }
 
   /** Ends it for good. Resolves when nothing is left of the connection. */

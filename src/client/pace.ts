@@ -8,7 +8,12 @@ export interface PaceHost {
   send(text: string): void;
   /** More may be sent. */
   resume(): void;
+  /** How many subscriptions the server has been asked for and not answered. */
+  asked(): number;
 }
+
+/** What one may cost beside its message: what was missed, a snapshot and the members, two messages each. */
+const ASKED_COST = 6;
 
 /** More than any client sends. */
 const UNLIMITED = 1e15;
@@ -41,6 +46,8 @@ export class Pace {
   #sent: Amount = { messages: 0, bytes: 0 };
   /** What of it was sent after the ping under way. */
   #after: Amount = { messages: 0, bytes: 0 };
+  /** Messages that may yet be taken for subscriptions. */
+  #asks = 0;
   /** Of the ping under way. */
   #uid: string | undefined;
   /** Whether nothing is sent before a ping is answered. */
@@ -57,6 +64,7 @@ export class Pace {
     this.#host.clock.clearTimeout(this.#timer);
     this.#timer = this.#uid = undefined;
     this.#isBlind = true;
+    this.#asks = 0;
     this.#sent = { messages: 0, bytes: 0 };
     this.#after = { messages: 0, bytes: 0 };
   }
@@ -67,17 +75,18 @@ export class Pace {
   }
 
   /** Sends it if the server takes it now. */
-  send(text: string): boolean {
+  send(text: string, isSubscribe = false): boolean {
     if (this.#timer !== undefined) return false;
     const size = bytesOf(text);
     const { messages, bytes } = this.#sent;
     // With room for a ping.
     const cost = Math.min(2, this.#messages.burst);
     const isBusy = this.#isBlind || messages >= this.#waiting || messages > 0 &&
-        (bytes + size > this.#payload || messages + cost > this.#messages.burst || bytes + size + PING_BYTES > this.#bytes.burst);
+        (bytes + size > this.#payload || messages + this.#asks + cost > this.#messages.burst || bytes + size + PING_BYTES > this.#bytes.burst);
     if (!isBusy) {
       if (this.#mustWait(cost, size)) return false;
       this.count(size);
+      if (isSubscribe) this.#asks += ASKED_COST;
       this.#host.send(text);
     }
     if (isBusy || messages * 2 >= this.#waiting || (bytes + size) * 2 >= this.#payload) this.#ask();
@@ -117,6 +126,7 @@ export class Pace {
     this.#isBlind = false;
     this.#sent = this.#after;
     this.#after = { ...this.#sent };
+    this.#asks = ASKED_COST * this.#host.asked();
     if (limits) {
       const said = limits as Record<string, unknown>; // Or what a hostile server has in its place.
       this.#largest = this.#payload = numberOf(said["payload"]);
@@ -159,7 +169,7 @@ export class Pace {
     const seconds = (this.#host.clock.monotonic() - this.#at) / 1000;
     const short = ({ rate, burst, left }: AnnouncedBucket, sent: number, cost: number) =>
       (sent + Math.min(cost, burst) - left) / rate - seconds;
-    const wait = Math.max(short(this.#messages, this.#sent.messages, messages), short(this.#bytes, this.#sent.bytes, bytes));
+    const wait = Math.max(short(this.#messages, this.#sent.messages + this.#asks, messages), short(this.#bytes, this.#sent.bytes, bytes));
     if (wait > 0) this.#wait(Math.ceil(wait * 1000));
     return wait > 0;
   }

@@ -13,7 +13,7 @@ export interface SubscriptionsHost {
   /** Why nothing is tried any more, where that is so. */
   whyClosed(): ClientError | undefined;
   /** Sends it, where the server takes messages now. */
-  send(text: string): boolean;
+  send(text: string, isSubscribe: boolean): boolean;
   /** Whether the server takes no message of this size. */
   isTooBig(text: string): boolean;
   /** Told what a callback throws. */
@@ -38,6 +38,11 @@ export class Subscriptions implements SubscriberHost {
   /** Whether a pong may tell of something that was missed. */
   get haveHistory(): boolean {
     return [...this.#subscribers.values()].some(({ position }) => position);
+  }
+
+  /** How many have been asked for on this connection and not answered. */
+  get unanswered(): number {
+    return [...this.#asked].filter((uid) => !this.#subscribers.get(uid)?.isLive).length;
   }
 
   add(channel: string, uid: string, options: SubscribeOptions): Subscriber {
@@ -87,7 +92,7 @@ export class Subscriptions implements SubscriberHost {
           continue;
         }
       }
-      if (!this.#host.send(text)) return;
+      if (!this.#host.send(text, typeof item !== "string")) return;
       this.#waiting.delete(uid);
       if (typeof item !== "string") this.#asked.add(uid);
     }
@@ -148,6 +153,7 @@ export class Subscriptions implements SubscriberHost {
 
   #refused(subscriber: Subscriber, error: ClientError): void {
     subscriber.isLive = false;
+    this.#asked.delete(subscriber.uid);
     if (error.code === "TOKEN_EXPIRED") return; // It is asked for again with the next token.
     if (!TRANSIENT.test(error.code)) {
       this.#forget(subscriber);
