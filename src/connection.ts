@@ -12,7 +12,7 @@ import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
 import { byteLength, exceedsBytes, textOf } from "./protocol.ts";
-import type { Flood, RateGate, RateGateOwner } from "./rate-gate.ts";
+import type { Flood, RateGateOwner } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
@@ -32,8 +32,6 @@ export interface ConnectionHost extends IdentityHost {
   /** Absent: nobody is asked for a sign of life. */
   readonly heartbeat: Heartbeat | undefined;
   readonly sender: Sender;
-  /** Absent: messages are not limited. */
-  readonly rateGate: RateGate | undefined;
   /** Lists the client and delivers to it, from now on or by what has changed. */
   admit(connection: Connection): void;
   /** What is built on the connections. */
@@ -51,6 +49,8 @@ export interface ConnectionKeeper {
 
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
+
+const FLOOD = "Too many messages waiting";
 
 type Closing = { code: number; reason: string; cause: CloseCause };
 
@@ -83,7 +83,7 @@ export class Connection
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
   pipeline: Pipeline | undefined;
   beatAt: number = Infinity;
-  isHeard = true;
+  heardAt = 0;
   missed = 0;
   following: number = Infinity;
   flood: Flood | undefined = undefined;
@@ -139,22 +139,22 @@ export class Connection
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
     if (this.#isClosed || this.#closing) return;
-    this.heard();
+    const now = this.heard();
     const { maxPayload } = this.host.options;
     if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
       return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     }
     const { rateGate } = this.host;
-    if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength)) return;
+    if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
     const text = typeof data === "string" ? data : textOf(data);
     if (!this.pipeline?.isHeld) this.#receive(text);
-    else if (!this.pipeline.push(text)) this.#overflow(this.pipeline, text);
+    else if (!this.pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
   }
 
-  /** The peer showed that it is alive without a message: a protocol ping or pong came. */
-  heard(): void {
-    this.isHeard = true;
+  /** The peer showed that it is alive, by a message or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
+  heard(): number {
     this.transport.heard?.();
+    return this.heardAt = this.host.monotonic();
   }
 
   /** The socket closed, by whichever side. Told more than once it counts once. */
@@ -254,7 +254,7 @@ export class Connection
   }
 
   spare(): void {
-    this.isHeard = true;
+    this.heardAt = this.host.monotonic();
     this.transport.ask?.();
   }
 
@@ -357,7 +357,7 @@ export class Connection
   }
 
   hold(settled: Promise<void>): void {
-    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text), () => this.transport.resume?.());
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text), this.transport);
     this.pipeline.hold(settled);
   }
 
@@ -367,17 +367,6 @@ export class Connection
   }
 
   // The gate
-
-  /** More waits than may. Where the runtime can leave the rest unread, only what has arrived with it is taken. */
-  #overflow(pipeline: Pipeline, text: string | null): void {
-    if (!this.transport.pause) return this.#flood();
-    this.transport.pause();
-    pipeline.add(text);
-  }
-
-  #flood(): void {
-    this.close(CloseCode.RATE_LIMITED, "Too many messages waiting", "rate");
-  }
 
   #receive(text: string | null): void {
     if (this.#isClosed || this.#closing) return;
@@ -401,7 +390,7 @@ export class Connection
 
   silent(): void {
     // Nothing was read of it: it has not been silent, and a middleware or an authentication has not ended in all that time.
-    if (this.transport.isPaused) this.#flood();
+    if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
     else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
   }
 

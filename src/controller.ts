@@ -121,7 +121,7 @@ export class WebSocketController {
       deadlines: this.#deadlines,
       delivery: this.#delivery,
       handlers: this.#handlers,
-      heartbeat: heartbeat ? new Heartbeat(heartbeat.period, monotonic) : undefined,
+      heartbeat: heartbeat ? new Heartbeat(heartbeat, monotonic) : undefined,
       sender: new Sender(resolved),
       rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, this.#keyOf) : undefined,
       now,

@@ -15,8 +15,10 @@ export interface Logger {
 
 /** Options of the heartbeat, which finds connections whose peer is gone. */
 export interface HeartbeatOptions {
-  /** Silence after which a client is pinged, in ms; silent for as long again, it is closed with 4504; each up to a hundredth, and at most 50 ms, sooner. @default {30_000} */
+  /** Silence after which a client is pinged, in ms, or up to 50 ms sooner. @default {25_000} */
   period?: number;
+  /** Time for its pong, in ms; without one it is closed with 4504. @default {10_000} or `period`, where that is shorter */
+  timeout?: number;
   /** Sends `{ "type": "ping" }` too, for clients that want to see it. A client that takes no notice of it is then closed on Deno; in a Durable Object it is taken for slow, once it was sent more than `maxBufferedBytes` since it last sent something. @default {false} */
   message?: boolean;
 }
@@ -84,7 +86,7 @@ export interface WebSocketControllerOptions {
   clientIp?: number | ((request: ClientAddress) => string | null);
   /** Messages and bytes a client may send. `false` is no limit. @default 100 a second, 2,000 at once; 1 MiB a second, 8 MiB at once */
   rateLimit?: RateLimitOptions | false;
-  /** Finds connections whose peer is gone. `false` is off. @default {{ period: 30_000, message: false }} */
+  /** Finds connections whose peer is gone. `false` is off. @default {{ period: 25_000, timeout: 10_000, message: false }} */
   heartbeat?: HeartbeatOptions | false;
   /**
    * The longest time a connection may be open, in ms. It is closed with 1012 at 90 to 100 % of it, at random, so that clients that came
@@ -193,6 +195,8 @@ function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => b
     Object.entries(value).every(([name, field]) => field === undefined || (Object.hasOwn(checks, name) && checks[name]!(field)));
 }
 
+/** What {@link isMs} takes. */
+export const MS = "a whole number of ms from 1 to 2147483647";
 const LIMIT = "a whole number from 1, or Infinity";
 
 /** What each option must be, and what to write instead. */
@@ -218,10 +222,10 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
   ],
   heartbeat: [
-    (value) => value === false || isObjectOf(value, { period: isMs, message: (field) => typeof field === "boolean" }),
-    "{ period?, message? } with a whole number of ms and a boolean, or false",
+    (value) => value === false || isObjectOf(value, { period: isMs, timeout: isMs, message: (field) => typeof field === "boolean" }),
+    `{ period?, timeout?, message? } with ${MS} each and a boolean, or false`,
   ],
-  timeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 10_000"],
+  timeout: [isMs, `${MS}, such as 10_000`],
   maxAge: [isLimit, "a whole number of ms from 1, such as 86_400_000, or Infinity"],
   cookie: [isToken, 'the name of a cookie, such as "session_token"'],
   allowCookieWithoutOrigin: [(value) => typeof value === "boolean", "true or false"],
@@ -234,7 +238,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   maxBufferedBytes: [isPositive, "a whole number of bytes from 1, such as 1_048_576"],
   slowConsumer: [(value) => value === "close" || value === "drop", '"close" or "drop"'],
   stopAndWait: [(value) => value === "collection" || value === "all" || value === false, '"collection", "all" or false'],
-  closeTimeout: [isMs, "a whole number of ms from 1 to 2147483647, such as 5_000"],
+  closeTimeout: [isMs, `${MS}, such as 5_000`],
   logger: [
     (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
     "an object with warn and error, such as console, or false",
@@ -298,7 +302,12 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     maxConnectionsPerUser: options.maxConnectionsPerUser ?? Infinity,
     clientIp: options.clientIp ?? 0,
     rateLimit: rateLimit && { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608, ...defined(rateLimit) },
-    heartbeat: heartbeat && { period: 30_000, message: false, ...defined(heartbeat) },
+    heartbeat: heartbeat && {
+      period: 25_000,
+      timeout: Math.min(10_000, heartbeat.period ?? 10_000),
+      message: false,
+      ...defined(heartbeat),
+    },
     cookie,
     allowCookieWithoutOrigin: options.allowCookieWithoutOrigin ?? false,
     timeout: options.timeout ?? 10_000,

@@ -9,11 +9,17 @@ interface PipelineLimits {
   readonly maxPayload: number;
 }
 
+/** What can be left unread, where the runtime can. */
+interface Source {
+  pause?(): void;
+  resume?(): void;
+}
+
 /** The messages of one client that wait for what an earlier one has begun, such as an authentication. */
 export class Pipeline {
   readonly #limits: PipelineLimits;
   readonly #receive: (frame: Frame) => void;
-  readonly #drained: () => void;
+  readonly #source: Source;
   #waiting: Frame[] = [];
   #bytes = 0;
   #holds = 0;
@@ -22,12 +28,12 @@ export class Pipeline {
 
   /**
    * @param receive takes each message once nothing holds it any more, in the order they came.
-   * @param drained is called each time that nothing waits any more.
+   * @param source where they come from.
    */
-  constructor(limits: PipelineLimits, receive: (frame: Frame) => void, drained: () => void = () => {}) {
+  constructor(limits: PipelineLimits, receive: (frame: Frame) => void, source: Source = {}) {
     this.#limits = limits;
     this.#receive = receive;
-    this.#drained = drained;
+    this.#source = source;
   }
 
   /** Whether messages have to wait now. */
@@ -46,25 +52,26 @@ export class Pipeline {
         if (isAsking(frame)) this.#isAsked = false;
         this.#receive(frame);
       }
-      if (this.#waiting.length === 0) this.#drained();
+      if (this.#waiting.length === 0) this.#source.resume?.();
     });
   }
 
-  /** Lets the message wait behind the others; `false`, and it does not, when more would wait than may. */
+  /**
+   * Lets the message wait behind the others; `false`, and it does not, when more would wait than may. Where the source can be paused, it
+   * is, and what has been read with the message waits too.
+   */
   push(frame: Frame): boolean {
     const { maxPipelined, maxPayload } = this.#limits;
     const isBeside = !this.#isAsked && isAsking(frame);
     const count = this.#waiting.length - Number(this.#isAsked);
-    if (!isBeside && (count >= maxPipelined || this.#bytes + sizeOf(frame) > maxPayload)) return false;
-    this.add(frame);
-    return true;
-  }
-
-  /** Lets the message wait behind the others, however many they are. */
-  add(frame: Frame): void {
+    if (!isBeside && (count >= maxPipelined || this.#bytes + sizeOf(frame) > maxPayload)) {
+      if (!this.#source.pause) return false;
+      this.#source.pause();
+    }
     this.#waiting.push(frame);
     this.#bytes += sizeOf(frame);
-    if (isAsking(frame)) this.#isAsked = true;
+    if (isBeside) this.#isAsked = true;
+    return true;
   }
 
   /** Lets a message that was taken already wait before the others. */
@@ -78,10 +85,11 @@ export class Pipeline {
     this.#waiting = [];
     this.#bytes = 0;
     this.#isAsked = false;
-    this.#drained();
+    this.#source.resume?.();
   }
 }
 
-const isAsking = (frame: Frame): boolean => frame !== null && frame.length <= 128 && /^{"type":"ping",.*"limits":true/.test(frame);
+const isAsking = (frame: Frame): boolean =>
+  frame !== null && frame.length <= 128 && /"type":\s*"ping"/.test(frame) && /"limits":\s*true/.test(frame);
 
 const sizeOf = (frame: Frame): number => frame === null || isAsking(frame) ? 0 : byteLength(frame);

@@ -44,9 +44,12 @@ export class RateGate {
     this.#keyOf = keyOf;
   }
 
-  /** Whether a message of so many bytes is let in. If not, the client is told to wait, or closed. */
-  lets(owner: RateGateOwner, bytes: number): boolean {
-    const now = this.#now();
+  /**
+   * Whether a message of so many bytes is let in. If not, the client is told to wait, or closed.
+   *
+   * @param now the monotonic clock: it has been read already for each message.
+   */
+  lets(owner: RateGateOwner, bytes: number, now: number): boolean {
     const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
     if (wait === 0) {
       if (owner.flood && owner.flood.excess > 0) owner.flood.excess--;

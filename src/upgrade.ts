@@ -180,7 +180,7 @@ function accept(
     protocol: handshake.protocol,
     headers: headersOf(c),
     maxPayload,
-    idleTimeout: heartbeat ? heartbeat.period : 0,
+    idleTimeout: heartbeat ? heartbeat.period + heartbeat.timeout : 0,
     open(transport) {
       slot.take();
       host.deadlines.delete(slot);

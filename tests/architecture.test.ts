@@ -29,8 +29,8 @@ const LAYERS: readonly string[][] = [
   "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
   "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode " +
-  "client/error client/failure client/frames client/heartbeat client/options client/outbox client/pace client/platform " +
-  "client/requests client/subscription client/subscriptions",
+  "client/error client/events client/failure client/frames client/heartbeat client/options client/outbox client/pace " +
+  "client/platform client/requests client/subscription client/subscriptions",
   "react",
 ].map((names) => names.split(" "));
 

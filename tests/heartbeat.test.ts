@@ -8,6 +8,7 @@ import { observe } from "./observed.ts";
 import { TestClock } from "./test-clock.ts";
 
 const PERIOD = 1000;
+const each = (period: number) => ({ period, timeout: period });
 
 /** A socket with protocol pings, as on Node and Bun. */
 class PingTransport extends FakeTransport {
@@ -20,7 +21,7 @@ class PingTransport extends FakeTransport {
 
 /** When a connection is first asked for a sign of life, in ms from now. */
 function firstBeat(heartbeat: Heartbeat): number {
-  const owner = { beatAt: Infinity, isHeard: true, probe: assert.fail, silent: assert.fail };
+  const owner = { beatAt: Infinity, heardAt: 0, probe: assert.fail, silent: assert.fail };
   heartbeat.start(owner);
   return heartbeat.remaining(owner);
 }
@@ -33,11 +34,11 @@ function connect<T extends FakeTransport>(transport: T, heartbeat: WebSocketCont
 describe("Heartbeat", () => {
   it("first asks within half a period and a whole one, spread over that half", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), fc.nat(1e9), (period, start) => {
-      const remaining = firstBeat(new Heartbeat(period, () => start));
+      const remaining = firstBeat(new Heartbeat(each(period), () => start));
       // A step earlier, of which the period has a hundred.
       assert.ok(remaining > period * 0.49 - 1 && remaining <= period, `${remaining} of ${period}`);
     }));
-    const heartbeat = new Heartbeat(PERIOD, () => 0);
+    const heartbeat = new Heartbeat(each(PERIOD), () => 0);
     const phases = Array.from({ length: 1000 }, () => firstBeat(heartbeat));
     // Over the whole half: of a thousand, none in one tenth of it has a chance of 1 in 10^45.
     for (let tenth = 0; tenth < 10; tenth++) {
@@ -47,55 +48,60 @@ describe("Heartbeat", () => {
 
   it("asks those of one step together, so that they need one timer: of 50 ms, or of a hundredth of the period", () => {
     for (const [period, steps] of [[30_000, 300], [PERIOD, 50], [50, 25]] as const) {
-      const heartbeat = new Heartbeat(period, () => 1_234.5);
+      const heartbeat = new Heartbeat(each(period), () => 1_234.5);
       const times = new Set(Array.from({ length: 10_000 }, () => firstBeat(heartbeat)));
       assert.ok(times.size > steps * 0.9 && times.size <= steps + 2, `${times.size} of ${steps}`);
     }
   });
 
+  it("asks after a period of silence, however often something came in before, and is silent after the timeout", () => {
+    const clock = new TestClock();
+    const told: [string, number][] = [];
+    const owner = {
+      beatAt: Infinity,
+      heardAt: 0,
+      probe: () => void told.push(["probe", clock.monotonic()]),
+      silent: () => void told.push(["silent", clock.monotonic()]),
+    };
+    const heartbeat = new Heartbeat({ period: 1_000, timeout: 400 }, () => clock.monotonic());
+    const pass = (ms: number) => {
+      for (const end = clock.monotonic() + ms; clock.monotonic() < end;) {
+        clock.advance(1);
+        heartbeat.due(owner);
+      }
+    };
+    heartbeat.due(owner);
+    heartbeat.start(owner);
+    for (let n = 0; n < 50; n++) {
+      pass(490);
+      owner.heardAt = clock.monotonic();
+    }
+    assert.equal(told.length, 0);
+    const start = clock.monotonic();
+    pass(1_000);
+    // It answers, and is asked again a period after its answer.
+    pass(100);
+    owner.heardAt = clock.monotonic();
+    pass(1_000);
+    pass(400);
+    const times = told.splice(0).map(([what, at]) => [what, Math.ceil((at - start) / 10) * 10]);
+    assert.deepEqual(times, [["probe", 1_000], ["probe", 2_100], ["silent", 2_500]]);
+  });
+
   it("stays with the others though timers are late", () => {
     let now = 0;
-    const heartbeat = new Heartbeat(30_000, () => now);
-    const owner = { beatAt: Infinity, isHeard: true, probe: () => {}, silent: assert.fail };
+    const heartbeat = new Heartbeat({ period: 30_000, timeout: 10_000 }, () => now);
+    const owner = { beatAt: Infinity, heardAt: 0, probe: () => {}, silent: assert.fail };
     heartbeat.start(owner);
     const first = owner.beatAt;
     for (let n = 1; n <= 20; n++) {
       now = owner.beatAt + 1.5;
-      owner.isHeard = true;
+      heartbeat.due(owner);
+      owner.heardAt = now + 0.5;
+      now = owner.beatAt + 1.5;
       heartbeat.due(owner);
       assert.equal(owner.beatAt, first + n * 30_000);
     }
-  });
-
-  it("asks each period while something comes in, and is silent after a whole one without", () => {
-    const clock = new TestClock();
-    const asked: [string, number][] = [];
-    const owner = {
-      beatAt: Infinity,
-      isHeard: true,
-      probe: () => void asked.push(["probe", clock.monotonic()]),
-      silent: () => void asked.push(["silent", clock.monotonic()]),
-    };
-    const heartbeat = new Heartbeat(PERIOD, () => clock.monotonic());
-    heartbeat.due(owner);
-    heartbeat.start(owner);
-    heartbeat.due(owner);
-    assert.equal(asked.length, 0);
-    clock.advance(Math.ceil(heartbeat.remaining(owner)));
-    const start = clock.monotonic();
-    for (let n = 0; n < 3; n++) {
-      heartbeat.due(owner);
-      // It may be heard at any time of the period.
-      clock.advance(PERIOD - 1);
-      owner.isHeard = true;
-      heartbeat.due(owner);
-      clock.advance(1);
-    }
-    heartbeat.due(owner);
-    clock.advance(PERIOD);
-    heartbeat.due(owner);
-    const times = asked.map(([what, at]) => [what, at - start]);
-    assert.deepEqual(times, [["probe", 0], ["probe", 1000], ["probe", 2000], ["probe", 3000], ["silent", 4000]]);
   });
 });
 
@@ -145,11 +151,27 @@ describe("Connection, with a heartbeat", () => {
     assert.deepEqual([transport.sent, transport.pings], [[], 1]);
   });
 
-  it("is on by default with 30 s where the socket has pings, and else sets no timer", () => {
+  it("finds one that is gone within 36 s by default, and pings nobody who says something every 24 s", () => {
+    const talking = connect(new PingTransport(), {});
+    talking.connection.heard();
+    for (let n = 0; n < 20; n++) {
+      talking.clock.advance(24_900);
+      talking.connection.message('{"type":"x"}');
+    }
+    assert.deepEqual([talking.transport.pings, talking.transport.closes], [0, []]);
+    talking.clock.advance(25_000);
+    assert.deepEqual([talking.transport.pings, talking.transport.closes], [1, []]);
+    talking.clock.advance(9_900);
+    assert.deepEqual(talking.transport.closes, []);
+    talking.clock.advance(1_100);
+    assert.deepEqual(talking.transport.closes.map(({ code }) => code), [4504]);
+  });
+
+  it("is on by default with 25 s where the socket has pings, and else sets no timer", () => {
     const on = connect(new PingTransport(), {});
-    on.clock.advance(14_999);
+    on.clock.advance(12_400);
     assert.equal(on.transport.pings, 0);
-    on.clock.advance(15_001);
+    on.clock.advance(12_600);
     assert.equal(on.transport.pings, 1);
     for (
       const [transport, heartbeat] of [

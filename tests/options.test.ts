@@ -55,8 +55,8 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
     remedy: "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
   },
   heartbeat: {
-    values: [null, true, 30_000, { period: 0 }, { period: 2 ** 31 }, { period: 1.5 }, { message: 1 }, { timeout: 1 }],
-    remedy: "{ period?, message? } with a whole number of ms and a boolean, or false",
+    values: [null, true, 30_000, { period: 0 }, { period: 2 ** 31 }, { period: 1.5 }, { message: 1 }, { timeout: 0 }, { beat: 1 }],
+    remedy: "{ period?, timeout?, message? } with a whole number of ms from 1 to 2147483647 each and a boolean, or false",
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },
   maxAge: { values: LIMITS, remedy: "a whole number of ms from 1, such as 86_400_000, or Infinity" },
@@ -138,7 +138,7 @@ describe("resolveOptions", () => {
       maxConnectionsPerUser: Infinity,
       clientIp: 0,
       rateLimit: { messages: 100, burst: 2_000, bytes: 1_048_576, burstBytes: 8_388_608 },
-      heartbeat: { period: 30_000, message: false },
+      heartbeat: { period: 25_000, timeout: 10_000, message: false },
       timeout: 10_000,
       maxAge: Infinity,
       cookie: undefined,
@@ -168,7 +168,7 @@ describe("resolveOptions", () => {
       heartbeat: { message: true, period: undefined },
     } as never); // The compiler refuses what is undefined; a caller without one may pass it.
     assert.deepEqual(rateLimit, { messages: 100, burst: 5, bytes: 1_048_576, burstBytes: 8_388_608, key });
-    assert.deepEqual(heartbeat, { period: 30_000, message: true });
+    assert.deepEqual(heartbeat, { period: 25_000, timeout: 10_000, message: true });
   });
 
   it("throws TypeError when any origin may connect and a cookie authenticates", () => {

@@ -15,7 +15,7 @@
  * @module
  */
 import type { WebSocketMessage } from "../protocol.ts";
-import { type ClientClose, type ClientStatus, Connector, type Reconnecting } from "./connector.ts";
+import { Connector } from "./connector.ts";
 import type {
   ChannelName,
   ChannelOf,
@@ -35,6 +35,7 @@ import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter } from "./emitter.ts";
 import { checkToken, encode } from "./encode.ts";
 import { ClientError, errorOf, tooBig } from "./error.ts";
+import type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
 import { resolveUrl } from "./platform.ts";
@@ -43,7 +44,7 @@ import type { Position, SubscribeOptions } from "./subscription.ts";
 import { Subscriptions } from "./subscriptions.ts";
 
 export { ClientError } from "./error.ts";
-export type { ClientClose, ClientStatus, Reconnecting } from "./connector.ts";
+export type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
 export type * from "./contract.ts";
 export type { Disposes, DisposesAsync } from "./dispose.ts";
 export type { CloseInfo } from "./failure.ts";

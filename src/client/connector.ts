@@ -2,41 +2,11 @@ import type { WebSocketMessage } from "../protocol.ts";
 import { Connection } from "./connection.ts";
 import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
+import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";
 import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
 import { Pace } from "./pace.ts";
 import { onWake } from "./platform.ts";
-
-/** `connecting`: until the server has let the client in. `waiting`: for the next try. `closed`: nothing is tried any more. */
-export type ClientStatus = "connecting" | "open" | "waiting" | "closed";
-
-/** What a client is told of the end of a connection. */
-export interface ClientClose extends CloseInfo {
-  /** Nothing is tried any more. */
-  isFinal: boolean;
-}
-
-/** What a client is told of the next try. */
-export interface Reconnecting {
-  /** How many tries there were since a connection last held. */
-  attempt: number;
-  /** ms until the next one. */
-  delay: number;
-  /** Why the last one ended. */
-  close: CloseInfo;
-}
-
-/** What is told of a connector as it is. */
-export interface ConnectorEvents {
-  /** The status has changed. */
-  status: { status: ClientStatus };
-  /** A connection that was let in has ended, or the last one did. */
-  close: ClientClose;
-  /** The next try will be made. */
-  reconnecting: Reconnecting;
-  /** Something went wrong. */
-  error: { error: unknown };
-}
 
 /** What a connector needs of the client. */
 export interface ConnectorHost {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Behaviour } from "../conformance.ts";
+import type { Behaviour, Difference } from "../conformance.ts";
 import { frame, frames, Wire } from "../wire.ts";
 
 const failed = (uid?: string | number) => ({
@@ -316,3 +316,20 @@ export const authentication: Behaviour[] = [
     },
   },
 ];
+
+/** Where the socket can be left unread. */
+export const heldBack: Record<string, Difference> = {
+  "more messages than may wait close with 4529": {
+    because: "`node:net` sockets can be paused: the rest is read once the first have been handled",
+    async instead(server) {
+      const wire = await Wire.open(server.port, "/small");
+      const many = Array.from({ length: 500 }, (_, uid) => ({ type: "echo", uid, text: "x".repeat(600) }));
+      wire.write(frames({ type: "auth", access_token: "stall:ann" }, ...many));
+      await server.control("small", "wait", { event: "stalled" });
+      await server.control("small", "release", { name: "stall:ann" });
+      assert.deepEqual(await wire.next(), { type: "auth", status: "ok" });
+      for (const { uid } of many) assert.equal((await wire.next()).uid, uid);
+      wire.reset();
+    },
+  },
+};
