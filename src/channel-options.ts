@@ -1,6 +1,7 @@
 import type * as v from "valibot";
+import { isMs, MS } from "./clock.ts";
 import type { HistoryOptions, Position } from "./engine.ts";
-import { isMs, isPositive } from "./options.ts";
+import { isPositive } from "./options.ts";
 import { CHANNEL_NAME, RESERVED_EVENTS } from "./protocol.ts";
 import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "./schema.ts";
 import type { JsonValue, WebSocketClient } from "./websocket-client.ts";
@@ -23,7 +24,7 @@ export interface AuthorizeContext {
   readonly data?: unknown;
 }
 
-/** `true` lets it; anything else does not. With `ttl`, in ms, a subscription is asked about again after so long. */
+/** `true` lets it; anything else does not. With `ttl`, in ms, a subscription is asked about again after so long; `Infinity` is never. */
 export type Authorization = boolean | { readonly ttl: number };
 
 /** What a channel's `snapshot` is asked. */
@@ -141,10 +142,10 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
     history &&
     !(isPositive(history.size) && isMs(history.ttl) && (history.maxRecover === undefined || isPositive(history.maxRecover)))
   ) {
-    throw fail("history must be { size, ttl, maxRecover? }: whole numbers from 1, of publications, ms and publications");
+    throw fail(`history must be { size, ttl, maxRecover? }: ttl ${MS}, the others whole numbers from 1`);
   }
   const { data, grace = 5_000 } = typeof presence === "object" ? presence : {};
-  if (!(grace === 0 || isMs(grace))) throw fail("presence.grace must be a whole number of ms, such as 5_000");
+  if (!(grace === 0 || isMs(grace))) throw fail(`presence.grace must be 0 or ${MS}, such as 5_000`);
   if (data !== undefined && data !== "client" && typeof data !== "function") {
     throw fail('presence.data must be "client" or a function ({ client, data }) => data');
   }

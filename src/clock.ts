@@ -51,6 +51,26 @@ export function within<Value>(
   });
 }
 
+// A longer delay fires after 1 ms on every runtime.
+const MAX_DELAY = 2 ** 31 - 1;
+
+/** What {@link isMs} takes. */
+export const MS = "a whole number of ms from 1 to 2147483647";
+
+/** Whether it is a duration that a timer of the platform takes, in ms: what every option of one is checked by. */
+export const isMs = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) > 0 && (value as number) <= MAX_DELAY;
+
+/**
+ * Checks a duration.
+ *
+ * @param what the beginning of the message, such as `Cannot serve: option "drainTimeout"`.
+ * @throws {TypeError} that says what to pass.
+ */
+export function checkMs(what: string, value: unknown): void {
+  if (!isMs(value)) throw new TypeError(`${what} must be ${MS}`);
+}
+
 /** Something that is to be woken at a time. */
 export interface Timed {
   /** When, in ms of the monotonic clock. Written by {@link Deadlines} only. */
@@ -60,9 +80,6 @@ export interface Timed {
   /** Called once the deadline has passed; a new one may be set then. */
   due(): void;
 }
-
-// A longer delay fires after 1 ms on every runtime.
-const MAX_DELAY = 2 ** 31 - 1;
 
 /** Woken by one timer; the others wait for the next, so that messages are handled in between: to ping a client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type Deadlines, within } from "./clock.ts";
+import { checkMs, type Deadlines, within } from "./clock.ts";
 import { isCloseCode } from "./close.ts";
 import type { BroadcastFilter } from "./delivery.ts";
 import type { Engine } from "./engine.ts";
@@ -200,6 +200,7 @@ export class Cluster {
     timeout: number,
     take: (answer: Answer) => void,
   ): Promise<string[]> {
+    checkMs("Cannot ask the cluster: timeout", timeout);
     const { deadlines, engine, node } = this.#host();
     const waiting = new Set(await engine.nodes());
     waiting.delete(node);

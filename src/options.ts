@@ -1,5 +1,5 @@
 import type { Authenticate, Revalidate } from "./authentication.ts";
-import type { Clock } from "./clock.ts";
+import { type Clock, isMs, MS } from "./clock.ts";
 import type { Engine } from "./engine.ts";
 import type { ConnectionLimits, RateLimit } from "./limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
@@ -186,8 +186,6 @@ export const isPositive = (value: unknown): value is number => Number.isSafeInte
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
 const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
-/** ms that a timer of the platform takes. */
-export const isMs = (value: unknown): value is number => isPositive(value) && value < 2 ** 31;
 
 /** Whether it is an object with these fields and no other. */
 function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {
@@ -195,8 +193,6 @@ function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => b
     Object.entries(value).every(([name, field]) => field === undefined || (Object.hasOwn(checks, name) && checks[name]!(field)));
 }
 
-/** What {@link isMs} takes. */
-export const MS = "a whole number of ms from 1 to 2147483647";
 const LIMIT = "a whole number from 1, or Infinity";
 
 /** What each option must be, and what to write instead. */

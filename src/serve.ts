@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { checkMs } from "./clock.ts";
 import { CloseCode } from "./close.ts";
 import { Connections } from "./connections.ts";
 import { guard } from "./guard.ts";
@@ -67,6 +68,7 @@ interface Listening {
  */
 export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
   const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
+  if (drainTimeout !== 0) checkMs('Cannot serve: option "drainTimeout"', drainTimeout);
   const listening = await listener()(app, port, hostname);
   startRoutes(app);
 

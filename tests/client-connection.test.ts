@@ -174,6 +174,63 @@ describe("A client that has lost its connection", () => {
     }
   });
 
+  it("waits as long as the server asks, however the wall clock is set", async () => {
+    for (const step of [-3 * 3_600_000, 3 * 3_600_000]) {
+      const { client, clock, sockets, admit, socket, take } = connectFake({ random: () => 0 });
+      const first = await admit();
+      first.receive({ type: "server", status: "error", error: { code: "SERVICE_UNAVAILABLE", message: "", retry_after: 1e9 } });
+      clock.step(step);
+      first.end(1013);
+      assert.equal(take("reconnecting")[0].delay, 300_000);
+      clock.advance(299_999);
+      await turn();
+      assert.equal(sockets.length, 1);
+      clock.advance(1);
+      const second = await socket();
+      assert.equal(sockets.length, 2);
+      // Held for ten seconds, whatever the wall clock says of them.
+      second.open();
+      second.letIn();
+      clock.step(step);
+      clock.advance(9_000);
+      second.end();
+      await client.close();
+    }
+  });
+
+  it("tries at once when the application asks for it, and not before its time when the page is seen", async () => {
+    const { client, clock, sockets, admit } = connectFake();
+    const first = await admit();
+    first.receive({ type: "server", status: "error", error: { code: "SERVICE_UNAVAILABLE", message: "", retry_after: 60_000 } });
+    clock.step(-3 * 3_600_000);
+    first.end(1013);
+    client.connect();
+    await turn();
+    assert.equal(sockets.length, 2);
+    void client.close();
+    const events = new EventTarget();
+    const page = globalThis as { addEventListener?: unknown; removeEventListener?: unknown };
+    const { addEventListener, removeEventListener } = page;
+    page.addEventListener = events.addEventListener.bind(events);
+    page.removeEventListener = events.removeEventListener.bind(events);
+    try {
+      const other = connectFake();
+      const socket = await other.admit();
+      socket.receive({ type: "server", status: "error", error: { code: "SERVICE_UNAVAILABLE", message: "", retry_after: 60_000 } });
+      socket.end(1013);
+      events.dispatchEvent(new Event("online"));
+      await turn();
+      assert.equal(other.sockets.length, 1);
+      other.clock.advance(60_000);
+      events.dispatchEvent(new Event("online"));
+      await turn();
+      assert.equal(other.sockets.length, 2);
+      void other.client.close();
+    } finally {
+      Object.assign(page, { addEventListener, removeEventListener });
+    }
+  });
+
   it("stays away after 44xx, says why, and comes back after any other code", async () => {
     for (
       const [code, why] of [

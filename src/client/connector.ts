@@ -31,7 +31,8 @@ type BackoffOptions = Pick<ResolvedOptions, "backoff" | "random">;
 
 /** How long to wait for the next try, in ms: anything up to a ceiling that doubles, so that not all come back at once ("full jitter"). */
 export function backoffDelay(attempt: number, { backoff: { base, cap }, random }: BackoffOptions): number {
-  return random() * Math.min(cap, base * 2 ** attempt);
+  // With what a server asks for it still is what a timer takes.
+  return random() * Math.min(cap, base * 2 ** attempt, 2e9);
 }
 
 /** Keeps one connection, never two: opens it, says who the client is, and comes back when it was lost. */
@@ -198,7 +199,9 @@ export class Connector {
 
   /** How long the server may take to let the client in. */
   #limit(): void {
-    this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), this.#host.options.timeout);
+    const { clock, timeout } = this.#host.options;
+    if (timeout) this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), timeout);
+    else clock.clearTimeout(this.#timer);
   }
 
   async #connect(): Promise<void> {

@@ -16,6 +16,8 @@ export class Heartbeat {
   readonly #ping: () => void;
   readonly #dead: () => void;
   #timer: unknown;
+  /** When the last tick was, by the wall clock and by the monotonic one. */
+  #wall = 0;
   #last = 0;
   /** ms until the next ping. */
   #untilPing = 0;
@@ -58,16 +60,17 @@ export class Heartbeat {
   /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
   #wait(delay: number = TICK): void {
     this.#clock.clearTimeout(this.#timer);
-    this.#last = this.#clock.now();
+    this.#wall = this.#clock.now();
+    this.#last = this.#clock.monotonic();
     if (Math.min(this.#untilPing, this.#untilDead) < Infinity) {
       this.#timer = this.#clock.setTimeout(() => this.#tick(), delay);
     }
   }
 
   #tick(): void {
-    // A wall clock that was set back tells nothing; that it was set forward looks like a sleep and costs a ping.
-    const elapsed = Math.max(0, this.#clock.now() - this.#last) || TICK;
-    if (elapsed > TICK + JUMP) {
+    const elapsed = this.#clock.monotonic() - this.#last;
+    // Some monotonic clocks stand still in a sleep. A wall clock that was set forward looks like one and costs a ping.
+    if (Math.max(elapsed, this.#clock.now() - this.#wall) > TICK + JUMP) {
       // What was awaited before the sleep may still wait to be read.
       this.#untilDead = Infinity;
       this.probe(WAKE_PATIENCE);

@@ -18,7 +18,7 @@ export interface ClientOptions {
   tokenIn?: "message" | "protocol" | "query";
   /** The other side is asked every so many ms whether it is there; `0` asks only when a page is seen again or the network changes. @default {25_000} */
   heartbeat?: number;
-  /** How long the server may take to let the client in, in ms; getting the token is part of it. @default {10_000} */
+  /** How long the server may take to let the client in, in ms; getting the token is part of it. `0` waits for ever. @default {10_000} */
   timeout?: number;
   /** How long the answer to a request may take, in ms; `0` waits for ever. @default {10_000} */
   requestTimeout?: number;
@@ -77,7 +77,7 @@ export type ResolvedOptions =
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type Outbox = NonNullable<ClientOptions["outbox"]>;
 
-/** @throws {TypeError} for an unknown option, and where there is no WebSocket for one that is not lazy. */
+/** @throws {TypeError} for an unknown option, a duration that is none, and where there is no WebSocket for one that is not lazy. */
 export function resolveOptions(options: ClientOptions): ResolvedOptions {
   const defaults: Omit<ResolvedOptions, "WebSocket"> & { WebSocket: WebSocketConstructor | undefined } = {
     token: undefined,
@@ -108,12 +108,26 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
   return resolved as ResolvedOptions;
 }
 
+const DURATIONS = /^(heartbeat|timeout|requestTimeout|base|cap|reset|maxAge)$/;
+
+/**
+ * Checks a duration: a longer timer fires at once.
+ *
+ * @throws {TypeError}
+ */
+export function checkMs(what: string, value: unknown): void {
+  if (typeof value !== "number" || !(value >= 0 && value < 2 ** 31)) {
+    throw new TypeError(`${what} must be a number of ms from 0 to 2147483647`);
+  }
+}
+
 /** The defaults, with what is given in their place. `undefined` gives nothing. */
 function merge<T extends object>(defaults: T, given: object): T {
   const merged = { ...defaults } as Record<string, unknown>; // Read by name.
   for (const [name, value] of Object.entries(given)) {
     if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
     if (value === undefined) continue;
+    if (DURATIONS.test(name)) checkMs(`Cannot create the client: option "${name}"`, value);
     merged[name] = name === "backoff" || name === "outbox" ? merge(merged[name] as object, value) : value;
   }
   return merged as T;

@@ -2,7 +2,7 @@
 export interface ClientClock {
   /** The wall clock, in ms since 1970: by its jumps a client sees that the machine has slept. */
   now(): number;
-  /** A clock that never steps, in ms: what all waiting is measured with. */
+  /** A clock that is never set, in ms: what all waiting is measured with. */
   monotonic(): number;
   /** Calls back after so many ms. */
   setTimeout(callback: () => void, delay: number): unknown;

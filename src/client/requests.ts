@@ -1,6 +1,7 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
+import { checkMs } from "./options.ts";
 import type { Outbox, Waiting } from "./outbox.ts";
 import type { ClientClock } from "./platform.ts";
 
@@ -37,6 +38,7 @@ export class Requests {
     transmit: (item: Waiting) => void,
   ): Promise<WebSocketMessage> {
     const { timeout, signal, idempotent } = options;
+    checkMs('Cannot request: option "timeout"', timeout);
     return new Promise((resolve, reject) => {
       const text = encode(message);
       const done = () => {

@@ -12,7 +12,7 @@
  * @module
  */
 import * as v from "valibot";
-import type { Timed } from "../clock.ts";
+import { checkMs, type Timed } from "../clock.ts";
 import type { Engine, EngineHost, EngineStatus, HistoryOptions, Member, PublicationContent } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
 import { guard } from "../guard.ts";
@@ -97,8 +97,9 @@ export class BroadcastChannelEngine implements Engine, Timed {
   /** @throws {TypeError} as {@link broadcastChannelEngine}. */
   constructor({ namespace = "noroshi", lease = 10_000, maxLength = 900_000 }: BroadcastChannelEngineOptions = {}) {
     checkNamespace(namespace);
-    for (const [name, value] of Object.entries({ lease, maxLength })) {
-      if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
+    checkMs("Cannot create the engine: lease", lease);
+    if (!(Number.isFinite(maxLength) && maxLength >= 1)) {
+      throw new TypeError("Cannot create the engine: maxLength must be a number from 1");
     }
     if (!("BroadcastChannel" in globalThis)) {
       throw new TypeError("Cannot create the engine: the platform has no BroadcastChannel, use noroshi/redis or noroshi/nats");

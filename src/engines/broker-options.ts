@@ -1,3 +1,4 @@
+import { checkMs } from "../clock.ts";
 import { checkNamespace } from "./channel-name.ts";
 
 /** What the engines over a broker have in common. */
@@ -35,8 +36,11 @@ export function resolveBrokerOptions(options: BrokerEngineOptions): ResolvedBrok
   if (secrets.some((each) => typeof each !== "string" || each.length < 16)) {
     throw new TypeError("Cannot create the engine: a secret must be a string of 16 characters or more");
   }
-  for (const [name, value] of Object.entries({ lease, checkInterval, timeout, linger, maxLength })) {
-    if (!Number.isFinite(value) || value < 1) throw new TypeError(`Cannot create the engine: ${name} must be a number from 1`);
+  for (const [name, value] of Object.entries({ lease, checkInterval, timeout, linger })) {
+    checkMs(`Cannot create the engine: ${name}`, value);
+  }
+  if (!(Number.isFinite(maxLength) && maxLength >= 1)) {
+    throw new TypeError("Cannot create the engine: maxLength must be a number from 1");
   }
   return { namespace, secrets, lease, checkInterval, timeout, linger, maxLength };
 }

@@ -57,7 +57,7 @@ export class NatsSession implements BrokerSession {
     this.#options = options;
     // The engine has ended the session before, when an answer takes so long.
     this.#inboxPrefix = inboxPrefixOf(connection);
-    this.#jetstream = new JetStream(connection, 4 * options.timeout, this.#inboxPrefix);
+    this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;

@@ -13,6 +13,7 @@
  * @module
  */
 import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io/nats-core";
+import { checkMs } from "../clock.ts";
 import type { HistoryOptions } from "../engine.ts";
 import { BrokerEngine } from "./broker-engine.ts";
 import type { BrokerEngineOptions } from "./broker-options.ts";
@@ -48,11 +49,12 @@ export interface NatsEngineOptions extends BrokerEngineOptions {
 export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   const { servers, options: connectionOptions, connect, connection, history = {}, ...rest } = options;
   const { maxSize = 1_000, maxTtl = 3_600_000, maxBytes, storage = "file", replicas = 1 } = history;
-  for (const [name, value] of Object.entries({ maxSize, maxTtl, maxBytes: maxBytes ?? 1, replicas })) {
+  for (const [name, value] of Object.entries({ maxSize, maxBytes: maxBytes ?? 1, replicas })) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new TypeError(`Cannot create the engine: history.${name} must be a whole number from 1`);
     }
   }
+  checkMs("Cannot create the engine: history.maxTtl", maxTtl);
   if (connection === undefined && servers === undefined) {
     throw new TypeError('Cannot create the engine: pass servers, such as "nats://localhost:4222", or a connection');
   }
