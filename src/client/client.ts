@@ -342,7 +342,7 @@ export class BareClient<C = Contract> {
 
   #receive(message: WebSocketMessage): void {
     const { type, uid, status } = message;
-    if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
+    if (type === "ping") return this.#connector.send({ type: "pong", uid } as WebSocketMessage); // What is undefined JSON leaves out.
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
       // Of what was sent after the credentials had run out nothing has been handled.

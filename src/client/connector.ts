@@ -117,9 +117,8 @@ export class Connector {
   }
 
   /** Sends it, whether or not the server takes messages now. */
-  send(text: string): void {
-    this.pace.count();
-    this.#connection?.send(text);
+  send(message: WebSocketMessage): void {
+    this.#connection?.send(JSON.stringify(this.pace.probe(message)));
   }
 
   /** Sends it if the server takes messages now. */

@@ -12,40 +12,37 @@ export interface PaceHost {
   asked(): number;
 }
 
-/** What one may cost beside its message: what was missed, a snapshot and the members, two messages each. */
-const ASKED_COST = 6;
+/** Messages and their bytes. */
+type Amount = [messages: number, bytes: number];
 
-/** More than any client sends. */
-const UNLIMITED = 1e15;
-
-/** Bytes of a ping, at least. */
+/** A ping, at least. */
 const PING_BYTES = 64;
 
-/** Messages and their bytes. */
-interface Amount {
-  messages: number;
-  bytes: number;
-}
+/** What a subscription may cost beside its message: what was missed, a snapshot and the members, two messages each. */
+const ASKED_COST = 6;
 
 /**
  * Sends what the server takes (PROTOCOL.md §2.9), and no faster. What was sent may wait there until a ping that came after it is answered.
- * The answer also says what is left of the rate; from then on it is refilled as time passes here.
+ * The answer also says what is left of the rate; from then on it is refilled as time passes here. A limit that is absent, or is no number,
+ * compares with nothing, and is none.
  */
 export class Pace {
   readonly #host: PaceHost;
   /** Messages that may wait, and their bytes. The defaults are those of a server that says nothing. */
   #waiting = 63;
   #payload = 65_536;
-  #messages: AnnouncedBucket = { rate: 100, burst: 2_000, left: 2_000 };
-  #bytes: AnnouncedBucket = { rate: 2 ** 20, burst: 2 ** 23, left: 2 ** 23 };
+  #rates: [messages: AnnouncedBucket, bytes: AnnouncedBucket] = [
+    { rate: 100, burst: 2_000, left: 2_000 },
+    { rate: 2 ** 20, burst: 2 ** 23, left: 2 ** 23 },
+  ];
   /** The largest message, in bytes, if the server has said it. */
-  #largest = UNLIMITED;
+  #largest = Infinity;
   /** When the last ping was answered, in ms of the monotonic clock. */
   #at = 0;
   /** What was sent after the last ping that was answered. */
-  #sent: Amount = { messages: 0, bytes: 0 };
+  #sent: Amount = [0, 0];
   /** What of it was sent after the ping under way. */
-  #after: Amount = { messages: 0, bytes: 0 };
+  #after: Amount = [0, 0];
   /** Messages that may yet be taken for subscriptions. */
   #asks = 0;
   /** Of the ping under way. */
@@ -65,81 +62,73 @@ export class Pace {
     this.#timer = this.#uid = undefined;
     this.#isBlind = true;
     this.#asks = 0;
-    this.#sent = { messages: 0, bytes: 0 };
-    this.#after = { messages: 0, bytes: 0 };
+    this.#sent = [0, 0];
+    this.#after = [0, 0];
   }
 
   /** Whether the server takes no message of this size, as far as it has said so. */
   isTooBig(text: string): boolean {
-    return text.length * 3 > this.#largest && bytesOf(text) > this.#largest;
+    return bytesOf(text) > this.#largest;
   }
 
   /** Sends it if the server takes it now. */
-  send(text: string, isSubscribe = false): boolean {
-    if (this.#timer !== undefined) return false;
+  send(text: string, isSubscribe?: boolean): boolean {
+    if (this.#timer) return false;
     const size = bytesOf(text);
-    const { messages, bytes } = this.#sent;
+    const [messages, bytes] = this.#sent;
+    const total = bytes + size;
+    const [{ burst }, { burst: burstBytes }] = this.#rates;
     // With room for a ping.
-    const cost = Math.min(2, this.#messages.burst);
     const isBusy = this.#isBlind || messages >= this.#waiting || messages > 0 &&
-        (bytes + size > this.#payload || messages + this.#asks + cost > this.#messages.burst || bytes + size + PING_BYTES > this.#bytes.burst);
+        (total > this.#payload || messages + this.#asks + 2 > burst || total + PING_BYTES > burstBytes);
     if (!isBusy) {
-      if (this.#mustWait(cost, size)) return false;
-      this.count(size);
+      if (this.#mustWait(2, size)) return false;
+      this.#count(size);
       if (isSubscribe) this.#asks += ASKED_COST;
       this.#host.send(text);
     }
-    if (isBusy || messages * 2 >= this.#waiting || (bytes + size) * 2 >= this.#payload) this.#ask();
+    if ((isBusy || messages * 2 >= this.#waiting || total * 2 >= this.#payload) && !this.#uid && !this.#mustWait(1, PING_BYTES)) {
+      this.#host.send(JSON.stringify(this.#ping()));
+    }
     return !isBusy;
   }
 
-  /** Something is sent that cannot wait. */
-  count(size = PING_BYTES): void {
-    for (const amount of [this.#sent, this.#after]) {
-      amount.messages++;
-      amount.bytes += size;
-    }
-  }
-
-  /** The ping of a heartbeat. In place of one that may never be answered it is that. */
-  probe(ping: WebSocketMessage): WebSocketMessage {
-    if (this.#uid) return this.#ping();
-    this.count();
-    return ping;
+  /** Something small that cannot wait is sent. In place of a ping, while another may never be answered, it is one that asks. */
+  probe(message: WebSocketMessage): WebSocketMessage {
+    if (this.#uid && message.type === "ping") return this.#ping();
+    this.#count(PING_BYTES);
+    return message;
   }
 
   /** All that was sent before this one has been taken when it is answered. */
   mark(uid: string): void {
     this.#uid = uid;
-    this.count();
-    this.#after = { messages: 0, bytes: 0 };
+    this.#count(PING_BYTES);
+    this.#after = [0, 0];
   }
 
   /** A message of the server, which may be the answer. */
   heard({ uid, limits }: WebSocketMessage): void {
     if (!this.#uid || uid !== this.#uid) return;
-    const { messages, bytes } = this.#sent;
     const now = this.#host.clock.monotonic();
     const seconds = (now - this.#at) / 1000;
+    if (limits) {
+      // deno-lint-ignore no-explicit-any -- of a server, which is not trusted: whatever it is, it is only compared
+      const { payload, waiting, messages, bytes } = limits as any;
+      this.#largest = this.#payload = payload;
+      this.#waiting = Math.max(1, waiting - 1);
+      this.#rates = [Object(messages), Object(bytes)];
+    } else {
+      this.#rates.forEach((bucket, i) => {
+        bucket.left = Math.min(bucket.burst, bucket.left + seconds * bucket.rate) - this.#sent[i]! + this.#after[i]!;
+      });
+    }
     this.#at = now;
     this.#uid = undefined;
     this.#isBlind = false;
     this.#sent = this.#after;
-    this.#after = { ...this.#sent };
+    this.#after = [...this.#sent];
     this.#asks = ASKED_COST * this.#host.asked();
-    if (limits) {
-      const said = limits as Record<string, unknown>; // Or what a hostile server has in its place.
-      this.#largest = this.#payload = numberOf(said["payload"]);
-      this.#waiting = Math.max(1, numberOf(said["waiting"]) - 1);
-      this.#messages = bucketOf(said["messages"]);
-      this.#bytes = bucketOf(said["bytes"]);
-    } else {
-      const refill = (bucket: AnnouncedBucket, taken: number) => {
-        bucket.left = Math.min(bucket.burst, bucket.left + seconds * bucket.rate) - taken;
-      };
-      refill(this.#messages, messages - this.#sent.messages);
-      refill(this.#bytes, bytes - this.#sent.bytes);
-    }
     this.#host.resume();
   }
 
@@ -147,15 +136,11 @@ export class Pace {
   pause(ms: number): void {
     this.reset();
     this.#at = this.#host.clock.monotonic();
-    this.#messages.left = this.#bytes.left = 0;
+    for (const bucket of this.#rates) bucket.left = 0;
     // A server that says what is left is asked first. A timer may be early.
-    if (this.#largest < UNLIMITED) ms += 50;
+    if (this.#largest < Infinity) ms += 50;
     else this.#isBlind = false;
     this.#wait(ms);
-  }
-
-  #ask(): void {
-    if (!this.#uid && !this.#mustWait(1, PING_BYTES)) this.#host.send(JSON.stringify(this.#ping()));
   }
 
   #ping(): WebSocketMessage {
@@ -164,12 +149,20 @@ export class Pace {
     return { type: "ping", uid, limits: true };
   }
 
+  #count(size: number): void {
+    for (const amount of [this.#sent, this.#after]) {
+      amount[0]++;
+      amount[1] += size;
+    }
+  }
+
   /** Whether so much more is not within the rate yet. */
-  #mustWait(messages: number, bytes: number): boolean {
+  #mustWait(...costs: Amount): boolean {
     const seconds = (this.#host.clock.monotonic() - this.#at) / 1000;
-    const short = ({ rate, burst, left }: AnnouncedBucket, sent: number, cost: number) =>
-      (sent + Math.min(cost, burst) - left) / rate - seconds;
-    const wait = Math.max(short(this.#messages, this.#sent.messages + this.#asks, messages), short(this.#bytes, this.#sent.bytes, bytes));
+    const waits = this.#rates.map(({ rate, burst, left }, i) =>
+      (this.#sent[i]! + (i ? 0 : this.#asks) + Math.min(costs[i]!, burst) - left) / rate - seconds
+    );
+    const wait = Math.max(...waits);
     if (wait > 0) this.#wait(Math.ceil(wait * 1000));
     return wait > 0;
   }
@@ -182,13 +175,5 @@ export class Pace {
   }
 }
 
-const numberOf = (value: unknown): number => typeof value === "number" && value >= 0 ? value : UNLIMITED;
-
-const bucketOf = (bucket: unknown): AnnouncedBucket => {
-  const { rate, burst, left } = Object(bucket) as Record<string, unknown>;
-  return { rate: numberOf(rate), burst: numberOf(burst), left: numberOf(left) };
-};
-
-/** Of UTF-8. */
-const bytesOf = (text: string): number =>
-  text.replace(/[\x80-\u07ff\ud800-\udfff]/g, "__").replace(/[\u0800-\uffff]/g, "___").length;
+/** Of UTF-8: what JSON.stringify returns has no lone surrogates, at which encodeURI throws. */
+const bytesOf = (text: string): number => encodeURI(text).replace(/%../g, "_").length;
