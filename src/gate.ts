@@ -1,4 +1,4 @@
-import { limitsOf, type LimitsHost } from "./announced-limits.ts";
+import { type LimitsHost, limitsOf } from "./announced-limits.ts";
 import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Identity } from "./identity.ts";

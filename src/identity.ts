@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { limitsOf, type LimitsHost } from "./announced-limits.ts";
+import { type LimitsHost, limitsOf } from "./announced-limits.ts";
 import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type CloseCause, CloseCode } from "./close.ts";

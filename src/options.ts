@@ -218,7 +218,8 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
   ],
   heartbeat: [
-    (value) => value === false || isObjectOf(value, { period: isMs, timeout: isMs, message: (field) => typeof field === "boolean" }),
+    (value) =>
+      value === false || isObjectOf(value, { period: isMs, timeout: isMs, message: (field) => typeof field === "boolean" }),
     `{ period?, timeout?, message? } with ${MS} each and a boolean, or false`,
   ],
   timeout: [isMs, `${MS}, such as 10_000`],

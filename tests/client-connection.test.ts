@@ -216,7 +216,11 @@ describe("A client that has lost its connection", () => {
     try {
       const other = connectFake();
       const socket = await other.admit();
-      socket.receive({ type: "server", status: "error", error: { code: "SERVICE_UNAVAILABLE", message: "", retry_after: 60_000 } });
+      socket.receive({
+        type: "server",
+        status: "error",
+        error: { code: "SERVICE_UNAVAILABLE", message: "", retry_after: 60_000 },
+      });
       socket.end(1013);
       events.dispatchEvent(new Event("online"));
       await turn();

@@ -84,7 +84,10 @@ describe("A duration", () => {
   });
 
   it("that a server asks a client to wait stays within what a timer takes", async () => {
-    const { client, clock, admit } = connectFake({ backoff: { base: 2 ** 31 - 1, cap: 2 ** 31 - 1 }, random: () => 1 - 2 ** -30 });
+    const { client, clock, admit } = connectFake({
+      backoff: { base: 2 ** 31 - 1, cap: 2 ** 31 - 1 },
+      random: () => 1 - 2 ** -30,
+    });
     const socket = await admit();
     client.subscribe("a", { onInit: () => {} });
     const [{ uid }] = socket.take();

@@ -55,7 +55,9 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
     remedy: "{ messages?, burst?, bytes?, burstBytes?, key? } with numbers above 0 and a function, or false",
   },
   heartbeat: {
-    values: [null, true, 30_000, { period: 0 }, { period: 2 ** 31 }, { period: 1.5 }, { message: 1 }, { timeout: 0 }, { beat: 1 }],
+    values: [null, true, 30_000, { period: 0 }, { period: 2 ** 31 }, { period: 1.5 }, { message: 1 }, { timeout: 0 }, {
+      beat: 1,
+    }],
     remedy: "{ period?, timeout?, message? } with a whole number of ms from 1 to 2147483647 each and a boolean, or false",
   },
   timeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 10_000" },

@@ -38,7 +38,8 @@ export class ClientError extends Error {
 }
 
 /** It is larger than what the server takes. */
-export const tooBig = (): ClientError => new ClientError("MESSAGE_TOO_BIG", "Cannot send: the server takes no message of this size");
+export const tooBig = (): ClientError =>
+  new ClientError("MESSAGE_TOO_BIG", "Cannot send: the server takes no message of this size");
 
 /** No server makes a client wait longer than this, in ms. */
 const MAX_RETRY_AFTER = 300_000;

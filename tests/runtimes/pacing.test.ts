@@ -113,26 +113,32 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       assert.deepEqual((await read()).closes, []);
     });
 
-    it("is refused a message, a request and a subscription that are too big, at once, and goes on", { timeout: 30_000 }, async () => {
-      await using paced = await pace({ maxPayload: 500 });
-      const { client, read } = paced;
-      const before = client.send({ type: "n", n: 0, text: "語".repeat(160) });
-      await client.ready;
-      const code = "MESSAGE_TOO_BIG";
-      await assert.rejects(before, { code });
-      await assert.rejects(client.send({ type: "n", n: 1, text: "語".repeat(160) }), { code });
-      await assert.rejects(client.request("n", { n: 1, text: "x".repeat(500) }), { code });
-      await assert.rejects(client.publish("room:1", "say", "x".repeat(500)), { code });
-      const iterator = client.subscribe("room:1", { query: { text: "x".repeat(500) } })[Symbol.asyncIterator]();
-      await assert.rejects(iterator.next(), { code });
-      const told = await new Promise((resolve) => client.subscribe("room:1", { query: { text: "é".repeat(240) }, onError: resolve }));
-      assert.equal((told as { code: string }).code, code);
-      // 35 bytes beside them.
-      const text = "é".repeat(220);
-      assert.equal(await client.request("n", { n: 2, text }), 2);
-      const { handled, closes } = await read();
-      assert.deepEqual([handled, closes], [[2], []]);
-    });
+    it(
+      "is refused a message, a request and a subscription that are too big, at once, and goes on",
+      { timeout: 30_000 },
+      async () => {
+        await using paced = await pace({ maxPayload: 500 });
+        const { client, read } = paced;
+        const before = client.send({ type: "n", n: 0, text: "語".repeat(160) });
+        await client.ready;
+        const code = "MESSAGE_TOO_BIG";
+        await assert.rejects(before, { code });
+        await assert.rejects(client.send({ type: "n", n: 1, text: "語".repeat(160) }), { code });
+        await assert.rejects(client.request("n", { n: 1, text: "x".repeat(500) }), { code });
+        await assert.rejects(client.publish("room:1", "say", "x".repeat(500)), { code });
+        const iterator = client.subscribe("room:1", { query: { text: "x".repeat(500) } })[Symbol.asyncIterator]();
+        await assert.rejects(iterator.next(), { code });
+        const told = await new Promise((resolve) =>
+          client.subscribe("room:1", { query: { text: "é".repeat(240) }, onError: resolve })
+        );
+        assert.equal((told as { code: string }).code, code);
+        // 35 bytes beside them.
+        const text = "é".repeat(220);
+        assert.equal(await client.request("n", { n: 2, text }), 2);
+        const { handled, closes } = await read();
+        assert.deepEqual([handled, closes], [[2], []]);
+      },
+    );
 
     it("loses nothing without a word, whatever the limits and however long it was offline", { timeout: 120_000 }, async (t) => {
       const random = new Random();
@@ -143,7 +149,9 @@ for (const runtime of ["node", "bun", "deno"] as const) {
         const pacing: Pacing = {
           maxPipelined: random.pick([0, 1, 2, 5, 64]),
           maxPayload,
-          rateLimit: random.below(3) === 0 ? false : { burst, messages: random.pick([200, 1_000]), burstBytes: random.pick([2 * maxPayload, 2 ** 23]) },
+          rateLimit: random.below(3) === 0
+            ? false
+            : { burst, messages: random.pick([200, 1_000]), burstBytes: random.pick([2 * maxPayload, 2 ** 23]) },
           hold: random.pick([0, 1, 3]),
         };
         await using paced = await pace(pacing, { outbox: { maxMessages: 60 } });
@@ -157,7 +165,9 @@ for (const runtime of ["node", "bun", "deno"] as const) {
             proxy.isDown = true;
             proxy.cut();
           }
-          if (round > 0 && isOffline) await new Promise((resolve) => client.status === "waiting" ? resolve(0) : client.on("reconnecting", resolve));
+          if (round > 0 && isOffline) {
+            await new Promise((resolve) => client.status === "waiting" ? resolve(0) : client.on("reconnecting", resolve));
+          }
           const work: Promise<unknown>[] = [];
           for (let count = random.below(70); count > 0; count--) {
             const id = n++;
