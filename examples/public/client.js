@@ -14,7 +14,11 @@ var ClientError = class _ClientError extends Error {
   }
   /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. */
   static [Symbol.hasInstance](value) {
-    return this === _ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+    try {
+      return this === _ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+    } catch {
+      return false;
+    }
   }
   /** The stable name, a text for a person, and what else is known. */
   constructor(code, message, details = {}, cause) {
@@ -23,6 +27,7 @@ var ClientError = class _ClientError extends Error {
     this.details = details;
   }
 };
+var tooBig = () => new ClientError("MESSAGE_TOO_BIG", "Cannot send: the server takes no message of this size");
 var MAX_RETRY_AFTER = 3e5;
 function retryAfter({ details: { retry_after } }) {
   return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
@@ -38,6 +43,13 @@ function readFailure({ message, error }) {
   const status = Number(/(?:: |')([2-5]\d\d)(?:\.?$| )/.exec(text)?.[1]);
   if (status) return { reason: `HTTP ${status}`, status };
   return { reason: withoutSecrets(typeof error?.code === "string" ? error.code : text.split(": ").pop()) };
+}
+function textOf(error) {
+  try {
+    return String(error);
+  } catch {
+    return "Failed";
+  }
 }
 function withoutSecrets(text, token) {
   return (token ? text.split(token).join("\u2026") : text).replace(/\/\/\S*@/g, "//").replace(/([?#]|bearer\.)\S*/g, "$1\u2026");
@@ -101,6 +113,8 @@ var Heartbeat = class {
   #ping;
   #dead;
   #timer;
+  /** When the last tick was, by the wall clock and by the monotonic one. */
+  #wall = 0;
   #last = 0;
   /** ms until the next ping. */
   #untilPing = 0;
@@ -137,14 +151,15 @@ var Heartbeat = class {
   /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
   #wait(delay = TICK) {
     this.#clock.clearTimeout(this.#timer);
-    this.#last = this.#clock.now();
+    this.#wall = this.#clock.now();
+    this.#last = this.#clock.monotonic();
     if (Math.min(this.#untilPing, this.#untilDead) < Infinity) {
       this.#timer = this.#clock.setTimeout(() => this.#tick(), delay);
     }
   }
   #tick() {
-    const elapsed = Math.max(0, this.#clock.now() - this.#last) || TICK;
-    if (elapsed > TICK + JUMP) {
+    const elapsed = this.#clock.monotonic() - this.#last;
+    if (Math.max(elapsed, this.#clock.now() - this.#wall) > TICK + JUMP) {
       this.#untilDead = Infinity;
       this.probe(WAKE_PATIENCE);
       return this.#wait(WAKE_PATIENCE);
@@ -255,9 +270,147 @@ function checkToken(token) {
   return token;
 }
 
+// src/client/pace.ts
+var PING_BYTES = 64;
+var ASKED_COST = 6;
+var Pace = class {
+  #host;
+  /** Messages that may wait, and their bytes. The defaults are those of a server that says nothing. */
+  #waiting = 63;
+  #payload = 65536;
+  #rates = [
+    { rate: 100, burst: 2e3, left: 2e3 },
+    { rate: 2 ** 20, burst: 2 ** 23, left: 2 ** 23 }
+  ];
+  /** The largest message, in bytes, if the server has said it. */
+  #largest = Infinity;
+  /** When the last ping was answered, in ms of the monotonic clock. */
+  #at = 0;
+  /** What was sent after the last ping that was answered. */
+  #sent = [0, 0];
+  /** What of it was sent after the ping under way. */
+  #after = [0, 0];
+  /** Messages that may yet be taken for subscriptions. */
+  #asks = 0;
+  /** Of the ping under way. */
+  #uid;
+  /** Whether nothing is sent before a ping is answered. */
+  #isBlind = true;
+  /** Nothing is sent before. */
+  #timer;
+  constructor(host) {
+    this.#host = host;
+  }
+  /** Nothing is left of the connection. */
+  reset() {
+    this.#host.clock.clearTimeout(this.#timer);
+    this.#timer = this.#uid = void 0;
+    this.#isBlind = true;
+    this.#asks = 0;
+    this.#sent = [0, 0];
+    this.#after = [0, 0];
+  }
+  /** Whether the server takes no message of this size, as far as it has said so. */
+  isTooBig(text) {
+    return bytesOf(text) > this.#largest;
+  }
+  /** Sends it if the server takes it now. */
+  send(text, isSubscribe) {
+    if (this.#timer) return false;
+    const size = bytesOf(text);
+    const [messages, bytes] = this.#sent;
+    const total = bytes + size;
+    const [{ burst }, { burst: burstBytes }] = this.#rates;
+    const isBusy = this.#isBlind || messages >= this.#waiting || messages > 0 && (total > this.#payload || messages + this.#asks + 2 > burst || total + PING_BYTES > burstBytes);
+    if (!isBusy) {
+      if (this.#mustWait(2, size)) return false;
+      this.#count(size);
+      if (isSubscribe) this.#asks += ASKED_COST;
+      this.#host.send(text);
+    }
+    if ((isBusy || messages * 2 >= this.#waiting || total * 2 >= this.#payload) && !this.#uid && !this.#mustWait(1, PING_BYTES)) {
+      this.#host.send(JSON.stringify(this.#ping()));
+    }
+    return !isBusy;
+  }
+  /** Something small that cannot wait is sent. In place of a ping, while another may never be answered, it is one that asks. */
+  probe(message) {
+    if (this.#uid && message.type === "ping") return this.#ping();
+    this.#count(PING_BYTES);
+    return message;
+  }
+  /** All that was sent before this one has been taken when it is answered. */
+  mark(uid) {
+    this.#uid = uid;
+    this.#count(PING_BYTES);
+    this.#after = [0, 0];
+  }
+  /** A message of the server, which may be the answer. */
+  heard({ uid, limits }) {
+    if (!this.#uid || uid !== this.#uid) return;
+    const now = this.#host.clock.monotonic();
+    const seconds = (now - this.#at) / 1e3;
+    if (limits) {
+      const { payload, waiting, messages, bytes } = limits;
+      this.#largest = this.#payload = payload;
+      this.#waiting = Math.max(1, waiting - 1);
+      this.#rates = [Object(messages), Object(bytes)];
+    } else {
+      this.#rates.forEach((bucket, i) => {
+        bucket.left = Math.min(bucket.burst, bucket.left + seconds * bucket.rate) - this.#sent[i] + this.#after[i];
+      });
+    }
+    this.#at = now;
+    this.#uid = void 0;
+    this.#isBlind = false;
+    this.#sent = this.#after;
+    this.#after = [...this.#sent];
+    this.#asks = ASKED_COST * this.#host.asked();
+    this.#host.resume();
+  }
+  /** The server asks to wait so many ms. It has not read all that was sent, and nothing is left of its rate. */
+  pause(ms) {
+    this.reset();
+    this.#at = this.#host.clock.monotonic();
+    for (const bucket of this.#rates) bucket.left = 0;
+    if (this.#largest < Infinity) ms += 50;
+    else this.#isBlind = false;
+    this.#wait(ms);
+  }
+  #ping() {
+    const uid = this.#host.nextUid();
+    this.mark(uid);
+    return { type: "ping", uid, limits: true };
+  }
+  #count(size) {
+    for (const amount of [this.#sent, this.#after]) {
+      amount[0]++;
+      amount[1] += size;
+    }
+  }
+  /** Whether so much more is not within the rate yet. */
+  #mustWait(...costs) {
+    const seconds = (this.#host.clock.monotonic() - this.#at) / 1e3;
+    const waits = this.#rates.map(
+      ({ rate, burst, left }, i) => (this.#sent[i] + (i ? 0 : this.#asks) + Math.min(costs[i], burst) - left) / rate - seconds
+    );
+    const wait = Math.max(...waits);
+    if (wait > 0) this.#wait(Math.ceil(wait * 1e3));
+    return wait > 0;
+  }
+  #wait(ms) {
+    this.#timer = this.#host.clock.setTimeout(() => {
+      this.#timer = void 0;
+      this.#host.resume();
+    }, Math.min(ms, 3e5));
+  }
+};
+var bytesOf = (text) => encodeURI(text).replace(/%../g, "_").length;
+
 // src/client/platform.ts
 var systemClock = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle)
@@ -289,7 +442,7 @@ function resolveUrl(url) {
 
 // src/client/connector.ts
 function backoffDelay(attempt, { backoff: { base, cap }, random }) {
-  return random() * Math.min(cap, base * 2 ** attempt);
+  return random() * Math.min(cap, base * 2 ** attempt, 2e9);
 }
 var Connector = class {
   status = "closed";
@@ -297,6 +450,7 @@ var Connector = class {
   isReady = false;
   /** Why there is no connection. Absent while there is one, before the first attempt has ended, and where the application closed it. */
   error;
+  pace;
   #host;
   #connection;
   /** Resolves when nothing is left of the last connection. */
@@ -311,7 +465,7 @@ var Connector = class {
   #attempts = 0;
   #close;
   #openSince = 0;
-  /** No try before (ms since 1970): the server asked for it. */
+  /** No try before: the server asked for it. As all times of a connector in ms of the monotonic clock. */
   #notBefore = 0;
   /** The uid of the `auth` that is under way. */
   #authUid;
@@ -331,18 +485,31 @@ var Connector = class {
   #stopListening;
   constructor(host) {
     this.#host = host;
+    this.pace = new Pace({
+      clock: host.options.clock,
+      nextUid: host.nextUid,
+      send: (text) => this.#connection?.send(text),
+      asked: host.asked,
+      resume: () => {
+        if (this.isReady) host.resume();
+      }
+    });
   }
-  /** Starts, tries again at once, or asks whether the connection is alive. */
-  wake() {
+  /**
+   * Starts, tries again at once, or asks whether the connection is alive.
+   *
+   * @param isEarly whether it may be before the time that the server asks for.
+   */
+  wake(isEarly) {
     if (this.status === "open") this.#connection?.heartbeat.probe();
     else if (this.status === "closed") {
-      this.#stopListening = onWake(() => this.wake(), () => this.#sleep());
+      this.#stopListening = onWake(() => this.wake(false), () => this.#sleep());
       this.#attempt = this.#attempts = this.#refusals = 0;
       this.#wasRefused = this.#mustRenew = false;
       this.error = this.#close = this.#reported = void 0;
       void this.#connect();
     } else if (this.status === "waiting") {
-      const rest = this.#notBefore - this.#now();
+      const rest = isEarly ? 0 : this.#notBefore - this.#now();
       if (rest <= 0) void this.#connect();
       else this.#wait(() => void this.#connect(), rest);
     }
@@ -352,8 +519,13 @@ var Connector = class {
     if (this.status !== "waiting") this.#fail(4e3, "Page hidden");
     this.#host.options.clock.clearTimeout(this.#timer);
   }
-  send(text) {
-    this.#connection?.send(text);
+  /** Sends it, whether or not the server takes messages now. */
+  send(message) {
+    this.#connection?.send(JSON.stringify(this.pace.probe(message)));
+  }
+  /** Sends it if the server takes messages now. */
+  offer(text, isSubscribe) {
+    return this.isReady && this.pace.send(text, isSubscribe);
   }
   /** Ends it for good. Resolves when nothing is left of the connection. */
   close(code, reason) {
@@ -384,6 +556,7 @@ var Connector = class {
   /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
   heed(error) {
     const wait = retryAfter(error);
+    if (wait) this.pace.pause(wait);
     this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
     return wait;
   }
@@ -392,7 +565,7 @@ var Connector = class {
     return this.status === "closed";
   }
   #now() {
-    return this.#host.options.clock.now();
+    return this.#host.options.clock.monotonic();
   }
   #setStatus(status) {
     if (this.status === status) return;
@@ -415,7 +588,9 @@ var Connector = class {
   }
   /** How long the server may take to let the client in. */
   #limit() {
-    this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), this.#host.options.timeout);
+    const { clock, timeout } = this.#host.options;
+    if (timeout) this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), timeout);
+    else clock.clearTimeout(this.#timer);
   }
   async #connect() {
     const { options, url, received, ping } = this.#host;
@@ -438,10 +613,11 @@ var Connector = class {
         {
           ...options,
           received: (message) => {
+            this.pace.heard(message);
             if (this.#isAsking) this.#answered(message);
             if (this.#connection) received(message);
           },
-          ping,
+          ping: () => this.pace.probe(ping()),
           opened: () => this.#authenticate(tokenIn === "message" ? token : void 0),
           ended: (close) => this.#lost(close),
           invalid: (error) => this.#host.emit("error", { error })
@@ -451,7 +627,7 @@ var Connector = class {
       );
       this.#gone = this.#connection.gone;
     } catch (error) {
-      this.#close = { code: 1006, reason: withoutSecrets(String(error), token), wasClean: false };
+      this.#close = { code: 1006, reason: withoutSecrets(textOf(error), token), wasClean: false };
       this.#report(this.#fault = this.#describe());
       this.#finish(this.#close, this.#fault);
     }
@@ -484,7 +660,9 @@ var Connector = class {
   #authenticate(token) {
     const uid = this.#authUid = this.#host.nextUid();
     this.#isAsking = !token;
-    this.send(JSON.stringify(token ? { type: "auth", uid, access_token: token } : { type: "ping", uid }));
+    this.pace.mark(uid);
+    const message = token ? { type: "auth", uid, access_token: token } : { type: "ping", uid, limits: true };
+    this.#connection?.send(JSON.stringify(message));
   }
   /** To a client that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
   #answered({ type, uid }) {
@@ -539,6 +717,7 @@ var Connector = class {
     const wasOpened = !this.#connection || this.#connection.wasOpened;
     const generation = ++this.#generation;
     this.#connection = this.#authUid = void 0;
+    this.pace.reset();
     this.isReady = this.#isAsking = false;
     this.#close = close;
     if (this.#isClosing) return this.#finish(close);
@@ -620,7 +799,7 @@ var Emitter = class {
   }
   emit(event, payload) {
     for (const { listener } of [...this.#of(event)]) {
-      guard(() => listener(payload), event === "error" ? console.error : this.report);
+      guard(() => listener(payload), event === "error" ? log : this.report);
     }
   }
   #of(event) {
@@ -631,9 +810,16 @@ var Emitter = class {
   /** Tells of what a callback of the application threw; nobody listening, it is logged. */
   report = (error) => {
     if (this.#of("error").size) this.emit("error", { error });
-    else console.error(error);
+    else log(error);
   };
 };
+function log(error) {
+  try {
+    console.error(error);
+  } catch {
+    console.error("Cannot show the error");
+  }
+}
 
 // src/client/options.ts
 function resolveOptions(options) {
@@ -663,11 +849,18 @@ function resolveOptions(options) {
   }
   return resolved;
 }
+var DURATIONS = /^(heartbeat|timeout|requestTimeout|base|cap|reset|maxAge)$/;
+function checkMs(what, value) {
+  if (typeof value !== "number" || !(value >= 0 && value < 2 ** 31)) {
+    throw new TypeError(`${what} must be a number of ms from 0 to 2147483647`);
+  }
+}
 function merge(defaults, given) {
   const merged = { ...defaults };
   for (const [name, value] of Object.entries(given)) {
     if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
     if (value === void 0) continue;
+    if (DURATIONS.test(name)) checkMs(`Cannot create the client: option "${name}"`, value);
     merged[name] = name === "backoff" || name === "outbox" ? merge(merged[name], value) : value;
   }
   return merged;
@@ -698,7 +891,7 @@ var Outbox = class {
   }
   /** @param expires whether it has no timeout of its own. */
   add(item, expires) {
-    if (this.#waiting.size >= this.#limits.maxMessages) {
+    if (this.#why() && this.#waiting.size >= this.#limits.maxMessages) {
       return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
     this.#waiting.add(item);
@@ -718,9 +911,9 @@ var Outbox = class {
     this.#clock.clearTimeout(item.timer);
   }
   /** Hands all on, in order, for as long as there is somebody to take them. */
-  flush(send) {
+  flush(take) {
     for (const item of this.#waiting) {
-      if (!send(item.text)) return;
+      if (!take(item)) return;
       this.delete(item);
       item.sent?.();
     }
@@ -746,6 +939,7 @@ var Requests = class {
   /** @param transmit hands the message to the connection, or to the outbox. */
   add(message, options, transmit) {
     const { timeout, signal, idempotent } = options;
+    checkMs('Cannot request: option "timeout"', timeout);
     return new Promise((resolve, reject) => {
       const text = encode(message);
       const done = () => {
@@ -980,6 +1174,10 @@ var Subscriptions = class {
   #host;
   report;
   #subscribers = /* @__PURE__ */ new Map();
+  /** What is to be sent for each, in parts if there are many. */
+  #waiting = /* @__PURE__ */ new Map();
+  /** What has been asked for on this connection. */
+  #asked = /* @__PURE__ */ new Set();
   constructor(host) {
     this.#host = host;
     this.report = host.report;
@@ -987,6 +1185,10 @@ var Subscriptions = class {
   /** Whether a pong may tell of something that was missed. */
   get haveHistory() {
     return [...this.#subscribers.values()].some(({ position }) => position);
+  }
+  /** How many have been asked for on this connection and not answered. */
+  get unanswered() {
+    return [...this.#asked].filter((uid) => !this.#subscribers.get(uid)?.isLive).length;
   }
   add(channel, uid, options) {
     const subscriber = new Subscriber(this, channel, uid, options);
@@ -999,14 +1201,40 @@ var Subscriptions = class {
     if (why) this.#interrupt(subscriber, why);
   }
   ask(subscriber) {
-    this.#host.send(subscriber.text);
+    this.#waiting.set(subscriber.uid, subscriber);
+    this.flush();
   }
   /** Asks for all that the server has not answered: on a new connection that is each. */
   askAll() {
-    for (const subscriber of this.#subscribers.values()) if (!subscriber.isLive) this.ask(subscriber);
+    for (const [uid, subscriber] of this.#subscribers) {
+      if (subscriber.isLive) continue;
+      this.#waiting.delete(uid);
+      this.#waiting.set(uid, subscriber);
+    }
+    this.flush();
   }
   remove(subscriber) {
-    if (this.#forget(subscriber)) this.#host.send(JSON.stringify({ type: "unsubscribe", uid: subscriber.uid }));
+    const { uid } = subscriber;
+    const wasAsked = this.#asked.has(uid);
+    if (!this.#forget(subscriber) || !wasAsked) return;
+    this.#waiting.set(uid, JSON.stringify({ type: "unsubscribe", uid }));
+    this.flush();
+  }
+  /** Sends of what waits as much as the server takes. */
+  flush() {
+    for (const [uid, item] of this.#waiting) {
+      const text = typeof item === "string" ? item : item.text;
+      if (typeof item !== "string") {
+        if (this.#host.isTooBig(text)) {
+          this.#forget(item);
+          void Promise.resolve().then(() => item.end(tooBig()));
+          continue;
+        }
+      }
+      if (!this.#host.send(text, typeof item !== "string")) return;
+      this.#waiting.delete(uid);
+      if (typeof item !== "string") this.#asked.add(uid);
+    }
   }
   /** Whether the message is of one of them. */
   take(message) {
@@ -1029,6 +1257,8 @@ var Subscriptions = class {
     }
   }
   lost() {
+    this.#waiting.clear();
+    this.#asked.clear();
     for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
   }
   end() {
@@ -1047,10 +1277,13 @@ var Subscriptions = class {
   }
   #forget({ uid, timer }) {
     this.#host.options.clock.clearTimeout(timer);
+    this.#waiting.delete(uid);
+    this.#asked.delete(uid);
     return this.#subscribers.delete(uid);
   }
   #refused(subscriber, error) {
     subscriber.isLive = false;
+    this.#asked.delete(subscriber.uid);
     if (error.code === "TOKEN_EXPIRED") return;
     if (!TRANSIENT.test(error.code)) {
       this.#forget(subscriber);
@@ -1081,8 +1314,6 @@ var BareClient = class {
   /** All who wait for it have the same one. */
   #opening;
   #lastUid = 0;
-  /** The server has asked for a pause, until this timer. */
-  #pause;
   /** It is lazy, and nothing was wanted of it. */
   #isIdle = true;
   /** {@link createClient} takes the same. */
@@ -1094,9 +1325,8 @@ var BareClient = class {
     this.#requests = new Requests(resolved.clock, this.#outbox);
     this.#subscriptions = new Subscriptions({
       options: resolved,
-      send: (text) => {
-        if (this.#connector.isReady) this.#connector.send(text);
-      },
+      send: (text, isSubscribe) => this.#connector.offer(text, isSubscribe),
+      isTooBig: (text) => this.#connector.pace.isTooBig(text),
       report: this.#emitter.report,
       whyClosed: () => this.status === "closed" ? this.#whyClosed : void 0
     });
@@ -1105,6 +1335,8 @@ var BareClient = class {
       url: resolveUrl(url),
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
+      resume: () => this.#flush(),
+      asked: () => this.#subscriptions.unanswered,
       received: (message) => this.#receive(message),
       lost: (close, error) => this.#lost(close, error),
       // A sleeping Durable Object answers without being woken where nobody has to know more.
@@ -1169,7 +1401,7 @@ var BareClient = class {
    */
   connect() {
     this.#isIdle = false;
-    this.#connector.wake();
+    this.#connector.wake(true);
   }
   /**
    * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
@@ -1251,23 +1483,29 @@ var BareClient = class {
   #transmit(item, expires) {
     this.#rouse();
     if (this.status === "closed") return item.failed(this.#whyClosed);
-    if (this.#outbox.size > 0 || !this.#handOver(item.text)) return this.#outbox.add(item, expires);
+    if (this.#refuse(item)) return;
+    if (this.#outbox.size > 0 || !this.#connector.offer(item.text)) return this.#outbox.add(item, expires);
     item.sent?.();
   }
-  #handOver(text) {
-    const isPossible = this.#connector.isReady && this.#pause === void 0;
-    if (isPossible) this.#connector.send(text);
-    return isPossible;
+  /** Whether it is not sent, as the server would close the connection for it. */
+  #refuse(item) {
+    const isTooBig = this.#connector.pace.isTooBig(item.text);
+    if (isTooBig) item.failed(tooBig());
+    return isTooBig;
   }
   /** The server takes messages: on a new connection, with new credentials, or after a pause. */
   #ready(isNew) {
     this.#subscriptions.askAll();
-    this.#outbox.flush((text) => this.#handOver(text));
+    this.#flush();
     if (isNew) this.#emitter.emit("open", {});
+  }
+  /** As much of what waits as the server takes: on its answers, the next part. */
+  #flush() {
+    this.#subscriptions.flush();
+    this.#outbox.flush((item) => this.#refuse(item) || this.#connector.offer(item.text));
   }
   #lost(close, error) {
     const { code, reason, isFinal } = close;
-    this.#resume();
     this.#subscriptions.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
@@ -1278,7 +1516,7 @@ var BareClient = class {
   }
   #receive(message) {
     const { type, uid, status } = message;
-    if (type === "ping") return this.#connector.send(JSON.stringify({ type: "pong", uid }));
+    if (type === "ping") return this.#connector.send({ type: "pong", uid });
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
       const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
@@ -1293,19 +1531,8 @@ var BareClient = class {
   }
   /** An error that belongs to nothing that was asked. */
   #fault(error) {
-    const wait = this.#connector.heed(error);
-    if (wait > 0) {
-      this.#resume();
-      this.#pause = this.#options.clock.setTimeout(() => {
-        this.#resume();
-        if (this.#connector.isReady) this.#ready(false);
-      }, wait);
-    }
+    if (this.#connector.heed(error)) this.#subscriptions.askAll();
     this.#emitter.emit("error", { error });
-  }
-  #resume() {
-    this.#options.clock.clearTimeout(this.#pause);
-    this.#pause = void 0;
   }
 };
 export {
