@@ -22,9 +22,12 @@ const LAYERS: readonly string[][] = [
   // Built on the core: channels.
   "channel-options channel-quota history-record permission publication-frame saved-subscription backlog feed presence attendance channel subscription subscriber channels",
   // The engines that join nodes.
-  "engines/broadcast-channel engines/broker engines/broker-engine engines/broker-options engines/channel-name engines/continuity engines/dropped " +
-  "engines/envelope engines/envelope-kind engines/history-reader engines/jetstream engines/ledger engines/neighbours engines/orders engines/redis-answers engines/redis-clock engines/redis-memory engines/replay-guard engines/roll-call engines/trust engines/listening " +
-  "engines/nats engines/nats-history engines/nats-offset engines/nats-session engines/presence engines/reconnection engines/redis engines/redis-client engines/redis-scripts engines/signature engines/subscription",
+  "engines/broadcast-channel engines/broker engines/broker-engine engines/broker-options engines/channel-name " +
+  "engines/continuity engines/dropped engines/envelope engines/envelope-kind engines/history-reader engines/jetstream " +
+  "engines/ledger engines/listening engines/nats engines/nats-history engines/nats-offset engines/nats-session " +
+  "engines/nats-unkept engines/neighbours engines/orders engines/presence engines/reconnection engines/redis " +
+  "engines/redis-answers engines/redis-client engines/redis-clock engines/redis-memory " +
+  "engines/redis-scripts engines/replay-guard engines/roll-call engines/signature engines/subscription engines/trust",
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.

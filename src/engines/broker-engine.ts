@@ -10,7 +10,8 @@ import {
   type PublicationContent,
 } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
-import { type Broker, type BrokerListener, inBatches, Sequence, then } from "./broker.ts";
+import type { Broker, BrokerListener } from "./broker.ts";
+import { inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./broker-options.ts";
 import { Dropped } from "./dropped.ts";
 import type { EnvelopeKind } from "./envelope-kind.ts";
@@ -260,8 +261,11 @@ export class BrokerEngine implements Engine {
   }
 
   async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
-    await this.#connected(action);
-    this.check(question[1]);
+    const link = await this.#connected(action);
+    const [channel, history] = question;
+    this.check(history);
+    const end = (upTo: Position) => link.call(action, (session) => session.endHistory(channel, upTo));
+    await this.#subscriptions.get(channel)?.endMissed(end);
     return await this.#reader!.read(...question); // Set by `start`.
   }
 
@@ -336,6 +340,7 @@ export class BrokerEngine implements Engine {
       const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
+    for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
     const renewed = [...this.#subscriptions.values()].filter(({ channel, hasMissing }) =>
       hasMissing || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(channel)
     );
@@ -394,13 +399,4 @@ export class BrokerEngine implements Engine {
     if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
     this.#dropped.count(reason, this.#started().host);
   }
-}
-
-export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
-  const options = cause === undefined ? {} : { cause };
-  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
-}
-
-function statusText(status: EngineStatus): string {
-  return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
 }

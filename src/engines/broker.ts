@@ -1,4 +1,5 @@
-import type { Awaitable, HistoryOptions, Position } from "../engine.ts";
+import type { Awaitable, EngineStatus, HistoryOptions, Position } from "../engine.ts";
+import { WebSocketError } from "../errors.ts";
 
 /** An envelope as it lies in the history of a channel. */
 export interface BrokerEntry {
@@ -41,7 +42,11 @@ export interface BrokerSession {
   /** Resolves when everything that is published from now on reaches the listener. */
   listen(channels: readonly string[]): Promise<void>;
   unlisten(channels: readonly string[]): Promise<void>;
-  /** Appends and publishes, in one step. @param known where the channel has been for certain, as for the next two. */
+  /**
+   * Appends and publishes, in one step. Without a history it ends the one that the channel has on other nodes, which lacks it then.
+   *
+   * @param known where the channel has been for certain, as for the next ones.
+   */
   publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
   read(
     channel: string,
@@ -51,6 +56,8 @@ export interface BrokerSession {
     maxBytes: number,
     known?: Position,
   ): Promise<BrokerPage>;
+  /** No position of the channel's history is good any more, up to this one. */
+  endHistory(channel: string, upTo: Position): Promise<void>;
   /** Where these channels stand, and keeps their positions alive; `null` for one that has none any more, or has gone back. */
   tops(
     channels: readonly string[],
@@ -135,4 +142,13 @@ export class Sequence {
 /** The items, so many at a time. */
 export function* inBatches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
   for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
+}
+
+export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
+  const options = cause === undefined ? {} : { cause };
+  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
+}
+
+export function statusText(status: EngineStatus): string {
+  return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
 }

@@ -181,8 +181,10 @@ export class JetStream {
     }
   }
 
-  async purge(stream: string, subject: string): Promise<void> {
-    await this.#ask(`STREAM.PURGE.${stream}`, { filter: subject }, v.object({}));
+  /** @param upTo the last sequence that is to go. @default all of them */
+  async purge(stream: string, subject: string, upTo?: number): Promise<void> {
+    const first = upTo === undefined ? {} : { seq: upTo + 1 };
+    await this.#ask(`STREAM.PURGE.${stream}`, { filter: subject, ...first }, v.object({}));
   }
 
   /**

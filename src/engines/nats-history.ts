@@ -240,6 +240,17 @@ export class NatsHistory {
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
   }
 
+  /** No position of the channel is good any more, up to this one where it is given. `false` where it has none. */
+  end(channel: string, upTo?: Position): Promise<boolean> {
+    return this.#ask(async () => {
+      if (upTo && upTo.epoch !== this.#epoch) return false;
+      const subject = this.#subject(encodeName(channel));
+      if (!await this.#jetstream.last(this.#stream, subject)) return false;
+      await this.#jetstream.purge(this.#stream, subject, upTo && sequenceOf(upTo.offset));
+      return true;
+    });
+  }
+
   /** Where the channels stand; those that are quiet get a mark. */
   tops(channels: readonly string[]): Promise<(Position | null)[]> {
     return this.#ask(() => Promise.all(channels.map((channel) => this.#keep(encodeName(channel)))));

@@ -6,6 +6,7 @@ import { encodeAny, encodeName } from "./channel-name.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./nats-history.ts";
 import { isMark } from "./nats-offset.ts";
+import { Unkept } from "./nats-unkept.ts";
 
 /** What nodes leave behind that were all killed is kept no longer, in ms. */
 const KEPT = 24 * 60 * 60_000;
@@ -32,6 +33,14 @@ export class NatsSession implements BrokerSession {
   readonly #subscriptions = new Map<string, Subscription>();
   /** As they were last seen. */
   readonly #buckets = new Map<string, StreamInfo>();
+  readonly #unkept: Unkept = new Unkept({
+    watch: (channel, added) => {
+      const subscription = this.#subscribe(this.#subject(channel, "publication"), added);
+      return () => subscription.unsubscribe();
+    },
+    end: (channel) => this.#history.end(channel),
+    failed: (error) => this.#ended(error),
+  });
   /** Of one member one thing is written at a time. */
   readonly #writing = new Map<string, Promise<void>>();
   #arriving: Promise<void> | undefined;
@@ -125,7 +134,7 @@ export class NatsSession implements BrokerSession {
     this.#checkLength("publish", envelope);
     if (history) return await this.#history.publish(channel, envelope);
     this.#connection.publish(this.#subject(channel, "event"), envelope);
-    await this.#arrive();
+    await (this.#unkept.published(channel) ?? this.#arrive());
     return null;
   }
 
@@ -137,6 +146,10 @@ export class NatsSession implements BrokerSession {
     maxBytes: number,
   ): Promise<BrokerPage> {
     return this.#history.read(channel, history, after, limit, maxBytes);
+  }
+
+  async endHistory(channel: string, upTo: Position): Promise<void> {
+    await this.#history.end(channel, upTo);
   }
 
   tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
@@ -162,6 +175,7 @@ export class NatsSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
+    this.#unkept.round();
     await Promise.all([this.#history.verify(), ...[...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known))]);
     const { node, lease } = this.#options;
     const subject = `$KV.${this.#nodesBucket}.${node}`;
@@ -227,6 +241,7 @@ export class NatsSession implements BrokerSession {
       return;
     }
     for (const subscription of [this.#own, ...this.#subscriptions.values()]) subscription?.unsubscribe();
+    this.#unkept.close();
   }
 
   /** Until the server has what was published. It is asked once at a time: who comes meanwhile shares the next question, for each is a write. */

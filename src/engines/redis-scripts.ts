@@ -165,6 +165,12 @@ for number = 1, #KEYS - 1 do
 end
 return tops`;
 
+/** KEYS: meta, stream. ARGV: epoch. Ends the history where it is of this epoch. */
+export const END: string = `
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1`;
+
 /**
  * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels that have members on the node. Answers whether the node was known, and
  * all of its members in these are. Sweeps after nodes that are dead: a part at a time, for Redis does nothing else meanwhile.

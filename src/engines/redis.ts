@@ -136,6 +136,8 @@ class RedisSession implements BrokerSession {
   readonly #attended = new Set<string>();
   #unseen: string[] = [];
   readonly #shas = new Map<string, string>();
+  /** Channels whose history is about to be ended. */
+  readonly #ending = new Map<string, Promise<void>>();
   #epochs = 0;
   #beats = 0;
   #heard = 0;
@@ -221,7 +223,8 @@ class RedisSession implements BrokerSession {
   ): Promise<Position | null> {
     const subject = this.#subject(channel);
     if (!history) {
-      await this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
+      const published = this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
+      await Promise.all([published, this.#endLacking(channel)]);
       return null;
     }
     const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
@@ -260,6 +263,10 @@ class RedisSession implements BrokerSession {
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
     return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
+  }
+
+  async endHistory(channel: string, { epoch }: Position): Promise<void> {
+    await this.#evaluate(scripts.END, this.#keys(channel).slice(0, 2), [epoch]); // Without the key of the run.
   }
 
   async tops(
@@ -334,6 +341,18 @@ class RedisSession implements BrokerSession {
   close(): void {
     this.#commands.close();
     this.#subscriber.close();
+  }
+
+  /** The history that the channel has on other nodes lacks what was just published. Once for all of a turn: it is a command more. */
+  #endLacking(channel: string): Promise<void> {
+    const underWay = this.#ending.get(channel);
+    if (underWay) return underWay;
+    const ending = Promise.resolve().then(async () => {
+      this.#ending.delete(channel);
+      await this.#commands.command("DEL", ...this.#keys(channel).slice(0, 2));
+    });
+    this.#ending.set(channel, ending);
+    return ending;
   }
 
   async #change(script: string, channel: string, user: string, envelope: string): Promise<void> {

@@ -36,6 +36,8 @@ export class Subscription {
   #changes: Change[] | undefined;
   #reading: Promise<Roll> | undefined;
   #stopped = false;
+  /** Where the channel stood when something arrived that is in no history, though this node keeps one. */
+  #missed: Position | undefined;
 
   constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: SubscriptionSource) {
     this.channel = channel;
@@ -57,7 +59,10 @@ export class Subscription {
   receive(publication: Publication, previous: number): void {
     if (this.#stopped) return;
     if (publication.position && this.#continuity) this.#continuity.receive(publication as Placed, previous); // As just looked at.
-    else this.#host.published(this.channel, publication);
+    else {
+      this.#missed = this.position;
+      this.#host.published(this.channel, publication);
+    }
   }
 
   /** The history has gone on by something that is no publication. */
@@ -73,6 +78,19 @@ export class Subscription {
   /** @param asked where it stood when the broker was asked. */
   check(top: Position | null, asked: Position | undefined): void {
     this.#continuity?.check(top, asked);
+  }
+
+  /** Whether something was published that the history lacks: by a node that declares none, and has not ended it. */
+  get hasMissed(): boolean {
+    return this.#missed !== undefined;
+  }
+
+  /** Then it is ended. @param end ends it up to a position. */
+  async endMissed(end: (upTo: Position) => Promise<unknown>): Promise<void> {
+    const missed = this.#missed;
+    if (!missed) return;
+    await end(missed);
+    if (this.#missed === missed) this.#missed = undefined;
   }
 
   /** Another session: what was lost before it is made up for. */
@@ -173,7 +191,10 @@ export class Subscription {
       follows: (offset, previous) => this.#source.follows(offset, previous),
       read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // As it has one.
       published: (publication) => this.#host.published(channel, publication),
-      gap: (position) => this.#host.gap(channel, position),
+      gap: (position) => {
+        this.#missed = undefined;
+        this.#host.gap(channel, position);
+      },
       unknown: () => this.#source.unknown(),
       failed: (error) => this.#source.failed(error),
     });

@@ -310,6 +310,99 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [2]]);
       });
 
+      // As in a rolling deploy, where the new version declares a history that the old one does not.
+      it("is not complete over what a node without it has published", nodes > 1 ? keeping : joined, async () => {
+        for (const isSubscribed of [true, false]) {
+          const channel = channelOf();
+          const start = isSubscribed
+            ? await a.engine.subscribe(channel, LONG)
+            : (await a.engine.read(channel, LONG, null, 0)).position;
+          const positions = [start!];
+          for (const number of range(10)) {
+            // Twice by the same node, too.
+            const isOld = [0, 2, 3, 7].includes(number);
+            const [position] = await publish(
+              (isOld ? b : a).engine,
+              channel,
+              isOld ? null : LONG,
+              1,
+              number,
+            ) as (Position | null)[];
+            positions.push(position ?? positions.at(-1)!);
+            for (const node of [a, b]) {
+              const { isComplete, publications } = await node.engine.read(channel, LONG, positions[number]!, 100);
+              const data = publications.map(({ data }) => JSON.parse(data));
+              assert.deepEqual(data, isComplete ? [number] : [], `${number} was published last`);
+              assert.equal(isComplete && isOld, false, `${number} is in no history`);
+            }
+          }
+          for (const [seen, position] of positions.entries()) {
+            const { isComplete, publications } = await b.engine.read(channel, LONG, position, 100);
+            assert.equal(isComplete, seen >= 9, `${seen} seen`);
+            assert.deepEqual(publications.map(({ data }) => JSON.parse(data)), isComplete ? range(10).slice(seen) : []);
+          }
+          if (!isSubscribed) continue;
+          await a.host.until(() => a.host.gapsOf(channel).length > 0);
+          a.engine.unsubscribe(channel);
+        }
+      });
+
+      it(
+        "is not complete over it where the history has just begun, and nobody is subscribed",
+        nodes > 1 ? keeping : joined,
+        async () => {
+          const channel = channelOf();
+          await publish(b.engine, channel, null, 5);
+          await a.engine.subscribe(channel, LONG);
+          const [position] = await publish(a.engine, channel, LONG, 1, 6);
+          a.engine.unsubscribe(channel);
+          await publish(b.engine, channel, null, 1, 7);
+          await publish(a.engine, channel, LONG, 1, 8);
+          for (const { engine } of [a, b]) {
+            const { isComplete, publications } = await engine.read(channel, LONG, position!, 100);
+            assert.deepEqual([isComplete, publications], [false, []]);
+          }
+        },
+      );
+
+      it("gives all or nothing where nodes declare the history with other bounds", nodes > 1 ? keeping : joined, async () => {
+        const bounds: [HistoryOptions, HistoryOptions][] = [
+          [LONG, { size: 3, ttl: 300_000 }],
+          [{ size: 3, ttl: 300_000 }, LONG],
+          [LONG, { size: 100, ttl: 400 }],
+          [{ size: 100, ttl: 400 }, LONG],
+          [LONG, { size: 2, ttl: 400 }],
+        ];
+        for (const [old, later] of bounds) {
+          const channel = channelOf();
+          const positions = [(await a.engine.subscribe(channel, old))!];
+          for (const number of range(8)) {
+            positions.push(
+              ...await publish((number % 3 === 0 ? b : a).engine, channel, number % 3 === 0 ? later : old, 1, number),
+            );
+          }
+          const check = async () => {
+            for (const [node, history] of [[a, old], [b, later]] as const) {
+              for (const [seen, position] of positions.entries()) {
+                const { isComplete, publications } = await node.engine.read(channel, history, position, 100);
+                assert.deepEqual(
+                  publications.map(({ data }) => JSON.parse(data)),
+                  isComplete ? range(8).slice(seen) : [],
+                  `${seen} seen, of ${JSON.stringify([old, later])}`,
+                );
+              }
+            }
+          };
+          await check();
+          await fixture.advance(500);
+          await check();
+          assert.deepEqual([a.host.data(channel), a.host.gapsOf(channel)], [range(8), []]);
+          // The longer ttl holds.
+          assert.equal((await a.engine.read(channel, LONG, positions.at(-1)!, 1)).isComplete, true);
+          a.engine.unsubscribe(channel);
+        }
+      });
+
       it("lets nobody take another channel's position, epoch or nonsense for a place in this one", alone, async () => {
         const [channel, other] = [channelOf(), channelOf()];
         const [, elsewhere] = await publish(a.engine, other, LONG, 2);

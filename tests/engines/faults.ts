@@ -275,6 +275,35 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       assert.deepEqual([b.host.data("through"), b.host.gaps], [range(15), []]);
     });
 
+    it(
+      "is told of a gap by what an earlier version publishes without a history, where this node keeps one",
+      TIMEOUT,
+      async () => {
+        const [a, b] = [await node(broker.port), await node(broker.port)];
+        const positions = [(await a.engine.subscribe("declared", LONG))!];
+        await b.engine.subscribe("declared", LONG);
+        for (const number of [0, 2]) {
+          positions.push(...await publish(b.engine, "declared", LONG, 1, number));
+          const header = JSON.stringify({ v: 1, kind: "event", node: "old", number: number + 1, time: Date.now(), event: "say" });
+          await inject(broker.port, [{ to: "event", channel: "declared", text: `\n${header}\n${number + 1}` }]);
+          for (const { host } of [a, b]) await host.until(() => host.data("declared").at(-1) === number + 1);
+          for (const { engine } of [a, b]) {
+            for (const position of positions) {
+              const page = await engine.read("declared", LONG, position, 100);
+              assert.deepEqual([page.isComplete, page.publications], [false, []]);
+            }
+          }
+          for (const { host } of [a, b]) await host.until(() => host.gaps.length > number / 2);
+        }
+        const last = await publish(a.engine, "declared", LONG, 2, 4);
+        for (const { engine, host } of [a, b]) {
+          await host.until(() => host.data("declared").at(-1) === 5 || host.gaps.length > 2);
+          const page = await engine.read("declared", LONG, last[0]!, 100);
+          assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, ["5"]]);
+        }
+      },
+    );
+
     describe("with a secret", () => {
       it("joins nodes that have it, or had it before, in every way", TIMEOUT, async () => {
         const [a, b] = [

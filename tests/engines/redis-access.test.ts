@@ -112,8 +112,9 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         const channel = `room:${library}:${persistent}`;
         const start = await engine.subscribe(channel, HISTORY);
         await publish(engine, channel, HISTORY, 3);
-        await engine.publish(channel, { event: "say", data: "1" }, null);
         assert.equal((await engine.read(channel, HISTORY, start, 10)).isComplete, true);
+        await engine.publish(channel, { event: "say", data: "1" }, null);
+        assert.equal((await engine.read(channel, HISTORY, start, 10)).isComplete, false);
         await engine.join(channel, { user: "mika" });
         await engine.members(channel);
         await engine.leave(channel, "mika");
