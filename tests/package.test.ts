@@ -1,7 +1,7 @@
 /** The npm package as its users get it: packed, installed into an empty folder, and run, type-checked and linted from there. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -177,6 +177,15 @@ describe("The npm package", () => {
   it("declares what it needs", async () => {
     // Exits with 1 when a dependency or peer dependency is missing or out of range.
     await npm(consumer, "ls", "--all");
+  });
+
+  // Of those below, none is tested.
+  it("takes no @hono/node-server below the one that it is tested with", async () => {
+    const { peerDependencies, devDependencies } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+    const { imports } = JSON.parse(await readFile(join(root, "deno.json"), "utf8"));
+    const floor = `^${devDependencies["@hono/node-server"]}`;
+    assert.equal(peerDependencies["@hono/node-server"], floor);
+    assert.equal(imports["@hono/node-server"], `npm:@hono/node-server@${floor}`);
   });
 
   for (const [runtime, [command, ...args]] of Object.entries(RUNTIMES)) {
