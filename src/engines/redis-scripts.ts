@@ -73,12 +73,20 @@ may('DEL', hash, stream, set)
 for _, subject in ipairs(ARGV) do may('PUBLISH', subject, '') end
 return 1`;
 
-/** KEYS: run. ARGV: run of the server, the one before that this node knows, publications that it knows of, promotion, token. */
-export const START: string = `
+/**
+ * KEYS: run, nodes. ARGV: run of the server, the one before that this node knows, publications that it knows of, promotion, token, node.
+ * Answers 0 where this node cannot know whether anything was lost, and another one that is about to come back may.
+ */
+export const START: string = `${PREAMBLE}
 local at = redis.call('HMGET', KEYS[1], 'id', 'token', 'seq', 'promotion')
 local seq = tonumber(at[3]) or 0
 local isKnown = at[1] == ARGV[1] or (at[1] == ARGV[2] and ARGV[2] ~= '')
 local isPromoted = ARGV[4] ~= '' and ARGV[4] ~= at[4]
+if at[2] and not isKnown and not isPromoted and seq >= tonumber(ARGV[3]) then
+  for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. text(now), '+inf')) do
+    if node ~= ARGV[6] then return 0 end
+  end
+end
 if not at[2] or not isKnown or isPromoted or seq < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'token', ARGV[5], 'seq', math.max(seq, tonumber(ARGV[3])))
 end

@@ -46,7 +46,8 @@ export interface RedisEngineOptions extends BrokerEngineOptions {
   client: RedisClient;
   /**
    * Redis has each write on its disk before it answers (`appendonly yes`, `appendfsync always`), so that histories outlive its restart,
-   * if a node does too and finds nothing missing. Otherwise, and after a replica was promoted, new ones begin: `recovered: false`.
+   * if a node does too and finds nothing missing. Other nodes wait for that one, no longer than its `lease`. Without one, and after a
+   * replica was promoted, new histories begin: `recovered: false`.
    * @default {false}
    */
   persistent?: boolean;
@@ -118,6 +119,9 @@ const KEPT = 24 * 60 * 60_000;
 /** Offsets grow by less than this: a lost publication's is met again once in half as many. */
 const STEPS = 1_000_000;
 
+/** Between two looks whether a node is back that knows where Redis was before its restart, in ms. */
+const KNOWING_PAUSE = 50;
+
 /** Channels whose members are looked for in a beat. */
 const CHANNELS_A_BEAT = 1_000;
 
@@ -176,7 +180,12 @@ class RedisSession implements BrokerSession {
     await this.#evaluate(scripts.CHECK, ["h", "s", "z"].map((type) => `${this.#prefix}check:${node}:${type}`), [channel]);
     if (this.#run !== "") return;
     const { run: before, publications } = this.#known;
-    await this.#evaluate(scripts.START, [this.#runKey], [run, before, `${publications}`, promotion, this.#newEpoch()]);
+    const keys = [this.#runKey, `${this.#prefix}nodes`];
+    const args = [run, before, `${publications}`, promotion, this.#newEpoch(), node];
+    for (let waited = 0; await this.#evaluate(scripts.START, keys, args) === 0; waited += KNOWING_PAUSE) {
+      if (waited >= this.#options.timeout / 2) throw new Error("Cannot go on: no node that knows the histories is back yet");
+      await new Promise((resolve) => setTimeout(resolve, KNOWING_PAUSE));
+    }
   }
 
   get place(): string {

@@ -10,6 +10,8 @@ import { BrokerProcess, lacks } from "./brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 import { type Loss, losses } from "./losses.ts";
+import { TestHost } from "./test-host.ts";
+import { turn } from "../waiting.ts";
 
 const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 2_000 };
 const LASTING = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -176,5 +178,92 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
         }
       });
     }
+  }
+});
+
+/** Only a node that was connected to a run of Redis knows where it ended. */
+describe("The engine over a Redis that is persistent and was killed", { skip: lacks("redis-server") }, () => {
+  const create = async (lease = 10_000) => {
+    const fixture = new Fixture();
+    const server = await fixture.redis(...LASTING);
+    const node = async () => {
+      const proxy = await fixture.proxy(server);
+      const client = createClient({ url: `redis://127.0.0.1:${proxy.port}` });
+      const engine = redisEngine({ client, persistent: true, ...FAST, lease });
+      return { engine, proxy };
+    };
+    const started = async () => {
+      const { engine, proxy } = await node();
+      const started = await startNode(engine);
+      fixture.nodes.push(started);
+      return { ...started, proxy };
+    };
+    const isCutOff = ({ proxy }: { proxy: Proxy }, isDown: boolean) => {
+      proxy.isDown = isDown;
+      if (isDown) proxy.cut();
+    };
+    return { fixture, server, node, started, isCutOff };
+  };
+
+  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 25_000 }, async () => {
+    const { fixture, server, started, isCutOff } = await create();
+    try {
+      const [knowing, late] = [await started(), await started()];
+      const positions = [await knowing.engine.subscribe("room", HISTORY), ...await publish(late.engine, "room", HISTORY, 2)];
+      for (const node of [late, knowing]) {
+        // The first time `knowing` comes back alone and publishes, and `late` misses that run.
+        isCutOff(node, true);
+        await server.restart();
+        if (node === late) {
+          await knowing.host.until(() =>
+            knowing.host.statuses.at(-1) === "ready" && knowing.host.statuses.includes("unavailable")
+          );
+          positions.push(...await publish(knowing.engine, "room", HISTORY, 2, 2));
+        } else {
+          late.proxy.isDown = false;
+          while (
+            late.engine.status !== "ready" && !/knows/.test(await late.engine.send("-").catch(({ cause }) => `${cause}`) ?? "")
+          ) {
+            await turn();
+          }
+        }
+      }
+      isCutOff(knowing, false);
+      for (const { host, engine } of [knowing, late]) {
+        await host.until(() => engine.status === "ready");
+        const page = await engine.read("room", HISTORY, positions[0]!, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, ["0", "1", "2", "3"]]);
+      }
+    } finally {
+      await fixture.close();
+    }
+  });
+
+  for (const comes of [true, false]) {
+    it(
+      `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
+      { timeout: 25_000 },
+      async () => {
+        const { fixture, server, node, started, isCutOff } = await create(comes ? 10_000 : 1_500);
+        try {
+          const knowing = await started();
+          const start = await knowing.engine.subscribe("room", HISTORY);
+          await publish(knowing.engine, "room", HISTORY, 3);
+          isCutOff(knowing, true);
+          await server.restart();
+          const { engine } = await node();
+          const host = new TestHost();
+          engine.start(host);
+          fixture.nodes.push({ engine, host, kill() {} });
+          await host.until(() => host.errors.some((error) => /knows/.test(String(error))) || engine.status === "ready");
+          if (comes) isCutOff(knowing, false);
+          await host.until(() => engine.status === "ready");
+          const page = await engine.read("room", HISTORY, start, 100);
+          assert.deepEqual([page.isComplete, page.publications.length], comes ? [true, 3] : [false, 0]);
+        } finally {
+          await fixture.close();
+        }
+      },
+    );
   }
 });
