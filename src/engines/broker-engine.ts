@@ -146,6 +146,8 @@ export class BrokerEngine implements Engine {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Only asked with a history.
       members: () => this.#readMembers(channel),
+      // Their node beats three times a lease.
+      patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
         // That the broker is away has been told.
@@ -341,8 +343,8 @@ export class BrokerEngine implements Engine {
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
-    const renewed = [...this.#subscriptions.values()].filter(({ channel, hasMissing }) =>
-      hasMissing || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(channel)
+    const renewed = [...this.#subscriptions.values()].filter((each) =>
+      each.look() || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(each.channel)
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }

@@ -317,7 +317,8 @@ export class Reconnection {
       const wasKnown = await this.call("beat", (session) => session.beat());
       const nodes = await this.name();
       if (!wasKnown) await this.#hooks.announce();
-      // After the broker came back the others have as long as a lease to say that they live.
+      // After the broker came back, or gave up its list, the others have as long as a lease to say that they live.
+      if (!wasKnown || !nodes.includes(this.#options.node)) this.#beats = 0;
       if (++this.#beats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));
     } catch (error) {
       this.#failed(error);

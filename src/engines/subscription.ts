@@ -7,6 +7,8 @@ export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
   /** What follows a position of the history, a page of it. */
   read(after: Position, limit: number): Promise<HistoryPage>;
   members(): Promise<Present[]>;
+  /** Looks for which a member is kept that the broker does not name. @default {0} */
+  readonly patience?: number;
   /** Something arrived that the history does not know. */
   unknown(): void;
   /** It could not be read, and is tried again. */
@@ -30,8 +32,10 @@ export class Subscription {
   #roll: Roll | undefined;
   /** Members that were found when nobody had asked for them: what says that they came may still be on its way, and is news then. */
   readonly #untold = new Set<string>();
-  /** Members that the last reading did not find. A broker may have given up their keys, and their node joins them again: the next decides. */
+  /** Members that a reading did not find. A broker may have given up their keys, and their node joins them again: a later one decides. */
   #missing = new Set<string>();
+  /** Looks until then. */
+  #patience = 0;
   /** While they are being read: what changes meanwhile. */
   #changes: Change[] | undefined;
   #reading: Promise<Roll> | undefined;
@@ -131,9 +135,9 @@ export class Subscription {
     if (this.#roll && !this.#changes) this.#tell(this.#roll.keep(nodes));
   }
 
-  /** Whether members are to be compared again soon. */
-  get hasMissing(): boolean {
-    return this.#missing.size > 0;
+  /** Time to look. Whether members are to be compared again. */
+  look(): boolean {
+    return this.#missing.size > 0 && --this.#patience <= 0;
   }
 
   /** Compares with what the broker says, where anybody has asked. */
@@ -153,7 +157,9 @@ export class Subscription {
     const known = this.#roll;
     const roll = known ?? new Roll();
     const found = new Set(present.map(keyOf));
-    const missing = roll.present.filter((each) => !found.has(keyOf(each)) && !this.#missing.has(keyOf(each)));
+    const isLater = this.#missing.size > 0 && this.#patience <= 0;
+    const missing = roll.present.filter((each) => !found.has(keyOf(each)) && !(isLater && this.#missing.has(keyOf(each))));
+    if (isLater || this.#missing.size === 0) this.#patience = this.#source.patience ?? 0;
     this.#missing = new Set(missing.map(keyOf));
     const difference = roll.replace([...present, ...missing]);
     const changes = this.#changes;

@@ -6,11 +6,12 @@ import { turn } from "../waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 /** A subscription without a history, whose broker says who is there when the test lets it. */
-function create() {
+function create(patience = 0) {
   const host = new TestHost();
   const asked: ((users: string[]) => void)[] = [];
   const subscription = new Subscription("room", null, host, {
     follows: () => false,
+    patience,
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
       new Promise<Present[]>((resolve) => asked.push((users) => resolve(users.map((user) => ({ node: "there", user }))))),
@@ -95,7 +96,7 @@ describe("The members of a subscription", () => {
       const renewed = subscription.renew();
       await answer(...users);
       await renewed;
-      return [told(), subscription.hasMissing];
+      return [told(), subscription.look()];
     };
     join("ann");
     await answer("ann", "bob", "cid");
@@ -110,6 +111,22 @@ describe("The members of a subscription", () => {
     leave("bob");
     assert.equal(told(), "-bob");
     assert.deepEqual(await renew("ann"), ["", false]);
+  });
+
+  it("are there for so many looks, however often they are read meanwhile", async () => {
+    const { subscription, join, answer, told } = create(3);
+    join("ann");
+    await answer("ann", "bob");
+    assert.equal(told(), "+ann");
+    const looks = [];
+    for (let look = 1; look <= 5; look++) {
+      looks.push(subscription.look());
+      const renewed = subscription.renew();
+      await answer("ann");
+      await renewed;
+      looks.push(told());
+    }
+    assert.deepEqual(looks, [false, "", false, "", false, "", true, "-bob", false, ""]);
   });
 
   it("are asked for once by all who ask meanwhile", async () => {
