@@ -710,7 +710,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 export function calls(engine: Engine, channel = "gone"): (() => unknown)[] {
   return [
     () => engine.publish(channel, { event: "say", data: "1" }, LONG),
-    () => engine.publish(channel, { event: "say", data: "1" }, null),
+    () => engine.publish(`${channel}.`, { event: "say", data: "1" }, null),
     () => engine.subscribe(channel, LONG),
     () => engine.subscribe(`${channel}.`, null),
     () => engine.read(channel, LONG, null, 1),
