@@ -1,26 +1,30 @@
 /**
  * Three nodes, on Bun, Deno and Node, meet at a real broker, and 300 clients wander from one to another while nodes are killed, stopped and
- * continued, and cut off from the broker, the broker is killed and stopped, and clients are cut off, as the seed says. Everything that clients
- * were sent is held against what was published, and whom the nodes tell of against who is there. `FAULT_SECONDS=3600` does it for longer than
- * two minutes, with both brokers at once, `SEED=…` begins as another run did, and `FAULT_KIND` has only one kind of fault, or with `none` none.
+ * continued, and cut off from the broker, the broker is killed and stopped, and loses what it kept, clients are cut off, and others attack, as
+ * the seed says. Everything that clients were sent is held against what was published, whom the nodes tell of against who is there, and the
+ * memory of the nodes against what it was. The clocks of the nodes are apart.
+ *
+ * - `FAULT_SECONDS=3600` does it for longer than two minutes, with both brokers at once; `FAULT_BROKER=redis` with one.
+ * - `SEED=…` begins as another run did.
+ * - `FAULTS="nodes killed,backup restored"` has only these faults, and `FAULTS=none` none; `-backup restored` all but this one.
+ * - `FAULT_SKEW=7200` is how many seconds the clocks are apart from the right one, and `FAULT_SIGNED=true` has nodes sign what they send. By
+ *   default each second seed signs, with clocks that are 20 s off, and the others are 2 h off.
  */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
 import { Checker } from "../checker.ts";
-import { BrokerProcess, freePort, lacks } from "../engines/brokers.ts";
-import { Proxy } from "../proxy.ts";
+import { BrokerProcess, lacks } from "../engines/brokers.ts";
 import { Random } from "../random.ts";
-import { COMMANDS } from "./server.ts";
+import { exceedLimits, recoverWithoutReading } from "./hostile-clients.ts";
+import { NodeProcess } from "./node-process.ts";
+import { NATS_LOSSES, REDIS_FLAGS, REDIS_LOSSES, type Store, type StoreLoss } from "./store-losses.ts";
 import { WanderingClient } from "./wandering-client.ts";
 import { Wire } from "./wire.ts";
 
 const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 120);
-const KIND = process.env["FAULT_KIND"];
+const FAULTS = process.env["FAULTS"]?.split(",").map((name) => name.trim());
+const ONLY = process.env["FAULT_BROKER"];
 const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
 /** Each client has some of them. */
 const CHANNELS = Array.from({ length: 24 }, (_, index) => `log:${index}`);
@@ -29,82 +33,34 @@ const BACK = 7_000;
 const SETTLED = 15_000;
 /** For so long nobody has come or gone when it is looked at who is there, in ms: whoever was late is no ghost. */
 const QUIET = 5_000;
-const here = dirname(fileURLToPath(import.meta.url));
+/** Between two looks at the memory of the nodes, in ms. */
+const WEIGHED = 2_000;
+/** Memory that a node may have more in the last third of a run than in the first, in MB, and times. */
+const GROWTH = [100, 1.25] as const;
 
-const BROKERS: Record<string, { skip: string | false; start(): Promise<BrokerProcess> }> = {
-  redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always") },
-  nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
-};
-
-/** A node in a process of its own, on a port that it keeps, with a proxy before itself and one before its broker. */
-class NodeProcess {
-  readonly #runtime: string;
-  readonly #broker: string;
-  readonly port: number;
-  readonly front: Proxy;
-  readonly back: Proxy;
-  #child: ChildProcess | undefined;
-
-  private constructor(runtime: string, broker: string, port: number, front: Proxy, back: Proxy) {
-    this.#runtime = runtime;
-    this.#broker = broker;
-    this.port = port;
-    this.front = front;
-    this.back = back;
-  }
-
-  /** Resolves when it listens. */
-  static async start(runtime: string, broker: string, brokerPort: number): Promise<NodeProcess> {
-    const port = await freePort();
-    const node = new NodeProcess(runtime, broker, port, await Proxy.open(port), await Proxy.open(brokerPort));
-    await node.start();
-    return node;
-  }
-
-  async start(): Promise<void> {
-    const [command = "", ...args] = COMMANDS[this.#runtime] ?? [];
-    const env = { ...process.env, BROKER: `${this.#broker}:${this.back.port}`, PORT: `${this.port}` };
-    const child = this.#child = spawn(command, [...args, join(here, "fixture/node-serve.ts")], {
-      cwd: join(here, "../.."),
-      env,
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    await new Promise<void>((resolve, reject) => {
-      child.stdout!.on("data", (text) => String(text).includes("PORT ") && resolve()); // Piped.
-      child.on("exit", (code) => reject(new Error(`Cannot start a node on ${this.#runtime}: it exited with ${code}`)));
-    });
-  }
-
-  /** The members that it tells of. */
-  async members(): Promise<string[]> {
-    const response = await fetch(`http://127.0.0.1:${this.port}/members`, { headers: { connection: "close" } });
-    return await response.json() as string[];
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#child?.kill(signal);
-  }
-
-  async kill(): Promise<void> {
-    const child = this.#child;
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = once(child, "exit");
-    child.kill("SIGKILL");
-    await gone;
-  }
-
-  async close(): Promise<void> {
-    await this.kill();
-    await Promise.all([this.front.close(), this.back.close()]);
-  }
+interface BrokerKind {
+  readonly skip: string | false;
+  readonly losses: Readonly<Record<string, StoreLoss>>;
+  start(): Promise<BrokerProcess>;
 }
+
+const BROKERS: Record<string, BrokerKind> = {
+  redis: { skip: lacks("redis-server"), losses: REDIS_LOSSES, start: () => BrokerProcess.redis(...REDIS_FLAGS) },
+  nats: { skip: lacks("nats-server"), losses: NATS_LOSSES, start: () => BrokerProcess.nats() },
+};
 
 /** What goes wrong, one after the other. */
 class Faults {
   readonly counts: Record<string, number> = {};
+  /** Histories that may have begun anew by what was lost. */
+  lostHistories = 0;
+  /** What was answered to who went beyond a limit. */
+  readonly problems: string[] = [];
   readonly #random: Random;
-  readonly #broker: BrokerProcess;
+  readonly #store: Store;
   readonly #nodes: readonly NodeProcess[];
+  /** Where clients were when somebody attacked last. */
+  readonly #positions = new Map<string, { epoch: string; offset: number }>();
   readonly #clients: readonly WanderingClient[];
   readonly #kinds: Record<string, () => Promise<void>> = {
     "nodes killed": async () => {
@@ -125,14 +81,25 @@ class Faults {
       back.thaw();
     },
     "broker killed": async () => {
-      await this.#broker.stop();
+      await this.#store.broker.stop();
       await pause(this.#random.below(1_000));
-      await this.#broker.start();
+      await this.#store.broker.start();
     },
     "broker stopped": async () => {
-      this.#broker.signal("SIGSTOP");
+      this.#store.broker.signal("SIGSTOP");
       await pause(500 + this.#random.below(3_000));
-      this.#broker.signal("SIGCONT");
+      this.#store.broker.signal("SIGCONT");
+    },
+    "attacked by who does not read": async () => {
+      const { front } = this.#random.pick(this.#nodes);
+      const positions = new Map(this.#positions);
+      for (const client of this.#clients) {
+        for (const [channel, position] of client.positions) this.#positions.set(channel, position);
+      }
+      await Promise.all([1, 2, 3].map(() => recoverWithoutReading(front.port, positions, 2_000)));
+    },
+    "limits exceeded": async () => {
+      this.problems.push(...await exceedLimits(this.#random.pick(this.#nodes).port));
     },
     "clients cut off": () => {
       const clients = Array.from({ length: 1 + this.#random.below(20) }, () => this.#random.pick(this.#clients));
@@ -141,24 +108,37 @@ class Faults {
     },
   };
 
-  constructor(broker: BrokerProcess, nodes: readonly NodeProcess[], clients: readonly WanderingClient[], seed: number) {
-    // Its own, for how often the clients draw depends on the time.
-    this.#random = new Random(seed);
-    this.#broker = broker;
-    this.#nodes = nodes;
+  constructor(store: Store, losses: Readonly<Record<string, StoreLoss>>, clients: readonly WanderingClient[]) {
+    this.#random = store.random;
+    this.#store = store;
+    this.#nodes = store.nodes;
     this.#clients = clients;
+    for (const [kind, { channels = store.channels.length, run }] of Object.entries(losses)) {
+      this.#kinds[kind] = async () => {
+        this.lostHistories += channels;
+        await run(store);
+      };
+    }
     for (const kind of Object.keys(this.#kinds)) this.counts[kind] = 0;
   }
 
   /** Goes on until the time has come. */
   async happen(isOver: () => boolean): Promise<void> {
-    const kinds = Object.keys(this.#kinds).filter((kind) => KIND === undefined || kind === KIND);
+    const without = FAULTS?.filter((name) => name.startsWith("-")).map((name) => name.slice(1)) ?? [];
+    const only = FAULTS?.filter((name) => !name.startsWith("-")) ?? [];
+    const unknown = [...without, ...only].filter((name) => name !== "none" && !(name in this.#kinds));
+    if (unknown.length > 0) console.log(`No such faults: ${unknown.join(", ")}`); // The other broker may have them.
+    const kinds = Object.keys(this.#kinds).filter((kind) =>
+      !without.includes(kind) && (only.length === 0 || only.includes(kind))
+    );
     while (!isOver()) {
       await pause(200 + this.#random.below(1_500));
       if (kinds.length === 0) continue;
       const kind = this.#random.pick(kinds);
       this.counts[kind]!++;
       await this.#kinds[kind]!(); // One of them.
+      const crashed = this.#nodes.filter(({ isRunning }) => !isRunning);
+      if (crashed.length > 0) throw new Error(`${kind}: the node on ${crashed.map(({ runtime }) => runtime)} has ended`);
     }
   }
 
@@ -174,18 +154,28 @@ const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(res
 describe("Nodes", { concurrency: true }, () => {
   after(() => Wire.resetAll());
 
-  for (const [name, { skip, start }] of Object.entries(BROKERS)) {
+  for (const [name, { skip, losses, start }] of Object.entries(BROKERS)) {
+    if (ONLY !== undefined && name !== ONLY) continue;
     it(`lose, double and reorder nothing, and tell of no ghosts, over faults of theirs, of clients and of ${name}`, {
       skip,
       timeout: (SECONDS + 120) * 1_000,
     }, async () => {
       const random = new Random();
       const checker = new Checker();
-      const broker = await start();
       const nodes: NodeProcess[] = [];
+      // Its own random, for how often the clients draw depends on the time.
+      const store: Store = { broker: await start(), nodes, channels: CHANNELS, random: new Random(random.seed) };
+      const isSigned = (process.env["FAULT_SIGNED"] ?? `${random.seed % 2 === 1}`) === "true";
+      const skew = 1_000 * Number(process.env["FAULT_SKEW"] ?? (isSigned ? 20 : 7_200));
+      console.log(`${name}: SEED=${random.seed}, ${isSigned ? "signed" : "not signed"}, clocks ${skew / 1_000} s apart`);
       let last = Infinity;
+      let weighing: ReturnType<typeof setInterval> | undefined;
       try {
-        nodes.push(...await Promise.all(["bun", "deno", "node"].map((runtime) => NodeProcess.start(runtime, name, broker.port))));
+        const started = ["bun", "deno", "node"].map((runtime, number) =>
+          NodeProcess.start({ runtime, broker: name, brokerPort: store.broker.port, skew: (number - 1) * skew, isSigned })
+        );
+        nodes.push(...await Promise.all(started));
+        weighing = setInterval(() => void Promise.all(nodes.map((node) => node.weigh())), WEIGHED);
         const ports = () => nodes.map(({ front }) => front.port);
         const clients = Array.from({ length: CLIENTS }, (_, index) => {
           const channels = [0, 1, 2].map((third) => CHANNELS[third * 8 + random.below(8)]!); // There are 24.
@@ -194,7 +184,7 @@ describe("Nodes", { concurrency: true }, () => {
           const who = { watches: index % 10 === 0, ...(index % 2 === 0 && { user: `user${index}` }) };
           return new WanderingClient(`c${index}`, options, who);
         });
-        const faults = new Faults(broker, nodes, clients, random.seed);
+        const faults = new Faults(store, losses, clients);
         const end = performance.now() + SECONDS * 1_000;
         // Some are gone without a word at the end.
         const staying = clients.slice(CLIENTS / 10);
@@ -217,16 +207,28 @@ describe("Nodes", { concurrency: true }, () => {
         for (const node of nodes) checker.members(`The node at ${node.port}`, await node.members(), there);
         for (const { name, members } of staying) if (members) checker.members(name, members, there);
         await Promise.all(staying.map((client) => client.leave()));
-        console.log(`${name}: ${JSON.stringify({ ...checker.counts, ...faults.counts })}, SEED=${random.seed}`);
-        assert.deepEqual(checker.problems(), [], `SEED=${random.seed}`);
-        // Redis may have lost what it had written last. Where no node is there that knew it, another history begins, and clients are told so.
-        if (name === "redis") assert.ok(checker.histories >= CHANNELS.length, "a history was never begun");
-        else assert.equal(checker.histories, CHANNELS.length, "a history was lost");
-        assert.ok(checker.counts.published > 100, "little was tried");
+        const memory = nodes.map(({ runtime, memory }) => {
+          const third = Math.ceil(memory.length / 3);
+          return { runtime, first: Math.max(...memory.slice(0, third)), last: Math.max(...memory.slice(-third)) };
+        });
+        const { histories, counts } = checker;
+        const { lostHistories } = faults;
+        console.log(
+          `${name}: ${JSON.stringify({ ...counts, histories, lostHistories, ...faults.counts, memory })}, SEED=${random.seed}`,
+        );
+        assert.deepEqual([...checker.problems(), ...faults.problems], [], `SEED=${random.seed}`);
+        // What the broker has kept goes on, and of what it has lost each begins once more.
+        assert.ok(histories >= CHANNELS.length, "a history was never begun");
+        assert.ok(histories <= CHANNELS.length + 2 * lostHistories, `${histories} histories for ${lostHistories} that were lost`);
+        for (const { runtime, first, last } of memory) {
+          assert.ok(last <= GROWTH[0] + GROWTH[1] * first, `The node on ${runtime} has grown from ${first} to ${last} MB`);
+        }
+        assert.ok(counts.published > 100, "little was tried");
       } finally {
         last = -Infinity;
+        clearInterval(weighing);
         await Promise.all(nodes.map((node) => node.close()));
-        await broker.close();
+        await store.broker.close();
       }
     });
   }

@@ -63,6 +63,11 @@ export class WanderingClient {
     return `${this.name}/${this.#connections}`;
   }
 
+  /** Where it is in each channel, as far as it is told. */
+  get positions(): [channel: string, position: { epoch: string; offset: number }][] {
+    return [...this.#followers].flatMap(([channel, { position }]) => position ? [[channel, position]] : []);
+  }
+
   get isConnected(): boolean {
     return this.#wire !== undefined;
   }
