@@ -22,6 +22,8 @@ interface Stretch {
 /** What was published at each offset, as far as anybody knows. */
 interface Log {
   readonly ids: Map<number, string>;
+  /** When each was first heard of, in seconds since the beginning. */
+  readonly times: Map<number, string>;
   top: number;
 }
 
@@ -33,6 +35,13 @@ export class Checker {
   readonly #problems: string[] = [];
   /** How much of what there was, for whoever reads that there were no problems. */
   readonly counts = { published: 0, received: 0, begun: 0, recovered: 0, lost: 0 };
+
+  readonly #start = performance.now();
+
+  /** Since the beginning. */
+  get seconds(): number {
+    return Math.round((performance.now() - this.#start) / 100) / 10;
+  }
 
   /** A publication was acknowledged. */
   published(channel: string, { epoch, offset }: Position, id: string): void {
@@ -81,10 +90,12 @@ export class Checker {
       const seen = new Set(received);
       const missing = [];
       for (let at = above(offsets, from); at < offsets.length && offsets[at]! <= last; at++) {
-        if (!seen.has(offsets[at]!)) missing.push(offsets[at]);
+        if (!seen.has(offsets[at]!)) missing.push(offsets[at]!);
       }
       if (missing.length > 0) {
-        problems.push(`${follower} was not sent ${missing.join(", ")} of ${channel}, between ${from} and ${last}`);
+        const times = this.#logs.get(`${channel} ${epoch}`)?.times;
+        const texts = missing.map((offset) => `${offset} (${times?.get(offset)} s)`);
+        problems.push(`${follower} was not sent ${texts.join(", ")} of ${channel}, between ${from} and ${last}, in ${epoch}`);
       }
     }
     return problems;
@@ -103,11 +114,13 @@ export class Checker {
   #note(channel: string, epoch: string, offset: number, id: string, source: string): void {
     const key = `${channel} ${epoch}`;
     let log = this.#logs.get(key);
-    if (!log) this.#logs.set(key, log = { ids: new Map(), top: 0 });
+    if (!log) this.#logs.set(key, log = { ids: new Map(), times: new Map(), top: 0 });
     log.top = Math.max(log.top, offset);
     const known = log.ids.get(offset);
-    if (known === undefined) log.ids.set(offset, id);
-    else if (known !== id) this.problem(`${channel} has ${known} and ${id} at ${offset}, as ${source} says`);
+    if (known === undefined) {
+      log.ids.set(offset, id);
+      log.times.set(offset, `${this.seconds}`);
+    } else if (known !== id) this.problem(`${channel} has ${known} and ${id} at ${offset}, as ${source} says`);
   }
 }
 

@@ -311,6 +311,7 @@ export class BrokerEngine implements Engine {
   async #resume(): Promise<void> {
     await this.#trust?.orders.resume();
     await this.#announce();
+    await this.#dismiss();
     for (const batch of inBatches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
   }
 
@@ -323,6 +324,16 @@ export class BrokerEngine implements Engine {
     }
     for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
       await Promise.all(batch.map(({ channel, member }) => this.#tellOf(channel, member)));
+    }
+  }
+
+  /** A broker that has gone back may have members of this node that have left since. */
+  async #dismiss(): Promise<void> {
+    const kept = await this.#ready("compare").call("compare", (session) => session.ownMembers());
+    for (const { channel, envelope } of kept) {
+      const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
+      const user = opened && parseMember(opened.body)?.member.user;
+      if (user && !this.#own.hasUser(channel, user)) await this.#tell("leave", channel, { user }, true);
     }
   }
 

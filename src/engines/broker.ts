@@ -79,6 +79,8 @@ export interface BrokerSession {
   leave(channel: string, user: string, envelope: string): Promise<void>;
   /** The envelopes of those on nodes whose lease is good. */
   members(channel: string): Promise<string[]>;
+  /** The envelopes of those on this node, in all channels, as far as the broker has any. */
+  ownMembers(): Promise<{ readonly channel: string; readonly envelope: string }[]>;
   /** This node is none any more. */
   retire(): Promise<void>;
   close(): void;

@@ -2,7 +2,7 @@ import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "./broker.ts";
-import { encodeAny, encodeName } from "./channel-name.ts";
+import { decodeName, encodeAny, encodeName } from "./channel-name.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./nats-history.ts";
 import { isMark } from "./nats-offset.ts";
@@ -227,6 +227,11 @@ export class NatsSession implements BrokerSession {
     const nodeOf = ({ subject }: StreamMessage) => subject.split(".").at(-2) ?? "";
     if (all.some((member) => !this.#nodes.has(nodeOf(member)))) await this.nodes();
     return all.filter((member) => this.#nodes.has(nodeOf(member))).map(({ text }) => text);
+  }
+
+  async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    const all = await this.#entries(this.#membersBucket, `*.${this.#options.node}.*`);
+    return all.map(({ subject, text }) => ({ channel: decodeName(subject.split(".").at(-3) ?? "") ?? "", envelope: text }));
   }
 
   async retire(): Promise<void> {

@@ -177,6 +177,10 @@ export class OwnMembers {
     return known === undefined ? member : { ...member, place: known };
   }
 
+  hasUser(channel: string, user: string): boolean {
+    return this.#channels.get(channel)?.has(user) === true;
+  }
+
   /** The user's leaving, where it is to be told. */
   leavingOf(channel: string, user: string): Leaving | undefined {
     return this.#left.get(keyOf(channel, user));

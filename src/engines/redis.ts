@@ -3,7 +3,9 @@
  *
  * @example
  * ```ts
- * import { createWebSocketController } from "noroshi";
+ * import * as v from "valibot";
+import * as v from "valibot";
+import { createWebSocketController } from "noroshi";
  * import { redisEngine } from "noroshi/redis";
  * import { createClient } from "redis";
  *
@@ -12,7 +14,6 @@
  *
  * @module
  */
-import * as v from "valibot";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { BrokerEngine } from "./broker-engine.ts";
 import type { BrokerEngineOptions } from "./broker-options.ts";
@@ -169,7 +170,7 @@ class RedisSession implements BrokerSession {
   async start({ run, promotion, database }: RedisServer): Promise<void> {
     if (database > 0) this.#subjects = `${this.#prefix}${database}:`;
     for (const script of Object.values(scripts)) {
-      this.#shas.set(script, v.parse(v.string(), await this.#commands.command("SCRIPT", "LOAD", script)));
+      this.#shas.set(script, `${await this.#commands.command("SCRIPT", "LOAD", script)}`);
     }
     await this.#clock.look();
     const { node } = this.#options;
@@ -341,6 +342,15 @@ class RedisSession implements BrokerSession {
     const name = encodeName(channel);
     const keys = [`${this.#prefix}w:${name}`, `${this.#prefix}nodes`];
     return v.parse(Strings, await this.#evaluate(scripts.MEMBERS, keys, [this.#prefix, name]));
+  }
+
+  async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    const { node } = this.#options;
+    const ask = async (command: string, key: string) => v.parse(Strings, await this.#commands.command(command, this.#prefix + key));
+    const found = (await ask("SMEMBERS", `c:${node}`)).map(async (name) =>
+      (await ask("HVALS", `m:${node}:${name}`)).map((envelope) => ({ channel: decodeName(name) ?? "", envelope }))
+    );
+    return (await Promise.all(found)).flat();
   }
 
   async retire(): Promise<void> {

@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import type { HistoryOptions, Position } from "../../src/engine.ts";
+import type { Engine, HistoryOptions, Position } from "../../src/engine.ts";
+import { turn } from "../waiting.ts";
 import { publish, range } from "./conformance.ts";
 import type { TestNode } from "./test-host.ts";
 
@@ -72,6 +73,30 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         assertGrowing(live.host.data("room") as number[]);
         for (const node of [live, publisher, await fixture.node()]) await assertWhole(node, "room", positions, AFTER + 3);
       });
+
+      if (loss === "older" || loss === "behind") {
+        it(`${loss}: members that have left since are gone`, TIMEOUT, async () => {
+          fixture = await create(loss);
+          const [node, watcher] = [await fixture.node(), await fixture.node()];
+          await watcher.engine.subscribe("room", null);
+          for (const user of ["gone", "stays"]) await node.engine.join("room", { user });
+          await watcher.host.until(() => "stays" in watcher.host.roll("room"));
+          await fixture.copy?.();
+          await node.engine.leave("room", "gone");
+          await watcher.host.until(() => !("gone" in watcher.host.roll("room")));
+          const { statuses } = node.host;
+          statuses.length = 0;
+          await fixture.lose("room");
+          if (loss === "older") await node.host.until(() => statuses.includes("ready"));
+          const other = await fixture.node();
+          const names = async (engine: Engine) => {
+            const members = await Promise.resolve(engine.members("room")).catch(() => []); // It may be on its way back.
+            return members.map(({ user }) => user).join();
+          };
+          while (await names(other.engine) !== "stays" || await names(watcher.engine) !== "stays") await turn();
+          await node.host.until(() => node.engine.status === "ready");
+        });
+      }
 
       it(`${loss}: nodes that know nothing of it recover all, or nothing`, TIMEOUT, async () => {
         const { live, publisher, positions } = await begin("room");

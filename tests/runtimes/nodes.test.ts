@@ -54,10 +54,13 @@ class Faults {
   readonly counts: Record<string, number> = {};
   /** Histories that may have begun anew by what was lost. */
   lostHistories = 0;
+  /** What happened when. */
+  readonly history: string[] = [];
   /** What was answered to who went beyond a limit. */
   readonly problems: string[] = [];
   readonly #random: Random;
   readonly #store: Store;
+  readonly #seconds: () => number;
   readonly #nodes: readonly NodeProcess[];
   /** Where clients were when somebody attacked last. */
   readonly #positions = new Map<string, { epoch: string; offset: number }>();
@@ -108,7 +111,13 @@ class Faults {
     },
   };
 
-  constructor(store: Store, losses: Readonly<Record<string, StoreLoss>>, clients: readonly WanderingClient[]) {
+  constructor(
+    store: Store,
+    losses: Readonly<Record<string, StoreLoss>>,
+    clients: readonly WanderingClient[],
+    seconds: () => number,
+  ) {
+    this.#seconds = seconds;
     this.#random = store.random;
     this.#store = store;
     this.#nodes = store.nodes;
@@ -136,6 +145,7 @@ class Faults {
       if (kinds.length === 0) continue;
       const kind = this.#random.pick(kinds);
       this.counts[kind]!++;
+      this.history.push(`${this.#seconds()} s ${kind}`);
       await this.#kinds[kind]!(); // One of them.
       const crashed = this.#nodes.filter(({ isRunning }) => !isRunning);
       if (crashed.length > 0) throw new Error(`${kind}: the node on ${crashed.map(({ runtime }) => runtime)} has ended`);
@@ -184,7 +194,7 @@ describe("Nodes", { concurrency: true }, () => {
           const who = { watches: index % 10 === 0, ...(index % 2 === 0 && { user: `user${index}` }) };
           return new WanderingClient(`c${index}`, options, who);
         });
-        const faults = new Faults(store, losses, clients);
+        const faults = new Faults(store, losses, clients, () => checker.seconds);
         const end = performance.now() + SECONDS * 1_000;
         // Some are gone without a word at the end.
         const staying = clients.slice(CLIENTS / 10);
@@ -216,7 +226,9 @@ describe("Nodes", { concurrency: true }, () => {
         console.log(
           `${name}: ${JSON.stringify({ ...counts, histories, lostHistories, ...faults.counts, memory })}, SEED=${random.seed}`,
         );
-        assert.deepEqual([...checker.problems(), ...faults.problems], [], `SEED=${random.seed}`);
+        const problems = [...checker.problems(), ...faults.problems];
+        if (problems.length > 0) console.log(`${name}: ${faults.history.join(", ")}`);
+        assert.deepEqual(problems, [], `SEED=${random.seed}`);
         // What the broker has kept goes on, and of what it has lost each begins once more.
         assert.ok(histories >= CHANNELS.length, "a history was never begun");
         assert.ok(histories <= CHANNELS.length + 2 * lostHistories, `${histories} histories for ${lostHistories} that were lost`);

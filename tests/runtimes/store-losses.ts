@@ -3,6 +3,7 @@ import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "@nats-io/transport-node";
 import { createClient, RESP_TYPES } from "redis";
+import { encodeName } from "../../src/engines/channel-name.ts";
 import { BrokerProcess } from "../engines/brokers.ts";
 import { Proxy } from "../proxy.ts";
 import type { Random } from "../random.ts";
@@ -47,7 +48,7 @@ const clientOf = (port: number) => createClient({ url: `redis://127.0.0.1:${port
 
 /** Keys of a channel with a history, one or both. */
 const keysOf = (channel: string, names: readonly string[]): string[] =>
-  names.map((name) => `noroshi:${name}:${encodeURIComponent(channel).replaceAll("%3A", ":")}`);
+  names.map((name) => `noroshi:${name}:${encodeName(channel)}`);
 
 /** Stops the server, changes what it has kept, and starts it. */
 async function restartWith({ broker }: Store, folder: string, copy?: string): Promise<void> {
