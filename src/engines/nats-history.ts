@@ -126,8 +126,11 @@ export class NatsHistory {
     for (let hasWritten = false; !hasWritten;) {
       const anchor = await this.#jetstream.last(this.#stream, this.#subject(ANCHOR));
       const known = anchor?.text.startsWith(EPOCH) ? anchor.text.slice(EPOCH.length) : "";
-      const isLost = known === "" || (known === memory.epoch && await this.#hasGoneBack(last_seq, memory));
-      this.#epoch = isLost ? crypto.randomUUID() : known;
+      const isLost = known === "" || (known === memory.epoch
+        ? await this.#hasGoneBack(last_seq, memory)
+        // It has gone back to before the epoch that this node knows.
+        : memory.epoch !== "" && orderOf(known) <= orderOf(memory.epoch));
+      this.#epoch = isLost ? `${Math.max(orderOf(known), orderOf(memory.epoch)) + 1}.${crypto.randomUUID()}` : known;
       // Written anew by each session: its time is the server's.
       hasWritten = await this.#replace(ANCHOR, `${EPOCH}${this.#epoch}`, anchor) || !isLost;
     }
@@ -342,5 +345,8 @@ export class NatsHistory {
     return `${this.#prefix}.history.${this.#generation}.${name}`;
   }
 }
+
+/** Which of the epochs it is: each is later than all that its node knows. One of an earlier version has no number. */
+const orderOf = (epoch: string): number => Number(/^(\d{1,9})\./.exec(epoch)?.[1] ?? 0);
 
 const generationOf = (subjects: readonly string[]): string => subjects[0]?.split(".").at(-2) ?? "";

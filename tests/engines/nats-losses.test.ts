@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { cpSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { describe, it } from "node:test";
 import { createInbox, type NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
+import type { HistoryOptions } from "../../src/engine.ts";
 import { encodeName } from "../../src/engines/channel-name.ts";
 import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats.ts";
 import { BrokerProcess, lacks } from "./brokers.ts";
 import { startNode } from "./broker-fixture.ts";
+import { publish } from "./conformance.ts";
 import { type Loss, losses } from "./losses.ts";
 import type { TestNode } from "./test-host.ts";
 
@@ -119,3 +122,35 @@ async function fill(connection: NatsConnection): Promise<void> {
   const subject = config.subjects[0]!.replace("*", "other");
   for (let count = 0; count < 20; count++) await connection.request(subject, "x".repeat(10_000));
 }
+
+/** A backup of before an epoch that the nodes know. */
+describe("The engine over a NATS that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
+  it("begins another one", { timeout: 28_000 }, async () => {
+    const history: HistoryOptions = { size: 100, ttl: 300_000 };
+    const broker = await BrokerProcess.nats();
+    const copy = `${broker.folder}-copy`;
+    const node = await startNode(natsEngine({ servers: `nats://127.0.0.1:${broker.port}`, ...FAST }));
+    const { engine, host } = node;
+    try {
+      const positions = await publish(engine, "room", history, 5);
+      cpSync(broker.folder, copy, { recursive: true });
+      positions.push(...await publish(engine, "room", history, 5, 5));
+      // Another epoch begins, and what is restored is of the one before.
+      await ask(broker, (connection) => api(connection, "DELETE"));
+      const [position] = await publish(engine, "room", history, 1, 10);
+      assert.notEqual(position!.epoch, positions[0]!.epoch);
+      host.statuses.length = 0;
+      await lose("older", broker, copy);
+      await host.until(() => host.statuses.includes("ready"));
+      positions.push(...await publish(engine, "room", history, 20, 11));
+      for (const [number, position] of positions.slice(0, 10).entries()) {
+        const { isComplete, publications } = await engine.read("room", history, position, 100);
+        assert.deepEqual([isComplete, publications.length], [false, 0], `${number}`);
+      }
+    } finally {
+      await engine.close();
+      await broker.close();
+      rmSync(copy, { recursive: true, force: true });
+    }
+  });
+});
