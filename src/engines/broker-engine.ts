@@ -303,16 +303,18 @@ export class BrokerEngine implements Engine {
       channel,
       JSON.stringify(left ? { user, left } : this.#own.placed(member)),
     );
-    await link.call(action, (session) => session[action](channel, user, envelope));
+    await link.call(action, (session) => session[action](channel, user, envelope, this.#own.isEmpty(channel)));
     if (leaving) this.#own.told(leaving);
   }
 
   /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
   async #resume(): Promise<void> {
     await this.#trust?.orders.resume();
+    // Those that are subscribed to from now on miss nothing.
+    const subscriptions = [...this.#subscriptions.values()];
     await this.#announce();
+    for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
     await this.#dismiss();
-    for (const batch of inBatches([...this.#subscriptions.values()], 50)) await Promise.all(batch.map((each) => each.resume()));
   }
 
   /** Tells who has left, and who is there: by the time that it is told, for who comes or goes meanwhile is told of as well. */
@@ -329,10 +331,8 @@ export class BrokerEngine implements Engine {
 
   /** A broker that has gone back may have members of this node that have left since. */
   async #dismiss(): Promise<void> {
-    const kept = await this.#ready("compare").call("compare", (session) => session.ownMembers());
-    for (const { channel, envelope } of kept) {
-      const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
-      const user = opened && parseMember(opened.body)?.member.user;
+    for (const { channel, envelope } of await this.#ready("compare").call("compare", (session) => session.ownMembers())) {
+      const user = parseMember((await this.#envelopes!.open(["member"], channel, envelope, false))?.body ?? "")?.member.user;
       if (user && !this.#own.hasUser(channel, user)) await this.#tell("leave", channel, { user }, true);
     }
   }

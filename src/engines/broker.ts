@@ -75,8 +75,8 @@ export interface BrokerSession {
   nodes(): Promise<string[]>;
   /** Keeps the envelope as the user's on this node, and tells of it. */
   join(channel: string, user: string, envelope: string): Promise<void>;
-  /** Forgets the one of this node, and tells of it. */
-  leave(channel: string, user: string, envelope: string): Promise<void>;
+  /** Forgets the one of this node, and tells of it. @param isLast whether nobody else of this node is in the channel. */
+  leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void>;
   /** The envelopes of those on nodes whose lease is good. */
   members(channel: string): Promise<string[]>;
   /** The envelopes of those on this node, in all channels, as far as the broker has any. */

@@ -181,6 +181,10 @@ export class OwnMembers {
     return this.#channels.get(channel)?.has(user) === true;
   }
 
+  isEmpty(channel: string): boolean {
+    return !this.#channels.has(channel);
+  }
+
   /** The user's leaving, where it is to be told. */
   leavingOf(channel: string, user: string): Leaving | undefined {
     return this.#left.get(keyOf(channel, user));

@@ -226,16 +226,15 @@ for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
 return 1`;
 
-/** KEYS and ARGV as for {@link JOIN}, and so is the answer: whether members are left. */
+/** KEYS and ARGV as for {@link JOIN}. */
 export const LEAVE: string = `
 redis.call('HDEL', KEYS[1], ARGV[1])
-local hasMembers = redis.call('EXISTS', KEYS[1])
-if hasMembers == 0 then
+if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('SREM', KEYS[2], ARGV[3])
   redis.call('SREM', KEYS[3], ARGV[4])
 end
 redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
-return hasMembers`;
+return 1`;
 
 /** KEYS: nodes of the channel, nodes. ARGV: prefix, channel. */
 export const MEMBERS: string = `${PREAMBLE}

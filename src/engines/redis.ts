@@ -3,9 +3,7 @@
  *
  * @example
  * ```ts
- * import * as v from "valibot";
-import * as v from "valibot";
-import { createWebSocketController } from "noroshi";
+ * import { createWebSocketController } from "noroshi";
  * import { redisEngine } from "noroshi/redis";
  * import { createClient } from "redis";
  *
@@ -14,6 +12,7 @@ import { createWebSocketController } from "noroshi";
  *
  * @module
  */
+import * as v from "valibot";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { BrokerEngine } from "./broker-engine.ts";
 import type { BrokerEngineOptions } from "./broker-options.ts";
@@ -331,11 +330,11 @@ class RedisSession implements BrokerSession {
   }
 
   async join(channel: string, user: string, envelope: string): Promise<void> {
-    await this.#change(scripts.JOIN, channel, user, envelope);
+    await this.#change(scripts.JOIN, channel, user, envelope, false);
   }
 
-  async leave(channel: string, user: string, envelope: string): Promise<void> {
-    await this.#change(scripts.LEAVE, channel, user, envelope);
+  async leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void> {
+    await this.#change(scripts.LEAVE, channel, user, envelope, isLast);
   }
 
   async members(channel: string): Promise<string[]> {
@@ -374,14 +373,14 @@ class RedisSession implements BrokerSession {
     return ending;
   }
 
-  async #change(script: string, channel: string, user: string, envelope: string): Promise<void> {
+  async #change(script: string, channel: string, user: string, envelope: string, isLast: boolean): Promise<void> {
     const { node } = this.#options;
     const name = encodeName(channel);
     const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
     const args = [user, envelope, name, node, this.#subject(channel), `${KEPT}`];
-    // Answers come in the order of the calls.
-    if (await this.#evaluate(script, keys, args) === 1) this.#attended.add(name);
-    else this.#attended.delete(name);
+    await this.#evaluate(script, keys, args);
+    // Answers come in the order of the calls. Not what Redis has left: it may have given up the others.
+    this.#attended[isLast ? "delete" : "add"](name);
   }
 
   async #evaluate(script: string, keys: readonly string[], args: readonly string[]): Promise<unknown> {

@@ -11,6 +11,27 @@ const FAST = { lease: 3_000, checkInterval: 300, linger: 300, timeout: 5_000 };
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
 const TIMEOUT = { timeout: 28_000 };
 
+describe("The engine over a Redis that gives up keys", { skip: lacks("redis-server") }, () => {
+  it("names the members again where one has left before it is noticed", TIMEOUT, async () => {
+    const broker = await BrokerProcess.redis();
+    const client = createClient({ url: `redis://127.0.0.1:${broker.port}` });
+    await client.connect();
+    const { engine, host } = await startNode(redisEngine({ client, ...FAST }));
+    try {
+      for (const user of ["mika", "noa", "gone"]) await engine.join("room", { user });
+      await client.del([`noroshi:m:${host.node}:room`, `noroshi:w:room`]);
+      await engine.leave("room", "gone");
+      for (let names = ""; names !== "mika noa";) {
+        names = (await engine.members("room")).map(({ user }) => user).sort().join(" ");
+      }
+    } finally {
+      await engine.close();
+      await client.close();
+      await broker.close();
+    }
+  });
+});
+
 for (const policy of ["allkeys-lru", "allkeys-random"]) {
   describe(`The engine over a Redis that is full, with ${policy}`, { skip: lacks("redis-server") }, () => {
     const run = async (test: (start: () => Promise<BrokerNode>, evict: (key: string) => Promise<void>) => Promise<void>) => {
