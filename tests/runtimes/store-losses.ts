@@ -134,7 +134,9 @@ async function askNats({ port }: BrokerProcess, questions: readonly [method: str
   try {
     // One that is not there is as good as lost.
     for (const [method, question = {}] of questions) {
-      await connection.request(`$JS.API.STREAM.${method}`, JSON.stringify(question));
+      {
+        await connection.request(`$JS.API.STREAM.${method}`, JSON.stringify(question), { timeout: 20_000 });
+      }
     }
   } finally {
     await connection.close();
