@@ -1,7 +1,7 @@
 import { type Deadlines, within } from "./clock.ts";
 import { WebSocketError } from "./errors.ts";
 import type { FailureLimiter } from "./limits.ts";
-import { byteLength } from "./protocol.ts";
+import { byteLength } from "./bytes.ts";
 import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 

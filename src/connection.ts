@@ -5,14 +5,13 @@ import type { Delivery, Recipient } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
-import { type GateOwner, pass } from "./gate.ts";
+import { FLOOD, type GateOwner, pass, receive } from "./gate.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "./limits.ts";
 import { Pipeline } from "./pipeline.ts";
-import { byteLength, exceedsBytes, textOf } from "./protocol.ts";
-import type { Flood, RateGateOwner } from "./rate-gate.ts";
+import type { Flood } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "./transport.ts";
@@ -50,8 +49,6 @@ export interface ConnectionKeeper {
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
-const FLOOD = "Too many messages waiting";
-
 type Closing = { code: number; reason: string; cause: CloseCause };
 
 /** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
@@ -63,8 +60,7 @@ const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 -
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection
-  implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, RateGateOwner, Recipient, SenderOwner, Timed {
+export class Connection implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, Recipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
@@ -139,16 +135,7 @@ export class Connection
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
     if (this.#isClosed || this.#closing) return;
-    const now = this.heard();
-    const { maxPayload } = this.host.options;
-    if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
-      return this.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
-    }
-    const { rateGate } = this.host;
-    if (rateGate && !rateGate.lets(this, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
-    const text = typeof data === "string" ? data : textOf(data);
-    if (!this.pipeline?.isHeld) this.#receive(text);
-    else if (!this.pipeline.push(text)) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+    receive(this, data, this.heard());
   }
 
   /** The peer showed that it is alive, by a message or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
@@ -357,7 +344,7 @@ export class Connection
   }
 
   hold(settled: Promise<void>): void {
-    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#receive(text), this.transport);
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#pass(text), this.transport);
     this.pipeline.hold(settled);
   }
 
@@ -366,12 +353,9 @@ export class Connection
     return this.identity.revalidate();
   }
 
-  // The gate
-
-  #receive(text: string | null): void {
-    if (this.#isClosed || this.#closing) return;
-    const settled = pass(this, text);
-    if (settled) this.hold(settled);
+  /** A message that had to wait. */
+  #pass(text: string | null): void {
+    if (!this.#isClosed && !this.#closing) pass(this, text);
   }
 
   probe(): void {

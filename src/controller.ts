@@ -190,10 +190,9 @@ export class WebSocketController {
   }
 
   /**
-   * Answers messages of a type. The schema reads the payload, which is the message without `type` and `uid`; what it does
-   * not accept is answered `INVALID_PAYLOAD` with the path that failed, and the handler does not run. What the handler
-   * returns or resolves with is `data` of the answer; a `WebSocketError` is answered as it is, any other error as
-   * `INTERNAL_ERROR`. Handlers of one client may overlap: the `uid` tells the answers apart.
+   * Answers messages of a type. The schema validates the payload, which is the message without `type` and `uid`; a payload that it refuses is
+   * answered `INVALID_PAYLOAD` with the path that failed. The handler's result is `data` of the answer; a `WebSocketError` is answered as it
+   * is, any other error as `INTERNAL_ERROR`. Handlers of one client may overlap: answers are matched by their `uid`.
    *
    * @param of the schema, or a request of {@link defineContract}, which says what the handler returns, too.
    * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot
@@ -244,8 +243,8 @@ export class WebSocketController {
   }
 
   /**
-   * Closes at once every client the filter matches, one whose authentication is under way included, on all nodes. A node that is cut off
-   * does so when it is back, to those that were there. Resolves when the others have answered, after 2 s at most; it does not reject.
+   * Closes every client that the filter matches, on all nodes, and refuses those that are authenticating. A node that is cut off does so when
+   * it is back. Resolves when the other nodes have answered, after 2 s at most; it does not reject.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not come back by itself
@@ -259,10 +258,9 @@ export class WebSocketController {
   }
 
   /**
-   * Asks `revalidate` anew who the clients are that the filter matches: their rights have changed. One for whom it says `null`
-   * is told `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked, as for {@link disconnect}.
-   * An `authenticate` or `revalidate` that is under way may have read the rights of before: where it says that the client is one of
-   * these, `revalidate` is asked, and no such answer comes into force.
+   * Calls `revalidate` for the clients that the filter matches: their rights have changed. A client for which it returns `null` receives
+   * `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked, as for {@link disconnect}.
+   * Results of an `authenticate` or `revalidate` from before the refresh are discarded, and `revalidate` is called instead.
    *
    * @throws {TypeError} without the option `revalidate`, and for a bad filter as {@link broadcast}.
    */

@@ -1,5 +1,6 @@
 import type { ErrorMessage } from "./errors.ts";
-import { byteLength, encode, type WebSocketMessage } from "./protocol.ts";
+import { byteLength } from "./bytes.ts";
+import { encode, type WebSocketMessage } from "./protocol.ts";
 
 /** A message on its way out: encoded once, however many receive it. */
 export class Frame {

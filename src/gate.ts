@@ -1,28 +1,56 @@
 import { type LimitsHost, limitsOf } from "./announced-limits.ts";
+import { byteLength, exceedsBytes, textOf } from "./bytes.ts";
+import { CloseCode } from "./close.ts";
 import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Identity } from "./identity.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { decode, encode } from "./protocol.ts";
+import type { RateGateOwner } from "./rate-gate.ts";
 import type { Transport } from "./transport.ts";
-import type { WebSocketClient } from "./websocket-client.ts";
+
+/** Why a client is closed whose messages wait in too great a number. */
+export const FLOOD = "Too many messages waiting";
 
 /** The connection whose messages pass the gate. */
-export interface GateOwner {
-  readonly client: WebSocketClient;
-  readonly host: LimitsHost & { readonly extension: Extension | undefined; readonly handlers: Handlers };
+export interface GateOwner extends RateGateOwner {
+  readonly host: LimitsHost & {
+    readonly options: { readonly maxPayload: number };
+    readonly extension: Extension | undefined;
+    readonly handlers: Handlers;
+  };
   readonly identity: Identity;
   readonly pipeline: Pipeline | undefined;
   readonly transport: Transport;
-  /** Sends a frame, whether or not the client is admitted. */
-  transmit(text: string): void;
+  /** Lets later messages wait for the promise, which does not reject. */
+  hold(settled: Promise<void>): void;
 }
 
 /**
- * Takes a message that is within size and rate to its handler: it is decoded, and the identity says what may be handled. The promise, if
- * there is one, never rejects: later messages wait for it.
+ * The gate: a frame that arrives is checked for size and rate, waits where an earlier message is not done, and goes on by {@link pass}. Only a
+ * view's own bytes count.
+ *
+ * @param now in ms of the monotonic clock.
  */
-export function pass(owner: GateOwner, text: string | null): Promise<void> | undefined {
+export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
+  const { options: { maxPayload }, rateGate } = owner.host;
+  if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
+    return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
+  }
+  if (rateGate && !rateGate.lets(owner, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
+  const text = typeof data === "string" ? data : textOf(data);
+  if (!owner.pipeline?.isHeld) pass(owner, text);
+  else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+}
+
+/** The rest of the gate, also for a message that had to wait: it is decoded, the identity says what may be handled, and handlers follow. */
+export function pass(owner: GateOwner, text: string | null): void {
+  const settled = handle(owner, text);
+  if (settled) owner.hold(settled);
+}
+
+/** The promise, if there is one, never rejects: later messages wait for it. */
+function handle(owner: GateOwner, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
   // The timer may be late, and the wall clock may have been set forward.
   if (identity.phase === "admitted" && identity.remaining === 0) {

@@ -1,4 +1,4 @@
-import { byteLength } from "./protocol.ts";
+import { byteLength } from "./bytes.ts";
 
 /** The text of a frame; `null` for one that is not text. */
 type Frame = string | null;

@@ -1,5 +1,6 @@
 import type { Position } from "./engine.ts";
-import { byteLength, type SubscribeMessage } from "./protocol.ts";
+import { byteLength } from "./bytes.ts";
+import type { SubscribeMessage } from "./protocol.ts";
 
 /** For how long something is allowed: it is asked about again then. */
 export interface Grant {

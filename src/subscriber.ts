@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { byteLength } from "./bytes.ts";
 import { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost } from "./channel.ts";
 import type { ChannelQuota } from "./channel-quota.ts";
@@ -9,7 +10,6 @@ import { type MessageUid, WebSocketError } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import { permit, shownError } from "./permission.ts";
 import {
-  byteLength,
   FIRST_ISSUE,
   issuePath,
   jsonOf,

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 /** A file of `src/` imports only from its own layer and the layers before it. */
 const LAYERS: readonly string[][] = [
   // The protocol.
-  "errors close protocol frame",
+  "bytes errors close protocol frame",
   // The core: connections, events, who receives what.
   "address announced-limits audience authentication backplane bus clock cluster connection connections contract copies delivery engine " +
   "events extension gate guard handlers heartbeat history identity jwk jwks jwt limits log memory-engine options origin " +
@@ -22,16 +22,16 @@ const LAYERS: readonly string[][] = [
   // Built on the core: channels.
   "channel-options channel-quota history-record permission publication-frame saved-subscription backlog feed presence attendance channel subscription subscriber channels",
   // The engines that join nodes.
-  "engines/broadcast-channel engines/broker engines/broker-engine engines/broker-options engines/channel-name " +
+  "engines/announcer engines/broadcast-channel engines/broker engines/broker-engine engines/broker-options engines/channel-name " +
   "engines/continuity engines/dropped engines/envelope engines/envelope-kind engines/history-reader engines/jetstream " +
   "engines/ledger engines/listening engines/nats engines/nats-history engines/nats-offset engines/nats-session " +
   "engines/nats-unkept engines/neighbours engines/orders engines/presence engines/reconnection engines/redis " +
   "engines/redis-answers engines/redis-client engines/redis-clock engines/redis-memory " +
-  "engines/redis-scripts engines/replay-guard engines/roll-call engines/signature engines/subscription engines/trust",
+  "engines/redis-scripts engines/redis-session engines/replay-guard engines/roll-call engines/signature engines/subscription engines/trust",
   // What an application starts from.
   "http-connections runtimes/alarm-clock runtimes/hibernating-transport runtimes/cloudflare serve service termination",
   // The client, which needs nothing of the server.
-  "client/client client/connection client/connector client/contract client/dispose client/emitter client/encode " +
+  "client/backoff client/client client/connection client/connector client/contract client/dispose client/emitter client/encode " +
   "client/error client/events client/failure client/frames client/heartbeat client/options client/outbox client/pace " +
   "client/platform client/requests client/subscription client/subscriptions",
   "react",

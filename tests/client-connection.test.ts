@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ClientError, createClient } from "../src/client/client.ts";
-import { backoffDelay } from "../src/client/connector.ts";
+import { backoffDelay } from "../src/client/backoff.ts";
 import { connectFake, FakeSocket } from "./fake-server.ts";
 import { Random } from "./random.ts";
 import { turn } from "./waiting.ts";

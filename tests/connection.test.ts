@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
-import { byteLength } from "../src/protocol.ts";
+import { byteLength } from "../src/bytes.ts";
 import type { WebSocketControllerOptions } from "../src/options.ts";
 import { FakeTransport, HibernatingTransport, open, openOn } from "./fake-transport.ts";
 import { observe } from "./observed.ts";

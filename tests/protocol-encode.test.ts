@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { byteLength, encode, exceedsBytes, type WebSocketMessage } from "../src/protocol.ts";
+import { byteLength, exceedsBytes } from "../src/bytes.ts";
+import { encode, type WebSocketMessage } from "../src/protocol.ts";
 import { Random } from "./random.ts";
 
 describe("encode", () => {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
-import { decode, type Decoded, issuePath, MAX_DEPTH, textOf } from "../src/protocol.ts";
+import { textOf } from "../src/bytes.ts";
+import { decode, type Decoded, issuePath, MAX_DEPTH } from "../src/protocol.ts";
 
 /** What was wrong with a frame that could not be read. */
 function refusal(decoded: Decoded) {

@@ -1,4 +1,5 @@
 import type { WebSocketMessage } from "../protocol.ts";
+import { backoffDelay } from "./backoff.ts";
 import { Connection } from "./connection.ts";
 import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
@@ -25,14 +26,6 @@ export interface ConnectorHost {
   lost(close: ClientClose, error?: ClientError): void;
   ping(): WebSocketMessage;
   emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
-}
-
-type BackoffOptions = Pick<ResolvedOptions, "backoff" | "random">;
-
-/** How long to wait for the next try, in ms: anything up to a ceiling that doubles, so that not all come back at once ("full jitter"). */
-export function backoffDelay(attempt: number, { backoff: { base, cap }, random }: BackoffOptions): number {
-  // With what a server asks for it still is what a timer takes.
-  return random() * Math.min(cap, base * 2 ** attempt, 2e9);
 }
 
 /** Keeps one connection, never two: opens it, says who the client is, and comes back when it was lost. */

@@ -1,5 +1,5 @@
 import type { WebSocketMessage } from "../protocol.ts";
-import { backoffDelay } from "./connector.ts";
+import { backoffDelay } from "./backoff.ts";
 import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type Position, type SubscribeOptions, Subscriber, type SubscriberHost } from "./subscription.ts";

@@ -10,6 +10,7 @@ import {
   type PublicationContent,
 } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
+import { Announcer } from "./announcer.ts";
 import type { Broker, BrokerListener } from "./broker.ts";
 import { inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./broker-options.ts";
@@ -18,14 +19,10 @@ import type { EnvelopeKind } from "./envelope-kind.ts";
 import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
 import { HistoryReader } from "./history-reader.ts";
 import { Listening } from "./listening.ts";
-import { OwnMembers, parseMember, type Present, rollOf } from "./presence.ts";
+import { parseMember, rollOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
-import type { StoredMember } from "./roll-call.ts";
 import { Subscription } from "./subscription.ts";
 import { Trust } from "./trust.ts";
-
-/** Members that the broker is told of without waiting for its answer. */
-const ANNOUNCED_AT_ONCE = 200;
 
 /** An engine whose nodes meet at a broker: Redis, NATS. */
 export class BrokerEngine implements Engine {
@@ -34,7 +31,7 @@ export class BrokerEngine implements Engine {
   readonly #subscriptions = new Map<string, Subscription>();
   /** Channels whose subscriptions wait for the first connection. */
   readonly #awaiting = new Map<string, object>();
-  readonly #own = new OwnMembers();
+  readonly #announcer: Announcer;
   readonly #dropped: Dropped;
   readonly #inbound = new Sequence((error) => this.#host?.report(error));
   #envelopes: Envelopes | undefined;
@@ -49,6 +46,13 @@ export class BrokerEngine implements Engine {
     this.#broker = broker;
     this.#dropped = new Dropped(broker.name);
     this.#options = resolveBrokerOptions(options);
+    this.#announcer = new Announcer({
+      link: (action) => this.#linked(action),
+      envelopes: () => this.#envelopes!, // Set by `start`.
+      rollCall: () => this.#trust?.rollCall,
+      subscription: (channel) => this.#subscriptions.get(channel),
+      malformed: () => this.#drop("malformed"),
+    });
   }
 
   get status(): EngineStatus {
@@ -70,7 +74,7 @@ export class BrokerEngine implements Engine {
 
   /** Channels that anything is held of. */
   get channels(): number {
-    return new Set([...this.#subscriptions.keys(), ...this.#own.channels, ...this.#listening?.channels ?? []]).size;
+    return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
   }
 
   check(history: HistoryOptions): void {
@@ -101,11 +105,14 @@ export class BrokerEngine implements Engine {
       resume: () => this.#resume(),
       look: (rounds) => this.#look(rounds),
       nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
-      announce: () => this.#announce(),
-      retire: () => this.#retire(),
+      announce: () => this.#announcer.announce(),
+      retire: async () => {
+        await this.#announcer.retire();
+        await this.#link!.call("leave", (session) => session.retire()); // Its own hook.
+      },
     });
     const link = this.#link;
-    const members = (channel: string) => this.#own.of(channel);
+    const members = (channel: string) => this.#announcer.own.of(channel);
     const follows = (channel: string) => this.#subscriptions.has(channel);
     if (isSigned) this.#trust = new Trust({ host, link, envelopes, timeout, members, follows, dropped });
     this.#reader = new HistoryReader({
@@ -121,7 +128,8 @@ export class BrokerEngine implements Engine {
 
   async send(message: string): Promise<void> {
     this.#checkLength("send", message);
-    const link = this.#isConnecting ? await this.#connected("send") : this.#ready("send");
+    const given = this.#linked("send");
+    const link = given instanceof Promise ? await given : given;
     const envelope = await this.#seal("message", "", message);
     await link.call("send", (session) => session.send(envelope));
   }
@@ -145,7 +153,7 @@ export class BrokerEngine implements Engine {
     const subscription = new Subscription(channel, history, host, {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Only asked with a history.
-      members: () => this.#readMembers(channel),
+      members: () => this.#announcer.read(channel),
       // Their node beats three times a lease.
       patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
@@ -177,7 +185,8 @@ export class BrokerEngine implements Engine {
   async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     // Not waited for where it is there, so that publications leave in the order of the calls.
-    const link = this.#isConnecting ? await this.#connected("publish") : this.#ready("publish");
+    const given = this.#linked("publish");
+    const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
     const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
     const sealed = typeof envelope === "string" ? envelope : await envelope;
@@ -196,27 +205,26 @@ export class BrokerEngine implements Engine {
 
   /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
   async join(channel: string, member: Member): Promise<void> {
-    this.#own.join(channel, member);
-    await this.#tellOf(channel, member);
+    this.#announcer.own.join(channel, member);
+    await this.#announcer.join(channel, member);
   }
 
   /** Where the broker is away it is told when that is back. */
   async leave(channel: string, user: string): Promise<void> {
-    if (!this.#own.leave(channel, user) || this.status !== "ready") return;
-    await this.#tell("leave", channel, { user }, true);
+    if (this.#announcer.own.leave(channel, user) && this.status === "ready") await this.#announcer.leave(channel, user);
   }
 
   async members(channel: string): Promise<readonly Member[]> {
     await this.#connected("name the members");
     const subscription = this.#subscriptions.get(channel);
-    return subscription ? await subscription.members() : rollOf(await this.#readMembers(channel)).members;
+    return subscription ? await subscription.members() : rollOf(await this.#announcer.read(channel)).members;
   }
 
   async close(): Promise<void> {
     for (const channel of [...this.#subscriptions.keys()]) this.unsubscribe(channel);
     this.#listening?.close();
     await this.#link?.close();
-    this.#own.clear();
+    this.#announcer.own.clear();
   }
 
   #listener(): Omit<BrokerListener, "ended"> {
@@ -271,76 +279,14 @@ export class BrokerEngine implements Engine {
     return await this.#reader!.read(...question); // Set by `start`.
   }
 
-  async #readMembers(channel: string): Promise<Present[]> {
-    const envelopes = await this.#ready("name the members").call("name the members", (session) => session.members(channel));
-    const stored: StoredMember[] = [];
-    for (const envelope of envelopes) {
-      const opened = await this.#envelopes!.open(["member"], channel, envelope, false); // Set by `start`.
-      const told = opened && parseMember(opened.body);
-      if (told && !told.left) stored.push({ node: opened.node, number: opened.number, ...told.member });
-      else if (opened) this.#drop("malformed");
-    }
-    return this.#trust ? await this.#trust.rollCall.confirm(channel, stored) : stored;
-  }
-
-  /** To find the place of data takes a look at the members, once for each channel. */
-  async #tellOf(channel: string, member: Member): Promise<void> {
-    if (this.#own.needsPlace(member)) {
-      if (this.#isConnecting) await this.#connected("join");
-      const from = this.#subscriptions.get(channel) ?? rollOf(await this.#readMembers(channel));
-      this.#own.placed(member, await from.nextPlace(member.user));
-    }
-    // Else it has left, or has other data, by now.
-    if (this.#own.has(channel, member)) await this.#tell("join", channel, member, false);
-  }
-
-  async #tell(action: "join" | "leave", channel: string, member: Member, left: boolean): Promise<void> {
-    const link = this.#isConnecting ? await this.#connected(action) : this.#ready(action);
-    const { user } = member;
-    const leaving = left ? this.#own.leavingOf(channel, user) : undefined;
-    const envelope = await this.#seal(
-      "member",
-      channel,
-      JSON.stringify(left ? { user, left } : this.#own.placed(member)),
-    );
-    await link.call(action, (session) => session[action](channel, user, envelope, this.#own.isEmpty(channel)));
-    if (leaving) this.#own.told(leaving);
-  }
-
   /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
   async #resume(): Promise<void> {
     await this.#trust?.orders.resume();
     // Those that are subscribed to from now on miss nothing.
     const subscriptions = [...this.#subscriptions.values()];
-    await this.#announce();
+    await this.#announcer.announce();
     for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
-    await this.#dismiss();
-  }
-
-  /** Tells who has left, and who is there: by the time that it is told, for who comes or goes meanwhile is told of as well. */
-  async #announce(): Promise<void> {
-    const own = this.#own;
-    for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
-      const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
-      await Promise.all(gone.map(({ channel, user }) => this.#tell("leave", channel, { user }, true)));
-    }
-    for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
-      await Promise.all(batch.map(({ channel, member }) => this.#tellOf(channel, member)));
-    }
-  }
-
-  /** A broker that has gone back may have members of this node that have left since. */
-  async #dismiss(): Promise<void> {
-    for (const { channel, envelope } of await this.#ready("compare").call("compare", (session) => session.ownMembers())) {
-      const user = parseMember((await this.#envelopes!.open(["member"], channel, envelope, false))?.body ?? "")?.member.user;
-      if (user && !this.#own.hasUser(channel, user)) await this.#tell("leave", channel, { user }, true);
-    }
-  }
-
-  async #retire(): Promise<void> {
-    for (const { channel, member } of this.#own.all) this.#own.leave(channel, member.user);
-    await this.#announce();
-    await this.#link!.call("leave", (session) => session.retire()); // Who calls is it.
+    await this.#announcer.dismiss();
   }
 
   /** Compares the ends of the histories, and now and then who is there. */
@@ -372,6 +318,11 @@ export class BrokerEngine implements Engine {
   #started(): { host: EngineHost } {
     if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
     return { host: this.#host };
+  }
+
+  /** The connection; a promise of it while the first one is made. */
+  #linked(action: string): Reconnection | Promise<Reconnection> {
+    return this.#isConnecting ? this.#connected(action) : this.#ready(action);
   }
 
   get #isConnecting(): boolean {

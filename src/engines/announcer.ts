@@ -1,0 +1,98 @@
+import type { Member } from "../engine.ts";
+import { inBatches } from "./broker.ts";
+import type { Envelopes } from "./envelope.ts";
+import { OwnMembers, parseMember, type Present, rollOf } from "./presence.ts";
+import type { Reconnection } from "./reconnection.ts";
+import type { RollCall, StoredMember } from "./roll-call.ts";
+import type { Subscription } from "./subscription.ts";
+
+/** What an announcer needs of its engine. */
+export interface AnnouncerHost {
+  /** The connection. While the first one is made it is waited for. */
+  link(action: string): Reconnection | Promise<Reconnection>;
+  envelopes(): Envelopes;
+  /** Where the nodes sign. */
+  rollCall(): RollCall | undefined;
+  subscription(channel: string): Subscription | undefined;
+  malformed(): void;
+}
+
+/** Members that are announced without waiting for the broker's answer. */
+const ANNOUNCED_AT_ONCE = 200;
+
+/** Keeps the broker informed of the members on this node, and reads those on all nodes. */
+export class Announcer {
+  readonly own = new OwnMembers();
+  readonly #host: AnnouncerHost;
+
+  constructor(host: AnnouncerHost) {
+    this.#host = host;
+  }
+
+  /** The members of a channel on all nodes, as the broker has them. */
+  async read(channel: string): Promise<Present[]> {
+    const link = await this.#host.link("name the members");
+    const stored: StoredMember[] = [];
+    for (const envelope of await link.call("name the members", (session) => session.members(channel))) {
+      const opened = await this.#host.envelopes().open(["member"], channel, envelope, false);
+      const parsed = opened && parseMember(opened.body);
+      if (parsed && !parsed.left) stored.push({ node: opened.node, number: opened.number, ...parsed.member });
+      else if (opened) this.#host.malformed();
+    }
+    const rollCall = this.#host.rollCall();
+    return rollCall ? await rollCall.confirm(channel, stored) : stored;
+  }
+
+  /** Announces a member. The place of its data is found by reading the members, once for each channel. */
+  async join(channel: string, member: Member): Promise<void> {
+    const { own } = this;
+    if (own.needsPlace(member)) {
+      const from = this.#host.subscription(channel) ?? rollOf(await this.read(channel));
+      own.placed(member, await from.nextPlace(member.user));
+    }
+    // Otherwise it has left, or has other data, by now.
+    if (own.has(channel, member)) await this.#send("join", channel, member.user, JSON.stringify(own.placed(member)));
+  }
+
+  async leave(channel: string, user: string): Promise<void> {
+    const leaving = this.own.leavingOf(channel, user);
+    await this.#send("leave", channel, user, JSON.stringify({ user, left: true }));
+    if (leaving) this.own.told(leaving);
+  }
+
+  /** Announces who has left and who is there, as of the moment of each announcement. */
+  async announce(): Promise<void> {
+    const { own } = this;
+    for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
+      const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
+      await Promise.all(gone.map(({ channel, user }) => this.leave(channel, user)));
+    }
+    for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
+      await Promise.all(batch.map(({ channel, member }) => this.join(channel, member)));
+    }
+  }
+
+  /** Removes members of this node that have left: a broker that was restored from a backup may have them again. */
+  async dismiss(): Promise<void> {
+    const link = await this.#host.link("compare");
+    for (const { channel, envelope } of await link.call("compare", (session) => session.ownMembers())) {
+      const opened = await this.#host.envelopes().open(["member"], channel, envelope, false);
+      const user = opened && parseMember(opened.body)?.member.user;
+      if (user && !this.own.hasUser(channel, user)) await this.leave(channel, user);
+    }
+  }
+
+  /** All members leave. */
+  async retire(): Promise<void> {
+    for (const { channel, member } of this.own.all) this.own.leave(channel, member.user);
+    await this.announce();
+  }
+
+  async #send(action: "join" | "leave", channel: string, user: string, body: string): Promise<void> {
+    const given = this.#host.link(action);
+    // Not awaited where it is there: announcements keep the order of the calls.
+    const link = given instanceof Promise ? await given : given;
+    const envelope = await this.#host.envelopes().seal("member", channel, body);
+    await link.call(action, (session) => session[action](channel, user, envelope, this.own.isEmpty(channel)));
+  }
+}
