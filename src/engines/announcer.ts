@@ -22,7 +22,7 @@ const ANNOUNCED_AT_ONCE = 200;
 
 /** Keeps the broker informed of the members on this node, and reads those on all nodes. */
 export class Announcer {
-  readonly own = new OwnMembers();
+  readonly own: OwnMembers = new OwnMembers();
   readonly #host: AnnouncerHost;
 
   constructor(host: AnnouncerHost) {
