@@ -112,7 +112,8 @@ export class BrokerEngine implements Engine {
       },
     });
     const link = this.#link;
-    const members = (channel: string) => this.#announcer.own.of(channel);
+    const { own } = this.#announcer;
+    const members = (channel: string) => own.of(channel).map((member) => own.placed(member));
     const follows = (channel: string) => this.#subscriptions.has(channel);
     if (isSigned) this.#trust = new Trust({ host, link, envelopes, timeout, members, follows, dropped });
     this.#reader = new HistoryReader({

@@ -1,9 +1,8 @@
 import * as v from "valibot";
 import { type Deadlines, within } from "../clock.ts";
-import type { Member } from "../engine.ts";
 import { ENVELOPE_KINDS } from "./envelope-kind.ts";
 import { isJson, parse } from "./envelope.ts";
-import { toMember } from "./presence.ts";
+import { type PlacedMember, toPlaced } from "./presence.ts";
 import type { EnvelopeNumbers, ReplayGuard } from "./replay-guard.ts";
 
 /** What neighbours need of their node. */
@@ -16,7 +15,7 @@ export interface NeighboursHost {
   /** Sends to all nodes, in the order of the calls. What cannot be sent is reported. */
   send(body: string): void;
   /** The members of this node. */
-  members(channel: string): Member[];
+  members(channel: string): PlacedMember[];
 }
 
 /** Members in one answer, and characters of their data. */
@@ -30,6 +29,7 @@ const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const MemberSchema = v.object({
   user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
   data: v.optional(v.pipe(v.string(), v.check(isJson))),
+  place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 });
 
 const ControlSchema = v.variant("type", [
@@ -50,7 +50,7 @@ const ControlSchema = v.variant("type", [
 /** A question about the members of a channel. */
 interface Question {
   readonly waiting: Set<string>;
-  readonly members: Map<string, Member[]>;
+  readonly members: Map<string, PlacedMember[]>;
   done(): void;
 }
 
@@ -91,10 +91,10 @@ export class Neighbours {
   }
 
   /** The members of the channel on these nodes, of those that answer in time. */
-  async ask(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly Member[]>> {
+  async ask(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly PlacedMember[]>> {
     const { deadlines, patience } = this.#host;
     const question = ++this.#asked;
-    const members = new Map<string, Member[]>();
+    const members = new Map<string, PlacedMember[]>();
     try {
       await within(deadlines, patience, () =>
         new Promise<void>((done) => {
@@ -129,7 +129,7 @@ export class Neighbours {
         if (control.nodes.includes(own)) this.#answer(node, control.question, control.channel);
         return true;
       case "here":
-        this.#take(node, control.question, control.members.map(toMember), control.isLast);
+        this.#take(node, control.question, control.members.map(toPlaced), control.isLast);
         return true;
     }
   }
@@ -141,7 +141,7 @@ export class Neighbours {
 
   #answer(node: string, question: number, channel: string): void {
     const members = this.#host.members(channel);
-    let part: Member[] = [];
+    let part: PlacedMember[] = [];
     let length = 0;
     const send = (isLast: boolean) => {
       this.#send({ type: "here", to: node, question, members: part, isLast });
@@ -157,7 +157,7 @@ export class Neighbours {
     send(true);
   }
 
-  #take(node: string, number: number, members: readonly Member[], isLast: boolean): void {
+  #take(node: string, number: number, members: readonly PlacedMember[], isLast: boolean): void {
     const question = this.#questions.get(number);
     if (!question?.waiting.has(node)) return;
     question.members.set(node, [...question.members.get(node) ?? [], ...members]);

@@ -1,6 +1,5 @@
-import type { Member } from "../engine.ts";
 import type { Neighbours } from "./neighbours.ts";
-import type { Present } from "./presence.ts";
+import type { PlacedMember, Present } from "./presence.ts";
 
 /** A member as the broker has it. */
 export interface StoredMember extends Present {
@@ -13,7 +12,7 @@ export interface RollCallHost {
   readonly node: string;
   readonly neighbours: Neighbours;
   /** The members of this node. */
-  members(channel: string): Member[];
+  members(channel: string): PlacedMember[];
   /** Whether the channel is followed, so that whoever leaves is heard of. */
   follows(channel: string): boolean;
   /** One was found that is none. */
@@ -62,7 +61,7 @@ export class RollCall {
     const isConfirmed = ({ node, user, number }: StoredMember) => this.#confirmed.get(channel)?.get(keyOf(node, user)) === number;
     const others = stored.filter((member) => member.node !== node);
     const asked = [...new Set(others.filter((member) => !isConfirmed(member)).map((member) => member.node))];
-    const answers = asked.length > 0 ? await neighbours.ask(channel, asked) : new Map<string, Member[]>();
+    const answers = asked.length > 0 ? await neighbours.ask(channel, asked) : new Map<string, PlacedMember[]>();
     if (asked.every((node) => answers.has(node))) this.#unanswered.delete(channel);
     else if (this.#host.follows(channel)) this.#unanswered.add(channel);
     const suspects = new Set<string>();

@@ -1,7 +1,8 @@
-import type { EngineHost, Member } from "../engine.ts";
+import type { EngineHost } from "../engine.ts";
 import type { DropReason, Envelopes, Opened } from "./envelope.ts";
 import { Neighbours } from "./neighbours.ts";
 import { Orders } from "./orders.ts";
+import type { PlacedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import { RollCall } from "./roll-call.ts";
 
@@ -13,7 +14,7 @@ export interface TrustHost {
   /** How long a broker may say nothing, in ms. */
   readonly timeout: number;
   /** The members of this node. */
-  members(channel: string): Member[];
+  members(channel: string): PlacedMember[];
   /** Whether this node is subscribed to the channel. */
   follows(channel: string): boolean;
   dropped(reason: DropReason): void;

@@ -26,6 +26,7 @@ async function create() {
     leave: tell("leave"),
     beat: () => Promise.resolve(true),
     nodes: () => Promise.resolve([]),
+    ownMembers: () => Promise.resolve([]),
     retire: () => Promise.resolve(),
     close() {},
   };

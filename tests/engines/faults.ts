@@ -284,7 +284,15 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         await b.engine.subscribe("declared", LONG);
         for (const number of [0, 2]) {
           positions.push(...await publish(b.engine, "declared", LONG, 1, number));
-          const header = JSON.stringify({ v: 1, kind: "event", node: "old", number: number + 1, time: Date.now(), event: "say" });
+          const header = JSON.stringify({
+            v: 2,
+            in: "",
+            kind: "event",
+            node: "old",
+            number: number + 1,
+            time: Date.now(),
+            event: "say",
+          });
           await inject(broker.port, [{ to: "event", channel: "declared", text: `\n${header}\n${number + 1}` }]);
           for (const { host } of [a, b]) await host.until(() => host.data("declared").at(-1) === number + 1);
           for (const { engine } of [a, b]) {

@@ -98,7 +98,9 @@ class RemoteEngine implements Engine {
   #call<Result>(method: string, args: unknown[]): Promise<Result> {
     const id = ++this.#lastCall;
     const call: Call = { id, method, args };
-    this.#child.stdin!.write(`${JSON.stringify(call)}\n`); // Piped.
+    // JSON has no Infinity, which is a limit that may be asked for.
+    const text = JSON.stringify(call, (_key, value) => value === Infinity ? INFINITY : value);
+    this.#child.stdin!.write(`${text}\n`); // Piped.
     return new Promise<unknown>((resolve, reject) => this.#calls.set(id, { resolve, reject })) as Promise<Result>; // As the other side's engine says.
   }
 
@@ -118,13 +120,16 @@ class RemoteEngine implements Engine {
   }
 }
 
+/** In place of what JSON has not. */
+const INFINITY = "\u0000Infinity";
+
 /** Not by node:readline, to which U+2028 ends a line too. */
 function readLines(stream: Readable, take: (line: unknown) => void): void {
   let rest = "";
   stream.setEncoding("utf8").on("data", (text: string) => {
     const lines = `${rest}${text}`.split("\n");
     rest = lines.pop()!; // There is always one.
-    for (const line of lines) take(JSON.parse(line));
+    for (const line of lines) take(JSON.parse(line, (_key, value) => value === INFINITY ? Infinity : value));
   });
 }
 
