@@ -1,24 +1,23 @@
 import type { Frame } from "./frame.ts";
-import type { Members } from "./roster.ts";
 import type { Publisher, Transport } from "./transport.ts";
 
-/** Somebody who may be sent a frame together with others. */
-export interface Member {
+/** A client that frames are sent to, together with others where the runtime can. */
+export interface Recipient {
   /** Absent, or without a publisher: it is sent to by itself. */
   readonly transport?: Pick<Transport, "publisher" | "join" | "leave"> | undefined;
-  /** Bytes that it has been sent and that have not left the process; Infinity while it has to be sent to by itself. */
+  /** Bytes sent that have not left the process; Infinity while it has to be sent to by itself. */
   readonly heldBytes: number;
 }
 
-/** Members that are published to at once: more would keep inbound messages waiting for longer than a slice may. */
+/** Publishing to more at once would keep inbound messages waiting for longer than a slice may take. */
 const MAX_MEMBERS = 2_000;
 
 let prefix = "";
 let topics = 0;
 
 /**
- * A topic belongs to a server, which other copies of the package may share, among them this one as it was before a hot reload.
- * So the name is random, and drawn when it is needed: module scope on Workers forbids it.
+ * Topics belong to a server, which other copies of the package may share, also this one before a hot reload. So the name is random, and drawn
+ * when it is needed: module scope on Workers forbids it.
  */
 function createTopic(): string {
   prefix ||= `noroshi:${crypto.randomUUID()}`;
@@ -26,32 +25,31 @@ function createTopic(): string {
 }
 
 /**
- * Members whom one publication reaches, or who have none in common.
+ * Up to 2,000 recipients that share a topic of one server, or recipients without a topic.
  *
- * A publication tells nothing of those who do not read, so it is made only while nobody can hold more than the limit: what everybody was found
- * to hold at the last look, and as if each had been handed all that anybody was handed since.
+ * A publication does not say which sockets are slow. So a group is published to only while no member can hold more than the limit: the most
+ * that any held when the members were last measured, plus all bytes handed to any socket since.
  */
-export class Shard<Each extends Member> {
+export class TopicGroup<Member extends Recipient> {
   readonly publisher: Publisher | undefined;
-  readonly members: Members<Each>;
-  /** How many have joined so far: where it has not changed, nobody is a member who was none then. */
+  readonly members: Set<Member> = new Set();
+  /** Members that joined so far. While it is the same, nobody has joined. */
   joined = 0;
-  /** Empty until it is first published to; then its members join it, which takes 300 bytes each. */
+  /** Empty until the first publication: a subscription takes 300 bytes. */
   #topic = "";
   #mostHeld = 0;
-  /** What was handed over when it was last looked. */
-  #lookedAt = 0;
+  /** The publisher's `handedOver` when the members were measured. */
+  #measuredAt = 0;
 
-  constructor(publisher: Publisher | undefined, members: Members<Each> = new Set()) {
+  constructor(publisher: Publisher | undefined) {
     this.publisher = publisher;
-    this.members = members;
   }
 
-  hasRoomFor({ transport }: Each): boolean {
+  hasRoomFor({ transport }: Member): boolean {
     return transport?.publisher === this.publisher && (!this.publisher || this.members.size < MAX_MEMBERS);
   }
 
-  add(member: Each): void {
+  add(member: Member): void {
     this.joined++;
     this.members.add(member);
     if (this.#topic === "") return;
@@ -59,76 +57,70 @@ export class Shard<Each extends Member> {
     this.#mostHeld = Math.max(this.#mostHeld, member.heldBytes);
   }
 
-  delete(member: Each): boolean {
+  delete(member: Member): boolean {
     if (!this.members.delete(member)) return false;
     if (this.#topic !== "") member.transport!.leave!(this.#topic);
     return true;
   }
 
-  /** Sends to all members at once; `false`, and nothing is done, when each has to be sent to by itself. */
+  /** Sends to all members at once. `false`: nothing was sent, each member has to be sent to by itself. */
   publish(frame: Frame, maxHeldBytes: number): boolean {
     const { publisher } = this;
     if (!publisher) return false;
-    if (this.#topic === "") this.#open(publisher);
-    if (this.#mostHeld + publisher.handedOver - this.#lookedAt > maxHeldBytes) {
-      this.#look(publisher);
+    if (this.#topic === "") this.#createTopic(publisher);
+    if (this.#mostHeld + publisher.handedOver - this.#measuredAt > maxHeldBytes) {
+      this.#measure(publisher);
       if (this.#mostHeld > maxHeldBytes) return false;
     }
     return publisher.publish(this.#topic, frame);
   }
 
-  #open(publisher: Publisher): void {
+  #createTopic(publisher: Publisher): void {
     this.#topic = createTopic();
     for (const { transport } of this.members) transport!.join!(this.#topic);
-    this.#look(publisher);
+    this.#measure(publisher);
   }
 
-  #look({ handedOver }: Publisher): void {
+  #measure({ handedOver }: Publisher): void {
     this.#mostHeld = 0;
     for (const { heldBytes } of this.members) if (heldBytes > this.#mostHeld) this.#mostHeld = heldBytes;
-    this.#lookedAt = handedOver;
+    this.#measuredAt = handedOver;
   }
 }
 
-/** All who have something in common, in shards that can be published to. */
-export class Audience<Each extends Member> {
-  readonly #shards: Shard<Each>[] = [];
-  readonly #createMembers: (() => Members<Each>) | undefined;
+/** Recipients with something in common, such as a channel or a user, in groups that can be published to. */
+export class Audience<Member extends Recipient> {
+  readonly #groups: TopicGroup<Member>[] = [];
 
-  /** @param createMembers what the members of a shard are kept in. @default a Set */
-  constructor(createMembers?: () => Members<Each>) {
-    this.#createMembers = createMembers;
-  }
-
-  get shards(): readonly Shard<Each>[] {
-    return this.#shards;
+  get groups(): readonly TopicGroup<Member>[] {
+    return this.#groups;
   }
 
   get size(): number {
     let size = 0;
-    for (const { members } of this.#shards) size += members.size;
+    for (const { members } of this.#groups) size += members.size;
     return size;
   }
 
-  has(member: Each): boolean {
-    return this.#shards.some(({ members }) => members.has(member));
+  has(member: Member): boolean {
+    return this.#groups.some(({ members }) => members.has(member));
   }
 
-  add(member: Each): this {
-    let shard = this.#shards.find((shard) => shard.hasRoomFor(member));
-    if (!shard) this.#shards.push(shard = new Shard(member.transport?.publisher, this.#createMembers?.()));
-    shard.add(member);
+  add(member: Member): this {
+    let group = this.#groups.find((group) => group.hasRoomFor(member));
+    if (!group) this.#groups.push(group = new TopicGroup(member.transport?.publisher));
+    group.add(member);
     return this;
   }
 
-  delete(member: Each): boolean {
-    const place = this.#shards.findIndex((shard) => shard.delete(member));
-    if (place < 0) return false;
-    if (this.#shards[place]!.members.size === 0) this.#shards.splice(place, 1);
+  delete(member: Member): boolean {
+    const index = this.#groups.findIndex((group) => group.delete(member));
+    if (index < 0) return false;
+    if (this.#groups[index]!.members.size === 0) this.#groups.splice(index, 1);
     return true;
   }
 
-  *[Symbol.iterator](): IterableIterator<Each> {
-    for (const { members } of this.#shards) yield* members;
+  *[Symbol.iterator](): IterableIterator<Member> {
+    for (const { members } of this.#groups) yield* members;
   }
 }

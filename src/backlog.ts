@@ -1,7 +1,7 @@
 import { CloseCode } from "./close.ts";
 import type { Timed } from "./clock.ts";
 import type { ExtensionHost } from "./extension.ts";
-import { afterTurn } from "./outbox.ts";
+import { afterTurn } from "./turn.ts";
 import type { ChannelFrame } from "./publication-frame.ts";
 import { OPEN } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";

@@ -1,4 +1,4 @@
-import { Audience, type Member } from "./audience.ts";
+import { Audience, type Recipient } from "./audience.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import { type HistoryPage, PAGE_BYTES, type Position, type Publication } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
@@ -7,7 +7,7 @@ import { Presence } from "./presence.ts";
 import { PublicationFrame } from "./publication-frame.ts";
 
 /** A subscription, as its channel sees it. */
-export interface ChannelRecipient extends Member {
+export interface ChannelRecipient extends Recipient {
   /** Hands the publication to the client, or remembers that it is behind; `false` when it could not be sent. */
   send(frame: PublicationFrame): boolean;
   /** Publications may be missing: it is to read the history from where it is. */
@@ -114,12 +114,12 @@ export class Channel {
     if (this.#subscriptions.size === 0) return;
     const frame = this.frameOf(publication);
     const { delivery, maxBufferedBytes } = this.#host;
-    // Those of one shard: more at once would keep inbound messages waiting.
-    const [shard] = this.#together.shards;
-    if (shard && !delivery.isBusy && shard.publish(frame, maxBufferedBytes)) {
+    // Those of one group: more at once would keep inbound messages waiting.
+    const [group] = this.#together.groups;
+    if (group && !delivery.isBusy && group.publish(frame, maxBufferedBytes)) {
       this.#sentTogether = position;
-      if (shard.members.size === this.#subscriptions.size) return;
-      const others = [...this.#subscriptions].filter((subscription) => !shard.members.has(subscription));
+      if (group.members.size === this.#subscriptions.size) return;
+      const others = [...this.#subscriptions].filter((subscription) => !group.members.has(subscription));
       return delivery.deliver(frame, others, ignore);
     }
     this.#list ??= [...this.#subscriptions];

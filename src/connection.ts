@@ -1,7 +1,7 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
-import type { Delivery, Recipient } from "./delivery.ts";
+import type { Delivery, IndexedRecipient, IndexKeys } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
 import type { Extension } from "./extension.ts";
@@ -60,7 +60,8 @@ const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 -
  * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
  * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
  */
-export class Connection implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, Recipient, SenderOwner, Timed {
+export class Connection
+  implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
   place = -1;
@@ -83,10 +84,7 @@ export class Connection implements ClientConnection, GateOwner, HeartbeatOwner, 
   missed = 0;
   following: number = Infinity;
   flood: Flood | undefined = undefined;
-  indexed: Accountability | undefined = undefined;
-  seat = -1;
-  /** Its place among those of its server. Written by `Connections` only. */
-  berth = -1;
+  indexedBy: IndexKeys | undefined = undefined;
 
   constructor(host: ConnectionHost, transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue) {
     this.host = host;
@@ -251,12 +249,12 @@ export class Connection implements ClientConnection, GateOwner, HeartbeatOwner, 
   }
 
   step(): boolean {
-    const { host: { delivery }, indexed } = this;
+    const { host: { delivery }, indexedBy } = this;
     const stepped = steppedFor(this, "collection");
     if (!stepped) return false;
     delivery.remove(this); // Topics of its runtime would overtake what waits.
     this.transport = stepped;
-    if (indexed) delivery.add(this);
+    if (indexedBy) delivery.add(this);
     return true;
   }
 

@@ -1,18 +1,12 @@
 import type { Connection } from "./connection.ts";
-import type { BroadcastFilter } from "./delivery.ts";
+import type { BroadcastFilter } from "./broadcast-filter.ts";
 import type { DisconnectFilter } from "./revocations.ts";
-import { type Members, Roster } from "./roster.ts";
 
 /** Open connections that can be ended together: those of a controller, or those of a server. */
 export class Connections {
-  readonly #open: Members<Connection>;
+  readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
   #closing: { code: number; reason: string } | undefined;
-
-  /** @param open what they are kept in. @default a roster, for those of a server: a connection has one */
-  constructor(open: Members<Connection> = new Roster("berth")) {
-    this.#open = open;
-  }
 
   get size(): number {
     return this.#open.size;

@@ -2,15 +2,15 @@ import type { ErrorMessage } from "./errors.ts";
 import { byteLength } from "./bytes.ts";
 import { encode, type WebSocketMessage } from "./protocol.ts";
 
-/** A message on its way out: encoded once, however many receive it. */
+/** A message on its way out: encoded once, however many clients receive it. */
 export class Frame {
   readonly text: string;
-  /** Whether it is one JSON value, which may stand in an array with others. What an application passes as a string need not be. */
+  /** Whether it is one JSON value, which may stand in an array with others. A string that an application passed need not be. */
   readonly isJson: boolean;
-  /** Whether several may be sent it, so that what is made of it is worth keeping. */
+  /** Whether several clients may receive it, so that its encoded form is worth keeping. */
   isShared: boolean;
-  /** What a runtime made of it, kept for the next recipient. */
-  encoded: unknown = undefined;
+  /** The frame as a runtime writes it, kept for the next recipient. */
+  encoded: Uint8Array | undefined = undefined;
   #bytes: number;
 
   /** @param bytes UTF-8 bytes of the text, where that is known. */
@@ -33,11 +33,11 @@ export class Frame {
   }
 }
 
-/** One that is another but for its end: most of it is encoded once for all who begin so. */
+/** A frame that differs from another only in its end: the common beginning is encoded once. */
 export class EndedFrame extends Frame {
-  /** It begins as this one does, a JSON object, less the last brace. */
+  /** The other frame, a JSON object, whose text without the last brace is the beginning. */
   readonly base: Frame;
-  /** How it goes on from there. */
+  /** The text after the beginning. */
   readonly end: string;
 
   constructor(base: Frame, body: string, end: string) {

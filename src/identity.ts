@@ -6,7 +6,7 @@ import { type CloseCause, CloseCode } from "./close.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { BATCHING } from "./outbox.ts";
+import { BATCHING } from "./batch.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "./protocol.ts";
 import type { Refusals } from "./refusals.ts";
 import type { Revocation, Revocations } from "./revocations.ts";

@@ -3,7 +3,7 @@ import type { Timed } from "./clock.ts";
 import type { Member } from "./engine.ts";
 import type { ExtensionHost } from "./extension.ts";
 import { guard } from "./guard.ts";
-import { afterTurn } from "./outbox.ts";
+import { afterTurn } from "./turn.ts";
 import { ChannelFrame } from "./publication-frame.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 

@@ -1,7 +1,7 @@
 import type { MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { BATCHING } from "./outbox.ts";
+import { BATCHING } from "./batch.ts";
 import { OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import type { Handshake } from "./websocket-client.ts";
 

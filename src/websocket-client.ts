@@ -1,4 +1,4 @@
-import type { Member } from "./audience.ts";
+import type { Recipient } from "./audience.ts";
 import type { CloseCause } from "./close.ts";
 import type { ErrorMessage, MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
@@ -37,7 +37,7 @@ export interface Handshake {
 }
 
 /** The connection behind a client. */
-export interface ClientConnection extends Member {
+export interface ClientConnection extends Recipient {
   readonly accountability: Accountability;
   readonly expires_at: number | null;
   readonly readyState: number;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Audience, type Member, Shard } from "../src/audience.ts";
-import { Delivery, type Recipient } from "../src/delivery.ts";
+import { Audience, type Recipient, TopicGroup } from "../src/audience.ts";
+import { Delivery, type IndexedRecipient, type IndexKeys } from "../src/delivery.ts";
 import { Frame } from "../src/frame.ts";
 import type { Publisher } from "../src/transport.ts";
 import type { Accountability } from "../src/websocket-client.ts";
@@ -31,10 +31,9 @@ class Topics implements Publisher {
 }
 
 /** A socket, and the recipient behind it, which is slow when it holds more than the limit before it is sent something. */
-class Socket implements Recipient {
+class Socket implements IndexedRecipient {
   accountability: Accountability;
-  indexed: Accountability | undefined = undefined;
-  seat = -1;
+  indexedBy: IndexKeys | undefined = undefined;
   readonly transport = this;
   readonly publisher: Topics | undefined;
   held = 0;
@@ -77,22 +76,22 @@ class Socket implements Recipient {
 
 const frame = (text: string): Frame => new Frame(text, false);
 
-describe("Shard", () => {
+describe("TopicGroup", () => {
   it("publish reaches each member once, and who has left no more", () => {
     const topics = new Topics();
-    const shard = new Shard<Socket>(topics);
+    const group = new TopicGroup<Socket>(topics);
     const [stays, leaves] = [new Socket(topics), new Socket(topics)];
-    shard.add(stays);
-    shard.add(leaves);
-    assert.ok(shard.publish(frame("a"), Infinity));
-    shard.delete(leaves);
-    assert.ok(shard.publish(frame("b"), Infinity));
+    group.add(stays);
+    group.add(leaves);
+    assert.ok(group.publish(frame("a"), Infinity));
+    group.delete(leaves);
+    assert.ok(group.publish(frame("b"), Infinity));
     assert.deepEqual([stays.received, leaves.received, topics.publications], [["a", "b"], ["a"], 2]);
   });
 
   it("publish does nothing without a publisher, and where the publisher cannot now", () => {
     const topics = new Topics();
-    const [alone, together] = [new Shard<Socket>(undefined), new Shard<Socket>(topics)];
+    const [alone, together] = [new TopicGroup<Socket>(undefined), new TopicGroup<Socket>(topics)];
     const sockets = [new Socket(undefined), new Socket(topics)] as const;
     alone.add(sockets[0]);
     together.add(sockets[1]);
@@ -103,59 +102,59 @@ describe("Shard", () => {
 
   it("publish looks at what its members hold only when one might hold more than may be", () => {
     const topics = new Topics();
-    const shard = new Shard<Member>(topics);
+    const group = new TopicGroup<Recipient>(topics);
     let looks = 0;
     const socket = new Socket(topics);
-    shard.add({
+    group.add({
       transport: socket,
       get heldBytes() {
         looks++;
         return 0;
       },
     });
-    for (let n = 0; n <= 10; n++) assert.ok(shard.publish(frame("0123456789"), 100));
+    for (let n = 0; n <= 10; n++) assert.ok(group.publish(frame("0123456789"), 100));
     assert.equal(looks, 1, "When it joined");
-    assert.ok(shard.publish(frame("0123456789"), 100));
+    assert.ok(group.publish(frame("0123456789"), 100));
     assert.equal(looks, 2);
   });
 
   it("publish counts what anybody was handed by another way", () => {
     const topics = new Topics();
-    const shard = new Shard<Socket>(topics);
+    const group = new TopicGroup<Socket>(topics);
     const socket = new Socket(topics, 100);
-    shard.add(socket);
-    assert.ok(shard.publish(frame("x"), 100));
+    group.add(socket);
+    assert.ok(group.publish(frame("x"), 100));
     socket.send(frame("y".repeat(100)));
-    assert.ok(!shard.publish(frame("x"), 100), "It holds 101 bytes");
+    assert.ok(!group.publish(frame("x"), 100), "It holds 101 bytes");
     socket.held = 0;
-    assert.ok(shard.publish(frame("x"), 100));
+    assert.ok(group.publish(frame("x"), 100));
   });
 
   it("publish does nothing while one of its members has to be told something first, or holds too much when it joins", () => {
     const topics = new Topics();
-    const shard = new Shard<Socket>(topics);
+    const group = new TopicGroup<Socket>(topics);
     const socket = new Socket(topics, 100);
     socket.held = 101;
-    shard.add(socket);
-    assert.ok(!shard.publish(frame("x"), 100));
+    group.add(socket);
+    assert.ok(!group.publish(frame("x"), 100));
     socket.held = 0;
     socket.isBehind = true;
-    assert.ok(!shard.publish(frame("x"), 100));
+    assert.ok(!group.publish(frame("x"), 100));
     socket.isBehind = false;
-    assert.ok(shard.publish(frame("x"), 100));
+    assert.ok(group.publish(frame("x"), 100));
   });
 });
 
 describe("Audience", () => {
-  it("has shards of 2,000 for each server, and one for all who are sent to by themselves", () => {
+  it("has groups of 2,000 for each server, and one for all who are sent to by themselves", () => {
     const [some, others] = [new Topics(), new Topics()];
     const audience = new Audience<Socket>();
     const sockets = [some, others, undefined].flatMap((topics) => Array.from({ length: 2_500 }, () => new Socket(topics)));
     for (const socket of sockets) audience.add(socket);
-    assert.deepEqual(audience.shards.map(({ members }) => members.size), [2_000, 500, 2_000, 500, 2_500]);
+    assert.deepEqual(audience.groups.map(({ members }) => members.size), [2_000, 500, 2_000, 500, 2_500]);
     assert.deepEqual([audience.size, new Set(audience).size], [7_500, 7_500]);
     for (const socket of sockets) assert.ok(audience.has(socket) && audience.delete(socket) && !audience.has(socket));
-    assert.deepEqual([audience.size, audience.shards.length, audience.delete(sockets[0]!)], [0, 0, false]);
+    assert.deepEqual([audience.size, audience.groups.length, audience.delete(sockets[0]!)], [0, 0, false]);
   });
 });
 
@@ -186,7 +185,7 @@ describe("Delivery, where one publication reaches many", () => {
     const sockets = Array.from({ length: 5_000 }, create);
     for (const socket of sockets) delivery.add(socket);
     const result = delivery.broadcast(frame("x"), {});
-    // One leaves the last shard and one comes, one leaves another shard.
+    // One leaves the last group and one comes, one leaves another group.
     const late = create();
     delivery.remove(sockets[4_999]!);
     delivery.add(late);
@@ -196,7 +195,7 @@ describe("Delivery, where one publication reaches many", () => {
     assert.deepEqual(sockets[2_000]!.received, []);
     for (const [n, { received }] of sockets.entries()) if (n < 4_999 && n !== 2_000) assert.deepEqual(received, ["x"], `${n}`);
     assert.equal((await result).matched, 5_000);
-    assert.ok(topics.publications < 3, "The shard that somebody has joined is not published to");
+    assert.ok(topics.publications < 3, "The group that somebody has joined is not published to");
   });
 
   it("reaches all, once, in order, and hands nobody more than the limit and one message, for any changes and filters", () => {

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type BroadcastFilter, checkFilter, Delivery, type Recipient } from "../src/delivery.ts";
+import { type BroadcastFilter, checkFilter } from "../src/broadcast-filter.ts";
+import { Delivery, type IndexedRecipient, type IndexKeys } from "../src/delivery.ts";
 import { Frame } from "../src/frame.ts";
 import type { Accountability } from "../src/websocket-client.ts";
 import { Random } from "./random.ts";
 
-class Reader implements Recipient {
+class Reader implements IndexedRecipient {
   accountability: Accountability;
-  indexed: Accountability | undefined = undefined;
-  seat = -1;
+  indexedBy: IndexKeys | undefined = undefined;
   readonly received: string[] = [];
   readonly then: (text: string) => void;
   readonly heldBytes = 0;

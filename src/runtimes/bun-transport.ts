@@ -1,8 +1,10 @@
+import { type Batch, BATCHING } from "../batch.ts";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import type { Connection } from "../connection.ts";
 import type { Frame } from "../frame.ts";
-import { afterTurn, type Batch, BATCHING, Outbox, type Writer } from "../outbox.ts";
+import { Outbox, type Writer } from "../outbox.ts";
 import { OPEN, type Publisher, type Transport } from "../transport.ts";
+import { afterTurn } from "../turn.ts";
 import type { Acceptance } from "./runtime.ts";
 
 /** The part of Bun's server that is used, so that the file checks without Bun's types. */
@@ -120,9 +122,6 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
-/** Bun is calling back with what this one's socket has sent, and has it corked: what is sent to it meanwhile is one write in any case. */
-let reading: BunTransport | undefined;
-
 /** One socket of Bun's, and what Bun keeps with it. */
 export class BunTransport implements SocketData, Transport, Writer {
   /** From when it opens: nothing is asked of it before. */
@@ -133,6 +132,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
+  /**
+   * Bun is calling back with a message of this socket. It corks the socket meanwhile, so answers are one write without the outbox. And they
+   * must not wait for the end of the turn: Bun answers a close frame that it read together with the message before that.
+   */
+  #isReading = false;
   /** What the socket held when the turn's first frame was taken. */
   #buffered = 0;
   /** What had been published when this socket was last written to, and was handed that first. */
@@ -168,10 +172,12 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   received(message: string | Uint8Array): void {
-    // Nor may answers wait for the end of the turn: Bun answers a close frame that was read with the message before it.
-    reading = this;
-    this.#connection?.message(message);
-    reading = undefined;
+    this.#isReading = true;
+    try {
+      this.#connection?.message(message);
+    } finally {
+      this.#isReading = false;
+    }
   }
 
   showedLife(pong?: Uint8Array): void {
@@ -204,7 +210,7 @@ export class BunTransport implements SocketData, Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 takes no more.
-    if (reading !== this) {
+    if (!this.#isReading) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       outbox.push(this, frame);
       return true;
@@ -225,7 +231,7 @@ export class BunTransport implements SocketData, Transport, Writer {
     this.batch = undefined;
     if (socket.readyState !== OPEN) return;
     this.#caughtUp = bytes.published;
-    if (batch.count === 1) return this.#send(batch.frame!.text);
+    if (batch.count === 1) return this.#send(batch.last!.text);
     socket.cork(() => {
       if (this.#batching) { for (const text of batch.texts()) this.#send(text); }
       else for (const { text } of batch.frames()) this.#send(text);

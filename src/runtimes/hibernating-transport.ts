@@ -1,7 +1,8 @@
 /** What is written to a socket of a Durable Object, which may hibernate. */
 import type { MessageUid } from "../errors.ts";
 import type { Frame } from "../frame.ts";
-import { type Batch, BATCHING, type Outbox } from "../outbox.ts";
+import { type Batch, BATCHING } from "../batch.ts";
+import type { Outbox } from "../outbox.ts";
 import { OPEN, type SavedConnection } from "../transport.ts";
 import { StandardTransport } from "./standard.ts";
 

@@ -2,9 +2,10 @@
 import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket } from "ws";
+import type { ClientBatch } from "../batch.ts";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import { EndedFrame, type Frame } from "../frame.ts";
-import { type Batch, Outbox } from "../outbox.ts";
+import { Outbox } from "../outbox.ts";
 import { DRAINED_BYTES, OPEN } from "../transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
@@ -115,11 +116,11 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     if (this.socket.readyState !== OPEN) return;
     const stream = this.#stream;
     const size = batch.bytes + batch.count * MAX_HEADER_BYTES;
-    if (batch.isOwn && size <= SCRATCH_BYTES) return this.#writeOnce(batch, size);
-    if (batch.count === 1) this.#put(bytesOf(batch.frame!));
+    if (!batch.isShared && size <= SCRATCH_BYTES) return this.#writeOnce(batch, size);
+    if (batch.count === 1) this.#put(bytesOf(batch.last!));
     else if (batch.bytes <= MAX_JOINED_BYTES) {
-      // Set below, for the first client that is sent these frames.
-      this.#put(batch.encoded as Buffer ?? (batch.encoded = Buffer.concat(batch.frames().map(bytesOf))));
+      const encode = () => Buffer.concat(batch.frames().map(bytesOf));
+      this.#put(batch.isShared ? batch.encoded ??= encode() : encode());
     } else {
       stream.cork();
       for (const frame of batch.frames()) this.#put(bytesOf(frame));
@@ -128,7 +129,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 
   /** Writes what only this client is sent: nothing of it is kept. */
-  #writeOnce(batch: Batch, size: number): void {
+  #writeOnce(batch: ClientBatch, size: number): void {
     const stream = this.#stream;
     // The platform's own sockets have left the bytes to the kernel by the time they have none waiting.
     const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // Or TypeScript takes it for no Duplex.
@@ -139,7 +140,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     if (isPlain && stream.writableLength > 0) scratch = undefined;
   }
 
-  #put(bytes: Buffer): void {
+  #put(bytes: Uint8Array): void {
     const stream = this.#stream;
     // A server may have been made with a higher mark.
     this.#isDrained = stream.write(bytes) && stream.writableHighWaterMark <= DRAINED_BYTES;
@@ -174,8 +175,8 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
 }
 
 /** The frame on the wire. */
-function bytesOf(frame: Frame): Buffer {
-  if (frame.encoded) return frame.encoded as Buffer; // Set below: a frame belongs to one process, whose runtime this is.
+function bytesOf(frame: Frame): Uint8Array {
+  if (frame.encoded) return frame.encoded;
   const bytes = Buffer.allocUnsafe(headerBytes(frame.bytes) + frame.bytes);
   put(frame, bytes, 0);
   return frame.encoded = bytes;
@@ -199,8 +200,9 @@ function put(frame: Frame, target: Buffer, start: number): number {
   if (!(frame instanceof EndedFrame)) return at + target.write(frame.text, at);
   const { base, end } = frame;
   const bytes = bytesOf(base);
-  const body = at + bytes.copy(target, at, headerBytes(base.bytes), bytes.length - 1);
-  return body + target.write(end, body);
+  const beginning = bytes.subarray(headerBytes(base.bytes), -1);
+  target.set(beginning, at);
+  return at + beginning.length + target.write(end, at + beginning.length);
 }
 
 /** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */

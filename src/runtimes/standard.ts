@@ -1,7 +1,8 @@
+import { type Batch, BATCHING } from "../batch.ts";
 import { ABNORMAL, CloseCode } from "../close.ts";
 import type { Connection } from "../connection.ts";
 import type { Frame } from "../frame.ts";
-import { type Batch, BATCHING, Outbox, type Writer } from "../outbox.ts";
+import { Outbox, type Writer } from "../outbox.ts";
 import { OPEN, type Transport } from "../transport.ts";
 import type { Acceptance } from "./runtime.ts";
 

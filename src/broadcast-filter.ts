@@ -1,0 +1,35 @@
+/** The clients that a broadcast is for. It is data, so that it can travel to another node; an absent key does not restrict. */
+export interface BroadcastFilter {
+  /** Only clients of this user. */
+  user?: string;
+  /** Only clients of this role. */
+  role?: string;
+}
+
+/**
+ * A checked copy of the filter, which later changes and getters cannot alter. A key that is present must be a non-empty string, because
+ * `{ user: undefined }` must never mean everybody.
+ *
+ * @throws {TypeError} for any other value and for an unknown key.
+ */
+export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilter {
+  if (filter === undefined) return {};
+  // A promise or a Map has no own keys: it would mean everybody.
+  if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
+    throw new TypeError('Cannot broadcast: the filter must be an object such as { role: "editor" }');
+  }
+  const checked: BroadcastFilter = {};
+  for (const key of Object.keys(filter)) {
+    if (key !== "user" && key !== "role") {
+      throw new TypeError(`Cannot broadcast: unknown filter key "${key}", use user or role`);
+    }
+    const value: unknown = filter[key];
+    if (typeof value !== "string" || value === "") {
+      throw new TypeError(`Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`);
+    }
+    checked[key] = value;
+  }
+  return checked;
+}
+
+const PLAIN: ReadonlySet<unknown> = new Set([Object.prototype, null]);
