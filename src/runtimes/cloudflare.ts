@@ -1,4 +1,3 @@
-import { type Batch, BATCHING } from "../batch.ts";
 import type { Connection } from "../connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";

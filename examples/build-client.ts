@@ -1,4 +1,4 @@
-/** Makes the client that the page of the demo loads: the page is served as it is, and a browser reads no TypeScript. */
+/** Builds the client for the page of the demo. A browser reads no TypeScript, and the page has no build step of its own. */
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 const here = dirname(fileURLToPath(import.meta.url));
 
 /** `noroshi/client` as one file of JavaScript. */
-export async function buildDemoClient(): Promise<string> {
-  const { build } = await import("esbuild");
+export async function buildClient(): Promise<string> {
+  const { build, stop } = await import("esbuild");
   const { outputFiles: [bundle] } = await build({
     entryPoints: [join(here, "../src/client/client.ts")],
     absWorkingDir: join(here, ".."),
@@ -16,11 +16,10 @@ export async function buildDemoClient(): Promise<string> {
     format: "esm",
     target: "es2022",
     write: false,
-    banner: { js: "// noroshi/client, made by `npm run build:demo`." },
   });
+  await stop(); // Its process would stay as long as the demo runs.
   return bundle!.text;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(join(here, "../examples/public/client.js"), await buildDemoClient());
-}
+// As `npm run build:demo`, for the static assets of the Worker: wrangler runs it by itself.
+if (process.argv[1] === fileURLToPath(import.meta.url)) await writeFile(join(here, "public/client.js"), await buildClient());
