@@ -1,6 +1,7 @@
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
+import { type Close, type ConnectionState, isSaved } from "./connection-state.ts";
 import type { Delivery, IndexedRecipient, IndexKeys } from "./delivery.ts";
 import { Frame } from "./frame.ts";
 import type { MessageUid } from "./errors.ts";
@@ -49,8 +50,6 @@ export interface ConnectionKeeper {
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
-type Closing = { code: number; reason: string; cause: CloseCause };
-
 /** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
 const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 - Math.random() / 10);
 
@@ -71,10 +70,9 @@ export class Connection
   readonly identity: Identity;
   readonly #slot: Slot;
   #keeper: ConnectionKeeper | undefined;
-  /** Whether the application was told of it, so that it is to be told of its close. */
-  #stage: "unknown" | "known" | "closed" = "unknown";
-  /** What our own close frame said: the close that is reported, whatever the peer echoes. */
-  #closing: Closing | undefined;
+  #state: ConnectionState = "opening";
+  /** How it closes. After our own close frame it is that one, whatever the peer echoes. */
+  #close: Close | undefined;
   /** When it reaches `maxAge`, in ms of the monotonic clock. */
   #endsAt = Infinity;
   /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
@@ -101,7 +99,8 @@ export class Connection
 
   /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
   opened(state: AuthenticationState | null, since: number): void {
-    if (this.#closing) return;
+    if (this.#state !== "opening") return;
+    this.#state = "pending";
     const { heartbeat, options } = this.host;
     this.#endsAt = this.host.monotonic() + ageOf(options);
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
@@ -112,28 +111,26 @@ export class Connection
 
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
-    const identity = this.identity;
     const { monotonic, now, options } = this.host;
     // A wall clock that was set back meanwhile must not prolong it.
     const left = saved.ends_at === undefined || options.maxAge === Infinity
       ? ageOf(options)
       : Math.min(Math.max(0, saved.ends_at - now()), options.maxAge);
     this.#endsAt = monotonic() + left;
-    identity.restored(saved);
-    if (identity.phase !== "pending") {
-      this.#stage = "known";
+    this.#state = saved.phase;
+    this.identity.restored(saved);
+    if (this.isKnown) {
       this.#slot.admit();
       this.host.admit(this);
+      if (this.#state === "expired") this.host.suspend(this);
+      this.host.extension?.restored(this.client);
     }
-    if (identity.phase === "expired") this.host.suspend(this);
-    if (this.#stage === "known") this.host.extension?.restored(this.client);
     this.#schedule();
   }
 
   /** A frame arrived. Only a view's own bytes count. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
-    if (this.#isClosed || this.#closing) return;
-    receive(this, data, this.heard());
+    if (this.#isLive) receive(this, data, this.heard());
   }
 
   /** The peer showed that it is alive, by a message or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
@@ -144,39 +141,56 @@ export class Connection
 
   /** The socket closed, by whichever side. Told more than once it counts once. */
   closed(code: number, reason: string, wasClean: boolean): void {
-    if (this.#isClosed) return;
-    const wasKnown = this.#stage === "known";
-    this.#stage = "closed";
+    const from = this.#state;
+    if (from === "closed") return;
+    if (from !== "closing") this.#close = { code, reason, cause: wasClean ? "client" : "error", from };
+    this.#state = "closed";
     this.pipeline?.clear();
     this.host.deadlines.delete(this);
     this.#slot.release();
-    const close = this.#closing ?? { code, reason, cause: wasClean ? "client" : "error" };
+    const close = this.#close!; // Set above, or by `close`.
     this.host.dismiss(this, isFinal(close.code), close.cause);
     // Before the listeners: to them it is not open any more.
     this.#keeper?.delete(this);
-    if (wasKnown) this.host.bus.emit("close", { client: this.client, ...close, wasClean });
+    const { from: _from, ...shown } = close;
+    if (this.isKnown) this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
   }
 
   /** Deletes it from the keeper once it is closed. */
   onClosed(keeper: ConnectionKeeper): void {
-    if (this.#isClosed) keeper.delete(this);
+    if (this.#state === "closed") keeper.delete(this);
     else this.#keeper = keeper;
   }
 
   /** The socket reported an error; the close that follows it is reported by {@link closed}. */
   error(error: unknown): void {
-    if (!this.#isClosed) this.host.report(error, this.#stage === "known" ? this.client : undefined);
+    if (this.#state !== "closed") this.host.report(error, this.isKnown ? this.client : undefined);
   }
 
-  /** Whether it is open and has not been admitted. */
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  /** Whether it has been admitted: the application knows the client. */
+  get isKnown(): boolean {
+    const state = this.#close?.from ?? this.#state;
+    return state === "admitted" || state === "expired";
+  }
+
+  /** Whether it has not been admitted, and is not closed. */
   get isPending(): boolean {
-    return !this.#isClosed && this.identity.phase === "pending";
+    return this.#state !== "closed" && !this.isKnown;
+  }
+
+  /** Whether it is neither closing nor closed. */
+  get #isLive(): boolean {
+    return this.#state !== "closing" && this.#state !== "closed";
   }
 
   /** A deadline has passed: of the peer's answer to our close frame, of its age, of a heartbeat, or of the identity. */
   due(): void {
-    if (this.#isClosed) return;
-    if (this.#closing) {
+    if (this.#state === "closed") return;
+    if (this.#state === "closing") {
       try {
         this.transport.terminate();
       } catch (error) {
@@ -190,7 +204,7 @@ export class Connection
     } catch (error) {
       this.error(error); // The socket was gone: what else is due is due all the same.
     }
-    if (!this.#closing) this.identity.due();
+    if (this.#isLive) this.identity.due();
     this.host.sender.due(this);
     this.#schedule();
   }
@@ -213,13 +227,9 @@ export class Connection
     return this.identity.revalidating;
   }
 
-  get #isClosed(): boolean {
-    return this.#stage === "closed";
-  }
-
   get readyState(): number {
-    if (this.#isClosed) return CLOSED;
-    return this.#closing ? CLOSING : this.transport.readyState;
+    if (this.#state === "closed") return CLOSED;
+    return this.#state === "closing" ? CLOSING : this.transport.readyState;
   }
 
   get bufferedAmount(): number {
@@ -245,7 +255,7 @@ export class Connection
 
   /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
   send(frame: Frame): boolean {
-    return this.identity.phase === "admitted" && this.host.sender.send(this, frame);
+    return this.#state === "admitted" && this.host.sender.send(this, frame);
   }
 
   step(): boolean {
@@ -275,8 +285,10 @@ export class Connection
 
   close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
     checkCloseCode(code);
-    if (this.#isClosed || this.#closing) return;
-    this.#closing = { code, reason: cutCloseReason(String(reason)), cause };
+    const from = this.#state;
+    if (from === "closing" || from === "closed") return;
+    this.#state = "closing";
+    this.#close = { code, reason: cutCloseReason(String(reason)), cause, from };
     this.pipeline?.clear();
     this.host.suspend(this);
     // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
@@ -285,7 +297,7 @@ export class Connection
     const isShort = cause === "slow" || cause === "rate";
     this.host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
     try {
-      this.transport.close(code, this.#closing.reason);
+      this.transport.close(code, this.#close.reason);
     } catch (error) {
       this.error(error);
       this.closed(ABNORMAL, "", false);
@@ -293,9 +305,10 @@ export class Connection
   }
 
   save(): void {
-    if (!this.transport.save || this.#isClosed) return;
+    const phase = this.#close?.from ?? this.#state;
+    if (!this.transport.save || this.#state === "closed" || !isSaved(phase)) return;
     const { uid, handshake, state } = this.client;
-    const { phase, until, accountability, expiresAt } = this.identity;
+    const { until, accountability, expiresAt } = this.identity;
     const { monotonic, now, options: { name } } = this.host;
     try {
       this.transport.save({
@@ -322,23 +335,24 @@ export class Connection
     return this.#slot.claim(user);
   }
 
-  admitted(): void {
-    this.#slot.admit();
-    this.#stage = "known";
-    this.host.admit(this);
-    this.host.bus.emit("connect", { client: this.client });
+  enter(state: "admitted" | "expired"): void {
+    if (!this.#isLive) return;
+    const isNew = !this.isKnown;
+    this.#state = state;
+    if (state === "expired") return this.host.suspend(this);
+    if (isNew) {
+      this.#slot.admit();
+      this.host.admit(this);
+      this.host.bus.emit("connect", { client: this.client });
+    }
     this.changed();
   }
 
   changed(): void {
-    if (this.#isClosed || this.#closing) return;
-    if (this.identity.phase === "admitted") this.host.admit(this);
+    if (!this.#isLive) return;
+    if (this.#state === "admitted") this.host.admit(this);
     this.#schedule();
     this.save();
-  }
-
-  suspended(): void {
-    this.host.suspend(this);
   }
 
   hold(settled: Promise<void>): void {
@@ -353,7 +367,7 @@ export class Connection
 
   /** A message that had to wait. */
   #pass(text: string | null): void {
-    if (!this.#isClosed && !this.#closing) pass(this, text);
+    if (this.#isLive) pass(this, text);
   }
 
   probe(): void {
@@ -378,7 +392,7 @@ export class Connection
 
   /** Sets the one timer to what is due next. */
   #schedule(): void {
-    if (this.#isClosed || this.#closing) return;
+    if (!this.#isLive) return;
     const { deadlines, heartbeat, monotonic, sender } = this.host;
     const identity = this.identity.remaining ?? Infinity;
     // An alarm goes by the wall clock itself, and each would wake a hibernating object.

@@ -1,6 +1,7 @@
 import { type LimitsHost, limitsOf } from "./announced-limits.ts";
 import { byteLength, exceedsBytes, textOf } from "./bytes.ts";
 import { CloseCode } from "./close.ts";
+import type { ConnectionState } from "./connection-state.ts";
 import type { Extension } from "./extension.ts";
 import type { Handlers } from "./handlers.ts";
 import type { Identity } from "./identity.ts";
@@ -22,6 +23,7 @@ export interface GateOwner extends RateGateOwner {
   readonly identity: Identity;
   readonly pipeline: Pipeline | undefined;
   readonly transport: Transport;
+  readonly state: ConnectionState;
   /** Lets later messages wait for the promise, which does not reject. */
   hold(settled: Promise<void>): void;
 }
@@ -53,21 +55,21 @@ export function pass(owner: GateOwner, text: string | null): void {
 function handle(owner: GateOwner, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
   // The timer may be late, and the wall clock may have been set forward.
-  if (identity.phase === "admitted" && identity.remaining === 0) {
+  if (owner.state === "admitted" && identity.remaining === 0) {
     identity.due();
     // It is asked for anew: this message goes on, first of all, once that is answered.
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }
   const decoded = decode(text);
   if (!decoded.ok) {
-    if (identity.phase === "pending") identity.refuseMessage(decoded.error.uid);
+    if (owner.state === "pending") identity.refuseMessage(decoded.error.uid);
     else owner.transmit(decoded.error.toMessage());
     return undefined;
   }
   const { message } = decoded;
   const { type, uid } = message;
   if (type === "auth") return identity.authenticate(message);
-  if (identity.phase === "pending") return void identity.refuseMessage(uid);
+  if (owner.state === "pending") return void identity.refuseMessage(uid);
   // A pong needs no answer: that it came in is what it is for.
   if (type === "pong") return void owner.transport.answered?.(uid);
   if (type === "ping") {
@@ -79,6 +81,6 @@ function handle(owner: GateOwner, text: string | null): Promise<void> | undefine
       ...(message["limits"] === true && { limits: limitsOf(host, client) }),
     }));
   }
-  if (identity.phase === "expired") return void identity.refuseMessage(uid);
+  if (owner.state === "expired") return void identity.refuseMessage(uid);
   return host.handlers.dispatch(client, message);
 }

@@ -3,6 +3,7 @@ import { type LimitsHost, limitsOf } from "./announced-limits.ts";
 import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "./authentication.ts";
 import type { Bus } from "./bus.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
+import type { ConnectionState } from "./connection-state.ts";
 import { type MessageUid, WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { ResolvedOptions } from "./options.ts";
@@ -29,6 +30,9 @@ export interface IdentityHost extends LimitsHost {
 
 /** The connection an identity belongs to. */
 export interface IdentityOwner {
+  readonly state: ConnectionState;
+  /** Whether the application has seen the client. */
+  readonly isKnown: boolean;
   readonly host: IdentityHost;
   readonly client: WebSocketClient;
   readonly readyState: number;
@@ -37,12 +41,10 @@ export interface IdentityOwner {
   close(code: number, reason: string, cause: CloseCause): void;
   /** Counts the connection as the user's; `false` when the user has as many as may be. */
   claim(user: string | null): boolean;
-  /** The client has become one: list it, deliver to it, tell of it. */
-  admitted(): void;
-  /** Who it is, or until when, has changed. */
+  /** Moves on: an admitted client is listed and delivered to, an expired one stays listed and is not. */
+  enter(state: "admitted" | "expired"): void;
+  /** The user, the rights or a deadline has changed. */
   changed(): void;
-  /** Its rights have ended for now: deliver nothing to it. */
-  suspended(): void;
   /** Lets later messages wait for the promise, which does not reject. */
   hold(settled: Promise<void>): void;
 }
@@ -52,14 +54,10 @@ const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
 /** Failed attempts after which a connection is closed in every mode. */
 const MAX_FAILURES = 3;
 
-/**
- * Who the client of one connection is: *pending* until that is proved or nobody asks, *admitted*, and *expired* once the
- * credentials have run out. Nobody is a user without rights: in no phase does it mean that nothing is checked.
- */
+/** The accountability of one connection's client: how it is proved, renewed, checked again, and ends. An anonymous client has no rights. */
 export class Identity {
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
-  phase: "pending" | "admitted" | "expired" = "pending";
   /** When it was proved, in ms of the monotonic clock. */
   provedAt: number = -Infinity;
   /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
@@ -80,11 +78,11 @@ export class Identity {
 
   /** The connection is open, with what its upgrade has proved; it began to be verified when there had been so many revocations. */
   opened(state: AuthenticationState | null, since: number): void {
-    if (!state) return this.#mode === "public" ? this.#admit() : this.#wait(this.#owner.host.options.timeout);
+    if (!state) return this.#mode === "public" ? this.#owner.enter("admitted") : this.#wait(this.#owner.host.options.timeout);
     this.#assume(state.accountability, state.expires_at ?? null); // Its place was claimed before it was opened.
     const attempt: Attempt = { outcome: "accepted", state };
     if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
-    if (!this.#isRevoked(attempt, "refreshed", since)) return this.#admit();
+    if (!this.#isRevoked(attempt, "refreshed", since)) return this.#owner.enter("admitted");
     this.#wait(this.#owner.host.options.timeout);
     this.#owner.hold(
       this.#newest(attempt, since, (newest) => {
@@ -104,34 +102,33 @@ export class Identity {
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
     this.provedAt = -Infinity; // Nobody knows when.
-    this.phase = phase;
     // A wall clock that was set back meanwhile must not prolong it.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }
 
   /** Whether it is let in now: the timer may be late, and the wall clock may have been set forward. */
   get isAdmitted(): boolean {
-    return this.phase === "admitted" && this.remaining !== 0;
+    return this.#owner.state === "admitted" && this.remaining !== 0;
   }
 
   /** When {@link due} is to be called, in ms from now; `null` is never. */
   get remaining(): number | null {
-    if (this.phase !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
+    if (this.#owner.state !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
     return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#owner.host.now());
   }
 
   /** The credentials have run out, or the time to prove or renew them has. */
   due(): void {
     if (this.remaining !== 0) return; // It was for a heartbeat, or the wall clock was set back.
-    if (this.phase === "admitted") return this.#expire();
-    if (this.phase === "pending") {
+    if (this.#owner.state === "admitted") return this.#expire();
+    if (this.#owner.state === "pending") {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_TIMEOUT);
     }
     if (this.#mode !== "public") {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_FAILED, "expired");
     }
     this.#assume(ANONYMOUS, null);
-    this.#admit();
+    this.#owner.enter("admitted");
   }
 
   /** An `auth` message. The promise, if there is one, never rejects: later messages wait for it. */
@@ -139,7 +136,7 @@ export class Identity {
     const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) {
       // Who is known already has shown no wrong credentials, only a message that cannot be read.
-      if (this.phase === "pending") {
+      if (this.#owner.state === "pending") {
         this.#refuse(authFailed(message.uid), new Error("Its auth message has no credentials that can be read"));
       } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
@@ -152,17 +149,17 @@ export class Identity {
 
   /** A message of a client that is not admitted: pending ones must begin with `auth`, expired ones must renew first. */
   refuseMessage(uid: MessageUid | undefined): void {
-    if (this.phase === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
+    if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
     else this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
   }
 
   /** Asks the application anew who the client is. */
   async revalidate(): Promise<void> {
     const { options: { revalidate }, revocations } = this.#owner.host;
-    if (!revalidate || this.phase !== "admitted") return;
+    if (!revalidate || this.#owner.state !== "admitted") return;
     const since = revocations.number;
     await this.#ask(revalidate, (attempt) => {
-      if (this.phase === "admitted" && !this.#renew(attempt, since)) this.#lapse();
+      if (this.#owner.state === "admitted" && !this.#renew(attempt, since)) this.#lapse();
     });
   }
 
@@ -172,15 +169,14 @@ export class Identity {
 
   #expire(): void {
     const { options: { revalidate, timeout }, revocations } = this.#owner.host;
-    this.phase = "expired";
-    this.#owner.suspended();
+    this.#owner.enter("expired");
     if (!revalidate) return this.#lapse();
     // The grace begins once revalidate has said no, which takes at most the timeout: this is for an eviction meanwhile.
     this.#wait(2 * timeout);
     // A session kept in a cookie renews itself here, unseen by the client.
     const since = revocations.number;
     this.revalidating = this.#ask(revalidate, (attempt) => {
-      if (this.phase === "expired" && !this.#renew(attempt, since)) this.#lapse();
+      if (this.#owner.state === "expired" && !this.#renew(attempt, since)) this.#lapse();
     }).finally(() => this.revalidating = undefined);
     this.#owner.hold(this.revalidating);
   }
@@ -222,9 +218,8 @@ export class Identity {
           newest = { outcome: "refused" };
           break;
         }
-        if (this.phase === "admitted") {
-          this.phase = "expired";
-          this.#owner.suspended();
+        if (this.#owner.state === "admitted") {
+          this.#owner.enter("expired");
           this.#wait(2 * timeout);
           this.#owner.changed();
         }
@@ -248,16 +243,13 @@ export class Identity {
     if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
     const { accountability, expires_at } = attempt.state;
     if (!this.#assume(accountability, expires_at ?? null)) return false;
-    this.#admit();
+    this.#owner.enter("admitted");
     return true;
   }
 
   /** Says that the token has expired and leaves the client its grace. */
   #lapse(): void {
-    if (this.phase === "admitted") {
-      this.phase = "expired";
-      this.#owner.suspended();
-    }
+    if (this.#owner.state === "admitted") this.#owner.enter("expired");
     this.#wait(this.#owner.host.options.timeout);
     this.#owner.changed();
     this.#answer(failure("TOKEN_EXPIRED", "The token has expired"));
@@ -277,7 +269,7 @@ export class Identity {
         details,
       });
       const cause = new Error("Too many authentications from its address have failed");
-      if (this.phase === "pending") this.#refuse(error, cause, CloseCode.RATE_LIMITED, "rate");
+      if (this.#owner.state === "pending") this.#refuse(error, cause, CloseCode.RATE_LIMITED, "rate");
       else this.#answer(error);
       return;
     }
@@ -285,7 +277,7 @@ export class Identity {
       // The server's fault: what happened is for the log, and the client may come back.
       this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
-      if (this.phase === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
+      if (this.#owner.state === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
       else this.#answer(unavailable);
       return;
     }
@@ -293,7 +285,7 @@ export class Identity {
     // Who could not prove who they are is nobody from here on; only public mode has a place for nobody.
     if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
     this.#assume(ANONYMOUS, null);
-    this.#admit();
+    this.#owner.enter("admitted");
     this.#answer(error);
     this.#owner.host.refusals.addFailure(error, attempt.cause, "a client", this.#owner.client);
   }
@@ -315,7 +307,7 @@ export class Identity {
     }));
     // It could not be sent, and the connection is closing.
     if (this.#owner.readyState !== OPEN) return;
-    this.#admit();
+    this.#owner.enter("admitted");
     this.#owner.host.bus.emit("auth.success", { client: this.#owner.client });
   }
 
@@ -339,16 +331,9 @@ export class Identity {
     this.#generation++;
   }
 
-  #admit(): void {
-    const isNew = this.phase === "pending";
-    this.phase = "admitted";
-    if (isNew) this.#owner.admitted();
-    else this.#owner.changed();
-  }
-
   /** A client that is pending is nobody's yet. */
   #report(error: unknown): void {
-    this.#owner.host.report(error, this.phase === "pending" ? undefined : this.#owner.client);
+    this.#owner.host.report(error, this.#owner.isKnown ? this.#owner.client : undefined);
   }
 
   #answer(error: WebSocketError): void {
@@ -362,7 +347,7 @@ export class Identity {
    */
   #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);
-    this.#owner.host.refusals.addFailure(error, why, "a client", this.phase === "pending" ? undefined : this.#owner.client);
+    this.#owner.host.refusals.addFailure(error, why, "a client", this.#owner.isKnown ? this.#owner.client : undefined);
     this.#owner.close(code, error.message, cause);
   }
 }

@@ -11,9 +11,9 @@ const LAYERS: readonly string[][] = [
   "bytes errors close protocol frame",
   // The core: connections, events, who receives what.
   "address announced-limits audience authentication backplane batch broadcast-filter bus clock cluster connection " +
-  "connections contract copies delivery engine events extension gate guard handlers heartbeat history identity jwk jwks " +
-  "jwt lap limits log memory-engine options origin outbox pipeline rate-gate refusals revocations rights schema " +
-  "sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal transport turn " +
+  "connection-state connections contract copies delivery engine events extension gate guard handlers heartbeat history " +
+  "identity jwk jwks jwt lap limits log memory-engine options origin outbox pipeline rate-gate refusals revocations " +
+  "rights schema sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal transport turn " +
   "websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/node-upgrade " +
