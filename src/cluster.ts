@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { checkMs, type Deadlines, within } from "./clock.ts";
 import { isCloseCode } from "./close.ts";
-import type { BroadcastFilter } from "./broadcast-filter.ts";
+import type { BroadcastFilter } from "./broadcast.ts";
 import type { Engine } from "./engine.ts";
 import { Frame } from "./frame.ts";
 import { FIRST_ISSUE } from "./protocol.ts";

@@ -1,5 +1,5 @@
 import type { Connection } from "./connection.ts";
-import type { BroadcastFilter } from "./broadcast-filter.ts";
+import type { BroadcastFilter } from "./broadcast.ts";
 import type { DisconnectFilter } from "./revocations.ts";
 
 /** Open connections that can be ended together: those of a controller, or those of a server. */

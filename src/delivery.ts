@@ -1,8 +1,8 @@
 /** Delivery: which clients receive a frame, and when it is written to their sockets. */
 import { Audience, type Recipient } from "./audience.ts";
-import type { BroadcastFilter } from "./broadcast-filter.ts";
+import type { BroadcastFilter, BroadcastResult } from "./broadcast.ts";
 import type { Frame } from "./frame.ts";
-import { type BroadcastResult, Lap, SLICE, type Target } from "./lap.ts";
+import { Lap, SLICE, type Target } from "./lap.ts";
 import { afterTurn, SLICE_MS } from "./turn.ts";
 
 /** The user and role that a client is indexed by. */

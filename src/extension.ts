@@ -1,8 +1,8 @@
+import type { ClientKey } from "./client-key.ts";
 import type { Deadlines } from "./clock.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Engine, EngineHost, HistoryOptions, Position } from "./engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
-import type { ClientKey, RateGate } from "./rate-gate.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** What is built on the connections and has to follow them: the channels. Told of each in turn, so nothing of it may throw. */
@@ -28,6 +28,14 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   positions(client: WebSocketClient): Record<string, Position> | undefined;
 }
 
+/** The rate limit, for requests that cost more than their own message. */
+export interface RequestLimit {
+  /** Charges so many things to fetch. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request. */
+  ask(client: WebSocketClient, count: number): number;
+  /** Charges bytes that are sent in answer: {@link ask} waits until they are paid for, other messages need not. */
+  spend(client: WebSocketClient, bytes: number): void;
+}
+
 /** What the extension is given of the controller. */
 export interface ExtensionHost {
   /** Started when it is first asked for. */
@@ -38,7 +46,7 @@ export interface ExtensionHost {
   readonly timeout: number;
   readonly maxBufferedBytes: number;
   /** Absent: messages are not limited. */
-  readonly rateGate: RateGate | undefined;
+  readonly rateGate: RequestLimit | undefined;
   /** Names the clients that are counted together. */
   readonly keyOf: ClientKey;
   /** The monotonic clock, in ms. */

@@ -1,15 +1,6 @@
 import { Audience, type Recipient, type TopicGroup } from "./audience.ts";
+import type { BroadcastResult } from "./broadcast.ts";
 import type { Frame } from "./frame.ts";
-
-/** What became of a broadcast. */
-export interface BroadcastResult {
-  /** Clients that the filter matched when it was called. */
-  matched: number;
-  /** Clients whose socket accepted it. */
-  sent: number;
-  /** The others: too slow, or gone by then. */
-  dropped: number;
-}
 
 /** Sends before inbound messages are handled again, one client each; also the clients in one slice of an audience. */
 export const SLICE = 2_000;

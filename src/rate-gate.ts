@@ -1,6 +1,6 @@
-import { addressKey } from "./address.ts";
+import type { ClientKey } from "./client-key.ts";
 import { type CloseCause, CloseCode } from "./close.ts";
-import { ask } from "./guard.ts";
+import type { RequestLimit } from "./extension.ts";
 import { MAX_EXCESS, type RateLimit, RateLimiter } from "./limits.ts";
 import { type AnnouncedLimits, encode } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -30,7 +30,7 @@ export interface RateGateOwner {
 }
 
 /** Lets as many messages in as the option `rateLimit` says: one for all connections of a controller. */
-export class RateGate {
+export class RateGate implements RequestLimit {
   readonly #limiter: RateLimiter;
   readonly #now: () => number;
   readonly #keyOf: ClientKey;
@@ -94,26 +94,3 @@ export class RateGate {
 
 /** The bucket of what is sent for what was asked for: of the same size as that of messages, and apart from it. */
 const asked = (key: string): string => `asked ${key}`;
-
-/** Names whose messages are counted together. */
-export type ClientKey = (client: WebSocketClient) => string;
-
-/**
- * Counts clients by what the application says, else by their user, else by their address, else each alone.
- *
- * @param key the application's.
- * @param report told what that throws.
- */
-export function clientKey(
-  key: ClientKey | undefined,
-  report: (error: unknown, client: WebSocketClient) => void,
-): ClientKey {
-  return (client) => {
-    const named = key && ask(() => key(client), (named) => typeof named === "string", (error) => report(error, client));
-    if (named !== undefined) return `key:${named}`;
-    const { user } = client.accountability;
-    if (user !== null) return `user:${user}`;
-    const { ip } = client.handshake;
-    return ip === null ? `uid:${client.uid}` : `ip:${addressKey(ip)}`;
-  };
-}

@@ -1,4 +1,4 @@
-import { type BroadcastFilter, checkFilter } from "./broadcast-filter.ts";
+import { type BroadcastFilter, checkFilter } from "./broadcast.ts";
 import type { Accountability } from "./websocket-client.ts";
 
 /** Whose connections are ended: those of a user, of a role, both, or one client. */

@@ -1,6 +1,6 @@
 import type { Connection } from "./connection.ts";
 import type { Connections } from "./connections.ts";
-import type { BroadcastFilter } from "./broadcast-filter.ts";
+import type { BroadcastFilter } from "./broadcast.ts";
 import type { DisconnectFilter, Revocation, Revocations } from "./revocations.ts";
 
 /** What the rights of a node's clients depend on. */

@@ -1,7 +1,7 @@
 import type { Listener } from "./bus.ts";
 import type { WebSocketController } from "./controller.ts";
 import { getWebSocketController } from "./default-controller.ts";
-import type { BroadcastFilter } from "./broadcast-filter.ts";
+import type { BroadcastFilter } from "./broadcast.ts";
 import type { WebSocketEvents } from "./events.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";

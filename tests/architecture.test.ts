@@ -10,11 +10,11 @@ const LAYERS: readonly string[][] = [
   // The protocol.
   "bytes errors close protocol frame",
   // The core: connections, events, who receives what.
-  "address announced-limits audience authentication backplane batch broadcast-filter bus clock cluster connection " +
-  "connection-state connections contract copies delivery engine events extension gate guard handlers heartbeat history " +
-  "identity jwk jwks jwt lap limits log memory-engine options origin outbox pipeline rate-gate refusals revocations " +
-  "rights schema sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal transport turn " +
-  "websocket-client",
+  "address announced-limits audience authentication backplane batch broadcast bus client-key clock " +
+  "cluster connection connection-state connections contract copies delivery engine events extension gate guard handlers " +
+  "heartbeat history identity jwk jwks jwt lap limits log memory-engine options origin outbox pipeline rate-gate refusals " +
+  "revocations rights schema sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal " +
+  "transport turn websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
   "runtimes/bun runtimes/bun-transport runtimes/deno runtimes/node runtimes/node-transport runtimes/node-upgrade " +
   "runtimes/runtime runtimes/standard upgrade upgrade-refusal upgrade-request",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type BroadcastFilter, checkFilter } from "../src/broadcast-filter.ts";
+import { type BroadcastFilter, checkFilter } from "../src/broadcast.ts";
 import { Delivery, type IndexedRecipient, type IndexKeys } from "../src/delivery.ts";
 import { Frame } from "../src/frame.ts";
 import type { Accountability } from "../src/websocket-client.ts";

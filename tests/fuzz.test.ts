@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import type { AuthenticationState, Credentials } from "../src/authentication.ts";
-import type { BroadcastFilter } from "../src/broadcast-filter.ts";
+import type { BroadcastFilter } from "../src/broadcast.ts";
 import { createRoute, HANDSHAKE_HEADERS } from "./fake-runtime.ts";
 import { HibernatingTransport, open, openOn } from "./fake-transport.ts";
 import { observe } from "./observed.ts";

@@ -6,6 +6,16 @@ export interface BroadcastFilter {
   role?: string;
 }
 
+/** What became of a broadcast. */
+export interface BroadcastResult {
+  /** Clients that the filter matched when it was called. */
+  matched: number;
+  /** Clients whose socket accepted it. */
+  sent: number;
+  /** The others: too slow, or gone by then. */
+  dropped: number;
+}
+
 /**
  * A checked copy of the filter, which later changes and getters cannot alter. A key that is present must be a non-empty string, because
  * `{ user: undefined }` must never mean everybody.

@@ -1,0 +1,25 @@
+import { addressKey } from "./address.ts";
+import { ask } from "./guard.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** The key by which a client is counted: clients with the same key share one limit. */
+export type ClientKey = (client: WebSocketClient) => string;
+
+/**
+ * Counts clients by the application's key, else by user, else by address, else each by itself.
+ *
+ * @param key the application's. What it throws goes to `report`.
+ */
+export function clientKey(
+  key: ClientKey | undefined,
+  report: (error: unknown, client: WebSocketClient) => void,
+): ClientKey {
+  return (client) => {
+    const named = key && ask(() => key(client), (named) => typeof named === "string", (error) => report(error, client));
+    if (named !== undefined) return `key:${named}`;
+    const { user } = client.accountability;
+    if (user !== null) return `user:${user}`;
+    const { ip } = client.handshake;
+    return ip === null ? `uid:${client.uid}` : `ip:${addressKey(ip)}`;
+  };
+}
