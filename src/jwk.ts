@@ -13,41 +13,41 @@ export type AsymmetricAlgorithm =
   | "ES512"
   | "EdDSA";
 
-/** A public key as a JSON Web Key (RFC 7517). A `JsonWebKey` of WebCrypto is one; this type needs no DOM library. */
+/** A public JSON Web Key (RFC 7517). WebCrypto's `JsonWebKey` fits, but this type needs no DOM library. */
 export interface PublicJwk {
-  /** The type: `RSA`, `EC` or `OKP`. */
+  /** Key type: `RSA`, `EC` or `OKP`. */
   kty?: string | undefined;
-  /** Tells keys apart; a key without one verifies nothing. */
+  /** Key id, which the `kid` of a token refers to. Required. */
   kid?: string | undefined;
-  /** The one algorithm it is for. Absent: each that fits its type. */
+  /** The only algorithm of the key. Absent: every accepted algorithm that fits its type. */
   alg?: string | undefined;
-  /** What it is for: `sig`, or the key is not used. */
+  /** Intended use. Must be `sig` if present. */
   use?: string | undefined;
-  /** What it may be used for: `verify` among them, or the key is not used. */
+  /** Permitted operations. Must include `verify` if present. */
   key_ops?: string[] | undefined;
-  /** The curve of an `EC` or `OKP` key. */
+  /** Curve of an `EC` or `OKP` key. */
   crv?: string | undefined;
-  /** The x coordinate, or the whole public key of type `OKP`. */
+  /** The x coordinate of an `EC` key, or the public key of type `OKP`. */
   x?: string | undefined;
-  /** The y coordinate. */
+  /** The y coordinate of an `EC` key. */
   y?: string | undefined;
-  /** The modulus of an `RSA` key. */
+  /** Modulus of an `RSA` key. */
   n?: string | undefined;
-  /** The exponent of an `RSA` key. */
+  /** Exponent of an `RSA` key. */
   e?: string | undefined;
-  /** Not read. */
+  /** Ignored. */
   ext?: boolean | undefined;
-  /** Not read. */
+  /** Ignored. */
   x5c?: string[] | undefined;
-  /** Not read. */
+  /** Ignored. */
   x5t?: string | undefined;
-  /** Not read. */
+  /** Ignored. */
   "x5t#S256"?: string | undefined;
-  /** Not read. */
+  /** Ignored. */
   x5u?: string | undefined;
 }
 
-/** An algorithm and the keys that fit it. */
+/** Key type, curve and WebCrypto parameters of an algorithm. */
 interface Algorithm {
   readonly kty: string;
   readonly crv?: string;
@@ -78,20 +78,20 @@ const ALGORITHMS: Readonly<Record<AsymmetricAlgorithm, Algorithm>> = {
   EdDSA: { kty: "OKP", crv: "Ed25519", parameters: { name: "Ed25519" } },
 };
 
-/** The names of the algorithms. */
+/** Every {@link AsymmetricAlgorithm}, for checks at run time. */
 export const ASYMMETRIC_ALGORITHMS: ReadonlySet<string> = new Set(Object.keys(ALGORITHMS));
 
-/** Bits of an RSA modulus below which a key is not used (RFC 7518 §3.3). */
+/** Minimum size of an RSA modulus, in bits (RFC 7518 §3.3). */
 const MIN_MODULUS_BITS = 2048;
 
-/** RFC 9864 names the algorithm Ed25519, and Bun exports keys so; RFC 8037 calls it EdDSA. */
-export const withOneName = (alg: unknown): unknown => alg === "Ed25519" ? "EdDSA" : alg;
+/** Maps `Ed25519`, the name in RFC 9864 and in keys that Bun exports, to `EdDSA` of RFC 8037. */
+export const canonicalAlgorithm = (alg: unknown): unknown => alg === "Ed25519" ? "EdDSA" : alg;
 
 /** A public key that verifies tokens. */
 export class VerificationKey {
-  /** The key's id. */
+  /** Key id. */
   readonly kid: string;
-  /** By algorithm, for WebCrypto ties a key to one. */
+  /** One per algorithm: WebCrypto binds an imported key to a single algorithm. */
   readonly #keys: ReadonlyMap<AsymmetricAlgorithm, SignatureKey>;
 
   private constructor(kid: string, keys: ReadonlyMap<AsymmetricAlgorithm, SignatureKey>) {
@@ -99,7 +99,7 @@ export class VerificationKey {
     this.#keys = keys;
   }
 
-  /** Reads a JSON Web Key, or says why it must not be used with these algorithms. */
+  /** Parses a JSON Web Key. Returns a string with the reason if the key is unusable with these algorithms. */
   static read(jwk: unknown, accepted: readonly AsymmetricAlgorithm[]): VerificationKey | string {
     if (typeof jwk !== "object" || jwk === null || Array.isArray(jwk)) return "it is no JSON Web Key";
     const { kty, kid, alg, use, key_ops, crv, x, y, n, e, d, k } = jwk as Record<string, unknown>;
@@ -112,11 +112,11 @@ export class VerificationKey {
     const algorithms = accepted.filter((name) => {
       const algorithm = ALGORITHMS[name];
       return algorithm.kty === kty && algorithm.crv === (kty === "RSA" ? undefined : crv) &&
-        (alg === undefined || withOneName(alg) === name);
+        (alg === undefined || canonicalAlgorithm(alg) === name);
     });
     if (algorithms.length === 0) return `none of ${accepted.join(", ")} fits it`;
     if (kty === "RSA" && modulusBits(n) < MIN_MODULUS_BITS) return `its modulus has fewer than ${MIN_MODULUS_BITS} bits`;
-    // Only what makes the key: WebCrypto refuses an `alg` or `key_ops` that it knows under another name.
+    // Key parameters only: WebCrypto rejects an `alg` or `key_ops` that it names differently.
     const members = Object.fromEntries(
       Object.entries({ kty, crv, x, y, n, e }).filter(([, member]) => typeof member === "string"),
     );
@@ -126,19 +126,19 @@ export class VerificationKey {
     );
   }
 
-  /** The key as one of an algorithm; `undefined` when it is not for that. */
+  /** The key for an algorithm; `undefined` if the key does not support it. */
   for(algorithm: AsymmetricAlgorithm): SignatureKey | undefined {
     return this.#keys.get(algorithm);
   }
 }
 
-/** The bytes of a text in base64url without padding (RFC 7515 §2), `null` when it is none. */
+/** Decodes base64url without padding (RFC 7515 §2); `null` if the text is invalid. */
 export function decodeBase64Url(text: string): Uint8Array | null {
   if (text.length % 4 === 1 || !/^[\w-]*$/.test(text)) return null;
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
 }
 
-/** Bits of the number, the zeros in front not counted; 0 when it cannot be read. */
+/** Size of an RSA modulus in bits, without leading zeros; 0 if `n` is invalid. */
 function modulusBits(n: unknown): number {
   const bytes = typeof n === "string" ? decodeBase64Url(n) : null;
   const first = bytes?.findIndex((byte) => byte !== 0) ?? -1;

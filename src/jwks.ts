@@ -2,23 +2,23 @@ import { type AsymmetricAlgorithm, VerificationKey } from "./jwk.ts";
 
 /** Options of {@link RemoteKeys}. */
 export interface RemoteKeysOptions {
-  /** Age in ms beyond which keys are not used any more. @default {3_600_000} */
+  /** Maximum age of the keys, in ms. Older keys are not used. @default {3_600_000} */
   maxAge?: number;
-  /** ms after which a fetch is given up. @default {5_000} */
+  /** Timeout of a fetch, in ms. @default {5_000} */
   timeout?: number;
 }
 
-/** ms for which fetched keys are used without asking again. */
+/** Age up to which keys are used without another fetch, in ms. */
 const FRESH = 600_000;
-/** ms between two fetches, successful or not: made-up key ids must not become a flood at the key server. */
+/** Minimum time between two fetches, failed ones included, in ms: invented key ids must not flood the key server. */
 const COOLDOWN = 30_000;
-/** ms beyond the timeout after which a fetch without an end is taken to be dead. */
+/** Extra time after the timeout before a pending fetch counts as dead, in ms. */
 const GRACE = 1_000;
-/** Bytes of an answer, and keys in it. */
+/** Limits of a response: bytes, and number of keys. */
 const MAX_BYTES = 1_048_576;
 const MAX_KEYS = 100;
 
-/** The keys of a JWKS endpoint: fetched when first needed, fetched again after ten minutes, used for an hour at most. */
+/** Keys of a JWKS endpoint: fetched on first use, refreshed after ten minutes, and used for `maxAge` at most. */
 export class RemoteKeys {
   readonly #uri: string;
   readonly #algorithms: readonly AsymmetricAlgorithm[];
@@ -42,8 +42,8 @@ export class RemoteKeys {
   }
 
   /**
-   * The keys with this id, which are none or one unless they are of different types. Rejects when the endpoint could not be read
-   * and no keys are held that are young enough.
+   * Finds the keys with this id: at most one, unless keys of different types share it. Rejects if the endpoint is unavailable and
+   * the cached keys are older than `maxAge`.
    */
   async find(kid: string): Promise<VerificationKey[]> {
     const isHeld = this.#keys.some((key) => key.kid === kid);
@@ -56,12 +56,12 @@ export class RemoteKeys {
     return performance.now() - this.#fetchedAt;
   }
 
-  /** Fetches the keys, unless that was tried a moment ago, and waits for it. Never rejects. */
+  /** Fetches the keys, unless a fetch was started in the last 30 s, and waits for the pending fetch. Never rejects. */
   async #refresh(): Promise<void> {
     const pending = this.#pending;
     if (pending) {
       if (await settlesWithin(this.#timeout + GRACE, pending)) return;
-      // On Workers a fetch dies with the request, or the object, that began it, and its promise never settles.
+      // On Workers a fetch dies with the request or object that started it, and its promise never settles.
       if (this.#pending === pending) {
         this.#pending = undefined;
         this.#triedAt = -Infinity;
@@ -72,7 +72,7 @@ export class RemoteKeys {
     if (now - this.#triedAt <= COOLDOWN) return;
     this.#triedAt = now;
     const fetching: Promise<void> = this.#fetch().then((keys) => ({ keys }), (failure) => ({ failure })).then((result) => {
-      if (this.#pending !== fetching) return; // Given up, and newer keys may be here.
+      if (this.#pending !== fetching) return; // Superseded: newer keys may be cached.
       this.#pending = undefined;
       if ("keys" in result) {
         this.#keys = result.keys;
@@ -87,7 +87,7 @@ export class RemoteKeys {
     const signal = AbortSignal.timeout(this.#timeout);
     let text: string;
     try {
-      // Its answer could send us to any other address. "error" is unknown to Workers.
+      // A redirect could lead to any address. Workers do not support `redirect: "error"`.
       const response = await fetch(this.#uri, { headers: { accept: "application/json" }, redirect: "manual", signal });
       text = await readText(response);
     } catch (cause) {
@@ -106,11 +106,11 @@ function parseKeys(text: string): unknown {
   try {
     return (JSON.parse(text) as { keys?: unknown } | null)?.keys;
   } catch {
-    throw new Error("Cannot fetch the keys: the answer is not JSON"); // Its own error quotes the answer.
+    throw new Error("Cannot fetch the keys: the answer is not JSON"); // The parser's own error quotes the response.
   }
 }
 
-/** The body of a successful answer. It is read as it comes, and not beyond its bound. */
+/** Reads the body of a successful response, up to {@link MAX_BYTES}. */
 async function readText({ ok, status, type, body }: Response): Promise<string> {
   const reader = body?.getReader();
   try {
@@ -129,12 +129,12 @@ async function readText({ ok, status, type, body }: Response): Promise<string> {
       text += decoder.decode(chunk.value, { stream: true });
     }
   } finally {
-    // Whatever is left would keep the connection. A body that has failed rejects once more.
+    // An unread body would keep the connection open. Cancelling a failed body rejects again.
     reader?.cancel().catch(() => {});
   }
 }
 
-/** Whether a promise that never rejects settles within so many ms. */
+/** Whether a promise that never rejects settles within this time, in ms. */
 function settlesWithin(ms: number, promise: Promise<void>): Promise<boolean> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms, false);

@@ -2,10 +2,10 @@ import type { AuthenticationState, Credentials, Refuse } from "./authentication.
 import {
   ASYMMETRIC_ALGORITHMS,
   type AsymmetricAlgorithm,
+  canonicalAlgorithm,
   decodeBase64Url,
   type PublicJwk,
   VerificationKey,
-  withOneName,
 } from "./jwk.ts";
 import { RemoteKeys } from "./jwks.ts";
 import { SignatureKey } from "./signature-key.ts";
@@ -18,44 +18,44 @@ export type SymmetricAlgorithm = "HS256" | "HS384" | "HS512";
 /** Options of {@link jwtAuthenticator}. */
 export interface JwtAuthenticatorOptions {
   /**
-   * The shared secret of HS256, HS384 or HS512: at least 32, 48 or 64 bytes (RFC 7518 §3.2). Several while one replaces another:
-   * a token by any of them is accepted. Either this, `keys` or `jwksUri`.
+   * Shared secret: at least 32, 48 or 64 bytes for HS256, HS384 or HS512 (RFC 7518 §3.2). Pass several during rotation: a token
+   * signed with any of them is accepted. Pass exactly one of `secret`, `keys` and `jwksUri`.
    */
   secret?: string | string[];
-  /** The one algorithm accepted with `secret`: a token that names another is refused. @default {"HS256"} */
+  /** The only algorithm accepted with `secret`. @default {"HS256"} */
   algorithm?: SymmetricAlgorithm;
-  /** Public keys (RFC 7517) that a token's `kid` chooses from. */
+  /** Public keys (RFC 7517). The `kid` of a token selects one. */
   keys?: PublicJwk[];
   /**
-   * Where the public keys are fetched from (RFC 7517 §5): kept for ten minutes, fetched again for an unknown `kid` at most every
-   * 30 s. At most 1 MiB and 100 keys; redirects are not followed. Keys that must not verify tokens are skipped, such as RSA
-   * below 2048 bits.
+   * URL of a JWK Set (RFC 7517 §5). Keys are cached for ten minutes; an unknown `kid` fetches them again, at most every 30 s. A
+   * response has at most 1 MiB and 100 keys, and redirects are not followed. Unusable keys are skipped, such as RSA below 2048
+   * bits.
    */
   jwksUri?: string;
   /**
-   * How long fetched keys may be used while the endpoint cannot be read, in ms, from 60,000 on; `Infinity` is for ever. Then
-   * authentication is unavailable until it can be read again. @default {3_600_000}
+   * Maximum age of fetched keys while the endpoint is unavailable, in ms, at least 60,000; `Infinity` sets no limit. Beyond it
+   * authentication is unavailable until a fetch succeeds. @default {3_600_000}
    */
   jwksMaxAge?: number;
-  /** The algorithms accepted with `keys` or `jwksUri`. @default {["RS256", "ES256", "EdDSA"]} */
+  /** Algorithms accepted with `keys` or `jwksUri`. @default {["RS256", "ES256", "EdDSA"]} */
   algorithms?: AsymmetricAlgorithm[];
-  /** The required `iss` claim; absent: any. */
+  /** Required `iss` claim. Absent: any issuer. */
   issuer?: string;
-  /** The required `aud` claim; absent: any. */
+  /** Required `aud` claim. Absent: any audience. */
   audience?: string;
-  /** The required `typ` header, such as `"at+jwt"` (RFC 9068); absent: `JWT` or none. */
+  /** Required `typ` header, such as `"at+jwt"` (RFC 9068). Absent: `JWT` or no `typ`. */
   typ?: string;
-  /** Whether a token must have `exp`. `false` lets one that never ends in. @default {true} */
+  /** Whether a token must have `exp`. `false` also accepts tokens that never expire. @default {true} */
   requireExpiry?: boolean;
-  /** By how many seconds the clocks of issuer and server may differ, at `exp`, `nbf` and `iat`; at most 600. @default {5} */
+  /** Tolerated clock difference for `exp`, `nbf` and `iat`, in seconds, 0 to 600. @default {5} */
   clockTolerance?: number;
-  /** The claim that is the user's id. A number becomes its decimal string. @default {"sub"} */
+  /** Claim with the user's id. A number becomes its decimal string. @default {"sub"} */
   userClaim?: string;
-  /** The claim that is the role. @default {"role"} */
+  /** Claim with the user's role. @default {"role"} */
   roleClaim?: string;
 }
 
-/** An `authenticate` that may be called by another one: without `refuse` it does not say why. */
+/** An `authenticate` option that another one may call. Without `refuse`, a refusal is `null` and has no reason. */
 export type JwtAuthenticator = (
   credentials: Credentials,
   handshake?: Handshake,
@@ -63,10 +63,12 @@ export type JwtAuthenticator = (
 ) => Promise<AuthenticationState | null>;
 
 /**
- * An `authenticate` for JSON Web Tokens (RFC 7519). `exp` is required and becomes `expires_at`; a token without the user claim is
- * refused, for it says nothing about who came. Why a token is refused is the `cause` of `auth.failure`.
+ * Creates an `authenticate` option for JSON Web Tokens (RFC 7519).
  *
- * @throws {TypeError} when the options name no key or more than one, or one is unknown or wrong.
+ * `exp` is required and becomes `expires_at`. A token without the user claim is refused, because it identifies nobody. The reason
+ * of a refusal is the `cause` of `auth.failure`.
+ *
+ * @throws {TypeError} if the options have no key or several kinds of keys, or if one is unknown or invalid.
  *
  * @example
  * ```ts
@@ -75,7 +77,7 @@ export type JwtAuthenticator = (
  */
 export function jwtAuthenticator(options: JwtAuthenticatorOptions): JwtAuthenticator {
   checkOptions(options);
-  const settled = { ...options }; // What is changed in it later would be checked by nobody.
+  const settled = { ...options }; // Copied: later changes would be unchecked.
   const verifySignature = signatureVerifier(settled);
   return async (credentials, _handshake, refuse = () => null) => {
     const state = "access_token" in credentials
@@ -87,7 +89,7 @@ export function jwtAuthenticator(options: JwtAuthenticatorOptions): JwtAuthentic
   async function authenticate(text: string): Promise<AuthenticationState | TokenRefusal> {
     const token = readToken(text);
     if (token instanceof TokenRefusal) return token;
-    // The signature comes before the claims, so that a reported claim is the issuer's own.
+    // The signature is verified before the claims are read, so a reported claim is the issuer's own.
     return checkHeader(token.header, settled) ?? await verifySignature(token) ?? stateOf(token.payload, settled);
   }
 }
@@ -115,7 +117,7 @@ function checkOptions(options: JwtAuthenticatorOptions): void {
     throw new TypeError(`Cannot verify tokens: ${fault}`);
   };
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  // A misspelt `issuer` would accept any.
+  // A misspelt `issuer` would accept every issuer.
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(OPTIONS, name));
   if (unknown !== undefined) refuse(`unknown option "${unknown}", use ${Object.keys(OPTIONS).join(", ")}`);
   const kinds = (kind: string) => given.filter(([name]) => OPTIONS[name as keyof JwtAuthenticatorOptions] === kind); // Just checked.
@@ -159,7 +161,7 @@ function checkSecrets(secrets: readonly string[], algorithm: SymmetricAlgorithm,
   for (const secret of secrets) {
     if (typeof secret !== "string") refuse("secret must be a string, or a list of them that is not empty");
     if (secret.includes("-----BEGIN ")) refuse("secret is a PEM file, pass a public key as a JSON Web Key in keys");
-    // A shorter one can be found from a single token, offline (RFC 7518 §3.2).
+    // A shorter secret can be found offline from a single token (RFC 7518 §3.2).
     if (encoder.encode(secret).length < bytes) {
       refuse(`a secret of ${algorithm} needs at least ${bytes} bytes, make one with: openssl rand -base64 ${bytes}`);
     }
@@ -172,12 +174,12 @@ function isHttpUrl(uri: unknown): boolean {
   return (protocol === "https:" || protocol === "http:") && username === "" && password === "";
 }
 
-/** The parts of a token, not verified. */
+/** A parsed token, not yet verified. */
 interface Token {
   readonly header: Readonly<Record<string, unknown>>;
   readonly payload: Readonly<Record<string, unknown>>;
   readonly signature: Uint8Array;
-  /** What the signature is of. */
+  /** The bytes that the signature covers. */
   readonly signed: Uint8Array;
 }
 
@@ -192,7 +194,7 @@ function readToken(text: string): Token | TokenRefusal {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
-/** The JSON object in a part of a token. */
+/** Parses the JSON object in one part of a token; `null` if there is none. */
 function parseObject(part: string): Record<string, unknown> | null {
   const bytes = decodeBase64Url(part);
   if (!bytes) return null;
@@ -200,24 +202,24 @@ function parseObject(part: string): Record<string, unknown> | null {
     const value: unknown = JSON.parse(decoder.decode(bytes));
     return typeof value === "object" && !Array.isArray(value) ? value as Record<string, unknown> | null : null;
   } catch {
-    return null; // No UTF-8, or no JSON.
+    return null; // Not UTF-8, or not JSON.
   }
 }
 
 function checkHeader({ typ, crit }: Token["header"], options: JwtAuthenticatorOptions): TokenRefusal | null {
-  // RFC 7515 §4.1.11: a token with an unknown critical extension is refused.
+  // RFC 7515 §4.1.11: a token with an unknown critical extension must be refused.
   if (crit !== undefined) return new TokenRefusal("critical", "The token has critical extensions, of which none is known");
   if (options.typ === undefined ? typ === undefined || isTyp(typ, "JWT") : isTyp(typ, options.typ)) return null;
   return new TokenRefusal("typ", `The token's typ is ${quote(typ)}, not ${quote(options.typ ?? "JWT")}`);
 }
 
-/** Whether it is this media type (RFC 7515 §4.1.9: without `application/`, in any case). */
+/** Compares media types without case and without `application/` (RFC 7515 §4.1.9). */
 function isTyp(typ: unknown, expected: string): boolean {
   const normalize = (name: string) => name.toLowerCase().replace(/^application\//, "");
   return typeof typ === "string" && normalize(typ) === normalize(expected);
 }
 
-/** Whether the token was signed by an accepted key: `null`, or why it is refused. Rejects when the keys cannot be fetched. */
+/** Verifies a signature: `null` if it is valid, otherwise the refusal. Rejects if the keys cannot be fetched. */
 type SignatureVerifier = (token: Token) => Promise<TokenRefusal | null>;
 
 function signatureVerifier(options: JwtAuthenticatorOptions): SignatureVerifier {
@@ -252,8 +254,8 @@ function keyVerifier(
 ): SignatureVerifier {
   return async ({ header, signature, signed }) => {
     const { kid } = header;
-    // The algorithm is ours to choose, never the token's: that is how a public key becomes an HMAC secret (RFC 8725 §3.1).
-    const algorithm = algorithms.find((name) => name === withOneName(header.alg));
+    // The algorithm comes from our list, not from the token, or a public key could serve as an HMAC secret (RFC 8725 §3.1).
+    const algorithm = algorithms.find((name) => name === canonicalAlgorithm(header.alg));
     if (algorithm === undefined) return wrongAlgorithm(header.alg, algorithms);
     if (typeof kid !== "string" || kid === "") return new TokenRefusal("key", "The token names no key: its header has no kid");
     const found = await find(kid);
@@ -275,14 +277,14 @@ function wrongAlgorithm(alg: unknown, accepted: readonly string[]): TokenRefusal
   return new TokenRefusal("algorithm", `The token's alg is ${quote(alg)}, not ${accepted.join(" or ")}`);
 }
 
-/** What the claims of a verified token stand for, or why they are refused. */
+/** Checks the claims of a verified token and converts them to an identity. */
 function stateOf(payload: Token["payload"], options: JwtAuthenticatorOptions): AuthenticationState | TokenRefusal {
   const { issuer, audience, requireExpiry = true, clockTolerance = 5, userClaim = "sub", roleClaim = "role" } = options;
   const times: { exp?: number; nbf?: number; iat?: number } = {};
   for (const name of ["exp", "nbf", "iat"] as const) {
     const time = payload[name];
     if (time === undefined) continue;
-    // JSON has numbers beyond what a double holds: 1e999 is Infinity, and would never end.
+    // JSON numbers may exceed a double: 1e999 parses as Infinity, which would never expire.
     if (typeof time !== "number" || !Number.isFinite(time)) {
       return new TokenRefusal("claim", `The token's ${name} is not a number`);
     }
@@ -313,7 +315,7 @@ function idOf(claim: unknown): string | null {
   return typeof claim === "number" && Number.isSafeInteger(claim) ? String(claim) : null;
 }
 
-/** A value of a token for a message: strings cut to 64 characters and in ASCII, so that they forge no line of a log. */
+/** Quotes a value of a token: at most 64 characters a string, and in ASCII, so that it cannot forge a log line. */
 function quote(value: unknown): string {
   if (Array.isArray(value)) {
     return value.slice(0, 4).map((item) => typeof item === "string" ? quote(item) : typeof item).join(", ");
@@ -325,7 +327,7 @@ function quote(value: unknown): string {
   );
 }
 
-/** A NumericDate for a message. */
+/** Formats a NumericDate. */
 function time(seconds: number): string {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.getTime()) ? `${seconds} s` : date.toISOString();

@@ -1,4 +1,4 @@
-/** A signature algorithm in WebCrypto. */
+/** WebCrypto parameters of a signature algorithm. */
 export interface SignatureParameters {
   readonly name: string;
   readonly hash?: string;
@@ -6,20 +6,20 @@ export interface SignatureParameters {
   readonly saltLength?: number;
 }
 
-/** A key that verifies signatures by one algorithm. It is imported when first used, and once. */
+/** A key for one signature algorithm, imported on first use. */
 export class SignatureKey {
   readonly #material: Uint8Array | object;
   readonly #parameters: SignatureParameters;
-  /** The key and not its promise, which on Workers belongs to the request that began it. */
+  /** The key, not its promise: on Workers a promise belongs to the request that created it. */
   #imported: CryptoKey | undefined;
 
-  /** @param material the bytes of a secret, or a JSON Web Key whose members are strings. */
+  /** @param material bytes of a secret, or a JSON Web Key whose members are strings. */
   constructor(material: Uint8Array | object, parameters: SignatureParameters) {
     this.#material = material;
     this.#parameters = parameters;
   }
 
-  /** Whether the key made the signature; `null` when it cannot be imported, such as a point that is not on its curve. */
+  /** Whether the signature is valid; `null` if the key cannot be imported, such as a point off its curve. */
   async verify(signature: Uint8Array, signed: Uint8Array): Promise<boolean | null> {
     try {
       this.#imported ??= await this.#import();
@@ -27,17 +27,17 @@ export class SignatureKey {
       return null;
     }
     try {
-      // Neither is over shared memory: they were read from a token.
+      // Both were decoded from a token, so neither uses shared memory.
       return await crypto.subtle.verify(this.#parameters, this.#imported, signature as BufferSource, signed as BufferSource);
     } catch {
-      return false; // Some runtimes throw for a signature of another length than the key's.
+      return false; // Some runtimes throw if the signature's length does not fit the key.
     }
   }
 
   #import(): Promise<CryptoKey> {
     const material = this.#material;
     return material instanceof Uint8Array
-      ? crypto.subtle.importKey("raw", material as BufferSource, this.#parameters, false, ["verify"]) // As above.
+      ? crypto.subtle.importKey("raw", material as BufferSource, this.#parameters, false, ["verify"]) // Not shared either.
       : crypto.subtle.importKey("jwk", material, this.#parameters, false, ["verify"]);
   }
 }

@@ -1,18 +1,18 @@
 /**
  * Why a token was refused.
  *
- * - `credentials`: no access token was shown, but a refresh token or a password
+ * - `credentials`: a refresh token or a password instead of an access token
  * - `malformed`: not a JWT
- * - `typ`: the header has another `typ` than the option asks for
- * - `critical`: the header has `crit`, whose extensions are unknown
- * - `algorithm`: not among the accepted algorithms, or not one of the key that `kid` names
- * - `key`: no `kid`, or no usable key with that one
- * - `signature`: by another secret or key, or the token was changed
+ * - `typ`: not the required `typ` header
+ * - `critical`: a `crit` header, whose extensions are not supported
+ * - `algorithm`: not an accepted algorithm, or not one of the key
+ * - `key`: no `kid`, or no usable key with that id
+ * - `signature`: signed with another key or secret, or altered
  * - `expiry`: no `exp`
  * - `claim`: `exp`, `nbf` or `iat` is not a number
- * - `expired`: `exp` is over
- * - `not-yet-valid`: `nbf` or `iat` is still to come
- * - `issuer`, `audience`: another one, or none
+ * - `expired`: `exp` is in the past
+ * - `not-yet-valid`: `nbf` or `iat` is in the future
+ * - `issuer`, `audience`: missing, or not the required one
  * - `user`: no user claim
  */
 export type TokenRefusalReason =
@@ -31,17 +31,17 @@ export type TokenRefusalReason =
   | "audience"
   | "user";
 
-/** Two copies of the package may meet in one process. */
+/** Registered: several copies of the package may share a process. */
 const BRAND = Symbol.for("noroshi.TokenRefusal");
 
-/** Why `jwtAuthenticator` refused a token: the `cause` of `auth.failure`, which no client is shown. */
+/** The reason `jwtAuthenticator` refused a token: the `cause` of `auth.failure`, never sent to a client. */
 export class TokenRefusal extends Error {
-  /** As the class is called, also where a bundler has renamed it. */
+  /** Set by hand, because a bundler may rename the class. */
   override readonly name = "TokenRefusal";
-  /** The reason, as a stable name. */
+  /** Stable code of the reason. */
   readonly reason: TokenRefusalReason;
 
-  /** The message is for people. It has nothing of the token but its header, `iss` and `aud`, cut and escaped. */
+  /** The message is for people. It quotes only the token's header, times, `iss` and `aud`, cut and escaped. */
   constructor(reason: TokenRefusalReason, message: string) {
     super(message);
     this.reason = reason;
@@ -49,7 +49,11 @@ export class TokenRefusal extends Error {
   }
 }
 
-/** Whether it is a {@link TokenRefusal}, of whatever copy of the package: it quotes no credentials. @throws what a Proxy's `has` trap throws. */
+/**
+ * Whether the error is a {@link TokenRefusal} of any copy of the package. It quotes no credentials.
+ *
+ * @throws what the `has` trap of a Proxy throws.
+ */
 export function isTokenRefusal(error: unknown): boolean {
   return typeof error === "object" && error !== null && BRAND in error;
 }
