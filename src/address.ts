@@ -1,25 +1,25 @@
-/** IP addresses for limits: one spelling for each address, and one key for all addresses of one caller. */
+/** IP addresses for limits: one spelling of each address, and one key for all addresses of a caller. */
 
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$/;
 
-/** The characters of a canonical IPv6 address. */
+/** Characters of a canonical IPv6 address. */
 const IPV6 = /^[\da-f:]{2,39}$/;
 
-/** An address with a port, as some proxies write it into `X-Forwarded-For`: `203.0.113.7:1234`, `[2001:db8::1]:443`. */
+/** An address with a port, as some proxies write in `X-Forwarded-For`: `203.0.113.7:1234`, `[2001:db8::1]:443`. */
 const WITH_PORT = /^(?:\[([^\]]+)\]|([\d.]+))(?::\d{1,5})?$/;
 
-/** Prefixes after which an IPv6 address holds an IPv4 address: IPv4-mapped (RFC 4291 §2.5.5.2) and NAT64 (RFC 6052 §2.1). */
+/** IPv6 prefixes that embed an IPv4 address: IPv4-mapped (RFC 4291 §2.5.5.2) and NAT64 (RFC 6052 §2.1). */
 const EMBEDDING_IPV4 = ["0:0:0:0:0:ffff:", "64:ff9b:0:0:0:0:"];
 
-/** The address in one spelling (RFC 5952 for IPv6), without port, brackets and zone; `null` for what is no IP address. */
+/** Normalizes an IP address (RFC 5952 for IPv6) and drops port, brackets and zone; `null` for any other text. */
 export function normalizeAddress(text: string): string | null {
   const trimmed = text.trim();
   const [, bracketed, dotted] = WITH_PORT.exec(trimmed) ?? [];
   const address = bracketed ?? dotted ?? trimmed;
   if (IPV4.test(address)) return address;
-  const [withoutZone = ""] = address.split("%"); // RFC 4007 §11: the zone names an interface of this machine.
+  const [withoutZone = ""] = address.split("%"); // RFC 4007 §11: a zone is local to this machine.
   if (!/^[\da-f:.]{2,45}$/i.test(withoutZone)) return null;
-  // Bun 1.4 does not parse every address that ends in an IPv4 address (RFC 4291 §2.2).
+  // Bun 1.4 cannot parse every address that ends in an IPv4 address (RFC 4291 §2.2).
   const host = `http://[${withoutZone.replace(/[\d.]+$/, (tail) => IPV4.test(tail) ? groupsOfIpv4(tail) : tail)}]`;
   if (!URL.canParse(host)) return null;
   const canonical = new URL(host).hostname.slice(1, -1);
@@ -29,11 +29,11 @@ export function normalizeAddress(text: string): string | null {
 }
 
 /**
- * The key that limits count by: an IPv4 address, or the /64 network of an IPv6 address, since one caller usually has all of it. Any other
- * text, such as a name that the option `clientIp` returned, is its own key.
+ * The key of a caller for limits: an IPv4 address, or the /64 network of an IPv6 address, which usually belongs to one caller.
+ * Any other text, such as a name that the `clientIp` option returned, is its own key.
  */
 export function addressKey(ip: string): string {
-  if (!ip.includes(":") || !IPV6.test(ip)) return ip; // It is asked for each message of an anonymous client.
+  if (!ip.includes(":") || !IPV6.test(ip)) return ip; // Fast path: called for each message of an anonymous client.
   const groups = groupsOf(ip);
   return groups.length === 8 ? `${groups.slice(0, 4).join(":")}::/64` : ip;
 }
