@@ -1,10 +1,10 @@
-/** Where the package was loaded from in this process, and how often from there. Registered, so that all copies share it. */
+/** How often each URL has loaded the package in this process. Registered, so that all copies share it. */
 const copies: Map<string, number> = registry()[Symbol.for("noroshi.copies")] ??= new Map();
-// Absent where a bundler made a classic script of the module.
+// Absent if a bundler made the module a classic script.
 const url = import.meta.url ?? "a bundle";
 copies.set(url, (copies.get(url) ?? 0) + 1);
 
-/** The sentence that names the copies, for the error of what belongs to one copy only; empty where there is one. */
+/** Lists the copies, for errors about an object of another copy; empty if there is only one copy. */
 export function describeCopies(): string {
   const places = [...copies].map(([url, times]) => times === 1 ? url : `${url} (${times} times)`);
   if (places.length === 1 && copies.get(url) === 1) return "";
@@ -12,5 +12,5 @@ export function describeCopies(): string {
 }
 
 function registry(): { [key: symbol]: Map<string, number> | undefined } {
-  return globalThis as { [key: symbol]: Map<string, number> | undefined }; // Nothing else writes under the symbol.
+  return globalThis as { [key: symbol]: Map<string, number> | undefined }; // Only this module writes it.
 }
