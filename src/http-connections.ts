@@ -2,9 +2,9 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { HOST } from "./runtimes/runtime.ts";
 
-/** The TCP connections of a `node:http` server, for it to end those that are idle when it stops. */
+/** Tracks the TCP connections of a `node:http` server, so that it can end idle ones when it stops. */
 export class HttpConnections {
-  /** With the newest response of each; `null` before the first. */
+  /** The latest response of each connection; `null` before the first. */
   readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
   #isDraining = false;
 
@@ -18,10 +18,10 @@ export class HttpConnections {
       open.set(socket, null);
       socket.once("close", forget);
     });
-    // Before the one that answers, which may do so at once.
+    // Prepended: the app's listener may answer at once.
     server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
-      if (!open.has(socket)) return; // It is closed already.
-      // An upgrade has the response that `attachWebSocket` made for it: only `destroy` ends its connection from now on.
+      if (!open.has(socket)) return; // Already closed.
+      // `attachWebSocket` made this response for an upgrade: from here on only `destroy` ends the connection.
       if (HOST in response) return void open.set(socket, UPGRADING);
       open.set(socket, response);
       if (this.#isDraining) this.#endAfter(socket, response);
@@ -29,8 +29,8 @@ export class HttpConnections {
   }
 
   /**
-   * Ends each connection: at once if it has no request under way, else after its response. Node ends neither those that have sent no
-   * request yet, such as a browser's preconnected ones, nor those that send one after the other.
+   * Ends idle connections at once, and the others after their response. `Server.close` of Node leaves two kinds open: those
+   * without a request so far, such as a browser's preconnects, and those that send one request after the other.
    */
   drain(): void {
     this.#isDraining = true;
@@ -41,15 +41,15 @@ export class HttpConnections {
     }
   }
 
-  /** Ends all of them. */
+  /** Ends all connections at once. */
   destroy(): void {
     for (const socket of this.#open.keys()) socket.destroy();
   }
 
   #endAfter(socket: Socket, response: ServerResponse): void {
-    response.shouldKeepAlive = false; // Says `Connection: close`, if the head is still to be sent.
+    response.shouldKeepAlive = false; // Sends `Connection: close` unless the head is already sent.
     response.once("close", () => {
-      // Not if the client has pipelined another.
+      // Not if the client has pipelined another request.
       if (this.#open.get(socket) === response) socket.destroySoon();
     });
   }

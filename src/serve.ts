@@ -1,3 +1,8 @@
+/**
+ * Starts a Hono app with its WebSocket routes on Bun, Deno or Node, and stops it gracefully.
+ *
+ * @module
+ */
 import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { checkMs } from "./clock.ts";
@@ -10,56 +15,57 @@ import { websocket } from "./runtimes/bun.ts";
 import { HOST, type Host, startRoutes } from "./runtimes/runtime.ts";
 import { closeOnTermination } from "./termination.ts";
 
-/** Anything with Hono's `fetch`. */
+/** Any app with Hono's `fetch`. */
 export interface ServableApp {
   fetch(request: Request, env?: unknown): Response | Promise<Response>;
 }
 
 /** Options of {@link serve}. */
 export interface ServeOptions {
-  /** The port; `0` takes a free one. @default {3000} */
+  /** Port to listen on; `0` picks a free one. @default {3000} */
   port?: number;
-  /** The address to listen at. @default {"0.0.0.0"} */
+  /** Address to listen on. @default {"0.0.0.0"} */
   hostname?: string;
-  /** Stops the server when it aborts, as {@link RunningServer.close} does. */
+  /** Closes the server on abort, like {@link RunningServer.close}. */
   signal?: AbortSignal;
-  /** Called with the address once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
+  /** Called once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
-  /** The longest {@link RunningServer.close} waits for clients and requests under way before it ends them, in ms. @default {10_000} */
+  /** How long {@link RunningServer.close} waits for clients and open requests, in ms; then it ends them. @default {10_000} */
   drainTimeout?: number;
   /**
-   * On SIGINT and SIGTERM closes this server and every other of the process, then exits with 0. A second signal exits at once.
+   * Whether SIGINT and SIGTERM close all servers of the process and then exit with 0. A second signal exits at once.
    * @default {true}
    */
   handleSignals?: boolean;
 }
 
-/** A server that listens. */
+/** A running server. */
 export interface RunningServer {
-  /** Where it listens, such as `http://localhost:3000/`. */
+  /** Address of the server, such as `http://localhost:3000/`. */
   readonly url: string;
   readonly port: number;
   /**
-   * Takes no more connections, ends the idle ones, closes the clients of this server with 1001, and resolves when they are gone and the
-   * requests under way are answered.
+   * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once they are gone and open
+   * requests are answered, or after `drainTimeout`.
    */
   close(): Promise<void>;
 }
 
-/** One runtime's server, listening. */
+/** A listening server of any runtime. */
 interface Listening {
   port: number;
-  /** Every open WebSocket connection that came through it. */
+  /** Open WebSocket connections of this server. */
   connections: Connections;
-  /** Stops listening, ends what is idle, and resolves when nothing is under way. */
+  /** Stops accepting, ends idle connections, and resolves when no request or socket is open. */
   stop(): Promise<void>;
-  /** Ends what is under way, as far as the runtime can. */
+  /** Ends open requests and sockets, as far as the runtime can. */
   kill(): void;
 }
 
 /**
- * Starts the app on Bun, Deno or Node, its WebSocket routes included. On Deno and Node the packages `ws` and `@hono/node-server`
- * must be installed.
+ * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
+ *
+ * Rejects if the address is taken, or if `onListen` throws.
  *
  * @example
  * ```ts
@@ -84,9 +90,9 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
     port: listening.port,
     close,
   };
-  const keepRunning = closeOnTermination({ handlesSignals: handleSignals, close });
+  const unregister = closeOnTermination({ handlesSignals: handleSignals, close });
   forget = () => {
-    keepRunning();
+    unregister();
     signal?.removeEventListener("abort", onAbort);
   };
   signal?.addEventListener("abort", onAbort);
@@ -117,16 +123,16 @@ function listener(): (app: ServableApp, port: number, hostname: string) => Promi
   return "Bun" in globalThis ? listenBun : listenNode;
 }
 
-/** The longest a connection may take for the head of a request, in ms. Bun cuts it after as long. */
+/** Maximum time to receive the head of a request, in ms. Bun has the same limit. */
 const HEADERS_TIMEOUT = 10_000;
 
-/** How often `node:http` looks for those that take longer, in ms. */
+/** How often `node:http` checks {@link HEADERS_TIMEOUT}, in ms. */
 const CHECK_PERIOD = 2_000;
 
 /**
- * `@hono/node-server` and `ws` over `node:http`, on Deno too: its own upgrade cannot merge frames (a burst costs ten times as much),
- * has no way to end a peer that does not answer, and keeps the descriptor of a client that was reset during the handshake for good.
- * What that costs: a plain request takes twice as long there as with `Deno.serve(app.fetch)`.
+ * Serves over `node:http` with `@hono/node-server` and `ws`, on Deno too. Deno's own upgrade cannot merge frames (a burst costs
+ * ten times as much), cannot terminate an unresponsive peer, and leaks the descriptor of a client that resets during the
+ * handshake. The price: a plain request takes twice as long as with `Deno.serve(app.fetch)`.
  */
 async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
   const [{ createAdaptorServer }, { attachWebSocket }, { once }] = await Promise.all([
@@ -137,16 +143,16 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   const isDeno = "Deno" in globalThis;
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
-    fetch: (request, env) => fetch(request, env as NodeEnv), // HTTP/1 unless told.
+    fetch: (request, env) => fetch(request, env as NodeEnv), // HTTP/1 by default.
     serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
   }) as Server; // As above.
   const http = new HttpConnections(server);
-  const { connections } = attachWebSocket(server); // The app is what its listener reaches.
+  const { connections } = attachWebSocket(server); // The server's listener reaches the app.
   server.listen(port, hostname);
-  await once(server, "listening"); // Rejects with the reason when the address is taken.
+  await once(server, "listening"); // Rejects if the address is taken.
   const stopAccepting = isDeno ? keepAccepting(server) : () => {};
   return {
-    port: (server.address() as AddressInfo).port, // It listens on TCP, so this is no pipe's name.
+    port: (server.address() as AddressInfo).port, // A TCP server, not a pipe.
     connections,
     stop: () =>
       new Promise((resolve) => {
@@ -158,43 +164,43 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   };
 }
 
-/** What `@hono/node-server` and our upgrade pass beside a request. */
+/** The `env` that `@hono/node-server` and our upgrade pass with a request. */
 interface NodeEnv {
   readonly incoming: IncomingMessage;
   remoteAddr?: { transport: "tcp"; hostname: string | undefined; port: number | undefined };
 }
 
-/** Adds what `Deno.serve` passes: `getConnInfo` of `hono/deno` reads it. */
+/** Adds the `remoteAddr` of `Deno.serve`, which `getConnInfo` of `hono/deno` reads. */
 function withRemoteAddr(env: NodeEnv): NodeEnv {
   const { remoteAddress: hostname, remotePort: port } = env.incoming.socket;
   env.remoteAddr = { transport: "tcp", hostname, port };
   return env;
 }
 
-/** ms between two calls that let Deno accept again. */
+/** How often Deno's listener is re-armed, in ms. */
 const ACCEPT_PERIOD = 500;
 
 /**
- * Out of file descriptors Deno 2.9 stops accepting in silence and for good, where Node goes on once there are some. Its handle accepts again
- * when it is told to listen again, which costs less than a microsecond. Returns the way to stop.
+ * Deno 2.9 silently stops accepting for good when it runs out of file descriptors; Node resumes once some are free. Calling
+ * `listen` on the handle again resumes Deno, and costs less than 1 µs. Returns a function that stops this.
  */
 function keepAccepting(server: Server): () => void {
-  const { _handle: handle } = server as unknown as { _handle?: { listen?(backlog: number): number } }; // Of net.Server, on Deno as on Node.
+  const { _handle: handle } = server as unknown as { _handle?: { listen?(backlog: number): number } }; // Of net.Server.
   const timer = setInterval(() => handle?.listen?.(BACKLOG), ACCEPT_PERIOD);
   timer.unref();
   return () => clearInterval(timer);
 }
 
-/** What `listen` takes when it is not told: Node's default. */
+/** Node's default backlog. */
 const BACKLOG = 511;
 
-/** The part of Bun's server that is used. */
+/** The part of Bun's server that this file uses. */
 interface BunServer {
   readonly port: number;
-  /** With the quiet responses and the half bodies. */
+  /** Includes silent responses and unfinished request bodies. */
   readonly pendingRequests: number;
   readonly pendingWebSockets: number;
-  /** Sets the seconds of silence after which the connection of the request is ended. */
+  /** Sets the idle timeout of the request's connection, in seconds. */
   timeout(request: Request, seconds: number): void;
   reload(options: BunServeOptions): void;
   stop(closeActive: boolean): Promise<void>;
@@ -207,22 +213,22 @@ interface BunServeOptions {
   fetch(request: Request, server: BunServer): Response | Promise<Response>;
 }
 
-/** The longest silence Bun allows on a connection, in seconds. */
+/** Bun's maximum idle timeout, in seconds. */
 const MAX_IDLE_TIME = 255;
 
-/** `maxPayload` of a controller that does not say otherwise. */
+/** Default `maxPayload` of a controller, in bytes. */
 const MAX_PAYLOAD = 65_536;
 
-/** ms between two looks for requests under way: Bun does not report the last one. */
+/** How often open requests are counted, in ms: Bun has no event for the last one. */
 const DRAIN_PERIOD = 20;
 
 function listenBun(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  // listener() saw it.
+  // `listener` has checked that it exists.
   const { Bun } = globalThis as unknown as { Bun: { serve(options: BunServeOptions): BunServer } };
   const connections = new Connections();
   let maxPayloadLength = MAX_PAYLOAD;
   let isDraining = false;
-  // Bun has one limit for all sockets of a server, and keeps that much of an unfinished message of each.
+  // Raised on demand: Bun has one limit for all sockets of a server, and buffers that much of an unfinished message for each.
   const allowPayload = (bytes: number) => {
     if (bytes <= maxPayloadLength || isDraining) return;
     maxPayloadLength = bytes;
@@ -230,7 +236,7 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
   };
   const host: Host = { connections, allowPayload };
   const finish = (response: Response) => {
-    // Bun ends the connection either way, but does not say so.
+    // Bun ends the connection either way, but does not announce it.
     if (isDraining) response.headers.set("connection", "close");
     return response;
   };
@@ -239,9 +245,9 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
     hostname,
     websocket: { ...websocket, maxPayloadLength },
     fetch(request, server) {
-      // A connection without a request is ended after 10 s, by Bun's default; a response may be quiet for longer.
+      // Bun ends a silent connection after 10 s by default. A response may stay silent for longer.
       server.timeout(request, MAX_IDLE_TIME);
-      // hono/bun finds the server under `server` too.
+      // hono/bun reads `server` too.
       const response = app.fetch(request, { server, request, [HOST]: host });
       return response instanceof Promise ? response.then(finish) : finish(response);
     },
@@ -254,7 +260,7 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
       isDraining = true;
       let isStopped = false;
       const stopped = server.stop(false).then(() => isStopped = true);
-      // It waits for a connection that has sent half a request as well, which this does not.
+      // `stop(false)` also waits for connections that have sent half a request; `pendingRequests` does not count those.
       while (!isStopped && server.pendingRequests + server.pendingWebSockets > 0) {
         await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, DRAIN_PERIOD))]);
       }

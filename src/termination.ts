@@ -1,18 +1,18 @@
-/** What the first copy of the package registers on `globalThis`, and every copy of the process uses. */
+/** Shared by all copies of the package: the first one registers it on `globalThis`. */
 interface Termination {
-  /** Has the server closed before the process ends; returns the way to take that back. */
+  /** Closes the server before the process ends. Returns a function that removes it. */
   add(server: TerminableServer): () => void;
 }
 
-/** A server that listens. */
+/** A running server. */
 export interface TerminableServer {
-  /** Whether SIGINT and SIGTERM end the process while it runs. */
+  /** Whether SIGINT and SIGTERM end the process while this server runs. */
   readonly handlesSignals: boolean;
-  /** Resolves when it is closed; called more than once it closes once. */
+  /** Closes the server, only once however often it is called. Resolves when it is closed. */
   close(): Promise<void>;
 }
 
-/** The exit status of a process that a signal ended: 128 and the signal's number. */
+/** Exit status of a process that a signal ends: 128 plus the signal's number. */
 const STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
 
 class SignalTermination implements Termination {
@@ -31,7 +31,7 @@ class SignalTermination implements Termination {
     };
   }
 
-  /** Listens while a server asks for it, and until the end of the process once it is ending. */
+  /** Listens while a server handles signals, and from the first signal until the process ends. */
   #listen(): void {
     const listens = this.#isTerminating || [...this.#servers].some(({ handlesSignals }) => handlesSignals);
     if (listens === this.#isListening) return;
@@ -57,13 +57,13 @@ class SignalTermination implements Termination {
   }
 }
 
-const { process } = globalThis as unknown as { process: NodeJS.Process }; // Bun, Deno and Node all have it.
+const { process } = globalThis as unknown as { process: NodeJS.Process }; // Defined on Bun, Deno and Node.
 
 const KEY = Symbol.for("noroshi.termination");
 
 /**
- * Closes the server on SIGINT and SIGTERM, and exits with 0 once every server of the process has closed, those of another copy of the
- * package included. A second signal ends the process at once. Returns the way to take that back.
+ * Closes the server on SIGINT and SIGTERM, and exits with 0 once all servers of the process are closed, those of other copies of
+ * the package included. A second signal exits at once. Returns a function that removes the server.
  */
 export function closeOnTermination(server: TerminableServer): () => void {
   const registry = globalThis as { [KEY]?: Termination };
