@@ -13,36 +13,38 @@ import type {
 import { WebSocketError } from "./errors.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
 
-/** What a {@link SqliteEngine} calls its tables, and how much it keeps in them. */
+/** Options of {@link SqliteEngine}. */
 export interface SqliteEngineOptions {
-  /** How their names begin. @default {"noroshi"} */
+  /** Prefix of the table names. @default {"noroshi"} */
   prefix?: string;
   /**
-   * About how many bytes the histories of all channels may take. Beyond it those that run out first give up their publications, and are
-   * forgotten where nobody is subscribed. The 200 bytes of each channel that someone is subscribed to come on top.
+   * Approximate limit for the histories of all channels, in bytes. Above it, the channels that expire first lose their
+   * publications, and are removed if they have no subscriber. Each subscribed channel adds 200 bytes to the limit.
    *
    * @default {67_108_864}
    */
   maxHistoryBytes?: number;
 }
 
-/** How long members stay after a restart that have not joined again, in ms: longer than a client takes to come back. */
+/** How long a member that has not rejoined after a restart stays, in ms: longer than a client takes to reconnect. */
 const ABSENCE = 10_000;
 
-/** Between two looks for what has run out, at least, in ms: each wakes a hibernating object. */
+/** Minimum time between two sweeps, in ms: each one wakes a hibernating object. */
 const SWEEP_PERIOD = 10_000;
 
-/** What came back from hibernation. */
+/** Members and clients that have returned from hibernation. */
 interface Returned {
   readonly members: Map<string, Member>;
   readonly clients: Set<string>;
 }
 
 /**
- * The engine of one node whose storage outlives it, such as a Durable Object: histories go on in their epoch after it was out of memory,
- * a member who joins again was never gone, and what hibernating clients are subscribed to is kept. The tables are for one node at a time.
+ * The engine of a single node whose storage outlives it, such as a Durable Object.
  *
- * A deadline is set only where something can run out, for an alarm wakes the object.
+ * A history keeps its epoch when the node restarts, a member that rejoins in time never leaves, and subscriptions of hibernating
+ * clients are kept. Only one node may use the tables at a time.
+ *
+ * A deadline is set only while something can expire, because an alarm wakes the object.
  */
 export class SqliteEngine implements Engine, Timed {
   status: EngineStatus = "ready";
@@ -56,21 +58,21 @@ export class SqliteEngine implements Engine, Timed {
   readonly #members: string;
   readonly #subscriptions: string;
   readonly #runs: string;
-  /** The run of the node that offsets count in; absent until something is published. */
+  /** The current run (see {@link SqliteHistories}); absent until the first publication. */
   #run: string | undefined;
-  /** Clients came back from hibernation. */
+  /** Whether any client has returned from hibernation. */
   #hasReturned = false;
-  /** With the ttl of their history, `null` without one. */
+  /** Subscribed channels, with the ttl of their history in ms or `null` without a history. */
   readonly #subscribed = new Map<string, number | null>();
   #host: EngineHost | undefined;
-  /** Histories that this node has begun: each is an epoch of its own. */
+  /** Number of histories created by this node. Each has its own epoch. */
   #epochs = 0;
-  /** When something runs out next, in ms of the wall clock. */
+  /** When the next row expires, in ms of the wall clock. */
   #next = Infinity;
-  /** Absent once all is back. */
+  /** Absent once all clients have returned. */
   #returned: Returned | undefined;
 
-  /** @throws {TypeError} for an option out of range. */
+  /** @throws {TypeError} if an option is out of range. */
   constructor(sql: Sql, { prefix = "noroshi", maxHistoryBytes = 67_108_864 }: SqliteEngineOptions = {}) {
     if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
       throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
@@ -79,12 +81,12 @@ export class SqliteEngine implements Engine, Timed {
     this.#sql = sql;
     this.#histories = new SqliteHistories(sql, table, maxHistoryBytes, {
       now: () => this.#now(),
-      // Of another node it is another, and so it is after a history was forgotten.
+      // Unique per node and history, so a deleted history never returns under the same epoch.
       epoch: () => `${this.#host?.node ?? ""}.${++this.#epochs}`,
       run: () => this.#run ??= this.#findRun(),
       subscribed: () => this.#subscribed.size,
       isSubscribed: (channel) => this.#subscribed.has(channel),
-      runsOut: (until) => this.#schedule(until),
+      expiresAt: (until) => this.#schedule(until),
     });
     this.#members = table("members");
     this.#runs = table("runs");
@@ -113,13 +115,13 @@ export class SqliteEngine implements Engine, Timed {
     };
   }
 
-  /** Channels of which anything is kept. */
+  /** Number of channels with a history, members or a subscription. */
   get channels(): number {
     const attended = rowsOf<{ channel: string }>(this.#sql, `SELECT DISTINCT channel FROM ${this.#members}`);
     return new Set([...this.#histories.names(), ...attended.map(({ channel }) => channel), ...this.#subscribed.keys()]).size;
   }
 
-  /** About what the histories take, in bytes. */
+  /** Approximate size of the histories, in bytes. */
   get historyBytes(): number {
     return this.#histories.bytes;
   }
@@ -128,7 +130,7 @@ export class SqliteEngine implements Engine, Timed {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
     this.#histories.start();
-    // `until`: when who has not come back leaves, in ms; NULL for who is here.
+    // `until`: when an absent member leaves, in ms; NULL for a present member.
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${this.#members}
@@ -141,12 +143,12 @@ export class SqliteEngine implements Engine, Timed {
     );
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
     const returned = this.#returned = { members: new Map<string, Member>(), clients: new Set<string>() };
-    // Hibernating clients come back in the turn of the start: nobody is missed before it is over.
+    // Hibernating clients return in the turn of the start, so nobody counts as absent before that turn ends.
     queueMicrotask(() => this.#settle(returned));
   }
 
   send(): void {
-    this.#check("send"); // There is no other node.
+    this.#check("send"); // No other node exists.
   }
 
   nodes(): string[] {
@@ -194,7 +196,7 @@ export class SqliteEngine implements Engine, Timed {
       channel,
       user,
     );
-    // Its connections come back in any order: who is told last, when all have, is the newest.
+    // The connections of a member return in any order: once all have, the one that joined last is the newest.
     const isKnown = row !== undefined && (this.#returned !== undefined || row.data === (data ?? null));
     if (isKnown && row.until === null) return;
     rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
@@ -226,7 +228,7 @@ export class SqliteEngine implements Engine, Timed {
     this.#host.deadlines.delete(this);
   }
 
-  /** Something has run out. */
+  /** Removes expired members and publications. */
   due(): void {
     const now = this.#now();
     const gone = rowsOf<{ channel: string; user: string }>(
@@ -236,10 +238,10 @@ export class SqliteEngine implements Engine, Timed {
     );
     for (const { channel, user } of gone) this.#present(channel, [], [user]);
     this.#histories.expire();
-    this.#look();
+    this.#scheduleNext();
   }
 
-  /** All that comes back is there: who is not has to be missed. */
+  /** Runs once all clients have returned. Marks the other members absent, and deletes the subscriptions of lost clients. */
   #settle({ members, clients }: Returned): void {
     this.#returned = undefined;
     if (this.status === "closed") return;
@@ -263,27 +265,27 @@ export class SqliteEngine implements Engine, Timed {
       if (!clients.has(uid)) this.keeper.delete(uid);
     }
     this.#histories.releaseAbandoned();
-    this.#look();
+    this.#scheduleNext();
   }
 
-  /** Finds out when something runs out next. */
-  #look(): void {
+  /** Sets the deadline to the next expiry. */
+  #scheduleNext(): void {
     const [first] = rowsOf<{ until: number | null }>(this.#sql, `SELECT MIN(until) AS until FROM ${this.#members}`);
     this.#next = Infinity;
     this.#schedule(Math.min(first?.until ?? Infinity, this.#histories.next() ?? Infinity));
     if (this.#next === Infinity) this.#host?.deadlines.delete(this);
   }
 
-  /** Wakes at the time, or later where that is soon: what has run out is not read before it is swept away either. */
+  /** Sets the deadline, at least {@link SWEEP_PERIOD} from now: expired publications are not read, so they may wait. */
   #schedule(until: number): void {
     if (until >= this.#next) return;
     this.#next = until;
     const delay = until - this.#now();
-    // What was due while nobody was here is due at once.
+    // Rows that expired while the node was down are swept at once.
     this.#host?.deadlines.set(this, delay <= 0 ? 0 : Math.min(Math.max(delay, SWEEP_PERIOD), 2 ** 31 - 1));
   }
 
-  /** Where connections have lived through it the run goes on: the storage cannot be an older copy. */
+  /** Continues the previous run if clients have returned from hibernation: the storage cannot be an older copy then. */
   #findRun(): string {
     const [before] = rowsOf<{ name: string }>(this.#sql, `SELECT name FROM ${this.#runs} WHERE place = 0`);
     if (before && this.#hasReturned) return before.name;

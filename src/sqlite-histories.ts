@@ -1,67 +1,68 @@
 import type { HistoryOptions, HistoryPage, Position, Publication, PublicationContent } from "./engine.ts";
 
-/** A SQLite database that answers at once: a Durable Object's `storage.sql`, or an adapter for `bun:sqlite` or `node:sqlite`. */
+/** A synchronous SQLite database: a Durable Object's `storage.sql`, or an adapter for `bun:sqlite` or `node:sqlite`. */
 export interface Sql {
-  /** Runs one statement, to its end. */
+  /** Runs one statement to completion. */
   exec(query: string, ...bindings: (string | number | null)[]): Iterable<unknown>;
 }
 
-/** The rows that a statement gives, or changes. */
+/** The rows that a statement returns. */
 export function rowsOf<Row>(sql: Sql, query: string, ...bindings: (string | number | null)[]): Row[] {
-  return [...sql.exec(query, ...bindings)] as Row[]; // The columns are those of the query.
+  return [...sql.exec(query, ...bindings)] as Row[]; // As the query names its columns.
 }
 
-/** What a channel takes beside its publications, and a publication beside its text, in bytes. */
+/** Overhead of a channel, and of a publication, in bytes. */
 const ROW_BYTES = 200;
 
-/** Channels that are forgotten in one turn, at most. */
+/** Maximum number of channels swept in one turn. */
 const SWEEP_CHANNELS = 2_000;
 
-/** Channels, or publications of one, that are looked at in one call for some to give up. */
+/** Maximum number of rows that one call examines to free space. */
 const TRIM_ROWS = 100;
 
-/** How much an offset grows at most with the first publication of a run. */
+/** Maximum step of an offset at the first publication of a run. */
 const STEPS = 2 ** 20;
 
 interface ChannelRow {
   epoch: string;
-  /** How many publications there were. */
+  /** Number of publications so far. */
   top: number;
-  /** The offset of the last publication. */
+  /** Offset of the latest publication. */
   place: number;
   bytes: number;
-  /** In which run of the node it was published. */
+  /** Run of the latest publication. */
   run: string | null;
 }
 
 interface PublicationRow extends PublicationContent {
   top: number;
-  /** The offset of the one before it. */
+  /** Offset of the previous publication. */
   previous: number;
 }
 
-/** What the histories have to know of their engine. */
+/** The engine, as its histories see it. */
 export interface HistoriesOwner {
   now(): number;
-  /** Names a new history. */
+  /** Name of a new history. */
   epoch(): string;
-  /** Names this run of the node. */
+  /** Name of the current run. */
   run(): string;
-  /** Channels that somebody is subscribed to. */
+  /** Number of subscribed channels. */
   subscribed(): number;
   isSubscribed(channel: string): boolean;
-  /** Something will have run out by then, in ms. */
-  runsOut(until: number): void;
+  /** Reports an expiry at this time, in ms. */
+  expiresAt(until: number): void;
 }
 
 /**
- * The last publications of all channels, in two tables. A channel has a time until which it is kept; none while somebody is subscribed and
- * nothing of it is left to run out, so that an idle channel needs no deadline.
+ * The latest publications of all channels, in two tables. `until` of a channel is its expiry. It is NULL while the channel has
+ * subscribers and no publications, so that an idle channel needs no deadline.
  *
- * Offsets go up by a random step once a run: over an older copy of the file a lost publication's position is none of what is published anew.
+ * A run is one start of the node; returning from hibernation continues it. Offsets grow by 1 within a run and by a random step
+ * between runs: after a restore from an older copy of the file, no new publication gets the position of a lost one.
  */
 export class SqliteHistories {
-  /** About what they take, in bytes. */
+  /** Approximate size, in bytes. */
   bytes = 0;
   readonly #sql: Sql;
   readonly #channels: string;
@@ -90,11 +91,11 @@ export class SqliteHistories {
       `CREATE TABLE IF NOT EXISTS ${this.#publications}
        (channel TEXT, top INTEGER, event TEXT, data TEXT, bytes INTEGER, until INTEGER, PRIMARY KEY (channel, top)) WITHOUT ROWID`,
     );
-    // Tables of before count from 1 without a step.
+    // Tables of earlier versions count from 1 without steps.
     this.#addColumn(this.#channels, "run", "TEXT", "NULL");
     this.#addColumn(this.#channels, "place", "INTEGER", "top");
     this.#addColumn(this.#publications, "previous", "INTEGER", "top - 1");
-    // What runs out first is found without reading all channels.
+    // Finds the next expiry without a full scan.
     rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${this.#index} ON ${this.#channels} (until)`);
     const [sum] = rowsOf<{ bytes: number | null }>(this.#sql, `SELECT SUM(bytes) AS bytes FROM ${this.#channels}`);
     this.bytes = sum?.bytes ?? 0;
@@ -104,12 +105,12 @@ export class SqliteHistories {
     return rowsOf<{ channel: string }>(this.#sql, `SELECT channel FROM ${this.#channels}`).map(({ channel }) => channel);
   }
 
-  /** When the first channel runs out, in ms. */
+  /** When the first channel expires, in ms. */
   next(): number | null {
     return rowsOf<{ until: number | null }>(this.#sql, `SELECT MIN(until) AS until FROM ${this.#channels}`)[0]?.until ?? null;
   }
 
-  /** Where the channel stands; it is begun where it has no history. */
+  /** The current position of a channel. Creates its history if there is none. */
   open(channel: string, { ttl }: HistoryOptions): Position {
     return positionOf(this.#open(channel, ttl));
   }
@@ -120,7 +121,7 @@ export class SqliteHistories {
     const run = this.#owner.run();
     const [top, place] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * STEPS))];
     const bytes = ROW_BYTES + 2 * (event.length + data.length);
-    // First of all, for it is what can fail: a row holds 2 MB.
+    // First, because it can fail: a row holds 2 MB at most.
     rowsOf(
       this.#sql,
       `INSERT INTO ${this.#publications} (channel, top, event, data, bytes, until, previous) VALUES (?, ?, ?, ?, ?, ?, ?)`,
@@ -132,7 +133,7 @@ export class SqliteHistories {
       until,
       row.place,
     );
-    // What is too old is not read; it goes with the channel, or when it is pushed out.
+    // Expired publications are not read. They are deleted with the channel, or when newer ones replace them.
     const change = bytes - this.#drop(channel, top - size);
     rowsOf(
       this.#sql,
@@ -146,7 +147,7 @@ export class SqliteHistories {
       channel,
     );
     this.bytes += change;
-    this.#owner.runsOut(until);
+    this.#owner.expiresAt(until);
     this.#trim(channel);
     return { epoch: row.epoch, offset: place };
   }
@@ -157,7 +158,7 @@ export class SqliteHistories {
     const position = positionOf(row);
     const most = Math.min(limit, history.size);
     const now = this.#owner.now();
-    if (!after) return { position, publications: this.#placed(row, this.#last(channel, most, now)), isComplete: true };
+    if (!after) return { position, publications: this.#publicationsOf(row, this.#last(channel, most, now)), isComplete: true };
     const refused = { position, publications: [], isComplete: false };
     if (after.epoch !== row.epoch || !Number.isSafeInteger(after.offset) || after.offset > row.place) return refused;
     // An offset grows by 1 or more: no earlier one need be looked at.
@@ -168,13 +169,13 @@ export class SqliteHistories {
       row.top - (row.place - after.offset),
       after.offset,
     );
-    // The first follows the position, and publications are given up from the oldest on.
+    // Complete: the first row follows the position. Publications are given up from the oldest on.
     const isComplete = first
       ? first.previous === after.offset && first.until > now && row.top - first.top < most
       : after.offset === row.place;
     if (!isComplete) return refused;
     const { rows, next } = first ? this.#page(channel, first.top, row.top, maxBytes) : { rows: [] };
-    const publications = this.#placed({ ...row, place: next?.previous ?? row.place }, rows);
+    const publications = this.#publicationsOf({ ...row, place: next?.previous ?? row.place }, rows);
     return { position, publications, isComplete, ...(next && { hasMore: true }) };
   }
 
@@ -200,14 +201,14 @@ export class SqliteHistories {
     return { rows };
   }
 
-  /** Nobody is subscribed any more: who was may come back to where it was for so long. */
+  /** Keeps the channel for its ttl after the last unsubscribe, so that subscribers can recover. */
   release(channel: string, ttl: number): void {
     const until = this.#owner.now() + ttl;
     rowsOf(this.#sql, `UPDATE ${this.#channels} SET until = MAX(IFNULL(until, 0), ?) WHERE channel = ?`, until, channel);
-    this.#owner.runsOut(until);
+    this.#owner.expiresAt(until);
   }
 
-  /** The same for those whose subscribers were lost with the node. */
+  /** Releases channels whose subscribers were lost with the node. */
   releaseAbandoned(): void {
     const rows = rowsOf<{ channel: string; ttl: number }>(
       this.#sql,
@@ -216,7 +217,7 @@ export class SqliteHistories {
     for (const { channel, ttl } of rows) if (!this.#owner.isSubscribed(channel)) this.release(channel, ttl);
   }
 
-  /** Gives up what has run out. */
+  /** Deletes expired publications and channels. */
   expire(): void {
     const rows = rowsOf<{ channel: string; bytes: number }>(
       this.#sql,
@@ -237,7 +238,7 @@ export class SqliteHistories {
     rowsOf(this.#sql, `UPDATE ${table} SET ${column} = ${value}`);
   }
 
-  /** The last publications that have not run out. The oldest first. */
+  /** The latest publications that have not expired, oldest first. */
   #last(channel: string, count: number, now: number): PublicationRow[] {
     const rows = rowsOf<PublicationRow>(
       this.#sql,
@@ -249,8 +250,8 @@ export class SqliteHistories {
     return rows.reverse();
   }
 
-  /** @param place of the last. */
-  #placed({ epoch, place }: Pick<ChannelRow, "epoch" | "place">, rows: readonly PublicationRow[]): Publication[] {
+  /** Converts the last rows of a channel. The offset of a row is the `previous` of the next one. */
+  #publicationsOf({ epoch, place }: Pick<ChannelRow, "epoch" | "place">, rows: readonly PublicationRow[]): Publication[] {
     return rows.map(({ event, data }, number) => ({
       event,
       data,
@@ -280,12 +281,12 @@ export class SqliteHistories {
       ttl,
     );
     this.bytes += made.bytes;
-    this.#owner.runsOut(until);
+    this.#owner.expiresAt(until);
     this.#trim(channel);
     return made;
   }
 
-  /** Gives up the publications up to the offset. Returns their bytes. */
+  /** Deletes the publications up to number `top`. Returns their bytes. */
   #drop(channel: string, top: number): number {
     const dropped = rowsOf<{ bytes: number }>(
       this.#sql,
@@ -296,7 +297,7 @@ export class SqliteHistories {
     return dropped.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  /** Gives up all publications, and the channel itself where nobody is subscribed. */
+  /** Deletes all publications, and the channel itself if nobody is subscribed. */
   #empty(channel: string, bytes: number): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ?`, channel);
     if (this.#owner.isSubscribed(channel)) {
@@ -309,8 +310,8 @@ export class SqliteHistories {
   }
 
   /**
-   * Makes room: the channels that run out first are emptied, and last of all the one in use gives up its oldest. At most so many are looked at
-   * in one call: each call that put something in makes room for it, or the next ones do.
+   * Frees space: empties the channels that expire first, then deletes the oldest publications of the channel in use. One call
+   * examines at most {@link TRIM_ROWS} rows of each; the next calls do the rest.
    */
   #trim(used: string): void {
     const limit = this.#maxBytes + ROW_BYTES * this.#owner.subscribed();
