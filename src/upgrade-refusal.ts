@@ -2,15 +2,15 @@ import type { ReachedLimit } from "./limits.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { RefusalReason } from "./refusals.ts";
 
-/** A request that is not upgraded: the answer, and for the operator why. */
+/** A refused upgrade: the response, and a log line for the operator. */
 export interface Refusal {
   status: 400 | 401 | 403 | 405 | 413 | 426 | 429 | 501 | 503;
   code: string;
   message: string;
   headers?: Record<string, string>;
-  /** Absent where it was counted before. */
+  /** Absent if the refusal is already counted. */
   reason?: RefusalReason;
-  /** The operator's line. Absent: none is written. */
+  /** Line for the operator. Absent: nothing is logged. */
   log?: string;
 }
 
@@ -46,7 +46,7 @@ export function noToken({ cookie }: ResolvedOptions): Refusal {
     status: 401,
     code: "AUTH_FAILED",
     message: "A token is required",
-    headers: { "www-authenticate": "Bearer" }, // No error attribute: nothing was shown (RFC 6750 §3).
+    headers: { "www-authenticate": "Bearer" }, // No error attribute: the request has no credentials (RFC 6750 §3).
     reason: "token",
     log: `Refused an upgrade without a token: mode "strict" needs one in ${places.join(" or ")}`,
   };
@@ -85,7 +85,7 @@ export function unavailable(message: string): Refusal {
   };
 }
 
-/** A limit is reached: the answer, and for the operator the option that sets it. */
+/** The refusal for a reached limit. Its log line names the option. */
 export function reached(limit: ReachedLimit | "user", options: ResolvedOptions, ip: string | null): Refusal {
   switch (limit) {
     case "connections":

@@ -1,19 +1,19 @@
-/** What the upgrade route reads of a request: whether it is an opening handshake, and the token it shows. */
+/** Reads an upgrade request: checks the opening handshake and finds the token. */
 import type { Context } from "hono";
 import { getCookie } from "hono/cookie";
 import type { CredentialSource } from "./authentication.ts";
 import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
 
-/** Tokens beyond this many characters are refused unread: no proxy lets such a header pass. */
+/** Maximum length of a token, in characters. Longer ones are refused unread: no proxy passes such a header. */
 const MAX_TOKEN_LENGTH = 8192;
 
-/** A token and some names beside it. */
+/** Maximum length of Sec-WebSocket-Protocol, in characters: a token and a few names. */
 const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
 
-/** A list of tokens (RFC 9110 §5.6.2) without an empty one: ws refuses such a header itself, after a place was taken. */
+/** A list of tokens (RFC 9110 §5.6.2) without empty elements. ws refuses those too, but only after a slot is reserved. */
 const PROTOCOLS = /^[!#$%&'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~\w]+)*$/;
 
-/** RFC 6455 §4.2.1: what the request of an opening handshake must have. */
+/** Checks the requirements of an opening handshake (RFC 6455 §4.2.1). */
 export function checkRequest({ method, headers }: Request): Refusal | null {
   const upgrade = headers.get("upgrade")?.toLowerCase() ?? "";
   if (!splitList(upgrade).includes("websocket")) {
@@ -23,7 +23,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
     };
   }
   if (upgrade !== "websocket") return invalidRequest("The Upgrade header must name websocket alone");
-  // A body would be read as frames, or by a proxy as the next request.
+  // A body would be parsed as frames, or by a proxy as the next request.
   if (Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding")) {
     return invalidRequest("A WebSocket handshake has no body", 413);
   }
@@ -45,7 +45,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
   return checkProtocols(headers.get("sec-websocket-protocol"));
 }
 
-/** A 426 names Upgrade (RFC 9110 §7.8), and the close that the client asked for: Node keeps the connection open otherwise. */
+/** A 426 must name Upgrade (RFC 9110 §7.8). It also repeats a requested close: otherwise Node keeps the connection open. */
 const connectionOf = (headers: Headers): string =>
   splitList(headers.get("connection")).some((name) => name.toLowerCase() === "close") ? "Upgrade, close" : "Upgrade";
 
@@ -57,12 +57,12 @@ function checkProtocols(header: string | null): Refusal | null {
   return invalidRequest("Sec-WebSocket-Protocol must list different tokens");
 }
 
-/** A token, or what was in its place and why it cannot be one. */
+/** A token, or the fault that makes it invalid. */
 export type ShownToken = { source: CredentialSource } & ({ value: string } | { fault: string });
 
 /**
- * The token shown at the upgrade: the first of subprotocol, Authorization, query and cookie that is there. An invalid one
- * never falls back to the next, nor to anonymous.
+ * Finds the token of an upgrade: in the subprotocol, Authorization, query or cookie, in this order. An invalid token never falls
+ * back to the next place or to anonymous.
  */
 export function readToken(c: Context, url: URL, protocols: string[], cookie: string | undefined): ShownToken | null {
   const checked = (value: string, source: CredentialSource): ShownToken =>
@@ -77,7 +77,7 @@ export function readToken(c: Context, url: URL, protocols: string[], cookie: str
   if (bearers.length > 1) return several("protocol");
   if (bearers.length > 0) return checked(bearers[0]!.slice("bearer.".length), "protocol");
 
-  // Only Bearer (RFC 6750 §2.1): a browser repeats the Basic credentials of a site by itself.
+  // Only Bearer (RFC 6750 §2.1): browsers repeat the Basic credentials of a site by themselves.
   const authorization = c.req.header("authorization") ?? "";
   if (/(?:^|,)\s*bearer(?:\s|,|$)/i.test(authorization)) {
     const [, value] = /^\s*bearer +([^\s,]+)\s*$/i.exec(authorization) ?? [];
@@ -89,7 +89,7 @@ export function readToken(c: Context, url: URL, protocols: string[], cookie: str
   if (queried[0]) return checked(queried[0], "query");
 
   if (cookie === undefined) return null;
-  // Of two, one may have been set by another host of the same site, and which comes first is that host's to choose (RFC 6265 §8.6).
+  // If there are two, another host of the site may have set one, and controls which comes first (RFC 6265 §8.6).
   if (countCookies(c.req.header("cookie") ?? "", cookie) > 1) return several("cookie");
   const kept = getCookie(c, cookie);
   return kept === undefined || kept === "" ? null : checked(kept, "cookie");

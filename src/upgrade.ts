@@ -31,15 +31,15 @@ import {
 import { checkRequest, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "./websocket-client.ts";
 
-/** A Hono handler that `hono/client` knows as a WebSocket route (`$ws`). */
+/** A Hono handler that `hono/client` recognizes as a WebSocket route (`$ws`). */
 // deno-lint-ignore no-explicit-any -- Hono's own UpgradeWebSocket says `any`: a narrower Env refuses apps with bindings.
 export type UpgradeHandler = MiddlewareHandler<any, string, { outputFormat: "ws" }>;
 
-/** What the upgrade route needs of its controller. */
+/** The controller, as the upgrade route sees it. */
 export interface UpgradeHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
-  /** Whether no connection is taken any more. */
+  /** Whether new connections are refused. */
   isClosed(): boolean;
   readonly admission: Admission;
   readonly deadlines: Deadlines;
@@ -51,27 +51,28 @@ export interface UpgradeHost {
   start(): void;
 }
 
-/** Characters of a URL, its token not counted. It is kept with the connection, in a Durable Object within 16 KiB. */
+/** Maximum length of a URL without its token, in characters. A Durable Object stores it with the connection, in 16 KiB. */
 const MAX_URL_LENGTH = 2048;
 
-/** Characters of a User-Agent that are kept. */
+/** Stored length of a User-Agent, in characters. */
 const MAX_USER_AGENT_LENGTH = 512;
 
-/** Characters of an Origin: a scheme, a host name of at most 253 (RFC 1035 §2.3.4), and a port. */
+/** Maximum length of an Origin, in characters: a scheme, a host name of at most 253 (RFC 1035 §2.3.4), and a port. */
 const MAX_ORIGIN_LENGTH = 512;
 
-/** Characters that are kept of what the option `clientIp` returned and is no address. */
+/** Stored length of a value from the `clientIp` option that is not an address, in characters. */
 const MAX_ADDRESS_LENGTH = 128;
 
-/** The route: from an HTTP request to an open connection, or to an answer that says why not. */
+/** Creates the upgrade route: it turns an HTTP request into an open connection or a refusal. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
-  const handler: UpgradeHandler = async (c) => await upgrade(host, c) as never; // The type says "ws": what a WebSocket route returns nobody reads.
+  // The output type "ws" has no value: no client reads the response of a WebSocket route.
+  const handler: UpgradeHandler = async (c) => await upgrade(host, c) as never;
   return Object.assign(handler, { [ROUTE]: true, [START]: host.start });
 }
 
 async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   const { options } = host;
-  const runtime = findRuntime(c); // First: a server sees by it that the request came here.
+  const runtime = findRuntime(c); // First: it marks the request as ours for the server.
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal);
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(invalid);
@@ -83,7 +84,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   const offered = splitList(c.req.header("sec-websocket-protocol"));
   const origin = c.req.header("origin");
   const ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
-  // Everything is copied before the upgrade: Deno throws when the headers are read after it.
+  // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
     url: withoutToken(url),
@@ -94,19 +95,19 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   };
   if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
   if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
-  // The header and not the target: a client writes that as it likes, a browser writes this for its page.
+  // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
   const hostname = c.req.header("host")?.toLowerCase() ?? url.host;
   if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
     return refuse(foreignOrigin(handshake.origin, hostname));
   }
   const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
-  // A page sends its origin: without one, nothing says whose page it is.
+  // Browsers store cookies, and their pages send an origin. Without one, the page behind a cookie is unknown.
   if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
     return refuse(COOKIE_WITHOUT_ORIGIN);
   }
 
   host.start();
-  // From here on it counts, before anything is awaited.
+  // Reserved before the first await, so that the limits hold for concurrent upgrades.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
   let opening = false;
@@ -115,19 +116,19 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
     const wasAnswered = c.finalized;
     await runtime.settle?.();
     const identity = await verify(host, handshake, token, since);
-    // Such as Hono's timeout(), which does not wait for this: no socket may open behind the answer that the client has.
+    // Answered, for example, by Hono's timeout(), which does not wait for this: no socket may open after that.
     if (c.finalized && !wasAnswered) return refuse(ANSWERED);
     if (identity && "status" in identity) return refuse(identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
     if (slot.released || host.isClosed()) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
-    // The client went away while its token was verified: nobody is there to read this.
+    // The client left during authentication, so nobody reads this response.
     if (response === null) return refuse(GONE);
     if (typeof response === "string") return refuse({ ...NO_RUNTIME, message: response, log: `Refused an upgrade: ${response}` });
     opening = true;
-    // The socket opens later, or never: a client that goes away now is not always told of. The place is kept for so long.
+    // The socket may open later or never, and a client that leaves is not always reported: the timeout releases the slot.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
-    // Emptied first: Hono merges the headers of an earlier response by making a new one, which not every runtime lets be a 101.
+    // Cleared first: otherwise Hono merges earlier headers into a new Response, which not every runtime allows to be a 101.
     c.res = undefined;
     c.res = response;
     runtime.pin?.(c, host.report);
@@ -137,7 +138,7 @@ async function upgrade(host: UpgradeHost, c: Context): Promise<Response> {
   }
 }
 
-/** The identity that the token stands for, `null` where none is needed, or why it is refused. */
+/** Authenticates the token: the identity, `null` if none is needed, or a refusal. */
 async function verify(
   host: UpgradeHost,
   handshake: Handshake,
@@ -184,7 +185,7 @@ function accept(
     open(transport) {
       slot.take();
       host.deadlines.delete(slot);
-      // Not every runtime opens it at once: rights may have been taken since.
+      // Some runtimes open the socket later, when rights may have been revoked.
       const connection = host.open(transport, handshake, identity, slot, since);
       server?.connections.add(connection);
       return connection;
@@ -198,12 +199,12 @@ function accept(
   });
 }
 
-/** The client's address: the other end of the TCP connection, or what the proxies in front say of it. */
+/** The client's address: the TCP peer, or the result of the `clientIp` option. */
 function clientIp({ options: { clientIp }, report }: UpgradeHost, address: string | null, headers: Headers): string | null {
   const own = address === null ? null : normalizeAddress(address) ?? address;
   if (clientIp === 0) return own;
   if (typeof clientIp === "number") {
-    // Counted from the right: each proxy in front adds one entry, and what is further left is what the client says of itself.
+    // Counted from the right: each trusted proxy appends one entry, and a client can forge the ones further left.
     const entry = splitList(headers.get("x-forwarded-for")).at(-clientIp);
     return entry === undefined ? own : normalizeAddress(entry) ?? own;
   }
@@ -212,7 +213,7 @@ function clientIp({ options: { clientIp }, report }: UpgradeHost, address: strin
   return ip === null ? null : normalizeAddress(ip) ?? ip.slice(0, MAX_ADDRESS_LENGTH);
 }
 
-/** The first that the client offers, as the option has it: a slice of the header would keep all of it. */
+/** The first offered subprotocol that is supported, as the option's own string: a slice would retain the whole header. */
 function agreedProtocol(offered: string[], protocols: readonly string[]): string | null {
   const agreed = offered.find((name) => protocols.includes(name));
   return protocols.find((name) => name === agreed) ?? null;
@@ -226,7 +227,7 @@ function userAgentOf(c: Context): string | null {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** A string of its own: a slice keeps all of the header that it was cut from, 14 kB a connection for a long X-Forwarded-For. */
+/** Copies a string: a slice retains its whole header, 14 kB a connection for a long X-Forwarded-For. */
 const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 
 function findRuntime(c: Context): Runtime | null {
@@ -272,12 +273,12 @@ let latestUrl = "";
 function withoutToken(url: URL): string {
   const copy = url.searchParams.has("access_token") ? new URL(url) : url;
   if (copy !== url) copy.searchParams.delete("access_token");
-  // Most clients ask for the same: one string is kept for all in a row who do, where each would take 110 bytes.
+  // Most clients request the same URL. Consecutive equal URLs share one string, which saves 110 bytes a connection.
   if (copy.href !== latestUrl) latestUrl = copy.href;
   return latestUrl;
 }
 
-/** What middleware has put on the response so far; the upgrade's own headers stay the runtime's. */
+/** Headers that middleware has set so far, without those of the handshake, which the runtime sets. */
 function headersOf(c: Context): Headers {
   const headers = new Headers(c.res.headers);
   for (const name of ["connection", "content-length", "content-type", "transfer-encoding", "upgrade"]) headers.delete(name);
