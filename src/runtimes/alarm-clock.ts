@@ -1,11 +1,11 @@
 import type { Clock } from "../clock.ts";
 
-/** The part of a Durable Object's storage that is used. */
+/** The part of a Durable Object's storage that this file uses. */
 interface AlarmStorage {
   setAlarm(time: number): Promise<void>;
 }
 
-/** Timers kept by the object's one alarm: it wakes a hibernating object, where a timer would keep it from hibernating. */
+/** Timers on the single alarm of a Durable Object. An alarm wakes a hibernating object; a timer would prevent hibernation. */
 export class AlarmClock implements Clock {
   readonly #storage: AlarmStorage;
   readonly #timers = new Map<number, { at: number; callback: () => void }>();
@@ -20,7 +20,7 @@ export class AlarmClock implements Clock {
     return Date.now();
   }
 
-  /** workerd's clocks stand still but for I/O, and an alarm goes by the wall clock. */
+  /** workerd's clocks advance only on I/O, and an alarm follows the wall clock. */
   monotonic(): number {
     return Date.now();
   }
@@ -31,12 +31,12 @@ export class AlarmClock implements Clock {
     return this.#handles;
   }
 
-  // The alarm stays: that it rings once in vain costs less than a write for every timer that was not needed.
+  // The alarm stays set: one needless alarm costs less than a storage write for each cancelled timer.
   clearTimeout(handle: unknown): void {
     this.#timers.delete(handle as number); // What setTimeout returned.
   }
 
-  /** The alarm has gone off. */
+  /** Runs the due timers. The object's `alarm` handler calls it. */
   ring(): void {
     this.#armed = Infinity;
     const now = Date.now();

@@ -7,21 +7,21 @@ import { OPEN, type Publisher, type Transport } from "../transport.ts";
 import { afterTurn } from "../turn.ts";
 import type { Acceptance } from "./runtime.ts";
 
-/** The part of Bun's server that is used, so that the file checks without Bun's types. */
+/** The part of Bun's server in use, so that this file compiles without Bun's types. */
 export interface BunServer {
   upgrade(request: Request, options: { data: SocketData; headers: Headers }): boolean;
   requestIP(request: Request): { address: string } | null;
-  /** Sends to every socket that has subscribed to the topic. 0: nobody has. */
+  /** Sends to every socket subscribed to the topic. Returns 0 if there is none. */
   publish(topic: string, data: string): number;
 }
 
-/** The part of Bun's server-side socket that is used. */
+/** The part of Bun's server-side socket in use. */
 export interface BunSocket {
   readonly data: SocketData;
   readonly readyState: number;
   getBufferedAmount(): number;
   sendText(data: string): number;
-  /** Has what the callback sends written at once. */
+  /** Writes everything that the callback sends at once. */
   cork(callback: () => void): void;
   close(code?: number, reason?: string): void;
   ping(data?: Uint8Array): number;
@@ -30,7 +30,7 @@ export interface BunSocket {
   terminate(): void;
 }
 
-/** Marks the sockets of every copy of the package in a process: the handler of one copy serves those of all. */
+/** Marks the sockets of all copies of the package: the handler of any copy serves them. */
 export const SOCKET: symbol = Symbol.for("noroshi.bun.socket");
 
 /** The `data` of a Bun socket, called at each of its events: it links the socket and its connection. */
@@ -41,40 +41,40 @@ export interface SocketData {
   ended(code: number, reason: string): void;
 }
 
-/** The part of what `hono/bun` keeps with a socket that its handler calls. */
+/** The callbacks that the handler of `hono/bun` expects in a socket's data. */
 interface HonoEvents {
   onOpen(event: unknown, socket: Pick<BunSocket, "close">): void;
   onMessage(event: unknown, socket: Pick<BunSocket, "close">): void;
   onClose(event: { readonly code: number; readonly reason: string }): void;
 }
 
-/** Why a socket is closed that its handler does not know. */
+/** Close reason of a socket without a handler. */
 export const NO_HANDLER = "No handler for this socket";
 
-/** How Bun names a message over `maxPayloadLength`. */
+/** Bun's close reason for a message over `maxPayloadLength`. */
 const TOO_BIG = "Received too big message";
 
 const outbox = new Outbox();
 
-/** The header of a frame (RFC 6455 §5.2), which Bun's own count includes. */
+/** Maximum size of a frame header (RFC 6455 §5.2), in bytes. Bun's buffered amount includes headers. */
 const MAX_HEADER_BYTES = 10;
 
-/** Bun writes a larger publication for one socket after the other, and at once. */
+/** Maximum size of a publication, in bytes. Bun writes larger ones to each socket separately, and at once. */
 const MAX_PUBLISHED_BYTES = 16_000;
 
-/** What sockets were handed, in bytes that only ever grow. */
+/** Bytes sent by all sockets. The counters only grow. */
 const bytes = {
-  /** To any socket, by whichever way. */
+  /** Sent in any way. */
   handedOver: 0,
-  /** By topics, which have it until the turn ends: no socket's own count includes it before. */
+  /** Published to topics. They buffer it until the turn ends, and no socket's buffered amount includes it before. */
   published: 0,
-  /** What of it the topics have let go of. */
+  /** The part of `published` that the topics have flushed. */
   settled: 0,
 };
 
 /**
- * The topics of one server. They encode and copy a message once for all, where a corked write does for each client: 0.38 instead of 0.48 s of
- * CPU a million deliveries with 16 broadcasts under way, and 4.3 instead of 4.8 with one at a time.
+ * Publishes to the topics of one server. A topic encodes and copies a message once, a corked write once per client: 0.38 instead
+ * of 0.48 s of CPU per million deliveries with 16 broadcasts under way, and 4.3 instead of 4.8 s with one at a time.
  */
 class BunPublisher implements Publisher {
   readonly #server: BunServer;
@@ -88,7 +88,7 @@ class BunPublisher implements Publisher {
   }
 
   publish(topic: string, frame: Frame): boolean {
-    // What waits for the end of the turn was sent before.
+    // Frames in the outbox were sent earlier and must go first.
     if (!outbox.isEmpty || frame.bytes > MAX_PUBLISHED_BYTES || this.#server.publish(topic, frame.text) === 0) return false;
     const { bytes: size } = frame;
     bytes.handedOver += size + MAX_HEADER_BYTES;
@@ -98,10 +98,10 @@ class BunPublisher implements Publisher {
   }
 }
 
-/** How long it may take to see that topics have let go of something, in ms: looking after each publication to ten took a tenth of its cost. */
+/** Delay before looking for a flush, in ms. Looking after each publication to ten sockets took a tenth of its cost. */
 const SETTLE_TIME = 10;
 
-/** Topics let go when the event loop goes round, which need not be before the next `setImmediate`, but is before the one after that. */
+/** Topics flush once per round of the event loop: before the second `setImmediate` from now, not always before the first. */
 function settleLater(): void {
   setTimeout(() => {
     const { published } = bytes;
@@ -122,9 +122,9 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
-/** One socket of Bun's, and what Bun keeps with it. */
+/** A socket of Bun, and the data that Bun keeps with it. */
 export class BunTransport implements SocketData, Transport, Writer {
-  /** From when it opens: nothing is asked of it before. */
+  /** Set when the socket opens. Nothing uses it before. */
   socket!: BunSocket;
   batch: Batch | undefined;
   ponged?: (number: number | undefined) => void;
@@ -133,13 +133,13 @@ export class BunTransport implements SocketData, Transport, Writer {
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
   /**
-   * Bun is calling back with a message of this socket. It corks the socket meanwhile, so answers are one write without the outbox. And they
-   * must not wait for the end of the turn: Bun answers a close frame that it read together with the message before that.
+   * Whether Bun is delivering a message of this socket. Bun corks the socket meanwhile, so replies are one write without the
+   * outbox. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
    */
   #isReading = false;
-  /** What the socket held when the turn's first frame was taken. */
+  /** Bytes that the socket held when the turn's first frame was queued. */
   #buffered = 0;
-  /** What had been published when this socket was last written to, and was handed that first. */
+  /** `bytes.published` at the last write to this socket. A write flushes earlier publications. */
   #caughtUp = 0;
 
   static {
@@ -153,8 +153,8 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   /**
-   * What the handler of `hono/bun` calls; without it that handler throws, which ends the process. The socket is closed: that handler
-   * passes no pongs on, so its heartbeat would fail.
+   * For the handler of `hono/bun`, which throws without it and ends the process. It closes the socket, because that handler drops
+   * pongs and the heartbeat would fail.
    */
   get events(): HonoEvents {
     const close = (_event: unknown, socket: Pick<BunSocket, "close">) => socket.close(CloseCode.INTERNAL_ERROR, NO_HANDLER);
@@ -168,7 +168,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   opened(socket: BunSocket): void {
     this.socket = socket;
     this.#connection = this.#open?.(this);
-    this.#open = undefined; // The closure holds the request; an idle connection must not.
+    this.#open = undefined; // It holds the request, which an idle connection must not.
   }
 
   received(message: string | Uint8Array): void {
@@ -186,16 +186,16 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   ended(code: number, reason: string): void {
-    // Bun calls this inside close(); elsewhere a close is never reported before close() returned.
-    // What it says of an abrupt end is its own words, not the peer's.
+    // Deferred: Bun calls this inside close(), other runtimes never before close() has returned.
+    // The reason of an abrupt end is Bun's, not the peer's.
     const abrupt = code === ABNORMAL;
-    // Bun has closed with 1009 by itself; this tells the connection why.
+    // Bun has already closed with 1009. This reports the cause.
     if (abrupt && reason === TOO_BIG) this.#connection?.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
     queueMicrotask(() => this.#connection?.closed(code, abrupt ? "" : reason, !abrupt));
   }
 
   get readyState(): number {
-    // Looked at when the first frame of the turn was taken, and again when they are written.
+    // Checked when the turn's first frame was queued, and again at the write.
     return this.batch ? OPEN : this.socket.readyState;
   }
 
@@ -203,13 +203,13 @@ export class BunTransport implements SocketData, Transport, Writer {
     return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount() + this.#published;
   }
 
-  /** What the topics may have for it. */
+  /** Bytes that topics may still buffer for this socket. */
   get #published(): number {
     return bytes.published - Math.max(bytes.settled, this.#caughtUp);
   }
 
   send(frame: Frame): boolean {
-    bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 takes no more.
+    bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
     if (!this.#isReading) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       outbox.push(this, frame);
@@ -223,7 +223,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   write(): void {
     const { batch, socket } = this;
     if (!batch) {
-      // Whatever is sent has Bun hand over what was published before it.
+      // Any send makes Bun flush earlier publications to this socket.
       if (this.#published > 0) socket.ping();
       this.#caughtUp = bytes.published;
       return;
@@ -239,7 +239,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   #send(text: string): void {
-    // 0: dropped, with the socket still open. −1: backpressure, but it is kept.
+    // 0: dropped, although the socket is open. −1: buffered under backpressure.
     if (this.socket.sendText(text) === 0) this.#connection?.dropped();
   }
 

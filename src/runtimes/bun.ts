@@ -1,10 +1,15 @@
+/**
+ * WebSocket routes on Bun: the handler that `Bun.serve` needs beside `fetch`.
+ *
+ * @module
+ */
 import { CloseCode } from "../close.ts";
 import { type BunServer, type BunSocket, BunTransport, NO_HANDLER, SOCKET, type SocketData } from "./bun-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
 export type { BunSocket, SocketData };
 
-/** The handler object Bun takes beside `fetch`. */
+/** The `websocket` handler of `Bun.serve`. */
 export interface BunWebSocketHandler {
   readonly idleTimeout: number;
   readonly sendPings: boolean;
@@ -17,7 +22,7 @@ export interface BunWebSocketHandler {
   close(socket: BunSocket, code: number, reason: string): void;
 }
 
-/** The handler object of another library, such as `websocket` of `hono/bun`, or your own. Each knows its own sockets only. */
+/** The handler of another library, such as `websocket` of `hono/bun`, or your own. A handler knows only its own sockets. */
 export interface OtherWebSocketHandler {
   open?(socket: never): void | Promise<void>;
   message?(socket: never, data: never): void | Promise<void>;
@@ -27,12 +32,12 @@ export interface OtherWebSocketHandler {
   close?(socket: never, code: number, reason: string): void | Promise<void>;
 }
 
-/** The least time between two lines about sockets of others, in ms. */
+/** Minimum time between two log lines about sockets of other libraries, in ms. */
 const LOG_PERIOD = 1_000;
 
 let loggedAt = -Infinity;
 
-/** Closes a socket that nobody here knows: its client would wait for ever. */
+/** Closes a socket without a handler: otherwise its client would wait forever. */
 function refuse(socket: BunSocket): void {
   socket.close(CloseCode.INTERNAL_ERROR, NO_HANDLER);
   if (performance.now() - loggedAt < LOG_PERIOD) return;
@@ -43,18 +48,20 @@ function refuse(socket: BunSocket): void {
   );
 }
 
-/** For a server that has no other handler. After a reload of the server a socket may be open already. */
+/** Used if no other handler is passed. It has `message` too: after a server reload, a socket may already be open. */
 const REFUSING: OtherWebSocketHandler = { open: refuse, message: refuse };
 
 /**
- * What Bun calls for each socket: `export default { fetch: app.fetch, websocket }`. One serves any number of controllers. A socket that
- * another library upgraded is closed with 1011, and the log says so: see {@link websocketWith}.
+ * The handler for `Bun.serve`: `export default { fetch: app.fetch, websocket }`. One handler serves any number of controllers.
+ *
+ * It closes sockets that another library upgraded with 1011 and logs that: see {@link websocketWith}.
  */
 export const websocket: BunWebSocketHandler = createHandler();
 
 /**
- * The handler of a server that has sockets of another library too: each socket goes to the library that upgraded it. Bun has one
- * `idleTimeout` and one `backpressureLimit` for all sockets of a server: both are off, as in {@link websocket}.
+ * Creates a handler for a server that has sockets of another library too: each socket goes to the library that upgraded it.
+ *
+ * Bun has one `idleTimeout` and one `backpressureLimit` for all sockets of a server. Both are off, as in {@link websocket}.
  *
  * @example
  * ```ts
@@ -68,14 +75,14 @@ export function websocketWith(other: OtherWebSocketHandler): BunWebSocketHandler
   return createHandler(other);
 }
 
-/** @param other absent: sockets of others are closed. */
+/** @param other Absent: sockets of other libraries are closed. */
 function createHandler(other: OtherWebSocketHandler = REFUSING): BunWebSocketHandler {
-  // A socket without our mark is one of theirs, which is what `never` stands for.
+  // A socket without our mark is one of `other`, which makes the `never` casts true.
   return {
-    // The heartbeat is the controller's: Bun's own does not find a mute peer that is written to (oven-sh/bun#39255).
+    // Off: the controller has its own heartbeat. Bun's does not detect a silent peer that is written to (oven-sh/bun#39255).
     idleTimeout: 0,
     sendPings: false,
-    // None: beyond it, 16 MiB by default, Bun drops what is sent and does not tell of what is published. The limit is the controller's.
+    // No limit: beyond it (16 MiB by default) Bun drops frames, and reports no dropped publication. The controller has a limit.
     backpressureLimit: 0,
     open: (socket) => isOurs(socket) ? socket.data.opened(socket) : other.open?.(socket as never) as void,
     message: (socket, data) =>
@@ -90,18 +97,18 @@ function createHandler(other: OtherWebSocketHandler = REFUSING): BunWebSocketHan
   };
 }
 
-/** Whether this package upgraded it, in whichever copy. Another library keeps what it likes with its sockets. */
+/** Whether any copy of this package upgraded the socket. Other libraries may store any value as `data`. */
 function isOurs({ data }: BunSocket): boolean {
   return (data as unknown as Record<symbol, unknown> | null | undefined)?.[SOCKET] === true;
 }
 
-/** Bun's own upgrade of a request, or `null` on another runtime. `env` is the server, as Bun passes it, or `{ server, request }`. */
+/** Bun's own upgrade of a request; `null` on other runtimes. `env` is Bun's server, or `{ server, request }`. */
 export function bunRuntime(env: unknown, request: Request): Runtime | null {
   if (typeof (globalThis as { Bun?: unknown }).Bun === "undefined" || typeof env !== "object" || env === null) return null;
   const server = ("server" in env ? env.server : env) as Partial<BunServer> | undefined;
   if (typeof server?.upgrade !== "function" || typeof server.requestIP !== "function") return null;
-  const bun = server as BunServer; // Both methods were just seen to be there.
-  // Middleware may have made a copy of it, as mount() does, which Bun does not upgrade.
+  const bun = server as BunServer; // Both methods were checked above.
+  // Bun upgrades only its own Request. Middleware such as mount() passes a copy.
   const original = "request" in env && env.request instanceof Request ? env.request : request;
   const ip = addressOf(bun, original);
   const { [HOST]: host } = env as { [HOST]?: Host };
@@ -110,11 +117,11 @@ export function bunRuntime(env: unknown, request: Request): Runtime | null {
     accept(_request: Request, acceptance: Acceptance): Response | string | null {
       const { protocol, headers } = acceptance;
       host?.allowPayload?.(acceptance.maxPayload);
-      // Bun echoes the first subprotocol offered, a bearer token among them, unless the header is there; empty is none.
+      // Without this header Bun echoes the first subprotocol offered, which may be a bearer token. Empty means none.
       headers.set("sec-websocket-protocol", protocol ?? "");
       const transport = new BunTransport(bun, acceptance);
       const fault = upgrade(bun, original, transport, headers, ip !== null);
-      // Bun writes the response itself; what the route returns is not looked at.
+      // Bun writes the response itself and ignores the returned one.
       if (fault === undefined) return new Response(null);
       acceptance.abandoned();
       return fault;
@@ -132,7 +139,7 @@ const COPIED_REQUEST =
 const OTHER_HANDLER =
   'Cannot serve the socket: Bun.serve has another WebSocket handler, pass websocket of "noroshi/bun", or websocketWith(otherHandler)';
 
-/** `undefined` once the socket is open; `null` when nobody waits for it any more; else why it cannot be. */
+/** `undefined` once the socket is open; `null` if the client has gone; otherwise the reason of the failure. */
 function upgrade(
   server: BunServer,
   request: Request,
@@ -143,18 +150,18 @@ function upgrade(
   try {
     if (!server.upgrade(request, { data, headers })) return isBunsOwn || request.signal.aborted ? null : COPIED_REQUEST;
   } catch (error) {
-    // Its two errors differ in their text only: no handler object, and what is no Request to Bun, such as a Proxy of one.
+    // Bun's two errors differ only in their text: no handler, or not a Request of Bun, such as a Proxy.
     return String(error).includes("Request object") ? COPIED_REQUEST : NO_WEBSOCKET;
   }
   // Bun calls `open` before upgrade() returns.
   return data.isOpened ? undefined : OTHER_HANDLER;
 }
 
-/** `null` for a request that is not Bun's own, one whose client is gone, and over a Unix socket. */
+/** The client's address; `null` for a copied request, for a client that has gone, and on a Unix socket. */
 function addressOf(server: BunServer, request: Request): string | null {
   try {
     return server.requestIP(request)?.address ?? null;
   } catch {
-    return null; // Bun throws for what is no Request to it; the upgrade says so.
+    return null; // Bun throws for a copied request. The upgrade reports it.
   }
 }

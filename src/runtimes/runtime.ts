@@ -1,48 +1,47 @@
+/** The contract between the upgrade route and the runtimes: how a server or runtime upgrades one request. */
 import type { Context } from "hono";
 import type { Connection } from "../connection.ts";
 import type { Connections } from "../connections.ts";
 import type { Transport } from "../transport.ts";
 
-/** An upgrade that was admitted, for a runtime to carry out. */
+/** An admitted upgrade, which the runtime carries out. */
 export interface Acceptance {
-  /** The subprotocol to answer with; `null` for none. */
+  /** Subprotocol of the response; `null` for none. */
   readonly protocol: string | null;
-  /** What middleware put on the response. */
+  /** Response headers that middleware has set. */
   readonly headers: Headers;
-  /** The largest message, in bytes, for the runtime to enforce where it can. */
+  /** Maximum size of a message, in bytes. The runtime enforces it if it can. */
   readonly maxPayload: number;
-  /** Silence after which the runtime pings by itself and then gives up, in ms, where it can; 0 is never. */
+  /** Silence after which the runtime pings on its own and then gives up, in ms, if it can; `0` is never. */
   readonly idleTimeout: number;
-  /** Starts the connection, once the socket can be written to. */
+  /** Starts the connection. Called once the socket is writable. */
   open(transport: Transport): Connection;
-  /** Gives its place back at once: the upgrade ended without a WebSocket. Does nothing after {@link open}. */
+  /** Releases the slot at once: the upgrade ended without a WebSocket. Does nothing after {@link open}. */
   abandoned(): void;
 }
 
-/** How one request is upgraded on the runtime it arrived on. */
+/** The upgrade of one request. */
 export interface Runtime {
-  /** The client's address, `null` where the runtime does not tell. */
+  /** The client's address; `null` if the runtime does not report it. */
   ip(request: Request): string | null;
-  /** Waits until a reset that came right after the request is known, where the runtime needs to be given the time. */
+  /** Waits until a reset right after the request is detectable. Absent if the runtime needs no time for that. */
   settle?(): Promise<void>;
   /**
-   * The response to return for it; `null` when the client went away meanwhile; a text that says why this server cannot upgrade it, and
-   * what to do.
+   * The response of the upgrade; `null` if the client has gone; a string with the reason and the remedy if this server cannot
+   * upgrade.
    */
   accept(request: Request, acceptance: Acceptance): Response | string | null;
-  /** Keeps the response that was accepted on the context, where the server must not be given another. */
+  /** Keeps the accepted response on the context. Absent if the server tolerates another one. */
   pin?(c: Context, report: (error: unknown) => void): void;
 }
 
 /**
- * Where a server that does its own upgrade (Node, a Durable Object, `noroshi/serve`) puts a {@link Host} into Hono's `c.env`.
- * Registered, so that two copies of the package in one process find each other.
+ * Key in Hono's `c.env` where a server with its own upgrade (Node, a Durable Object, `noroshi/serve`) puts a {@link Host}.
+ * Registered, so that all copies of the package share it.
  */
-export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // The cast names a unique symbol, which `for` cannot.
+export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // `Symbol.for` returns a plain symbol.
 
-/**
- * On `controller.upgrade`, so that a server sees from its routes which paths are ours before anything runs. Registered, as {@link HOST} is.
- */
+/** Marks `controller.upgrade`, so that a server finds our routes without running them. Registered, like {@link HOST}. */
 export const ROUTE: unique symbol = Symbol.for("noroshi.route") as never; // As above.
 
 /** On `controller.upgrade`: starts what the controller needs of others. Called when a server listens. Registered, as {@link HOST} is. */
@@ -70,18 +69,18 @@ function unwrapped(handler: object): Route | undefined {
   return isOurs === true ? handler as Route : wrapped && unwrapped(wrapped); // As just seen.
 }
 
-/** The host of a request: in `c.env`, or on the response that `@hono/node-server` puts there. */
+/** The host of a request: from `c.env`, or from the response that `@hono/node-server` puts there. */
 export function findHost(env: unknown): Host | undefined {
-  const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Absent where it is something else.
+  const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Both are optional.
   return host ?? outgoing?.[HOST];
 }
 
-/** What a server tells the upgrade route of one request. */
+/** The server of a request, as the upgrade route sees it. */
 export interface Host {
-  /** Absent: the runtime's own upgrade is used. */
+  /** The server's own upgrade. Absent: that of the runtime is used. */
   readonly runtime?: Runtime;
-  /** Every open connection of this server, so that it can close them when it stops. */
+  /** Open connections of this server, which it closes when it stops. */
   readonly connections: Connections;
-  /** Has the server take messages of so many bytes, where it has one limit for all its sockets. */
+  /** Raises the maximum message size to so many bytes, on a server with one limit for all its sockets. */
   allowPayload?(bytes: number): void;
 }

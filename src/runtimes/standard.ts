@@ -6,7 +6,7 @@ import { Outbox, type Writer } from "../outbox.ts";
 import { OPEN, type Transport } from "../transport.ts";
 import type { Acceptance } from "./runtime.ts";
 
-/** What the sockets of Deno, workerd and ws have in common. workerd had no `bufferedAmount` before the runtime of late 2026. */
+/** The common part of the sockets of Deno, workerd and ws. workerd has `bufferedAmount` from late 2026 on. */
 interface StandardSocket {
   readonly readyState: number;
   readonly bufferedAmount?: number;
@@ -14,22 +14,22 @@ interface StandardSocket {
   close(code: number, reason: string): void;
 }
 
-/** Of all sockets of the process; each Durable Object has its own. */
+/** One outbox for the process. A Durable Object has its own. */
 const shared = new Outbox();
 
 /**
- * A {@link Transport} over a standard `WebSocket`, or one that is like it. Such a socket writes each frame by itself: where the client takes
- * arrays, what it is sent in one turn goes out as one.
+ * A {@link Transport} over a standard `WebSocket`, or a socket like it. Such a socket writes each frame on its own, so the frames
+ * of a turn are joined into one array if the client accepts arrays.
  */
 export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport, Writer {
   readonly socket: Socket;
   batch: Batch | undefined = undefined;
-  /** Absent: the client takes no arrays. */
+  /** Absent if the client does not accept arrays. */
   readonly #outbox: Outbox | undefined;
 
   /**
-   * @param protocol the subprotocol that was agreed on.
-   * @param outbox what its frames wait in. @default one for all sockets of the process
+   * @param protocol the agreed subprotocol.
+   * @param outbox where frames wait for the end of the turn. @default one for all sockets of the process
    */
   constructor(socket: Socket, protocol: string | null, outbox: Outbox = shared) {
     this.socket = socket;
@@ -63,11 +63,11 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
     this.socket.close(code, reason);
   }
 
-  /** The standard has no way to drop a connection; closing again changes nothing. */
+  /** The standard has no way to drop a connection, and a second close has no effect. */
   terminate(): void {}
 }
 
-/** Feeds a standard `WebSocket` into a connection that starts when the socket is open. */
+/** Attaches a standard `WebSocket` to a connection, which starts when the socket opens. */
 export function attach(socket: WebSocket, acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned">): Feed {
   socket.binaryType = "arraybuffer";
   const feed = new Feed(acceptance);
@@ -75,9 +75,9 @@ export function attach(socket: WebSocket, acceptance: Pick<Acceptance, "protocol
   return feed;
 }
 
-/** Hands events on: one object a socket, where a closure for each of them would take more. */
+/** Passes on the events of a socket: one object per socket takes less memory than a closure per event. */
 export class Feed {
-  /** Until the socket opens: it holds the request, an idle connection must not. */
+  /** Cleared when the socket opens: it holds the request, which an idle connection must not. */
   #acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned"> | undefined;
   #connection: Connection | undefined;
   #refusal: { code: number; reason: string } | undefined;
@@ -86,7 +86,7 @@ export class Feed {
     this.#acceptance = acceptance;
   }
 
-  /** Gives the place back, and closes the socket once it is open: no connection starts. */
+  /** Releases the slot, and closes the socket once it is open. No connection starts. */
   refuse(code: number, reason: string): void {
     this.#acceptance?.abandoned();
     this.#acceptance = undefined;
@@ -95,18 +95,18 @@ export class Feed {
 
   handleEvent(event: Event): void {
     const connection = this.#connection;
-    if (event.type === "open") this.#opened(event.currentTarget as WebSocket); // Only `attach` adds it, to a socket.
+    if (event.type === "open") this.#opened(event.currentTarget as WebSocket); // `attach` adds it to sockets only.
     else if (event.type === "message") connection?.message((event as MessageEvent).data);
     else if (event.type === "error") {
-      // Deno's own idle detection found the peer dead: the protocol pings are its own there. Whatever else fails is the network's or the
-      // peer's doing, and ends in a close like an abrupt end.
+      // Deno pings on its own, and reports a missing pong as this error. Any other error is a network or peer fault, which the
+      // close event reports.
       if ((event as ErrorEvent).message.includes("No response from ping frame")) {
         connection?.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
       }
     } else {
       const { code, reason, wasClean } = event as CloseEvent;
       this.#acceptance?.abandoned();
-      // Deno says 0 where RFC 6455 §7.1.5 has 1006: no close frame came.
+      // Deno reports 0 where RFC 6455 §7.1.5 has 1006: no close frame arrived.
       if (code === 0 || !wasClean) connection?.closed(ABNORMAL, "", false);
       else connection?.closed(code, reason, true);
     }
