@@ -1,3 +1,8 @@
+/**
+ * WebSocket routes in a Durable Object of Cloudflare, with hibernation.
+ *
+ * @module
+ */
 import type { Connection } from "../connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../close.ts";
 import { Connections } from "../connections.ts";
@@ -11,21 +16,21 @@ import { AlarmClock } from "./alarm-clock.ts";
 import { type HibernatingSocket, HibernatingTransport, savedOf } from "./hibernating-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
-/** The part of a Durable Object's state that is used. */
+/** The part of a Durable Object's state that {@link createWebSocketObject} uses. */
 export interface WebSocketObjectState {
   acceptWebSocket(socket: HibernatingSocket): void;
   getWebSockets(): HibernatingSocket[];
   setWebSocketAutoResponse(pair?: unknown): void;
   readonly storage: {
     setAlarm(time: number): Promise<void>;
-    /** Fails where the class has no SQLite storage. */
+    /** Throws on use if the class has no SQLite storage. */
     readonly sql?: Sql;
   };
 }
 
-/** What one object serves: an app, and the controllers whose routes it has. */
+/** The app of one Durable Object, with its controllers. */
 export interface WebSocketObjectApp {
-  /** One, or several with a `name` each: it is how a connection finds its controller again after hibernation. */
+  /** One controller, or several with different `name`s: a connection finds its controller by name after hibernation. */
   controller: WebSocketController | WebSocketController[];
   app: { fetch(request: Request, env?: unknown, context?: never): Response | Promise<Response> };
 }
@@ -40,15 +45,17 @@ export interface WebSocketObject {
 }
 
 /**
- * A Durable Object class for an app: a controller of its own for each object — objects share an isolate and its module
- * variables — and connections that survive hibernation. The object's alarm keeps the controller's time, for a pending
- * timer would keep it from hibernating.
+ * Creates a Durable Object class that serves an app, with connections that survive hibernation.
  *
- * Channels are kept in the object's SQLite storage, in tables that begin with `noroshi_` and the name of the controller: what clients are
- * subscribed to, members and histories survive hibernation, and histories a restart. For a class without it (`new_classes` in place of
- * `new_sqlite_classes`) they are in memory: hibernation loses them, and each client is closed with 1012 when the object wakes.
+ * Each object has its own controller, because objects share an isolate and its module variables. The object's alarm is the
+ * controller's timer: a pending timer would prevent hibernation.
  *
- * @param build makes the controller and the app that has its route, once for each object and again after each eviction.
+ * Channels are stored in the object's SQLite storage, in tables that begin with `noroshi_` and the controller's name.
+ * Subscriptions, members and histories survive hibernation; histories also survive a restart. A class without SQLite
+ * (`new_classes` instead of `new_sqlite_classes`) keeps channels in memory: hibernation loses them, and each client is closed
+ * with 1012 when the object wakes.
+ *
+ * @param build creates the controller and the app with its route, once per object and again after each eviction.
  *
  * @example
  * ```ts
@@ -65,7 +72,7 @@ export function createWebSocketObject<Env>(
     readonly #clock: AlarmClock;
     readonly #connections = new Map<HibernatingSocket, Connection>();
     readonly #open = new Connections();
-    // Objects share an isolate and its module variables, and one may not write to a socket of another.
+    // One per object: objects share module variables, and must not write to each other's sockets.
     readonly #outbox = new Outbox();
     readonly #state: WebSocketObjectState;
     readonly #env: Env;
@@ -85,15 +92,15 @@ export function createWebSocketObject<Env>(
       }
       for (const socket of state.getWebSockets()) {
         const saved = savedOf(socket);
-        if (!saved) continue; // Another library's.
+        if (!saved) continue; // A socket of another library.
         const owner = controllers.get(saved.controller);
         if (owner) {
           const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#outbox), saved);
           this.#connections.set(socket, connection);
-          // Else a peer that never answers the close handshake would be waited for without end.
+          // Resumes the close: otherwise a peer that never answers the close handshake stays forever.
           if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
           this.#autoResponse.add(connection);
-        } // Accepted before a deployment that took its controller away.
+        } // A deployment has removed the controller.
         else socket.close(CloseCode.SERVICE_RESTART, "No such service");
       }
       this.#autoResponse.update();
@@ -103,7 +110,7 @@ export function createWebSocketObject<Env>(
       const upgrades = new Upgrades();
       const host: Host = { connections: this.#open, runtime: upgrades };
       try {
-        // A copy: `env` is shared by all objects of the isolate.
+        // Copied: all objects of the isolate share `env`.
         const response = await this.#app.fetch(request, { ...this.#env, [HOST]: host });
         const upgrade = upgrades.carriedBy(response);
         if (!upgrade) return response;
@@ -128,10 +135,11 @@ export function createWebSocketObject<Env>(
     webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
       const connection = this.#connections.get(socket);
       this.#connections.delete(socket);
-      // workerd hands on codes that may not be sent (RFC 6455 §7.4.1): such a close is as good as none.
+      // workerd passes on codes that must not be sent (RFC 6455 §7.4.1). Such a close is not clean.
       const clean = wasClean && (code === NO_STATUS || answerCloseCode(code) === code);
       connection?.closed(clean ? code : ABNORMAL, clean ? reason : "", clean);
-      // Unless it is closed here too, the peer waits for the answer for ever. What was not UTF-8 has become longer: close() would throw.
+      // Without this the peer waits for its answer forever. The reason is cut: invalid UTF-8 grew when decoded, and close() would
+      // throw.
       socket.close(answerCloseCode(code), cutCloseReason(reason));
       this.#autoResponse.update();
     }
@@ -139,7 +147,7 @@ export function createWebSocketObject<Env>(
     webSocketError(socket: HibernatingSocket): void {
       const connection = this.#connections.get(socket);
       this.#connections.delete(socket);
-      // The network's or the peer's doing; after a protocol error there is no close event.
+      // A network or peer fault. No close event follows a protocol error.
       connection?.closed(ABNORMAL, "", false);
       this.#autoResponse.update();
     }
@@ -153,7 +161,7 @@ export function createWebSocketObject<Env>(
   };
 }
 
-/** An upgrade that the app has accepted, its socket not open yet. */
+/** An accepted upgrade whose socket is not open yet. */
 interface Upgrade {
   readonly client: WebSocket;
   readonly server: HibernatingSocket;
@@ -161,8 +169,8 @@ interface Upgrade {
 }
 
 /**
- * What the app accepts in one request. One becomes a connection when the app's response carries its socket, all others are abandoned: a
- * timeout, an error handler or a middleware may answer in place of the route, and no runtime event would ever end that connection.
+ * The upgrades accepted during one request. The one whose socket the app's response carries becomes a connection; the others are
+ * abandoned, because no runtime event ends them. A timeout, an error handler or middleware may answer instead of the route.
  */
 class Upgrades implements Runtime {
   readonly #accepted: Upgrade[] = [];
@@ -173,24 +181,24 @@ class Upgrades implements Runtime {
   }
 
   accept(request: Request, acceptance: Acceptance): Response | null {
-    // workerd takes the socket of a client that has gone for open, and never reports it closed. The signal aborts with the compatibility
-    // flag `enable_request_signal` only.
+    // workerd treats the socket of a client that has gone as open, and never reports it closed. The signal aborts only with the
+    // compatibility flag `enable_request_signal`.
     if (this.#ended || request.signal.aborted) return null;
     const { protocol, headers } = acceptance;
     const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
     const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
     this.#accepted.push({ client, server, acceptance });
     if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
-    return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // workerd's own member.
+    return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // An extension of workerd.
   }
 
-  /** The upgrade whose socket the response hands to the client. A copy of a response, as Hono makes it, carries the same. */
+  /** The upgrade whose socket the response carries. A copy of the response, which Hono may make, carries the same one. */
   carriedBy(response: Response): Upgrade | undefined {
-    const { webSocket } = response as { webSocket?: WebSocket | null }; // workerd's own member.
+    const { webSocket } = response as { webSocket?: WebSocket | null }; // An extension of workerd.
     return this.#accepted.find(({ client }) => client === webSocket);
   }
 
-  /** The app has answered: nothing is accepted any more, and what is not a connection by now never will be. */
+  /** Ends the request: later upgrades are refused, and those without a connection are abandoned. */
   end(): void {
     this.#ended = true;
     for (const { acceptance } of this.#accepted) acceptance.abandoned();
@@ -204,16 +212,16 @@ function protocolOf({ handshake }: SavedConnection): string | null {
 /** The object's SQLite storage, if it has one. */
 function sqlOf({ storage: { sql } }: WebSocketObjectState): Sql | undefined {
   try {
-    // It is there in any case, and says at its use that it is not.
+    // `sql` always exists, and throws on use if there is no SQLite storage.
     return sql && [...sql.exec("SELECT 1")].length > 0 ? sql : undefined;
   } catch {
-    return undefined; // Nothing else can be wrong with that statement.
+    return undefined; // The statement cannot fail otherwise.
   }
 }
 
 function byName(controllers: WebSocketController[]): Map<string, WebSocketController> {
   const named = new Map(controllers.map((controller) => [controller.name, controller]));
-  // The names are in those of tables, and SQLite takes `A` and `a` for the same (of ASCII only).
+  // Names are part of table names, and SQLite ignores the case of ASCII letters.
   const tables = new Set([...named.keys()].map((name) => name.replace(/[A-Z]/g, (letter) => letter.toLowerCase())));
   if (tables.size === controllers.length && tables.size > 0) return named;
   throw new TypeError(
@@ -222,8 +230,8 @@ function byName(controllers: WebSocketController[]): Map<string, WebSocketContro
 }
 
 /**
- * Lets workerd answer a client's bare `ping` without waking the object. Not while a connection is pending: nothing is sent to
- * one before `auth ok`, and its first message must be `auth`.
+ * Lets workerd answer a client's bare `ping` without waking the object. Off while a connection is pending: before `auth ok`
+ * nothing is sent to a client, and its first message must be `auth`.
  */
 class AutoResponse {
   readonly #state: WebSocketObjectState;
@@ -234,13 +242,13 @@ class AutoResponse {
     this.#state = state;
   }
 
-  /** Takes a new connection into account, before it can send. */
+  /** Adds a connection before it can send. */
   add(connection: Connection): void {
     if (connection.isPending) this.#pending.add(connection);
     this.update();
   }
 
-  /** Switches it as the connections are by now. Done late, switching on costs no more than a waking. */
+  /** Switches the automatic answer on or off. Switching it on late costs no more than one wake-up. */
   update(): void {
     for (const connection of this.#pending) if (!connection.isPending) this.#pending.delete(connection);
     const on = this.#pending.size === 0;
@@ -252,13 +260,13 @@ class AutoResponse {
   }
 }
 
-/** The part of workerd's globals that is used. */
+/** The part of workerd's globals that this file uses. */
 interface WorkerdGlobal {
   WebSocketPair: new () => [WebSocket, HibernatingSocket];
   WebSocketRequestResponsePair: new (request: string, response: string) => unknown;
 }
 
-/** A Worker that hands every request to the object that `find` names. */
+/** Creates a Worker that forwards every request to the object that `find` returns. */
 export function forward<Env>(
   find: (env: Env, request: Request) => { fetch(request: Request): Promise<Response> },
 ): { fetch(request: Request, env: Env): Promise<Response> } {

@@ -4,14 +4,14 @@ import { afterTurn } from "../turn.ts";
 import type { Acceptance, Runtime } from "./runtime.ts";
 import { attach, type Feed } from "./standard.ts";
 
-/** The part of the global `Deno` that is used, so that the file checks without Deno's types. */
+/** The part of the global `Deno` in use, so that this file compiles without Deno's types. */
 interface DenoGlobal {
   upgradeWebSocket(request: Request, options: { idleTimeout: number }): { socket: WebSocket; response: Response };
 }
 
 /**
- * Deno's own upgrade, or `null` on another runtime, and for a request that the application has made. `env` is what `Deno.serve` passes beside
- * the request.
+ * Deno's own upgrade; `null` on other runtimes, and for a request that the application created. `env` is the info that
+ * `Deno.serve` passes with a request.
  */
 export function denoRuntime(env: unknown, request: Request): Runtime | null {
   const { Deno } = globalThis as { Deno?: DenoGlobal };
@@ -21,8 +21,8 @@ export function denoRuntime(env: unknown, request: Request): Runtime | null {
 }
 
 /**
- * Turns of the event loop given to a reset that came right after its request. Of 500 such requests Deno upgraded 500 without, 120 after one
- * turn and 1 after three.
+ * Turns of the event loop to wait for a reset right after a request. Of 500 such requests Deno upgraded 500 without waiting, 120
+ * after one turn and 1 after three.
  */
 const TURNS = 3;
 
@@ -30,7 +30,7 @@ const TURNS = 3;
 class DenoRuntime implements Runtime {
   readonly #deno: DenoGlobal;
   readonly #ip: string | null;
-  /** Deno reports a reset only to a signal that was asked for before it. */
+  /** Read early: Deno reports a reset only to a signal that was read before it. */
   readonly #signal: AbortSignal;
   #feed: Feed | undefined;
 
@@ -44,7 +44,7 @@ class DenoRuntime implements Runtime {
     return this.#ip;
   }
 
-  /** An upgrade whose client is gone keeps its descriptor for good, and no event ends it (Deno 2.9.5). */
+  /** An upgrade whose client has gone leaks its descriptor, and no event ends it (Deno 2.9.5). */
   async settle(): Promise<void> {
     for (let turn = 0; turn < TURNS; turn++) await new Promise<void>(afterTurn);
   }
@@ -54,7 +54,7 @@ class DenoRuntime implements Runtime {
     const upgraded = this.#upgrade(request, idleTimeout);
     if (!upgraded) return null;
     const { socket, response } = upgraded;
-    // By hand: its option `protocol` throws for a list that was sent without a space after the comma.
+    // Set by hand: the `protocol` option throws for a list without a space after the comma.
     if (protocol !== null) response.headers.set("sec-websocket-protocol", protocol);
     for (const [name, value] of headers) response.headers.append(name, value);
     this.#feed = attach(socket, { protocol, open, abandoned });
@@ -65,20 +65,20 @@ class DenoRuntime implements Runtime {
     try {
       return this.#deno.upgradeWebSocket(request, { idleTimeout: Math.ceil(idleTimeout / 1000) });
     } catch {
-      return null; // The request was answered or upgraded meanwhile: its handshake was checked before.
+      return null; // Already answered or upgraded: the handshake itself is valid.
     }
   }
 
   /**
-   * Once Deno has upgraded a request, any answer but a 101 makes `Deno.serve` stop listening for good: one that comes later is reported and
-   * not sent, and its client is closed as soon as it is connected.
+   * Drops any later response but a 101: after an upgrade, another status makes `Deno.serve` stop listening for good. The drop is
+   * reported, and the client is closed once it is connected.
    */
   pin(c: Context, report: (error: unknown) => void): void {
     const res = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(c), "res");
     Object.defineProperty(c, "res", {
       get: () => res?.get?.call(c),
       set: (response: Response | undefined) => {
-        // Emptied, as Hono's documentation has it, before another is set.
+        // Hono's documentation clears `c.res` before it sets another response.
         if (response === undefined) return;
         if (response.status === 101) return res?.set?.call(c, response);
         const problem =
@@ -92,10 +92,13 @@ class DenoRuntime implements Runtime {
 
 let innerRequest: symbol | undefined;
 
-/** Whether an application has made the request, as `app.request()` and `app.mount()` do: Deno upgrades it to a socket that never opens. */
+/**
+ * Whether the application created the request, as `app.request()` and `app.mount()` do. Deno upgrades it to a socket that never
+ * opens.
+ */
 function isCopy(request: Request): boolean {
   innerRequest ??= Object.getOwnPropertySymbols(request).find(({ description }) => description === "request");
-  // What a server has made is of a class of Deno's own. Without that symbol nothing is known.
+  // The inner request of a server's Request has a class of Deno's own. Without the symbol, copies cannot be recognized.
   const inner = innerRequest && (request as unknown as Record<symbol, object | undefined>)[innerRequest];
   return inner?.constructor === Object;
 }

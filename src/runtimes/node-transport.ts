@@ -1,4 +1,4 @@
-/** What is written to a WebSocket on Node, and on Deno behind `node:http`. */
+/** Writes to WebSockets on Node, and on Deno over `node:http`. */
 import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket } from "ws";
@@ -12,7 +12,7 @@ import { StandardTransport } from "./standard.ts";
 
 const outbox = new Outbox();
 
-/** A socket of ws that tells before it answers a close frame: what waits for the end of the turn must go out first. */
+/** A socket of ws with a hook before its close frame: frames that wait for the end of the turn must go out first. */
 export class FlushingWebSocket extends WebSocket {
   beforeClose: (() => void) | undefined;
 
@@ -22,51 +22,54 @@ export class FlushingWebSocket extends WebSocket {
   }
 }
 
-/** What a stream of Node's says of the write that is under way. */
+/** The parts of a Node stream that tell how much of a write is under way. */
 interface WritingStream {
   readonly _handle?: { readonly writeQueueSize?: number } | null;
   readonly _writableState?: { readonly writelen?: number };
 }
 
-/** Beyond this many bytes frames are not copied into one buffer but written one by one, which the kernel gathers (writev). */
+/**
+ * Maximum size of frames that are joined in one buffer, in bytes. Larger batches are corked, and the kernel gathers them
+ * (writev).
+ */
 const MAX_JOINED_BYTES = 65_536;
 
 /** A ping without a payload (RFC 6455 §5.5.2). */
 const PING = Buffer.from([0x89, 0]);
 
-/** How long a socket stays after the last that is written to it, when the peer keeps its side open, in ms. */
+/** How long a socket may linger after its last write if the peer keeps its side open, in ms. */
 export const LINGER = 1_000;
 
-/** The longest header of a frame. */
+/** Maximum size of a frame header, in bytes. */
 const MAX_HEADER_BYTES = 10;
 
-/** Where what one client alone is sent is put together. Absent while the last one belongs to a socket that has not written all of it. */
+/** Reused buffer for the frames of a single client. Absent while a socket still has to write the last one. */
 let scratch: Buffer | undefined;
 
-/** Small, for it is held by a socket that cannot write. */
+/** Small, because a socket that cannot write retains the buffer. */
 const SCRATCH_BYTES = 16_384;
 
 /**
- * ws reads; data frames are written past it, each made once for all its recipients. They keep their order with what ws writes by itself:
- * it has no compression that would make it wait, and before its close frame all is written.
+ * Reads through ws, but writes data frames past it, each encoded once for all recipients. The order is kept: without compression
+ * ws delays no frame of its own, and everything is written before its close frame.
  */
 class NodeTransport extends StandardTransport<FlushingWebSocket> {
   readonly #stream: Duplex;
-  /** What ws and the stream hold beside the turn's frames; negative until somebody asks. */
+  /** Bytes that ws and the stream hold, without the turn's frames; negative until read in this turn. */
   #buffered = -1;
-  /** The last write left less than the stream's high-water mark, and no close has begun since. */
+  /** Whether the last write left less than the stream's high-water mark, with no close since. */
   #isDrained = false;
-  /** We have begun the close: the connection's own `closeTimeout` ends it. */
+  /** Whether this side began the close, which the connection's `closeTimeout` then ends. */
   #isClosing = false;
   ponged?: (number: number | undefined) => void;
 
   constructor(socket: FlushingWebSocket, stream: Duplex) {
-    super(socket, null); // Merged below the frames, arrays would gain nothing.
+    super(socket, null); // Frames are merged below: arrays gain nothing.
     this.#stream = stream;
     socket.beforeClose = () => {
       this.write();
       this.#isDrained = false;
-      // ws answers the peer's close frame, or a frame that it cannot read, and would then wait 30 s for the peer to end its side.
+      // After a close frame of the peer, or a frame that it cannot read, ws waits 30 s for the peer to end its side.
       if (!this.#isClosing) this.#linger();
     };
   }
@@ -78,7 +81,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 
   override get readyState(): number {
-    // Looked at again when the turn's frames are written. Of a socket that breaks without a close frame its `close` event tells.
+    // Checked again when the batch is written. A socket that breaks without a close frame emits `close`.
     return this.batch || this.#isDrained ? OPEN : this.socket.readyState;
   }
 
@@ -128,11 +131,11 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     }
   }
 
-  /** Writes what only this client is sent: nothing of it is kept. */
+  /** Writes frames of this client only, and keeps none of them. */
   #writeOnce(batch: ClientBatch, size: number): void {
     const stream = this.#stream;
-    // The platform's own sockets have left the bytes to the kernel by the time they have none waiting.
-    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // Or TypeScript takes it for no Duplex.
+    // A plain socket with an empty queue has passed its bytes to the kernel, so the scratch buffer is free again.
+    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // The cast avoids narrowing `stream`.
     const target = isPlain ? scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES) : Buffer.allocUnsafe(size);
     let end = 0;
     for (const frame of batch.frames()) end = put(frame, target, end);
@@ -142,7 +145,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
 
   #put(bytes: Uint8Array): void {
     const stream = this.#stream;
-    // A server may have been made with a higher mark.
+    // An application may create its server with a higher mark.
     this.#isDrained = stream.write(bytes) && stream.writableHighWaterMark <= DRAINED_BYTES;
   }
 
@@ -174,7 +177,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   }
 }
 
-/** The frame on the wire. */
+/** Encodes a frame, once. */
 function bytesOf(frame: Frame): Uint8Array {
   if (frame.encoded) return frame.encoded;
   const bytes = Buffer.allocUnsafe(headerBytes(frame.bytes) + frame.bytes);
@@ -184,7 +187,7 @@ function bytesOf(frame: Frame): Uint8Array {
 
 const headerBytes = (length: number): number => length < 126 ? 2 : length < 65_536 ? 4 : 10;
 
-/** Puts the frame there, whole, unmasked text with the shortest length (RFC 6455 §5.2); returns where it ends. */
+/** Writes a whole, unmasked text frame with the shortest length (RFC 6455 §5.2). Returns its end. */
 function put(frame: Frame, target: Buffer, start: number): number {
   const length = frame.bytes;
   const at = start + headerBytes(length);
@@ -205,13 +208,13 @@ function put(frame: Frame, target: Buffer, start: number): number {
   return at + beginning.length + target.write(end, at + beginning.length);
 }
 
-/** How ws names a message over `maxPayload`, and one whose length is past 2⁵³. */
+/** Error codes of ws for a message over `maxPayload`, and for one beyond 2⁵³ bytes. */
 const TOO_BIG: ReadonlySet<string> = new Set([
   "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH",
   "WS_ERR_UNSUPPORTED_DATA_PAYLOAD_LENGTH",
 ]);
 
-/** Starts the connection over a socket that was upgraded. */
+/** Starts the connection of an upgraded socket. */
 export function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): void {
   const transport = new NodeTransport(ws, stream);
   const connection = open(transport);
@@ -222,8 +225,8 @@ export function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptan
     transport.ponged?.(data[0]);
   });
   ws.on("error", ({ code }: Error & { code?: string }) => {
-    // ws has closed with 1009 by itself; this tells the connection why. Whatever else fails is the network's or the peer's doing,
-    // and ends in a close like an abrupt end.
+    // ws has already closed with 1009: this reports the cause. Any other error is a network or peer fault, which the close event
+    // reports.
     if (code && TOO_BIG.has(code)) connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   });
   ws.on("close", (code: number, reason: Buffer) => {

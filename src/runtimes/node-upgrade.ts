@@ -1,4 +1,4 @@
-/** One GET that asks for a WebSocket on a `node:http` server: who answers it, and the handshake when a route of ours does. */
+/** One GET for a WebSocket on a `node:http` server: finds the listener or app that answers it, and carries out the handshake. */
 import { type IncomingMessage, type OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { pipeline, Readable } from "node:stream";
@@ -7,36 +7,39 @@ import type { Connections } from "../connections.ts";
 import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 
-/** Anything with Hono's `fetch`. */
+/** Any app with Hono's `fetch`. */
 export interface FetchApp {
   fetch(request: Request, env?: unknown): Response | Promise<Response>;
 }
 
-/** An app whose WebSocket routes a server carries. Without `app` they are those that its `request` listeners reach. */
+/** An app attached to a server. Without `app`, the server's `request` listeners reach the routes. */
 export interface AttachedApp {
   readonly app: FetchApp | undefined;
   readonly connections: Connections;
 }
 
-/** On the response that stands for the acceptance; Hono copies a response whose headers change, so its identity says nothing. */
+/** Marks the response that stands for an acceptance. A header, because Hono copies a response whose headers change. */
 const ACCEPTED = "noroshi-accepted";
 
-/** Its status, which no application answers with: Hono copies the headers of a response to the one that a middleware sets in its place. */
+/**
+ * Status of that response, which no application uses: middleware may put another response in its place, and Hono copies the
+ * header.
+ */
 const ACCEPTED_STATUS = 299;
 
 /**
- * No client and no proxy sends as many headers; Node lets 2,000 through, and Deno, which sorts those of a Request for 190 ms, has no limit but
- * their bytes.
+ * Maximum number of headers; clients and proxies send fewer. Node allows 2,000. Deno limits only their bytes, and takes 190 ms to
+ * sort 1,000 headers of a Request.
  */
 const MAX_HEADERS = 256;
 
-/** Statuses of listeners that have no such route: the attached app is asked next. Every other status is their answer. */
+/** Statuses of listeners without such a route: the attached app is asked next. Any other status is the answer. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 
-/** One pass of the request through the server's listeners, or through an app. */
+/** One pass of the request through the server's listeners or through an app. */
 class Pass {
   readonly host: Host;
-  /** A route of ours was asked. */
+  /** Whether a route of ours was reached. */
   isOurs = false;
   acceptance: Acceptance | undefined;
   #isOver = false;
@@ -59,13 +62,13 @@ class Pass {
   }
 
   #accept({ socket }: IncomingMessage, acceptance: Acceptance): Response | null {
-    // Over: another answer has left, such as that of Hono's `timeout()`.
+    // Another response was sent before, such as that of Hono's `timeout()`.
     if (this.#isOver || this.acceptance || socket.destroyed) return null;
     this.acceptance = acceptance;
-    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // A Response cannot be a 101 here.
+    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // A Response cannot have status 101 here.
   }
 
-  /** The pass has its answer: whether that is the acceptance. Any other undoes it. */
+  /** Ends the pass with a response. Returns whether it is the acceptance; any other response undoes that. */
   end(status: number, headers: Headers): boolean {
     if (this.#isOver) return false;
     this.#isOver = true;
@@ -81,36 +84,36 @@ class Pass {
 }
 
 /**
- * A response that is written once it is known whose the request is. Until then it keeps what it is given, within its high-water mark, as
- * Node does with one whose turn on a pipelined connection has not come.
+ * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
+ * pipelined response of Node before its turn.
  */
 class HeldResponse extends ServerResponse {
   #resolveHead: () => void = () => {};
-  /** Resolves when the head is written, or when there will be none. */
+  /** Resolves once the head is written, or the response is destroyed. */
   readonly answered: Promise<void> = new Promise((resolve) => this.#resolveHead = resolve);
   readonly #pass: Pass | undefined;
   sent: Headers = new Headers();
-  /** The head is that of our acceptance. */
+  /** Whether the head is that of our acceptance. */
   isAcceptance = false;
 
   constructor(incoming: IncomingMessage, pass?: Pass) {
     super(incoming);
     this.#pass = pass;
-    this.shouldKeepAlive = false; // No parser reads this connection any more.
+    this.shouldKeepAlive = false; // The HTTP parser has released this connection.
     this.on("error", () => {}); // Node reports writes after the end here.
   }
 
-  // Node writes an implicit head through it as well.
+  // Node also writes an implicit head through this method.
   override writeHead(status: number, ...rest: unknown[]): this {
     this.sent = headersOf(this, rest.at(-1));
     this.isAcceptance = this.#pass?.end(status, this.sent) ?? false;
     if (this.sent.has(ACCEPTED)) {
-      // A middleware made another response of the acceptance, whose headers it copied.
+      // Middleware has replaced the acceptance, and Hono has copied its headers.
       this.sent.delete(ACCEPTED);
       for (const name of this.getHeaderNames()) this.removeHeader(name);
       this.setHeaders(this.sent);
       super.writeHead(status);
-    } else super.writeHead(status, ...rest as [never]); // The overloads of Node's own, whose arguments these are.
+    } else super.writeHead(status, ...rest as [never]); // The arguments are Node's own.
     this.#resolveHead();
     return this;
   }
@@ -120,26 +123,26 @@ class HeldResponse extends ServerResponse {
     return super.destroy(error);
   }
 
-  /** Nobody will read it: whoever writes it is told as by a client that went away. */
+  /** Discards the response. Its writer sees a client that went away. */
   drop(): void {
     if (this.socket || this.destroyed) return;
     this.destroy();
     this.emit("close");
   }
 
-  /** Writes it to the socket, and ends that after it. */
+  /** Writes the response to the socket, then ends the socket. */
   release(socket: Socket): void {
     if (this.destroyed && !this.headersSent) return void socket.destroy();
-    // Node's server does these two for the sockets that it still parses.
+    // Node's server does both only for sockets that it still parses.
     socket.on("drain", () => this.emit("drain"));
     socket.once("end", () => socket.end());
     this.once("finish", () => linger(socket));
     this.assignSocket(socket);
-    socket.resume(); // Or nothing tells that the client has gone.
+    socket.resume(); // Otherwise the end of the client is not reported.
   }
 }
 
-/** A GET that asks for a WebSocket. Its socket has an `error` listener. */
+/** One GET that requests a WebSocket. Its socket must have an `error` listener. */
 export class NodeUpgrade {
   readonly #incoming: IncomingMessage;
   readonly #socket: Socket;
@@ -163,18 +166,19 @@ export class NodeUpgrade {
     this.#held?.drop();
   };
 
-  /** Somebody else writes to the socket or reads it, or it is closed. */
+  /** Whether someone else reads or writes the socket, or it is closed. */
   get isTaken(): boolean {
     return isTaken(this.#socket, this.#written);
   }
 
   /**
-   * Passes the request through the server's own `request` listeners, as any GET, so that whatever guards the app guards its WebSocket
-   * routes. Only where these have no such route are the apps asked.
+   * Passes the request through the server's own `request` listeners, like any GET, so that guards of the app also guard its
+   * WebSocket routes. The apps are asked only if the listeners have no such route.
    *
-   * @param request emits the request to the listeners; `undefined` without any
-   * @param claiming the apps that have a WebSocket route at this path
-   * @param unclaimed resolves when other `upgrade` listeners have had their time; what no route of ours handled waits for it
+   * @param request emits the request to the listeners; `undefined` if there are none
+   * @param claiming whether an app has a WebSocket route at this path
+   * @param unclaimed resolves when other `upgrade` listeners have had their time; a request that no route of ours handled waits
+   * for it
    */
   async run(
     request: ((response: ServerResponse) => void) | undefined,
@@ -188,11 +192,11 @@ export class NodeUpgrade {
       return;
     }
     const held = request && await this.#askListeners(request, (apps.find(claiming) ?? apps[0])!.connections);
-    if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // Set by the pass.
+    if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // The pass has set it.
     if (this.isTaken) return held?.drop();
     if (this.#pass?.isOurs) return held?.release(this.#socket);
     let isClaimed = false;
-    this.#incoming.url = this.#url; // Listeners such as Vite's and Express' rewrite it on their way.
+    this.#incoming.url = this.#url; // Listeners such as Vite's and Express' rewrite it.
     for (const attached of apps) {
       const { app, connections } = attached;
       if (!app) continue;
@@ -221,7 +225,7 @@ export class NodeUpgrade {
   async #askListeners(request: (response: ServerResponse) => void, connections: Connections): Promise<HeldResponse> {
     const pass = this.#pass = new Pass(this.#incoming, connections);
     const held = this.#held = new HeldResponse(this.#incoming, pass);
-    // node-server passes the response as `c.env.outgoing`, and that is where the route finds it.
+    // `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host.
     Object.assign(held, { [HOST]: pass.host });
     request(held);
     await held.answered;
@@ -237,12 +241,12 @@ export class NodeUpgrade {
       const response: unknown = await app.fetch(request, { incoming: this.#incoming, [HOST]: pass.host });
       if (isResponse(response)) return { pass, response };
     } catch {
-      // Hono's error handler has been asked already, so all that is left is an answer.
+      // Hono's error handler has already run, so only an answer is left.
     }
     return { pass, response: new Response("Internal Server Error", { status: 500 }) };
   }
 
-  /** Carries out what was accepted; every other end gives the place back. */
+  /** Carries out an accepted upgrade. Any other end releases the slot. */
   #upgrade({ acceptance }: Pass, headers: Headers): void {
     if (!acceptance || this.isTaken) return acceptance?.abandoned();
     let isOpen = false;
@@ -251,9 +255,9 @@ export class NodeUpgrade {
     chosenProtocol.set(this.#incoming, acceptance.protocol);
     webSocketServer(acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;
-      attach(ws as FlushingWebSocket, this.#socket, acceptance); // The class that the server was given.
+      attach(ws as FlushingWebSocket, this.#socket, acceptance); // The server creates this class.
     });
-    // ws calls back before it returns, or has refused the handshake.
+    // ws calls back before it returns, unless it refuses the handshake.
     if (isOpen) return;
     acceptance.abandoned();
     linger(this.#socket);
@@ -265,18 +269,18 @@ export class NodeUpgrade {
     outgoing.setHeaders(response.headers);
     outgoing.removeHeader(ACCEPTED);
     outgoing.release(this.#socket);
-    if (response.body) pipeline(Readable.fromWeb(response.body as never), outgoing, () => {}); // Node's type of the global's stream.
+    if (response.body) pipeline(Readable.fromWeb(response.body as never), outgoing, () => {}); // Node's types differ from the global stream.
     else outgoing.end();
   }
 }
 
-/** Not by `instanceof`: `@hono/node-server` has a Response of its own. What an app that is not Hono returns may be anything. */
+/** Not by `instanceof`: `@hono/node-server` has its own Response. An app that is not Hono may return any value. */
 function isResponse(value: unknown): value is Response {
   const { status, headers } = Object(value) as Partial<Response>;
   return typeof status === "number" && typeof headers?.has === "function";
 }
 
-/** Whether somebody writes to the socket or reads it, or it is closed. `written` is what was written before the request. */
+/** Whether someone else reads or writes the socket, or it is closed. `written` is its `bytesWritten` before the request. */
 export function isTaken(socket: Socket, written: number): boolean {
   return socket.destroyed || socket.bytesWritten > written || socket.writableLength > 0 || socket.writableEnded || isRead(socket);
 }
@@ -285,31 +289,31 @@ function isRead(socket: Socket): boolean {
   return socket.listenerCount("data") > 0 || socket.listenerCount("readable") > 0;
 }
 
-/** Ends a socket that another listener has ended on its side only, as @hono/node-ws does with every upgrade that is not its own. */
+/** Ends a socket that another listener has half-closed, as @hono/node-ws does with every upgrade that is not its own. */
 export function endUnread(socket: Socket): void {
   if (socket.writableEnded && !isRead(socket)) linger(socket);
 }
 
-/** Ends the socket after its answer, whatever the peer does. */
+/** Ends the socket after its answer, even if the peer keeps its side open. */
 function linger(socket: Socket): void {
   const timer = setTimeout(() => socket.destroy(), LINGER);
   socket.once("close", () => clearTimeout(timer));
   socket.end();
-  socket.resume(); // What is left unread would turn the end into a reset, and hide the peer's.
+  socket.resume(); // Unread data would turn the end into a reset, and hide the peer's end.
 }
 
-/** The content of another route goes to nobody. */
+/** Cancels the body of an unused response. */
 function discard({ body }: Response): void {
-  body?.cancel().catch(() => {}); // The stream's own error: nobody waits for what it reads.
+  body?.cancel().catch(() => {}); // The stream's own error, which nobody needs.
 }
 
-// Read by the two callbacks of ws, which are told no more than the request.
+// For the two callbacks of ws, which receive only the request.
 const responseHeaders = new WeakMap<IncomingMessage, Headers>();
 const chosenProtocol = new WeakMap<IncomingMessage, string | null>();
 
 const servers = new Map<number, WebSocketServer>();
 
-/** ws has one limit a server, so controllers with the same limit share one. */
+/** Returns a server per limit: ws has one `maxPayload` for each server. */
 function webSocketServer(maxPayload: number): WebSocketServer {
   let server = servers.get(maxPayload);
   if (server) return server;
@@ -319,7 +323,7 @@ function webSocketServer(maxPayload: number): WebSocketServer {
     maxPayload,
     perMessageDeflate: false,
     WebSocket: FlushingWebSocket,
-    // ws would answer with the first subprotocol offered, a bearer token among them.
+    // By default ws answers with the first subprotocol offered, which may be a bearer token.
     handleProtocols: (_offered, request) => chosenProtocol.get(request) ?? false,
   });
   server.on("headers", (lines, request) => {
@@ -329,19 +333,19 @@ function webSocketServer(maxPayload: number): WebSocketServer {
   return server;
 }
 
-/** Headers that the handshake itself writes, or that speak of a body that a 101 has not. */
+/** Headers of the handshake itself, and those that describe a body, which a 101 does not have. */
 const OWN_HEADERS: ReadonlySet<string> = new Set([
   ACCEPTED,
   "connection",
   "content-length",
   "content-type",
   "keep-alive",
-  "set-cookie", // Several may stand there: they are appended below.
+  "set-cookie", // Appended below: there may be several.
   "transfer-encoding",
   "upgrade",
 ]);
 
-/** The headers of the 101: those that middleware set before the route, and after it. */
+/** Headers of the 101: those that middleware set before the route, and after it. */
 function merge(before: Headers, after: Headers): Headers {
   const headers = new Headers(before);
   for (const [name, value] of after) {
@@ -351,14 +355,14 @@ function merge(before: Headers, after: Headers): Headers {
   return headers;
 }
 
-/** The headers of a response: those set on it, and those given with its head. */
+/** Headers of a response: those set on it, and those passed with its head. */
 function headersOf(response: ServerResponse, given: unknown): Headers {
   const headers = new Headers();
   const add = (name: string, value: OutgoingHttpHeader) => {
     for (const each of Array.isArray(value) ? value : [value]) headers.append(name, String(each));
   };
   for (const name of response.getHeaderNames()) add(name, response.getHeader(name) ?? []);
-  // node:http takes an object, pairs, or names and values in turn.
+  // node:http accepts an object, pairs, or a flat list of names and values.
   const pairs = !given || typeof given !== "object" ? [] : Array.isArray(given) ? pairsOf(given) : Object.entries(given);
   for (const [name] of pairs) headers.delete(name);
   for (const [name, value] of pairs) if (value !== undefined) add(name, value);
@@ -366,23 +370,23 @@ function headersOf(response: ServerResponse, given: unknown): Headers {
 }
 
 function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
-  if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // What node:http takes, which has taken it.
+  if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // node:http has accepted it.
   return Array.from({ length: list.length / 2 }, (_, i) => [String(list[2 * i]), list[2 * i + 1] as OutgoingHttpHeader]); // As above.
 }
 
-/** The request as Hono takes it, or `null` for a target or Host that is no URL. */
+/** Converts the request for Hono; `null` if the platform's Request rejects it. */
 export function toRequest({ url = "/", method = "GET", headers, rawHeaders, socket }: IncomingMessage): Request | null {
   const scheme = "encrypted" in socket ? "https" : "http";
   try {
     const base = `${scheme}://${headers.host ?? "localhost"}`;
-    // Put together, not resolved: `//evil.example/` as a reference would name another host than the one that was asked.
+    // Concatenated, not resolved: `//evil.example/` as a reference would name another host than the requested one.
     // Only an absolute target (RFC 9112 §3.2.2) replaces the base.
     const target = url.startsWith("/") ? new URL(base + url) : new URL(url, base);
     const request = new Request(target, { method });
-    // In place: Deno sorts the headers that a Request is made with, which takes 5 ms for 100 and 190 for 1,000.
+    // Appended in place: Deno sorts headers passed to the constructor, in 5 ms for 100 and 190 ms for 1,000.
     for (let i = 0; i < rawHeaders.length; i += 2) request.headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
     return request;
   } catch {
-    return null; // Answered 400: a target, a Host, a method or a header that the platform's Request does not take.
+    return null; // Answered 400: Request rejects the target, Host, method or a header.
   }
 }

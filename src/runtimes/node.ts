@@ -1,3 +1,8 @@
+/**
+ * WebSocket routes on a server of `node:http` or `node:https`.
+ *
+ * @module
+ */
 import type { EventEmitter } from "node:events";
 import * as http from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
@@ -10,27 +15,28 @@ import { isRoute, startRoutes } from "./runtime.ts";
 
 export type { FetchApp };
 
-/** An attached app: its connections, and the way to detach it. */
+/** An app attached to a server. */
 export interface AttachedWebSocket {
-  /** Every open connection that came through this server. */
+  /** Open connections that came through this server. */
   readonly connections: Connections;
-  /** Stops upgrading; open connections live on. */
+  /** Stops upgrading. Open connections stay open. */
   detach(): void;
 }
 
-/** The part of `http.Server`, and of `https.Server`, that {@link attachWebSocket} uses. */
+/** The part of `http.Server` and `https.Server` that {@link attachWebSocket} uses. */
 export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "listenerCount">;
 
 /**
- * Lets an `http.Server` carry WebSocket routes: the server that `@hono/node-server`'s `serve` returns, or one of your own.
+ * Adds WebSocket routes to an `http.Server`: the server that `serve` of `@hono/node-server` returns, or your own.
  *
- * An upgrade runs through the server's own `request` listeners, as the same request without `Upgrade` would, so that what guards the
- * app there guards its WebSocket routes. Middleware runs as for any request, and the headers it sets stand on the 101. Where the
- * listeners are another framework's and answer 404, 405, 426 or 501 — or 2xx on a path that `app` has `controller.upgrade` for — `app`
- * is asked next. Without `app`, only what the listeners reach is upgraded.
+ * An upgrade runs through the server's own `request` listeners like the same request without `Upgrade`, so that what guards the
+ * app there also guards its WebSocket routes. Middleware runs as for any request, and its headers are set on the 101. If the
+ * listeners belong to another framework and answer 404, 405, 426 or 501 — or 2xx on a path where `app` has `controller.upgrade` —
+ * `app` is asked next. Without `app`, only routes behind the listeners are upgraded.
  *
- * Only what a WebSocket route handled is upgraded. On a server with other `upgrade` listeners the paths of `app`'s WebSocket routes
- * are its own; every other request is theirs first, and is answered as a plain one when nobody has taken it for a second.
+ * On a server with other `upgrade` listeners, `app` keeps the paths of its WebSocket routes. Any other upgrade goes to those
+ * listeners first; if none takes it within a second, it is answered like a plain request. Only what a WebSocket route handled is
+ * upgraded.
  *
  * @example
  * ```ts
@@ -55,37 +61,39 @@ function whenListening(server: UpgradableServer & { readonly listening?: boolean
   server.on("listening", listening);
 }
 
-/** Where a server keeps its {@link Upgrades}. Registered, so that two copies of the package share them. */
-const UPGRADES: unique symbol = Symbol.for("noroshi.upgrades") as never; // The cast names a unique symbol, which `for` cannot.
+/** Property of a server that holds its {@link Upgrades}. Registered, so that all copies of the package share it. */
+const UPGRADES: unique symbol = Symbol.for("noroshi.upgrades") as never; // `Symbol.for` returns a plain symbol.
 
 function upgradesOf(server: UpgradableServer & { [UPGRADES]?: Upgrades }): Upgrades {
   return server[UPGRADES] ??= new Upgrades(server);
 }
 
-/** How long a socket waits for another `upgrade` listener to take it, in ms. */
+/** How long a socket waits for another `upgrade` listener, in ms. */
 const UNCLAIMED_TIMEOUT = 1_000;
 
-/** What asks for a cleartext upgrade to HTTP/2, as Java's HttpClient and `curl --http2` do: no `upgrade` listener can speak that. */
+/** Requests a cleartext upgrade to HTTP/2, as Java's HttpClient and `curl --http2` do. No `upgrade` listener can speak it. */
 const HTTP2 = "h2c";
 
-/** Decides on each upgrade request of a server, before any other `upgrade` listener sees it. */
+/** Handles each upgrade request of a server before any other `upgrade` listener. */
 class Upgrades {
   readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
   readonly #emit: UpgradableServer["emit"];
   readonly #shouldUpgrade: ((incoming: IncomingMessage) => boolean) | undefined;
-  /** The newest first: after a hot reload it replaces the one before. */
+  /** Newest first: after a hot reload it replaces the previous one. */
   #attached: AttachedApp[] = [];
 
   constructor(server: UpgradableServer) {
     this.#server = server;
     this.#emit = server.emit;
-    // Listeners cannot keep an event from each other, and @hono/node-ws answers every upgrade, engine.io ends those that wait a second.
+    // Wraps `emit`, because listeners cannot hide an event from each other: @hono/node-ws answers every upgrade, and engine.io
+    // ends those that wait a second.
     server.emit = (event, ...args) => {
-      // The arguments of node:http's event, and a socket of an HTTP/1 server is a net.Socket.
+      // The arguments of node:http's event. The socket of an HTTP/1 server is a net.Socket.
       if (event === "upgrade" && this.#attached.length > 0) return this.#take(...args as [IncomingMessage, Socket, Buffer]);
       return this.#emit.call(server, event, ...args);
     };
-    // Node 24.9 and Deno ask before they take a request from the HTTP parser; Node before that takes all while anybody listens.
+    // Node 24.9 and Deno call this before they detach a request from the HTTP parser. Earlier versions of Node detach every
+    // upgrade while there is a listener.
     this.#shouldUpgrade = this.#server.shouldUpgradeCallback;
     if (!this.#shouldUpgrade) return;
     const shouldUpgrade = this.#shouldUpgrade;
@@ -109,7 +117,10 @@ class Upgrades {
     return this.#server.listenerCount("upgrade") > 1;
   }
 
-  /** Whether a request that asks for no WebSocket is plain HTTP, whoever else listens. One with a body is no upgrade either. */
+  /**
+   * Whether a request for anything but a WebSocket is plain HTTP, even if there are other listeners. One with a body is no
+   * upgrade.
+   */
   #isHttp(incoming: IncomingMessage): boolean {
     const { headers } = incoming;
     return !this.#hasOthers || tokensOf(headers.upgrade).includes(HTTP2) || Number(headers["content-length"] ?? 0) > 0 ||
@@ -117,7 +128,7 @@ class Upgrades {
   }
 
   #take(incoming: IncomingMessage, socket: Socket, head: Buffer): true {
-    // From here to its end: a reset is an `error` that may have no other listener, and would end the process.
+    // Stays for good: a reset emits `error`, which ends the process without a listener.
     if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
     if (socket.destroyed) return true;
     const written = socket.bytesWritten;
@@ -127,7 +138,7 @@ class Upgrades {
       if (this.#isHttp(incoming)) replay();
       else {
         pass();
-        void later().then(() => isTaken(socket, written) ? endUnread(socket) : replay());
+        void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay());
       }
       return true;
     }
@@ -148,34 +159,36 @@ class Upgrades {
     if (!this.#hasOthers || apps.some(claiming)) run(undefined);
     else {
       pass();
-      const late = later();
-      setImmediate(run, late); // Most that await do not wait for I/O: they have taken it by then.
+      const late = afterOtherListeners();
+      setImmediate(run, late); // Most async listeners need no I/O, and have taken it by then.
       void late.then(() => endUnread(socket));
     }
     return true;
   }
 
-  /** Has the HTTP parser read the request again, as if it had no `Upgrade`, and the rest of the connection: body, chunks, keep-alive. */
+  /**
+   * Lets the HTTP parser read the request again without `Upgrade`, and then the rest of the connection: body, chunks, keep-alive.
+   */
   #replay({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
     const lines = [`${method} ${url} HTTP/${httpVersion}`];
     for (let i = 0; i < rawHeaders.length; i += 2) {
       if (rawHeaders[i]!.toLowerCase() !== "upgrade") lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
     }
     socket.unshift(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
-    // What `http.Server` and `https.Server` have on their connections. Their events would count the socket twice.
+    // The connection listener of `http.Server` and `https.Server`. Emitting their event would count the socket twice.
     (http as unknown as { _connectionListener(this: unknown, socket: Socket): void })._connectionListener.call(
       this.#server,
       socket,
-    ); // Undocumented, of every version.
+    ); // Undocumented, in every version.
   }
 }
 
-/** Resolves when every other listener has had its time. A socket that waits keeps no process from ending. */
-function later(): Promise<void> {
+/** Resolves when other listeners have had their time. The timer does not keep the process alive. */
+function afterOtherListeners(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, UNCLAIMED_TIMEOUT).unref());
 }
 
-/** Node emits `upgrade` only while somebody listens; what happens then is decided in `emit`. */
+/** Node emits `upgrade` only if there is a listener. `emit` does the work. */
 function listen(): void {}
 
 function ignore(): void {}
@@ -188,7 +201,9 @@ function tokensOf(header: string | undefined): string[] {
   return header ? header.toLowerCase().split(",").map((token) => token.trim()) : [];
 }
 
-/** Whether the app has `controller.upgrade` itself as a route at this very path; another handler that calls it cannot be told from any. */
+/**
+ * Whether the app has `controller.upgrade` itself as a route at exactly this path. A handler that calls it is not recognizable.
+ */
 function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, incoming: IncomingMessage): boolean {
   const { router, getPath } = app;
   const request = router && getPath && toRequest(incoming);
@@ -197,6 +212,6 @@ function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, inc
     const [matches] = router.match("GET", getPath(request, { env: { incoming } }));
     return matches.some(([[handler, route]]) => !route.path.endsWith("*") && isRoute(handler));
   } catch {
-    return false; // The application's own `getPath` threw: it will in `fetch`, which answers 500.
+    return false; // The application's `getPath` threw. It does so again in `fetch`, which answers 500.
   }
 }
