@@ -35,12 +35,12 @@ describe("normalizeAddress", () => {
     "127.0.0.1": ["127.0.0.1", "::ffff:127.0.0.1", "::ffff:7f00:1"],
   };
   for (const [address, spellings] of Object.entries(cases)) {
-    it(`reads ${spellings.length} spellings of ${address} as one`, () => {
+    it(`normalizes ${spellings.length} spellings of ${address}`, () => {
       for (const spelling of spellings) assert.equal(normalizeAddress(spelling), address, spelling);
     });
   }
 
-  it("is null for what is no IP address", () => {
+  it("returns null for text that is not an IP address", () => {
     const wrong = [
       "",
       " ",
@@ -71,7 +71,7 @@ describe("normalizeAddress", () => {
     }
   });
 
-  it("reads its own result as the same address, whatever came in, and never throws", () => {
+  it("returns its own result unchanged, and never throws, for any input", () => {
     fc.assert(fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string()), (text) => {
       const address = normalizeAddress(text);
       if (address !== null) assert.equal(normalizeAddress(address), address);
@@ -81,7 +81,7 @@ describe("normalizeAddress", () => {
 });
 
 describe("addressKey", () => {
-  it("is the address of IPv4, and the /64 network of IPv6", () => {
+  it("returns an IPv4 address, and the /64 network of an IPv6 address", () => {
     assert.equal(addressKey("203.0.113.7"), "203.0.113.7");
     for (const ip of ["2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"]) {
       assert.equal(addressKey(ip), "2001:db8:1:2::/64");
@@ -91,7 +91,7 @@ describe("addressKey", () => {
     assert.equal(addressKey("::1"), "0:0:0:0::/64");
   });
 
-  it("is the text itself where that is no address", () => {
+  it("returns any other text unchanged", () => {
     for (const text of ["", "unknown", "a:b", "tenant:7", "2001:DB8::1"]) assert.equal(addressKey(text), text);
   });
 });

@@ -27,7 +27,7 @@ const full = () => new other.WebSocketError("join", "FULL", "The room is full", 
 const shown = { code: "FULL", message: "The room is full", seats: 0 };
 
 describe("A WebSocketError of another copy", () => {
-  it("is answered as it is when a handler or a middleware throws or rejects with it", async () => {
+  it("is sent unchanged when a handler or a middleware throws or rejects with it", async () => {
     const { controller, takeNames } = observe({});
     controller.use(({ message }, next) => {
       if (message["early"]) throw full();
@@ -46,7 +46,7 @@ describe("A WebSocketError of another copy", () => {
     assert.equal(takeNames().includes("error"), false);
   });
 
-  it("is the answer to an upgrade whose authenticate throws it, and the error of auth.failure", async () => {
+  it("is the response to an upgrade whose authenticate throws it, and the error of auth.failure", async () => {
     const { controller, request } = createRoute({ mode: "strict", authenticate: () => Promise.reject(full()) });
     const failures: unknown[] = [];
     controller.on("auth.failure", ({ error }) => failures.push(error));
@@ -58,7 +58,7 @@ describe("A WebSocketError of another copy", () => {
     assert.ok(failures[0] instanceof WebSocketError);
   });
 
-  it("is the answer to an auth message whose authenticate throws it", async () => {
+  it("is the reply to an auth message whose authenticate throws it", async () => {
     for (const mode of ["public", "handshake"] as const) {
       const { controller, takeNames } = observe({ authenticate: () => Promise.reject(full()) });
       const { connection, transport } = open(controller, { mode });
@@ -69,7 +69,7 @@ describe("A WebSocketError of another copy", () => {
     }
   });
 
-  it("is the answer to a subscribe and a publish that authorize refuses with it", async () => {
+  it("is the reply to a subscribe and a publish that authorize refuses with it", async () => {
     const { join, takeNames } = createChannels({
       room: {
         authorize: () => {
@@ -129,7 +129,7 @@ describe("The default controller of another copy", () => {
     assert.equal(other.getWebSocketController(), controller);
   });
 
-  it("is named as often as it was loaded from one place, as a hot reload or a bundle with two copies does", () => {
+  it("is listed with a count when one URL was loaded several times, as by a hot reload or a bundle with two copies", () => {
     const copies = (globalThis as unknown as Record<symbol, Map<string, number>>)[Symbol.for("noroshi.copies")]!; // By src/copies.ts.
     const place = [...copies.keys()].find((url) => url.includes(copy.folder))!;
     copies.set(place, 2);
@@ -140,14 +140,14 @@ describe("The default controller of another copy", () => {
     }
   });
 
-  it("leaves room for one of this copy", () => {
+  it("does not prevent a default controller of this copy", () => {
     const theirs = other.createWebSocketController({ logger: false });
     const ours = createWebSocketController({ logger: false });
     assert.equal(getWebSocketController(), ours);
     assert.equal(other.getWebSocketController() as unknown, theirs);
   });
 
-  it("serves a WebSocketService of this copy that it is passed to", () => {
+  it("serves a WebSocketService of this copy when it is passed explicitly", () => {
     const controller = new other.WebSocketController({ logger: false }) as unknown as WebSocketController; // Of the same version.
     const service = new WebSocketService(controller);
     const { client, connection, transport } = open(controller);
@@ -157,7 +157,7 @@ describe("The default controller of another copy", () => {
     connection.closed(1000, "", true);
   });
 
-  it("takes an engine of this copy", async () => {
+  it("accepts an engine of this copy", async () => {
     const controller = new other.WebSocketController({ logger: false, engine: new MemoryEngine() });
     assert.equal(controller.engine.status, "ready");
     await controller.close();
@@ -175,7 +175,7 @@ describe("Channels", () => {
     });
   });
 
-  it("refuses what is no controller", () => {
+  it("refuses a value that is not a controller", () => {
     for (const value of [undefined, null, {}, new WebSocketService(new WebSocketController({ logger: false }))]) {
       assert.throws(() => new Channels(value as never, {}), {
         name: "TypeError",

@@ -69,7 +69,7 @@ function remoteKeys(options?: ConstructorParameters<typeof RemoteKeys>[2]) {
 }
 
 describe("RemoteKeys", () => {
-  it("fetches nothing before a key is needed, then JSON, once", async () => {
+  it("fetches nothing until a key is needed, then fetches JSON once", async () => {
     const remote = remoteKeys();
     server.keys = [key("a"), key("b")];
     assert.equal(server.requests.length, 0);
@@ -78,7 +78,7 @@ describe("RemoteKeys", () => {
     assert.deepEqual(server.requests, [{ accept: "application/json" }]);
   });
 
-  it("keeps the keys for ten minutes and then waits for newer ones", async () => {
+  it("caches the keys for ten minutes, then waits for a new fetch", async () => {
     const remote = remoteKeys();
     server.keys = [key("a")];
     await remote.ids("a");
@@ -92,7 +92,7 @@ describe("RemoteKeys", () => {
     assert.equal(server.requests.length, 2);
   });
 
-  it("fetches once when many keys are needed at a time", async () => {
+  it("fetches once when many keys are needed at the same time", async () => {
     const remote = remoteKeys();
     server.keys = [key("kid-7")];
     const found = await Promise.all(Array.from({ length: 20 }, (_, index) => remote.ids(`kid-${index}`)));
@@ -115,7 +115,7 @@ describe("RemoteKeys", () => {
     assert.equal(server.requests.length, 2);
   });
 
-  it("rejects when it has never read the endpoint, and asks again after 30 s", async () => {
+  it("rejects when no fetch has ever succeeded, and fetches again after 30 s", async () => {
     const remote = remoteKeys();
     const answers: [status: number, body: string, message: RegExp][] = [
       [500, '{"keys":[]}', /^Error: Cannot fetch the keys: the endpoint answered 500$/],
@@ -137,7 +137,7 @@ describe("RemoteKeys", () => {
     assert.deepEqual(await remote.ids("a"), ["a"]);
   });
 
-  it("has no key, and does not reject, when the endpoint lists none", async () => {
+  it("finds no key, and does not reject, when the endpoint lists none", async () => {
     const remote = remoteKeys();
     assert.deepEqual(await remote.ids("a"), []);
     server.status = 503;
@@ -146,7 +146,7 @@ describe("RemoteKeys", () => {
     assert.deepEqual(await remote.ids("a"), []);
   });
 
-  it("uses the keys it holds while the endpoint is away, until they reach their maximum age", async () => {
+  it("uses cached keys while the endpoint is unavailable, up to their maximum age", async () => {
     const remote = remoteKeys();
     server.keys = [key("a")];
     await remote.ids("a");
@@ -166,7 +166,7 @@ describe("RemoteKeys", () => {
     assert.deepEqual(await remote.ids("a"), ["a"]);
   });
 
-  it("takes another maximum age, and fetches before it is reached", async () => {
+  it("accepts another maximum age, and fetches before the keys reach it", async () => {
     const remote = remoteKeys({ maxAge: MINUTE });
     server.keys = [key("a")];
     await remote.ids("a");
@@ -179,7 +179,7 @@ describe("RemoteKeys", () => {
     await assert.rejects(remote.ids("a"), /answered 503$/);
   });
 
-  it("never gives up its keys when the maximum age is Infinity", async () => {
+  it("uses its keys for ever when the maximum age is Infinity", async () => {
     const remote = remoteKeys({ maxAge: Infinity });
     server.keys = [key("a")];
     await remote.ids("a");
@@ -189,8 +189,8 @@ describe("RemoteKeys", () => {
   });
 });
 
-describe("RemoteKeys, of what the endpoint lists", () => {
-  it("skips what is no key, and each key that must not verify a token", async () => {
+describe("RemoteKeys, reading the endpoint's keys", () => {
+  it("skips values that are not keys, and keys that must not verify a token", async () => {
     const [rsa, small, okp] = await Promise.all([
       createKey("RS256", "rsa"),
       createKey("RS256", "small", { modulusLength: 1024 }),
@@ -229,12 +229,12 @@ describe("RemoteKeys, of what the endpoint lists", () => {
     for (const kid of Object.keys(skipped)) assert.deepEqual(await remote.ids(kid), [], kid);
   });
 
-  it("keeps both keys of one id, which are of different types", async () => {
+  it("keeps two keys with the same id and different types", async () => {
     server.keys = [key("a"), { kty: "OKP", crv: "Ed25519", kid: "a" }];
     assert.deepEqual(await remoteKeys().ids("a"), ["a", "a"]);
   });
 
-  it("rejects an answer of more than 100 keys", async () => {
+  it("rejects a response with more than 100 keys", async () => {
     const keys = Array.from({ length: 100 }, (_, index) => key(`${index}`));
     server.keys = keys;
     assert.deepEqual(await remoteKeys().ids("99"), ["99"]);
@@ -242,7 +242,7 @@ describe("RemoteKeys, of what the endpoint lists", () => {
     await assert.rejects(remoteKeys().ids("99"), /^Error: Cannot fetch the keys: the answer has 101, more than 100$/);
   });
 
-  it("rejects an answer of more than 1 MiB, and reads no further", async () => {
+  it("rejects a response over 1 MiB, and stops reading it", async () => {
     const fitting = JSON.stringify({ keys: [key("a")] });
     server.body = fitting.padEnd(1_048_576);
     assert.deepEqual(await remoteKeys().ids("a"), ["a"]);
@@ -278,7 +278,7 @@ describe("RemoteKeys, of what the endpoint lists", () => {
   });
 });
 
-describe("RemoteKeys, while the endpoint is slow or away", () => {
+describe("RemoteKeys, while the endpoint is slow or unavailable", () => {
   /** Answers fetch by hand, so that the test says when. */
   function stallFetch() {
     const stalls: Stall<Response>[] = [];
@@ -290,7 +290,7 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     return { stalls, restore: () => globalThis.fetch = fetch };
   }
 
-  it("lets every token wait for newer keys once those it holds are stale", async () => {
+  it("makes every token wait for new keys once the cached ones are stale", async () => {
     const { stalls, restore } = stallFetch();
     try {
       const remote = remoteKeys();
@@ -309,7 +309,7 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     }
   });
 
-  it("does not let a token of a key it holds wait while an unknown one is fetched", async () => {
+  it("does not delay a token with a cached key while it fetches an unknown one", async () => {
     const { stalls, restore } = stallFetch();
     try {
       const remote = remoteKeys();
@@ -326,7 +326,7 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     }
   });
 
-  it("asks at most every 30 s when asking fails, whatever key ids are made up", async () => {
+  it("fetches at most every 30 s when fetches fail, even for invented key ids", async () => {
     const { stalls, restore } = stallFetch();
     try {
       const remote = remoteKeys();
@@ -346,7 +346,7 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     }
   });
 
-  it("fetches anew when a fetch ends neither way, for on Workers it dies with the request that began it", async () => {
+  it("fetches again when a fetch never settles, because on Workers it dies with its request", async () => {
     const { stalls, restore } = stallFetch();
     try {
       const remote = remoteKeys({ timeout: 20 });
@@ -365,7 +365,7 @@ describe("RemoteKeys, while the endpoint is slow or away", () => {
     }
   });
 
-  it("gives up on an endpoint that does not answer, and on one that never ends its answer", async () => {
+  it("times out when the endpoint does not respond, or never ends its response", async () => {
     const remote = remoteKeys({ timeout: 100 });
     server.answer = () => {};
     await assert.rejects(remote.ids("a"), /^Error: Cannot fetch the keys: no answer within 100 ms$/);
@@ -393,7 +393,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.equal(server.requests.length, 1);
   });
 
-  it("accepts a key that was added since, and none that was removed, once they are fetched", async () => {
+  it("accepts an added key, and refuses a removed one, after the next fetch", async () => {
     const [old, added] = await Promise.all([createKey("ES256", "old"), createKey("ES256", "added")]);
     server.keys = [old.publicJwk];
     const authenticate = authenticator();
@@ -416,7 +416,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.ok(await authenticate(await left.signToken({ sub: "ann" })));
   });
 
-  it("verifies with a key that was replaced under its id", async () => {
+  it("verifies with a new key under the same id", async () => {
     const [before, after] = await Promise.all([createKey("ES256", "main"), createKey("ES256", "main")]);
     server.keys = [before.publicJwk];
     const authenticate = authenticator();
@@ -427,7 +427,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.ok(await authenticate(await after.signToken({ sub: "ann" })));
   });
 
-  it("rejects, which is no refusal, when the endpoint has been away for longer than the keys may be used", async () => {
+  it("rejects instead of refusing when the endpoint is unavailable beyond the maximum age", async () => {
     const { publicJwk, signToken } = await createKey("ES256", "es");
     server.keys = [publicJwk];
     const [authenticate, patient] = [authenticator(), authenticator({ jwksMaxAge: 32 * 24 * 60 * MINUTE })];
@@ -438,7 +438,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.ok(await patient(await signToken({ sub: "ann" })));
   });
 
-  it("refuses a token by a key that cannot be imported, and verifies with the others", async () => {
+  it("refuses a token of a key that cannot be imported, and verifies with the others", async () => {
     const [good, bad] = await Promise.all([createKey("ES256", "good"), createKey("ES256", "bad")]);
     // A point that is not on the curve.
     server.keys = [{ ...bad.publicJwk, x: "A".repeat(43) }, good.publicJwk];
@@ -447,14 +447,14 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.ok(await authenticate(await good.signToken({ sub: "ann" })));
   });
 
-  it("chooses by the algorithm between two keys of one id", async () => {
+  it("chooses between two keys with the same id by algorithm", async () => {
     const [es, ed] = await Promise.all([createKey("ES256", "one"), createKey("EdDSA", "one")]);
     server.keys = [es.publicJwk, ed.publicJwk];
     const authenticate = authenticator();
     for (const key of [es, ed]) assert.ok(await authenticate(await key.signToken({ sub: "ann" })));
   });
 
-  it("refuses a token of an unknown key, and fetches nothing for one that no key could save", async () => {
+  it("refuses a token of an unknown key, and fetches nothing for a token that is invalid anyway", async () => {
     const [known, unknown] = await Promise.all([createKey("ES256", "known"), createKey("ES256", "unknown")]);
     server.keys = [known.publicJwk];
     const authenticate = authenticator();
@@ -476,7 +476,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
     assert.equal(await authenticate(await unknown.signToken({ sub: "ann" }, { kid: "known" })), null);
   });
 
-  it("rejects, which is no refusal, when the endpoint is down", async () => {
+  it("rejects instead of refusing when the endpoint is down", async () => {
     const { signToken } = await createKey("ES256", "es");
     const authenticate = authenticator();
     const token = await signToken({ sub: "ann" });

@@ -50,7 +50,7 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.deepEqual(await authenticate(token), state("ann", "editor", now + 65));
   });
 
-  it("refuses a token without an expiry, unless that is not required", async () => {
+  it("refuses a token without exp, unless requireExpiry is false", async () => {
     const token = await signToken({ sub: "ann", exp: undefined });
     assert.equal(await reasonOf(token), "expiry");
     assert.deepEqual(await authenticate(token, { secret: SECRET, requireExpiry: false }), state("ann", null, null));
@@ -61,7 +61,7 @@ describe("jwtAuthenticator, with a secret", () => {
     );
   });
 
-  it("refuses a token that has expired, is not valid yet or was made in the future", async () => {
+  it("refuses a token that has expired, is not valid yet or was issued in the future", async () => {
     for (const claims of [{ exp: now - 6 }, { exp: 0 }, { exp: -1 }, { exp: -1e300 }]) {
       assert.equal(await reasonOf(await signToken({ sub: "ann", ...claims })), "expired", JSON.stringify(claims));
     }
@@ -79,7 +79,7 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("tolerates that the issuer's clock differs by five seconds, or by as many as it is given", async () => {
+  it("tolerates a clock difference of five seconds, or of clockTolerance", async () => {
     const claims = { exp: { exp: now - 3 }, nbf: { nbf: now + 4 }, iat: { iat: now + 4 } };
     for (const [name, time] of Object.entries(claims)) {
       const token = await signToken({ sub: "ann", ...time });
@@ -92,7 +92,7 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.equal(await reasonOf(late, { secret: SECRET, clockTolerance: 30 }), "expired");
   });
 
-  it("accepts a token by any of several secrets", async () => {
+  it("accepts a token signed with any of several secrets", async () => {
     const secrets = ["new", "old", "older"].map((name) => `${name} ${SECRET}`);
     for (const secret of secrets) {
       assert.ok(await authenticate(await signToken({ sub: "ann" }, secret), { secret: secrets }));
@@ -101,13 +101,13 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.equal(await reasonOf(await signToken({ sub: "ann" }), { secret: secrets }), "signature");
   });
 
-  it("takes a secret as it is, whatever words are in it", async () => {
+  it("uses a secret as it is, whatever words it contains", async () => {
     for (const secret of [`PUBLIC ${SECRET}`, `PRIVATE ${SECRET}`, `🔥 ${SECRET}`, "あ".repeat(22)]) {
       assert.ok(await authenticate(await signText(JSON.stringify({ sub: "ann", exp }), secret), { secret }), secret);
     }
   });
 
-  it("asks for the typ it is given, else for JWT or none", async () => {
+  it("requires the given typ, otherwise JWT or none", async () => {
     const typs: [typ: unknown, wanted: string | undefined, isAccepted: boolean][] = [
       [undefined, undefined, true],
       ["JWT", undefined, true],
@@ -136,20 +136,20 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("refuses a token with critical extensions, for it knows none", async () => {
+  it("refuses a token with critical extensions, because it supports none", async () => {
     for (const crit of [["b64"], ["exp"], [], null, "b64", false]) {
       assert.equal(await reasonOf(await signWithHeader({ alg: "HS256", typ: "JWT", crit, b64: false })), "critical");
     }
   });
 
-  it("refuses a token of another secret, and one that was changed", async () => {
+  it("refuses a token signed with another secret, and an altered one", async () => {
     assert.equal(await authenticate(await signToken({ sub: "ann" }, `another ${SECRET}`)), null);
     const [header, , signature] = (await signToken({ sub: "ann" })).split(".");
     assert.equal(await authenticate(`${header}.${encodePart({ sub: "root" })}.${signature}`), null);
     assert.equal(await authenticate(`${header}.${encodePart({ sub: "ann" })}.`), null);
   });
 
-  it("refuses every algorithm but the one that was chosen, none above all", async () => {
+  it("refuses every algorithm but the chosen one, and above all none", async () => {
     const algorithms = ["HS256", "HS384", "HS512"] as const;
     for (const chosen of algorithms) {
       for (const used of algorithms) {
@@ -165,7 +165,7 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.equal(await authenticate(await signToken({ sub: "ann" }, SECRET, "HS384")), null, "HS256 is the default");
   });
 
-  it("refuses what is no token at all", async () => {
+  it("refuses text that is not a token", async () => {
     const header = encodePart({ alg: "HS256", typ: "JWT" });
     for (
       const token of [
@@ -185,7 +185,7 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("refuses, and does not fail, when an unsigned token holds what is no object", async () => {
+  it("refuses, and does not fail, when a part of an unsigned token is not an object", async () => {
     const keys = [(await createKey("ES256", "es")).publicJwk];
     const good = { alg: "HS256", typ: "JWT", kid: "es" };
     for (
@@ -204,25 +204,25 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("refuses a token without a user, for it says nothing about who came", async () => {
+  it("refuses a token without a user, because it identifies nobody", async () => {
     for (const sub of [undefined, null, "", 1.5, 2 ** 53, true, ["ann"], { id: "ann" }]) {
       assert.equal(await authenticate(await signToken({ sub, role: "editor" })), null, JSON.stringify(sub));
     }
   });
 
-  it('makes a number its decimal string, so that 1 and "1" are one user', async () => {
+  it('converts a number to its decimal string, so that 1 and "1" are the same user', async () => {
     for (const id of [7, 0, -1]) {
       assert.deepEqual(await authenticate(await signToken({ sub: id, role: id })), state(String(id), String(id)));
     }
   });
 
-  it("has no role when the claim is none", async () => {
+  it("has no role when the claim is not a role", async () => {
     for (const role of [null, "", 1.5, ["editor"], {}]) {
       assert.deepEqual(await authenticate(await signToken({ sub: "ann", role })), state("ann", null));
     }
   });
 
-  it("reads user and role from the claims it is told", async () => {
+  it("reads user and role from userClaim and roleClaim", async () => {
     const token = await signToken({ id: "ann", sub: "other", scope: "editor", role: "other" });
     assert.deepEqual(
       await authenticate(token, { secret: SECRET, userClaim: "id", roleClaim: "scope" }),
@@ -232,7 +232,7 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.equal(await authenticate(token, { secret: SECRET, userClaim: "toString" }), null);
   });
 
-  it("asks for the issuer and the audience when they are given", async () => {
+  it("requires the issuer and the audience when they are given", async () => {
     const options = { secret: SECRET, issuer: "https://issuer.example", audience: "noroshi" };
     const claims = { sub: "ann", iss: options.issuer, aud: options.audience };
     assert.deepEqual(await authenticate(await signToken(claims), options), state("ann", null));
@@ -246,7 +246,7 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("refuses credentials that are no access token", async () => {
+  it("refuses credentials without an access token", async () => {
     const kinds: Credentials[] = [
       { source: "message", refresh_token: await signToken({ sub: "ann" }) },
       { source: "message", email: "ann", password: SECRET },
@@ -266,7 +266,7 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("throws TypeError when a secret is shorter than its hash, is a PEM file or is no string", () => {
+  it("throws TypeError when a secret is shorter than its hash, a PEM file or not a string", () => {
     const lengths = { HS256: 32, HS384: 48, HS512: 64 } as const;
     for (const [algorithm, length] of Object.entries(lengths) as [SymmetricAlgorithm, number][]) {
       assert.ok(jwtAuthenticator({ secret: "s".repeat(length), algorithm }));
@@ -291,7 +291,7 @@ describe("jwtAuthenticator, with a secret", () => {
     }
   });
 
-  it("throws TypeError when an option is unknown, wrong or goes with another key", async () => {
+  it("throws TypeError when an option is unknown, invalid or belongs to another kind of key", async () => {
     const { publicJwk, privateJwk } = await createKey("ES256", "es");
     const small = await createKey("RS256", "small", { modulusLength: 1024 });
     const keys = [publicJwk];
@@ -347,7 +347,7 @@ describe("jwtAuthenticator, with a secret", () => {
     assert.ok(jwtAuthenticator({ jwksUri, jwksMaxAge: Infinity }));
   });
 
-  it("keeps to its options when the object they came in is changed", async () => {
+  it("ignores later changes of the options object", async () => {
     const options: JwtAuthenticatorOptions = { secret: SECRET, issuer: "i" };
     const configured = jwtAuthenticator(options);
     delete options.issuer;
@@ -357,7 +357,7 @@ describe("jwtAuthenticator, with a secret", () => {
 });
 
 describe("TokenRefusal", () => {
-  it("says why, and has of the token only what is cut and escaped", async () => {
+  it("gives the reason, and quotes the token only cut and escaped", async () => {
     const { publicJwk, signToken: signByKey } = await createKey("ES256", "es");
     const rs = await createKey("RS256", "rs");
     const unimportable = { ...rs.publicJwk, kid: "off", e: undefined };
@@ -435,7 +435,7 @@ describe("TokenRefusal", () => {
     }
   });
 
-  it("says that other credentials are no access token", async () => {
+  it("reports other credentials as a missing access token", async () => {
     const causes: unknown[] = [];
     const refuse = (cause: unknown) => (causes.push(cause), null);
     const credentials: Credentials = { source: "message", email: "ann", password: SECRET };
@@ -443,7 +443,7 @@ describe("TokenRefusal", () => {
     assert.equal((causes[0] as TokenRefusal).reason, "credentials");
   });
 
-  it("does not fail at claims that nest beyond what JSON can write again", async () => {
+  it("does not fail on claims that nest too deeply to serialize", async () => {
     const nested = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
     const token = await signText(`{"sub":"ann","exp":${exp},"iss":${nested(5_000)},"aud":${nested(5_000)}}`, SECRET);
     assert.equal(await reasonOf(token, { secret: SECRET, issuer: "i" }), "issuer");
@@ -465,7 +465,7 @@ describe("jwtAuthenticator, in a controller", () => {
     return { ...await failure, answer: JSON.stringify(transports[0]!.take()) };
   }
 
-  it("gives auth.failure the cause, and the client the same answer to each", async () => {
+  it("passes the cause to auth.failure, and sends the client the same answer each time", async () => {
     const causes = {
       malformed: "token", // A word of the message: what quotes short credentials is hidden otherwise.
       signature: await signToken({ sub: "ann" }, `another ${SECRET}`),
@@ -493,7 +493,7 @@ describe("jwtAuthenticator, in a controller", () => {
 });
 
 describe("jwtAuthenticator, with keys", () => {
-  it("refuses, and does not fail, when the signature is of another length or the key of another kind", async () => {
+  it("refuses, and does not fail, when the signature has another length or the key another type", async () => {
     for (const alg of ["ES256", "RS256", "EdDSA"] as const) {
       const { publicJwk: { alg: _, ...publicJwk } } = await createKey(alg, "k");
       for (const named of ["ES256", "RS256", "EdDSA"]) {
@@ -505,13 +505,13 @@ describe("jwtAuthenticator, with keys", () => {
     }
   });
 
-  it("takes a key whose algorithm is named Ed25519, as RFC 9864 and Bun have it", async () => {
+  it("accepts a key with the algorithm name Ed25519, as in RFC 9864 and Bun", async () => {
     const { publicJwk, signToken } = await createKey("EdDSA", "ed");
     const keys = [{ ...publicJwk, alg: "Ed25519" }];
     assert.deepEqual(await authenticate(await signToken({ sub: "ann", exp }), { keys }), state("ann", null));
   });
 
-  it("accepts a token of the key that its kid names, of each default algorithm", async () => {
+  it("accepts a token of the key that its kid names, with each default algorithm", async () => {
     const made = await Promise.all((["ES256", "RS256", "EdDSA"] as const).map((alg) => createKey(alg, alg)));
     const keys = made.map(({ publicJwk }) => publicJwk);
     for (const key of made) {
@@ -522,7 +522,7 @@ describe("jwtAuthenticator, with keys", () => {
     }
   });
 
-  it("verifies by each algorithm that it is given, also with one key for two", async () => {
+  it("verifies with each given algorithm, also when one key serves two", async () => {
     const algorithms = ["ES384", "PS256", "RS256"] as const;
     const made = await Promise.all(algorithms.map((alg) => createKey(alg, alg)));
     const keys = made.map(({ publicJwk: { alg: _, ...publicJwk } }) => publicJwk);
@@ -536,7 +536,7 @@ describe("jwtAuthenticator, with keys", () => {
     );
   });
 
-  it("refuses a token whose kid is missing, unknown or another key's", async () => {
+  it("refuses a token whose kid is missing, unknown or that of another key", async () => {
     const [es, other] = await Promise.all([createKey("ES256", "es"), createKey("ES256", "other")]);
     const options = { keys: [es.publicJwk, other.publicJwk] };
     for (const kid of [undefined, "", "unknown", "other", 7, null]) {
@@ -545,14 +545,14 @@ describe("jwtAuthenticator, with keys", () => {
     assert.deepEqual(await authenticate(await es.signToken({ sub: "ann", exp }), options), state("ann", null));
   });
 
-  it("refuses an algorithm that is not among those accepted", async () => {
+  it("refuses an algorithm that is not accepted", async () => {
     const [es, es384] = await Promise.all([createKey("ES256", "es"), createKey("ES384", "es384")]);
     const token = await es.signToken({ sub: "ann", exp });
     assert.equal(await reasonOf(token, { keys: [es384.publicJwk], algorithms: ["ES384"] }), "algorithm");
     assert.deepEqual(await authenticate(token, { keys: [es.publicJwk], algorithms: ["ES256"] }), state("ann", null));
   });
 
-  it("refuses a token that was made with the public key as a secret", async () => {
+  it("refuses a token signed with the public key as an HMAC secret", async () => {
     const { publicJwk } = await createKey("RS256", "rs");
     for (const secret of [JSON.stringify(publicJwk), publicJwk.n!]) {
       const [, payload, signature] = (await signToken({ sub: "ann", exp }, secret)).split(".");
@@ -561,7 +561,7 @@ describe("jwtAuthenticator, with keys", () => {
     }
   });
 
-  it("refuses a token that has expired or is for somebody else", async () => {
+  it("refuses a token that has expired, or has another issuer or audience", async () => {
     const es = await createKey("ES256", "es");
     const options = { keys: [es.publicJwk], issuer: "i", audience: "a" };
     const claims = { sub: "ann", iss: "i", aud: "a", exp };

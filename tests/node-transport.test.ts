@@ -48,7 +48,7 @@ describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 60_000 }, () => 
     server.close();
   });
 
-  it("keeps to the limit where the server's own sockets would take more", async () => {
+  it("respects maxBufferedBytes when the server's sockets would buffer more", async () => {
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const limit = 262_144;
     const controller = new WebSocketController({ mode: "public", maxBufferedBytes: limit });

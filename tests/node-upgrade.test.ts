@@ -78,7 +78,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     });
   });
 
-  describe("for what asks for no WebSocket", () => {
+  describe("for a request that is not for a WebSocket", () => {
     const app = () =>
       new Hono().post("/items", async (c) => c.text(`read ${await c.req.text()}`)).get("/page", (c) => c.text("page"));
     const H2C = { Connection: "Upgrade, HTTP2-Settings", Upgrade: "h2c", "HTTP2-Settings": "AAMAAABk" };
@@ -92,7 +92,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     };
     for (const upgrade of ["h2c", "x", "websocket"]) {
       for (const [name, [headers, [first = "", ...rest], expected]] of Object.entries(bodies)) {
-        it(`hands the route a POST with Upgrade: ${upgrade} and a body ${name}, and keeps the connection`, async () => {
+        it(`passes the route a POST with Upgrade: ${upgrade} and a body ${name}, and keeps the connection`, async () => {
           const { port } = await start(app());
           const client = new Stubborn(port, requestOf("POST", "/items", { ...H2C, Upgrade: upgrade, ...headers }, first));
           await once(client.socket, "ready");
@@ -157,7 +157,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
       });
     }
 
-    it("cancels it where the server has no request listener, for nobody could read it without Upgrade", async () => {
+    it("cancels it when the server has no request listener, because no request without Upgrade could read it", async () => {
       const { attachWebSocket } = await import("../src/runtimes/node.ts");
       let cancel = () => {};
       const cancelled = new Promise<void>((resolve) => cancel = resolve);
@@ -172,7 +172,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     });
   });
 
-  describe("after an answer", () => {
+  describe("after a response", () => {
     const refusals = {
       "a refusal of the route": "/websocket?access_token=wrong",
       "middleware": "/guarded",
@@ -202,7 +202,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     });
   });
 
-  describe("gives the place back at once", () => {
+  describe("releases the slot at once", () => {
     for (
       const [name, headers] of Object.entries({
         "an empty subprotocol": { "Sec-WebSocket-Protocol": "a," },
@@ -236,7 +236,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
       gate.open();
     });
 
-    it("when the client resets while its token is verified", async () => {
+    it("when the client resets during authentication", async () => {
       const gate = createGate();
       const controller = controllerOf({
         authenticate: async () => {
@@ -302,7 +302,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
       }
     }
 
-    it("when timeout() has answered before the token is verified", async () => {
+    it("when timeout() answers before authentication ends", async () => {
       const gate = createGate();
       const controller = controllerOf({
         authenticate: async () => {
@@ -327,7 +327,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     });
   });
 
-  it("puts no header of the handshake on the 101 twice, and no mark of its own, whatever middleware sets after next()", async () => {
+  it("sends each handshake header once on the 101, and no internal header, whatever middleware sets after next()", async () => {
     const app = new Hono().use(async (c, next) => {
       await next();
       for (const name of ["sec-websocket-protocol", "sec-websocket-extensions", "content-length", "connection"]) {
@@ -345,7 +345,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     assert.deepEqual(rest, {});
   });
 
-  it("gives up no socket without an error listener", async () => {
+  it("leaves no socket without an error listener", async () => {
     const { port, server } = await start(new Hono().get("/websocket", controllerOf().upgrade));
     const taken: Socket[] = [];
     server.on("upgrade", (_incoming, socket: Socket) => taken.push(socket));
@@ -356,7 +356,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     await openConnections(server, 0);
   });
 
-  it("asks the app where the listeners are another framework's", async () => {
+  it("asks the app when the listeners belong to another framework", async () => {
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const controller = controllerOf();
     const app = new Hono().get("/websocket", controller.upgrade).get("/rooms/:room", (c, next) => controller.upgrade(c, next));
@@ -374,7 +374,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     }
   });
 
-  it("upgrades what the listeners reach when it has no app", async () => {
+  it("upgrades routes behind the listeners when it has no app", async () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const app = new Hono().get("/websocket", controllerOf().upgrade);
@@ -386,7 +386,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     assert.equal(connections.size, 1);
   });
 
-  it("leaves upgrades to the server again once it is detached", async () => {
+  it("leaves upgrades to the server again after detach", async () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const app = new Hono().get("/websocket", controllerOf().upgrade).get("/", (c) => c.text("page"));

@@ -21,12 +21,12 @@ function build(...names: string[]) {
 }
 
 describe("createWebSocketObject", () => {
-  it("takes several controllers by different names", () => {
+  it("accepts several controllers with different names", () => {
     build("admin", "guest");
     build("admin", "admin2", "ädmin", "Ädmin");
   });
 
-  it("refuses names that differ in their case only: SQLite takes their tables for the same", () => {
+  it("refuses names that differ only in case, because SQLite would use the same tables", () => {
     for (const names of [["main", "main"], ["admin", "Admin"], ["guest", "admin", "ADMIN"]]) {
       assert.throws(() => build(...names), {
         name: "TypeError",

@@ -7,7 +7,7 @@ const HOST = "app.example.com";
 const LISTED = ["https://other.example.org", "http://localhost:8080", "https://*.example.net", "https://*.ports.example:8443"];
 
 describe("isAllowedOrigin", () => {
-  it("lets in pages of the request's own host, in either scheme, and those that are listed", () => {
+  it("allows pages of the request's own host, in either scheme, and listed origins", () => {
     for (
       const [origin, host] of [
         ["https://app.example.com", HOST],
@@ -30,7 +30,7 @@ describe("isAllowedOrigin", () => {
     }
   });
 
-  it("refuses every other one, however much it looks like them", () => {
+  it("refuses every other origin, however similar", () => {
     for (
       const origin of [
         "",
@@ -84,7 +84,7 @@ describe("isAllowedOrigin", () => {
     }
   });
 
-  it("refuses a port that is not the one of the origin's scheme, and a Host that is none", () => {
+  it("refuses a port other than the scheme's own, and an invalid Host", () => {
     for (
       const [origin, host] of [
         ["https://app.example.com", "app.example.com:80"],
@@ -103,7 +103,7 @@ describe("isAllowedOrigin", () => {
     }
   });
 
-  it("lets in apps with a scheme of their own, where exactly that origin is listed", () => {
+  it("allows an app with its own scheme only when exactly that origin is listed", () => {
     const listed = [
       "tauri://localhost",
       "capacitor://localhost",
@@ -120,12 +120,12 @@ describe("isAllowedOrigin", () => {
     }
   });
 
-  it("knows no list without one: the own host alone", () => {
+  it("allows only the request's own host without a list", () => {
     assert.equal(isAllowedOrigin("https://app.example.com", HOST, []), true);
     assert.equal(isAllowedOrigin("https://other.example.org", HOST, []), false);
   });
 
-  it("lets in nothing but what a naive comparison does, whatever is made of parts that look right", () => {
+  it("allows no more than a naive comparison, for any mix of valid-looking parts", () => {
     const part = fc.constantFrom(
       ..."https:// http:// ws:// HTTPS:// app.example.com other.example.org example.net a. b. . .. * : :443 :80 :8443 @ / ? # , evil.org %2e null"
         .split(" "),
@@ -147,7 +147,7 @@ describe("isAllowedOrigin", () => {
     );
   });
 
-  it("never throws, whatever stands in the header and on the list", () => {
+  it("never throws, whatever the header and the list contain", () => {
     const patterns = fc.array(
       fc.webUrl({ validSchemes: ["http", "https"], withFragments: false }).map((url) => new URL(url).origin),
     );
@@ -161,7 +161,7 @@ describe("isAllowedOrigin", () => {
 });
 
 describe("isOriginPattern", () => {
-  it("is an origin, or one with *. before its host, and nothing more", () => {
+  it("accepts an origin, or one with *. before its host, and nothing else", () => {
     for (
       const value of [
         "https://a.example",
@@ -214,8 +214,8 @@ describe("isOriginPattern", () => {
   });
 });
 
-describe("isOriginPattern, for what only looks like an origin", () => {
+describe("isOriginPattern, for text that only looks like an origin", () => {
   for (const pattern of ["https://a:99999", "https://256.1.1.1", "https://[:::]"]) {
-    it(`refuses ${pattern}, which is no URL`, () => assert.equal(isOriginPattern(pattern), false));
+    it(`refuses ${pattern}, which is not a URL`, () => assert.equal(isOriginPattern(pattern), false));
   }
 });

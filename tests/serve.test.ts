@@ -23,7 +23,7 @@ describe("serve", () => {
     assert.deepEqual(signalListeners(), before);
   });
 
-  it("listens to no signals when none of the servers handles them", async () => {
+  it("listens to no signals when no server handles them", async () => {
     const before = signalListeners();
     const server = await serve(app, { ...OPTIONS, handleSignals: false });
     assert.deepEqual(signalListeners(), before);
@@ -33,7 +33,7 @@ describe("serve", () => {
     await server.close();
   });
 
-  it("closes once when asked twice, and takes no more requests", async () => {
+  it("closes once when close is called twice, and accepts no more requests", async () => {
     const server = await serve(app, OPTIONS);
     assert.equal(await (await fetch(server.url)).text(), "plain page");
     assert.equal(server.close(), server.close());
@@ -42,7 +42,7 @@ describe("serve", () => {
     await assert.rejects(fetch(server.url));
   });
 
-  it("closes when its signal aborts, and lets go of the signal", async () => {
+  it("closes when its signal aborts, and removes its listener from the signal", async () => {
     const before = signalListeners();
     const abort = new AbortController();
     const watched = watch(abort.signal);
@@ -59,7 +59,7 @@ describe("serve", () => {
     assert.equal(kept.listeners, 0);
   });
 
-  it("is closed when its signal aborts before it listens", async () => {
+  it("is closed when its signal aborts before the server listens", async () => {
     const before = signalListeners();
     for (const when of ["before", "meanwhile"]) {
       const abort = new AbortController();
@@ -75,7 +75,7 @@ describe("serve", () => {
     assert.deepEqual(signalListeners(), before);
   });
 
-  it("rejects with the reason when the address is taken, and leaves nothing behind", async () => {
+  it("rejects with the reason when the address is taken, and leaves no listener behind", async () => {
     const before = signalListeners();
     const server = await serve(app, OPTIONS);
     const running = signalListeners();
@@ -109,7 +109,7 @@ describe("serve", () => {
     }
   });
 
-  it("rejects with what onListen throws, and leaves nothing behind", async () => {
+  it("rejects with the error that onListen throws, and leaves no listener behind", async () => {
     const before = signalListeners();
     let port = 0;
     const thrown = new Error("thrown in onListen");

@@ -34,7 +34,7 @@ function create() {
 }
 
 describe("attach", () => {
-  it("starts a connection when the socket opens, and abandons nothing when that closes", () => {
+  it("starts a connection when the socket opens, and abandons nothing when the socket closes", () => {
     const { log, dispatch } = create();
     dispatch("open");
     dispatch("message", { data: "a" });
@@ -42,14 +42,14 @@ describe("attach", () => {
     assert.deepEqual(log, ["open", "message a", "closed"]);
   });
 
-  it("gives the place back when the socket closes before it opens", () => {
+  it("releases the slot when the socket closes before it opens", () => {
     const { log, dispatch } = create();
     dispatch("error", { message: "reset" });
     dispatch("close", { code: 0, reason: "", wasClean: false });
     assert.deepEqual(log, ["abandoned"]);
   });
 
-  it("gives the place back and starts no connection when it was refused meanwhile", () => {
+  it("releases the slot and starts no connection when it is refused before the socket opens", () => {
     const { socket, feed, log, dispatch } = create();
     feed.refuse(1011, "Answered 500");
     dispatch("open");
@@ -59,7 +59,7 @@ describe("attach", () => {
     assert.deepEqual(socket.closes, [[1011, "Answered 500"]]);
   });
 
-  it("leaves a connection alone that has started when it is refused later", () => {
+  it("does not affect a started connection when it is refused later", () => {
     const { socket, feed, log, dispatch } = create();
     dispatch("open");
     feed.refuse(1011, "Answered 500");

@@ -46,7 +46,7 @@ const EVERYWHERE = {
 };
 
 describe("controller.upgrade, reading the token", () => {
-  it("takes subprotocol before Authorization before query before cookie", async () => {
+  it("prefers the subprotocol, then Authorization, then the query, then the cookie", async () => {
     const { path } = EVERYWHERE;
     const headers: Record<string, string> = { ...EVERYWHERE.headers };
     assert.deepEqual((await show(headers, { path })).shown, ["protocol p"]);
@@ -74,7 +74,7 @@ describe("controller.upgrade, reading the token", () => {
     }
   });
 
-  it("never falls back to the next place, nor to anonymous, when the token of one is refused or malformed", async () => {
+  it("never falls back to the next place, or to anonymous, when a token is refused or malformed", async () => {
     const wrong: [headers: Record<string, string>, query?: string][] = [
       [{ "sec-websocket-protocol": "bearer.bad" }],
       [{ "sec-websocket-protocol": "bearer." }],
@@ -115,7 +115,7 @@ describe("controller.upgrade, reading the token", () => {
     }
   });
 
-  it("takes a token of 8192 characters, in each place", async () => {
+  it("accepts a token of 8192 characters, in each place", async () => {
     const token = "a".repeat(MAX);
     for (
       const [headers, path] of [
@@ -130,13 +130,13 @@ describe("controller.upgrade, reading the token", () => {
     }
   });
 
-  it("takes Bearer in any case, with spaces around", async () => {
+  it("accepts Bearer in any case, with spaces around", async () => {
     for (const authorization of ["Bearer a", "bearer a", "BEARER   a", "  Bearer a  "]) {
       assert.deepEqual((await show({ authorization })).shown, ["header a"]);
     }
   });
 
-  it("reads no token where there is none: other subprotocols, an empty query, other cookies", async () => {
+  it("finds no token in other subprotocols, an empty query or other cookies", async () => {
     for (
       const [headers, path] of [
         [{ "sec-websocket-protocol": "Bearer.a, bearer, xbearer.a" }, "/websocket"],
@@ -152,7 +152,7 @@ describe("controller.upgrade, reading the token", () => {
     }
   });
 
-  it("reads past an Authorization of another scheme, which a browser repeats by itself, to the next place", async () => {
+  it("skips an Authorization of another scheme, which a browser repeats by itself", async () => {
     for (
       const authorization of ["Basic YTpi", 'Digest username="ann", realm="a bearer b"', "Negotiate a", "Bearers a", "a", ""]
     ) {
@@ -164,12 +164,12 @@ describe("controller.upgrade, reading the token", () => {
     }
   });
 
-  it("reads the cookie it is told, decoded, and none without the option", async () => {
+  it("reads the cookie named by the option, decoded, and none without it", async () => {
     assert.deepEqual((await show({ cookie: "a=1; session=x%20y; b=2", origin: "http://localhost" })).shown, ["cookie x y"]);
     assert.deepEqual((await show({ cookie: "session=c" }, { cookie: null })).shown, []);
   });
 
-  it("reads no token at all when nothing can verify it, however malformed", async () => {
+  it("ignores any token, even a malformed one, without authenticate", async () => {
     const { request, opened } = createRoute();
     await request(EVERYWHERE.path, { ...EVERYWHERE.headers, authorization: "Basic \u00ff" });
     assert.deepEqual(opened[0]?.client.accountability, { user: null, role: null });
@@ -184,8 +184,8 @@ describe("controller.upgrade, reading the token", () => {
   });
 });
 
-describe("controller.upgrade, keeping the token to itself", () => {
-  it("takes the token out of the URL that authenticate and the client see, and nothing else", async () => {
+describe("controller.upgrade, hiding the token", () => {
+  it("removes only the token from the URL that authenticate and the client see", async () => {
     const cases: [query: string, rest: string][] = [
       ["access_token=a", ""],
       ["access_token=", ""],
@@ -202,7 +202,7 @@ describe("controller.upgrade, keeping the token to itself", () => {
     }
   });
 
-  it("has it in no fact of the handshake, wherever it was", async () => {
+  it("keeps the token out of the handshake, wherever it was sent", async () => {
     const secret = "s3cr3t";
     for (
       const [headers, path] of [

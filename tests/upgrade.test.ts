@@ -34,7 +34,7 @@ async function answerTo(
 const invalid = (message: string) => ({ code: "INVALID_REQUEST", message });
 
 describe("controller.upgrade, refusing", () => {
-  it("answers 426 when it is no upgrade to a WebSocket", async () => {
+  it("answers 426 when the request is not an upgrade to a WebSocket", async () => {
     for (const upgrade of [null, "", "h2c", "websockets", "web socket", "websocket/13"]) {
       assert.deepEqual(await answerTo({ upgrade }), {
         status: 426,
@@ -44,21 +44,21 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("says in a 426 that the connection is closed, where the client asked for that", async () => {
+  it("repeats Connection: close in a 426 when the client asked for it", async () => {
     for (const connection of ["close", "keep-alive, Close"]) {
       const { headers } = await answerTo({ upgrade: null, connection });
       assert.equal(headers["connection"], "Upgrade, close");
     }
   });
 
-  it("answers 400 when Upgrade names another protocol too, before a place is taken", async () => {
+  it("answers 400 when Upgrade names another protocol too, before it reserves a slot", async () => {
     for (const upgrade of ["websocket, foo", "h2c, websocket", "websocket,websocket", "websocket,", ",websocket"]) {
       const error = invalid("The Upgrade header must name websocket alone");
       assert.deepEqual(await answerTo({ upgrade }), { status: 400, headers: {}, error }, upgrade);
     }
   });
 
-  it("answers 400 when Sec-WebSocket-Protocol is no list of different tokens, as ws does", async () => {
+  it("answers 400 when Sec-WebSocket-Protocol is not a list of different tokens, as ws does", async () => {
     const wrong = [
       "",
       ",",
@@ -107,7 +107,7 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("answers 426 with the version it speaks when it is asked for another", async () => {
+  it("answers 426 with the supported version when another is requested", async () => {
     for (const version of [null, "", "8", "14", "013", "13, 8", "13,13"]) {
       assert.deepEqual(await answerTo({ "sec-websocket-version": version }), {
         status: 426,
@@ -127,7 +127,7 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("answers 400 when the request target is no URL", async () => {
+  it("answers 400 when the request target is not a URL", async () => {
     const { app, env, accepted } = createRoute();
     const request = new Request("http://localhost/websocket", { headers: HANDSHAKE_HEADERS });
     Object.defineProperty(request, "url", { value: "http://[/websocket" });
@@ -145,7 +145,7 @@ describe("controller.upgrade, refusing", () => {
     });
   });
 
-  it("answers 501 naming the ways when there is no way to upgrade", async () => {
+  it("answers 501 with the remedies when no runtime can upgrade", async () => {
     for (const env of [undefined, {}, { server: {} }, { upgrade: true }]) {
       const { status, error } = await read(await createRoute().app.request("/websocket", { headers: HANDSHAKE_HEADERS }, env));
       assert.deepEqual([status, error.code], [501, "SERVICE_UNAVAILABLE"]);
@@ -153,14 +153,14 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("answers 400 when the client went away while its token was verified", async () => {
+  it("answers 400 when the client went away during authentication", async () => {
     const { request, host } = createRoute();
     host.runtime.accept = () => null;
     const { status, error } = await read(await request("/websocket"));
     assert.deepEqual([status, error], [400, invalid("The connection is gone")]);
   });
 
-  it("answers 401 without an error attribute in strict mode when nothing was shown", async () => {
+  it("answers 401 without an error attribute in strict mode when there is no token", async () => {
     assert.deepEqual(await answerTo({}, { mode: "strict", authenticate }), {
       status: 401,
       headers: { "www-authenticate": "Bearer" },
@@ -168,7 +168,7 @@ describe("controller.upgrade, refusing", () => {
     });
   });
 
-  it("answers 401 and tells auth.failure when the token is refused, in each mode", async () => {
+  it("answers 401 and emits auth.failure when the token is refused, in each mode", async () => {
     for (const mode of ["public", "handshake", "strict"] as const) {
       const { controller, request } = createRoute({ mode, authenticate });
       const failures: unknown[] = [];
@@ -184,7 +184,7 @@ describe("controller.upgrade, refusing", () => {
     }
   });
 
-  it("answers 401 with the code and message of a WebSocketError of authenticate, and reports nothing", async () => {
+  it("answers 401 with the code and message of a WebSocketError that authenticate throws, and reports no error", async () => {
     const answer = await answerTo({ authorization: "Bearer a" }, {
       authenticate: () => {
         throw new WebSocketError("auth", "OTP_REQUIRED", "A one-time password is required", { details: { n: 1n } });
@@ -198,7 +198,7 @@ describe("controller.upgrade, refusing", () => {
     });
   });
 
-  it("answers 503 without detail and reports when authenticate fails", async () => {
+  it("answers 503 without detail, and reports the error, when authenticate fails", async () => {
     const error = new Error("s3cr3t");
     const { controller, request, accepted } = createRoute({
       authenticate: () => {
@@ -217,7 +217,7 @@ describe("controller.upgrade, refusing", () => {
 });
 
 describe("controller.upgrade, accepting", () => {
-  it("takes Upgrade and Connection in any case and among others", async () => {
+  it("accepts Upgrade and Connection in any case and among other values", async () => {
     for (
       const headers of [
         {},
@@ -232,7 +232,7 @@ describe("controller.upgrade, accepting", () => {
     }
   });
 
-  it("opens one connection with the facts of the request, listed with the server's and told as connect", async () => {
+  it("opens one connection with the facts of the request, lists it with the server and emits connect", async () => {
     const { controller, request, host, opened } = createRoute({ origins: ["https://app.example"] });
     const connects: unknown[] = [];
     controller.on("connect", ({ client }) => connects.push(client));
@@ -250,13 +250,13 @@ describe("controller.upgrade, accepting", () => {
     assert.deepEqual([...host.connections], [opened[0]]);
   });
 
-  it("knows neither origin nor user agent when the headers are absent", async () => {
+  it("has neither origin nor user agent when the headers are absent", async () => {
     const { request, opened } = createRoute();
     await request("/websocket");
     assert.deepEqual([opened[0]?.client.handshake.origin, opened[0]?.client.handshake.userAgent], [null, null]);
   });
 
-  it("hands the runtime its options, and what middleware put on the response less the handshake's own", async () => {
+  it("passes the runtime its options, and the headers of middleware without those of the handshake", async () => {
     const { request, accepted } = createRoute({ maxPayload: 1234 }, (route) => {
       route.use(async (c, next) => {
         c.header("x-before", "1");
@@ -278,7 +278,7 @@ describe("controller.upgrade, accepting", () => {
     assert.equal(response.headers.get("x-after"), "1");
   });
 
-  it("agrees on the first subprotocol offered that it has, and on none otherwise", async () => {
+  it("agrees on the first offered subprotocol that it supports, otherwise on none", async () => {
     const cases: [offered: string | null, agreed: string | null][] = [
       [null, null],
       ["other", null],
@@ -295,7 +295,7 @@ describe("controller.upgrade, accepting", () => {
     }
   });
 
-  it("answers 503 and opens nothing when the controller was closed while the token was verified", async () => {
+  it("answers 503 and opens nothing when the controller closes during authentication", async () => {
     const stall = new Stall<typeof ANN>();
     const { controller, request, accepted } = createRoute({ authenticate: () => stall.promise });
     const response = request("/websocket?access_token=token-1");
