@@ -1,4 +1,4 @@
-/** Two copies of the package in one process: a dependency brings its own, a bundler makes one more, a module is loaded again. */
+/** Two copies of the package in one process: from a dependency, from a bundler, or after a module is loaded again. */
 import assert from "node:assert/strict";
 import { after, afterEach, describe, it } from "node:test";
 import * as v from "valibot";
@@ -22,7 +22,7 @@ after(() => copy.remove());
 
 const any = v.looseObject({});
 
-/** What the other copy throws, and what a client is to read of it. */
+/** An error of the other copy, and the frame that the client must receive. */
 const full = () => new other.WebSocketError("join", "FULL", "The room is full", { details: { seats: 0 } });
 const shown = { code: "FULL", message: "The room is full", seats: 0 };
 
@@ -109,7 +109,7 @@ describe("The default controller of another copy", () => {
       try {
         await get().close();
       } catch (error) {
-        if (!(error instanceof WebSocketError)) throw error; // None is installed.
+        if (!(error instanceof WebSocketError)) throw error; // No default controller is installed.
       }
     }
   });
@@ -148,7 +148,7 @@ describe("The default controller of another copy", () => {
   });
 
   it("serves a WebSocketService of this copy when it is passed explicitly", () => {
-    const controller = new other.WebSocketController({ logger: false }) as unknown as WebSocketController; // Of the same version.
+    const controller = new other.WebSocketController({ logger: false }) as unknown as WebSocketController; // The same version.
     const service = new WebSocketService(controller);
     const { client, connection, transport } = open(controller);
     assert.deepEqual([...service.clients()], [client]);
@@ -166,7 +166,7 @@ describe("The default controller of another copy", () => {
 
 describe("Channels", () => {
   it("refuses a controller of another copy at once, and names both copies", () => {
-    const controller = new other.WebSocketController({ logger: false }) as unknown as WebSocketController; // Of the same version.
+    const controller = new other.WebSocketController({ logger: false }) as unknown as WebSocketController; // The same version.
     assert.throws(() => new Channels(controller, {}), (error) => {
       assert.ok(error instanceof TypeError);
       assert.match(error.message, /^Cannot create the channels: the controller is of another copy of the package/);

@@ -12,13 +12,13 @@ import { HANDSHAKE } from "./fake-transport.ts";
 import { createKey, encodePart } from "./jwt-keys.ts";
 import { Stall, turn } from "./waiting.ts";
 
-/** A key server on this machine: what it answers, and how often it was asked. */
+/** A local key server, with a response to set and a record of its requests. */
 class KeyServer {
   keys: unknown = [];
   status = 200;
   headers: Record<string, string> = {};
   body: string | Uint8Array | undefined;
-  /** Answers in place of all that. */
+  /** Answers instead of the fields above. */
   answer: ((response: ServerResponse) => void) | undefined;
   requests: { accept: string | undefined }[] = [];
   readonly #server = createServer((request, response) => {
@@ -49,7 +49,7 @@ let server: KeyServer;
 let uri: string;
 let elapsed: number;
 
-// The keys' age goes by performance.now(): moved by hand, for ten minutes are long.
+// The age of keys is measured with performance.now(), which the tests advance by hand.
 beforeEach(async () => {
   server = new KeyServer();
   uri = await server.start();
@@ -62,7 +62,7 @@ afterEach(async () => {
   await server.stop();
 });
 
-/** The keys of the server's endpoint. `ids` has the ids of those that are found: of which algorithm they are stands aside. */
+/** The keys of the endpoint. `ids` resolves with the ids that `find` returns. */
 function remoteKeys(options?: ConstructorParameters<typeof RemoteKeys>[2]) {
   const remote = new RemoteKeys(uri, ["RS256", "ES256", "EdDSA"], options);
   return { ids: async (kid: string) => (await remote.find(kid)).map((key) => key.kid) };
@@ -142,7 +142,7 @@ describe("RemoteKeys", () => {
     assert.deepEqual(await remote.ids("a"), []);
     server.status = 503;
     elapsed += 30_001;
-    // The endpoint's latest word was that no key is valid: a token is refused, and that is no failure of ours.
+    // The endpoint's last response listed no key: the token is refused, and that is not our failure.
     assert.deepEqual(await remote.ids("a"), []);
   });
 
@@ -200,7 +200,7 @@ describe("RemoteKeys, reading the endpoint's keys", () => {
     const { alg: _, ...bare } = rsa.publicJwk;
     const skipped = {
       small: small.publicJwk,
-      // The modulus counts, not the text it comes in: zeros in front, or what is no base64url.
+      // Counts bits of the modulus, not characters: leading zeros, or text that is not base64url.
       padded: { ...small.publicJwk, n: "A".repeat(172) + n },
       garbage: { ...rsa.publicJwk, n: `${rsa.publicJwk.n}!` },
       number: { ...rsa.publicJwk, n: 7 },
@@ -249,11 +249,11 @@ describe("RemoteKeys, reading the endpoint's keys", () => {
     server.body = fitting.padEnd(1_048_577);
     const refusal = /^Error: Cannot fetch the keys: the answer has more than 1048576 bytes$/;
     await assert.rejects(remoteKeys().ids("a"), refusal);
-    // Counted once inflated: this is 100 kB on the wire.
+    // The limit applies after inflation: this body has 100 kB on the wire.
     server.headers = { "content-encoding": "gzip" };
     server.body = gzipSync(fitting.padEnd(100_000_000));
     await assert.rejects(remoteKeys().ids("a"), refusal);
-    // Nobody would wait for the end of this one, and the connection is given up.
+    // This response never ends, so its connection must be closed.
     let closed: Promise<unknown> | undefined;
     server.answer = (response) => {
       closed = once(response, "close");
@@ -279,7 +279,7 @@ describe("RemoteKeys, reading the endpoint's keys", () => {
 });
 
 describe("RemoteKeys, while the endpoint is slow or unavailable", () => {
-  /** Answers fetch by hand, so that the test says when. */
+  /** Answers fetch when the test calls it. */
   function stallFetch() {
     const stalls: Stall<Response>[] = [];
     const { fetch } = globalThis;
@@ -356,7 +356,7 @@ describe("RemoteKeys, while the endpoint is slow or unavailable", () => {
       stalls[1]!.resolve(Response.json({ keys: [key("a")] }));
       assert.deepEqual(await Promise.all(waiting), [["a"], [], ["a"]]);
       assert.equal(stalls.length, 2);
-      // What comes after all is older.
+      // The response of the dead fetch arrives last, and is older.
       stalls[0]!.resolve(Response.json({ keys: [key("b")] }));
       await dead;
       assert.deepEqual([await remote.ids("a"), await remote.ids("b")], [["a"], []]);
@@ -440,7 +440,7 @@ describe("jwtAuthenticator, with jwksUri", () => {
 
   it("refuses a token of a key that cannot be imported, and verifies with the others", async () => {
     const [good, bad] = await Promise.all([createKey("ES256", "good"), createKey("ES256", "bad")]);
-    // A point that is not on the curve.
+    // A point off the curve.
     server.keys = [{ ...bad.publicJwk, x: "A".repeat(43) }, good.publicJwk];
     const authenticate = authenticator();
     assert.equal(await authenticate(await bad.signToken({ sub: "ann" })), null);

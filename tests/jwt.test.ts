@@ -12,19 +12,19 @@ const SECRET = "a secret of the tests, long enough for HS512: 64 bytes, or more.
 const now = Math.floor(Date.now() / 1000);
 const exp = now + 600;
 
-/** A token with any claims, right ones or not; it expires in ten minutes unless they say otherwise. */
+/** A token with any claims, valid or not; it expires in ten minutes by default. */
 const signToken = (claims: object, secret = SECRET, algorithm: SymmetricAlgorithm = "HS256") =>
   sign({ exp, ...claims }, secret, algorithm);
 
 /** A token with any header. */
 const signWithHeader = (header: unknown) => signText(JSON.stringify({ sub: "ann", exp }), SECRET, header);
 
-/** What the authenticator returns for a token. */
+/** The result of the authenticator for a token. */
 function authenticate(token: string, options: JwtAuthenticatorOptions = { secret: SECRET }) {
   return jwtAuthenticator(options)({ source: "message", access_token: token }, HANDSHAKE);
 }
 
-/** Why the authenticator refuses a token. */
+/** The reason the authenticator refuses a token. */
 async function refusalOf(token: string, options: JwtAuthenticatorOptions = { secret: SECRET }): Promise<TokenRefusal> {
   const causes: unknown[] = [];
   const refuse = (cause: unknown) => {
@@ -33,12 +33,12 @@ async function refusalOf(token: string, options: JwtAuthenticatorOptions = { sec
   };
   assert.equal(await jwtAuthenticator(options)({ source: "message", access_token: token }, HANDSHAKE, refuse), null, token);
   assert.equal(causes.length, 1);
-  return causes[0] as TokenRefusal; // The authenticator has no other.
+  return causes[0] as TokenRefusal; // The only cause of a refusal.
 }
 
 const reasonOf = async (token: string, options?: JwtAuthenticatorOptions) => (await refusalOf(token, options)).reason;
 
-/** A state that ends with the token of {@link signToken}, and the tolerance of the clocks. */
+/** A state that ends with the token of {@link signToken} plus the clock tolerance. */
 const state = (user: string, role: string | null, expires_at: number | null = exp + 5): AuthenticationState => ({
   accountability: { user, role },
   expires_at,
@@ -54,7 +54,7 @@ describe("jwtAuthenticator, with a secret", () => {
     const token = await signToken({ sub: "ann", exp: undefined });
     assert.equal(await reasonOf(token), "expiry");
     assert.deepEqual(await authenticate(token, { secret: SECRET, requireExpiry: false }), state("ann", null, null));
-    // One that it has still counts.
+    // An exp in the token still counts.
     assert.equal(
       await reasonOf(await signToken({ sub: "ann", exp: now - 60 }), { secret: SECRET, requireExpiry: false }),
       "expired",
@@ -73,7 +73,7 @@ describe("jwtAuthenticator, with a secret", () => {
         assert.equal(await reasonOf(await signToken({ sub: "ann", [name]: time })), "claim", `${name}: ${JSON.stringify(time)}`);
       }
     }
-    // JSON has numbers that a double has not: these would never end.
+    // JSON numbers beyond a double would never expire.
     for (const time of ["1e999", "-1e999"]) {
       assert.equal(await reasonOf(await signText(`{"sub":"ann","exp":${time}}`, SECRET)), "claim", time);
     }
@@ -87,7 +87,7 @@ describe("jwtAuthenticator, with a secret", () => {
       assert.equal(await authenticate(token, { secret: SECRET, clockTolerance: 0 }), null, name);
     }
     const late = await signToken({ sub: "ann", exp: now - 60 });
-    // It ends when it would be refused, not in the past.
+    // The state ends when the token would be refused, which is not in the past.
     assert.deepEqual(await authenticate(late, { secret: SECRET, clockTolerance: 600 }), state("ann", null, now + 540));
     assert.equal(await reasonOf(late, { secret: SECRET, clockTolerance: 30 }), "expired");
   });
@@ -197,7 +197,7 @@ describe("jwtAuthenticator, with a secret", () => {
       const token = `${encodePart(header)}.${encodePart(payload)}.AAAA`;
       for (const options of [{ secret: SECRET }, { keys }]) assert.equal(await authenticate(token, options), null, token);
     }
-    // Nothing listens at this address: such a token is refused before the key server is asked.
+    // Nothing listens at this address: such a token is refused without a fetch.
     const options = { jwksUri: "http://127.0.0.1:1/" };
     for (const [header, payload] of [[good, null], [good, 7], [null, {}], ["x", {}]]) {
       assert.equal(await authenticate(`${encodePart(header)}.${encodePart(payload)}.AAAA`, options), null);
@@ -341,7 +341,7 @@ describe("jwtAuthenticator, with a secret", () => {
     for (const [options, message] of wrong) {
       assert.throws(() => jwtAuthenticator(options as JwtAuthenticatorOptions), { name: "TypeError", message }, String(message));
     }
-    // What is undefined is absent.
+    // An undefined option counts as absent.
     const partial: object[] = [{ secret: SECRET, issuer: undefined, keys: undefined }, { keys, algorithms: undefined }];
     for (const options of partial) assert.ok(jwtAuthenticator(options as JwtAuthenticatorOptions));
     assert.ok(jwtAuthenticator({ jwksUri, jwksMaxAge: Infinity }));
@@ -452,7 +452,7 @@ describe("TokenRefusal", () => {
 });
 
 describe("jwtAuthenticator, in a controller", () => {
-  /** What the `auth.failure` listener and the client see of a token. */
+  /** The `auth.failure` event and the client's reply for a token. */
   async function show(token: string, at: "upgrade" | "message", options: JwtAuthenticatorOptions = { secret: SECRET }) {
     const { controller, request, opened, transports } = createRoute({ authenticate: jwtAuthenticator(options) });
     const failure = new Promise<{ cause?: unknown; error: Error }>((resolve) => controller.on("auth.failure", resolve));
@@ -467,7 +467,7 @@ describe("jwtAuthenticator, in a controller", () => {
 
   it("passes the cause to auth.failure, and sends the client the same answer each time", async () => {
     const causes = {
-      malformed: "token", // A word of the message: what quotes short credentials is hidden otherwise.
+      malformed: "token", // Also a word of the message, which must not be redacted for it.
       signature: await signToken({ sub: "ann" }, `another ${SECRET}`),
       expired: await signToken({ sub: "ann", exp: now - 60 }),
       algorithm: await signToken({ sub: "ann" }, SECRET, "HS512"),
@@ -529,7 +529,7 @@ describe("jwtAuthenticator, with keys", () => {
     for (const key of made) {
       assert.ok(await authenticate(await key.signToken({ sub: "ann", exp }), { keys, algorithms: [...algorithms] }));
     }
-    // The same bytes under the other RSA algorithm are no signature of it.
+    // The same bytes are not a valid signature of the other RSA algorithm.
     assert.equal(
       await reasonOf(await made[1]!.signToken({ sub: "ann", exp }, { alg: "RS256" }), { keys, algorithms: [...algorithms] }),
       "signature",

@@ -1,4 +1,4 @@
-/** What `src/runtimes/node.ts` writes, where the test sees how much of it waits: on Node, and on Deno as `noroshi/serve` has it. */
+/** Writes of `src/runtimes/node.ts` under backpressure: on Node, and on Deno as in `noroshi/serve`. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -32,7 +32,7 @@ describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 60_000 }, () => 
     for (const { socket } of slow) socket.pause();
     const text = (n: number) => `${n} ${"é".repeat(n % 2 === 0 ? 2_500 : 10)}`;
     let count = 0;
-    // Past the first that waits, two at once: they are put together.
+    // Two per turn even after the first one waits, so that they are joined.
     for (let after = 0; after < 20;) {
       for (let n = 0; n < 2; n++) void channels.publish(channel, "say", text(count++));
       await turn();

@@ -1,4 +1,4 @@
-/** What `src/runtimes/node.ts` does with requests that have an `Upgrade` header: on Node, and on Deno as `noroshi/serve` has it. */
+/** Requests with an `Upgrade` header in `src/runtimes/node.ts`: on Node, and on Deno as in `noroshi/serve`. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
@@ -12,16 +12,16 @@ import { FAILURES } from "./failures.ts";
 import { Wire } from "./runtimes/wire.ts";
 import { unhandledIn } from "./unhandled.ts";
 
-// Each by itself: one that hangs is named.
+// A timeout per test, so that the report names the one that hangs.
 const it = (name: string, run: () => Promise<void>) => void test(name, { timeout: 20_000 }, run);
 
-/** Starts a server whose `request` listener is the app, behind `guard` where there is one. */
+/** Starts a server whose `request` listener is the app, behind `guard` if it is given. */
 async function start(app: Hono, guard?: (request: Request) => Response | undefined): Promise<{ server: Server; port: number }> {
   const { createAdaptorServer } = await import("@hono/node-server");
   const { attachWebSocket } = await import("../src/runtimes/node.ts");
   const server = createAdaptorServer({
     fetch: (request, env) => guard?.(request) ?? app.fetch(request, env),
-  }) as Server; // HTTP/1 unless asked for more.
+  }) as Server; // HTTP/1 by default.
   attachWebSocket(server, app);
   return { server, port: await listen(server) };
 }
@@ -30,7 +30,7 @@ function controllerOf(options: WebSocketControllerOptions = {}): WebSocketContro
   return new WebSocketController({ mode: "public", logger: false, ...options });
 }
 
-/** A gate that the test opens, and that tells when somebody stands before it. */
+/** A gate that the test opens. `reached` resolves when a caller waits at it. */
 function createGate() {
   let open = () => {};
   let reach = () => {};
@@ -378,7 +378,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const app = new Hono().get("/websocket", controllerOf().upgrade);
-    const server = createAdaptorServer({ fetch: app.fetch }) as Server; // HTTP/1 unless asked for more.
+    const server = createAdaptorServer({ fetch: app.fetch }) as Server; // HTTP/1 by default.
     const { connections } = attachWebSocket(server);
     const port = await listen(server);
     const wire = await Wire.open(port, "/websocket");
@@ -390,7 +390,7 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../src/runtimes/node.ts");
     const app = new Hono().get("/websocket", controllerOf().upgrade).get("/", (c) => c.text("page"));
-    const server = createAdaptorServer({ fetch: app.fetch }) as Server; // HTTP/1 unless asked for more.
+    const server = createAdaptorServer({ fetch: app.fetch }) as Server; // HTTP/1 by default.
     const port = await listen(server);
     const one = attachWebSocket(server, app);
     const wire = await Wire.open(port, "/websocket");

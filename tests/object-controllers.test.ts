@@ -1,18 +1,18 @@
-/** The controllers of one Durable Object: each has tables of its own in the object's storage. */
+/** The controllers of a Durable Object: each has its own tables in the object's storage. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../src/controller.ts";
 import { createWebSocketObject, type WebSocketObjectState } from "../src/runtimes/cloudflare.ts";
 
-/** An object without storage in SQLite or any socket. */
+/** An object without SQLite storage and without sockets. */
 const state = {
   storage: {},
   getWebSockets: () => [],
   setWebSocketAutoResponse: () => {},
-} as unknown as WebSocketObjectState; // With all that is asked of it here.
+} as unknown as WebSocketObjectState; // It has the used members.
 
-// A global of workerd, which the object makes one of.
+// A global of workerd that the object constructs.
 (globalThis as { WebSocketRequestResponsePair?: unknown }).WebSocketRequestResponsePair ??= class {};
 
 function build(...names: string[]) {

@@ -11,7 +11,7 @@ describe("isAllowedOrigin", () => {
     for (
       const [origin, host] of [
         ["https://app.example.com", HOST],
-        ["http://app.example.com", HOST], // A proxy may have ended TLS, so the scheme says nothing here.
+        ["http://app.example.com", HOST], // A proxy may have terminated TLS, so the scheme is ignored.
         ["http://app.example.com:3000", "app.example.com:3000"],
         ["http://[::1]:3000", "[::1]:3000"],
         ["https://other.example.org", HOST],
@@ -43,7 +43,7 @@ describe("isAllowedOrigin", () => {
         "https://APP.example.com",
         "HTTPS://app.example.com",
         " https://app.example.com",
-        "https://app.example.com:443", // A browser leaves the scheme's own port out.
+        "https://app.example.com:443", // A browser omits the scheme's default port.
         "https://app.example.com:3000",
         "https://app.example.com.",
         "https://app.example.com.evil.org",

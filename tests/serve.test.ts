@@ -4,7 +4,7 @@ import { serve, type ServeOptions } from "../src/serve.ts";
 import { FAILURES } from "./failures.ts";
 import { unhandledIn } from "./unhandled.ts";
 
-// Bun, Deno and Node have it, and no file of the source needs its types.
+// Bun, Deno and Node define it, without a need for their types.
 const { process } = globalThis as unknown as { process: NodeJS.Process };
 
 const app = { fetch: () => new Response("plain page") };
@@ -86,7 +86,7 @@ describe("serve", () => {
     assert.equal(watched.listeners, 0);
     await server.close();
     assert.deepEqual(signalListeners(), before);
-    // The address is free.
+    // The address is free again.
     await (await serve(app, { ...OPTIONS, port: server.port })).close();
   });
 

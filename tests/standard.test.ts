@@ -18,7 +18,7 @@ class Socket extends EventTarget {
 function create() {
   const socket = new Socket();
   const log: string[] = [];
-  const feed = attach(socket as unknown as WebSocket, { // What is used of one is there.
+  const feed = attach(socket as unknown as WebSocket, { // It has the used members.
     protocol: null,
     open: (_transport: Transport) => {
       log.push("open");

@@ -1,4 +1,4 @@
-/** What `src/upgrade.ts` keeps of a request: not the headers that its facts were cut from. */
+/** Memory that `src/upgrade.ts` keeps per request: the facts, not the headers they were cut from. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createRoute } from "./fake-runtime.ts";
@@ -6,7 +6,7 @@ import { heapUsed } from "./heap.ts";
 
 const CONNECTIONS = 1_000;
 
-/** Bytes that a connection may take here, its fake socket and its facts included. A header that is kept takes 14 kB more. */
+/** Maximum bytes per connection, with its fake socket and its facts. A retained header takes 14 kB more. */
 const MAX_BYTES = 6_000;
 
 describe("controller.upgrade", () => {

@@ -1,4 +1,4 @@
-/** The part of `src/upgrade.ts` that reads a token from the request. */
+/** How `src/upgrade-request.ts` reads the token of a request. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { AuthenticationState, Credentials } from "../src/authentication.ts";
@@ -7,7 +7,7 @@ import { createRoute } from "./fake-runtime.ts";
 
 const MAX = 8192;
 
-/** What the route makes of a request: what `authenticate` was shown, and the status. Tokens that start with `bad` are refused. */
+/** The token that `authenticate` receives from a request, and the status. Tokens that start with `bad` are refused. */
 async function show(
   headers: Record<string, string> = {},
   {
@@ -26,7 +26,7 @@ async function show(
       const { source, access_token: token } = credentials as { source: string; access_token: string };
       shown.push(`${source} ${token}`);
       handshakes.push(handshake);
-      // A user's id has a bound of its own.
+      // The id of a user has its own limit.
       return token.startsWith("bad") ? null : { accountability: { user: token.slice(0, 256), role: null } };
     },
   });
@@ -34,7 +34,7 @@ async function show(
   return { shown, status, handshakes, client: opened[0]?.client };
 }
 
-/** All four places, each with a token of its own. */
+/** All four places, each with its own token. */
 const EVERYWHERE = {
   headers: {
     "sec-websocket-protocol": "noroshi.v1, bearer.p",
@@ -56,7 +56,7 @@ describe("controller.upgrade, reading the token", () => {
     assert.deepEqual((await show(headers, { path })).shown, ["query q"]);
     assert.deepEqual((await show(headers)).shown, ["cookie c"]);
     assert.deepEqual((await show({})).shown, []);
-    // Nothing says whose page a cookie without an origin is from.
+    // The page behind a cookie without an origin is unknown.
     const { shown, status } = await show({ cookie: "session=c" });
     assert.deepEqual([shown, status], [[], 403]);
   });
@@ -102,7 +102,7 @@ describe("controller.upgrade, reading the token", () => {
     ];
     for (const [headers, query] of wrong) {
       for (const mode of ["public", "handshake", "strict"] as const) {
-        // Every later place has a good one.
+        // Every later place has a valid one.
         const later: Record<string, string> = {};
         if (!headers["cookie"]) later["cookie"] = "session=c";
         if (!headers["cookie"] && query === undefined && !("authorization" in headers)) later["authorization"] = "Bearer h";

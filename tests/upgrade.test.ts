@@ -8,7 +8,7 @@ import { Stall } from "./waiting.ts";
 const authenticate = () => null;
 const ANN = { accountability: { user: "ann", role: null } };
 
-/** What a response says, and the error in its body. */
+/** The status of a response, and the error in its body. */
 async function read(response: Response) {
   const { error } = await response.json();
   const { headers } = response;
@@ -19,7 +19,7 @@ async function read(response: Response) {
   return { status: response.status, headers: named, error };
 }
 
-/** The answer to a handshake with these headers in place of the right ones; `null` takes one away. */
+/** The response to a handshake with these headers replaced; `null` removes one. */
 async function answerTo(
   headers: Record<string, string | null>,
   options: WebSocketControllerOptions = {},
