@@ -65,7 +65,7 @@ export type JwtAuthenticator = (
 /**
  * Creates an `authenticate` option for JSON Web Tokens (RFC 7519).
  *
- * `exp` is required and becomes `expires_at`. A token without the user claim is refused, because it identifies nobody. The reason
+ * `exp` is required and becomes `expires_at`. A token without the user claim is refused, because it identifies no one. The reason
  * of a refusal is the `cause` of `auth.failure`.
  *
  * @throws {TypeError} if the options have no key or several kinds of keys, or if one is unknown or invalid.

@@ -30,7 +30,10 @@ export interface ServeOptions {
   signal?: AbortSignal;
   /** Called once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
-  /** How long {@link RunningServer.close} waits for clients and open requests, in ms; then it ends them. @default {10_000} */
+  /**
+   * How long {@link RunningServer.close} waits for clients and open requests before it ends them, in ms; `0` does not wait.
+   * @default {10_000}
+   */
   drainTimeout?: number;
   /**
    * Whether SIGINT and SIGTERM close all servers of the process and then exit with 0. A second signal exits at once.

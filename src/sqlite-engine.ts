@@ -143,7 +143,7 @@ export class SqliteEngine implements Engine, Timed {
     );
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
     const returned = this.#returned = { members: new Map<string, Member>(), clients: new Set<string>() };
-    // Hibernating clients return in the turn of the start, so nobody counts as absent before that turn ends.
+    // Hibernating clients return in the turn of the start, so no member counts as absent before that turn ends.
     queueMicrotask(() => this.#settle(returned));
   }
 

@@ -297,7 +297,7 @@ export class SqliteHistories {
     return dropped.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  /** Deletes all publications, and the channel itself if nobody is subscribed. */
+  /** Deletes all publications, and the channel itself if it has no subscriber. */
   #empty(channel: string, bytes: number): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ?`, channel);
     if (this.#owner.isSubscribed(channel)) {

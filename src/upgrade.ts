@@ -125,7 +125,7 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
     if (slot.released || host.isClosed()) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
-    // The client left during authentication, so nobody reads this response.
+    // The client left during authentication and does not read this response.
     if (response === null) return refuse(GONE);
     if (typeof response === "string") return refuse({ ...NO_RUNTIME, message: response, log: `Refused an upgrade: ${response}` });
     opening = true;

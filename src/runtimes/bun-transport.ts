@@ -64,7 +64,7 @@ const MAX_PUBLISHED_BYTES = 16_000;
 
 /** Bytes sent by all sockets. The counters only grow. */
 const bytes = {
-  /** Sent in any way. */
+  /** Sent directly or published. */
   handedOver: 0,
   /** Published to topics. They buffer it until the turn ends, and no socket's buffered amount includes it before. */
   published: 0,

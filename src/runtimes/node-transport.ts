@@ -28,10 +28,7 @@ interface WritingStream {
   readonly _writableState?: { readonly writelen?: number };
 }
 
-/**
- * Maximum size of frames that are joined in one buffer, in bytes. Larger batches are corked, and the kernel gathers them
- * (writev).
- */
+/** Maximum size of frames that are joined in one buffer, in bytes. Larger batches are corked and sent with one writev. */
 const MAX_JOINED_BYTES = 65_536;
 
 /** A ping without a payload (RFC 6455 §5.5.2). */
@@ -69,7 +66,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
     socket.beforeClose = () => {
       this.write();
       this.#isDrained = false;
-      // After a close frame of the peer, or a frame that it cannot read, ws waits 30 s for the peer to end its side.
+      // After the peer's close frame, or an unreadable frame, ws waits 30 s for the peer to end its side.
       if (!this.#isClosing) this.#linger();
     };
   }
@@ -135,7 +132,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   #writeOnce(batch: ClientBatch, size: number): void {
     const stream = this.#stream;
     // A plain socket with an empty queue has passed its bytes to the kernel, so the scratch buffer is free again.
-    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // The cast avoids narrowing `stream`.
+    const isPlain = stream.writableLength === 0 && stream.constructor === NetSocket as unknown; // The cast avoids narrowing.
     const target = isPlain ? scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES) : Buffer.allocUnsafe(size);
     let end = 0;
     for (const frame of batch.frames()) end = put(frame, target, end);

@@ -18,13 +18,10 @@ export interface AttachedApp {
   readonly connections: Connections;
 }
 
-/** Marks the response that stands for an acceptance. A header, because Hono copies a response whose headers change. */
+/** Marks the response of an accepted upgrade. A header, because Hono copies a response whose headers change. */
 const ACCEPTED = "noroshi-accepted";
 
-/**
- * Status of that response, which no application uses: middleware may put another response in its place, and Hono copies the
- * header.
- */
+/** Status of that response, unused by applications. Needed too: Hono copies the header to a response that replaces it. */
 const ACCEPTED_STATUS = 299;
 
 /**
@@ -33,7 +30,7 @@ const ACCEPTED_STATUS = 299;
  */
 const MAX_HEADERS = 256;
 
-/** Statuses of listeners without such a route: the attached app is asked next. Any other status is the answer. */
+/** Statuses of listeners that have no such route: the attached app is asked next. Any other status is the answer. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 
 /** One pass of the request through the server's listeners or through an app. */
@@ -62,10 +59,10 @@ class Pass {
   }
 
   #accept({ socket }: IncomingMessage, acceptance: Acceptance): Response | null {
-    // Another response was sent before, such as that of Hono's `timeout()`.
+    // Another response may have been sent before, such as that of Hono's `timeout()`.
     if (this.#isOver || this.acceptance || socket.destroyed) return null;
     this.acceptance = acceptance;
-    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // A Response cannot have status 101 here.
+    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // The constructor refuses 101.
   }
 
   /** Ends the pass with a response. Returns whether it is the acceptance; any other response undoes that. */
@@ -269,7 +266,7 @@ export class NodeUpgrade {
     outgoing.setHeaders(response.headers);
     outgoing.removeHeader(ACCEPTED);
     outgoing.release(this.#socket);
-    if (response.body) pipeline(Readable.fromWeb(response.body as never), outgoing, () => {}); // Node's types differ from the global stream.
+    if (response.body) pipeline(Readable.fromWeb(response.body as never), outgoing, () => {}); // Node has its own type.
     else outgoing.end();
   }
 }
@@ -304,7 +301,7 @@ function linger(socket: Socket): void {
 
 /** Cancels the body of an unused response. */
 function discard({ body }: Response): void {
-  body?.cancel().catch(() => {}); // The stream's own error, which nobody needs.
+  body?.cancel().catch(() => {}); // The stream's own error.
 }
 
 // For the two callbacks of ws, which receive only the request.

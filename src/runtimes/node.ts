@@ -71,7 +71,7 @@ function upgradesOf(server: UpgradableServer & { [UPGRADES]?: Upgrades }): Upgra
 /** How long a socket waits for another `upgrade` listener, in ms. */
 const UNCLAIMED_TIMEOUT = 1_000;
 
-/** Requests a cleartext upgrade to HTTP/2, as Java's HttpClient and `curl --http2` do. No `upgrade` listener can speak it. */
+/** Token of a cleartext upgrade to HTTP/2, which Java's HttpClient and `curl --http2` send. No `upgrade` listener speaks it. */
 const HTTP2 = "h2c";
 
 /** Handles each upgrade request of a server before any other `upgrade` listener. */
@@ -117,10 +117,7 @@ class Upgrades {
     return this.#server.listenerCount("upgrade") > 1;
   }
 
-  /**
-   * Whether a request for anything but a WebSocket is plain HTTP, even if there are other listeners. One with a body is no
-   * upgrade.
-   */
+  /** Whether a request for anything but a WebSocket is plain HTTP: without other listeners, if it asks for h2c, or with a body. */
   #isHttp(incoming: IncomingMessage): boolean {
     const { headers } = incoming;
     return !this.#hasOthers || tokensOf(headers.upgrade).includes(HTTP2) || Number(headers["content-length"] ?? 0) > 0 ||

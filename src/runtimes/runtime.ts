@@ -81,6 +81,6 @@ export interface Host {
   readonly runtime?: Runtime;
   /** Open connections of this server, which it closes when it stops. */
   readonly connections: Connections;
-  /** Raises the maximum message size to so many bytes, on a server with one limit for all its sockets. */
+  /** Raises the maximum message size to this many bytes, on a server with one limit for all its sockets. */
   allowPayload?(bytes: number): void;
 }
