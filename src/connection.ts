@@ -11,6 +11,7 @@ import type { Handlers } from "./handlers.ts";
 import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "./limits.ts";
+import { ageLimit, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
 import type { Sender, SenderOwner } from "./sender.ts";
@@ -49,9 +50,6 @@ export interface ConnectionKeeper {
 
 /** The longest time between two looks at the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
-
-/** ms for which a connection may be open: up to a tenth less than `maxAge`, so that clients that came together do not come back together. */
-const ageOf = ({ maxAge }: { readonly maxAge: number }): number => maxAge * (1 - Math.random() / 10);
 
 /**
  * One connection's lifetime and the gate its messages pass: size, rate, decoding, identity, then the handlers.
@@ -102,7 +100,7 @@ export class Connection
     if (this.#state !== "opening") return;
     this.#state = "pending";
     const { heartbeat, options } = this.host;
-    this.#endsAt = this.host.monotonic() + ageOf(options);
+    this.#endsAt = this.host.monotonic() + ageLimit(options.maxAge);
     // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.identity.opened(state, since);
@@ -112,11 +110,7 @@ export class Connection
   /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
   restored(saved: SavedConnection): void {
     const { monotonic, now, options } = this.host;
-    // A wall clock that was set back meanwhile must not prolong it.
-    const left = saved.ends_at === undefined || options.maxAge === Infinity
-      ? ageOf(options)
-      : Math.min(Math.max(0, saved.ends_at - now()), options.maxAge);
-    this.#endsAt = monotonic() + left;
+    this.#endsAt = monotonic() + remainingAge(saved.ends_at, options.maxAge, now());
     this.#state = saved.phase;
     this.identity.restored(saved);
     if (this.isKnown) {

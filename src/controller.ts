@@ -360,11 +360,7 @@ export class WebSocketController {
     this.#backplane.use(engine);
   }
 
-  /**
-   * Lets what is built on the connections follow them.
-   *
-   * @throws {TypeError} where something does already, one of its message types has a handler, or the engine cannot keep its histories.
-   */
+  /** @throws {TypeError} if there is an extension, one of its message types has a handler, or the engine cannot keep its histories. */
   extend(extension: Extension): ExtensionHost {
     const backplane = this.#backplane;
     const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;

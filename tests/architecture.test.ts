@@ -12,7 +12,7 @@ const LAYERS: readonly string[][] = [
   // The core: connections, events, who receives what.
   "address announced-limits audience authentication backplane batch broadcast bus client-key clock " +
   "cluster connection connection-state connections contract copies delivery engine events extension gate guard handlers " +
-  "heartbeat history identity jwk jwks jwt lap limits log memory-engine options origin outbox pipeline rate-gate refusals " +
+  "heartbeat history identity jwk jwks jwt lap limits log max-age memory-engine options origin outbox pipeline rate-gate refusals " +
   "revocations rights schema sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal " +
   "transport turn websocket-client",
   // The edge of the process: the upgrade, and the sockets of each runtime.
