@@ -2,6 +2,7 @@ import { element, fire, message } from "./elements.js";
 import { Nodes } from "./nodes.js";
 import { Ridge } from "./ridge.js";
 import { Room } from "./room.js";
+// @ts-ignore -- Built on request (../build-client.ts), so there need not be a file.
 import { createClient } from "./client.js";
 
 const DESKS = { editor: "Editors", reporter: "Reporters", reader: "Readers" };
