@@ -18,6 +18,12 @@ const NODE_ONLY = [
   "client-react-native.test.ts",
 ];
 
+/**
+ * Tests that start brokers run on Node, which speaks to them as the other runtimes do. Those run the mixed suite, in which nodes of all three
+ * meet at both brokers.
+ */
+const NODE_BROKERS = /\/(?:nats|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
+
 /** After this many ms a stage is taken to hang, and is ended. */
 const STAGE_TIMEOUT = 5 * 60_000;
 
@@ -111,7 +117,7 @@ function listStages(): Stage[] {
     ...Object.keys(UNIT).map((runtime) => ({
       name: `engines ${runtime}`,
       // A process for each: they start brokers, and Bun ends the processes of all files when a test of one runs out of time.
-      run: () => runGroups(runtime, listTests("tests/engines").map((file) => [file]), IN_MEMORY),
+      run: () => runGroups(runtime, engineTests(runtime).map((file) => [file]), IN_MEMORY),
     })),
     // They start servers on the four runtimes themselves.
     ...listTests("tests/runtimes").map((file) => ({
@@ -123,6 +129,10 @@ function listStages(): Stage[] {
       run: () => runTests("node", [file]),
     })),
   ];
+}
+
+function engineTests(runtime: string): string[] {
+  return listTests("tests/engines").filter((file) => runtime === "node" || !NODE_BROKERS.test(file));
 }
 
 function listTests(folder: string): string[] {

@@ -93,7 +93,8 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
   for (const { title, config = "", storage, options, cause } of FAULTS) {
     it(`says the first cause where ${title}, in its error and in those of what is asked meanwhile`, TIMEOUT, async () => {
       const { port } = await serverWith(config, storage);
-      const { engine, error } = await failure(port, options);
+      // Calls at the start wait for three of its timeouts.
+      const { engine, error } = await failure(port, { ...options, timeout: 1_000 });
       assert.match(error.message, cause);
       assert.match(error.cause.message, cause);
       await assert.rejects(async () => await engine.publish("room", { event: "say", data: "1" }, null), (refusal) => {
