@@ -163,6 +163,7 @@ describe("The client, with what React Native has", { skip: elsewhere, timeout: 6
       "is called back, and ends when it is disposed of or told to",
       "is disposed of at the end of a block",
       "looks when the network changes or the page is seen, and not after it was closed",
+      "tries at once when the application asks for it, and not before its time when the page is seen",
     ], output);
     const passed = output.match(/^ {4}ok /gm)?.length ?? 0;
     assert.ok(passed >= 55, `${passed} passed`);

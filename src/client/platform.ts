@@ -13,7 +13,8 @@ export interface ClientClock {
 /** The clock of the platform. */
 export const systemClock: ClientClock = {
   now: () => Date.now(),
-  monotonic: () => performance.now(),
+  // A platform without the one has a clock that may be set.
+  monotonic: () => (globalThis.performance ?? Date).now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
