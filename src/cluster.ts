@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { checkMs, type Deadlines, within } from "./clock.ts";
-import { isCloseCode } from "./close.ts";
+import { cutCloseReason, isCloseCode } from "./close.ts";
 import type { BroadcastFilter } from "./broadcast.ts";
 import type { Engine } from "./engine.ts";
 import { Frame } from "./frame.ts";
@@ -164,7 +164,8 @@ export class Cluster {
 
   /** The other nodes are to close their clients, where the engine signs. */
   disconnect(filter: DisconnectFilter, code: number, reason: string): Promise<OrderResult> {
-    return this.#order({ type: "disconnect", filter, code, reason });
+    // As the close frame has it here: other nodes ignore an order with a longer one.
+    return this.#order({ type: "disconnect", filter, code, reason: cutCloseReason(String(reason)) });
   }
 
   /** The other nodes are to ask about their clients anew, where the engine signs. */

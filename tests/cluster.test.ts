@@ -96,9 +96,10 @@ describe("A cluster", () => {
     assert.deepEqual(ann.transport.closes, [{ code: 4403, reason: "Banned" }]);
     assert.deepEqual(bob.transport.closes, []);
     assert.equal(pending.transport.closes[0]?.code, 4403);
-    a.controller.disconnect({ uid: bob.client.uid });
+    // A reason that a close frame has no room for is cut on every node.
+    a.controller.disconnect({ uid: bob.client.uid }, 4403, "x".repeat(200));
     await turn();
-    assert.equal(bob.transport.closes.length, 1);
+    assert.deepEqual(bob.transport.closes, [{ code: 4403, reason: "x".repeat(123) }]);
   });
 
   it("asks about rights anew on every node", async () => {
