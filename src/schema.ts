@@ -30,8 +30,9 @@ export const SYNCHRONOUS = "a synchronous valibot schema, without an async schem
  */
 export function parse({ schema, transforms }: CheckedSchema, value: unknown): v.SafeParseResult<v.GenericSchema> {
   const parsed = v.safeParse(schema, value, FIRST_ISSUE);
-  if (transforms && parsed.success && settles(parsed.output)) {
-    throw new TypeError("Cannot use what the schema put out: a promise is in it, await in the handler");
+  // Looked for in refused values too: a promise in one field may reject although another field is invalid.
+  if (transforms && settles(parsed.output) && parsed.success) {
+    throw new TypeError("Cannot use the output of the schema: it contains a promise, await it in the handler");
   }
   return parsed;
 }
