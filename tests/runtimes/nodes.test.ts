@@ -40,10 +40,10 @@ const WEIGHED = 2_000;
 const GROWTH = [100, 1.25] as const;
 
 /**
- * Known to be red: a publication that NATS loses in the moment in which it is published may be missing without a gap being told. They are left
- * out by default, and run with `FAULTS=all`.
+ * Known to be red: a publication that a broker loses in the moment in which it is published may be missing without a gap being told. They are
+ * left out by default, and run with `FAULTS=all`.
  */
-const KNOWN = ["stream deleted", "stream purged", "all deleted", "tail of the stream lost", "store emptied", "backup restored"];
+const KNOWN = [...Object.keys(REDIS_LOSSES), ...Object.keys(NATS_LOSSES)];
 
 interface BrokerKind {
   readonly skip: string | false;
