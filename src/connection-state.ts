@@ -1,33 +1,33 @@
 import type { CloseCause } from "./close.ts";
 
-/** The states that the identity decides on. They outlive hibernation. */
+/** The states that the identity decides. They survive hibernation. */
 export type IdentityState = "pending" | "admitted" | "expired";
 
 /**
- * The one state of a connection.
+ * The state of a connection.
  *
- * | state | entered | follows |
+ * | state | entered when | next |
  * |---|---|---|
- * | `opening` | the connection is made, its socket is not open | `pending` |
- * | `pending` | the socket is open | `admitted` |
- * | `admitted` | the client has authenticated, need not, or has renewed its credentials | `expired` |
- * | `expired` | its credentials have run out, or are being checked again | `admitted` |
- * | `closing` | the server closes it, in any state before | `closed` |
- * | `closed` | the socket has closed, in any state | |
+ * | `opening` | the connection is created; its socket is not open yet | `pending` |
+ * | `pending` | the socket opens | `admitted` |
+ * | `admitted` | the client authenticates, need not, or renews its credentials | `expired` |
+ * | `expired` | its credentials expire or are checked again | `admitted` |
+ * | `closing` | the server closes the connection, in any state above | `closed` |
+ * | `closed` | the socket closes, in any state | |
  *
- * `connect` is emitted at the first `admitted`, `close` at `closed` if there was a `connect`.
+ * `connect` is emitted on the first `admitted`; `close` is emitted on `closed`, if `connect` was.
  */
 export type ConnectionState = LiveState | "closing" | "closed";
 
 /** The states before a close begins. */
 export type LiveState = "opening" | IdentityState;
 
-/** How a connection closes. */
+/** How a connection closes: code, reason and cause. */
 export interface Close {
   readonly code: number;
   readonly reason: string;
   readonly cause: CloseCause;
-  /** The state it closes from. */
+  /** The state before the close. */
   readonly from: LiveState;
 }
 

@@ -1,3 +1,4 @@
+/** One connection: its state, and the paths of its messages in and out. */
 import type { AuthenticationState } from "./authentication.ts";
 import type { Deadlines, Timed } from "./clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "./close.ts";
@@ -30,32 +31,32 @@ export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
   readonly delivery: Pick<Delivery, "add" | "remove">;
   readonly handlers: Handlers;
-  /** Absent: nobody is asked for a sign of life. */
+  /** Absent: the heartbeat is off. */
   readonly heartbeat: Heartbeat | undefined;
   readonly sender: Sender;
-  /** Lists the client and delivers to it, from now on or by what has changed. */
+  /** Lists the client and delivers to it, or indexes it again after its accountability changed. */
   admit(connection: Connection): void;
-  /** What is built on the connections. */
+  /** Absent: the controller has no channels. */
   readonly extension: Extension | undefined;
-  /** Delivers nothing to it; it stays listed. */
+  /** Stops delivery to the client, which stays listed. */
   suspend(connection: Connection): void;
-  /** Takes the client off the list. */
+  /** Removes the client from the list. `hasLeft`: it is not expected back. */
   dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
 }
 
-/** Keeps the connections of a server until they are closed. */
+/** Holds open connections until they close. */
 export interface ConnectionKeeper {
   delete(connection: Connection): void;
 }
 
-/** The longest time between two looks at the wall clock, in ms: it may be set forward. */
+/** Maximum interval between two checks of the wall clock, in ms: it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
 /**
- * One connection's lifetime and the gate its messages pass: size, rate, decoding, identity, then the handlers.
+ * One connection, from the open socket to its close.
  *
- * It is pushed into by the runtime's socket — `message`, `heard`, `closed`, `error` — and writes to it through a {@link Transport}.
- * *Pending* until it is admitted: no application code sees it, and nothing is sent to it before `auth ok`.
+ * The runtime calls `message`, `heard`, `closed` and `error`; writes go through a {@link Transport}. Until the connection is
+ * admitted, no application code sees it and nothing is sent to it before `auth ok`.
  */
 export class Connection
   implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
@@ -69,11 +70,11 @@ export class Connection
   readonly #slot: Slot;
   #keeper: ConnectionKeeper | undefined;
   #state: ConnectionState = "opening";
-  /** How it closes. After our own close frame it is that one, whatever the peer echoes. */
+  /** Set when the close begins. After our own close frame it stays, whatever the peer echoes. */
   #close: Close | undefined;
-  /** When it reaches `maxAge`, in ms of the monotonic clock. */
+  /** When the connection reaches `maxAge`, in ms of the monotonic clock. */
   #endsAt = Infinity;
-  /** Made when messages first have to wait: for one that is authenticated or held by a middleware, or a revalidation. */
+  /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
   beatAt: number = Infinity;
   heardAt = 0;
@@ -93,21 +94,21 @@ export class Connection
     this.transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
   }
 
-  // The runtime's side
+  // Called by the runtime
 
-  /** The socket is open. With an identity, and in public mode, the client is admitted at once. */
+  /** The socket is open. A client with an identity, or in public mode, is admitted at once. */
   opened(state: AuthenticationState | null, since: number): void {
     if (this.#state !== "opening") return;
     this.#state = "pending";
     const { heartbeat, options } = this.host;
     this.#endsAt = this.host.monotonic() + ageLimit(options.maxAge);
-    // Where it hibernates a timer would keep it awake, and without a protocol ping only a message can ask.
+    // A timer would prevent hibernation. Without protocol pings, only a `ping` message can probe the client.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.identity.opened(state, since);
     if (this.isPending) this.changed();
   }
 
-  /** The socket came back from hibernation: the same connection goes on, so there is no `connect`. */
+  /** The socket woke from hibernation: the same connection continues, without another `connect`. */
   restored(saved: SavedConnection): void {
     const { monotonic, now, options } = this.host;
     this.#endsAt = monotonic() + remainingAge(saved.ends_at, options.maxAge, now());
@@ -122,18 +123,18 @@ export class Connection
     this.#schedule();
   }
 
-  /** A frame arrived. Only a view's own bytes count. */
+  /** Receives a frame. Of a view, only its own part of the buffer is read. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
     if (this.#isLive) receive(this, data, this.heard());
   }
 
-  /** The peer showed that it is alive, by a message or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
+  /** Records a sign of life: a message, or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
   heard(): number {
     this.transport.heard?.();
     return this.heardAt = this.host.monotonic();
   }
 
-  /** The socket closed, by whichever side. Told more than once it counts once. */
+  /** The socket closed, by either side. Only the first call has an effect. */
   closed(code: number, reason: string, wasClean: boolean): void {
     const from = this.#state;
     if (from === "closed") return;
@@ -142,21 +143,21 @@ export class Connection
     this.pipeline?.clear();
     this.host.deadlines.delete(this);
     this.#slot.release();
-    const close = this.#close!; // Set above, or by `close`.
+    const close = this.#close!; // Set above or by `close`.
     this.host.dismiss(this, isFinal(close.code), close.cause);
-    // Before the listeners: to them it is not open any more.
+    // Before the `close` listeners run: they must not count it as open.
     this.#keeper?.delete(this);
     const { from: _from, ...shown } = close;
     if (this.isKnown) this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
   }
 
-  /** Deletes it from the keeper once it is closed. */
+  /** Removes the connection from the keeper when it closes, or now if it has closed. */
   onClosed(keeper: ConnectionKeeper): void {
     if (this.#state === "closed") keeper.delete(this);
     else this.#keeper = keeper;
   }
 
-  /** The socket reported an error; the close that follows it is reported by {@link closed}. */
+  /** The socket reported an error. {@link closed} follows. */
   error(error: unknown): void {
     if (this.#state !== "closed") this.host.report(error, this.isKnown ? this.client : undefined);
   }
@@ -165,23 +166,23 @@ export class Connection
     return this.#state;
   }
 
-  /** Whether it has been admitted: the application knows the client. */
+  /** Whether the client was admitted, so that the application has seen it. Stays true when it closes. */
   get isKnown(): boolean {
     const state = this.#close?.from ?? this.#state;
     return state === "admitted" || state === "expired";
   }
 
-  /** Whether it has not been admitted, and is not closed. */
+  /** Whether the client was not admitted and the connection is not closed. */
   get isPending(): boolean {
     return this.#state !== "closed" && !this.isKnown;
   }
 
-  /** Whether it is neither closing nor closed. */
+  /** Whether the connection is neither closing nor closed. */
   get #isLive(): boolean {
     return this.#state !== "closing" && this.#state !== "closed";
   }
 
-  /** A deadline has passed: of the peer's answer to our close frame, of its age, of a heartbeat, or of the identity. */
+  /** A deadline passed: of the close handshake, `maxAge`, the heartbeat, the identity or the sender. */
   due(): void {
     if (this.#state === "closed") return;
     if (this.#state === "closing") {
@@ -196,14 +197,14 @@ export class Connection
     try {
       this.host.heartbeat?.due(this);
     } catch (error) {
-      this.error(error); // The socket was gone: what else is due is due all the same.
+      this.error(error); // The socket is gone. The other deadlines still apply.
     }
     if (this.#isLive) this.identity.due();
     this.host.sender.due(this);
     this.#schedule();
   }
 
-  // The client's side
+  // Called through the client
 
   get accountability(): Accountability {
     return this.identity.accountability;
@@ -235,7 +236,7 @@ export class Connection
   }
 
   get heldBytes(): number {
-    return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // It has to be told of them first.
+    return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` comes first, for it alone.
   }
 
   get socket(): unknown {
@@ -247,7 +248,7 @@ export class Connection
     this.transport.ask?.();
   }
 
-  /** Hands a frame to a client that is admitted; whether it could. One whose credentials have expired receives nothing. */
+  /** Whether the frame was handed over: only to an admitted client, and not beyond `maxBufferedBytes`. */
   send(frame: Frame): boolean {
     return this.#state === "admitted" && this.host.sender.send(this, frame);
   }
@@ -256,23 +257,23 @@ export class Connection
     const { host: { delivery }, indexedBy } = this;
     const stepped = steppedFor(this, "collection");
     if (!stepped) return false;
-    delivery.remove(this); // Topics of its runtime would overtake what waits.
+    delivery.remove(this); // Publications to topics would overtake the frames that wait.
     this.transport = stepped;
     if (indexedBy) delivery.add(this);
     return true;
   }
 
-  /** Answers a message that may not be handled any more, where anything is answered. */
+  /** Answers a message that may no longer be handled, if the socket is open. */
   refuseMessage(uid: MessageUid | undefined): void {
     if (this.readyState === OPEN) this.identity.refuseMessage(uid);
   }
 
-  /** Hands an encoded message to the socket, whether or not the client is admitted. */
+  /** Sends an encoded message, whether or not the client is admitted. */
   transmit(text: string): void {
     this.host.sender.send(this, new Frame(text, true));
   }
 
-  /** The runtime dropped a frame that it had taken. */
+  /** The runtime dropped a frame that it had accepted. */
   dropped(): void {
     this.host.sender.drop(this);
   }
@@ -285,8 +286,8 @@ export class Connection
     this.#close = { code, reason: cutCloseReason(String(reason)), cause, from };
     this.pipeline?.clear();
     this.host.suspend(this);
-    // A peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
-    // One that does not read will not read the close frame either, and holds what it was sent; one that floods goes on until it is cut off.
+    // Without a deadline, a peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
+    // A slow consumer does not read the close frame and its buffers stay in memory; a flooding client keeps sending.
     const { closeTimeout } = this.host.options;
     const isShort = cause === "slow" || cause === "rate";
     this.host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
@@ -317,13 +318,13 @@ export class Connection
         ...(this.#endsAt < Infinity && { ends_at: now() + this.#endsAt - monotonic() }),
       });
     } catch (error) {
-      // An attachment holds 16 KiB. A connection that cannot be kept would come back from hibernation as somebody else.
+      // An attachment holds 16 KiB. Without a save, the connection would wake with its previous identity.
       this.error(error);
       this.close(CloseCode.INTERNAL_ERROR, "Cannot keep the connection");
     }
   }
 
-  // The identity's side
+  // Called by the identity and the shared services
 
   claim(user: string | null): boolean {
     return this.#slot.claim(user);
@@ -354,12 +355,11 @@ export class Connection
     this.pipeline.hold(settled);
   }
 
-  /** Asks the application anew who the client is. */
+  /** Calls the option `revalidate` for the client. */
   revalidate(): Promise<void> {
     return this.identity.revalidate();
   }
 
-  /** A message that had to wait. */
   #pass(text: string | null): void {
     if (this.#isLive) pass(this, text);
   }
@@ -374,22 +374,22 @@ export class Connection
     this.#schedule();
   }
 
-  told(): void {
+  notified(): void {
     this.host.extension?.readable(this.client);
   }
 
   silent(): void {
-    // Nothing was read of it: it has not been silent, and a middleware or an authentication has not ended in all that time.
+    // Reading was paused, so the client was not silent: a middleware or an authentication took too long.
     if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
     else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
   }
 
-  /** Sets the one timer to what is due next. */
+  /** Sets the one deadline of the connection to the earliest of all. */
   #schedule(): void {
     if (!this.#isLive) return;
     const { deadlines, heartbeat, monotonic, sender } = this.host;
     const identity = this.identity.remaining ?? Infinity;
-    // An alarm goes by the wall clock itself, and each would wake a hibernating object.
+    // An alarm follows the wall clock itself, and each check would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
     const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
     const age = Math.max(0, this.#endsAt - monotonic());

@@ -1,3 +1,4 @@
+/** The gate that inbound messages pass: size, rate, order, decoding, identity, then the handlers. */
 import { type LimitsHost, limitsOf } from "./announced-limits.ts";
 import { byteLength, exceedsBytes, textOf } from "./bytes.ts";
 import { CloseCode } from "./close.ts";
@@ -10,7 +11,7 @@ import { decode, encode } from "./protocol.ts";
 import type { RateGateOwner } from "./rate-gate.ts";
 import type { Transport } from "./transport.ts";
 
-/** Why a client is closed whose messages wait in too great a number. */
+/** Close reason when more messages wait than `maxPipelined` or `maxPayload` allows. */
 export const FLOOD = "Too many messages waiting";
 
 /** The connection whose messages pass the gate. */
@@ -24,15 +25,15 @@ export interface GateOwner extends RateGateOwner {
   readonly pipeline: Pipeline | undefined;
   readonly transport: Transport;
   readonly state: ConnectionState;
-  /** Lets later messages wait for the promise, which does not reject. */
+  /** Holds later messages until the promise settles, which must not reject. */
   hold(settled: Promise<void>): void;
 }
 
 /**
- * The gate: a frame that arrives is checked for size and rate, waits where an earlier message is not done, and goes on by {@link pass}. Only a
- * view's own bytes count.
+ * Checks the size and rate of an inbound frame, then hands it to {@link pass}, after a wait if an earlier message holds it.
+ * Of a view, only its own part of the buffer is read.
  *
- * @param now in ms of the monotonic clock.
+ * @param now the time, in ms of the monotonic clock.
  */
 export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
   const { options: { maxPayload }, rateGate } = owner.host;
@@ -45,19 +46,19 @@ export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBuff
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
 }
 
-/** The rest of the gate, also for a message that had to wait: it is decoded, the identity says what may be handled, and handlers follow. */
+/** Decodes a message, checks the identity and calls the handlers. `null`: the frame was not text. */
 export function pass(owner: GateOwner, text: string | null): void {
   const settled = handle(owner, text);
   if (settled) owner.hold(settled);
 }
 
-/** The promise, if there is one, never rejects: later messages wait for it. */
+/** Later messages wait for the promise, if there is one. It never rejects. */
 function handle(owner: GateOwner, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
-  // The timer may be late, and the wall clock may have been set forward.
+  // The timer may be late, or the wall clock set forward.
   if (owner.state === "admitted" && identity.remaining === 0) {
     identity.due();
-    // It is asked for anew: this message goes on, first of all, once that is answered.
+    // `revalidate` is running: this message is handled first when it settles.
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }
   const decoded = decode(text);
@@ -70,7 +71,7 @@ function handle(owner: GateOwner, text: string | null): Promise<void> | undefine
   const { type, uid } = message;
   if (type === "auth") return identity.authenticate(message);
   if (owner.state === "pending") return void identity.refuseMessage(uid);
-  // A pong needs no answer: that it came in is what it is for.
+  // `heard` has already counted it as a sign of life. Some transports also match it to their own ping.
   if (type === "pong") return void owner.transport.answered?.(uid);
   if (type === "ping") {
     const channels = host.extension?.positions(client);

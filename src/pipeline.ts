@@ -1,21 +1,21 @@
 import { byteLength } from "./bytes.ts";
 
-/** The text of a frame; `null` for one that is not text. */
+/** The text of a frame; `null` if the frame is not text. */
 type Frame = string | null;
 
-/** How much may wait. */
+/** Limits of the queue: its messages, and their bytes in total. */
 interface PipelineLimits {
   readonly maxPipelined: number;
   readonly maxPayload: number;
 }
 
-/** What can be left unread, where the runtime can. */
+/** The socket that messages come from. Only Node can pause it. */
 interface Source {
   pause?(): void;
   resume?(): void;
 }
 
-/** The messages of one client that wait for what an earlier one has begun, such as an authentication. */
+/** Queues the messages of one client until an earlier one is done, such as an authentication. */
 export class Pipeline {
   readonly #limits: PipelineLimits;
   readonly #receive: (frame: Frame) => void;
@@ -23,12 +23,12 @@ export class Pipeline {
   #waiting: Frame[] = [];
   #bytes = 0;
   #holds = 0;
-  /** A ping that asks for the limits waits beside the others: by its answer a client knows that there is room again. */
-  #isAsked = false;
+  /** Whether a `ping` with `limits` waits. One is exempt from the limits: its pong shows that there is room (PROTOCOL.md §2.9). */
+  #hasLimitsPing = false;
 
   /**
-   * @param receive takes each message once nothing holds it any more, in the order they came.
-   * @param source where they come from.
+   * @param receive called with each message in order, once nothing holds it.
+   * @param source paused while the queue is full. @default a source that cannot be paused
    */
   constructor(limits: PipelineLimits, receive: (frame: Frame) => void, source: Source = {}) {
     this.#limits = limits;
@@ -36,20 +36,20 @@ export class Pipeline {
     this.#source = source;
   }
 
-  /** Whether messages have to wait now. */
+  /** Whether messages have to wait. */
   get isHeld(): boolean {
     return this.#holds > 0;
   }
 
-  /** Lets messages wait for the promise, which does not reject. */
+  /** Holds messages until the promise settles, which must not reject. */
   hold(settled: Promise<void>): void {
     this.#holds++;
     void settled.then(() => {
       this.#holds--;
       while (!this.isHeld && this.#waiting.length > 0) {
-        const frame = this.#waiting.shift() as Frame; // There is one: `length` said so.
+        const frame = this.#waiting.shift() as Frame; // The loop condition has checked `length`.
         this.#bytes -= sizeOf(frame);
-        if (isAsking(frame)) this.#isAsked = false;
+        if (isLimitsPing(frame)) this.#hasLimitsPing = false;
         this.#receive(frame);
       }
       if (this.#waiting.length === 0) this.#source.resume?.();
@@ -57,39 +57,39 @@ export class Pipeline {
   }
 
   /**
-   * Lets the message wait behind the others; `false`, and it does not, when more would wait than may. Where the source can be paused, it
-   * is, and what has been read with the message waits too.
+   * Queues the message. `false`: the queue is full and the message was not added. A source that can be paused is paused instead,
+   * and messages that it has already read are queued beyond the limits.
    */
   push(frame: Frame): boolean {
     const { maxPipelined, maxPayload } = this.#limits;
-    const isBeside = !this.#isAsked && isAsking(frame);
-    const count = this.#waiting.length - Number(this.#isAsked);
-    if (!isBeside && (count >= maxPipelined || this.#bytes + sizeOf(frame) > maxPayload)) {
+    const isExempt = !this.#hasLimitsPing && isLimitsPing(frame);
+    const count = this.#waiting.length - Number(this.#hasLimitsPing);
+    if (!isExempt && (count >= maxPipelined || this.#bytes + sizeOf(frame) > maxPayload)) {
       if (!this.#source.pause) return false;
       this.#source.pause();
     }
     this.#waiting.push(frame);
     this.#bytes += sizeOf(frame);
-    if (isBeside) this.#isAsked = true;
+    if (isExempt) this.#hasLimitsPing = true;
     return true;
   }
 
-  /** Lets a message that was taken already wait before the others. */
+  /** Puts a message that was already received at the front of the queue. */
   unshift(frame: Frame): void {
     this.#waiting.unshift(frame);
     this.#bytes += sizeOf(frame);
   }
 
-  /** Forgets what waits. */
+  /** Discards all waiting messages and resumes the source. */
   clear(): void {
     this.#waiting = [];
     this.#bytes = 0;
-    this.#isAsked = false;
+    this.#hasLimitsPing = false;
     this.#source.resume?.();
   }
 }
 
-const isAsking = (frame: Frame): boolean =>
+const isLimitsPing = (frame: Frame): boolean =>
   frame !== null && frame.length <= 128 && /"type":\s*"ping"/.test(frame) && /"limits":\s*true/.test(frame);
 
-const sizeOf = (frame: Frame): number => frame === null || isAsking(frame) ? 0 : byteLength(frame);
+const sizeOf = (frame: Frame): number => frame === null || isLimitsPing(frame) ? 0 : byteLength(frame);

@@ -3,32 +3,32 @@ import { Frame } from "./frame.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { DRAINED_BYTES, OPEN, type Transport } from "./transport.ts";
 
-/** The connection that frames are sent on. */
+/** A connection that frames are sent to. */
 export interface SenderOwner {
-  /** Messages that the client has not been sent and not been told of. Written by {@link Sender} only. */
+  /** Dropped messages that the client has not been notified of. Written by {@link Sender} only. */
   missed: number;
-  /** Bytes sent after a frame that alone was larger than may wait, while that may be on its way; else Infinity. Written by {@link Sender} only. */
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. Written by {@link Sender} only. */
   following: number;
   readonly readyState: number;
   readonly transport: Transport;
   close(code: number, reason: string, cause: CloseCause): void;
-  /** {@link Sender.due} is to be called in {@link Sender.remaining} ms. */
+  /** The first message was dropped: {@link Sender.due} must be called in {@link Sender.remaining} ms. */
   fellBehind(): void;
-  /** The client has been told what it has missed. */
-  told(): void;
+  /** The client was notified of the messages it missed. */
+  notified(): void;
   error(error: unknown): void;
 }
 
-/** Between two looks whether a slow client can be told what it has missed, in ms. */
+/** Interval at which a slow client is checked for room, in ms. */
 const PERIOD = 250;
 
 /**
- * One for all connections of a controller: hands frames to a socket, no more than it may hold: each was handed over, or the client is closed, or told how many it has missed.
- * A slow client is found when there is something to send to it.
+ * Hands frames to sockets, up to `maxBufferedBytes` each, for all connections of a controller. A frame that does not fit closes
+ * the client, or is counted in the `MESSAGES_DROPPED` that follows. A slow client is noticed only when something is sent to it.
  */
 export class Sender {
   readonly #options: ResolvedOptions;
-  /** Frames that could not be handed over so far. */
+  /** Frames dropped so far. */
   dropped = 0;
 
   constructor(options: ResolvedOptions) {
@@ -41,15 +41,15 @@ export class Sender {
     if (readyState !== OPEN) return false;
     try {
       if (this.#hasRoom(owner, frame)) {
-        if (owner.missed > 0) this.#tell(owner);
+        if (owner.missed > 0) this.#notify(owner);
         if (transport.send(frame)) {
-          // UTF-8 takes no more.
+          // UTF-8 has at most 3 bytes per code unit.
           if (owner.following < Infinity || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
           return true;
         }
       }
     } catch (error) {
-      // The socket was gone before the runtime said so: its close event follows.
+      // The socket is gone, and the runtime has not reported it yet: its close event follows.
       owner.error(error);
       return false;
     }
@@ -62,9 +62,9 @@ export class Sender {
     const { transport } = owner;
     const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
     if (!isDrained && transport.bufferedAmount > maxBufferedBytes) {
-      // What waits for the end of the turn is not for want of reading: the socket is given it, and asked again.
+      // Frames that wait for the end of the turn do not show a slow client: write them and look again.
       transport.write?.();
-      // A frame that is larger by itself takes its time: what follows it has the room that there is without it.
+      // A frame larger than the limit takes time to leave: what follows it has the whole limit again.
       if (transport.bufferedAmount > maxBufferedBytes) return owner.following + frame.bytes <= maxBufferedBytes;
     }
     if (owner.following < Infinity) owner.following = Infinity;
@@ -76,25 +76,25 @@ export class Sender {
     else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
   }
 
-  /** A frame could not be handed over, or the runtime has dropped one that it had taken. */
+  /** Counts a frame that was not handed over, or that the runtime dropped after accepting it. */
   drop(owner: SenderOwner): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     if (owner.missed++ === 0) owner.fellBehind();
   }
 
-  /** When {@link due} is to be called, in ms from now at the latest; Infinity is never. */
+  /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
   remaining({ missed }: SenderOwner): number {
     return missed > 0 ? PERIOD : Infinity;
   }
 
-  /** Tells the client what it has missed, if there is room by now. */
+  /** Notifies the client of the messages it missed, if there is room now. */
   due(owner: SenderOwner): void {
     const { missed, readyState, transport } = owner;
-    if (missed > 0 && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#tell(owner);
+    if (missed > 0 && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
   }
 
-  #tell(owner: SenderOwner): void {
+  #notify(owner: SenderOwner): void {
     const count = owner.missed;
     owner.missed = 0;
     owner.transport.send(
@@ -103,6 +103,6 @@ export class Sender {
         true,
       ),
     );
-    owner.told();
+    owner.notified();
   }
 }
