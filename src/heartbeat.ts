@@ -1,27 +1,27 @@
-/** The connection a heartbeat belongs to. */
+/** A connection that the heartbeat checks. */
 export interface HeartbeatOwner {
-  /** When the next beat is, in ms of the monotonic clock; Infinity is never. Written by {@link Heartbeat} only. */
+  /** When the next check is, in ms of the monotonic clock; Infinity: never. Written by {@link Heartbeat} only. */
   beatAt: number;
-  /** When something last came in, in ms of the monotonic clock. Set by whoever sees it come in. */
+  /** When the peer last sent anything, in ms of the monotonic clock. Written by the connection, too. */
   heardAt: number;
-  /** Asks the peer for a sign of life. */
+  /** Pings the peer. */
   probe(): void;
-  /** The peer was asked and has given none in time. */
+  /** The peer did not answer a ping in time. */
   silent(): void;
 }
 
-/** Until the peer that was asked is heard. */
+/** `heardAt` from a ping until the peer sends anything. */
 const UNHEARD = -Infinity;
 
 /**
- * ms between the times at which beats are, and at most a hundredth of the shorter wait: one timer wakes all whose beat is then. With a timer for each,
- * 10,000 idle clients took 97, 289 and 279 µs of CPU a ping on Bun, Node and Deno; so they take 35, 160 and 140.
+ * Checks happen at multiples of this many ms, or of a hundredth of the shorter wait if that is less, so that one timer serves many.
+ * For 10,000 idle clients that cut the CPU of a ping on Bun, Node and Deno from 97, 289 and 279 µs to 35, 160 and 140.
  */
 const MAX_STEP = 50;
 
 /**
- * Finds peers that are gone: one for all connections of a controller. Only what comes in counts: one that is written to and never answers is
- * dead, and one that answers protocol pings is alive though it never sends a message.
+ * Finds dead peers, for all connections of a controller. Only inbound traffic counts: a peer that accepts writes but never answers
+ * is dead, and a peer that answers protocol pings is alive even if it never sends a message.
  */
 export class Heartbeat {
   readonly #period: number;
@@ -30,8 +30,8 @@ export class Heartbeat {
   readonly #now: () => number;
 
   /**
-   * @param period ms of silence after which a peer is asked.
-   * @param timeout ms it has to answer.
+   * @param period silence after which a peer is pinged, in ms.
+   * @param timeout time to answer, in ms.
    * @param now the monotonic clock, in ms.
    */
   constructor({ period, timeout }: { period: number; timeout: number }, now: () => number) {
@@ -42,12 +42,12 @@ export class Heartbeat {
   }
 
   start(owner: HeartbeatOwner): void {
-    // Spread over half a period: clients that came back together after a restart are not asked together for ever.
+    // Spread over half a period, or clients that reconnect together after a restart would be pinged together forever.
     owner.heardAt = this.#now() - this.#period * Math.random() / 2;
     owner.beatAt = this.#stepBefore(owner.heardAt + this.#period);
   }
 
-  /** When {@link due} is to be called, in ms from now; Infinity is never. */
+  /** Time until {@link due} must be called, in ms; Infinity: never. */
   remaining({ beatAt }: HeartbeatOwner): number {
     return Math.max(0, beatAt - this.#now());
   }
@@ -56,7 +56,7 @@ export class Heartbeat {
     const now = this.#now();
     if (owner.beatAt > now) return;
     if (owner.heardAt === UNHEARD) return owner.silent();
-    // Whoever has said something since is asked that much later.
+    // A peer that sent anything is pinged a full period after that.
     owner.beatAt = this.#stepBefore(owner.heardAt + this.#period);
     if (owner.beatAt > now) return;
     owner.heardAt = UNHEARD;

@@ -14,7 +14,7 @@ import type { Revocation, Revocations } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "./transport.ts";
 import type { Accountability, WebSocketClient } from "./websocket-client.ts";
 
-/** What identities need of their controller. */
+/** What identities need from the controller. */
 export interface IdentityHost extends LimitsHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
@@ -31,7 +31,7 @@ export interface IdentityHost extends LimitsHost {
 /** The connection an identity belongs to. */
 export interface IdentityOwner {
   readonly state: ConnectionState;
-  /** Whether the application has seen the client. */
+  /** Whether the client was admitted, so that the application has seen it. */
   readonly isKnown: boolean;
   readonly host: IdentityHost;
   readonly client: WebSocketClient;
@@ -39,47 +39,52 @@ export interface IdentityOwner {
   /** Sends a frame, whether or not the client is admitted. */
   transmit(frame: string): void;
   close(code: number, reason: string, cause: CloseCause): void;
-  /** Counts the connection as the user's; `false` when the user has as many as may be. */
+  /** Counts the connection as the user's. `false`: the user has reached `maxConnectionsPerUser`. */
   claim(user: string | null): boolean;
-  /** Moves on: an admitted client is listed and delivered to, an expired one stays listed and is not. */
+  /** Changes the state. An admitted client is listed and receives messages; an expired one stays listed and receives none. */
   enter(state: "admitted" | "expired"): void;
-  /** The user, the rights or a deadline has changed. */
+  /** The accountability or a deadline changed. */
   changed(): void;
-  /** Lets later messages wait for the promise, which does not reject. */
+  /** Holds later messages until the promise settles, which must not reject. */
   hold(settled: Promise<void>): void;
 }
 
 const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
 
-/** Failed attempts after which a connection is closed in every mode. */
+/** Failed attempts after which the connection is closed in every mode. */
 const MAX_FAILURES = 3;
 
-/** The accountability of one connection's client: how it is proved, renewed, checked again, and ends. An anonymous client has no rights. */
+/** Proves, renews, rechecks and ends the accountability of one client. An anonymous client has no rights. */
 export class Identity {
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
-  /** When it was proved, in ms of the monotonic clock. */
+  /** When the accountability was proved, in ms of the monotonic clock. */
   provedAt: number = -Infinity;
-  /** When a pending handshake, or the grace after expiry, ends: ms of the wall clock, kept for hibernation. */
+  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation. */
   until = 0;
-  /** Settles when `revalidate` has said whether expired credentials are renewed; `undefined` when it is not asked. */
+  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` when it is not running. */
   revalidating: Promise<void> | undefined;
 
   readonly #owner: IdentityOwner;
   #failures = 0;
-  /** What `until` is in ms of the monotonic clock, and what counts while awake: the wall clock may step. */
+  /** `until` in ms of the monotonic clock. It decides while awake, because the wall clock may step. */
   #dueAt = 0;
-  /** Raised by whatever makes the answer to an earlier `revalidate` out of date. */
+  /** Raised by everything that outdates the answer of an earlier `revalidate`. */
   #generation = 0;
 
   constructor(owner: IdentityOwner) {
     this.#owner = owner;
   }
 
-  /** The connection is open, with what its upgrade has proved; it began to be verified when there had been so many revocations. */
+  /**
+   * The connection is open.
+   *
+   * @param state what the upgrade proved; `null`: nothing.
+   * @param since {@link Revocations.number} when that verification began.
+   */
   opened(state: AuthenticationState | null, since: number): void {
     if (!state) return this.#mode === "public" ? this.#owner.enter("admitted") : this.#wait(this.#owner.host.options.timeout);
-    this.#assume(state.accountability, state.expires_at ?? null); // Its place was claimed before it was opened.
+    this.#assume(state.accountability, state.expires_at ?? null); // Cannot fail: the slot was claimed before.
     const attempt: Attempt = { outcome: "accepted", state };
     if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
     if (!this.#isRevoked(attempt, "refreshed", since)) return this.#owner.enter("admitted");
@@ -96,30 +101,30 @@ export class Identity {
     );
   }
 
-  /** The connection came back from hibernation. */
+  /** The connection woke from hibernation. */
   restored({ phase, until, accountability, expires_at }: SavedConnection): void {
-    // It is there, however many its user may have.
+    // The connection exists already, even beyond `maxConnectionsPerUser`.
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
-    this.provedAt = -Infinity; // Nobody knows when.
-    // A wall clock that was set back meanwhile must not prolong it.
+    this.provedAt = -Infinity; // Unknown, so every late order applies to it.
+    // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }
 
-  /** Whether it is let in now: the timer may be late, and the wall clock may have been set forward. */
+  /** Whether the client is admitted and its credentials are valid now: the timer may be late, or the wall clock set forward. */
   get isAdmitted(): boolean {
     return this.#owner.state === "admitted" && this.remaining !== 0;
   }
 
-  /** When {@link due} is to be called, in ms from now; `null` is never. */
+  /** Time until {@link due} must be called, in ms; `null`: never. */
   get remaining(): number | null {
     if (this.#owner.state !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
     return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#owner.host.now());
   }
 
-  /** The credentials have run out, or the time to prove or renew them has. */
+  /** The credentials expired, or the time to prove or renew them ran out. */
   due(): void {
-    if (this.remaining !== 0) return; // It was for a heartbeat, or the wall clock was set back.
+    if (this.remaining !== 0) return; // Another deadline passed, or the wall clock was set back.
     if (this.#owner.state === "admitted") return this.#expire();
     if (this.#owner.state === "pending") {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_TIMEOUT);
@@ -131,11 +136,11 @@ export class Identity {
     this.#owner.enter("admitted");
   }
 
-  /** An `auth` message. The promise, if there is one, never rejects: later messages wait for it. */
+  /** Handles an `auth` message. Later messages wait for the promise, if there is one. It never rejects. */
   authenticate(message: WebSocketMessage): Promise<void> | undefined {
     const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) {
-      // Who is known already has shown no wrong credentials, only a message that cannot be read.
+      // A client that was admitted keeps its connection: the message is malformed, but no credentials were wrong.
       if (this.#owner.state === "pending") {
         this.#refuse(authFailed(message.uid), new Error("Its auth message has no credentials that can be read"));
       } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
@@ -147,13 +152,13 @@ export class Identity {
       .catch((error) => this.#report(error));
   }
 
-  /** A message of a client that is not admitted: pending ones must begin with `auth`, expired ones must renew first. */
+  /** Answers a message of a client that is not admitted: a pending one must begin with `auth`, an expired one must renew first. */
   refuseMessage(uid: MessageUid | undefined): void {
     if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
     else this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
   }
 
-  /** Asks the application anew who the client is. */
+  /** Calls the option `revalidate` for an admitted client. */
   async revalidate(): Promise<void> {
     const { options: { revalidate }, revocations } = this.#owner.host;
     if (!revalidate || this.#owner.state !== "admitted") return;
@@ -171,9 +176,9 @@ export class Identity {
     const { options: { revalidate, timeout }, revocations } = this.#owner.host;
     this.#owner.enter("expired");
     if (!revalidate) return this.#lapse();
-    // The grace begins once revalidate has said no, which takes at most the timeout: this is for an eviction meanwhile.
+    // `revalidate` takes at most the timeout, then the grace period begins. This covers both, in case of an eviction meanwhile.
     this.#wait(2 * timeout);
-    // A session kept in a cookie renews itself here, unseen by the client.
+    // A session in a cookie is renewed here without the client noticing.
     const since = revocations.number;
     this.revalidating = this.#ask(revalidate, (attempt) => {
       if (this.#owner.state === "expired" && !this.#renew(attempt, since)) this.#lapse();
@@ -182,10 +187,10 @@ export class Identity {
   }
 
   /**
-   * Asks who the client is, and again where its rights were refreshed meanwhile.
+   * Calls `revalidate`, and again if the rights were refreshed meanwhile.
    *
-   * @param take called in the step in which the answer is known to be up to date, and not at all when the client has left, has become
-   * somebody else, or was asked for anew.
+   * @param take called synchronously after the check that the answer is current. Not called if the client left, its
+   * accountability changed, or a newer call started.
    */
   async #ask(revalidate: Revalidate, take: (attempt: Attempt) => void): Promise<void> {
     const { authenticator, revocations } = this.#owner.host;
@@ -199,20 +204,20 @@ export class Identity {
   }
 
   /**
-   * The attempt, or what `revalidate` says in its place where the rights of that user or role were refreshed since it began: it may have
-   * read those of before. What it says does not come into force, and until the newest is known nothing is handled.
+   * Passes on the attempt, unless the rights of its user or role were refreshed since it began: it may have read the old ones.
+   * Then it is discarded and `revalidate` is called, until an answer is current. No message is handled meanwhile.
    *
-   * @param take called in the step in which it is known to be the newest.
+   * @param take called synchronously after the check that the result is current.
    */
   async #newest(attempt: Attempt, since: number, take: (newest: Attempt) => void): Promise<void> {
     const { options: { revalidate, timeout }, authenticator, revocations } = this.#owner.host;
     let newest = attempt;
-    // Without `revalidate` nothing is ever refreshed.
+    // A refresh requires the option `revalidate`.
     while (revalidate && newest.outcome === "accepted" && this.#isRevoked(newest, "refreshed", since)) {
       if (this.#owner.readyState !== OPEN) break;
       since = revocations.number;
       const { accountability, expires_at, refresh_token } = newest.state;
-      // `revalidate` has to see who it is to be. Who stays the same user has the rights it has until then.
+      // `revalidate` reads the accountability from the client. The same user keeps its current rights until the answer.
       if (accountability.user === null || accountability.user !== this.accountability.user) {
         if (!this.#assume(accountability, expires_at ?? null)) {
           newest = { outcome: "refused" };
@@ -228,7 +233,7 @@ export class Identity {
       if (answer.outcome === "failed") this.#report(answer.error);
       newest = answer.outcome === "accepted"
         ? { outcome: "accepted", state: { ...(refresh_token === undefined ? {} : { refresh_token }), ...answer.state } }
-        : { outcome: "refused" }; // As everywhere, a `revalidate` that fails has said no.
+        : { outcome: "refused" }; // A `revalidate` that fails counts as a refusal everywhere.
     }
     take(newest);
   }
@@ -237,7 +242,7 @@ export class Identity {
     return attempt.outcome === "accepted" && this.#owner.host.revocations.includes(kind, attempt.state.accountability, since);
   }
 
-  /** Takes over what a revalidation says; `false` when it says that the client's rights have ended. */
+  /** Applies the result of `revalidate`. `false`: the client's rights have ended. */
   #renew(attempt: Attempt, since: number): boolean {
     if (attempt.outcome === "failed") this.#report(attempt.error);
     if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
@@ -247,7 +252,7 @@ export class Identity {
     return true;
   }
 
-  /** Says that the token has expired and leaves the client its grace. */
+  /** Sends `TOKEN_EXPIRED` and starts the grace period. */
   #lapse(): void {
     if (this.#owner.state === "admitted") this.#owner.enter("expired");
     this.#wait(this.#owner.host.options.timeout);
@@ -256,7 +261,7 @@ export class Identity {
   }
 
   #conclude(attempt: Attempt, uid: MessageUid | undefined, since: number): void {
-    // The client left meanwhile: on Node the close is reported only some time after readyState has changed.
+    // The client has left. Node reports the close some time after readyState changed.
     if (this.#owner.readyState !== OPEN) return;
     if (this.#isRevoked(attempt, "disconnected", since)) {
       return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, CloseCode.FORBIDDEN);
@@ -274,7 +279,7 @@ export class Identity {
       return;
     }
     if (attempt.outcome === "failed") {
-      // The server's fault: what happened is for the log, and the client may come back.
+      // The server's fault: the error goes to the log, and the client may come back.
       this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
       if (this.#owner.state === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
@@ -282,7 +287,7 @@ export class Identity {
       return;
     }
     const error = attempt.error?.withUid(uid) ?? authFailed(uid);
-    // Who could not prove who they are is nobody from here on; only public mode has a place for nobody.
+    // A failed attempt makes the client anonymous, which only public mode admits.
     if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
     this.#assume(ANONYMOUS, null);
     this.#owner.enter("admitted");
@@ -305,7 +310,7 @@ export class Identity {
       ...(refresh_token === undefined ? {} : { refresh_token }),
       ...(client.handshake.protocol === BATCHING && { limits: limitsOf(host, client) }),
     }));
-    // It could not be sent, and the connection is closing.
+    // The send failed, and the connection is closing.
     if (this.#owner.readyState !== OPEN) return;
     this.#owner.enter("admitted");
     this.#owner.host.bus.emit("auth.success", { client: this.#owner.client });
@@ -316,7 +321,7 @@ export class Identity {
     this.#dueAt = this.#owner.host.monotonic() + ms;
   }
 
-  /** Is this one from now on, and counted as such; `false`, and nothing has changed, when the user has as many connections as may be. */
+  /** Sets the accountability and counts the connection as its user's. `false`: the user has too many, and nothing changed. */
   #assume(accountability: Accountability, expiresAt: number | null): boolean {
     if (!this.#owner.claim(accountability.user)) return false;
     this.#set(accountability, expiresAt);
@@ -324,14 +329,14 @@ export class Identity {
   }
 
   #set(accountability: Accountability, expiresAt: number | null): void {
-    // A copy that nobody changes: deliveries are indexed by it.
+    // A frozen copy: deliveries are indexed by it.
     this.accountability = Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
     this.provedAt = this.#owner.host.monotonic();
     this.#generation++;
   }
 
-  /** A client that is pending is nobody's yet. */
+  /** Reports an error, without the client while it is pending: the application has not seen it. */
   #report(error: unknown): void {
     this.#owner.host.report(error, this.#owner.isKnown ? this.#owner.client : undefined);
   }
@@ -343,7 +348,7 @@ export class Identity {
   /**
    * Answers with the error and closes.
    *
-   * @param why for the application, never for the client.
+   * @param why the cause for the application. The client never receives it.
    */
   #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);

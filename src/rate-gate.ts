@@ -5,21 +5,21 @@ import { MAX_EXCESS, type RateLimit, RateLimiter } from "./limits.ts";
 import { type AnnouncedLimits, encode } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** What asking for one thing costs, such as a recovery, a snapshot or a list of members, in messages. */
+/** Cost of one recovery, snapshot or list of members, in messages. */
 const ASK_COST = 2;
 
-/** What is sent for it costs a message for so many bytes. Measured on Bun: to send 100 publications of 130 bytes takes as long as ten echoes. */
+/** Bytes sent in answer that cost one message. On Bun, sending 100 publications of 130 bytes takes as long as ten echoes. */
 const BYTES_A_MESSAGE = 16_384;
 
-/** What a client has sent beyond the limit. */
+/** Messages of a client beyond the limit. */
 export interface Flood {
-  /** Messages that were refused, less those let through since: one who floods evenly is let through now and then. */
+  /** Refused messages, minus those accepted since: even a steady flood gets a message through now and then. */
   excess: number;
-  /** Until when the client has been told to wait, in ms of the monotonic clock. */
-  toldUntil: number;
+  /** The end of the wait that the client was last sent, in ms of the monotonic clock. */
+  notifiedUntil: number;
 }
 
-/** The connection whose messages are limited. */
+/** A connection whose messages are limited. */
 export interface RateGateOwner {
   readonly client: WebSocketClient;
   readonly isPending: boolean;
@@ -29,12 +29,12 @@ export interface RateGateOwner {
   close(code: number, reason: string, cause: CloseCause): void;
 }
 
-/** Lets as many messages in as the option `rateLimit` says: one for all connections of a controller. */
+/** Applies the option `rateLimit` to all connections of a controller. */
 export class RateGate implements RequestLimit {
   readonly #limiter: RateLimiter;
   readonly #now: () => number;
   readonly #keyOf: ClientKey;
-  /** Messages that were refused so far. */
+  /** Messages refused so far. */
   limited = 0;
 
   /** @param now the monotonic clock, in ms. */
@@ -45,9 +45,9 @@ export class RateGate implements RequestLimit {
   }
 
   /**
-   * Whether a message of so many bytes is let in. If not, the client is told to wait, or closed.
+   * Whether a message of this size is accepted. If not, the client is told to wait, or closed.
    *
-   * @param now the monotonic clock: it has been read already for each message.
+   * @param now the time, in ms of the monotonic clock, which the caller has read already.
    */
   lets(owner: RateGateOwner, bytes: number, now: number): boolean {
     const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
@@ -56,41 +56,41 @@ export class RateGate implements RequestLimit {
       return true;
     }
     this.limited++;
-    const flood = owner.flood ??= { excess: 0, toldUntil: 0 };
+    const flood = owner.flood ??= { excess: 0, notifiedUntil: 0 };
     if (++flood.excess > MAX_EXCESS || owner.isPending) {
       owner.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
-    } else if (now >= flood.toldUntil) {
-      // Told once, not for each message: answering was 43 % of what a flood cost.
-      flood.toldUntil = now + wait;
+    } else if (now >= flood.notifiedUntil) {
+      // Sent once for each wait, not for each message: answers were 43 % of the cost of a flood.
+      flood.notifiedUntil = now + wait;
       const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait };
       owner.transmit(encode({ type: "server", status: "error", error }));
     }
     return false;
   }
 
-  /** The two buckets of the client's messages: how fast they fill, how much they hold, and what is left in them now. */
+  /** The client's buckets for messages and bytes: rate, size, and what is left now. */
   left(client: WebSocketClient): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
     return this.#limiter.left(this.#keyOf(client), this.#now());
   }
 
   /**
-   * Takes what a message costs that asks for so many things beyond its own handling: 0 when that is within the limit, else the ms to wait.
-   * Its sender answers it, by its `uid`: it has been read.
+   * Charges a message for the things it requests. Returns 0, or the ms to wait: then nothing was charged. The caller answers the
+   * message with its `uid`, because it has been read.
    */
   ask(client: WebSocketClient, asks: number): number {
     if (asks === 0) return 0;
     const key = this.#keyOf(client);
     const now = this.#now();
-    const wait = this.#limiter.peek(asked(key), now) || this.#limiter.take(key, 0, now, ASK_COST * asks);
+    const wait = this.#limiter.peek(answersKey(key), now) || this.#limiter.take(key, 0, now, ASK_COST * asks);
     if (wait > 0) this.limited++;
     return wait;
   }
 
-  /** So many bytes are sent for what the client has asked for: {@link ask} has to wait until they are paid for, other messages need not. */
+  /** Charges bytes that are sent in answer. {@link ask} waits until they are paid for; other messages do not. */
   spend(client: WebSocketClient, bytes: number): void {
-    this.#limiter.charge(asked(this.#keyOf(client)), this.#now(), bytes / BYTES_A_MESSAGE);
+    this.#limiter.charge(answersKey(this.#keyOf(client)), this.#now(), bytes / BYTES_A_MESSAGE);
   }
 }
 
-/** The bucket of what is sent for what was asked for: of the same size as that of messages, and apart from it. */
-const asked = (key: string): string => `asked ${key}`;
+/** The key of a second bucket, for requests and the bytes sent in answer: as large as the one for messages, but separate. */
+const answersKey = (key: string): string => `asked ${key}`;
