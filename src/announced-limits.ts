@@ -4,7 +4,7 @@ import type { AnnouncedLimits } from "./protocol.ts";
 import type { RateGate } from "./rate-gate.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** Where the limits of a client are. */
+/** Where {@link limitsOf} reads the limits. */
 export interface LimitsHost {
   readonly options: Pick<ResolvedOptions, "maxPayload" | "maxPipelined">;
   /** Absent: messages are not limited. */
@@ -12,7 +12,7 @@ export interface LimitsHost {
   readonly extension: Pick<Extension, "maxSubscriptions"> | undefined;
 }
 
-/** What the client may send, by which it paces itself (PROTOCOL.md §2.9). */
+/** The limits that a client paces itself by (PROTOCOL.md §2.9). */
 export function limitsOf({ options, rateGate, extension }: LimitsHost, client: WebSocketClient): AnnouncedLimits {
   const subscriptions = extension?.maxSubscriptions() ?? Infinity;
   return {

@@ -2,7 +2,7 @@ import type { Connection } from "./connection.ts";
 import type { BroadcastFilter } from "./broadcast.ts";
 import type { DisconnectFilter } from "./revocations.ts";
 
-/** Open connections that can be ended together: those of a controller, or those of a server. */
+/** Open connections that can be closed together: those of a controller or of a server. */
 export class Connections {
   readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
@@ -12,16 +12,16 @@ export class Connections {
     return this.#open.size;
   }
 
-  /** Holds it, as its server does, until it is closed. */
+  /** Adds a connection until it closes. */
   add(connection: Connection): void {
     this.hold(connection);
     connection.onClosed(this);
   }
 
-  /** Holds it until {@link delete} is called. */
+  /** Adds a connection until {@link delete} is called. */
   hold(connection: Connection): void {
     this.#open.add(connection);
-    // It was being verified while the others were closed.
+    // Its upgrade was under way during `closeAll`.
     if (this.#closing) connection.close(this.#closing.code, this.#closing.reason, "drain");
   }
 
@@ -35,7 +35,7 @@ export class Connections {
     return this.#open[Symbol.iterator]();
   }
 
-  /** Those of a user, of a role, of both, or of one client; a list, for what is done to them may close them. */
+  /** The connections that match: a copy, because the caller may close them. */
   matching({ user, role, uid }: DisconnectFilter): Connection[] {
     return [...this.#open].filter(({ accountability, client }) =>
       (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role) &&
@@ -43,7 +43,7 @@ export class Connections {
     );
   }
 
-  /** Those clients of a filter that were admitted, as nodes tell each other. */
+  /** The admitted clients that match, in the form that nodes exchange. */
   admitted(filter: BroadcastFilter): { uid: string; user: string | null; role: string | null }[] {
     return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client, accountability: { user, role } }) => ({
       uid: client.uid,
@@ -52,7 +52,7 @@ export class Connections {
     }));
   }
 
-  /** Closes all, and those that are added later; resolves when the last one is gone, at most the controller's `closeTimeout` later. */
+  /** Closes all connections, also those added later. Resolves when the last is gone, within the controller's `closeTimeout`. */
   closeAll(code: number, reason: string): Promise<void> {
     this.#closing = { code, reason };
     for (const connection of [...this.#open]) connection.close(code, reason, "drain");

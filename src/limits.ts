@@ -1,14 +1,15 @@
+/** Limits: how many connections there may be, how fast clients may send, and how many authentications may fail. */
 import { addressKey } from "./address.ts";
 import type { Timed } from "./clock.ts";
 import type { AnnouncedLimits } from "./protocol.ts";
 
-/** How many connections there may be; each is unlimited at `Infinity`. */
+/** Maximum numbers of connections; `Infinity`: no limit. */
 export interface ConnectionLimits {
-  /** In all. */
+  /** In total. */
   readonly maxConnections: number;
-  /** That have not been admitted yet. */
+  /** Not admitted yet. */
   readonly maxPending: number;
-  /** From one address, that have not been admitted yet. */
+  /** Not admitted yet, from one address. */
   readonly maxPendingPerIp: number;
   /** From one address. */
   readonly maxConnectionsPerIp: number;
@@ -16,22 +17,22 @@ export interface ConnectionLimits {
   readonly maxConnectionsPerUser: number;
 }
 
-/** Which limit is reached. */
+/** The limit that was reached. */
 export type ReachedLimit = "connections" | "pending" | "ip-pending" | "ip";
 
-/** What is counted. */
+/** The current numbers of connections. */
 interface Counts {
   total: number;
   pending: number;
-  /** Absent where there may be any number: an entry would take 70 bytes. */
+  /** Absent without a limit: an entry takes 70 bytes. */
   readonly ips: Map<string, number> | undefined;
-  /** Addresses of those that are pending. */
+  /** Pending connections by address. */
   readonly pendingIps: Map<string, number>;
   readonly users: Map<string, number> | undefined;
   readonly maxPerUser: number;
 }
 
-/** Counts the connections against their limits, from before the first `await` of an upgrade until they are gone. */
+/** Counts connections against their limits, from before the first `await` of an upgrade until they close. */
 export class Admission {
   readonly #limits: ConnectionLimits;
   readonly #counts: Counts;
@@ -57,16 +58,16 @@ export class Admission {
     return this.#counts.pending;
   }
 
-  /** How many addresses and users are counted for the whole of a connection. */
+  /** Number of addresses and users that are counted, without those of pending connections. */
   get keys(): number {
     const { ips, users } = this.#counts;
     return (ips?.size ?? 0) + (users?.size ?? 0);
   }
 
   /**
-   * Takes a place for a pending connection, or returns the limit that is reached.
+   * Reserves a slot for a pending connection, or returns the limit that was reached.
    *
-   * @param ip the client's address, counted with its network; `null`, where it is not known, counts among all only.
+   * @param ip the client's address, an IPv6 address counted as its /64 network; `null`: unknown, so only the totals apply.
    */
   reserve(ip: string | null): Slot | ReachedLimit {
     const { maxConnections, maxPending, maxPendingPerIp, maxConnectionsPerIp } = this.#limits;
@@ -79,7 +80,7 @@ export class Admission {
     return new Slot(this.#counts, key);
   }
 
-  /** Takes a place for a connection that is there already: it came back from hibernation. */
+  /** Takes a slot for a connection that exists already, such as one that woke from hibernation. No limit applies. */
   restore(ip: string | null): Slot {
     return new Slot(this.#counts, ip === null ? null : addressKey(ip));
   }
@@ -92,17 +93,17 @@ function add(counts: Map<string, number> | undefined, key: string | null, change
   else counts.delete(key);
 }
 
-/** One connection's place. It is given back once, however the upgrade or the connection ends. */
+/** The slot of one connection. It is released once, however the upgrade or the connection ends. */
 export class Slot implements Timed {
   deadline = 0;
   place = -1;
   readonly #counts: Counts;
-  /** Kept while one of the counts has it: an idle client's address would take 50 bytes. */
+  /** The key of the address, dropped once nothing counts it: for an idle client it would take 50 bytes. */
   #key: string | null;
   #user: string | null = null;
   #stage: "reserved" | "taken" | "admitted" | "released" = "reserved";
 
-  /** @param key what the client's address is counted by. */
+  /** @param key the key of the client's address; `null`: unknown. */
   constructor(counts: Counts, key: string | null) {
     this.#counts = counts;
     this.#key = key;
@@ -112,27 +113,27 @@ export class Slot implements Timed {
     add(counts.pendingIps, key, 1);
   }
 
-  /** Whether it was given back: then no connection may use it. */
+  /** Whether the slot was released: no connection may use it any more. */
   get released(): boolean {
     return this.#stage === "released";
   }
 
-  /** Whether a connection has come for it. */
+  /** Whether a connection has taken the slot. */
   get taken(): boolean {
     return this.#stage !== "reserved";
   }
 
-  /** A connection comes for it. */
+  /** A connection takes the slot. */
   take(): void {
     if (this.#stage === "reserved") this.#stage = "taken";
   }
 
-  /** Nobody came for it in time: a client that goes away during its upgrade is not always told of. */
+  /** No connection took the slot in time: runtimes do not always report that a client left during its upgrade. */
   due(): void {
     this.release();
   }
 
-  /** Counts the connection as this user's; `false`, and nothing changed, when the user has as many as may be. */
+  /** Counts the connection as this user's. `false`: the user has reached the limit, and nothing changed. */
   claim(user: string | null): boolean {
     if (this.released || user === this.#user) return true;
     const { users, maxPerUser } = this.#counts;
@@ -143,7 +144,7 @@ export class Slot implements Timed {
     return true;
   }
 
-  /** The connection is not pending any more. */
+  /** The connection was admitted: it no longer counts as pending. */
   admit(): void {
     if (this.#stage === "admitted" || this.released) return;
     this.#stage = "admitted";
@@ -162,35 +163,35 @@ export class Slot implements Timed {
   }
 }
 
-/** A token bucket for messages and one for their bytes: so many at once, refilled at so many a second. */
+/** Rate of messages and of their bytes: a token bucket each, with a burst and a refill per second. */
 export interface RateLimit {
-  /** Messages a second, in the long run. @default {100} */
+  /** Messages per second, in the long run. @default {100} */
   messages?: number;
-  /** Messages at once. @default {2_000} */
+  /** Messages at once, from a full bucket. @default {2_000} */
   burst?: number;
-  /** Bytes a second, in the long run. @default {1_048_576} */
+  /** Bytes per second, in the long run. @default {1_048_576} */
   bytes?: number;
-  /** Bytes at once. @default {8_388_608} */
+  /** Bytes at once, from a full bucket. @default {8_388_608} */
   burstBytes?: number;
 }
 
 interface Bucket {
   messages: number;
   bytes: number;
-  /** When it was last refilled, in ms of the monotonic clock. */
+  /** When the bucket was last refilled, in ms of the monotonic clock. */
   at: number;
 }
 
-/** Buckets that are kept before full ones are looked for and forgotten. */
+/** Number of buckets above which full ones are removed. */
 const PRUNE_AT = 1024;
 
 /**
- * Waits up to this one, in ms, are none: what is refilled bit by bit adds up to a little less than a whole message, and whoever has waited as
- * long as it was told is to be let through. What is short then is owed by the bucket, so that no more pass in the long run.
+ * Waits up to this long count as none, in ms. Partial refills add up to slightly less than a whole message, but a client that
+ * waited as long as it was told must get through. The bucket goes below zero by the difference, so the long-run rate stays exact.
  */
 const ROUNDING = 0.001;
 
-/** Rate limits by key. A bucket outlives its connection, so that reconnecting does not fill it, and is forgotten once full. */
+/** Rate limits by key. A bucket outlives its connection, so that reconnecting does not refill it. Full buckets are removed. */
 export class RateLimiter {
   readonly #limit: Required<RateLimit>;
   readonly #buckets = new Map<string, Bucket>();
@@ -200,19 +201,20 @@ export class RateLimiter {
     this.#limit = limit;
   }
 
-  /** How many buckets are not full, or were not when last looked at. */
+  /** Number of buckets in memory. */
   get size(): number {
     return this.#buckets.size;
   }
 
   /**
-   * Takes a message of so many bytes, or one that costs as much as several; 0 when it is within the limit, else the ms after which it
-   * would be.
+   * Takes a message from the bucket. Returns 0, or the ms to wait: then nothing was taken.
+   *
+   * @param messages its cost, in messages.
    */
   take(key: string, bytes: number, now: number, messages: number = 1): number {
     const bucket = this.#bucketOf(key, now);
     const { burst, burstBytes } = this.#limit;
-    // What is larger than the whole bucket waits for a full one.
+    // A message larger than the bucket waits until it is full.
     const cost = Math.min(bytes, burstBytes);
     const count = Math.min(messages, burst);
     const wait = this.#waitOf(bucket, cost, count);
@@ -222,7 +224,7 @@ export class RateLimiter {
     return 0;
   }
 
-  /** What {@link take} would return for a message without bytes, which is not taken. */
+  /** The result of {@link take} for an empty message, which is not taken. */
   peek(key: string, now: number): number {
     const bucket = this.#buckets.get(key);
     if (!bucket) return 0;
@@ -230,7 +232,7 @@ export class RateLimiter {
     return this.#waitOf(bucket, 0, 1);
   }
 
-  /** What a client is told of its two buckets. */
+  /** The state of both buckets, as announced to the client (PROTOCOL.md §2.9). */
   left(key: string, now: number): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
     const { messages, burst, bytes, burstBytes } = this.#limit;
     const bucket = this.#buckets.get(key);
@@ -243,9 +245,9 @@ export class RateLimiter {
   }
 
   /**
-   * Takes messages without bytes whether or not they are within the limit: what is too much has to be waited for.
+   * Takes empty messages even beyond the limit. The debt delays later ones.
    *
-   * @param maxDebt the messages that may be owed at most.
+   * @param maxDebt maximum debt, in messages.
    */
   charge(key: string, now: number, messages: number = 1, maxDebt: number = Infinity): void {
     const bucket = this.#bucketOf(key, now);
@@ -253,7 +255,7 @@ export class RateLimiter {
   }
 
   #bucketOf(key: string, now: number): Bucket {
-    // Before the bucket is looked up: it would be forgotten while it is full, and what is taken from it with it.
+    // Before the lookup: this bucket may be full and removed too, and what is then taken from it would be lost.
     if (this.#buckets.size > this.#pruneAt) this.#prune(now);
     let bucket = this.#buckets.get(key);
     if (bucket) this.#refill(bucket, now);
@@ -280,20 +282,20 @@ export class RateLimiter {
       this.#refill(bucket, now);
       if (bucket.messages >= this.#limit.burst && bucket.bytes >= this.#limit.burstBytes) this.#buckets.delete(key);
     }
-    // Doubled by what is left, so that looking costs O(1) a message.
+    // Next at twice the remaining size, so that pruning costs O(1) per message.
     this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#buckets.size);
   }
 }
 
-/** Messages that an address may owe: it waits at most as many seconds, and one. */
+/** Maximum debt of an address, in failed attempts. At one per second it waits at most 30 s. */
 const MAX_FAILURE_DEBT = 29;
 
-/** What all clients count as whose address is not known, such as those behind a Unix socket. It is no address. */
+/** The common key of clients without an address, such as those behind a Unix socket. */
 const UNKNOWN = "unknown";
 
 /**
- * Authentications that may fail from one address: 30 at once, then one a second. An address is refused for at most 30 seconds, however
- * many have failed: valid tokens may come from it too, such as those of an office whose old ones have all expired overnight.
+ * Limits failed authentications from one address: 30 at once, then one per second. An address is refused for at most 30 s,
+ * however many failed: it may send valid tokens too, such as an office whose old tokens all expired overnight.
  */
 export class FailureLimiter {
   readonly #limiter = new RateLimiter({ messages: 1, burst: 30, bytes: 1, burstBytes: 1 });
@@ -304,14 +306,14 @@ export class FailureLimiter {
     this.#now = now;
   }
 
-  /** Whether another attempt may be made: 0, or the ms to wait. */
+  /** Time until another attempt may be made, in ms; 0: now. */
   wait(ip: string | null): number {
     return this.#limiter.peek(keyOf(ip), this.#now());
   }
 
   /**
-   * An attempt has failed. Those that were under way together all count, beyond what may fail at once too: valid ones from the same address,
-   * such as clients that all come back after a restart, must not be refused for being many.
+   * Counts a failed attempt. Attempts are counted only once they fail, so many that run together may exceed the burst: otherwise
+   * valid clients of one address that reconnect together after a restart would be refused.
    */
   failed(ip: string | null): void {
     this.#limiter.charge(keyOf(ip), this.#now(), 1, MAX_FAILURE_DEBT);
@@ -320,5 +322,5 @@ export class FailureLimiter {
 
 const keyOf = (ip: string | null): string => ip === null ? UNKNOWN : addressKey(ip);
 
-/** How many more messages may be refused than let through before a client is closed. */
+/** Maximum of {@link Flood.excess}: a client with more is closed. */
 export const MAX_EXCESS = 100;

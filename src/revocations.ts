@@ -1,7 +1,7 @@
 import { type BroadcastFilter, checkFilter } from "./broadcast.ts";
 import type { Accountability } from "./websocket-client.ts";
 
-/** Whose connections are ended: those of a user, of a role, both, or one client. */
+/** Selects the clients to disconnect: by user, by role, by both, or one by its `uid`. */
 export interface DisconnectFilter extends BroadcastFilter {
   /** Only the client with this `uid`. */
   uid?: string;
@@ -16,12 +16,12 @@ export function checkDisconnectFilter(filter: DisconnectFilter): void {
   }
 }
 
-/** What was done to rights: they were ended, or are to be asked for anew. */
+/** `disconnected`: the rights ended. `refreshed`: the rights must be read again. */
 export type Revocation = "disconnected" | "refreshed";
 
-/** Whose rights were taken or changed lately: an authentication that began before must not bring them back. */
+/** The recent revocations: an authentication that began before one must not restore the old rights. */
 export class Revocations {
-  /** ms for which one is remembered. */
+  /** How long a revocation is kept, in ms. */
   readonly keep: number;
   #recent: { kind: Revocation; filter: BroadcastFilter; number: number; at: number }[] = [];
   #number = 0;
@@ -30,21 +30,21 @@ export class Revocations {
     this.keep = keep;
   }
 
-  /** How many there have been. They are numbered, for two things may happen within one millisecond. */
+  /** The number of the last revocation. A time would not do: two may happen within one millisecond. */
   get number(): number {
     return this.#number;
   }
 
-  /** @param now ms of the monotonic clock. */
+  /** @param now the time, in ms of the monotonic clock. */
   add(kind: Revocation, filter: BroadcastFilter, now: number): void {
     this.#recent = this.#recent.filter(({ at }) => now - at < this.keep);
     this.#recent.push({ kind, filter, number: ++this.#number, at: now });
   }
 
-  /** Whether it was done to this user or role since there had been so many. */
+  /** Whether a later one than number `since` matches this user and role. */
   includes(kind: Revocation, { user, role }: Accountability, since: number): boolean {
-    return this.#recent.some(({ kind: done, filter, number }) =>
-      done === kind && number > since && (filter.user === undefined || filter.user === user) &&
+    return this.#recent.some(({ kind: revoked, filter, number }) =>
+      revoked === kind && number > since && (filter.user === undefined || filter.user === user) &&
       (filter.role === undefined || filter.role === role)
     );
   }
