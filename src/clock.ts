@@ -1,18 +1,18 @@
 import { guard } from "./guard.ts";
 
-/** The time and one way to be called later. A test passes its own; a Durable Object's is its alarm. */
+/** The time and its timers. A test passes its own clock; a Durable Object's timer is its alarm. */
 export interface Clock {
-  /** The wall clock, in ms since 1970: what a token's `exp` is compared with. */
+  /** The wall clock, in ms since 1970. The `exp` of a token is compared with it. */
   now(): number;
-  /** A clock that never steps, in ms: what timeouts are measured with. */
+  /** The monotonic clock, which never steps, in ms. Timeouts are measured with it. */
   monotonic(): number;
-  /** Calls back after so many ms, at most 2³¹−1. */
+  /** Calls back after `delay` ms, at most 2³¹−1, and returns a handle. */
   setTimeout(callback: () => void, delay: number): unknown;
-  /** Cancels the call whose handle `setTimeout` returned. */
+  /** Cancels the call of a handle that `setTimeout` returned. */
   clearTimeout(handle: unknown): void;
 }
 
-/** Where a timer is a number and can be let go of. */
+/** On Deno a timer is a number, which this function unreferences. */
 interface DenoGlobal {
   readonly Deno?: { unrefTimer(handle: number): void };
 }
@@ -23,9 +23,9 @@ export const systemClock: Clock = {
   monotonic: () => performance.now(),
   setTimeout(callback, delay) {
     const handle: unknown = setTimeout(callback, delay);
-    // Connections keep a process alive, what is to be looked at later does not: a history in memory is looked at for as long as it is kept.
+    // Sockets keep a process alive, deadlines must not: a history in memory has one for as long as it is kept.
     if (typeof handle === "object") (handle as { unref?(): void }).unref?.();
-    // A number: on Deno, which has this function, or on workerd, which has no such global.
+    // The handle is a number on Deno, and on workerd, which has no `Deno`.
     else (globalThis as unknown as DenoGlobal).Deno?.unrefTimer(handle as number);
     return handle;
   },
@@ -34,9 +34,9 @@ export const systemClock: Clock = {
 };
 
 /**
- * Calls code of the application and waits for its answer, at most so many ms. A throw, a rejection and a hostile thenable all reject.
+ * Calls code of the application and waits at most `ms` for its result. A throw, a rejection and a hostile thenable all reject.
  *
- * @param late makes the error of one that took longer.
+ * @param late returns the error for a call that takes longer.
  */
 export function within<Value>(
   deadlines: Deadlines,
@@ -54,61 +54,61 @@ export function within<Value>(
 // A longer delay fires after 1 ms on every runtime.
 const MAX_DELAY = 2 ** 31 - 1;
 
-/** What {@link isMs} takes. */
+/** What {@link isMs} accepts, for error messages. */
 export const MS = "a whole number of ms from 1 to 2147483647";
 
-/** Whether it is a duration that a timer of the platform takes, in ms: what every option of one is checked by. */
+/** Whether the value is a duration that a timer of the platform accepts, in ms. */
 export const isMs = (value: unknown): value is number =>
   Number.isSafeInteger(value) && (value as number) > 0 && (value as number) <= MAX_DELAY;
 
 /**
- * Checks a duration.
+ * Checks a duration, in ms.
  *
- * @param what the beginning of the message, such as `Cannot serve: option "drainTimeout"`.
- * @throws {TypeError} that says what to pass.
+ * @param what the start of the error message, such as `Cannot serve: option "drainTimeout"`.
+ * @throws {TypeError} if {@link isMs} rejects the value.
  */
 export function checkMs(what: string, value: unknown): void {
   if (!isMs(value)) throw new TypeError(`${what} must be ${MS}`);
 }
 
-/** Something that is to be woken at a time. */
+/** Something that has a deadline. */
 export interface Timed {
-  /** When, in ms of the monotonic clock. Written by {@link Deadlines} only. */
+  /** The deadline, in ms of the monotonic clock. Written by {@link Deadlines} only. */
   deadline: number;
-  /** Its place in the heap, −1 outside of it. Written by {@link Deadlines} only. */
+  /** Index in the heap; −1: not in it. Written by {@link Deadlines} only. */
   place: number;
-  /** Called once the deadline has passed; a new one may be set then. */
+  /** Called once the deadline has passed. It may set a new one. */
   due(): void;
 }
 
-/** Woken by one timer; the others wait for the next, so that messages are handled in between: to ping a client takes up to 0.1 ms. */
+/** Maximum number of items per timer. Messages are handled before the next timer: pinging one client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;
 
 /**
- * Any number of deadlines behind one timer: a binary heap, so that 100,000 clients cost one timer and O(log n) a change.
- * There is no timer while there is no deadline.
+ * Any number of deadlines behind one timer: in a binary heap, so that 100,000 clients cost one timer and O(log n) per change.
+ * Without deadlines there is no timer.
  */
 export class Deadlines {
   readonly #heap: Timed[] = [];
   #clock: Clock;
   readonly #report: (error: unknown) => void;
-  /** Those that {@link run} is waking. */
+  /** The items that {@link run} is about to call. */
   readonly #due = new Set<Timed>();
   #timer: unknown;
   #armed = Infinity;
 
-  /** @param report told what an item threw when it was woken: the others are woken all the same. */
+  /** @param report called with what an item throws. The other items are called all the same. */
   constructor(clock: Clock, report: (error: unknown) => void) {
     this.#clock = clock;
     this.#report = report;
   }
 
-  /** How many are waiting. */
+  /** Number of deadlines that are set. */
   get size(): number {
     return this.#heap.length;
   }
 
-  /** Goes on with another clock; deadlines that are set keep their distance from now. */
+  /** Switches to another clock. The time left to each deadline stays the same. */
   use(clock: Clock): void {
     const shift = clock.monotonic() - this.#clock.monotonic();
     this.#disarm();
@@ -117,7 +117,7 @@ export class Deadlines {
     this.#arm();
   }
 
-  /** Wakes the item in so many ms, in place of what was set for it before. */
+  /** Sets the deadline of the item, in ms from now, in place of an earlier one. */
   set(item: Timed, delay: number): void {
     this.#due.delete(item);
     item.deadline = this.#clock.monotonic() + delay;
@@ -142,16 +142,16 @@ export class Deadlines {
     if (this.#heap.length === 0) this.#disarm();
   }
 
-  /** Wakes those whose time has come: all, or the first {@link MAX_WOKEN} and soon the next. */
+  /** Calls the items that are due: at most {@link MAX_WOKEN}, and the others with the next timer. */
   run(): void {
     this.#disarm();
-    // Those due now; what an item sets for itself meanwhile waits for the next timer, even with a delay of 0.
+    // Collected first: a deadline that an item sets meanwhile waits for the next timer, even with a delay of 0.
     const now = this.#clock.monotonic();
     for (let first = this.#heap[0]; first && first.deadline <= now && this.#due.size < MAX_WOKEN; first = this.#heap[0]) {
       this.delete(first);
       this.#due.add(first);
     }
-    // One that is deleted or set anew by another's waking is not woken.
+    // An item that is deleted or set again by an earlier one is not called.
     for (const item of this.#due) {
       this.#due.delete(item);
       guard(() => item.due(), this.#report);
@@ -159,7 +159,7 @@ export class Deadlines {
     this.#arm();
   }
 
-  // The timer may be early for what is first by now, never late: moving it on every change would cost a timer a message.
+  // The timer may be early for the first deadline, never late: moving it on every change would cost a timer per message.
   #arm(): void {
     const first = this.#heap[0];
     if (!first || first.deadline >= this.#armed) return;

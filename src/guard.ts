@@ -1,9 +1,9 @@
-/** Told of every error that application code threw or rejected with, and of what it was called with. */
+/** Receives what application code threw or rejected with, and the argument of that call. */
 export type Report<Argument = void> = (error: unknown, argument: Argument) => void;
 
 /**
- * Runs code of the application: a throw and a rejection both end in `report`, never in the process.
- * A rejected async callback ends a bare Node, Deno or Bun process, so every callback passes through here.
+ * Runs code of the application and passes a throw or a rejection to `report`. Every callback runs through here, because a
+ * rejected async callback ends a bare Node, Deno or Bun process.
  */
 export function guard(run: () => unknown, report: Report): void;
 export function guard<Argument>(run: (argument: Argument) => unknown, report: Report<Argument>, argument: Argument): void;
@@ -12,10 +12,10 @@ export function guard<Argument>(
   report: Report<Argument | undefined>,
   argument?: Argument,
 ): void {
-  // The argument is handed through, so that a listener costs no closure a message.
+  // The argument is passed through, so that a listener needs no closure per message.
   try {
     const result = run(argument);
-    // Promise.resolve reads `then` once, inside a try of its own, so that a hostile thenable is a rejection too.
+    // Promise.resolve reads `then` once, inside its own try: a hostile thenable becomes a rejection.
     if (typeof result === "object" && result !== null) Promise.resolve(result).catch((error) => report(error, argument));
   } catch (error) {
     report(error, argument);
@@ -23,8 +23,8 @@ export function guard<Argument>(
 }
 
 /**
- * Asks a hook of the application that has to answer at once. `undefined` is no answer: it threw, or it returned something else,
- * a promise perhaps; that is reported.
+ * Calls a synchronous hook of the application. `undefined`: it threw or returned something else, such as a promise, and that was
+ * reported.
  */
 export function ask<Answer>(
   hook: () => unknown,
@@ -41,7 +41,7 @@ export function ask<Answer>(
   return answer;
 }
 
-/** Whether somebody has to wait for it. @throws what its getter or trap throws */
+/** Whether the value is a promise or another thenable. @throws what its getter or trap throws. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
 }

@@ -2,42 +2,42 @@ import * as v from "valibot";
 import { guard, isThenable } from "./guard.ts";
 import { FIRST_ISSUE } from "./protocol.ts";
 
-/** A schema of the application, and what has to be looked at in its output. */
+/** A schema of the application that {@link checkSchema} accepted. */
 export interface CheckedSchema {
   readonly schema: v.GenericSchema<unknown, unknown>;
-  /** A function of the application makes some of the output: a promise may be in it. */
+  /** Whether functions of the application make part of the output, which may then contain a promise. */
   readonly transforms: boolean;
 }
 
 /**
- * A schema that is read synchronously; `null` for anything else. valibot takes an async function where a synchronous one has to be: a `check` is
- * then always true, a `transform` puts a promise out, and what that rejects with ends the process.
+ * Accepts a synchronous valibot schema; `null` for anything else. valibot itself accepts an async function in one: such a `check`
+ * always passes, and such a `transform` outputs a promise, whose rejection ends the process.
  */
 export function checkSchema(value: unknown): CheckedSchema | null {
   if (typeof value !== "object" || value === null || !("kind" in value) || value.kind !== "schema" || some(value, isAsync)) {
     return null;
   }
-  return { schema: value as v.GenericSchema<unknown, unknown>, transforms: some(value, isTransforming) }; // Its kind says so.
+  return { schema: value as v.GenericSchema<unknown, unknown>, transforms: some(value, isTransforming) }; // By `kind`.
 }
 
-/** Why {@link checkSchema} took it for none. */
+/** What {@link checkSchema} accepts, for error messages. */
 export const SYNCHRONOUS = "a synchronous valibot schema, without an async schema or function in it";
 
 /**
- * Reads a value.
+ * Validates a value.
  *
- * @throws {TypeError} for an output that holds a promise, and what functions of the schema throw.
+ * @throws {TypeError} if the output contains a promise, and whatever functions of the schema throw.
  */
 export function parse({ schema, transforms }: CheckedSchema, value: unknown): v.SafeParseResult<v.GenericSchema> {
   const parsed = v.safeParse(schema, value, FIRST_ISSUE);
   // Looked for in refused values too: a promise in one field may reject although another field is invalid.
-  if (transforms && settles(parsed.output) && parsed.success) {
+  if (transforms && hasPromise(parsed.output) && parsed.success) {
     throw new TypeError("Cannot use the output of the schema: it contains a promise, await it in the handler");
   }
   return parsed;
 }
 
-/** Whether it is true of a part of a schema. */
+/** Whether the predicate is true for any part of a schema. */
 function some(part: unknown, isTrue: (part: object) => boolean, seen: Set<object> = new Set()): boolean {
   if (typeof part !== "object" || part === null || seen.has(part)) return false;
   seen.add(part);
@@ -55,18 +55,18 @@ function isTransforming(part: object): boolean {
   if ("kind" in part && part.kind === "transformation") {
     return "operation" in part || "type" in part && part.type === "raw_transform";
   }
-  // What a default or a lazy schema is, is known when it is called.
+  // A default, a fallback or a lazy schema is known only when its function is called.
   return ["default", "fallback", "getter"].some((name) => typeof (part as Record<string, unknown>)[name] === "function");
 }
 
-/** Whether a promise is in it, whose rejection nobody else would take. */
-function settles(value: unknown, seen: Set<object> = new Set()): boolean {
+/** Whether the value contains a promise. Rejections are caught: nothing else would handle them. */
+function hasPromise(value: unknown, seen: Set<object> = new Set()): boolean {
   if (typeof value !== "object" || value === null || seen.has(value)) return false;
   if (isThenable(value)) {
-    guard(() => value, () => {}); // The promise itself is what is reported.
+    guard(() => value, () => {}); // The error is the promise, not its rejection.
     return true;
   }
   seen.add(value);
-  // All of them: each may reject.
-  return Object.values(value).filter((each) => settles(each, seen)).length > 0;
+  // Visits all of them: each may reject.
+  return Object.values(value).filter((each) => hasPromise(each, seen)).length > 0;
 }
