@@ -6,32 +6,33 @@ import { OPEN, type SavedConnection, type Transport } from "./transport.ts";
 import type { Handshake } from "./websocket-client.ts";
 
 /**
- * ms between two frames where the runtime sends no pings: `Deno.serve` and workerd. With 25, one of 1,400 was lost on a machine of two cores
- * that did other things, too.
+ * Delay between two frames on runtimes that send no protocol pings (`Deno.serve` and workerd), in ms. With 25 ms, one frame of
+ * 1,400 was lost on a busy machine with two cores.
  */
 const PAUSE = 50;
 
 /**
- * ms between a pong and the next frame. `ws` on Deno reads on before its listeners are done: it lost half of the frames without a pause, one of
- * 240 with 3 ms, and none with 8 on an idle machine. A busy client answers late and needs longer: three times as long as its answer took.
+ * Delay between a pong and the next frame, in ms. `ws` on Deno reads on before its listeners are done: it lost half of the frames
+ * without a delay, one of 240 with 3 ms, and none with 8 ms on an idle machine. A busy client answers late and gets three times
+ * its answer time.
  */
 const SETTLE_TIME = 8;
 const MAX_SETTLE_TIME = 60;
 
-/** ms that a client has to answer a `ping` message, which it does not do for one that came together with something else. */
+/** Time to answer a `ping` message, in ms. A client that loses it, because it arrived together with another, never answers. */
 const MESSAGE_TIME = 500;
 
-/** Pings in a row without an answer after which a client counts as one that answers no messages. */
+/** Unanswered `ping` messages in a row after which no more are sent. */
 const MAX_MISSES = 3;
 
-/** ms after which a ping is taken for one that is never answered. RFC 6455 §5.5.3 demands a pong, but a proxy may drop either. */
+/** Time after which a protocol ping counts as lost, in ms. RFC 6455 §5.5.3 requires a pong, but a proxy may drop either. */
 const ANSWER_TIME = 10_000;
 
 /**
- * Sends one frame at a time: the next one leaves soon after the client has answered the ping behind the last, and so has read it. The Directus SDK
- * listens for one message at a time, and loses the others of a read.
+ * Sends one frame at a time, each followed by a ping: the pong shows that the client has read the frame, and releases the next.
+ * The Directus SDK listens for one message at a time and loses all others of the same read.
  *
- * Frames that wait count as buffered. A close sends what is left at once.
+ * Waiting frames count as buffered. A close sends them at once.
  */
 export class SteppedTransport implements Transport {
   readonly save?: (saved: SavedConnection) => void;
@@ -40,39 +41,39 @@ export class SteppedTransport implements Transport {
   readonly #inner: Transport;
   readonly #failed: (error: unknown) => void;
   #waiting: Frame[] = [];
-  /** The first that waits: a shift for each frame would copy the rest. */
+  /** Index of the first waiting frame: a shift for each frame would copy the rest. */
   #next = 0;
   #bytes = 0;
-  /** The last frame is not known to have been read. */
+  /** Whether the last frame may still be unread. */
   #isHeld = false;
   #heldAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Pings so far. */
-  #sent = 0;
-  /** The payload of the last ping; -1 once it is answered. */
-  #number = -1;
-  /** It answers protocol pings. */
-  #answers: boolean;
-  /** It may answer `ping` messages. */
+  /** Protocol pings sent so far. */
+  #pingsSent = 0;
+  /** Payload of the last protocol ping; -1: answered. */
+  #pingNumber = -1;
+  /** Whether the runtime sends protocol pings and the client answers them. */
+  #answersPings: boolean;
+  /** Whether `ping` messages are sent instead: allowed, and not yet given up. */
   #answersMessages: boolean;
   #isAsked = false;
   #misses = 0;
 
   /**
-   * @param asks whether `ping` messages may be sent, where the runtime sends no others.
-   * @param failed called with what a send throws that nobody waits for.
+   * @param asks whether `ping` messages may be sent if the runtime sends no protocol pings.
+   * @param failed called with the error of a send that runs later, without a caller.
    */
   constructor(inner: Transport, asks: boolean, failed: (error: unknown) => void) {
     this.#inner = inner;
     this.#failed = failed;
-    this.#answers = inner.ping !== undefined;
+    this.#answersPings = inner.ping !== undefined;
     this.#answersMessages = asks;
     if (inner.save) this.save = (saved) => inner.save!(saved);
     if (inner.ping) this.ping = () => inner.ping!();
     if (inner.pause) this.pause = () => inner.pause!();
     inner.ponged = (number) => {
-      if (!this.#isHeld || !this.#answers || number !== this.#number) return;
-      this.#number = -1; // One answer is enough.
+      if (!this.#isHeld || !this.#answersPings || number !== this.#pingNumber) return;
+      this.#pingNumber = -1; // Ignores a second pong for the same ping.
       const took = performance.now() - this.#heldAt;
       this.#timer = setTimeout(this.#advance, Math.min(Math.max(SETTLE_TIME, 3 * took), MAX_SETTLE_TIME));
     };
@@ -110,18 +111,18 @@ export class SteppedTransport implements Transport {
     this.#inner.write?.();
   }
 
-  /** Holds all frames until what was sent so far has been read, where the client can be asked. */
+  /** Holds new frames until the client has read everything sent so far, if it answers protocol pings. */
   begin(): void {
-    if (this.#answers) this.#hold();
+    if (this.#answersPings) this.#hold();
   }
 
   #hold(): void {
     const inner = this.#inner;
     this.#isHeld = true;
-    inner.write?.(); // The ping would overtake it.
-    if (this.#answers) {
+    inner.write?.(); // Frames of this turn must precede the ping.
+    if (this.#answersPings) {
       this.#heldAt = performance.now();
-      inner.ping!(this.#number = this.#sent++ % 256);
+      inner.ping!(this.#pingNumber = this.#pingsSent++ % 256);
     } else if (this.#answersMessages) this.#timer = setTimeout(this.#ask, SETTLE_TIME);
     else this.#timer = setTimeout(this.#advance, PAUSE);
   }
@@ -138,7 +139,7 @@ export class SteppedTransport implements Transport {
 
   answered(uid: MessageUid | undefined): void {
     this.#inner.answered?.(uid);
-    if (!this.#isAsked || uid !== undefined) return; // Its own pings have no `uid`.
+    if (!this.#isAsked || uid !== undefined) return; // The ping in `#ask` has no `uid`.
     clearTimeout(this.#timer);
     this.#misses = 0;
     this.#advance();
@@ -180,10 +181,10 @@ export class SteppedTransport implements Transport {
     this.#giveUp();
   }
 
-  /** Goes on without answers where none comes: one who gives no sign of life at all is the heartbeat's to find. */
+  /** Stops waiting for pongs if none comes. A client without any sign of life is left to the heartbeat. */
   #giveUp(): void {
-    if (!this.#isHeld || !this.#answers || performance.now() - this.#heldAt < ANSWER_TIME) return;
-    this.#answers = false;
+    if (!this.#isHeld || !this.#answersPings || performance.now() - this.#heldAt < ANSWER_TIME) return;
+    this.#answersPings = false;
     this.#advance();
   }
 
@@ -199,7 +200,7 @@ export class SteppedTransport implements Transport {
     if (this.#handOver(frame)) this.#hold();
   };
 
-  /** Whether it could. Nothing else is sent then. */
+  /** Whether the frame was sent. If not, the socket is gone and all waiting frames are discarded. */
   #handOver(frame: Frame): boolean {
     try {
       if (this.#inner.readyState === OPEN) {
@@ -207,7 +208,7 @@ export class SteppedTransport implements Transport {
         return true;
       }
     } catch (error) {
-      // The socket was gone before the runtime said so: its close event follows.
+      // The socket is gone, and the runtime has not reported it yet: its close event follows.
       this.#failed(error);
     }
     this.#clear();
@@ -225,7 +226,7 @@ export class SteppedTransport implements Transport {
   }
 }
 
-/** The connection whose frames may be sent one at a time. */
+/** A connection whose frames may be sent one at a time. */
 export interface SteppedOwner {
   readonly transport: Transport;
   readonly client: { readonly handshake: Handshake };
@@ -233,12 +234,12 @@ export interface SteppedOwner {
   error(error: unknown): void;
 }
 
-/** Its transport from now on, where the option `stopAndWait` starts at this; else `undefined`, as for one that is stepped already. */
+/** The new transport, if the option `stopAndWait` applies from `start` on; `undefined` if not, or if it is stepped already. */
 export function steppedFor(owner: SteppedOwner, start: "collection" | "all"): SteppedTransport | undefined {
   const { transport, client: { handshake }, host: { options } } = owner;
   const { heartbeat, stopAndWait } = options;
   if (stopAndWait !== start || handshake.protocol === BATCHING || transport instanceof SteppedTransport) return undefined;
-  // A browser hands each message over in a task of its own (HTML, "When a WebSocket message has been received").
+  // A browser loses none: each message has its own task (HTML, "When a WebSocket message has been received").
   if (start === "collection" && handshake.origin !== null) return undefined;
   const stepped = new SteppedTransport(transport, heartbeat && heartbeat.message, (error) => owner.error(error));
   if (start === "collection") stepped.begin();

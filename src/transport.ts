@@ -1,101 +1,103 @@
 import type { MessageUid } from "./errors.ts";
 import type { Frame } from "./frame.ts";
 
-/** One socket of a runtime, its differences evened out: what a connection needs to write to it and to end it. */
+/** The socket of a connection, the same on every runtime: to write, ping, pause and close. */
 export interface Transport {
   /** The runtime's own socket. */
   readonly socket: unknown;
-  /** As `WebSocket.readyState`. */
+  /** The same values as `WebSocket.readyState`. */
   readonly readyState: number;
-  /** Bytes handed over that have not left the process; 0 where the runtime does not tell. What waits for the end of the turn is among them. */
+  /** Bytes that were sent and have not left the process, frames of this turn included; 0 if the runtime does not tell. */
   readonly bufferedAmount: number;
   /**
-   * Known without asking the socket: no more than {@link DRAINED_BYTES} wait. Absent or `false`: it has to be asked, which for 10,000 sockets
-   * is 10,000 times some ten objects that are not in the processor's cache.
+   * Whether at most {@link DRAINED_BYTES} are buffered, known without asking the socket. Absent or `false`: read
+   * {@link bufferedAmount}, which for each of 10,000 sockets touches some ten objects that are not in the processor's cache.
    */
   readonly isDrained?: boolean;
-  /** Bytes that the peer is not known to have read. Where the runtime does not tell, those since it last sent something. @default {bufferedAmount} */
+  /** Bytes that the peer may not have read yet, where the transport tracks that. @default {bufferedAmount} */
   readonly unreadBytes?: number;
-  /** Hands a text frame over, to be written when the turn of the event loop ends. `false`: the runtime dropped it. */
+  /** Sends a text frame, written when the turn of the event loop ends at the latest. `false`: the runtime dropped it. */
   send(frame: Frame): boolean;
-  /** Writes what waits for the end of the turn now. Absent where nothing waits. */
+  /** Writes the frames of this turn now. Absent if none ever wait. */
   write?(): void;
-  /** Starts the close handshake, with a code and reason that may be sent. */
+  /** Starts the close handshake. The code and reason must be valid to send. */
   close(code: number, reason: string): void;
-  /** Ends the connection without a handshake, as far as the runtime can. */
+  /** Drops the connection without a handshake, if the runtime can. */
   terminate(): void;
   /**
-   * Sends a protocol ping (RFC 6455 §5.5.2), whose pong is told to `Connection.heard`. Absent where the runtime cannot.
+   * Sends a protocol ping (RFC 6455 §5.5.2). Its pong calls `Connection.heard`. Absent if the runtime cannot.
    *
-   * @param number its payload, of one byte. @default none
+   * @param number its payload, one byte. @default none
    */
   ping?(number?: number): void;
-  /** Called with the payload of each pong. Set by {@link SteppedTransport}, which asks with one. */
+  /** Called with the payload of each pong. Set by {@link SteppedTransport}, whose pings carry one. */
   ponged?: (number: number | undefined) => void;
-  /** Reads nothing more until {@link resume}: what is under way waits in the network. Absent where the runtime cannot. */
+  /** Stops reading until {@link resume}: later data stays in the network. Absent if the runtime cannot. */
   pause?(): void;
-  /** Reads again. Called at any time. */
+  /** Reads again. May be called at any time. */
   resume?(): void;
-  /** Whether nothing is read. */
+  /** Whether reading is paused. */
   readonly isPaused?: boolean;
   /**
-   * Told once how many bytes may wait, and the monotonic clock, where the runtime does not tell how many do and the client has to be asked.
+   * Called once. A transport whose runtime does not tell how much is buffered uses it to ask the client instead.
    *
-   * @param asksAll not only clients that are known to answer.
+   * @param maxBufferedBytes maximum number of buffered bytes.
+   * @param now the monotonic clock, in ms.
+   * @param asksAll whether to ask every client, not only those that are known to answer.
    */
   limit?(maxBufferedBytes: number, now: () => number, asksAll: boolean): void;
-  /** Told of every sign of life, which is the answer then. */
+  /** Called on every sign of life, which then counts as the answer. */
   heard?(): void;
-  /** Has the peer say that it has read what it was sent so far, where the runtime does not tell. */
+  /** Asks the peer to confirm that it has read everything so far, if the runtime does not tell. */
   ask?(): void;
   /** Called for each `pong` message, with its `uid`. */
   answered?(uid: MessageUid | undefined): void;
-  /** Keeps what must survive hibernation. Absent where nothing hibernates. */
+  /** Saves what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
-  /** Absent where every socket has to be sent to by itself. */
+  /** Absent if each socket must be sent to separately. */
   readonly publisher?: Publisher | undefined;
-  /** What is published to the topic from now on is sent to this socket too. There where there is a publisher. */
+  /** Subscribes the socket to a topic of {@link publisher}. Present if that is. */
   join?(topic: string): void;
-  /** It is not from now on; what was published before still is. */
+  /** Unsubscribes the socket. Earlier publications are still sent. */
   leave?(topic: string): void;
 }
 
-/** Sends one frame to many sockets at once, for less than a `send` for each costs. */
+/** Publishes a frame to many sockets at once, which costs less than a `send` to each. */
 export interface Publisher {
-  /** Bytes that any socket was handed so far, by whichever way: since then none can hold more than by how much this has grown. */
+  /** Bytes sent or published to all sockets so far. What one socket has buffered never grows by more than this does. */
   readonly handedOver: number;
   /**
-   * Sends the frame to all sockets that have joined the topic, after what they were sent before. `false`, and nothing is done, when that cannot
-   * be now.
+   * Sends the frame to all sockets that joined the topic, after everything sent to them before. `false`: not possible now, and
+   * nothing was sent.
    */
   publish(topic: string, frame: Frame): boolean;
 }
 
-/** What of a connection outlives hibernation, as JSON. */
+/** The part of a connection that survives hibernation, as JSON. */
 export interface SavedConnection {
-  /** The `name` of its controller. */
+  /** The option `name` of its controller. */
   controller: string;
-  /** Of its client. */
+  /** `uid` of the client. */
   uid: string;
-  /** Of its client. */
+  /** `handshake` of the client. */
   handshake: unknown;
-  /** Of its client. */
+  /** `state` of the client. */
   state: unknown;
-  /** Whether it had proved who it is, and whether that has expired. */
+  /** The state of the connection. */
   phase: "pending" | "admitted" | "expired";
-  /** When a pending handshake, or the grace of an expired client, ends: ms since 1970. */
+  /** When the pending handshake or the grace period after expiry ends, in ms since 1970. */
   until: number;
-  /** Who it was. */
+  /** `accountability` of the client. */
   accountability: unknown;
-  /** In seconds since 1970. */
+  /** When its credentials expire, in seconds since 1970; `null`: never. */
   expires_at: number | null;
-  /** When it reaches `maxAge`, in ms since 1970; absent without that option. */
+  /** When the connection reaches `maxAge`, in ms since 1970; absent without that option. */
   ends_at?: number;
-  /** The close frame it has been sent, if it has. */
+  /** The close frame that it was sent; absent before a close. */
   closing?: { readonly code: number; readonly reason: string } | undefined;
 }
 
-/** What may wait where next to nothing does. */
+/** Maximum number of buffered bytes while {@link Transport.isDrained} is `true`. */
 export const DRAINED_BYTES = 65_536;
 
 /** `WebSocket.readyState`: the handshake is done and no close has begun. */
