@@ -322,5 +322,5 @@ export class FailureLimiter {
 
 const keyOf = (ip: string | null): string => ip === null ? UNKNOWN : addressKey(ip);
 
-/** Maximum of {@link Flood.excess}: a client with more is closed. */
+/** Refused messages, minus those accepted since, above which a client is closed. */
 export const MAX_EXCESS = 100;

@@ -16,8 +16,8 @@ export interface RightsHost {
 }
 
 /**
- * Disconnects and refreshes the clients of this node. An order of another node may arrive late: its `age` is the time since it was
- * given, in ms.
+ * Disconnects and refreshes the clients of this node. An order of another node may arrive late: its `age` is the time since then,
+ * in ms.
  */
 export class Rights {
   readonly #host: RightsHost;
