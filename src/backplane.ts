@@ -5,16 +5,16 @@ import type { Extension } from "./extension.ts";
 import { MemoryEngine } from "./memory-engine.ts";
 import type { ResolvedOptions } from "./options.ts";
 
-/** What the others have done on this node. */
+/** The operations that other nodes request of this one. */
 export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
   readonly deadlines: Deadlines;
   /** The wall clock, in ms. */
   now(): number;
 }
 
-/** What this node has in common with others: its engine, which starts when it is first needed, and what comes in by it. */
+/** Connects this node to the others: starts the engine on first use and routes what it delivers. */
 export class Backplane {
-  /** What follows publications and members. */
+  /** Receives publications and presence changes. */
   extension: Extension | undefined;
   readonly cluster: Cluster;
   readonly #local: LocalNode;
@@ -30,16 +30,16 @@ export class Backplane {
     this.cluster = new Cluster(() => this.#clusterHost());
   }
 
-  /** The other nodes, where there may be some. */
+  /** The cluster, if the engine can have other nodes. */
   get shared(): Cluster | undefined {
     return this.#engine !== undefined && !this.#engine.isAlone ? this.cluster : undefined;
   }
 
-  /** The engine, started. */
+  /** The engine; reading it starts it. */
   get engine(): Engine {
     const engine = this.#engine ??= new MemoryEngine();
     if (this.#node !== undefined) return engine;
-    // Not in the constructor: the module scope of a Worker forbids randomness.
+    // Not in the constructor: Workers forbid random numbers in module scope.
     const random = crypto.randomUUID();
     this.#node = this.#name === undefined ? random : `${this.#name}-${random.slice(-12)}`;
     const { now, deadlines, report } = this.#local;
@@ -51,30 +51,30 @@ export class Backplane {
       gap: (channel, position) => this.extension?.gap(channel, position),
       present: (channel, joined, left) => this.extension?.present(channel, joined, left),
       received: (message, age) => this.cluster.received(message, age),
-      // Whoever wants to know looks at the engine's own; what went wrong is reported.
+      // Not forwarded: applications read `engine.status`, and the engine reports its failures.
       status: () => {},
       report,
     });
     return engine;
   }
 
-  /** Uses the engine unless there is one. Where there are channels it is started: clients may come back from hibernation next. */
+  /** Sets the engine, unless there is one. With channels it starts at once: clients may be restored from hibernation next. */
   use(engine: Engine): void {
     this.#engine ??= engine;
     if (this.extension) void this.engine;
   }
 
   /**
-   * Asked before something follows.
+   * Checks that the extension can be installed.
    *
-   * @throws {TypeError} where something does already, or it wants kept what the engine cannot keep.
+   * @throws {TypeError} if there is one already, or the engine cannot keep its histories.
    */
   check({ histories }: Extension): void {
     if (this.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
     for (const history of histories) this.#engine?.check?.(history);
   }
 
-  /** Somebody is here to hear of what the others do. */
+  /** Starts the engine if it can have other nodes: clients here must receive their broadcasts and orders. */
   start(): void {
     if (this.shared && this.#node === undefined) void this.engine;
   }
@@ -86,6 +86,6 @@ export class Backplane {
   #clusterHost(): ClusterHost {
     if (this.#host) return this.#host;
     const { engine } = this;
-    return this.#host = { ...this.#local, engine, node: this.#node! }; // Started by the line above.
+    return this.#host = { ...this.#local, engine, node: this.#node! }; // Set by reading `engine`.
   }
 }

@@ -8,7 +8,7 @@ import { FIRST_ISSUE } from "./protocol.ts";
 import type { DisconnectFilter } from "./revocations.ts";
 import type { ControllerStats } from "./stats.ts";
 
-/** A client, as any node of the cluster tells of it. */
+/** A client on any node of the cluster. */
 export interface ClusterClient {
   /** The node it is connected to. */
   node: string;
@@ -24,66 +24,66 @@ export interface ClusterClient {
 export interface ClusterClients {
   /** In no order. */
   clients: ClusterClient[];
-  /** Nodes that are alive and did not answer. */
+  /** Nodes that are alive but did not answer in time. */
   missing: string[];
 }
 
 /** Counters of all nodes that answered in time. */
 export interface ClusterStats {
-  /** By node. */
+  /** Counters by node name. */
   nodes: Record<string, ControllerStats>;
-  /** Nodes that are alive and did not answer. */
+  /** Nodes that are alive but did not answer in time. */
   missing: string[];
 }
 
-/** What became of an order to all nodes. */
+/** The outcome of an order to all nodes. */
 export interface OrderResult {
   /**
-   * The nodes that are alive and have not carried it out in time. They do so when they can be reached, if it was sent. A node that has
-   * been cut off for longer than the engine's `lease` is not known to be alive, and carries it out too.
+   * Live nodes that have not confirmed the order in time. If it was sent they carry it out once they can be reached. A node cut off
+   * for longer than the engine's `lease` is not listed, but carries it out too.
    */
   missing: string[];
-  /** Whether it was sent. Where not, an `error` event says why, and it is sent when the engine is back. */
+  /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back. */
   isSent: boolean;
 }
 
-/** There are no other nodes. */
+/** The result without other nodes. */
 export const ALONE: OrderResult = Object.freeze({ missing: [], isSent: true });
 
-/** How long the other nodes are waited for. */
+/** Options of a question to all nodes. */
 export interface ClusterQuestion {
-  /** In ms. @default {2_000} */
+  /** How long to wait for the other nodes, in ms. @default {2_000} */
   timeout?: number;
 }
 
-/** What the cluster needs of its node. */
+/** What the cluster needs from its node. */
 export interface ClusterHost {
   readonly deadlines: Deadlines;
-  /** Started. */
+  /** Already started. */
   readonly engine: Engine;
   /** The name of this node. */
   readonly node: string;
   report(error: unknown): void;
   broadcast(frame: Frame, filter: BroadcastFilter): void;
-  /** @param age of an order that comes late, in ms. */
+  /** @param age how long ago a late order was given, in ms; absent: just now. */
   disconnect(filter: DisconnectFilter, code: number, reason: string, age?: number): void;
   refresh(filter: BroadcastFilter, age?: number): void;
   clients(filter: BroadcastFilter): Iterable<Omit<ClusterClient, "node">>;
   stats(): ControllerStats;
 }
 
-/** Clients in one message: a broker takes no more than a megabyte. */
+/** Clients in one message: NATS limits a message to 1 MiB by default. */
 const CLIENTS_A_MESSAGE = 1_000;
 
 const id = v.pipe(v.string(), v.minLength(1), v.maxLength(1_024));
 const filter = v.strictObject({ user: v.optional(id), role: v.optional(id) });
-/** Of an order that is to be answered. */
+/** Present if the sender waits for confirmations of the order. */
 const question = v.optional(id);
 
-/** How long the other nodes are waited for, in ms. */
+/** How long to wait for the other nodes, in ms. */
 const PATIENCE = 2_000;
 
-/** What nodes send to each other. Fields that a later version adds are ignored, and messages of a type that is not known too. */
+/** What nodes send to each other. Unknown fields and messages of unknown types are ignored: a later version may send them. */
 const MessageSchema = v.variant("type", [
   v.object({ type: v.literal("broadcast"), text: v.string(), isJson: v.boolean(), filter }),
   v.object({
@@ -101,7 +101,7 @@ const MessageSchema = v.variant("type", [
     node: id,
     clients: v.optional(v.array(v.object({ uid: id, user: v.nullable(id), role: v.nullable(id) }))),
     stats: v.optional(v.record(v.string(), v.number())),
-    // Apart from those, which is all that an earlier version reads.
+    // Not in `stats`: earlier versions accept only numbers there.
     counts: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
     isLast: v.boolean(),
   }),
@@ -111,7 +111,7 @@ type Message = v.InferOutput<typeof MessageSchema>;
 type Answer = Extract<Message, { type: "answer" }>;
 type Order = Extract<Message, { type: "disconnect" | "refresh" }>;
 
-/** A question that nodes have yet to answer. */
+/** A question with answers outstanding. */
 interface Question {
   readonly waiting: Set<string>;
   readonly take: (answer: Answer) => void;
@@ -119,23 +119,23 @@ interface Question {
 }
 
 /**
- * What a node does on the others. Whoever can write to the broker can write this, so that connections are ended and asked about anew only
- * where the engine signs what it sends.
+ * Sends broadcasts, orders and questions to the other nodes, and carries out theirs. Anybody with access to the broker can send
+ * messages, so orders (`disconnect`, `refresh`) are accepted only from an engine that signs.
  */
 export class Cluster {
   readonly #host: () => ClusterHost;
   readonly #questions = new Map<string, Question>();
-  /** Orders that nodes have yet to carry out. */
+  /** Orders with confirmations outstanding, by question; each is called with the node that confirms. */
   readonly #orders = new Map<string, (node: string) => void>();
   #asked = 0;
   #hasWarned = false;
 
-  /** @param host asked for when something is to be sent, for it starts the engine. */
+  /** @param host called on first use only, because it starts the engine. */
   constructor(host: () => ClusterHost) {
     this.#host = host;
   }
 
-  /** The clients of all nodes that the filter matches. */
+  /** Returns the clients of all nodes that the filter matches. */
   async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
     const host = this.#host();
     const clients: ClusterClient[] = Array.from(host.clients(filter), (client) => ({ node: host.node, ...client }));
@@ -145,35 +145,39 @@ export class Cluster {
     return { clients, missing };
   }
 
-  /** The counters of all nodes. */
+  /** Returns the counters of all nodes. */
   async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
     const missing = await this.#ask("stats", {}, timeout, ({ node, stats, counts }) => {
-      if (stats) nodes[node] = { ...stats, ...counts } as unknown as ControllerStats; // A node of another version may count more, or less.
+      if (stats) nodes[node] = { ...stats, ...counts } as unknown as ControllerStats; // Another version may have more or fewer counters.
     });
     return { nodes, missing };
   }
 
   // The controller's side
 
-  /** The other nodes are to send the frame to their clients. */
+  /** Asks the other nodes to send the frame to their clients. */
   broadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
     this.#send({ type: "broadcast", text, isJson, filter });
   }
 
-  /** The other nodes are to close their clients, where the engine signs. */
+  /** Orders the other nodes to close matching clients; requires an engine that signs. */
   disconnect(filter: DisconnectFilter, code: number, reason: string): Promise<OrderResult> {
     // As the close frame has it here: other nodes ignore an order with a longer one.
     return this.#order({ type: "disconnect", filter, code, reason: cutCloseReason(String(reason)) });
   }
 
-  /** The other nodes are to ask about their clients anew, where the engine signs. */
+  /** Orders the other nodes to revalidate matching clients; requires an engine that signs. */
   refresh(filter: BroadcastFilter): Promise<OrderResult> {
     return this.#order({ type: "refresh", filter });
   }
 
-  /** Another node has sent this, or had, so many ms ago. What cannot be read is ignored: it is of another version, or of somebody who has no business here. */
+  /**
+   * Handles a message of another node. An invalid one is ignored: it is from another version, or forged.
+   *
+   * @param age how long ago a late order was given, in ms; absent: just now.
+   */
   received(text: string, age?: number): void {
     const message = read(text);
     if (!message) return;
@@ -214,7 +218,7 @@ export class Cluster {
           this.#send({ type: "ask", question: name, about, filter });
         }), () => new Error("Too late"));
     } catch {
-      // Those who have not answered are told of.
+      // Timed out: the nodes still waiting are returned as missing.
     } finally {
       this.#questions.delete(name);
     }
@@ -253,7 +257,7 @@ export class Cluster {
     return this.#carryOut(this.#host(), order);
   }
 
-  /** Does not reject. The order is on its way when this returns. */
+  /** Never rejects. Hands the order to the engine before the first `await`. */
   async #carryOut({ deadlines, engine, node, report }: ClusterHost, order: Order): Promise<OrderResult> {
     if (engine.isAlone) return ALONE;
     if (!engine.isSigned) {
@@ -284,7 +288,7 @@ export class Cluster {
           };
           look();
         });
-      // Those that are late are missing.
+      // A timeout is not an error: the late nodes are in `missing`.
       await within(deadlines, PATIENCE, carried, () => new Error("Too late")).catch(() => {});
       return { missing: missing(), isSent: true };
     } finally {
@@ -298,7 +302,7 @@ export class Cluster {
     try {
       nodes = await engine.nodes();
     } catch {
-      nodes = engine.lastNodes ?? []; // It is away, which is told elsewhere.
+      nodes = engine.lastNodes ?? []; // The engine is unavailable and reports that itself.
     }
     return nodes.filter((other) => other !== node);
   }
@@ -307,11 +311,11 @@ export class Cluster {
     if (this.#hasWarned) return;
     this.#hasWarned = true;
     this.#host().report(
-      new TypeError(`Cannot ${type} on other nodes: pass the engine a secret, for they take no orders that are not signed`),
+      new TypeError(`Cannot ${type} on other nodes: they accept only signed orders, pass the engine a secret`),
     );
   }
 
-  /** What cannot be sent is told, and nobody waits for it. */
+  /** Sends without waiting; a failure is reported. */
   #send(message: Message): void {
     const { engine, report } = this.#host();
     if (engine.isAlone) return;
@@ -319,7 +323,7 @@ export class Cluster {
   }
 }
 
-/** The counters, and those that are counted by something. */
+/** Splits the stats into plain counters and counters by reason or cause. */
 function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
   const stats: Record<string, number> = {};
   const counts: Record<string, Record<string, number>> = {};
@@ -335,21 +339,21 @@ function read(text: string): Message | null {
     const parsed = v.safeParse(MessageSchema, JSON.parse(text), FIRST_ISSUE);
     return parsed.success ? parsed.output : null;
   } catch {
-    return null; // As above.
+    return null; // Not JSON: ignored like any other invalid message.
   }
 }
 
-/** Whether it may stand in an array with others: a text that is none would spoil them. */
+/** Whether the text is a JSON object, which may share a batch array with others; any other text would corrupt the batch. */
 function isObject(text: string): boolean {
   try {
     const value: unknown = JSON.parse(text);
     return typeof value === "object" && value !== null && !Array.isArray(value);
   } catch {
-    return false; // It goes out as it is, by itself.
+    return false; // Sent unchanged, in a frame of its own.
   }
 }
 
-/** Without the keys that are absent: `{ user: undefined }` is no filter. */
+/** Drops undefined keys: `{ user: undefined }` is not a valid filter. */
 function defined<Filter extends DisconnectFilter>(filter: { [Key in keyof Filter]?: Filter[Key] | undefined }): Filter {
-  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as Filter; // The same keys, less some.
+  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as Filter; // Only optional keys are removed.
 }

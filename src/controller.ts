@@ -30,13 +30,13 @@ import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "./websocket-client.ts";
 
 /**
- * The service behind {@link WebSocketService}: it holds the connections of one node, lets clients in and hands their
- * messages on. Make one for a process with {@link createWebSocketController}, or any number with `new`.
+ * Holds the connections of one node: it admits clients, dispatches their messages and broadcasts to them. Create the default
+ * one of a process with {@link createWebSocketController}, or any number with `new`.
  */
 export class WebSocketController {
   /**
-   * The route: `app.get("/websocket", controller.upgrade)`, the same line on every runtime. A request that is not
-   * upgraded is answered 400, 401, 403, 405, 413, 426, 429, 501 or 503 with `{ error: { code, message } }`.
+   * The route handler: `app.get("/websocket", controller.upgrade)`, the same on every runtime. A refused upgrade is answered
+   * with 400, 401, 403, 405, 413, 426, 429, 501 or 503 and `{ error: { code, message } }`.
    */
   readonly upgrade: UpgradeHandler;
   /** The option `name`. */
@@ -56,7 +56,7 @@ export class WebSocketController {
   readonly #revocations: Revocations;
   readonly #rights: Rights;
   #clock: Clock;
-  /** What the monotonic clock of now is behind the first one, in ms: times that were taken by that hold on. */
+  /** Added to the current clock's monotonic time, in ms, so that times measured before {@link useClock} stay valid. */
   #shift = 0;
   readonly #backplane: Backplane;
   #opened = 0;
@@ -64,9 +64,9 @@ export class WebSocketController {
   #closed: Promise<void> | undefined;
 
   /**
-   * Makes a controller of its own, which {@link getWebSocketController} does not know.
+   * Creates a controller that {@link getWebSocketController} does not return.
    *
-   * @throws {TypeError} for an unknown option, a value out of range, and a mode that lacks what it needs.
+   * @throws {TypeError} for an unknown option, a value out of range, or an option without the one that it requires.
    */
   constructor(options: WebSocketControllerOptions = {}) {
     const resolved = resolveOptions(options);
@@ -80,7 +80,7 @@ export class WebSocketController {
       if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
     };
     this.#deadlines = new Deadlines(this.#clock, report);
-    // A listener of `error` that throws is logged: telling the `error` listeners of it would go round in circles.
+    // An `error` listener that throws is only logged: another `error` event would call it again, forever.
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
@@ -95,7 +95,7 @@ export class WebSocketController {
     this.#admission = new Admission(resolved);
     this.#refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
-    // No attempt takes longer, so nothing older needs to be remembered.
+    // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     this.#revocations = new Revocations(2 * resolved.timeout);
     this.#rights = new Rights({
       connections: this.#connections,
@@ -165,16 +165,16 @@ export class WebSocketController {
     });
   }
 
-  /** Connects the engine to the other nodes. `serve` and `attachWebSocket(server, app)` call it when they listen; else the first client does. */
+  /** Connects the engine to the other nodes. `serve` and `attachWebSocket(server, app)` call it; otherwise the first client does. */
   start(): void {
     this.#backplane.start();
   }
 
   /**
-   * Calls the listener at each such event, with one payload object. A listener may be async; what it throws or rejects with
-   * becomes an `error` event, and a logged line where nobody listens to that.
+   * Adds an event listener, called with one payload object. It may be async. An error that it throws or rejects with becomes an
+   * `error` event, or is logged if there is no `error` listener.
    *
-   * @throws {TypeError} for an unknown event, or a listener that is no function.
+   * @throws {TypeError} for an unknown event, or a listener that is not a function.
    */
   on<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
     checkListener("on", event, listener);
@@ -182,9 +182,9 @@ export class WebSocketController {
   }
 
   /**
-   * Removes this one listener.
+   * Removes an event listener.
    *
-   * @throws {TypeError} for an unknown event, or without a listener.
+   * @throws {TypeError} for an unknown event, or a listener that is not a function.
    */
   off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
     checkListener("off", event, listener);
@@ -192,13 +192,13 @@ export class WebSocketController {
   }
 
   /**
-   * Answers messages of a type. The schema validates the payload, which is the message without `type` and `uid`; a payload that it refuses is
-   * answered `INVALID_PAYLOAD` with the path that failed. The handler's result is `data` of the answer; a `WebSocketError` is answered as it
-   * is, any other error as `INTERNAL_ERROR`. Handlers of one client may overlap: answers are matched by their `uid`.
+   * Sets the handler that answers one message type. The schema validates the payload, which is the message without `type` and
+   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`. A `WebSocketError`
+   * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers of one client may run concurrently: the client
+   * matches answers by `uid`.
    *
-   * @param of the schema, or a request of {@link defineContract}, which says what the handler returns, too.
-   * @throws {TypeError} for a reserved type, one that has a handler, or a schema that is not a synchronous valibot
-   * schema, or has an async schema or function in it.
+   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
+   * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a synchronous valibot schema.
    */
   handle<Output extends object, Reply = unknown>(
     type: string,
@@ -208,16 +208,17 @@ export class WebSocketController {
     this.#handlers.handle(type, of, handler);
   }
 
-  /** Runs the middleware around every inbound message but `auth`, `ping` and `pong`, in the order they were added. */
+  /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
   use(middleware: Middleware): void {
     this.#handlers.use(middleware);
   }
 
   /**
-   * Sends a message to the clients connected now, at most once: a string as it is, an object encoded once. More than 2,000 are sent to
-   * in slices, between which inbound messages are handled. Resolves when each was handed the message or could not be.
+   * Sends a message to the clients connected now, on all nodes, at most once: a string unchanged, an object as JSON. More than
+   * 2,000 recipients are served in slices, between which inbound messages are handled. Resolves when every recipient on this
+   * node was sent the message or was dropped.
    *
-   * @throws {TypeError} for what JSON cannot hold, and for a filter with an unknown key or a value that is not a non-empty string.
+   * @throws {TypeError} for a message that JSON cannot represent, an unknown filter key, or a value that is not a non-empty string.
    */
   broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
@@ -227,17 +228,17 @@ export class WebSocketController {
     return delivered;
   }
 
-  /** The clients of this node that have been admitted: a live set, to be read. */
+  /** The admitted clients of this node, as a live set: do not modify it. */
   clients(): Set<WebSocketClient> {
     return this.#clients;
   }
 
   /**
-   * Closes every connection and takes no more: later upgrades are answered 503. A default controller is uninstalled.
-   * Resolves when the last connection is gone, which takes at most `closeTimeout`.
+   * Closes every connection, at most `closeTimeout` later, and then the engine; resolves when both are done. Later upgrades are
+   * answered 503, and {@link getWebSocketController} no longer returns this controller.
    *
    * @param code @default {1001} going away
-   * @throws {TypeError} for a code that may not be sent.
+   * @throws {TypeError} for a close code that must not be sent.
    */
   close(code: number = CloseCode.GOING_AWAY, reason = "Going away"): Promise<void> {
     checkCloseCode(code);
@@ -245,12 +246,12 @@ export class WebSocketController {
   }
 
   /**
-   * Closes every client that the filter matches, on all nodes, and refuses those that are authenticating. A node that is cut off does so when
-   * it is back. Resolves when the other nodes have answered, after 2 s at most; it does not reject.
+   * Closes every client that the filter matches, on all nodes, and refuses matching clients that are authenticating. A node that
+   * is cut off does so when it is back. Resolves when the other nodes have answered, after 2 s at most; never rejects.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
-   * @param code @default {4403} forbidden: the client does not come back by itself
-   * @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string, and a code that may not be sent.
+   * @param code @default {4403} forbidden: the client does not reconnect by itself
+   * @throws {TypeError} for an empty filter, an unknown key, a value that is not a non-empty string, or a code that must not be sent.
    */
   disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
     checkDisconnectFilter(filter);
@@ -260,11 +261,12 @@ export class WebSocketController {
   }
 
   /**
-   * Calls `revalidate` for the clients that the filter matches: their rights have changed. A client for which it returns `null` receives
-   * `TOKEN_EXPIRED` and has the grace of `timeout` to authenticate. Resolves when all have been asked, as for {@link disconnect}.
-   * Results of an `authenticate` or `revalidate` from before the refresh are discarded, and `revalidate` is called instead.
+   * Calls `revalidate` for every client that the filter matches, on all nodes, after their rights have changed. A client for which
+   * it returns `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or
+   * `revalidate` from before the refresh are discarded, and `revalidate` is called instead. Resolves when every call on this node
+   * has settled and the other nodes have answered, as for {@link disconnect}.
    *
-   * @throws {TypeError} without the option `revalidate`, and for a bad filter as {@link broadcast}.
+   * @throws {TypeError} without the option `revalidate`, or for a bad filter, as {@link broadcast}.
    */
   async refresh(filter: BroadcastFilter): Promise<OrderResult> {
     if (!this.#host.options.revalidate) {
@@ -276,19 +278,19 @@ export class WebSocketController {
     return await others;
   }
 
-  /** All nodes together, where the option `engine` joins this one with others. */
+  /** Clients and counters of all nodes that the option `engine` connects. */
   get cluster(): Pick<Cluster, "clients" | "stats"> {
     return this.#backplane.cluster;
   }
 
-  /** What keeps histories and members, and joins nodes; its `status` says whether it can be used. */
+  /** The engine, which stores histories and members and connects nodes; its `status` says whether it is available. */
   get engine(): Engine {
     return this.#backplane.engine;
   }
 
   readonly #monotonic = (): number => this.#clock.monotonic() + this.#shift;
 
-  /** Whether {@link close} was called. */
+  /** Whether {@link close} has been called. */
   get isClosed(): boolean {
     return this.#closed !== undefined;
   }
@@ -315,11 +317,11 @@ export class WebSocketController {
   // For the runtimes
 
   /**
-   * Starts the connection of a socket that is open. With an identity it is admitted at once, or closed with 4529 where the user has
-   * as many as may be. For those who bring a runtime of their own: the built-in ones call it from the upgrade.
+   * Starts a connection on an open socket. With an identity the client is admitted at once, or closed with 4529 if its user has
+   * `maxConnectionsPerUser` already. Only custom runtimes call it: with the built-in ones the upgrade does.
    *
-   * @param slot its place among `maxConnections`. @default one more, whatever the limit
-   * @param since how many revocations there had been when its credentials began to be verified. @default all there have been
+   * @param slot reserved at the upgrade. @default a new slot, counted but beyond the limits
+   * @param since number of the last revocation before its credentials were verified. @default the last one so far
    */
   open(
     transport: Transport,
@@ -329,7 +331,7 @@ export class WebSocketController {
     since: number = this.#revocations.number,
   ): Connection {
     const connection = this.#connect(transport, slot, handshake);
-    // It took longer to open than its place was kept for.
+    // The socket opened after its slot had timed out.
     if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
     else if (identity && !slot.claim(identity.accountability.user)) {
       connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
@@ -338,9 +340,9 @@ export class WebSocketController {
     return connection;
   }
 
-  /** Goes on with a connection that came back from hibernation: the same client, and no `connect` event. */
+  /** Resumes a connection after hibernation: the client keeps its `uid` and state, and no `connect` event is emitted. */
   restore(transport: Transport, saved: SavedConnection): Connection {
-    // Both were written by Connection.save, from values of these types.
+    // Connection.save wrote both, from values of these types.
     const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
     const connection = this.#connect(transport, this.#admission.restore(handshake.ip), handshake, saved.uid, state);
     connection.restored(saved);
@@ -355,12 +357,16 @@ export class WebSocketController {
     return connection;
   }
 
-  /** Uses an engine of the runtime's own; the option `engine` goes first. */
+  /** Sets the runtime's own engine, unless the option `engine` was passed. */
   useEngine(engine: Engine): void {
     this.#backplane.use(engine);
   }
 
-  /** @throws {TypeError} if there is an extension, one of its message types has a handler, or the engine cannot keep its histories. */
+  /**
+   * Installs the extension, which is the channels.
+   *
+   * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
+   */
   extend(extension: Extension): ExtensionHost {
     const backplane = this.#backplane;
     const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;
@@ -388,7 +394,7 @@ export class WebSocketController {
     await this.#backplane.close();
   }
 
-  /** Lets a runtime whose timers are its own, such as a Durable Object's alarm, keep the time; the option `clock` goes first. */
+  /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */
   useClock(clock: Clock): void {
     if (this.#hasClock) return;
     this.#shift += this.#clock.monotonic() - clock.monotonic();

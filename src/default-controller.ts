@@ -6,9 +6,9 @@ import type { WebSocketControllerOptions } from "./options.ts";
 let installed: WebSocketController | undefined;
 
 /**
- * Makes the controller that `new WebSocketService()` finds, until it is closed.
+ * Creates the default controller, which `new WebSocketService()` uses until the controller is closed.
  *
- * @throws {TypeError} for bad options, and while another one is installed: to replace it in silence is a trap.
+ * @throws {TypeError} for invalid options, or while another default controller is open.
  */
 export function createWebSocketController(options: WebSocketControllerOptions = {}): WebSocketController {
   if (installed && !installed.isClosed) {
@@ -20,9 +20,9 @@ export function createWebSocketController(options: WebSocketControllerOptions = 
 }
 
 /**
- * The controller that {@link createWebSocketController} made. Each copy of the package in a process has its own.
+ * Returns the default controller. Each copy of the package in a process has its own.
  *
- * @throws {WebSocketError} SERVICE_UNAVAILABLE when there is none.
+ * @throws {WebSocketError} SERVICE_UNAVAILABLE if none was created, or it is closed.
  */
 export function getWebSocketController(): WebSocketController {
   if (installed && !installed.isClosed) return installed;

@@ -2,15 +2,15 @@ import { guard } from "./guard.ts";
 import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-// C0 and C1 controls, DEL, and the separators that end a line for some readers: they would forge records.
-// deno-lint-ignore no-control-regex -- they are what is looked for.
+// C0 and C1 controls, DEL, and U+2028 and U+2029, which some log readers treat as line ends.
+// deno-lint-ignore no-control-regex -- matching control characters is the purpose.
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 
-/** Escapes control characters and line ends, so that no text forges a line of the log. */
+/** Escapes control characters and line ends, so that input cannot forge log lines. */
 export const escapeControls = (text: string): string =>
   text.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-/** One line about an error that nobody listened for: what it says, its stack and the client it happened to. */
+/** Formats an unhandled error as one line: the client's `uid`, the stack (or the message) and the cause. */
 export function logRecord(error: unknown, client?: WebSocketClient): string {
   const who = client ? ` client=${client.uid}` : "";
   return `[noroshi]${who} ${escapeControls(describe(error)).slice(0, 2048)}`;
@@ -24,29 +24,29 @@ function describe(error: unknown): string {
     }
     return `Thrown: ${String(error)}`;
   } catch {
-    return "Thrown: a value that cannot be shown"; // Its own toString or stack throws.
+    return "Thrown: a value that cannot be shown"; // Its own `toString` or `stack` throws.
   }
 }
 
-/** Why somebody was refused, in one sentence: the cause, or the answer where the application gave none. */
+/** Describes a refusal: the application's cause, or without one the client's answer. */
 export function describeCause(cause: unknown, answer: Error): string {
   if (cause === undefined) return answer.message;
   try {
     return cause instanceof Error ? `${cause.message}` : String(cause);
   } catch {
-    return `${answer.message} (a cause that cannot be shown)`; // Its own toString or message throws.
+    return `${answer.message} (a cause that cannot be shown)`; // Its own `toString` or `message` throws.
   }
 }
 
-/** Between two lines of one kind, in ms. */
+/** Minimum time between two lines of one kind, in ms. */
 const PERIOD = 1_000;
 
-/** Kinds counted separately; all others count as one, since a client may have chosen their names. */
+/** Kinds counted separately; the rest share {@link OTHERS}: clients can influence the kinds, and memory must stay bounded. */
 const MAX_KINDS = 64;
 
 const OTHERS = "others";
 
-/** Lets one line of a kind through a second, and counts those that were left out: what fills the disk must not be the log. */
+/** Allows one line of each kind a second and counts the suppressed ones, so that a flood of errors cannot fill the disk. */
 export class LogThrottle {
   readonly #now: () => number;
   readonly #kinds = new Map<string, { at: number; left: number }>();
@@ -56,7 +56,7 @@ export class LogThrottle {
     this.#now = now;
   }
 
-  /** How many lines of the kind were left out before this one; `undefined` when this one is to be left out too. */
+  /** Returns how many lines of the kind were suppressed since the last one; `undefined`: suppress this one too. */
   take(kind: string): number | undefined {
     const now = this.#now();
     const isKnown = this.#kinds.has(kind) || this.#kinds.size < MAX_KINDS || this.#forget(now);
@@ -70,7 +70,7 @@ export class LogThrottle {
     return last?.left ?? 0;
   }
 
-  /** Whether there is room again. What was left out of the kinds that are forgotten counts among the others. */
+  /** Forgets idle kinds, adds their suppressed lines to {@link OTHERS}, and returns whether there is room for another kind. */
   #forget(now: number): boolean {
     const others = this.#kinds.get(OTHERS) ?? { at: -Infinity, left: 0 };
     for (const [kind, { at, left }] of this.#kinds) {
@@ -83,7 +83,7 @@ export class LogThrottle {
   }
 }
 
-/** Logs errors that nobody listened for, at most one a second that was made in the same place. */
+/** Returns a function that logs unhandled errors, at most one a second from the same place in the code. */
 export function errorLogger(
   logger: Logger | false,
   monotonic: () => number,
@@ -93,21 +93,21 @@ export function errorLogger(
     const left = logger && throttle.take(placeOf(error));
     if (!logger || left === undefined) return;
     const more = left === 0 ? "" : ` (${left} more like it were left out)`;
-    // A failure of the logger itself has nowhere to go.
+    // An error of the logger itself cannot be reported anywhere.
     guard(() => logger.error(logRecord(error, client) + more), () => {});
   };
 }
 
-/** Where an error was made: what it says may come from a client, and differ from one to the next. */
+/** The place where the error was created. Its message would not do: it may contain input, and differ each time. */
 function placeOf(error: unknown): string {
   try {
     if (!(error instanceof Error)) return typeof error;
     const { message, name, stack = "" } = error;
-    // Before the frames stand the name and the message, whose lines may look like one.
+    // The stack starts with the name and the message, whose lines may look like stack frames.
     const start = stack.indexOf(message) + message.length;
     const [frame = ""] = stack.slice(start < message.length ? 0 : start).match(/^ +at .*$/m) ?? [];
     return `${name} ${frame}`.slice(0, 256);
   } catch {
-    return "hidden"; // Its own getters throw.
+    return "hidden"; // A getter of the error throws.
   }
 }

@@ -5,7 +5,7 @@ import { describeCause, escapeControls, LogThrottle } from "./log.ts";
 import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The counters of `stats().refused`. */
+/** The keys of `stats().refused`. */
 const REASONS = [
   "request",
   "runtime",
@@ -22,15 +22,22 @@ const REASONS = [
 ] as const;
 
 /**
- * Why an upgrade or an `auth` message was refused. `request`: it was no valid WebSocket handshake (400, 405, 413, 426). `runtime`: nothing here can upgrade
- * (501). `origin`: a page of another site (403). `token`: credentials were missing, late or not valid (401, 4401, 4408). `failures`: too many failed
- * authentications from the address (429). `disconnected`: `disconnect()` named its user meanwhile (403). `connections`, `pending`, `ip`
- * and `user`: a limit (503, 429). `unavailable`: the controller was closed, or `authenticate` failed or took too long (503).
- * `abandoned`: the client left, or something else answered the request.
+ * Why an upgrade or an `auth` message was refused.
+ *
+ * - `request`: not a valid WebSocket handshake (400, 405, 413, 426)
+ * - `runtime`: the server cannot upgrade requests (501)
+ * - `origin`: a page of another site (403)
+ * - `token`: credentials missing, late or invalid (401, 4401, 4408)
+ * - `failures`: too many failed authentications from the address (429)
+ * - `disconnected`: `disconnect()` matched the client while it authenticated (403)
+ * - `connections`, `pending`: a limit of the controller is reached (503)
+ * - `ip`, `user`: a limit of the address or the user is reached (429)
+ * - `unavailable`: the controller is closed, or `authenticate` failed or timed out (503)
+ * - `abandoned`: the client left, or another handler answered the request
  */
 export type RefusalReason = typeof REASONS[number];
 
-/** The reasons of answers that are not `AUTH_FAILED` or a code of the application's. */
+/** Reasons by error code; any other code, such as `AUTH_FAILED` or one of the application, counts as `token`. */
 const REASONS_BY_CODE: Record<string, RefusalReason> = {
   FORBIDDEN: "disconnected",
   LIMIT_EXCEEDED: "user",
@@ -38,12 +45,11 @@ const REASONS_BY_CODE: Record<string, RefusalReason> = {
   SERVICE_UNAVAILABLE: "unavailable",
 };
 
-/** Characters of one line. */
+/** Maximum length of a log line, in characters. */
 const MAX_LENGTH = 512;
 
-/** Counts refused upgrades, and writes the operator a line about each kind at most once a second. */
+/** Counts refusals by reason, and logs at most one a second of each. */
 export class Refusals {
-  /** How many there were, by reason. */
   readonly counts: Record<RefusalReason, number>;
   readonly #logger: Logger | false;
   readonly #throttle: LogThrottle;
@@ -52,16 +58,16 @@ export class Refusals {
 
   /**
    * @param now the monotonic clock, in ms.
-   * @param emit emits `auth.failure`; whether anybody listens.
+   * @param emit emits `auth.failure`; returns whether there is a listener.
    */
   constructor(logger: Logger | false, now: () => number, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
     this.#emit = emit;
-    this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // Of all reasons.
+    this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // `fromEntries` returns string keys.
     this.#logger = logger;
     this.#throttle = new LogThrottle(now);
   }
 
-  /** Counts one. `describe` makes its line: the cause, and the option or proxy setting that changes it. Absent: nothing is written. */
+  /** Counts a refusal. `describe` returns its log line: the cause, and the option or proxy setting to change. Absent: no line. */
   add(reason: RefusalReason, describe?: () => string): void {
     this.counts[reason]++;
     const logger = this.#logger;
@@ -69,21 +75,21 @@ export class Refusals {
     const left = this.#throttle.take(reason);
     if (left === undefined) return;
     const more = left === 0 ? "" : ` (${left} more like it were left out)`;
-    // A failure of the logger itself has nowhere to go.
+    // An error of the logger itself cannot be reported anywhere.
     guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
   }
 
   /**
-   * Counts credentials that were refused, and hands them to the listeners of `auth.failure`, who then need no line.
+   * Counts refused credentials and emits `auth.failure`; without a listener it logs a line instead.
    *
-   * @param error what the client is answered.
-   * @param cause what only the application and the operator are to read.
+   * @param error sent to the client.
+   * @param cause shown only to the application and in the log.
    */
   addFailure(error: WebSocketError, cause: unknown, what: string, client?: WebSocketClient): void {
-    const isHeard = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
+    const hasListener = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
     const line = () => `Refused ${what}: ${describeCause(cause, error)}`;
-    // The code may be the application's own, such as "constructor".
+    // An application's code may be the name of an inherited property, such as "constructor".
     const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code] : undefined;
-    this.add(reason ?? "token", isHeard ? undefined : line);
+    this.add(reason ?? "token", hasListener ? undefined : line);
   }
 }

@@ -7,7 +7,7 @@ import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
- * What an application uses: listen, broadcast, see who is there. A thin facade, the same on every runtime.
+ * The facade an application uses to listen, broadcast and list clients, the same on every runtime.
  *
  * @example
  * ```ts
@@ -20,26 +20,26 @@ export class WebSocketService {
   readonly #controller: WebSocketController;
 
   /**
-   * Speaks for a controller.
+   * Wraps a controller.
    *
-   * @param controller @default the one made by `createWebSocketController()`
-   * @throws {WebSocketError} SERVICE_UNAVAILABLE when none is passed and none was made.
+   * @param controller @default the one created by `createWebSocketController()`
+   * @throws {WebSocketError} SERVICE_UNAVAILABLE if none is passed and none was created.
    */
   constructor(controller: WebSocketController = getWebSocketController()) {
     this.#controller = controller;
   }
 
-  /** Calls back at each such event: see {@link WebSocketController.on}. */
+  /** Adds an event listener: see {@link WebSocketController.on}. */
   on<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents[Event]>): void {
     this.#controller.on(event, callback);
   }
 
-  /** Removes this one callback: see {@link WebSocketController.off}. */
+  /** Removes an event listener: see {@link WebSocketController.off}. */
   off<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents[Event]>): void {
     this.#controller.off(event, callback);
   }
 
-  /** Sends to every client, or to those the filter matches: see {@link WebSocketController.broadcast}. */
+  /** Sends a message to every client, or to those that the filter matches: see {@link WebSocketController.broadcast}. */
   broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): void {
     void this.#controller.broadcast(message, filter);
   }

@@ -1,9 +1,9 @@
 import type { RefusalReason } from "./refusals.ts";
 import type { CloseCause } from "./close.ts";
 
-/** Counters of one controller. */
+/** The counters of one controller. */
 export interface ControllerStats {
-  /** Connections opened since the start, those that came back from hibernation included. */
+  /** Connections opened since the start, including those restored from hibernation. */
   opened: number;
   /** Connections closed since the start. */
   closed: number;
@@ -11,25 +11,25 @@ export interface ControllerStats {
   active: number;
   /** Clients admitted now. */
   clients: number;
-  /** Upgrades under way and connections that have not been admitted. */
+  /** Upgrades in progress, and connections that are not admitted yet. */
   pending: number;
-  /** Places taken of `maxConnections`: connections and upgrades under way. */
+  /** Connections and upgrades in progress, which count against `maxConnections`. */
   reserved: number;
-  /** Things that wait for a time. */
+  /** Scheduled deadlines, such as timeouts and heartbeats. */
   deadlines: number;
-  /** Addresses and users that are counted, where their connections are limited. */
+  /** Addresses and users with a connection count; 0 without `maxConnectionsPerIp` and `maxConnectionsPerUser`. */
   keys: number;
   /** Upgrades and `auth` messages refused since the start, by reason. */
   refused: Record<RefusalReason, number>;
-  /** Connections closed since the start, by why: they add up to `closed`. `rate` are those closed with 4529, `slow` those with 4508. */
+  /** Connections closed since the start, by cause; the sum is `closed`. `rate` are closed with 4529, `slow` with 4508. */
   closedBy: Record<CloseCause, number>;
-  /** Messages that could not be handed to a client since the start, for it reads too slowly. What a channel keeps is sent later. */
+  /** Messages dropped since the start because a client read too slowly. Those in the history of a channel are sent later. */
   dropped: number;
-  /** Messages of clients that the rate limit has refused since the start. */
+  /** Messages from clients that the rate limit refused since the start. */
   limited: number;
 }
 
-/** No close yet, of any cause. */
+/** The initial `closedBy`. */
 export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
   client: 0,
   server: 0,
@@ -44,6 +44,6 @@ export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
   error: 0,
 };
 
-/** All that was counted. */
+/** The sum of all counters. */
 export const sumOf = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((sum, count) => sum + count, 0);
