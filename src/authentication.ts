@@ -8,7 +8,7 @@ import type { Accountability, Handshake, WebSocketClient } from "./websocket-cli
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
 export type CredentialSource = "message" | "protocol" | "header" | "query" | "cookie";
 
-/** What a client shows to prove who it is. */
+/** The credentials a client presents. */
 export type Credentials =
   & { source: CredentialSource }
   & (
@@ -17,22 +17,22 @@ export type Credentials =
     | { email: string; password: string; otp?: string }
   );
 
-/** What valid credentials stand for. */
+/** The result of a successful authentication. */
 export interface AuthenticationState {
-  /** Who it is. */
+  /** The user, the role and further claims of the client. */
   accountability: Accountability;
-  /** When it ends, in seconds since 1970 (RFC 7519 §4.1.4). Absent or `null` is never. */
+  /** When the authentication expires, in seconds since 1970 (RFC 7519 §4.1.4). Absent or `null`: never. */
   expires_at?: number | null;
-  /** Sent back in the answer to the `auth` message, where credentials rotate. */
+  /** A rotated refresh token, returned to the client in the answer to its `auth` message. */
   refresh_token?: string;
 }
 
-/** Refuses the credentials and says why: the `cause` of `auth.failure`, which the client is not shown. */
+/** Refuses the credentials with a `cause` for the `auth.failure` event, which is never sent to the client. Returns `null`. */
 export type Refuse = (cause: unknown) => null;
 
 /**
- * Verifies credentials: the state they stand for, or `null` when they are not valid, best `refuse(cause)`, which is `null`. A
- * `WebSocketError` it throws is answered as it is; any other throw is a fault of the server, not of the client.
+ * Verifies credentials: returns the state, or `null` if they are invalid; prefer `return refuse(cause)`, which logs why. A
+ * `WebSocketError` that it throws is sent to the client as it is; any other error counts as a failure of the server.
  */
 export type Authenticate = (
   credentials: Credentials,
@@ -41,24 +41,24 @@ export type Authenticate = (
 ) => AuthenticationState | null | Promise<AuthenticationState | null>;
 
 /**
- * Says anew who a client is, when its credentials expire and when `controller.refresh` asks: the state as of now, or `null`
- * when its rights have ended. A throw counts as `null`.
+ * Re-evaluates a client when its credentials expire and at `controller.refresh`: returns its current state, or `null` if its rights
+ * have ended. Throwing counts as `null`, and is reported as an `error` event.
  */
 export type Revalidate = (
   client: WebSocketClient,
 ) => AuthenticationState | null | Promise<AuthenticationState | null>;
 
-/** How an attempt ended. */
+/** The outcome of an authentication. */
 export type Attempt =
   | { outcome: "accepted"; state: AuthenticationState }
-  /** The credentials are not valid: what the client is answered, where `authenticate` threw it, and the cause for the application. */
+  /** The credentials are invalid. `error`: thrown by `authenticate`, for the client; `cause`: for the application. */
   | { outcome: "refused"; error?: WebSocketError; cause?: unknown }
-  /** Too many attempts from this address have failed, so that `authenticate` was not asked: wait so many ms. */
+  /** Too many attempts from this address have failed; `authenticate` was not called. `retryAfter` is in ms. */
   | { outcome: "limited"; retryAfter: number }
-  /** `authenticate` threw, took too long, or returned what is not a state. */
+  /** `authenticate` threw, timed out, or returned an invalid state. */
   | { outcome: "failed"; error: unknown };
 
-/** Runs the application's `authenticate`, bounded in time and rate, and checked in result. The promise never rejects. */
+/** Runs the application's `authenticate` with a timeout and a rate limit, and validates its result. */
 export class Authenticator {
   readonly #authenticate: Authenticate | undefined;
   readonly #timeout: number;
@@ -67,9 +67,9 @@ export class Authenticator {
   readonly #failures: FailureLimiter | undefined;
 
   /**
-   * @param timeout ms after which an attempt has failed.
+   * @param timeout limit of one attempt, in ms.
    * @param now the wall clock, in ms.
-   * @param failures absent: any number may fail.
+   * @param failures limits failed attempts by address; absent: no limit.
    */
   constructor(
     authenticate: Authenticate | undefined,
@@ -85,12 +85,12 @@ export class Authenticator {
     this.#failures = failures;
   }
 
-  /** Whether credentials can be verified at all. */
+  /** Whether the option `authenticate` was passed. */
   get enabled(): boolean {
     return this.#authenticate !== undefined;
   }
 
-  /** Has the application verify credentials. */
+  /** Verifies credentials with the application's `authenticate`. Never rejects. */
   async attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
     const authenticate = this.#authenticate;
     if (!authenticate) return { outcome: "refused", cause: new Error('The controller has no option "authenticate"') };
@@ -113,7 +113,7 @@ export class Authenticator {
     return attempt;
   }
 
-  /** Bounds and checks any call that returns an authentication state. */
+  /** Runs any call that returns an authentication state, with the timeout, and validates its result. Never rejects. */
   run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
     const late = () => new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`);
     return within(this.#deadlines, this.#timeout, call, late)
@@ -123,12 +123,12 @@ export class Authenticator {
 
   #check(state: AuthenticationState | null): Attempt {
     if (state === null) return { outcome: "refused" };
-    // A copy first: a getter is read once, and one that throws is a failed attempt.
+    // Copied before the check: a getter is read only once, and one that throws fails the attempt.
     const copy = copyOf(state);
     const fault = faultOf(copy);
     if (fault) return { outcome: "failed", error: new TypeError(`Cannot use what authenticate returned: ${fault}`) };
     const { expires_at } = copy;
-    // Verified a moment ago, expired now: the client's to renew, like any other token that is out of date.
+    // Expired while it was verified: refused like any expired token, so the client renews it.
     if (typeof expires_at === "number" && expires_at * 1000 <= this.#now()) {
       return { outcome: "refused", cause: new Error(`The credentials expired ${secondsSince(expires_at, this.#now())} s ago`) };
     }
@@ -136,7 +136,7 @@ export class Authenticator {
   }
 }
 
-/** Of whatever it is: what is no object stays as it is. */
+/** Copies the state; a value that is not an object is returned unchanged, for {@link faultOf} to reject. */
 function copyOf(state: AuthenticationState): AuthenticationState {
   if (typeof state !== "object" || state === null) return state;
   const copy = { ...state };
@@ -147,7 +147,7 @@ function copyOf(state: AuthenticationState): AuthenticationState {
 
 const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
 
-/** What `authenticate` threw: a `WebSocketError` says what the client is answered, so it is a refusal and no fault of the server. */
+/** Maps what `authenticate` threw: a `WebSocketError` is a refusal with its own answer, anything else a failure of the server. */
 function asRefusal(thrown: unknown, credentials: Credentials): Attempt {
   const error = WebSocketError.from(thrown);
   if (!error) return { outcome: "failed", error: showable(thrown, credentials) };
@@ -157,30 +157,30 @@ function asRefusal(thrown: unknown, credentials: Credentials): Attempt {
 
 function causeOf(error: unknown): unknown {
   try {
-    return (error as Error).cause; // As `from` has seen: of this copy of the package or of another.
+    return (error as Error).cause; // `WebSocketError.from` has accepted it.
   } catch {
-    return new Error("Cannot read why it was refused"); // Its getter throws.
+    return new Error("Cannot read why it was refused"); // The getter of `cause` throws.
   }
 }
 
-/** Characters from which on a secret is taken out of a text; a shorter one may be a part of any word in it. */
+/** Minimum length of a secret that is redacted within a text; a shorter one may be part of ordinary words. */
 const MIN_REDACTED = 8;
 
-/** In place of a text that has a short secret in it: what is left of "Cannot" without an "a" would give the secret away. */
+/** Replaces a whole text that contains a short secret: redacting "a" in "Cannot" would reveal it. */
 const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
 
-/** {@link withoutSecrets}, for what may throw when it is looked at. */
+/** {@link withoutSecrets}, safe for values whose getters throw. */
 function showable(error: unknown, credentials: Credentials): unknown {
   try {
     return isTokenRefusal(error) ? error : withoutSecrets(error, credentials);
   } catch {
-    return new Error("Cannot authenticate: what was thrown cannot be shown"); // Its getters throw.
+    return new Error("Cannot authenticate: what was thrown cannot be shown"); // A getter throws.
   }
 }
 
-/** The error without the credentials it may quote: hono's own JWT errors do, and it is going to listeners and the log. */
+/** Redacts credentials in an error before listeners and the log see it: hono's JWT errors quote the token. */
 function withoutSecrets(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
-  // The longest first: another may be a part of it, and would leave the rest.
+  // Longest first: if one secret contains another, replacing the shorter first would leave the rest readable.
   const secrets = Object.values(credentials).filter((secret) => typeof secret === "string" && secret !== "")
     .sort((a, b) => b.length - a.length);
   const redact = (text: string, hidden: string) =>
@@ -197,10 +197,10 @@ function withoutSecrets(error: unknown, { source: _source, ...credentials }: Cre
   return redacted;
 }
 
-/** Bytes of an id: with a channel's name it is a subject of NATS, of at most 4,096 bytes, in which a byte of it takes up to three. */
+/** Maximum bytes of an id: it is part of a NATS subject (at most 4,096 bytes), where escaping takes up to three bytes for one. */
 const MAX_ID_BYTES = 256;
 
-/** What is wrong with a state an application returned. Ids are strings, for `1` and `"1"` must not be two users. */
+/** Describes what is wrong with a returned state; `null`: valid. Ids must be strings, so that `1` and `"1"` are not two users. */
 function faultOf(state: unknown): string | null {
   if (typeof state !== "object" || state === null) return "return { accountability } or null";
   const { accountability, expires_at, refresh_token } = state as Record<string, unknown>;

@@ -2,13 +2,13 @@ import { addressKey } from "./address.ts";
 import { ask } from "./guard.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The key by which a client is counted: clients with the same key share one limit. */
+/** Returns the key of a client; clients with the same key share one limit. */
 export type ClientKey = (client: WebSocketClient) => string;
 
 /**
- * Counts clients by the application's key, else by user, else by address, else each by itself.
+ * Keys clients by the application's key, else by user, else by address, else by connection.
  *
- * @param key the application's. What it throws goes to `report`.
+ * @param key the application's; its errors go to `report`.
  */
 export function clientKey(
   key: ClientKey | undefined,

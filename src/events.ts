@@ -3,24 +3,24 @@ import type { WebSocketError } from "./errors.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The events of a controller and what their listeners receive. */
+/** The events of a controller, with the payload of each. */
 export type WebSocketEvents = {
   /** A client was admitted. */
   connect: { client: WebSocketClient };
-  /** A client sent a message. `auth`, `ping` and `pong` are the controller's own and not among them. */
+  /** A client sent a message other than `auth`, `ping` and `pong`, which the controller handles. */
   message: { client: WebSocketClient; message: WebSocketMessage };
-  /** Something threw: a listener, a handler, `authenticate`, or a write to a socket. `client` is who it happened to, if anyone. */
+  /** A listener, a handler, `authenticate`, the engine or a write to a socket failed. `client` is the affected client, if any. */
   error: { client?: WebSocketClient; error: unknown };
   /**
-   * A client that had been admitted is gone; told once. The code and reason are those of whoever closed first;
-   * 1005 is a close without a code and 1006 an end without a close frame (RFC 6455 §7.1.5). `cause` says why.
+   * An admitted client disconnected; emitted once. `code` and `reason` are those of the side that closed first: 1005 is a close frame
+   * without a code, 1006 a connection that ended without a close frame (RFC 6455 §7.1.5).
    */
   close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean; cause: CloseCause };
   /** An `auth` message was accepted. */
   "auth.success": { client: WebSocketClient };
   /**
-   * Credentials were refused, or none came in time: then there is no client yet. `error` is what the client was answered; `cause`
-   * says why, for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what your `authenticate` passed to `refuse`.
+   * Credentials were refused, or none arrived in time. `client` is absent before it is admitted. `error` was sent to the client;
+   * `cause` is for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what `authenticate` passed to `refuse`.
    */
   "auth.failure": { client?: WebSocketClient; error: WebSocketError; cause?: unknown };
 };
@@ -34,7 +34,7 @@ const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([
   "auth.failure",
 ]);
 
-/** @throws {TypeError} for an unknown event, and for a listener that is no function. */
+/** @throws {TypeError} for an unknown event, or a listener that is not a function. */
 export function checkListener(method: string, event: string, listener: unknown): void {
   if (!EVENTS.has(event)) {
     throw new TypeError(`Cannot call ${method}: unknown event "${String(event)}", use one of ${[...EVENTS].join(", ")}`);

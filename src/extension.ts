@@ -5,49 +5,49 @@ import type { Engine, EngineHost, HistoryOptions, Position } from "./engine.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** What is built on the connections and has to follow them: the channels. Told of each in turn, so nothing of it may throw. */
+/** The extension point of the controller, which the channels use: it follows every client. Its methods must not throw. */
 export interface Extension extends Pick<EngineHost, "published" | "gap" | "present"> {
-  /** The message types that are its own. It answers them itself. */
+  /** The message types that it handles and answers itself. */
   readonly types: readonly string[];
-  /** Subscriptions that one client may have. */
+  /** Maximum subscriptions of one client. */
   maxSubscriptions(): number;
-  /** What it wants kept. */
+  /** The histories that the engine must be able to keep. */
   readonly histories: readonly HistoryOptions[];
   take(client: WebSocketClient, message: WebSocketMessage): void;
-  /** The client was let in, or it is another or has other rights than before. */
+  /** The client was admitted, or its user, role or other rights have changed. */
   admitted(client: WebSocketClient): void;
-  /** The client came back from hibernation, let in or with its credentials expired. */
+  /** The client was restored from hibernation, admitted or with expired credentials. */
   restored(client: WebSocketClient): void;
-  /** A client that had missed messages can be sent some again. */
+  /** A slow client, for which messages were dropped, has room again. */
   readable(client: WebSocketClient): void;
-  /** The client is not to be sent anything, for its credentials have expired or it is being closed. */
+  /** The client must not be sent anything: its credentials have expired, or it is closing. */
   suspended(client: WebSocketClient): void;
-  /** @param hasLeft whether it is not expected back. */
+  /** @param hasLeft whether the client is not expected to reconnect. */
   closed(client: WebSocketClient, hasLeft: boolean): void;
-  /** What a `pong` tells this client, where there is anything. */
+  /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
 }
 
 /** The rate limit, for requests that cost more than their own message. */
 export interface RequestLimit {
-  /** Charges so many things to fetch. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request. */
+  /** Charges for `count` fetches. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request. */
   ask(client: WebSocketClient, count: number): number;
-  /** Charges bytes that are sent in answer: {@link ask} waits until they are paid for, other messages need not. */
+  /** Charges for bytes sent in an answer. They delay the next {@link ask}, but no other messages. */
   spend(client: WebSocketClient, bytes: number): void;
 }
 
-/** What the extension is given of the controller. */
+/** What an extension receives from the controller. */
 export interface ExtensionHost {
-  /** Started when it is first asked for. */
+  /** Reading it starts it. */
   readonly engine: Engine;
   readonly deadlines: Deadlines;
   readonly delivery: Delivery;
-  /** The longest time one call of the application may take, in ms. */
+  /** Limit of one call of the application, in ms. */
   readonly timeout: number;
   readonly maxBufferedBytes: number;
-  /** Absent: messages are not limited. */
+  /** Absent: no rate limit. */
   readonly rateGate: RequestLimit | undefined;
-  /** Names the clients that are counted together. */
+  /** Returns the key of a client; clients with the same key share one limit. */
   readonly keyOf: ClientKey;
   /** The monotonic clock, in ms. */
   monotonic(): number;

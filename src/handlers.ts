@@ -6,63 +6,63 @@ import { issuePath, type ReplyMessage, type WebSocketMessage } from "./protocol.
 import { type CheckedSchema, checkSchema, parse, SYNCHRONOUS } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** What a handler is called with: the client, and the message with its payload as the schema's output. */
+/** The argument of a handler. */
 export interface HandlerContext<Payload> {
-  /** Who sent it. */
+  /** The client that sent the message. */
   readonly client: WebSocketClient;
-  /** What the schema made of the payload, in the envelope that came. */
+  /** The output of the schema, with `type` and `uid` of the message. */
   readonly message: Payload & { type: string; uid?: MessageUid };
 }
 
-/** Answers one message type. What it returns, or resolves with, becomes `data` of the answer. */
+/** Answers one message type. The value it returns or resolves with is sent as `data` of the answer. */
 export type Handler<Payload, Reply = unknown> = (context: HandlerContext<Payload>) => Reply | Promise<Reply>;
 
-/** What a type takes: the schema of its payload, or a request of a contract, which says what is answered, too. */
+/** Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply. */
 export type Declared<Payload extends object, Reply = unknown> =
   | PayloadSchema<unknown, Payload>
   | RequestDeclaration<Payload, Reply>;
 
-/** What a middleware is called with. */
+/** The argument of a middleware. */
 export interface MiddlewareContext {
-  /** Who sent it. */
+  /** The client that sent the message. */
   readonly client: WebSocketClient;
-  /** The message as it came, or as the middleware before handed it on. */
+  /** The message as received, or as the previous middleware passed it to `next`. */
   readonly message: WebSocketMessage;
 }
 
 /**
- * Runs around every inbound message but `auth`, `ping` and `pong`. Call `next()` to hand the message on, or `next(other)` to
- * hand on another one; not calling it keeps the message. `next` resolves when the handler is done, and rejects with what a later
- * middleware throws.
+ * Runs around every inbound message except `auth`, `ping` and `pong`. Call `next()` to pass the message on, or `next(other)` to pass
+ * on another one; without the call the message goes no further. `next` resolves when the handler is done and rejects with the error
+ * of a later middleware.
  *
- * Return or await it. What `then`, `catch` and `finally` make of it may be left alone: a rejection that nobody handles is answered, and an
- * `error` event, as if the middleware had thrown it. That cannot be seen of a promise that is made in another way, by an async function
- * that nobody awaits or by `Promise.all`: its rejection ends a Node or Deno process, as anywhere.
+ * Return or await its promise. An unhandled rejection of it, or of its `then`, `catch` and `finally`, is answered and reported as if
+ * the middleware had thrown. Any other promise, of an async function that is not awaited or of `Promise.all`, is not covered: its
+ * rejection ends a Node or Deno process.
  */
 export type Middleware = (context: MiddlewareContext, next: (message?: WebSocketMessage) => Promise<void>) => unknown;
 
-/** What the handlers need of their controller. */
+/** What the handlers need from their controller. */
 export interface HandlersHost {
-  /** Tells the `message` listeners; `false` when there are none. */
+  /** Emits `message`; returns whether there are listeners. */
   emit(client: WebSocketClient, message: WebSocketMessage): boolean;
-  /** Reports what a handler or middleware threw. */
+  /** Reports an error of a handler or a middleware. */
   report(error: unknown, client: WebSocketClient): void;
 }
 
-/** Answers messages by itself, whatever they are. */
+/** Handles messages of an extension, including invalid ones, and answers them itself. */
 type Taker = (client: WebSocketClient, message: WebSocketMessage) => void;
 
 interface Registered {
   readonly schema: CheckedSchema;
   readonly handler: Handler<unknown>;
-  /** The schema reads what it declares and makes an object of that: it need not be kept from the envelope, nor its output copied. */
+  /** See {@link isPlainSchema}: the schema may read the whole message, and its output is a new object that needs no copy. */
   readonly isPlain: boolean;
 }
 
-/** Types that the controller answers itself. */
+/** Types that the controller handles itself. */
 const RESERVED = new Set(["auth", "ping", "pong"]);
 
-/** The application's handlers and middleware, and the way of a message through them. */
+/** Dispatches messages through the application's middleware to its listeners and handlers. */
 export class Handlers {
   readonly #handlers = new Map<string, Registered>();
   readonly #takers = new Map<string, Taker>();
@@ -85,11 +85,11 @@ export class Handlers {
     const checked = checkSchema(schema);
     if (!checked) throw new TypeError(`Cannot handle "${type}": pass ${SYNCHRONOUS}, such as v.object({ … })`);
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
-    // The map forgets Output; `handler` is only ever called with what `schema` put out.
+    // The map loses the type Output, but `handler` is only called with the output of `schema`.
     this.#handlers.set(type, { schema: checked, handler: handler as Handler<unknown>, isPlain: isPlainSchema(checked.schema) });
   }
 
-  /** Hands messages of these types on as they are, after their listeners. The taker does not throw. */
+  /** Passes messages of these types to an extension, unvalidated and after the listeners. The taker must not throw. */
   take(types: readonly string[], taker: Taker): void {
     for (const type of types) {
       if (this.#handlers.has(type)) throw new TypeError(`Cannot take "${type}": it has a handler already`);
@@ -103,8 +103,8 @@ export class Handlers {
   }
 
   /**
-   * Takes one message through the middleware to its listeners and handler. The promise, if there is one, resolves as soon as
-   * the next message of this client may enter, and never rejects: a middleware that awaits must not let it overtake.
+   * Runs one message through the middleware to its listeners and handler. The promise, if any, resolves when the next message of the
+   * client may be dispatched, so that none overtakes one whose middleware awaits. It never rejects.
    */
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     if (this.#middleware.length === 0) {
@@ -117,7 +117,7 @@ export class Handlers {
       entered = true;
       resolve?.();
     };
-    // What is thrown may come out of the chain and out of a promise that a middleware has made of it: it is answered once.
+    // One error may reject both the chain and a promise that a middleware derived from it; it is answered once.
     let failures: Set<unknown> | undefined;
     const fail = (error: unknown) => {
       if (failures?.has(error)) return;
@@ -137,7 +137,7 @@ export class Handlers {
     fail: (error: unknown) => void,
   ): Promise<void> {
     if (index > 0) {
-      // The middleware before may have awaited: the client has left, or its credentials have run out.
+      // While the previous middleware awaited, the client may have left or its credentials may have expired.
       const connection = connectionOf(client);
       while (connection.revalidating) await connection.revalidating;
       if (connection.isSuspended) return connection.refuseMessage(message.uid);
@@ -152,7 +152,7 @@ export class Handlers {
     let done = false;
     const lost: LostFailure[] = [];
     const lose = (failure: LostFailure) => {
-      // Until the middleware is done it may still look at what it has made.
+      // Until the middleware is done it may still handle the rejection.
       if (!done) lost.push(failure);
       else if (!failure.promise.observed) fail(failure.error);
     };
@@ -168,22 +168,24 @@ export class Handlers {
       done = true;
       lost.forEach(lose);
     }
-    // A middleware that did not await next() must not lose what came of it.
+    // A middleware that ignored the promise of next() must not hide its error.
     if (rest && !rest.observed) await rest;
   }
 
-  /** Listeners first, then the handler; the promise of an asynchronous one resolves when it has been answered. */
+  /** Calls the listeners, then the handler. The promise of an async handler resolves when its answer was sent. */
   #deliver(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
-    const heard = this.#host.emit(client, message);
-    // All of it: a listener may have put a getter on the message.
+    const hasListener = this.#host.emit(client, message);
+    // Everything below may throw: a listener may have defined a getter on the message.
     try {
       const registered = this.#handlers.get(message.type);
       const taker = registered ? undefined : this.#takers.get(message.type);
-      // A listener has closed it.
-      if (heard && (registered || taker) && connectionOf(client).isSuspended) return undefined;
+      // A listener may have closed the client.
+      if (hasListener && (registered || taker) && connectionOf(client).isSuspended) return undefined;
       if (!registered) {
         if (taker) taker(client, message);
-        else if (!heard) client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
+        else if (!hasListener) {
+          client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
+        }
         return undefined;
       }
       const { schema, handler, isPlain } = registered;
@@ -194,9 +196,9 @@ export class Handlers {
         client.send(errorFor(message, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toMessage());
         return undefined;
       }
-      const output = parsed.output as object; // As `handle` is declared.
+      const output = parsed.output as object; // The type of `handle` demands it.
       const result = handler({ client, message: isPlain ? intoEnvelope(output, message) : withEnvelope(output, message) });
-      // What is there already is answered now: a later message's answer must not overtake it for a microtask's sake.
+      // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
       if (!isThenable(result)) {
         reply(client, message, result);
         return undefined;
@@ -209,31 +211,31 @@ export class Handlers {
     }
   }
 
-  /** It never throws. */
+  /** Never throws. */
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
     const request = envelopeOf(message);
     const shown = WebSocketError.from(error);
     if (shown) return client.send(shown.withUid(request.uid).toMessage());
-    // What happened is for the log alone.
+    // The error itself may hold internals: it goes to the log only.
     client.send(errorFor(request, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);
   }
 }
 
-/** A promise that a middleware has made of a {@link Downstream}, and what it rejected with. */
+/** A promise that a middleware derived from a {@link Downstream}, and the error it rejected with. */
 interface LostFailure {
   promise: Downstream<unknown>;
   error: unknown;
 }
 
 /**
- * What came of the rest of the chain, or of what a middleware has made of that by `then`, `catch` or `finally`: whether anybody looks at it,
- * and never an unhandled rejection, which ends a Node or Deno process.
+ * The promise of `next()`, and those derived from it by `then`, `catch` and `finally`. It records whether it is observed, and never
+ * causes an unhandled rejection, which ends a Node or Deno process.
  */
 class Downstream<Value = void> extends Promise<Value> {
   static #made: PromiseConstructor = Downstream;
 
-  /** What `then` makes: one of this class for a middleware, and for `#take` itself a plain one, which costs less. */
+  /** The class of the promise that `then` returns: this one for a middleware; for `#take` a plain one, which is cheaper. */
   static override get [Symbol.species](): PromiseConstructor {
     return Downstream.#made;
   }
@@ -241,11 +243,11 @@ class Downstream<Value = void> extends Promise<Value> {
   observed = false;
   #lose: ((failure: LostFailure) => void) | undefined;
 
-  /** @param lose told when a promise that is made of this one rejects while nobody looks at it. */
+  /** @param lose called when a promise derived from this one rejects unobserved. */
   static of(run: Promise<void>, lose: (failure: LostFailure) => void): Downstream {
     const rest = new Downstream<void>((resolve, reject) => run.then(resolve, reject));
     rest.#lose = lose;
-    // The chain looks at it when the middleware is done; until then it must not count as unhandled.
+    // `#run` awaits it when the middleware is done; until then it must not count as unhandled.
     rest.#take(() => {});
     return rest;
   }
@@ -255,7 +257,7 @@ class Downstream<Value = void> extends Promise<Value> {
     onRejected?: ((reason: unknown) => Rejected | PromiseLike<Rejected>) | null,
   ): Promise<Fulfilled | Rejected> {
     this.observed = true;
-    const promise = super.then(onFulfilled, onRejected) as Downstream<Fulfilled | Rejected>; // By the species.
+    const promise = super.then(onFulfilled, onRejected) as Downstream<Fulfilled | Rejected>; // Because of Symbol.species.
     promise.#lose = this.#lose;
     promise.#take((error) => promise.observed || promise.#lose?.({ promise, error }));
     return promise;
@@ -268,16 +270,19 @@ class Downstream<Value = void> extends Promise<Value> {
   }
 }
 
-/** A schema has neither of these. */
+/** Whether it is a request of a contract: a schema has neither `payload` nor `reply`. */
 const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>
   typeof declared === "object" && declared !== null && !("kind" in declared) && ("payload" in declared || "reply" in declared);
 
-/** Reads nothing of a payload that is not declared. */
+/** The schema of a request that declares no payload: it outputs an empty object. */
 const NOTHING = v.object({});
 
-/** Of `v.object` itself: a pipe, a fallback or a cache, which add fields of their own, may put out anything, again and again the same. */
+/**
+ * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe, fallback or
+ * cache, recognised by its additional fields, may output anything, even the same object each time.
+ */
 function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
   if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
   const entries = "entries" in schema ? schema.entries : undefined;
@@ -285,8 +290,8 @@ function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
 }
 
 /**
- * The message without its envelope: the schema sees the payload alone, so that a strictObject need not list `type` and `uid`. Copied by hand:
- * a rest pattern took 11 % of the time of an echo on Node.
+ * The message without its envelope, so that a `strictObject` need not list `type` and `uid`. Copied in a loop: a rest pattern took
+ * 11 % of the time of an echo on Node.
  */
 function payloadOf(message: WebSocketMessage): Record<string, unknown> {
   const payload: Record<string, unknown> = {};
@@ -296,15 +301,18 @@ function payloadOf(message: WebSocketMessage): Record<string, unknown> {
   return payload;
 }
 
-/** The output of a plain schema, which is nobody else's, with `type` and `uid`. */
+/** Adds `type` and `uid` to the output of a plain schema, which nothing else refers to. */
 function intoEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
-  const message = output as HandlerContext<object>["message"]; // From the next line on.
+  const message = output as HandlerContext<object>["message"]; // Complete after the next line.
   message.type = type;
   if (uid !== undefined) message.uid = uid;
   return message;
 }
 
-/** The schema's output with `type` and `uid`, whatever the schema makes of them. Spread last: first, it took 1.4 µs on Node, and 30 ns so. */
+/**
+ * A copy of the schema's output with `type` and `uid` of the message. Spreading last and assigning again took 30 ns on Node, spreading
+ * first 1.4 µs.
+ */
 function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
   if (uid === undefined) {
     const message = { type, ...output };
@@ -317,7 +325,7 @@ function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerC
   return message;
 }
 
-/** What an error is answered to. A listener or a middleware may have put a getter on the message that throws, or handed on something else. */
+/** `type` and `uid` to answer an error with. A listener or middleware may have added a getter that throws, or changed the `type`. */
 function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | "uid"> {
   try {
     const { type, uid } = message;
@@ -331,7 +339,7 @@ function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: u
   const message: ReplyMessage = { type, status: "ok" };
   if (uid !== undefined) message.uid = uid;
   if (data !== undefined) message.data = data;
-  client.send(message as ReplyMessage & WebSocketMessage); // An index signature apart, a reply is a message.
+  client.send(message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
 }
 
 function errorFor(

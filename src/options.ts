@@ -5,151 +5,163 @@ import type { ConnectionLimits, RateLimit } from "./limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
 
-/** Where records go that nobody listens to: the part of `console` that Noroshi uses. */
+/** The logger, such as `console`; each record is one line. */
 export interface Logger {
-  /** A limit that is reached, in one line. */
+  /** Logs a refusal or a reached limit. */
   warn(record: string): void;
-  /** Something that threw, in one line. */
+  /** Logs an error. */
   error(record: string): void;
 }
 
-/** Options of the heartbeat, which finds connections whose peer is gone. */
+/** Options of the heartbeat, which detects dead connections. */
 export interface HeartbeatOptions {
-  /** Silence after which a client is pinged, in ms, or up to 50 ms sooner. @default {25_000} */
+  /** Silence after which a client is pinged, in ms; the ping may be up to 50 ms early. @default {25_000} */
   period?: number;
-  /** Time for its pong, in ms; without one it is closed with 4504. @default {10_000} or `period`, where that is shorter */
+  /** Time to wait for the pong, in ms; then the client is closed with 4504. @default {10_000} or `period`, if that is shorter */
   timeout?: number;
-  /** Sends `{ "type": "ping" }` too, for clients that want to see it. A client that takes no notice of it is then closed on Deno; in a Durable Object it is taken for slow, once it was sent more than `maxBufferedBytes` since it last sent something. @default {false} */
+  /**
+   * Also sends `{ "type": "ping" }`. A client that does not answer it is then closed on Deno; in a Durable Object it is treated as a
+   * slow consumer after it was sent more than `maxBufferedBytes` without sending anything.
+   *
+   * @default {false}
+   */
   message?: boolean;
 }
 
 /** Options of the rate limit. */
 export interface RateLimitOptions extends RateLimit {
-  /** Whose messages are counted together. @default the user, else the address, else the connection */
+  /** Returns the key of a client; clients with the same key share one limit. @default the user, else the address, else the connection */
   key?: (client: WebSocketClient) => string;
 }
 
-/** What `clientIp` is told of an upgrade request. */
+/** The argument of a `clientIp` function. */
 export interface ClientAddress {
-  /** The other end of the TCP connection, as the runtime tells it. */
+  /** The remote address of the TCP connection; `null` if the runtime does not provide it. */
   address: string | null;
-  /** Of the upgrade request. */
+  /** Headers of the upgrade request. */
   headers: Headers;
 }
 
-/** How a controller behaves. Every option has a default; a wrong one throws. */
+/** Options of a controller. Each has a default; an invalid or unknown one throws. */
 export interface WebSocketControllerOptions {
-  /** Tells the controllers of one Durable Object apart. @default {"main"} */
+  /** Distinguishes the controllers of one Durable Object. @default {"main"} */
   name?: string;
   /**
-   * How clients prove who they are. `public`: everybody is let in as anonymous and may `auth` later. `handshake`: the first
-   * message must be `auth`. `strict`: no upgrade without a valid token. In each, a token shown at the upgrade is verified there.
+   * How clients authenticate. `public`: clients are admitted as anonymous and may send `auth` later. `handshake`: the first message
+   * must be `auth`. `strict`: the upgrade requires a valid token. In every mode a token in the upgrade request is verified there.
    *
    * @default {"handshake"} with `authenticate`, `"public"` without
    */
   mode?: AuthenticationMode;
-  /** Verifies credentials. Required by the modes `handshake` and `strict`; absent: no token is read anywhere. */
+  /** Verifies credentials; required by the modes `handshake` and `strict`. Absent: tokens are ignored. */
   authenticate?: Authenticate;
-  /** Says anew who a client is, when its credentials expire and at `controller.refresh`. Absent: expiry asks the client. */
+  /** Re-evaluates a client when its credentials expire and at `controller.refresh`. Absent: an expired client must send `auth`. */
   revalidate?: Revalidate;
   /**
-   * The origins of pages that may connect, beside the request's own host: `["https://app.example.com", "https://*.example.org"]`. Apps whose
-   * pages have a scheme of their own are listed too: `tauri://localhost`, `capacitor://localhost`, `chrome-extension://…`, `file://`.
-   * `"*"` lets every page in, and may not be combined with `cookie`. A request without an `Origin` comes from no page and is let in.
+   * Allowed origins besides the request's own host: `["https://app.example.com", "https://*.example.org"]`. Apps whose pages use
+   * another scheme must be listed too: `tauri://localhost`, `capacitor://localhost`, `chrome-extension://…`, `file://`. `"*"` allows
+   * every page and cannot be combined with `cookie`. A request without `Origin` is not from a page and is allowed.
    *
    * @default {[]}
    */
   origins?: Origins;
-  /** Time to authenticate in, from the upgrade on, and the longest one call of `authenticate` may take, in ms. @default {10_000} */
+  /** Time from the upgrade to authenticate, and limit of one call of `authenticate` or `revalidate`, in ms. @default {10_000} */
   timeout?: number;
-  /** Connections of this controller; more are answered 503. @default {50_000} */
+  /** Maximum connections of this controller; further upgrades are answered 503. @default {50_000} */
   maxConnections?: number;
-  /** Connections that have not been admitted; more are answered 503. @default {1_000} */
+  /** Maximum connections that are not admitted yet; further upgrades are answered 503. @default {1_000} */
   maxPending?: number;
   /**
-   * Connections from one address that have not been admitted; more are answered 429. One address is an IPv4 address or the /64 network of
-   * an IPv6 address. Behind a proxy all have the proxy's, unless `clientIp` is set.
+   * Maximum connections from one address that are not admitted yet; further upgrades are answered 429. An address is an IPv4 address
+   * or the /64 network of an IPv6 address. Behind a proxy all clients share the proxy's address unless `clientIp` is set.
    *
-   * @default a quarter of `maxPending`, but not less than 16
+   * @default a quarter of `maxPending`, at least 16
    */
   maxPendingPerIp?: number;
-  /** Connections from one address, as `maxPendingPerIp` counts it; more are answered 429. @default {Infinity} */
+  /** Maximum connections from one address, as in `maxPendingPerIp`; further upgrades are answered 429. @default {Infinity} */
   maxConnectionsPerIp?: number;
-  /** Connections of one user; more are answered 429, or `LIMIT_EXCEEDED` to an `auth` message. @default {Infinity} */
+  /** Maximum connections of one user; further upgrades are answered 429, `auth` messages `LIMIT_EXCEEDED`. @default {Infinity} */
   maxConnectionsPerUser?: number;
   /**
-   * The client's address, where a proxy hides it: the number of proxies in front that add to `X-Forwarded-For`, whose entry is then
-   * counted from the right, or a function. `0` is the other end of the TCP connection.
+   * How to find the client's address behind proxies: the number of trusted proxies that append to `X-Forwarded-For` (the entry is
+   * counted from the right), or a function. `0`: the remote address of the TCP connection.
    *
    * @default {0}
    */
   clientIp?: number | ((request: ClientAddress) => string | null);
-  /** Messages and bytes a client may send. `false` is no limit. @default 100 a second, 2,000 at once; 1 MiB a second, 8 MiB at once */
+  /** Messages and bytes a client may send; `false`: no limit. @default 100 messages/s, bursts of 2,000; 1 MiB/s, bursts of 8 MiB */
   rateLimit?: RateLimitOptions | false;
-  /** Finds connections whose peer is gone. `false` is off. @default {{ period: 25_000, timeout: 10_000, message: false }} */
+  /** Detects dead connections; `false`: off. @default {{ period: 25_000, timeout: 10_000, message: false }} */
   heartbeat?: HeartbeatOptions | false;
   /**
-   * The longest time a connection may be open, in ms. It is closed with 1012 at 90 to 100 % of it, at random, so that clients that came
-   * together do not come back together. @default {Infinity}
+   * Maximum age of a connection, in ms. It is closed with 1012 at a random 90 to 100 % of it, so that clients that connected together
+   * do not reconnect together.
+   *
+   * @default {Infinity}
    */
   maxAge?: number;
-  /** The name of the cookie that holds an access token. Absent: no cookie is read. */
+  /** Name of the cookie with the access token. Absent: cookies are ignored. */
   cookie?: string;
   /**
-   * Takes the cookie of a request without an `Origin` header: servers and native apps send none, and every browser does. Only for browsers this
-   * header says which page connects, so with a proxy in front that removes it any site could act as its visitors: then leave it off.
+   * Accepts the cookie of a request without an `Origin` header, as servers and native apps send it. Browsers always send `Origin`.
+   * Leave this off behind a proxy that removes the header: any site could then act as its visitors.
    *
    * @default {false}
    */
   allowCookieWithoutOrigin?: boolean;
-  /** The subprotocols that may be agreed on (RFC 6455 §1.9): the first that the client offers. @default {["noroshi.v1"]} */
+  /** Supported subprotocols (RFC 6455 §1.9); the first of the client's offer that is among them is selected. @default {["noroshi.v1"]} */
   protocols?: string[];
-  /** The largest message accepted, in UTF-8 bytes; a larger one closes with 1009. @default {65_536} */
+  /** Maximum size of a message, in UTF-8 bytes; a larger one closes the connection with 1009. @default {65_536} */
   maxPayload?: number;
-  /** Messages of one client that may wait while an earlier one is authenticated or held by a middleware. @default {64} */
+  /** Messages of one client that may queue while an `auth`, a revalidation or a middleware is pending. @default {64} */
   maxPipelined?: number;
   /**
-   * Bytes that may wait to be sent to one client; a message beyond them is for `slowConsumer` to decide. One message may be larger: what
-   * follows it has as many bytes again. Histories, snapshots and lists of members are read as the client reads, at most half of them ahead;
-   * one that reads nothing of what waits for it for 30 s, for each so many bytes of it, is closed with 4508.
+   * Maximum bytes buffered for one client; beyond it `slowConsumer` applies. A single message may be larger, and what follows it may
+   * again fill the limit. Histories, snapshots and member lists are sent as the client reads, at most half the limit ahead; a client
+   * that then reads nothing for 30 s per `maxBufferedBytes` of unread data is closed with 4508.
    *
    * @default {1_048_576}
    */
   maxBufferedBytes?: number;
   /**
-   * What becomes of a client for which more than `maxBufferedBytes` wait. `"close"`: it is closed with 4508. `"drop"`: it is not sent what
-   * comes then, and told how much that was (`MESSAGES_DROPPED`) once there is room.
+   * What happens when more than `maxBufferedBytes` are buffered for a client. `"close"`: it is closed with 4508. `"drop"`: further
+   * messages are dropped, and it receives their number (`MESSAGES_DROPPED`) once there is room.
    *
    * @default {"close"}
    */
   slowConsumer?: "close" | "drop";
   /**
-   * Who is sent one frame at a time, the next when the client has answered a protocol ping: for clients that lose all but one of the messages
-   * that arrive together, as the Directus SDK does on Node and Deno. `Deno.serve` and Cloudflare send no such pings: there the next follows 50 ms
-   * later, and with `heartbeat.message` when the client has answered a `ping` message. What waits counts against `maxBufferedBytes`. `"collection"`: clients without an `Origin`, which are not browsers, and without `noroshi.v1`, from their
-   * first `subscribe` with a `collection` on. `"all"`: all clients without `noroshi.v1`. `false`: nobody.
+   * Which clients receive one frame at a time, the next one after they answer a protocol ping. It is for clients that lose all but one
+   * of the messages that arrive together, as the Directus SDK does on Node and Deno.
+   *
+   * - `"collection"`: clients with neither `Origin` (not browsers) nor `noroshi.v1`, from their first `subscribe` with a `collection`
+   * - `"all"`: every client without `noroshi.v1`
+   * - `false`: none
+   *
+   * `Deno.serve` and Cloudflare cannot send protocol pings: the next frame follows after 50 ms or, with `heartbeat.message`, after the
+   * client answers a `ping` message. Waiting frames count against `maxBufferedBytes`.
    *
    * @default {"collection"}
    */
   stopAndWait?: "collection" | "all" | false;
-  /** Time a client has to answer the close handshake, in ms; then the connection is ended without it. @default {5_000} */
+  /** Time for a client to answer the close handshake, in ms; then the connection is terminated. @default {5_000} */
   closeTimeout?: number;
-  /** Told, in one line each, of errors that no `error` listener takes and of limits that are reached. `false` is silence. @default {console} */
+  /** Logs errors without an `error` listener, refusals, and reached limits; `false`: no log. @default {console} */
   logger?: Logger | false;
-  /** Keeps histories and members, and joins nodes. @default what is in this process' memory, and a Durable Object's own storage */
+  /** Stores histories and members and connects nodes. @default in memory; in a Durable Object its own storage */
   engine?: Engine;
   /**
-   * What other nodes and `controller.cluster` call this one: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, others
-   * after each start. It is for people: nodes are told apart by the digits.
+   * Readable name of this node in `controller.cluster`: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, new at each
+   * start. The digits alone make it unique.
    *
    * @default a random UUID
    */
   node?: string;
-  /** The time, for tests. @default the platform's */
+  /** Replaces the clock, for tests. @default the platform's */
   clock?: Clock;
 }
 
-/** The options, complete. */
+/** The options with all defaults applied. */
 export interface ResolvedOptions extends ConnectionLimits {
   readonly name: string;
   readonly mode: AuthenticationMode;
@@ -176,18 +188,18 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly clock: Clock | undefined;
 }
 
-// A token of RFC 9110 §5.6.2, which is what RFC 6455 §4.1 lets a subprotocol and RFC 6265 §4.1.1 a cookie's name be.
+// `token` of RFC 9110 §5.6.2: the syntax of subprotocols (RFC 6455 §4.1) and of cookie names (RFC 6265 §4.1.1).
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}$/;
 
 const isFunction = (value: unknown): boolean => typeof value === "function";
 const isToken = (value: unknown): boolean => typeof value === "string" && TOKEN.test(value);
-/** A whole number from 1. */
+/** Whether the value is a whole number from 1. */
 export const isPositive = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
 const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
 
-/** Whether it is an object with these fields and no other. */
+/** Whether the value is an object whose fields all have a check and pass it; undefined fields are allowed. */
 function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {
   return typeof value === "object" && value !== null &&
     Object.entries(value).every(([name, field]) => field === undefined || (Object.hasOwn(checks, name) && checks[name]!(field)));
@@ -195,7 +207,7 @@ function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => b
 
 const LIMIT = "a whole number from 1, or Infinity";
 
-/** What each option must be, and what to write instead. */
+/** For each option its check, and the remedy in the error message. */
 const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unknown) => boolean, string] } = {
   name: [(value) => typeof value === "string" && value !== "", 'a non-empty string, such as "main"'],
   mode: [(value) => value === "public" || value === "handshake" || value === "strict", '"public", "handshake" or "strict"'],
@@ -241,7 +253,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     "an object with warn and error, such as console, or false",
   ],
   engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
-  // With what comes behind it, an epoch of Redis has at most the 64 characters of the protocol.
+  // The Redis engine appends to it to form an epoch, and the protocol limits an epoch to 64 characters.
   node: [
     (value) => typeof value === "string" && /^[\w-]{1,27}$/.test(value),
     '1 to 27 letters, digits, "_" or "-", such as "berlin-1"',
@@ -250,9 +262,9 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
 };
 
 /**
- * The options with their defaults.
+ * Validates the options and applies the defaults.
  *
- * @throws {TypeError} for an unknown option, a value out of its range, and a mode that needs `authenticate` without it.
+ * @throws {TypeError} for an unknown option, a value out of range, or an option without the one that it requires.
  */
 export function resolveOptions(options: WebSocketControllerOptions = {}): ResolvedOptions {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
@@ -323,7 +335,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
   };
 }
 
-/** Without the fields that are present but undefined, so that spreading it keeps defaults. */
+/** Drops undefined fields, so that spreading the result keeps the defaults. */
 function defined<T extends object>(value: T): T {
-  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T; // The same fields, less some optional ones.
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T; // Only optional fields are removed.
 }
