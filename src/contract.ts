@@ -1,54 +1,54 @@
 import type * as v from "valibot";
 
 /**
- * A synchronous valibot schema, as far as types are inferred from it. `import` and `require` find valibot's types in two files, and
- * the compiler infers nothing from an interface of one to the same of the other.
+ * The part of a synchronous valibot schema that types are inferred from. Not valibot's own type: `import` and `require` resolve that
+ * to two files, and TypeScript infers nothing from one to the other.
  */
 export interface PayloadSchema<Input, Output> {
-  /** It is a schema, not an action. */
+  /** A schema, not an action. */
   readonly kind: "schema";
-  /** It is synchronous. */
+  /** A synchronous schema. */
   readonly async: false;
-  /** What it reads and puts out (https://standardschema.dev). */
+  /** The types of its input and output (https://standardschema.dev). */
   readonly "~standard": {
     readonly vendor: "valibot";
     readonly types?: { readonly input: Input; readonly output: Output } | undefined;
   };
 }
 
-/** What is asked with a type, and what is answered. */
+/** The payload and the reply of a request. */
 export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {
-  /** Reads the message without `type` and `uid`. @default nothing is read of it */
+  /** Validates the message without `type` and `uid`. Absent: the payload is ignored. */
   readonly payload?: PayloadSchema<unknown, Payload>;
-  /** What the handler returns. It is looked at by the compiler only: a server's own answers are not read by a schema. */
+  /** The type of the handler's result, for the compiler only: replies are not validated. */
   readonly reply?: PayloadSchema<Reply, unknown>;
 }
 
-/** What a channel has, for those who subscribe to it. */
+/** The types of a channel. */
 export interface ChannelDeclaration {
-  /** What is published, by event: pass it to the channel as its `schema`. */
+  /** Data of its publications, by event: pass it to the channel as `schema`. */
   readonly events?: { readonly [event: string]: v.GenericSchema };
-  /** What its `snapshot` returns. */
+  /** The result of its `snapshot`. */
   readonly snapshot?: v.GenericSchema;
-  /** What the snapshot is asked with. */
+  /** The `query` of a subscription, which its `snapshot` receives. */
   readonly query?: v.GenericSchema;
-  /** What is told of a member. */
+  /** The data of a presence member. */
   readonly member?: v.GenericSchema;
 }
 
-/** What a server takes and sends, by name. */
+/** The messages between a server and its clients, by name. */
 export interface ContractDeclaration {
-  /** What clients may ask: pass each to {@link WebSocketController.handle}. */
+  /** Requests of clients: pass each to {@link WebSocketController.handle}. */
   readonly requests?: { readonly [type: string]: { readonly payload?: v.GenericSchema; readonly reply?: v.GenericSchema } };
-  /** What the server sends by itself. */
+  /** Messages that the server sends unasked. */
   readonly messages?: { readonly [type: string]: v.GenericSchema };
-  /** The channels; a name that ends in `*` is of all that begin so. */
+  /** The channels; a name that ends in `*` stands for every channel with that prefix. */
   readonly channels?: { readonly [name: string]: ChannelDeclaration };
 }
 
 /**
- * Says in one place what a server and its clients tell each other, so that a wrong payload compiles on neither side. It is what it is
- * given: a client needs its type only.
+ * Declares the messages between a server and its clients in one place, so that a wrong payload compiles on neither side. It returns its
+ * argument unchanged; a client needs only the type.
  *
  * @example
  * ```ts

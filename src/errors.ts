@@ -1,12 +1,11 @@
 /**
- * Correlates a request with its answer: chosen by the sender, echoed with its JSON type. A string of at most 64 characters, or a number from
- * -(2^53 - 1) to 2^53 - 1: others do not come back as they were sent.
+ * Correlates a request with its answer: chosen by the sender, echoed with its JSON type. A string of at most 64 characters, or a number
+ * from -(2^53 - 1) to 2^53 - 1: JSON would not return a larger one unchanged.
  */
 export type MessageUid = string | number;
 
 /**
- * What went wrong, as a stable name. The names are those of the Directus realtime protocol where it has one.
- * An application may answer with codes of its own.
+ * A stable error code; those that the Directus realtime protocol has too have the same name. An application may use codes of its own.
  */
 export type ErrorCode =
   | "AUTH_FAILED"
@@ -25,15 +24,15 @@ export type ErrorCode =
   | "UNSUPPORTED_TYPE"
   | (string & Record<never, never>);
 
-/** The message a client receives when its request failed and the connection lives on. */
+/** The message a client receives when a request of it failed. The connection stays open. */
 export interface ErrorMessage {
-  /** The area: `auth`, `server`, `subscribe`, or the type of the request that failed. */
+  /** The area: `auth`, `server`, `subscribe`, or the type of the failed request. */
   type: string;
-  /** It failed. */
+  /** The request failed. */
   status: "error";
-  /** What went wrong, for the program and for a person; a code may bring details of its own. */
+  /** The code for programs and the text for people; some codes have further details. */
   error: { code: ErrorCode; message: string; [detail: string]: unknown };
-  /** The request's own `uid`, where it had one. */
+  /** The request's `uid`, if it had one. */
   uid?: MessageUid;
 }
 
@@ -41,21 +40,21 @@ export interface ErrorMessage {
 export interface WebSocketErrorOptions {
   /** The request's `uid`, echoed in the answer. */
   uid?: MessageUid;
-  /** What caused it. It is for the log: it never reaches a client. */
+  /** The cause, for the log only: it is never sent to a client. */
   cause?: unknown;
-  /** JSON fields that stand beside `code` and `message`, such as `retry_after` in ms. */
+  /** JSON fields sent beside `code` and `message`, such as `retry_after` in ms. */
   details?: Record<string, unknown>;
 }
 
-/** Marks the errors of every copy of the package in a process. */
+/** Marks our errors, including those of other copies of the package in the process. */
 const BRAND = Symbol.for("noroshi.error");
 
-/** As PROTOCOL.md bounds it. */
+/** Maximum characters of a `uid` (PROTOCOL.md). */
 const MAX_UID_LENGTH = 64;
 
 /**
- * An error that may be shown to a client: thrown from a handler, a middleware or `authenticate` it is answered as it is,
- * where any other error is answered as `INTERNAL_ERROR` without detail.
+ * An error that may be shown to a client. Thrown by a handler, a middleware or `authenticate`, it is sent as it is; the text of any
+ * other error is never sent.
  *
  * @example
  * ```ts
@@ -65,18 +64,18 @@ const MAX_UID_LENGTH = 64;
  * ```
  */
 export class WebSocketError extends Error {
-  /** As the class is called, also where a bundler has renamed it. */
+  /** Set explicitly, because a bundler may rename the class. */
   override readonly name = "WebSocketError";
   /** The area the error belongs to: `auth`, `server`, `subscribe`, or a message type. */
   readonly type: string;
-  /** What went wrong, as a stable name. */
+  /** The stable error code. */
   readonly code: ErrorCode;
-  /** The request's `uid`, where it is known. */
+  /** The request's `uid`, if known. */
   readonly uid: MessageUid | undefined;
-  /** JSON fields that stand beside `code` and `message`. */
+  /** JSON fields sent beside `code` and `message`. */
   readonly details: Record<string, unknown> | undefined;
 
-  /** What the client is shown: the area, the code and a text for a person. */
+  /** Creates an error from the area, the code and the text; the client receives all three. */
   constructor(type: string, code: ErrorCode, message: string, options: WebSocketErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.type = type;
@@ -89,18 +88,18 @@ export class WebSocketError extends Error {
     Object.defineProperty(this.prototype, BRAND, { value: true });
   }
 
-  /** `instanceof` holds for errors of other copies of the package too; for a subclass, only for its own. It never throws. */
+  /** `instanceof WebSocketError` also accepts errors of other copies of the package; a subclass accepts only its own. Never throws. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     try {
       return super[Symbol.hasInstance](value) || (this === WebSocketError && isForeign(value));
     } catch {
-      return false; // A Proxy whose traps throw.
+      return false; // A trap of a Proxy throws.
     }
   }
 
   /**
-   * The error itself; for one of another copy or version of the package, the same error of this copy, with the original as its cause.
-   * `undefined` for anything else, and for an error without a type, code and message that can be read: whatever was thrown, it never throws.
+   * Returns a `WebSocketError` itself; converts one of another copy or version of the package, with the original as its cause.
+   * `undefined`: anything else, or an error whose `type`, `code` or `message` is not a string. Never throws.
    */
   static from(value: unknown): WebSocketError | undefined {
     try {
@@ -112,11 +111,11 @@ export class WebSocketError extends Error {
         ...(isRecord(details) && { details }),
       });
     } catch {
-      return undefined; // Reading it throws.
+      return undefined; // A getter or a trap of a Proxy throws.
     }
   }
 
-  /** The message a client receives: never the stack, never the cause. */
+  /** The message a client receives, without the stack and the cause. */
   toJSON(): ErrorMessage {
     return {
       type: this.type,
@@ -126,14 +125,14 @@ export class WebSocketError extends Error {
     };
   }
 
-  /** {@link toJSON} as the text of a frame. What JSON cannot hold is left out: the details, and a `uid` that is none. */
+  /** {@link toJSON} as the text of a frame. Details that JSON cannot represent, and an invalid `uid`, are left out. */
   toMessage(): string {
-    // The answer matters more than its details: without one the client would wait.
+    // An answer without details is better than none: the client would wait for it.
     return textOf(this) ?? textOf(answerOf(this)) ??
       '{"type":"server","status":"error","error":{"code":"INTERNAL_ERROR","message":"Something went wrong"}}';
   }
 
-  /** The same error as the answer to the request with this `uid`. */
+  /** The same error, with this `uid` unless it has a valid one already. */
   withUid(uid: MessageUid | undefined): WebSocketError {
     if (uid === undefined || isUid(this.uid)) return this;
     return new WebSocketError(this.type, this.code, this.message, {
@@ -144,7 +143,7 @@ export class WebSocketError extends Error {
   }
 }
 
-/** What an error of another copy is known to have. Its version may differ, so the rest is checked where it is read. */
+/** The verified fields of an error of another copy. Its version may differ, so the unknown ones are checked when read. */
 interface ForeignError {
   readonly type: string;
   readonly code: string;
@@ -153,16 +152,16 @@ interface ForeignError {
   readonly details?: unknown;
 }
 
-/** The JSON text; `undefined` for what JSON cannot hold, and where a getter or `toJSON` of the application throws. */
+/** The JSON text; `undefined` if JSON cannot represent the value, or a getter or `toJSON` of the application throws. */
 function textOf(value: unknown): string | undefined {
   try {
     return JSON.stringify(value);
   } catch {
-    return undefined; // The caller has another answer.
+    return undefined; // The caller falls back to a simpler answer.
   }
 }
 
-/** What a client has to be answered at the least. */
+/** The answer without details. */
 const answerOf = ({ type, code, message, uid }: WebSocketError): ErrorMessage => ({
   type,
   status: "error",
@@ -175,10 +174,10 @@ const isReadable = ({ type, code, message }: { type?: unknown; code?: unknown; m
 
 function isForeign(value: unknown): value is ForeignError {
   if (!isRecord(value) || !(BRAND in value) || Object.prototype.isPrototypeOf.call(WebSocketError.prototype, value)) return false;
-  return isReadable(value as { type?: unknown; code?: unknown; message?: unknown }); // An object: each may be absent.
+  return isReadable(value as { type?: unknown; code?: unknown; message?: unknown }); // An object; any field may be absent.
 }
 
-/** Whether it may be the `uid` of a message. Beyond 2^53 a number that was read is another than the one that was sent; -0 is sent as 0. */
+/** Whether the value is a valid `uid`. JSON.parse rounds numbers beyond 2^53, and -0 is written as 0: the answer would not match. */
 export function isUid(value: unknown): value is MessageUid {
   if (typeof value === "string") return value.length <= MAX_UID_LENGTH;
   return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER && !Object.is(value, -0);

@@ -2,18 +2,18 @@ import type { ErrorMessage } from "./errors.ts";
 import { byteLength } from "./bytes.ts";
 import { encode, type WebSocketMessage } from "./protocol.ts";
 
-/** A message on its way out: encoded once, however many clients receive it. */
+/** An encoded outbound message: encoded once for all its recipients. */
 export class Frame {
   readonly text: string;
-  /** Whether it is one JSON value, which may stand in an array with others. A string that an application passed need not be. */
+  /** Whether the text is one JSON value, which may be batched in an array. A string from the application need not be. */
   readonly isJson: boolean;
-  /** Whether several clients may receive it, so that its encoded form is worth keeping. */
+  /** Whether several clients may receive it, so that {@link encoded} is worth keeping. */
   isShared: boolean;
-  /** The frame as a runtime writes it, kept for the next recipient. */
+  /** The frame as a runtime writes it, cached for the next recipient. */
   encoded: Uint8Array | undefined = undefined;
   #bytes: number;
 
-  /** @param bytes UTF-8 bytes of the text, where that is known. */
+  /** @param bytes UTF-8 bytes of the text. @default {-1} computed when needed */
   constructor(text: string, isJson: boolean, bytes = -1, isShared = true) {
     this.text = text;
     this.isJson = isJson;
@@ -21,7 +21,7 @@ export class Frame {
     this.#bytes = bytes;
   }
 
-  /** @throws {TypeError} for what JSON cannot hold: see {@link encode}. */
+  /** Encodes a message. @throws {TypeError} for a message that JSON cannot represent: see {@link encode}. */
   static of(message: string | WebSocketMessage | ErrorMessage): Frame {
     return new Frame(encode(message), typeof message !== "string");
   }
@@ -33,9 +33,9 @@ export class Frame {
   }
 }
 
-/** A frame that differs from another only in its end: the common beginning is encoded once. */
+/** A frame that differs from another only at its end, such as in its `uid`: the common beginning is encoded once. */
 export class EndedFrame extends Frame {
-  /** The other frame, a JSON object, whose text without the last brace is the beginning. */
+  /** The other frame, a JSON object; its text without the last brace is the beginning. */
   readonly base: Frame;
   /** The text after the beginning. */
   readonly end: string;

@@ -1,16 +1,16 @@
 import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
-/** Any message of the protocol: an object with a `type`. What else is in it belongs to the type. */
+/** Any message of the protocol: an object with a `type`, which defines the other fields. */
 export interface WebSocketMessage {
-  /** What the message is: 1 to 64 characters. */
+  /** The message type: 1 to 64 characters. */
   type: string;
-  /** Chosen by the sender, and echoed in the answer. */
+  /** Chosen by the sender and echoed in the answer. */
   uid?: MessageUid;
   [field: string]: unknown;
 }
 
-/** A client proves who it is, with one of three kinds of credentials. */
+/** Authenticates the client, with one of three kinds of credentials. */
 export type AuthMessage =
   & { type: "auth"; uid?: MessageUid }
   & (
@@ -19,27 +19,27 @@ export type AuthMessage =
     | { email: string; password: string; otp?: string }
   );
 
-/** A bucket that is refilled with time, and that what a client sends is taken from. */
+/** The state of a token bucket, which limits what a client sends. */
 export interface AnnouncedBucket {
-  /** What it is refilled with, a second. */
+  /** Refill per second. */
   rate: number;
-  /** What it holds when it is full. */
+  /** Capacity. */
   burst: number;
-  /** What is in it now. */
+  /** Tokens left now. */
   left: number;
 }
 
-/** What a server takes of a client. */
+/** The limits of a server for one client. */
 export interface AnnouncedLimits {
-  /** The largest message, in bytes of UTF-8. */
+  /** Maximum size of a message, in UTF-8 bytes. */
   payload: number;
-  /** Messages that may wait for an earlier one; together they may have `payload` bytes. */
+  /** Messages that may queue behind an earlier one, with at most `payload` bytes together. */
   waiting: number;
-  /** Subscriptions; absent where there may be any number. */
+  /** Maximum subscriptions; absent: no limit. */
   subscriptions?: number;
-  /** The rate of messages; absent where there is no limit. */
+  /** The rate limit of messages; absent: no limit. */
   messages?: AnnouncedBucket;
-  /** The rate of bytes; absent where there is no limit. */
+  /** The rate limit of bytes; absent: no limit. */
   bytes?: AnnouncedBucket;
 }
 
@@ -47,132 +47,132 @@ export interface AnnouncedLimits {
 export interface AuthOkMessage {
   /** As in the request. */
   type: "auth";
-  /** It succeeded. */
+  /** The request succeeded. */
   status: "ok";
-  /** The request's own `uid`, where it had one. */
+  /** The request's `uid`, if it had one. */
   uid?: MessageUid;
-  /** A new refresh token, where the credentials brought one. */
+  /** A rotated refresh token, if `authenticate` returned one. */
   refresh_token?: string;
-  /** What the server takes, for a client of `noroshi.v1`. */
+  /** The limits of the server, for a client of `noroshi.v1`. */
   limits?: AnnouncedLimits;
 }
 
 /** Asks the other side for a {@link PongMessage}. */
 export interface PingMessage {
-  /** Never seen by a handler: it is answered before. */
+  /** The controller answers it; handlers never receive it. */
   type: "ping";
   /** Echoed in the answer. */
   uid?: MessageUid;
-  /** Asks for the limits of the server, too. */
+  /** Also requests the limits of the server. */
   limits?: boolean;
 }
 
 /** The answer to a {@link PingMessage}, with its `uid`. */
 export interface PongMessage {
-  /** Never seen by a handler: that it came is what it is for. */
+  /** A sign of life; handlers never receive it. */
   type: "pong";
-  /** The ping's own `uid`, where it had one. */
+  /** The `uid` of the ping, if it had one. */
   uid?: MessageUid;
-  /** What the server takes, where the ping asks for it. */
+  /** The limits of the server, if the ping requested them. */
   limits?: AnnouncedLimits;
 }
 
-/** The answer of a handler that succeeded: the request's type and `uid`, and what the handler returned. */
+/** The answer of a handler: the request's type and `uid`, and the handler's result. */
 export interface ReplyMessage {
   /** As in the request. */
   type: string;
-  /** It succeeded. */
+  /** The request succeeded. */
   status: "ok";
-  /** The request's own `uid`, where it had one. */
+  /** The request's `uid`, if it had one. */
   uid?: MessageUid;
-  /** What the handler returned or resolved with; absent where that is `undefined`. */
+  /** The handler's result; absent if it is `undefined`. */
   data?: unknown;
 }
 
-/** Asks for the publications of a channel. */
+/** Subscribes to a channel. */
 export interface SubscribeMessage {
-  /** A subscription begins. */
+  /** Starts a subscription. */
   type: "subscribe";
-  /** The channel; `collection` is accepted for it, the word of the Directus SDK. */
+  /** The channel. The schema also accepts `collection`, as the Directus SDK calls it. */
   channel: string;
-  /** The same, where the client named it so. */
+  /** The channel, if the client sent it as `collection`. */
   collection?: string;
-  /** Names the subscription; the same one again replaces it. */
+  /** Identifies the subscription; subscribing again with the same one replaces it. */
   uid?: MessageUid;
   /** Only publications of this event. */
   event?: string;
-  /** Given to the channel's snapshot as it is. */
+  /** Passed unchanged to the channel's snapshot. */
   query?: Record<string, unknown>;
-  /** The position to resume from. */
+  /** The position to recover from. */
   recover?: { epoch: string; offset: number };
-  /** Tells of the members too. */
+  /** Also receives the members of the channel, and their joins and leaves. */
   presence?: boolean;
-  /** What the client's own member is to have as data, where the channel takes it: at most 1,024 bytes of JSON. */
+  /** Data of the client's own member, if the channel accepts it: at most 1,024 bytes of JSON. */
   data?: unknown;
 }
 
 /** Ends subscriptions: the one with this `uid`, those of a channel, or all. */
 export interface UnsubscribeMessage {
-  /** Subscriptions end. */
+  /** Ends subscriptions. */
   type: "unsubscribe";
   /** Only the subscription with this `uid`. */
   uid?: MessageUid;
-  /** Only those of this channel. */
+  /** Only the subscriptions to this channel. */
   channel?: string;
 }
 
 /** Publishes to a channel. */
 export interface PublishMessage {
-  /** A publication. */
+  /** Publishes an event. */
   type: "publish";
-  /** Where to. */
+  /** The channel. */
   channel: string;
-  /** What happened: 1 to 64 characters. */
+  /** The event name: 1 to 64 characters. */
   event: string;
-  /** What is published. @default null */
+  /** The data of the event. @default {null} */
   data?: unknown;
   /** Echoed in the answer. */
   uid?: MessageUid;
 }
 
-/** What a subscription sends: `init` first, then an event for each publication, and `unsubscribe` when it ended. */
+/** A message of a subscription: `init` first, then an event for each publication, and `unsubscribe` at the end. */
 export interface SubscriptionMessage {
-  /** Something of a subscription, whatever the event. */
+  /** The same for every event. */
   type: "subscription";
   /** `init`, `unsubscribe`, or the event of the publication. */
   event: string;
-  /** The channel it is of. */
+  /** The channel. */
   channel?: string;
-  /** The snapshot at `init`, later what was published. */
+  /** At `init` the snapshot, later the data of the publication. */
   data?: unknown;
   /** The `uid` of the subscription. */
   uid?: MessageUid;
-  /** Which history the offset counts in. */
+  /** The epoch of the history that the offset belongs to. */
   epoch?: string;
-  /** The place of the publication in the history. */
+  /** The offset of the publication in the history. */
   offset?: number;
-  /** At `init`: whether all that was missed follows, without a gap. */
+  /** At `init`: whether all missed publications follow, without a gap. */
   recovered?: boolean;
-  /** At `unsubscribe` by the server: the error code that says why. */
+  /** At `unsubscribe` by the server: an error code. */
   reason?: string;
 }
 
-/** What a subscription with `presence` is told of the members of its channel. */
+/** A presence message, for a subscription with `presence`. */
 export interface PresenceMessage {
-  /** Something of the members. */
+  /** The same for every event. */
   type: "presence";
-  /** `init` lists all; then who comes, or has other data, and who leaves. */
+  /** `init` lists all members; `join` reports new members and changed data, `leave` members that left. */
   event: "init" | "join" | "leave";
-  /** The channel they are members of. */
+  /** The channel. */
   channel: string;
-  /** Whom it is about. */
+  /** The members that the event is about. */
   members: { user: string; data?: unknown }[];
   /** The `uid` of the subscription. */
   uid?: MessageUid;
 }
 
-// Echoed in every answer, so its size is ours to bound. One check and no union: for a number that makes the issue of a string first, at
-// 0.8 µs a message.
+// Bounded, because every answer echoes it. One check instead of a union: that creates the issue of the string schema for each number
+// first, 0.8 µs a message.
 const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>(isUid);
 
 /** The `uid` of a message: a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1. */
@@ -180,27 +180,27 @@ export const MessageUidSchema: v.GenericSchema<MessageUid> = uid;
 
 const envelope = { type: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), uid: v.optional(uid) };
 
-/** The envelope every message has: a `type` of 1 to 64 characters, perhaps a `uid`. */
+/** The envelope of every message: a `type` of 1 to 64 characters, and optionally a `uid`. */
 export const WebSocketMessageSchema: v.GenericSchema<WebSocketMessage> = v.looseObject(envelope) as v.GenericSchema<
   WebSocketMessage
->; // An absent `uid` stays absent; valibot's type says it may be `undefined`.
+>; // An absent `uid` stays absent, but valibot's type allows `undefined`.
 
-/** What {@link decode} asks of an object: the same in one check, for the loose object copies what it does not know, and asks part by part. */
+/** The same check for {@link decode}, in one step: `looseObject` copies unknown fields and checks field by field. */
 const EnvelopeSchema = v.custom<WebSocketMessage>((value) => {
-  const { type, uid } = value as Record<string, unknown>; // An object, as decode has seen.
+  const { type, uid } = value as Record<string, unknown>; // `decode` passes only objects.
   return typeof type === "string" && type !== "" && type.length <= 64 && (uid === undefined || isUid(uid));
 });
 
-/** What the name of a channel is made of. No `*`, `>`, `?` or space: a broker would read them as patterns. */
+/** The syntax of a channel name: without `*`, `>`, `?` and space, which brokers interpret as patterns. */
 export const CHANNEL_NAME: RegExp = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
 
 const channel = v.pipe(v.string(), v.maxLength(255), v.regex(CHANNEL_NAME));
 
-/** Names that are the protocol's own and no event of a publication. */
+/** Event names of the protocol itself, which a publication must not use. */
 export const RESERVED_EVENTS: ReadonlySet<string> = new Set(["init", "unsubscribe", "join", "leave"]);
 
 const event = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
-// A JWT of 8 KiB is past every proxy's header limit already; longer tokens are refused unread.
+// Longer tokens are refused without verifying them. 8 KiB already exceeds the header limit of every proxy.
 const token = v.pipe(v.string(), v.minLength(1), v.maxLength(8192));
 
 /** An `auth` message, in its three forms. */
@@ -223,11 +223,11 @@ export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
   limits: v.optional(v.boolean()),
 }) as v.GenericSchema<PingMessage>; // As above.
 
-/** The message with its `collection`, the word of the Directus SDK, read as `channel`. */
+/** Accepts `collection`, as the Directus SDK calls it, in place of `channel`. */
 const withChannel = (schema: v.GenericSchema) =>
   v.pipe(
     v.looseObject({}),
-    // Of two names the one that is not read could be the one that is meant.
+    // Two different names are ambiguous.
     v.check(({ channel, collection }) => channel === undefined || collection === undefined || channel === collection),
     v.transform((message): unknown =>
       message.channel === undefined && message.collection !== undefined ? { ...message, channel: message.collection } : message
@@ -236,8 +236,8 @@ const withChannel = (schema: v.GenericSchema) =>
   );
 
 /**
- * Fields with which Directus, or a query that has slipped out of `query`, asks for less than a whole channel. Ignored like other unknown
- * fields they would let more be sent than was asked for.
+ * Fields that narrow a subscription in Directus, or belong inside `query`. They are refused: ignored like other unknown fields, the
+ * client would receive more than it asked for.
  */
 const NARROWING =
   "item items ids keys events filter fields sort search limit offset page deep alias aggregate group groupBy version";
@@ -276,13 +276,13 @@ export const UnsubscribeMessageSchema: v.GenericSchema<unknown, UnsubscribeMessa
   channel: v.optional(channel),
 })) as v.GenericSchema<unknown, UnsubscribeMessage>; // As above.
 
-/** How input is checked: up to its first fault. valibot's issues repeat what came, and can grow 3,000-fold. One object for all messages. */
+/** Stops validation at the first issue: valibot's issues quote the input and can be 3,000 times as large. */
 export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;
 
-/** The levels of nesting a message may have; deeper ones are `INVALID_PAYLOAD`. */
+/** Maximum nesting of a message; a deeper one is answered `INVALID_PAYLOAD`. */
 export const MAX_DEPTH = 32;
 
-/** A frame that was read, or the error that answers it. */
+/** A decoded message, or the error to answer with. */
 export type Decoded = { ok: true; message: WebSocketMessage } | { ok: false; error: WebSocketError };
 
 const invalid = (reason: string, uid?: MessageUid): Decoded => ({
@@ -290,21 +290,21 @@ const invalid = (reason: string, uid?: MessageUid): Decoded => ({
   error: new WebSocketError("server", "INVALID_PAYLOAD", reason, uid === undefined ? {} : { uid }),
 });
 
-/** Reads the text of a frame as one message; `null` is a frame that was no text. Bad input is a value, not an exception. */
+/** Decodes the text of a frame; `null`: a binary frame that is not UTF-8. Invalid input returns an error and never throws. */
 export function decode(text: string | null): Decoded {
   if (text === null) return invalid("Binary that is not UTF-8 text");
-  // JSON.parse takes millions of levels, but 100,000 block Bun for 1.3 s and JSON.stringify throws on 10,000.
+  // JSON.parse accepts millions of levels, but 100,000 block Bun for 1.3 s, and JSON.stringify throws at 10,000.
   if (mayBeDeeper(text, MAX_DEPTH) && isDeeper(text, MAX_DEPTH)) return invalid(`Nested deeper than ${MAX_DEPTH} levels`);
   let value: unknown;
   try {
     value = text.includes("__proto__") || text.includes("\\u") ? JSON.parse(text, withoutProto) : JSON.parse(text);
   } catch {
-    // The parser's own words quote the input, so they stay here; the frame itself is what was wrong.
+    // The parser's message quotes the input, so it is not sent.
     return invalid("Not JSON");
   }
   // valibot's object() accepts an array.
   if (typeof value !== "object" || value === null || Array.isArray(value)) return invalid("Not an object");
-  // The value that was parsed is handed on, not valibot's output: that is a copy without keys such as `constructor`.
+  // The parsed value itself, not valibot's output, which is a copy without keys such as `constructor`.
   if (v.is(EnvelopeSchema, value)) return { ok: true, message: value };
   const { type, uid } = value as Record<string, unknown>;
   if (uid !== undefined && !v.is(MessageUidSchema, uid)) {
@@ -316,10 +316,10 @@ export function decode(text: string | null): Decoded {
   );
 }
 
-// JSON.parse makes `__proto__` an own key, which Object.assign in an application turns into a prototype.
+// JSON.parse creates an own key `__proto__`; Object.assign in an application would then set the prototype.
 const withoutProto = (key: string, value: unknown): unknown => key === "__proto__" ? undefined : value;
 
-/** Whether there are brackets enough, which a search finds 10 times sooner than a loop over the characters. */
+/** Whether the text has more than `limit` opening brackets: indexOf is 10 times as fast as the exact loop in {@link isDeeper}. */
 function mayBeDeeper(text: string, limit: number): boolean {
   let count = 0;
   for (const bracket of ["{", "["]) {
@@ -345,15 +345,15 @@ function isDeeper(text: string, limit: number): boolean {
 }
 
 /**
- * A message as the text of a frame. A string goes out as it is, with a lone surrogate replaced: workerd sends those as
- * invalid UTF-8, and the peer then has to fail the connection.
+ * Encodes a message as the text of a frame. A string is sent unchanged except for lone surrogates, which are replaced: workerd sends
+ * them as invalid UTF-8, on which the peer must fail the connection (RFC 6455 §8.1).
  *
- * @throws {TypeError} for what JSON cannot hold: a cycle, a BigInt, or a value that `toJSON` makes `undefined`.
+ * @throws {TypeError} for a message that JSON cannot represent: a cycle, a BigInt, or a `toJSON` that returns `undefined`.
  */
 export function encode(message: string | WebSocketMessage | ErrorMessage): string {
   if (typeof message === "string") return message.toWellFormed();
   const text: string | undefined = typeof message === "object" && message !== null && !Array.isArray(message)
-    // An array would be read as several messages.
+    // A client would read an array as a batch of messages.
     ? JSON.stringify(message)
     : undefined;
   if (text === undefined) throw new TypeError("Cannot send the message: pass a string or an object that JSON can hold");
@@ -361,13 +361,13 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
 }
 
 /**
- * Data as JSON text, `undefined` as `null`. `undefined` for what JSON leaves out, such as a function.
+ * Encodes data as JSON text, `undefined` as `null`. Returns `undefined` for a value that JSON omits, such as a function.
  *
- * @throws what JSON.stringify throws: for a cycle, a BigInt, and what a `toJSON` throws.
+ * @throws {TypeError} for a cycle or a BigInt, and any error of a `toJSON`.
  */
 export const jsonOf = (data: unknown): string | undefined => data === undefined ? "null" : JSON.stringify(data);
 
-/** Where in the payload the first issue is, as `items.0.text`; at most 64 characters, so that no input is sent back. */
+/** The path of an issue, such as `items.0.text`, cut to 64 characters: keys are input, which is not to be echoed at any length. */
 export function issuePath(issue: v.BaseIssue<unknown>): string {
   return (v.getDotPath(issue) ?? "").slice(0, 64);
 }

@@ -4,35 +4,35 @@ import type { ErrorMessage, MessageUid } from "./errors.ts";
 import { Frame } from "./frame.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 
-/** What JSON can hold. */
+/** Any value that JSON can represent. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 
-/** Who a client is. Yours to extend with what `authenticate` returns. */
+/** Who a client is. `authenticate` may add claims of its own. */
 export interface Accountability {
-  /** The user's id, of at most 256 bytes; `null` is anonymous, which grants nothing by itself. */
+  /** The user's id, at most 256 bytes; `null`: anonymous. */
   user: string | null;
-  /** The role's id, of at most 256 bytes, or `null`. */
+  /** The role's id, at most 256 bytes; `null`: none. */
   role: string | null;
-  /** What else is known of the client. */
+  /** Further claims. */
   [claim: string]: unknown;
 }
 
-/** How clients prove who they are: see `mode` of the controller's options. */
+/** How clients authenticate: see the option `mode`. */
 export type AuthenticationMode = "public" | "handshake" | "strict";
 
-/** Facts copied from the upgrade request, without any credential. */
+/** Facts copied from the upgrade request, without credentials. */
 export interface Handshake {
-  /** The authentication mode the client was admitted under. */
+  /** The option `mode` at the time of the upgrade. */
   readonly mode: AuthenticationMode;
-  /** The requested URL, its `access_token` removed. */
+  /** The requested URL without its `access_token`. */
   readonly url: string;
-  /** The `Origin` header, which a browser always sends. */
+  /** The `Origin` header, which browsers always send; `null`: none. */
   readonly origin: string | null;
-  /** The client's address as the runtime tells it, `null` where it does not. */
+  /** The client's address, as the option `clientIp` finds it; `null`: unknown. */
   readonly ip: string | null;
-  /** The `User-Agent` header. */
+  /** The `User-Agent` header; `null`: none. */
   readonly userAgent: string | null;
-  /** The subprotocol that was agreed on, `null` for none. */
+  /** The selected subprotocol; `null`: none. */
   readonly protocol: string | null;
 }
 
@@ -42,34 +42,34 @@ export interface ClientConnection extends Recipient {
   readonly expires_at: number | null;
   readonly readyState: number;
   readonly bufferedAmount: number;
-  /** Bytes that the client was sent and is not known to have read. */
+  /** Bytes that were sent and that the client is not known to have read. */
   readonly unreadBytes: number;
   readonly socket: unknown;
   /**
-   * Whether nothing that was begun for the client may take effect now: it is closing, or its credentials have run out. To be looked at after
-   * each `await`, before the effect.
+   * Whether the connection is closing or its credentials have expired, so that pending work must not take effect. Check it after each
+   * `await`, before the effect.
    */
   readonly isSuspended: boolean;
-  /** Settles when it is known whether credentials that have run out are renewed; `undefined` when nobody is asked. */
+  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined`: no call is pending. */
   readonly revalidating: Promise<void> | undefined;
-  /** Answers a message that may not be handled any more. */
+  /** Answers a message that may no longer be handled. */
   refuseMessage(uid: MessageUid | undefined): void;
-  /** Whether the client could be handed the frame. */
+  /** Returns whether the frame was handed to the socket. */
   send(frame: Frame): boolean;
-  /** Has frames sent one at a time from now on, where the option `stopAndWait` has it so; whether that is new. */
+  /** Starts sending frames one at a time if `stopAndWait` is `"collection"` and applies; returns whether that is new. */
   step(): boolean;
-  /** Something waits for the client to read: that has a deadline of its own, and takes the place of the heartbeat. */
+  /** Defers the heartbeat: data waits for the client to read, which has a deadline of its own. */
   spare(): void;
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
-  /** Keeps what must survive hibernation. */
+  /** Saves the state that must survive hibernation. */
   save(): void;
 }
 
-/** Bytes of JSON that a client's `state` may take; a Durable Object keeps it in an attachment of 16 KiB. */
+/** Maximum bytes of JSON of a client's `state`: it shares a Durable Object's attachment, at most 16 KiB, with the connection. */
 const MAX_STATE_BYTES = 8192;
 
-/** The connection of a client: for what is built on connections, and is no part of the public interface. */
+/** Returns the connection of a client: internal, for the code built on connections. */
 export let connectionOf: (client: WebSocketClient) => ClientConnection;
 
 /** One connected client: the same object in every event from `connect` to `close`. */
@@ -84,7 +84,7 @@ export class WebSocketClient {
     connectionOf = (client) => client.#connection;
   }
 
-  /** Made by the controller; an application receives it in events. */
+  /** Created by the controller; an application receives clients in events. */
   constructor(connection: ClientConnection, handshake: Handshake, uid?: string, state: JsonValue = null) {
     this.#connection = connection;
     this.#uid = uid;
@@ -92,9 +92,9 @@ export class WebSocketClient {
     this.#state = freeze(state);
   }
 
-  /** Identifies the connection: random, unique over all nodes. */
+  /** The id of the connection: random, unique across all nodes. */
   get uid(): string {
-    return this.#uid ??= crypto.randomUUID(); // Made when it is asked for: an idle client's would take 100 bytes.
+    return this.#uid ??= crypto.randomUUID(); // Lazy: it takes 100 bytes, which an idle client saves.
   }
 
   /** Who the client is. */
@@ -102,20 +102,20 @@ export class WebSocketClient {
     return this.#connection.accountability;
   }
 
-  /** When the credentials expire, in seconds since 1970 (RFC 7519 §4.1.4); `null` is never. */
+  /** When the credentials expire, in seconds since 1970 (RFC 7519 §4.1.4); `null`: never. */
   get expires_at(): number | null {
     return this.#connection.expires_at;
   }
 
-  /** What the application keeps with this client: JSON of at most 8 KiB that survives hibernation. @default {null} */
+  /** The application's data about this client: at most 8 KiB of JSON, which survives hibernation. @default {null} */
   get state(): JsonValue {
     return this.#state;
   }
 
   /**
-   * Assign a new value to change it: the value is copied and frozen, so that what was not kept cannot be read on any runtime.
+   * Replaces the state with a frozen copy: a change in place, which hibernation would lose, throws on every runtime.
    *
-   * @throws {TypeError} when it is not JSON or is larger than 8 KiB.
+   * @throws {TypeError} for a value that JSON cannot represent, or one larger than 8 KiB.
    */
   set state(value: JsonValue) {
     const text: string | undefined = JSON.stringify(value);
@@ -127,35 +127,35 @@ export class WebSocketClient {
     this.#connection.save();
   }
 
-  /** 1 open, 2 closing, 3 closed, as `WebSocket.readyState`. */
+  /** As `WebSocket.readyState`: 1 open, 2 closing, 3 closed. */
   get readyState(): number {
     return this.#connection.readyState;
   }
 
-  /** Bytes that were sent and have not left this process, where the runtime tells (else 0). */
+  /** Bytes sent that have not left this process; 0 if the runtime does not report it. */
   get bufferedAmount(): number {
     return this.#connection.bufferedAmount;
   }
 
-  /** The runtime's own socket, for what only that runtime can do. */
+  /** The runtime's own socket, for features of that runtime. */
   get socket(): unknown {
     return this.#connection.socket;
   }
 
   /**
-   * Sends a message: a string as it is, an object as JSON. Once the connection is closing it does nothing.
+   * Sends a message: a string unchanged, an object as JSON. Does nothing once the connection is closing.
    *
-   * @throws {TypeError} for what JSON cannot hold.
+   * @throws {TypeError} for a message that JSON cannot represent.
    */
   send(message: string | WebSocketMessage | ErrorMessage): void {
     this.#connection.send(Frame.of(message));
   }
 
   /**
-   * Starts the close handshake. Closing twice does nothing.
+   * Starts the close handshake. A second call does nothing.
    *
    * @param code 1000–1003, 1007–1014 or 3000–4999 (RFC 6455 §7.4). @default {1000}
-   * @param reason cut to 123 UTF-8 bytes at a character's border.
+   * @param reason truncated to 123 UTF-8 bytes, never within a character.
    * @throws {TypeError} for any other code.
    */
   close(code?: number, reason?: string): void {
