@@ -41,8 +41,8 @@ export type Authenticate = (
 ) => AuthenticationState | null | Promise<AuthenticationState | null>;
 
 /**
- * Re-evaluates a client when its credentials expire and at `controller.refresh`: returns its current state, or `null` if its rights
- * have ended. Throwing counts as `null`, and is reported as an `error` event.
+ * Re-evaluates a client when its credentials expire and at `controller.refresh`: returns its current state, or `null` if its
+ * rights have ended. Throwing counts as `null`, and is reported as an `error` event.
  */
 export type Revalidate = (
   client: WebSocketClient,

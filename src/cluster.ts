@@ -1,3 +1,4 @@
+/** The messages between nodes: broadcasts, orders that change rights, and questions about clients and counters. */
 import * as v from "valibot";
 import { checkMs, type Deadlines, within } from "./clock.ts";
 import { cutCloseReason, isCloseCode } from "./close.ts";
@@ -39,15 +40,15 @@ export interface ClusterStats {
 /** The outcome of an order to all nodes. */
 export interface OrderResult {
   /**
-   * Live nodes that have not confirmed the order in time. If it was sent they carry it out once they can be reached. A node cut off
-   * for longer than the engine's `lease` is not listed, but carries it out too.
+   * Live nodes that have not confirmed the order in time. If it was sent they carry it out once they can be reached. A node cut
+   * off for longer than the engine's `lease` is not listed, but carries it out too.
    */
   missing: string[];
   /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back. */
   isSent: boolean;
 }
 
-/** The result without other nodes. */
+/** The result of an order when there are no other nodes. */
 export const ALONE: OrderResult = Object.freeze({ missing: [], isSent: true });
 
 /** Options of a question to all nodes. */
@@ -135,7 +136,12 @@ export class Cluster {
     this.#host = host;
   }
 
-  /** Returns the clients of all nodes that the filter matches. */
+  /**
+   * Returns the clients of all nodes that the filter matches.
+   *
+   * @throws {TypeError} for an invalid timeout.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+   */
   async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
     const host = this.#host();
     const clients: ClusterClient[] = Array.from(host.clients(filter), (client) => ({ node: host.node, ...client }));
@@ -145,7 +151,12 @@ export class Cluster {
     return { clients, missing };
   }
 
-  /** Returns the counters of all nodes. */
+  /**
+   * Returns the counters of all nodes.
+   *
+   * @throws {TypeError} for an invalid timeout.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+   */
   async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };

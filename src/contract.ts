@@ -1,8 +1,8 @@
 import type * as v from "valibot";
 
 /**
- * The part of a synchronous valibot schema that types are inferred from. Not valibot's own type: `import` and `require` resolve that
- * to two files, and TypeScript infers nothing from one to the other.
+ * The part of a synchronous valibot schema that types are inferred from. Not valibot's own type: `import` and `require` resolve
+ * that to two files, and TypeScript infers nothing from one to the other.
  */
 export interface PayloadSchema<Input, Output> {
   /** A schema, not an action. */
@@ -18,7 +18,7 @@ export interface PayloadSchema<Input, Output> {
 
 /** The payload and the reply of a request. */
 export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {
-  /** Validates the message without `type` and `uid`. Absent: the payload is ignored. */
+  /** Validates the message without `type` and `uid`. Absent: the payload is ignored, and the handler receives none. */
   readonly payload?: PayloadSchema<unknown, Payload>;
   /** The type of the handler's result, for the compiler only: replies are not validated. */
   readonly reply?: PayloadSchema<Reply, unknown>;
@@ -47,8 +47,8 @@ export interface ContractDeclaration {
 }
 
 /**
- * Declares the messages between a server and its clients in one place, so that a wrong payload compiles on neither side. It returns its
- * argument unchanged; a client needs only the type.
+ * Declares the messages between a server and its clients in one place, so that a wrong payload compiles on neither side. It
+ * returns its argument unchanged; a client needs only the type.
  *
  * @example
  * ```ts

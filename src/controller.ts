@@ -1,3 +1,4 @@
+/** The controller: the connections of one node, with their messages, broadcasts and rights. */
 import { type AuthenticationState, Authenticator } from "./authentication.ts";
 import { Backplane } from "./backplane.ts";
 import { type BroadcastFilter, type BroadcastResult, checkFilter } from "./broadcast.ts";
@@ -165,7 +166,7 @@ export class WebSocketController {
     });
   }
 
-  /** Connects the engine to the other nodes. `serve` and `attachWebSocket(server, app)` call it; otherwise the first client does. */
+  /** Connects the engine to the other nodes; `serve`, `attachWebSocket(server, app)` or else the first client calls it. */
   start(): void {
     this.#backplane.start();
   }
@@ -218,7 +219,7 @@ export class WebSocketController {
    * 2,000 recipients are served in slices, between which inbound messages are handled. Resolves when every recipient on this
    * node was sent the message or was dropped.
    *
-   * @throws {TypeError} for a message that JSON cannot represent, an unknown filter key, or a value that is not a non-empty string.
+   * @throws {TypeError} for a message that JSON cannot represent, or a filter with an unknown key or an empty or non-string value.
    */
   broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
@@ -247,11 +248,11 @@ export class WebSocketController {
 
   /**
    * Closes every client that the filter matches, on all nodes, and refuses matching clients that are authenticating. A node that
-   * is cut off does so when it is back. Resolves when the other nodes have answered, after 2 s at most; never rejects.
+   * is cut off does so when it is back. Resolves when the other nodes have answered, or 2 s after the order was sent.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not reconnect by itself
-   * @throws {TypeError} for an empty filter, an unknown key, a value that is not a non-empty string, or a code that must not be sent.
+   * @throws {TypeError} for an empty filter, an unknown key, an empty or non-string value, or a code that must not be sent.
    */
   disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
     checkDisconnectFilter(filter);
@@ -261,8 +262,8 @@ export class WebSocketController {
   }
 
   /**
-   * Calls `revalidate` for every client that the filter matches, on all nodes, after their rights have changed. A client for which
-   * it returns `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or
+   * Calls `revalidate` for every client that the filter matches, on all nodes, after their rights have changed. A client for
+   * which it returns `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or
    * `revalidate` from before the refresh are discarded, and `revalidate` is called instead. Resolves when every call on this node
    * has settled and the other nodes have answered, as for {@link disconnect}.
    *

@@ -1,11 +1,11 @@
 /**
- * Correlates a request with its answer: chosen by the sender, echoed with its JSON type. A string of at most 64 characters, or a number
- * from -(2^53 - 1) to 2^53 - 1: JSON would not return a larger one unchanged.
+ * Correlates a request with its answer: chosen by the sender, echoed with its JSON type. A string of at most 64 characters, or a
+ * number from -(2^53 - 1) to 2^53 - 1: JSON would not return a larger one unchanged.
  */
 export type MessageUid = string | number;
 
 /**
- * A stable error code; those that the Directus realtime protocol has too have the same name. An application may use codes of its own.
+ * A stable error code. Codes shared with the Directus realtime protocol have its names; an application may use its own.
  */
 export type ErrorCode =
   | "AUTH_FAILED"
@@ -53,8 +53,8 @@ const BRAND = Symbol.for("noroshi.error");
 const MAX_UID_LENGTH = 64;
 
 /**
- * An error that may be shown to a client. Thrown by a handler, a middleware or `authenticate`, it is sent as it is; the text of any
- * other error is never sent.
+ * An error that may be shown to a client. Thrown by a handler, a middleware or `authenticate`, it is sent as it is; the text of
+ * any other error is never sent.
  *
  * @example
  * ```ts
@@ -88,7 +88,7 @@ export class WebSocketError extends Error {
     Object.defineProperty(this.prototype, BRAND, { value: true });
   }
 
-  /** `instanceof WebSocketError` also accepts errors of other copies of the package; a subclass accepts only its own. Never throws. */
+  /** `instanceof WebSocketError` accepts errors of other copies of the package; a subclass accepts only its own. Never throws. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     try {
       return super[Symbol.hasInstance](value) || (this === WebSocketError && isForeign(value));
@@ -177,7 +177,7 @@ function isForeign(value: unknown): value is ForeignError {
   return isReadable(value as { type?: unknown; code?: unknown; message?: unknown }); // An object; any field may be absent.
 }
 
-/** Whether the value is a valid `uid`. JSON.parse rounds numbers beyond 2^53, and -0 is written as 0: the answer would not match. */
+/** Whether the value is a valid `uid`. JSON rounds numbers beyond 2^53 and writes -0 as 0: the answer would not match. */
 export function isUid(value: unknown): value is MessageUid {
   if (typeof value === "string") return value.length <= MAX_UID_LENGTH;
   return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER && !Object.is(value, -0);

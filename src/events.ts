@@ -12,8 +12,8 @@ export type WebSocketEvents = {
   /** A listener, a handler, `authenticate`, the engine or a write to a socket failed. `client` is the affected client, if any. */
   error: { client?: WebSocketClient; error: unknown };
   /**
-   * An admitted client disconnected; emitted once. `code` and `reason` are those of the side that closed first: 1005 is a close frame
-   * without a code, 1006 a connection that ended without a close frame (RFC 6455 §7.1.5).
+   * An admitted client disconnected; emitted once. `code` and `reason` are those of the side that closed first: 1005 is a close
+   * frame without a code, 1006 a connection that ended without a close frame (RFC 6455 §7.1.5).
    */
   close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean; cause: CloseCause };
   /** An `auth` message was accepted. */

@@ -30,7 +30,9 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
 
 /** The rate limit, for requests that cost more than their own message. */
 export interface RequestLimit {
-  /** Charges for `count` fetches. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request. */
+  /**
+   * Charges for `count` fetches. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request.
+   */
   ask(client: WebSocketClient, count: number): number;
   /** Charges for bytes sent in an answer. They delay the next {@link ask}, but no other messages. */
   spend(client: WebSocketClient, bytes: number): void;

@@ -31,13 +31,13 @@ export interface MiddlewareContext {
 }
 
 /**
- * Runs around every inbound message except `auth`, `ping` and `pong`. Call `next()` to pass the message on, or `next(other)` to pass
- * on another one; without the call the message goes no further. `next` resolves when the handler is done and rejects with the error
- * of a later middleware.
+ * Runs around every inbound message except `auth`, `ping` and `pong`. Call `next()` to pass the message on, or `next(other)` to
+ * pass on another one; without the call the message goes no further. `next` resolves when the handler is done and rejects with
+ * the error of a later middleware.
  *
- * Return or await its promise. An unhandled rejection of it, or of its `then`, `catch` and `finally`, is answered and reported as if
- * the middleware had thrown. Any other promise, of an async function that is not awaited or of `Promise.all`, is not covered: its
- * rejection ends a Node or Deno process.
+ * Return or await its promise. An unhandled rejection of it, or of its `then`, `catch` and `finally`, is answered and reported as
+ * if the middleware had thrown. Any other promise, of an async function that is not awaited or of `Promise.all`, is not covered:
+ * its rejection ends a Node or Deno process.
  */
 export type Middleware = (context: MiddlewareContext, next: (message?: WebSocketMessage) => Promise<void>) => unknown;
 
@@ -103,8 +103,8 @@ export class Handlers {
   }
 
   /**
-   * Runs one message through the middleware to its listeners and handler. The promise, if any, resolves when the next message of the
-   * client may be dispatched, so that none overtakes one whose middleware awaits. It never rejects.
+   * Runs one message through the middleware to its listeners and handler. The promise, if any, resolves when the next message of
+   * the client may be dispatched, so that none overtakes one whose middleware awaits. It never rejects.
    */
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     if (this.#middleware.length === 0) {
@@ -229,8 +229,8 @@ interface LostFailure {
 }
 
 /**
- * The promise of `next()`, and those derived from it by `then`, `catch` and `finally`. It records whether it is observed, and never
- * causes an unhandled rejection, which ends a Node or Deno process.
+ * The promise of `next()`, and those derived from it by `then`, `catch` and `finally`. It records whether it is observed, and
+ * never causes an unhandled rejection, which ends a Node or Deno process.
  */
 class Downstream<Value = void> extends Promise<Value> {
   static #made: PromiseConstructor = Downstream;
@@ -280,8 +280,8 @@ const isRequest = <Output extends object, Reply>(
 const NOTHING = v.object({});
 
 /**
- * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe, fallback or
- * cache, recognised by its additional fields, may output anything, even the same object each time.
+ * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe,
+ * fallback or cache, recognised by its additional fields, may output anything, even the same object each time.
  */
 function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
   if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
@@ -290,8 +290,8 @@ function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
 }
 
 /**
- * The message without its envelope, so that a `strictObject` need not list `type` and `uid`. Copied in a loop: a rest pattern took
- * 11 % of the time of an echo on Node.
+ * The message without its envelope, so that a `strictObject` need not list `type` and `uid`. Copied in a loop: a rest pattern
+ * took 11 % of the time of an echo on Node.
  */
 function payloadOf(message: WebSocketMessage): Record<string, unknown> {
   const payload: Record<string, unknown> = {};
@@ -310,8 +310,8 @@ function intoEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerC
 }
 
 /**
- * A copy of the schema's output with `type` and `uid` of the message. Spreading last and assigning again took 30 ns on Node, spreading
- * first 1.4 µs.
+ * A copy of the schema's output with `type` and `uid` of the message. Spreading last and assigning again took 30 ns on Node,
+ * spreading first 1.4 µs.
  */
 function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
   if (uid === undefined) {
@@ -325,7 +325,9 @@ function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerC
   return message;
 }
 
-/** `type` and `uid` to answer an error with. A listener or middleware may have added a getter that throws, or changed the `type`. */
+/**
+ * `type` and `uid` to answer an error with. A listener or middleware may have added a getter that throws, or changed the `type`.
+ */
 function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | "uid"> {
   try {
     const { type, uid } = message;

@@ -103,7 +103,7 @@ function placeOf(error: unknown): string {
   try {
     if (!(error instanceof Error)) return typeof error;
     const { message, name, stack = "" } = error;
-    // The stack starts with the name and the message, whose lines may look like stack frames.
+    // The name and the message, at the start of the stack, may contain lines that look like frames: skip them.
     const start = stack.indexOf(message) + message.length;
     const [frame = ""] = stack.slice(start < message.length ? 0 : start).match(/^ +at .*$/m) ?? [];
     return `${name} ${frame}`.slice(0, 256);

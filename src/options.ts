@@ -20,8 +20,8 @@ export interface HeartbeatOptions {
   /** Time to wait for the pong, in ms; then the client is closed with 4504. @default {10_000} or `period`, if that is shorter */
   timeout?: number;
   /**
-   * Also sends `{ "type": "ping" }`. A client that does not answer it is then closed on Deno; in a Durable Object it is treated as a
-   * slow consumer after it was sent more than `maxBufferedBytes` without sending anything.
+   * Also sends `{ "type": "ping" }`. A client that does not answer it is then closed on Deno; in a Durable Object it is treated
+   * as a slow consumer after it was sent more than `maxBufferedBytes` without sending anything.
    *
    * @default {false}
    */
@@ -30,7 +30,11 @@ export interface HeartbeatOptions {
 
 /** Options of the rate limit. */
 export interface RateLimitOptions extends RateLimit {
-  /** Returns the key of a client; clients with the same key share one limit. @default the user, else the address, else the connection */
+  /**
+   * Returns the key of a client; clients with the same key share one limit.
+   *
+   * @default the user, else the address, else the connection
+   */
   key?: (client: WebSocketClient) => string;
 }
 
@@ -47,20 +51,23 @@ export interface WebSocketControllerOptions {
   /** Distinguishes the controllers of one Durable Object. @default {"main"} */
   name?: string;
   /**
-   * How clients authenticate. `public`: clients are admitted as anonymous and may send `auth` later. `handshake`: the first message
-   * must be `auth`. `strict`: the upgrade requires a valid token. In every mode a token in the upgrade request is verified there.
+   * How clients authenticate. `public`: clients are admitted as anonymous and may send `auth` later. `handshake`: the first
+   * message must be `auth`. `strict`: the upgrade requires a valid token. In every mode a token in the upgrade request is
+   * verified there.
    *
    * @default {"handshake"} with `authenticate`, `"public"` without
    */
   mode?: AuthenticationMode;
   /** Verifies credentials; required by the modes `handshake` and `strict`. Absent: tokens are ignored. */
   authenticate?: Authenticate;
-  /** Re-evaluates a client when its credentials expire and at `controller.refresh`. Absent: an expired client must send `auth`. */
+  /**
+   * Re-evaluates a client when its credentials expire and at `controller.refresh`. Absent: an expired client must send `auth`.
+   */
   revalidate?: Revalidate;
   /**
    * Allowed origins besides the request's own host: `["https://app.example.com", "https://*.example.org"]`. Apps whose pages use
-   * another scheme must be listed too: `tauri://localhost`, `capacitor://localhost`, `chrome-extension://…`, `file://`. `"*"` allows
-   * every page and cannot be combined with `cookie`. A request without `Origin` is not from a page and is allowed.
+   * another scheme must be listed too: `tauri://localhost`, `capacitor://localhost`, `chrome-extension://…`, `file://`. `"*"`
+   * allows every page and cannot be combined with `cookie`. A request without `Origin` is not from a page and is allowed.
    *
    * @default {[]}
    */
@@ -72,8 +79,8 @@ export interface WebSocketControllerOptions {
   /** Maximum connections that are not admitted yet; further upgrades are answered 503. @default {1_000} */
   maxPending?: number;
   /**
-   * Maximum connections from one address that are not admitted yet; further upgrades are answered 429. An address is an IPv4 address
-   * or the /64 network of an IPv6 address. Behind a proxy all clients share the proxy's address unless `clientIp` is set.
+   * Maximum connections from one address that are not admitted yet; further upgrades are answered 429. An address is an IPv4
+   * address or the /64 network of an IPv6 address. Behind a proxy all clients share the proxy's address unless `clientIp` is set.
    *
    * @default a quarter of `maxPending`, at least 16
    */
@@ -89,13 +96,17 @@ export interface WebSocketControllerOptions {
    * @default {0}
    */
   clientIp?: number | ((request: ClientAddress) => string | null);
-  /** Messages and bytes a client may send; `false`: no limit. @default 100 messages/s, bursts of 2,000; 1 MiB/s, bursts of 8 MiB */
+  /**
+   * Messages and bytes a client may send; `false`: no limit.
+   *
+   * @default 100 messages/s, bursts of 2,000; 1 MiB/s, bursts of 8 MiB
+   */
   rateLimit?: RateLimitOptions | false;
   /** Detects dead connections; `false`: off. @default {{ period: 25_000, timeout: 10_000, message: false }} */
   heartbeat?: HeartbeatOptions | false;
   /**
-   * Maximum age of a connection, in ms. It is closed with 1012 at a random 90 to 100 % of it, so that clients that connected together
-   * do not reconnect together.
+   * Maximum age of a connection, in ms. It is closed with 1012 at a random 90 to 100 % of it, so that clients that connected
+   * together do not reconnect together.
    *
    * @default {Infinity}
    */
@@ -103,43 +114,47 @@ export interface WebSocketControllerOptions {
   /** Name of the cookie with the access token. Absent: cookies are ignored. */
   cookie?: string;
   /**
-   * Accepts the cookie of a request without an `Origin` header, as servers and native apps send it. Browsers always send `Origin`.
-   * Leave this off behind a proxy that removes the header: any site could then act as its visitors.
+   * Accepts the cookie of a request without an `Origin` header, as servers and native apps send it. Browsers always send
+   * `Origin`. Leave this off behind a proxy that removes the header: any site could then act as its visitors.
    *
    * @default {false}
    */
   allowCookieWithoutOrigin?: boolean;
-  /** Supported subprotocols (RFC 6455 §1.9); the first of the client's offer that is among them is selected. @default {["noroshi.v1"]} */
+  /**
+   * Supported subprotocols (RFC 6455 §1.9); the first of the client's offer that is among them is selected.
+   *
+   * @default {["noroshi.v1"]}
+   */
   protocols?: string[];
   /** Maximum size of a message, in UTF-8 bytes; a larger one closes the connection with 1009. @default {65_536} */
   maxPayload?: number;
   /** Messages of one client that may queue while an `auth`, a revalidation or a middleware is pending. @default {64} */
   maxPipelined?: number;
   /**
-   * Maximum bytes buffered for one client; beyond it `slowConsumer` applies. A single message may be larger, and what follows it may
-   * again fill the limit. Histories, snapshots and member lists are sent as the client reads, at most half the limit ahead; a client
-   * that then reads nothing for 30 s per `maxBufferedBytes` of unread data is closed with 4508.
+   * Maximum bytes buffered for one client; beyond it `slowConsumer` applies. A single message may be larger, and what follows it
+   * may again fill the limit. Histories, snapshots and member lists are sent as the client reads, at most half the limit ahead; a
+   * client that then reads nothing for 30 s per `maxBufferedBytes` of unread data is closed with 4508.
    *
    * @default {1_048_576}
    */
   maxBufferedBytes?: number;
   /**
-   * What happens when more than `maxBufferedBytes` are buffered for a client. `"close"`: it is closed with 4508. `"drop"`: further
-   * messages are dropped, and it receives their number (`MESSAGES_DROPPED`) once there is room.
+   * What happens when more than `maxBufferedBytes` are buffered for a client. `"close"`: it is closed with 4508. `"drop"`:
+   * further messages are dropped, and it receives their number (`MESSAGES_DROPPED`) once there is room.
    *
    * @default {"close"}
    */
   slowConsumer?: "close" | "drop";
   /**
-   * Which clients receive one frame at a time, the next one after they answer a protocol ping. It is for clients that lose all but one
-   * of the messages that arrive together, as the Directus SDK does on Node and Deno.
+   * Which clients receive one frame at a time, the next one after they answer a protocol ping. It is for clients that lose all
+   * but one of the messages that arrive together, as the Directus SDK does on Node and Deno.
    *
    * - `"collection"`: clients with neither `Origin` (not browsers) nor `noroshi.v1`, from their first `subscribe` with a `collection`
    * - `"all"`: every client without `noroshi.v1`
    * - `false`: none
    *
-   * `Deno.serve` and Cloudflare cannot send protocol pings: the next frame follows after 50 ms or, with `heartbeat.message`, after the
-   * client answers a `ping` message. Waiting frames count against `maxBufferedBytes`.
+   * `Deno.serve` and Cloudflare cannot send protocol pings: the next frame follows after 50 ms or, with `heartbeat.message`,
+   * after the client answers a `ping` message. Waiting frames count against `maxBufferedBytes`.
    *
    * @default {"collection"}
    */
@@ -151,8 +166,8 @@ export interface WebSocketControllerOptions {
   /** Stores histories and members and connects nodes. @default in memory; in a Durable Object its own storage */
   engine?: Engine;
   /**
-   * Readable name of this node in `controller.cluster`: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, new at each
-   * start. The digits alone make it unique.
+   * Readable name of this node in `controller.cluster`: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, new at
+   * each start. The digits alone make it unique.
    *
    * @default a random UUID
    */

@@ -1,3 +1,4 @@
+/** The messages of the wire protocol (PROTOCOL.md): their types, schemas and JSON codec. */
 import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
@@ -171,8 +172,8 @@ export interface PresenceMessage {
   uid?: MessageUid;
 }
 
-// Bounded, because every answer echoes it. One check instead of a union: that creates the issue of the string schema for each number
-// first, 0.8 µs a message.
+// Bounded, because every answer echoes it. One check, not a union, which first creates the issue of the string for a number:
+// 0.8 µs a message.
 const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>(isUid);
 
 /** The `uid` of a message: a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1. */
@@ -214,14 +215,14 @@ export const AuthMessageSchema: v.GenericSchema<AuthMessage> = v.union([
     password: v.pipe(v.string(), v.maxLength(1024)),
     otp: v.optional(v.pipe(v.string(), v.maxLength(64))),
   }),
-]) as v.GenericSchema<AuthMessage>; // As above: optional fields that are absent stay absent.
+]) as v.GenericSchema<AuthMessage>; // As for WebSocketMessageSchema.
 
 /** A `ping` message. */
 export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
   type: v.literal("ping"),
   uid: v.optional(uid),
   limits: v.optional(v.boolean()),
-}) as v.GenericSchema<PingMessage>; // As above.
+}) as v.GenericSchema<PingMessage>; // As for WebSocketMessageSchema.
 
 /** Accepts `collection`, as the Directus SDK calls it, in place of `channel`. */
 const withChannel = (schema: v.GenericSchema) =>
@@ -236,8 +237,8 @@ const withChannel = (schema: v.GenericSchema) =>
   );
 
 /**
- * Fields that narrow a subscription in Directus, or belong inside `query`. They are refused: ignored like other unknown fields, the
- * client would receive more than it asked for.
+ * Fields that narrow a subscription in Directus, or belong inside `query`. They are refused: ignored like other unknown fields,
+ * the client would receive more than it asked for.
  */
 const NARROWING =
   "item items ids keys events filter fields sort search limit offset page deep alias aggregate group groupBy version";
@@ -258,7 +259,7 @@ export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> 
   })),
   presence: v.optional(v.boolean()),
   data: v.optional(v.unknown()),
-})) as v.GenericSchema<unknown, SubscribeMessage>; // As above.
+})) as v.GenericSchema<unknown, SubscribeMessage>; // As for WebSocketMessageSchema.
 
 /** A `publish` message. */
 export const PublishMessageSchema: v.GenericSchema<PublishMessage> = v.object({
@@ -267,14 +268,14 @@ export const PublishMessageSchema: v.GenericSchema<PublishMessage> = v.object({
   event: v.pipe(event, v.check((name) => !RESERVED_EVENTS.has(name))),
   data: v.optional(v.unknown()),
   uid: v.optional(uid),
-}) as v.GenericSchema<PublishMessage>; // As above.
+}) as v.GenericSchema<PublishMessage>; // As for WebSocketMessageSchema.
 
 /** An `unsubscribe` message; its `collection` is read as `channel`. */
 export const UnsubscribeMessageSchema: v.GenericSchema<unknown, UnsubscribeMessage> = withChannel(v.object({
   type: v.literal("unsubscribe"),
   uid: v.optional(uid),
   channel: v.optional(channel),
-})) as v.GenericSchema<unknown, UnsubscribeMessage>; // As above.
+})) as v.GenericSchema<unknown, UnsubscribeMessage>; // As for WebSocketMessageSchema.
 
 /** Stops validation at the first issue: valibot's issues quote the input and can be 3,000 times as large. */
 export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;
@@ -345,8 +346,8 @@ function isDeeper(text: string, limit: number): boolean {
 }
 
 /**
- * Encodes a message as the text of a frame. A string is sent unchanged except for lone surrogates, which are replaced: workerd sends
- * them as invalid UTF-8, on which the peer must fail the connection (RFC 6455 §8.1).
+ * Encodes a message as the text of a frame. A string is sent unchanged except for lone surrogates, which are replaced: workerd
+ * sends them as invalid UTF-8, on which the peer must fail the connection (RFC 6455 §8.1).
  *
  * @throws {TypeError} for a message that JSON cannot represent: a cycle, a BigInt, or a `toJSON` that returns `undefined`.
  */
@@ -367,7 +368,9 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
  */
 export const jsonOf = (data: unknown): string | undefined => data === undefined ? "null" : JSON.stringify(data);
 
-/** The path of an issue, such as `items.0.text`, cut to 64 characters: keys are input, which is not to be echoed at any length. */
+/**
+ * The path of an issue, such as `items.0.text`, cut to 64 characters: keys are input, which is not to be echoed at any length.
+ */
 export function issuePath(issue: v.BaseIssue<unknown>): string {
   return (v.getDotPath(issue) ?? "").slice(0, 64);
 }

@@ -46,8 +46,8 @@ export interface ClientConnection extends Recipient {
   readonly unreadBytes: number;
   readonly socket: unknown;
   /**
-   * Whether the connection is closing or its credentials have expired, so that pending work must not take effect. Check it after each
-   * `await`, before the effect.
+   * Whether the connection is closing or its credentials have expired, so that pending work must not take effect. Check it after
+   * each `await`, before the effect.
    */
   readonly isSuspended: boolean;
   /** Settles when `revalidate` has renewed or refused expired credentials; `undefined`: no call is pending. */
