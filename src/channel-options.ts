@@ -6,102 +6,103 @@ import { CHANNEL_NAME, RESERVED_EVENTS } from "./protocol.ts";
 import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "./schema.ts";
 import type { JsonValue, WebSocketClient } from "./websocket-client.ts";
 
-/** What a channel's `authorize` is asked. */
+/** Passed to a channel's `authorize`. */
 export interface AuthorizeContext {
-  /** Who wants to. */
+  /** The client that subscribes or publishes. */
   readonly client: WebSocketClient;
-  /** The channel's name, whatever pattern it is declared by. */
+  /** Full channel name, also if it is declared by a prefix. */
   readonly channel: string;
-  /** To be sent what is published, or to publish. */
+  /** Whether the client wants to receive publications or to publish one. */
   readonly action: "subscribe" | "publish";
-  /** The filter of the subscription, or the event to be published. */
+  /** Event filter of the subscription, or event of the publication. */
   readonly event?: string;
-  /** Of the subscription, as the client sent it. */
+  /** Query of the subscription, as the client sent it. */
   readonly query?: Record<string, unknown>;
-  /** The position the client wants to go on from: history of before it was allowed to is for you to refuse. */
+  /** Position to recover from. It may lie before the client was allowed to read: refuse it if that matters. */
   readonly recover?: Position;
-  /** What is to be published. */
+  /** Data of the publication, as the client sent it. */
   readonly data?: unknown;
 }
 
-/** `true` lets it; anything else does not. With `ttl`, in ms, a subscription is asked about again after so long; `Infinity` is never. */
+/** `true` allows, `{ ttl }` allows and asks again about a subscription after `ttl` ms (`Infinity`: never), all else refuses. */
 export type Authorization = boolean | { readonly ttl: number };
 
-/** What a channel's `snapshot` is asked. */
+/** Passed to a channel's `snapshot`. */
 export interface SnapshotContext {
-  /** Whose subscription it is for. */
+  /** The client that subscribes. */
   readonly client: WebSocketClient;
-  /** The channel's name. */
+  /** Full channel name. */
   readonly channel: string;
-  /** Of the subscription, as the client sent it; `{}` without one. The Directus SDK sends strings as its values since 19.1. */
+  /** Query of the subscription; `{}` without one. All its values are strings from the Directus SDK since 19.1. */
   readonly query: Record<string, unknown>;
 }
 
-/** What a channel's `presence.data` is asked. */
+/** Passed to a channel's `presence.data`. */
 export interface PresenceContext {
-  /** Whose member it is. */
+  /** The client that becomes a member. */
   readonly client: WebSocketClient;
-  /** The channel's name. */
+  /** Full channel name. */
   readonly channel: string;
-  /** What the client sent with its `subscribe`; `undefined` where it sent nothing. */
+  /** `data` of the client's `subscribe`; `undefined` if it sent none. */
   readonly data: JsonValue | undefined;
 }
 
-/** How a channel keeps its members. */
+/** Presence options of a channel. */
 export interface PresenceOptions {
-  /** What a member has beside its user: what the client sent (`"client"`), or what this makes of it at once. @default nothing */
+  /** Data of a member: what the client sent (`"client"`), or what this synchronous function returns. @default none */
   readonly data?: "client" | ((context: PresenceContext) => JsonValue | undefined);
-  /** For how long a member stays that has lost its last connection, in ms, so that coming back does not show. `0`: not at all. @default {5_000} */
+  /** Time in ms that a member stays after losing its last connection, to hide a reconnect; `0`: none. @default {5_000} */
   readonly grace?: number;
 }
 
-/** How much of a channel is kept, and may be asked for. */
+/** History options of a channel. */
 export interface ChannelHistoryOptions extends HistoryOptions {
-  /** Publications that one recovery may have missed; more are told as `recovered: false`. @default {size} */
+  /** Maximum number of publications in one recovery; a client that missed more gets `recovered: false`. @default {size} */
   readonly maxRecover?: number;
 }
 
-/** How the channels of a name behave. */
+/** Options of a channel, or of all channels with a prefix. */
 export interface ChannelOptions {
   /**
-   * Whether a client may, asked at each `subscribe` and `publish`, and again when who it is or what it may has changed. A `WebSocketError`
-   * it throws is what the client is told, anything else is `INTERNAL_ERROR`. `() => true` lets everybody.
+   * Decides whether a client may subscribe or publish. Called for each `subscribe` and `publish`, and again for each subscription
+   * when the client's rights change. A thrown `WebSocketError` is sent to the client, any other error as `INTERNAL_ERROR`.
+   * `() => true` allows everybody.
    */
   readonly authorize: (context: AuthorizeContext) => Authorization | Promise<Authorization>;
-  /** What a subscription begins with: JSON. Not asked for one with an `event`, nor where what was missed can be sent. */
+  /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */
   readonly snapshot?: (context: SnapshotContext) => unknown;
   /**
-   * The events that clients may publish, and what their data must be: synchronous schemas, whose output JSON can hold. Absent: any, as far as
-   * `authorize` lets them.
+   * Events that clients may publish, each with a synchronous schema for its data. The output of the schema is published and must
+   * be JSON. Absent: any event and data that `authorize` allows.
    */
   readonly schema?: { readonly [event: string]: v.GenericSchema };
-  /** How much is kept, for those who come back. Absent: nothing, and publications have no offset. */
+  /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
   readonly history?: ChannelHistoryOptions;
-  /** Whether subscribers are members that are told of. @default {false} */
+  /** Whether subscribers become members, which other clients can list and watch. @default {false} */
   readonly presence?: boolean | PresenceOptions;
 }
 
-/** The options of a channel, complete. */
+/** Channel options with defaults applied. */
 export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot"> {
-  /** By event. */
+  /** Schemas by event. */
   readonly schema?: ReadonlyMap<string, CheckedSchema>;
   readonly history: Required<ChannelHistoryOptions> | null;
   readonly presence: { readonly data: PresenceOptions["data"]; readonly grace: number } | null;
 }
 
-/** The declared channels. */
+/** Finds the options of a channel among the declarations. */
 export class ChannelTable {
   readonly #names = new Map<string, ResolvedChannel>();
-  /** The longest first. */
+  /** Longest prefix first. */
   readonly #prefixes: [prefix: string, channel: ResolvedChannel][] = [];
 
-  /** @throws {TypeError} for a name or an option that is not what it should be. */
+  /** @throws {TypeError} for an invalid name or option. */
   constructor(declarations: { readonly [name: string]: ChannelOptions }) {
     for (const [name, options] of Object.entries(declarations)) {
       const prefix = name.endsWith("*") ? name.slice(0, -1) : null;
       if (prefix === null ? !CHANNEL_NAME.test(name) : prefix !== "" && !CHANNEL_NAME.test(prefix)) {
         throw new TypeError(
-          `Cannot declare the channel "${name}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, and may end in * for all that begin so`,
+          `Cannot declare the channel "${name}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, and may end in * to match a prefix`,
         );
       }
       const channel = resolveChannel(name, options);
@@ -111,13 +112,13 @@ export class ChannelTable {
     this.#prefixes.sort(([a], [b]) => b.length - a.length);
   }
 
-  /** Those of all that have one. */
+  /** History options of all declarations that have them. */
   get histories(): HistoryOptions[] {
     const all = [...this.#names.values(), ...this.#prefixes.map(([, channel]) => channel)];
     return all.flatMap(({ history }) => history ?? []);
   }
 
-  /** The options of the channel: those of its own name, else of the longest beginning, which may be all of it. */
+  /** Options for the exact name, else for the longest matching prefix. A prefix also matches itself: `room:*` covers `room:`. */
   find(name: string): ResolvedChannel | undefined {
     return this.#names.get(name) ??
       this.#prefixes.find(([prefix]) => name !== "" && name.startsWith(prefix))?.[1];
@@ -133,7 +134,7 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
   if (snapshot !== undefined && typeof snapshot !== "function") throw fail("snapshot must be a function ({ query }) => rows");
   const schemas = new Map<string, CheckedSchema>();
   for (const [event, each] of Object.entries(schema ?? {})) {
-    if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is no name for an event, take another`);
+    if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is not a valid event name, use another`);
     const checked = checkSchema(each);
     if (!checked) throw fail(`schema.${event} must be ${SYNCHRONOUS}`);
     schemas.set(event, checked);

@@ -1,43 +1,43 @@
-/** How long a name counts as new, in ms. */
+/** Time in ms that a new name counts against the limit. */
 const PERIOD = 60_000;
 
-/** Keys that are kept before those without a new name are looked for and forgotten. */
+/** Number of keys above which keys without a recent name are removed. */
 const PRUNE_AT = 1024;
 
-/** What one user may have in channels over all its connections to this node; the key says who counts as one. */
+/** Limits of one user over all its connections to this node. */
 export interface ChannelLimits {
   readonly maxSubscriptionsPerUser: number;
   readonly maxNewChannelsPerMinute: number;
 }
 
-/** Counts what users have in channels, and the channel names they bring up. */
+/** Limits the subscriptions of each user and the new channel names that it uses. A user is one key of `rateLimit`. */
 export class ChannelQuota {
   readonly #limits: ChannelLimits;
   readonly #now: () => number;
   readonly #subscriptions = new Map<string, number>();
-  /** For each key the names it has brought up, the oldest first, and when: ms of the monotonic clock. */
+  /** New names of each key, oldest first, with the time of first use in ms of the monotonic clock. */
   readonly #names = new Map<string, Map<string, number>>();
   #pruneAt = PRUNE_AT;
 
-  /** @param now the monotonic clock, in ms. */
+  /** @param now monotonic clock, in ms */
   constructor(limits: ChannelLimits, now: () => number) {
     this.#limits = limits;
     this.#now = now;
   }
 
-  /** Whether there may be one subscription more. */
+  /** Whether the key may have another subscription. */
   hasRoom(key: string): boolean {
     return (this.#subscriptions.get(key) ?? 0) < this.#limits.maxSubscriptionsPerUser;
   }
 
-  /** So many subscriptions more, or less. */
+  /** Adds to the key's number of subscriptions; negative to subtract. */
   count(key: string, change: number): void {
     const count = (this.#subscriptions.get(key) ?? 0) + change;
     if (count > 0) this.#subscriptions.set(key, count);
     else this.#subscriptions.delete(key);
   }
 
-  /** Brings up a channel that nobody here is subscribed to: 0, or the ms to wait until one more name may be new. */
+  /** Records a channel without subscribers on this node. Returns 0, or the ms to wait before another new name is allowed. */
   bringUp(key: string, channel: string): number {
     const { maxNewChannelsPerMinute } = this.#limits;
     if (maxNewChannelsPerMinute === Infinity) return 0;
@@ -60,12 +60,12 @@ export class ChannelQuota {
       forget(names, now);
       if (names.size === 0) this.#names.delete(key);
     }
-    // Doubled by what is left, so that looking costs O(1) a name.
+    // Doubling keeps the amortized cost of pruning at O(1) per name.
     this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#names.size);
   }
 }
 
-/** Lets go of the names that are not new any more. */
+/** Deletes names older than {@link PERIOD}. */
 function forget(names: Map<string, number>, now: number): void {
   for (const [name, at] of names) {
     if (now - at < PERIOD) return;

@@ -6,45 +6,45 @@ import { guard } from "./guard.ts";
 import { Presence } from "./presence.ts";
 import { PublicationFrame } from "./publication-frame.ts";
 
-/** A subscription, as its channel sees it. */
+/** A subscription, as seen by its channel. */
 export interface ChannelRecipient extends Recipient {
-  /** Hands the publication to the client, or remembers that it is behind; `false` when it could not be sent. */
+  /** Sends or keeps the publication; `false` if it could do neither and the subscription has to catch up. */
   send(frame: PublicationFrame): boolean;
-  /** Publications may be missing: it is to read the history from where it is. */
+  /** Publications may be missing: catch up from the history. */
   lag(): void;
 }
 
-/** What channels need of their node. */
+/** The node that a channel belongs to. */
 export interface ChannelHost extends ExtensionHost {
-  /** Nobody on this node needs the channel any more. */
+  /** Called when the channel has no holders left on this node. */
   closed(channel: Channel): void;
 }
 
 const ignore = () => {};
 
-/** One channel, as long as somebody on this node is subscribed to it. */
+/** One channel on this node. It exists while a subscription or a local member holds it open. */
 export class Channel {
   readonly name: string;
   readonly options: ResolvedChannel;
-  /** Absent where the channel keeps no members. */
+  /** `null` if the channel is declared without presence. */
   readonly presence: Presence | null;
-  /** Up to where this node has been handed publications; `null` without a history. */
+  /** Position of the last publication that this node received; `null` without a history. */
   position: Position | null = null;
 
   readonly #host: ChannelHost;
   readonly #subscriptions = new Set<ChannelRecipient>();
-  /** Those of them that take every publication as it is: the runtime may send it to all of them at once. */
-  readonly #together = new Audience<ChannelRecipient>();
-  /** What they were sent last in that way. */
-  #sentTogether: Position | null = null;
-  /** The subscriptions as a list that does not change: a copy for each publication took a third of its time. */
+  /** Live subscriptions without `event` and `uid`: they receive the same frames, which the runtime can send to all at once. */
+  readonly #grouped = new Audience<ChannelRecipient>();
+  /** Position of the last publication that was sent to the group at once. */
+  #groupPosition: Position | null = null;
+  /** A copy of the subscriptions for delivery, which must not change. Copying for each publication took a third of its time. */
   #list: readonly ChannelRecipient[] | undefined;
   #holders = 0;
   #isOpen = false;
   #opening: Promise<void> | undefined;
-  /** Reads of the history under way: after a gap all subscriptions want the same. */
+  /** History reads in progress. Shared, because after a gap all subscriptions ask for the same page. */
   readonly #reads = new Map<string, Promise<HistoryPage>>();
-  /** What is sent of a publication that is in the history, for who asks for it next. */
+  /** Encoded frames by publication, shared by subscriptions that recover it. */
   readonly #frames = new WeakMap<Publication, PublicationFrame>();
 
   constructor(name: string, options: ResolvedChannel, host: ChannelHost) {
@@ -56,12 +56,12 @@ export class Channel {
       new Presence(name, presence.grace, host, { enter: () => this.enter(), leave: () => this.leave() });
   }
 
-  /** Subscriptions that are sent to. */
+  /** Number of subscriptions that receive publications. */
   get size(): number {
     return this.#subscriptions.size;
   }
 
-  /** Keeps the channel open until {@link leave}. The promise, if there is one, resolves when it is, and rejects when it cannot be. */
+  /** Holds the channel open until {@link leave}. Returns a promise while the engine subscribes, which rejects if that fails. */
   enter(): Promise<void> | undefined {
     this.#holders++;
     if (this.#isOpen || this.#opening) return this.#opening;
@@ -85,28 +85,28 @@ export class Channel {
     this.#list = undefined;
   }
 
-  /** From now on it may be sent to together with others. */
+  /** Adds a live subscription to the group, if its runtime can send one frame to many sockets. */
   join(subscription: ChannelRecipient): void {
-    if (subscription.transport?.publisher && !this.#together.has(subscription)) this.#together.add(subscription);
+    if (subscription.transport?.publisher && !this.#grouped.has(subscription)) this.#grouped.add(subscription);
   }
 
-  /** Not from now on. Where those stand that were sent to together. */
+  /** Removes the subscription from the group. Returns the last position sent to the group; `null` if it was not a member. */
   part(subscription: ChannelRecipient): Position | null {
-    return this.#together.delete(subscription) ? this.#sentTogether : null;
+    return this.#grouped.delete(subscription) ? this.#groupPosition : null;
   }
 
   remove(subscription: ChannelRecipient): void {
-    this.#together.delete(subscription);
+    this.#grouped.delete(subscription);
     if (this.#subscriptions.delete(subscription)) this.#list = undefined;
   }
 
-  /** The engine hands a publication over. */
+  /** Delivers a publication from the engine. */
   published(publication: Publication): void {
     const { position } = publication;
-    // Whoever is added after this would find it neither in a page that was read before it nor among what it is sent.
+    // A subscription added from now on must not reuse a page read before this publication: it would miss it.
     this.#reads.clear();
     if (position && this.position && position.epoch !== this.position.epoch) {
-      // What was kept is lost: everybody has to begin anew.
+      // The history was lost: every subscription starts over.
       this.position = position;
       return this.gap();
     }
@@ -114,10 +114,10 @@ export class Channel {
     if (this.#subscriptions.size === 0) return;
     const frame = this.frameOf(publication);
     const { delivery, maxBufferedBytes } = this.#host;
-    // Those of one group: more at once would keep inbound messages waiting.
-    const [group] = this.#together.groups;
+    // Only the first group: publishing to more at once would delay inbound messages.
+    const [group] = this.#grouped.groups;
     if (group && !delivery.isBusy && group.publish(frame, maxBufferedBytes)) {
-      this.#sentTogether = position;
+      this.#groupPosition = position;
       if (group.members.size === this.#subscriptions.size) return;
       const others = [...this.#subscriptions].filter((subscription) => !group.members.has(subscription));
       return delivery.deliver(frame, others, ignore);
@@ -126,7 +126,7 @@ export class Channel {
     delivery.deliver(frame, this.#list, ignore);
   }
 
-  /** Publications may have been lost on their way to this node. */
+  /** Makes all subscriptions catch up after publications may have been lost on their way to this node. */
   gap(position: Position | null = this.position): void {
     this.position = position;
     this.#reads.clear();
@@ -134,12 +134,12 @@ export class Channel {
   }
 
   /**
-   * A page of the publications since the position. Those of a channel with a history only.
+   * Reads one page of publications after the position. Only for a channel with a history.
    *
-   * @param isNext whether another page ended there.
+   * @param isNext whether the position is the end of a previous page, to which `maxRecover` does not apply.
    */
   read(after: Position, isNext: boolean): HistoryPage | Promise<HistoryPage> {
-    const history = this.options.history!; // As above.
+    const history = this.options.history!; // See above.
     const key = `${after.epoch} ${after.offset} ${isNext}`;
     const underWay = this.#reads.get(key);
     if (underWay) return underWay;
@@ -170,7 +170,7 @@ export class Channel {
 
   #opened(position: Position | null): void {
     this.#isOpen = true;
-    // The engine may have handed over something meanwhile.
+    // A publication that arrived meanwhile has already set it.
     this.position ??= position;
   }
 

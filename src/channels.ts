@@ -1,5 +1,5 @@
 /**
- * Channels: named streams that clients subscribe to, with a snapshot, presence, and a history that what was missed is sent from.
+ * Channels: named streams that clients subscribe to, with an optional snapshot, presence, and a history for recovery.
  *
  * @example
  * ```ts
@@ -44,10 +44,10 @@ export type {
 } from "./channel-options.ts";
 export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
 
-/** Channels by their name, or by its beginning and `*`. */
+/** Channel options, by channel name or by a prefix followed by `*`. */
 export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
 
-/** The declaration that a channel's name falls under; any, where the name is not known when it is compiled. */
+/** The declaration that a channel name matches; any declaration if the name is not known at compile time. */
 export type DeclarationOf<Declarations, Name extends string> = string extends Name ? ChannelOptions
   : Name extends keyof Declarations ? Declarations[Name]
   : {
@@ -55,53 +55,57 @@ export type DeclarationOf<Declarations, Name extends string> = string extends Na
       : never;
   }[keyof Declarations];
 
-/** The events that may be published to a channel: those of its `schema`, or any. */
+/** Events that may be published to a channel: those of its `schema`, or any string. */
 export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarations, Name> extends { schema: infer Schema }
   ? keyof Schema & string
   : string;
 
-/** The data of an event: what its schema puts out, since what the server itself publishes is not read by it. */
+/** The data of an event: the output type of its schema, because data that the server publishes is not parsed. */
 export type DataOf<Declarations, Name extends string, Event extends string> = DeclarationOf<Declarations, Name> extends
   { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferOutput<Schema[Event]>
     : unknown
   : unknown
   : unknown;
 
-/** Options of {@link Channels} as a whole. */
+/** Limits for all channels together. */
 export interface ChannelsOptions {
-  /** Subscriptions that one client may have; more are answered `LIMIT_EXCEEDED`. @default {128} */
+  /** Maximum number of subscriptions of one client; further ones fail with `LIMIT_EXCEEDED`. @default {128} */
   maxSubscriptions?: number;
   /**
-   * Subscriptions that one user may have over all connections to this node; more are answered `LIMIT_EXCEEDED`. Clients are counted
-   * together as by `rateLimit`: by its `key`, else the user, else the address. @default {10_000} and with `rateLimit: false` none
+   * Maximum number of subscriptions of one user on this node; further ones fail with `LIMIT_EXCEEDED`. Users are counted as by
+   * `rateLimit`: by its `key`, else by user, else by address. With `rateLimit: false` the default is `Infinity`.
+   *
+   * @default {10_000}
    */
   maxSubscriptionsPerUser?: number;
   /**
-   * Channels a minute that one user, counted likewise, may name in `subscribe` and `publish` that nobody on this node is subscribed to; more
-   * are answered `REQUESTS_EXCEEDED`. @default {1_000} and with `rateLimit: false` none
+   * Maximum number of channels not open on this node that one user may name per minute, in `subscribe` and `publish`; further
+   * ones fail with `REQUESTS_EXCEEDED`. Users are counted as above. With `rateLimit: false` the default is `Infinity`.
+   *
+   * @default {1_000}
    */
   maxNewChannelsPerMinute?: number;
 }
 
-/** A member of a channel, as the server reads it. */
+/** A member of a channel, as returned by {@link Channels.presence}. */
 export interface MemberRecord {
-  /** The user's id, or `uid:<id>` of a connection without a user. */
+  /** User id, or `uid:<id>` for a connection without a user. */
   user: string;
-  /** What the channel keeps with it. */
+  /** The member's data. Absent if the channel keeps none. */
   data?: unknown;
 }
 
-/** Counters of the channels on this node. */
+/** Channel counters of this node. */
 export interface ChannelsStats {
-  /** Channels that somebody here is subscribed to, or was a moment ago. */
+  /** Open channels: with subscriptions, or with members in their grace period. */
   channels: number;
-  /** Subscriptions of the clients here, those that are still asked about included. */
+  /** Subscriptions, including those that are being authorized; of one channel, only those that receive publications. */
   subscriptions: number;
-  /** Clients that have any. */
+  /** Clients with at least one subscription. */
   subscribers: number;
 }
 
-/** The channels of a controller. */
+/** Adds channels to a controller. */
 export class Channels<const Declarations extends ChannelDeclarations = ChannelDeclarations> {
   readonly #channels = new Map<string, Channel>();
   readonly #host: ChannelHost;
@@ -112,8 +116,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   /**
    * Makes the controller answer `subscribe`, `unsubscribe` and `publish`.
    *
-   * @throws {TypeError} for a declaration that is not what it should be, a history that the engine cannot keep, a controller of another
-   * copy of the package, and where the controller has channels already.
+   * @throws {TypeError} for an invalid declaration or option, a history that the engine cannot keep, a controller from another
+   * copy of the package, or a controller that already has channels.
    */
   constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
     const given = checkLimits(options);
@@ -122,7 +126,8 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
     const host = controller.extend(this.#extension());
     const { maxSubscriptions, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
-    this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost; // `engine` stays a getter.
+    // Copies descriptors, because `engine` must stay a getter: reading it starts the engine.
+    this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost;
     this.#shared = {
       host: this.#host,
       table: this.#table,
@@ -135,11 +140,13 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   }
 
   /**
-   * Publishes to all who are subscribed, on all nodes, as it is: the channel's schema reads what clients publish. Resolves when it is in the history: with its position, or `null` where the channel
-   * has no history. A rejection that nobody looks at is an `error` event, and ends no process.
+   * Publishes to all subscribers on all nodes. Resolves with the position in the history, or with `null` without a history.
    *
-   * @throws {TypeError} for a channel that is not declared, a name that is none for an event, and data that JSON cannot hold.
-   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: it is not certain to have been published.
+   * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
+   * not handled, the process continues.
+   *
+   * @throws {TypeError} for an undeclared channel, an invalid event name, or data that JSON cannot represent.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
    */
   publish<const Name extends string, const Event extends EventOf<Declarations, Name>>(
     channel: Name,
@@ -149,21 +156,22 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
     const options = this.#declared("publish to", channel);
     if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
       throw new TypeError(
-        `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters, and none of the protocol's own`,
+        `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
       );
     }
     const json = jsonOf(data);
-    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can hold`);
-    // The call itself publishes: what is broadcast next comes after it.
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can represent`);
+    // Calls the engine synchronously: a broadcast after this call is sent after the publication.
     const published = (async () => await this.#host.engine.publish(channel, { event, data: json }, options.history))();
     published.catch((error) => this.#host.report(error));
     return published;
   }
 
   /**
-   * The last publications of a channel, or the first after a position, and whether these are all.
+   * Reads the latest publications of a channel, or the first ones after a position.
    *
-   * @throws {TypeError} for a channel that is not declared with a history, and a limit or a position that is none.
+   * @throws {TypeError} as a rejection, for a channel that is not declared with `history`, or an invalid limit or position.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
    */
   async history(channel: string, query: HistoryQuery = {}): Promise<HistoryRecord> {
     const { history } = this.#declared("read", channel);
@@ -172,9 +180,10 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
   }
 
   /**
-   * The members of a channel, on all nodes.
+   * Lists the members of a channel on all nodes.
    *
-   * @throws {TypeError} for a channel that is not declared with presence.
+   * @throws {TypeError} as a rejection, for a channel that is not declared with `presence`.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
    */
   async presence(channel: string): Promise<MemberRecord[]> {
     if (!this.#declared("list the members of", channel).presence) {
@@ -183,7 +192,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
     return (await this.#host.engine.members(channel)).map(memberOf);
   }
 
-  /** Counts without listing: all channels of this node, or one. */
+  /** Counts channels, subscriptions and subscribers on this node, of all channels or of one. */
   stats(channel?: string): ChannelsStats {
     const all = [...this.#subscribers.values()];
     if (channel !== undefined) {
@@ -209,7 +218,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
       take: (client, message) => this.#take(client, message),
       admitted: (client) => this.#subscribers.get(client)?.resume(true),
       restored: (client) => {
-        // Else it would wait for what nobody sends it any more.
+        // Without its subscriptions the client would wait for publications that never come.
         if (!this.#host.engine.keeper) client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
         else if (!this.#subscriber(client).restore()) this.#subscribers.delete(client);
       },
@@ -219,7 +228,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
         this.#subscribers.get(client)?.close(!hasLeft);
         this.#subscribers.delete(client);
       },
-      // While something is on its way to some, nobody can be told that it has been sent all.
+      // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscribers.get(client)?.positions(),
       published: (name: string, publication: Publication) => this.#channels.get(name)?.published(publication),
       gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
@@ -262,14 +271,14 @@ const DEFAULTS: Required<ChannelsOptions> = {
   maxNewChannelsPerMinute: 1_000,
 };
 
-/** Where clients are not counted together. */
+/** Defaults with `rateLimit: false`, which turns off all limits per user. */
 const UNLIMITED: Required<ChannelsOptions> = {
   ...DEFAULTS,
   maxSubscriptionsPerUser: Infinity,
   maxNewChannelsPerMinute: Infinity,
 };
 
-/** The limits that are given. @throws {TypeError} for an unknown option, and one that is no limit. */
+/** The options that are set. @throws {TypeError} for an unknown option or an invalid limit. */
 function checkLimits(options: ChannelsOptions): ChannelsOptions {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   for (const [name, value] of given) {
@@ -285,7 +294,7 @@ function checkLimits(options: ChannelsOptions): ChannelsOptions {
 
 const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
 
-/** Channels read private fields of the controller's clients, which those of another copy of the package do not have. */
+/** Channels read private fields of the controller's clients. Clients of another copy of the package do not have them. */
 function checkController(controller: unknown): void {
   if (controller instanceof WebSocketController) return;
   throw new TypeError(
