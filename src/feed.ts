@@ -6,30 +6,31 @@ import { endingOf, type PublicationFrame } from "./publication-frame.ts";
 import type { SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** Bytes of the last snapshot of the channels that were declared so. */
+/** Size in bytes of the last `init` with a snapshot, by channel declaration. */
 const snapshotBytes = new WeakMap<ResolvedChannel, number>();
 
+/** Records the size of a snapshot as the estimate for the next one. */
 export function expectBytes(options: ResolvedChannel, bytes: number): void {
   snapshotBytes.set(options, bytes);
 }
 
-/** How much the next one will have, about. */
+/** Expected size of the next snapshot, in bytes; 0 before the first. */
 export const expectedBytes = (options: ResolvedChannel): number => snapshotBytes.get(options) ?? 0;
 
-/** The publications that one subscription is sent: in order, each once, and how far the client has been sent them. */
+/** Sends publications to one subscription in order, each once, and tracks the position that the client has reached. */
 export class Feed {
-  /** Up to here the client has been sent everything. */
+  /** Position up to which the client has been sent everything. */
   at: Position | null = null;
-  /** It was not sent something that is in the history. */
+  /** Whether a publication after `at` was not sent and has to be read from the history. */
   isBehind = false;
-  /** More came than is kept, or something may have been lost. */
+  /** Whether a publication did not fit into what is kept, or may have been lost. */
   hasOverflowed = false;
-  /** How the messages of the subscription end. */
+  /** End of the JSON of each message, with the `uid`. */
   readonly ending: string;
   readonly #client: WebSocketClient;
   readonly #backlog: Backlog;
   readonly #event: string | undefined;
-  /** What was published while nothing can be sent. */
+  /** Publications kept while none can be sent. */
   #kept: Kept<PublicationFrame> | undefined;
 
   constructor(client: WebSocketClient, backlog: Backlog, { event, uid }: Pick<SubscriptionRequest, "event" | "uid">) {
@@ -39,24 +40,24 @@ export class Feed {
     this.#event = event;
   }
 
-  /** Whether what is published is kept, and not sent at once. */
+  /** Whether publications are kept instead of sent. */
   get isHeld(): boolean {
     return this.#kept !== undefined;
   }
 
-  /** The first that is kept. */
+  /** The oldest kept publication. */
   get first(): PublicationFrame | undefined {
     return this.#kept?.first;
   }
 
-  /** Keeps what is published from now on. */
+  /** Keeps publications from now on, and drops those kept so far. */
   hold(): void {
     this.release();
     this.#kept = new Kept(this.#backlog);
     this.hasOverflowed = false;
   }
 
-  /** Forgets what is kept; what is published from now on is sent, or it is behind. */
+  /** Drops the kept publications and stops keeping. */
   release(): void {
     this.#kept?.clear();
     this.#kept = undefined;
@@ -70,19 +71,19 @@ export class Feed {
     return this.#event === undefined || event === this.#event;
   }
 
-  /** Keeps the frame; `false` when there is no room for it. */
+  /** Keeps the frame; `false` if there is no room. */
   keep(frame: PublicationFrame): boolean {
     if (this.#kept?.push(frame)) return true;
     this.hasOverflowed = true;
     return false;
   }
 
-  /** Everything up to the position was sent in another way. */
+  /** Records that everything up to the position was sent through a group. */
   advance(position: Position | null): void {
     if (position && (position.epoch !== this.at?.epoch || position.offset > this.at.offset)) this.at = position;
   }
 
-  /** Sends one publication, unless it was. */
+  /** Sends one publication, unless it was sent before; `false` if the client cannot receive it. */
   send(frame: PublicationFrame): boolean {
     const { position } = frame;
     if (position && this.at && position.epoch === this.at.epoch && position.offset <= this.at.offset) return true;
@@ -91,12 +92,12 @@ export class Feed {
     return true;
   }
 
-  /** Sends as much of the page as there is room for. Whether that was all; `undefined` when the client cannot be sent to. */
+  /** Sends as much of the page as there is room for; `undefined` if the client cannot receive messages. */
   sendPage({ publications }: HistoryPage, channel: Channel): { readonly isWhole: boolean; readonly bytes: number } | undefined {
     let bytes = 0;
     for (const publication of publications) {
       if (!this.takes(publication)) this.at = publication.position;
-      // Looked at before each: a promise for each took a third of a recovery on Bun.
+      // Checked without a promise: one per publication took a third of a recovery on Bun.
       else if (!this.#backlog.hasRoom) return { isWhole: false, bytes };
       else if (!this.send(channel.frameOf(publication))) return undefined;
       bytes += publication.data.length;

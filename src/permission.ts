@@ -6,9 +6,9 @@ import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
- * What the application answers: at once where it does, else in time.
+ * Calls the application and limits the time of an asynchronous answer to `timeout`. A synchronous answer is returned as it is.
  *
- * @throws {WebSocketError} SERVICE_UNAVAILABLE, as a rejection, when it takes too long.
+ * @throws {WebSocketError} SERVICE_UNAVAILABLE, as a rejection, on timeout.
  */
 export function answerOf<Value>(
   call: () => Value | Promise<Value>,
@@ -26,9 +26,9 @@ export function answerOf<Value>(
 }
 
 /**
- * Whether a client may: for how long, in ms.
+ * Authorizes a client. Resolves with the time that the permission lasts, in ms; `Infinity` without a limit.
  *
- * @throws {WebSocketError} FORBIDDEN when it may not, or what `authorize` throws.
+ * @throws {WebSocketError} FORBIDDEN if `authorize` refuses, SERVICE_UNAVAILABLE on timeout, or what `authorize` throws.
  */
 export async function permit({ authorize }: ResolvedChannel, context: AuthorizeContext, host: ExtensionHost): Promise<number> {
   const answer = await answerOf<Authorization>(() => authorize(context), context.action, host);
@@ -37,7 +37,7 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
 }
 
-/** What `authorize` is asked for a subscription. */
+/** The context passed to `authorize` for a subscription. */
 export function contextOf(client: WebSocketClient, request: SubscriptionRequest): AuthorizeContext {
   const { channel, event, query, recover } = request;
   const context: AuthorizeContext = {
@@ -48,11 +48,11 @@ export function contextOf(client: WebSocketClient, request: SubscriptionRequest)
     ...(recover && { recover }),
   };
   if (query === undefined) return context;
-  // Decoded for who reads it: it may take many times its text, for as long as the answer takes.
+  // Decoded only when read: as an object it takes many times the memory of its text, for as long as `authorize` runs.
   return Object.defineProperty(context, "query", { get: () => queryOf(request), enumerable: true, configurable: true });
 }
 
-/** What the client is told of an error: the error itself where it may be shown; another one is reported, and told as that alone. */
+/** The error to send to the client: a `WebSocketError` as it is; any other is reported and sent as INTERNAL_ERROR. */
 export function shownError(
   error: unknown,
   action: AuthorizeContext["action"],

@@ -2,21 +2,21 @@ import type { Position, Publication } from "./engine.ts";
 import type { MessageUid } from "./errors.ts";
 import { EndedFrame, Frame } from "./frame.ts";
 
-/** Ends that are looked for among those there are: clients of one kind begin with the same, and else each has its own. */
+/** Maximum number of endings shared. Clients of one kind use the same first `uid`s; beyond those, sharing is unlikely. */
 const MAX_SHARED = 64;
 
-/** A message to the subscriptions of a channel: its body is encoded once, and only the `uid` at its end differs. */
+/** A message to the subscriptions of a channel. The body is encoded once; only the `uid` at the end differs. */
 export class ChannelFrame extends Frame {
   readonly #body: string;
   #withUid: Map<string, EndedFrame> | undefined;
 
-  /** @param body a JSON object without its last brace. */
+  /** @param body a JSON object without its last brace */
   constructor(body: string) {
     super(`${body}}`, true);
     this.#body = body;
   }
 
-  /** The frame for subscriptions with this end; the same object for all that have one of the first ends. */
+  /** The frame with this ending. The same object is returned again for the first {@link MAX_SHARED} endings. */
   ending(end: string): Frame {
     if (end === "") return this;
     this.#withUid ??= new Map();
@@ -31,10 +31,10 @@ export class ChannelFrame extends Frame {
   }
 }
 
-/** How the messages of a subscription end. */
+/** The end of the JSON of each message to a subscription, with its `uid`. */
 export const endingOf = (uid: MessageUid | undefined): string => uid === undefined ? "" : `,"uid":${JSON.stringify(uid)}}`;
 
-/** A publication on its way to subscriptions. */
+/** An encoded publication. */
 export class PublicationFrame extends ChannelFrame {
   readonly event: string;
   readonly position: Position | null;

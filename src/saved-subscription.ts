@@ -2,28 +2,28 @@ import type { Position } from "./engine.ts";
 import { byteLength } from "./bytes.ts";
 import type { SubscribeMessage } from "./protocol.ts";
 
-/** For how long something is allowed: it is asked about again then. */
+/** A permission with a time limit, after which `authorize` is called again. */
 export interface Grant {
-  /** In ms. */
+  /** Duration in ms. */
   readonly ttl: number;
-  /** In ms of the wall clock. */
+  /** End in ms of the wall clock. */
   readonly until: number;
 }
 
-/** A `subscribe` message as it is kept: objects as JSON text. As objects a `query` of 8 kB may take 200 kB. */
+/** A `subscribe` message with `query` and `data` as JSON text. As an object, a `query` of 8 kB can take 200 kB of memory. */
 export type SubscriptionRequest = Omit<SubscribeMessage, "query" | "data"> & { readonly query?: string; readonly data?: string };
 
-/** What of a subscription outlives hibernation, as JSON. */
+/** The state of a subscription that is saved as JSON for hibernation. */
 export type SavedSubscription = SubscribeMessage & {
-  /** Where it is, when it is behind. */
+  /** Position that the client has reached. Absent unless the subscription is behind. */
   at?: Position;
-  /** What its member has as data, as JSON text. */
+  /** Data of its member, as JSON text. */
   member?: string;
-  /** The place of its member among those of the channel: the newest has the greatest. */
+  /** Order of its member among those of the channel on this node; greater is newer. */
   entry?: number;
-  /** It was not told of a change of the members. */
+  /** Whether the client missed a change of the members. */
   isStale?: boolean;
-  /** Absent where it is allowed for good. */
+  /** Absent if the permission has no time limit. */
   grant?: Grant;
 };
 
@@ -35,17 +35,17 @@ export function requestOf({ query, data, ...rest }: SubscribeMessage): Subscript
   };
 }
 
-/** The query, decoded. */
+/** The decoded query. */
 export function queryOf({ query }: SubscriptionRequest): Record<string, unknown> | undefined {
   return query === undefined ? undefined : JSON.parse(query);
 }
 
-/** Bytes of what the client chose. */
+/** Size of the fields that the client chose, in bytes. */
 export function bytesOf({ channel, uid = "", event = "", query = "", data = "", recover }: SubscriptionRequest): number {
   return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
 }
 
-/** The request that began it. */
+/** The request that the subscription was made from. */
 export function savedRequestOf(
   { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,
 ): SubscriptionRequest {

@@ -24,46 +24,46 @@ import { parse } from "./schema.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** What the subscribers of a controller share. */
+/** Shared by all subscribers of a controller. */
 export interface SubscriberHost {
   readonly host: ChannelHost;
   readonly table: ChannelTable;
   readonly maxSubscriptions: number;
   readonly quota: ChannelQuota;
-  /** Whether somebody on this node is subscribed to the channel. */
+  /** Whether the channel is open on this node. */
   isOpen(name: string): boolean;
-  /** The channel on this node. */
+  /** The channel on this node, created if necessary. */
   channel(name: string, options: ResolvedChannel): Channel;
   publish(channel: string, options: ResolvedChannel, event: string, data: string): Position | null | Promise<Position | null>;
 }
 
-/** Bytes of JSON that the `query` of a subscription may have. */
+/** Maximum size of the `query` of a subscription, in bytes of JSON. */
 const MAX_QUERY_BYTES = 8_192;
 
-/** Bytes of all queries, names, uids and members' data that the subscriptions of one client may take. */
+/** Maximum size of what the subscriptions of one client store: names, uids, queries and member data, in bytes. */
 const MAX_SUBSCRIPTION_BYTES = 1_048_576;
 
-/** Bytes of JSON that a client may set as its member's data. */
+/** Maximum size of the member data that a client sends, in bytes of JSON. */
 const MAX_MEMBER_BYTES = 1_024;
 
-/** Publications of one client that may wait to be allowed or appended. */
+/** Maximum number of publications of one client that wait for authorization or the engine. */
 const MAX_PUBLISHING = 1_024;
 
-/** What one client has in channels: its subscriptions, and what it is publishing. */
+/** One client's use of channels: answers its `subscribe`, `unsubscribe` and `publish`, and owns its subscriptions. */
 export class Subscriber implements SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
   readonly backlog: Backlog;
   readonly #shared: SubscriberHost;
-  /** By their name, which is the `uid` with its type, or the channel and the event. */
+  /** Subscriptions by {@link nameOf}. */
   readonly #subscriptions = new Map<string, Subscription>();
-  /** What they take of {@link MAX_SUBSCRIPTION_BYTES}. */
+  /** Bytes counted against {@link MAX_SUBSCRIPTION_BYTES}. */
   #bytes = 0;
-  /** Whose they are. */
+  /** The user that the subscriptions belong to. */
   #user: string | null;
-  /** What they are counted by, as long as there are any. */
+  /** Quota key of the subscriptions. Kept while there are any, so that each is subtracted from the key it was added to. */
   #key: string | undefined;
-  /** For each channel, when what was published to it before is there. */
+  /** Completion of the latest publication to each channel; the next one waits for it. */
   #publishing: Map<string, Promise<void>> | undefined;
   #publishingCount = 0;
   #hasClosed = false;
@@ -76,7 +76,7 @@ export class Subscriber implements SubscriptionOwner {
     this.#user = client.accountability.user;
   }
 
-  /** Whether it is subscribed to the channel, or wants to be. */
+  /** Whether there is a subscription to the channel, including one that is being authorized. */
   has(channel: string): boolean {
     return [...this.#subscriptions.values()].some(({ message }) => message.channel === channel);
   }
@@ -94,7 +94,7 @@ export class Subscriber implements SubscriptionOwner {
     const name = nameOf(request);
     const fault = options ? this.#faultOf(name, request, options) : new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
     if (fault || !options) {
-      // What it was to take the place of is over, as for every error but of the message itself.
+      // PROTOCOL.md 4.3: an error other than INVALID_PAYLOAD also ends the subscription that was to be replaced.
       if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
       return this.#refuse(request, fault!);
     }
@@ -127,7 +127,7 @@ export class Subscriber implements SubscriptionOwner {
     const options = this.#shared.table.find(request.channel);
     if (!options) return this.#refuse(request, new WebSocketError("publish", "FORBIDDEN", "Not allowed"));
     if (this.#publishingCount >= MAX_PUBLISHING) {
-      return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications under way"));
+      return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications in progress"));
     }
     const wait = this.#newName(request.channel);
     if (wait > 0) return this.#refuse(request, exceeded("publish", wait));
@@ -144,7 +144,7 @@ export class Subscriber implements SubscriptionOwner {
     });
   }
 
-  /** Who the client is, or what it may, is another; or it can be sent to again. */
+  /** Continues after the client's user or rights have changed, or when it can receive messages again. */
   resume(hasChanged: boolean): void {
     const { user } = this.client.accountability;
     if (user !== this.#user) {
@@ -162,7 +162,7 @@ export class Subscriber implements SubscriptionOwner {
     }
   }
 
-  /** The client is not to be sent anything by whatever reaches many at once. */
+  /** Takes the client out of all groups that are sent to at once. */
   suspend(): void {
     for (const subscription of this.#subscriptions.values()) {
       subscription.replaces?.suspend();
@@ -170,7 +170,7 @@ export class Subscriber implements SubscriptionOwner {
     }
   }
 
-  /** Where the channels stand that the client can tell a loss of. */
+  /** Positions by channel, from which the client detects lost messages. */
   positions(): Record<string, Position> | undefined {
     let positions: Record<string, Position> | undefined;
     for (const { message: { channel }, position } of this.#subscriptions.values()) {
@@ -179,7 +179,7 @@ export class Subscriber implements SubscriptionOwner {
     return positions;
   }
 
-  /** Ends everything. */
+  /** Ends all subscriptions because the connection closed. */
   close(wasLost: boolean): void {
     this.#hasClosed = true;
     for (const [name, subscription] of [...this.#subscriptions]) {
@@ -187,18 +187,18 @@ export class Subscriber implements SubscriptionOwner {
       this.#drop(name);
     }
     this.backlog.close();
-    this.#keep((keeper) => keeper.delete(this.client.uid));
+    this.#withKeeper((keeper) => keeper.delete(this.client.uid));
   }
 
-  /** Goes on with what was kept; whether there is anything. */
+  /** Restores the subscriptions after hibernation. Returns whether there are any. */
   restore(): boolean {
     let saved: string[] = [];
-    this.#keep((keeper) => saved = keeper.load(this.client.uid));
+    this.#withKeeper((keeper) => saved = keeper.load(this.client.uid));
     for (const text of saved) {
       const each = JSON.parse(text) as SavedSubscription; // Written by `changed`.
       const message = savedRequestOf(each);
       const options = this.#shared.table.find(message.channel);
-      if (!options) continue; // A deployment took its declaration away.
+      if (!options) continue; // A deployment has removed the declaration.
       if (message.collection !== undefined) this.#step();
       const subscription = new Subscription(message, options, this);
       this.#put(nameOf(message), subscription);
@@ -207,7 +207,7 @@ export class Subscriber implements SubscriptionOwner {
     return this.size > 0;
   }
 
-  // The subscriptions' side
+  // Called by the subscriptions
 
   channel(name: string, options: ResolvedChannel): Channel {
     return this.#shared.channel(name, options);
@@ -233,26 +233,26 @@ export class Subscriber implements SubscriptionOwner {
     if (this.#hasClosed) return;
     const name = nameOf(message);
     const current = this.#subscriptions.get(name);
-    // One that is under way is not kept: until then it is what it is to take the place of.
+    // A subscription that has not started is not saved. Until then the one it replaces is.
     const kept = current?.isStarted ? current : current?.replaces;
     const { uid } = this.client;
-    this.#keep((keeper) => kept ? keeper.save(uid, name, JSON.stringify(kept.save())) : keeper.delete(uid, name));
+    this.#withKeeper((keeper) => kept ? keeper.save(uid, name, JSON.stringify(kept.save())) : keeper.delete(uid, name));
   }
 
-  #keep(call: (keeper: SubscriptionKeeper) => void): void {
+  #withKeeper(call: (keeper: SubscriptionKeeper) => void): void {
     const { keeper } = this.host.engine;
     if (!keeper) return;
     try {
       call(keeper);
     } catch (error) {
-      // It would come back from hibernation without some of its subscriptions, or with some that have ended.
+      // After hibernation the client would lack some subscriptions, or have some that ended.
       this.host.report(error, this.client);
       this.client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the subscriptions");
     }
   }
 
   #step(): void {
-    if (connectionOf(this.client).step()) this.suspend(); // None may be sent to together with others from now on.
+    if (connectionOf(this.client).step()) this.suspend(); // A stepped transport cannot be part of a group.
   }
 
   #end(name: string): void {
@@ -300,30 +300,30 @@ export class Subscriber implements SubscriptionOwner {
     if (this.#bytes + bytesOf(request) - (before ? bytesOf(before.message) : 0) > MAX_SUBSCRIPTION_BYTES) {
       return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${MAX_SUBSCRIPTION_BYTES} bytes of all subscriptions`);
     }
-    // Last, for they take something.
+    // Last, because both charge the client.
     const wait = this.#newName(request.channel) || (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
     return wait > 0 ? exceeded("subscribe", wait) : undefined;
   }
 
-  /** The ms to wait where the channel is new here, and the user has brought up too many. */
+  /** The ms to wait if the channel is not open on this node and the user has named too many such channels; else 0. */
   #newName(channel: string): number {
     const { isOpen, quota } = this.#shared;
     return isOpen(channel) ? 0 : quota.bringUp(this.host.keyOf(this.client), channel);
   }
 
-  /** Publishes in the order of the calls, however long each one's authorisation takes. */
+  /** Publishes in the order of the calls, however long each authorization takes. */
   async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
     const { channel, event, data = null, uid } = request;
     const { client, host } = this;
     const ask = () => permit(options, { client, channel, action: "publish", event, data }, host);
     const connection = connectionOf(client);
     let { accountability } = client;
-    // Asked for at once, and answered in its turn: answers to one client's publications keep their order. Awaited below, where it is thrown.
+    // Authorized at once, answered in order. The empty catch prevents an unhandled rejection until the await below.
     const permission = ask();
     permission.catch(() => {});
     if (before) await before;
     await permission;
-    // Who asked may have left by now, be another, or have other rights.
+    // The client may have left, changed its user or its rights meanwhile.
     for (;;) {
       if (connection.revalidating) await connection.revalidating;
       else if (connection.isSuspended) return connection.refuseMessage(uid);
@@ -336,7 +336,7 @@ export class Subscriber implements SubscriptionOwner {
       }
     }
     const json = jsonOf(this.#checked(options, event, data));
-    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the schema puts out what JSON cannot hold`);
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
     const position = await this.#shared.publish(channel, options, event, json);
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
@@ -354,7 +354,7 @@ export class Subscriber implements SubscriptionOwner {
     const connection = connectionOf(this.client);
     if (connection.isSuspended) return connection.refuseMessage(uid);
     const error = new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) });
-    // Not as an object: the details are the application's, and may hold what JSON cannot.
+    // Encoded by `toMessage`, which leaves out details of the application that JSON cannot represent.
     connection.send(new Frame(error.toMessage(), true));
   }
 
@@ -366,15 +366,15 @@ export class Subscriber implements SubscriptionOwner {
 const withUid = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };
 
 const exceeded = (type: string, wait: number): WebSocketError =>
-  new WebSocketError(type, "REQUESTS_EXCEEDED", "Too much is asked for", { details: { retry_after: wait } });
+  new WebSocketError(type, "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
 
-/** How many things it asks for that the server has to fetch. */
+/** Number of expensive answers that the request asks for: a recovery or snapshot, and a list of members. */
 function asksOf({ recover, event, presence }: SubscriptionRequest, options: ResolvedChannel): number {
   const isFilled = options.history && recover ? true : options.snapshot && event === undefined;
   return (isFilled ? 1 : 0) + (options.presence && presence ? 1 : 0);
 }
 
-/** What tells the subscriptions of a client apart. */
+/** Identifies a subscription among those of its client: by `uid` and its type, else by channel and event. */
 function nameOf({ uid, channel, event }: SubscriptionRequest): string {
   return uid === undefined ? `${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
 }

@@ -13,47 +13,48 @@ import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest }
 import type { Transport } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** Snapshots that are asked for when more was published meanwhile than can be kept. */
+/** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
 const MAX_SNAPSHOTS = 3;
 
-/** What a subscription needs of its client's. */
+/** The client that a subscription belongs to, with the callbacks of its {@link Subscriber}. */
 export interface SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
   readonly backlog: Backlog;
-  /** The channel on this node. */
+  /** The channel on this node, created if necessary. */
   channel(name: string, options: ResolvedChannel): Channel;
-  /** `init` was sent. */
+  /** Called when `init` was sent. */
   started(subscription: Subscription): void;
-  /** It has ended by itself: the client is to be told why. */
+  /** Called when the server ended the subscription; the client is sent the reason. */
   ended(subscription: Subscription, reason: WebSocketError): void;
-  /** What is to be kept of it has changed. */
+  /** Called when the result of {@link Subscription.save} has changed. */
   changed(subscription: Subscription): void;
 }
 
 /**
- * One subscription of a client: *starting* until its `init` is sent, then *live*, or *behind* from the first publication that could not be
- * sent, until it has read the history from there. Each publication is sent, or kept, or read from the history later: never skipped.
+ * One subscription of a client: *starting* until `init` is sent, then *live*. It is *behind* from the first publication that
+ * could not be sent until it has caught up from the history. With a history no publication is skipped: each is sent, kept, or
+ * read later.
  */
 export class Subscription implements ChannelRecipient, Timed {
   readonly message: SubscriptionRequest;
   deadline = 0;
   place = -1;
-  /** What this one takes the place of, until its `init` is sent. */
+  /** The subscription of the same name that goes on until this one has sent `init`. */
   replaces: Subscription | undefined;
 
   readonly #owner: SubscriptionOwner;
   readonly #options: ResolvedChannel;
   readonly #feed: Feed;
   #channel: Channel | undefined;
-  /** Absent once the channel is open. */
+  /** Set while the channel is being opened. */
   #opening: Promise<void> | undefined;
   #isStarted = false;
   #hasEnded = false;
-  /** Counts what is done, for only the last of it may go on. */
+  /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
   #run = 0;
   #attendance: Attendance | undefined;
-  /** Absent where it is allowed for good. */
+  /** Absent if the permission has no time limit. */
   #grant: Grant | undefined;
 
   constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
@@ -63,21 +64,21 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#feed = new Feed(owner.client, owner.backlog, message);
   }
 
-  /** Whether its `init` was sent. */
+  /** Whether `init` was sent. */
   get isStarted(): boolean {
     return this.#isStarted;
   }
 
-  /** Where the client is to be, where it can tell: it is sent all publications of a history, and nothing is on its way. */
+  /** Position that the client should have reached. `null` if it cannot know: with an `event`, or while publications wait. */
   get position(): Position | null {
     const isCurrent = this.#isStarted && !this.#feed.isHeld && !this.#feed.isBehind && this.message.event === undefined;
     return isCurrent ? this.#channel?.position ?? null : null;
   }
 
-  // The channel's side
+  // Called by the channel
 
   get transport(): Transport | undefined {
-    return connectionOf(this.#owner.client).transport as Transport | undefined; // A connection's is a whole one.
+    return connectionOf(this.#owner.client).transport as Transport | undefined; // A connection has a complete `Transport`.
   }
 
   get heldBytes(): number {
@@ -91,7 +92,7 @@ export class Subscription implements ChannelRecipient, Timed {
     if (feed.isHeld) return feed.keep(frame);
     if (feed.isBehind) return false;
     if (feed.send(frame)) return true;
-    this.#stop();
+    this.#fallBehind();
     return false;
   }
 
@@ -100,21 +101,21 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   lag(): void {
-    // As if more had come than it can keep.
+    // Handled like publications that did not fit: a new snapshot, or a read from the history.
     if (!this.#isStarted) return void (this.#feed.hasOverflowed = true);
-    // Without a history there is nothing to be behind of, and nothing to catch up with: it would be sent nothing any more.
+    // Without a history there is nothing to catch up from: a subscription set to behind would stay so.
     if (!this.#options.history) return;
     this.#feed.isBehind = true;
     void this.#resume(false);
   }
 
-  // The client's side
+  // Called by the subscriber
 
-  /** Asks whether it may be, and begins with `init`. It never rejects. */
+  /** Authorizes the subscription and sends `init`. Never rejects. */
   async start(): Promise<void> {
     const run = ++this.#run;
-    // It begins when the client is let in again.
-    if (!this.#goesOn(run)) return;
+    // A suspended client starts again in `resume`.
+    if (!this.#isCurrent(run)) return;
     try {
       if (!await this.#isAllowed(run)) return;
       if (!this.#channel) {
@@ -122,7 +123,7 @@ export class Subscription implements ChannelRecipient, Timed {
         this.#opening = this.#channel.enter();
       }
       if (this.#opening) await this.#opening;
-      if (!this.#goesOn(run)) return;
+      if (!this.#isCurrent(run)) return;
       this.#opening = undefined;
       const { recover, event } = this.message;
       const fill = () => this.#fill(run);
@@ -135,29 +136,29 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   async #fill(run: number): Promise<void> {
-    if (!this.#goesOn(run)) return;
-    const channel = this.#channel!; // It was entered.
+    if (!this.#isCurrent(run)) return;
+    const channel = this.#channel!; // Set by `start`.
     const { recover } = this.message;
     this.#feed.hold();
     channel.add(this);
     const page = recover && this.#options.history ? await channel.read(recover, false) : undefined;
-    if (!this.#goesOn(run)) return;
+    if (!this.#isCurrent(run)) return;
     if (!recover || !page?.isComplete) return this.#begin(run, recover !== undefined);
     if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) return this.#catchUp(run, recover, page);
   }
 
-  /** The client can be sent to again, or has other rights. */
+  /** Continues when the client can receive messages again, or when its rights have changed. */
   resume(hasChanged: boolean): void {
     if (!this.#isStarted) void this.start();
     else if (hasChanged || this.#feed.isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
   }
 
-  /** Its rights are to be asked about again. */
+  /** Authorizes again at the end of the `ttl`. */
   due(): void {
     this.resume(true);
   }
 
-  /** Ends it, in silence. */
+  /** Ends the subscription without a message to the client. */
   end(wasLost = false): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
@@ -186,12 +187,12 @@ export class Subscription implements ChannelRecipient, Timed {
     };
   }
 
-  /** Goes on as it was, with no `init`. */
+  /** Continues a saved subscription without another `init`. */
   restore({ at, isStale = false, grant, ...saved }: SavedSubscription): void {
     this.#isStarted = true;
     const { host } = this.#owner;
     this.#grant = grant;
-    // A wall clock that was set back meanwhile must not prolong it.
+    // A wall clock that was set back must not extend the permission.
     if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));
     const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
     const opening = channel.enter();
@@ -202,20 +203,20 @@ export class Subscription implements ChannelRecipient, Timed {
     if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
     else if (at) void this.#resume(false);
     else this.#live();
-    // An engine that answers later may have been told of members meanwhile.
+    // Members may have changed while the engine was subscribing.
     this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
   }
 
-  /** Whether this may take effect: to be asked after each `await`. What is suspended begins anew when the client is let in again. */
-  #goesOn(run: number): boolean {
+  /** Whether the run may continue; checked after each `await`. Suspending the client ends the run, and `resume` begins another. */
+  #isCurrent(run: number): boolean {
     return run === this.#run && !this.#hasEnded && !connectionOf(this.#owner.client).isSuspended;
   }
 
-  /** `false` when this does not go on. It throws when the client may not. */
+  /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
   async #isAllowed(run: number): Promise<boolean> {
     const { client, host } = this.#owner;
     const ttl = await permit(this.#options, contextOf(client, this.message), host);
-    if (!this.#goesOn(run)) return false;
+    if (!this.#isCurrent(run)) return false;
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
     if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
@@ -223,7 +224,7 @@ export class Subscription implements ChannelRecipient, Timed {
     return true;
   }
 
-  /** Begins with a snapshot. */
+  /** Sends `init` with a snapshot, then what was published since. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
     const { client, host } = this.#owner;
     const { channel, event } = this.message;
@@ -236,12 +237,12 @@ export class Subscription implements ChannelRecipient, Timed {
       position = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
       data = await answerOf(() => snapshot({ client, channel, query: queryOf(this.message) ?? {} }), "subscribe", host);
-      if (!this.#goesOn(run)) return;
+      if (!this.#isCurrent(run)) return;
       if (!feed.hasOverflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
     }
     while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
-    // Until it is told it stays where it was: what comes in between, or finds that it cannot be sent to, has to begin anew.
+    // Set before `init` is sent, and restored if it cannot be: the client still has the earlier position.
     const { at, isBehind } = feed;
     feed.at = position;
     feed.isBehind = false;
@@ -254,7 +255,7 @@ export class Subscription implements ChannelRecipient, Timed {
     await this.#flush(run);
   }
 
-  /** Whether the client was sent it; else it begins anew when it can be. */
+  /** Sends `init`. `false` if the client cannot receive it now; then `resume` tries again. */
   #init(fields: Record<string, unknown>): boolean {
     const { channel, uid } = this.message;
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
@@ -272,27 +273,27 @@ export class Subscription implements ChannelRecipient, Timed {
     return true;
   }
 
-  /** Sends what was published since the position, a page at a time; `first` is the first of them. */
+  /** Sends the publications since the position, page by page, beginning with `first`. */
   async #catchUp(run: number, since: Position, first: HistoryPage): Promise<void> {
     const { client, host } = this.#owner;
     const feed = this.#feed;
-    const channel = this.#channel!; // It was read from.
+    const channel = this.#channel!; // `first` was read from it.
     feed.at = since;
-    // As long as it has not been sent all.
+    // Until all pages are sent.
     feed.isBehind = true;
     for (let page: HistoryPage | undefined = first;;) {
       const sent = feed.sendPage(page, channel);
-      if (!sent) return this.#stop();
+      if (!sent) return this.#fallBehind();
       host.rateGate?.spend(client, sent.bytes);
       if (sent.isWhole && !page.hasMore) {
         feed.at = page.position;
         break;
       }
-      // Nobody holds it while the client reads: it is read again from there.
+      // Releases the page while the client reads; the rest is read again from `feed.at`.
       page = undefined;
       while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
       page = await channel.read(feed.at, true);
-      if (!this.#goesOn(run)) return;
+      if (!this.#isCurrent(run)) return;
       if (!page.isComplete) return await this.#begin(run, true);
     }
     feed.isBehind = false;
@@ -300,15 +301,15 @@ export class Subscription implements ChannelRecipient, Timed {
     await this.#flush(run);
   }
 
-  /** Sends what was kept, and is live. */
+  /** Sends the kept publications and becomes live. */
   async #flush(run: number): Promise<void> {
     const feed = this.#feed;
     for (;;) {
-      // Nor is it sent what is published before the client has read most of what it begins with.
+      // Kept publications also wait until the client has read most of what was sent before.
       while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
       const { first } = feed;
       if (!first) break;
-      if (!feed.send(first)) return this.#stop();
+      if (!feed.send(first)) return this.#fallBehind();
       feed.shift();
     }
     if (feed.hasOverflowed) {
@@ -319,7 +320,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#live();
   }
 
-  /** What is published is sent from now on. */
+  /** Sends publications directly from now on. */
   #live(): void {
     this.#feed.release();
     const { uid, event } = this.message;
@@ -329,33 +330,33 @@ export class Subscription implements ChannelRecipient, Timed {
   async #resume(hasChanged: boolean): Promise<void> {
     const run = ++this.#run;
     this.suspend();
-    // What is published before it reads is in the history.
+    // Nothing is kept while behind: what is published before the read is in the history.
     if (this.#feed.isBehind) this.#feed.release();
     else if (!this.#feed.isHeld) this.#feed.hold();
-    if (!this.#goesOn(run)) return;
+    if (!this.#isCurrent(run)) return;
     try {
-      // Whose rights have changed is sent nothing until it is known that it may be.
+      // Publications are held until the client is authorized with its new rights.
       if (hasChanged && !await this.#isAllowed(run)) return;
       this.#attendance?.renew();
       if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
-      await this.#owner.backlog.run("engine", () => this.#readOn(run));
+      await this.#owner.backlog.run("engine", () => this.#recover(run));
     } catch (error) {
       this.#fail(run, error);
     }
   }
 
-  /** Goes on from where it is behind. */
-  async #readOn(run: number): Promise<void> {
-    if (!this.#goesOn(run)) return;
-    const at = this.#feed.at!; // It is behind.
+  /** Catches up from the history, or sends a new snapshot if the history does not go back that far. */
+  async #recover(run: number): Promise<void> {
+    if (!this.#isCurrent(run)) return;
+    const at = this.#feed.at!; // Set while it is behind.
     this.#feed.hold();
-    const page = await this.#channel!.read(at, false); // It was started.
-    if (!this.#goesOn(run)) return;
+    const page = await this.#channel!.read(at, false); // Set once it has started.
+    if (!this.#isCurrent(run)) return;
     return page.isComplete ? this.#catchUp(run, at, page) : this.#begin(run, true);
   }
 
-  /** It could not be sent something: with a history it is behind from there on. */
-  #stop(): void {
+  /** Stops sending after a failed send. With a history, the subscription is behind from there on. */
+  #fallBehind(): void {
     const feed = this.#feed;
     feed.release();
     this.suspend();
@@ -364,17 +365,17 @@ export class Subscription implements ChannelRecipient, Timed {
     if (feed.isBehind) this.#owner.changed(this);
   }
 
-  /** Waits until the client has read; `false` when this does not go on. Others have waited too: whether there is room is asked again. */
+  /** Waits until the client has read; `false` if the run has ended. Check for room again: others may have used it. */
   async #drained(run: number): Promise<boolean> {
-    if (this.#goesOn(run)) await this.#owner.backlog.drained();
-    return this.#goesOn(run);
+    if (this.#isCurrent(run)) await this.#owner.backlog.drained();
+    return this.#isCurrent(run);
   }
 
-  /** Its own answer first, then who is there, then its own joining. */
+  /** Joins the members, after `init` was sent. */
   #enter(): void {
     const attendance = this.#channel && this.#attend(this.#channel);
     if (!attendance) return;
-    // In place of the one before: between the two nobody left.
+    // Takes over the member of the replaced subscription, so that no leave and join is sent.
     const { replaces } = this;
     if (replaces?.message.channel === this.message.channel && replaces.#attendance) attendance.inherit(replaces.#attendance);
     attendance.begin(this.#options, this.message);
@@ -388,7 +389,7 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   #fail(run: number, error: unknown): void {
-    if (!this.#goesOn(run)) return;
+    if (!this.#isCurrent(run)) return;
     const reason = shownError(error, "subscribe", this.#owner);
     this.end();
     this.#owner.ended(this, reason);
