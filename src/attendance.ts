@@ -6,52 +6,52 @@ import type { Attendant, Presence, Watcher } from "./presence.ts";
 import type { SavedSubscription, SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** The subscription that it is part of. */
+/** The subscription that the attendance belongs to. */
 interface AttendanceOwner {
   readonly client: WebSocketClient;
   readonly host: ExtensionHost;
   readonly backlog: Backlog;
-  /** What is to be kept of it has changed. */
+  /** Called when {@link Attendance.saved} or {@link Attendance.isStale} has changed. */
   changed(): void;
 }
 
-/** What one subscription has to do with the members of its channel: it makes its user one, and may be told of the others. */
+/** The part of one subscription in presence: makes its user a member, and sends it the members if it asked for them. */
 export class Attendance {
   readonly #owner: AttendanceOwner;
   readonly #presence: Presence;
   readonly #ending: string;
   #attendant: Attendant | undefined;
   #watcher: Watcher | undefined;
-  /** The rest of {@link begin}. */
-  #late: (() => void) | undefined;
+  /** The rest of {@link begin}, set while the client is suspended. */
+  #postponed: (() => void) | undefined;
   #hasEnded = false;
 
-  /** @param ending how the messages of the subscription end. */
+  /** @param ending end of the JSON of each message, with the `uid` */
   constructor(owner: AttendanceOwner, presence: Presence, ending: string) {
     this.#owner = owner;
     this.#presence = presence;
     this.#ending = ending;
   }
 
-  /** What outlives hibernation. */
+  /** The fields to save for hibernation. */
   get saved(): Pick<SavedSubscription, "member" | "entry"> {
     if (!this.#attendant) return {};
     const { member: { data }, entry } = this.#attendant;
     return { ...(data === undefined ? {} : { member: data }), entry };
   }
 
-  /** The watcher was not told something. */
+  /** Whether the client missed a change and needs a new list. */
   get isStale(): boolean {
     return this.#watcher?.isStale ?? false;
   }
 
-  /** First who is there, then its own joining. */
+  /** Sends the list of members, if asked for, and then joins. */
   begin(options: ResolvedChannel, message: SubscriptionRequest): void {
     const { client, host } = this.#owner;
     const enter = () => {
       if (this.#hasEnded) return;
-      // It joins when the client is let in again, if it is.
-      if (connectionOf(client).isSuspended) return void (this.#late = enter);
+      // Joins in `renew`, when the client is admitted again.
+      if (connectionOf(client).isSuspended) return void (this.#postponed = enter);
       this.#enter(attendantData(options, message, client, host.report));
       if (!this.#hasEnded) this.#owner.changed();
     };
@@ -59,7 +59,7 @@ export class Attendance {
     else enter();
   }
 
-  /** Goes on after hibernation: the client was told of the members before, and nobody came or went unnoticed. */
+  /** Continues after hibernation. The client has the current members, unless `isStale`. */
   restore(
     { presence }: SubscriptionRequest,
     { member, entry }: Pick<SavedSubscription, "member" | "entry">,
@@ -71,16 +71,16 @@ export class Attendance {
     this.renew();
   }
 
-  /** Takes over what an earlier subscription of the client made it, to {@link begin} later. */
+  /** Takes over the attendant of the replaced subscription; call before {@link begin}. */
   inherit(before: Attendance): void {
     this.#attendant ??= before.#handOver();
   }
 
-  /** The client is admitted again: it joins if it has not yet, and gets the list again where it missed a change. */
+  /** Continues after the client is admitted again: joins if it has not yet, and sends a new list if it missed a change. */
   renew(): void {
-    const late = this.#late;
-    this.#late = undefined;
-    late?.();
+    const postponed = this.#postponed;
+    this.#postponed = undefined;
+    postponed?.();
     if (this.#watcher?.isStale) void this.#presence.list(this.#watcher).then(() => this.#owner.changed());
   }
 
@@ -96,11 +96,11 @@ export class Attendance {
     const user = client.accountability.user ?? `uid:${client.uid}`;
     const earlier = this.#attendant;
     this.#attendant = this.#presence.enter(user, data, entry);
-    // After it, so that between the two nobody left.
+    // Enters before it exits, so that the member does not leave in between.
     if (earlier) this.#presence.exit(earlier, false);
   }
 
-  /** Has the client be told who joins and leaves from now on. */
+  /** Sends joins and leaves to the client from now on. */
   #watch(isStale: boolean): Watcher {
     const { client, backlog } = this.#owner;
     return this.#watcher = this.#presence.watch(client, backlog, this.#ending, () => this.#owner.changed(), isStale);
@@ -118,7 +118,7 @@ export class Attendance {
   }
 }
 
-/** What the client's member is to have as data, as JSON text. */
+/** The data of the client's member, as JSON text. */
 function attendantData(
   { presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,
@@ -128,15 +128,15 @@ function attendantData(
   const make = presence?.data;
   if (make === "client") return text;
   if (typeof make !== "function") return undefined;
-  const told = (error: unknown) => report(error, client);
+  const fail = (error: unknown) => report(error, client);
   let json: string | undefined;
   guard(() => {
     const made: unknown = make({ client, channel, data: text === undefined ? undefined : JSON.parse(text) });
     if (!isThenable(made)) json = JSON.stringify(made);
     if (made !== undefined && json === undefined) {
-      told(new TypeError("Cannot use what presence.data returned: it is a promise, or not JSON"));
+      fail(new TypeError("Cannot use what presence.data returned: it is a promise, or not JSON"));
     }
     return made;
-  }, told);
+  }, fail);
   return json;
 }

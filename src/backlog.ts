@@ -6,50 +6,50 @@ import type { ChannelFrame } from "./publication-frame.ts";
 import { OPEN } from "./transport.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** How long a client may read nothing while something waits for it, in ms: for each `maxBufferedBytes` that it was sent. */
+/** Time in ms without reading after which a client is closed, for each `maxBufferedBytes` unread, while work waits for it. */
 const STALL_TIME = 30_000;
 
-/** Between two looks at what a client has read, in ms: the first, and at most. */
+/** Time between two checks of what a client has read, in ms. It doubles from the minimum to the maximum. */
 const MIN_PERIOD = 20;
 const MAX_PERIOD = 500;
 
-/** What a kept frame takes beside its text, in bytes. */
+/** Overhead of a kept frame, in bytes. */
 const FRAME_BYTES = 100;
 
-/** Frames that are kept for one subscription. */
+/** Maximum number of frames kept for one subscription. */
 const MAX_KEPT = 1_000;
 
-/** Snapshots that are made at most at a time, however small. */
+/** Maximum number of snapshots in progress, however small. */
 const MAX_AT_ONCE = 4;
 
-/** What is fetched from the engine, one after the other, and what the application makes, which may take long. */
-interface Line {
-  /** Bytes that the work under way may bring. */
+/** Work of one kind: reads from the engine, or snapshots. Two queues, so that a slow snapshot does not delay the reads. */
+interface Queue {
+  /** Bytes reserved by the work in progress. */
   taken: number;
   readonly waiting: { readonly bytes: number; begin(): void }[];
 }
 
 /**
- * What waits for one client: pages of histories, snapshots, lists of members and publications that it cannot be sent yet. All of it is under one
- * budget. Histories and lists are read one after the other, and snapshots made, a few at a time where they are small, only as fast as the
- * client reads.
+ * Paces everything that waits for one client under one budget: history pages, member lists, snapshots and kept publications. Work
+ * begins only as fast as the client reads: pages and lists one after the other, snapshots a few at a time if they are small.
  */
 export class Backlog implements Timed {
   deadline = 0;
   place = -1;
   readonly #client: WebSocketClient;
   readonly #host: ExtensionHost;
-  readonly #lines: Readonly<Record<"engine" | "snapshot", Line>> = {
+  readonly #queues: Readonly<Record<"engine" | "snapshot", Queue>> = {
     engine: { taken: 0, waiting: [] },
     snapshot: { taken: 0, waiting: [] },
   };
   #kept = 0;
-  /** Work under way that the client has to read for first. */
+  /** Work in progress that waits until the client has read. */
   #paused: (() => void)[] = [];
-  #isLooking = false;
+  #isPolling = false;
   #period = MIN_PERIOD;
-  /** What the client had not read at the last look, and when it was last seen to read, in ms of the monotonic clock. */
+  /** Unread bytes at the last check. */
   #unread = Infinity;
+  /** When the client was last seen to read, in ms of the monotonic clock. */
   #readAt = 0;
 
   constructor(client: WebSocketClient, host: ExtensionHost) {
@@ -57,48 +57,48 @@ export class Backlog implements Timed {
     this.#host = host;
   }
 
-  /** Bytes that the client need not have read for more to be fetched. */
+  /** Maximum number of unread bytes with which more work may begin. */
   get budget(): number {
     return this.#host.maxBufferedBytes / 2;
   }
 
-  /** Whether the client has read most of what it was sent. */
+  /** Whether the client has read enough for more to be sent. */
   get hasRoom(): boolean {
     return connectionOf(this.#client).unreadBytes <= this.budget;
   }
 
   /**
-   * Does the work when it is its turn: at once while there is room, else first come, first served.
+   * Runs the work at once if there is room, else in its turn, first come, first served.
    *
-   * @param bytes that it brings, about. @default {Infinity} which is done alone
+   * @param bytes expected size of the result; with `Infinity` the work runs alone in its queue. @default {Infinity}
    */
   async run(kind: "engine" | "snapshot", work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
-    const line = this.#lines[kind];
+    const queue = this.#queues[kind];
     const share = Math.min(Math.max(bytes, this.budget / MAX_AT_ONCE), this.budget);
-    if (line.waiting.length === 0 && this.#admits(line, share)) line.taken += share;
+    if (queue.waiting.length === 0 && this.#admits(queue, share)) queue.taken += share;
     else {
       await new Promise<void>((begin) => {
-        line.waiting.push({ bytes: share, begin });
-        this.#look();
+        queue.waiting.push({ bytes: share, begin });
+        this.#startPolling();
       });
     }
     try {
       await work();
     } finally {
-      line.taken -= share;
+      queue.taken -= share;
       this.#advance();
     }
   }
 
-  /** Resolves when the client has room, or is gone. Nothing should be held meanwhile that can be fetched again. */
+  /** Resolves when there is room, or the client is gone. Release what can be fetched again before waiting. */
   async drained(): Promise<void> {
     await new Promise<void>((begin) => {
       this.#paused.push(begin);
-      this.#look();
+      this.#startPolling();
     });
   }
 
-  /** Takes the bytes of something that is kept, while there is room. */
+  /** Reserves bytes for something that is kept; `false` if there is no room. */
   keep(bytes: number): boolean {
     const { maxBufferedBytes } = this.#host;
     const unread = Math.min(connectionOf(this.#client).unreadBytes, this.budget);
@@ -111,21 +111,21 @@ export class Backlog implements Timed {
     this.#kept -= bytes;
   }
 
-  /** The client is gone: whatever waits ends. */
+  /** Ends all waiting because the client is gone. The work begins, and stops because its subscription has ended. */
   close(): void {
     this.#host.deadlines.delete(this);
     for (const begin of this.#paused.splice(0)) begin();
-    for (const line of Object.values(this.#lines)) {
-      for (const { bytes, begin } of line.waiting.splice(0)) {
-        line.taken += bytes;
+    for (const queue of Object.values(this.#queues)) {
+      for (const { bytes, begin } of queue.waiting.splice(0)) {
+        queue.taken += bytes;
         begin();
       }
     }
   }
 
-  /** Looks what the client has read. One that reads nothing for too long is closed. */
+  /** Checks what the client has read. Closes a client that has read nothing for too long. */
   due(): void {
-    this.#isLooking = false;
+    this.#isPolling = false;
     const connection = connectionOf(this.#client);
     const { unreadBytes } = connection;
     const now = this.#host.monotonic();
@@ -145,45 +145,45 @@ export class Backlog implements Timed {
     if (now - this.#readAt >= STALL_TIME * Math.max(1, unreadBytes / maxBufferedBytes)) {
       return connection.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     }
-    // What it was sent may take longer than a heartbeat: this deadline takes its place.
+    // Reading may take longer than a heartbeat, so this deadline replaces the heartbeat's.
     connection.spare();
-    this.#isLooking = true;
+    this.#isPolling = true;
     this.#host.deadlines.set(this, this.#period);
     this.#period = Math.min(2 * this.#period, MAX_PERIOD);
   }
 
   get #isWaiting(): boolean {
-    const { engine, snapshot } = this.#lines;
+    const { engine, snapshot } = this.#queues;
     return engine.waiting.length + snapshot.waiting.length > 0;
   }
 
-  #admits({ taken }: Line, bytes: number): boolean {
+  #admits({ taken }: Queue, bytes: number): boolean {
     return this.hasRoom && (taken === 0 || taken + bytes <= this.budget);
   }
 
   #advance(): void {
-    for (const line of Object.values(this.#lines)) {
-      const { waiting } = line;
-      for (let [first] = waiting; first && this.#admits(line, first.bytes); [first] = waiting) {
+    for (const queue of Object.values(this.#queues)) {
+      const { waiting } = queue;
+      for (let [first] = waiting; first && this.#admits(queue, first.bytes); [first] = waiting) {
         waiting.shift();
-        line.taken += first.bytes;
+        queue.taken += first.bytes;
         first.begin();
       }
     }
-    if (this.#isWaiting && !this.hasRoom) this.#look();
+    if (this.#isWaiting && !this.hasRoom) this.#startPolling();
   }
 
-  #look(): void {
-    if (this.#isLooking) return;
-    this.#isLooking = true;
+  #startPolling(): void {
+    if (this.#isPolling) return;
+    this.#isPolling = true;
     this.#unread = Infinity;
     this.#period = MIN_PERIOD;
-    // What waits for the end of the turn is not for want of reading.
+    // Bytes that are only written at the end of this turn do not mean a slow client.
     afterTurn(() => this.due());
   }
 }
 
-/** What was published while a subscription can be sent nothing, the oldest first. */
+/** Frames kept while a subscription cannot be sent any, oldest first. */
 export class Kept<Each extends ChannelFrame = ChannelFrame> {
   readonly #backlog: Backlog;
   #frames: Each[] = [];
@@ -196,7 +196,7 @@ export class Kept<Each extends ChannelFrame = ChannelFrame> {
     return this.#frames[0];
   }
 
-  /** `false`: there is no room for it. */
+  /** Keeps the frame; `false` if there is no room. */
   push(frame: Each): boolean {
     if (this.#frames.length >= MAX_KEPT || !this.#backlog.keep(frame.bytes + FRAME_BYTES)) return false;
     return this.#frames.push(frame) > 0;

@@ -7,35 +7,35 @@ import { afterTurn } from "./turn.ts";
 import { ChannelFrame } from "./publication-frame.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** Members in one frame. */
+/** Maximum number of members in one `join` or `leave` frame. */
 const MAX_MEMBERS = 1_000;
 
-/** How long after an attempt to name the members has failed the next one is, in ms. */
+/** Time in ms between a failed attempt to list the members and the next. */
 const LIST_PERIOD = 1_000;
 
 /** A subscription that makes its user a member. */
 export interface Attendant {
-  /** One object for as long as it is there: an engine knows by it that this is no newer than it was. */
+  /** The same object until it leaves: the engine takes a different object for newer data. */
   readonly member: Member;
-  /** Its place among those of the channel on this node: a newer one has a greater one. */
+  /** Order among the attendants of the channel on this node; greater is newer. */
   readonly entry: number;
 }
 
-/** A user of this node, and what makes it a member. */
+/** A user on this node, with the subscriptions that make it a member. */
 interface LocalMember extends Timed {
-  /** The newest last. */
+  /** Newest last. */
   readonly attendants: Attendant[];
-  /** Of what the engine knows. */
+  /** The member that was last sent to the engine. */
   joined: Member | undefined;
 }
 
-/** Keeps the channel open. */
+/** Holds the channel open. */
 interface Holder {
   enter(): Promise<void> | undefined;
   leave(): void;
 }
 
-/** The members of one channel: those of this node are told to the engine, and the changes of all nodes to who watches. */
+/** The members of one channel: reports those of this node to the engine, and sends the changes of all nodes to watchers. */
 export class Presence {
   readonly #channel: string;
   readonly #grace: number;
@@ -45,7 +45,7 @@ export class Presence {
   readonly #watchers = new Set<Watcher>();
   /** The newest {@link Attendant.entry}. */
   #entries = 0;
-  /** What has changed in this turn. */
+  /** Changes in this turn of the event loop, sent at its end. */
   #changes: { event: "join" | "leave"; member: string }[] = [];
 
   constructor(channel: string, grace: number, host: ExtensionHost, holder: Holder) {
@@ -56,9 +56,10 @@ export class Presence {
   }
 
   /**
-   * One more subscription of the user; `data` is JSON text. The member has the data of its newest subscription that has any.
+   * Adds a subscription of the user. The member has the data of its newest subscription with data.
    *
-   * @param entry of before, for one that comes back from hibernation
+   * @param data JSON text
+   * @param entry the saved order, after hibernation. @default the newest
    */
   enter(user: string, data: string | undefined, entry: number = this.#entries + 1): Attendant {
     this.#entries = Math.max(this.#entries, entry);
@@ -68,29 +69,29 @@ export class Presence {
     else {
       const left = () => this.#left(user);
       this.#members.set(user, member = { attendants: [], joined: undefined, deadline: 0, place: -1, due: left });
-      // Somebody in its grace is a member of a channel that nobody else may need. What cannot be opened is told to the subscription.
+      // A member in its grace period needs the channel without a subscription. A failure to open it reaches the subscription.
       this.#holder.enter()?.catch(() => {});
     }
-    // They come back from hibernation in any order.
-    const place = member.attendants.findLastIndex((each) => each.entry < entry) + 1;
-    member.attendants.splice(place, 0, attendant);
+    // After hibernation they are restored in any order.
+    const index = member.attendants.findLastIndex((each) => each.entry < entry) + 1;
+    member.attendants.splice(index, 0, attendant);
     this.#join(member);
     return attendant;
   }
 
-  /** One subscription less; the grace is for those who lost their connection. */
+  /** Removes a subscription. The grace period applies only if the connection was lost. */
   exit(attendant: Attendant, wasLost: boolean): void {
     const { user } = attendant.member;
     const member = this.#members.get(user);
-    const place = member?.attendants.indexOf(attendant) ?? -1;
-    if (!member || place < 0) return;
-    member.attendants.splice(place, 1);
+    const index = member?.attendants.indexOf(attendant) ?? -1;
+    if (!member || index < 0) return;
+    member.attendants.splice(index, 1);
     if (member.attendants.length > 0) this.#join(member);
     else if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
     else this.#left(user);
   }
 
-  /** The engine tells who came and left on all nodes. */
+  /** Handles the members that joined and left on all nodes, from the engine. */
   changed(joined: readonly Member[], left: readonly string[]): void {
     if (this.#watchers.size === 0) return;
     if (this.#changes.length === 0) afterTurn(() => this.#flush());
@@ -98,14 +99,14 @@ export class Presence {
     for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
   }
 
-  /** Sends the client who joins and leaves. One that does not know the members is to be sent the {@link list}, as one that has missed something. */
+  /** Sends joins and leaves to the client from now on. A client without a current list also needs {@link list}. */
   watch(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean): Watcher {
     const watcher = new Watcher(client, backlog, ending, missed, isStale);
     this.#watchers.add(watcher);
     return watcher;
   }
 
-  /** Sends the members anew. Where the engine cannot name them it is asked again: nobody else would tell a client that waits for them. */
+  /** Sends the full list of members. Retries while the engine fails, because the client is waiting for the list. */
   async list(watcher: Watcher): Promise<void> {
     const { deadlines, report } = this.#host;
     for (let hasFailed = false; this.#watchers.has(watcher);) {
@@ -121,10 +122,10 @@ export class Presence {
     }
   }
 
-  /** Sends the members once, unless more has changed meanwhile than is kept. */
+  /** Sends the list, unless more changes arrived meanwhile than could be kept. */
   async #list(watcher: Watcher): Promise<void> {
     if (!this.#watchers.has(watcher)) return;
-    // What came while others had their turn is on the list.
+    // Drops changes kept so far: the list that is read now includes them.
     watcher.hold();
     const members = await this.#host.engine.members(this.#channel);
     if (watcher.isFull || !this.#watchers.has(watcher)) return;
@@ -138,13 +139,13 @@ export class Presence {
     watcher.end();
   }
 
-  /** Has the engine know the newest that has data. */
+  /** Sends the newest attendant with data to the engine, if that changes the member. */
   #join(local: LocalMember): void {
     const { attendants, joined } = local;
-    const { member } = attendants.findLast(({ member }) => member.data !== undefined) ?? attendants.at(-1)!; // There is one.
+    const { member } = attendants.findLast(({ member }) => member.data !== undefined) ?? attendants.at(-1)!; // Never empty.
     if (member === joined || joined && member.data === undefined && joined.data === undefined) return;
     local.joined = member;
-    this.#tell(() => this.#host.engine.join(this.#channel, member));
+    this.#notifyEngine(() => this.#host.engine.join(this.#channel, member));
   }
 
   #left(user: string): void {
@@ -152,12 +153,12 @@ export class Presence {
     if (!member) return;
     this.#members.delete(user);
     this.#host.deadlines.delete(member);
-    this.#tell(() => this.#host.engine.leave(this.#channel, user));
+    this.#notifyEngine(() => this.#host.engine.leave(this.#channel, user));
     this.#holder.leave();
   }
 
-  /** The engine keeps what it could not tell and makes up for it when it is back: nobody here waits for it. */
-  #tell(call: () => void | Promise<void>): void {
+  /** Does not wait: an engine that is unavailable remembers the change and sends it later. */
+  #notifyEngine(call: () => void | Promise<void>): void {
     guard(call, (error) => this.#host.report(error));
   }
 
@@ -166,7 +167,7 @@ export class Presence {
     this.#changes = [];
     const watchers = [...this.#watchers];
     while (changes.length > 0) {
-      // In the order they happened: who joins and leaves in one turn has left.
+      // Keeps the order of joins and leaves: a member that does both in one turn has left.
       const { event } = changes[0]!;
       const end = changes.findIndex((change) => change.event !== event);
       const members = changes.splice(0, Math.min(end < 0 ? changes.length : end, MAX_MEMBERS)).map(({ member }) => member);
@@ -179,17 +180,17 @@ export class Presence {
   }
 }
 
-/** A subscription that is told of the members. */
+/** A subscription that receives the members of its channel. */
 export class Watcher {
   readonly client: WebSocketClient;
   readonly backlog: Backlog;
   readonly #ending: string;
   readonly #missed: () => void;
-  /** Changes that came while the list of members was asked for. */
+  /** Changes kept while the list is being read. */
   #kept: Kept | undefined;
-  /** There were more than are kept: the list is asked for again. */
+  /** Whether a change did not fit into what is kept, so that the list has to be read again. */
   isFull = false;
-  /** It was not sent something: what it knows is out of date. */
+  /** Whether the client missed a change and needs a new list. */
   isStale: boolean;
 
   constructor(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean) {
@@ -200,7 +201,7 @@ export class Watcher {
     this.isStale = isStale;
   }
 
-  /** Whether it waits for the list. */
+  /** Whether it is waiting for the list. */
   get isHeld(): boolean {
     return this.#kept !== undefined;
   }
@@ -231,7 +232,7 @@ export class Watcher {
     for (let frame = kept?.shift(); frame; frame = kept?.shift()) this.send(frame);
   }
 
-  /** Forgets what it keeps. */
+  /** Drops the kept changes. */
   end(): void {
     this.#kept?.clear();
     this.#kept = undefined;
