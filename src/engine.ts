@@ -1,157 +1,164 @@
+/** Engines: storage for histories and members, and the connection between nodes. */
 import type { Deadlines } from "./clock.ts";
 
-/** A value, or the promise of one: an engine in this process answers at once. */
+/** A value or a promise of it. An engine in this process returns the value directly. */
 export type Awaitable<Value> = Value | Promise<Value>;
 
-/** A place in the history of a channel. Offsets of two epochs cannot be compared. */
+/** A position in the history of a channel. Offsets of different epochs cannot be compared. */
 export interface Position {
-  /** Names the history that the offset counts in; another one after what was kept has been lost. */
+  /** Identifies the history that the offset belongs to. It changes when the history is lost. */
   readonly epoch: string;
-  /** Grows from one publication to the next, by any amount; 0 is before the first. */
+  /** Grows with each publication, by any amount; 0 is before the first. */
   readonly offset: number;
 }
 
-/** How much of a channel is kept. */
+/** How many publications of a channel are kept, and how long. */
 export interface HistoryOptions {
-  /** Publications kept. */
+  /** Maximum number of publications kept. */
   readonly size: number;
-  /** How long one is kept, in ms, and how long a position outlives the last of them. */
+  /** Time in ms that a publication is kept, and that a position stays valid after the last publication. */
   readonly ttl: number;
 }
 
-/** What is published: the data as JSON, encoded once where it was published. */
+/** An event to publish. The data is encoded as JSON once, on the node that publishes it. */
 export interface PublicationContent {
-  /** What happened: 1 to 64 characters. */
+  /** Event name of 1 to 64 characters. */
   readonly event: string;
-  /** JSON text. */
+  /** Data as JSON text. */
   readonly data: string;
 }
 
-/** What was published. */
+/** A published event. */
 export interface Publication extends PublicationContent {
-  /** Where it stands in the history, where the channel has one. */
+  /** Position in the history; `null` if the channel has none. */
   readonly position: Position | null;
 }
 
-/** Bytes of one page of a history, about. */
+/** Approximate size of one history page, in bytes. */
 export const PAGE_BYTES = 131_072;
 
-/** What a history says. */
+/** One page of a history. */
 export interface HistoryPage {
-  /** Where the history ends now. */
+  /** Current end of the history. */
   readonly position: Position;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly publications: readonly Publication[];
-  /** Whether nothing is missing since the position asked for: it is of this epoch, is not ahead, and nothing after it is gone or past the limit. */
+  /**
+   * Whether no publication since the requested position is missing: it is of this epoch and not ahead, and all publications after
+   * it are kept and within the limit.
+   */
   readonly isComplete: boolean;
-  /** Whether more follow, after the last of these, that the page had no room for. @default {false} */
+  /** Whether more publications follow that did not fit into the page. @default {false} */
   readonly hasMore?: boolean;
-  /** Whether some could not be opened by this node: then it is not complete. @default {false} */
+  /** Whether this node could not open some publications; then the page is not complete. @default {false} */
   readonly hasUnreadable?: boolean;
 }
 
-/** Someone who is in a channel, with however many connections on however many nodes. */
+/** A member of a channel: one user, over all its connections and nodes. */
 export interface Member {
-  /** The user's id, or `uid:<id>` of a connection without a user. */
+  /** User id, or `uid:<id>` for a connection without a user. */
   readonly user: string;
-  /** JSON text. */
+  /** Data as JSON text. */
   readonly data?: string;
 }
 
-/** `ready` once it can be used, `connecting` at first, `unavailable` while what is behind it is away; it comes back by itself. */
+/** `connecting` at first, `ready` once usable, `unavailable` while the backend is not; the engine reconnects by itself. */
 export type EngineStatus = "connecting" | "ready" | "unavailable" | "closed";
 
-/** What an engine tells its node. */
+/** The node that an engine belongs to, with the callbacks that the engine calls. */
 export interface EngineHost {
-  /** Another one each time the node starts: the option `node`, and random. Up to 64 letters, digits, `_` and `-`. */
+  /** Unique name of this start of the node: the option `node` and a random part. Up to 64 letters, digits, `_` and `-`. */
   readonly node: string;
   /** The wall clock, in ms. */
   now(): number;
-  /** What the engine has to do at a time: one timer serves a whole node. */
+  /** Deadlines of the engine. The node uses one timer for all deadlines. */
   readonly deadlines: Deadlines;
-  /** Something was published to a channel that this node is subscribed to: in order, each once. */
+  /** Receives the publications of subscribed channels, in order, each once. */
   published(channel: string, publication: Publication): void;
   /**
-   * Publications of the channel may have been lost on their way to this node: who is subscribed is to be caught up.
+   * Reports that publications of the channel may have been lost on their way to this node. Its subscriptions then catch up.
    *
-   * @param position after which it is told of publications again, where the channel has a history and it is not what was last told of.
+   * @param position after which `published` is called again. Absent without a history, or if it is the last published position
    */
   gap(channel: string, position?: Position): void;
-  /** Members came (or have other data), or left, over all nodes; of channels that this node is subscribed to. */
+  /** Reports members of a subscribed channel that joined, have new data, or left, over all nodes. */
   present(channel: string, joined: readonly Member[], left: readonly string[]): void;
   /**
-   * Another node has sent this.
+   * Receives a message from another node.
    *
-   * @param age of an order that comes late: how long ago it was given, in ms. Absent: just now.
+   * @param age of an order that was delivered late, in ms. Absent: it was sent just now.
    */
   received(message: string, age?: number): void;
-  /** The status has changed. */
+  /** Reports a change of {@link Engine.status}. */
   status(status: EngineStatus): void;
-  /** Something failed that nobody waits for. */
+  /** Reports an error of background work. */
   report(error: unknown): void;
 }
 
-/** Keeps what the subscriptions of a connection are while it hibernates, each as JSON text. */
+/** Stores the subscriptions of hibernating connections, each as JSON text. */
 export interface SubscriptionKeeper {
   /**
-   * @param uid of the client.
-   * @param name tells the subscription from the client's others.
+   * Stores a subscription, or replaces it.
+   *
+   * @param uid of the client
+   * @param name unique among the subscriptions of the client
    */
   save(uid: string, name: string, subscription: string): void;
-  /** Those of the client, in the order they came. */
+  /** Returns the subscriptions of the client, in the order they were first saved. */
   load(uid: string): string[];
-  /** One of the client's, or all. */
+  /** Deletes one subscription of the client, or all without `name`. */
   delete(uid: string, name?: string): void;
 }
 
 /**
- * Keeps what outlives a connection — histories, and who is where — and joins nodes. The one in this process' memory is the default.
+ * Stores histories and members, and connects the nodes. The default is {@link MemoryEngine}, for one node.
  *
- * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`: then nothing is certain to have happened.
+ * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`; the call may or may not have taken effect.
  */
 export interface Engine {
-  /** Whether it can be used now. */
+  /** Whether the engine can be used now. */
   readonly status: EngineStatus;
-  /** Whether there are never other nodes, so that nothing need be sent to them. @default false */
+  /** Whether there are never other nodes, so that messages to them need not be sent. @default {false} */
   readonly isAlone?: boolean;
-  /** Whether what comes from other nodes is known to be theirs: orders to end connections are taken only then. @default false */
+  /** Whether messages from other nodes are authenticated. Orders to end connections are accepted only then. @default {false} */
   readonly isSigned?: boolean;
-  /** The nodes that were alive when they were last asked for, where the engine is away. @default none are known */
+  /** The last known live nodes, used while the engine is unavailable. @default none */
   readonly lastNodes?: readonly string[];
-  /** Where connections hibernate: keeps their subscriptions. */
+  /** Stores subscriptions during hibernation. Absent: clients are closed with 1012 when they wake up. */
   readonly keeper?: SubscriptionKeeper;
   /**
-   * Asked about each history that is declared, perhaps before the start.
+   * Checks the history of each declared channel. May be called before {@link start}.
    *
-   * @throws {TypeError} where it cannot keep such a history.
+   * @throws {TypeError} if the engine cannot keep such a history.
    */
   check?(history: HistoryOptions): void;
-  /** Called once, before anything else that acts. */
+  /** Starts the engine. Called once, before all other methods but {@link check}. */
   start(host: EngineHost): void;
-  /** Hands a message to the other nodes, to each at most once. Resolves when it is on its way. */
+  /** Sends a message to the other nodes, to each at most once. Resolves once it was sent, not when it is received. */
   send(message: string): Awaitable<void>;
   /**
-   * Hands an order to the other nodes, and keeps it for those that are cut off, which carry it out when they are back. Where this node
-   * is, it rejects and does so later. @default {@link send}
+   * Sends an order to the other nodes. A disconnected node receives it when it is back. If this node is disconnected, the call
+   * rejects and the order is sent later. @default {@link send}
    */
   order?(message: string): Awaitable<void>;
-  /** The nodes that are alive, this one included, as {@link EngineHost.node} names them. One that was killed is among them for a while. */
+  /** Lists the live nodes by {@link EngineHost.node}, including this one. A killed node stays in the list for a while. */
   nodes(): Awaitable<readonly string[]>;
   /**
-   * This node wants to hear of the channel. Nothing that is published after the position is missed, and it may be told of before this
-   * resolves; `null` without a history. Called again only after {@link unsubscribe}, or when it failed: then nothing is subscribed to.
+   * Subscribes this node to the channel. Resolves with a position after which no publication is missed; `null` without a history.
+   * `published` may be called before it resolves. After a failure the channel is not subscribed. Not called again for a subscribed
+   * channel before {@link unsubscribe}.
    */
   subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
-  /** This node does not want to hear of the channel any more. */
+  /** Unsubscribes this node from the channel. */
   unsubscribe(channel: string): void;
-  /** Appends to the history and publishes, as one step. Resolves with its position. */
+  /** Appends to the history and publishes, atomically. Resolves with the position; `null` without a history. */
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
   /**
-   * The publications since a position, or without one the last.
+   * Reads the publications since a position, or the latest ones if `after` is `null`.
    *
-   * @param limit of the last ones, how many. Of those since a position, how many there may be: where there are more none is given. With
-   * `Infinity` the position is where a page ended, and only what follows on this page need be known to be there.
-   * @param maxBytes of a page since a position, about, unless its first publication alone has more. @default {Infinity}
+   * @param limit maximum number of publications. If more follow `after`, the page is empty and not complete. `Infinity` means that
+   * `after` is the end of a previous page: only the publications on this page have to be checked for completeness.
+   * @param maxBytes approximate size of a page since a position; one publication is always returned. @default {Infinity}
    */
   read(
     channel: string,
@@ -160,12 +167,12 @@ export interface Engine {
     limit: number,
     maxBytes?: number,
   ): Awaitable<HistoryPage>;
-  /** The member is on this node, or has other data. As long as the node lives. */
+  /** Adds a member on this node, or changes its data. It stays until {@link leave} or the end of the node. */
   join(channel: string, member: Member): Awaitable<void>;
-  /** The user is not on this node any more. */
+  /** Removes the user from this node. */
   leave(channel: string, user: string): Awaitable<void>;
-  /** Those on all nodes. */
+  /** Lists the members on all nodes. */
   members(channel: string): Awaitable<readonly Member[]>;
-  /** Lets go of what it holds; members that are on this node are not any more. */
+  /** Releases all resources and removes the members of this node. */
   close(): Awaitable<void>;
 }

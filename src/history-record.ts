@@ -1,45 +1,45 @@
 import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "./engine.ts";
 
-/** What to read of a history. */
+/** Options to read a history. */
 export interface HistoryQuery {
-  /** Publications at most: a whole number from 0, or `Infinity`. @default {Infinity}, which is all that are kept */
+  /** Maximum number of publications: a whole number from 0, or `Infinity` for all. @default {Infinity} */
   readonly limit?: number;
-  /** Reads the first publications after this position. @default none: the last publications */
+  /** Reads the first publications after this position. Absent: the latest publications. */
   readonly after?: Position;
 }
 
-/** A publication, as the server reads it. */
+/** A publication in a history. */
 export interface PublicationRecord {
-  /** What happened. */
+  /** Event name. */
   event: string;
-  /** What was published. */
+  /** Published data. */
   data: unknown;
-  /** Its place in the history. */
+  /** Offset in the history. */
   offset: number;
 }
 
 /**
- * Why a history has not given all since a position:
+ * Why a {@link HistoryRecord} is not complete:
  *
- * - `limit`: more follow, after the last of these.
- * - `gone`: some were pushed out of the history or have expired.
- * - `epoch`: the position is of another history, such as the one before a store lost its data.
+ * - `limit`: more publications follow the last one.
+ * - `gone`: some publications were evicted or have expired.
+ * - `epoch`: the position belongs to another history, such as one from before the store lost its data.
  * - `ahead`: the history ends before the position.
- * - `unreadable`: this node cannot open some, such as those signed with a secret that it does not have.
+ * - `unreadable`: this node cannot open some publications, such as those signed with a secret that it does not have.
  */
 export type HistoryReason = "limit" | "gone" | "epoch" | "ahead" | "unreadable";
 
-/** The stored part of a channel. The position is the end of its history. */
+/** Publications from a history, with the position of its end. */
 export interface HistoryRecord extends Position {
-  /** The oldest first. Where some are missing these are what is kept. */
+  /** Oldest first. If some are missing, those that are left. */
   publications: PublicationRecord[];
-  /** Whether these are all since `after`; without it, whether none of the last ones is missing. */
+  /** Whether these are all publications since `after`; without `after`, whether none of the latest ones is missing. */
   isComplete: boolean;
-  /** Why they are not. Absent when they are. */
+  /** Why publications are missing. Absent if the record is complete. */
   reason?: HistoryReason;
 }
 
-/** @throws {TypeError} for a limit or a position that is none. */
+/** Reads a history for the application. @throws {TypeError} as a rejection, for an invalid limit or position */
 export async function readHistory(
   engine: Engine,
   channel: string,

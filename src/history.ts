@@ -1,27 +1,27 @@
 import type { HistoryOptions, HistoryPage, Position, Publication, PublicationContent } from "./engine.ts";
 
-/** What a channel takes of which nothing is kept but its position, in bytes. */
+/** Size of a history without publications, in bytes. */
 export const HISTORY_BYTES = 400;
 
-/** What one publication takes beside its text, in bytes: the object, its position and its place in the list. */
+/** Overhead of one publication in bytes: the object, its position and its list entry. */
 const ENTRY_BYTES = 160;
 
 interface Entry extends Publication {
   readonly position: Position;
-  /** When it is kept no longer, in ms. */
+  /** Expiry, in ms of the wall clock. */
   readonly until: number;
 }
 
-/** The last publications of one channel, in memory. */
+/** The latest publications of one channel, in memory. */
 export class History {
   readonly #epoch: string;
-  /** The oldest first; those before `#first` are gone. A list, for `shift()` of 1,000 costs as much as the publication. */
+  /** Oldest first. `#first` is the oldest entry left: `shift()` on 1,000 entries costs as much as the publication. */
   #entries: Entry[] = [];
   #first = 0;
   #offset = 0;
-  /** About what it takes, in bytes. */
+  /** Approximate size, in bytes. */
   bytes: number = HISTORY_BYTES;
-  /** When the last position is forgotten, in ms. */
+  /** When the last position expires, in ms of the wall clock. */
   until = 0;
 
   constructor(epoch: string) {
@@ -36,7 +36,7 @@ export class History {
     return this.#entries.length - this.#first;
   }
 
-  /** @param now ms, as for the other methods. */
+  /** @param now wall clock in ms, as for the other methods */
   append({ event, data }: PublicationContent, { size, ttl }: HistoryOptions, now: number): Publication & { position: Position } {
     const position = { epoch: this.#epoch, offset: ++this.#offset };
     const entry: Entry = { event, data, position, until: now + ttl };
@@ -48,7 +48,7 @@ export class History {
     return entry;
   }
 
-  /** Gives up the oldest publication; `false` when there is none. */
+  /** Removes the oldest publication; `false` if there is none. */
   shift(): boolean {
     const entry = this.#entries[this.#first];
     if (!entry) return false;
@@ -60,20 +60,20 @@ export class History {
     return true;
   }
 
-  /** Gives up what is too old. */
+  /** Removes expired publications. */
   expire(now: number): void {
     for (let oldest = this.#entries[this.#first]; oldest && oldest.until <= now; oldest = this.#entries[this.#first]) {
       this.shift();
     }
   }
 
-  /** @param maxBytes of a page since a position, unless its first publication alone has more. */
+  /** @param maxBytes maximum size of a page since a position; one publication is always returned */
   read(after: Position | null, limit: number, maxBytes: number, now: number): HistoryPage {
     this.expire(now);
     const { position, size } = this;
     if (!after) return { position, publications: this.#page(Math.min(size, limit), Infinity), isComplete: true };
     const missed = position.offset - after.offset;
-    // A fraction of an offset would be given a part.
+    // A fractional offset would return a partial recovery.
     const isComplete = after.epoch === position.epoch && Number.isSafeInteger(after.offset) && missed >= 0 &&
       missed <= Math.min(size, limit);
     if (!isComplete) return { position, publications: [], isComplete };
@@ -81,7 +81,7 @@ export class History {
     return { position, publications, isComplete, ...(publications.length < missed && { hasMore: true }) };
   }
 
-  /** The first of the last so many. */
+  /** As many of the last `count` publications as fit, from the first. */
   #page(count: number, maxBytes: number): Publication[] {
     const first = this.#entries.length - count;
     let end = first;
@@ -93,5 +93,5 @@ export class History {
   }
 }
 
-// A character takes at most two bytes.
+// A character of a JavaScript string takes at most two bytes.
 const bytesOf = ({ event, data }: PublicationContent): number => ENTRY_BYTES + 2 * (event.length + data.length);

@@ -12,24 +12,24 @@ import type {
 import { WebSocketError } from "./errors.ts";
 import { History, HISTORY_BYTES } from "./history.ts";
 
-/** How much a {@link MemoryEngine} keeps. */
+/** Options of {@link MemoryEngine}. */
 export interface MemoryEngineOptions {
   /**
-   * About how many bytes the histories of all channels may take. Beyond it those that were used longest ago give up their publications,
-   * the oldest first, and are forgotten where nobody is subscribed. The 400 bytes of each channel that someone is subscribed to come on top.
+   * Approximate maximum size of all histories, in bytes. Beyond it the least recently used channels lose publications, oldest
+   * first, and are deleted if they have no subscribers. The 400 bytes of each channel with subscribers are not counted.
    *
    * @default {67_108_864}
    */
   maxHistoryBytes?: number;
 }
 
-/** Channels that are looked at in one turn for some that can be forgotten. */
+/** Maximum number of channels swept in one turn of the event loop. */
 const SWEEP_CHANNELS = 2_000;
 
-/** Between two sweeps, in ms. */
+/** Time between two sweeps, in ms. */
 const SWEEP_PERIOD = 10_000;
 
-/** The engine of one node on its own: what it keeps is in its memory, and gone with it. */
+/** The default engine: one node, with all state in memory, lost when the process ends. */
 export class MemoryEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   readonly isAlone = true;
@@ -37,16 +37,16 @@ export class MemoryEngine implements Engine, Timed {
   place = -1;
 
   readonly #histories = new Map<string, History>();
-  /** Channels whose history has something to give up; those used last come last. */
+  /** Channels whose history can be trimmed, least recently used first. */
   readonly #used = new Set<string>();
   readonly #members = new Map<string, Map<string, Member>>();
   readonly #subscribed = new Set<string>();
   readonly #maxHistoryBytes: number;
   #bytes = 0;
-  /** Histories there have been: each is an epoch of its own, for one that was forgotten begins again at 0. */
+  /** Number of histories created. Each has its own epoch, because offsets of a deleted history start again at 0. */
   #epochs = 0;
   #host: EngineHost | undefined;
-  /** Channels that a sweep has yet to look at. */
+  /** Channels left to sweep. */
   #sweeping: string[] = [];
 
   /** @throws {TypeError} for an option out of range. */
@@ -57,12 +57,12 @@ export class MemoryEngine implements Engine, Timed {
     this.#maxHistoryBytes = maxHistoryBytes;
   }
 
-  /** Channels of which anything is kept. */
+  /** Number of channels with a history, members or a subscription. */
   get channels(): number {
     return new Set([...this.#histories.keys(), ...this.#members.keys(), ...this.#subscribed]).size;
   }
 
-  /** About what the histories take, in bytes. */
+  /** Approximate size of all histories, in bytes. */
   get historyBytes(): number {
     return this.#bytes;
   }
@@ -73,7 +73,7 @@ export class MemoryEngine implements Engine, Timed {
   }
 
   send(): void {
-    this.#check("send"); // There is no other node.
+    this.#check("send"); // There are no other nodes.
   }
 
   nodes(): string[] {
@@ -126,8 +126,8 @@ export class MemoryEngine implements Engine, Timed {
     if (!members) this.#members.set(channel, members = new Map());
     const before = members.get(member.user);
     members.set(member.user, member);
-    const isNews = !before || before.data !== member.data;
-    if (isNews && this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
+    const hasChanged = !before || before.data !== member.data;
+    if (hasChanged && this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
   }
 
   leave(channel: string, user: string): void {
@@ -162,15 +162,15 @@ export class MemoryEngine implements Engine, Timed {
     return this.#host?.now() ?? 0;
   }
 
-  /** The channel's history, now the one used last. */
+  /** Returns the channel's history, created if necessary, and marks it as most recently used. */
   #use(channel: string, { ttl }: HistoryOptions): History {
     const now = this.#now();
     let history = this.#histories.get(channel);
-    if (history && this.#isForgotten(channel, history, now)) {
-      this.#forget(channel, history);
+    if (history && this.#hasExpired(channel, history, now)) {
+      this.#delete(channel, history);
       history = undefined;
     }
-    // The beginning makes an epoch another one after a restart.
+    // The node's name makes the epoch unique across restarts.
     if (!history) {
       history = new History(`${this.#host?.node ?? ""}.${++this.#epochs}`);
       this.#bytes += history.bytes;
@@ -184,18 +184,18 @@ export class MemoryEngine implements Engine, Timed {
     return history;
   }
 
-  /** Whether nobody can be at a position of it any more. */
-  #isForgotten(channel: string, history: History, now: number): boolean {
+  /** Whether all positions of the history have expired. */
+  #hasExpired(channel: string, history: History, now: number): boolean {
     return history.until <= now && !this.#subscribed.has(channel);
   }
 
-  #forget(channel: string, history: History): void {
+  #delete(channel: string, history: History): void {
     this.#bytes -= history.bytes;
     this.#histories.delete(channel);
     this.#used.delete(channel);
   }
 
-  /** Time for a sweep: channels that nobody has used for their ttl are forgotten, others give up what is too old. */
+  /** Sweeps: deletes channels that were not used for their ttl, and expired publications of the others. */
   due(): void {
     const now = this.#now();
     if (this.#sweeping.length === 0) this.#sweeping = [...this.#histories.keys()];
@@ -205,26 +205,26 @@ export class MemoryEngine implements Engine, Timed {
       const before = history.bytes;
       history.expire(now);
       this.#bytes += history.bytes - before;
-      if (this.#isForgotten(channel, history, now)) this.#forget(channel, history);
+      if (this.#hasExpired(channel, history, now)) this.#delete(channel, history);
     }
     if (this.#histories.size > 0) this.#host?.deadlines.set(this, this.#sweeping.length > 0 ? 0 : SWEEP_PERIOD);
   }
 
-  /** Makes room: the channels used longest ago give up publications, and all of it where nobody is subscribed. */
+  /** Frees space, from the least recently used channel on. Channels without subscribers are deleted once empty. */
   #trim(): void {
     const limit = this.#maxHistoryBytes + HISTORY_BYTES * this.#subscribed.size;
-    // Each step but the last takes a channel out, so that it costs no more than what was put in.
+    // Each step but the last removes a channel from `#used`, so the amortized cost is O(1) per use.
     for (const channel of this.#used) {
-      const history = this.#histories.get(channel)!; // Forgotten in both.
+      const history = this.#histories.get(channel)!; // `#delete` deletes from both.
       while (this.#bytes > limit && history.size > 0) {
         const before = history.bytes;
         history.shift();
         this.#bytes += history.bytes - before;
       }
-      // The last one is in use.
+      // The last channel is the one in use now.
       if (this.#bytes <= limit || this.#used.size === 1) return;
       if (this.#subscribed.has(channel)) this.#used.delete(channel);
-      else this.#forget(channel, history);
+      else this.#delete(channel, history);
     }
   }
 }
