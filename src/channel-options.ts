@@ -65,8 +65,8 @@ export interface ChannelHistoryOptions extends HistoryOptions {
 export interface ChannelOptions {
   /**
    * Decides whether a client may subscribe or publish. Called for each `subscribe` and `publish`, and again for each subscription
-   * when the client's rights change. A thrown `WebSocketError` is sent to the client, any other error as `INTERNAL_ERROR`.
-   * `() => true` allows everybody.
+   * when the client's rights change or a `ttl` ends. A thrown `WebSocketError` is sent to the client, any other error as
+   * `INTERNAL_ERROR`. `() => true` allows everybody.
    */
   readonly authorize: (context: AuthorizeContext) => Authorization | Promise<Authorization>;
   /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */

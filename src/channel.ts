@@ -139,7 +139,7 @@ export class Channel {
    * @param isNext whether the position is the end of a previous page, to which `maxRecover` does not apply.
    */
   read(after: Position, isNext: boolean): HistoryPage | Promise<HistoryPage> {
-    const history = this.options.history!; // See above.
+    const history = this.options.history!; // Only called with a history.
     const key = `${after.epoch} ${after.offset} ${isNext}`;
     const underWay = this.#reads.get(key);
     if (underWay) return underWay;
