@@ -24,12 +24,12 @@ import { Reconnection } from "./reconnection.ts";
 import { Subscription } from "./subscription.ts";
 import { Trust } from "./trust.ts";
 
-/** An engine whose nodes meet at a broker: Redis, NATS. */
+/** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
 export class BrokerEngine implements Engine {
   readonly #broker: Broker;
   readonly #options: ResolvedBrokerOptions;
   readonly #subscriptions = new Map<string, Subscription>();
-  /** Channels whose subscriptions wait for the first connection. */
+  /** Channels whose subscriptions wait for the first connection, each with the token of the `subscribe` call that waits. */
   readonly #awaiting = new Map<string, object>();
   readonly #announcer: Announcer;
   readonly #dropped: Dropped;
@@ -38,7 +38,7 @@ export class BrokerEngine implements Engine {
   #host: EngineHost | undefined;
   #link: Reconnection | undefined;
   #listening: Listening | undefined;
-  /** Where the nodes sign. */
+  /** Set when the nodes sign. */
   #trust: Trust | undefined;
   #reader: HistoryReader | undefined;
 
@@ -67,12 +67,12 @@ export class BrokerEngine implements Engine {
     return this.#link?.nodes ?? [];
   }
 
-  /** How many envelopes were dropped, by reason: somebody else writes to the broker, or a newer version does. */
+  /** Envelopes dropped, by reason. Anything here means that a third party or a newer version writes to the broker. */
   get dropped(): Readonly<Record<string, number>> {
     return this.#dropped.counts;
   }
 
-  /** Channels that anything is held of. */
+  /** Number of channels with state on this node: subscriptions, own members, or a broker subscription that lingers. */
   get channels(): number {
     return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
   }
@@ -92,14 +92,14 @@ export class BrokerEngine implements Engine {
       node: host.node,
       secrets: this.#options.secrets,
       maxLength,
-      // Read by nodes that sign.
-      place: () => isSigned ? this.#link!.place : "", // Set below.
-      now: () => isSigned ? this.#link!.now() : 0, // As above.
+      // Only nodes that sign check the place and the time. `#link` is set below, before the first envelope.
+      place: () => isSigned ? this.#link!.place : "",
+      now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
     const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
     this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
-      prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before it is called.
+      prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
       greet: async () => await this.#trust?.greet(),
       ended: () => this.#trust?.orders.ended(),
       resume: () => this.#resume(),
@@ -108,7 +108,7 @@ export class BrokerEngine implements Engine {
       announce: () => this.#announcer.announce(),
       retire: async () => {
         await this.#announcer.retire();
-        await this.#link!.call("leave", (session) => session.retire()); // Its own hook.
+        await this.#link!.call("leave", (session) => session.retire()); // Set: it calls this hook.
       },
     });
     const link = this.#link;
@@ -135,7 +135,10 @@ export class BrokerEngine implements Engine {
     await link.call("send", (session) => session.send(envelope));
   }
 
-  /** As {@link send}, and the broker keeps it for nodes that are cut off. Where it is away, the order is sent when it is back. */
+  /**
+   * Like {@link send}, but the broker stores the order for nodes that are disconnected. While the broker is unavailable this
+   * rejects, and a node that signs sends the order on reconnect.
+   */
   async order(message: string): Promise<void> {
     this.#checkLength("order", message);
     await (this.#trust ? this.#trust.orders.send(message) : this.send(message));
@@ -153,13 +156,13 @@ export class BrokerEngine implements Engine {
     const { host } = this.#started();
     const subscription = new Subscription(channel, history, host, {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
-      read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Only asked with a history.
+      read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
-      // Their node beats three times a lease.
+      // One lease: its node beats three times in it, and announces a lost member again.
       patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
-        // That the broker is away has been told.
+        // `Reconnection` has already reported that the broker is unavailable.
         if (this.status === "ready") host.report(error);
       },
     });
@@ -185,7 +188,7 @@ export class BrokerEngine implements Engine {
 
   async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", content.data);
-    // Not waited for where it is there, so that publications leave in the order of the calls.
+    // No `await` when the connection is ready: publications are sent in the order of the calls.
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
@@ -204,13 +207,13 @@ export class BrokerEngine implements Engine {
     return this.#read("read", channel, history, after, limit, maxBytes);
   }
 
-  /** Where it rejects the member is remembered: it is there when the broker is back, unless `leave` is called. */
+  /** The member is recorded even when this rejects, and announced on reconnect unless `leave` is called first. */
   async join(channel: string, member: Member): Promise<void> {
     this.#announcer.own.join(channel, member);
     await this.#announcer.join(channel, member);
   }
 
-  /** Where the broker is away it is told when that is back. */
+  /** While the broker is unavailable the leave is recorded, and announced on reconnect. */
   async leave(channel: string, user: string): Promise<void> {
     if (this.#announcer.own.leave(channel, user) && this.status === "ready") await this.#announcer.leave(channel, user);
   }
@@ -229,7 +232,7 @@ export class BrokerEngine implements Engine {
   }
 
   #listener(): Omit<BrokerListener, "ended"> {
-    // Set by `start`, as is what is told of it.
+    // `#envelopes` is set by `start`.
     const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true);
     return {
       live: (channel, envelope, position, previous) => {
@@ -240,7 +243,7 @@ export class BrokerEngine implements Engine {
           })
         );
       },
-      // In its turn: what was published before it may still be waiting.
+      // Through the sequence: publications before the mark may still be verifying their signatures.
       mark: (channel, position, previous) =>
         this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
       message: (envelope) =>
@@ -251,10 +254,10 @@ export class BrokerEngine implements Engine {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
           then(open(["member"], channel, envelope), (opened) => {
-            const told = opened && parseMember(opened.body);
-            if (opened && !told) this.#drop("malformed");
-            if (!told) return;
-            const { member, left } = told;
+            const parsed = opened && parseMember(opened.body);
+            if (opened && !parsed) this.#drop("malformed");
+            if (!parsed) return;
+            const { member, left } = parsed;
             this.#trust?.rollCall.told(channel, { ...opened, user: member.user }, left);
             this.#subscriptions.get(channel)?.changed(opened.node, member, left);
           })
@@ -280,24 +283,24 @@ export class BrokerEngine implements Engine {
     return await this.#reader!.read(...question); // Set by `start`.
   }
 
-  /** There is a session, perhaps another one: nothing that was told to the one before is certain. */
+  /** Runs after each connect: anything sent over the previous session may be lost, in both directions. */
   async #resume(): Promise<void> {
     await this.#trust?.orders.resume();
-    // Those that are subscribed to from now on miss nothing.
+    // Taken now: channels subscribed to from here on use the new session and miss nothing.
     const subscriptions = [...this.#subscriptions.values()];
     await this.#announcer.announce();
     for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
     await this.#announcer.dismiss();
   }
 
-  /** Compares the ends of the histories, and now and then who is there. */
+  /** Compares the ends of the histories at each check, and the members every 12th check or when some are doubtful. */
   async #look(rounds: number): Promise<void> {
     const link = this.#ready("compare");
     const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
     for (const batch of inBatches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
       const asked = batch.map(({ position }) => position);
-      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // Filtered above.
+      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // `kept` has only those with a history.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
@@ -307,13 +310,13 @@ export class BrokerEngine implements Engine {
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
-  /** The position up to which this node has received everything, if it is subscribed. */
+  /** The position up to which this node has received everything; `undefined` when it is not subscribed. */
   #positionOf(channel: string): Position | undefined {
     return this.#subscriptions.get(channel)?.position;
   }
 
   #seal(kind: EnvelopeKind, scope: string, body: string, event?: string) {
-    return this.#envelopes!.seal(kind, scope, body, event); // Set by `start`, without which nothing is ready.
+    return this.#envelopes!.seal(kind, scope, body, event); // Set by `start`.
   }
 
   #started(): { host: EngineHost } {
@@ -321,7 +324,7 @@ export class BrokerEngine implements Engine {
     return { host: this.#host };
   }
 
-  /** The connection; a promise of it while the first one is made. */
+  /** The connection, or a promise while the first connect is under way. */
   #linked(action: string): Reconnection | Promise<Reconnection> {
     return this.#isConnecting ? this.#connected(action) : this.#ready(action);
   }
@@ -330,13 +333,13 @@ export class BrokerEngine implements Engine {
     return this.#link?.isStarting === true;
   }
 
-  /** At the start the first ones to ask wait for the connection rather than being refused. */
+  /** Calls made before the first connect wait for it instead of failing. */
   async #connected(action: string): Promise<Reconnection> {
     await this.#link?.tried;
     return this.#ready(action);
   }
 
-  /** The same for a channel that may be unsubscribed from meanwhile. */
+  /** Like `#connected`, but fails when the channel is unsubscribed from while it waits. */
   async #awaited(channel: string): Promise<Reconnection> {
     const own = {};
     this.#awaiting.set(channel, own);
@@ -354,7 +357,7 @@ export class BrokerEngine implements Engine {
 
   #checkLength(action: string, text: string): void {
     const { maxLength } = this.#options;
-    // The header takes the rest.
+    // 2,000 characters are reserved for the signature and the header.
     if (text.length <= maxLength - 2_000) return;
     const problem = `Cannot ${action}: ${text.length} characters are more than maxLength allows`;
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);

@@ -1,42 +1,43 @@
 import type { HistoryPage, Position, Publication } from "../engine.ts";
 
-/** A publication with its place. */
+/** A publication with a position in the history. */
 export type Placed = Publication & { readonly position: Position };
 
-/** A place at which there is no publication. */
+/** A position without a publication. */
 export interface Mark {
   readonly position: Position;
 }
 
+/** What continuity needs from its subscription. */
 export interface ContinuityHost {
-  /** Whether nothing lies between an offset and what has another one before it, as the broker says. */
+  /** Whether the entry with this `previous`, as the broker reports it, comes directly after the offset. */
   follows(offset: number, previous: number): boolean;
-  /** What follows a position, a page of it. @param isNext the page before it ended there. */
+  /** Reads one page of the history after a position. @param isNext whether the previous page ended at this position. */
   read(after: Position, isNext: boolean): Promise<HistoryPage>;
   published(publication: Publication): void;
-  /** What follows cannot be had up to the position. */
+  /** Publications up to this position are lost. */
   gap(position: Position): void;
-  /** One was told of that the history does not know. */
+  /** A publication arrived that is not in the history. */
   unknown(): void;
   failed(error: unknown): void;
 }
 
-/** Publications that wait while the history is read: what is more is found in the history. */
+/** Publications kept while the history is read. Those past the limit are read from the history. */
 const MAX_WAITING = 1_000;
 
 /**
- * Turns what a broker tells of, of which some may be lost or come twice, into each publication once and in order: what is missing is
- * read from the history, and where that cannot be, it is said.
+ * Delivers each publication of a channel once and in order, although the broker may lose or repeat some. Missing ones are read from
+ * the history; those that are no longer there are reported as a gap.
  */
 export class Continuity {
   readonly #host: ContinuityHost;
-  /** The last publication told of. */
+  /** Position of the last publication delivered; `undefined` before `start`. */
   #position: Position | undefined;
   #waiting: { publication: Placed | Mark; previous: number }[] = [];
   #isReading = false;
-  /** The last one of this history that arrived by itself: what is below it and arrives now is a copy, or of a history that went back. */
+  /** Offset of the last publication delivered live. One at or below it is a duplicate, or the history has gone back. */
   #received = 0;
-  /** Something is known to be missing that could not be read. */
+  /** Publications are known to be missing and have not been read yet. */
   #isBehind = false;
   #stopped = false;
 
@@ -44,7 +45,7 @@ export class Continuity {
     this.#host = host;
   }
 
-  /** Everything after this position is to be told of. */
+  /** Delivers everything after this position. */
   start(position: Position): void {
     this.#position = position;
     if (this.#takeWaiting(0)) void this.#read();
@@ -55,7 +56,7 @@ export class Continuity {
     this.#waiting = [];
   }
 
-  /** @param previous the offset of the publication before it. */
+  /** Takes a live entry. @param previous the offset of the entry before it, as the broker reports it. */
   receive(publication: Placed | Mark, previous: number): void {
     if (this.#stopped) return;
     if (!this.#position || this.#isReading) {
@@ -72,9 +73,10 @@ export class Continuity {
   }
 
   /**
-   * The history ends there: a lost tail is noticed, here or in the history. `null` when it is another history.
+   * Reads the history when its end shows that publications were lost, on the way or in the store.
    *
-   * @param asked the position when the broker was asked: a history that ends before it has gone back.
+   * @param top the end of the history; `null` when it no longer continues this one.
+   * @param asked the position at the time of the request. A history that ends before it has gone back.
    */
   check(top: Position | null, asked?: Position): void {
     const position = this.#position;
@@ -83,17 +85,17 @@ export class Continuity {
     if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset || hasGoneBack) void this.#read();
   }
 
-  /** Anything may have been lost: looks what there is. */
+  /** Reads what follows the position, after a reconnect. */
   resume(): Promise<void> {
     return this.#position && !this.#isReading && !this.#stopped ? this.#read() : Promise.resolve();
   }
 
-  /** Tells of it if it is the next one; `false` when something is missing before it. */
+  /** Delivers the entry if it is the next one, and ignores a duplicate. `false` when the history has to be read first. */
   #take(publication: Placed | Mark, previous: number): boolean {
     const { epoch, offset } = publication.position;
     const position = this.#position!; // Set by `start`.
     if (epoch !== position.epoch) return false;
-    // It has been told of, unless the history has gone back: the history decides.
+    // Delivered already, by a read if it is past `#received`. Otherwise the history may have gone back: read it.
     if (offset <= position.offset) return offset === position.offset || offset > this.#received;
     if (!this.#host.follows(position.offset, previous) || this.#isBehind) return false;
     this.#position = publication.position;
@@ -106,14 +108,14 @@ export class Continuity {
     this.#isReading = true;
     try {
       for (let isMissing = true, isNext = false; isMissing && !this.#stopped;) {
-        // What is here before the history is asked is in it, or nowhere.
+        // Publications that arrived before the request must be in the answer, or the history does not have them.
         const known = this.#waiting.length;
         this.#isBehind = false;
-        const { position, publications, isComplete, hasMore = false } = await this.#host.read(this.#position!, isNext); // Set by `start`.
+        const { position, publications, isComplete, hasMore = false } = await this.#host.read(this.#position!, isNext); // Set by `start`, as below.
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
         if (this.#stopped) return;
         isNext = isComplete && hasMore;
-        this.#position = isNext ? publications.at(-1)!.position! : position; // Those of a history have one.
+        this.#position = isNext ? publications.at(-1)!.position! : position; // `hasMore` implies a last one, and those of a history have positions.
         if (isNext) continue;
         if (!isComplete) {
           this.#received = 0;
@@ -122,7 +124,7 @@ export class Continuity {
         isMissing = this.#takeWaiting(known);
       }
     } catch (error) {
-      // It is tried again at the next check, or when there is another session.
+      // The next check or the next session reads again.
       this.#isBehind = true;
       this.#waiting = [];
       this.#host.failed(error);
@@ -131,7 +133,7 @@ export class Continuity {
     }
   }
 
-  /** Tells of what waits. Whether something is missing then. */
+  /** Delivers the waiting entries. @returns whether the history has to be read again. */
   #takeWaiting(known: number): boolean {
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -139,7 +141,7 @@ export class Continuity {
       if (this.#take(publication, previous)) continue;
       const { epoch, offset } = publication.position;
       const position = this.#position!; // Set by `start`.
-      if (number < known && epoch === position.epoch && offset <= position.offset) continue; // It is in what was read.
+      if (number < known && epoch === position.epoch && offset <= position.offset) continue; // Delivered by the read.
       if (number >= known) {
         this.#waiting = waiting.slice(number);
         return true;

@@ -17,14 +17,14 @@ export type DropReason =
   | "unknown node"
   | "unknown position";
 
-/** An envelope that has been found good. */
+/** An envelope that passed all checks. */
 export interface Opened {
   readonly kind: EnvelopeKind;
   /** The node that sent it. */
   readonly node: string;
-  /** Grows with each envelope of its kind that the node sends. */
+  /** Increases with each envelope of this kind that the node sends. */
   readonly number: number;
-  /** When it was sealed, in ms of the broker's clock. */
+  /** Time of sealing, in ms of the broker's clock. */
   readonly time: number;
   readonly event: string;
   readonly body: string;
@@ -32,36 +32,35 @@ export interface Opened {
 
 export interface EnvelopesOptions {
   readonly node: string;
-  /** Keys of HMAC-SHA256: the first signs, each may have signed. None: nothing is signed. */
+  /** Keys of HMAC-SHA256: the first one signs, all of them verify. Empty: nothing is signed. */
   readonly secrets: readonly string[];
-  /** Characters of an envelope. */
+  /** Maximum length of an envelope, in characters. */
   readonly maxLength: number;
-  /** Names what the nodes have in common, such as the namespace. @default nothing */
+  /** Identifies the application at the broker, such as by its namespace; part of what is signed. @default {""} */
   place?(): string;
   /** The broker's clock, in ms. */
   now(): number;
-  /** @param node that it says it is of, and has signed it. */
+  /** @param node the sender, for an envelope whose signature is valid. */
   dropped(reason: DropReason, node?: string): void;
 }
 
 /**
- * The version of what is written. Nodes of one and of the next run side by side while an application is upgraded: a version reads what the
- * one before it wrote, and writes what that one can read. Fields that it does not know are nothing to it, and `min` in the header is the
- * first version that can read the envelope, where that is not the one that wrote it. What the one before could not read is written one
- * version after it is read.
+ * Version of the format. During an upgrade nodes of two consecutive versions run side by side, so each version reads the one before,
+ * ignores unknown fields, and writes nothing that the one before cannot read: a new format is read one version before it is written.
+ * `min` in the header is the first version that can read the envelope, if it is not `v`.
  */
 const VERSION = 2;
 
-/** The first version that this one reads: what version 1 signed was of any place. */
+/** The oldest version that is read. Version 1 did not sign the place, so its envelopes are valid in any application. */
 const FIRST_VERSION = 2;
 
-/** Characters of what precedes the body. */
+/** Maximum length of the header, in characters. */
 const MAX_HEADER = 1_024;
 
 const nowhere = () => "";
 
 const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
-/** What headers of all versions have. */
+/** The fields that headers of every version have. */
 const AnyHeader = v.object({ v: Version, min: v.optional(Version), kind: v.pipe(v.string(), v.maxLength(32)) });
 const Header = v.object({
   v: Version,
@@ -75,11 +74,11 @@ const Header = v.object({
 });
 
 /**
- * Writes and reads what nodes send to each other. An envelope is three lines: the signature or nothing, the header as JSON, and the body
- * with all its own lines. Signed are the scope, which is the name of the channel, the header and the body as they stand.
+ * Writes and reads the envelopes that nodes exchange. The first line is the signature or empty, the second the header as JSON, the
+ * rest the body. The signature covers the scope (the name of the channel), the header and the body.
  */
 export class Envelopes {
-  /** Where nobody signs, anybody can write any number: then it is not asked. */
+  /** Used only when nodes sign: without signatures anybody can write any number. */
   readonly guard: ReplayGuard;
   readonly #options: EnvelopesOptions;
   readonly #keys: readonly SigningKey[];
@@ -91,7 +90,7 @@ export class Envelopes {
     this.guard = new ReplayGuard(options.node);
   }
 
-  /** @param scope the channel, for all that is of one. */
+  /** Makes an envelope. @param scope the channel; `""` when there is none. */
   seal(kind: EnvelopeKind, scope: string, body: string, event?: string): Awaitable<string> {
     const { node, now, place = nowhere } = this.#options;
     const number = this.guard.next(kind);
@@ -101,13 +100,17 @@ export class Envelopes {
     if (!key) return `\n${text}`;
     const signature = key.sign(`${scope}\n${text}`);
     if (typeof signature === "string") return `${signature}\n${text}`;
-    // One after the other: signatures may be ready in another order than they were asked for.
+    // Chained: WebCrypto may finish signatures out of order, and envelopes must leave in the order of their numbers.
     const sealed = Promise.all([signature, this.#sealing]).then(([signature]) => `${signature}\n${text}`);
     this.#sealing = sealed.catch(() => {});
     return sealed;
   }
 
-  /** `null` for what was dropped. @param arrives now, rather than having been kept: then its number has not been here before. */
+  /**
+   * Checks and reads an envelope; `null` when it was dropped.
+   *
+   * @param arrives whether it came live, so that its number must be new. `false` for one read from the store.
+   */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
     const { dropped, maxLength, place = nowhere } = this.#options;
     const drop = (reason: DropReason, node?: string) => {
@@ -132,7 +135,7 @@ export class Envelopes {
       const { kind, node, number } = header;
       if (header.in !== place()) return drop("forged");
       const body = envelope.slice(headerEnd + 1);
-      // It is put into the frames of clients as it is.
+      // The body is put into clients' frames unparsed.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
       if (arrives && this.#keys.length > 0) {
         const isNew = this.guard.take(kind, node, number);
@@ -153,7 +156,7 @@ export class Envelopes {
   }
 }
 
-/** Reads JSON text by a schema; `null` for what is not of it. */
+/** Parses JSON text with a schema; `null` when it does not match. */
 export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: string): Output | null {
   let value: unknown;
   try {
@@ -165,6 +168,7 @@ export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: st
   return result.success ? result.output : null;
 }
 
+/** Whether the text is valid JSON. */
 export function isJson(text: string): boolean {
   try {
     JSON.parse(text);

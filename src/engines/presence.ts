@@ -9,16 +9,19 @@ const MemberBody = v.object({
   left: v.optional(v.boolean()),
 });
 
-/** A member, and where its data stands among those that the nodes have of the user. */
+/** A member with the order of its data among the data that all nodes hold for the user. */
 export interface PlacedMember extends Member {
-  /** Greater for what came later, as far as its node knew: no clock is asked. Absent without data, and from nodes of an earlier version. */
+  /**
+   * Greater for newer data, as far as the node knew: a logical clock, so that no wall clocks are compared. Absent without data, and
+   * from nodes of an earlier version.
+   */
   readonly place?: number;
 }
 
-/** Reads what nodes tell of a member; `null` for what is none. */
+/** Parses the body of a `member` envelope; `null` when it is malformed. */
 export function parseMember(body: string): { readonly member: PlacedMember; readonly left: boolean } | null {
-  const told = parse(MemberBody, body);
-  return told && { member: toPlaced(told), left: told.left === true };
+  const parsed = parse(MemberBody, body);
+  return parsed && { member: toPlaced(parsed), left: parsed.left === true };
 }
 
 /** A user in a channel on one node. */
@@ -26,30 +29,30 @@ export interface Present extends PlacedMember {
   readonly node: string;
 }
 
-/** Without the keys that are absent. */
+/** Copies `user`, and `data` unless it is `undefined`. */
 export function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
   return data === undefined ? { user } : { user, data };
 }
 
-/** As {@link toMember}, with its place. */
-export function toPlaced({ place, ...told }: Parameters<typeof toMember>[0] & { place?: number | undefined }): PlacedMember {
-  return place === undefined ? toMember(told) : { ...toMember(told), place };
+/** Like {@link toMember}, with its place. */
+export function toPlaced({ place, ...member }: Parameters<typeof toMember>[0] & { place?: number | undefined }): PlacedMember {
+  return place === undefined ? toMember(member) : { ...toMember(member), place };
 }
 
-/** Those that were found. */
+/** Makes a roll of these members. */
 export function rollOf(present: readonly Present[]): Roll {
   const roll = new Roll();
   roll.replace(present);
   return roll;
 }
 
-/** Who came, or has other data, and who left. */
+/** Members that joined or changed their data, and users that left. */
 export interface Difference {
   readonly joined: readonly Member[];
   readonly left: readonly string[];
 }
 
-/** Who is in one channel, on all nodes. A user on several nodes is one member, whose data is the newest of them. */
+/** The members of one channel on all nodes. A user on several nodes is one member, with the newest data. */
 export class Roll {
   readonly #users = new Map<string, Map<string, PlacedMember>>();
 
@@ -58,15 +61,15 @@ export class Roll {
   }
 
   get members(): Member[] {
-    return [...this.#users.keys()].map((user) => this.member(user)!); // Of a user that is in it.
+    return [...this.#users.keys()].map((user) => this.member(user)!); // The user is in the roll.
   }
 
-  /** Each user on each node. */
+  /** One entry per user and node. */
   get present(): Present[] {
     return [...this.#users.values()].flatMap((on) => [...on].map(([node, member]) => ({ node, ...member })));
   }
 
-  /** The place of data that is newer than all there is of the user. */
+  /** A place greater than those of all data of the user. */
   nextPlace(user: string): number {
     return 1 + Math.max(0, ...[...this.#users.get(user)?.values() ?? []].map(({ place = 0 }) => place));
   }
@@ -79,7 +82,7 @@ export class Roll {
     return this.#change([user], () => this.#remove(node, user));
   }
 
-  /** Takes this for all there is. */
+  /** Replaces the whole roll. */
   replace(present: readonly Present[]): Difference {
     return this.#change([...this.#users.keys(), ...present.map(({ user }) => user)], () => {
       this.#users.clear();
@@ -87,7 +90,7 @@ export class Roll {
     });
   }
 
-  /** Those on other nodes than these are gone. */
+  /** Removes the entries of all other nodes. */
   keep(nodes: ReadonlySet<string>): Difference {
     const gone = [...this.#users].flatMap(([user, on]) =>
       [...on.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))
@@ -109,7 +112,7 @@ export class Roll {
     if (on?.delete(node) && on.size === 0) this.#users.delete(user);
   }
 
-  /** The same on all nodes, whoever tells last: of two that knew nothing of each other the greater name is the newer. */
+  /** Independent of the order of arrival, so that all nodes agree: of equal places, the greater node name counts as newer. */
   member(user: string): Member | undefined {
     const on = this.#users.get(user);
     if (!on) return undefined;
@@ -133,20 +136,20 @@ export class Roll {
   }
 }
 
-/** A member of this node is none any more. */
+/** A user that has left this node. */
 export interface Leaving {
   readonly channel: string;
   readonly user: string;
 }
 
-/** The members that are on this node, and who has left it without the broker being told. */
+/** The members on this node, and the leaves that the broker has not confirmed yet. */
 export class OwnMembers {
   readonly #channels = new Map<string, Map<string, Member>>();
   readonly #left = new Map<string, Leaving>();
-  /** Of their data. */
+  /** The place of each member's data. */
   readonly #places = new WeakMap<Member, number>();
 
-  /** Channels that have some. */
+  /** Channels with members on this node. */
   get channels(): Iterable<string> {
     return this.#channels.keys();
   }
@@ -155,22 +158,22 @@ export class OwnMembers {
     return [...this.#channels].flatMap(([channel, members]) => [...members.values()].map((member) => ({ channel, member })));
   }
 
-  /** Those of a channel. */
+  /** The members of a channel on this node. */
   of(channel: string): Member[] {
     return [...this.#channels.get(channel)?.values() ?? []];
   }
 
-  /** Whether it is this very one, with this data. */
+  /** Whether this object is the current one: a later `join` of the user replaces it. */
   has(channel: string, member: Member): boolean {
     return this.#channels.get(channel)?.get(member.user) === member;
   }
 
-  /** Whether its data has no place yet. It keeps the first: to announce it again makes it no newer. */
+  /** Whether its data has no place yet. The first place stays: announcing a member again does not make its data newer. */
   needsPlace(member: Member): boolean {
     return member.data !== undefined && !this.#places.has(member);
   }
 
-  /** What is announced of it. */
+  /** The member as it is announced, with its place. @param place used when its data has none yet. */
   placed(member: Member, place?: number): PlacedMember {
     if (place !== undefined && this.needsPlace(member)) this.#places.set(member, place);
     const known = this.#places.get(member);
@@ -185,12 +188,12 @@ export class OwnMembers {
     return !this.#channels.has(channel);
   }
 
-  /** The user's leaving, where it is to be told. */
+  /** The user's leave, if it still has to be announced. */
   leavingOf(channel: string, user: string): Leaving | undefined {
     return this.#left.get(keyOf(channel, user));
   }
 
-  /** Those whose leaving is to be told. */
+  /** The leaves that still have to be announced. */
   get left(): Leaving[] {
     return [...this.#left.values()];
   }
@@ -202,7 +205,7 @@ export class OwnMembers {
     this.#left.delete(keyOf(channel, member.user));
   }
 
-  /** Absent: the user was not there. */
+  /** Removes the user. `undefined` when the user was not on this node. */
   leave(channel: string, user: string): Leaving | undefined {
     const members = this.#channels.get(channel);
     if (!members?.delete(user)) return undefined;
@@ -212,7 +215,7 @@ export class OwnMembers {
     return leaving;
   }
 
-  /** It need not be told again; another one of the same user, since then, has to be. */
+  /** The broker has confirmed this leave. A later leave of the same user stays to be announced. */
   told(leaving: Leaving): void {
     const key = keyOf(leaving.channel, leaving.user);
     if (this.#left.get(key) === leaving) this.#left.delete(key);
@@ -224,5 +227,5 @@ export class OwnMembers {
   }
 }
 
-// A channel's name has no line.
+// Names of channels have no line break.
 const keyOf = (channel: string, user: string): string => `${channel}\n${user}`;

@@ -4,42 +4,42 @@ import { WebSocketError } from "../errors.ts";
 import { describeCause } from "../log.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
 
-/** What has to be done with a session. */
+/** What the engine does at each step of a session's life. */
 export interface ReconnectionHooks {
-  /** There is a new session, which nothing is asked of yet. */
+  /** A session was opened. Runs before its first beat. */
   prepare(): Promise<void>;
-  /** Every other node knows by now that this one is there. */
+  /** The first beat was written, so that other nodes see this one. Runs before the status is `ready`. */
   greet?(): Promise<void>;
-  /** The session has ended. */
+  /** A session that was ready has ended. */
   ended?(): void;
-  /** It is ready, perhaps another one: nothing that was told to the one before is certain. */
+  /** The status is `ready`, at first or again: anything sent over an earlier session may be lost. */
   resume(): Promise<void>;
-  /** Time to compare. @param rounds how often it has been time in this session. */
+  /** Runs every `checkInterval`. @param rounds how often it has run in this session, from 1. */
   look(rounds: number): Promise<void>;
-  /** These nodes are alive. */
+  /** The nodes that are alive, after each beat from the fourth on. */
   nodes(nodes: ReadonlySet<string>): void;
-  /** The broker took this node for dead. */
+  /** The broker considered this node dead, or lost its members: announce them again. */
   announce(): Promise<void>;
-  /** The last thing that is done. */
+  /** The engine closes and the session is ready: sign off. */
   retire(): Promise<void>;
 }
 
-/** The first of the pauses between attempts to connect, each of which is twice as long as the one before, and the longest, in ms. */
+/** The first and the longest pause between two attempts to connect, in ms. Each pause is twice the one before. */
 const PAUSES = [100, 5_000] as const;
 
-/** Rounds of the watchdog in a timeout. */
+/** Watchdog rounds per timeout. */
 const ROUNDS = 2;
 
-/** So many timeouts an answer is waited for while others come: a broker that is asked much at once is slow, and would be slower for a new session. */
+/** Timeouts that one call may take while others are answered: a broker under load is slow, and reconnecting would add to the load. */
 const MOST_TIMEOUTS = 3;
 
 interface Pending {
-  /** The rounds of the watchdog that there had been. */
+  /** The watchdog round in which the call started. */
   readonly since: number;
   reject(error: unknown): void;
 }
 
-/** Wakes at a time. */
+/** A deadline that calls a function. */
 class Alarm implements Timed {
   deadline = 0;
   place = -1;
@@ -50,7 +50,7 @@ class Alarm implements Timed {
   }
 }
 
-/** Keeps a session to a broker: connects again for ever, and lets nobody wait for one that says nothing longer than the timeout. */
+/** Keeps a session with a broker open: reconnects without end, and rejects the calls to a broker that is silent for a timeout. */
 export class Reconnection {
   readonly #broker: Broker;
   readonly #options: SessionOptions;
@@ -58,7 +58,7 @@ export class Reconnection {
   readonly #host: EngineHost;
   readonly #hooks: ReconnectionHooks;
   readonly #checkInterval: number;
-  /** The oldest first. */
+  /** Calls without an answer, the oldest first. */
   readonly #pending = new Set<Pending>();
   readonly #watchdog = new Alarm(() => this.#watch());
   readonly #beating = new Alarm(() => void this.#beat());
@@ -76,7 +76,7 @@ export class Reconnection {
   #attempts = 0;
   #reason: unknown;
   #watches = 0;
-  /** The round in which the broker last answered. */
+  /** The watchdog round in which the broker last answered. */
   #answered = 0;
   #beats = 0;
   #looks = 0;
@@ -102,31 +102,32 @@ export class Reconnection {
     return this.#status;
   }
 
-  /** Whether there has been no session yet, and may be one soon. */
+  /** Whether the first connect is still awaited: there was no session yet, and three timeouts have not passed. */
   get isStarting(): boolean {
     return this.#isStarting;
   }
 
-  /** Resolves with the first session, or after three timeouts. */
+  /** Resolves when {@link isStarting} turns `false`. */
   get tried(): Promise<void> {
     return this.#tried;
   }
 
-  /** The place and the clock of the session of now, or of the last one. */
+  /** {@link BrokerSession.place} of the current session, or else of the last one. */
   get place(): string {
     return this.#last?.place ?? "";
   }
 
-  /** The nodes that were alive when they were last asked for. */
+  /** The nodes that were alive at the last query. */
   get nodes(): readonly string[] {
     return this.#nodes;
   }
 
+  /** The broker's clock, in ms, by the current session or else the last one. */
   now(): number {
     return this.#last?.now() ?? 0;
   }
 
-  /** Why it is away. Absent while it is ready. */
+  /** Why the broker is unavailable; `undefined` while it is ready. */
   get reason(): unknown {
     return this.#reason;
   }
@@ -137,9 +138,9 @@ export class Reconnection {
   }
 
   /**
-   * Asks the broker.
+   * Sends a request to the broker.
    *
-   * @throws {WebSocketError} ENGINE_UNAVAILABLE when it does not answer in time, refuses, or the session ends.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE when it does not answer in time or refuses, or when the session ends.
    */
   call<Answer>(action: string, ask: (session: BrokerSession) => Promise<Answer>): Promise<Answer> {
     const session = this.#session;
@@ -147,7 +148,7 @@ export class Reconnection {
     return this.#wait(action, ask(session));
   }
 
-  /** Asks for the nodes that are alive. */
+  /** Queries the nodes that are alive. */
   async name(): Promise<readonly string[]> {
     return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
   }
@@ -160,7 +161,7 @@ export class Reconnection {
     try {
       if (this.#status === "ready") await this.#hooks.retire();
     } catch (error) {
-      // The others notice when the lease is over.
+      // The other nodes notice when the lease ends.
       this.#failed(error);
     }
     this.#set("closed");
@@ -176,7 +177,6 @@ export class Reconnection {
   }
 
   async #connect(): Promise<void> {
-    // Of a session that has ended nothing is heard any more.
     let session: BrokerSession | undefined;
     let error: unknown;
     let isOver = false;
@@ -187,9 +187,9 @@ export class Reconnection {
       session?.close();
       if (this.#session === session) this.#ended(error);
     };
-    const only = <Arguments extends unknown[]>(tell: (...args: Arguments) => void) => (...args: Arguments) => {
-      // Before it is there nothing is known of where what arrives is from.
-      if (session && !isOver && this.#status !== "closed") tell(...args);
+    const only = <Arguments extends unknown[]>(forward: (...args: Arguments) => void) => (...args: Arguments) => {
+      // Before the session is set its place is unknown, and envelopes could not be checked.
+      if (session && !isOver && this.#status !== "closed") forward(...args);
     };
     const { live, mark, member, message, malformed } = this.#listener;
     const listener = {
@@ -202,7 +202,7 @@ export class Reconnection {
     };
     try {
       const connecting = this.#broker.connect(listener, this.#options);
-      // One that comes too late is not left open.
+      // A session that opens after the timeout is closed at once.
       connecting.then((late) => isOver && late.close(), () => {});
       const connected = await this.#wait("connect", connecting);
       if (isOver || this.#closed) {
@@ -226,27 +226,27 @@ export class Reconnection {
     }
   }
 
-  // A getter: the status changes while something is waited for, which a comparison alone would hide.
+  // A getter: TypeScript would narrow `#status`, which changes during an `await`.
   get #closed(): boolean {
     return this.#status === "closed";
   }
 
-  /** The session has ended, or there was none. */
+  /** The session has ended or could not be opened. */
   #ended(reason: unknown): void {
     this.#session = undefined;
     this.#rejectAll(reason);
     if (this.#status === "closed") return;
     if (this.#status === "ready") this.#hooks.ended?.();
     const cause = this.#reason = firstCause(reason);
-    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // Of the application's own `connect`, it may be anything.
+    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // The application's own `connect` may reject with anything.
     const error = this.#unavailable("go on", `away (${text})`, cause);
     for (const alarm of [this.#beating, this.#looking]) this.#deadlines.delete(alarm);
-    // Told once: it is away until the status says otherwise.
+    // Reported once per outage.
     if (this.#status !== "unavailable") this.#host.report(error);
     this.#set("unavailable");
     const [first, longest] = PAUSES;
     const pause = Math.min(longest, first * 2 ** this.#attempts++);
-    // All nodes lose a broker at once, and are not to come back at once.
+    // Jitter: all nodes lose the broker at once, and must not reconnect at once.
     this.#deadlines.set(this.#pause, pause * (0.5 + Math.random() / 2));
   }
 
@@ -285,7 +285,7 @@ export class Reconnection {
     });
   }
 
-  /** One watchdog for all that wait: a timer each would cost more than the question. */
+  /** One watchdog for all calls: a timer per call would cost more than the call. */
   #watch(): void {
     this.#watches++;
     const [oldest] = this.#pending;
@@ -295,7 +295,7 @@ export class Reconnection {
     if (silence > ROUNDS || waited > MOST_TIMEOUTS * ROUNDS) {
       const error = this.#unavailable("go on", "silent");
       const session = this.#session;
-      // What was being connected rejects by itself.
+      // While connecting, the rejection reaches `#connect`.
       if (!session) this.#rejectAll(error);
       else {
         session.close();
@@ -317,7 +317,7 @@ export class Reconnection {
       const wasKnown = await this.call("beat", (session) => session.beat());
       const nodes = await this.name();
       if (!wasKnown) await this.#hooks.announce();
-      // After the broker came back, or gave up its list, the others have as long as a lease to say that they live.
+      // The broker has just come back or lost its list: give the other nodes a lease to beat before theirs are removed.
       if (!wasKnown || !nodes.includes(this.#options.node)) this.#beats = 0;
       if (++this.#beats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));
     } catch (error) {
@@ -338,7 +338,7 @@ export class Reconnection {
   }
 
   #failed(error: unknown): void {
-    // That it is away has been told.
+    // The outage itself has been reported.
     if (this.#status === "ready") this.#host.report(error);
   }
 
@@ -348,7 +348,7 @@ export class Reconnection {
   }
 }
 
-/** What is behind errors of this engine's own, which only say that there is something. */
+/** The cause behind nested ENGINE_UNAVAILABLE errors, which only repeat that the broker is unavailable. */
 function firstCause(error: unknown): unknown {
   const own = WebSocketError.from(error);
   return own?.code === "ENGINE_UNAVAILABLE" && own.cause !== undefined ? firstCause(own.cause) : error;

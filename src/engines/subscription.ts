@@ -2,27 +2,27 @@ import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publica
 import { Continuity, type ContinuityHost, type Placed } from "./continuity.ts";
 import { type Difference, type PlacedMember, type Present, Roll } from "./presence.ts";
 
-/** What a subscription asks its engine. */
+/** What a subscription needs from its engine. */
 export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
-  /** What follows a position of the history, a page of it. */
+  /** Reads one page of the history after a position. */
   read(after: Position, limit: number): Promise<HistoryPage>;
   members(): Promise<Present[]>;
-  /** Looks for which a member is kept that the broker does not name. @default {0} */
+  /** Number of checks for which a member stays although the broker no longer lists it. @default {0} */
   readonly patience?: number;
-  /** Something arrived that the history does not know. */
+  /** A publication arrived that is not in the history. */
   unknown(): void;
-  /** It could not be read, and is tried again. */
+  /** The history could not be read; the next check or session reads it again. */
   failed(error: unknown): void;
 }
 
-/** A member came or has other data, or has left its node. */
+/** A member joined, changed its data, or left its node. */
 interface Change {
   readonly node: string;
   readonly member: PlacedMember;
   readonly left: boolean;
 }
 
-/** A channel that this node wants to hear of: its publications without gap, and its members once somebody asks for them. */
+/** This node's subscription to one channel: publications without gaps, and members from the first call that asks for them. */
 export class Subscription {
   readonly channel: string;
   readonly history: HistoryOptions | null;
@@ -30,17 +30,20 @@ export class Subscription {
   readonly #source: SubscriptionSource;
   readonly #continuity: Continuity | undefined;
   #roll: Roll | undefined;
-  /** Members that were found when nobody had asked for them: what says that they came may still be on its way, and is news then. */
-  readonly #untold = new Set<string>();
-  /** Members that a reading did not find. A broker may have given up their keys, and their node joins them again: a later one decides. */
+  /** Users read from the broker before anybody asked for the members. Their join may still arrive, and is then reported. */
+  readonly #unreported = new Set<string>();
+  /**
+   * Members missing from the last read. They stay until a later read: Redis may have evicted their keys, and their node joins them
+   * again.
+   */
   #missing = new Set<string>();
-  /** Looks until then. */
+  /** Checks left until the members in `#missing` are read again. */
   #patience = 0;
-  /** While they are being read: what changes meanwhile. */
+  /** Changes that arrived during a read; `undefined` when none is under way. */
   #changes: Change[] | undefined;
   #reading: Promise<Roll> | undefined;
   #stopped = false;
-  /** Where the channel stood when something arrived that is in no history, though this node keeps one. */
+  /** Position at which a publication without a position arrived although this node declares a history: the history lacks it. */
   #missed: Position | undefined;
 
   constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: SubscriptionSource) {
@@ -62,34 +65,39 @@ export class Subscription {
 
   receive(publication: Publication, previous: number): void {
     if (this.#stopped) return;
-    if (publication.position && this.#continuity) this.#continuity.receive(publication as Placed, previous); // As just looked at.
+    if (publication.position && this.#continuity) this.#continuity.receive(publication as Placed, previous); // It has a position.
     else {
       this.#missed = this.position;
       this.#host.published(this.channel, publication);
     }
   }
 
-  /** The history has gone on by something that is no publication. */
+  /** The history advanced by an entry that is not a publication. */
   passed(position: Position, previous: number): void {
     this.#continuity?.receive({ position }, previous);
   }
 
-  /** Where it stands, with a history. */
+  /** Position up to which everything was received; `undefined` without a history. */
   get position(): Position | undefined {
     return this.#continuity?.position;
   }
 
-  /** @param asked where it stood when the broker was asked. */
+  /**
+   * Compares with the end of the history.
+   *
+   * @param top the end, as the broker reports it.
+   * @param asked {@link position} at the time of that request.
+   */
   check(top: Position | null, asked: Position | undefined): void {
     this.#continuity?.check(top, asked);
   }
 
-  /** Whether something was published that the history lacks: by a node that declares none, and has not ended it. */
+  /** Whether the history lacks a publication: of a node that declares no history and failed to end this one. */
   get hasMissed(): boolean {
     return this.#missed !== undefined;
   }
 
-  /** Then it is ended. @param end ends it up to a position. */
+  /** Ends a history that lacks a publication. @param end ends it up to a position. */
   async endMissed(end: (upTo: Position) => Promise<unknown>): Promise<void> {
     const missed = this.#missed;
     if (!missed) return;
@@ -97,28 +105,28 @@ export class Subscription {
     if (this.#missed === missed) this.#missed = undefined;
   }
 
-  /** Another session: what was lost before it is made up for. */
+  /** Catches up after a reconnect, or reports a gap when there is no history. */
   async resume(): Promise<void> {
     if (this.#continuity) await this.#continuity.resume();
     else this.#host.gap(this.channel);
   }
 
-  /** Those on all nodes; from now on they are followed. */
+  /** The members on all nodes. From the first call on they are tracked. */
   async members(): Promise<Member[]> {
     const roll = this.#roll ?? await this.#read();
-    this.#untold.clear();
+    this.#unreported.clear();
     return roll.members;
   }
 
-  /** The place of data that is newer than all that the nodes have of the user; from now on members are followed. */
+  /** A place greater than those of all data that the nodes hold for the user. From the first call on members are tracked. */
   async nextPlace(user: string): Promise<number> {
     return (this.#roll ?? await this.#read()).nextPlace(user);
   }
 
-  /** A member came or changed, or has left its node. */
+  /** Applies a change that a node announced. */
   changed(node: string, member: PlacedMember, left: boolean): void {
     const change = { node, member, left };
-    // Its node lives, and has just said that it is there.
+    // Its node has just announced it.
     if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
     if (this.#changes) this.#changes.push(change);
     else if (this.#roll) this.#hear(this.#roll, change);
@@ -129,18 +137,17 @@ export class Subscription {
     }
   }
 
-  /** Members of other nodes than these are gone. */
+  /** Removes the members of all other nodes, and reports users that are on none of these as left. */
   keepNodes(nodes: ReadonlySet<string>): void {
-    // Whoever is on none of them is told of as one who has left.
-    if (this.#roll && !this.#changes) this.#tell(this.#roll.keep(nodes));
+    if (this.#roll && !this.#changes) this.#report(this.#roll.keep(nodes));
   }
 
-  /** Time to look. Whether members are to be compared again. */
+  /** Called at each check. Returns whether the members have to be read again. */
   look(): boolean {
     return this.#missing.size > 0 && --this.#patience <= 0;
   }
 
-  /** Compares with what the broker says, where anybody has asked. */
+  /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
     if (this.#roll) await this.#read();
   }
@@ -165,29 +172,29 @@ export class Subscription {
     const changes = this.#changes;
     this.#changes = undefined;
     if (known) {
-      this.#tell(difference);
+      this.#report(difference);
       for (const change of changes) this.#hear(roll, change);
       return roll;
     }
-    // Nobody knows those who were there: only whom something was said of is told of, as he is by now.
+    // The first read: members that were there before are no news. Reported are the users that a change named, in their current state.
     for (const change of changes) apply(roll, change);
     const users = new Set(changes.map(({ member }) => member.user));
     const members = roll.members;
     const joined = members.filter(({ user }) => users.has(user));
-    for (const { user } of members) if (!users.delete(user)) this.#untold.add(user);
+    for (const { user } of members) if (!users.delete(user)) this.#unreported.add(user);
     this.#roll = roll;
-    this.#tell({ joined, left: [...users] });
+    this.#report({ joined, left: [...users] });
     return roll;
   }
 
   #hear(roll: Roll, change: Change): void {
     const { member, left } = change;
     const difference = apply(roll, change);
-    const isNews = this.#untold.delete(member.user) && !left && difference.joined.length === 0;
-    this.#tell(isNews ? { joined: [roll.member(member.user)!], left: [] } : difference); // It has just come.
+    const isNews = this.#unreported.delete(member.user) && !left && difference.joined.length === 0;
+    this.#report(isNews ? { joined: [roll.member(member.user)!], left: [] } : difference); // `apply` has just added it.
   }
 
-  #tell({ joined, left }: Difference): void {
+  #report({ joined, left }: Difference): void {
     if (!this.#stopped && joined.length + left.length > 0) this.#host.present(this.channel, joined, left);
   }
 
@@ -195,7 +202,7 @@ export class Subscription {
     const { channel } = this;
     return new Continuity({
       follows: (offset, previous) => this.#source.follows(offset, previous),
-      read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // As it has one.
+      read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // Only a history has continuity.
       published: (publication) => this.#host.published(channel, publication),
       gap: (position) => {
         this.#missed = undefined;
@@ -211,5 +218,5 @@ function apply(roll: Roll, { node, member, left }: Change): Difference {
   return left ? roll.leave(node, member.user) : roll.join({ node, ...member });
 }
 
-// The name of a node has no line.
+// Names of nodes have no line break.
 const keyOf = ({ node, user }: Pick<Present, "node" | "user">): string => `${node}\n${user}`;
