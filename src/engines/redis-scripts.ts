@@ -1,15 +1,15 @@
 /**
- * What is done at Redis in one step. Each script is cut from the same beginning, so that time, epoch and expiry mean one thing.
+ * The Lua scripts of the Redis engine, each one atomic step. All begin with this preamble, so that time, epoch and expiry agree.
  *
- * An entry's id in the stream is its offset, and in one number the server's time in ms and, in six digits, how much the offset grew. It
- * grows by random steps: a position that a lost publication had is none of what was published instead.
+ * The id of a stream entry is `<offset>-<server time in ms><step, 6 digits>`, where the step is how much the offset grew. Steps are
+ * random, so that a publication that replaces a lost one has another offset.
  */
 const PREAMBLE = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 
--- Of which run of the store histories are good: of this run of the server, or of those that nothing was lost between.
+-- The run in which a history must have begun: the server process, or, when persistent, a token that outlives restarts without loss.
 local function runOf(key, run)
   if run ~= '' then return run end
   return redis.call('HGET', key, 'token') or ''
@@ -21,7 +21,7 @@ local function begin(meta, stream, run, epoch)
   return epoch, 0
 end
 
--- Where the channel stands, if it has not lost its end: it is of this run, and has been where it is known to have been.
+-- The position of the channel; nothing when it lost data: it is of another run, or behind the position that the node knows.
 local function placeOf(meta, run, known, place)
   local at = redis.call('HMGET', meta, 'epoch', 'offset', 'run')
   local offset = tonumber(at[2])
@@ -38,7 +38,7 @@ local function expire(stream, ttl)
 end
 `;
 
-/** KEYS: three unused keys. ARGV: subjects. Calls every command of the other scripts, so that a missing permission shows at the start. */
+/** KEYS: three unused keys. ARGV: subjects. Calls every command that the other scripts use, so that a missing permission fails `start`. */
 export const CHECK: string = `
 local hash, stream, set = KEYS[1], KEYS[2], KEYS[3]
 local function may(command, ...)
@@ -74,8 +74,9 @@ for _, subject in ipairs(ARGV) do may('PUBLISH', subject, '') end
 return 1`;
 
 /**
- * KEYS: run, nodes. ARGV: run of the server, the one before that this node knows, publications that it knows of, promotion, token, node.
- * Answers 0 where this node cannot know whether anything was lost, and another one that is about to come back may.
+ * KEYS: run, nodes. ARGV: current run of the server, the run this node last knew, number of publications it knows of, promotion, new
+ * token, node. Decides after a restart of a persistent Redis whether histories are intact; a new token ends them. Returns 0 when this
+ * node cannot tell and another node with a lease may: try again.
  */
 export const START: string = `${PREAMBLE}
 local at = redis.call('HMGET', KEYS[1], 'id', 'token', 'seq', 'promotion')
@@ -94,7 +95,10 @@ redis.call('HSET', KEYS[1], 'id', ARGV[1])
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'promotion', ARGV[4]) end
 return 1`;
 
-/** KEYS: meta, stream, run. ARGV: run, epoch, the known position's epoch and offset, size, ttl, slack, step, subject, envelope. */
+/**
+ * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, size, ttl, slack, step, subject, envelope.
+ * Appends and publishes. Returns epoch, offset and, when persistent, the number of publications.
+ */
 export const PUBLISH: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
 local epoch, previous = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
@@ -102,7 +106,7 @@ if not epoch or previous > 9e14 then epoch, previous = begin(KEYS[1], KEYS[2], r
 local id = '-' .. text(now) .. ARGV[8]
 local offset = text(previous + ARGV[8])
 local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[10])
--- The stream goes on past the place that the channel stands at: that is an older one.
+-- The stream is ahead of meta: one of the two was restored from an older state.
 if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
   epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2])
   offset = text(ARGV[8])
@@ -117,9 +121,9 @@ redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. '\\
 return { epoch, offset, ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0 }`;
 
 /**
- * KEYS: meta, stream, run. ARGV: run, epoch, the known position's epoch and offset, ttl, slack, limit, the position's epoch or nothing, its
- * offset, whether it is known to have been one, bytes of a page, whether to look at all that follows and not at the page alone. Entries that
- * are not given are looked at a few at a time.
+ * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, ttl, slack, limit, epoch of the position to
+ * read after or nothing, its offset, whether that position is a confirmed one, bytes of a page, whether to check everything that
+ * follows and not only the page. Reads 8 entries at a time, for entries past the page are checked and not returned.
  */
 export const READ: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
@@ -132,7 +136,7 @@ local function restart()
   return { epoch, text(offset), ARGV[8] == '' and 1 or 0, {}, 0 }
 end
 expire(KEYS[2], tonumber(ARGV[5]))
--- One of the two is older than the other.
+-- Meta and stream disagree: one of the two was restored from an older state.
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if last and tonumber(string.match(last[1], '^%d+')) ~= offset then return restart() end
 local limit = tonumber(ARGV[7])
@@ -149,7 +153,7 @@ while at < offset do
   if #entries == 0 then return refused end
   for _, entry in ipairs(entries) do
     local place, step = string.match(entry[1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
-    -- It goes by a place that it has been at: it went back, and on from there.
+    -- An entry skips over the confirmed position: the stream went back before it and continued from there.
     if ARGV[10] == '1' and at == after and place - step < after then return restart() end
     if place - step ~= at then return refused end
     at, count, bytes = tonumber(place), count + 1, bytes + #entry[2][2] + 200
@@ -161,7 +165,7 @@ while at < offset do
 end
 return { epoch, text(offset), 1, page, hasMore }`;
 
-/** KEYS: metas, run. ARGV: run, then for each how long it is kept, and the known position's epoch and offset. */
+/** KEYS: metas, run. ARGV: run, then for each meta its expiry in ms, and epoch and offset of the known position. */
 export const TOPS: string = `${PREAMBLE}
 local tops = {}
 local run = runOf(KEYS[#KEYS], ARGV[1])
@@ -173,15 +177,16 @@ for number = 1, #KEYS - 1 do
 end
 return tops`;
 
-/** KEYS: meta, stream. ARGV: epoch. Ends the history where it is of this epoch. */
+/** KEYS: meta, stream. ARGV: epoch. Deletes the history if it is of this epoch. */
 export const END: string = `
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return 1`;
 
 /**
- * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels that have members on the node. Answers whether the node was known, and
- * all of its members in these are. Sweeps after nodes that are dead: a part at a time, for Redis does nothing else meanwhile.
+ * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels with members on the node. Returns 1 if the lease of the node
+ * was valid and its members in these channels are stored. Removes the members of dead nodes, at most 500 channels a node and call,
+ * because Redis runs nothing else meanwhile.
  */
 export const BEAT: string = `${PREAMBLE}
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -196,7 +201,7 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now))) d
 end
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 if not expiry or tonumber(expiry) <= now then return 0 end
--- Redis gives up keys where it is full.
+-- Redis evicts keys when its memory is full.
 for number = 6, #ARGV do
   local isKept = redis.call('HLEN', ARGV[3] .. 'm:' .. ARGV[1] .. ':' .. ARGV[number]) > 0 and
     redis.call('SISMEMBER', ARGV[3] .. 'w:' .. ARGV[number], ARGV[1]) == 1 and
@@ -205,7 +210,7 @@ for number = 6, #ARGV do
 end
 return 1`;
 
-/** KEYS: orders. ARGV: subject, envelope, how many are kept, and how long. */
+/** KEYS: orders. ARGV: subject, envelope, maximum count, ttl in ms. Publishes an order and stores it. */
 export const KEEP: string = `${PREAMBLE}
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'e', ARGV[2])
@@ -213,11 +218,11 @@ for _, order in ipairs(redis.call('XRANGE', KEYS[1], '-', text(now - ARGV[4]))) 
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`;
 
-/** KEYS: nodes. */
+/** KEYS: nodes. Returns the nodes whose lease is valid. */
 export const NODES: string = `${PREAMBLE}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. text(now), '+inf')`;
 
-/** KEYS: members of the node, channels of the node, nodes of the channel. ARGV: user, envelope, channel, node, subject, how long all is kept at most. */
+/** KEYS: members of the node, channels of the node, nodes of the channel. ARGV: user, envelope, channel, node, subject, ttl in ms. */
 export const JOIN: string = `
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[3])
@@ -236,7 +241,7 @@ end
 redis.call('PUBLISH', ARGV[5], 'member\\n' .. ARGV[2])
 return 1`;
 
-/** KEYS: nodes of the channel, nodes. ARGV: prefix, channel. */
+/** KEYS: nodes of the channel, nodes. ARGV: prefix, channel. Returns the envelopes of members on nodes whose lease is valid. */
 export const MEMBERS: string = `${PREAMBLE}
 local all = {}
 for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do

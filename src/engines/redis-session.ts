@@ -8,22 +8,22 @@ import { RedisClock } from "./redis-clock.ts";
 import type { RedisMemory } from "./redis-memory.ts";
 import * as scripts from "./redis-scripts.ts";
 
-/** Orders that are kept: those of the last day, and no more. */
+/** Maximum number of stored orders; those older than {@link KEPT} are deleted too. */
 const MAX_ORDERS = 10_000;
 
-/** Nothing is kept longer than this without being written again, in ms: what nodes leave behind that were all killed. */
+/** Expiry of members and orders in Redis, in ms, so that nothing remains after all nodes were killed. */
 const KEPT = 24 * 60 * 60_000;
 
-/** Offsets grow by less than this: a lost publication's is met again once in half as many. */
+/** Bound of the random step between two offsets. The offset of a lost publication is used again with a chance of 1 in 500,000. */
 const STEPS = 1_000_000;
 
-/** Between two looks whether a node is back that knows where Redis was before its restart, in ms. */
+/** Pause between two attempts to start while another node may still know the state of Redis before its restart, in ms. */
 const KNOWING_PAUSE = 50;
 
-/** Channels whose members are looked for in a beat. */
+/** Channels whose members one beat checks. */
 const CHANNELS_A_BEAT = 1_000;
 
-/** One connection to Redis for commands, and one for what other nodes publish. */
+/** Session with Redis: one connection for commands, and one that is subscribed. */
 export class RedisSession implements BrokerSession {
   readonly #commands: RedisConnection;
   readonly #clock: RedisClock;
@@ -33,13 +33,14 @@ export class RedisSession implements BrokerSession {
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #prefix: string;
-  /** How subjects begin. Those of all databases are one space. */
+  /** Prefix of subjects. It contains the database, because subjects, unlike keys, are shared by all databases. */
   #subjects: string;
-  /** Channels that have members on this node, as they are encoded, and those that a beat has yet to look at. */
+  /** Encoded names of the channels with members on this node. */
   readonly #attended = new Set<string>();
+  /** Those of `#attended` that the beats of this round have not checked yet. */
   #unseen: string[] = [];
   readonly #shas = new Map<string, string>();
-  /** Channels whose history is about to be ended. */
+  /** Deletions of histories that wait for the end of the turn, by channel. */
   readonly #ending = new Map<string, Promise<void>>();
   #epochs = 0;
   #beats = 0;
@@ -72,7 +73,7 @@ export class RedisSession implements BrokerSession {
     }
     await this.#clock.look();
     const { node } = this.#options;
-    // A channel that is nobody's, to find out whether channels may be subscribed and published to.
+    // The ACL check needs an unused channel, to see whether channels may be subscribed and published to.
     const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
     await this.#subscriber.subscribe([`${this.#subjects}all`, own, channel]);
     await this.#subscriber.unsubscribe([channel]);
@@ -110,7 +111,7 @@ export class RedisSession implements BrokerSession {
     else if (first === "event") this.#listener.live(channel, rest, null, 0);
     else if (!/^\d{1,15} \d{6}$/.test(second)) this.#listener.malformed();
     else {
-      const [offset, step] = second.split(" ").map(Number) as [number, number]; // As just looked at.
+      const [offset, step] = second.split(" ").map(Number) as [number, number]; // Matched above.
       this.#listener.live(channel, rest.slice(second.length + 1), { epoch: first, offset }, offset - step);
     }
   }
@@ -166,7 +167,7 @@ export class RedisSession implements BrokerSession {
     });
     if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
     entries.reverse();
-    // Those since the last that is missing.
+    // Only what follows the last hole.
     const broken = entries.findLastIndex(({ previous }, number) =>
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
@@ -174,7 +175,7 @@ export class RedisSession implements BrokerSession {
   }
 
   async endHistory(channel: string, { epoch }: Position): Promise<void> {
-    await this.#evaluate(scripts.END, this.#keys(channel).slice(0, 2), [epoch]); // Without the key of the run.
+    await this.#evaluate(scripts.END, this.#keys(channel).slice(0, 2), [epoch]); // Without the key `run`.
   }
 
   async tops(
@@ -182,10 +183,10 @@ export class RedisSession implements BrokerSession {
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
   ): Promise<(Position | null)[]> {
-    const keys = channels.map((channel) => this.#keys(channel)[0]!); // The first of three.
+    const keys = channels.map((channel) => this.#keys(channel)[0]!); // The key `meta`.
     const args = histories.flatMap(({ ttl }, number) => [
       `${ttl + this.#options.slack}`,
-      ...placeOf(this.#known.latest(channels[number]!, known[number])), // As many as histories.
+      ...placeOf(this.#known.latest(channels[number]!, known[number])), // All three have the same length.
     ]);
     const tops = v.parse(Tops, await this.#evaluate(scripts.TOPS, [...keys, this.#runKey], [this.#run, ...args]));
     return tops.map((top, number) => top && this.#at(channels[number]!, { epoch: top[0], offset: top[1] }));
@@ -206,7 +207,7 @@ export class RedisSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
-    // It goes out by one connection and comes in by the other: both are alive.
+    // Each beat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
     if (this.#heard < this.#beats) {
       const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
       this.#listener.ended(error);
@@ -218,7 +219,7 @@ export class RedisSession implements BrokerSession {
     const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
     const [known] = await Promise.all([this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
     const wasKnown = known === 1;
-    // What is kept for a day is written again before that is over.
+    // `false` makes the engine announce its members again, which renews their expiry.
     if (now() - this.#announced < KEPT / 3) return wasKnown;
     this.#announced = now();
     return false;
@@ -261,7 +262,7 @@ export class RedisSession implements BrokerSession {
     this.#subscriber.close();
   }
 
-  /** The history that the channel has on other nodes lacks what was just published. Once for all of a turn: it is a command more. */
+  /** Deletes the history that other nodes keep: it lacks what was just published. Once per turn, since it is an extra command. */
   #endLacking(channel: string): Promise<void> {
     const underWay = this.#ending.get(channel);
     if (underWay) return underWay;
@@ -279,25 +280,25 @@ export class RedisSession implements BrokerSession {
     const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
     const args = [user, envelope, name, node, this.#subject(channel), `${KEPT}`];
     await this.#evaluate(script, keys, args);
-    // Answers come in the order of the calls. Not what Redis has left: it may have given up the others.
+    // Replies keep the order of the calls. By `isLast` and not by what Redis holds, which may have evicted the other members.
     this.#attended[isLast ? "delete" : "add"](name);
   }
 
   async #evaluate(script: string, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     const rest = [`${keys.length}`, ...keys, ...args];
     try {
-      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest); // Loaded by `start`.
+      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest); // Set by `start`.
     } catch (error) {
       const text = error instanceof Error ? error.message : "";
-      // Somebody has flushed the scripts.
+      // After `SCRIPT FLUSH`.
       if (text.startsWith("NOSCRIPT")) return await this.#commands.command("EVAL", script, ...rest);
-      // Another server is the one to write to by now: who connects again finds it.
+      // A failover: another server accepts writes now, and reconnecting finds it.
       if (/^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|UNBLOCKED)/.test(text)) this.#listener.ended(error);
       throw error;
     }
   }
 
-  /** What the scripts that may begin a history are told of it first. */
+  /** First arguments of the scripts that may begin a history: run, new epoch, and the last known position. */
   #terms(channel: string, known: Position | undefined): string[] {
     return [this.#run, this.#newEpoch(), ...placeOf(this.#known.latest(channel, known))];
   }
@@ -310,7 +311,7 @@ export class RedisSession implements BrokerSession {
     return `${this.#options.node}.${this.#options.now()}.${++this.#epochs}`;
   }
 
-  /** The channel stands there for certain: the store says so. */
+  /** Remembers a position that Redis has reported. */
   #at(channel: string, position: Position): Position {
     this.#known.remember(channel, position);
     return position;
