@@ -1,24 +1,26 @@
 import { createInbox, headers, type Msg, type NatsConnection, type RequestError, type RequestOptions } from "@nats-io/nats-core";
 import * as v from "valibot";
 
-/** A message that a stream keeps. */
+/** A message stored in a stream. */
 export interface StreamMessage {
   readonly sequence: number;
   readonly subject: string;
   readonly text: string;
-  /** When the server took it, in ms. */
+  /** When the server stored it, in ms. */
   readonly time: number;
 }
 
-/** Messages, the oldest first. */
+/** Result of {@link JetStream.list}. */
 export interface StreamList {
+  /** The oldest first. */
   readonly messages: readonly StreamMessage[];
+  /** Whether `messages` are all that `count` counts. */
   readonly isWhole: boolean;
-  /** How many there were when it was asked for, with those that are not among them. */
+  /** Matching messages at the time of the request. */
   readonly count: number;
 }
 
-/** The parts of a stream's configuration that are used, with durations in ns as on the wire. */
+/** A stream's configuration, with durations in ns as on the wire. */
 export interface StreamConfig {
   readonly name: string;
   readonly subjects: readonly string[];
@@ -27,25 +29,25 @@ export interface StreamConfig {
   readonly [field: string]: unknown;
 }
 
-/** What a stream holds. */
+/** The state of a stream. */
 export interface StreamState {
   readonly first_seq: number;
   readonly last_seq: number;
-  /** When the server took the last message, in ISO 8601. */
+  /** When the server stored the last message, in ISO 8601. */
   readonly last_ts: string;
 }
 
-/** A stream as it is. */
+/** A stream's configuration and state. */
 export interface StreamInfo {
   readonly config: StreamConfig;
-  /** When it was made, in ISO 8601: another one of the same name has another time. */
+  /** Time of creation, in ISO 8601. It differs for a stream that was deleted and created again. */
   readonly created: string;
   readonly state: StreamState;
 }
 
-/** What JetStream has refused. */
+/** An error that JetStream returned. */
 export class JetStreamError extends Error {
-  /** As the server numbers its errors. */
+  /** JetStream's `err_code`, or 503. */
   readonly code: number;
 
   constructor(code: number, description: string) {
@@ -54,11 +56,12 @@ export class JetStreamError extends Error {
   }
 }
 
+/** Nanoseconds in a millisecond. */
 export const NANOSECONDS = 1_000_000;
 
-/** As HTTP would say it: the server numbers its own from 10,000 on. */
+/** HTTP-like status of a request that nobody listens to. JetStream's own codes start at 10,000. */
 const NO_RESPONDERS = 503;
-/** Of the account, of memory, of the disk: there is no room for such a stream. */
+/** No room for the stream: limits of the account, of memory, of the disk. */
 const NO_ROOM: readonly number[] = [10_002, 10_023, 10_028, 10_047];
 const NAME_IN_USE = 10_058;
 const DELETE_FAILED = 10_057;
@@ -66,7 +69,7 @@ const NOT_FOUND = 10_037;
 const STREAM_NOT_FOUND = 10_059;
 const WRONG_LAST_SEQUENCE = 10_071;
 
-/** Whether the stream that was asked for is not there. */
+/** Whether the stream does not exist. */
 export function isGone(error: unknown): boolean {
   return error instanceof JetStreamError && (error.code === NO_RESPONDERS || error.code === STREAM_NOT_FOUND);
 }
@@ -91,27 +94,27 @@ const Stored = v.object({
   message: v.object({ subject: v.string(), seq: v.number(), data: v.optional(v.string(), ""), time: v.string() }),
 });
 
-/** Messages asked for at once. */
+/** Messages per pull request. */
 const BATCH = 100;
 
-/** What a message takes beside its text, in bytes. */
+/** Estimated bytes of a message in addition to its text. */
 const MESSAGE_BYTES = 200;
 
-/** The status of a request whose `max_bytes` the next message has no room in. */
+/** Status of a pull request whose `max_bytes` are too few for the next message. */
 const TOO_LARGE = 409;
 
-/** So long, in ms, the server may look for them: without it 2.9 never answers who asks once all of them have been purged. */
+/** Expiry of a pull request, in ms. Without one, nats-server 2.9 never answers when all pending messages were purged. */
 const EXPIRY = 500;
 
-/** What is needed of JetStream, by its API over plain NATS, so that one connection of any transport is enough. */
+/** Client for the parts of JetStream that the engine uses. Speaks its API over plain NATS, so that one connection of any transport does. */
 export class JetStream {
   readonly #connection: NatsConnection;
   readonly #timeout: number;
   readonly #inboxPrefix: string;
 
   /**
-   * @param timeout ms.
-   * @param inboxPrefix of the connection: another one may not be permitted.
+   * @param timeout of one request, in ms.
+   * @param inboxPrefix the connection's own: the server may not permit another one.
    */
   constructor(connection: NatsConnection, timeout: number, inboxPrefix: string) {
     this.#connection = connection;
@@ -119,7 +122,7 @@ export class JetStream {
     this.#inboxPrefix = inboxPrefix;
   }
 
-  /** The stream; made with this configuration where there is none, and raised where it keeps less. */
+  /** Creates the stream if it does not exist, and raises its limits if they are lower than these. */
   async open(config: StreamConfig): Promise<StreamInfo> {
     for (let attempt = 0;; attempt++) {
       const info = await this.info(config.name);
@@ -141,7 +144,11 @@ export class JetStream {
     }
   }
 
-  /** Keeps a message. @param last the sequence that the last one of the subject must have. Resolves with its sequence; `null` if not. */
+  /**
+   * Stores a message, and resolves with its sequence.
+   *
+   * @param last the sequence that the last message of the subject must have, 0 for none. Resolves with `null` when it differs.
+   */
   async publish(subject: string, text: string, last?: number): Promise<number | null> {
     const expected = headers();
     if (last !== undefined) expected.set("Nats-Expected-Last-Subject-Sequence", `${last}`);
@@ -155,12 +162,12 @@ export class JetStream {
     }
   }
 
-  /** The last message of a subject. */
+  /** The last message of a subject; `null` when there is none. */
   last(stream: string, subject: string): Promise<StreamMessage | null> {
     return this.message(stream, { last_by_subj: subject });
   }
 
-  /** One message; `null` where it is not there. */
+  /** One message; `null` when it is not stored. */
   async message(stream: string, which: { last_by_subj: string } | { seq: number }): Promise<StreamMessage | null> {
     try {
       const { message } = await this.#ask(`STREAM.MSG.GET.${stream}`, which, Stored);
@@ -172,7 +179,7 @@ export class JetStream {
     }
   }
 
-  /** Deletes one message, where it is there. */
+  /** Deletes a message, if it is stored. */
   async delete(stream: string, sequence: number): Promise<void> {
     try {
       await this.#ask(`STREAM.MSG.DELETE.${stream}`, { seq: sequence, no_erase: true }, v.object({}));
@@ -181,17 +188,17 @@ export class JetStream {
     }
   }
 
-  /** @param upTo the last sequence that is to go. @default all of them */
+  /** Deletes the messages of a subject. @param upTo the last sequence to delete. @default all of them */
   async purge(stream: string, subject: string, upTo?: number): Promise<void> {
     const first = upTo === undefined ? {} : { seq: upTo + 1 };
     await this.#ask(`STREAM.PURGE.${stream}`, { filter: subject, ...first }, v.object({}));
   }
 
   /**
-   * The messages of a subject from a sequence on, or the last of each subject that matches, as there are by now. None when there are more
-   * than the limit; fewer also when some went while they were read.
+   * The messages of a subject from a sequence on, or the last one of each matching subject. Returns none when there are more than
+   * `limit`, and fewer than `count` when some are deleted during the read.
    *
-   * @param maxBytes of them, about: the first are given.
+   * @param maxBytes approximate size after which the list ends.
    */
   async list(
     stream: string,
@@ -215,7 +222,7 @@ export class JetStream {
       const messages = num_pending > limit ? [] : await this.#fetch(stream, name, num_pending, maxBytes);
       return { messages, isWhole: messages.length === num_pending, count: num_pending };
     } finally {
-      // It would go by itself when nobody asks it any more.
+      // Otherwise it would stay until `inactive_threshold`.
       if (!this.#connection.isClosed()) this.#connection.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
     }
   }
@@ -233,7 +240,7 @@ export class JetStream {
     let asked = 0;
     let batch = 0;
     let bytes = 0;
-    /** @param isLarge the next one is larger than what there is room for. */
+    /** @param isLarge whether the next message is larger than the bytes left, and is requested alone. */
     const ask = (isLarge = false) => {
       asked = messages.length;
       batch = isLarge ? 1 : Math.min(BATCH, count - messages.length);
@@ -249,10 +256,10 @@ export class JetStream {
       callback: (error, message) => {
         if (error) return fail(error);
         const kept = toStreamMessage(message);
-        // A status: the time was over, there is no more, or no room for the next one.
+        // A status message: the request has expired, nothing is left, or the next message exceeds `max_bytes`.
         if (!kept && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? ask(true) : end();
         if (!kept) return messages.length > asked && messages.length < count ? ask() : end();
-        // One was lost on its way: those after it do not follow.
+        // A message was lost on the way: skip those after it.
         if (kept.place !== messages.length + 1) return;
         messages.push(kept);
         bytes += kept.text.length + MESSAGE_BYTES;
@@ -260,10 +267,10 @@ export class JetStream {
         else if (messages.length - asked === batch) ask();
       },
     });
-    // Who asked has been told that the broker is away when that ends it.
+    // A lost connection ends the read without waiting for the timeout.
     this.#connection.closed().then(() => fail(new Error("Cannot go on: the connection was closed")), fail);
     const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
-    // 2.9 says nothing where the time was over in the middle of it, which takes no more than that a server is busy.
+    // nats-server 2.9 sends no status when a request expires half-way, as happens on a busy server: request again.
     let seen = 0;
     const asking = setInterval(() => messages.length === seen ? ask() : seen = messages.length, 2 * EXPIRY);
     try {
@@ -277,7 +284,7 @@ export class JetStream {
     }
   }
 
-  /** `null` where there is no such stream. */
+  /** Configuration and state of a stream; `null` when it does not exist. */
   async info(stream: string): Promise<StreamInfo | null> {
     try {
       return toInfo(stream, await this.#ask(`STREAM.INFO.${stream}`, {}, Info));
@@ -296,7 +303,7 @@ export class JetStream {
     try {
       return await this.#connection.request(subject, text, options);
     } catch (error) {
-      // Of any copy of the library.
+      // By its method, not `instanceof`: the library may be loaded twice.
       if (!(error as Partial<RequestError>).isNoResponders?.()) throw error;
       const isApi = subject.startsWith("$JS.API.");
       throw new JetStreamError(NO_RESPONDERS, isApi ? "it is not enabled for this account" : `no stream takes ${subject}`);
@@ -318,10 +325,13 @@ function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Ou
   return v.parse(schema, json);
 }
 
-/** Where a message stands is in the subject to acknowledge it by: …, stream, consumer, times, sequence, consumer's sequence, time, pending. */
+/**
+ * Reads the position of a message from its reply subject: …, stream, consumer, deliveries, stream sequence, consumer sequence, time,
+ * pending. `null` for a status message.
+ */
 function toStreamMessage(message: Msg): StreamMessage & { readonly place: number } | null {
   const words = message.reply?.split(".") ?? [];
-  // Later servers put two words before the stream.
+  // Newer servers put two more tokens before the stream.
   const [sequence, place, time] = words.slice(words.length >= 11 ? 7 : 5);
   if (words[1] !== "ACK" || !/^\d{1,15}$/.test(sequence ?? "")) return null;
   const { subject } = message;

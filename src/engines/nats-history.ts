@@ -13,57 +13,59 @@ import {
 } from "./jetstream.ts";
 import { isMark, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./nats-offset.ts";
 
-/** How much the stream of a namespace keeps: the bounds of what channels may ask for. The largest that any node asks for counts. */
+/** Bounds of the histories of a namespace, which share one stream. When nodes differ, the largest `maxSize` and `maxTtl` apply. */
 export interface NatsHistoryOptions {
   /** The largest `size` of a channel's history. @default {1_000} */
   maxSize?: number;
-  /** The longest `ttl` of a channel's history, in ms. The stream keeps messages twice as long. @default {3_600_000} */
+  /** The largest `ttl` of a channel's history, in ms. The stream keeps messages for twice as long. @default {3_600_000} */
   maxTtl?: number;
   /**
-   * Bytes of all histories, which the server sets aside when the stream is made; beyond it the oldest publications are given up.
-   * @default the most of 1,024, 256, 64 and 16 MiB that it has room for
+   * Maximum size of all histories together, in bytes; beyond it the oldest publications are deleted. The server reserves it when the
+   * stream is created.
+   * @default the largest of 1,024, 256, 64 and 16 MiB that the server has room for
    */
   maxBytes?: number;
-  /** `memory` does not outlive a restart of the server. Read when the stream is made. @default {"file"} */
+  /** Where the server stores the stream; `"memory"` is lost when it restarts. Used when the stream is created. @default {"file"} */
   storage?: "file" | "memory";
-  /** On how many servers of a cluster it is kept: 1, 3 or 5. Read when the stream is made. @default {1} */
+  /** Number of servers of a cluster that store the stream: 1, 3 or 5. Used when the stream is created. @default {1} */
   replicas?: number;
 }
 
-/** {@link NatsHistoryOptions}, with what is not given. */
+/** {@link NatsHistoryOptions} with the defaults filled in. */
 export interface NatsBounds extends Required<Omit<NatsHistoryOptions, "maxBytes">> {
-  /** The first that the server has room for. */
+  /** Sizes to try, in order, until the server has room for one. */
   readonly maxBytes: readonly number[];
 }
 
-/** What a node knows of the stream from one session to the next. */
+/** What a node remembers of the stream across sessions. A stream that has less has lost data. */
 export interface NatsMemory {
   epoch: string;
-  /** The last sequence that the server has named. */
+  /** The last sequence that the server has reported. */
   sequence: number;
-  /** Where the last message stands that the server has shown or acknowledged. */
+  /** Offset of the last message that the server has returned or acknowledged; 0 when there was none. */
   offset: number;
 }
 
-/** Marks of one channel that may be in its history, beside its publications. */
+/** Room for marks of a channel, in addition to its publications. */
 const MARKS = 8;
 
-/** No channel is encoded so. */
+/** Subject token of the anchor. No channel is encoded as a lone `=`. */
 const ANCHOR = "=";
 
-/** Before what names the epoch. */
+/** Prefix of the anchor's text; the epoch follows. */
 const EPOCH = "epoch ";
 
-/** How far the server's time may go back without being set anew, in ms. */
+/** A server's clock that goes back further than this, in ms, is followed; smaller steps are ignored. */
 const MAX_STEP = 60_000;
 
 /**
- * The histories of a namespace: one stream. An offset is a message's sequence, which all channels share, and a part of its hash. The
- * epoch lies in the stream as a message, the anchor: where that is lost, or the stream ends before what a node knows of it, the next
- * epoch begins. The stream publishes what it keeps anew, with the sequence of the one before it in the same channel.
+ * The histories of a namespace, in one JetStream stream. An offset is a message's sequence in the stream plus some bits of its hash.
+ * The epoch is stored in the stream as a message, the anchor: a new epoch begins when the anchor is lost, or when the stream ends
+ * before what this node knows of it. The stream republishes each message, with the sequence of the one before it in the same channel.
  *
- * Every position is that of a message, for only as long as that is kept nothing after it can be gone. So a channel's first position is
- * that of a mark, and a channel that is quiet gets another one before its last message is too old. A mark names the offset it stands for.
+ * A position is valid only while its message is stored, because only then nothing after it can have been deleted. An empty channel
+ * therefore gets a mark as its first position, and a quiet channel another one before its last message expires. A mark names the
+ * offset it stands for.
  */
 export class NatsHistory {
   readonly #jetstream: JetStream;
@@ -72,13 +74,13 @@ export class NatsHistory {
   readonly #bounds: NatsBounds;
   readonly #slack: number;
   readonly #memory: NatsMemory;
-  /** In the subjects of one stream: what is published to another one that had its name is refused. */
+  /** Token in the stream's subjects, random per stream: a publication meant for an earlier stream of the same name is refused. */
   #generation = "";
   #epoch = "";
   #opening: Promise<void> | undefined;
   /** The last sequence that was acknowledged. */
   #acknowledged = 0;
-  /** The server's time at a message, and when that was seen here. */
+  /** Server time of the last message, its sequence, and the local monotonic time at which it was seen. */
   #time = { last: 0, sequence: 0, base: 0 };
 
   constructor(
@@ -99,7 +101,7 @@ export class NatsHistory {
     return this.#epoch;
   }
 
-  /** Makes the stream where there is none, and finds the epoch or begins one. At most once at a time. */
+  /** Creates the stream if needed, and reads the epoch or begins one. Concurrent calls share one run. */
   open(): Promise<void> {
     return this.#opening ??= this.#open().finally(() => this.#opening = undefined);
   }
@@ -115,11 +117,11 @@ export class NatsHistory {
       num_replicas: replicas,
       subjects: [`${this.#prefix}.history.${generation}.*`],
       max_msgs_per_subject: maxSize + 1 + MARKS,
-      // The anchor and the marks are looked at now and then.
+      // Slack: marks and the anchor are renewed at checks and beats, not exactly in time.
       max_age: (2 * maxTtl + this.#slack) * NANOSECONDS,
       republish: { src: `${this.#prefix}.history.${generation}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
-    // The node that made the stream has named it.
+    // An existing stream has the generation of the node that created it.
     this.#generation = generationOf(subjects);
     this.#acknowledged = 0;
     const memory = this.#memory;
@@ -128,10 +130,10 @@ export class NatsHistory {
       const known = anchor?.text.startsWith(EPOCH) ? anchor.text.slice(EPOCH.length) : "";
       const isLost = known === "" || (known === memory.epoch
         ? await this.#hasGoneBack(last_seq, memory)
-        // It has gone back to before the epoch that this node knows.
+        // Another epoch: the stream has gone back unless it is a later one.
         : memory.epoch !== "" && orderOf(known) <= orderOf(memory.epoch));
       this.#epoch = isLost ? `${Math.max(orderOf(known), orderOf(memory.epoch)) + 1}.${crypto.randomUUID()}` : known;
-      // Written anew by each session: its time is the server's.
+      // Written even when nothing is lost: the new message shows the server's time.
       hasWritten = await this.#replace(ANCHOR, `${EPOCH}${this.#epoch}`, anchor) || !isLost;
     }
     const info = await this.#jetstream.info(this.#stream);
@@ -149,14 +151,14 @@ export class NatsHistory {
         return await this.#jetstream.open({ ...config, max_bytes });
       } catch (error) {
         if (!hasNoRoom(error)) throw error;
-        const { message } = error as Error; // A JetStreamError.
+        const { message } = error as Error; // `hasNoRoom` accepts only a JetStreamError.
         refusal = new Error(`${message}, for a stream of ${max_bytes} bytes: lower history.maxBytes, or give JetStream more`);
       }
     }
     throw refusal;
   }
 
-  /** Notices that the stream has lost what it kept, or is another one: then the epoch is another. */
+  /** Begins a new epoch when the stream has lost data or is another one. */
   async verify(): Promise<void> {
     const known = { ...this.#memory };
     const [info, anchor] = await Promise.all([this.#jetstream.info(this.#stream), this.#anchor()]);
@@ -165,7 +167,7 @@ export class NatsHistory {
     const { state } = info;
     this.#memory.sequence = Math.max(this.#memory.sequence, state.last_seq);
     this.#look(state);
-    // It is not to be given up for its age, nor as one of the oldest of a stream that is full.
+    // Renew the anchor before `max_age` or, in a full stream, `max_bytes` deletes it.
     const isOld = anchor.time < this.now() - this.#bounds.maxTtl / 2;
     if (isOld || anchor.sequence - state.first_seq < (state.last_seq - state.first_seq) / 2) {
       await this.#replace(ANCHOR, anchor.text, anchor);
@@ -176,10 +178,10 @@ export class NatsHistory {
     const name = encodeName(channel);
     return await this.#ask(async () => {
       const epoch = this.#epoch;
-      const sequence = (await this.#jetstream.publish(this.#subject(name), envelope))!; // Only with an expectation there is none.
+      const sequence = (await this.#jetstream.publish(this.#subject(name), envelope))!; // `null` only with an expected sequence.
       const offset = offsetOf(sequence, envelope);
       this.#knows(offset);
-      // Acknowledgements come in order.
+      // Acknowledgements arrive in order: a sequence that does not grow means that the stream has gone back.
       if (sequence <= this.#acknowledged) {
         this.#memory.sequence = Infinity;
         await this.open();
@@ -228,13 +230,13 @@ export class NatsHistory {
     const { offset } = after;
     const seq = sequenceOf(offset);
     const from = await this.#jetstream.list(this.#stream, subject, seq + 1, most + MARKS, maxBytes);
-    // Last: while the position is there, so is all that followed.
+    // Queried after the list: if the position is still stored, nothing that followed it was deleted before.
     const [place, anchor] = await Promise.all([this.#jetstream.message(this.#stream, { seq }), this.#anchor()]);
-    // Another node may know that the stream has lost something, and have begun the next epoch.
+    // Another node may have noticed a loss and begun the next epoch.
     if (!anchor) await this.open();
     const isThere = place?.subject === subject && [offsetOf(seq, place.text), standsFor(place)].includes(offset);
     const missed = from.messages.filter(({ text }) => !isMark(text));
-    // Marks come before what is too young to need one: there are none among those that are not on the page.
+    // Marks are set only behind old messages, and come before younger ones: the entries past this page include none.
     const count = from.count - (from.messages.length - missed.length);
     const isComplete = isThere && count <= most && (from.isWhole || (maxBytes < Infinity && missed.length > 0));
     if (after.epoch !== this.#epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
@@ -243,7 +245,7 @@ export class NatsHistory {
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
   }
 
-  /** No position of the channel is good any more, up to this one where it is given. `false` where it has none. */
+  /** Invalidates the positions of the channel, all or up to one. @returns whether there was a history to end. */
   end(channel: string, upTo?: Position): Promise<boolean> {
     return this.#ask(async () => {
       if (upTo && upTo.epoch !== this.#epoch) return false;
@@ -254,7 +256,7 @@ export class NatsHistory {
     });
   }
 
-  /** Where the channels stand; those that are quiet get a mark. */
+  /** The end of each channel's history; `null` when it has none. Quiet channels get a mark. */
   tops(channels: readonly string[]): Promise<(Position | null)[]> {
     return this.#ask(() => Promise.all(channels.map((channel) => this.#keep(encodeName(channel)))));
   }
@@ -264,19 +266,19 @@ export class NatsHistory {
     if (!last) return null;
     this.#knows(offsetOf(last.sequence, last.text));
     const offset = standsFor(last);
-    // When another node has marked it meanwhile, or something was published, there is no need to.
+    // A `null` result is fine: another node has set the mark, or there was a publication.
     if (last.time < this.now() - this.#bounds.maxTtl) {
       await this.#jetstream.publish(this.#subject(name), markOf(offset), last.sequence);
     }
     return { epoch: this.#epoch, offset };
   }
 
-  /** The position of what the stream publishes anew, by its headers; of no epoch where it is not of this stream. */
+  /** Position of a republished message, by its headers. Its epoch is `""` when it comes from another stream of this name. */
   positionOf(subject: string, sequence: number, text: string): Position {
     return { epoch: generationOf([subject]) === this.#generation ? this.#epoch : "", offset: offsetOf(sequence, text) };
   }
 
-  /** Where the channel stands; it gets a mark to stand at where it has nothing. */
+  /** The offset at the end of the channel, which gets a mark if it is empty. */
   async #top(name: string): Promise<number> {
     for (;;) {
       const subject = this.#subject(name);
@@ -288,20 +290,20 @@ export class NatsHistory {
     }
   }
 
-  /** Writes in place of a message; `false` where another node was faster. */
+  /** Replaces a message; `false` when another node was faster. */
   async #replace(name: string, text: string, message: StreamMessage | null): Promise<boolean> {
     const written = await this.#jetstream.publish(this.#subject(name), text, message?.sequence ?? 0);
     if (written !== null && message) await this.#jetstream.delete(this.#stream, message.sequence);
     return written !== null;
   }
 
-  /** That of this epoch. */
+  /** The anchor, if it names the current epoch. */
   async #anchor(): Promise<StreamMessage | null> {
     const anchor = await this.#jetstream.last(this.#stream, this.#subject(ANCHOR));
     return anchor?.text === `${EPOCH}${this.#epoch}` ? anchor : null;
   }
 
-  /** Asks again where the stream was gone, and has been made again. */
+  /** Retries once when the stream was gone, after creating it again. */
   async #ask<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
     try {
       return await ask();
@@ -314,19 +316,19 @@ export class NatsHistory {
 
   #knows(offset: number): void {
     const memory = this.#memory;
-    // Not by a late answer to a session that has ended.
+    // A late answer to an earlier session must not change what the current one knows.
     if (offset > memory.offset && memory.epoch === this.#epoch) memory.offset = offset;
   }
 
-  /** Whether the stream lacks the last of what this node knew before it asked, or has another message in its place. */
+  /** Whether the stream ends before the last message that the memory knows, or has another message at its sequence. */
   async #hasGoneBack(last: number, { sequence, offset }: NatsMemory): Promise<boolean> {
     if (last < sequence || last < sequenceOf(offset)) return true;
     const message = offset > 0 ? await this.#jetstream.message(this.#stream, { seq: sequenceOf(offset) }) : null;
-    // One that is gone says nothing: histories have limits.
+    // A missing message proves nothing: limits delete messages.
     return message !== null && offsetOf(message.sequence, message.text) !== offset;
   }
 
-  /** The server's time is that of its last message, and what has passed here since that was seen: no clock is compared with another's. */
+  /** Estimates the server's time as that of its last message plus the time since it was seen, so that no two clocks are compared. */
   #look({ last_seq, last_ts }: StreamState): void {
     const { sequence } = this.#time;
     if (last_seq === sequence) return;
@@ -335,7 +337,7 @@ export class NatsHistory {
     this.#time = { last: last < now - MAX_STEP ? last : Math.max(last, now), sequence: last_seq, base: performance.now() };
   }
 
-  /** The server's time, in ms. */
+  /** The server's clock, in ms. */
   now(): number {
     const { last, base } = this.#time;
     return last + performance.now() - base;
@@ -346,7 +348,7 @@ export class NatsHistory {
   }
 }
 
-/** Which of the epochs it is: each is later than all that its node knows. One of an earlier version has no number. */
+/** Number of an epoch: greater than those of all epochs that its node knew. 0 for one of an earlier version. */
 const orderOf = (epoch: string): number => Number(/^(\d{1,9})\./.exec(epoch)?.[1] ?? 0);
 
 const generationOf = (subjects: readonly string[]): string => subjects[0]?.split(".").at(-2) ?? "";

@@ -8,16 +8,16 @@ import { type NatsBounds, NatsHistory, type NatsMemory } from "./nats-history.ts
 import { isMark } from "./nats-offset.ts";
 import { Unkept } from "./nats-unkept.ts";
 
-/** What nodes leave behind that were all killed is kept no longer, in ms. */
+/** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
 const KEPT = 24 * 60 * 60_000;
 
-/** Members of one channel, and nodes. */
+/** Maximum number of entries that one read of a bucket returns: members of a channel, or nodes. */
 const MAX_ENTRIES = 1_000_000;
 
-/** Orders of each node that are kept. */
+/** Orders stored per node. */
 const MAX_ORDERS = 1_000;
 
-/** One connection to NATS. */
+/** Session with NATS, over one connection. */
 export class NatsSession implements BrokerSession {
   readonly #connection: NatsConnection;
   readonly #isShared: boolean;
@@ -31,7 +31,7 @@ export class NatsSession implements BrokerSession {
   readonly #membersBucket: string;
   readonly #nodesBucket: string;
   readonly #subscriptions = new Map<string, Subscription>();
-  /** As they were last seen. */
+  /** The state of each bucket at the last beat. */
   readonly #buckets = new Map<string, StreamInfo>();
   readonly #unkept: Unkept = new Unkept({
     watch: (channel, added) => {
@@ -41,7 +41,7 @@ export class NatsSession implements BrokerSession {
     end: (channel) => this.#history.end(channel),
     failed: (error) => this.#ended(error),
   });
-  /** Of one member one thing is written at a time. */
+  /** The last write of each member: writes of one member run one after the other. */
   readonly #writing = new Map<string, Promise<void>>();
   #arriving: Promise<void> | undefined;
   #arrivingNext: Promise<void> | undefined;
@@ -64,8 +64,8 @@ export class NatsSession implements BrokerSession {
     this.#bounds = bounds;
     this.#listener = listener;
     this.#options = options;
-    // The engine has ended the session before, when an answer takes so long.
     this.#inboxPrefix = inboxPrefixOf(connection);
+    // The engine ends the session earlier: it waits at most three timeouts.
     this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#prefix = `noroshi.${options.namespace}`;
@@ -84,7 +84,7 @@ export class NatsSession implements BrokerSession {
 
   async start(): Promise<void> {
     this.#watch();
-    // One that is shared may be connecting again.
+    // A shared connection may be reconnecting; `flush` waits for it.
     await this.#connection.flush();
     const { storage, replicas } = this.#bounds;
     await Promise.all([
@@ -97,7 +97,7 @@ export class NatsSession implements BrokerSession {
           storage,
           num_replicas: replicas,
           subjects: [`$KV.${bucket}.>`],
-          // What is written while all is read is not missed: the one before it is still there.
+          // An entry that is overwritten during a read still has its previous value.
           max_msgs_per_subject: 2,
           max_age: KEPT * NANOSECONDS,
           max_bytes: -1,
@@ -164,7 +164,7 @@ export class NatsSession implements BrokerSession {
 
   async keep(envelope: string, number: number): Promise<void> {
     await this.send(envelope);
-    // Beside the nodes, whose names have no dot.
+    // In the bucket of the nodes, whose keys have no dot.
     const key = `order.${this.#options.node}.${number % MAX_ORDERS}`;
     await this.#inBucket(() => this.#jetstream.publish(`$KV.${this.#nodesBucket}.${key}`, envelope));
   }
@@ -182,10 +182,10 @@ export class NatsSession implements BrokerSession {
     const last = this.#beat;
     const write = (last?: number) => this.#inBucket(() => this.#jetstream.publish(subject, `${lease}`, last));
     const wasKnown = last !== undefined && await write(last);
-    // It was swept after, or this is the first.
-    this.#beat = wasKnown || (await write())!; // Without an expectation there is one.
+    // The first beat, or another node has removed this one.
+    this.#beat = wasKnown || (await write())!; // `null` only with an expected sequence.
     if (!wasKnown) return false;
-    // What is kept for a day is written again before that is over.
+    // `false` makes the engine announce its members again, which renews their expiry.
     if (performance.now() - this.#announced < KEPT / 3) return true;
     this.#announced = performance.now();
     return false;
@@ -193,7 +193,7 @@ export class NatsSession implements BrokerSession {
 
   async nodes(): Promise<string[]> {
     const beats = await this.#entries(this.#nodesBucket, "*");
-    // By the server's clock: this node has said so a moment ago.
+    // The server's clock: the latest beat, such as this node's own, is only moments old.
     const now = Math.max(...beats.map(({ time }) => time));
     const alive: string[] = [];
     for (const { subject, text, time } of beats) {
@@ -206,15 +206,15 @@ export class NatsSession implements BrokerSession {
   }
 
   async join(channel: string, user: string, envelope: string): Promise<void> {
-    await this.#tellOf(channel, user, envelope, async (subject) => void await this.#jetstream.publish(subject, envelope));
+    await this.#changeMember(channel, user, envelope, async (subject) => void await this.#jetstream.publish(subject, envelope));
   }
 
   async leave(channel: string, user: string, envelope: string): Promise<void> {
-    await this.#tellOf(channel, user, envelope, (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
+    await this.#changeMember(channel, user, envelope, (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
   }
 
-  /** Told once it is written: who compares in between would take back what it was told. In the order of the calls, for each member. */
-  async #tellOf(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
+  /** Publishes after the write: a node that reads the members in between would otherwise undo the change. In order, per member. */
+  async #changeMember(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
     await this.#write(`${channel}\n${user}`, async () => {
       await this.#inBucket(async () => write(await this.#member(channel, user)));
       this.#connection.publish(this.#subject(channel, "member"), envelope);
@@ -241,7 +241,7 @@ export class NatsSession implements BrokerSession {
   close(): void {
     this.#closed = true;
     if (!this.#isShared) {
-      // What goes wrong with a connection that is given up matters to nobody.
+      // Errors of a connection that is no longer used do not matter.
       this.#connection.close().catch(() => {});
       return;
     }
@@ -249,7 +249,7 @@ export class NatsSession implements BrokerSession {
     this.#unkept.close();
   }
 
-  /** Until the server has what was published. It is asked once at a time: who comes meanwhile shares the next question, for each is a write. */
+  /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next, as each is a write. */
   #arrive(): Promise<void> {
     if (this.#arriving) return this.#arrivingNext ??= this.#arriving.then(this.#arriveNext, this.#arriveNext);
     return this.#arriving = this.#connection.flush().finally(() => this.#arriving = undefined);
@@ -260,7 +260,7 @@ export class NatsSession implements BrokerSession {
     return this.#arrive();
   };
 
-  /** @param known as it was when this was asked last. */
+  /** Ends the session when a bucket has lost data. @param known its state at the last check. */
   async #verify(bucket: string, known: StreamInfo): Promise<void> {
     const info = await this.#jetstream.info(`KV_${bucket}`);
     if (info && info.created === known.created && info.state.last_seq >= known.state.last_seq) {
@@ -272,7 +272,7 @@ export class NatsSession implements BrokerSession {
     throw error;
   }
 
-  /** Another session makes the missing bucket again, and every node announces its own members anew. */
+  /** Ends the session when a bucket is gone: the next one creates it, and every node announces its members again. */
   async #inBucket<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
     try {
       return await ask();
@@ -292,21 +292,21 @@ export class NatsSession implements BrokerSession {
         if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
           return ended(new Error("Cannot go on: the connection was lost"));
         }
-        // The server does not answer what it does not permit, and says so here.
+        // The server does not reply to a request it does not permit; the error arrives here.
         if (type === "error" && this.#isOurs(status.error)) return ended(status.error);
       }
     };
     follow().catch(ended);
   }
 
-  /** Whether it is about a subject of this namespace, or of JetStream. Of any copy of the library. */
+  /** Whether the error is about a subject of this namespace or of JetStream. By its shape: the library may be loaded twice. */
   #isOurs(error: Error & { readonly subject?: unknown }): boolean {
     const subject = typeof error.subject === "string" ? error.subject : "";
     const buckets = [this.#membersBucket, this.#nodesBucket].map((bucket) => `$KV.${bucket}.`);
     return [`${this.#prefix}.`, "$JS.", ...buckets, this.#inboxPrefix].some((prefix) => subject.startsWith(prefix));
   }
 
-  /** The caller that closed it expects this. */
+  /** Reports the end of the session, unless `close` caused it. */
   #ended(error: unknown): void {
     if (!this.#closed) this.#listener.ended(error);
   }
@@ -333,13 +333,13 @@ export class NatsSession implements BrokerSession {
     else this.#listener.live(channel, text, position, previous);
   }
 
-  /** What a bucket holds. */
+  /** The entries of a bucket. */
   async #entries(bucket: string, keys: string): Promise<readonly StreamMessage[]> {
     for (let attempt = 1;; attempt++) {
       const { messages, isWhole } = await this.#inBucket(() =>
         this.#jetstream.list(`KV_${bucket}`, `$KV.${bucket}.${keys}`, "last of each", MAX_ENTRIES)
       );
-      // Some went while they were read, and others may have been written anew.
+      // Entries were deleted during the read, and may have been written again.
       if (isWhole || attempt >= 5) return messages;
     }
   }
@@ -362,7 +362,7 @@ export class NatsSession implements BrokerSession {
 
   #checkLength(action: string, envelope: string): void {
     const most = this.#connection.info?.max_payload ?? Infinity;
-    // A character takes three bytes at most.
+    // A UTF-16 unit takes at most three bytes of UTF-8; encoding is only needed near the limit.
     if (envelope.length * 3 <= most || utf8Encoder.encode(envelope).length <= most) return;
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot ${action}: it is more than the ${most} bytes that NATS takes`);
   }
@@ -376,7 +376,7 @@ export class NatsSession implements BrokerSession {
   }
 }
 
-/** As its connection was made with, which every connection of the library remembers. */
+/** The inbox prefix that the connection was created with: not in the library's types, but every connection has it. */
 function inboxPrefixOf(connection: NatsConnection & { readonly options?: { readonly inboxPrefix?: string } }): string {
   return connection.options?.inboxPrefix ?? "_INBOX";
 }
