@@ -1,37 +1,39 @@
 /**
- * Of the 53 bits of an offset 40 count: 10,000 messages a second for three years. The others are a part of the message's hash, which
- * tells it from another one that has its sequence once the stream has gone back.
+ * Offsets have 53 bits: 40 for the sequence, enough for 10,000 messages a second over three years, and 13 of the message's hash. The
+ * hash distinguishes messages that got the same sequence because the stream went back in between.
  */
 const TAGS = 2 ** 13;
 
-/** The last sequence of a stream that has an offset. */
+/** The largest sequence that fits into an offset. */
 export const MAX_SEQUENCE: number = 2 ** 40 - 1;
 
-/** The place of a message: of no other message, whatever the stream has lost. */
+/** The offset of a message. Another message has the same one only if sequence and 13 bits of the hash agree. */
 export function offsetOf(sequence: number, text: string): number {
   return sequence * TAGS + tagOf(text);
 }
 
+/** The sequence in an offset. */
 export function sequenceOf(offset: number): number {
   return Math.floor(offset / TAGS);
 }
 
-/** What stands in a history beside envelopes. No envelope begins so: its first line is a signature or nothing. */
+/** Prefix of marks. No envelope starts with it: the first line of an envelope is a signature or empty. */
 const MARK = "mark ";
 
+/** Whether the text of a message is a mark. */
 export const isMark = (text: string): boolean => text.startsWith(MARK);
 
-/** A mark that stands for an offset, or for its own. */
+/** Makes the text of a mark. @param offset the offset that it stands for; 0 means its own. */
 export const markOf = (offset = 0): string => `${MARK}${offset} ${crypto.randomUUID()}`;
 
-/** The offset that a message stands for. */
+/** The offset that a message stands for: the one a mark names, or its own. */
 export function standsFor({ sequence, text }: { readonly sequence: number; readonly text: string }): number {
   const named = isMark(text) ? Number(text.slice(MARK.length).split(" ", 1)[0]) : 0;
-  // One of an older version names a sequence, which is less than any offset.
+  // Marks of an older version name a sequence, which is below every offset.
   return named >= TAGS && Number.isSafeInteger(named) ? named : offsetOf(sequence, text);
 }
 
-/** Of the signature, or of the header: no two envelopes have the same. */
+/** 13-bit hash of the signature, or of the header when there is none: one of the two is unique to each envelope. */
 function tagOf(text: string): number {
   const first = text.indexOf("\n");
   const end = first > 0 || isMark(text) ? first : text.indexOf("\n", 1);

@@ -1,26 +1,27 @@
-/** Channels that are watched at once. */
+/** Maximum number of watched channels. */
 const MAX_CHANNELS = 10_000;
 
-/** What is asked of the session. */
+/** What `Unkept` needs from its session. */
 export interface UnkeptHost {
-  /** Calls back when something is added to the channel's history. Returns what ends this. */
+  /** Calls back for each addition to the channel's history. Returns a function that stops this. */
   watch(channel: string, added: () => void): () => void;
-  /** Ends the history of a channel; `false` where there is none. */
+  /** Ends the history of a channel; `false` when there is none. */
   end(channel: string): Promise<boolean>;
   failed(error: unknown): void;
 }
 
 interface Watched {
-  /** Whether something was published since it had no history. */
+  /** Whether something was published since the channel is watched. */
   isPublished: boolean;
-  /** Whether anything was published since the last round. */
+  /** Whether something was published since the last round. */
   isUsed: boolean;
   stop(): void;
 }
 
 /**
- * Publications to channels for which this node declares no history. Other nodes may keep one, as in a rolling deploy: then it lacks the
- * publication, and ends, so that nobody recovers over it. A channel without one is watched, for to ask each time would double the cost.
+ * Ends the histories that other nodes keep of channels for which this node declares none, as in a rolling deploy: they lack this node's
+ * publications, and a client must not recover from them. After one request per channel it watches for new histories, because a request
+ * per publication would double the cost.
  */
 export class Unkept {
   readonly #host: UnkeptHost;
@@ -30,7 +31,7 @@ export class Unkept {
     this.#host = host;
   }
 
-  /** Something was published to the channel. */
+  /** Call after each publication without a history. Resolves when a history was looked for; `undefined` when that is not needed. */
   published(channel: string): Promise<void> | undefined {
     const watched = this.#watched.get(channel);
     if (!watched) return this.#look(channel);
@@ -38,7 +39,7 @@ export class Unkept {
     return undefined;
   }
 
-  /** Channels to which nothing is published any more are given up. */
+  /** Stops watching channels that had no publication since the last call. */
   round(): void {
     for (const [channel, watched] of this.#watched) {
       if (!watched.isUsed) this.#give(channel, watched);
@@ -62,7 +63,7 @@ export class Unkept {
         if (watched.isPublished) this.#host.end(channel).catch((error) => this.#host.failed(error));
       }),
     };
-    // From here on nothing is added without being noticed.
+    // The watch is active: additions from here on are noticed.
     let hasHistory = true;
     try {
       hasHistory = await this.#host.end(channel);

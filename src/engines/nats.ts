@@ -1,6 +1,6 @@
 /**
- * The engine over NATS 2.9 or later with JetStream: one stream keeps the histories, two key-value buckets the members and nodes, and
- * what needs no history goes by plain NATS.
+ * The engine over NATS 2.9 or later with JetStream. One stream stores the histories, two key-value buckets store members and nodes,
+ * and everything else goes over plain NATS.
  *
  * @example
  * ```ts
@@ -26,25 +26,25 @@ export type { BrokerEngine } from "./broker-engine.ts";
 export type { BrokerEngineOptions } from "./broker-options.ts";
 export type { NatsHistoryOptions } from "./nats-history.ts";
 
-/** Options of {@link natsEngine}: `servers` or `connection` is needed. */
+/** Options of {@link natsEngine}. `servers` or `connection` is required. */
 export interface NatsEngineOptions extends BrokerEngineOptions {
-  /** `nats://` and `tls://` need `@nats-io/transport-node`, `ws://` and `wss://` nothing. */
+  /** URLs of the servers. `nats://` and `tls://` need the package `@nats-io/transport-node`; `ws://` and `wss://` need none. */
   servers?: string | string[];
-  /** How to connect beside that, such as `user` and `pass`, `token`, `authenticator`, `tls`. */
+  /** Other connection options, such as `user` and `pass`, `token`, `authenticator`, `tls`. */
   options?: Omit<ConnectionOptions, "servers" | "reconnect">;
-  /** Connects, in place of what `servers` means: `connect` of `@nats-io/transport-deno`, for one. */
+  /** Opens the connection, such as `connect` of `@nats-io/transport-deno`. @default chosen by the first of `servers` */
   connect?: (options: ConnectionOptions) => Promise<NatsConnection>;
-  /** One that is yours, and is not closed. It has to connect again by itself: `maxReconnectAttempts: -1`. */
+  /** A connection of your own, used in place of `servers` and never closed. It must reconnect for ever: `maxReconnectAttempts: -1`. */
   connection?: NatsConnection;
-  /** The bounds of histories. */
+  /** Bounds of the histories that channels may declare. */
   history?: NatsHistoryOptions;
 }
 
 /**
- * Joins nodes over NATS. A channel's `size` and `ttl` hold where its history is read; the stream keeps as much as `history` says, for NATS
- * before 2.11 has no limits by channel.
+ * Creates an engine that connects nodes over NATS. A channel's `size` and `ttl` apply when its history is read; the stream stores as
+ * much as `history` says, because NATS before 2.11 has no limits per channel.
  *
- * @throws {TypeError} for an option out of range, and without `servers` and `connection`.
+ * @throws {TypeError} when an option is out of range, or `servers` and `connection` are both missing.
  */
 export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   const { servers, options: connectionOptions, connect, connection, history = {}, ...rest } = options;
@@ -60,12 +60,12 @@ export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   }
   const open = connection
     ? () => Promise.resolve(connection)
-    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // One of both, as just checked.
+    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // Just checked.
   const bounds = { maxSize, maxTtl, maxBytes: maxBytes === undefined ? DEFAULT_BYTES : [maxBytes], storage, replicas };
   return new BrokerEngine(new NatsBroker(open, connection !== undefined, bounds), rest);
 }
 
-/** What the stream may have: a development machine or a small disk has no room for the first. */
+/** Sizes of the stream to try, in bytes: a development machine or a small disk has no room for the first. */
 const DEFAULT_BYTES: readonly number[] = [2 ** 30, 2 ** 28, 2 ** 26, 2 ** 24];
 
 class NatsBroker implements Broker {
@@ -84,11 +84,11 @@ class NatsBroker implements Broker {
   check({ size, ttl }: HistoryOptions): void {
     const { maxSize, maxTtl } = this.#bounds;
     if (size <= maxSize && ttl <= maxTtl) return;
-    const kept = `${maxSize} publications and ${maxTtl} ms`;
-    throw new TypeError(`Cannot keep such a history: the stream is for ${kept}, raise history.maxSize or history.maxTtl`);
+    const bounds = `${maxSize} publications and ${maxTtl} ms`;
+    throw new TypeError(`Cannot keep the history: the stream allows ${bounds}, raise history.maxSize or history.maxTtl`);
   }
 
-  /** A stream names the message before by its sequence. */
+  /** NATS reports the previous message by its sequence. */
   follows(offset: number, previous: number): boolean {
     return sequenceOf(offset) === previous;
   }
