@@ -3,27 +3,29 @@ import * as v from "valibot";
 const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));
 const Place = v.tuple([v.string(), Offset]);
 
-/** An entry of a stream: its id, and its one field. */
+/** An entry of a stream: its id and its only field. */
 type Entry = [id: string, fields: [name: string, envelope: string]];
 const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]));
 
-/** What a script has published: its epoch and offset, and the publications of all channels. */
+/** Reply of the script `PUBLISH`. `publications` counts those of all channels, and is 0 unless persistent. */
 export const Published: v.GenericSchema<unknown, [epoch: string, offset: number, publications: number]> = v.tuple([
   ...Place.items,
   v.number(),
 ]);
 
-/** A part of a history: where that ends, whether nothing is missing, what follows the position, and whether more follows. */
+/** Reply of the script `READ`: the end of the history, whether nothing is missing, the entries, and whether more follow. */
 export const Page: v.GenericSchema<
   unknown,
   [epoch: string, offset: number, isComplete: number, entries: Entry[], hasMore: number]
 > = v.tuple([...Place.items, v.number(), Entries, v.number()]);
 
-/** Where channels stand. */
+/** Reply of the script `TOPS`: the end of each history. */
 export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = v.array(
   v.union([Place, v.pipe(v.tuple([]), v.transform(() => null))]),
 );
 
+/** A reply that is a list of strings. */
 export const Strings: v.GenericSchema<unknown, string[]> = v.array(v.string());
 
+/** Reply of `XRANGE` for the stored orders. */
 export const Orders: v.GenericSchema<unknown, Entry[]> = Entries;

@@ -1,13 +1,13 @@
 import * as v from "valibot";
 
-/** What is used of a client of `redis` (node-redis). */
+/** The parts of a `redis` (node-redis) client that the engine uses. */
 export interface NodeRedisClient {
   readonly options?: { readonly socket?: object | undefined; readonly keyPrefix?: unknown } | undefined;
-  // The options that it takes differ by version: it is passed back what it has.
+  // `never`: the types of the options differ between versions of the library.
   duplicate(overrides: never): unknown;
 }
 
-/** What is used of a client of `ioredis`. */
+/** The parts of an `ioredis` client that the engine uses. */
 export interface IoRedisClient {
   readonly options?: { readonly keyPrefix?: unknown } | undefined;
   call(command: string, ...args: never[]): Promise<unknown>;
@@ -17,7 +17,7 @@ export interface IoRedisClient {
 /** A client of `redis` 5 or later, or of `ioredis` 5 or later. */
 export type RedisClient = NodeRedisClient | IoRedisClient;
 
-/** A connection that ends rather than connecting again, and keeps no command for later. */
+/** A connection that ends instead of reconnecting, and queues no commands while it is down. */
 export interface RedisConnection {
   command(...args: string[]): Promise<unknown>;
   subscribe(channels: string[]): Promise<unknown>;
@@ -25,12 +25,14 @@ export interface RedisConnection {
   close(): void;
 }
 
+/** Receives what a connection reads. */
 export interface RedisConnectionListener {
   message(channel: string, text: string): void;
+  /** The connection has failed or was closed. May be called more than once. */
   ended(error: unknown): void;
 }
 
-/** The part of a node-redis client that a connection uses; what `duplicate` returns is one. */
+/** The parts of a node-redis client that a connection uses, as `duplicate` returns it. */
 interface NodeRedis {
   on(event: string, listener: (error?: unknown) => void): unknown;
   connect(): Promise<unknown>;
@@ -50,9 +52,9 @@ interface IoRedis {
   unsubscribe(...channels: string[]): Promise<unknown>;
 }
 
-/** @throws {TypeError} for what is no client, and one of Redis Cluster. */
+/** @throws {TypeError} when the value is no client of either library, or one of Redis Cluster. */
 export function checkClient(client: RedisClient): void {
-  // By what the clusters of the two libraries have.
+  // `masters` is node-redis' cluster, `isCluster` ioredis'.
   if (typeof client === "object" && client !== null && ("masters" in client || ("isCluster" in client && client.isCluster))) {
     throw new TypeError("Cannot create the engine: Redis Cluster is not supported, pass a client of one server");
   }
@@ -61,12 +63,12 @@ export function checkClient(client: RedisClient): void {
 }
 
 /**
- * Connects as the client does, with a connection of its own: the client's may keep commands for later and send them twice, and give up
- * connecting, as its options say.
+ * Opens a connection with the settings of the client. The client's own connection is not used: depending on its options it queues
+ * commands, sends them twice, or stops reconnecting.
  */
 export function connectRedis(client: RedisClient, listener: RedisConnectionListener, timeout: number): Promise<RedisConnection> {
   return "call" in client && !("sendCommand" in client && "isReady" in client)
-    ? connectIoRedis(client as IoRedisClient, listener, timeout) // It has `call`, as node-redis has not.
+    ? connectIoRedis(client as IoRedisClient, listener, timeout) // Only ioredis has `call`.
     : connectNodeRedis(client as NodeRedisClient, listener, timeout);
 }
 
@@ -76,33 +78,33 @@ async function connectNodeRedis(
   timeout: number,
 ): Promise<RedisConnection> {
   const overrides = {
-    // Its own options, which differ by version.
+    // Copied: the options differ between versions of the library.
     socket: { ...client.options?.socket, reconnectStrategy: false, connectTimeout: timeout },
-    // It stands before the keys of commands, not before channels and keys that scripts make: the engine puts it there itself.
+    // The library prefixes the keys of commands, but not channels or keys built in scripts, so the engine adds the prefix itself.
     keyPrefix: undefined,
-    // It would move to another server by itself.
+    // Maintenance notifications would move the connection to another server.
     maintNotifications: "disabled",
     clientSideCache: undefined,
-    // The engine has one watchdog for all: a timeout of each command cost a signal and a timer, a quarter of what sending took.
+    // The engine has one watchdog. Timeouts per command cost an abort signal and a timer each, a quarter of the time to send.
     commandOptions: { timeout: 0 },
     disableOfflineQueue: true,
     commandsQueueMaxLength: undefined,
     pingInterval: 0,
   };
-  const connection = client.duplicate(overrides as never) as NodeRedis; // As node-redis returns it.
+  const connection = client.duplicate(overrides as never) as NodeRedis; // `duplicate` returns a client.
   let isClosed = false;
   const close = () => {
     if (isClosed) return;
     isClosed = true;
     connection.destroy();
   };
-  // Without a listener an error would end the process.
+  // `error` without a listener ends the process.
   connection.on("error", (error) => listener.ended(error));
   connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
   try {
     await connection.connect();
   } catch (error) {
-    isClosed = true; // It has closed itself, and throws when it is closed again.
+    isClosed = true; // It has closed itself; `destroy` would throw.
     throw error;
   }
   const onMessage = (text: string, channel: string) => listener.message(channel, text);
@@ -128,11 +130,11 @@ async function connectIoRedis(
     maxRetriesPerRequest: 0,
     retryStrategy: null,
     reconnectOnError: null,
-    keyPrefix: "", // As above.
+    keyPrefix: "", // As for node-redis.
     stringNumbers: false,
     replyMapping: undefined,
   };
-  const connection = client.duplicate(overrides as never) as IoRedis; // As ioredis returns it.
+  const connection = client.duplicate(overrides as never) as IoRedis; // `duplicate` returns a client.
   connection.on("error", (error) => listener.ended(error));
   connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
   connection.on("message", (channel, text) => listener.message(channel, text));
@@ -145,22 +147,22 @@ async function connectIoRedis(
   };
 }
 
-/** The server that a connection is to. */
+/** The server behind a connection. */
 export interface RedisServer {
-  /** Names one run of its process. */
+  /** Its `run_id`: another one after each restart. */
   readonly run: string;
-  /** Names its promotion, where it was a replica. */
+  /** Identifies its promotion from replica to master; `""` when it was never promoted. */
   readonly promotion: string;
-  /** The number of the database. */
+  /** Number of the selected database. */
   readonly database: number;
 }
 
-/** What the client has stand before its keys. */
+/** The client's `keyPrefix`, or `""`. */
 export function readKeyPrefix({ options }: RedisClient): string {
   return `${options?.keyPrefix ?? ""}`;
 }
 
-/** @throws {TypeError} for an answer that is none of Redis, and a server that cannot be used. */
+/** Reads the replies of `INFO` and `CLIENT INFO`. @throws {TypeError} when one is malformed, or the server cannot be used. */
 export function readServer(server: unknown, replication: unknown, connection: unknown): RedisServer {
   const field = (info: unknown, name: string) =>
     v.is(v.string(), info) ? info.match(new RegExp(`^${name}:(\\S+)`, "m"))?.[1] : undefined;

@@ -3,7 +3,7 @@ import type { RedisConnection } from "./redis-client.ts";
 
 const Time = v.tuple([v.pipe(v.string(), v.transform(Number)), v.pipe(v.string(), v.transform(Number))]);
 
-/** The server's clock: as it was last looked at, and what has passed here since. */
+/** The server's clock: its time at the last look plus the local time since. */
 export class RedisClock {
   readonly #connection: RedisConnection;
   #time = 0;
@@ -13,12 +13,12 @@ export class RedisClock {
     this.#connection = connection;
   }
 
-  /** In ms. */
+  /** The server's time, in ms. */
   now(): number {
     return this.#time + performance.now() - this.#at;
   }
 
-  /** What passes on the way back makes this clock late, never early. */
+  /** Reads the server's time. The way back of the reply makes this clock slow, never fast. */
   async look(): Promise<void> {
     const [seconds, microseconds] = v.parse(Time, await this.#connection.command("TIME"));
     this.#time = seconds * 1_000 + microseconds / 1_000;

@@ -1,15 +1,15 @@
 import type { Position } from "../engine.ts";
 
-/** Channels whose last known position a node remembers. */
+/** Maximum number of channels whose last known position is remembered. */
 const MAX_KNOWN = 10_000;
 
-/** What a node knows of the store from one session to the next: where it finds less, something was lost. */
+/** What a node remembers of Redis across sessions. A server that has less has lost data. */
 export class RedisMemory {
-  /** The run of the server that it was connected to. */
+  /** The `run_id` of the server last connected to. */
   run = "";
-  /** Publications to histories that are persistent, when the last of this node was acknowledged. */
+  /** Number of publications to persistent histories, at the last acknowledgement to this node. */
   publications = 0;
-  /** Where channels stood. Those used last come last. */
+  /** Last known position by channel, the most recently used last. */
   readonly #positions = new Map<string, Position>();
 
   remember(channel: string, position: Position): void {
@@ -19,7 +19,7 @@ export class RedisMemory {
     for (const oldest of this.#positions.keys()) return void this.#positions.delete(oldest);
   }
 
-  /** Where the channel has been for certain. @param position where a subscription is. */
+  /** The latest position that the channel certainly had. @param position that of the subscription. */
   latest(channel: string, position: Position | undefined): Position | undefined {
     const remembered = this.#positions.get(channel);
     if (!position || !remembered) return position ?? remembered;

@@ -1,5 +1,6 @@
 /**
- * The engine over Redis 6.2 or later, or Valkey: histories in streams, members in hashes with leases, and nodes that meet by `PUBLISH`.
+ * The engine over Redis 6.2 or later, or Valkey. Histories are streams, members are hashes with a lease per node, and nodes
+ * communicate by `PUBLISH`.
  *
  * @example
  * ```ts
@@ -26,24 +27,24 @@ export type { IoRedisClient, NodeRedisClient, RedisClient } from "./redis-client
 /** Options of {@link redisEngine}. */
 export interface RedisEngineOptions extends BrokerEngineOptions {
   /**
-   * A client of `redis` 5 or later, or of `ioredis` 5 or later: it says how to connect. The engine makes two connections of its own from it
-   * by `duplicate()`, and leaves the client itself alone. Its database and its `keyPrefix` separate applications, as `namespace` does. Not
-   * for Redis Cluster.
+   * A client of `redis` 5 or later, or of `ioredis` 5 or later. The engine calls `duplicate()` for two connections of its own, and does
+   * not use the client otherwise. Its database and `keyPrefix` separate applications, as `namespace` does. Redis Cluster is not
+   * supported.
    */
   client: RedisClient;
   /**
-   * Redis has each write on its disk before it answers (`appendonly yes`, `appendfsync always`), so that histories outlive its restart,
-   * if a node does too and finds nothing missing. Other nodes wait for that one, no longer than its `lease`. Without one, and after a
-   * replica was promoted, new histories begin: `recovered: false`.
+   * Whether histories continue after a restart of Redis. Set it only when Redis writes to disk before it answers (`appendonly yes`,
+   * `appendfsync always`). A node that was running during the restart must find nothing missing; other nodes wait for it, at most
+   * for its `lease`. Without such a node, and after the promotion of a replica, histories start anew: `recovered: false`.
    * @default {false}
    */
   persistent?: boolean;
 }
 
 /**
- * Joins nodes over Redis.
+ * Creates an engine that connects nodes over Redis.
  *
- * @throws {TypeError} for an option out of range, and a client that is of neither library.
+ * @throws {TypeError} when an option is out of range, or the client is of neither library or of Redis Cluster.
  */
 export function redisEngine(options: RedisEngineOptions): BrokerEngine {
   const { client, persistent = false, ...rest } = options;
@@ -51,7 +52,7 @@ export function redisEngine(options: RedisEngineOptions): BrokerEngine {
   return new BrokerEngine(new RedisBroker(client, persistent), rest);
 }
 
-/** Characters of a key prefix and a namespace, which stand in each envelope. */
+/** Maximum length of key prefix and namespace together, which are part of each envelope. */
 const MAX_PLACE = 256;
 
 class RedisBroker implements Broker {
@@ -89,7 +90,7 @@ class RedisBroker implements Broker {
       this.#known.run = server.run;
       return session;
     } catch (error) {
-      // First, for a connection that is closed says so.
+      // Before the connections are closed, which would report a less useful error.
       listener.ended(error);
       for (const connection of opened) connection.close();
       throw error;
