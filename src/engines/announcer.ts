@@ -6,21 +6,21 @@ import type { Reconnection } from "./reconnection.ts";
 import type { RollCall, StoredMember } from "./roll-call.ts";
 import type { Subscription } from "./subscription.ts";
 
-/** What an announcer needs of its engine. */
+/** What an announcer needs from its engine. */
 export interface AnnouncerHost {
-  /** The connection. While the first one is made it is waited for. */
+  /** The connection, or a promise while the first connect is under way. */
   link(action: string): Reconnection | Promise<Reconnection>;
   envelopes(): Envelopes;
-  /** Where the nodes sign. */
+  /** Set when the nodes sign. */
   rollCall(): RollCall | undefined;
   subscription(channel: string): Subscription | undefined;
   malformed(): void;
 }
 
-/** Members that are announced without waiting for the broker's answer. */
+/** Announcements sent before the first of them is answered. */
 const ANNOUNCED_AT_ONCE = 200;
 
-/** Keeps the broker informed of the members on this node, and reads those on all nodes. */
+/** Announces the members on this node to the broker, and reads those on all nodes. */
 export class Announcer {
   readonly own: OwnMembers = new OwnMembers();
   readonly #host: AnnouncerHost;
@@ -29,7 +29,7 @@ export class Announcer {
     this.#host = host;
   }
 
-  /** The members of a channel on all nodes, as the broker has them. */
+  /** Reads the members of a channel on all nodes. When the nodes sign, only members that their nodes confirm. */
   async read(channel: string): Promise<Present[]> {
     const link = await this.#host.link("name the members");
     const stored: StoredMember[] = [];
@@ -43,24 +43,24 @@ export class Announcer {
     return rollCall ? await rollCall.confirm(channel, stored) : stored;
   }
 
-  /** Announces a member. The place of its data is found by reading the members, once for each channel. */
+  /** Announces a member. Its place requires the current members, which are read once per channel when it is subscribed to. */
   async join(channel: string, member: Member): Promise<void> {
     const { own } = this;
     if (own.needsPlace(member)) {
       const from = this.#host.subscription(channel) ?? rollOf(await this.read(channel));
       own.placed(member, await from.nextPlace(member.user));
     }
-    // Otherwise it has left, or has other data, by now.
+    // During the read the user may have left or changed the data.
     if (own.has(channel, member)) await this.#send("join", channel, member.user, JSON.stringify(own.placed(member)));
   }
 
   async leave(channel: string, user: string): Promise<void> {
     const leaving = this.own.leavingOf(channel, user);
     await this.#send("leave", channel, user, JSON.stringify({ user, left: true }));
-    if (leaving) this.own.told(leaving);
+    if (leaving) this.own.announced(leaving);
   }
 
-  /** Announces who has left and who is there, as of the moment of each announcement. */
+  /** Announces all pending leaves and all members, each in its state at the moment of sending. */
   async announce(): Promise<void> {
     const { own } = this;
     for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
@@ -72,7 +72,7 @@ export class Announcer {
     }
   }
 
-  /** Removes members of this node that have left: a broker that was restored from a backup may have them again. */
+  /** Removes stored members of this node that have left: a broker restored from a backup may list them again. */
   async dismiss(): Promise<void> {
     const link = await this.#host.link("compare");
     for (const { channel, envelope } of await link.call("compare", (session) => session.ownMembers())) {
@@ -82,7 +82,7 @@ export class Announcer {
     }
   }
 
-  /** All members leave. */
+  /** Announces that all members leave. */
   async retire(): Promise<void> {
     for (const { channel, member } of this.own.all) this.own.leave(channel, member.user);
     await this.announce();
@@ -90,7 +90,7 @@ export class Announcer {
 
   async #send(action: "join" | "leave", channel: string, user: string, body: string): Promise<void> {
     const given = this.#host.link(action);
-    // Not awaited where it is there: announcements keep the order of the calls.
+    // No `await` when the connection is ready: announcements keep the order of the calls.
     const link = given instanceof Promise ? await given : given;
     const envelope = await this.#host.envelopes().seal("member", channel, body);
     await link.call(action, (session) => session[action](channel, user, envelope, this.own.isEmpty(channel)));

@@ -1,5 +1,5 @@
 /**
- * The engine for the worker threads of one process, by the platform's `BroadcastChannel`: no broker, and no more than the process has.
+ * The engine for the worker threads of one process. It uses the platform's `BroadcastChannel` and needs no broker.
  *
  * @example
  * ```ts
@@ -26,25 +26,26 @@ import { type Difference, OwnMembers, type PlacedMember, Roll, toPlaced } from "
 export interface BroadcastChannelEngineOptions {
   /** Separates applications in one process: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
   namespace?: string;
-  /** How long a worker that says nothing is alive, in ms: members of one that was ended are there so long. @default {10_000} */
+  /** Silence after which a worker counts as dead and its members are removed, in ms. @default {10_000} */
   lease?: number;
-  /** Characters of one publication or message: more is refused, and dropped on arrival. @default {900_000} */
+  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
   maxLength?: number;
 }
 
 /**
- * Joins the worker threads of one process. Nothing is kept: a channel that is declared with a history is refused.
+ * Creates an engine that connects the worker threads of one process. It stores no histories: `new Channels` refuses a channel with
+ * one.
  *
- * @throws {TypeError} for an option out of range, and where the platform has no `BroadcastChannel`.
+ * @throws {TypeError} when an option is out of range, or the platform has no `BroadcastChannel`.
  */
 export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = {}): BroadcastChannelEngine {
   return new BroadcastChannelEngine(options);
 }
 
-/** Members that one message tells of. */
+/** Maximum number of members in one message. */
 const MEMBERS_A_MESSAGE = 1_000;
 
-/** Beats that a worker may miss: with a third of a lease between two it is silent for longer than one. */
+/** Beats that a worker may miss. Beats are a third of the lease apart, so one more missed beat exceeds the lease. */
 const MISSED_BEATS = 3;
 
 const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
@@ -57,7 +58,7 @@ const member = {
   place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 };
 
-/** What workers send to each other. A worker that is new says `hello`, and the others tell that they are there and whom they have. */
+/** Messages between workers. A new worker sends `hello`, and the others answer `here` with their members. */
 const MessageSchema = v.variant("type", [
   v.object({ type: v.picklist(["hello", "beat", "bye"]), node }),
   v.object({
@@ -72,7 +73,7 @@ const MessageSchema = v.variant("type", [
 
 type Message = v.InferOutput<typeof MessageSchema>;
 
-/** An engine whose nodes are the worker threads of one process. */
+/** Engine whose nodes are the worker threads of one process. */
 export class BroadcastChannelEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   /** Only code of this process can write to the channel. */
@@ -83,15 +84,15 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();
   readonly #own = new OwnMembers();
-  /** Who is in the channels, on all nodes. */
+  /** The members of each channel on all nodes. */
   readonly #rolls = new Map<string, Roll>();
-  /** The other nodes, and the beat of this one at which each was last heard: a thread that was held up has heard nobody meanwhile. */
+  /** The other nodes, each with this node's beat at which it was last heard. Not with a time: a blocked thread hears nobody. */
   readonly #others = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
   #host: EngineHost | undefined;
   #channel: BroadcastChannel | undefined;
   #beats = 0;
-  /** The others were asked to say what they have, since the last beat. */
+  /** Whether `hello` was sent since the last beat. */
   #hasAsked = false;
 
   /** @throws {TypeError} as {@link broadcastChannelEngine}. */
@@ -107,12 +108,12 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#options = { namespace, lease, maxLength };
   }
 
-  /** How many messages were dropped, by reason: something else writes to the `BroadcastChannel`. */
+  /** Messages dropped, by reason. Anything here means that other code writes to the `BroadcastChannel`. */
   get dropped(): Readonly<Record<string, number>> {
     return this.#dropped.counts;
   }
 
-  /** Channels that anything is held of. */
+  /** Number of channels with subscriptions or members. */
   get channels(): number {
     return new Set([...this.#subscribed, ...this.#rolls.keys()]).size;
   }
@@ -130,7 +131,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     const receive = (data: unknown) => guard(() => this.#receive(host, data), (error) => host.report(error));
     channel.onmessage = ({ data }) => receive(data);
     channel.onmessageerror = () => receive(undefined);
-    // Connections keep a process alive, this does not. Deno has no such method: there it is `close` that lets the process end.
+    // Connections keep the process alive, the engine must not. Deno has no `unref`: there the process ends only after `close`.
     (channel as { unref?(): void }).unref?.();
     this.#ask();
     host.deadlines.set(this, this.#options.lease / 3);
@@ -189,7 +190,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   leave(channel: string, user: string): void {
     const leaving = this.status === "closed" ? undefined : this.#own.leave(channel, user);
     if (!leaving) return;
-    this.#own.told(leaving);
+    this.#own.announced(leaving);
     const host = this.#started("leave");
     this.#post({ type: "member", node: host.node, channel, user, left: true });
     this.#change(host, channel, (roll) => roll.leave(host.node, user));
@@ -208,12 +209,12 @@ export class BroadcastChannelEngine implements Engine, Timed {
     host.deadlines.delete(this);
     this.#own.clear();
     for (const held of [this.#subscribed, this.#rolls, this.#others]) held.clear();
-    // Deno 2.9 may have lost the channel: one that is opened in the turn in which the last one of its thread was closed.
+    // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
     guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
     this.#channel!.close(); // Set by `start`.
   }
 
-  /** Time to say that this node is alive, and to see who has not said so. */
+  /** Sends a beat, and removes the nodes that have missed theirs. */
   due(): void {
     const host = this.#started("beat");
     this.#beats++;
@@ -232,12 +233,12 @@ export class BroadcastChannelEngine implements Engine, Timed {
     if (lengthOf(message) > this.#options.maxLength) return this.#drop("oversized");
     const { type, node } = message;
     if (type === "bye") return this.#forget(host, [node]);
-    // It was taken for dead: what it has is not known.
+    // A node that was unknown or considered dead: its members are unknown.
     if (!this.#others.has(node) && type !== "hello" && type !== "here") this.#ask();
     this.#others.set(node, this.#beats);
     switch (type) {
       case "hello":
-        return this.#tell(host);
+        return this.#answer(host);
       case "here":
         for (const { channel, ...member } of message.members) {
           this.#change(host, channel, (roll) => roll.join({ node, ...toPlaced(member) }));
@@ -259,14 +260,14 @@ export class BroadcastChannelEngine implements Engine, Timed {
     }
   }
 
-  /** Asks the others to say that they are there, and whom they have: at most once a beat, for each says all. */
+  /** Asks all nodes for their members; at most once per beat, because each answers with all of them. */
   #ask(): void {
     if (this.#hasAsked) return;
     this.#hasAsked = true;
     this.#post({ type: "hello", node: this.#started("ask").node });
   }
 
-  #tell(host: EngineHost): void {
+  #answer(host: EngineHost): void {
     const members = this.#own.all.map(({ channel, member }) => ({ channel, ...this.#placed(channel, member) }));
     do {
       this.#post({ type: "here", node: host.node, members: members.splice(0, MEMBERS_A_MESSAGE) });
@@ -288,7 +289,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   #post(message: Message): void {
-    this.#channel!.postMessage(message); // Set by `start`, without which nothing is posted.
+    this.#channel!.postMessage(message); // Set by `start`.
   }
 
   #started(action: string): EngineHost {
@@ -313,7 +314,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 }
 
-/** Characters of what it brings, by its longest part. */
+/** Length of the longest text in a message, in characters. */
 function lengthOf(message: Message): number {
   switch (message.type) {
     case "message":

@@ -258,7 +258,7 @@ export class BrokerEngine implements Engine {
             if (opened && !parsed) this.#drop("malformed");
             if (!parsed) return;
             const { member, left } = parsed;
-            this.#trust?.rollCall.told(channel, { ...opened, user: member.user }, left);
+            this.#trust?.rollCall.changed(channel, { ...opened, user: member.user }, left);
             this.#subscriptions.get(channel)?.changed(opened.node, member, left);
           })
         );
@@ -300,7 +300,7 @@ export class BrokerEngine implements Engine {
     for (const batch of inBatches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
       const asked = batch.map(({ position }) => position);
-      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // `kept` has only those with a history.
+      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // As filtered.
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();

@@ -1,33 +1,37 @@
 import { checkMs } from "../clock.ts";
 import { checkNamespace } from "./channel-name.ts";
 
-/** What the engines over a broker have in common. */
+/** Options common to all engines over a broker. */
 export interface BrokerEngineOptions {
   /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
   namespace?: string;
   /**
-   * Signs all that nodes send to each other with HMAC-SHA256, and drops what is not signed so: for a broker that others can write to. Of
-   * several the first signs, and each may have signed, so that one can be replaced. @default none: nothing is signed
+   * Secret for HMAC-SHA256, for a broker that others can write to: nodes sign what they send to each other, and drop what is not
+   * signed. Of several, the first one signs and all of them verify, so that a secret can be rotated. At least 16 characters.
+   * @default none: nothing is signed
    */
   secret?: string | readonly string[];
-  /** How long a node that says nothing is alive, in ms: members of one that was killed are there so long. @default {10_000} */
+  /** Silence after which a node counts as dead and its members are removed, in ms. @default {10_000} */
   lease?: number;
-  /** How often the ends of histories are compared, in ms, so that a lost last publication is noticed. @default {5_000} */
+  /** Interval at which the ends of histories are compared, in ms, to notice that the last publication was lost. @default {5_000} */
   checkInterval?: number;
-  /** How long the broker may say nothing, in ms, before it is taken to be away; three times as long for one answer while others come. @default {2_000} */
+  /**
+   * Silence after which the broker counts as unavailable, in ms. One request may take three times as long while others are answered.
+   * @default {2_000}
+   */
   timeout?: number;
-  /** How long a channel is listened to after nobody is subscribed any more, in ms. @default {5_000} */
+  /** How long a node keeps listening to a channel after its last subscriber has left, in ms; up to twice as long. @default {5_000} */
   linger?: number;
-  /** Characters of one publication or message: more is refused, and dropped on arrival. @default {900_000} */
+  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
   maxLength?: number;
 }
 
-/** {@link BrokerEngineOptions}, with what is not given. */
+/** {@link BrokerEngineOptions} with the defaults filled in. */
 export interface ResolvedBrokerOptions extends Required<Omit<BrokerEngineOptions, "secret">> {
   readonly secrets: readonly string[];
 }
 
-/** @throws {TypeError} for an option out of range. */
+/** Checks options and fills in the defaults. @throws {TypeError} when an option is out of range. */
 export function resolveBrokerOptions(options: BrokerEngineOptions): ResolvedBrokerOptions {
   const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } = options;
   const { maxLength = 900_000 } = options;

@@ -1,15 +1,15 @@
 import type { Awaitable, EngineStatus, HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
 
-/** An envelope as it lies in the history of a channel. */
+/** An envelope in the history of a channel. */
 export interface BrokerEntry {
   readonly position: Position;
   readonly envelope: string;
-  /** When the broker took it, in ms of its clock. */
+  /** When the broker stored it, in ms of its clock. */
   readonly time: number;
 }
 
-/** What a broker's history says: as {@link HistoryPage}, with envelopes that nobody has opened yet. */
+/** One page of a broker's history: a {@link HistoryPage} with unopened envelopes. */
 export interface BrokerPage {
   readonly position: Position;
   readonly entries: readonly BrokerEntry[];
@@ -17,35 +17,41 @@ export interface BrokerPage {
   readonly hasMore?: boolean;
 }
 
-/** What a session tells of: nothing of it is to be believed before its envelope is opened. */
+/** Receives what a session reads from the broker. Envelopes are unverified until they are opened. */
 export interface BrokerListener {
-  /** Something was published. @param previous the offset of the publication before it, as far as the broker knows. */
+  /**
+   * A publication arrived.
+   *
+   * @param position `null` without a history.
+   * @param previous offset of the entry before it; see {@link Broker.follows}.
+   */
   live(channel: string, envelope: string, position: Position | null, previous: number): void;
-  /** The history has gone on by something that is no publication. */
+  /** The history advanced by an entry that is not a publication. */
   mark(channel: string, position: Position, previous: number): void;
-  /** A node has sent something to all. */
+  /** A node sent something to all nodes. */
   message(envelope: string): void;
-  /** A member of a channel came, changed or left. */
+  /** A member joined, changed its data or left. */
   member(channel: string, envelope: string): void;
-  /** The connection is of no use any more. Called once. */
+  /** The session can no longer be used. May be called more than once. */
   ended(error: unknown): void;
-  /** Something that is no envelope arrived. */
+  /** Something arrived that is not an envelope. */
   malformed(): void;
 }
 
-/** One connection to a broker. It does not connect again: there is another session then. Every call may reject. */
+/** One connection to a broker. It never reconnects: `Reconnection` opens another session. Every call may reject. */
 export interface BrokerSession {
-  /** What separates this application from others at the broker: its namespace, and whatever else does. */
+  /** Separates this application from others at the broker: the namespace, with the database and key prefix of Redis. */
   readonly place: string;
-  /** The broker's clock, in ms: when it was last looked at, and what has passed here since. */
+  /** The broker's clock, in ms: its time at the last look plus the local time since. */
   now(): number;
-  /** Resolves when everything that is published from now on reaches the listener. */
+  /** Subscribes to channels. Resolves when everything published from now on reaches the listener. */
   listen(channels: readonly string[]): Promise<void>;
   unlisten(channels: readonly string[]): Promise<void>;
   /**
-   * Appends and publishes, in one step. Without a history it ends the one that the channel has on other nodes, which lacks it then.
+   * Appends to the history and publishes, in one step. Without a history it ends the one that other nodes may keep of the channel,
+   * because that now lacks a publication.
    *
-   * @param known where the channel has been for certain, as for the next ones.
+   * @param known a position that the channel certainly had: a broker that is behind it has lost data. The same in `read` and `tops`.
    */
   publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
   read(
@@ -56,66 +62,71 @@ export interface BrokerSession {
     maxBytes: number,
     known?: Position,
   ): Promise<BrokerPage>;
-  /** No position of the channel's history is good any more, up to this one. */
+  /** Invalidates the positions of the channel's history up to this one. */
   endHistory(channel: string, upTo: Position): Promise<void>;
-  /** Where these channels stand, and keeps their positions alive; `null` for one that has none any more, or has gone back. */
+  /** Returns the ends of histories, and renews their expiry. `null` for a history that is gone or has gone back. */
   tops(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
   ): Promise<(Position | null)[]>;
+  /** Sends an envelope to all nodes. */
   send(envelope: string): Promise<void>;
-  /** Sends an order, and keeps it. @param number of this node's orders. */
+  /** Sends an order to all nodes and stores it. @param number counts this node's orders, from 0. */
   keep(envelope: string, number: number): Promise<void>;
-  /** The orders since then, of those that are kept. @param since ms of the broker's clock. */
+  /** Returns the stored orders. @param since ms of the broker's clock. */
   kept(since: number): Promise<string[]>;
-  /** This node is alive. Whether it was known to be, and tells the other end of the session so that a deaf one is noticed. */
+  /**
+   * Renews this node's lease, and checks that the connection works and nothing is lost. Resolves with `false` when the lease had
+   * expired or the members have to be announced again.
+   */
   beat(): Promise<boolean>;
-  /** The nodes whose lease is good. */
+  /** The nodes whose lease is valid. */
   nodes(): Promise<string[]>;
-  /** Keeps the envelope as the user's on this node, and tells of it. */
+  /** Stores the envelope of a user on this node, and publishes it. */
   join(channel: string, user: string, envelope: string): Promise<void>;
-  /** Forgets the one of this node, and tells of it. @param isLast whether nobody else of this node is in the channel. */
+  /** Deletes a user's stored envelope on this node, and publishes this one. @param isLast whether no member of the channel is left here. */
   leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void>;
-  /** The envelopes of those on nodes whose lease is good. */
+  /** The stored envelopes of members on nodes whose lease is valid. */
   members(channel: string): Promise<string[]>;
-  /** The envelopes of those on this node, in all channels, as far as the broker has any. */
+  /** The stored envelopes of this node's members in all channels. */
   ownMembers(): Promise<{ readonly channel: string; readonly envelope: string }[]>;
-  /** This node is none any more. */
+  /** Ends this node's lease. */
   retire(): Promise<void>;
   close(): void;
 }
 
-/** How a session is to behave. */
+/** What a session gets from its engine. */
 export interface SessionOptions {
   readonly node: string;
   readonly namespace: string;
-  /** How long a node is alive without a beat, in ms. */
+  /** Time after its last beat at which a node counts as dead, in ms. */
   readonly lease: number;
-  /** How long a position is to outlive the ttl of its channel, in ms, for those who are subscribed: until the next look at it. */
+  /** Time by which a position outlives the ttl of its channel, in ms: until the next checks of subscribed nodes renew it. */
   readonly slack: number;
-  /** In ms. */
+  /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
+  /** The wall clock, in ms. */
   now(): number;
 }
 
-/** Connects to a broker. */
+/** Opens sessions with a broker. */
 export interface Broker {
   readonly name: string;
-  /** @throws {TypeError} where the broker cannot keep such a history. */
+  /** @throws {TypeError} when the broker cannot keep such a history. */
   check?(history: HistoryOptions): void;
-  /** Whether `previous`, as a session says it, is the offset. @default they are equal */
+  /** Whether `previous`, as a session reports it, means this offset. @default equality */
   follows?(offset: number, previous: number): boolean;
-  /** Rejects when there is no connection within the timeout. */
+  /** Opens a session. */
   connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession>;
 }
 
-/** Goes on with a value at once where it is there, so that what needs no signature costs no turn. */
+/** `Promise.then` that calls back synchronously for a plain value, so that unsigned envelopes cost no turn. */
 export function then<Value, Result>(value: Awaitable<Value>, next: (value: Value) => Awaitable<Result>): Awaitable<Result> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
-/** Runs steps one after the other: at once while none has to be waited for. */
+/** Runs steps in order, and synchronously while none is pending. */
 export class Sequence {
   #last: Promise<unknown> | undefined;
   readonly #report: (error: unknown) => void;
@@ -141,16 +152,18 @@ export class Sequence {
   }
 }
 
-/** The items, so many at a time. */
+/** Splits items into arrays of at most `size`. */
 export function* inBatches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
   for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
+/** Makes an ENGINE_UNAVAILABLE error. */
 export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
   const options = cause === undefined ? {} : { cause };
   return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
 }
 
+/** Names a status other than `ready` in an error message. */
 export function statusText(status: EngineStatus): string {
   return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
 }

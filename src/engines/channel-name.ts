@@ -1,6 +1,6 @@
 /**
- * A name as one word of letters, digits, `_`, `-`, `/` and `=`: every other byte is `=` and two digits. No `.`, `*`, `>`, `?`, `:` or
- * space is left, with which it could mean other names than its own, on any broker.
+ * Encodes a name for subjects and keys: letters, digits, `_`, `-` and `/` stay, every other byte becomes `=` and two hexadecimal
+ * digits. None of the characters with a meaning at a broker is left: `.`, `*`, `>`, `?`, `:`, space.
  */
 export function encodeName(name: string): string {
   return name.replace(
@@ -9,20 +9,20 @@ export function encodeName(name: string): string {
   );
 }
 
-/** What {@link encodeName} has made a word of. `null` for a word that it makes of nothing. */
+/** Reverses {@link encodeName}; `null` for a word that it does not produce. */
 export function decodeName(word: string): string | null {
   try {
     const name = decodeURIComponent(word.replaceAll("%", "%25").replaceAll("=", "%"));
     return encodeName(name) === word ? name : null;
   } catch {
-    return null; // A broker may say anything; who asks counts it.
+    return null; // Input from the broker; the caller counts it as malformed.
   }
 }
 
-/** Bytes of a word of {@link encodeAny}: two of them, and what stands around them, fit into the 4,096 bytes of a line of NATS. */
+/** Maximum length of a word of {@link encodeAny}: two of them and the rest of a subject fit into the 4,096 bytes of a NATS line. */
 const MAX_WORD = 768;
 
-/** As {@link encodeName}, for names of any length: a long one becomes its SHA-256, which is the word of no name. */
+/** Like {@link encodeName}, for names of any length: a long one becomes `=<SHA-256>=`, which no name encodes to. */
 export async function encodeAny(name: string): Promise<string> {
   const word = encodeName(name);
   if (word.length <= MAX_WORD) return word;
@@ -30,7 +30,7 @@ export async function encodeAny(name: string): Promise<string> {
   return `=${Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("")}=`;
 }
 
-/** @throws {TypeError} for a namespace that is no word. */
+/** Checks the option `namespace`. @throws {TypeError} when it is not 1 to 32 letters, digits, `_` or `-`. */
 export function checkNamespace(namespace: string): void {
   if (typeof namespace !== "string" || !/^[A-Za-z0-9_-]{1,32}$/.test(namespace)) {
     throw new TypeError('Cannot create the engine: namespace must be 1 to 32 letters, digits, "_" or "-", such as "shop"');

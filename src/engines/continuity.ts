@@ -115,7 +115,7 @@ export class Continuity {
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
         if (this.#stopped) return;
         isNext = isComplete && hasMore;
-        this.#position = isNext ? publications.at(-1)!.position! : position; // `hasMore` implies a last one, and those of a history have positions.
+        this.#position = isNext ? publications.at(-1)!.position! : position; // `hasMore`: there is a last one.
         if (isNext) continue;
         if (!isComplete) {
           this.#received = 0;

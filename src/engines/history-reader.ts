@@ -3,10 +3,10 @@ import type { BrokerPage } from "./broker.ts";
 import type { DropReason, Opened } from "./envelope.ts";
 import { type LedgerEntry, Ledgers } from "./ledger.ts";
 
-/** What a reader needs of its engine. */
+/** What a reader needs from its engine. */
 export interface HistoryReaderHost {
   readonly isSigned: boolean;
-  /** Asks the broker. */
+  /** Reads a page from the broker. */
   page(
     channel: string,
     history: HistoryOptions,
@@ -18,25 +18,25 @@ export interface HistoryReaderHost {
   dropped(reason: DropReason): void;
 }
 
-/** An entry of a history that could be opened. */
+/** An opened entry of a history. */
 interface ReadEntry extends LedgerEntry {
   readonly position: Position;
   readonly event: string;
   readonly body: string;
 }
 
-/** Reads histories. Where the nodes sign, copies of publications are left out of them. */
+/** Reads histories from the broker. When the nodes sign, replayed copies of publications are left out. */
 export class HistoryReader {
   readonly #host: HistoryReaderHost;
   readonly #ledgers = new Ledgers();
-  /** Histories are read as a whole one after the other: each may take megabytes. */
+  /** Chains reads of whole histories, because each may take megabytes of memory. */
   #reading: Promise<unknown> = Promise.resolve();
 
   constructor(host: HistoryReaderHost) {
     this.#host = host;
   }
 
-  /** What follows a position, or the last ones. */
+  /** Reads what follows a position, or without one the last publications, like `Engine.read`. */
   async read(
     channel: string,
     history: HistoryOptions,
@@ -49,25 +49,25 @@ export class HistoryReader {
     const entries = await this.#open(channel, page);
     const { position } = page;
     const { genuine, isMissing } = await this.#select(channel, history, after, page, entries);
-    // Copies have taken the places of others.
+    // Copies have displaced publications from the last `limit` entries.
     if (!after && genuine.length < entries.length && limit < history.size) {
       const all = await this.read(channel, history, null, history.size, Infinity);
       return { ...all, publications: limit > 0 ? all.publications.slice(-limit) : [] };
     }
     const publications = genuine.map(({ event, body, position }) => ({ event, data: body, position }));
-    // One that cannot be opened is missing, whatever the reason: those after it are not all.
+    // An entry that cannot be opened counts as missing, for any reason.
     if (isMissing || entries.length < page.entries.length) {
       return { position, publications: after ? [] : publications, isComplete: false, hasUnreadable: true };
     }
     const last = page.entries.at(-1);
-    // All of them are copies: who reads on goes by the last publication.
+    // The page has only copies. The caller continues after the last publication, so read on until there is one.
     if (page.hasMore && last && publications.length === 0) {
       return await this.read(channel, history, last.position, Infinity, maxBytes);
     }
     return { position, publications, isComplete: isPlace && page.isComplete, ...(page.hasMore && { hasMore: true }) };
   }
 
-  /** Leaves copies out: each is of a publication that stands there, or has stood there, so that nothing is missing for it. */
+  /** Removes copies. A copied publication is or was in the history itself, so that leaving its copy out makes no gap. */
   async #select(
     channel: string,
     history: HistoryOptions,

@@ -1,29 +1,29 @@
 import type { Position } from "../engine.ts";
 
-/** What is looked at of a publication as a history has it. */
+/** The fields of a stored publication that show whether it is a copy. */
 export interface LedgerEntry {
   readonly offset: number;
   readonly node: string;
-  /** Grows with each publication of the node. */
+  /** Increases with each publication of the node. */
   readonly number: number;
-  /** When its node sealed it, and when the broker took it, in ms of the broker's clock. */
+  /** When its node sealed it, and when the broker stored it, in ms of the broker's clock. */
   readonly sealed: number;
   readonly taken: number;
 }
 
-/** How far the times of one publication may be apart, in ms: two looks at the same clock, which may have been set meanwhile. */
+/** Maximum difference between `sealed` and `taken`, in ms. Both are of the broker's clock, which may be adjusted in between. */
 const MAX_APART = 60_000;
 
-/** What an entry is: `missing` where something else may have stood in its place. */
+/** Result for an entry: a publication, a copy, one of another time, or one that may have replaced another entry (`missing`). */
 export type Verdict = "genuine" | "replayed" | "stale" | "missing";
 
 /**
- * Which publications stand in the history of one channel, from the oldest that was kept when it was begun. The numbers of a node grow
- * along a history, so what has no greater number than one of the same node before it is a copy.
+ * Record of the publications in the history of one channel. The numbers of a node increase along a history, so an entry is a copy if
+ * its number is not greater than that of an earlier entry of the same node.
  */
 export class Ledger {
   readonly epoch: string;
-  /** What stands at offsets: the publication, or why it is none. */
+  /** By offset: number and node of the publication, or why the entry is not one. */
   readonly #entries = new Map<number, string>();
   readonly #numbers = new Map<string, number>();
   #offset = 0;
@@ -33,7 +33,7 @@ export class Ledger {
     this.epoch = epoch;
   }
 
-  /** Up to where it goes. */
+  /** The offset up to which the history is recorded. */
   get offset(): number {
     return this.#offset;
   }
@@ -42,7 +42,7 @@ export class Ledger {
     return this.#entries.size;
   }
 
-  /** Looks at the next entry of a page. */
+  /** Judges an entry, and records it if it is new. */
   look(entry: LedgerEntry): Verdict {
     const { offset, node, number, sealed, taken } = entry;
     const name = `${number} ${node}`;
@@ -61,12 +61,12 @@ export class Ledger {
     return "genuine";
   }
 
-  /** The history is known up to there. */
+  /** The history is recorded up to this position. */
   reach({ offset }: Position): void {
     this.#offset = Math.max(this.#offset, offset);
   }
 
-  /** Forgets the oldest entries, and no node's number. @param size entries that are kept. */
+  /** Deletes the oldest entries; the numbers of nodes stay. @param size entries to keep. */
   trim(size: number): void {
     for (const offset of this.#entries.keys()) {
       if (this.#entries.size <= size) return;
@@ -75,7 +75,7 @@ export class Ledger {
   }
 }
 
-/** What is known of a history when it is asked. */
+/** The part of a history page that a ledger needs. */
 export interface LedgerPage {
   readonly position: Position;
   readonly entries: readonly LedgerEntry[];
@@ -84,19 +84,19 @@ export interface LedgerPage {
   readonly hasMore?: boolean;
 }
 
-/** Entries of all ledgers. */
+/** Maximum number of entries in all ledgers together. */
 const MAX_ENTRIES = 100_000;
 
-/** The ledgers of the channels whose histories were read, those used last. */
+/** The ledgers of the channels whose histories were read most recently. */
 export class Ledgers {
   readonly #ledgers = new Map<string, Ledger>();
 
   /**
-   * Looks at the entries of a page. Of a history that is not known yet all is read first, and then what is new.
+   * Judges the entries of a page. Reads an unknown history as a whole first, and of a known one what is not recorded yet.
    *
-   * @param after what the page follows; `null` for the last ones.
-   * @param size publications that are kept.
-   * @param read reads all after a position, or all.
+   * @param after the position that the page follows; `null` for the last publications.
+   * @param size the history's `size`.
+   * @param read reads everything after a position; with `null` everything.
    */
   async judge(
     channel: string,
@@ -117,7 +117,7 @@ export class Ledgers {
     }
     if (!ledger) {
       const all = await read(null);
-      // It has gone meanwhile.
+      // The history was replaced during the read.
       if (all.position.epoch !== epoch) return entries.map(() => "missing");
       record(ledger = new Ledger(epoch), all);
     }

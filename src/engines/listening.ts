@@ -7,12 +7,12 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Channels asked for at once. */
+/** Channels per request. */
 const BATCH = 500;
 
 /**
- * Which channels the session listens to. One question is under way at a time, for as many channels as wait: a client that asks to be
- * subscribed to what is being unsubscribed from would find itself unsubscribed.
+ * Keeps this node's subscriptions at the broker. One request at a time, for all channels that wait: a subscribe sent while the
+ * unsubscribe of the same channel is under way could be undone by it.
  */
 export class Listening implements Timed {
   deadline = 0;
@@ -23,14 +23,15 @@ export class Listening implements Timed {
   readonly #time: number;
   readonly #isWanted: (channel: string) => boolean;
   #listened = new Set<string>();
-  /** Nobody wants these since the first or the second half of the time before. */
+  /** Channels without subscribers since the last call of `due`. */
   #lingering = new Set<string>();
+  /** Channels without subscribers for longer: the next call of `due` unsubscribes from them. */
   #leaving = new Set<string>();
   #waiting: Waiting[] = [];
   #isPumping = false;
   #closed = false;
 
-  /** @param time for which a channel that nobody wants is listened to, in ms. */
+  /** @param time how long a channel without subscribers is listened to at least, in ms. At most twice as long. */
   constructor(link: Reconnection, deadlines: Deadlines, time: number, isWanted: (channel: string) => boolean) {
     this.#link = link;
     this.#deadlines = deadlines;
@@ -38,7 +39,7 @@ export class Listening implements Timed {
     this.#isWanted = isWanted;
   }
 
-  /** Channels that are listened to. */
+  /** The channels that the session listens to. */
   get channels(): Iterable<string> {
     return this.#listened;
   }
@@ -52,7 +53,7 @@ export class Listening implements Timed {
     });
   }
 
-  /** Nobody wants it now: perhaps somebody does again soon. */
+  /** The channel has no subscriber. It stays listened to for a while, in case one returns. */
   linger(channel: string): void {
     this.#lingering.add(channel);
     this.#leaving.delete(channel);
@@ -67,7 +68,7 @@ export class Listening implements Timed {
     if (this.#leaving.size > 0) this.#deadlines.set(this, this.#time);
   }
 
-  /** Another session listens to nothing yet. */
+  /** Listens to these channels over a new session. */
   async resume(channels: readonly string[]): Promise<void> {
     this.#listened = new Set();
     for (let first = 0; first < channels.length; first += BATCH) {
@@ -99,7 +100,7 @@ export class Listening implements Timed {
     this.#isPumping = true;
     while (this.#waiting.length > 0 || this.#gone.length > 0) {
       const gone = this.#gone.splice(0, BATCH);
-      // When that fails the session is of no use, and the next one listens to nothing.
+      // A failure ends the session, and the next one starts without these channels.
       if (gone.length > 0) await this.#link.call("unsubscribe", (session) => session.unlisten(gone)).catch(() => {});
       const batch = this.#waiting.splice(0, BATCH);
       if (batch.length === 0) continue;

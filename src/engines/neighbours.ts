@@ -5,23 +5,23 @@ import { isJson, parse } from "./envelope.ts";
 import { type PlacedMember, toPlaced } from "./presence.ts";
 import type { EnvelopeNumbers, ReplayGuard } from "./replay-guard.ts";
 
-/** What neighbours need of their node. */
+/** What neighbours need from their engine. */
 export interface NeighboursHost {
   readonly node: string;
   readonly deadlines: Deadlines;
   readonly guard: ReplayGuard;
-  /** How long others are waited for, in ms. */
+  /** How long to wait for answers of other nodes, in ms. */
   readonly patience: number;
-  /** Sends to all nodes, in the order of the calls. What cannot be sent is reported. */
+  /** Sends to all nodes, in the order of the calls. Reports failures itself. */
   send(body: string): void;
-  /** The members of this node. */
+  /** The members of a channel on this node. */
   members(channel: string): PlacedMember[];
 }
 
-/** Members in one answer, and characters of their data. */
+/** Maximum number of members, and characters of their data, in one message of an answer. */
 const [MEMBERS_AN_ANSWER, LENGTH_OF_AN_ANSWER] = [1_000, 300_000];
 
-/** ms between two greetings of nodes that are not known. */
+/** Minimum time between two greetings of unknown nodes, in ms. */
 const GREETING_PAUSE = 1_000;
 
 const name = v.pipe(v.string(), v.maxLength(64));
@@ -33,21 +33,21 @@ const MemberSchema = v.object({
 });
 
 const ControlSchema = v.variant("type", [
-  // A node greets all others, or one.
+  // A greeting, to one node or to all.
   v.object({ type: v.literal("hello"), to: v.optional(name) }),
-  // To one that has greeted: the numbers that this node had when it first heard of it.
+  // Answer to a greeting: the sender's numbers at the time when it first heard of the node that greeted.
   v.object({
     type: v.literal("numbers"),
     to: name,
     numbers: v.object(Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, count]))),
-    /** Whether the other one is to state its own. */
+    /** Whether the receiver has to answer with its own numbers. */
     asks: v.boolean(),
   }),
   v.object({ type: v.literal("who"), question: count, channel: v.string(), nodes: v.array(name) }),
   v.object({ type: v.literal("here"), to: name, question: count, members: v.array(MemberSchema), isLast: v.boolean() }),
 ]);
 
-/** A question about the members of a channel. */
+/** A query for the members of a channel that awaits answers. */
 interface Question {
   readonly waiting: Set<string>;
   readonly members: Map<string, PlacedMember[]>;
@@ -55,22 +55,22 @@ interface Question {
 }
 
 /**
- * What the engines of nodes that sign say to each other. A node that starts greets the others, and each states its numbers: see
- * {@link ReplayGuard}. Who is in a channel a broker can only suggest, for a copy of what it held before looks as good: the nodes say.
+ * The control messages between nodes that sign. A starting node greets the others, and each answers with its numbers: see
+ * {@link ReplayGuard}. Nodes also confirm their own members, because a replayed copy of a stored member has a valid signature.
  */
 export class Neighbours {
   readonly #host: NeighboursHost;
   readonly #questions = new Map<number, Question>();
   #asked = 0;
   #greeted = -Infinity;
-  /** Called when another node has stated its numbers. */
+  /** Callbacks for numbers that other nodes have stated. */
   #learned = new Set<() => void>();
 
   constructor(host: NeighboursHost) {
     this.#host = host;
   }
 
-  /** Greets the nodes. Resolves when all of these have stated their numbers, or have been waited for long enough. */
+  /** Greets all nodes. Resolves when these have stated their numbers, or after `patience`. */
   async greet(nodes: readonly string[]): Promise<void> {
     const { deadlines, guard, patience } = this.#host;
     const isKnown = () => nodes.every((node) => guard.knows(node));
@@ -78,19 +78,19 @@ export class Neighbours {
     if (isKnown()) return;
     let look!: () => void;
     const known = new Promise<void>((resolve) => this.#learned.add(look = () => isKnown() && resolve()));
-    // Those that do not answer have died, or greet when they come back.
+    // A node that does not answer is dead, or greets on its reconnect.
     await within(deadlines, patience, () => known, () => new Error("Too late")).catch(() => {});
     this.#learned.delete(look);
   }
 
-  /** Something came from a node that has not stated its numbers. It may be a copy of what one has sent that is gone. */
+  /** An envelope came from an unknown node: greet it. The node may also be gone, and the envelope a copy. */
   meet(node: string): void {
     if (performance.now() - this.#greeted < GREETING_PAUSE) return;
     this.#greeted = performance.now();
     this.#send({ type: "hello", to: node });
   }
 
-  /** The members of the channel on these nodes, of those that answer in time. */
+  /** Queries the members of a channel. Nodes that do not answer within `patience` are missing from the result. */
   async ask(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly PlacedMember[]>> {
     const { deadlines, patience } = this.#host;
     const question = ++this.#asked;
@@ -102,7 +102,7 @@ export class Neighbours {
           this.#send({ type: "who", question, channel, nodes: [...nodes] });
         }), () => new Error("Too late"));
     } catch {
-      // Those that have not answered are absent.
+      // Timeout: nodes without a complete answer are removed below.
     }
     const { waiting } = this.#questions.get(question)!; // Set above.
     this.#questions.delete(question);
@@ -110,7 +110,7 @@ export class Neighbours {
     return members;
   }
 
-  /** What another node says; `false` for what cannot be read. */
+  /** Handles a control message; `false` when it is malformed. */
   received(node: string, body: string): boolean {
     const control = parse(ControlSchema, body);
     if (!control) return false;
@@ -122,7 +122,7 @@ export class Neighbours {
         return true;
       case "numbers":
         if (control.asks) this.#state(node);
-        guard.learn(node, control.numbers as EnvelopeNumbers); // Of all kinds.
+        guard.learn(node, control.numbers as EnvelopeNumbers); // The schema requires all kinds.
         for (const look of this.#learned) look();
         return true;
       case "who":

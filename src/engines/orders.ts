@@ -4,33 +4,34 @@ import { then } from "./broker.ts";
 import type { Opened } from "./envelope.ts";
 import type { Reconnection } from "./reconnection.ts";
 
-/** What orders need of their engine. */
+/** What orders need from their engine. */
 export interface OrdersHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
   /** Seals an order. */
   seal(body: string): Awaitable<string>;
-  /** Opens one that was kept. */
+  /** Opens a stored order. */
   open(envelope: string): Awaitable<Opened | null>;
   malformed(): void;
 }
 
-/** Orders that wait for the broker, and those that are known to have been obeyed. */
+/** Maximum number of orders that wait for the broker, and of received ones that are remembered. */
 const [MAX_WAITING, MAX_OBEYED] = [1_000, 10_000];
 
-/** An order may have been on its way for as long when a session ended, and two looks at a broker's clock be as far apart, in ms. */
+/** Overlap when missed orders are read after a session has ended, in ms: for orders in flight, and for steps of the broker's clock. */
 const SLACK = 60_000;
 
 /**
- * Orders to all nodes, which the broker keeps: a node that was cut off reads what it has missed. An order says how long before it was
- * sealed it was given, and its envelope when that was, so that a late one, or a copy of one, ends nothing that began after it.
+ * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those it missed.
+ * An order carries its age when it was sealed, and its envelope the time of sealing: a late order or a replayed copy does not affect
+ * connections opened after it was given.
  */
 export class Orders {
   readonly #host: OrdersHost;
   #waiting: { readonly text: string; readonly at: number }[] = [];
   readonly #obeyed = new Set<string>();
   #sent = 0;
-  /** When this node was last certain to hear the others, in ms of its own monotonic clock, give or take the slack. */
+  /** When this node last received everything for certain, in ms of its monotonic clock. `#slack` is subtracted when orders are read. */
   #heard: number;
   #slack = 0;
 
@@ -39,11 +40,11 @@ export class Orders {
     this.#heard = performance.now();
   }
 
-  /** Hands an order to all nodes. One that cannot be sent is sent when the broker is back. */
+  /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order. */
   async send(text: string): Promise<void> {
     const order = { text, at: performance.now() };
     try {
-      // Not waited for where it is there, so that what is sent next does not overtake it.
+      // No `await` when the connection is ready: orders and messages keep the order of the calls.
       if (this.#host.link.isStarting) await this.#host.link.tried;
       await this.#send(order);
     } catch (error) {
@@ -55,7 +56,7 @@ export class Orders {
     }
   }
 
-  /** An order has arrived. @param age how long ago it was sealed, in ms. Absent: it was right now. */
+  /** Handles an order, once. @param age time since it was sealed, in ms. Absent for one that arrives live. */
   received({ node, number, body }: Opened, age?: number): void {
     const { host, malformed } = this.#host;
     const [, given, text] = body.match(/^(\d{1,12}) ([^]*)$/) ?? [];
@@ -78,7 +79,7 @@ export class Orders {
     this.#slack = SLACK;
   }
 
-  /** There is another session: reads what was missed, and sends what waits. */
+  /** After a connect: reads the orders that were missed, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
     const missed = performance.now() - this.#heard + this.#slack;
@@ -102,7 +103,7 @@ export class Orders {
   #send({ text, at }: { readonly text: string; readonly at: number }): Awaitable<void> {
     const { link, seal } = this.#host;
     if (link.status !== "ready") throw unavailable(link);
-    // Less than a second is no delay.
+    // Whole seconds: an order sent at once has age 0, and counts as live.
     const age = Math.floor((performance.now() - at) / 1_000) * 1_000;
     const number = this.#sent++;
     return then(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
@@ -110,6 +111,6 @@ export class Orders {
 }
 
 function unavailable({ reason }: Reconnection): WebSocketError {
-  const text = "Cannot order: the broker is away, it is done when it is back";
+  const text = "Cannot send the order: the broker is away, it is sent when the broker is back";
   return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, reason === undefined ? {} : { cause: reason });
 }

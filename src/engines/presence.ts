@@ -216,7 +216,7 @@ export class OwnMembers {
   }
 
   /** The broker has confirmed this leave. A later leave of the same user stays to be announced. */
-  told(leaving: Leaving): void {
+  announced(leaving: Leaving): void {
     const key = keyOf(leaving.channel, leaving.user);
     if (this.#left.get(key) === leaving) this.#left.delete(key);
   }

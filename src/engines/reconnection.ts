@@ -238,7 +238,7 @@ export class Reconnection {
     if (this.#status === "closed") return;
     if (this.#status === "ready") this.#hooks.ended?.();
     const cause = this.#reason = firstCause(reason);
-    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // The application's own `connect` may reject with anything.
+    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // `connect` of an application may reject with anything.
     const error = this.#unavailable("go on", `away (${text})`, cause);
     for (const alarm of [this.#beating, this.#looking]) this.#deadlines.delete(alarm);
     // Reported once per outage.

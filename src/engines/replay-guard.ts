@@ -1,35 +1,36 @@
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
 
-/** A number of each kind: the last that a node has given. */
+/** A node's last number of each kind of envelope. */
 export type EnvelopeNumbers = Readonly<Record<EnvelopeKind, number>>;
 
-/** Nodes that are remembered, each by the numbers it had when this node first heard of it, and by those that have arrived. */
+/** Maximum number of nodes remembered. */
 const MAX_NODES = 10_000;
 
 const none = (): Record<EnvelopeKind, number> =>
-  Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, 0])) as Record<EnvelopeKind, number>; // Of all kinds.
+  Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, 0])) as Record<EnvelopeKind, number>; // All kinds are present.
 
 /**
- * Tells new envelopes from copies of old ones, without a clock. A node numbers what it sends, and each of its numbers arrives once and
- * grows. A node states which numbers it had when it first heard of this one, whose name nobody could know before it started: what has
- * a greater number was sent while this node ran.
+ * Distinguishes new envelopes from replayed copies, without a clock. A node numbers its envelopes, and accepted numbers must increase.
+ * The start is known because a node states the numbers it had when it first heard of this one: names of nodes are random, so an
+ * envelope with a greater number was sent after this node started.
  */
 export class ReplayGuard {
   readonly #node: string;
   readonly #own = none();
-  /** The last of its own that have arrived. */
+  /** The last numbers of this node that came back from the broker. */
   readonly #returned = none();
-  /** The last number of each kind that has arrived, by node; of those that have stated theirs. */
+  /** The last numbers received, by node. Only nodes that have stated their numbers. */
   readonly #arrived = new Map<string, Record<EnvelopeKind, number>>();
-  /** The last control of nodes, known or not. */
+  /** The last number of a control message received, by node, known or not. */
   readonly #controlled = new Map<string, number>();
+  /** This node's numbers when it first heard of another node, by that node. */
   readonly #met = new Map<string, EnvelopeNumbers>();
 
   constructor(node: string) {
     this.#node = node;
   }
 
-  /** The number of what is sent next. */
+  /** Takes the number for the next envelope of a kind. */
   next(kind: EnvelopeKind): number {
     return ++this.#own[kind];
   }
@@ -39,21 +40,21 @@ export class ReplayGuard {
     return node === this.#node || this.#arrived.has(node);
   }
 
-  /** The numbers that this node had when it first heard of another one, which is now at the latest. */
+  /** This node's numbers at the time when it first heard of another one: now, unless it was met before. */
   meet(node: string): EnvelopeNumbers {
     const numbers = this.#met.get(node) ?? { ...this.#own };
     remember(this.#met, node, numbers);
     return numbers;
   }
 
-  /** Another node has stated the numbers that it had when it first heard of this one. */
+  /** Records the numbers that another node has stated. */
   learn(node: string, stated: EnvelopeNumbers): void {
     const arrived = this.#arrived.get(node) ?? none();
     for (const kind of ENVELOPE_KINDS) arrived[kind] = Math.max(arrived[kind], stated[kind]);
     remember(this.#arrived, node, arrived);
   }
 
-  /** Whether it is new: takes its number, which is taken once. `null` of a node that has not stated its numbers. */
+  /** Records a received number. `false` for a copy, `null` when the node has not stated its numbers. */
   take(kind: EnvelopeKind, node: string, number: number): boolean | null {
     if (kind === "control") {
       if (number <= (this.#controlled.get(node) ?? 0)) return false;
@@ -69,7 +70,7 @@ export class ReplayGuard {
   }
 }
 
-/** Keeps those used last. */
+/** Sets a value and deletes the least recently used one past the limit. */
 function remember<Value>(map: Map<string, Value>, node: string, value: Value): void {
   map.delete(node);
   map.set(node, value);

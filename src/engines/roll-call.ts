@@ -1,33 +1,33 @@
 import type { Neighbours } from "./neighbours.ts";
 import type { PlacedMember, Present } from "./presence.ts";
 
-/** A member as the broker has it. */
+/** A member as stored at the broker. */
 export interface StoredMember extends Present {
-  /** Of its envelope. */
+  /** The number of its envelope. */
   readonly number: number;
 }
 
-/** What a roll call needs of its node. */
+/** What a roll call needs from its engine. */
 export interface RollCallHost {
   readonly node: string;
   readonly neighbours: Neighbours;
-  /** The members of this node. */
+  /** The members of a channel on this node. */
   members(channel: string): PlacedMember[];
-  /** Whether the channel is followed, so that whoever leaves is heard of. */
+  /** Whether this node is subscribed to the channel, and so receives leaves. */
   follows(channel: string): boolean;
-  /** One was found that is none. */
+  /** A stored member turned out to be a copy. */
   replayed(): void;
 }
 
-/** Channels in which members are suspected. */
+/** Maximum number of channels with suspects. */
 const MAX_SUSPECTS = 1_000;
 
-/** Confirms the members that a broker has: a copy of one that has left looks as good, so that its node is asked, once. */
+/** Confirms stored members with their nodes, once each: a replayed copy of a member that has left has a valid signature. */
 export class RollCall {
   readonly #host: RollCallHost;
-  /** The numbers of envelopes that are good, by channel and member. */
+  /** Numbers of confirmed envelopes, by channel and member. */
   readonly #confirmed = new Map<string, Map<string, number>>();
-  /** What was stored at the last look and is on no node, by channel. It may have been on its way; what is there twice is a copy. */
+  /** Stored members that their node denied at the last read, by channel. Once may be a race with a leave; twice means a copy. */
   readonly #suspects = new Map<string, ReadonlySet<string>>();
   /** Channels with members whose node did not answer. */
   readonly #unanswered = new Set<string>();
@@ -41,20 +41,20 @@ export class RollCall {
     return this.#unanswered.has(channel);
   }
 
-  /** A node has said that the member is on it, or has left it. */
-  told(channel: string, { node, user, number }: StoredMember, left: boolean): void {
+  /** Records that a node has announced a member or a leave. */
+  changed(channel: string, { node, user, number }: StoredMember, left: boolean): void {
     if (left) this.#confirmed.get(channel)?.delete(keyOf(node, user));
     else this.#of(channel).set(keyOf(node, user), number);
   }
 
-  /** Nobody follows the channel any more, or somebody may have left unheard. */
+  /** Forgets what is confirmed: of a channel that is no longer subscribed to, or of all after leaves may have been lost. */
   forget(channel?: string): void {
     if (channel === undefined) return this.#confirmed.clear();
     this.#confirmed.delete(channel);
     this.#unanswered.delete(channel);
   }
 
-  /** The members among those that the broker has, with those of this node. */
+  /** Returns the stored members that are confirmed, and what the nodes themselves report. */
   async confirm(channel: string, stored: readonly StoredMember[]): Promise<Present[]> {
     const { neighbours, node, replayed } = this.#host;
     const before = new Map(this.#confirmed.get(channel));
@@ -97,5 +97,5 @@ export class RollCall {
   }
 }
 
-// The name of a node has no line.
+// Names of nodes have no line break.
 const keyOf = (node: string, user: string): string => `${node}\n${user}`;

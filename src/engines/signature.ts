@@ -6,20 +6,20 @@ export interface SigningKey {
   verify(signature: string, text: string): Awaitable<boolean>;
 }
 
-/** The part of `node:crypto` that is used. */
+/** The parts of `node:crypto` that are used. */
 export interface NodeCrypto {
   createHmac(algorithm: "sha256", key: string): { update(text: string): { digest(encoding: "hex"): string } };
   timingSafeEqual(one: Uint8Array, other: Uint8Array): boolean;
 }
 
-/** By `node:crypto` where there is one, and else by WebCrypto, which everybody has. */
+/** Makes a key from a secret. Uses `node:crypto` if available, else WebCrypto, which every runtime has. */
 export function signingKey(secret: string, node: NodeCrypto | undefined = findNodeCrypto()): SigningKey {
   return node ? nodeKey(secret, node) : webKey(secret);
 }
 
 /**
- * It signs at once. WebCrypto answers in a later turn and from another thread, which took 10 to 70 µs for each signature, and a publication
- * has three: the node that sends it signs it, and with the one that receives it looks at what arrives.
+ * Signs synchronously. WebCrypto answers in a later turn from another thread, which took 10 to 70 µs per signature. A publication needs
+ * three: one to sign it, one to verify it on the receiving node, and one to verify it on the sender, which receives it too.
  */
 function nodeKey(secret: string, node: NodeCrypto): SigningKey {
   const sign = (text: string) => node.createHmac("sha256", secret).update(text).digest("hex");
@@ -34,7 +34,7 @@ function nodeKey(secret: string, node: NodeCrypto): SigningKey {
 
 function webKey(secret: string): SigningKey {
   const key = crypto.subtle.importKey("raw", utf8.encode(secret), ALGORITHM, false, ["sign", "verify"]);
-  key.catch(() => {}); // Whoever signs or verifies is told.
+  key.catch(() => {}); // `sign` and `verify` await it and reject.
   return {
     sign: async (text) => toHex(await crypto.subtle.sign(ALGORITHM, await key, utf8.encode(text))),
     verify: async (signature, text) => {
@@ -44,10 +44,10 @@ function webKey(secret: string): SigningKey {
   };
 }
 
-/** Asked for rather than imported: not every runtime has it. */
+/** Looked up at run time, not imported: not every runtime has it. */
 function findNodeCrypto(): NodeCrypto | undefined {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
-  return process?.getBuiltinModule?.("node:crypto") as NodeCrypto | undefined; // As Node documents it.
+  return process?.getBuiltinModule?.("node:crypto") as NodeCrypto | undefined; // Node's documented return type.
 }
 
 function toHex(bytes: ArrayBuffer): string {

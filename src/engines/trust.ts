@@ -6,24 +6,24 @@ import type { PlacedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import { RollCall } from "./roll-call.ts";
 
-/** What trust needs of its engine. */
+/** What trust needs from its engine. */
 export interface TrustHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
   readonly envelopes: Envelopes;
-  /** How long a broker may say nothing, in ms. */
+  /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
-  /** The members of this node. */
+  /** The members of a channel on this node. */
   members(channel: string): PlacedMember[];
   /** Whether this node is subscribed to the channel. */
   follows(channel: string): boolean;
   dropped(reason: DropReason): void;
 }
 
-/** How long other nodes are waited for at most, in ms. */
+/** Maximum time to wait for answers of other nodes, in ms. */
 const PATIENCE = 1_000;
 
-/** What nodes that sign have beside signatures: they know each other, so that a copy of what one of them sent is none of it. */
+/** Protects nodes that sign against replays, which have valid signatures: orders, members and numbers are checked with their nodes. */
 export class Trust {
   readonly orders: Orders;
   readonly rollCall: RollCall;
@@ -52,18 +52,18 @@ export class Trust {
     });
   }
 
-  /** The nodes that are alive state their numbers before this one is ready, so that it takes what they send from then on. */
+  /** Asks the nodes that are alive for their numbers, before this one is ready: without them it drops their envelopes. */
   async greet(): Promise<void> {
     this.rollCall.forget();
     await this.#neighbours.greet(await this.#host.link.name());
   }
 
-  /** Something came from a node that is not known. */
+  /** An envelope came from an unknown node. */
   meet(node: string): void {
     this.#neighbours.meet(node);
   }
 
-  /** An order, or what another engine says. */
+  /** Handles an order or a control message. */
   received(opened: Opened): void {
     if (opened.kind === "order") this.orders.received(opened);
     if (opened.kind === "control" && !this.#neighbours.received(opened.node, opened.body)) this.#host.dropped("malformed");
@@ -73,9 +73,9 @@ export class Trust {
     const { envelopes, host, link } = this.#host;
     const send = (envelope: string) => link.call("send", (session) => session.send(envelope));
     const envelope = envelopes.seal("control", "", body);
-    // At once where it can be, so that what is sent next does not overtake it.
+    // Synchronous when the signature is, so that control messages keep their order.
     (typeof envelope === "string" ? send(envelope) : envelope.then(send)).catch((error) => {
-      // The next session greets anew.
+      // Without a session there is nothing to report: the next one greets again.
       if (link.status === "ready") host.report(error);
     });
   }
