@@ -86,7 +86,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #own = new OwnMembers();
   /** The members of each channel on all nodes. */
   readonly #rolls = new Map<string, Roll>();
-  /** The other nodes, each with this node's beat at which it was last heard. Not with a time: a blocked thread hears nobody. */
+  /** The other nodes, each with this node's beat at which it was last heard. In beats: a blocked thread neither beats nor hears. */
   readonly #others = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
   #host: EngineHost | undefined;

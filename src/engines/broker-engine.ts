@@ -67,7 +67,7 @@ export class BrokerEngine implements Engine {
     return this.#link?.nodes ?? [];
   }
 
-  /** Envelopes dropped, by reason. Anything here means that a third party or a newer version writes to the broker. */
+  /** Envelopes dropped, by reason: usually a third party or a newer version writes to the broker. */
   get dropped(): Readonly<Record<string, number>> {
     return this.#dropped.counts;
   }
@@ -136,8 +136,8 @@ export class BrokerEngine implements Engine {
   }
 
   /**
-   * Like {@link send}, but the broker stores the order for nodes that are disconnected. While the broker is unavailable this
-   * rejects, and a node that signs sends the order on reconnect.
+   * Sends an order to the other nodes. With a `secret` the broker stores it for disconnected nodes, and an order that fails because
+   * the broker is unavailable is sent on reconnect. Without one this is {@link send}.
    */
   async order(message: string): Promise<void> {
     this.#checkLength("order", message);
@@ -158,7 +158,7 @@ export class BrokerEngine implements Engine {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
-      // One lease: its node beats three times in it, and announces a lost member again.
+      // One lease: the member's node beats three times in it, and announces a lost member again.
       patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {

@@ -62,7 +62,7 @@ export interface BrokerSession {
     maxBytes: number,
     known?: Position,
   ): Promise<BrokerPage>;
-  /** Invalidates the positions of the channel's history up to this one. */
+  /** Invalidates the positions of the channel's history, at least up to this one. */
   endHistory(channel: string, upTo: Position): Promise<void>;
   /** Returns the ends of histories, and renews their expiry. `null` for a history that is gone or has gone back. */
   tops(

@@ -16,7 +16,7 @@ export interface ReconnectionHooks {
   resume(): Promise<void>;
   /** Runs every `checkInterval`. @param rounds how often it has run in this session, from 1. */
   look(rounds: number): Promise<void>;
-  /** The nodes that are alive, after each beat from the fourth on. */
+  /** The nodes that are alive: after each beat, once the other nodes have had a lease to beat. */
   nodes(nodes: ReadonlySet<string>): void;
   /** The broker considered this node dead, or lost its members: announce them again. */
   announce(): Promise<void>;

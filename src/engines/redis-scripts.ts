@@ -1,5 +1,5 @@
 /**
- * The Lua scripts of the Redis engine, each one atomic step. All begin with this preamble, so that time, epoch and expiry agree.
+ * The Lua scripts of the Redis engine, each one atomic step. They share a preamble, so that time, epoch and expiry agree.
  *
  * The id of a stream entry is `<offset>-<server time in ms><step, 6 digits>`, where the step is how much the offset grew. Steps are
  * random, so that a publication that replaces a lost one has another offset.

@@ -176,7 +176,7 @@ export class Subscription {
       for (const change of changes) this.#hear(roll, change);
       return roll;
     }
-    // The first read: members that were there before are no news. Reported are the users that a change named, in their current state.
+    // The first read: only users named by a change are reported, in their current state. The others were there before.
     for (const change of changes) apply(roll, change);
     const users = new Set(changes.map(({ member }) => member.user));
     const members = roll.members;
