@@ -1,6 +1,6 @@
 /**
- * Hooks for a client in React. They subscribe in effects alone, so that nothing is opened while a server renders, and
- * what StrictMode mounts twice is one subscription.
+ * React hooks for a client. They subscribe in effects only: server rendering opens no connection, and StrictMode's double mount
+ * leaves one subscription.
  *
  * @example
  * ```tsx
@@ -40,17 +40,17 @@ import type {
 
 /** Options of {@link useSubscription}. */
 export interface UseSubscriptionOptions<Item, State> {
-  /** The state before anything has come. @default {undefined} */
+  /** State before the first item. @default {undefined} */
   initial?: State;
-  /** What an item makes of the state: `init` first and after a gap, then each publication. @default the newest item is the state */
+  /** Computes the next state: `init` comes first and after a gap, then publications. @default the newest item is the state */
   reduce?: (state: State, item: Item) => State;
-  /** Whether there is a subscription at all. @default {true} */
+  /** Whether to subscribe at all. @default {true} */
   enabled?: boolean;
 }
 
-/** What {@link useSubscription} returns. */
+/** Result of {@link useSubscription}. */
 export interface UseSubscriptionResult<State> {
-  /** What has become of it. */
+  /** The current state. */
   state: State;
   /** Why the server refused or ended the subscription, or why the client is closed. */
   error: ClientError | undefined;
@@ -59,24 +59,23 @@ export interface UseSubscriptionResult<State> {
 type Item<H, Event extends string> = InitOf<H> | PublicationOf<H, Event>;
 
 /**
- * Whether there is a connection. While a server renders, and on the first render of what it has rendered, it is `connecting`; so is a lazy
- * client of which nothing has been wanted yet, on a server and in a browser alike.
+ * Returns the connection's status. During server rendering and hydration it is `connecting`, and for a lazy client until its first
+ * use.
  */
 export function useConnectionStatus<C>(client: BareClient<C>): ClientStatus {
   const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
   return useSyncExternalStore(subscribe, () => client.isIdle ? "connecting" : client.status, () => "connecting");
 }
 
-/** Why there is no connection, as `client.error`: of the last attempt, or why the client is closed. While a server renders there is none. */
+/** Returns `client.error`: why the last attempt failed, or why the client is closed. `undefined` during server rendering. */
 export function useConnectionError<C>(client: BareClient<C>): ClientError | undefined {
   const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
   return useSyncExternalStore(subscribe, () => client.error, () => undefined);
 }
 
 /**
- * Subscribes to a channel for as long as the component is mounted. Other callbacks than the last ones are never called; another channel,
- * event, query, `data` or `presence` is another subscription, with a state of its own. So is one that gets its first `onPresence` later: the
- * server is asked for the members then.
+ * Subscribes to a channel while the component is mounted, and always calls the latest callbacks. Another channel, event, query, `data`
+ * or `presence` starts a new subscription with a new state; so does adding the first `onPresence`, since the server must then send members.
  */
 export function useSubscription<
   C,
@@ -107,7 +106,7 @@ export function useSubscription<
         take(publication);
         return latest().onEvent?.(publication);
       },
-      // With it the server is asked for the members.
+      // Passed only if wanted, since its presence asks the server for the members.
       ...((latest().presence || latest().onPresence) && { onPresence: (change) => latest().onPresence?.(change) }),
       onGap: () => latest().onGap?.(),
       onError: (error) => {
@@ -116,10 +115,10 @@ export function useSubscription<
       },
     };
   });
-  return (shown ?? { state: initial, error: undefined }) as UseSubscriptionResult<State>; // As the contract and `reduce` say.
+  return (shown ?? { state: initial, error: undefined }) as UseSubscriptionResult<State>; // Typed by the contract and `reduce`.
 }
 
-/** Who is in a channel, of which one is a member for as long as the component is mounted. `data` is what others are told. */
+/** Joins a channel while the component is mounted, and returns its members. `data` is this member's data as others see it. */
 export function usePresence<C, Name extends ChannelName<C>>(
   client: BareClient<C>,
   channel: Name,
@@ -129,18 +128,18 @@ export function usePresence<C, Name extends ChannelName<C>>(
     onPresence: ({ present }) => show(present),
     onError: () => show([]),
   }));
-  return (shown ?? NOBODY) as Member<MemberOf<ChannelOf<C, Name>>>[]; // As the contract says.
+  return (shown ?? NO_MEMBERS) as Member<MemberOf<ChannelOf<C, Name>>>[]; // Typed by the contract.
 }
 
-/** Always the same, so that it changes nothing for who compares. */
-const NOBODY: Member[] = [];
+/** One identity, so that comparing renders see no change. */
+const NO_MEMBERS: Member[] = [];
 
 type UntypedOptions = SubscribeOptions & UseSubscriptionOptions<unknown, unknown>;
 
 /**
- * What the callbacks of a subscription show. Nothing before they have, nor of a subscription before.
+ * Returns what the callbacks of the current subscription have shown; `undefined` before that.
  *
- * @param begin makes the callbacks of a new subscription; `latest` returns the options of the last render.
+ * @param begin creates the callbacks of a new subscription; `latest` returns the options of the last render
  */
 function useShown<Shown>(
   typedClient: unknown,
@@ -148,12 +147,12 @@ function useShown<Shown>(
   typedOptions: unknown,
   begin: (show: (shown: Shown) => void, latest: () => UntypedOptions) => SubscribeOptions,
 ): Shown | undefined {
-  // The contract is of types alone; here, everything is JSON.
+  // The contract exists in types only; at run time everything is JSON.
   const client = typedClient as BareClient;
   const options = typedOptions as UntypedOptions;
   const { event, query, data, presence, recover, buffer, enabled = true } = options;
   const latest = useRef(options);
-  // Before the effect that subscribes: effects run in order.
+  // Declared before the subscribing effect: effects run in order.
   useEffect(() => {
     latest.current = options;
   });
@@ -169,10 +168,10 @@ function useShown<Shown>(
     });
     return () => {
       subscription.unsubscribe();
-      // One that is like it may follow: it begins anew.
+      // A new subscription with the same key must not show the old result.
       setResult(undefined);
     };
-    // What is compared by its JSON is in the key.
+    // The key covers the options that are compared by their JSON.
   }, [client, key]);
   return result?.key === key && result.client === client ? result.shown : undefined;
 }

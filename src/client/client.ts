@@ -1,6 +1,6 @@
 /**
- * A client for browsers, Bun, Deno, Node and React Native, over the platform's own `WebSocket`: it comes back when the connection was
- * lost, proves anew who it is, and says what it could not make good. It needs nothing of the server but `PROTOCOL.md`.
+ * WebSocket client for browsers, Bun, Deno, Node and React Native, built on the platform's own `WebSocket`. It reconnects,
+ * authenticates again, recovers its subscriptions and reports what could not be recovered. The wire format is `PROTOCOL.md`.
  *
  * @example
  * ```ts
@@ -62,31 +62,31 @@ export type {
   SubscriptionInit,
 } from "./subscription.ts";
 
-/** The events of a client and what their listeners receive. */
+/** Events of a client, with the payload of their listeners. */
 export interface ClientEvents<C = Contract> {
-  /** The server has let the client in, and answered. */
+  /** The server has admitted the client. */
   open: Record<string, never>;
-  /** A connection that was open has ended, or nothing is tried any more. */
+  /** An open connection has ended, or the client has stopped trying (`isFinal`). */
   close: ClientClose;
-  /** The next try will be made. */
+  /** A reconnection is scheduled. */
   reconnecting: Reconnecting;
-  /** The server has sent something by itself. */
+  /** A message from the server that answers no request and belongs to no subscription. */
   message: { message: MessageFrom<C> };
-  /** An attempt failed, the first of an outage; the server reports what answers no request; a message was not sent; a listener threw. */
+  /** A failed attempt (once per code in an outage), an error that answers no request, an unsent message, or a listener that threw. */
   error: { error: unknown };
   /** {@link BareClient.status} has changed. */
   status: { status: ClientStatus };
 }
 
-/** Opens a connection, unless the option `lazy` is set, and keeps it. @throws {TypeError} for bad options. */
+/** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options. */
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
-  return new BareClient<C>(url, options) as Client<C>; // What it lacks, its constructor adds.
+  return new BareClient<C>(url, options) as Client<C>; // The constructor adds the `using` methods.
 }
 
-/** A connection to a server that outlives its WebSockets, and ends with the block of a `using` or `await using`. */
+/** A client that reconnects by itself. `using` and `await using` close it at the end of their block. */
 export type Client<C = Contract> = BareClient<C> & Disposes & DisposesAsync;
 
-/** {@link Client}, without `using`. */
+/** {@link Client} without `using`. */
 export class BareClient<C = Contract> {
   readonly #options: ResolvedOptions;
   readonly #emitter = new Emitter<ClientEvents<C>>();
@@ -94,15 +94,15 @@ export class BareClient<C = Contract> {
   readonly #outbox: Outbox;
   readonly #requests: Requests;
   readonly #subscriptions: Subscriptions;
-  /** Makes a `uid` of this client nobody else's: an idempotent request may be known by it after the connection it was sent on. */
+  /** Random, so that the `uid` of an idempotent request stays unique on a server that remembers it across connections. */
   #prefix = "";
-  /** All who wait for it have the same one. */
+  /** Shared by all callers of {@link ready}. */
   #opening: Promise<void> | undefined;
   #lastUid = 0;
-  /** It is lazy, and nothing was wanted of it. */
+  /** True for a lazy client until its first use. */
   #isIdle = true;
 
-  /** {@link createClient} takes the same. */
+  /** Takes the arguments of {@link createClient}. */
   constructor(url: string | URL, options: ClientOptions = {}) {
     const resolved = this.#options = resolveOptions(options);
     if (typeof resolved.token !== "function") checkToken(resolved.token);
@@ -122,74 +122,74 @@ export class BareClient<C = Contract> {
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
       resume: () => this.#flush(),
-      asked: () => this.#subscriptions.unanswered,
+      unanswered: () => this.#subscriptions.unanswered,
       received: (message) => this.#receive(message),
       lost: (close, error) => this.#lost(close, error),
-      // A sleeping Durable Object answers without being woken where nobody has to know more.
+      // A hibernating Durable Object answers a bare ping without waking; only recoverable subscriptions need more from the pong.
       ping: () => ({ type: "ping", ...(this.#subscriptions.haveHistory && { uid: this.#nextUid() }) }),
-      // Those of a connector are among those of a client.
+      // Every connector event is also a client event.
       emit: (event, payload) => this.#emitter.emit(event, payload as ClientEvents<C>[typeof event]),
     });
     disposeBy(this, () => this.close());
-    if (!resolved.lazy) this.#rouse();
+    if (!resolved.lazy) this.#openIfIdle();
   }
 
-  /** Whether there is a connection, and what is done about it. */
+  /** The state of the connection. */
   get status(): ClientStatus {
     return this.#connector.status;
   }
 
-  /** Whether it is `lazy` and nothing has been wanted of it. Its status is `closed` until then. */
+  /** True for a `lazy` client that nothing has used yet. Its status is `closed` until then. */
   get isIdle(): boolean {
     return this.#isIdle;
   }
 
   /**
-   * Why there is no connection: of the last attempt, or why the client is closed. Absent while there is one, before the first attempt has
-   * ended, and where you have closed it.
+   * Why the last attempt failed, or why the client is closed. `undefined` while connected, before the first attempt has failed,
+   * and after your own {@link close}.
    */
   get error(): ClientError | undefined {
     return this.#connector.error;
   }
 
   /**
-   * Resolves once the client is open, at once where it is. It may be left alone: a rejection that nobody awaits ends no process.
+   * Resolves when the client is open. Ignoring it is safe: a rejection is never reported as unhandled.
    *
-   * @throws {ClientError} why nothing is tried any more: AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED or what else the server said,
-   * NOT_CONNECTED, or CLOSED where you have closed it.
+   * @throws {ClientError} AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED, NOT_CONNECTED or another code of the server: the client
+   * gave up. CLOSED after your own {@link close}.
    */
   get ready(): Promise<void> {
-    this.#rouse();
+    this.#openIfIdle();
     if (this.#opening) return this.#opening;
     const ready = new Promise<void>((resolve, reject) => {
-      const look = () => {
+      const update = () => {
         if (this.status === "open") resolve();
         else if (this.status === "closed") reject(this.#whyClosed);
         else return;
         this.#opening = undefined;
         stop();
       };
-      const stop = this.on("status", look);
-      look();
+      const stop = this.on("status", update);
+      update();
     });
-    ready.catch(() => {}); // Who awaits it gets the error; who has only looked is not to blame.
+    ready.catch(() => {}); // Reading `ready` without awaiting it must not raise an unhandled rejection.
     if (/ing$/.test(this.status)) this.#opening = ready;
     return ready;
   }
 
-  /** Calls the listener at each such event, with one payload object: twice where it is registered twice. Returns how to end this registration. */
+  /** Adds a listener and returns a function that removes it. A listener added twice is called twice. */
   on<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): () => void {
     return this.#emitter.on(event, listener);
   }
 
-  /** Ends one registration of the listener, the first. */
+  /** Removes the listener; if it was added more than once, the earliest registration. */
   off<Event extends keyof ClientEvents<C>>(event: Event, listener: (payload: ClientEvents<C>[Event]) => unknown): void {
     this.#emitter.off(event, listener);
   }
 
   /**
-   * Opens what is lazy or closed, such as when a user has logged in again: subscriptions with callbacks go on then. Tries again now instead of waiting; asks an open connection whether it is alive. For what a client cannot
-   * see by itself: a button, or that an app of React Native is in front again.
+   * Opens a lazy or closed client, such as after a new login; after the client gave up, callbacks continue. A waiting client retries at
+   * once, and an open one checks its connection with a ping. Call it when a user presses retry or a React Native app returns to the front.
    */
   connect(): void {
     this.#isIdle = false;
@@ -197,10 +197,10 @@ export class BareClient<C = Contract> {
   }
 
   /**
-   * Sends a message, now or once there is a connection. Resolves when it was handed to the connection, which may still be lost with it:
-   * {@link request} tells more. It may be left alone: a rejection is an `error` event too.
+   * Sends a message, or queues it until the client is open. Resolves when the socket has accepted it, which does not mean that the
+   * server received it: use {@link request} for that. Ignoring the promise is safe: a rejection also emits `error`.
    *
-   * @throws {ClientError} NOT_CONNECTED, OUTBOX_FULL, OUTBOX_EXPIRED, CLOSED, or why the client is closed, as {@link ready}
+   * @throws {ClientError} NOT_CONNECTED, OUTBOX_FULL, OUTBOX_EXPIRED, MESSAGE_TOO_BIG, CLOSED, or a code of {@link ready}
    */
   send(message: MessageTo<C>): Promise<void> {
     const promise = new Promise<void>((resolve, reject) => {
@@ -211,11 +211,11 @@ export class BareClient<C = Contract> {
   }
 
   /**
-   * Asks, and resolves with `data` of the answer. When the connection is lost meanwhile the server may have handled it or not: then it
-   * rejects at once, unless it is said to be idempotent.
+   * Sends a request and resolves with the `data` of the reply. If the connection is lost first, the server may or may not have handled
+   * it: the promise rejects at once, unless `idempotent` is set.
    *
-   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, NOT_CONNECTED (it was not sent), OUTBOX_FULL, CLOSED, or why the
-   * client is closed, as {@link ready}; and the reason of the signal.
+   * @throws {ClientError} the server's code, or DISCONNECTED, TIMEOUT, NOT_CONNECTED (never sent), OUTBOX_FULL, MESSAGE_TOO_BIG, CLOSED,
+   * or a code of {@link ready}. An aborted signal rejects with its reason.
    */
   request<Type extends RequestType<C>>(
     type: Type,
@@ -223,14 +223,14 @@ export class BareClient<C = Contract> {
       ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: RequestOptions]
       : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: RequestOptions]
   ): Promise<ReplyOf<C, Type>> {
-    // What the server answers is what the contract says: it is not looked at here.
-    return this.#ask(type, payload as object, options).then(({ data }) => data as ReplyOf<C, Type>);
+    // The reply is not validated; the contract is trusted.
+    return this.#request(type, payload as object, options).then(({ data }) => data as ReplyOf<C, Type>);
   }
 
   /**
-   * Publishes to a channel. Resolves with its place in the history, where there is one.
+   * Publishes to a channel. Resolves with the publication's position, or `{}` for a channel without history.
    *
-   * @throws {ClientError} as {@link request}.
+   * @throws {ClientError} as {@link request}
    */
   publish<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>>>(
     channel: Name,
@@ -238,51 +238,50 @@ export class BareClient<C = Contract> {
     data: DataTo<ChannelOf<C, Name>, Event>,
     options?: RequestOptions,
   ): Promise<Partial<Position>> {
-    return this.#ask("publish", { channel, event, data }, options).then(({ epoch, offset }) =>
-      (epoch ? { epoch, offset } : {}) as Partial<Position> // As the protocol says.
+    return this.#request("publish", { channel, event, data }, options).then(({ epoch, offset }) =>
+      (epoch ? { epoch, offset } : {}) as Partial<Position> // PROTOCOL.md §4: `epoch` and `offset` come together.
     );
   }
 
   /**
-   * Subscribes to a channel for as long as the client lives: it is asked for again after each loss of the connection, from where it was.
-   * Iterate over what is returned, or pass callbacks. A client that is `closed` ends an iteration with the reason; callbacks go on after
-   * {@link connect}.
+   * Subscribes to a channel until you unsubscribe; after a reconnect the subscription resumes from its position. Iterate over the
+   * result or pass callbacks. When the client gives up, an iteration throws; callbacks continue after {@link connect}.
    *
-   * @throws {TypeError} for options that JSON cannot hold.
+   * @throws {TypeError} for options that JSON cannot encode
    */
   subscribe<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>> = EventOf<ChannelOf<C, Name>>>(
     channel: Name,
     options: SubscribeOptionsOf<ChannelOf<C, Name>, Event> & { event?: Event } = {},
   ): SubscriptionOf<ChannelOf<C, Name>, Event> {
-    // The contract is of types alone; inside, everything is JSON.
+    // The contract exists in types only; at run time everything is JSON.
     const subscriber = this.#subscriptions.add(channel, this.#nextUid(), options as unknown as SubscribeOptions);
-    this.#rouse();
-    // Not before it is returned: its callbacks may use it.
+    this.#openIfIdle();
+    // Deferred: an `onError` callback may use the returned subscription.
     void Promise.resolve().then(() => this.#subscriptions.check(subscriber));
     return subscriber as unknown as SubscriptionOf<ChannelOf<C, Name>, Event>;
   }
 
   /**
-   * Ends everything: what waits is rejected, iterations are done, and nothing is tried any more. Resolves when the connection is gone.
+   * Closes the client for good: queued and pending requests reject, iterations end. Resolves when the connection is gone.
    *
    * @param code 1000, or 3000 to 4999
    */
   close(code = 1000, reason = ""): Promise<void> {
     const wasIdle = this.#isIdle;
     this.#isIdle = false;
-    // Its status is what it was, and means another thing.
+    // The status was `closed` before, but `isIdle` changed with it, and listeners of `status` show both.
     if (wasIdle) this.#emitter.emit("status", { status: "closed" });
     this.#subscriptions.end();
     return this.#connector.close(code, reason);
   }
 
   #nextUid(): string {
-    // Not in the constructor: while a Worker's module is loaded, a `random` of crypto's throws.
+    // Not in the constructor: Workers forbid `crypto` randomness while a module loads.
     this.#prefix ||= this.#options.random().toString(36).slice(2, 10);
     return `${this.#prefix}${++this.#lastUid}`;
   }
 
-  async #ask(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
+  async #request(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
     if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
       throw new TypeError('Cannot send: pass an object without "type" and "uid"');
     }
@@ -295,34 +294,34 @@ export class BareClient<C = Contract> {
     return this.error ?? new ClientError("CLOSED", "The client is closed");
   }
 
-  #rouse(): void {
+  #openIfIdle(): void {
     if (this.#isIdle) this.connect();
   }
 
   #transmit(item: Waiting, expires: boolean): void {
-    this.#rouse();
+    this.#openIfIdle();
     if (this.status === "closed") return item.failed(this.#whyClosed);
     if (this.#refuse(item)) return;
-    // Behind what waits, if something does.
+    // Queued messages go first.
     if (this.#outbox.size > 0 || !this.#connector.offer(item.text)) return this.#outbox.add(item, expires);
     item.sent?.();
   }
 
-  /** Whether it is not sent, as the server would close the connection for it. */
+  /** Rejects a message for which the server would close the connection. */
   #refuse(item: Waiting): boolean {
     const isTooBig = this.#connector.pace.isTooBig(item.text);
     if (isTooBig) item.failed(tooBig());
     return isTooBig;
   }
 
-  /** The server takes messages: on a new connection, with new credentials, or after a pause. */
+  /** Called on a new connection, after new credentials, and after a pause. */
   #ready(isNew: boolean): void {
     this.#subscriptions.askAll();
     this.#flush();
     if (isNew) this.#emitter.emit("open", {});
   }
 
-  /** As much of what waits as the server takes: on its answers, the next part. */
+  /** Sends what the server accepts now; its next pong triggers the rest. */
   #flush(): void {
     this.#subscriptions.flush();
     this.#outbox.flush((item) => this.#refuse(item) || this.#connector.offer(item.text));
@@ -333,7 +332,7 @@ export class BareClient<C = Contract> {
     this.#subscriptions.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
-    // The message that was too big may be any of these: it must not be sent again.
+    // After 1009 any of them may be the message that was too big, so none is sent again.
     this.#requests.lost(lost, code !== 1009);
     if (!isFinal) return;
     this.#outbox.fail(this.#whyClosed, lost);
@@ -342,25 +341,25 @@ export class BareClient<C = Contract> {
 
   #receive(message: WebSocketMessage): void {
     const { type, uid, status } = message;
-    if (type === "ping") return this.#connector.send({ type: "pong", uid } as WebSocketMessage); // What is undefined JSON leaves out.
+    if (type === "ping") return this.#connector.send({ type: "pong", uid } as WebSocketMessage); // JSON drops an undefined `uid`.
     if (type === "pong") return this.#subscriptions.pong(message["channels"]);
     if (type === "auth") {
-      // Of what was sent after the credentials had run out nothing has been handled.
+      // The server handled nothing that arrived after the token expired, so the request is safe to send again.
       const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
       this.#subscriptions.take(message);
       if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (status === "error") return this.#fault(errorOf(message));
-    // The answer to what was given up.
+    if (status === "error") return this.#reportError(errorOf(message));
+    // A late reply to a request that timed out or was aborted.
     if (status !== undefined && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
-    this.#emitter.emit("message", { message: message as MessageFrom<C> }); // As the contract says.
+    this.#emitter.emit("message", { message: message as MessageFrom<C> }); // Typed by the contract.
   }
 
-  /** An error that belongs to nothing that was asked. */
-  #fault(error: ClientError): void {
-    // What it was sent too fast it has not read, subscriptions included.
+  /** An error that answers no request of ours. */
+  #reportError(error: ClientError): void {
+    // A server that asks for a pause discarded what it received meanwhile, `subscribe` included.
     if (this.#connector.heed(error)) this.#subscriptions.askAll();
     this.#emitter.emit("error", { error });
   }

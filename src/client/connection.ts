@@ -5,41 +5,41 @@ import { readFrame } from "./frames.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 
-/** How long the other side may take to answer a close, in ms. */
+/** How long to wait for the peer's close frame, in ms. */
 const CLOSE_PATIENCE = 2_000;
 
-/** What a connection needs of the client. */
+/** What a connection needs from the connector. */
 export interface ConnectionHost {
   readonly WebSocket: WebSocketConstructor;
   readonly clock: ClientClock;
-  /** ms. */
+  /** Ping interval in ms. */
   readonly heartbeat: number;
-  /** Characters. */
+  /** In characters. */
   readonly maxFrame: number;
   opened(): void;
   received(message: WebSocketMessage): void;
-  /** Told once. */
+  /** Called once. */
   ended(close: CloseInfo): void;
-  /** What asks for a sign of life. */
+  /** Builds the heartbeat's ping. */
   ping(): WebSocketMessage;
   readonly invalid: (error: ClientError) => void;
 }
 
-/** One WebSocket from its opening to its end, with the pings that notice when it is dead. */
+/** One WebSocket from opening to close, with a heartbeat that detects a dead peer. */
 export class Connection {
-  /** Resolves when nothing is left of it, or the other side did not answer the close. */
+  /** Resolves when the socket has closed, or the peer did not answer the close in time. */
   readonly gone: Promise<void>;
   readonly #host: ConnectionHost;
   readonly #socket: WebSocketLike;
-  /** Starts once the other side may be asked. */
+  /** Started by the connector when the client is admitted. */
   readonly heartbeat: Heartbeat;
-  #resolveGone!: () => void; // Assigned in the constructor, by a promise.
-  /** Whether the WebSocket was ever open. */
+  #resolveGone!: () => void; // Assigned in the constructor by the executor of `gone`.
+  /** Whether the upgrade succeeded. */
   wasOpened = false;
-  #over = false;
+  #hasEnded = false;
   #failure: Failure = { reason: "" };
 
-  /** @throws what the constructor of the WebSocket throws: for a bad address, or a token that is no subprotocol. */
+  /** @throws what the `WebSocket` constructor throws, such as for an invalid URL or a token that is no valid subprotocol. */
   constructor(host: ConnectionHost, url: string, protocols: string[]) {
     this.#host = host;
     const socket = this.#socket = new host.WebSocket(url, protocols);
@@ -47,42 +47,42 @@ export class Connection {
     this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
       this.wasOpened = true;
-      if (!this.#over) host.opened();
+      if (!this.#hasEnded) host.opened();
     };
     socket.onmessage = ({ data }: { data: unknown }) => this.#read(data);
-    // A close follows. Without a listener `ws` would throw.
+    // `onclose` follows. Without a listener `ws` would throw.
     socket.onerror = (event) => void (this.#failure = readFailure(event));
     this.gone = new Promise((resolve) => {
       this.#resolveGone = resolve;
       socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
         resolve();
-        // Some say 0, or nothing at all, where there was no close frame.
+        // Without a close frame, some platforms report code 0 or no fields at all.
         const close = { ...this.#failure, code: code || 1006, wasClean: !!wasClean };
-        if (!this.#over) this.#stop(reason ? { ...close, reason } : close);
+        if (!this.#hasEnded) this.#stop(reason ? { ...close, reason } : close);
       };
     });
   }
 
   send(text: string): void {
-    // After a close, browsers drop it in silence and some others throw.
+    // After a close, browsers drop the message silently and some runtimes throw.
     if (this.#socket.readyState === 1) this.#socket.send(text);
   }
 
   /**
-   * Ends it for the client at once: what still comes is not read, and the other side is not waited for, since it may be dead. With 1006
-   * it is not told, where the platform can do without.
+   * Ends the connection at once, without waiting for the peer, which may be dead. Later frames are ignored.
+   * With 1006 the socket is terminated without a close frame where the platform supports it.
    *
-   * @param told the code for the other side.
+   * @param sentCode the code of the close frame.
    */
-  end(code: number, reason: string, told = 4000): void {
-    if (this.#over) return;
-    this.#over = true;
+  end(code: number, reason: string, sentCode = 4000): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
     const socket = this.#socket;
     if (code === 1006 && socket.terminate) socket.terminate();
     else {
       try {
-        // Browsers send 1000 and 3000 to 4999 only, and no reason of more than 123 bytes.
-        socket.close(told, reason.slice(0, 40));
+        // Browsers accept only 1000 and 3000 to 4999, and reasons of at most 123 bytes.
+        socket.close(sentCode, reason.slice(0, 40));
       } catch {
         socket.close();
       }
@@ -93,25 +93,25 @@ export class Connection {
       this.#resolveGone();
     }, CLOSE_PATIENCE);
     void this.gone.then(() => clock.clearTimeout(timer));
-    // As it ends for the client it was told to, or it is dead.
-    this.#stop({ code, reason, wasClean: code === told });
+    // Clean only if the peer was sent this very code; otherwise the peer is presumed dead or at fault.
+    this.#stop({ code, reason, wasClean: code === sentCode });
   }
 
   #stop(close: CloseInfo): void {
-    this.#over = true; // A listener may look.
+    this.#hasEnded = true; // Set first: a listener may check it.
     this.heartbeat.stop();
     this.#host.ended(close);
   }
 
   #read(data: unknown): void {
-    if (this.#over) return;
+    if (this.#hasEnded) return;
     this.heartbeat.heard();
     if (typeof data === "string" && data.length > this.#host.maxFrame) {
       return this.end(1009, "Message too big");
     }
     for (const message of readFrame(data, this.#host.invalid)) {
-      // What came before it may have ended the connection.
-      if (!this.#over) this.#host.received(message);
+      // An earlier message of the frame may have ended the connection.
+      if (!this.#hasEnded) this.#host.received(message);
     }
   }
 }

@@ -9,62 +9,62 @@ import type { ResolvedOptions, Token } from "./options.ts";
 import { Pace } from "./pace.ts";
 import { onWake } from "./platform.ts";
 
-/** What a connector needs of the client. */
+/** What a connector needs from the client. */
 export interface ConnectorHost {
   readonly options: ResolvedOptions;
   readonly url: string;
-  /** A uid that is nobody else's. */
+  /** Returns a new unique uid. */
   nextUid(): string;
-  /** The server takes messages: it has let the client in, or let it in again. */
+  /** The server has admitted the client, or accepted its new credentials. */
   ready(isNew: boolean): void;
-  /** The server takes more messages. */
+  /** The server accepts messages again. */
   resume(): void;
-  /** How many subscriptions have been asked for and not answered. */
-  asked(): number;
+  /** Number of `subscribe` messages that are sent and unanswered. */
+  unanswered(): number;
   received(message: WebSocketMessage): void;
-  /** A connection that was let in has ended, or the last one did; the events follow. `error` says why nothing is tried any more. */
+  /** An admitted connection, or the last one, has ended. Called before the events; `error` says why the client gave up. */
   lost(close: ClientClose, error?: ClientError): void;
   ping(): WebSocketMessage;
   emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
 }
 
-/** Keeps one connection, never two: opens it, says who the client is, and comes back when it was lost. */
+/** Keeps at most one connection: opens it, authenticates and reconnects. */
 export class Connector {
   status: ClientStatus = "closed";
-  /** Whether what is sent is handled: the server has let the client in, and its credentials have not run out since. */
+  /** Whether the server handles messages: the client is admitted and its credentials have not expired. */
   isReady = false;
-  /** Why there is no connection. Absent while there is one, before the first attempt has ended, and where the application closed it. */
+  /** See {@link BareClient.error}. */
   error: ClientError | undefined;
   readonly pace: Pace;
   readonly #host: ConnectorHost;
   #connection: Connection | undefined;
-  /** Resolves when nothing is left of the last connection. */
+  /** Resolves when the last connection is gone. */
   #gone: Promise<void> = Promise.resolve();
-  /** For the next try while waiting, otherwise for the server to let the client in. */
+  /** While waiting: the next attempt. Otherwise: the limit for being admitted. */
   #timer: unknown;
-  /** Counts what began: what an earlier one has waited for is out of date. */
+  /** Incremented by each attempt and end, so that an async step can tell that it is out of date. */
   #generation = 0;
-  /** Attempts since a connection last held: what the waiting goes by. */
+  /** Attempts since a connection last held for `backoff.reset`; sets the backoff. */
   #attempt = 0;
-  /** Attempts since the server last let the client in: what is reported. */
+  /** Attempts since the client was last admitted; reported in errors. */
   #attempts = 0;
   #close: CloseInfo | undefined;
   #openSince = 0;
-  /** No try before: the server asked for it. As all times of a connector in ms of the monotonic clock. */
+  /** Earliest time of the next attempt, from `retry_after`. All times here are ms of the monotonic clock. */
   #notBefore = 0;
-  /** The uid of the `auth` that is under way. */
+  /** The `uid` of the pending `auth`, or of the ping sent in its place. */
   #authUid: string | undefined;
-  /** The server has been asked whether it has let the client in: its first message that is no `auth` says so. */
-  #isAsking = false;
-  /** What the server said of the credentials, or `token` and `renew` threw, since the attempt began. */
-  #fault: ClientError | undefined;
-  /** The code of the last `error` event of this outage: there is one, not one for each attempt. */
+  /** A ping was sent in place of `auth`: the first message that is not `auth` shows that the client is admitted. */
+  #isProbing = false;
+  /** Error of the credentials in this attempt, from the server, `token` or `renew`. */
+  #credentialsError: ClientError | undefined;
+  /** Code of the last `error` event in this outage, so that each code is reported once and not per attempt. */
   #reported: string | undefined;
-  /** The last credentials were refused. Others that are asked for anew may be accepted, once. */
+  /** The last credentials were refused. A second refusal in a row is final. */
   #wasRefused = false;
-  /** Upgrades in a row that were refused, as far as the platform says so. */
+  /** Consecutive upgrades that were, or may have been, refused. */
   #refusals = 0;
-  /** The session is renewed before the next attempt. */
+  /** `renew` must run before the next attempt. */
   #mustRenew = false;
   #isClosing = false;
   #stopListening: (() => void) | undefined;
@@ -75,7 +75,7 @@ export class Connector {
       clock: host.options.clock,
       nextUid: host.nextUid,
       send: (text) => this.#connection?.send(text),
-      asked: host.asked,
+      unanswered: host.unanswered,
       resume: () => {
         if (this.isReady) host.resume();
       },
@@ -83,9 +83,9 @@ export class Connector {
   }
 
   /**
-   * Starts, tries again at once, or asks whether the connection is alive.
+   * Connects, retries now, or pings an open connection.
    *
-   * @param isEarly whether it may be before the time that the server asks for.
+   * @param isEarly ignores the time that the server asked to wait.
    */
   wake(isEarly: boolean): void {
     if (this.status === "open") this.#connection?.heartbeat.probe();
@@ -102,24 +102,24 @@ export class Connector {
     }
   }
 
-  /** The page is put into the back/forward cache, where its socket would answer pings: nothing is tried until it is seen again. */
+  /** The page enters the back/forward cache, where its socket would keep answering pings: disconnect until it is shown again. */
   #sleep(): void {
-    // Not 1000: the client may come back, and has not left.
+    // Not 1000, which would announce the member as having left.
     if (this.status !== "waiting") this.#fail(4000, "Page hidden");
     this.#host.options.clock.clearTimeout(this.#timer);
   }
 
-  /** Sends it, whether or not the server takes messages now. */
+  /** Sends a message even while the server is not ready for others. */
   send(message: WebSocketMessage): void {
     this.#connection?.send(JSON.stringify(this.pace.probe(message)));
   }
 
-  /** Sends it if the server takes messages now. */
+  /** Sends a message if the server accepts it now. Returns whether it did. */
   offer(text: string, isSubscribe?: boolean): boolean {
     return this.isReady && this.pace.send(text, isSubscribe);
   }
 
-  /** Ends it for good. Resolves when nothing is left of the connection. */
+  /** Closes for good. Resolves when the connection is gone. */
   close(code: number, reason: string): Promise<void> {
     if (this.#connection) {
       this.#isClosing = true;
@@ -128,12 +128,12 @@ export class Connector {
     return this.#gone;
   }
 
-  /** Why what waits was not sent. */
+  /** The error for messages that cannot be sent. */
   notConnected(): ClientError {
     return this.#describe("NOT_CONNECTED");
   }
 
-  /** An answer to `auth`, or that the credentials have run out. */
+  /** Handles an answer to `auth`, or the notice that the credentials have expired. */
   auth(message: WebSocketMessage): void {
     const { uid, status } = message;
     const isAnswer = this.#authUid && uid === this.#authUid;
@@ -144,12 +144,12 @@ export class Connector {
     const error = errorOf(message);
     if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
     this.heed(error);
-    this.#report(this.#fault = error);
-    // In public mode no close follows, and the client would be nobody without having asked for it.
+    this.#report(this.#credentialsError = error);
+    // In public mode the server keeps the connection, and the client would silently continue as anonymous (PROTOCOL.md §2.4).
     if (isAnswer) this.#refuse(error);
   }
 
-  /** Does not come back before the time that a server asks for. Returns how long that is, in ms. */
+  /** Applies the error's `retry_after`, and returns it in ms. */
   heed(error: ClientError): number {
     const wait = retryAfter(error);
     if (wait) this.pace.pause(wait);
@@ -157,7 +157,7 @@ export class Connector {
     return wait;
   }
 
-  /** Looked at again after a listener, which may have changed it. */
+  /** A getter, because a listener may have changed the status, which TypeScript would take for unchanged. */
   get #isClosed(): boolean {
     return this.status === "closed";
   }
@@ -176,7 +176,7 @@ export class Connector {
     return notConnected(this.#host.url, this.#attempts, this.#close, code, cause);
   }
 
-  /** An `error` event, once for each code in an outage. */
+  /** Emits `error`, once per code in an outage. */
   #report(error: ClientError): void {
     if (this.status !== "open" && error.code === this.#reported) return;
     this.#reported = error.code;
@@ -189,8 +189,8 @@ export class Connector {
     this.#timer = clock.setTimeout(callback, delay);
   }
 
-  /** How long the server may take to let the client in. */
-  #limit(): void {
+  /** Starts the timeout for being admitted. */
+  #startTimeout(): void {
     const { clock, timeout } = this.#host.options;
     if (timeout) this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), timeout);
     else clock.clearTimeout(this.#timer);
@@ -201,10 +201,10 @@ export class Connector {
     const { tokenIn } = options;
     const generation = ++this.#generation;
     this.#attempts++;
-    this.#fault = undefined;
-    this.#limit();
+    this.#credentialsError = undefined;
+    this.#startTimeout();
     this.#setStatus("connecting");
-    const token = await this.#ask(generation);
+    const token = await this.#getToken(generation);
     if (generation !== this.#generation) return;
     try {
       const protocols = [...options.protocols];
@@ -218,7 +218,7 @@ export class Connector {
           ...options,
           received: (message) => {
             this.pace.heard(message);
-            if (this.#isAsking) this.#answered(message);
+            if (this.#isProbing) this.#checkAdmission(message);
             if (this.#connection) received(message);
           },
           ping: () => this.pace.probe(ping()),
@@ -231,15 +231,15 @@ export class Connector {
       );
       this.#gone = this.#connection.gone;
     } catch (error) {
-      // A bad address, or a token that is no subprotocol: the next try would fail as this one did.
+      // An invalid URL, or a token that is no valid subprotocol: another attempt would fail the same way.
       this.#close = { code: 1006, reason: withoutSecrets(textOf(error), token), wasClean: false };
-      this.#report(this.#fault = this.#describe());
-      this.#finish(this.#close, this.#fault);
+      this.#report(this.#credentialsError = this.#describe());
+      this.#finish(this.#close, this.#credentialsError);
     }
   }
 
-  /** The token, if there is any, once the session is renewed where it has to be. What cannot be had ends the try. */
-  async #ask(generation: number): Promise<Token> {
+  /** Runs `renew` if it is due, then gets the token. A failure ends the attempt. */
+  async #getToken(generation: number): Promise<Token> {
     const { token, renew } = this.#host.options;
     try {
       if (renew && this.#mustRenew) {
@@ -248,36 +248,36 @@ export class Connector {
         this.#mustRenew = false;
         if (!isRenewed) {
           const reason = "The session has ended";
-          this.#report(this.#fault = new ClientError("AUTH_FAILED", reason, {}, this.error));
-          this.#finish({ code: 4401, reason, wasClean: false }, this.#fault);
+          this.#report(this.#credentialsError = new ClientError("AUTH_FAILED", reason, {}, this.error));
+          this.#finish({ code: 4401, reason, wasClean: false }, this.#credentialsError);
           return undefined;
         }
       }
       return checkToken(typeof token === "function" ? await token() : token);
     } catch (error) {
       if (generation === this.#generation) {
-        this.#report(this.#fault = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
+        this.#report(this.#credentialsError = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
         this.#fail(1006, "Cannot get a token");
       }
       return undefined;
     }
   }
 
-  /** Shows the token, or asks whether the server has let the client in without one: it answers a ping only then (PROTOCOL.md §3.5). */
+  /** Sends the token, or a ping that is answered only if the client was admitted without one (PROTOCOL.md §3.5). */
   #authenticate(token: Token): void {
     const uid = this.#authUid = this.#host.nextUid();
-    this.#isAsking = !token;
+    this.#isProbing = !token;
     this.pace.mark(uid);
-    // With a uid: a runtime that answers bare pings for the server does not know whether the client is admitted.
+    // With a `uid`: a runtime may answer bare pings by itself, without knowing whether the client is admitted.
     const message = token ? { type: "auth", uid, access_token: token } : { type: "ping", uid, limits: true };
     this.#connection?.send(JSON.stringify(message));
   }
 
-  /** To a client that it has not let in, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
-  #answered({ type, uid }: WebSocketMessage): void {
+  /** Before it admits a client, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
+  #checkAdmission({ type, uid }: WebSocketMessage): void {
     if (type === "auth") return;
     if (!this.#mustRenew) return this.#admitted();
-    // What was sent before it expired has been refused by now, and waits. Not 1000: the client comes back, and has not left.
+    // By this pong, every message sent after the expiry has been refused and queued again. Not 1000, as in `#sleep`.
     if (uid === this.#authUid) this.#fail(4000, "Token expired");
   }
 
@@ -285,8 +285,8 @@ export class Connector {
     const isNew = this.status !== "open";
     this.#host.options.clock.clearTimeout(this.#timer);
     this.#authUid = this.#reported = undefined;
-    this.#fault = this.#close = this.error = undefined;
-    this.#isAsking = this.#wasRefused = this.#mustRenew = false;
+    this.#credentialsError = this.#close = this.error = undefined;
+    this.#isProbing = this.#wasRefused = this.#mustRenew = false;
     this.#attempts = this.#refusals = 0;
     this.isReady = true;
     if (isNew) {
@@ -294,31 +294,31 @@ export class Connector {
       this.#connection?.heartbeat.start();
       this.#setStatus("open");
     }
-    // A listener may have closed it.
+    // A listener may have closed the client.
     if (this.isReady) this.#host.ready(isNew);
   }
 
-  /** The credentials have run out: others are shown on the same connection, which goes on as it was, or the session is renewed. */
+  /** The credentials have expired: sends a new token on the same connection, or renews the session and reconnects. */
   async #renew(error: ClientError): Promise<void> {
     const { token, renew } = this.#host.options;
-    if (this.#mustRenew || !this.isReady && !this.#isAsking) return; // That is under way.
-    this.isReady = this.#isAsking = false;
-    this.#limit();
+    if (this.#mustRenew || !this.isReady && !this.#isProbing) return; // Already under way.
+    this.isReady = this.#isProbing = false;
+    this.#startTimeout();
     const generation = this.#generation;
-    const renewed = typeof token === "function" && await this.#ask(generation);
+    const renewed = typeof token === "function" && await this.#getToken(generation);
     if (generation !== this.#generation) return;
     if (renewed) return this.#authenticate(renewed);
     if (renew) {
-      this.#fault = error;
+      this.#credentialsError = error;
       this.#mustRenew = true;
       return this.#authenticate(undefined);
     }
-    this.#report(this.#fault = error);
+    this.#report(this.#credentialsError = error);
     this.#refuse(error);
   }
 
   #refuse({ code, message }: ClientError): void {
-    // What it would be closed with, or is.
+    // The code with which the server closes, or would close, such a client.
     this.#fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
   }
 
@@ -335,16 +335,16 @@ export class Connector {
     const generation = ++this.#generation;
     this.#connection = this.#authUid = undefined;
     this.pace.reset();
-    this.isReady = this.#isAsking = false;
+    this.isReady = this.#isProbing = false;
     this.#close = close;
     if (this.#isClosing) return this.#finish(close);
-    const error = this.error = this.#fault ?? this.#describe(undefined, null);
-    if (wasOpen) this.#reported = this.#fault?.code;
+    const error = this.error = this.#credentialsError ?? this.#describe(undefined, null);
+    if (wasOpen) this.#reported = this.#credentialsError?.code;
     else this.#report(error);
-    // A listener may have closed it, or be the first to have.
+    // A listener may have closed or reopened the client.
     if (generation !== this.#generation) return;
-    if (!this.#mayReturn(close, wasOpened)) return this.#finish(close, error);
-    // One that is let in and lost again at once has not held: it must not come back every half second.
+    if (!this.#mayReconnect(close, wasOpened)) return this.#finish(close, error);
+    // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second.
     if (wasOpen && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
     const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
     const attempt = this.#attempt;
@@ -356,14 +356,14 @@ export class Connector {
     if (generation === this.#generation) this.#host.emit("reconnecting", { attempt, delay, close });
   }
 
-  #mayReturn({ code, status, reason }: CloseInfo, wasOpened: boolean): boolean {
+  #mayReconnect({ code, status, reason }: CloseInfo, wasOpened: boolean): boolean {
     const { token, renew, reconnect, maxAttempts, maxRefusals } = this.#host.options;
     const isRefused = status === 401 || status === 403;
-    // In a browser, 1006 without a word is all that is known.
+    // A browser reports a refused upgrade only as 1006 without a reason.
     this.#refusals = isRefused || !wasOpened && !reason ? this.#refusals + 1 : 0;
     if (!reconnect || maxAttempts && this.#attempts >= maxAttempts) return false;
     if (code >= 4400 && code < 4500) {
-      // Coming back unchanged is pointless (PROTOCOL.md §6).
+      // Retrying unchanged is pointless (PROTOCOL.md §6).
       if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
       this.#wasRefused = true;
       this.#mustRenew = !!renew;
@@ -377,7 +377,7 @@ export class Connector {
     return true;
   }
 
-  /** @param error why, where the application has not asked for it. */
+  /** @param error why the client gave up; `undefined` when the application closed it. */
   #finish(close: CloseInfo, error?: ClientError): void {
     this.#generation++;
     this.#isClosing = false;
@@ -388,7 +388,7 @@ export class Connector {
     this.status = "closed";
     const final = { ...close, isFinal: true };
     this.#host.lost(final, error);
-    // What waited for it may have opened it again.
+    // A callback may have opened the client again.
     if (!wasClosed && this.#isClosed) this.#host.emit("status", { status: "closed" });
     this.#host.emit("close", final);
   }

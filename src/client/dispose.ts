@@ -1,18 +1,18 @@
-// `using` goes by symbols that a target library older than esnext does not declare. A declaration that named them would not compile
-// there, and JSR lets no file ask for the library. So the methods are there for who has the symbols.
+// TypeScript before `lib: esnext` does not know `Symbol.dispose`, and JSR does not let a file request the lib. A declaration that names
+// the symbol would not compile there, so these types have the method only where the symbol is declared.
 type Method<Name extends string, Result> = SymbolConstructor extends { readonly [N in Name]: infer Key extends symbol }
   ? { [K in Key]: () => Result }
   : unknown;
 
-/** May be declared with `using`. */
+/** Works with `using`. */
 export type Disposes = Method<"dispose", void>;
 
-/** May be declared with `await using`. */
+/** Works with `await using`. */
 export type DisposesAsync = Method<"asyncDispose", Promise<void>>;
 
-/** Makes the object end at the end of the block that it was declared in. */
+/** Adds the methods that `using` and `await using` call. */
 export function disposeBy(target: object, end: () => unknown): void {
-  // React Native and older browsers have no such symbols.
+  // React Native and older browsers do not have these symbols.
   const { dispose, asyncDispose } = Symbol as { dispose?: symbol; asyncDispose?: symbol };
   if (dispose && asyncDispose) Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end });
 }

@@ -1,56 +1,56 @@
-/** Calls what belongs to the application, and hands on what it throws or rejects with: that must break nothing here. */
+/** Runs a callback of the application and reports what it throws or rejects with. */
 export function guard(call: () => unknown, report: (error: unknown) => void): void {
   try {
-    // Not by `instanceof`: with a polyfill, the promises of async functions are of another class.
+    // Not `instanceof Promise`: polyfills return async results of another class.
     (call() as Partial<PromiseLike<unknown>> | undefined)?.then?.(undefined, report);
   } catch (error) {
     report(error);
   }
 }
 
-/** An object of its own: a function may be registered twice. */
+/** Wraps the listener, because the same function may be registered twice. */
 interface Registration {
   readonly listener: (payload: never) => unknown;
 }
 
-/** The listeners of a client, by event. */
+/** A client's listeners, by event. */
 export class Emitter<Events extends { error: { error: unknown } }> {
   readonly #registrations = new Map<keyof Events, Set<Registration>>();
 
-  /** Returns how to end this registration. */
+  /** Returns a function that removes this registration. */
   on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
     const registration = { listener };
-    const registrations = this.#of(event).add(registration);
+    const registrations = this.#registrationsOf(event).add(registration);
     return () => void registrations.delete(registration);
   }
 
-  /** Ends one registration of the function, the first. */
+  /** Removes the earliest registration of the listener. */
   off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
-    const registrations = this.#of(event);
+    const registrations = this.#registrationsOf(event);
     for (const each of registrations) if (each.listener === listener) return void registrations.delete(each);
   }
 
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    for (const { listener } of [...this.#of(event)]) {
-      // What a listener of `error` throws is not told to itself again. By `on`, each takes the payload of its event.
+    for (const { listener } of [...this.#registrationsOf(event)]) {
+      // An `error` listener that throws must not be called with its own error. `on` ties each listener to its event's payload.
       guard(() => listener(payload as never), event === "error" ? log : this.report);
     }
   }
 
-  #of(event: keyof Events): Set<Registration> {
+  #registrationsOf(event: keyof Events): Set<Registration> {
     const registrations = this.#registrations.get(event) ?? new Set();
     this.#registrations.set(event, registrations);
     return registrations;
   }
 
-  /** Tells of what a callback of the application threw; nobody listening, it is logged. */
+  /** Emits an `error` event, or logs the error if there is no listener. */
   readonly report = (error: unknown): void => {
-    if (this.#of("error").size) this.emit("error", { error } as Events["error"]);
+    if (this.#registrationsOf("error").size) this.emit("error", { error } as Events["error"]);
     else log(error);
   };
 }
 
-/** Consoles read what they show, and throw what a getter of it throws. */
+/** `console.error` reads properties, and throws what their getters throw. */
 function log(error: unknown): void {
   try {
     console.error(error);

@@ -1,10 +1,10 @@
 import type { Token } from "./options.ts";
 
 /**
- * A message as the text of a frame.
+ * Encodes a message as JSON.
  *
- * @throws {TypeError} for what is no object, and for what JSON cannot hold: a BigInt, a cycle, a `toJSON` that throws, and a field that is a
- * function or a symbol, which JSON would leave out in silence.
+ * @throws {TypeError} for anything but an object, for what JSON cannot encode (BigInt, cycles, a throwing `toJSON`), and for a
+ * top-level field that is a function or symbol, which JSON would silently omit.
  */
 export function encode(message: object): string {
   let cause: unknown;
@@ -17,8 +17,8 @@ export function encode(message: object): string {
   throw new TypeError("Cannot send: pass an object that JSON can hold", { cause });
 }
 
-/** @throws {TypeError} for a token that is no string. */
+/** @throws {TypeError} for a token that is not a string. */
 export function checkToken(token: unknown): Token {
   if (typeof (token ?? "") !== "string") throw new TypeError("Cannot send: the token is no string");
-  return token as Token; // It is one, or absent.
+  return token as Token; // Checked: a string, `null` or `undefined`.
 }

@@ -1,32 +1,32 @@
 import type { CloseInfo } from "./failure.ts";
 
-/** `connecting`: until the server has let the client in. `waiting`: for the next try. `closed`: nothing is tried any more. */
+/** `connecting` until the server admits the client, `waiting` before the next attempt, `closed` when the client no longer tries. */
 export type ClientStatus = "connecting" | "open" | "waiting" | "closed";
 
-/** What a client is told of the end of a connection. */
+/** Payload of `close`. */
 export interface ClientClose extends CloseInfo {
-  /** Nothing is tried any more. */
+  /** Whether the client has stopped trying. */
   isFinal: boolean;
 }
 
-/** What a client is told of the next try. */
+/** Payload of `reconnecting`. */
 export interface Reconnecting {
-  /** How many tries there were since a connection last held. */
+  /** Number of the attempt, counted since a connection last held for `backoff.reset`. */
   attempt: number;
-  /** ms until the next one. */
+  /** Time until the attempt, in ms. */
   delay: number;
-  /** Why the last one ended. */
+  /** How the last connection ended. */
   close: CloseInfo;
 }
 
-/** What is told of a connector as it is. */
+/** Events of a connector. */
 export interface ConnectorEvents {
   /** The status has changed. */
   status: { status: ClientStatus };
-  /** A connection that was let in has ended, or the last one did. */
+  /** An admitted connection, or the last one, has ended. */
   close: ClientClose;
-  /** The next try will be made. */
+  /** A reconnection is scheduled. */
   reconnecting: Reconnecting;
-  /** Something went wrong. */
+  /** An attempt failed, or the server sent an error. */
   error: { error: unknown };
 }

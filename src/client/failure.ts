@@ -1,29 +1,29 @@
 import { ClientError } from "./error.ts";
 
-/** How a connection ended. 1006: without a close frame, or it was given up (RFC 6455 §7.1.5). */
+/** How a connection ended. */
 export interface CloseInfo {
-  /** The close code. */
+  /** The close code; 1006 when there was no close frame (RFC 6455 §7.1.5) or the client gave the connection up. */
   code: number;
-  /** What the other side said of it, or what the platform says of a connection that failed. Empty in browsers, which say nothing. */
+  /** The peer's reason, or the platform's for a failed connection. Browsers give none for a failure. */
   reason: string;
-  /** Whether both sides have closed it. */
+  /** Whether both sides sent a close frame. */
   wasClean: boolean;
-  /** The HTTP status that refused the upgrade, where the platform says it: `ws`, Bun and Deno do. */
+  /** HTTP status of a refused upgrade, as far as the platform reports it: `ws`, Bun and Deno do. */
   status?: number;
 }
 
-/** What the `error` event of a WebSocket may have. In browsers and Node's own WebSocket it says nothing. */
+/** The `error` event of a WebSocket. In browsers and in Node's own WebSocket it carries no details. */
 interface PlatformFailure {
   message?: unknown;
   error?: { code?: unknown };
 }
 
-/** Why a connection failed, as far as the platform says so. */
+/** Why a connection failed, as far as the platform reports it. */
 export type Failure = Pick<CloseInfo, "reason" | "status">;
 
 /**
- * Reads the `error` event of a WebSocket. `ws`, Bun and Deno end its message with the HTTP status that refused the upgrade, as React Native
- * does on iOS (`…: 401`); on Android it quotes the status line (`'401 Unauthorized'`).
+ * Reads the `error` event of a WebSocket. The HTTP status of a refused upgrade stands at the end of the message in `ws`, Bun, Deno
+ * and React Native on iOS (`…: 401`), and in a quoted status line on Android (`'401 Unauthorized'`).
  */
 export function readFailure({ message, error }: PlatformFailure): Failure {
   const text = String(message ?? "");
@@ -33,21 +33,21 @@ export function readFailure({ message, error }: PlatformFailure): Failure {
   return { reason: withoutSecrets(typeof error?.code === "string" ? error.code : text.split(": ").pop()!) };
 }
 
-/** What a constructor threw, as text. */
+/** Converts a thrown value to text. */
 export function textOf(error: unknown): string {
   try {
     return String(error);
   } catch {
-    return "Failed"; // Its toString throws.
+    return "Failed"; // Its `toString` throws.
   }
 }
 
-/** The text without users, queries, fragments and bearer tokens, and without this token. */
+/** Removes user info, queries, fragments, bearer tokens and the given token from a text. */
 export function withoutSecrets(text: string, token?: string | null): string {
   return (token ? text.split(token).join("…") : text).replace(/\/\/\S*@/g, "//").replace(/([?#]|bearer\.)\S*/g, "$1…");
 }
 
-/** The codes of the closes and HTTP answers that say why. */
+/** Error codes by close code and HTTP status. */
 const CODES: Record<number, string> = {
   401: "AUTH_FAILED",
   403: "FORBIDDEN",
@@ -61,10 +61,10 @@ function codeOf({ code, status = code }: CloseInfo): string {
 }
 
 /**
- * Why there is no connection.
+ * Creates the error of a client that is not connected.
  *
- * @param attempts how many began since the client was last let in.
- * @param close how the last one, or the connection before, ended.
+ * @param attempts since the client was last admitted
+ * @param close how the last attempt or connection ended
  */
 export function notConnected(url: string, attempts: number, close?: CloseInfo, code?: string, cause?: unknown): ClientError {
   const shown = withoutSecrets(url);

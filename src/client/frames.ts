@@ -1,28 +1,27 @@
 import type { WebSocketMessage } from "../protocol.ts";
 import { ClientError } from "./error.ts";
 
-/** Far more than the 32 levels a message may have, and far less than what makes a runtime slow or `JSON.stringify` throw. */
+/** Far above the 32 levels of a valid message, far below the depth that slows a runtime or makes `JSON.stringify` throw. */
 const MAX_DEPTH = 100;
 
 /**
- * Reads a frame: one message, or an array of them (`noroshi.v1`). What is no message is told to `report`, and is otherwise as if it had
- * not come: a server is not trusted to be one.
+ * Decodes a frame: one message, or an array of them (`noroshi.v1`). Invalid messages are reported and skipped, since the peer may not
+ * be a Noroshi server.
  */
 export function readFrame(data: unknown, report: (error: ClientError) => void): WebSocketMessage[] {
-  const bad = (why: unknown) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
+  const invalid = (why: unknown) => report(new ClientError("INVALID_MESSAGE", `Cannot read a message: ${why}`));
   let value: unknown = [];
   try {
     if (typeof data !== "string") throw "binary";
     if (isDeep(data)) throw "nested too deep";
     value = JSON.parse(data, /__proto__|\\u/.test(data) ? withoutProto : undefined);
   } catch (why) {
-    bad(why);
+    invalid(why);
   }
-  // What is no message is left out.
-  return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || bad("no type"));
+  return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || invalid("no type"));
 }
 
-// JSON.parse makes `__proto__` an own key, which Object.assign in an application turns into a prototype.
+// `JSON.parse` creates `__proto__` as an own key, which `Object.assign` in an application would turn into a prototype.
 const withoutProto = (key: string, value: unknown): unknown => key === "__proto__" ? undefined : value;
 
 function isDeep(text: string): boolean {

@@ -1,32 +1,32 @@
 import type { ClientClock } from "./platform.ts";
 
-/** How often the time is looked at, in ms: twice a second, so that a machine that has woken is seen to have within half of one. */
+/** Interval of the timer, in ms: a machine that wakes from sleep is noticed within half a second. */
 const TICK = 500;
-/** A tick that comes so much later (ms) than it should says that the machine slept or the page was frozen. */
+/** A tick this much too late (ms) means that the machine slept or the page was frozen. */
 const JUMP = 2_500;
-/** How long an answer may take, in ms: with a tick before and after it, the promised five seconds. */
+/** Time for an answer, in ms: with one tick before and after it, the documented five seconds. */
 const PATIENCE = 4_000;
-/** How long it may take after a jump, in ms: with the tick before it, the promised second. */
+/** Time for an answer after a jump, in ms: with the tick before it, the documented one second. */
 const WAKE_PATIENCE = 400;
 
-/** Notices a connection that is dead and does not say so: by asking every period, and at once after a sleep. */
+/** Detects a dead connection: pings every period, and immediately after a sleep. */
 export class Heartbeat {
   readonly #clock: ClientClock;
   readonly #period: number;
   readonly #ping: () => void;
   readonly #dead: () => void;
   #timer: unknown;
-  /** When the last tick was, by the wall clock and by the monotonic one. */
+  /** Time of the last tick, by the wall clock and by the monotonic clock. */
   #wall = 0;
   #last = 0;
   /** ms until the next ping. */
   #untilPing = 0;
-  /** ms until no answer is given up on; `Infinity` while none is awaited. */
+  /** ms until the connection is declared dead; `Infinity` while no answer is due. */
   #untilDead = Infinity;
 
   /**
-   * @param ping asks the other side for a sign of life.
-   * @param dead told that none came in time.
+   * @param ping sends a ping
+   * @param dead called when no answer came in time
    */
   constructor(clock: ClientClock, period: number, ping: () => void, dead: () => void) {
     this.#clock = clock;
@@ -44,12 +44,12 @@ export class Heartbeat {
     this.#clock.clearTimeout(this.#timer);
   }
 
-  /** Anything at all came from the other side. */
+  /** Any frame counts as an answer. */
   heard(): void {
     this.#untilDead = Infinity;
   }
 
-  /** Asks now. */
+  /** Pings now. */
   probe(patience: number = PATIENCE): void {
     this.#untilPing = this.#period;
     this.#untilDead = Math.min(this.#untilDead, patience);
@@ -57,7 +57,7 @@ export class Heartbeat {
     this.#ping();
   }
 
-  /** There is no tick where nothing is to be noticed: without a period, until somebody asks. */
+  /** Without a period the timer runs only while an answer is due. */
   #wait(delay: number = TICK): void {
     this.#clock.clearTimeout(this.#timer);
     this.#wall = this.#clock.now();
@@ -69,9 +69,9 @@ export class Heartbeat {
 
   #tick(): void {
     const elapsed = this.#clock.monotonic() - this.#last;
-    // Some monotonic clocks stand still in a sleep. A wall clock that was set forward looks like one and costs a ping.
+    // Some monotonic clocks stop during sleep, hence the wall clock. One that is set forward costs one needless ping.
     if (Math.max(elapsed, this.#clock.now() - this.#wall) > TICK + JUMP) {
-      // What was awaited before the sleep may still wait to be read.
+      // An answer that was due before the sleep may still be unread.
       this.#untilDead = Infinity;
       this.probe(WAKE_PATIENCE);
       return this.#wait(WAKE_PATIENCE);

@@ -1,75 +1,75 @@
 import { type ClientClock, systemClock, type WebSocketConstructor } from "./platform.ts";
 
-/** Proves who the client is. */
+/** Credentials of the client; absent for an anonymous one. */
 export type Token = string | null | undefined;
 
 /** Options of {@link createClient}. */
 export interface ClientOptions {
   /**
-   * Who the client is: a token, or a function that gets one, asked for each connection and when the one before has expired.
+   * A token, or a function that returns one. The function runs for each connection and when a token has expired.
    * @default none: the client is anonymous
    */
   token?: Token | (() => Token | Promise<Token>);
   /**
-   * How it travels: in an `auth` message, in the subprotocol `bearer.<token>`, or in the URL, which ends up in logs.
-   * A server in `strict` mode wants one of the latter two.
+   * How the token is sent: in an `auth` message, as the subprotocol `bearer.<token>`, or in the URL, which ends up in logs.
+   * A server in `strict` mode requires `"protocol"` or `"query"`.
    * @default {"message"}
    */
   tokenIn?: "message" | "protocol" | "query";
-  /** The other side is asked every so many ms whether it is there; `0` asks only when a page is seen again or the network changes. @default {25_000} */
+  /** Interval of pings, in ms; `0` pings only when the page becomes visible or the network changes. @default {25_000} */
   heartbeat?: number;
-  /** How long the server may take to let the client in, in ms; getting the token is part of it. `0` waits for ever. @default {10_000} */
+  /** Time to be admitted, in ms, including the time to get a token; `0` waits forever. @default {10_000} */
   timeout?: number;
-  /** How long the answer to a request may take, in ms; `0` waits for ever. @default {10_000} */
+  /** Time for the reply to a request, in ms; `0` waits forever. @default {10_000} */
   requestTimeout?: number;
-  /** The waiting before another try. */
+  /** Delays before reconnecting; each is random up to a ceiling that doubles. */
   backoff?: {
-    /** The first wait is at most this (ms); the next ones at most twice the one before. @default {500} */
+    /** First ceiling, in ms. @default {500} */
     base?: number;
-    /** No wait is longer (ms), unless the server asks for it. @default {30_000} */
+    /** Highest ceiling, in ms; a server may ask to wait longer. @default {30_000} */
     cap?: number;
-    /** A connection that has held for so long (ms) was a good one: the next wait is a first one again. @default {10_000} */
+    /** After a connection has held this long (ms), the delays start again at `base`. @default {10_000} */
     reset?: number;
   };
-  /** What is sent while there is no connection waits here. */
+  /** Limits of the queue for messages sent while not connected. */
   outbox?: {
-    /** How many messages; `0` keeps none. @default {100} */
+    /** Maximum number of messages; `0` queues none. @default {100} */
     maxMessages?: number;
-    /** How long, in ms; `0` is for ever. Requests have a timeout of their own. @default {60_000} */
+    /** Maximum age, in ms; `0` is unlimited. Requests use their own timeout instead. @default {60_000} */
     maxAge?: number;
   };
   /**
-   * Renews a session that the client cannot see, such as one in a cookie: asked when the server says that it has expired, and when upgrades
-   * are refused (`maxRefusals`). The client then opens another connection, since a cookie is read at the upgrade only. Resolve with `false`
-   * where the session has ended: the client is `closed` with `AUTH_FAILED`. After a rejection it is asked again, with backoff.
+   * Renews a session that the client cannot read, such as one in a cookie. Runs when the server reports that the session has expired, and
+   * when upgrades are refused (`maxRefusals`); the client then reconnects, since a cookie is read only at the upgrade. Resolve with
+   * `false` when the session has ended: the client closes with `AUTH_FAILED`. After a rejection it is called again, with backoff.
    * @default none
    */
   renew?: () => boolean | void | Promise<boolean | void>;
   /**
-   * After so many upgrades in a row that the server refused with 401 or 403, `renew` is asked, or the client is `closed`; `0` is never.
-   * A browser says the same of a refused upgrade and of a server that is down: there only `renew` is asked.
+   * After this many consecutive upgrades refused with 401 or 403, `renew` runs, or the client closes; `0` disables both.
+   * A browser cannot tell a refused upgrade from a server that is down, so there only `renew` runs.
    * @default {3}
    */
   maxRefusals?: number;
-  /** After so many attempts in a row in which the server did not let it in, the client is `closed`; `0` is never. @default {0} */
+  /** After this many consecutive attempts without being admitted, the client closes; `0` is unlimited. @default {0} */
   maxAttempts?: number;
-  /** Whether it comes back when a connection was lost. @default {true} */
+  /** Whether to reconnect after the connection is lost. @default {true} */
   reconnect?: boolean;
-  /** Whether it opens nothing until something is sent, asked, subscribed to or waited for. @default {false} */
+  /** Whether to connect only on the first send, request, subscription or use of `ready`. @default {false} */
   lazy?: boolean;
-  /** A frame of more characters is not read, and ends the connection. @default {16_777_216} */
+  /** Maximum length of an incoming frame, in characters; a longer one ends the connection. @default {16_777_216} */
   maxFrame?: number;
-  /** The subprotocols to offer. A server that knows none of them needs `[]`. @default {["noroshi.v1"]} */
+  /** Subprotocols to offer; use `[]` for a server that supports none. @default {["noroshi.v1"]} */
   protocols?: string[];
-  /** The constructor, such as that of `ws` where the platform has none. @default {globalThis.WebSocket} */
+  /** The WebSocket constructor, such as that of `ws` on Node 20. @default {globalThis.WebSocket} */
   WebSocket?: WebSocketConstructor;
-  /** The time. @default the platform's */
+  /** Source of time and timers. @default the platform's */
   clock?: ClientClock;
-  /** A random number from 0 to below 1. @default {Math.random} */
+  /** Returns a random number from 0 up to but not including 1. @default {Math.random} */
   random?: () => number;
 }
 
-/** The options with their defaults. */
+/** Options with defaults applied. */
 export type ResolvedOptions =
   & Required<Omit<ClientOptions, "token" | "renew" | "backoff" | "outbox">>
   & { token: ClientOptions["token"]; renew: ClientOptions["renew"]; backoff: Required<Backoff>; outbox: Required<Outbox> };
@@ -77,7 +77,7 @@ export type ResolvedOptions =
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type Outbox = NonNullable<ClientOptions["outbox"]>;
 
-/** @throws {TypeError} for an unknown option, a duration that is none, and where there is no WebSocket for one that is not lazy. */
+/** @throws {TypeError} for an unknown option or an invalid duration, and without a WebSocket, unless `lazy` is set. */
 export function resolveOptions(options: ClientOptions): ResolvedOptions {
   const defaults: Omit<ResolvedOptions, "WebSocket"> & { WebSocket: WebSocketConstructor | undefined } = {
     token: undefined,
@@ -94,24 +94,24 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     lazy: false,
     maxFrame: 2 ** 24,
     protocols: ["noroshi.v1"],
-    // Node 20 has none.
+    // Undefined on Node 20.
     WebSocket: (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket,
     clock: systemClock,
     random: Math.random,
   };
   const resolved = merge(defaults, options);
-  // A page that is rendered where there is none opens nothing there.
+  // During server-side rendering a lazy client never connects, so it needs no WebSocket.
   if (typeof resolved.WebSocket !== "function" && !resolved.lazy) {
     throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
-  // `merge` has checked what it took against the defaults.
+  // `merge` accepts only known options.
   return resolved as ResolvedOptions;
 }
 
 const DURATIONS = /^(heartbeat|timeout|requestTimeout|base|cap|reset|maxAge)$/;
 
 /**
- * Checks a duration: a longer timer fires at once.
+ * Checks a duration: a timer above 2³¹−1 ms would fire at once.
  *
  * @throws {TypeError}
  */
@@ -121,9 +121,9 @@ export function checkMs(what: string, value: unknown): void {
   }
 }
 
-/** The defaults, with what is given in their place. `undefined` gives nothing. */
+/** Overrides the defaults with the given values, except `undefined`. */
 function merge<T extends object>(defaults: T, given: object): T {
-  const merged = { ...defaults } as Record<string, unknown>; // Read by name.
+  const merged = { ...defaults } as Record<string, unknown>; // Indexed by name.
   for (const [name, value] of Object.entries(given)) {
     if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
     if (value === undefined) continue;

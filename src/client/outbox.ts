@@ -1,27 +1,27 @@
 import { ClientError } from "./error.ts";
 import type { ClientClock } from "./platform.ts";
 
-/** What waits for a connection. */
+/** A queued message. */
 export interface Waiting {
   readonly text: string;
-  /** It was handed to the socket. */
+  /** Called when the socket has accepted it. */
   sent?(): void;
-  /** It will not be. */
+  /** Called when it will not be sent, or its connection was lost. */
   failed(error: ClientError): void;
-  /** It was handed to a connection that was lost, and may have been handled. */
+  /** It was sent on a connection that was then lost, so the server may have handled it. */
   wasSent?: boolean;
-  /** For its expiry. Written by {@link Outbox} only. */
+  /** Expiry timer. Written by {@link Outbox} only. */
   timer?: unknown;
 }
 
-/** What was sent while there was no connection, in order, no more and no longer than may be. */
+/** FIFO queue of messages that cannot be sent yet, bounded in number and age. */
 export class Outbox {
   readonly #clock: ClientClock;
   readonly #limits: { maxMessages: number; maxAge: number };
   readonly #why: () => ClientError | undefined;
   #waiting = new Set<Waiting>();
 
-  /** @param why there is no connection; `undefined` where there is one. */
+  /** @param why returns why the client is not connected; `undefined` while it is */
   constructor(clock: ClientClock, limits: { maxMessages: number; maxAge: number }, why: () => ClientError | undefined) {
     this.#clock = clock;
     this.#limits = limits;
@@ -36,15 +36,15 @@ export class Outbox {
     return this.#waiting.has(item);
   }
 
-  /** Why one that waits was never sent; `undefined` where it was, or does not wait. */
+  /** Why a queued message was never sent; `undefined` if it was sent or is not queued. */
   unsent(item: Waiting): ClientError | undefined {
     if (!this.has(item) || item.wasSent) return undefined;
     return this.#why() ?? new ClientError("TIMEOUT", "Not sent in time: the server asks to wait");
   }
 
-  /** @param expires whether it has no timeout of its own. */
+  /** @param expires whether `maxAge` applies; a request has its own timeout */
   add(item: Waiting, expires: boolean): void {
-    // Where there is a connection, the server takes them one after the other.
+    // While connected the queue drains at the server's pace, so the limit does not apply.
     if (this.#why() && this.#waiting.size >= this.#limits.maxMessages) {
       return item.failed(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
     }
@@ -57,7 +57,7 @@ export class Outbox {
     }, maxAge);
   }
 
-  /** Puts back what was sent already and may have been lost, before all that was not: it does not count. */
+  /** Puts messages that were sent before back at the front. They do not count towards the limit. */
   restore(items: Waiting[]): void {
     this.#waiting = new Set([...items, ...this.#waiting]);
   }
@@ -67,7 +67,7 @@ export class Outbox {
     this.#clock.clearTimeout(item.timer);
   }
 
-  /** Hands all on, in order, for as long as there is somebody to take them. */
+  /** Sends in order until `take` refuses one. */
   flush(take: (item: Waiting) => boolean): void {
     for (const item of this.#waiting) {
       if (!take(item)) return;
@@ -76,7 +76,7 @@ export class Outbox {
     }
   }
 
-  /** @param lost for what was sent before. */
+  /** @param lost the error for messages that were sent before */
   fail(error: ClientError, lost: ClientError): void {
     for (const item of [...this.#waiting]) {
       this.delete(item);

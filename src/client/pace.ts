@@ -1,90 +1,90 @@
 import type { AnnouncedBucket, WebSocketMessage } from "../protocol.ts";
 import type { ClientClock } from "./platform.ts";
 
-/** What a pace needs of the connector. */
+/** What a pace needs from the connector. */
 export interface PaceHost {
   readonly clock: ClientClock;
   nextUid(): string;
   send(text: string): void;
-  /** More may be sent. */
+  /** Called when more can be sent. */
   resume(): void;
-  /** How many subscriptions the server has been asked for and not answered. */
-  asked(): number;
+  /** Number of `subscribe` messages that are sent and unanswered. */
+  unanswered(): number;
 }
 
-/** Messages and their bytes. */
+/** A number of messages and their total bytes. */
 type Amount = [messages: number, bytes: number];
 
-/** A ping, at least. */
+/** Assumed size of a ping or another small message, in bytes. */
 const PING_BYTES = 64;
 
-/** What a subscription may cost beside its message: what was missed, a snapshot and the members, two messages each. */
-const ASKED_COST = 6;
+/** Worst cost of a subscription besides its message: recovery, snapshot and members, two messages each. */
+const SUBSCRIBE_COST = 6;
 
 /**
- * Sends what the server takes (PROTOCOL.md §2.9), and no faster. What was sent may wait there until a ping that came after it is answered.
- * The answer also says what is left of the rate; from then on it is refilled as time passes here. A limit that is absent, or is no number,
- * compares with nothing, and is none.
+ * Keeps what the client sends within the server's announced limits (PROTOCOL.md §2.9). A sent message may occupy the server's queue
+ * until a later ping is answered. That pong also reports what is left of the rate, which the client then refills by its own clock.
+ * Limits are untrusted and unchecked: a missing or invalid one becomes `NaN`, every comparison is false, and nothing is limited.
  */
 export class Pace {
   readonly #host: PaceHost;
-  /** Messages that may wait, and their bytes. The defaults are those of a server that says nothing. */
+  /** The server's queue, in messages and bytes. Until the server announces its limits, these are its defaults. */
   #waiting = 63;
   #payload = 65_536;
   #rates: [messages: AnnouncedBucket, bytes: AnnouncedBucket] = [
     { rate: 100, burst: 2_000, left: 2_000 },
     { rate: 2 ** 20, burst: 2 ** 23, left: 2 ** 23 },
   ];
-  /** The largest message, in bytes, if the server has said it. */
+  /** Largest message in bytes; unlimited until the server announces it. */
   #largest = Infinity;
   /** When the last ping was answered, in ms of the monotonic clock. */
-  #at = 0;
-  /** What was sent after the last ping that was answered. */
+  #answeredAt = 0;
+  /** Sent since the last answered ping. */
   #sent: Amount = [0, 0];
-  /** What of it was sent after the ping under way. */
-  #after: Amount = [0, 0];
-  /** Messages that may yet be taken for subscriptions. */
-  #asks = 0;
-  /** Of the ping under way. */
+  /** The part of `#sent` that followed the pending ping. */
+  #sentAfterPing: Amount = [0, 0];
+  /** Messages reserved for the cost of unanswered subscriptions. */
+  #reserved = 0;
+  /** The `uid` of the pending ping. */
   #uid: string | undefined;
-  /** Whether nothing is sent before a ping is answered. */
+  /** Nothing but a ping is sent until one has been answered. */
   #isBlind = true;
-  /** Nothing is sent before. */
+  /** Nothing is sent until it fires. */
   #timer: unknown;
 
   constructor(host: PaceHost) {
     this.#host = host;
   }
 
-  /** Nothing is left of the connection. */
+  /** The connection has ended. */
   reset(): void {
     this.#host.clock.clearTimeout(this.#timer);
     this.#timer = this.#uid = undefined;
     this.#isBlind = true;
-    this.#asks = 0;
+    this.#reserved = 0;
     this.#sent = [0, 0];
-    this.#after = [0, 0];
+    this.#sentAfterPing = [0, 0];
   }
 
-  /** Whether the server takes no message of this size, as far as it has said so. */
+  /** Whether the message exceeds the announced maximum. */
   isTooBig(text: string): boolean {
     return bytesOf(text) > this.#largest;
   }
 
-  /** Sends it if the server takes it now. */
+  /** Sends the message if the server accepts it now. Returns whether it did. */
   send(text: string, isSubscribe?: boolean): boolean {
     if (this.#timer) return false;
     const size = bytesOf(text);
     const [messages, bytes] = this.#sent;
     const total = bytes + size;
     const [{ burst }, { burst: burstBytes }] = this.#rates;
-    // With room for a ping.
+    // Leaves room for a ping.
     const isBusy = this.#isBlind || messages >= this.#waiting || messages > 0 &&
-        (total > this.#payload || messages + this.#asks + 2 > burst || total + PING_BYTES > burstBytes);
+        (total > this.#payload || messages + this.#reserved + 2 > burst || total + PING_BYTES > burstBytes);
     if (!isBusy) {
       if (this.#mustWait(2, size)) return false;
       this.#count(size);
-      if (isSubscribe) this.#asks += ASKED_COST;
+      if (isSubscribe) this.#reserved += SUBSCRIBE_COST;
       this.#host.send(text);
     }
     if ((isBusy || messages * 2 >= this.#waiting || total * 2 >= this.#payload) && !this.#uid && !this.#mustWait(1, PING_BYTES)) {
@@ -93,51 +93,51 @@ export class Pace {
     return !isBusy;
   }
 
-  /** Something small that cannot wait is sent. In place of a ping, while another may never be answered, it is one that asks. */
+  /** Counts a small message that bypasses the pace. A heartbeat ping becomes a new measuring ping if one is pending, which may be lost. */
   probe(message: WebSocketMessage): WebSocketMessage {
     if (this.#uid && message.type === "ping") return this.#ping();
     this.#count(PING_BYTES);
     return message;
   }
 
-  /** All that was sent before this one has been taken when it is answered. */
+  /** Registers a ping or `auth`: its answer means that the server has read everything sent before it. */
   mark(uid: string): void {
     this.#uid = uid;
     this.#count(PING_BYTES);
-    this.#after = [0, 0];
+    this.#sentAfterPing = [0, 0];
   }
 
-  /** A message of the server, which may be the answer. */
+  /** Takes any message of the server, which may answer the pending ping. */
   heard({ uid, limits }: WebSocketMessage): void {
     if (!this.#uid || uid !== this.#uid) return;
     const now = this.#host.clock.monotonic();
-    const seconds = (now - this.#at) / 1000;
+    const seconds = (now - this.#answeredAt) / 1000;
     if (limits) {
-      // deno-lint-ignore no-explicit-any -- of a server, which is not trusted: whatever it is, it is only compared
+      // deno-lint-ignore no-explicit-any -- untrusted: the values are only compared
       const { payload, waiting, messages, bytes } = limits as any;
       this.#largest = this.#payload = payload;
       this.#waiting = Math.max(1, waiting - 1);
       this.#rates = [Object(messages), Object(bytes)];
     } else {
       this.#rates.forEach((bucket, i) => {
-        bucket.left = Math.min(bucket.burst, bucket.left + seconds * bucket.rate) - this.#sent[i]! + this.#after[i]!;
+        bucket.left = Math.min(bucket.burst, bucket.left + seconds * bucket.rate) - this.#sent[i]! + this.#sentAfterPing[i]!;
       });
     }
-    this.#at = now;
+    this.#answeredAt = now;
     this.#uid = undefined;
     this.#isBlind = false;
-    this.#sent = this.#after;
-    this.#after = [...this.#sent];
-    this.#asks = ASKED_COST * this.#host.asked();
+    this.#sent = this.#sentAfterPing;
+    this.#sentAfterPing = [...this.#sent];
+    this.#reserved = SUBSCRIBE_COST * this.#host.unanswered();
     this.#host.resume();
   }
 
-  /** The server asks to wait so many ms. It has not read all that was sent, and nothing is left of its rate. */
+  /** The server asks to wait. It has discarded some messages, and nothing is left of the rate. */
   pause(ms: number): void {
     this.reset();
-    this.#at = this.#host.clock.monotonic();
+    this.#answeredAt = this.#host.clock.monotonic();
     for (const bucket of this.#rates) bucket.left = 0;
-    // A server that says what is left is asked first. A timer may be early.
+    // A server that announces limits is pinged first. 50 ms more, since timers may fire early.
     if (this.#largest < Infinity) ms += 50;
     else this.#isBlind = false;
     this.#wait(ms);
@@ -150,17 +150,17 @@ export class Pace {
   }
 
   #count(size: number): void {
-    for (const amount of [this.#sent, this.#after]) {
+    for (const amount of [this.#sent, this.#sentAfterPing]) {
       amount[0]++;
       amount[1] += size;
     }
   }
 
-  /** Whether so much more is not within the rate yet. */
+  /** Whether the rate forbids this amount now; starts the timer for when it is allowed. */
   #mustWait(...costs: Amount): boolean {
-    const seconds = (this.#host.clock.monotonic() - this.#at) / 1000;
+    const seconds = (this.#host.clock.monotonic() - this.#answeredAt) / 1000;
     const waits = this.#rates.map(({ rate, burst, left }, i) =>
-      (this.#sent[i]! + (i ? 0 : this.#asks) + Math.min(costs[i]!, burst) - left) / rate - seconds
+      (this.#sent[i]! + (i ? 0 : this.#reserved) + Math.min(costs[i]!, burst) - left) / rate - seconds
     );
     const wait = Math.max(...waits);
     if (wait > 0) this.#wait(Math.ceil(wait * 1000));
@@ -175,5 +175,5 @@ export class Pace {
   }
 }
 
-/** Of UTF-8: what JSON.stringify returns has no lone surrogates, at which encodeURI throws. */
+/** UTF-8 length. `JSON.stringify` escapes lone surrogates, at which `encodeURI` would throw. */
 const bytesOf = (text: string): number => encodeURI(text).replace(/%../g, "_").length;

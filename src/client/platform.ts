@@ -1,85 +1,85 @@
-/** The time as a client needs it. A test passes its own. */
+/** Source of time, replaceable in tests. */
 export interface ClientClock {
-  /** The wall clock, in ms since 1970: by its jumps a client sees that the machine has slept. */
+  /** Wall clock, in ms since 1970. Its jumps show that the machine has slept. */
   now(): number;
-  /** A clock that is never set, in ms: what all waiting is measured with. */
+  /** Monotonic clock, in ms. Used for all waiting. */
   monotonic(): number;
-  /** Calls back after so many ms. */
+  /** Calls back after a delay in ms. */
   setTimeout(callback: () => void, delay: number): unknown;
-  /** Cancels the call whose handle `setTimeout` returned. */
+  /** Cancels a timer by the handle from `setTimeout`. */
   clearTimeout(handle: unknown): void;
 }
 
-/** The clock of the platform. */
+/** The platform's clock. */
 export const systemClock: ClientClock = {
   now: () => Date.now(),
   // A platform without the one has a clock that may be set.
   monotonic: () => (globalThis.performance ?? Date).now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
-  // The handle is what setTimeout above returned, whose type differs between the runtimes.
+  // The handle comes from `setTimeout` above; its type differs between runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
 };
 
-/** What a client uses of a WebSocket: the part that browsers, runtimes, React Native and `ws` have in common. */
+/** The part of `WebSocket` that the client uses: common to browsers, server runtimes, React Native and `ws`. */
 export interface WebSocketLike {
   /** 0 connecting, 1 open, 2 closing, 3 closed. */
   readonly readyState: number;
-  /** Told once the connection is open. */
+  /** Called when the connection is open. */
   onopen: ((event: never) => void) | null;
-  /** Told of each frame, as `data`. */
+  /** Called for each frame, with `data`. */
   onmessage: ((event: never) => void) | null;
-  /** Told once when the connection has ended, with `code`, `reason` and `wasClean`. */
+  /** Called once at the end, with `code`, `reason` and `wasClean`. */
   onclose: ((event: never) => void) | null;
-  /** Told of a failure that `onclose` follows. */
+  /** Called on a failure, before `onclose`. */
   onerror: ((event: never) => void) | null;
   /** Sends a text frame. */
   send(data: string): void;
   /** Starts the closing handshake. */
   close(code?: number, reason?: string): void;
-  /** Ends the connection without a handshake, where the platform can. */
+  /** Drops the connection without a closing handshake, where the platform supports it. */
   terminate?: () => void;
 }
 
-/** A constructor such as `globalThis.WebSocket` or that of `ws`. */
+/** Such as `globalThis.WebSocket` or the class of `ws`. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
 
 type PageListener = (event: { readonly type: string; readonly persisted?: boolean }) => void;
 
-/** Something that tells of `online`, `visibilitychange` and their like. React Native has neither; nor need it. */
-interface Telling {
+/** The part of `window` and `document` that is used. Other platforms have some of it, React Native none. */
+interface PartialEventTarget {
   addEventListener?: (event: string, listener: PageListener) => void;
   removeEventListener?: (event: string, listener: PageListener) => void;
   visibilityState?: string;
 }
 
 /**
- * Calls back when a page is seen again or the network has changed, and when a page is put into the back/forward cache, as far as the platform
- * says so. Returns how to stop that.
+ * Calls `wake` when a page becomes visible, returns from the back/forward cache or sees the network change, and `sleep` when it
+ * enters that cache. Returns a function that removes the listeners.
  */
 export function onWake(wake: () => void, sleep: () => void): () => void {
-  // The globals of browsers, which other platforms have in part.
-  const page = globalThis as Telling & { document?: Telling };
+  // Browser globals; other platforms have some of them.
+  const page = globalThis as PartialEventTarget & { document?: PartialEventTarget };
   const { document } = page;
-  const seen = () => {
+  const onVisible = () => {
     if (document?.visibilityState !== "hidden") wake();
   };
-  // What is not persisted is unloaded: the browser closes its connections, with 1001.
-  const turned: PageListener = ({ type, persisted }) => {
+  // A page that is not persisted is unloaded, and the browser closes its connections with 1001.
+  const onPageTransition: PageListener = ({ type, persisted }) => {
     if (persisted) (type === "pagehide" ? sleep : wake)();
   };
-  const all = (method: "addEventListener" | "removeEventListener") => {
+  const toggle = (method: "addEventListener" | "removeEventListener") => {
     page[method]?.("online", wake);
-    // That may not hold for this connection: it is asked.
+    // Going offline may not affect this connection, so it is only checked.
     page[method]?.("offline", wake);
-    page[method]?.("pagehide", turned);
-    page[method]?.("pageshow", turned);
-    document?.[method]?.("visibilitychange", seen);
+    page[method]?.("pagehide", onPageTransition);
+    page[method]?.("pageshow", onPageTransition);
+    document?.[method]?.("visibilitychange", onVisible);
   };
-  all("addEventListener");
-  return () => all("removeEventListener");
+  toggle("addEventListener");
+  return () => toggle("removeEventListener");
 }
 
-/** The address with a scheme that every WebSocket takes; one without a host is of the page's own. */
+/** Resolves a relative URL against the page, and turns `http` into `ws`, which every WebSocket accepts. */
 export function resolveUrl(url: string | URL): string {
   const page = (globalThis as { location?: { href: string } }).location?.href;
   const whole = page && !/^\w+:/.test(String(url)) ? new URL(url, page).href : String(url);

@@ -7,11 +7,11 @@ import type { ClientClock } from "./platform.ts";
 
 /** Options of {@link BareClient.request}. */
 export interface RequestOptions {
-  /** How long the answer may take, in ms; `0` waits for ever. @default the client's `requestTimeout` */
+  /** Time for the reply, in ms; `0` waits forever. @default the client's `requestTimeout` */
   timeout?: number;
-  /** Gives the request up. The server may handle it all the same. */
+  /** Rejects the request when aborted. The server may still handle it. */
   signal?: AbortSignal;
-  /** That it may be handled twice: it is sent again, with the same `uid`, when the connection is lost before the answer. @default {false} */
+  /** Safe to handle twice: after a lost connection it is sent again with the same `uid`. @default {false} */
   idempotent?: boolean;
 }
 
@@ -20,7 +20,7 @@ interface Pending extends Waiting {
   settle(message: WebSocketMessage): void;
 }
 
-/** What was asked and is not answered yet, by `uid`. */
+/** Requests without a reply yet, by `uid`. */
 export class Requests {
   readonly #clock: ClientClock;
   readonly #outbox: Outbox;
@@ -31,7 +31,7 @@ export class Requests {
     this.#outbox = outbox;
   }
 
-  /** @param transmit hands the message to the connection, or to the outbox. */
+  /** @param transmit sends the message or queues it */
   add(
     message: WebSocketMessage,
     options: RequestOptions & { timeout: number },
@@ -51,10 +51,10 @@ export class Requests {
         done();
         reject(error);
       };
-      // The signals of a polyfill, such as that of React Native, have no reason.
+      // Polyfilled signals, as in React Native, have no reason.
       const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
-      const late = () => failed(this.#outbox.unsent(item) ?? new ClientError("TIMEOUT", `No answer within ${timeout} ms`));
-      const timer = timeout && this.#clock.setTimeout(late, timeout);
+      const timeOut = () => failed(this.#outbox.unsent(item) ?? new ClientError("TIMEOUT", `No answer within ${timeout} ms`));
+      const timer = timeout && this.#clock.setTimeout(timeOut, timeout);
       const item: Pending = {
         text,
         idempotent,
@@ -72,7 +72,7 @@ export class Requests {
     });
   }
 
-  /** Whether the message is the answer to one of them. */
+  /** Settles the request that the message answers. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean {
     const pending = this.#pending.get(message.uid);
     if (!pending || message["status"] === undefined) return false;
@@ -80,22 +80,22 @@ export class Requests {
     return true;
   }
 
-  /** One that the server has not looked at, since the credentials had run out: it is sent again. */
+  /** Queues a request again that the server refused unread because the token had expired. */
   retry(uid: unknown): boolean {
     const pending = this.#pending.get(uid);
     if (pending) this.#outbox.restore([pending]);
     return !!pending;
   }
 
-  /** The connection is lost, and whether what was sent has been handled is not known. */
+  /** The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again. */
   lost(error: ClientError, mayRetry: boolean): void {
-    const again: Pending[] = [];
+    const retried: Pending[] = [];
     for (const item of [...this.#pending.values()]) {
       if (this.#outbox.has(item)) continue;
       item.wasSent = true;
-      if (item.idempotent && mayRetry) again.push(item);
+      if (item.idempotent && mayRetry) retried.push(item);
       else item.failed(error);
     }
-    this.#outbox.restore(again);
+    this.#outbox.restore(retried);
   }
 }

@@ -4,134 +4,134 @@ import { guard } from "./emitter.ts";
 import { encode } from "./encode.ts";
 import type { ClientError } from "./error.ts";
 
-/** A place in the history of a channel. */
+/** A position in a channel's history. */
 export interface Position {
-  /** Which history it is. */
+  /** Identifies the history; a new epoch means that the old one is gone. */
   epoch: string;
-  /** How far in it. */
+  /** Number of the last publication. */
   offset: number;
 }
 
-/** Who is in a channel. */
+/** A member of a channel. */
 export interface Member<Data = unknown> {
-  /** The user's id, or `uid:<id>` of a connection that is nobody's. */
+  /** The user's id, or `uid:<id>` for an anonymous connection. */
   user: string;
-  /** What the channel tells of it. */
+  /** What the channel reveals about the member. */
   data?: Data;
 }
 
-/** What a subscription begins with. */
+/** First item of a subscription, and the first after a gap. */
 export interface SubscriptionInit<Snapshot = unknown> {
-  /** No publication: where the subscription begins. */
+  /** `init` is no publication but the starting point. */
   event: "init";
-  /** The channel's snapshot, where it has one. */
+  /** The channel's snapshot, if it has one. */
   data: Snapshot;
-  /** Absent at first; `false` where publications have been missed since what came before: begin anew from `data`. */
+  /** Absent the first time. `false` after a gap: discard the state and start from `data`. */
   recovered?: false;
 }
 
-/** Something that was published. */
+/** A publication. */
 export interface Publication<Event extends string = string, Data = unknown> {
-  /** Which event. */
+  /** Name of the event. */
   event: Event;
   /** What was published. */
   data: Data;
-  /** Its place in the channel's history, where there is one. */
+  /** Offset in the channel's history, if it has one. */
   offset?: number;
 }
 
-/** Who came or left, or who was there at the beginning. */
+/** A change of a channel's members. */
 export interface PresenceChange<Data = unknown> {
-  /** `init`: all who are there. `join` of one who is there says that its data has changed. */
+  /** `init` lists all members. `join` of a present member means that its data has changed. */
   event: "init" | "join" | "leave";
-  /** Whom it is about. */
+  /** The members that changed. */
   members: Member<Data>[];
-  /** Who is there now. */
+  /** All members after the change. */
   present: Member<Data>[];
 }
 
-/** Options and callbacks of a subscription. A callback may be async; what it throws or rejects with becomes an `error` event. */
+/** Options and callbacks of a subscription. Callbacks may be async; what they throw or reject with becomes an `error` event. */
 export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, Data = unknown, Query = Record<string, unknown>> {
-  /** Only publications of this event. */
+  /** Receive publications of this event only. */
   event?: string;
-  /** Given to the channel's snapshot. */
+  /** Passed to the channel's snapshot. */
   query?: Query;
-  /** A position to resume from, such as one kept over a reload. */
+  /** Position to resume from, such as one saved before a page reload. */
   recover?: Position;
-  /** Whether to be told who is in the channel; so is who gives `onPresence`. @default {false} */
+  /** Whether to receive presence; implied by `onPresence`. @default {false} */
   presence?: boolean;
-  /** What others are told of this member, where the channel takes it from clients: at most 1,024 bytes of JSON. */
+  /** This member's data as others see it, if the channel accepts it from clients: at most 1,024 bytes of JSON. */
   data?: Data;
-  /** How many items may wait to be iterated over; `0` is the default. @default {1_000} */
+  /** Maximum number of items queued for iteration; `0` means the default. @default {1_000} */
   buffer?: number;
-  /** Where it begins, and begins anew after a gap. */
+  /** Called at the start, and after each gap. */
   onInit?: (init: Init) => unknown;
-  /** A publication. */
+  /** Called for each publication. */
   onEvent?: (event: Event) => unknown;
-  /** Who is there has changed. */
+  /** Called when the members change. */
   onPresence?: (change: PresenceChange<Data>) => unknown;
-  /** Publications may have been missed; `onInit` follows. */
+  /** Called when publications may have been missed, before `onInit`. */
   onGap?: () => unknown;
-  /** The server refused it or ended it, and nothing follows; or the client is closed, and it goes on after `connect()`. */
+  /** Called when the server refuses or ends the subscription, or the client is closed without you; then `connect()` resumes it. */
   onError?: (error: ClientError) => unknown;
 }
 
-/** A subscription to a channel: iterate over it, or give callbacks. It outlives connections, and ends with the block of a `using`. */
+/** A subscription to a channel: iterate over it or pass callbacks. It survives reconnects; `using` ends it with its block. */
 export type Subscription<Item = SubscriptionInit | Publication, Data = unknown> = OpenSubscription<Item, Data> & Disposes;
 
-/** {@link Subscription}, without `using`. */
+/** {@link Subscription} without `using`. */
 export interface OpenSubscription<Item = SubscriptionInit | Publication, Data = unknown> extends AsyncIterable<Item> {
-  /** The channel it is of. */
+  /** The channel's name. */
   readonly channel: string;
-  /** Where in the channel's history it is, where there is one. */
+  /** Current position in the channel's history, if it has one. */
   readonly position: Position | undefined;
-  /** Who is there, with the option `presence`. */
+  /** Current members, with the option `presence`. */
   readonly present: Member<Data>[];
-  /** Ends it: nothing follows, and an iteration is done. */
+  /** Ends the subscription and its iteration. */
   unsubscribe(): void;
 }
 
-/** What a subscriber needs of the client. */
+/** What a subscriber needs from {@link Subscriptions}. */
 export interface SubscriberHost {
-  /** Sends its `subscribe`, where there is a connection. */
+  /** Queues its `subscribe` message. */
   ask(subscriber: Subscriber): void;
   remove(subscriber: Subscriber): void;
-  /** Has it {@link Subscriber.interrupt interrupted} where the client is closed. */
+  /** Interrupts it if the client is closed. */
   check(subscriber: Subscriber): void;
-  /** Told what a callback throws. */
+  /** Reports what a callback threw. */
   report(error: unknown): void;
 }
 
-/** Settles what waits for an item. */
+/** Settles a pending `next()`. */
 type Reader = [resolve: (result: IteratorResult<Item, undefined>) => void, reject: (error: ClientError) => void];
 
 type Item = SubscriptionInit | Publication;
 
-/** A subscription, and what keeps it whole over lost connections, lost messages and a reader that is slow. */
+/** One subscription, with its recovery after lost connections, lost messages and a slow iterator. */
 export class Subscriber implements OpenSubscription {
   readonly channel: string;
   readonly uid: string;
   readonly options: SubscribeOptions;
   position: Position | undefined;
-  /** The server has answered on this connection, and sends. */
+  /** The server has answered `subscribe` on this connection. */
   isLive = false;
-  /** How often in a row the server could not do it. */
+  /** Consecutive transient errors; sets the backoff. */
   failures = 0;
-  /** For asking again. */
+  /** For the next try after a transient error. */
   timer: unknown;
   readonly #host: SubscriberHost;
   readonly #request: string;
-  /** Only publications of this event come. */
+  /** Set when the server filters by event. */
   readonly #event: string | undefined;
   readonly #members = new Map<string, Member>();
-  /** There was an `init` before: another one that is no recovery says that something was missed. */
+  /** An `init` has come, so the next one that is not a recovery marks a gap. */
   #hasBegun = false;
-  #isRead: boolean;
-  /** More came than may wait. What comes is left alone until what waits has been read, and then asked for again. */
+  #keepsItems: boolean;
+  /** The queue is full: publications are discarded until it has been read, then recovered from `position`. */
   #isBehind = false;
   readonly #queue: Item[] = [];
   readonly #readers: Reader[] = [];
-  /** Somebody iterates over it. */
+  /** An iterator exists; a second one would steal its items. */
   #hasIterator = false;
   #end: { error: ClientError | undefined } | undefined;
 
@@ -141,12 +141,12 @@ export class Subscriber implements OpenSubscription {
     this.uid = uid;
     this.options = options;
     const { event, query, data, presence, recover, onInit, onEvent, onPresence } = options;
-    // Here and not when it is sent, where an exception would hit all that is sent with it.
+    // Encoded here, so that invalid options throw in `subscribe()` and not while other messages are sent.
     this.#request = encode({
       type: "subscribe",
       channel,
       uid,
-      event, // JSON leaves out what is undefined.
+      event, // JSON drops undefined fields.
       query,
       data,
       presence: presence || onPresence ? true : undefined,
@@ -155,11 +155,11 @@ export class Subscriber implements OpenSubscription {
     this.position = recover && JSON.parse(encode(recover));
     this.#hasBegun = !!recover;
     disposeBy(this, () => this.unsubscribe());
-    // Nobody is likely to iterate who is called back; who does all the same begins then.
-    this.#isRead = !(onInit || onEvent || onPresence);
+    // With callbacks nobody is expected to iterate, so nothing is queued until somebody does.
+    this.#keepsItems = !(onInit || onEvent || onPresence);
   }
 
-  /** What to send to have it, from where it is. */
+  /** The `subscribe` message, with the current position. */
   get text(): string {
     const { position } = this;
     return position ? `${this.#request.slice(0, -1)},"recover":${JSON.stringify(position)}}` : this.#request;
@@ -169,14 +169,14 @@ export class Subscriber implements OpenSubscription {
     return [...this.#members.values()];
   }
 
-  /** Whether all up to a position has come. What filters its events is not told of all. */
+  /** Whether everything up to a position has arrived. Always true with an event filter, whose offsets have holes. */
   isAt({ epoch, offset }: Position): boolean {
     const { position } = this;
     if (!position || !this.isLive || this.#isBehind || this.#event) return true;
     return epoch === position.epoch && offset <= position.offset;
   }
 
-  /** Takes a message of the subscription. */
+  /** Handles a message of the subscription. */
   take(message: WebSocketMessage): void {
     const { type, event, members } = message;
     if (type === "presence") this.#changePresence(event, members);
@@ -184,7 +184,7 @@ export class Subscriber implements OpenSubscription {
     else if (typeof event === "string" && this.#hasBegun) this.#publication(event, message);
   }
 
-  /** Nothing comes any more; who iterates over it gets the error, if there is one. */
+  /** Ends the subscription; iterators receive the error, if any. */
   end(error?: ClientError): void {
     if (this.#end) return;
     if (error) this.#call(this.options.onError, error);
@@ -193,9 +193,9 @@ export class Subscriber implements OpenSubscription {
     this.#serve();
   }
 
-  /** The client is closed. Whether it may go on: who iterates over it gets the error, for one that only waits would never know. */
+  /** The client is closed: an iteration fails, since it would wait forever; callbacks stay. Returns whether the subscription remains. */
   interrupt(error: ClientError): boolean {
-    if (this.#isRead) this.end(error);
+    if (this.#keepsItems) this.end(error);
     else this.#call(this.options.onError, error);
     return !this.#end;
   }
@@ -207,12 +207,12 @@ export class Subscriber implements OpenSubscription {
     this.#host.remove(this);
   }
 
-  // No generator: the `return` of one waits for what it awaits.
+  // Not a generator: its `return()` would wait for the pending `next()`.
   [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
     if (this.#hasIterator && !this.#end) {
       throw new TypeError("Cannot iterate: another loop does, subscribe again");
     }
-    this.#hasIterator = this.#isRead = true;
+    this.#hasIterator = this.#keepsItems = true;
     this.#host.check(this);
     return {
       next: () =>
@@ -233,12 +233,12 @@ export class Subscriber implements OpenSubscription {
   #begin({ data, epoch, offset, recovered }: WebSocketMessage): void {
     this.isLive = true;
     this.failures = 0;
-    // All that was missed follows, and what of it is known already is left out by its offset.
+    // The missed publications follow; those already known are dropped by their offset.
     if (recovered === true && this.position) return;
     this.position = typeof epoch === "string" && typeof offset === "number" ? { epoch, offset } : undefined;
     const isGap = this.#hasBegun;
     this.#hasBegun = true;
-    // What waits is older than the snapshot: with it there is one gap more, of which is told.
+    // Items still queued predate the snapshot; the `init` queued behind them marks the gap.
     if (isGap) this.#call(this.options.onGap);
     this.#isBehind = false;
     const init: SubscriptionInit = { event: "init", data, ...(isGap && { recovered: false }) };
@@ -260,11 +260,11 @@ export class Subscriber implements OpenSubscription {
   }
 
   #push(item: Item): void {
-    if (this.#isRead && !this.#end) this.#queue.push(item);
+    if (this.#keepsItems && !this.#end) this.#queue.push(item);
     this.#serve();
   }
 
-  /** Hands what there is to those who wait for it. */
+  /** Hands queued items to pending reads. */
   #serve(): void {
     while (this.#readers.length > 0) {
       const value = this.#queue.shift();
@@ -273,7 +273,7 @@ export class Subscriber implements OpenSubscription {
         this.#host.ask(this);
       }
       if (!value && !this.#end) return;
-      const [resolve, reject] = this.#readers.shift()!; // There is one.
+      const [resolve, reject] = this.#readers.shift()!; // The loop has checked that there is one.
       if (value) resolve({ done: false, value });
       else if (this.#end?.error) reject(this.#end.error);
       else resolve({ done: true, value: undefined });

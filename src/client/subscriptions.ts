@@ -4,30 +4,30 @@ import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { type Position, type SubscribeOptions, Subscriber, type SubscriberHost } from "./subscription.ts";
 
-/** What a server may be able to do a little later. */
+/** Errors after which a subscription is tried again. */
 const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 
-/** What the subscriptions need of the client. */
+/** What the subscriptions need from the client. */
 export interface SubscriptionsHost {
   readonly options: ResolvedOptions;
-  /** Why nothing is tried any more, where that is so. */
+  /** Why the client is closed; `undefined` if it is not. */
   whyClosed(): ClientError | undefined;
-  /** Sends it, where the server takes messages now. */
+  /** Sends the message if the server accepts it now. Returns whether it did. */
   send(text: string, isSubscribe: boolean): boolean;
-  /** Whether the server takes no message of this size. */
+  /** Whether the message exceeds the server's maximum. */
   isTooBig(text: string): boolean;
-  /** Told what a callback throws. */
+  /** Reports what a callback threw. */
   report(error: unknown): void;
 }
 
-/** The subscriptions of a client, by `uid`. */
+/** A client's subscriptions, by `uid`. */
 export class Subscriptions implements SubscriberHost {
   readonly #host: SubscriptionsHost;
   readonly report: (error: unknown) => void;
   readonly #subscribers = new Map<unknown, Subscriber>();
-  /** What is to be sent for each, in parts if there are many. */
+  /** Queued messages by `uid`: a subscriber stands for its `subscribe`, a string is an `unsubscribe`. */
   readonly #waiting = new Map<unknown, Subscriber | string>();
-  /** What has been asked for on this connection. */
+  /** Those whose `subscribe` was sent on this connection. */
   readonly #asked = new Set<unknown>();
 
   constructor(host: SubscriptionsHost) {
@@ -35,12 +35,12 @@ export class Subscriptions implements SubscriberHost {
     this.report = host.report;
   }
 
-  /** Whether a pong may tell of something that was missed. */
+  /** Whether a pong could reveal missed publications. */
   get haveHistory(): boolean {
     return [...this.#subscribers.values()].some(({ position }) => position);
   }
 
-  /** How many have been asked for on this connection and not answered. */
+  /** How many `subscribe` messages of this connection are unanswered. */
   get unanswered(): number {
     return [...this.#asked].filter((uid) => !this.#subscribers.get(uid)?.isLive).length;
   }
@@ -62,11 +62,11 @@ export class Subscriptions implements SubscriberHost {
     this.flush();
   }
 
-  /** Asks for all that the server has not answered: on a new connection that is each. */
+  /** Queues all that are not live; on a new connection that is every one. */
   askAll(): void {
     for (const [uid, subscriber] of this.#subscribers) {
       if (subscriber.isLive) continue;
-      this.#waiting.delete(uid); // For their order.
+      this.#waiting.delete(uid); // Keeps the order of subscribing.
       this.#waiting.set(uid, subscriber);
     }
     this.flush();
@@ -80,14 +80,14 @@ export class Subscriptions implements SubscriberHost {
     this.flush();
   }
 
-  /** Sends of what waits as much as the server takes. */
+  /** Sends as many queued messages as the server accepts now. */
   flush(): void {
     for (const [uid, item] of this.#waiting) {
       const text = typeof item === "string" ? item : item.text;
       if (typeof item !== "string") {
         if (this.#host.isTooBig(text)) {
           this.#forget(item);
-          // Not before `subscribe` has returned.
+          // Deferred until `subscribe()` has returned.
           void Promise.resolve().then(() => item.end(tooBig()));
           continue;
         }
@@ -98,13 +98,13 @@ export class Subscriptions implements SubscriberHost {
     }
   }
 
-  /** Whether the message is of one of them. */
+  /** Handles the message if it belongs to a subscription. Returns whether it did. */
   take(message: WebSocketMessage): boolean {
     const { type, status, uid } = message;
     const subscriber = this.#subscribers.get(uid);
     if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message));
     else if (type !== "subscription" && type !== "presence") return false;
-    // One that is unknown has been unsubscribed from.
+    // A message of an unknown subscription is a late one, after `unsubscribe`.
     else if (message["event"] === "unsubscribe") {
       if (subscriber) {
         this.#refused(subscriber, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
@@ -113,7 +113,7 @@ export class Subscriptions implements SubscriberHost {
     return true;
   }
 
-  /** What the server says that it has sent before: what has not come of it is asked for. */
+  /** The pong lists the positions the server has reached; a subscription that lags asks for what it missed. */
   pong(channels: unknown): void {
     for (const subscriber of this.#subscribers.values()) {
       const at = (channels as Record<string, Position> | undefined)?.[subscriber.channel];
@@ -134,7 +134,7 @@ export class Subscriptions implements SubscriberHost {
     }
   }
 
-  /** The client is closed: iterations fail, and callbacks may go on when it is opened again. */
+  /** The client is closed: iterations fail, subscriptions with callbacks stay. */
   interrupt(error: ClientError): void {
     for (const subscriber of [...this.#subscribers.values()]) this.#interrupt(subscriber, error);
   }
@@ -154,7 +154,7 @@ export class Subscriptions implements SubscriberHost {
   #refused(subscriber: Subscriber, error: ClientError): void {
     subscriber.isLive = false;
     this.#asked.delete(subscriber.uid);
-    if (error.code === "TOKEN_EXPIRED") return; // It is asked for again with the next token.
+    if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
     if (!TRANSIENT.test(error.code)) {
       this.#forget(subscriber);
       return subscriber.end(error);
