@@ -8,7 +8,7 @@ import type { ClientError } from "./error.ts";
 export interface Position {
   /** Identifies the history; a new epoch means that the old one is gone. */
   epoch: string;
-  /** Number of the last publication. */
+  /** Offset of the last publication received. */
   offset: number;
 }
 
