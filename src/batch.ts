@@ -55,7 +55,7 @@ export class SharedBatch {
   }
 }
 
-/** Frames of which at least one is for this client alone. */
+/** A batch with at least one frame for this client alone. */
 export class ClientBatch {
   readonly isShared = false;
   readonly #frames: Frame[];

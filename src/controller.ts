@@ -182,11 +182,7 @@ export class WebSocketController {
     this.#bus.on(event, listener);
   }
 
-  /**
-   * Removes an event listener.
-   *
-   * @throws {TypeError} for an unknown event, or a listener that is not a function.
-   */
+  /** Removes an event listener. @throws {TypeError} for an unknown event, or a listener that is not a function. */
   off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
     checkListener("off", event, listener);
     this.#bus.off(event, listener);
@@ -262,10 +258,9 @@ export class WebSocketController {
   }
 
   /**
-   * Calls `revalidate` for every client that the filter matches, on all nodes, after their rights have changed. A client for
-   * which it returns `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or
-   * `revalidate` from before the refresh are discarded, and `revalidate` is called instead. Resolves when every call on this node
-   * has settled and the other nodes have answered, as for {@link disconnect}.
+   * Calls `revalidate` for every client that the filter matches, on all nodes: their rights have changed. A client for which it returns
+   * `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or `revalidate` from before
+   * the refresh are discarded. Resolves when every call here has settled and the other nodes have answered, as {@link disconnect}.
    *
    * @throws {TypeError} without the option `revalidate`, or for a bad filter, as {@link broadcast}.
    */

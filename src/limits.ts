@@ -187,7 +187,7 @@ const PRUNE_AT = 1024;
 
 /**
  * Waits up to this long count as none, in ms. Partial refills add up to slightly less than a whole message, but a client that
- * waited as long as it was told must get through. The bucket goes below zero by the difference, so the long-run rate stays exact.
+ * waited as long as the error said must get through. The bucket goes below zero by the difference, so the long-run rate stays exact.
  */
 const ROUNDING = 0.001;
 

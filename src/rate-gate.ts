@@ -45,7 +45,7 @@ export class RateGate implements RequestLimit {
   }
 
   /**
-   * Whether a message of this size is accepted. If not, the client is told to wait, or closed.
+   * Whether a message of this size is accepted. If not, the client receives an error with the time to wait, or is closed.
    *
    * @param now the time, in ms of the monotonic clock, which the caller has read already.
    */

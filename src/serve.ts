@@ -101,15 +101,15 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   signal?.addEventListener("abort", onAbort);
   if (signal?.aborted) await close();
   if (closed || onListen === false) return server;
-  let told: unknown;
+  let result: unknown;
   try {
-    told = (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+    result = (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
   } catch (error) {
     await close();
     throw error;
   }
-  // It serves by now, and nobody waits for what is asynchronous in it.
-  guard(() => told, log);
+  // The server is up already, so a later rejection is logged.
+  guard(() => result, log);
   return server;
 }
 

@@ -206,7 +206,7 @@ class Store {
   *seen(written: readonly Row[] | readonly Key[]): Iterable<{ channel: string; seen: readonly unknown[] }> {
     const isDeleted = typeof written[0] !== "object";
     for (const { channel, item, query } of this.#views.values()) {
-      // A row has its key; what is deleted is only that.
+      // A deletion has keys only.
       const all = written.map((each) => typeof each === "object" ? each["id"] as Key : each);
       const keys = item === undefined ? all : all.filter((each) => String(each) === String(item));
       if (keys.length === 0) continue;

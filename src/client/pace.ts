@@ -1,4 +1,4 @@
-import type { AnnouncedBucket, WebSocketMessage } from "../protocol.ts";
+import type { AnnouncedBucket, AnnouncedLimits, WebSocketMessage } from "../protocol.ts";
 import type { ClientClock } from "./platform.ts";
 
 /** What a pace needs from the connector. */
@@ -113,8 +113,7 @@ export class Pace {
     const now = this.#host.clock.monotonic();
     const seconds = (now - this.#answeredAt) / 1000;
     if (limits) {
-      // deno-lint-ignore no-explicit-any -- untrusted: the values are only compared
-      const { payload, waiting, messages, bytes } = limits as any;
+      const { payload, waiting, messages, bytes } = limits as Required<AnnouncedLimits>; // Unchecked: the values are only compared.
       this.#largest = this.#payload = payload;
       this.#waiting = Math.max(1, waiting - 1);
       this.#rates = [Object(messages), Object(bytes)];

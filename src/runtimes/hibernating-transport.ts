@@ -34,7 +34,7 @@ const PACE = 262_144;
  * the client is to have read. A client that need not answer is sent them at a pace.
  */
 export class HibernatingTransport extends StandardTransport<HibernatingSocket> {
-  /** Absent: the runtime tells, or the client need not answer. */
+  /** Absent: the runtime reports the bytes, or the client need not answer. */
   #maxBufferedBytes: number | undefined;
   /** What it has not answered for, or at its pace not read, by a time in ms of the monotonic clock. */
   readonly #unread = { bytes: 0, at: 0, maxBytes: Infinity };

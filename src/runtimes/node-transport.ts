@@ -92,7 +92,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   get #waiting(): number {
     const { bufferedAmount } = this.socket;
     if (bufferedAmount <= DRAINED_BYTES) return bufferedAmount;
-    const { _handle: handle, _writableState: state } = this.#stream as Duplex & WritingStream; // Node's own; Deno tells nothing of it.
+    const { _handle: handle, _writableState: state } = this.#stream as Duplex & WritingStream; // Fields of Node's streams; Deno's have none.
     const writing = state?.writelen ?? 0;
     const left = handle?.writeQueueSize ?? 0;
     return left > 0 && left < writing ? bufferedAmount - writing + left : bufferedAmount;
