@@ -169,6 +169,20 @@ describe("A client whose token has expired", () => {
     assert.deepEqual([client.status, sockets.length, take("close")], ["open", 1, []]);
   });
 
+  it("sends several requests again in the order of the calls", async () => {
+    const { client, admit } = connectFake({ token: () => "again" });
+    const socket = await admit();
+    socket.take();
+    for (const text of ["a", "b", "c"]) client.request("say", { text }).catch(() => {});
+    const uids = socket.take().filter(({ type }) => type === "say").map(({ uid }) => uid);
+    socket.receive(refusal("TOKEN_EXPIRED"));
+    for (const uid of uids) socket.receive(refusal("TOKEN_EXPIRED", uid));
+    await turn();
+    const [auth] = socket.take();
+    socket.receive({ type: "auth", status: "ok", uid: auth.uid });
+    assert.deepEqual(socket.take().filter(({ type }) => type === "say").map(({ text }) => text), ["a", "b", "c"]);
+  });
+
   it("subscribes again only to what the server had not answered", async () => {
     const { client, admit } = connectFake({ token: () => "again" });
     const socket = await admit();

@@ -159,7 +159,7 @@ export class Pace {
   #mustWait(...costs: Amount): boolean {
     const seconds = (this.#host.clock.monotonic() - this.#answeredAt) / 1000;
     const waits = this.#rates.map(({ rate, burst, left }, i) =>
-      (this.#sent[i]! + (i ? 0 : this.#reserved) + Math.min(costs[i]!, burst) - left) / rate - seconds
+      (this.#sent[i]! + (i ? 0 : this.#reserved) + Math.min(costs[i]!, burst) - left) / rate - seconds || 0 // NaN without this rate.
     );
     const wait = Math.max(...waits);
     if (wait > 0) this.#wait(Math.ceil(wait * 1000));

@@ -25,6 +25,8 @@ export class Requests {
   readonly #clock: ClientClock;
   readonly #outbox: Outbox;
   readonly #pending = new Map<unknown, Pending>();
+  /** Requests that {@link retry} has queued again. */
+  #refused: Pending[] = [];
 
   constructor(clock: ClientClock, outbox: Outbox) {
     this.#clock = clock;
@@ -83,7 +85,11 @@ export class Requests {
   /** Queues a request again that the server refused unread because the token had expired. */
   retry(uid: unknown): boolean {
     const pending = this.#pending.get(uid);
-    if (pending) this.#outbox.restore([pending]);
+    if (pending) {
+      // Several may be refused, one by one: they keep their order.
+      this.#refused = [...this.#refused.filter((item) => this.#outbox.has(item)), pending];
+      this.#outbox.restore(this.#refused);
+    }
     return !!pending;
   }
 
