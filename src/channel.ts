@@ -61,9 +61,14 @@ export class Channel {
     return this.#subscriptions.size;
   }
 
-  /** Holds the channel open until {@link leave}. Returns a promise while the engine subscribes, which rejects if that fails. */
+  /** Holds the channel open until {@link leave}, and opens it. */
   enter(): Promise<void> | undefined {
     this.#holders++;
+    return this.open();
+  }
+
+  /** Opens the channel unless it is open. Returns a promise while the engine subscribes, which rejects if that fails. */
+  open(): Promise<void> | undefined {
     if (this.#isOpen || this.#opening) return this.#opening;
     try {
       const opened = this.#host.engine.subscribe(this.name, this.options.history);
@@ -131,6 +136,8 @@ export class Channel {
     this.position = position;
     this.#reads.clear();
     for (const subscription of [...this.#subscriptions]) subscription.lag();
+    // All have left the group. Its position may be of an earlier epoch, which must not come back.
+    this.#groupPosition = null;
   }
 
   /**

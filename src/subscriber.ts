@@ -222,7 +222,9 @@ export class Subscriber implements SubscriptionOwner {
   ended(subscription: Subscription, reason: WebSocketError): void {
     const { message } = subscription;
     const name = nameOf(message);
-    if (this.#subscriptions.get(name) === subscription) this.#drop(name);
+    const current = this.#subscriptions.get(name);
+    if (current === subscription) this.#drop(name);
+    else if (current?.replaces === subscription) current.replaces = undefined;
     this.changed(subscription);
     const { channel, uid } = message;
     if (!subscription.isStarted) this.#refuse(message, reason);

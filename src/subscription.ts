@@ -47,8 +47,6 @@ export class Subscription implements ChannelRecipient, Timed {
   readonly #options: ResolvedChannel;
   readonly #feed: Feed;
   #channel: Channel | undefined;
-  /** Set while the channel is being opened. */
-  #opening: Promise<void> | undefined;
   #isStarted = false;
   #hasEnded = false;
   /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
@@ -118,13 +116,12 @@ export class Subscription implements ChannelRecipient, Timed {
     if (!this.#isCurrent(run)) return;
     try {
       if (!await this.#isAllowed(run)) return;
-      if (!this.#channel) {
-        this.#channel = this.#owner.channel(this.message.channel, this.#options);
-        this.#opening = this.#channel.enter();
-      }
-      if (this.#opening) await this.#opening;
+      // Opened again if that failed while the client was suspended.
+      const opening = this.#channel
+        ? this.#channel.open()
+        : (this.#channel = this.#owner.channel(this.message.channel, this.#options)).enter();
+      if (opening) await opening;
       if (!this.#isCurrent(run)) return;
-      this.#opening = undefined;
       const { recover, event } = this.message;
       const fill = () => this.#fill(run);
       if (recover && this.#options.history) await this.#owner.backlog.run("engine", fill);

@@ -208,6 +208,24 @@ for (const [end, act] of Object.entries(ENDS)) {
   });
 }
 
+describe("A channel that could not be opened while the client was suspended", () => {
+  it("is opened again when the client is admitted again", async () => {
+    const { peer, engine, clock, channels } = create();
+    const stall = new Stall();
+    engine.stalls.set("subscribe", stall);
+    peer.send(subscribe("a", { uid: 1 }));
+    await peer.take();
+    clock.advance(60_000);
+    stall.reject(new Error("The engine is away"));
+    await peer.take();
+    engine.stalls.clear();
+    peer.send({ type: "auth", access_token: "ann" });
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ type, event }) => `${type} ${event}`), ["subscription init"]);
+    await channels.publish("a", "e", "later");
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ data }) => data), ["later"]);
+  });
+});
+
 describe("While revalidate is asked about credentials that have run out", () => {
   for (const renewed of [true, false]) {
     it(`what is under way waits, and goes ${renewed ? "on as if nothing had been" : "no further"}`, async () => {
