@@ -219,10 +219,7 @@ export class Identity {
       const { accountability, expires_at, refresh_token } = newest.state;
       // `revalidate` reads the accountability from the client. The same user keeps its current rights until the answer.
       if (accountability.user === null || accountability.user !== this.accountability.user) {
-        if (!this.#assume(accountability, expires_at ?? null)) {
-          newest = { outcome: "refused" };
-          break;
-        }
+        if (!this.#assume(accountability, expires_at ?? null)) break; // Refused for the same reason below, with its own code.
         if (this.#owner.state === "admitted") {
           this.#owner.enter("expired");
           this.#wait(2 * timeout);

@@ -185,6 +185,7 @@ export class SteppedTransport implements Transport {
   #giveUp(): void {
     if (!this.#isHeld || !this.#answersPings || performance.now() - this.#heldAt < ANSWER_TIME) return;
     this.#answersPings = false;
+    clearTimeout(this.#timer); // A pong may have started it just now.
     this.#advance();
   }
 
