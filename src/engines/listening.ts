@@ -1,4 +1,5 @@
 import type { Deadlines, Timed } from "../clock.ts";
+import { unavailable } from "./broker.ts";
 import type { Reconnection } from "./reconnection.ts";
 
 interface Waiting {
@@ -46,6 +47,7 @@ export class Listening implements Timed {
 
   /** Resolves when the channel is listened to. */
   listen(channel: string): Promise<void> {
+    if (this.#closed) return Promise.reject(unavailable("subscribe", "the engine is closed"));
     if (this.#listened.has(channel)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiting.push({ channel, resolve, reject });
@@ -84,6 +86,7 @@ export class Listening implements Timed {
     this.#listened.clear();
     this.#lingering.clear();
     this.#leaving.clear();
+    for (const { reject } of this.#waiting.splice(0)) reject(unavailable("subscribe", "the engine is closed"));
   }
 
   async #leave(channels: string[]): Promise<void> {

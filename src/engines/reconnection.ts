@@ -202,8 +202,8 @@ export class Reconnection {
     };
     try {
       const connecting = this.#broker.connect(listener, this.#options);
-      // A session that opens after the timeout is closed at once.
-      connecting.then((late) => isOver && late.close(), () => {});
+      // A session that opens after the timeout, or after the engine was closed, is closed at once.
+      connecting.then((late) => (isOver || this.#closed) && late.close(), () => {});
       const connected = await this.#wait("connect", connecting);
       if (isOver || this.#closed) {
         connected.close();

@@ -2,6 +2,9 @@ import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publica
 import { Continuity, type ContinuityHost, type Placed } from "./continuity.ts";
 import { type Difference, type PlacedMember, type Present, Roll } from "./presence.ts";
 
+/** Changes that are kept for the next read. */
+const MAX_UNREAD = 1_000;
+
 /** What a subscription needs from its engine. */
 export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
   /** Reads one page of the history after a position. */
@@ -41,6 +44,8 @@ export class Subscription {
   #patience = 0;
   /** Changes that arrived during a read; `undefined` when none is under way. */
   #changes: Change[] | undefined;
+  /** Changes during a read that failed. The next check reads again. */
+  #unread: Change[] = [];
   #reading: Promise<Roll> | undefined;
   #stopped = false;
   /** Position at which a publication without a position arrived although this node declares a history: the history lacks it. */
@@ -144,12 +149,12 @@ export class Subscription {
 
   /** Called at each check. Returns whether the members have to be read again. */
   look(): boolean {
-    return this.#missing.size > 0 && --this.#patience <= 0;
+    return this.#unread.length > 0 || this.#missing.size > 0 && --this.#patience <= 0;
   }
 
   /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
-    if (this.#roll) await this.#read();
+    if (this.#roll || this.#unread.length > 0) await this.#read();
   }
 
   #read(): Promise<Roll> {
@@ -159,8 +164,15 @@ export class Subscription {
   }
 
   async #load(): Promise<Roll> {
-    this.#changes = [];
-    const present = await this.#source.members();
+    this.#changes = this.#unread;
+    this.#unread = [];
+    let present: Present[];
+    try {
+      present = await this.#source.members();
+    } catch (error) {
+      this.#unread = this.#changes.slice(-MAX_UNREAD);
+      throw error;
+    }
     const known = this.#roll;
     const roll = known ?? new Roll();
     const found = new Set(present.map(keyOf));

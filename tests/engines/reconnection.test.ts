@@ -15,13 +15,15 @@ const TIMEOUT = 1_000;
 async function create() {
   const clock = new TestClock();
   const host = new TestHost(clock);
-  const sessions: { isClosed: boolean }[] = [];
+  const sessions: { isClosed: boolean; end(error: Error): void }[] = [];
+  let connecting: Promise<void> = Promise.resolve();
   const broker: Broker = {
     name: "Fake",
-    connect() {
-      const session = { isClosed: false, beat: () => Promise.resolve(true), close: () => session.isClosed = true };
+    async connect({ ended }) {
+      const session = { isClosed: false, beat: () => Promise.resolve(true), close: () => session.isClosed = true, end: ended };
       sessions.push(session);
-      return Promise.resolve(session as unknown as BrokerSession); // With all that is asked of it here.
+      await connecting;
+      return session as unknown as BrokerSession; // With all that is asked of it here.
     },
   };
   const nothing = () => {};
@@ -46,10 +48,29 @@ async function create() {
     });
     return asked;
   };
-  return { clock, host, sessions, reconnection, pass, ask };
+  /** From here on a connection is made when the stall is let go. */
+  const slow = () => {
+    const stall = new Stall();
+    connecting = stall.promise;
+    return stall;
+  };
+  return { clock, host, sessions, reconnection, pass, ask, slow };
 }
 
 describe("Reconnection", () => {
+  it("closes a session that opens after the engine was closed", async () => {
+    const { clock, reconnection, sessions, slow } = await create();
+    const stall = slow();
+    sessions[0]!.end(new Error("ended"));
+    clock.advance(200);
+    await turn();
+    const closed = reconnection.close();
+    stall.resolve();
+    await closed;
+    await turn();
+    assert.deepEqual(sessions.map(({ isClosed }) => isClosed), [true, true]);
+  });
+
   it("takes a broker that answers nothing for one that is away, after 1.5 timeouts at most", async () => {
     const { host, sessions, pass, ask } = await create();
     const asked = [ask(), ask()];

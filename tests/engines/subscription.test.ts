@@ -8,13 +8,15 @@ import { TestHost } from "./test-host.ts";
 /** A subscription without a history, whose broker says who is there when the test lets it. */
 function create(patience = 0) {
   const host = new TestHost();
-  const asked: ((users: string[]) => void)[] = [];
+  const asked: ((users: string[] | Error) => void)[] = [];
   const subscription = new Subscription("room", null, host, {
     follows: () => false,
     patience,
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
-      new Promise<Present[]>((resolve) => asked.push((users) => resolve(users.map((user) => ({ node: "there", user }))))),
+      new Promise<Present[]>((resolve, reject) =>
+        asked.push((users) => users instanceof Error ? reject(users) : resolve(users.map((user) => ({ node: "there", user }))))
+      ),
     unknown() {},
     failed() {},
   });
@@ -27,6 +29,11 @@ function create(patience = 0) {
     subscription,
     asked,
     answer,
+    /** Fails the oldest question. */
+    async fail() {
+      asked.shift()!(new Error("The broker is busy")); // Asked before.
+      await turn();
+    },
     join: (user: string) => subscription.changed("there", { user }, false),
     leave: (user: string) => subscription.changed("there", { user }, true),
     /** What was told, as `+ann -bob`. */
@@ -47,6 +54,21 @@ describe("The members of a subscription", () => {
     join("bob");
     leave("was there");
     assert.equal(told(), "+bob -was there");
+  });
+
+  it("are read again at the next check when the read failed, and no change is lost", async () => {
+    const { subscription, join, leave, fail, answer, told } = create();
+    assert.equal(subscription.look(), false);
+    join("ann");
+    leave("was there");
+    await fail();
+    assert.equal(told(), "");
+    assert.equal(subscription.look(), true);
+    const renewed = subscription.renew();
+    await answer("ann");
+    await renewed;
+    assert.equal(told(), "+ann -was there");
+    assert.equal(subscription.look(), false);
   });
 
   it("are told of once, though the broker's answer was faster than what says that they came", async () => {
