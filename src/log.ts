@@ -28,16 +28,6 @@ function describe(error: unknown): string {
   }
 }
 
-/** Describes a refusal: the application's cause, or without one the client's answer. */
-export function describeCause(cause: unknown, answer: Error): string {
-  if (cause === undefined) return answer.message;
-  try {
-    return cause instanceof Error ? `${cause.message}` : String(cause);
-  } catch {
-    return `${answer.message} (a cause that cannot be shown)`; // Its own `toString` or `message` throws.
-  }
-}
-
 /** Minimum time between two lines of one kind, in ms. */
 const PERIOD = 1_000;
 

@@ -1,7 +1,8 @@
+import { describeCause } from "./describe-cause.ts";
 import type { WebSocketError } from "./errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import { guard } from "./guard.ts";
-import { describeCause, escapeControls, LogThrottle } from "./log.ts";
+import { escapeControls, LogThrottle } from "./log.ts";
 import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 

@@ -11,7 +11,7 @@ const LAYERS: readonly string[][] = [
   "bytes errors close protocol frame",
   // The core: connections, events, who receives what.
   "address announced-limits audience authentication backplane batch broadcast bus client-key clock " +
-  "cluster connection connection-state connections contract copies delivery engine events extension gate guard handlers " +
+  "cluster connection connection-state connections contract copies delivery describe-cause engine events extension gate guard handlers " +
   "heartbeat history identity jwk jwks jwt lap limits log max-age memory-engine options origin outbox pipeline rate-gate refusals " +
   "revocations rights schema sender signature-key sqlite-engine sqlite-histories stats stepped-transport token-refusal " +
   "transport turn websocket-client",

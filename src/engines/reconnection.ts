@@ -1,7 +1,7 @@
 import type { Deadlines, Timed } from "../clock.ts";
 import type { EngineHost, EngineStatus } from "../engine.ts";
 import { WebSocketError } from "../errors.ts";
-import { describeCause } from "../log.ts";
+import { describeCause } from "../describe-cause.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
 
 /** What the engine does at each step of a session's life. */
