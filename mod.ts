@@ -15,8 +15,8 @@
  *
  * @module
  */
-export * from "./src/errors.ts";
-export { type CloseCause, CloseCode } from "./src/close.ts";
+export * from "./src/protocol/errors.ts";
+export { type CloseCause, CloseCode } from "./src/protocol/close.ts";
 export {
   type AuthMessage,
   AuthMessageSchema,
@@ -33,7 +33,7 @@ export {
   UnsubscribeMessageSchema,
   type WebSocketMessage,
   WebSocketMessageSchema,
-} from "./src/protocol.ts";
+} from "./src/protocol/protocol.ts";
 export type {
   Authenticate,
   AuthenticationState,
@@ -41,33 +41,57 @@ export type {
   CredentialSource,
   Refuse,
   Revalidate,
-} from "./src/authentication.ts";
-export type { Listener } from "./src/bus.ts";
+} from "./src/application/authentication.ts";
+export type { Listener } from "./src/base/bus.ts";
 export {
   type ChannelDeclaration,
   type ContractDeclaration,
   defineContract,
   type PayloadSchema,
   type RequestDeclaration,
-} from "./src/contract.ts";
-export type { Clock } from "./src/clock.ts";
-export type { Cluster, ClusterClient, ClusterClients, ClusterQuestion, ClusterStats, OrderResult } from "./src/cluster.ts";
-export { WebSocketController } from "./src/controller.ts";
-export { createWebSocketController, getWebSocketController } from "./src/default-controller.ts";
-export type { BroadcastFilter, BroadcastResult } from "./src/broadcast.ts";
-export type { WebSocketEvents } from "./src/events.ts";
-export type { Declared, Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/handlers.ts";
-export { type JwtAuthenticator, jwtAuthenticator, type JwtAuthenticatorOptions, type SymmetricAlgorithm } from "./src/jwt.ts";
-export { TokenRefusal, type TokenRefusalReason } from "./src/token-refusal.ts";
-export type { AsymmetricAlgorithm, PublicJwk } from "./src/jwk.ts";
-export type { RateLimit } from "./src/limits.ts";
-export type { Origins } from "./src/origin.ts";
-export type { ClientAddress, HeartbeatOptions, Logger, RateLimitOptions, WebSocketControllerOptions } from "./src/options.ts";
-export type { DisconnectFilter } from "./src/revocations.ts";
-export type { ControllerStats } from "./src/stats.ts";
-export { WebSocketService } from "./src/service.ts";
-export type { UpgradeHandler } from "./src/upgrade.ts";
-export type { Accountability, AuthenticationMode, Handshake, JsonValue, WebSocketClient } from "./src/websocket-client.ts";
+} from "./src/application/contract.ts";
+export type { Clock } from "./src/base/clock.ts";
+export type {
+  Cluster,
+  ClusterClient,
+  ClusterClients,
+  ClusterQuestion,
+  ClusterStats,
+  OrderResult,
+} from "./src/controller/cluster.ts";
+export { WebSocketController } from "./src/controller/controller.ts";
+export { createWebSocketController, getWebSocketController } from "./src/controller/default-controller.ts";
+export type { BroadcastFilter, BroadcastResult } from "./src/delivery/broadcast.ts";
+export type { WebSocketEvents } from "./src/application/events.ts";
+export type { Declared, Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/application/handlers.ts";
+export {
+  type JwtAuthenticator,
+  jwtAuthenticator,
+  type JwtAuthenticatorOptions,
+  type SymmetricAlgorithm,
+} from "./src/application/jwt.ts";
+export { TokenRefusal, type TokenRefusalReason } from "./src/application/token-refusal.ts";
+export type { AsymmetricAlgorithm, PublicJwk } from "./src/application/jwk.ts";
+export type { RateLimit } from "./src/base/limits.ts";
+export type { Origins } from "./src/application/origin.ts";
+export type {
+  ClientAddress,
+  HeartbeatOptions,
+  Logger,
+  RateLimitOptions,
+  WebSocketControllerOptions,
+} from "./src/application/options.ts";
+export type { DisconnectFilter } from "./src/connection/revocations.ts";
+export type { ControllerStats } from "./src/controller/stats.ts";
+export { WebSocketService } from "./src/controller/service.ts";
+export type { UpgradeHandler } from "./src/controller/upgrade.ts";
+export type {
+  Accountability,
+  AuthenticationMode,
+  Handshake,
+  JsonValue,
+  WebSocketClient,
+} from "./src/application/websocket-client.ts";
 export type {
   Engine,
   EngineHost,
@@ -78,8 +102,8 @@ export type {
   Position,
   Publication,
   PublicationContent,
-} from "./src/engine.ts";
-export { MemoryEngine, type MemoryEngineOptions } from "./src/memory-engine.ts";
-export type { Connection } from "./src/connection.ts";
-export { Frame } from "./src/frame.ts";
-export type { SavedConnection, Transport } from "./src/transport.ts";
+} from "./src/engines/engine.ts";
+export { MemoryEngine, type MemoryEngineOptions } from "./src/engines/memory-engine.ts";
+export type { Connection } from "./src/connection/connection.ts";
+export { Frame } from "./src/protocol/frame.ts";
+export type { SavedConnection, Transport } from "./src/delivery/transport.ts";

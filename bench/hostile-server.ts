@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Hono } from "hono";
 import { WebSocketController, type WebSocketControllerOptions } from "../mod.ts";
-import { serve } from "../src/serve.ts";
+import { serve } from "../src/serve/serve.ts";
 
 const { Bun } = globalThis as { Bun?: { gc(force: boolean): void } };
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { BrokerProcess } from "../tests/engines/brokers.ts";
+import { BrokerProcess } from "../tests/support/brokers.ts";
 import { builtFile } from "./build.ts";
 import { cpuOf, memoryOf, named, resetPeak, tree } from "./process.ts";
 import { type BrokerName, COMMANDS, root, type Server } from "./servers.ts";

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { BrokerProcess } from "../tests/engines/brokers.ts";
+import { BrokerProcess } from "../tests/support/brokers.ts";
 import { buildServers, builtFile } from "./build.ts";
 import { COMMANDS, root, type RuntimeName } from "./servers.ts";
 

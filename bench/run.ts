@@ -12,7 +12,7 @@ import { availableParallelism, cpus, release, type } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { lacks } from "../tests/engines/brokers.ts";
+import { lacks } from "../tests/support/brokers.ts";
 import { buildServers } from "./build.ts";
 import { chart } from "./chart.ts";
 import { lock } from "./lock.ts";

@@ -13,7 +13,7 @@ import {
   WebSocketError,
   WebSocketService,
 } from "../mod.ts";
-import { Channels } from "../src/channels.ts";
+import { Channels } from "../src/channels/channels.ts";
 
 const ROLES = ["editor", "reporter", "reader"] as const;
 type Role = typeof ROLES[number];

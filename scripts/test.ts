@@ -9,14 +9,14 @@ import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
-const NODE_ONLY = [
-  "package.test.ts",
-  "demo.test.ts",
-  "demo-cluster.test.ts",
-  "client-browser.test.ts",
-  "react-browser.test.ts",
-  "client-react-native.test.ts",
-];
+/** Tests of the whole product, which start browsers, bundlers and servers themselves: a stage each, on Node. */
+const PRODUCT = "tests/product";
+
+/** The black-box suites, which start servers on the four runtimes themselves: a stage each. */
+const RUNTIMES = "tests/runtimes";
+
+/** The engines and their brokers: a stage for each runtime. */
+const ENGINES = "tests/engines";
 
 /**
  * Tests that start brokers run on Node, which speaks to them as the other runtimes do. Those run the mixed suite, in which nodes of all three
@@ -107,7 +107,7 @@ async function main(words: string[]): Promise<number> {
 }
 
 function listStages(): Stage[] {
-  const unit = listTests("tests").filter((file) => !NODE_ONLY.includes(basename(file)));
+  const unit = listUnitFolders().flatMap(listTests);
   return [
     { name: "check", run: runChecks },
     ...Object.keys(UNIT).map((runtime) => ({
@@ -119,20 +119,26 @@ function listStages(): Stage[] {
       // A process for each: they start brokers, and Bun ends the processes of all files when a test of one runs out of time.
       run: () => runGroups(runtime, engineTests(runtime).map((file) => [file]), IN_MEMORY),
     })),
-    // They start servers on the four runtimes themselves.
-    ...listTests("tests/runtimes").map((file) => ({
+    ...listTests(RUNTIMES).map((file) => ({
       name: `runtimes ${basename(file, ".test.ts")}`,
       run: () => runTests("node", [file]),
     })),
-    ...listTests("tests").filter((file) => NODE_ONLY.includes(basename(file))).map((file) => ({
+    ...listTests(PRODUCT).map((file) => ({
       name: basename(file, ".test.ts"),
       run: () => runTests("node", [file]),
     })),
   ];
 }
 
+/** The folders whose tests run in each runtime: `tests/` and one for each room of `src/`. */
+function listUnitFolders(): string[] {
+  const folders = readdirSync(join(root, "tests"), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  const rooms = folders.map(({ name }) => `tests/${name}`).filter((folder) => ![PRODUCT, RUNTIMES, ENGINES].includes(folder));
+  return ["tests", ...rooms.sort(), `${RUNTIMES}/units`];
+}
+
 function engineTests(runtime: string): string[] {
-  return listTests("tests/engines").filter((file) => runtime === "node" || !NODE_BROKERS.test(file));
+  return listTests(ENGINES).filter((file) => runtime === "node" || !NODE_BROKERS.test(file));
 }
 
 function listTests(folder: string): string[] {

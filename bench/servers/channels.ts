@@ -2,8 +2,8 @@
 import { Hono } from "hono";
 import process from "node:process";
 import { type EngineHost, MemoryEngine, WebSocketController } from "../../mod.ts";
-import { Channels } from "../../src/channels.ts";
-import { serve } from "../../src/serve.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { said } from "./message.ts";
 
 /** One whose first epoch the generator knows. */

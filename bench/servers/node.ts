@@ -4,10 +4,10 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "redis";
 import { WebSocketController } from "../../mod.ts";
-import { Channels } from "../../src/channels.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { serve } from "../../src/serve.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { said } from "./message.ts";
 
 const [target = "", broker, ...rest] = process.argv.slice(2);

@@ -1,5 +1,5 @@
 /** The project behind `noroshi/serve`, on Bun, Deno and Node. */
-import { serve } from "../../src/serve.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { createNoroshi } from "./noroshi-app.ts";
 
 await serve(createNoroshi().app, {

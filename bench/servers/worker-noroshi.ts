@@ -1,5 +1,5 @@
 /** The project in a Durable Object. */
-import { createWebSocketObject, forward } from "../../src/runtimes/cloudflare.ts";
+import { createWebSocketObject, forward } from "../../src/serve/cloudflare.ts";
 import { createNoroshi } from "./noroshi-app.ts";
 
 export class Bench extends createWebSocketObject(() => createNoroshi()) {}

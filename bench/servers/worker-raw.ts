@@ -1,5 +1,5 @@
 /** workerd's hibernation API in a Durable Object, and a loop of `send`. */
-import { forward } from "../../src/runtimes/cloudflare.ts";
+import { forward } from "../../src/serve/cloudflare.ts";
 import { large, roleOf, said } from "./message.ts";
 
 /** The part of workerd that is used. */

@@ -1,4 +1,4 @@
-import { createWebSocketObject, forward } from "../../src/runtimes/cloudflare.ts";
+import { createWebSocketObject, forward } from "../../src/serve/cloudflare.ts";
 import { createNewsroom } from "../app.ts";
 
 /** The bindings of `wrangler.jsonc`. */

@@ -1,7 +1,7 @@
 /** One node: the same newsroom, which meets the others at a broker. */
 import process from "node:process";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { serve } from "../../src/serve.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { createNewsroom } from "../app.ts";
 import { readFile } from "../read-file.ts";
 

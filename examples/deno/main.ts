@@ -1,5 +1,5 @@
 import process from "node:process";
-import { serve } from "../../src/serve.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { createNewsroom } from "../app.ts";
 import { readFile } from "../read-file.ts";
 

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import * as v from "valibot";
 import { type WebSocketClient, type WebSocketController, WebSocketError, type WebSocketMessage } from "../../mod.ts";
-import { type AuthorizeContext, type ChannelDeclarations, Channels } from "../../src/channels.ts";
+import { type AuthorizeContext, type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
 import { ALL, type ItemsQuery, readQuery, type SqlValue } from "./query.ts";
 import { type Key, type Row, Table } from "./table.ts";
 

@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import process from "node:process";
 import * as v from "valibot";
 import { type Accountability, WebSocketController } from "../../mod.ts";
-import { serve } from "../../src/serve.ts";
+import { serve } from "../../src/serve/serve.ts";
 import { openDatabase } from "./database.ts";
 import { addItems } from "./items.ts";
 

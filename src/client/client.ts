@@ -14,7 +14,7 @@
  *
  * @module
  */
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { Connector } from "./connector.ts";
 import type {
   ChannelName,

@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientError } from "./error.ts";
 import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";

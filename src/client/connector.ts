@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
 import { Connection } from "./connection.ts";
 import { checkToken } from "./encode.ts";

@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { Publication, SubscribeOptions, Subscription, SubscriptionInit } from "./subscription.ts";
 
 /** A schema of any Standard Schema library (https://standardschema.dev), reduced to its types. */

@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientError } from "./error.ts";
 
 /** Far above the 32 levels of a valid message, far below the depth that slows a runtime or makes `JSON.stringify` throw. */

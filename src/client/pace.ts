@@ -1,4 +1,4 @@
-import type { AnnouncedBucket, AnnouncedLimits, WebSocketMessage } from "../protocol.ts";
+import type { AnnouncedBucket, AnnouncedLimits, WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientClock } from "./platform.ts";
 
 /** What a pace needs from the connector. */

@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
 import { checkMs } from "./options.ts";

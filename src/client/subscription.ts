@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { disposeBy, type Disposes } from "./dispose.ts";
 import { guard } from "./emitter.ts";
 import { encode } from "./encode.ts";

@@ -1,4 +1,4 @@
-import type { WebSocketMessage } from "../protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
 import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";

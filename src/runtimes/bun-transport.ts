@@ -1,10 +1,10 @@
-import { type Batch, BATCHING } from "../batch.ts";
-import { ABNORMAL, CloseCode } from "../close.ts";
-import type { Connection } from "../connection.ts";
-import type { Frame } from "../frame.ts";
-import { Outbox, type Writer } from "../outbox.ts";
-import { OPEN, type Publisher, type Transport } from "../transport.ts";
-import { afterTurn } from "../turn.ts";
+import { type Batch, BATCHING } from "../delivery/batch.ts";
+import { ABNORMAL, CloseCode } from "../protocol/close.ts";
+import type { Connection } from "../connection/connection.ts";
+import type { Frame } from "../protocol/frame.ts";
+import { Outbox, type Writer } from "../delivery/outbox.ts";
+import { OPEN, type Publisher, type Transport } from "../delivery/transport.ts";
+import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "./runtime.ts";
 
 /** The part of Bun's server in use, so that this file compiles without Bun's types. */

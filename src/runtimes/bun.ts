@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CloseCode } from "../close.ts";
+import { CloseCode } from "../protocol/close.ts";
 import { type BunServer, type BunSocket, BunTransport, NO_HANDLER, SOCKET, type SocketData } from "./bun-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 

@@ -1,6 +1,6 @@
 import type { Context } from "hono";
-import { CloseCode } from "../close.ts";
-import { afterTurn } from "../turn.ts";
+import { CloseCode } from "../protocol/close.ts";
+import { afterTurn } from "../base/turn.ts";
 import type { Acceptance, Runtime } from "./runtime.ts";
 import { attach, type Feed } from "./standard.ts";
 

@@ -2,11 +2,11 @@
 import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket } from "ws";
-import type { ClientBatch } from "../batch.ts";
-import { ABNORMAL, CloseCode } from "../close.ts";
-import { EndedFrame, type Frame } from "../frame.ts";
-import { Outbox } from "../outbox.ts";
-import { DRAINED_BYTES, OPEN } from "../transport.ts";
+import type { ClientBatch } from "../delivery/batch.ts";
+import { ABNORMAL, CloseCode } from "../protocol/close.ts";
+import { EndedFrame, type Frame } from "../protocol/frame.ts";
+import { Outbox } from "../delivery/outbox.ts";
+import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 

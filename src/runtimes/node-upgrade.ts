@@ -3,7 +3,7 @@ import { type IncomingMessage, type OutgoingHttpHeader, ServerResponse } from "n
 import type { Socket } from "node:net";
 import { pipeline, Readable } from "node:stream";
 import { WebSocketServer } from "ws";
-import type { Connections } from "../connections.ts";
+import type { Connections } from "../connection/connections.ts";
 import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
 

@@ -8,8 +8,8 @@ import * as http from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Hono } from "hono";
-import { Connections } from "../connections.ts";
-import { logRecord } from "../log.ts";
+import { Connections } from "../connection/connections.ts";
+import { logRecord } from "../application/log.ts";
 import { type AttachedApp, endUnread, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
 import { isRoute, startRoutes } from "./runtime.ts";
 

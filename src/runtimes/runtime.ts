@@ -1,8 +1,8 @@
 /** The contract between the upgrade route and the runtimes: how a server or runtime upgrades one request. */
 import type { Context } from "hono";
-import type { Connection } from "../connection.ts";
-import type { Connections } from "../connections.ts";
-import type { Transport } from "../transport.ts";
+import type { Connection } from "../connection/connection.ts";
+import type { Connections } from "../connection/connections.ts";
+import type { Transport } from "../delivery/transport.ts";
 
 /** An admitted upgrade, which the runtime carries out. */
 export interface Acceptance {

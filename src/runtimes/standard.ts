@@ -1,9 +1,9 @@
-import { type Batch, BATCHING } from "../batch.ts";
-import { ABNORMAL, CloseCode } from "../close.ts";
-import type { Connection } from "../connection.ts";
-import type { Frame } from "../frame.ts";
-import { Outbox, type Writer } from "../outbox.ts";
-import { OPEN, type Transport } from "../transport.ts";
+import { type Batch, BATCHING } from "../delivery/batch.ts";
+import { ABNORMAL, CloseCode } from "../protocol/close.ts";
+import type { Connection } from "../connection/connection.ts";
+import type { Frame } from "../protocol/frame.ts";
+import { Outbox, type Writer } from "../delivery/outbox.ts";
+import { OPEN, type Transport } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 
 /** The common part of the sockets of Deno, workerd and ws. workerd has `bufferedAmount` from late 2026 on. */

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { BrokerEngine } from "../../src/engines/broker-engine.ts";
-import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker.ts";
-import { TestClock } from "../test-clock.ts";
-import { Stall, turn } from "../waiting.ts";
+import { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
+import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker/broker.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 import { TestHost } from "./test-host.ts";
 

@@ -2,17 +2,17 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
 import { Worker } from "node:worker_threads";
 import { WebSocket } from "ws";
-import { Channels } from "../../src/channels.ts";
+import { Channels } from "../../src/channels/channels.ts";
 import { type Client, createClient } from "../../src/client/client.ts";
-import { WebSocketController } from "../../src/controller.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
 import {
   type BroadcastChannelEngine,
   broadcastChannelEngine,
   type BroadcastChannelEngineOptions,
-} from "../../src/engines/broadcast-channel.ts";
-import { WebSocketError } from "../../src/errors.ts";
-import { TestClock } from "../test-clock.ts";
-import { turn } from "../waiting.ts";
+} from "../../src/engines/broadcast-channel/broadcast-channel.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { turn } from "../support/waiting.ts";
 import { conformance, range } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 import type { Commands } from "./worker.ts";

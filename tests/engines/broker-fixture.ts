@@ -1,5 +1,5 @@
-import type { Clock } from "../../src/clock.ts";
-import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
+import type { Clock } from "../../src/base/clock.ts";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import type { EngineFixture } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 

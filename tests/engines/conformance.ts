@@ -4,8 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../../src/engine.ts";
-import { WebSocketError } from "../../src/errors.ts";
+import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../../src/engines/engine.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
 

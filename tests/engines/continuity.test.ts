@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { HistoryPage, Position } from "../../src/engine.ts";
-import { Continuity, type Placed } from "../../src/engines/continuity.ts";
-import { Random } from "../random.ts";
-import { Stall, turn } from "../waiting.ts";
+import type { HistoryPage, Position } from "../../src/engines/engine.ts";
+import { Continuity, type Placed } from "../../src/engines/broker/continuity.ts";
+import { Random } from "../support/random.ts";
+import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 
 const at = (offset: number, epoch = "e"): Position => ({ epoch, offset });

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { describe, it } from "node:test";
-import { ENVELOPE_KINDS, type EnvelopeKind } from "../../src/engines/envelope-kind.ts";
-import { Envelopes, type Opened } from "../../src/engines/envelope.ts";
+import { ENVELOPE_KINDS, type EnvelopeKind } from "../../src/engines/broker/envelope-kind.ts";
+import { Envelopes, type Opened } from "../../src/engines/broker/envelope.ts";
 import { range } from "./conformance.ts";
 
 const SECRET = "a secret of the application";

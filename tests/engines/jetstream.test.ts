@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Msg, NatsConnection } from "@nats-io/nats-core";
-import { JetStream } from "../../src/engines/jetstream.ts";
+import { JetStream } from "../../src/engines/nats/jetstream.ts";
 import { range } from "./conformance.ts";
 
 /** A message of a consumer, or a status, which is acknowledged by nothing. */

@@ -4,8 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import type { Engine, HistoryOptions, Position } from "../../src/engine.ts";
-import { turn } from "../waiting.ts";
+import type { Engine, HistoryOptions, Position } from "../../src/engines/engine.ts";
+import { turn } from "../support/waiting.ts";
 import { publish, range } from "./conformance.ts";
 import type { TestNode } from "./test-host.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { MemoryEngine } from "../../src/memory-engine.ts";
-import { TestClock } from "../test-clock.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { TestClock } from "../support/test-clock.ts";
 import { conformance, publish, range } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 

@@ -1,7 +1,7 @@
 /** Nodes on Bun, Deno and Node together: every second and third one is a process of another runtime than the one that this runs on. */
 import process from "node:process";
 import { brokerFixture } from "./broker-fixture.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
 import { type BrokerName, createEngine, type RemoteNode, type Runtime, startRemoteNode } from "./remote-node.ts";
 import type { TestNode } from "./test-host.ts";

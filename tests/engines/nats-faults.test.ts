@@ -1,9 +1,9 @@
 import { headers } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
-import { encodeName } from "../../src/engines/channel-name.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { sequenceOf } from "../../src/engines/nats-offset.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { encodeName } from "../../src/engines/broker/channel-name.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { sequenceOf } from "../../src/engines/nats/offset.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { faults, NOWHERE } from "./faults.ts";
 
 faults("nats", {

@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
 import type { NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
-import { systemClock } from "../../src/clock.ts";
-import type { HistoryOptions } from "../../src/engine.ts";
-import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import type { HistoryOptions } from "../../src/engines/engine.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { NatsConnection } from "@nats-io/nats-core";
-import { NatsSession } from "../../src/engines/nats-session.ts";
-import { Stall, turn } from "../waiting.ts";
+import { NatsSession } from "../../src/engines/nats/session.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 /** A session over a connection whose flushes the test lets go. */
 function create() {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Unkept } from "../../src/engines/nats-unkept.ts";
-import { turn } from "../waiting.ts";
+import { Unkept } from "../../src/engines/nats/unkept.ts";
+import { turn } from "../support/waiting.ts";
 
 /** Histories that begin when the test says so. */
 function create() {

@@ -2,9 +2,9 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type NatsConnection, wsconnect } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
-import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { brokerFixture } from "./broker-fixture.ts";
-import { BrokerProcess, freePort, lacks } from "./brokers.ts";
+import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
 
 /** Quick to notice all but that the broker is silent, which a busy machine's is for a while. */

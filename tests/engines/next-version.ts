@@ -1,5 +1,5 @@
 import { createHmac } from "node:crypto";
-import { Envelopes } from "../../src/engines/envelope.ts";
+import { Envelopes } from "../../src/engines/broker/envelope.ts";
 
 /**
  * Lets nodes write what the next version may: a later version that says this one can read it, and fields that this one does not know, in the

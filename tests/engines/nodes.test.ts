@@ -2,17 +2,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createClient } from "redis";
-import type { AuthenticationState } from "../../src/authentication.ts";
-import { Channels } from "../../src/channels.ts";
-import { WebSocketController } from "../../src/controller.ts";
-import type { Engine } from "../../src/engine.ts";
-import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import type { WebSocketControllerOptions } from "../../src/options.ts";
-import { FakeTransport, openOn } from "../fake-transport.ts";
-import { Stall, turn } from "../waiting.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import type { AuthenticationState } from "../../src/application/authentication.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import type { Engine } from "../../src/engines/engine.ts";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { FakeTransport, openOn } from "../support/fake-transport.ts";
+import { Stall, turn } from "../support/waiting.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { speakNextVersion } from "./next-version.ts";
 
 const secret = "a secret of the tests";

@@ -2,17 +2,17 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { createClient } from "redis";
-import { systemClock } from "../../src/clock.ts";
-import { WebSocketController } from "../../src/controller.ts";
-import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import type { WebSocketControllerOptions } from "../../src/options.ts";
-import { FakeTransport, openOn } from "../fake-transport.ts";
-import { Proxy } from "../proxy.ts";
-import { turn } from "../waiting.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { FakeTransport, openOn } from "../support/fake-transport.ts";
+import { Proxy } from "../support/proxy.ts";
+import { turn } from "../support/waiting.ts";
 import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 
 const SECRET = "a secret of the tests";
 const TIMEOUT = { timeout: 29_000 };

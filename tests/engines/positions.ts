@@ -1,4 +1,4 @@
-import type { Position } from "../../src/engine.ts";
+import type { Position } from "../../src/engines/engine.ts";
 
 /** One row of the table that says what recovery answers. */
 export interface PositionCase {

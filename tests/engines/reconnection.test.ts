@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Broker, BrokerSession } from "../../src/engines/broker.ts";
-import { Reconnection } from "../../src/engines/reconnection.ts";
-import { WebSocketError } from "../../src/errors.ts";
-import { FAILURES } from "../failures.ts";
-import { TestClock } from "../test-clock.ts";
-import { unhandledIn } from "../unhandled.ts";
-import { Stall, turn } from "../waiting.ts";
+import type { Broker, BrokerSession } from "../../src/engines/broker/broker.ts";
+import { Reconnection } from "../../src/engines/broker/reconnection.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import { FAILURES } from "../support/failures.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { unhandledIn } from "../support/unhandled.ts";
+import { Stall, turn } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 const TIMEOUT = 1_000;

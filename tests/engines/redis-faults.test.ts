@@ -1,8 +1,8 @@
 import { Redis } from "ioredis";
 import { createClient } from "redis";
-import { encodeName } from "../../src/engines/channel-name.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { encodeName } from "../../src/engines/broker/channel-name.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { faults, NOWHERE } from "./faults.ts";
 
 const CLIENTS = {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createClient } from "redis";
-import type { HistoryOptions, Position } from "../../src/engine.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 

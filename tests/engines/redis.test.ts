@@ -1,8 +1,8 @@
 import { Redis } from "ioredis";
 import { createClient } from "redis";
-import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis.ts";
+import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { brokerFixture } from "./broker-fixture.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
 
 const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = {

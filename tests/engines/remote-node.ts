@@ -9,12 +9,12 @@ import process from "node:process";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { createClient } from "redis";
-import { Deadlines, systemClock } from "../../src/clock.ts";
-import type { Engine, EngineHost, EngineStatus } from "../../src/engine.ts";
-import type { BrokerEngine } from "../../src/engines/broker-engine.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { type ErrorCode, WebSocketError } from "../../src/errors.ts";
+import { Deadlines, systemClock } from "../../src/base/clock.ts";
+import type { Engine, EngineHost, EngineStatus } from "../../src/engines/engine.ts";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { type ErrorCode, WebSocketError } from "../../src/protocol/errors.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 
 export type BrokerName = "redis" | "nats";

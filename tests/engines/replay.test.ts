@@ -2,14 +2,14 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { createClient } from "redis";
-import { systemClock } from "../../src/clock.ts";
-import type { HistoryOptions } from "../../src/engine.ts";
-import type { BrokerEngineOptions } from "../../src/engines/broker-options.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import type { HistoryOptions } from "../../src/engines/engine.ts";
+import type { BrokerEngineOptions } from "../../src/engines/broker/options.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { publish, range } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import * as nodeCrypto from "node:crypto";
 import { describe, it } from "node:test";
-import { type NodeCrypto, signingKey } from "../../src/engines/signature.ts";
+import { type NodeCrypto, signingKey } from "../../src/engines/broker/signature.ts";
 
 const SECRET = "sixteen or more ✓";
 const TEXTS = ["", "{}", "狼煙\n\u0000", "half a \ud83d pair", "x".repeat(100_000)];

@@ -3,10 +3,10 @@ import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
-import { TestClock } from "../test-clock.ts";
-import { SqliteEngine } from "../../src/sqlite-engine.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { SqliteEngine } from "../../src/engines/sqlite-engine.ts";
 import { conformance, publish, range } from "./conformance.ts";
-import type { Sql } from "../../src/sqlite-histories.ts";
+import type { Sql } from "../../src/engines/sqlite-histories.ts";
 import { noSqlite, openSqlite } from "./sqlite.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 

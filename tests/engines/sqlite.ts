@@ -1,6 +1,6 @@
 import { createRequire } from "node:module";
 import process from "node:process";
-import type { Sql } from "../../src/sqlite-histories.ts";
+import type { Sql } from "../../src/engines/sqlite-histories.ts";
 
 /** What the adapter uses of the two modules, which are alike. */
 interface Database {

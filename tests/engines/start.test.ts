@@ -4,12 +4,12 @@ import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { createClient } from "redis";
 import { WebSocket } from "ws";
-import { Channels } from "../../src/channels.ts";
-import { WebSocketController } from "../../src/controller.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { serve } from "../../src/serve.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { serve } from "../../src/serve/serve.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 
 const BROKERS = {
   Redis: {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Present } from "../../src/engines/presence.ts";
-import { Subscription } from "../../src/engines/subscription.ts";
-import { turn } from "../waiting.ts";
+import type { Present } from "../../src/engines/broker/presence.ts";
+import { Subscription } from "../../src/engines/broker/subscription.ts";
+import { turn } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 /** A subscription without a history, whose broker says who is there when the test lets it. */

@@ -1,5 +1,5 @@
-import { type Clock, Deadlines, systemClock } from "../../src/clock.ts";
-import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engine.ts";
+import { type Clock, Deadlines, systemClock } from "../../src/base/clock.ts";
+import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engines/engine.ts";
 
 /** One thing an engine has told of the members of a channel. */
 export interface Presence {

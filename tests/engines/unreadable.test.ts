@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createClient } from "redis";
-import type { HistoryOptions } from "../../src/engine.ts";
-import type { BrokerEngineOptions } from "../../src/engines/broker-options.ts";
-import { Envelopes } from "../../src/engines/envelope.ts";
-import { natsEngine } from "../../src/engines/nats.ts";
-import { redisEngine } from "../../src/engines/redis.ts";
-import { BrokerProcess, lacks } from "./brokers.ts";
+import type { HistoryOptions } from "../../src/engines/engine.ts";
+import type { BrokerEngineOptions } from "../../src/engines/broker/options.ts";
+import { Envelopes } from "../../src/engines/broker/envelope.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 

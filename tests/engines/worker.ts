@@ -2,9 +2,9 @@
 import { parentPort } from "node:worker_threads";
 import { Hono } from "hono";
 import { WebSocketController } from "../../mod.ts";
-import { Channels } from "../../src/channels.ts";
-import { broadcastChannelEngine } from "../../src/engines/broadcast-channel.ts";
-import { serve } from "../../src/serve.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { broadcastChannelEngine } from "../../src/engines/broadcast-channel/broadcast-channel.ts";
+import { serve } from "../../src/serve/serve.ts";
 
 const controller = new WebSocketController({
   engine: broadcastChannelEngine({ lease: 1_500 }),

@@ -1,4 +1,4 @@
-/** `src/jwks.ts` on workerd, where a fetch belongs to the request or object that began it. */
+/** `src/application/jwks.ts` on workerd, where a fetch belongs to the request or object that began it. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { startWorker, type Worker } from "../../scripts/worker.ts";
-import { createKey } from "../jwt-keys.ts";
+import { createKey } from "../support/jwt-keys.ts";
 
 const FIXTURE = join(dirname(fileURLToPath(import.meta.url)), "fixture/jwks-worker.ts");
 

@@ -16,7 +16,7 @@ import { createServer as createVite7 } from "vite7";
 import { WebSocketServer } from "ws";
 import { WebSocketController } from "../../mod.ts";
 import { attachWebSocket } from "../../src/runtimes/node.ts";
-import { listen, openConnections, OPENING, requestOf, Stubborn } from "../node-server.ts";
+import { listen, openConnections, OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { Wire } from "./wire.ts";
 
 const TIMEOUT = { timeout: 30_000 };

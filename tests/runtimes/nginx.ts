@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { findProgram } from "../engines/brokers.ts";
+import { findProgram } from "../support/brokers.ts";
 
 /** A real nginx, in a folder of its own. */
 export class Nginx {

@@ -4,8 +4,8 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { freePort } from "../engines/brokers.ts";
-import { Proxy } from "../proxy.ts";
+import { freePort } from "../support/brokers.ts";
+import { Proxy } from "../support/proxy.ts";
 import { COMMANDS } from "./server.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));

@@ -1,7 +1,7 @@
 /** What upgrades that end without a WebSocket leave behind, behind `noroshi/serve` on Node and on Deno. */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import { OPENING, requestOf, Stubborn } from "../node-server.ts";
+import { OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 

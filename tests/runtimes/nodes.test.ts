@@ -14,9 +14,9 @@
 import assert from "node:assert/strict";
 import process from "node:process";
 import { after, describe, it } from "node:test";
-import { Checker } from "../checker.ts";
-import { BrokerProcess, lacks } from "../engines/brokers.ts";
-import { Random } from "../random.ts";
+import { Checker } from "../support/checker.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { Random } from "../support/random.ts";
 import { exceedLimits, recoverWithoutReading } from "./hostile-clients.ts";
 import { NodeProcess } from "./node-process.ts";
 import { NATS_LOSSES, REDIS_FLAGS, REDIS_LOSSES, type Store, type StoreLoss } from "./store-losses.ts";

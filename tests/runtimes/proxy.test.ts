@@ -8,7 +8,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
-import { freePort, lacks } from "../engines/brokers.ts";
+import { freePort, lacks } from "../support/brokers.ts";
 import { Nginx } from "./nginx.ts";
 import { startServer, type TestServer } from "./server.ts";
 import { frames, type HandshakeOptions, Wire } from "./wire.ts";

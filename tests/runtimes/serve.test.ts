@@ -6,7 +6,7 @@ import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { copyPackage, type SecondCopy } from "../second-copy.ts";
+import { copyPackage, type SecondCopy } from "../support/second-copy.ts";
 import { HeldServers } from "./held.ts";
 import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
@@ -73,7 +73,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
 
     async function start(): Promise<number> {
       await servers?.kill();
-      servers = new HeldServers(runtime, pathToFileURL(join((copy ??= copyPackage()).folder, "src/serve.ts")).href);
+      servers = new HeldServers(runtime, pathToFileURL(join((copy ??= copyPackage()).folder, "src/serve/serve.ts")).href);
       return await servers.port("FIRST");
     }
 

@@ -3,10 +3,10 @@ import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "@nats-io/transport-node";
 import { createClient, RESP_TYPES } from "redis";
-import { encodeName } from "../../src/engines/channel-name.ts";
-import { BrokerProcess } from "../engines/brokers.ts";
-import { Proxy } from "../proxy.ts";
-import type { Random } from "../random.ts";
+import { encodeName } from "../../src/engines/broker/channel-name.ts";
+import { BrokerProcess } from "../support/brokers.ts";
+import { Proxy } from "../support/proxy.ts";
+import type { Random } from "../support/random.ts";
 import type { NodeProcess } from "./node-process.ts";
 
 /** The broker that the nodes meet at by now. */

@@ -5,8 +5,8 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import type { Position } from "../../src/engine.ts";
-import { BrokerProcess, lacks } from "../engines/brokers.ts";
+import type { Position } from "../../src/engines/engine.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 

@@ -1,5 +1,5 @@
-import type { Checker, Follower } from "../checker.ts";
-import type { Random } from "../random.ts";
+import type { Checker, Follower } from "../support/checker.ts";
+import type { Random } from "../support/random.ts";
 import { Wire } from "./wire.ts";
 
 /** How a client that wanders about is to behave. */

@@ -1,0 +1,59 @@
+import type { ClientKey } from "./client-key.ts";
+import type { Deadlines } from "../base/clock.ts";
+import type { Delivery } from "../delivery/delivery.ts";
+import type { Engine, EngineHost, HistoryOptions, Position } from "../engines/engine.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** The extension point of the controller, which the channels use: it follows every client. Its methods must not throw. */
+export interface Extension extends Pick<EngineHost, "published" | "gap" | "present"> {
+  /** The message types that it handles and answers itself. */
+  readonly types: readonly string[];
+  /** Maximum subscriptions of one client. */
+  maxSubscriptions(): number;
+  /** The histories that the engine must be able to keep. */
+  readonly histories: readonly HistoryOptions[];
+  take(client: WebSocketClient, message: WebSocketMessage): void;
+  /** The client was admitted, or its user, role or other rights have changed. */
+  admitted(client: WebSocketClient): void;
+  /** The client was restored from hibernation, admitted or with expired credentials. */
+  restored(client: WebSocketClient): void;
+  /** A slow client, for which messages were dropped, has room again. */
+  readable(client: WebSocketClient): void;
+  /** The client must not be sent anything: its credentials have expired, or it is closing. */
+  suspended(client: WebSocketClient): void;
+  /** @param hasLeft whether the client is not expected to reconnect. */
+  closed(client: WebSocketClient, hasLeft: boolean): void;
+  /** The positions of the client's subscriptions for a `pong`, if any. */
+  positions(client: WebSocketClient): Record<string, Position> | undefined;
+}
+
+/** The rate limit, for requests that cost more than their own message. */
+export interface RequestLimit {
+  /**
+   * Charges for `count` fetches. Returns 0, or the ms to wait: then nothing was charged, and the extension answers the request.
+   */
+  ask(client: WebSocketClient, count: number): number;
+  /** Charges for bytes sent in an answer. They delay the next {@link ask}, but no other messages. */
+  spend(client: WebSocketClient, bytes: number): void;
+}
+
+/** What an extension receives from the controller. */
+export interface ExtensionHost {
+  /** Reading it starts it. */
+  readonly engine: Engine;
+  readonly deadlines: Deadlines;
+  readonly delivery: Delivery;
+  /** Limit of one call of the application, in ms. */
+  readonly timeout: number;
+  readonly maxBufferedBytes: number;
+  /** Absent: no rate limit. */
+  readonly rateGate: RequestLimit | undefined;
+  /** Returns the key of a client; clients with the same key share one limit. */
+  readonly keyOf: ClientKey;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
+  /** The wall clock, in ms. */
+  now(): number;
+  report(error: unknown, client?: WebSocketClient): void;
+}

@@ -1,0 +1,96 @@
+import { describeCause } from "../base/describe-cause.ts";
+import type { WebSocketError } from "../protocol/errors.ts";
+import type { WebSocketEvents } from "./events.ts";
+import { guard } from "../base/guard.ts";
+import { escapeControls, LogThrottle } from "./log.ts";
+import type { Logger } from "./options.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** The keys of `stats().refused`. */
+const REASONS = [
+  "request",
+  "runtime",
+  "origin",
+  "token",
+  "failures",
+  "disconnected",
+  "connections",
+  "pending",
+  "ip",
+  "user",
+  "unavailable",
+  "abandoned",
+] as const;
+
+/**
+ * Why an upgrade or an `auth` message was refused.
+ *
+ * - `request`: not a valid WebSocket handshake (400, 405, 413, 426)
+ * - `runtime`: the server cannot upgrade requests (501)
+ * - `origin`: a page of another site (403)
+ * - `token`: credentials missing, late or invalid (401, 4401, 4408)
+ * - `failures`: too many failed authentications from the address (429)
+ * - `disconnected`: `disconnect()` matched the client while it authenticated (403)
+ * - `connections`, `pending`: a limit of the controller is reached (503)
+ * - `ip`, `user`: a limit of the address or the user is reached (429)
+ * - `unavailable`: the controller is closed, or `authenticate` failed or timed out (503)
+ * - `abandoned`: the client left, or another handler answered the request
+ */
+export type RefusalReason = typeof REASONS[number];
+
+/** Reasons by error code; any other code, such as `AUTH_FAILED` or one of the application, counts as `token`. */
+const REASONS_BY_CODE: Record<string, RefusalReason> = {
+  FORBIDDEN: "disconnected",
+  LIMIT_EXCEEDED: "user",
+  REQUESTS_EXCEEDED: "failures",
+  SERVICE_UNAVAILABLE: "unavailable",
+};
+
+/** Maximum length of a log line, in characters. */
+const MAX_LENGTH = 512;
+
+/** Counts refusals by reason, and logs at most one a second of each. */
+export class Refusals {
+  readonly counts: Record<RefusalReason, number>;
+  readonly #logger: Logger | false;
+  readonly #throttle: LogThrottle;
+
+  readonly #emit: (failure: WebSocketEvents["auth.failure"]) => boolean;
+
+  /**
+   * @param now the monotonic clock, in ms.
+   * @param emit emits `auth.failure`; returns whether there is a listener.
+   */
+  constructor(logger: Logger | false, now: () => number, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
+    this.#emit = emit;
+    this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // `fromEntries` returns string keys.
+    this.#logger = logger;
+    this.#throttle = new LogThrottle(now);
+  }
+
+  /** Counts a refusal. `describe` returns its log line: the cause, and the option or proxy setting to change. Absent: no line. */
+  add(reason: RefusalReason, describe?: () => string): void {
+    this.counts[reason]++;
+    const logger = this.#logger;
+    if (!logger || !describe) return;
+    const left = this.#throttle.take(reason);
+    if (left === undefined) return;
+    const more = left === 0 ? "" : ` (${left} more like it were left out)`;
+    // An error of the logger itself cannot be reported anywhere.
+    guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
+  }
+
+  /**
+   * Counts refused credentials and emits `auth.failure`; without a listener it logs a line instead.
+   *
+   * @param error sent to the client.
+   * @param cause shown only to the application and in the log.
+   */
+  addFailure(error: WebSocketError, cause: unknown, what: string, client?: WebSocketClient): void {
+    const hasListener = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
+    const line = () => `Refused ${what}: ${describeCause(cause, error)}`;
+    // An application's code may be the name of an inherited property, such as "constructor".
+    const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code] : undefined;
+    this.add(reason ?? "token", hasListener ? undefined : line);
+  }
+}

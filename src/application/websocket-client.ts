@@ -1,0 +1,172 @@
+import type { Recipient } from "../delivery/audience.ts";
+import type { CloseCause } from "../protocol/close.ts";
+import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
+import { Frame } from "../protocol/frame.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+
+/** Any value that JSON can represent. */
+export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+
+/** Who a client is. `authenticate` may add claims of its own. */
+export interface Accountability {
+  /** The user's id, at most 256 bytes; `null`: anonymous. */
+  user: string | null;
+  /** The role's id, at most 256 bytes; `null`: none. */
+  role: string | null;
+  /** Further claims. */
+  [claim: string]: unknown;
+}
+
+/** How clients authenticate: see the option `mode`. */
+export type AuthenticationMode = "public" | "handshake" | "strict";
+
+/** Facts copied from the upgrade request, without credentials. */
+export interface Handshake {
+  /** The option `mode` at the time of the upgrade. */
+  readonly mode: AuthenticationMode;
+  /** The requested URL without its `access_token`. */
+  readonly url: string;
+  /** The `Origin` header, which browsers always send; `null`: none. */
+  readonly origin: string | null;
+  /** The client's address, as the option `clientIp` finds it; `null`: unknown. */
+  readonly ip: string | null;
+  /** The `User-Agent` header; `null`: none. */
+  readonly userAgent: string | null;
+  /** The selected subprotocol; `null`: none. */
+  readonly protocol: string | null;
+}
+
+/** The connection behind a client. */
+export interface ClientConnection extends Recipient {
+  readonly accountability: Accountability;
+  readonly expires_at: number | null;
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  /** Bytes that were sent and that the client is not known to have read. */
+  readonly unreadBytes: number;
+  readonly socket: unknown;
+  /**
+   * Whether the connection is closing or its credentials have expired, so that pending work must not take effect. Check it after
+   * each `await`, before the effect.
+   */
+  readonly isSuspended: boolean;
+  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined`: no call is pending. */
+  readonly revalidating: Promise<void> | undefined;
+  /** Answers a message that may no longer be handled. */
+  refuseMessage(uid: MessageUid | undefined): void;
+  /** Returns whether the frame was handed to the socket. */
+  send(frame: Frame): boolean;
+  /** Starts sending frames one at a time if `stopAndWait` is `"collection"` and applies; returns whether that is new. */
+  step(): boolean;
+  /** Defers the heartbeat: data waits for the client to read, which has a deadline of its own. */
+  spare(): void;
+  /** @param cause @default {"server"} */
+  close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
+  /** Saves the state that must survive hibernation. */
+  save(): void;
+}
+
+/** Maximum bytes of JSON of a client's `state`: it shares a Durable Object's attachment, at most 16 KiB, with the connection. */
+const MAX_STATE_BYTES = 8192;
+
+/** Returns the connection of a client: internal, for the code built on connections. */
+export let connectionOf: (client: WebSocketClient) => ClientConnection;
+
+/** One connected client: the same object in every event from `connect` to `close`. */
+export class WebSocketClient {
+  /** Facts copied from the upgrade request. */
+  readonly handshake: Handshake;
+  readonly #connection: ClientConnection;
+  #uid: string | undefined;
+  #state: JsonValue;
+
+  static {
+    connectionOf = (client) => client.#connection;
+  }
+
+  /** Created by the controller; an application receives clients in events. */
+  constructor(connection: ClientConnection, handshake: Handshake, uid?: string, state: JsonValue = null) {
+    this.#connection = connection;
+    this.#uid = uid;
+    this.handshake = handshake;
+    this.#state = freeze(state);
+  }
+
+  /** The id of the connection: random, unique across all nodes. */
+  get uid(): string {
+    return this.#uid ??= crypto.randomUUID(); // Lazy: it takes 100 bytes, which an idle client saves.
+  }
+
+  /** Who the client is. */
+  get accountability(): Accountability {
+    return this.#connection.accountability;
+  }
+
+  /** When the credentials expire, in seconds since 1970 (RFC 7519 §4.1.4); `null`: never. */
+  get expires_at(): number | null {
+    return this.#connection.expires_at;
+  }
+
+  /** The application's data about this client: at most 8 KiB of JSON, which survives hibernation. @default {null} */
+  get state(): JsonValue {
+    return this.#state;
+  }
+
+  /**
+   * Replaces the state with a frozen copy: a change in place, which hibernation would lose, throws on every runtime.
+   *
+   * @throws {TypeError} for a value that JSON cannot represent, or one larger than 8 KiB.
+   */
+  set state(value: JsonValue) {
+    const text: string | undefined = JSON.stringify(value);
+    if (text === undefined) throw new TypeError("Cannot keep the state: it is not JSON");
+    if (text.length > MAX_STATE_BYTES || new TextEncoder().encode(text).byteLength > MAX_STATE_BYTES) {
+      throw new TypeError("Cannot keep the state: it is larger than 8 KiB, keep an id and store the rest elsewhere");
+    }
+    this.#state = freeze(JSON.parse(text));
+    this.#connection.save();
+  }
+
+  /** As `WebSocket.readyState`: 1 open, 2 closing, 3 closed. */
+  get readyState(): number {
+    return this.#connection.readyState;
+  }
+
+  /** Bytes sent that have not left this process; 0 if the runtime does not report it. */
+  get bufferedAmount(): number {
+    return this.#connection.bufferedAmount;
+  }
+
+  /** The runtime's own socket, for features of that runtime. */
+  get socket(): unknown {
+    return this.#connection.socket;
+  }
+
+  /**
+   * Sends a message: a string unchanged, an object as JSON. Does nothing once the connection is closing.
+   *
+   * @throws {TypeError} for a message that JSON cannot represent.
+   */
+  send(message: string | WebSocketMessage | ErrorMessage): void {
+    this.#connection.send(Frame.of(message));
+  }
+
+  /**
+   * Starts the close handshake. A second call does nothing.
+   *
+   * @param code 1000–1003, 1007–1014 or 3000–4999 (RFC 6455 §7.4). @default {1000}
+   * @param reason truncated to 123 UTF-8 bytes, never within a character.
+   * @throws {TypeError} for any other code.
+   */
+  close(code?: number, reason?: string): void {
+    this.#connection.close(code, reason);
+  }
+}
+
+function freeze(value: JsonValue): JsonValue {
+  if (typeof value === "object" && value !== null) {
+    for (const child of Object.values(value)) freeze(child);
+    Object.freeze(value);
+  }
+  return value;
+}

@@ -1,0 +1,214 @@
+import { CloseCode } from "../protocol/close.ts";
+import type { Timed } from "../base/clock.ts";
+import type { ExtensionHost } from "../application/extension.ts";
+import { afterTurn } from "../base/turn.ts";
+import type { ChannelFrame } from "./publication-frame.ts";
+import { OPEN } from "../delivery/transport.ts";
+import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+
+/** Time in ms without reading after which a client is closed, for each `maxBufferedBytes` unread, while work waits for it. */
+const STALL_TIME = 30_000;
+
+/** Time between two checks of what a client has read, in ms. It doubles from the minimum to the maximum. */
+const MIN_PERIOD = 20;
+const MAX_PERIOD = 500;
+
+/** Overhead of a kept frame, in bytes. */
+const FRAME_BYTES = 100;
+
+/** Maximum number of frames kept for one subscription. */
+const MAX_KEPT = 1_000;
+
+/** Maximum number of snapshots in progress, however small. */
+const MAX_AT_ONCE = 4;
+
+/** Work of one kind: reads from the engine, or snapshots. Two queues, so that a slow snapshot does not delay the reads. */
+interface Queue {
+  /** Bytes reserved by the work in progress. */
+  taken: number;
+  readonly waiting: { readonly bytes: number; begin(): void }[];
+}
+
+/**
+ * Paces everything that waits for one client under one budget: history pages, member lists, snapshots and kept publications. Work
+ * begins only as fast as the client reads: pages and lists one after the other, snapshots a few at a time if they are small.
+ */
+export class Backlog implements Timed {
+  deadline = 0;
+  place = -1;
+  readonly #client: WebSocketClient;
+  readonly #host: ExtensionHost;
+  readonly #queues: Readonly<Record<"engine" | "snapshot", Queue>> = {
+    engine: { taken: 0, waiting: [] },
+    snapshot: { taken: 0, waiting: [] },
+  };
+  #kept = 0;
+  /** Work in progress that waits until the client has read. */
+  #paused: (() => void)[] = [];
+  #isPolling = false;
+  #period = MIN_PERIOD;
+  /** Unread bytes at the last check. */
+  #unread = Infinity;
+  /** When the client was last seen to read, in ms of the monotonic clock. */
+  #readAt = 0;
+
+  constructor(client: WebSocketClient, host: ExtensionHost) {
+    this.#client = client;
+    this.#host = host;
+  }
+
+  /** Maximum number of unread bytes with which more work may begin. */
+  get budget(): number {
+    return this.#host.maxBufferedBytes / 2;
+  }
+
+  /** Whether the client has read enough for more to be sent. */
+  get hasRoom(): boolean {
+    return connectionOf(this.#client).unreadBytes <= this.budget;
+  }
+
+  /**
+   * Runs the work at once if there is room, else in its turn, first come, first served.
+   *
+   * @param bytes expected size of the result; with `Infinity` the work runs alone in its queue. @default {Infinity}
+   */
+  async run(kind: "engine" | "snapshot", work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
+    const queue = this.#queues[kind];
+    const share = Math.min(Math.max(bytes, this.budget / MAX_AT_ONCE), this.budget);
+    if (queue.waiting.length === 0 && this.#admits(queue, share)) queue.taken += share;
+    else {
+      await new Promise<void>((begin) => {
+        queue.waiting.push({ bytes: share, begin });
+        this.#startPolling();
+      });
+    }
+    try {
+      await work();
+    } finally {
+      queue.taken -= share;
+      this.#advance();
+    }
+  }
+
+  /** Resolves when there is room, or the client is gone. Release what can be fetched again before waiting. */
+  async drained(): Promise<void> {
+    await new Promise<void>((begin) => {
+      this.#paused.push(begin);
+      this.#startPolling();
+    });
+  }
+
+  /** Reserves bytes for something that is kept; `false` if there is no room. */
+  keep(bytes: number): boolean {
+    const { maxBufferedBytes } = this.#host;
+    const unread = Math.min(connectionOf(this.#client).unreadBytes, this.budget);
+    if (this.#kept + bytes + unread > maxBufferedBytes) return false;
+    this.#kept += bytes;
+    return true;
+  }
+
+  release(bytes: number): void {
+    this.#kept -= bytes;
+  }
+
+  /** Ends all waiting because the client is gone. The work begins, and stops because its subscription has ended. */
+  close(): void {
+    this.#host.deadlines.delete(this);
+    for (const begin of this.#paused.splice(0)) begin();
+    for (const queue of Object.values(this.#queues)) {
+      for (const { bytes, begin } of queue.waiting.splice(0)) {
+        queue.taken += bytes;
+        begin();
+      }
+    }
+  }
+
+  /** Checks what the client has read. Closes a client that has read nothing for too long. */
+  due(): void {
+    this.#isPolling = false;
+    const connection = connectionOf(this.#client);
+    const { unreadBytes } = connection;
+    const now = this.#host.monotonic();
+    if (unreadBytes < this.#unread) {
+      this.#readAt = now;
+      this.#period = MIN_PERIOD;
+    }
+    this.#unread = unreadBytes;
+    if (connection.readyState !== OPEN) return this.close();
+    if (unreadBytes <= this.budget) {
+      this.#unread = Infinity;
+      for (const begin of this.#paused.splice(0)) begin();
+      return this.#advance();
+    }
+    if (this.#paused.length === 0 && !this.#isWaiting) return;
+    const { maxBufferedBytes } = this.#host;
+    if (now - this.#readAt >= STALL_TIME * Math.max(1, unreadBytes / maxBufferedBytes)) {
+      return connection.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
+    }
+    // Reading may take longer than a heartbeat, so this deadline replaces the heartbeat's.
+    connection.spare();
+    this.#isPolling = true;
+    this.#host.deadlines.set(this, this.#period);
+    this.#period = Math.min(2 * this.#period, MAX_PERIOD);
+  }
+
+  get #isWaiting(): boolean {
+    const { engine, snapshot } = this.#queues;
+    return engine.waiting.length + snapshot.waiting.length > 0;
+  }
+
+  #admits({ taken }: Queue, bytes: number): boolean {
+    return this.hasRoom && (taken === 0 || taken + bytes <= this.budget);
+  }
+
+  #advance(): void {
+    for (const queue of Object.values(this.#queues)) {
+      const { waiting } = queue;
+      for (let [first] = waiting; first && this.#admits(queue, first.bytes); [first] = waiting) {
+        waiting.shift();
+        queue.taken += first.bytes;
+        first.begin();
+      }
+    }
+    if (this.#isWaiting && !this.hasRoom) this.#startPolling();
+  }
+
+  #startPolling(): void {
+    if (this.#isPolling) return;
+    this.#isPolling = true;
+    this.#unread = Infinity;
+    this.#period = MIN_PERIOD;
+    // Bytes that are only written at the end of this turn do not mean a slow client.
+    afterTurn(() => this.due());
+  }
+}
+
+/** Frames kept while a subscription cannot be sent any, oldest first. */
+export class Kept<Each extends ChannelFrame = ChannelFrame> {
+  readonly #backlog: Backlog;
+  #frames: Each[] = [];
+
+  constructor(backlog: Backlog) {
+    this.#backlog = backlog;
+  }
+
+  get first(): Each | undefined {
+    return this.#frames[0];
+  }
+
+  /** Keeps the frame; `false` if there is no room. */
+  push(frame: Each): boolean {
+    if (this.#frames.length >= MAX_KEPT || !this.#backlog.keep(frame.bytes + FRAME_BYTES)) return false;
+    return this.#frames.push(frame) > 0;
+  }
+
+  shift(): Each | undefined {
+    const frame = this.#frames.shift();
+    if (frame) this.#backlog.release(frame.bytes + FRAME_BYTES);
+    return frame;
+  }
+
+  clear(): void {
+    while (this.shift());
+  }
+}

@@ -1,0 +1,160 @@
+import type * as v from "valibot";
+import { isMs, MS } from "../base/clock.ts";
+import type { HistoryOptions, Position } from "../engines/engine.ts";
+import { isPositive } from "../application/options.ts";
+import { CHANNEL_NAME, RESERVED_EVENTS } from "../protocol/protocol.ts";
+import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "../application/schema.ts";
+import type { JsonValue, WebSocketClient } from "../application/websocket-client.ts";
+
+/** Passed to a channel's `authorize`. */
+export interface AuthorizeContext {
+  /** The client that subscribes or publishes. */
+  readonly client: WebSocketClient;
+  /** Full channel name, also if it is declared by a prefix. */
+  readonly channel: string;
+  /** Whether the client wants to receive publications or to publish one. */
+  readonly action: "subscribe" | "publish";
+  /** Event filter of the subscription, or event of the publication. */
+  readonly event?: string;
+  /** Query of the subscription, as the client sent it. */
+  readonly query?: Record<string, unknown>;
+  /** Position to recover from. It may lie before the client was allowed to read: refuse it if that matters. */
+  readonly recover?: Position;
+  /** Data of the publication, as the client sent it. */
+  readonly data?: unknown;
+}
+
+/** `true` allows, `{ ttl }` allows and asks again about a subscription after `ttl` ms (`Infinity`: never), all else refuses. */
+export type Authorization = boolean | { readonly ttl: number };
+
+/** Passed to a channel's `snapshot`. */
+export interface SnapshotContext {
+  /** The client that subscribes. */
+  readonly client: WebSocketClient;
+  /** Full channel name. */
+  readonly channel: string;
+  /** Query of the subscription; `{}` without one. All its values are strings from the Directus SDK since 19.1. */
+  readonly query: Record<string, unknown>;
+}
+
+/** Passed to a channel's `presence.data`. */
+export interface PresenceContext {
+  /** The client that becomes a member. */
+  readonly client: WebSocketClient;
+  /** Full channel name. */
+  readonly channel: string;
+  /** `data` of the client's `subscribe`; `undefined` if it sent none. */
+  readonly data: JsonValue | undefined;
+}
+
+/** Presence options of a channel. */
+export interface PresenceOptions {
+  /** Data of a member: what the client sent (`"client"`), or what this synchronous function returns. @default none */
+  readonly data?: "client" | ((context: PresenceContext) => JsonValue | undefined);
+  /** Time in ms that a member stays after losing its last connection, to hide a reconnect; `0`: none. @default {5_000} */
+  readonly grace?: number;
+}
+
+/** History options of a channel. */
+export interface ChannelHistoryOptions extends HistoryOptions {
+  /** Maximum number of publications in one recovery; a client that missed more gets `recovered: false`. @default {size} */
+  readonly maxRecover?: number;
+}
+
+/** Options of a channel, or of all channels with a prefix. */
+export interface ChannelOptions {
+  /**
+   * Decides whether a client may subscribe or publish. Called for each `subscribe` and `publish`, and again for each subscription
+   * when the client's rights change or a `ttl` ends. A thrown `WebSocketError` is sent to the client, any other error as
+   * `INTERNAL_ERROR`. `() => true` allows everybody.
+   */
+  readonly authorize: (context: AuthorizeContext) => Authorization | Promise<Authorization>;
+  /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */
+  readonly snapshot?: (context: SnapshotContext) => unknown;
+  /**
+   * Events that clients may publish, each with a synchronous schema for its data. The output of the schema is published and must
+   * be JSON. Absent: any event and data that `authorize` allows.
+   */
+  readonly schema?: { readonly [event: string]: v.GenericSchema };
+  /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
+  readonly history?: ChannelHistoryOptions;
+  /** Whether subscribers become members, which other clients can list and watch. @default {false} */
+  readonly presence?: boolean | PresenceOptions;
+}
+
+/** Channel options with defaults applied. */
+export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot"> {
+  /** Schemas by event. */
+  readonly schema?: ReadonlyMap<string, CheckedSchema>;
+  readonly history: Required<ChannelHistoryOptions> | null;
+  readonly presence: { readonly data: PresenceOptions["data"]; readonly grace: number } | null;
+}
+
+/** Finds the options of a channel among the declarations. */
+export class ChannelTable {
+  readonly #names = new Map<string, ResolvedChannel>();
+  /** Longest prefix first. */
+  readonly #prefixes: [prefix: string, channel: ResolvedChannel][] = [];
+
+  /** @throws {TypeError} for an invalid name or option. */
+  constructor(declarations: { readonly [name: string]: ChannelOptions }) {
+    for (const [name, options] of Object.entries(declarations)) {
+      const prefix = name.endsWith("*") ? name.slice(0, -1) : null;
+      if (prefix === null ? !CHANNEL_NAME.test(name) : prefix !== "" && !CHANNEL_NAME.test(prefix)) {
+        throw new TypeError(
+          `Cannot declare the channel "${name}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, and may end in * to match a prefix`,
+        );
+      }
+      const channel = resolveChannel(name, options);
+      if (prefix === null) this.#names.set(name, channel);
+      else this.#prefixes.push([prefix, channel]);
+    }
+    this.#prefixes.sort(([a], [b]) => b.length - a.length);
+  }
+
+  /** History options of all declarations that have them. */
+  get histories(): HistoryOptions[] {
+    const all = [...this.#names.values(), ...this.#prefixes.map(([, channel]) => channel)];
+    return all.flatMap(({ history }) => history ?? []);
+  }
+
+  /** Options for the exact name, else for the longest matching prefix. A prefix also matches itself: `room:*` covers `room:`. */
+  find(name: string): ResolvedChannel | undefined {
+    return this.#names.get(name) ??
+      this.#prefixes.find(([prefix]) => name !== "" && name.startsWith(prefix))?.[1];
+  }
+}
+
+function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel {
+  const fail = (remedy: string) => new TypeError(`Cannot declare the channel "${name}": ${remedy}`);
+  const { authorize, snapshot, schema, history, presence = false, ...rest } = options ?? {};
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw fail(`unknown option "${unknown}", use authorize, snapshot, schema, history or presence`);
+  if (typeof authorize !== "function") throw fail("pass authorize, such as ({ client }) => client.accountability.user !== null");
+  if (snapshot !== undefined && typeof snapshot !== "function") throw fail("snapshot must be a function ({ query }) => rows");
+  const schemas = new Map<string, CheckedSchema>();
+  for (const [event, each] of Object.entries(schema ?? {})) {
+    if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is not a valid event name, use another`);
+    const checked = checkSchema(each);
+    if (!checked) throw fail(`schema.${event} must be ${SYNCHRONOUS}`);
+    schemas.set(event, checked);
+  }
+  if (
+    history &&
+    !(isPositive(history.size) && isMs(history.ttl) && (history.maxRecover === undefined || isPositive(history.maxRecover)))
+  ) {
+    throw fail(`history must be { size, ttl, maxRecover? }: ttl ${MS}, the others whole numbers from 1`);
+  }
+  const { data, grace = 5_000 } = typeof presence === "object" ? presence : {};
+  if (!(grace === 0 || isMs(grace))) throw fail(`presence.grace must be 0 or ${MS}, such as 5_000`);
+  if (data !== undefined && data !== "client" && typeof data !== "function") {
+    throw fail('presence.data must be "client" or a function ({ client, data }) => data');
+  }
+  return {
+    authorize,
+    ...(snapshot && { snapshot }),
+    ...(schema && { schema: schemas }),
+    history: history ? { ...history, maxRecover: history.maxRecover ?? history.size } : null,
+    presence: presence ? { data, grace } : null,
+  };
+}

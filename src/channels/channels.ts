@@ -1,0 +1,305 @@
+/**
+ * Channels: named streams that clients subscribe to, with an optional snapshot, presence, and a history for recovery.
+ *
+ * @example
+ * ```ts
+ * import { WebSocketController } from "noroshi";
+ * import { Channels } from "noroshi/channels";
+ *
+ * const channels = new Channels(controller, {
+ *   "room:*": {
+ *     authorize: ({ client }) => client.accountability.user !== null,
+ *     history: { size: 100, ttl: 300_000 },
+ *     presence: true,
+ *   },
+ * });
+ * await channels.publish("room:1", "say", { text: "Hello" });
+ * ```
+ *
+ * @module
+ */
+import type * as v from "valibot";
+import { Channel, type ChannelHost } from "./channel.ts";
+import { ChannelQuota } from "./channel-quota.ts";
+import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
+import { CloseCode } from "../protocol/close.ts";
+import { WebSocketController } from "../controller/controller.ts";
+import { describeCopies } from "../base/copies.ts";
+import type { Member, Position, Publication } from "../engines/engine.ts";
+import type { Extension } from "../application/extension.ts";
+import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
+import { isPositive } from "../application/options.ts";
+import { jsonOf, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
+import { Subscriber, type SubscriberHost } from "./subscriber.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+
+export type {
+  Authorization,
+  AuthorizeContext,
+  ChannelHistoryOptions,
+  ChannelOptions,
+  PresenceContext,
+  PresenceOptions,
+  SnapshotContext,
+} from "./channel-options.ts";
+export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
+
+/** Channel options, by channel name or by a prefix followed by `*`. */
+export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
+
+/** The declaration that a channel name matches; any declaration if the name is not known at compile time. */
+export type DeclarationOf<Declarations, Name extends string> = string extends Name ? ChannelOptions
+  : Name extends keyof Declarations ? Declarations[Name]
+  : {
+    [Key in keyof Declarations]: Key extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? Declarations[Key] : never
+      : never;
+  }[keyof Declarations];
+
+/** Events that may be published to a channel: those of its `schema`, or any string. */
+export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarations, Name> extends { schema: infer Schema }
+  ? keyof Schema & string
+  : string;
+
+/** The data of an event: the output type of its schema, because data that the server publishes is not parsed. */
+export type DataOf<Declarations, Name extends string, Event extends string> = DeclarationOf<Declarations, Name> extends
+  { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferOutput<Schema[Event]>
+    : unknown
+  : unknown
+  : unknown;
+
+/** Limits for all channels together. */
+export interface ChannelsOptions {
+  /** Maximum number of subscriptions of one client; further ones fail with `LIMIT_EXCEEDED`. @default {128} */
+  maxSubscriptions?: number;
+  /**
+   * Maximum number of subscriptions of one user on this node; further ones fail with `LIMIT_EXCEEDED`. Users are counted as by
+   * `rateLimit`: by its `key`, else by user, else by address. With `rateLimit: false` the default is `Infinity`.
+   *
+   * @default {10_000}
+   */
+  maxSubscriptionsPerUser?: number;
+  /**
+   * Maximum number of channels not open on this node that one user may name per minute, in `subscribe` and `publish`; further
+   * ones fail with `REQUESTS_EXCEEDED`. Users are counted as above. With `rateLimit: false` the default is `Infinity`.
+   *
+   * @default {1_000}
+   */
+  maxNewChannelsPerMinute?: number;
+}
+
+/** A member of a channel, as returned by {@link Channels.presence}. */
+export interface MemberRecord {
+  /** User id, or `uid:<id>` for a connection without a user. */
+  user: string;
+  /** The member's data. Absent if the channel keeps none. */
+  data?: unknown;
+}
+
+/** Channel counters of this node. */
+export interface ChannelsStats {
+  /** Open channels: with subscriptions, or with members in their grace period. */
+  channels: number;
+  /** Subscriptions, including those that are being authorized; of one channel, only those that receive publications. */
+  subscriptions: number;
+  /** Clients with at least one subscription. */
+  subscribers: number;
+}
+
+/** Adds channels to a controller. */
+export class Channels<const Declarations extends ChannelDeclarations = ChannelDeclarations> {
+  readonly #channels = new Map<string, Channel>();
+  readonly #host: ChannelHost;
+  readonly #shared: SubscriberHost;
+  readonly #subscribers = new Map<WebSocketClient, Subscriber>();
+  readonly #table: ChannelTable;
+
+  /**
+   * Makes the controller answer `subscribe`, `unsubscribe` and `publish`.
+   *
+   * @throws {TypeError} for an invalid declaration or option, a history that the engine cannot keep, a controller from another
+   * copy of the package, or a controller that already has channels.
+   */
+  constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
+    const given = checkLimits(options);
+    checkController(controller);
+    this.#table = new ChannelTable(declarations);
+    const host = controller.extend(this.#extension());
+    const { maxSubscriptions, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
+    const closed = ({ name }: Channel): void => void this.#channels.delete(name);
+    // Copies descriptors, because `engine` must stay a getter: reading it starts the engine.
+    this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost;
+    this.#shared = {
+      host: this.#host,
+      table: this.#table,
+      maxSubscriptions,
+      quota: new ChannelQuota(limits, host.monotonic),
+      isOpen: (name) => this.#channels.has(name),
+      channel: (name, options) => this.#channel(name, options),
+      publish: (channel, options, event, data) => this.#host.engine.publish(channel, { event, data }, options.history),
+    };
+  }
+
+  /**
+   * Publishes to all subscribers on all nodes. Resolves with the position in the history, or with `null` without a history.
+   *
+   * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
+   * not handled, the process continues.
+   *
+   * @throws {TypeError} for an undeclared channel, an invalid event name, or data that JSON cannot represent.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
+   */
+  publish<const Name extends string, const Event extends EventOf<Declarations, Name>>(
+    channel: Name,
+    event: Event,
+    data: DataOf<Declarations, Name, Event>,
+  ): Promise<Position | null> {
+    const options = this.#declared("publish to", channel);
+    if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
+      throw new TypeError(
+        `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
+      );
+    }
+    const json = jsonOf(data);
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can represent`);
+    // Calls the engine synchronously: a broadcast after this call is sent after the publication.
+    const published = (async () => await this.#host.engine.publish(channel, { event, data: json }, options.history))();
+    published.catch((error) => this.#host.report(error));
+    return published;
+  }
+
+  /**
+   * Reads the latest publications of a channel, or the first ones after a position.
+   *
+   * @throws {TypeError} as a rejection, for a channel that is not declared with `history`, or an invalid limit or position.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
+   */
+  async history(channel: string, query: HistoryQuery = {}): Promise<HistoryRecord> {
+    const { history } = this.#declared("read", channel);
+    if (!history) throw new TypeError(`Cannot read "${channel}": declare it with history: { size, ttl }`);
+    return await readHistory(this.#host.engine, channel, history, query);
+  }
+
+  /**
+   * Lists the members of a channel on all nodes.
+   *
+   * @throws {TypeError} as a rejection, for a channel that is not declared with `presence`.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
+   */
+  async presence(channel: string): Promise<MemberRecord[]> {
+    if (!this.#declared("list the members of", channel).presence) {
+      throw new TypeError(`Cannot list the members of "${channel}": declare it with presence: true`);
+    }
+    return (await this.#host.engine.members(channel)).map(memberOf);
+  }
+
+  /** Counts channels, subscriptions and subscribers on this node, of all channels or of one. */
+  stats(channel?: string): ChannelsStats {
+    const all = [...this.#subscribers.values()];
+    if (channel !== undefined) {
+      const subscriptions = this.#channels.get(channel)?.size ?? 0;
+      return {
+        channels: this.#channels.has(channel) ? 1 : 0,
+        subscriptions,
+        subscribers: all.filter((each) => each.has(channel)).length,
+      };
+    }
+    return {
+      channels: this.#channels.size,
+      subscriptions: all.reduce((sum, { size }) => sum + size, 0),
+      subscribers: all.filter(({ size }) => size > 0).length,
+    };
+  }
+
+  #extension(): Extension {
+    return {
+      types: ["subscribe", "unsubscribe", "publish"],
+      maxSubscriptions: () => this.#shared.maxSubscriptions,
+      histories: this.#table.histories,
+      take: (client, message) => this.#take(client, message),
+      admitted: (client) => this.#subscribers.get(client)?.resume(true),
+      restored: (client) => {
+        // Without its subscriptions the client would wait for publications that never come.
+        if (!this.#host.engine.keeper) client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
+        else if (!this.#subscriber(client).restore()) this.#subscribers.delete(client);
+      },
+      readable: (client) => this.#subscribers.get(client)?.resume(false),
+      suspended: (client) => this.#subscribers.get(client)?.suspend(),
+      closed: (client, hasLeft) => {
+        this.#subscribers.get(client)?.close(!hasLeft);
+        this.#subscribers.delete(client);
+      },
+      // While a delivery is in progress, some clients have not been sent everything up to the position.
+      positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscribers.get(client)?.positions(),
+      published: (name: string, publication: Publication) => this.#channels.get(name)?.published(publication),
+      gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
+      present: (name: string, joined: readonly Member[], left: readonly string[]) =>
+        this.#channels.get(name)?.presence?.changed(joined, left),
+    };
+  }
+
+  #take(client: WebSocketClient, message: WebSocketMessage): void {
+    const subscriber = this.#subscriber(client);
+    if (message.type === "subscribe") subscriber.subscribe(message);
+    else if (message.type === "unsubscribe") subscriber.unsubscribe(message);
+    else subscriber.publish(message);
+  }
+
+  #subscriber(client: WebSocketClient): Subscriber {
+    let subscriber = this.#subscribers.get(client);
+    if (!subscriber) this.#subscribers.set(client, subscriber = new Subscriber(client, this.#shared));
+    return subscriber;
+  }
+
+  #channel(name: string, options: ResolvedChannel): Channel {
+    let channel = this.#channels.get(name);
+    if (!channel) this.#channels.set(name, channel = new Channel(name, options, this.#host));
+    return channel;
+  }
+
+  #declared(action: string, channel: string): ResolvedChannel {
+    const options = typeof channel === "string" ? this.#table.find(channel) : undefined;
+    if (options) return options;
+    throw new TypeError(
+      `Cannot ${action} "${channel}": no such channel is declared, add it or a name ending in * to new Channels()`,
+    );
+  }
+}
+
+const DEFAULTS: Required<ChannelsOptions> = {
+  maxSubscriptions: 128,
+  maxSubscriptionsPerUser: 10_000,
+  maxNewChannelsPerMinute: 1_000,
+};
+
+/** Defaults with `rateLimit: false`, which turns off all limits per user. */
+const UNLIMITED: Required<ChannelsOptions> = {
+  ...DEFAULTS,
+  maxSubscriptionsPerUser: Infinity,
+  maxNewChannelsPerMinute: Infinity,
+};
+
+/** The options that are set. @throws {TypeError} for an unknown option or an invalid limit. */
+function checkLimits(options: ChannelsOptions): ChannelsOptions {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    if (!Object.hasOwn(DEFAULTS, name)) {
+      throw new TypeError(`Cannot create the channels: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`);
+    }
+    if (value !== Infinity && !isPositive(value)) {
+      throw new TypeError(`Cannot create the channels: option "${name}" must be a whole number from 1, or Infinity`);
+    }
+  }
+  return Object.fromEntries(given);
+}
+
+const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
+
+/** Channels read private fields of the controller's clients. Clients of another copy of the package do not have them. */
+function checkController(controller: unknown): void {
+  if (controller instanceof WebSocketController) return;
+  throw new TypeError(
+    typeof controller === "object" && controller !== null && "extend" in controller
+      ? `Cannot create the channels: the controller is of another copy of the package, load it once${describeCopies()}`
+      : "Cannot create the channels: pass a WebSocketController first, such as createWebSocketController()",
+  );
+}

@@ -1,0 +1,243 @@
+import { type Backlog, Kept } from "./backlog.ts";
+import type { Timed } from "../base/clock.ts";
+import type { Member } from "../engines/engine.ts";
+import type { ExtensionHost } from "../application/extension.ts";
+import { guard } from "../base/guard.ts";
+import { afterTurn } from "../base/turn.ts";
+import { ChannelFrame } from "./publication-frame.ts";
+import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+
+/** Maximum number of members in one `join` or `leave` frame. */
+const MAX_MEMBERS = 1_000;
+
+/** Time in ms between a failed attempt to list the members and the next. */
+const LIST_PERIOD = 1_000;
+
+/** A subscription that makes its user a member. */
+export interface Attendant {
+  /** The same object until it leaves: the engine takes a different object for newer data. */
+  readonly member: Member;
+  /** Order among the attendants of the channel on this node; greater is newer. */
+  readonly entry: number;
+}
+
+/** A user on this node, with the subscriptions that make it a member. */
+interface LocalMember extends Timed {
+  /** Newest last. */
+  readonly attendants: Attendant[];
+  /** The member that was last sent to the engine. */
+  joined: Member | undefined;
+}
+
+/** Holds the channel open. */
+interface Holder {
+  enter(): Promise<void> | undefined;
+  leave(): void;
+}
+
+/** The members of one channel: reports those of this node to the engine, and sends the changes of all nodes to watchers. */
+export class Presence {
+  readonly #channel: string;
+  readonly #grace: number;
+  readonly #host: ExtensionHost;
+  readonly #holder: Holder;
+  readonly #members = new Map<string, LocalMember>();
+  readonly #watchers = new Set<Watcher>();
+  /** The newest {@link Attendant.entry}. */
+  #entries = 0;
+  /** Changes in this turn of the event loop, sent at its end. */
+  #changes: { event: "join" | "leave"; member: string }[] = [];
+
+  constructor(channel: string, grace: number, host: ExtensionHost, holder: Holder) {
+    this.#channel = channel;
+    this.#grace = grace;
+    this.#host = host;
+    this.#holder = holder;
+  }
+
+  /**
+   * Adds a subscription of the user. The member has the data of its newest subscription with data.
+   *
+   * @param data JSON text
+   * @param entry the saved order, after hibernation. @default the newest
+   */
+  enter(user: string, data: string | undefined, entry: number = this.#entries + 1): Attendant {
+    this.#entries = Math.max(this.#entries, entry);
+    const attendant = { member: data === undefined ? { user } : { user, data }, entry };
+    let member = this.#members.get(user);
+    if (member) this.#host.deadlines.delete(member);
+    else {
+      const left = () => this.#left(user);
+      this.#members.set(user, member = { attendants: [], joined: undefined, deadline: 0, place: -1, due: left });
+      // A member in its grace period needs the channel without a subscription. A failure to open it reaches the subscription.
+      this.#holder.enter()?.catch(() => {});
+    }
+    // After hibernation they are restored in any order.
+    const index = member.attendants.findLastIndex((each) => each.entry < entry) + 1;
+    member.attendants.splice(index, 0, attendant);
+    this.#join(member);
+    return attendant;
+  }
+
+  /** Removes a subscription. The grace period applies only if the connection was lost. */
+  exit(attendant: Attendant, wasLost: boolean): void {
+    const { user } = attendant.member;
+    const member = this.#members.get(user);
+    const index = member?.attendants.indexOf(attendant) ?? -1;
+    if (!member || index < 0) return;
+    member.attendants.splice(index, 1);
+    if (member.attendants.length > 0) this.#join(member);
+    else if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
+    else this.#left(user);
+  }
+
+  /** Handles the members that joined and left on all nodes, from the engine. */
+  changed(joined: readonly Member[], left: readonly string[]): void {
+    if (this.#watchers.size === 0) return;
+    if (this.#changes.length === 0) afterTurn(() => this.#flush());
+    for (const member of joined) this.#changes.push({ event: "join", member: jsonOf(member) });
+    for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
+  }
+
+  /** Sends joins and leaves to the client from now on. A client without a current list also needs {@link list}. */
+  watch(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean): Watcher {
+    const watcher = new Watcher(client, backlog, ending, missed, isStale);
+    this.#watchers.add(watcher);
+    return watcher;
+  }
+
+  /** Sends the full list of members. Retries while the engine fails, because the client is waiting for the list. */
+  async list(watcher: Watcher): Promise<void> {
+    const { deadlines, report } = this.#host;
+    for (let hasFailed = false; this.#watchers.has(watcher);) {
+      watcher.hold();
+      try {
+        await watcher.backlog.run("engine", () => this.#list(watcher));
+        if (!watcher.isHeld) return;
+      } catch (error) {
+        if (!hasFailed) report(error);
+        hasFailed = true;
+        await new Promise<void>((due) => deadlines.set({ deadline: 0, place: -1, due }, LIST_PERIOD));
+      }
+    }
+  }
+
+  /** Sends the list, unless more changes arrived meanwhile than could be kept. */
+  async #list(watcher: Watcher): Promise<void> {
+    if (!this.#watchers.has(watcher)) return;
+    // Drops changes kept so far: the list that is read now includes them.
+    watcher.hold();
+    const members = await this.#host.engine.members(this.#channel);
+    if (watcher.isFull || !this.#watchers.has(watcher)) return;
+    const list = new ChannelFrame(this.#body("init", members.map(jsonOf)));
+    this.#host.rateGate?.spend(watcher.client, list.bytes);
+    watcher.release(list);
+  }
+
+  unwatch(watcher: Watcher): void {
+    this.#watchers.delete(watcher);
+    watcher.end();
+  }
+
+  /** Sends the newest attendant with data to the engine, if that changes the member. */
+  #join(local: LocalMember): void {
+    const { attendants, joined } = local;
+    const { member } = attendants.findLast(({ member }) => member.data !== undefined) ?? attendants.at(-1)!; // Never empty.
+    if (member === joined || joined && member.data === undefined && joined.data === undefined) return;
+    local.joined = member;
+    this.#notifyEngine(() => this.#host.engine.join(this.#channel, member));
+  }
+
+  #left(user: string): void {
+    const member = this.#members.get(user);
+    if (!member) return;
+    this.#members.delete(user);
+    this.#host.deadlines.delete(member);
+    this.#notifyEngine(() => this.#host.engine.leave(this.#channel, user));
+    this.#holder.leave();
+  }
+
+  /** Does not wait: an engine that is unavailable remembers the change and sends it later. */
+  #notifyEngine(call: () => void | Promise<void>): void {
+    guard(call, (error) => this.#host.report(error));
+  }
+
+  #flush(): void {
+    const changes = this.#changes;
+    this.#changes = [];
+    const watchers = [...this.#watchers];
+    while (changes.length > 0) {
+      // Keeps the order of joins and leaves: a member that does both in one turn has left.
+      const { event } = changes[0]!;
+      const end = changes.findIndex((change) => change.event !== event);
+      const members = changes.splice(0, Math.min(end < 0 ? changes.length : end, MAX_MEMBERS)).map(({ member }) => member);
+      this.#host.delivery.deliver(new ChannelFrame(this.#body(event, members)), watchers, () => {});
+    }
+  }
+
+  #body(event: string, members: readonly string[]): string {
+    return `{"type":"presence","event":"${event}","channel":"${this.#channel}","members":[${members.join(",")}]`;
+  }
+}
+
+/** A subscription that receives the members of its channel. */
+export class Watcher {
+  readonly client: WebSocketClient;
+  readonly backlog: Backlog;
+  readonly #ending: string;
+  readonly #missed: () => void;
+  /** Changes kept while the list is being read. */
+  #kept: Kept | undefined;
+  /** Whether a change did not fit into what is kept, so that the list has to be read again. */
+  isFull = false;
+  /** Whether the client missed a change and needs a new list. */
+  isStale: boolean;
+
+  constructor(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean) {
+    this.client = client;
+    this.backlog = backlog;
+    this.#ending = ending;
+    this.#missed = missed;
+    this.isStale = isStale;
+  }
+
+  /** Whether it is waiting for the list. */
+  get isHeld(): boolean {
+    return this.#kept !== undefined;
+  }
+
+  send(frame: ChannelFrame): boolean {
+    if (this.#kept) {
+      this.isFull ||= !this.#kept.push(frame);
+      return true;
+    }
+    const wasSent = connectionOf(this.client).send(frame.ending(this.#ending));
+    if (!wasSent) {
+      this.isStale = true;
+      this.#missed();
+    }
+    return wasSent;
+  }
+
+  hold(): void {
+    this.end();
+    this.#kept = new Kept(this.backlog);
+    this.isFull = this.isStale = false;
+  }
+
+  release(list: ChannelFrame): void {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    this.send(list);
+    for (let frame = kept?.shift(); frame; frame = kept?.shift()) this.send(frame);
+  }
+
+  /** Drops the kept changes. */
+  end(): void {
+    this.#kept?.clear();
+    this.#kept = undefined;
+  }
+}
+
+const jsonOf = ({ user, data }: Member): string =>
+  data === undefined ? `{"user":${JSON.stringify(user)}}` : `{"user":${JSON.stringify(user)},"data":${data}}`;

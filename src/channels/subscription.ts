@@ -1,0 +1,394 @@
+import { Attendance } from "./attendance.ts";
+import type { Backlog } from "./backlog.ts";
+import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
+import type { ResolvedChannel } from "./channel-options.ts";
+import type { Timed } from "../base/clock.ts";
+import type { HistoryPage, Position } from "../engines/engine.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { expectBytes, expectedBytes, Feed } from "./feed.ts";
+import { Frame } from "../protocol/frame.ts";
+import { answerOf, contextOf, permit, shownError } from "./permission.ts";
+import type { PublicationFrame } from "./publication-frame.ts";
+import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import type { Transport } from "../delivery/transport.ts";
+import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+
+/** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
+const MAX_SNAPSHOTS = 3;
+
+/** The client that a subscription belongs to, with the callbacks of its {@link Subscriber}. */
+export interface SubscriptionOwner {
+  readonly client: WebSocketClient;
+  readonly host: ChannelHost;
+  readonly backlog: Backlog;
+  /** The channel on this node, created if necessary. */
+  channel(name: string, options: ResolvedChannel): Channel;
+  /** Called when `init` was sent. */
+  started(subscription: Subscription): void;
+  /** Called when the server ended the subscription; the client is sent the reason. */
+  ended(subscription: Subscription, reason: WebSocketError): void;
+  /** Called when the result of {@link Subscription.save} has changed. */
+  changed(subscription: Subscription): void;
+}
+
+/**
+ * One subscription of a client: *starting* until `init` is sent, then *live*. It is *behind* from the first publication that
+ * could not be sent until it has caught up from the history. With a history no publication is skipped: each is sent, kept, or
+ * read later.
+ */
+export class Subscription implements ChannelRecipient, Timed {
+  readonly message: SubscriptionRequest;
+  deadline = 0;
+  place = -1;
+  /** The subscription of the same name that goes on until this one has sent `init`. */
+  replaces: Subscription | undefined;
+
+  readonly #owner: SubscriptionOwner;
+  readonly #options: ResolvedChannel;
+  readonly #feed: Feed;
+  #channel: Channel | undefined;
+  #isStarted = false;
+  #hasEnded = false;
+  /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
+  #run = 0;
+  #attendance: Attendance | undefined;
+  /** Absent if the permission has no time limit. */
+  #grant: Grant | undefined;
+
+  constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
+    this.message = message;
+    this.#options = options;
+    this.#owner = owner;
+    this.#feed = new Feed(owner.client, owner.backlog, message);
+  }
+
+  /** Whether `init` was sent. */
+  get isStarted(): boolean {
+    return this.#isStarted;
+  }
+
+  /** Position that the client should have reached. `null` if it cannot know: with an `event`, or while publications wait. */
+  get position(): Position | null {
+    const isCurrent = this.#isStarted && !this.#feed.isHeld && !this.#feed.isBehind && this.message.event === undefined;
+    return isCurrent ? this.#channel?.position ?? null : null;
+  }
+
+  // Called by the channel
+
+  get transport(): Transport | undefined {
+    return connectionOf(this.#owner.client).transport as Transport | undefined; // A connection has a complete `Transport`.
+  }
+
+  get heldBytes(): number {
+    return connectionOf(this.#owner.client).heldBytes;
+  }
+
+  send(frame: PublicationFrame): boolean {
+    const feed = this.#feed;
+    if (this.#hasEnded) return false;
+    if (!feed.takes(frame)) return true;
+    if (feed.isHeld) return feed.keep(frame);
+    if (feed.isBehind) return false;
+    if (feed.send(frame)) return true;
+    this.#fallBehind();
+    return false;
+  }
+
+  suspend(): void {
+    this.#feed.advance(this.#channel?.part(this) ?? null);
+  }
+
+  lag(): void {
+    // Handled like publications that did not fit: a new snapshot, or a read from the history.
+    if (!this.#isStarted) return void (this.#feed.hasOverflowed = true);
+    // Without a history there is nothing to catch up from: a subscription set to behind would stay so.
+    if (!this.#options.history) return;
+    this.#feed.isBehind = true;
+    void this.#resume(false);
+  }
+
+  // Called by the subscriber
+
+  /** Authorizes the subscription and sends `init`. Never rejects. */
+  async start(): Promise<void> {
+    const run = ++this.#run;
+    // A suspended client starts again in `resume`.
+    if (!this.#isCurrent(run)) return;
+    try {
+      if (!await this.#isAllowed(run)) return;
+      // Opened again if that failed while the client was suspended.
+      const opening = this.#channel
+        ? this.#channel.open()
+        : (this.#channel = this.#owner.channel(this.message.channel, this.#options)).enter();
+      if (opening) await opening;
+      if (!this.#isCurrent(run)) return;
+      const { recover, event } = this.message;
+      const fill = () => this.#fill(run);
+      if (recover && this.#options.history) await this.#owner.backlog.run("engine", fill);
+      else if (!this.#options.snapshot || event !== undefined) await fill();
+      else await this.#owner.backlog.run("snapshot", fill, expectedBytes(this.#options));
+    } catch (error) {
+      this.#fail(run, error);
+    }
+  }
+
+  async #fill(run: number): Promise<void> {
+    if (!this.#isCurrent(run)) return;
+    const channel = this.#channel!; // Set by `start`.
+    const { recover } = this.message;
+    this.#feed.hold();
+    channel.add(this);
+    const page = recover && this.#options.history ? await channel.read(recover, false) : undefined;
+    if (!this.#isCurrent(run)) return;
+    if (!recover || !page?.isComplete) return this.#begin(run, recover !== undefined);
+    if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) return this.#catchUp(run, recover, page);
+  }
+
+  /** Continues when the client can receive messages again, or when its rights have changed. */
+  resume(hasChanged: boolean): void {
+    if (!this.#isStarted) void this.start();
+    else if (hasChanged || this.#feed.isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
+  }
+
+  /** Authorizes again at the end of the `ttl`. */
+  due(): void {
+    this.resume(true);
+  }
+
+  /** Ends the subscription without a message to the client. */
+  end(wasLost = false): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.replaces?.end(wasLost);
+    this.#owner.host.deadlines.delete(this);
+    this.#feed.release();
+    const channel = this.#channel;
+    if (!channel) return;
+    this.#attendance?.end(wasLost);
+    channel.remove(this);
+    channel.leave();
+  }
+
+  // Hibernation
+
+  save(): SavedSubscription {
+    const { recover: _recover, data: _data, query: _query, ...message } = this.message;
+    const query = queryOf(this.message);
+    return {
+      ...message,
+      ...(query && { query }),
+      ...(this.#feed.isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
+      ...this.#attendance?.saved,
+      ...(this.#attendance?.isStale ? { isStale: true } : {}),
+      ...(this.#grant && { grant: this.#grant }),
+    };
+  }
+
+  /** Continues a saved subscription without another `init`. */
+  restore({ at, isStale = false, grant, ...saved }: SavedSubscription): void {
+    this.#isStarted = true;
+    const { host } = this.#owner;
+    this.#grant = grant;
+    // A wall clock that was set back must not extend the permission.
+    if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));
+    const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
+    const opening = channel.enter();
+    channel.add(this);
+    if (opening) this.#feed.hold();
+    this.#feed.at = at ?? channel.position;
+    this.#feed.isBehind = at !== undefined;
+    if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
+    else if (at) void this.#resume(false);
+    else this.#live();
+    // Members may have changed while the engine was subscribing.
+    this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
+  }
+
+  /** Whether the run may continue; checked after each `await`. Suspending the client ends the run, and `resume` begins another. */
+  #isCurrent(run: number): boolean {
+    return run === this.#run && !this.#hasEnded && !connectionOf(this.#owner.client).isSuspended;
+  }
+
+  /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
+  async #isAllowed(run: number): Promise<boolean> {
+    const { client, host } = this.#owner;
+    const ttl = await permit(this.#options, contextOf(client, this.message), host);
+    if (!this.#isCurrent(run)) return false;
+    const before = this.#grant;
+    this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
+    if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
+    if (this.#isStarted && before !== this.#grant) this.#owner.changed(this);
+    return true;
+  }
+
+  /** Sends `init` with a snapshot, then what was published since. */
+  async #begin(run: number, hasLost: boolean): Promise<void> {
+    const { client, host } = this.#owner;
+    const { channel, event } = this.message;
+    const { snapshot } = this.#options;
+    const feed = this.#feed;
+    let data: unknown;
+    let position: Position | null;
+    for (let left = MAX_SNAPSHOTS;; left--) {
+      feed.hold();
+      position = this.#channel?.position ?? null;
+      if (!snapshot || event !== undefined) break;
+      data = await answerOf(() => snapshot({ client, channel, query: queryOf(this.message) ?? {} }), "subscribe", host);
+      if (!this.#isCurrent(run)) return;
+      if (!feed.hasOverflowed) break;
+      if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
+    }
+    while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
+    // Set before `init` is sent, and restored if it cannot be: the client still has the earlier position.
+    const { at, isBehind } = feed;
+    feed.at = position;
+    feed.isBehind = false;
+    if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) })) {
+      feed.at = at;
+      feed.isBehind = isBehind;
+      return;
+    }
+    if (isBehind) this.#owner.changed(this);
+    await this.#flush(run);
+  }
+
+  /** Sends `init`. `false` if the client cannot receive it now; then `resume` tries again. */
+  #init(fields: Record<string, unknown>): boolean {
+    const { channel, uid } = this.message;
+    const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
+    const frame = Frame.of(message);
+    const { client, host } = this.#owner;
+    if (fields["data"] !== undefined) {
+      expectBytes(this.#options, frame.bytes);
+      host.rateGate?.spend(client, frame.bytes);
+    }
+    if (!connectionOf(client).send(frame)) return false;
+    if (this.#isStarted) return true;
+    this.#isStarted = true;
+    this.#enter();
+    this.#owner.started(this);
+    return true;
+  }
+
+  /** Sends the publications since the position, page by page, beginning with `first`. */
+  async #catchUp(run: number, since: Position, first: HistoryPage): Promise<void> {
+    const { client, host } = this.#owner;
+    const feed = this.#feed;
+    const channel = this.#channel!; // `first` was read from it.
+    feed.at = since;
+    // Until all pages are sent.
+    feed.isBehind = true;
+    for (let page: HistoryPage | undefined = first;;) {
+      const sent = feed.sendPage(page, channel);
+      if (!sent) return this.#fallBehind();
+      host.rateGate?.spend(client, sent.bytes);
+      if (sent.isWhole && !page.hasMore) {
+        feed.at = page.position;
+        break;
+      }
+      // Releases the page while the client reads; the rest is read again from `feed.at`.
+      page = undefined;
+      while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
+      page = await channel.read(feed.at, true);
+      if (!this.#isCurrent(run)) return;
+      if (!page.isComplete) return await this.#begin(run, true);
+    }
+    feed.isBehind = false;
+    this.#owner.changed(this);
+    await this.#flush(run);
+  }
+
+  /** Sends the kept publications and becomes live. */
+  async #flush(run: number): Promise<void> {
+    const feed = this.#feed;
+    for (;;) {
+      // Kept publications also wait until the client has read most of what was sent before.
+      while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
+      const { first } = feed;
+      if (!first) break;
+      if (!feed.send(first)) return this.#fallBehind();
+      feed.shift();
+    }
+    if (feed.hasOverflowed) {
+      if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
+      feed.isBehind = true;
+      return this.#resume(false);
+    }
+    this.#live();
+  }
+
+  /** Sends publications directly from now on. */
+  #live(): void {
+    this.#feed.release();
+    const { uid, event } = this.message;
+    if (uid === undefined && event === undefined) this.#channel?.join(this);
+  }
+
+  async #resume(hasChanged: boolean): Promise<void> {
+    const run = ++this.#run;
+    this.suspend();
+    // Nothing is kept while behind: what is published before the read is in the history.
+    if (this.#feed.isBehind) this.#feed.release();
+    else if (!this.#feed.isHeld) this.#feed.hold();
+    if (!this.#isCurrent(run)) return;
+    try {
+      // Publications are held until the client is authorized with its new rights.
+      if (hasChanged && !await this.#isAllowed(run)) return;
+      this.#attendance?.renew();
+      if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
+      await this.#owner.backlog.run("engine", () => this.#recover(run));
+    } catch (error) {
+      this.#fail(run, error);
+    }
+  }
+
+  /** Catches up from the history, or sends a new snapshot if the history does not go back that far. */
+  async #recover(run: number): Promise<void> {
+    if (!this.#isCurrent(run)) return;
+    const at = this.#feed.at!; // Set while it is behind.
+    this.#feed.hold();
+    const page = await this.#channel!.read(at, false); // Set once it has started.
+    if (!this.#isCurrent(run)) return;
+    return page.isComplete ? this.#catchUp(run, at, page) : this.#begin(run, true);
+  }
+
+  /** Stops sending after a failed send. With a history, the subscription is behind from there on. */
+  #fallBehind(): void {
+    const feed = this.#feed;
+    feed.release();
+    this.suspend();
+    feed.isBehind = feed.at !== null;
+    feed.hasOverflowed = false;
+    if (feed.isBehind) this.#owner.changed(this);
+  }
+
+  /** Waits until the client has read; `false` if the run has ended. Check for room again: others may have used it. */
+  async #drained(run: number): Promise<boolean> {
+    if (this.#isCurrent(run)) await this.#owner.backlog.drained();
+    return this.#isCurrent(run);
+  }
+
+  /** Joins the members, after `init` was sent. */
+  #enter(): void {
+    const attendance = this.#channel && this.#attend(this.#channel);
+    if (!attendance) return;
+    // Takes over the member of the replaced subscription, so that no leave and join is sent.
+    const { replaces } = this;
+    if (replaces?.message.channel === this.message.channel && replaces.#attendance) attendance.inherit(replaces.#attendance);
+    attendance.begin(this.#options, this.message);
+  }
+
+  #attend({ presence }: Channel): Attendance | undefined {
+    const { client, host, backlog } = this.#owner;
+    const owner = { client, host, backlog, changed: () => this.#owner.changed(this) };
+    if (presence) this.#attendance = new Attendance(owner, presence, this.#feed.ending);
+    return this.#attendance;
+  }
+
+  #fail(run: number, error: unknown): void {
+    if (!this.#isCurrent(run)) return;
+    const reason = shownError(error, "subscribe", this.#owner);
+    this.end();
+    this.#owner.ended(this, reason);
+  }
+}

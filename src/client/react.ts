@@ -1,0 +1,177 @@
+/**
+ * React hooks for a client. They subscribe in effects only: server rendering opens no connection, and StrictMode's double mount
+ * leaves one subscription.
+ *
+ * @example
+ * ```tsx
+ * import { createClient } from "noroshi/client";
+ * import { useConnectionStatus, usePresence, useSubscription } from "noroshi/react";
+ *
+ * const client = createClient("/websocket", { lazy: true });
+ *
+ * function Room({ id }: { id: string }) {
+ *   const status = useConnectionStatus(client);
+ *   const people = usePresence(client, `room:${id}`);
+ *   const { state: messages } = useSubscription(client, `room:${id}`, {
+ *     initial: [] as string[],
+ *     reduce: (messages, { event, data }) => event === "init" ? data : [...messages, data],
+ *   });
+ *   // …
+ * }
+ * ```
+ *
+ * @module
+ */
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import type {
+  BareClient,
+  ChannelName,
+  ChannelOf,
+  ClientError,
+  ClientStatus,
+  EventOf,
+  InitOf,
+  Member,
+  MemberOf,
+  PublicationOf,
+  SubscribeOptions,
+  SubscribeOptionsOf,
+} from "./client.ts";
+
+/** Options of {@link useSubscription}. */
+export interface UseSubscriptionOptions<Item, State> {
+  /** State before the first item. @default {undefined} */
+  initial?: State;
+  /** Computes the next state: `init` comes first and after a gap, then publications. @default the newest item is the state */
+  reduce?: (state: State, item: Item) => State;
+  /** Whether to subscribe at all. @default {true} */
+  enabled?: boolean;
+}
+
+/** Result of {@link useSubscription}. */
+export interface UseSubscriptionResult<State> {
+  /** The current state. */
+  state: State;
+  /** Why the server refused or ended the subscription, or why the client is closed. */
+  error: ClientError | undefined;
+}
+
+type Item<H, Event extends string> = InitOf<H> | PublicationOf<H, Event>;
+
+/**
+ * Returns the connection's status. During server rendering and hydration it is `connecting`, and for a lazy client until its first
+ * use.
+ */
+export function useConnectionStatus<C>(client: BareClient<C>): ClientStatus {
+  const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
+  return useSyncExternalStore(subscribe, () => client.isIdle ? "connecting" : client.status, () => "connecting");
+}
+
+/** Returns `client.error`: why the last attempt failed, or why the client is closed. `undefined` during server rendering. */
+export function useConnectionError<C>(client: BareClient<C>): ClientError | undefined {
+  const subscribe = useCallback((changed: () => void) => client.on("status", changed), [client]);
+  return useSyncExternalStore(subscribe, () => client.error, () => undefined);
+}
+
+/**
+ * Subscribes to a channel while the component is mounted, and always calls the latest callbacks. Another channel, event, query, `data`
+ * or `presence` starts a new subscription with a new state; so does adding the first `onPresence`, since the server must then send members.
+ */
+export function useSubscription<
+  C,
+  Name extends ChannelName<C>,
+  Event extends EventOf<ChannelOf<C, Name>> = EventOf<ChannelOf<C, Name>>,
+  State = Item<ChannelOf<C, Name>, Event> | undefined,
+>(
+  client: BareClient<C>,
+  channel: Name,
+  options:
+    & SubscribeOptionsOf<ChannelOf<C, Name>, Event>
+    & UseSubscriptionOptions<Item<ChannelOf<C, Name>, Event>, State>
+    & { event?: Event } = {},
+): UseSubscriptionResult<State> {
+  const { initial } = options;
+  const shown = useShown<UseSubscriptionResult<unknown>>(client, channel, options, (show, latest) => {
+    let state: unknown = initial;
+    const take = (item: unknown) => {
+      const { reduce } = latest();
+      show({ state: state = reduce ? reduce(state, item) : item, error: undefined });
+    };
+    return {
+      onInit: (init) => {
+        take(init);
+        return latest().onInit?.(init);
+      },
+      onEvent: (publication) => {
+        take(publication);
+        return latest().onEvent?.(publication);
+      },
+      // Passed only if wanted, since its presence asks the server for the members.
+      ...((latest().presence || latest().onPresence) && { onPresence: (change) => latest().onPresence?.(change) }),
+      onGap: () => latest().onGap?.(),
+      onError: (error) => {
+        show({ state, error });
+        return latest().onError?.(error);
+      },
+    };
+  });
+  return (shown ?? { state: initial, error: undefined }) as UseSubscriptionResult<State>; // Typed by the contract and `reduce`.
+}
+
+/** Joins a channel while the component is mounted, and returns its members. `data` is this member's data as others see it. */
+export function usePresence<C, Name extends ChannelName<C>>(
+  client: BareClient<C>,
+  channel: Name,
+  options: { data?: MemberOf<ChannelOf<C, Name>>; enabled?: boolean } = {},
+): Member<MemberOf<ChannelOf<C, Name>>>[] {
+  const shown = useShown<Member[]>(client, channel, options, (show) => ({
+    onPresence: ({ present }) => show(present),
+    onError: () => show([]),
+  }));
+  return (shown ?? NO_MEMBERS) as Member<MemberOf<ChannelOf<C, Name>>>[]; // Typed by the contract.
+}
+
+/** One identity, so that comparing renders see no change. */
+const NO_MEMBERS: Member[] = [];
+
+type UntypedOptions = SubscribeOptions & UseSubscriptionOptions<unknown, unknown>;
+
+/**
+ * Returns what the callbacks of the current subscription have shown; `undefined` before that.
+ *
+ * @param begin creates the callbacks of a new subscription; `latest` returns the options of the last render
+ */
+function useShown<Shown>(
+  typedClient: unknown,
+  channel: string,
+  typedOptions: unknown,
+  begin: (show: (shown: Shown) => void, latest: () => UntypedOptions) => SubscribeOptions,
+): Shown | undefined {
+  // The contract exists in types only; at run time everything is JSON.
+  const client = typedClient as BareClient;
+  const options = typedOptions as UntypedOptions;
+  const { event, query, data, presence, recover, buffer, enabled = true } = options;
+  const latest = useRef(options);
+  // Declared before the subscribing effect: effects run in order.
+  useEffect(() => {
+    latest.current = options;
+  });
+  const key = JSON.stringify([channel, event, query, data, presence || !!options.onPresence, enabled]);
+  const [result, setResult] = useState<{ key: string; client: BareClient; shown: Shown }>();
+  useEffect(() => {
+    if (!enabled) return;
+    const subscription = client.subscribe(channel, {
+      ...Object.fromEntries(
+        Object.entries({ event, query, data, presence, recover, buffer }).filter(([, value]) => value !== undefined),
+      ),
+      ...begin((shown) => setResult({ key, client, shown }), () => latest.current),
+    });
+    return () => {
+      subscription.unsubscribe();
+      // A new subscription with the same key must not show the old result.
+      setResult(undefined);
+    };
+    // The key covers the options that are compared by their JSON.
+  }, [client, key]);
+  return result?.key === key && result.client === client ? result.shown : undefined;
+}

@@ -1,0 +1,396 @@
+/** One connection: its state, and the paths of its messages in and out. */
+import type { AuthenticationState } from "../application/authentication.ts";
+import type { Deadlines, Timed } from "../base/clock.ts";
+import { ABNORMAL, checkCloseCode, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "../protocol/close.ts";
+import type { CloseCause } from "../protocol/close.ts";
+import { type Close, type ConnectionState, isSaved } from "./state.ts";
+import type { Delivery, IndexedRecipient, IndexKeys } from "../delivery/delivery.ts";
+import { Frame } from "../protocol/frame.ts";
+import type { MessageUid } from "../protocol/errors.ts";
+import type { Extension } from "../application/extension.ts";
+import { FLOOD, type GateOwner, pass, receive } from "./gate.ts";
+import type { Handlers } from "../application/handlers.ts";
+import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
+import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
+import type { Slot } from "../base/limits.ts";
+import { ageLimit, remainingAge } from "./max-age.ts";
+import { Pipeline } from "./pipeline.ts";
+import type { Flood } from "./rate-gate.ts";
+import type { Sender, SenderOwner } from "./sender.ts";
+import { steppedFor } from "./stepped-transport.ts";
+import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
+import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
+import { WebSocketClient } from "../application/websocket-client.ts";
+
+/** What all connections of a controller share. */
+export interface ConnectionHost extends IdentityHost {
+  readonly deadlines: Deadlines;
+  readonly delivery: Pick<Delivery, "add" | "remove">;
+  readonly handlers: Handlers;
+  /** Absent: the heartbeat is off. */
+  readonly heartbeat: Heartbeat | undefined;
+  readonly sender: Sender;
+  /** Lists the client and delivers to it, or indexes it again after its accountability changed. */
+  admit(connection: Connection): void;
+  /** Absent: the controller has no channels. */
+  readonly extension: Extension | undefined;
+  /** Stops delivery to the client, which stays listed. */
+  suspend(connection: Connection): void;
+  /** Removes the client from the list. `hasLeft`: it is not expected back. */
+  dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
+}
+
+/** Holds open connections until they close. */
+export interface ConnectionKeeper {
+  delete(connection: Connection): void;
+}
+
+/** Maximum interval between two checks of the wall clock, in ms: it may be set forward. */
+const MAX_WALL_WAIT = 60_000;
+
+/**
+ * One connection, from the open socket to its close.
+ *
+ * The runtime calls `message`, `heard`, `closed` and `error`; writes go through a {@link Transport}. Until the connection is
+ * admitted, no application code sees it and nothing is sent to it before `auth ok`.
+ */
+export class Connection
+  implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
+  readonly client: WebSocketClient;
+  deadline = 0;
+  place = -1;
+
+  readonly host: ConnectionHost;
+  transport: Transport;
+  readonly identity: Identity;
+  readonly #slot: Slot;
+  #keeper: ConnectionKeeper | undefined;
+  #state: ConnectionState = "opening";
+  /** Set when the close begins. After our own close frame it stays, whatever the peer echoes. */
+  #close: Close | undefined;
+  /** When the connection reaches `maxAge`, in ms of the monotonic clock. */
+  #endsAt = Infinity;
+  /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
+  pipeline: Pipeline | undefined;
+  beatAt: number = Infinity;
+  heardAt = 0;
+  missed = 0;
+  following: number = Infinity;
+  flood: Flood | undefined = undefined;
+  indexedBy: IndexKeys | undefined = undefined;
+
+  constructor(host: ConnectionHost, transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue) {
+    this.host = host;
+    this.transport = transport;
+    this.#slot = slot;
+    this.client = new WebSocketClient(this, handshake, uid, state);
+    this.identity = new Identity(this);
+    const { maxBufferedBytes, heartbeat } = host.options;
+    this.transport = steppedFor(this, "all") ?? transport;
+    this.transport.limit?.(maxBufferedBytes, host.monotonic, heartbeat && heartbeat.message);
+  }
+
+  // Called by the runtime
+
+  /** The socket is open. A client with an identity, or in public mode, is admitted at once. */
+  opened(state: AuthenticationState | null, since: number): void {
+    if (this.#state !== "opening") return;
+    this.#state = "pending";
+    const { heartbeat, options } = this.host;
+    this.#endsAt = this.host.monotonic() + ageLimit(options.maxAge);
+    // A timer would prevent hibernation. Without protocol pings, only a `ping` message can probe the client.
+    if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
+    this.identity.opened(state, since);
+    if (this.isPending) this.changed();
+  }
+
+  /** The socket woke from hibernation: the same connection continues, without another `connect`. */
+  restored(saved: SavedConnection): void {
+    const { monotonic, now, options } = this.host;
+    this.#endsAt = monotonic() + remainingAge(saved.ends_at, options.maxAge, now());
+    this.#state = saved.phase;
+    this.identity.restored(saved);
+    if (this.isKnown) {
+      this.#slot.admit();
+      this.host.admit(this);
+      if (this.#state === "expired") this.host.suspend(this);
+      this.host.extension?.restored(this.client);
+    }
+    this.#schedule();
+  }
+
+  /** Receives a frame. Of a view, only its own part of the buffer is read. */
+  message(data: string | ArrayBuffer | ArrayBufferView): void {
+    if (this.#isLive) receive(this, data, this.heard());
+  }
+
+  /** Records a sign of life: a message, or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
+  heard(): number {
+    this.transport.heard?.();
+    return this.heardAt = this.host.monotonic();
+  }
+
+  /** The socket closed, by either side. Only the first call has an effect. */
+  closed(code: number, reason: string, wasClean: boolean): void {
+    const from = this.#state;
+    if (from === "closed") return;
+    if (from !== "closing") this.#close = { code, reason, cause: wasClean ? "client" : "error", from };
+    this.#state = "closed";
+    this.pipeline?.clear();
+    this.host.deadlines.delete(this);
+    this.#slot.release();
+    const close = this.#close!; // Set above or by `close`.
+    this.host.dismiss(this, isFinal(close.code), close.cause);
+    // Before the `close` listeners run: they must not count it as open.
+    this.#keeper?.delete(this);
+    const { from: _from, ...shown } = close;
+    if (this.isKnown) this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
+  }
+
+  /** Removes the connection from the keeper when it closes, or now if it has closed. */
+  onClosed(keeper: ConnectionKeeper): void {
+    if (this.#state === "closed") keeper.delete(this);
+    else this.#keeper = keeper;
+  }
+
+  /** The socket reported an error. {@link closed} follows. */
+  error(error: unknown): void {
+    if (this.#state !== "closed") this.host.report(error, this.isKnown ? this.client : undefined);
+  }
+
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  /** Whether the client was admitted, so that the application has seen it. Stays true when it closes. */
+  get isKnown(): boolean {
+    const state = this.#close?.from ?? this.#state;
+    return state === "admitted" || state === "expired";
+  }
+
+  /** Whether the client was not admitted and the connection is not closed. */
+  get isPending(): boolean {
+    return this.#state !== "closed" && !this.isKnown;
+  }
+
+  /** Whether the connection is neither closing nor closed. */
+  get #isLive(): boolean {
+    return this.#state !== "closing" && this.#state !== "closed";
+  }
+
+  /** A deadline passed: of the close handshake, `maxAge`, the heartbeat, the identity or the sender. */
+  due(): void {
+    if (this.#state === "closed") return;
+    if (this.#state === "closing") {
+      try {
+        this.transport.terminate();
+      } catch (error) {
+        this.error(error);
+      }
+      return this.closed(ABNORMAL, "", false);
+    }
+    if (this.host.monotonic() >= this.#endsAt) return this.close(CloseCode.SERVICE_RESTART, "Maximum age", "age");
+    try {
+      this.host.heartbeat?.due(this);
+    } catch (error) {
+      this.error(error); // The socket is gone. The other deadlines still apply.
+    }
+    if (this.#isLive) this.identity.due();
+    this.host.sender.due(this);
+    this.#schedule();
+  }
+
+  // Called through the client
+
+  get accountability(): Accountability {
+    return this.identity.accountability;
+  }
+
+  get expires_at(): number | null {
+    return this.identity.expiresAt;
+  }
+
+  get isSuspended(): boolean {
+    return this.readyState !== OPEN || !this.identity.isAdmitted;
+  }
+
+  get revalidating(): Promise<void> | undefined {
+    return this.identity.revalidating;
+  }
+
+  get readyState(): number {
+    if (this.#state === "closed") return CLOSED;
+    return this.#state === "closing" ? CLOSING : this.transport.readyState;
+  }
+
+  get bufferedAmount(): number {
+    return this.transport.bufferedAmount;
+  }
+
+  get unreadBytes(): number {
+    return this.transport.unreadBytes ?? this.transport.bufferedAmount;
+  }
+
+  get heldBytes(): number {
+    return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` comes first, for it alone.
+  }
+
+  get socket(): unknown {
+    return this.transport.socket;
+  }
+
+  spare(): void {
+    this.heardAt = this.host.monotonic();
+    this.transport.ask?.();
+  }
+
+  /** Whether the frame was handed over: only to an admitted client, and not beyond `maxBufferedBytes`. */
+  send(frame: Frame): boolean {
+    return this.#state === "admitted" && this.host.sender.send(this, frame);
+  }
+
+  step(): boolean {
+    const { host: { delivery }, indexedBy } = this;
+    const stepped = steppedFor(this, "collection");
+    if (!stepped) return false;
+    delivery.remove(this); // Publications to topics would overtake the frames that wait.
+    this.transport = stepped;
+    if (indexedBy) delivery.add(this);
+    return true;
+  }
+
+  /** Answers a message that may no longer be handled, if the socket is open. */
+  refuseMessage(uid: MessageUid | undefined): void {
+    if (this.readyState === OPEN) this.identity.refuseMessage(uid);
+  }
+
+  /** Sends an encoded message, whether or not the client is admitted. */
+  transmit(text: string): void {
+    this.host.sender.send(this, new Frame(text, true));
+  }
+
+  /** The runtime dropped a frame that it had accepted. */
+  dropped(): void {
+    this.host.sender.drop(this);
+  }
+
+  close(code: number = CloseCode.NORMAL, reason = "", cause: CloseCause = "server"): void {
+    checkCloseCode(code);
+    const from = this.#state;
+    if (from === "closing" || from === "closed") return;
+    this.#state = "closing";
+    this.#close = { code, reason: cutCloseReason(String(reason)), cause, from };
+    this.pipeline?.clear();
+    this.host.suspend(this);
+    // Without a deadline, a peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
+    // A slow consumer does not read the close frame and its buffers stay in memory; a flooding client keeps sending.
+    const { closeTimeout } = this.host.options;
+    const isShort = cause === "slow" || cause === "rate";
+    this.host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
+    try {
+      this.transport.close(code, this.#close.reason);
+    } catch (error) {
+      this.error(error);
+      this.closed(ABNORMAL, "", false);
+    }
+  }
+
+  save(): void {
+    const phase = this.#close?.from ?? this.#state;
+    if (!this.transport.save || this.#state === "closed" || !isSaved(phase)) return;
+    const { uid, handshake, state } = this.client;
+    const { until, accountability, expiresAt } = this.identity;
+    const { monotonic, now, options: { name } } = this.host;
+    try {
+      this.transport.save({
+        controller: name,
+        uid,
+        handshake,
+        state,
+        phase,
+        until,
+        accountability,
+        expires_at: expiresAt,
+        ...(this.#endsAt < Infinity && { ends_at: now() + this.#endsAt - monotonic() }),
+      });
+    } catch (error) {
+      // An attachment holds 16 KiB. Without a save, the connection would wake with its previous identity.
+      this.error(error);
+      this.close(CloseCode.INTERNAL_ERROR, "Cannot keep the connection");
+    }
+  }
+
+  // Called by the identity and the shared services
+
+  claim(user: string | null): boolean {
+    return this.#slot.claim(user);
+  }
+
+  enter(state: "admitted" | "expired"): void {
+    if (!this.#isLive) return;
+    const isNew = !this.isKnown;
+    this.#state = state;
+    if (state === "expired") return this.host.suspend(this);
+    if (isNew) {
+      this.#slot.admit();
+      this.host.admit(this);
+      this.host.bus.emit("connect", { client: this.client });
+    }
+    this.changed();
+  }
+
+  changed(): void {
+    if (!this.#isLive) return;
+    if (this.#state === "admitted") this.host.admit(this);
+    this.#schedule();
+    this.save();
+  }
+
+  hold(settled: Promise<void>): void {
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#pass(text), this.transport);
+    this.pipeline.hold(settled);
+  }
+
+  /** Calls the option `revalidate` for the client. */
+  revalidate(): Promise<void> {
+    return this.identity.revalidate();
+  }
+
+  #pass(text: string | null): void {
+    if (this.#isLive) pass(this, text);
+  }
+
+  probe(): void {
+    const { heartbeat } = this.host.options;
+    if (heartbeat && heartbeat.message) this.send(new Frame('{"type":"ping"}', true));
+    this.transport.ping?.();
+  }
+
+  fellBehind(): void {
+    this.#schedule();
+  }
+
+  notified(): void {
+    this.host.extension?.readable(this.client);
+  }
+
+  silent(): void {
+    // Reading was paused, so the client was not silent: a middleware or an authentication took too long.
+    if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+    else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
+  }
+
+  /** Sets the one deadline of the connection to the earliest of all. */
+  #schedule(): void {
+    if (!this.#isLive) return;
+    const { deadlines, heartbeat, monotonic, sender } = this.host;
+    const identity = this.identity.remaining ?? Infinity;
+    // An alarm follows the wall clock itself, and each check would wake a hibernating object.
+    const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
+    const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
+    const age = Math.max(0, this.#endsAt - monotonic());
+    const next = Math.min(wait, age, heartbeat?.remaining(this) ?? Infinity, sender.remaining(this));
+    if (next === Infinity) deadlines.delete(this);
+    else deadlines.set(this, next);
+  }
+}

@@ -1,0 +1,64 @@
+import type { Connection } from "./connection.ts";
+import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import type { DisconnectFilter } from "./revocations.ts";
+
+/** Open connections that can be closed together: those of a controller or of a server. */
+export class Connections {
+  readonly #open = new Set<Connection>();
+  #whenEmpty: (() => void)[] = [];
+  #closing: { code: number; reason: string } | undefined;
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** Adds a connection until it closes. */
+  add(connection: Connection): void {
+    this.hold(connection);
+    connection.onClosed(this);
+  }
+
+  /** Adds a connection until {@link delete} is called. */
+  hold(connection: Connection): void {
+    this.#open.add(connection);
+    // Its upgrade was under way during `closeAll`.
+    if (this.#closing) connection.close(this.#closing.code, this.#closing.reason, "drain");
+  }
+
+  delete(connection: Connection): void {
+    this.#open.delete(connection);
+    if (this.#open.size > 0) return;
+    for (const resolve of this.#whenEmpty.splice(0)) resolve();
+  }
+
+  [Symbol.iterator](): Iterator<Connection> {
+    return this.#open[Symbol.iterator]();
+  }
+
+  /** The connections that match: a copy, because the caller may close them. */
+  matching({ user, role, uid }: DisconnectFilter): Connection[] {
+    return [...this.#open].filter(({ accountability, client }) =>
+      (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role) &&
+      (uid === undefined || client.uid === uid)
+    );
+  }
+
+  /** The admitted clients that match, in the form that nodes exchange. */
+  admitted(filter: BroadcastFilter): { uid: string; user: string | null; role: string | null }[] {
+    return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client, accountability: { user, role } }) => ({
+      uid: client.uid,
+      user,
+      role,
+    }));
+  }
+
+  /** Closes all connections, also those added later. Resolves when the last is gone, within the controller's `closeTimeout`. */
+  closeAll(code: number, reason: string): Promise<void> {
+    this.#closing = { code, reason };
+    for (const connection of [...this.#open]) connection.close(code, reason, "drain");
+    return new Promise((resolve) => {
+      if (this.#open.size === 0) resolve();
+      else this.#whenEmpty.push(resolve);
+    });
+  }
+}

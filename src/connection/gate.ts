@@ -1,0 +1,87 @@
+/** The gate that inbound messages pass: size, rate, order, decoding, identity, then the handlers. */
+import { type LimitsHost, limitsOf } from "./announced-limits.ts";
+import { byteLength, exceedsBytes, textOf } from "../protocol/bytes.ts";
+import { CloseCode } from "../protocol/close.ts";
+import type { ConnectionState } from "./state.ts";
+import type { Extension } from "../application/extension.ts";
+import type { Handlers } from "../application/handlers.ts";
+import type { Identity } from "./identity.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { decode, encode } from "../protocol/protocol.ts";
+import type { RateGateOwner } from "./rate-gate.ts";
+import type { Transport } from "../delivery/transport.ts";
+
+/** Close reason when more messages wait than `maxPipelined` or `maxPayload` allows. */
+export const FLOOD = "Too many messages waiting";
+
+/** The connection whose messages pass the gate. */
+export interface GateOwner extends RateGateOwner {
+  readonly host: LimitsHost & {
+    readonly options: { readonly maxPayload: number };
+    readonly extension: Extension | undefined;
+    readonly handlers: Handlers;
+  };
+  readonly identity: Identity;
+  readonly pipeline: Pipeline | undefined;
+  readonly transport: Transport;
+  readonly state: ConnectionState;
+  /** Holds later messages until the promise settles, which must not reject. */
+  hold(settled: Promise<void>): void;
+}
+
+/**
+ * Checks the size and rate of an inbound frame, then hands it to {@link pass}, after a wait if an earlier message holds it.
+ * Of a view, only its own part of the buffer is read.
+ *
+ * @param now the time, in ms of the monotonic clock.
+ */
+export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
+  const { options: { maxPayload }, rateGate } = owner.host;
+  if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
+    return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
+  }
+  if (rateGate && !rateGate.lets(owner, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
+  const text = typeof data === "string" ? data : textOf(data);
+  if (!owner.pipeline?.isHeld) pass(owner, text);
+  else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+}
+
+/** Decodes a message, checks the identity and calls the handlers. `null`: the frame was not text. */
+export function pass(owner: GateOwner, text: string | null): void {
+  const settled = handle(owner, text);
+  if (settled) owner.hold(settled);
+}
+
+/** Later messages wait for the promise, if there is one. It never rejects. */
+function handle(owner: GateOwner, text: string | null): Promise<void> | undefined {
+  const { client, host, identity } = owner;
+  // The timer may be late, or the wall clock set forward.
+  if (owner.state === "admitted" && identity.remaining === 0) {
+    identity.due();
+    // `revalidate` is running: this message is handled first when it settles.
+    if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
+  }
+  const decoded = decode(text);
+  if (!decoded.ok) {
+    if (owner.state === "pending") identity.refuseMessage(decoded.error.uid);
+    else owner.transmit(decoded.error.toMessage());
+    return undefined;
+  }
+  const { message } = decoded;
+  const { type, uid } = message;
+  if (type === "auth") return identity.authenticate(message);
+  if (owner.state === "pending") return void identity.refuseMessage(uid);
+  // `heard` has already counted it as a sign of life. Some transports also match it to their own ping.
+  if (type === "pong") return void owner.transport.answered?.(uid);
+  if (type === "ping") {
+    const channels = host.extension?.positions(client);
+    return void owner.transmit(encode({
+      type: "pong",
+      ...(uid === undefined ? {} : { uid }),
+      ...(channels && { channels }),
+      ...(message["limits"] === true && { limits: limitsOf(host, client) }),
+    }));
+  }
+  if (owner.state === "expired") return void identity.refuseMessage(uid);
+  return host.handlers.dispatch(client, message);
+}

@@ -1,0 +1,370 @@
+import * as v from "valibot";
+import { type LimitsHost, limitsOf } from "./announced-limits.ts";
+import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "../application/authentication.ts";
+import type { Bus } from "../base/bus.ts";
+import { type CloseCause, CloseCode } from "../protocol/close.ts";
+import type { ConnectionState } from "./state.ts";
+import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
+import type { WebSocketEvents } from "../application/events.ts";
+import type { ResolvedOptions } from "../application/options.ts";
+import { BATCHING } from "../delivery/batch.ts";
+import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "../protocol/protocol.ts";
+import type { Refusals } from "../application/refusals.ts";
+import type { Revocation, Revocations } from "./revocations.ts";
+import { OPEN, type SavedConnection } from "../delivery/transport.ts";
+import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
+
+/** What identities need from the controller. */
+export interface IdentityHost extends LimitsHost {
+  readonly options: ResolvedOptions;
+  readonly authenticator: Authenticator;
+  readonly bus: Bus<WebSocketEvents>;
+  /** The wall clock, in ms. */
+  now(): number;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
+  report(error: unknown, client?: WebSocketClient): void;
+  readonly refusals: Refusals;
+  readonly revocations: Revocations;
+}
+
+/** The connection an identity belongs to. */
+export interface IdentityOwner {
+  readonly state: ConnectionState;
+  /** Whether the client was admitted, so that the application has seen it. */
+  readonly isKnown: boolean;
+  readonly host: IdentityHost;
+  readonly client: WebSocketClient;
+  readonly readyState: number;
+  /** Sends a frame, whether or not the client is admitted. */
+  transmit(frame: string): void;
+  close(code: number, reason: string, cause: CloseCause): void;
+  /** Counts the connection as the user's. `false`: the user has reached `maxConnectionsPerUser`. */
+  claim(user: string | null): boolean;
+  /** Changes the state. An admitted client is listed and receives messages; an expired one stays listed and receives none. */
+  enter(state: "admitted" | "expired"): void;
+  /** The accountability or a deadline changed. */
+  changed(): void;
+  /** Holds later messages until the promise settles, which must not reject. */
+  hold(settled: Promise<void>): void;
+}
+
+const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
+
+/** Failed attempts after which the connection is closed in every mode. */
+const MAX_FAILURES = 3;
+
+/** Proves, renews, rechecks and ends the accountability of one client. An anonymous client has no rights. */
+export class Identity {
+  accountability: Accountability = ANONYMOUS;
+  expiresAt: number | null = null;
+  /** When the accountability was proved, in ms of the monotonic clock. */
+  provedAt: number = -Infinity;
+  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation. */
+  until = 0;
+  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` when it is not running. */
+  revalidating: Promise<void> | undefined;
+
+  readonly #owner: IdentityOwner;
+  #failures = 0;
+  /** `until` in ms of the monotonic clock. It decides while awake, because the wall clock may step. */
+  #dueAt = 0;
+  /** Raised by everything that outdates the answer of an earlier `revalidate`. */
+  #generation = 0;
+
+  constructor(owner: IdentityOwner) {
+    this.#owner = owner;
+  }
+
+  /**
+   * The connection is open.
+   *
+   * @param state what the upgrade proved; `null`: nothing.
+   * @param since {@link Revocations.number} when that verification began.
+   */
+  opened(state: AuthenticationState | null, since: number): void {
+    if (!state) return this.#mode === "public" ? this.#owner.enter("admitted") : this.#wait(this.#owner.host.options.timeout);
+    this.#assume(state.accountability, state.expires_at ?? null); // Cannot fail: the slot was claimed before.
+    const attempt: Attempt = { outcome: "accepted", state };
+    if (this.#isRevoked(attempt, "disconnected", since)) return this.#owner.close(CloseCode.FORBIDDEN, "Disconnected", "server");
+    if (!this.#isRevoked(attempt, "refreshed", since)) return this.#owner.enter("admitted");
+    this.#wait(this.#owner.host.options.timeout);
+    this.#owner.hold(
+      this.#newest(attempt, since, (newest) => {
+        if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) {
+          this.#refuse(
+            authFailed(undefined),
+            new Error("Its rights were refreshed while it connected, and revalidate refused it"),
+          );
+        }
+      }),
+    );
+  }
+
+  /** The connection woke from hibernation. */
+  restored({ phase, until, accountability, expires_at }: SavedConnection): void {
+    // The connection exists already, even beyond `maxConnectionsPerUser`.
+    this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
+    this.#set(accountability as Accountability, expires_at);
+    this.provedAt = -Infinity; // Unknown, so every late order applies to it.
+    // A wall clock that was set back during hibernation must not extend the wait.
+    if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
+  }
+
+  /** Whether the client is admitted and its credentials are valid now: the timer may be late, or the wall clock set forward. */
+  get isAdmitted(): boolean {
+    return this.#owner.state === "admitted" && this.remaining !== 0;
+  }
+
+  /** Time until {@link due} must be called, in ms; `null`: never. */
+  get remaining(): number | null {
+    if (this.#owner.state !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
+    return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#owner.host.now());
+  }
+
+  /** The credentials expired, or the time to prove or renew them ran out. */
+  due(): void {
+    if (this.remaining !== 0) return; // Another deadline passed, or the wall clock was set back.
+    if (this.#owner.state === "admitted") return this.#expire();
+    if (this.#owner.state === "pending") {
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_TIMEOUT);
+    }
+    if (this.#mode !== "public") {
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_FAILED, "expired");
+    }
+    this.#assume(ANONYMOUS, null);
+    this.#owner.enter("admitted");
+  }
+
+  /** Handles an `auth` message. Later messages wait for the promise, if there is one. It never rejects. */
+  authenticate(message: WebSocketMessage): Promise<void> | undefined {
+    const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
+    if (!parsed.success) {
+      // A client that was admitted keeps its connection: the message is malformed, but no credentials were wrong.
+      if (this.#owner.state === "pending") {
+        this.#refuse(authFailed(message.uid), new Error("Its auth message has no credentials that can be read"));
+      } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
+      return undefined;
+    }
+    const since = this.#owner.host.revocations.number;
+    return this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
+      .then((attempt) => this.#newest(attempt, since, (newest) => this.#conclude(newest, parsed.output.uid, since)))
+      .catch((error) => this.#report(error));
+  }
+
+  /** Answers a message of a client that is not admitted: a pending one must begin with `auth`, an expired one must renew first. */
+  refuseMessage(uid: MessageUid | undefined): void {
+    if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
+    else this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
+  }
+
+  /** Calls the option `revalidate` for an admitted client. */
+  async revalidate(): Promise<void> {
+    const { options: { revalidate }, revocations } = this.#owner.host;
+    if (!revalidate || this.#owner.state !== "admitted") return;
+    const since = revocations.number;
+    await this.#ask(revalidate, (attempt) => {
+      if (this.#owner.state === "admitted" && !this.#renew(attempt, since)) this.#lapse();
+    });
+  }
+
+  get #mode() {
+    return this.#owner.client.handshake.mode;
+  }
+
+  #expire(): void {
+    const { options: { revalidate, timeout }, revocations } = this.#owner.host;
+    this.#owner.enter("expired");
+    if (!revalidate) return this.#lapse();
+    // `revalidate` takes at most the timeout, then the grace period begins. This covers both, in case of an eviction meanwhile.
+    this.#wait(2 * timeout);
+    // A session in a cookie is renewed here without the client noticing.
+    const since = revocations.number;
+    this.revalidating = this.#ask(revalidate, (attempt) => {
+      if (this.#owner.state === "expired" && !this.#renew(attempt, since)) this.#lapse();
+    }).finally(() => this.revalidating = undefined);
+    this.#owner.hold(this.revalidating);
+  }
+
+  /**
+   * Calls `revalidate`, and again if the rights were refreshed meanwhile.
+   *
+   * @param take called synchronously after the check that the answer is current. Not called if the client left, its
+   * accountability changed, or a newer call started.
+   */
+  async #ask(revalidate: Revalidate, take: (attempt: Attempt) => void): Promise<void> {
+    const { authenticator, revocations } = this.#owner.host;
+    for (;;) {
+      const since = revocations.number;
+      const generation = ++this.#generation;
+      const attempt = await authenticator.run(() => revalidate(this.#owner.client));
+      if (generation !== this.#generation || this.#owner.readyState !== OPEN) return;
+      if (!this.#isRevoked(attempt, "refreshed", since)) return take(attempt);
+    }
+  }
+
+  /**
+   * Passes on the attempt, unless the rights of its user or role were refreshed since it began: it may have read the old ones.
+   * Then it is discarded and `revalidate` is called, until an answer is current. No message is handled meanwhile.
+   *
+   * @param take called synchronously after the check that the result is current.
+   */
+  async #newest(attempt: Attempt, since: number, take: (newest: Attempt) => void): Promise<void> {
+    const { options: { revalidate, timeout }, authenticator, revocations } = this.#owner.host;
+    let newest = attempt;
+    // A refresh requires the option `revalidate`.
+    while (revalidate && newest.outcome === "accepted" && this.#isRevoked(newest, "refreshed", since)) {
+      if (this.#owner.readyState !== OPEN) break;
+      since = revocations.number;
+      const { accountability, expires_at, refresh_token } = newest.state;
+      // `revalidate` reads the accountability from the client. The same user keeps its current rights until the answer.
+      if (accountability.user === null || accountability.user !== this.accountability.user) {
+        if (!this.#assume(accountability, expires_at ?? null)) break; // Refused for the same reason below, with its own code.
+        if (this.#owner.state === "admitted") {
+          this.#owner.enter("expired");
+          this.#wait(2 * timeout);
+          this.#owner.changed();
+        }
+      }
+      const answer = await authenticator.run(() => revalidate(this.#owner.client));
+      if (answer.outcome === "failed") this.#report(answer.error);
+      newest = answer.outcome === "accepted"
+        ? { outcome: "accepted", state: { ...(refresh_token === undefined ? {} : { refresh_token }), ...answer.state } }
+        : { outcome: "refused" }; // A `revalidate` that fails counts as a refusal everywhere.
+    }
+    take(newest);
+  }
+
+  #isRevoked(attempt: Attempt, kind: Revocation, since: number): boolean {
+    return attempt.outcome === "accepted" && this.#owner.host.revocations.includes(kind, attempt.state.accountability, since);
+  }
+
+  /** Applies the result of `revalidate`. `false`: the client's rights have ended. */
+  #renew(attempt: Attempt, since: number): boolean {
+    if (attempt.outcome === "failed") this.#report(attempt.error);
+    if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
+    const { accountability, expires_at } = attempt.state;
+    if (!this.#assume(accountability, expires_at ?? null)) return false;
+    this.#owner.enter("admitted");
+    return true;
+  }
+
+  /** Sends `TOKEN_EXPIRED` and starts the grace period. */
+  #lapse(): void {
+    if (this.#owner.state === "admitted") this.#owner.enter("expired");
+    this.#wait(this.#owner.host.options.timeout);
+    this.#owner.changed();
+    this.#answer(failure("TOKEN_EXPIRED", "The token has expired"));
+  }
+
+  #conclude(attempt: Attempt, uid: MessageUid | undefined, since: number): void {
+    // The client has left. Node reports the close some time after readyState changed.
+    if (this.#owner.readyState !== OPEN) return;
+    if (this.#isRevoked(attempt, "disconnected", since)) {
+      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, CloseCode.FORBIDDEN);
+    }
+    if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
+    if (attempt.outcome === "limited") {
+      const details = { retry_after: attempt.retryAfter };
+      const error = new WebSocketError("auth", "REQUESTS_EXCEEDED", "Too many failed attempts", {
+        ...(uid === undefined ? {} : { uid }),
+        details,
+      });
+      const cause = new Error("Too many authentications from its address have failed");
+      if (this.#owner.state === "pending") this.#refuse(error, cause, CloseCode.RATE_LIMITED, "rate");
+      else this.#answer(error);
+      return;
+    }
+    if (attempt.outcome === "failed") {
+      // The server's fault: the error goes to the log, and the client may come back.
+      this.#report(attempt.error);
+      const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
+      if (this.#owner.state === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
+      else this.#answer(unavailable);
+      return;
+    }
+    const error = attempt.error?.withUid(uid) ?? authFailed(uid);
+    // A failed attempt makes the client anonymous, which only public mode admits.
+    if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
+    this.#assume(ANONYMOUS, null);
+    this.#owner.enter("admitted");
+    this.#answer(error);
+    this.#owner.host.refusals.addFailure(error, attempt.cause, "a client", this.#owner.client);
+  }
+
+  #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
+    if (!this.#assume(accountability, expires_at ?? null)) {
+      const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
+      return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, CloseCode.RATE_LIMITED);
+    }
+    this.#failures = 0;
+    // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
+    const { client, host } = this.#owner;
+    this.#owner.transmit(encode({
+      type: "auth",
+      status: "ok",
+      ...(uid === undefined ? {} : { uid }),
+      ...(refresh_token === undefined ? {} : { refresh_token }),
+      ...(client.handshake.protocol === BATCHING && { limits: limitsOf(host, client) }),
+    }));
+    // The send failed, and the connection is closing.
+    if (this.#owner.readyState !== OPEN) return;
+    this.#owner.enter("admitted");
+    this.#owner.host.bus.emit("auth.success", { client: this.#owner.client });
+  }
+
+  #wait(ms: number): void {
+    this.until = this.#owner.host.now() + ms;
+    this.#dueAt = this.#owner.host.monotonic() + ms;
+  }
+
+  /** Sets the accountability and counts the connection as its user's. `false`: the user has too many, and nothing changed. */
+  #assume(accountability: Accountability, expiresAt: number | null): boolean {
+    if (!this.#owner.claim(accountability.user)) return false;
+    this.#set(accountability, expiresAt);
+    return true;
+  }
+
+  #set(accountability: Accountability, expiresAt: number | null): void {
+    // A frozen copy: deliveries are indexed by it.
+    this.accountability = Object.freeze({ ...accountability });
+    this.expiresAt = expiresAt;
+    this.provedAt = this.#owner.host.monotonic();
+    this.#generation++;
+  }
+
+  /** Reports an error, without the client while it is pending: the application has not seen it. */
+  #report(error: unknown): void {
+    this.#owner.host.report(error, this.#owner.isKnown ? this.#owner.client : undefined);
+  }
+
+  #answer(error: WebSocketError): void {
+    this.#owner.transmit(error.toMessage());
+  }
+
+  /**
+   * Answers with the error and closes.
+   *
+   * @param why the cause for the application. The client never receives it.
+   */
+  #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
+    this.#answer(error);
+    this.#owner.host.refusals.addFailure(error, why, "a client", this.#owner.isKnown ? this.#owner.client : undefined);
+    this.#owner.close(code, error.message, cause);
+  }
+}
+
+const LATE = new Error("It did not authenticate within the option timeout");
+const DISCONNECTED = new Error("disconnect() named its user or role while it authenticated");
+
+const failure = (code: string, message: string, uid?: MessageUid): WebSocketError =>
+  new WebSocketError("auth", code, message, uid === undefined ? {} : { uid });
+
+const authFailed = (uid: MessageUid | undefined): WebSocketError => failure("AUTH_FAILED", "Authentication failed", uid);
+
+function credentialsOf(message: AuthMessage): Credentials {
+  if ("access_token" in message) return { source: "message", access_token: message.access_token };
+  if ("refresh_token" in message) return { source: "message", refresh_token: message.refresh_token };
+  const { email, password, otp } = message;
+  return { source: "message", email, password, ...(otp === undefined ? {} : { otp }) };
+}

@@ -1,0 +1,51 @@
+import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
+import type { Accountability } from "../application/websocket-client.ts";
+
+/** Selects the clients to disconnect: by user, by role, by both, or one by its `uid`. */
+export interface DisconnectFilter extends BroadcastFilter {
+  /** Only the client with this `uid`. */
+  uid?: string;
+}
+
+/** @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string. */
+export function checkDisconnectFilter(filter: DisconnectFilter): void {
+  const { uid, ...rest } = filter;
+  const checked = checkFilter(rest);
+  if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
+    throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
+  }
+}
+
+/** `disconnected`: the rights ended. `refreshed`: the rights must be read again. */
+export type Revocation = "disconnected" | "refreshed";
+
+/** The recent revocations: an authentication that began before one must not restore the old rights. */
+export class Revocations {
+  /** How long a revocation is kept, in ms. */
+  readonly keep: number;
+  #recent: { kind: Revocation; filter: BroadcastFilter; number: number; at: number }[] = [];
+  #number = 0;
+
+  constructor(keep: number) {
+    this.keep = keep;
+  }
+
+  /** The number of the last revocation. A time would not do: two may happen within one millisecond. */
+  get number(): number {
+    return this.#number;
+  }
+
+  /** @param now the time, in ms of the monotonic clock. */
+  add(kind: Revocation, filter: BroadcastFilter, now: number): void {
+    this.#recent = this.#recent.filter(({ at }) => now - at < this.keep);
+    this.#recent.push({ kind, filter, number: ++this.#number, at: now });
+  }
+
+  /** Whether a later one than number `since` matches this user and role. */
+  includes(kind: Revocation, { user, role }: Accountability, since: number): boolean {
+    return this.#recent.some(({ kind: revoked, filter, number }) =>
+      revoked === kind && number > since && (filter.user === undefined || filter.user === user) &&
+      (filter.role === undefined || filter.role === role)
+    );
+  }
+}

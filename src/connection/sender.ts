@@ -1,0 +1,108 @@
+import { type CloseCause, CloseCode } from "../protocol/close.ts";
+import { Frame } from "../protocol/frame.ts";
+import type { ResolvedOptions } from "../application/options.ts";
+import { DRAINED_BYTES, OPEN, type Transport } from "../delivery/transport.ts";
+
+/** A connection that frames are sent to. */
+export interface SenderOwner {
+  /** Dropped messages that the client has not been notified of. Written by {@link Sender} only. */
+  missed: number;
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. Written by {@link Sender} only. */
+  following: number;
+  readonly readyState: number;
+  readonly transport: Transport;
+  close(code: number, reason: string, cause: CloseCause): void;
+  /** The first message was dropped: {@link Sender.due} must be called in {@link Sender.remaining} ms. */
+  fellBehind(): void;
+  /** The client was notified of the messages it missed. */
+  notified(): void;
+  error(error: unknown): void;
+}
+
+/** Interval at which a slow client is checked for room, in ms. */
+const PERIOD = 250;
+
+/**
+ * Hands frames to sockets, up to `maxBufferedBytes` each, for all connections of a controller. A frame that does not fit closes
+ * the client, or is counted in the `MESSAGES_DROPPED` that follows. A slow client is noticed only when something is sent to it.
+ */
+export class Sender {
+  readonly #options: ResolvedOptions;
+  /** Frames dropped so far. */
+  dropped = 0;
+
+  constructor(options: ResolvedOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the frame was handed over. */
+  send(owner: SenderOwner, frame: Frame): boolean {
+    const { readyState, transport } = owner;
+    if (readyState !== OPEN) return false;
+    try {
+      if (this.#hasRoom(owner, frame)) {
+        if (owner.missed > 0) this.#notify(owner);
+        if (transport.send(frame)) {
+          // UTF-8 has at most 3 bytes per code unit.
+          if (owner.following < Infinity || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
+          return true;
+        }
+      }
+    } catch (error) {
+      // The socket is gone, and the runtime has not reported it yet: its close event follows.
+      owner.error(error);
+      return false;
+    }
+    this.drop(owner);
+    return false;
+  }
+
+  #hasRoom(owner: SenderOwner, frame: Frame): boolean {
+    const { maxBufferedBytes } = this.#options;
+    const { transport } = owner;
+    const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
+    if (!isDrained && transport.bufferedAmount > maxBufferedBytes) {
+      // Frames that wait for the end of the turn do not show a slow client: write them and look again.
+      transport.write?.();
+      // A frame larger than the limit takes time to leave: what follows it has the whole limit again.
+      if (transport.bufferedAmount > maxBufferedBytes) return owner.following + frame.bytes <= maxBufferedBytes;
+    }
+    if (owner.following < Infinity) owner.following = Infinity;
+    return true;
+  }
+
+  #follow(owner: SenderOwner, { bytes }: Frame): void {
+    if (owner.following < Infinity) owner.following += bytes;
+    else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
+  }
+
+  /** Counts a frame that was not handed over, or that the runtime dropped after accepting it. */
+  drop(owner: SenderOwner): void {
+    this.dropped++;
+    if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
+    if (owner.missed++ === 0) owner.fellBehind();
+  }
+
+  /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
+  remaining({ missed }: SenderOwner): number {
+    return missed > 0 ? PERIOD : Infinity;
+  }
+
+  /** Notifies the client of the messages it missed, if there is room now. */
+  due(owner: SenderOwner): void {
+    const { missed, readyState, transport } = owner;
+    if (missed > 0 && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
+  }
+
+  #notify(owner: SenderOwner): void {
+    const count = owner.missed;
+    owner.missed = 0;
+    owner.transport.send(
+      new Frame(
+        `{"type":"server","status":"error","error":{"code":"MESSAGES_DROPPED","message":"Too slow","count":${count}}}`,
+        true,
+      ),
+    );
+    owner.notified();
+  }
+}

@@ -1,0 +1,91 @@
+import type { Deadlines } from "../base/clock.ts";
+import { Cluster, type ClusterHost } from "./cluster.ts";
+import type { Engine } from "../engines/engine.ts";
+import type { Extension } from "../application/extension.ts";
+import { MemoryEngine } from "../engines/memory-engine.ts";
+import type { ResolvedOptions } from "../application/options.ts";
+
+/** The operations that other nodes request of this one. */
+export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
+  readonly deadlines: Deadlines;
+  /** The wall clock, in ms. */
+  now(): number;
+}
+
+/** Connects this node to the others: starts the engine on first use and routes what it delivers. */
+export class Backplane {
+  /** Receives publications and presence changes. */
+  extension: Extension | undefined;
+  readonly cluster: Cluster;
+  readonly #local: LocalNode;
+  readonly #name: string | undefined;
+  #engine: Engine | undefined;
+  #node: string | undefined;
+  #host: ClusterHost | undefined;
+
+  constructor(local: LocalNode, { engine, node }: Pick<ResolvedOptions, "engine" | "node">) {
+    this.#local = local;
+    this.#engine = engine;
+    this.#name = node;
+    this.cluster = new Cluster(() => this.#clusterHost());
+  }
+
+  /** The cluster, if the engine can have other nodes. */
+  get shared(): Cluster | undefined {
+    return this.#engine !== undefined && !this.#engine.isAlone ? this.cluster : undefined;
+  }
+
+  /** The engine; reading it starts it. */
+  get engine(): Engine {
+    const engine = this.#engine ??= new MemoryEngine();
+    if (this.#node !== undefined) return engine;
+    // Not in the constructor: Workers forbid random numbers in module scope.
+    const random = crypto.randomUUID();
+    this.#node = this.#name === undefined ? random : `${this.#name}-${random.slice(-12)}`;
+    const { now, deadlines, report } = this.#local;
+    engine.start({
+      node: this.#node,
+      now,
+      deadlines,
+      published: (channel, publication) => this.extension?.published(channel, publication),
+      gap: (channel, position) => this.extension?.gap(channel, position),
+      present: (channel, joined, left) => this.extension?.present(channel, joined, left),
+      received: (message, age) => this.cluster.received(message, age),
+      // Not forwarded: applications read `engine.status`, and the engine reports its failures.
+      status: () => {},
+      report,
+    });
+    return engine;
+  }
+
+  /** Sets the engine, unless there is one. With channels it starts at once: clients may be restored from hibernation next. */
+  use(engine: Engine): void {
+    this.#engine ??= engine;
+    if (this.extension) void this.engine;
+  }
+
+  /**
+   * Checks that the extension can be installed.
+   *
+   * @throws {TypeError} if there is one already, or the engine cannot keep its histories.
+   */
+  check({ histories }: Extension): void {
+    if (this.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
+    for (const history of histories) this.#engine?.check?.(history);
+  }
+
+  /** Starts the engine if it can have other nodes: clients here must receive their broadcasts and orders. */
+  start(): void {
+    if (this.shared && this.#node === undefined) void this.engine;
+  }
+
+  async close(): Promise<void> {
+    if (this.#node !== undefined) await this.#engine?.close();
+  }
+
+  #clusterHost(): ClusterHost {
+    if (this.#host) return this.#host;
+    const { engine } = this;
+    return this.#host = { ...this.#local, engine, node: this.#node! }; // Set by reading `engine`.
+  }
+}

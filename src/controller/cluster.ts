@@ -1,0 +1,370 @@
+/** The messages between nodes: broadcasts, orders that change rights, and questions about clients and counters. */
+import * as v from "valibot";
+import { checkMs, type Deadlines, within } from "../base/clock.ts";
+import { cutCloseReason, isCloseCode } from "../protocol/close.ts";
+import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import type { Engine } from "../engines/engine.ts";
+import { Frame } from "../protocol/frame.ts";
+import { FIRST_ISSUE } from "../protocol/protocol.ts";
+import type { DisconnectFilter } from "../connection/revocations.ts";
+import type { ControllerStats } from "./stats.ts";
+
+/** A client on any node of the cluster. */
+export interface ClusterClient {
+  /** The node it is connected to. */
+  node: string;
+  /** Its `uid`. */
+  uid: string;
+  /** Its user, or `null`. */
+  user: string | null;
+  /** Its role, or `null`. */
+  role: string | null;
+}
+
+/** Clients of all nodes that answered in time. */
+export interface ClusterClients {
+  /** In no order. */
+  clients: ClusterClient[];
+  /** Nodes that are alive but did not answer in time. */
+  missing: string[];
+}
+
+/** Counters of all nodes that answered in time. */
+export interface ClusterStats {
+  /** Counters by node name. */
+  nodes: Record<string, ControllerStats>;
+  /** Nodes that are alive but did not answer in time. */
+  missing: string[];
+}
+
+/** The outcome of an order to all nodes. */
+export interface OrderResult {
+  /**
+   * Live nodes that have not confirmed the order in time. If it was sent they carry it out once they can be reached. A node cut
+   * off for longer than the engine's `lease` is not listed, but carries it out too.
+   */
+  missing: string[];
+  /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back. */
+  isSent: boolean;
+}
+
+/** The result of an order when there are no other nodes. */
+export const ALONE: OrderResult = Object.freeze({ missing: [], isSent: true });
+
+/** Options of a question to all nodes. */
+export interface ClusterQuestion {
+  /** How long to wait for the other nodes, in ms. @default {2_000} */
+  timeout?: number;
+}
+
+/** What the cluster needs from its node. */
+export interface ClusterHost {
+  readonly deadlines: Deadlines;
+  /** Already started. */
+  readonly engine: Engine;
+  /** The name of this node. */
+  readonly node: string;
+  report(error: unknown): void;
+  broadcast(frame: Frame, filter: BroadcastFilter): void;
+  /** @param age how long ago a late order was given, in ms; absent: just now. */
+  disconnect(filter: DisconnectFilter, code: number, reason: string, age?: number): void;
+  refresh(filter: BroadcastFilter, age?: number): void;
+  clients(filter: BroadcastFilter): Iterable<Omit<ClusterClient, "node">>;
+  stats(): ControllerStats;
+}
+
+/** Clients in one message: NATS limits a message to 1 MiB by default. */
+const CLIENTS_A_MESSAGE = 1_000;
+
+const id = v.pipe(v.string(), v.minLength(1), v.maxLength(1_024));
+const filter = v.strictObject({ user: v.optional(id), role: v.optional(id) });
+/** Present if the sender waits for confirmations of the order. */
+const question = v.optional(id);
+
+/** How long to wait for the other nodes, in ms. */
+const PATIENCE = 2_000;
+
+/** What nodes send to each other. Unknown fields and messages of unknown types are ignored: a later version may send them. */
+const MessageSchema = v.variant("type", [
+  v.object({ type: v.literal("broadcast"), text: v.string(), isJson: v.boolean(), filter }),
+  v.object({
+    type: v.literal("disconnect"),
+    filter: v.strictObject({ user: v.optional(id), role: v.optional(id), uid: v.optional(id) }),
+    code: v.pipe(v.number(), v.check(isCloseCode)),
+    reason: v.pipe(v.string(), v.maxLength(123)),
+    question,
+  }),
+  v.object({ type: v.literal("refresh"), filter, question }),
+  v.object({ type: v.literal("ask"), question: id, about: v.picklist(["clients", "stats"]), filter }),
+  v.object({
+    type: v.literal("answer"),
+    question: id,
+    node: id,
+    clients: v.optional(v.array(v.object({ uid: id, user: v.nullable(id), role: v.nullable(id) }))),
+    stats: v.optional(v.record(v.string(), v.number())),
+    // Not in `stats`: earlier versions accept only numbers there.
+    counts: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
+    isLast: v.boolean(),
+  }),
+]);
+
+type Message = v.InferOutput<typeof MessageSchema>;
+type Answer = Extract<Message, { type: "answer" }>;
+type Order = Extract<Message, { type: "disconnect" | "refresh" }>;
+
+/** A question with answers outstanding. */
+interface Question {
+  readonly waiting: Set<string>;
+  readonly take: (answer: Answer) => void;
+  done(): void;
+}
+
+/**
+ * Sends broadcasts, orders and questions to the other nodes, and carries out theirs. Anybody with access to the broker can send
+ * messages, so orders (`disconnect`, `refresh`) are accepted only from an engine that signs.
+ */
+export class Cluster {
+  readonly #host: () => ClusterHost;
+  readonly #questions = new Map<string, Question>();
+  /** Orders with confirmations outstanding, by question; each is called with the node that confirms. */
+  readonly #orders = new Map<string, (node: string) => void>();
+  #asked = 0;
+  #hasWarned = false;
+
+  /** @param host called on first use only, because it starts the engine. */
+  constructor(host: () => ClusterHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Returns the clients of all nodes that the filter matches.
+   *
+   * @throws {TypeError} for an invalid timeout.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+   */
+  async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
+    const host = this.#host();
+    const clients: ClusterClient[] = Array.from(host.clients(filter), (client) => ({ node: host.node, ...client }));
+    const missing = await this.#ask("clients", filter, timeout, ({ node, clients: others }) => {
+      for (const client of others ?? []) clients.push({ node, ...client });
+    });
+    return { clients, missing };
+  }
+
+  /**
+   * Returns the counters of all nodes.
+   *
+   * @throws {TypeError} for an invalid timeout.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+   */
+  async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
+    const host = this.#host();
+    const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
+    const missing = await this.#ask("stats", {}, timeout, ({ node, stats, counts }) => {
+      if (stats) nodes[node] = { ...stats, ...counts } as unknown as ControllerStats; // Another version may have more or fewer counters.
+    });
+    return { nodes, missing };
+  }
+
+  // The controller's side
+
+  /** Asks the other nodes to send the frame to their clients. */
+  broadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
+    this.#send({ type: "broadcast", text, isJson, filter });
+  }
+
+  /** Orders the other nodes to close matching clients; requires an engine that signs. */
+  disconnect(filter: DisconnectFilter, code: number, reason: string): Promise<OrderResult> {
+    // As the close frame has it here: other nodes ignore an order with a longer one.
+    return this.#order({ type: "disconnect", filter, code, reason: cutCloseReason(String(reason)) });
+  }
+
+  /** Orders the other nodes to revalidate matching clients; requires an engine that signs. */
+  refresh(filter: BroadcastFilter): Promise<OrderResult> {
+    return this.#order({ type: "refresh", filter });
+  }
+
+  /**
+   * Handles a message of another node. An invalid one is ignored: it is from another version, or forged.
+   *
+   * @param age how long ago a late order was given, in ms; absent: just now.
+   */
+  received(text: string, age?: number): void {
+    const message = read(text);
+    if (!message) return;
+    const host = this.#host();
+    switch (message.type) {
+      case "broadcast":
+        return host.broadcast(
+          new Frame(message.text.toWellFormed(), message.isJson && isObject(message.text)),
+          defined(message.filter),
+        );
+      case "disconnect":
+      case "refresh":
+        if (host.engine.isSigned) this.#obey(message, age);
+        return;
+      case "ask":
+        return this.#answer(message.question, message.about, defined(message.filter));
+      case "answer":
+        return this.#take(message);
+    }
+  }
+
+  async #ask(
+    about: "clients" | "stats",
+    filter: BroadcastFilter,
+    timeout: number,
+    take: (answer: Answer) => void,
+  ): Promise<string[]> {
+    checkMs("Cannot ask the cluster: timeout", timeout);
+    const { deadlines, engine, node } = this.#host();
+    const waiting = new Set(await engine.nodes());
+    waiting.delete(node);
+    if (waiting.size === 0) return [];
+    const name = `${node} ${++this.#asked}`;
+    try {
+      await within(deadlines, timeout, () =>
+        new Promise<void>((done) => {
+          this.#questions.set(name, { waiting, take, done });
+          this.#send({ type: "ask", question: name, about, filter });
+        }), () => new Error("Too late"));
+    } catch {
+      // Timed out: the nodes still waiting are returned as missing.
+    } finally {
+      this.#questions.delete(name);
+    }
+    return [...waiting];
+  }
+
+  #answer(question: string, about: "clients" | "stats", filter: BroadcastFilter): void {
+    const host = this.#host();
+    const answer = { type: "answer", question, node: host.node } as const;
+    if (about === "stats") return this.#send({ ...answer, ...divided(host.stats()), isLast: true });
+    const clients = [...host.clients(filter)];
+    do {
+      const some = clients.splice(0, CLIENTS_A_MESSAGE);
+      this.#send({ ...answer, clients: some, isLast: clients.length === 0 });
+    } while (clients.length > 0);
+  }
+
+  #take(answer: Answer): void {
+    this.#orders.get(answer.question)?.(answer.node);
+    const question = this.#questions.get(answer.question);
+    if (!question?.waiting.has(answer.node)) return;
+    question.take(answer);
+    if (answer.isLast && question.waiting.delete(answer.node) && question.waiting.size === 0) question.done();
+  }
+
+  #obey(order: Order, age: number | undefined): void {
+    const host = this.#host();
+    const filter = defined(order.filter);
+    if (order.type === "refresh") host.refresh(filter, age);
+    else if (Object.keys(filter).length > 0) host.disconnect(filter, order.code, order.reason, age);
+    const { question } = order;
+    if (question !== undefined && age === undefined) this.#send({ type: "answer", question, node: host.node, isLast: true });
+  }
+
+  #order(order: Order): Promise<OrderResult> {
+    return this.#carryOut(this.#host(), order);
+  }
+
+  /** Never rejects. Hands the order to the engine before the first `await`. */
+  async #carryOut({ deadlines, engine, node, report }: ClusterHost, order: Order): Promise<OrderResult> {
+    if (engine.isAlone) return ALONE;
+    if (!engine.isSigned) {
+      this.#warn(order.type);
+      return { missing: await this.#others(), isSent: false };
+    }
+    const question = `${node} ${++this.#asked}`;
+    const text = JSON.stringify({ ...order, question });
+    const done = new Set<string>();
+    let look = () => {};
+    this.#orders.set(question, (node) => {
+      done.add(node);
+      look();
+    });
+    try {
+      const sending = (async () => await (engine.order ? engine.order(text) : engine.send(text)))();
+      const isSent = sending.then(() => true, (error) => {
+        report(error);
+        return false;
+      });
+      const others = await this.#others();
+      const missing = () => others.filter((node) => !done.has(node));
+      if (!await isSent) return { missing: missing(), isSent: false };
+      const carried = () =>
+        new Promise<void>((resolve) => {
+          look = () => {
+            if (missing().length === 0) resolve();
+          };
+          look();
+        });
+      // A timeout is not an error: the late nodes are in `missing`.
+      await within(deadlines, PATIENCE, carried, () => new Error("Too late")).catch(() => {});
+      return { missing: missing(), isSent: true };
+    } finally {
+      this.#orders.delete(question);
+    }
+  }
+
+  async #others(): Promise<string[]> {
+    const { engine, node } = this.#host();
+    let nodes: readonly string[];
+    try {
+      nodes = await engine.nodes();
+    } catch {
+      nodes = engine.lastNodes ?? []; // The engine is unavailable and reports that itself.
+    }
+    return nodes.filter((other) => other !== node);
+  }
+
+  #warn(type: Order["type"]): void {
+    if (this.#hasWarned) return;
+    this.#hasWarned = true;
+    this.#host().report(
+      new TypeError(`Cannot ${type} on other nodes: they accept only signed orders, pass the engine a secret`),
+    );
+  }
+
+  /** Sends without waiting; a failure is reported. */
+  #send(message: Message): void {
+    const { engine, report } = this.#host();
+    if (engine.isAlone) return;
+    (async () => await engine.send(JSON.stringify(message)))().catch(report);
+  }
+}
+
+/** Splits the stats into plain counters and counters by reason or cause. */
+function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
+  const stats: Record<string, number> = {};
+  const counts: Record<string, Record<string, number>> = {};
+  for (const [name, value] of Object.entries(all)) {
+    if (typeof value === "number") stats[name] = value;
+    else counts[name] = value;
+  }
+  return { stats, counts };
+}
+
+function read(text: string): Message | null {
+  try {
+    const parsed = v.safeParse(MessageSchema, JSON.parse(text), FIRST_ISSUE);
+    return parsed.success ? parsed.output : null;
+  } catch {
+    return null; // Not JSON: ignored like any other invalid message.
+  }
+}
+
+/** Whether the text is a JSON object, which may share a batch array with others; any other text would corrupt the batch. */
+function isObject(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false; // Sent unchanged, in a frame of its own.
+  }
+}
+
+/** Drops undefined keys: `{ user: undefined }` is not a valid filter. */
+function defined<Filter extends DisconnectFilter>(filter: { [Key in keyof Filter]?: Filter[Key] | undefined }): Filter {
+  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as Filter; // Only optional keys are removed.
+}

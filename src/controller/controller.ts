@@ -1,0 +1,400 @@
+/** The controller: the connections of one node, with their messages, broadcasts and rights. */
+import { type AuthenticationState, Authenticator } from "../application/authentication.ts";
+import { Backplane } from "./backplane.ts";
+import { type BroadcastFilter, type BroadcastResult, checkFilter } from "../delivery/broadcast.ts";
+import { Bus, type Listener } from "../base/bus.ts";
+import { type ClientKey, clientKey } from "../application/client-key.ts";
+import { ALONE, type Cluster, type OrderResult } from "./cluster.ts";
+import { type Clock, Deadlines, systemClock } from "../base/clock.ts";
+import { checkCloseCode, CloseCode } from "../protocol/close.ts";
+import { Connection, type ConnectionHost } from "../connection/connection.ts";
+import { Connections } from "../connection/connections.ts";
+import { Delivery } from "../delivery/delivery.ts";
+import type { Engine } from "../engines/engine.ts";
+import { checkListener, type WebSocketEvents } from "../application/events.ts";
+import type { Extension, ExtensionHost } from "../application/extension.ts";
+import { type Declared, type Handler, Handlers, type Middleware } from "../application/handlers.ts";
+import { Heartbeat } from "../connection/heartbeat.ts";
+import { Admission, FailureLimiter, type Slot } from "../base/limits.ts";
+import { errorLogger } from "../application/log.ts";
+import { resolveOptions, type WebSocketControllerOptions } from "../application/options.ts";
+import { Frame } from "../protocol/frame.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { Refusals } from "../application/refusals.ts";
+import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "../connection/revocations.ts";
+import { Rights } from "../connection/rights.ts";
+import { type ControllerStats, NO_CLOSES, sumOf } from "./stats.ts";
+import { RateGate } from "../connection/rate-gate.ts";
+import { Sender } from "../connection/sender.ts";
+import type { SavedConnection, Transport } from "../delivery/transport.ts";
+import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
+import type { Handshake, JsonValue, WebSocketClient } from "../application/websocket-client.ts";
+
+/**
+ * Holds the connections of one node: it admits clients, dispatches their messages and broadcasts to them. Create the default
+ * one of a process with {@link createWebSocketController}, or any number with `new`.
+ */
+export class WebSocketController {
+  /**
+   * The route handler: `app.get("/websocket", controller.upgrade)`, the same on every runtime. A refused upgrade is answered
+   * with 400, 401, 403, 405, 413, 426, 429, 501 or 503 and `{ error: { code, message } }`.
+   */
+  readonly upgrade: UpgradeHandler;
+  /** The option `name`. */
+  readonly name: string;
+
+  readonly #admission: Admission;
+  readonly #bus: Bus<WebSocketEvents>;
+  readonly #clients = new Set<WebSocketClient>();
+  readonly #connections = new Connections();
+  readonly #deadlines: Deadlines;
+  readonly #delivery: Delivery;
+  readonly #handlers: Handlers;
+  readonly #host: ConnectionHost;
+  readonly #hasClock: boolean;
+  readonly #refusals: Refusals;
+  readonly #keyOf: ClientKey;
+  readonly #revocations: Revocations;
+  readonly #rights: Rights;
+  #clock: Clock;
+  /** Added to the current clock's monotonic time, in ms, so that times measured before {@link useClock} stay valid. */
+  #shift = 0;
+  readonly #backplane: Backplane;
+  #opened = 0;
+  readonly #closedBy = { ...NO_CLOSES };
+  #closed: Promise<void> | undefined;
+
+  /**
+   * Creates a controller that {@link getWebSocketController} does not return.
+   *
+   * @throws {TypeError} for an unknown option, a value out of range, or an option without the one that it requires.
+   */
+  constructor(options: WebSocketControllerOptions = {}) {
+    const resolved = resolveOptions(options);
+    this.name = resolved.name;
+    this.#clock = resolved.clock ?? systemClock;
+    this.#hasClock = resolved.clock !== undefined;
+
+    const { logger, heartbeat } = resolved;
+    const log = errorLogger(logger, this.#monotonic);
+    const report = (error: unknown, client?: WebSocketClient) => {
+      if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
+    };
+    this.#deadlines = new Deadlines(this.#clock, report);
+    // An `error` listener that throws is only logged: another `error` event would call it again, forever.
+    this.#bus = new Bus((error, event, payload) =>
+      (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
+    );
+    this.#handlers = new Handlers({
+      emit: (client, message) => this.#bus.emit("message", { client, message }),
+      report,
+    });
+    const now = () => this.#clock.now();
+    const monotonic = this.#monotonic;
+    const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
+    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
+    this.#admission = new Admission(resolved);
+    this.#refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
+    this.#delivery = new Delivery(resolved.maxBufferedBytes);
+    // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
+    this.#revocations = new Revocations(2 * resolved.timeout);
+    this.#rights = new Rights({
+      connections: this.#connections,
+      revocations: this.#revocations,
+      timeout: resolved.timeout,
+      canRefresh: resolved.revalidate !== undefined,
+      monotonic,
+    });
+    this.#backplane = new Backplane({
+      deadlines: this.#deadlines,
+      now,
+      report,
+      broadcast: (frame, filter) => void this.#delivery.broadcast(frame, filter),
+      disconnect: (...order) => this.#rights.disconnect(...order),
+      refresh: (filter, age) => void this.#rights.refresh(filter, age),
+      clients: (filter) => this.#connections.admitted(filter),
+      stats: () => this.stats(),
+    }, resolved);
+    this.#keyOf = clientKey(resolved.rateLimit ? resolved.rateLimit.key : undefined, report);
+    const extension = () => this.#backplane.extension;
+    this.#host = {
+      options: resolved,
+      authenticator,
+      bus: this.#bus,
+      deadlines: this.#deadlines,
+      delivery: this.#delivery,
+      handlers: this.#handlers,
+      heartbeat: heartbeat ? new Heartbeat(heartbeat, monotonic) : undefined,
+      sender: new Sender(resolved),
+      rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, this.#keyOf) : undefined,
+      now,
+      monotonic,
+      revocations: this.#revocations,
+      refusals: this.#refusals,
+      report,
+      admit: (connection) => {
+        this.#clients.add(connection.client);
+        this.#delivery.add(connection);
+        extension()?.admitted(connection.client);
+      },
+      get extension() {
+        return extension();
+      },
+      suspend: (connection) => {
+        this.#delivery.remove(connection);
+        extension()?.suspended(connection.client);
+      },
+      dismiss: (connection, hasLeft, cause) => {
+        this.#closedBy[cause]++;
+        this.#clients.delete(connection.client);
+        this.#connections.delete(connection);
+        this.#delivery.remove(connection);
+        extension()?.closed(connection.client, hasLeft);
+      },
+    };
+    this.upgrade = createUpgrade({
+      options: resolved,
+      authenticator,
+      admission: this.#admission,
+      deadlines: this.#deadlines,
+      isClosed: () => this.isClosed,
+      open: (...args) => this.open(...args),
+      revocations: this.#revocations,
+      refusals: this.#refusals,
+      report,
+      start: () => this.start(),
+    });
+  }
+
+  /** Connects the engine to the other nodes; `serve`, `attachWebSocket(server, app)` or else the first client calls it. */
+  start(): void {
+    this.#backplane.start();
+  }
+
+  /**
+   * Adds an event listener, called with one payload object. It may be async. An error that it throws or rejects with becomes an
+   * `error` event, or is logged if there is no `error` listener.
+   *
+   * @throws {TypeError} for an unknown event, or a listener that is not a function.
+   */
+  on<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+    checkListener("on", event, listener);
+    this.#bus.on(event, listener);
+  }
+
+  /** Removes an event listener. @throws {TypeError} for an unknown event, or a listener that is not a function. */
+  off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+    checkListener("off", event, listener);
+    this.#bus.off(event, listener);
+  }
+
+  /**
+   * Sets the handler that answers one message type. The schema validates the payload, which is the message without `type` and
+   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`. A `WebSocketError`
+   * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers of one client may run concurrently: the client
+   * matches answers by `uid`.
+   *
+   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
+   * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a synchronous valibot schema.
+   */
+  handle<Output extends object, Reply = unknown>(
+    type: string,
+    of: Declared<Output, Reply>,
+    handler: Handler<Output, NoInfer<Reply>>,
+  ): void {
+    this.#handlers.handle(type, of, handler);
+  }
+
+  /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
+  use(middleware: Middleware): void {
+    this.#handlers.use(middleware);
+  }
+
+  /**
+   * Sends a message to the clients connected now, on all nodes, at most once: a string unchanged, an object as JSON. More than
+   * 2,000 recipients are served in slices, between which inbound messages are handled. Resolves when every recipient on this
+   * node was sent the message or was dropped.
+   *
+   * @throws {TypeError} for a message that JSON cannot represent, or a filter with an unknown key or an empty or non-string value.
+   */
+  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
+    const checked = checkFilter(filter);
+    const frame = Frame.of(message);
+    const delivered = this.#delivery.broadcast(frame, checked);
+    this.#backplane.shared?.broadcast(frame, checked);
+    return delivered;
+  }
+
+  /** The admitted clients of this node, as a live set: do not modify it. */
+  clients(): Set<WebSocketClient> {
+    return this.#clients;
+  }
+
+  /**
+   * Closes every connection, at most `closeTimeout` later, and then the engine; resolves when both are done. Later upgrades are
+   * answered 503, and {@link getWebSocketController} no longer returns this controller.
+   *
+   * @param code @default {1001} going away
+   * @throws {TypeError} for a close code that must not be sent.
+   */
+  close(code: number = CloseCode.GOING_AWAY, reason = "Going away"): Promise<void> {
+    checkCloseCode(code);
+    return this.#closed ??= this.#end(code, reason);
+  }
+
+  /**
+   * Closes every client that the filter matches, on all nodes, and refuses matching clients that are authenticating. A node that
+   * is cut off does so when it is back. Resolves when the other nodes have answered, or 2 s after the order was sent.
+   *
+   * @param filter a user, a role, both, or the `uid` of one client.
+   * @param code @default {4403} forbidden: the client does not reconnect by itself
+   * @throws {TypeError} for an empty filter, an unknown key, an empty or non-string value, or a code that must not be sent.
+   */
+  disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
+    checkDisconnectFilter(filter);
+    checkCloseCode(code);
+    this.#rights.disconnect(filter, code, reason);
+    return this.#backplane.shared?.disconnect(filter, code, reason) ?? Promise.resolve(ALONE);
+  }
+
+  /**
+   * Calls `revalidate` for every client that the filter matches, on all nodes: their rights have changed. A client for which it returns
+   * `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or `revalidate` from before
+   * the refresh are discarded. Resolves when every call here has settled and the other nodes have answered, as {@link disconnect}.
+   *
+   * @throws {TypeError} without the option `revalidate`, or for a bad filter, as {@link broadcast}.
+   */
+  async refresh(filter: BroadcastFilter): Promise<OrderResult> {
+    if (!this.#host.options.revalidate) {
+      throw new TypeError('Cannot refresh: pass the option "revalidate", or disconnect() the clients');
+    }
+    const checked = checkFilter(filter);
+    const others = this.#backplane.shared?.refresh(checked) ?? ALONE;
+    await this.#rights.refresh(checked);
+    return await others;
+  }
+
+  /** Clients and counters of all nodes that the option `engine` connects. */
+  get cluster(): Pick<Cluster, "clients" | "stats"> {
+    return this.#backplane.cluster;
+  }
+
+  /** The engine, which stores histories and members and connects nodes; its `status` says whether it is available. */
+  get engine(): Engine {
+    return this.#backplane.engine;
+  }
+
+  readonly #monotonic = (): number => this.#clock.monotonic() + this.#shift;
+
+  /** Whether {@link close} has been called. */
+  get isClosed(): boolean {
+    return this.#closed !== undefined;
+  }
+
+  /** The counters of this controller. `opened` is always `closed + active`. */
+  stats(): ControllerStats {
+    const { rateGate, sender } = this.#host;
+    return {
+      opened: this.#opened,
+      closed: sumOf(this.#closedBy),
+      active: this.#connections.size,
+      clients: this.#clients.size,
+      pending: this.#admission.pending,
+      reserved: this.#admission.total,
+      deadlines: this.#deadlines.size,
+      keys: this.#admission.keys,
+      refused: { ...this.#refusals.counts },
+      closedBy: { ...this.#closedBy },
+      dropped: sender.dropped,
+      limited: rateGate?.limited ?? 0,
+    };
+  }
+
+  // For the runtimes
+
+  /**
+   * Starts a connection on an open socket. With an identity the client is admitted at once, or closed with 4529 if its user has
+   * `maxConnectionsPerUser` already. Only custom runtimes call it: with the built-in ones the upgrade does.
+   *
+   * @param slot reserved at the upgrade. @default a new slot, counted but beyond the limits
+   * @param since number of the last revocation before its credentials were verified. @default the last one so far
+   */
+  open(
+    transport: Transport,
+    handshake: Handshake,
+    identity: AuthenticationState | null,
+    slot: Slot = this.#admission.restore(handshake.ip),
+    since: number = this.#revocations.number,
+  ): Connection {
+    const connection = this.#connect(transport, slot, handshake);
+    // The socket opened after its slot had timed out.
+    if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
+    else if (identity && !slot.claim(identity.accountability.user)) {
+      connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
+    }
+    connection.opened(identity, since);
+    return connection;
+  }
+
+  /** Resumes a connection after hibernation: the client keeps its `uid` and state, and no `connect` event is emitted. */
+  restore(transport: Transport, saved: SavedConnection): Connection {
+    // Connection.save wrote both, from values of these types.
+    const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
+    const connection = this.#connect(transport, this.#admission.restore(handshake.ip), handshake, saved.uid, state);
+    connection.restored(saved);
+    return connection;
+  }
+
+  #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
+    const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
+    this.#opened++;
+    this.#connections.hold(connection);
+    this.#backplane.start();
+    return connection;
+  }
+
+  /** Sets the runtime's own engine, unless the option `engine` was passed. */
+  useEngine(engine: Engine): void {
+    this.#backplane.use(engine);
+  }
+
+  /**
+   * Installs the extension, which is the channels.
+   *
+   * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
+   */
+  extend(extension: Extension): ExtensionHost {
+    const backplane = this.#backplane;
+    const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;
+    backplane.check(extension);
+    this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
+    backplane.extension = extension;
+    return {
+      get engine() {
+        return backplane.engine;
+      },
+      deadlines: this.#deadlines,
+      delivery: this.#delivery,
+      timeout,
+      maxBufferedBytes,
+      rateGate,
+      keyOf: this.#keyOf,
+      now,
+      monotonic: this.#monotonic,
+      report,
+    };
+  }
+
+  async #end(code: number, reason: string): Promise<void> {
+    await this.#connections.closeAll(code, reason);
+    await this.#backplane.close();
+  }
+
+  /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */
+  useClock(clock: Clock): void {
+    if (this.#hasClock) return;
+    this.#shift += this.#clock.monotonic() - clock.monotonic();
+    this.#clock = clock;
+    this.#deadlines.use(clock);
+  }
+}

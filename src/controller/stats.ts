@@ -1,0 +1,49 @@
+import type { RefusalReason } from "../application/refusals.ts";
+import type { CloseCause } from "../protocol/close.ts";
+
+/** The counters of one controller. */
+export interface ControllerStats {
+  /** Connections opened since the start, including those restored from hibernation. */
+  opened: number;
+  /** Connections closed since the start. */
+  closed: number;
+  /** Connections open now. */
+  active: number;
+  /** Clients admitted now. */
+  clients: number;
+  /** Upgrades in progress, and connections that are not admitted yet. */
+  pending: number;
+  /** Connections and upgrades in progress, which count against `maxConnections`. */
+  reserved: number;
+  /** Scheduled deadlines, such as timeouts and heartbeats. */
+  deadlines: number;
+  /** Addresses and users with a connection count; 0 without `maxConnectionsPerIp` and `maxConnectionsPerUser`. */
+  keys: number;
+  /** Upgrades and `auth` messages refused since the start, by reason. */
+  refused: Record<RefusalReason, number>;
+  /** Connections closed since the start, by cause; the sum is `closed`. `rate` are closed with 4529, `slow` with 4508. */
+  closedBy: Record<CloseCause, number>;
+  /** Messages dropped since the start because a client read too slowly. Those in the history of a channel are sent later. */
+  dropped: number;
+  /** Messages from clients that the rate limit refused since the start. */
+  limited: number;
+}
+
+/** The initial `closedBy`. */
+export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
+  client: 0,
+  server: 0,
+  auth: 0,
+  expired: 0,
+  rate: 0,
+  payload: 0,
+  slow: 0,
+  heartbeat: 0,
+  age: 0,
+  drain: 0,
+  error: 0,
+};
+
+/** The sum of all counters. */
+export const sumOf = (counts: Readonly<Record<string, number>>): number =>
+  Object.values(counts).reduce((sum, count) => sum + count, 0);

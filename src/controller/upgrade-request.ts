@@ -1,0 +1,104 @@
+/** Reads an upgrade request: checks the opening handshake and finds the token. */
+import type { Context } from "hono";
+import { getCookie } from "hono/cookie";
+import type { CredentialSource } from "../application/authentication.ts";
+import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
+
+/** Maximum length of a token, in characters. Longer ones are refused unread: no proxy passes such a header. */
+const MAX_TOKEN_LENGTH = 8192;
+
+/** Maximum length of Sec-WebSocket-Protocol, in characters: a token and a few names. */
+const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
+
+/** A list of tokens (RFC 9110 §5.6.2) without empty elements. ws refuses those too, but only after a slot is reserved. */
+const PROTOCOLS = /^[!#$%&'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~\w]+)*$/;
+
+/** Checks the requirements of an opening handshake (RFC 6455 §4.2.1). */
+export function checkRequest({ method, headers }: Request): Refusal | null {
+  const upgrade = headers.get("upgrade")?.toLowerCase() ?? "";
+  if (!splitList(upgrade).includes("websocket")) {
+    return {
+      ...invalidRequest("This is a WebSocket route", 426, { upgrade: "websocket", connection: connectionOf(headers) }),
+      log: "Refused a request without the header Upgrade: websocket. If a proxy is in front, let it pass Upgrade and Connection",
+    };
+  }
+  if (upgrade !== "websocket") return invalidRequest("The Upgrade header must name websocket alone");
+  // A body would be parsed as frames, or by a proxy as the next request.
+  if (Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding")) {
+    return invalidRequest("A WebSocket handshake has no body", 413);
+  }
+  if (method !== "GET") return invalidRequest("A WebSocket handshake is a GET", 405, { allow: "GET" });
+  if (!splitList(headers.get("connection")).some((name) => name.toLowerCase() === "upgrade")) {
+    return invalidRequest("The Connection header must name Upgrade");
+  }
+  if (headers.get("sec-websocket-version") !== "13") {
+    return invalidRequest("Only version 13 of the protocol is spoken", 426, {
+      upgrade: "websocket",
+      connection: connectionOf(headers),
+      "sec-websocket-version": "13", // RFC 6455 §4.2.2
+    });
+  }
+  // 16 bytes in base64.
+  if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
+    return invalidRequest("Sec-WebSocket-Key must be 16 bytes in base64");
+  }
+  return checkProtocols(headers.get("sec-websocket-protocol"));
+}
+
+/** A 426 must name Upgrade (RFC 9110 §7.8). It also repeats a requested close: otherwise Node keeps the connection open. */
+const connectionOf = (headers: Headers): string =>
+  splitList(headers.get("connection")).some((name) => name.toLowerCase() === "close") ? "Upgrade, close" : "Upgrade";
+
+function checkProtocols(header: string | null): Refusal | null {
+  if (header === null) return null;
+  if (header.length > MAX_PROTOCOLS_LENGTH) return invalidRequest("Sec-WebSocket-Protocol is too long");
+  const names = splitList(header);
+  if (PROTOCOLS.test(header) && new Set(names).size === names.length) return null;
+  return invalidRequest("Sec-WebSocket-Protocol must list different tokens");
+}
+
+/** A token, or the fault that makes it invalid. */
+export type ShownToken = { source: CredentialSource } & ({ value: string } | { fault: string });
+
+/**
+ * Finds the token of an upgrade: in the subprotocol, Authorization, query or cookie, in this order. An invalid token never falls
+ * back to the next place or to anonymous.
+ */
+export function readToken(c: Context, url: URL, protocols: string[], cookie: string | undefined): ShownToken | null {
+  const checked = (value: string, source: CredentialSource): ShownToken =>
+    value === ""
+      ? { source, fault: "It is empty" }
+      : value.length > MAX_TOKEN_LENGTH
+      ? { source, fault: `It has more than ${MAX_TOKEN_LENGTH} characters` }
+      : { source, value };
+  const several = (source: CredentialSource): ShownToken => ({ source, fault: "There are several" });
+
+  const bearers = protocols.filter((name) => name.startsWith("bearer."));
+  if (bearers.length > 1) return several("protocol");
+  if (bearers.length > 0) return checked(bearers[0]!.slice("bearer.".length), "protocol");
+
+  // Only Bearer (RFC 6750 §2.1): browsers repeat the Basic credentials of a site by themselves.
+  const authorization = c.req.header("authorization") ?? "";
+  if (/(?:^|,)\s*bearer(?:\s|,|$)/i.test(authorization)) {
+    const [, value] = /^\s*bearer +([^\s,]+)\s*$/i.exec(authorization) ?? [];
+    return value === undefined ? { source: "header", fault: "It is not Bearer and one token" } : checked(value, "header");
+  }
+
+  const queried = url.searchParams.getAll("access_token");
+  if (queried.length > 1) return several("query");
+  if (queried[0]) return checked(queried[0], "query");
+
+  if (cookie === undefined) return null;
+  // If there are two, another host of the site may have set one, and controls which comes first (RFC 6265 §8.6).
+  if (countCookies(c.req.header("cookie") ?? "", cookie) > 1) return several("cookie");
+  const kept = getCookie(c, cookie);
+  return kept === undefined || kept === "" ? null : checked(kept, "cookie");
+}
+
+function countCookies(header: string, name: string): number {
+  return header.split(";").filter((pair) => pair.includes("=") && pair.slice(0, pair.indexOf("=")).trim() === name).length;
+}
+
+export function splitList(header: string | null | undefined): string[] {
+  return header ? header.split(",").map((name) => name.trim()).filter((name) => name !== "") : [];
+}

@@ -1,0 +1,286 @@
+import type { Context, MiddlewareHandler } from "hono";
+import { normalizeAddress } from "../base/address.ts";
+import type { AuthenticationState, Authenticator, CredentialSource } from "../application/authentication.ts";
+import type { Deadlines } from "../base/clock.ts";
+import type { Connection } from "../connection/connection.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { ask } from "../base/guard.ts";
+import type { Admission, Slot } from "../base/limits.ts";
+import type { ResolvedOptions } from "../application/options.ts";
+import { isAllowedOrigin } from "../application/origin.ts";
+import type { Refusals } from "../application/refusals.ts";
+import type { Revocations } from "../connection/revocations.ts";
+import { bunRuntime } from "../runtimes/bun.ts";
+import { denoRuntime } from "../runtimes/deno.ts";
+import { findHost, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
+import type { Transport } from "../delivery/transport.ts";
+import {
+  ANSWERED,
+  BEHIND_PROXY,
+  COOKIE_WITHOUT_ORIGIN,
+  foreignOrigin,
+  GONE,
+  invalidRequest,
+  NO_RUNTIME,
+  noToken,
+  reached,
+  type Refusal,
+  tooMany,
+  unavailable,
+} from "./upgrade-refusal.ts";
+import { checkRequest, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
+import type { Handshake } from "../application/websocket-client.ts";
+
+/** A Hono handler that `hono/client` recognizes as a WebSocket route (`$ws`). */
+// deno-lint-ignore no-explicit-any -- Hono's own UpgradeWebSocket says `any`: a narrower Env refuses apps with bindings.
+export type UpgradeHandler = MiddlewareHandler<any, string, { outputFormat: "ws" }>;
+
+/** The controller, as the upgrade route sees it. */
+export interface UpgradeHost {
+  readonly options: ResolvedOptions;
+  readonly authenticator: Authenticator;
+  /** Whether new connections are refused. */
+  isClosed(): boolean;
+  readonly admission: Admission;
+  readonly deadlines: Deadlines;
+  open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
+  readonly revocations: Revocations;
+  readonly refusals: Refusals;
+  report(error: unknown): void;
+  /** Somebody is about to connect. */
+  start(): void;
+}
+
+/** Maximum length of a URL without its token, in characters. A Durable Object stores it with the connection, in 16 KiB. */
+const MAX_URL_LENGTH = 2048;
+
+/** Stored length of a User-Agent, in characters. */
+const MAX_USER_AGENT_LENGTH = 512;
+
+/** Maximum length of an Origin, in characters: a scheme, a host name of at most 253 (RFC 1035 §2.3.4), and a port. */
+const MAX_ORIGIN_LENGTH = 512;
+
+/** Stored length of a value from the `clientIp` option that is not an address, in characters. */
+const MAX_ADDRESS_LENGTH = 128;
+
+/** Creates the upgrade route: it turns an HTTP request into an open connection or a refusal. */
+export function createUpgrade(host: UpgradeHost): UpgradeHandler {
+  let latestUrl = "";
+  // Most clients request the same URL. Consecutive equal URLs share one string, which saves 110 bytes a connection.
+  const shareUrl = (url: string) => url === latestUrl ? latestUrl : latestUrl = url;
+  // The output type "ws" has no value: no client reads the response of a WebSocket route.
+  const handler: UpgradeHandler = async (c) => await upgrade(host, c, shareUrl) as never;
+  return Object.assign(handler, { [ROUTE]: true, [START]: host.start });
+}
+
+async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Promise<Response> {
+  const { options } = host;
+  const runtime = findRuntime(c); // First: it marks the request as ours for the server.
+  const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal);
+  const invalid = checkRequest(c.req.raw);
+  if (invalid) return refuse(invalid);
+  const url = parseUrl(c.req.url);
+  if (!url) return refuse(invalidRequest("The request target is not a URL"));
+  if (host.isClosed()) return refuse(unavailable("The server is going away"));
+  if (!runtime) return refuse(NO_RUNTIME);
+
+  const offered = splitList(c.req.header("sec-websocket-protocol"));
+  const origin = c.req.header("origin");
+  const ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
+  // Copied before the upgrade: Deno throws if the headers are read after it.
+  const handshake: Handshake = {
+    mode: options.mode,
+    url: shareUrl(withoutToken(url)),
+    origin: origin === undefined ? null : copyOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
+    ip: ip === null ? null : copyOf(ip),
+    userAgent: userAgentOf(c),
+    protocol: agreedProtocol(offered, options.protocols),
+  };
+  if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
+  if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
+  // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
+  const hostname = c.req.header("host")?.toLowerCase() ?? url.host;
+  if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
+    return refuse(foreignOrigin(handshake.origin, hostname));
+  }
+  const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
+  // Browsers store cookies, and their pages send an origin. Without one, the page behind a cookie is unknown.
+  if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
+    return refuse(COOKIE_WITHOUT_ORIGIN);
+  }
+
+  host.start();
+  // Reserved before the first await, so that the limits hold for concurrent upgrades.
+  const slot = host.admission.reserve(handshake.ip);
+  if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
+  let opening = false;
+  try {
+    const since = host.revocations.number;
+    const wasAnswered = c.finalized;
+    await runtime.settle?.();
+    const identity = await verify(host, handshake, token, since);
+    // Answered, for example, by Hono's timeout(), which does not wait for this: no socket may open after that.
+    if (c.finalized && !wasAnswered) return refuse(ANSWERED);
+    if (identity && "status" in identity) return refuse(identity);
+    if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
+    if (slot.released || host.isClosed()) return refuse(unavailable("It took too long"));
+    const response = accept(host, c, runtime, handshake, identity, slot, since);
+    // The client left during authentication and does not read this response.
+    if (response === null) return refuse(GONE);
+    if (typeof response === "string") return refuse({ ...NO_RUNTIME, message: response, log: `Refused an upgrade: ${response}` });
+    opening = true;
+    // The socket may open later or never, and a client that leaves is not always reported: the timeout releases the slot.
+    if (!slot.taken) host.deadlines.set(slot, options.timeout);
+    // Cleared first: otherwise Hono merges earlier headers into a new Response, which not every runtime allows to be a 101.
+    c.res = undefined;
+    c.res = response;
+    runtime.pin?.(c, host.report);
+    return response;
+  } finally {
+    if (!opening) slot.release();
+  }
+}
+
+/** Authenticates the token: the identity, `null` if none is needed, or a refusal. */
+async function verify(
+  host: UpgradeHost,
+  handshake: Handshake,
+  token: ShownToken | null,
+  since: number,
+): Promise<AuthenticationState | Refusal | null> {
+  if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
+  if ("fault" in token) return refusedToken(host, token.source, new Error(token.fault));
+  const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
+  if (attempt.outcome === "accepted") {
+    if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
+    return { status: 403, code: "FORBIDDEN", message: "Disconnected", reason: "disconnected" };
+  }
+  if (attempt.outcome === "limited") {
+    return {
+      ...tooMany("Too many failed attempts from this address", attempt.retryAfter, "REQUESTS_EXCEEDED"),
+      reason: "failures",
+      log: `Refused ${
+        handshake.ip ?? "a client without an address"
+      }: too many failed authentications from there. ${BEHIND_PROXY}`,
+    };
+  }
+  if (attempt.outcome === "refused") return refusedToken(host, token.source, attempt.cause, attempt.error);
+  host.report(attempt.error);
+  return unavailable("Authentication is unavailable");
+}
+
+function accept(
+  host: UpgradeHost,
+  c: Context,
+  runtime: Runtime,
+  handshake: Handshake,
+  identity: AuthenticationState | null,
+  slot: Slot,
+  since: number,
+): Response | string | null {
+  const { maxPayload, heartbeat } = host.options;
+  const server = findHost(c.env);
+  return runtime.accept(c.req.raw, {
+    protocol: handshake.protocol,
+    headers: headersOf(c),
+    maxPayload,
+    idleTimeout: heartbeat ? heartbeat.period + heartbeat.timeout : 0,
+    open(transport) {
+      slot.take();
+      host.deadlines.delete(slot);
+      // Some runtimes open the socket later, when rights may have been revoked.
+      const connection = host.open(transport, handshake, identity, slot, since);
+      server?.connections.add(connection);
+      return connection;
+    },
+    abandoned() {
+      if (slot.taken) return;
+      host.refusals.add("abandoned");
+      host.deadlines.delete(slot);
+      slot.release();
+    },
+  });
+}
+
+/** The client's address: the TCP peer, or the result of the `clientIp` option. */
+function clientIp({ options: { clientIp }, report }: UpgradeHost, address: string | null, headers: Headers): string | null {
+  const own = address === null ? null : normalizeAddress(address) ?? address;
+  if (clientIp === 0) return own;
+  if (typeof clientIp === "number") {
+    // Counted from the right: each trusted proxy appends one entry, and a client can forge the ones further left.
+    const entry = splitList(headers.get("x-forwarded-for")).at(-clientIp);
+    return entry === undefined ? own : normalizeAddress(entry) ?? own;
+  }
+  const ip = ask(() => clientIp({ address, headers }), (ip) => ip === null || typeof ip === "string", report);
+  if (ip === undefined) return own;
+  return ip === null ? null : normalizeAddress(ip) ?? ip.slice(0, MAX_ADDRESS_LENGTH);
+}
+
+/** The first offered subprotocol that is supported, as the option's own string: a slice would retain the whole header. */
+function agreedProtocol(offered: string[], protocols: readonly string[]): string | null {
+  const agreed = offered.find((name) => protocols.includes(name));
+  return protocols.find((name) => name === agreed) ?? null;
+}
+
+function userAgentOf(c: Context): string | null {
+  const userAgent = c.req.header("user-agent");
+  return userAgent === undefined ? null : copyOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH));
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Copies a string: a slice retains its whole header, 14 kB a connection for a long X-Forwarded-For. */
+const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
+
+function findRuntime(c: Context): Runtime | null {
+  const env: unknown = c.env;
+  return findHost(env)?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
+}
+
+function refusedToken(
+  host: UpgradeHost,
+  source: CredentialSource,
+  cause: unknown,
+  error: WebSocketError = new WebSocketError("auth", "AUTH_FAILED", "The token is not valid"),
+): Refusal {
+  host.refusals.addFailure(error, cause, `the token of ${PLACES[source]}`);
+  return {
+    status: 401,
+    code: error.code,
+    message: error.message,
+    headers: { "www-authenticate": 'Bearer error="invalid_token"' }, // RFC 6750 §3.1
+  };
+}
+
+const PLACES: Record<CredentialSource, string> = {
+  message: "an auth message",
+  protocol: "Sec-WebSocket-Protocol",
+  header: "the Authorization header",
+  query: "?access_token",
+  cookie: "a cookie",
+};
+
+function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal): Response {
+  const { status, code, message, headers, reason, log } = refusal;
+  if (reason) refusals.add(reason, log === undefined ? undefined : () => log);
+  return c.json({ error: { code, message } }, status, headers);
+}
+
+function parseUrl(target: string): URL | null {
+  return URL.canParse(target) ? new URL(target) : null;
+}
+
+function withoutToken(url: URL): string {
+  const copy = url.searchParams.has("access_token") ? new URL(url) : url;
+  if (copy !== url) copy.searchParams.delete("access_token");
+  return copy.href;
+}
+
+/** Headers that middleware has set so far, without those of the handshake, which the runtime sets. */
+function headersOf(c: Context): Headers {
+  const headers = new Headers(c.res.headers);
+  for (const name of ["connection", "content-length", "content-type", "transfer-encoding", "upgrade"]) headers.delete(name);
+  for (const name of [...headers.keys()]) if (name.startsWith("sec-websocket-")) headers.delete(name);
+  return headers;
+}

@@ -1,0 +1,126 @@
+import type { Frame } from "../protocol/frame.ts";
+import type { Publisher, Transport } from "./transport.ts";
+
+/** A client that frames are sent to, together with others where the runtime can. */
+export interface Recipient {
+  /** Absent, or without a publisher: it is sent to by itself. */
+  readonly transport?: Pick<Transport, "publisher" | "join" | "leave"> | undefined;
+  /** Bytes sent that have not left the process; Infinity while it has to be sent to by itself. */
+  readonly heldBytes: number;
+}
+
+/** Publishing to more at once would keep inbound messages waiting for longer than a slice may take. */
+const MAX_MEMBERS = 2_000;
+
+let prefix = "";
+let topics = 0;
+
+/**
+ * Topics belong to a server, which other copies of the package may share, also this one before a hot reload. So the name is random, and drawn
+ * when it is needed: module scope on Workers forbids it.
+ */
+function createTopic(): string {
+  prefix ||= `noroshi:${crypto.randomUUID()}`;
+  return `${prefix}:${++topics}`;
+}
+
+/**
+ * Up to 2,000 recipients that share a topic of one server, or recipients without a topic.
+ *
+ * A publication does not say which sockets are slow. So a group is published to only while no member can hold more than the limit: the most
+ * that any held when the members were last measured, plus all bytes handed to any socket since.
+ */
+export class TopicGroup<Member extends Recipient> {
+  readonly publisher: Publisher | undefined;
+  readonly members: Set<Member> = new Set();
+  /** Members that joined so far. While it is the same, nobody has joined. */
+  joined = 0;
+  /** Empty until the first publication: a subscription takes 300 bytes. */
+  #topic = "";
+  #mostHeld = 0;
+  /** The publisher's `handedOver` when the members were measured. */
+  #measuredAt = 0;
+
+  constructor(publisher: Publisher | undefined) {
+    this.publisher = publisher;
+  }
+
+  hasRoomFor({ transport }: Member): boolean {
+    return transport?.publisher === this.publisher && (!this.publisher || this.members.size < MAX_MEMBERS);
+  }
+
+  add(member: Member): void {
+    this.joined++;
+    this.members.add(member);
+    if (this.#topic === "") return;
+    member.transport!.join!(this.#topic);
+    this.#mostHeld = Math.max(this.#mostHeld, member.heldBytes);
+  }
+
+  delete(member: Member): boolean {
+    if (!this.members.delete(member)) return false;
+    if (this.#topic !== "") member.transport!.leave!(this.#topic);
+    return true;
+  }
+
+  /** Sends to all members at once. `false`: nothing was sent, each member has to be sent to by itself. */
+  publish(frame: Frame, maxHeldBytes: number): boolean {
+    const { publisher } = this;
+    if (!publisher) return false;
+    if (this.#topic === "") this.#createTopic(publisher);
+    if (this.#mostHeld + publisher.handedOver - this.#measuredAt > maxHeldBytes) {
+      this.#measure(publisher);
+      if (this.#mostHeld > maxHeldBytes) return false;
+    }
+    return publisher.publish(this.#topic, frame);
+  }
+
+  #createTopic(publisher: Publisher): void {
+    this.#topic = createTopic();
+    for (const { transport } of this.members) transport!.join!(this.#topic);
+    this.#measure(publisher);
+  }
+
+  #measure({ handedOver }: Publisher): void {
+    this.#mostHeld = 0;
+    for (const { heldBytes } of this.members) if (heldBytes > this.#mostHeld) this.#mostHeld = heldBytes;
+    this.#measuredAt = handedOver;
+  }
+}
+
+/** Recipients with something in common, such as a channel or a user, in groups that can be published to. */
+export class Audience<Member extends Recipient> {
+  readonly #groups: TopicGroup<Member>[] = [];
+
+  get groups(): readonly TopicGroup<Member>[] {
+    return this.#groups;
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const { members } of this.#groups) size += members.size;
+    return size;
+  }
+
+  has(member: Member): boolean {
+    return this.#groups.some(({ members }) => members.has(member));
+  }
+
+  add(member: Member): this {
+    let group = this.#groups.find((group) => group.hasRoomFor(member));
+    if (!group) this.#groups.push(group = new TopicGroup(member.transport?.publisher));
+    group.add(member);
+    return this;
+  }
+
+  delete(member: Member): boolean {
+    const index = this.#groups.findIndex((group) => group.delete(member));
+    if (index < 0) return false;
+    if (this.#groups[index]!.members.size === 0) this.#groups.splice(index, 1);
+    return true;
+  }
+
+  *[Symbol.iterator](): IterableIterator<Member> {
+    for (const { members } of this.#groups) yield* members;
+  }
+}

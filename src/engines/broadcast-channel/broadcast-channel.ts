@@ -1,0 +1,330 @@
+/**
+ * The engine for the worker threads of one process. It uses the platform's `BroadcastChannel` and needs no broker.
+ *
+ * @example
+ * ```ts
+ * import { createWebSocketController } from "noroshi";
+ * import { broadcastChannelEngine } from "noroshi/broadcast-channel";
+ *
+ * createWebSocketController({ engine: broadcastChannelEngine() }); // In each worker.
+ * ```
+ *
+ * @module
+ */
+import * as v from "valibot";
+import { checkMs, type Timed } from "../../base/clock.ts";
+import type { Engine, EngineHost, EngineStatus, HistoryOptions, Member, PublicationContent } from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+import { guard } from "../../base/guard.ts";
+import { FIRST_ISSUE } from "../../protocol/protocol.ts";
+import { checkNamespace } from "../broker/channel-name.ts";
+import { Dropped } from "../broker/dropped.ts";
+import { type DropReason, isJson } from "../broker/envelope.ts";
+import { type Difference, OwnMembers, type PlacedMember, Roll, toPlaced } from "../broker/presence.ts";
+
+/** Options of {@link broadcastChannelEngine}. */
+export interface BroadcastChannelEngineOptions {
+  /** Separates applications in one process: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
+  namespace?: string;
+  /** Silence after which a worker counts as dead and its members are removed, in ms. @default {10_000} */
+  lease?: number;
+  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
+  maxLength?: number;
+}
+
+/**
+ * Creates an engine that connects the worker threads of one process. It stores no histories: `new Channels` refuses a channel with
+ * one.
+ *
+ * @throws {TypeError} when an option is out of range, or the platform has no `BroadcastChannel`.
+ */
+export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = {}): BroadcastChannelEngine {
+  return new BroadcastChannelEngine(options);
+}
+
+/** Maximum number of members in one message. */
+const MEMBERS_A_MESSAGE = 1_000;
+
+/** Beats that a worker may miss. Beats are a third of the lease apart, so one more missed beat exceeds the lease. */
+const MISSED_BEATS = 3;
+
+const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
+const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
+const json = v.pipe(v.string(), v.check(isJson));
+const member = {
+  channel,
+  user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
+  data: v.optional(json),
+  place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+};
+
+/** Messages between workers. A new worker sends `hello`, and the others answer `here` with their members. */
+const MessageSchema = v.variant("type", [
+  v.object({ type: v.picklist(["hello", "beat", "bye"]), node }),
+  v.object({
+    type: v.literal("here"),
+    node,
+    members: v.pipe(v.array(v.object(member)), v.maxLength(MEMBERS_A_MESSAGE)),
+  }),
+  v.object({ type: v.literal("message"), node, text: v.string() }),
+  v.object({ type: v.literal("event"), node, channel, event: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), data: json }),
+  v.object({ type: v.literal("member"), node, ...member, left: v.boolean() }),
+]);
+
+type Message = v.InferOutput<typeof MessageSchema>;
+
+/** Engine whose nodes are the worker threads of one process. */
+export class BroadcastChannelEngine implements Engine, Timed {
+  status: EngineStatus = "ready";
+  /** Only code of this process can write to the channel. */
+  readonly isSigned = true;
+  deadline = 0;
+  place = -1;
+
+  readonly #options: Required<BroadcastChannelEngineOptions>;
+  readonly #subscribed = new Set<string>();
+  readonly #own = new OwnMembers();
+  /** The members of each channel on all nodes. */
+  readonly #rolls = new Map<string, Roll>();
+  /** The other nodes, each with this node's beat at which it was last heard. In beats: a blocked thread neither beats nor hears. */
+  readonly #others = new Map<string, number>();
+  readonly #dropped = new Dropped("a BroadcastChannel");
+  #host: EngineHost | undefined;
+  #channel: BroadcastChannel | undefined;
+  #beats = 0;
+  /** Whether `hello` was sent since the last beat. */
+  #hasAsked = false;
+
+  /** @throws {TypeError} as {@link broadcastChannelEngine}. */
+  constructor({ namespace = "noroshi", lease = 10_000, maxLength = 900_000 }: BroadcastChannelEngineOptions = {}) {
+    checkNamespace(namespace);
+    checkMs("Cannot create the engine: lease", lease);
+    if (!(Number.isFinite(maxLength) && maxLength >= 1)) {
+      throw new TypeError("Cannot create the engine: maxLength must be a number from 1");
+    }
+    if (!("BroadcastChannel" in globalThis)) {
+      throw new TypeError("Cannot create the engine: the platform has no BroadcastChannel, use noroshi/redis or noroshi/nats");
+    }
+    this.#options = { namespace, lease, maxLength };
+  }
+
+  /** Messages dropped, by reason. Anything here means that other code writes to the `BroadcastChannel`. */
+  get dropped(): Readonly<Record<string, number>> {
+    return this.#dropped.counts;
+  }
+
+  /** Number of channels with subscriptions or members. */
+  get channels(): number {
+    return new Set([...this.#subscribed, ...this.#rolls.keys()]).size;
+  }
+
+  check(_history: HistoryOptions): never {
+    throw new TypeError(
+      "Cannot keep a history: worker threads have no store in common, declare the channel without one or use noroshi/redis or noroshi/nats",
+    );
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    const channel = this.#channel = new BroadcastChannel(`noroshi:${this.#options.namespace}`);
+    const receive = (data: unknown) => guard(() => this.#receive(host, data), (error) => host.report(error));
+    channel.onmessage = ({ data }) => receive(data);
+    channel.onmessageerror = () => receive(undefined);
+    // Connections keep the process alive, the engine must not. Deno has no `unref`: there the process ends only after `close`.
+    (channel as { unref?(): void }).unref?.();
+    this.#ask();
+    host.deadlines.set(this, this.#options.lease / 3);
+  }
+
+  send(text: string): void {
+    const host = this.#started("send");
+    this.#checkLength("send", text);
+    this.#post({ type: "message", node: host.node, text });
+  }
+
+  nodes(): string[] {
+    const host = this.#started("name the nodes");
+    return [host.node, ...this.#others.keys()];
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): null {
+    this.#started("subscribe");
+    if (history) this.check(history);
+    this.#subscribed.add(channel);
+    return null;
+  }
+
+  unsubscribe(channel: string): void {
+    this.#subscribed.delete(channel);
+  }
+
+  publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null): null {
+    const host = this.#started("publish");
+    if (history) this.check(history);
+    this.#checkLength("publish", data);
+    this.#post({ type: "event", node: host.node, channel, event, data });
+    if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+    return null;
+  }
+
+  read(_channel: string, history: HistoryOptions): never {
+    this.#started("read");
+    return this.check(history);
+  }
+
+  join(channel: string, member: Member): void {
+    const host = this.#started("join");
+    this.#checkLength("join", member.data ?? "");
+    this.#own.join(channel, member);
+    const placed = this.#placed(channel, member);
+    this.#post({ type: "member", node: host.node, channel, ...placed, left: false });
+    this.#change(host, channel, (roll) => roll.join({ node: host.node, ...placed }));
+  }
+
+  #placed(channel: string, member: Member): PlacedMember {
+    if (!this.#own.needsPlace(member)) return this.#own.placed(member);
+    return this.#own.placed(member, (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user));
+  }
+
+  leave(channel: string, user: string): void {
+    const leaving = this.status === "closed" ? undefined : this.#own.leave(channel, user);
+    if (!leaving) return;
+    this.#own.announced(leaving);
+    const host = this.#started("leave");
+    this.#post({ type: "member", node: host.node, channel, user, left: true });
+    this.#change(host, channel, (roll) => roll.leave(host.node, user));
+  }
+
+  members(channel: string): Member[] {
+    this.#started("name the members");
+    return this.#rolls.get(channel)?.members ?? [];
+  }
+
+  close(): void {
+    const host = this.#host;
+    if (this.status === "closed") return;
+    this.status = "closed";
+    if (!host) return;
+    host.deadlines.delete(this);
+    this.#own.clear();
+    for (const held of [this.#subscribed, this.#rolls, this.#others]) held.clear();
+    // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
+    guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
+    this.#channel!.close(); // Set by `start`.
+  }
+
+  /** Sends a beat, and removes the nodes that have missed theirs. */
+  due(): void {
+    const host = this.#started("beat");
+    this.#beats++;
+    this.#hasAsked = false;
+    const silent = [...this.#others].filter(([, heard]) => this.#beats - heard > MISSED_BEATS).map(([node]) => node);
+    this.#post({ type: "beat", node: host.node });
+    host.deadlines.set(this, this.#options.lease / 3);
+    this.#forget(host, silent);
+  }
+
+  #receive(host: EngineHost, data: unknown): void {
+    if (this.status === "closed") return;
+    const parsed = v.safeParse(MessageSchema, data, FIRST_ISSUE);
+    if (!parsed.success) return this.#drop("malformed");
+    const message = parsed.output;
+    if (lengthOf(message) > this.#options.maxLength) return this.#drop("oversized");
+    const { type, node } = message;
+    if (type === "bye") return this.#forget(host, [node]);
+    // A node that was unknown or considered dead: its members are unknown.
+    if (!this.#others.has(node) && type !== "hello" && type !== "here") this.#ask();
+    this.#others.set(node, this.#beats);
+    switch (type) {
+      case "hello":
+        return this.#answer(host);
+      case "here":
+        for (const { channel, ...member } of message.members) {
+          this.#change(host, channel, (roll) => roll.join({ node, ...toPlaced(member) }));
+        }
+        return;
+      case "message":
+        return host.received(message.text);
+      case "event": {
+        const { channel, event, data } = message;
+        if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+        return;
+      }
+      case "member":
+        return this.#change(
+          host,
+          message.channel,
+          (roll) => message.left ? roll.leave(node, message.user) : roll.join({ node, ...toPlaced(message) }),
+        );
+    }
+  }
+
+  /** Asks all nodes for their members; at most once per beat, because each answers with all of them. */
+  #ask(): void {
+    if (this.#hasAsked) return;
+    this.#hasAsked = true;
+    this.#post({ type: "hello", node: this.#started("ask").node });
+  }
+
+  #answer(host: EngineHost): void {
+    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...this.#placed(channel, member) }));
+    do {
+      this.#post({ type: "here", node: host.node, members: members.splice(0, MEMBERS_A_MESSAGE) });
+    } while (members.length > 0);
+  }
+
+  #forget(host: EngineHost, nodes: readonly string[]): void {
+    if (nodes.filter((node) => this.#others.delete(node)).length === 0) return;
+    const alive = new Set([host.node, ...this.#others.keys()]);
+    for (const channel of [...this.#rolls.keys()]) this.#change(host, channel, (roll) => roll.keep(alive));
+  }
+
+  #change(host: EngineHost, channel: string, change: (roll: Roll) => Difference): void {
+    const roll = this.#rolls.get(channel) ?? new Roll();
+    const { joined, left } = change(roll);
+    if (roll.size > 0) this.#rolls.set(channel, roll);
+    else this.#rolls.delete(channel);
+    if (joined.length + left.length > 0 && this.#subscribed.has(channel)) host.present(channel, joined, left);
+  }
+
+  #post(message: Message): void {
+    this.#channel!.postMessage(message); // Set by `start`.
+  }
+
+  #started(action: string): EngineHost {
+    if (this.status === "closed") {
+      throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the engine is closed`);
+    }
+    if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
+    return this.#host;
+  }
+
+  #checkLength(action: string, text: string): void {
+    if (text.length <= this.#options.maxLength) return;
+    throw new WebSocketError(
+      "engine",
+      "LIMIT_EXCEEDED",
+      `Cannot ${action}: ${text.length} characters are more than maxLength allows`,
+    );
+  }
+
+  #drop(reason: DropReason): void {
+    this.#dropped.count(reason, this.#started("count"));
+  }
+}
+
+/** Length of the longest text in a message, in characters. */
+function lengthOf(message: Message): number {
+  switch (message.type) {
+    case "message":
+      return message.text.length;
+    case "event":
+    case "member":
+      return message.data?.length ?? 0;
+    case "here":
+      return message.members.reduce((longest, { data = "" }) => Math.max(longest, data.length), 0);
+    default:
+      return 0;
+  }
+}

@@ -1,0 +1,370 @@
+import {
+  type Engine,
+  type EngineHost,
+  type EngineStatus,
+  type HistoryOptions,
+  type HistoryPage,
+  type Member,
+  PAGE_BYTES,
+  type Position,
+  type PublicationContent,
+} from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+import { Announcer } from "./announcer.ts";
+import type { Broker, BrokerListener } from "./broker.ts";
+import { inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
+import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
+import { Dropped } from "./dropped.ts";
+import type { EnvelopeKind } from "./envelope-kind.ts";
+import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
+import { HistoryReader } from "./history-reader.ts";
+import { Listening } from "./listening.ts";
+import { parseMember, rollOf } from "./presence.ts";
+import { Reconnection } from "./reconnection.ts";
+import { Subscription } from "./subscription.ts";
+import { Trust } from "./trust.ts";
+
+/** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
+export class BrokerEngine implements Engine {
+  readonly #broker: Broker;
+  readonly #options: ResolvedBrokerOptions;
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** Channels whose subscriptions wait for the first connection, each with the token of the `subscribe` call that waits. */
+  readonly #awaiting = new Map<string, object>();
+  readonly #announcer: Announcer;
+  readonly #dropped: Dropped;
+  readonly #inbound = new Sequence((error) => this.#host?.report(error));
+  #envelopes: Envelopes | undefined;
+  #host: EngineHost | undefined;
+  #link: Reconnection | undefined;
+  #listening: Listening | undefined;
+  /** Set when the nodes sign. */
+  #trust: Trust | undefined;
+  #reader: HistoryReader | undefined;
+
+  constructor(broker: Broker, options: BrokerEngineOptions) {
+    this.#broker = broker;
+    this.#dropped = new Dropped(broker.name);
+    this.#options = resolveBrokerOptions(options);
+    this.#announcer = new Announcer({
+      link: (action) => this.#linked(action),
+      envelopes: () => this.#envelopes!, // Set by `start`.
+      rollCall: () => this.#trust?.rollCall,
+      subscription: (channel) => this.#subscriptions.get(channel),
+      malformed: () => this.#drop("malformed"),
+    });
+  }
+
+  get status(): EngineStatus {
+    return this.#link?.status ?? "connecting";
+  }
+
+  get isSigned(): boolean {
+    return this.#options.secrets.length > 0;
+  }
+
+  get lastNodes(): readonly string[] {
+    return this.#link?.nodes ?? [];
+  }
+
+  /** Envelopes dropped, by reason: usually a third party or a newer version writes to the broker. */
+  get dropped(): Readonly<Record<string, number>> {
+    return this.#dropped.counts;
+  }
+
+  /** Number of channels with state on this node: subscriptions, own members, or a broker subscription that lingers. */
+  get channels(): number {
+    return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
+  }
+
+  check(history: HistoryOptions): void {
+    this.#broker.check?.(history);
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
+    const now = () => host.now();
+    const { isSigned } = this;
+    const dropped = (reason: DropReason, node?: string) => this.#drop(reason, node);
+    const envelopes = this.#envelopes = new Envelopes({
+      node: host.node,
+      secrets: this.#options.secrets,
+      maxLength,
+      // Only nodes that sign check the place and the time. `#link` is set below, before the first envelope.
+      place: () => isSigned ? this.#link!.place : "",
+      now: () => isSigned ? this.#link!.now() : 0,
+      dropped,
+    });
+    const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
+    this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
+      prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
+      greet: async () => await this.#trust?.greet(),
+      ended: () => this.#trust?.orders.ended(),
+      resume: () => this.#resume(),
+      look: (rounds) => this.#look(rounds),
+      nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
+      announce: () => this.#announcer.announce(),
+      retire: async () => {
+        await this.#announcer.retire();
+        await this.#link!.call("leave", (session) => session.retire()); // Set: it calls this hook.
+      },
+    });
+    const link = this.#link;
+    const { own } = this.#announcer;
+    const members = (channel: string) => own.of(channel).map((member) => own.placed(member));
+    const follows = (channel: string) => this.#subscriptions.has(channel);
+    if (isSigned) this.#trust = new Trust({ host, link, envelopes, timeout, members, follows, dropped });
+    this.#reader = new HistoryReader({
+      isSigned,
+      page: (channel, ...question) =>
+        link.call("read", (session) => session.read(channel, ...question, this.#positionOf(channel))),
+      open: (channel, envelope) => envelopes.open(["publication"], channel, envelope, false),
+      dropped,
+    });
+    this.#listening = new Listening(this.#link, host.deadlines, linger, (channel) => this.#subscriptions.has(channel));
+    this.#link.open();
+  }
+
+  async send(message: string): Promise<void> {
+    this.#checkLength("send", message);
+    const given = this.#linked("send");
+    const link = given instanceof Promise ? await given : given;
+    const envelope = await this.#seal("message", "", message);
+    await link.call("send", (session) => session.send(envelope));
+  }
+
+  /**
+   * Sends an order to the other nodes. With a `secret` the broker stores it for disconnected nodes, and an order that fails because
+   * the broker is unavailable is sent on reconnect. Without one this is {@link send}.
+   */
+  async order(message: string): Promise<void> {
+    this.#checkLength("order", message);
+    await (this.#trust ? this.#trust.orders.send(message) : this.send(message));
+  }
+
+  async nodes(): Promise<string[]> {
+    const { host } = this.#started();
+    const nodes = await (await this.#connected("name the nodes")).name();
+    return [...new Set([...nodes, host.node])];
+  }
+
+  async subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
+    const link = this.#isConnecting ? await this.#awaited(channel) : this.#ready("subscribe");
+    if (history) this.check(history);
+    const { host } = this.#started();
+    const subscription = new Subscription(channel, history, host, {
+      follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
+      read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
+      members: () => this.#announcer.read(channel),
+      // One lease: the member's node beats three times in it, and announces a lost member again.
+      patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
+      unknown: () => this.#drop("unknown position"),
+      failed: (error) => {
+        // `Reconnection` has already reported that the broker is unavailable.
+        if (this.status === "ready") host.report(error);
+      },
+    });
+    this.#subscriptions.set(channel, subscription);
+    try {
+      await this.#listening!.listen(channel); // Set by `start`.
+      if (!history) return null;
+      const { position } = await link.call("subscribe", (session) => session.read(channel, history, null, 0, 0));
+      subscription.start(position);
+      return position;
+    } catch (error) {
+      if (this.#subscriptions.get(channel) === subscription) this.unsubscribe(channel);
+      throw error;
+    }
+  }
+
+  unsubscribe(channel: string): void {
+    this.#awaiting.delete(channel);
+    this.#trust?.rollCall.forget(channel);
+    this.#subscriptions.get(channel)?.stop();
+    if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
+  }
+
+  async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
+    this.#checkLength("publish", content.data);
+    // No `await` when the connection is ready: publications are sent in the order of the calls.
+    const given = this.#linked("publish");
+    const link = given instanceof Promise ? await given : given;
+    if (history) this.check(history);
+    const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
+    const sealed = typeof envelope === "string" ? envelope : await envelope;
+    return await link.call("publish", (session) => session.publish(channel, sealed, history, this.#positionOf(channel)));
+  }
+
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): Promise<HistoryPage> {
+    return this.#read("read", channel, history, after, limit, maxBytes);
+  }
+
+  /** The member is recorded even when this rejects, and announced on reconnect unless `leave` is called first. */
+  async join(channel: string, member: Member): Promise<void> {
+    this.#announcer.own.join(channel, member);
+    await this.#announcer.join(channel, member);
+  }
+
+  /** While the broker is unavailable the leave is recorded, and announced on reconnect. */
+  async leave(channel: string, user: string): Promise<void> {
+    if (this.#announcer.own.leave(channel, user) && this.status === "ready") await this.#announcer.leave(channel, user);
+  }
+
+  async members(channel: string): Promise<readonly Member[]> {
+    await this.#connected("name the members");
+    const subscription = this.#subscriptions.get(channel);
+    return subscription ? await subscription.members() : rollOf(await this.#announcer.read(channel)).members;
+  }
+
+  async close(): Promise<void> {
+    for (const channel of [...this.#subscriptions.keys()]) this.unsubscribe(channel);
+    this.#listening?.close();
+    await this.#link?.close();
+    this.#announcer.own.clear();
+  }
+
+  #listener(): Omit<BrokerListener, "ended"> {
+    // `#envelopes` is set by `start`.
+    const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true);
+    return {
+      live: (channel, envelope, position, previous) => {
+        if (!this.#subscriptions.has(channel)) return;
+        this.#inbound.run(() =>
+          then(open([position ? "publication" : "event"], channel, envelope), (opened) => {
+            if (opened) this.#subscriptions.get(channel)?.receive({ event: opened.event, data: opened.body, position }, previous);
+          })
+        );
+      },
+      // Through the sequence: publications before the mark may still be verifying their signatures.
+      mark: (channel, position, previous) =>
+        this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
+      message: (envelope) =>
+        this.#inbound.run(() =>
+          then(open(["message", "order", "control"], "", envelope), (opened) => opened ? this.#receive(opened) : undefined)
+        ),
+      member: (channel, envelope) => {
+        if (!this.#subscriptions.has(channel)) return;
+        this.#inbound.run(() =>
+          then(open(["member"], channel, envelope), (opened) => {
+            const parsed = opened && parseMember(opened.body);
+            if (opened && !parsed) this.#drop("malformed");
+            if (!parsed) return;
+            const { member, left } = parsed;
+            this.#trust?.rollCall.changed(channel, { ...opened, user: member.user }, left);
+            this.#subscriptions.get(channel)?.changed(opened.node, member, left);
+          })
+        );
+      },
+      malformed: () => this.#drop("malformed"),
+    };
+  }
+
+  #receive(opened: Opened): void {
+    const { host } = this.#started();
+    if (opened.kind === "message") {
+      if (opened.node !== host.node) host.received(opened.body);
+    } else this.#trust?.received(opened);
+  }
+
+  async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
+    const link = await this.#connected(action);
+    const [channel, history] = question;
+    this.check(history);
+    const end = (upTo: Position) => link.call(action, (session) => session.endHistory(channel, upTo));
+    await this.#subscriptions.get(channel)?.endMissed(end);
+    return await this.#reader!.read(...question); // Set by `start`.
+  }
+
+  /** Runs after each connect: anything sent over the previous session may be lost, in both directions. */
+  async #resume(): Promise<void> {
+    await this.#trust?.orders.resume();
+    // Taken now: channels subscribed to from here on use the new session and miss nothing.
+    const subscriptions = [...this.#subscriptions.values()];
+    await this.#announcer.announce();
+    for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
+    await this.#announcer.dismiss();
+  }
+
+  /** Compares the ends of the histories at each check, and the members every 12th check or when some are doubtful. */
+  async #look(rounds: number): Promise<void> {
+    const link = this.#ready("compare");
+    const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
+    for (const batch of inBatches(kept, 200)) {
+      const channels = batch.map(({ channel }) => channel);
+      const asked = batch.map(({ position }) => position);
+      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // As filtered.
+      for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
+    }
+    for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
+    const renewed = [...this.#subscriptions.values()].filter((each) =>
+      each.look() || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(each.channel)
+    );
+    for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
+  }
+
+  /** The position up to which this node has received everything; `undefined` when it is not subscribed. */
+  #positionOf(channel: string): Position | undefined {
+    return this.#subscriptions.get(channel)?.position;
+  }
+
+  #seal(kind: EnvelopeKind, scope: string, body: string, event?: string) {
+    return this.#envelopes!.seal(kind, scope, body, event); // Set by `start`.
+  }
+
+  #started(): { host: EngineHost } {
+    if (!this.#host) throw new TypeError("Cannot use the engine: pass it to a controller, which starts it");
+    return { host: this.#host };
+  }
+
+  /** The connection, or a promise while the first connect is under way. */
+  #linked(action: string): Reconnection | Promise<Reconnection> {
+    return this.#isConnecting ? this.#connected(action) : this.#ready(action);
+  }
+
+  get #isConnecting(): boolean {
+    return this.#link?.isStarting === true;
+  }
+
+  /** Calls made before the first connect wait for it instead of failing. */
+  async #connected(action: string): Promise<Reconnection> {
+    await this.#link?.tried;
+    return this.#ready(action);
+  }
+
+  /** Like `#connected`, but fails when the channel is unsubscribed from while it waits. */
+  async #awaited(channel: string): Promise<Reconnection> {
+    const own = {};
+    this.#awaiting.set(channel, own);
+    const link = await this.#connected("subscribe");
+    if (this.#awaiting.get(channel) !== own) throw unavailable("subscribe", `"${channel}" was unsubscribed from`);
+    this.#awaiting.delete(channel);
+    return link;
+  }
+
+  #ready(action: string): Reconnection {
+    const link = this.#link;
+    if (link?.status === "ready") return link;
+    throw unavailable(action, `${this.#broker.name} is ${link ? statusText(link.status) : "not connected"}`, link?.reason);
+  }
+
+  #checkLength(action: string, text: string): void {
+    const { maxLength } = this.#options;
+    // 2,000 characters are reserved for the signature and the header.
+    if (text.length <= maxLength - 2_000) return;
+    const problem = `Cannot ${action}: ${text.length} characters are more than maxLength allows`;
+    throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);
+  }
+
+  #drop(reason: DropReason, node?: string): void {
+    if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
+    this.#dropped.count(reason, this.#started().host);
+  }
+}

@@ -1,0 +1,169 @@
+import type { Awaitable, EngineStatus, HistoryOptions, Position } from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+
+/** An envelope in the history of a channel. */
+export interface BrokerEntry {
+  readonly position: Position;
+  readonly envelope: string;
+  /** When the broker stored it, in ms of its clock. */
+  readonly time: number;
+}
+
+/** One page of a broker's history: a {@link HistoryPage} with unopened envelopes. */
+export interface BrokerPage {
+  readonly position: Position;
+  readonly entries: readonly BrokerEntry[];
+  readonly isComplete: boolean;
+  readonly hasMore?: boolean;
+}
+
+/** Receives what a session reads from the broker. Envelopes are unverified until they are opened. */
+export interface BrokerListener {
+  /**
+   * A publication arrived.
+   *
+   * @param position `null` without a history.
+   * @param previous offset of the entry before it; see {@link Broker.follows}.
+   */
+  live(channel: string, envelope: string, position: Position | null, previous: number): void;
+  /** The history advanced by an entry that is not a publication. */
+  mark(channel: string, position: Position, previous: number): void;
+  /** A node sent something to all nodes. */
+  message(envelope: string): void;
+  /** A member joined, changed its data or left. */
+  member(channel: string, envelope: string): void;
+  /** The session can no longer be used. May be called more than once. */
+  ended(error: unknown): void;
+  /** Something arrived that is not an envelope. */
+  malformed(): void;
+}
+
+/** One connection to a broker. It never reconnects: `Reconnection` opens another session. Every call may reject. */
+export interface BrokerSession {
+  /** Separates this application from others at the broker: the namespace, with the database and key prefix of Redis. */
+  readonly place: string;
+  /** The broker's clock, in ms: its time at the last look plus the local time since. */
+  now(): number;
+  /** Subscribes to channels. Resolves when everything published from now on reaches the listener. */
+  listen(channels: readonly string[]): Promise<void>;
+  unlisten(channels: readonly string[]): Promise<void>;
+  /**
+   * Appends to the history and publishes, in one step. Without a history it ends the one that other nodes may keep of the channel,
+   * because that now lacks a publication.
+   *
+   * @param known a position that the channel certainly had: a broker that is behind it has lost data. The same in `read` and `tops`.
+   */
+  publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    known?: Position,
+  ): Promise<BrokerPage>;
+  /** Invalidates the positions of the channel's history, at least up to this one. */
+  endHistory(channel: string, upTo: Position): Promise<void>;
+  /** Returns the ends of histories, and renews their expiry. `null` for a history that is gone or has gone back. */
+  tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]>;
+  /** Sends an envelope to all nodes. */
+  send(envelope: string): Promise<void>;
+  /** Sends an order to all nodes and stores it. @param number counts this node's orders, from 0. */
+  keep(envelope: string, number: number): Promise<void>;
+  /** Returns the stored orders. @param since ms of the broker's clock. */
+  kept(since: number): Promise<string[]>;
+  /**
+   * Renews this node's lease, and checks that the connection works and nothing is lost. Resolves with `false` when the lease had
+   * expired or the members have to be announced again.
+   */
+  beat(): Promise<boolean>;
+  /** The nodes whose lease is valid. */
+  nodes(): Promise<string[]>;
+  /** Stores the envelope of a user on this node, and publishes it. */
+  join(channel: string, user: string, envelope: string): Promise<void>;
+  /** Deletes a user's stored envelope on this node, and publishes this one. @param isLast whether no member of the channel is left here. */
+  leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void>;
+  /** The stored envelopes of members on nodes whose lease is valid. */
+  members(channel: string): Promise<string[]>;
+  /** The stored envelopes of this node's members in all channels. */
+  ownMembers(): Promise<{ readonly channel: string; readonly envelope: string }[]>;
+  /** Ends this node's lease. */
+  retire(): Promise<void>;
+  close(): void;
+}
+
+/** What a session gets from its engine. */
+export interface SessionOptions {
+  readonly node: string;
+  readonly namespace: string;
+  /** Time after its last beat at which a node counts as dead, in ms. */
+  readonly lease: number;
+  /** Time by which a position outlives the ttl of its channel, in ms: until the next checks of subscribed nodes renew it. */
+  readonly slack: number;
+  /** Silence after which the broker counts as unavailable, in ms. */
+  readonly timeout: number;
+  /** The wall clock, in ms. */
+  now(): number;
+}
+
+/** Opens sessions with a broker. */
+export interface Broker {
+  readonly name: string;
+  /** @throws {TypeError} when the broker cannot keep such a history. */
+  check?(history: HistoryOptions): void;
+  /** Whether `previous`, as a session reports it, means this offset. @default equality */
+  follows?(offset: number, previous: number): boolean;
+  /** Opens a session. */
+  connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession>;
+}
+
+/** `Promise.then` that calls back synchronously for a plain value, so that unsigned envelopes cost no turn. */
+export function then<Value, Result>(value: Awaitable<Value>, next: (value: Value) => Awaitable<Result>): Awaitable<Result> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** Runs steps in order, and synchronously while none is pending. */
+export class Sequence {
+  #last: Promise<unknown> | undefined;
+  readonly #report: (error: unknown) => void;
+
+  constructor(report: (error: unknown) => void) {
+    this.#report = report;
+  }
+
+  run(step: () => Awaitable<void>): void {
+    if (this.#last) return this.#wait(this.#last.then(step));
+    try {
+      const waiting = step();
+      if (waiting instanceof Promise) this.#wait(waiting);
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  #wait(step: Promise<void>): void {
+    const last = this.#last = step.catch(this.#report).then(() => {
+      if (this.#last === last) this.#last = undefined;
+    });
+  }
+}
+
+/** Splits items into arrays of at most `size`. */
+export function* inBatches<Item>(items: readonly Item[], size: number): Generator<Item[]> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
+}
+
+/** Makes an ENGINE_UNAVAILABLE error. */
+export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
+  const options = cause === undefined ? {} : { cause };
+  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
+}
+
+/** Names a status other than `ready` in an error message. */
+export function statusText(status: EngineStatus): string {
+  return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
+}

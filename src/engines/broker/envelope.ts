@@ -1,0 +1,179 @@
+import * as v from "valibot";
+import type { Awaitable } from "../engine.ts";
+import { FIRST_ISSUE } from "../../protocol/protocol.ts";
+import { then } from "./broker.ts";
+import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
+import { ReplayGuard } from "./replay-guard.ts";
+import { type SigningKey, signingKey } from "./signature.ts";
+
+/** Why an envelope was dropped. */
+export type DropReason =
+  | "malformed"
+  | "oversized"
+  | "unsupported"
+  | "forged"
+  | "replayed"
+  | "stale"
+  | "unknown node"
+  | "unknown position";
+
+/** An envelope that passed all checks. */
+export interface Opened {
+  readonly kind: EnvelopeKind;
+  /** The node that sent it. */
+  readonly node: string;
+  /** Increases with each envelope of this kind that the node sends. */
+  readonly number: number;
+  /** Time of sealing, in ms of the broker's clock. */
+  readonly time: number;
+  readonly event: string;
+  readonly body: string;
+}
+
+export interface EnvelopesOptions {
+  readonly node: string;
+  /** Keys of HMAC-SHA256: the first one signs, all of them verify. Empty: nothing is signed. */
+  readonly secrets: readonly string[];
+  /** Maximum length of an envelope, in characters. */
+  readonly maxLength: number;
+  /** Identifies the application at the broker, such as by its namespace; part of what is signed. @default {""} */
+  place?(): string;
+  /** The broker's clock, in ms. */
+  now(): number;
+  /** @param node the sender, for an envelope whose signature is valid. */
+  dropped(reason: DropReason, node?: string): void;
+}
+
+/**
+ * Version of the format. During an upgrade nodes of two consecutive versions run side by side, so each version reads the one before,
+ * ignores unknown fields, and writes nothing that the one before cannot read: a new format is read one version before it is written.
+ * `min` in the header is the first version that can read the envelope, if it is not `v`.
+ */
+const VERSION = 2;
+
+/** The oldest version that is read. Version 1 did not sign the place, so its envelopes are valid in any application. */
+const FIRST_VERSION = 2;
+
+/** Maximum length of the header, in characters. */
+const MAX_HEADER = 1_024;
+
+const nowhere = () => "";
+
+const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+/** The fields that headers of every version have. */
+const AnyHeader = v.object({ v: Version, min: v.optional(Version), kind: v.pipe(v.string(), v.maxLength(32)) });
+const Header = v.object({
+  v: Version,
+  min: v.optional(Version),
+  in: v.string(),
+  kind: v.picklist(ENVELOPE_KINDS),
+  node: v.pipe(v.string(), v.regex(/^[\w.-]{1,64}$/)),
+  number: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  time: v.pipe(v.number(), v.finite()),
+  event: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64)), "-"),
+});
+
+/**
+ * Writes and reads the envelopes that nodes exchange. The first line is the signature or empty, the second the header as JSON, the
+ * rest the body. The signature covers the scope (the name of the channel), the header and the body.
+ */
+export class Envelopes {
+  /** Used only when nodes sign: without signatures anybody can write any number. */
+  readonly guard: ReplayGuard;
+  readonly #options: EnvelopesOptions;
+  readonly #keys: readonly SigningKey[];
+  #sealing: Promise<unknown> = Promise.resolve();
+
+  constructor(options: EnvelopesOptions) {
+    this.#options = options;
+    this.#keys = options.secrets.map((secret) => signingKey(secret));
+    this.guard = new ReplayGuard(options.node);
+  }
+
+  /** Makes an envelope. @param scope the channel; `""` when there is none. */
+  seal(kind: EnvelopeKind, scope: string, body: string, event?: string): Awaitable<string> {
+    const { node, now, place = nowhere } = this.#options;
+    const number = this.guard.next(kind);
+    const time = Math.floor(now());
+    const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event })}\n${body}`;
+    const [key] = this.#keys;
+    if (!key) return `\n${text}`;
+    const signature = key.sign(`${scope}\n${text}`);
+    if (typeof signature === "string") return `${signature}\n${text}`;
+    // Chained: WebCrypto may finish signatures out of order, and envelopes must leave in the order of their numbers.
+    const sealed = Promise.all([signature, this.#sealing]).then(([signature]) => `${signature}\n${text}`);
+    this.#sealing = sealed.catch(() => {});
+    return sealed;
+  }
+
+  /**
+   * Checks and reads an envelope; `null` when it was dropped.
+   *
+   * @param arrives whether it came live, so that its number must be new. `false` for one read from the store.
+   */
+  open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
+    const { dropped, maxLength, place = nowhere } = this.#options;
+    const drop = (reason: DropReason, node?: string) => {
+      dropped(reason, node);
+      return null;
+    };
+    if (envelope.length > maxLength) return drop("oversized");
+    const signatureEnd = envelope.indexOf("\n");
+    const headerEnd = envelope.indexOf("\n", signatureEnd + 1);
+    if (signatureEnd < 0 || signatureEnd > 64 || headerEnd < 0 || headerEnd - signatureEnd > MAX_HEADER) return drop("malformed");
+    const text = envelope.slice(signatureEnd + 1);
+    return then(this.#isGenuine(envelope.slice(0, signatureEnd), `${scope}\n${text}`), (isGenuine) => {
+      if (!isGenuine) return drop("forged");
+      const json = envelope.slice(signatureEnd + 1, headerEnd);
+      const header = parse(Header, json);
+      const any = header ?? parse(AnyHeader, json);
+      if (!any) return drop("malformed");
+      if ((any.min ?? any.v) > VERSION || any.v < FIRST_VERSION || !kinds.some((kind) => kind === any.kind)) {
+        return drop("unsupported");
+      }
+      if (!header) return drop("malformed");
+      const { kind, node, number } = header;
+      if (header.in !== place()) return drop("forged");
+      const body = envelope.slice(headerEnd + 1);
+      // The body is put into clients' frames unparsed.
+      if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
+      if (arrives && this.#keys.length > 0) {
+        const isNew = this.guard.take(kind, node, number);
+        if (!isNew) return drop(isNew === null ? "unknown node" : "replayed", node);
+      }
+      return { kind, node, number, time: header.time, event: header.event, body };
+    });
+  }
+
+  #isGenuine(signature: string, text: string): Awaitable<boolean> {
+    if (this.#keys.length === 0) return true;
+    if (!/^[0-9a-f]{64}$/.test(signature)) return false;
+    const isBy = (number: number): Awaitable<boolean> => {
+      const key = this.#keys[number];
+      return key ? then(key.verify(signature, text), (isGenuine) => isGenuine || isBy(number + 1)) : false;
+    };
+    return isBy(0);
+  }
+}
+
+/** Parses JSON text with a schema; `null` when it does not match. */
+export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: string): Output | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  const result = v.safeParse(schema, value, FIRST_ISSUE);
+  return result.success ? result.output : null;
+}
+
+/** Whether the text is valid JSON. */
+export function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,122 @@
+import type { Deadlines, Timed } from "../../base/clock.ts";
+import { unavailable } from "./broker.ts";
+import type { Reconnection } from "./reconnection.ts";
+
+interface Waiting {
+  readonly channel: string;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+/** Channels per request. */
+const BATCH = 500;
+
+/**
+ * Keeps this node's subscriptions at the broker. One request at a time, for all channels that wait: a subscribe sent while the
+ * unsubscribe of the same channel is under way could be undone by it.
+ */
+export class Listening implements Timed {
+  deadline = 0;
+  place = -1;
+
+  readonly #link: Reconnection;
+  readonly #deadlines: Deadlines;
+  readonly #time: number;
+  readonly #isWanted: (channel: string) => boolean;
+  #listened = new Set<string>();
+  /** Channels without subscribers since the last call of `due`. */
+  #lingering = new Set<string>();
+  /** Channels without subscribers for longer: the next call of `due` unsubscribes from them. */
+  #leaving = new Set<string>();
+  #waiting: Waiting[] = [];
+  #isPumping = false;
+  #closed = false;
+
+  /** @param time how long a channel without subscribers is listened to at least, in ms. At most twice as long. */
+  constructor(link: Reconnection, deadlines: Deadlines, time: number, isWanted: (channel: string) => boolean) {
+    this.#link = link;
+    this.#deadlines = deadlines;
+    this.#time = time;
+    this.#isWanted = isWanted;
+  }
+
+  /** The channels that the session listens to. */
+  get channels(): Iterable<string> {
+    return this.#listened;
+  }
+
+  /** Resolves when the channel is listened to. */
+  listen(channel: string): Promise<void> {
+    if (this.#closed) return Promise.reject(unavailable("subscribe", "the engine is closed"));
+    if (this.#listened.has(channel)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ channel, resolve, reject });
+      void this.#pump();
+    });
+  }
+
+  /** The channel has no subscriber. It stays listened to for a while, in case one returns. */
+  linger(channel: string): void {
+    this.#lingering.add(channel);
+    this.#leaving.delete(channel);
+    if (this.place < 0) this.#deadlines.set(this, this.#time);
+  }
+
+  due(): void {
+    for (const channel of this.#leaving) if (this.#isWanted(channel)) this.#leaving.delete(channel);
+    void this.#leave([...this.#leaving]);
+    this.#leaving = this.#lingering;
+    this.#lingering = new Set();
+    if (this.#leaving.size > 0) this.#deadlines.set(this, this.#time);
+  }
+
+  /** Listens to these channels over a new session. */
+  async resume(channels: readonly string[]): Promise<void> {
+    this.#listened = new Set();
+    for (let first = 0; first < channels.length; first += BATCH) {
+      const batch = channels.slice(first, first + BATCH);
+      await this.#link.call("listen", (session) => session.listen(batch));
+      for (const channel of batch) this.#listened.add(channel);
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#deadlines.delete(this);
+    this.#listened.clear();
+    this.#lingering.clear();
+    this.#leaving.clear();
+    for (const { reject } of this.#waiting.splice(0)) reject(unavailable("subscribe", "the engine is closed"));
+  }
+
+  async #leave(channels: string[]): Promise<void> {
+    const gone = channels.filter((channel) => this.#listened.delete(channel));
+    if (gone.length === 0) return;
+    this.#gone.push(...gone);
+    await this.#pump();
+  }
+
+  #gone: string[] = [];
+
+  async #pump(): Promise<void> {
+    if (this.#isPumping || this.#closed) return;
+    this.#isPumping = true;
+    while (this.#waiting.length > 0 || this.#gone.length > 0) {
+      const gone = this.#gone.splice(0, BATCH);
+      // A failure ends the session, and the next one starts without these channels.
+      if (gone.length > 0) await this.#link.call("unsubscribe", (session) => session.unlisten(gone)).catch(() => {});
+      const batch = this.#waiting.splice(0, BATCH);
+      if (batch.length === 0) continue;
+      try {
+        const listened = this.#listened;
+        const channels = [...new Set(batch.map(({ channel }) => channel))].filter((channel) => !listened.has(channel));
+        if (channels.length > 0) await this.#link.call("subscribe", (session) => session.listen(channels));
+        for (const channel of channels) listened.add(channel);
+        for (const { resolve } of batch) resolve();
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#isPumping = false;
+  }
+}

@@ -1,0 +1,50 @@
+import { checkMs } from "../../base/clock.ts";
+import { checkNamespace } from "./channel-name.ts";
+
+/** Options common to all engines over a broker. */
+export interface BrokerEngineOptions {
+  /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
+  namespace?: string;
+  /**
+   * Secret for HMAC-SHA256, for a broker that others can write to: nodes sign what they send to each other, and drop what is not
+   * signed. Of several, the first one signs and all of them verify, so that a secret can be rotated. At least 16 characters.
+   * @default none: nothing is signed
+   */
+  secret?: string | readonly string[];
+  /** Silence after which a node counts as dead and its members are removed, in ms. @default {10_000} */
+  lease?: number;
+  /** Interval at which the ends of histories are compared, in ms, to notice that the last publication was lost. @default {5_000} */
+  checkInterval?: number;
+  /**
+   * Silence after which the broker counts as unavailable, in ms. One request may take three times as long while others are answered.
+   * @default {2_000}
+   */
+  timeout?: number;
+  /** How long a node keeps listening to a channel after its last subscriber has left, in ms; up to twice as long. @default {5_000} */
+  linger?: number;
+  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
+  maxLength?: number;
+}
+
+/** {@link BrokerEngineOptions} with the defaults filled in. */
+export interface ResolvedBrokerOptions extends Required<Omit<BrokerEngineOptions, "secret">> {
+  readonly secrets: readonly string[];
+}
+
+/** Checks options and fills in the defaults. @throws {TypeError} when an option is out of range. */
+export function resolveBrokerOptions(options: BrokerEngineOptions): ResolvedBrokerOptions {
+  const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } = options;
+  const { maxLength = 900_000 } = options;
+  checkNamespace(namespace);
+  const secrets = typeof secret === "string" ? [secret] : secret;
+  if (secrets.some((each) => typeof each !== "string" || each.length < 16)) {
+    throw new TypeError("Cannot create the engine: a secret must be a string of 16 characters or more");
+  }
+  for (const [name, value] of Object.entries({ lease, checkInterval, timeout, linger })) {
+    checkMs(`Cannot create the engine: ${name}`, value);
+  }
+  if (!(Number.isFinite(maxLength) && maxLength >= 1)) {
+    throw new TypeError("Cannot create the engine: maxLength must be a number from 1");
+  }
+  return { namespace, secrets, lease, checkInterval, timeout, linger, maxLength };
+}

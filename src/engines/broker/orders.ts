@@ -1,0 +1,116 @@
+import type { Awaitable, EngineHost } from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+import { then } from "./broker.ts";
+import type { Opened } from "./envelope.ts";
+import type { Reconnection } from "./reconnection.ts";
+
+/** What orders need from their engine. */
+export interface OrdersHost {
+  readonly host: EngineHost;
+  readonly link: Reconnection;
+  /** Seals an order. */
+  seal(body: string): Awaitable<string>;
+  /** Opens a stored order. */
+  open(envelope: string): Awaitable<Opened | null>;
+  malformed(): void;
+}
+
+/** Maximum number of orders that wait for the broker, and of received ones that are remembered. */
+const [MAX_WAITING, MAX_OBEYED] = [1_000, 10_000];
+
+/** Overlap when missed orders are read after a session has ended, in ms: for orders in flight, and for steps of the broker's clock. */
+const SLACK = 60_000;
+
+/**
+ * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those it missed.
+ * An order carries its age when it was sealed, and its envelope the time of sealing: a late order or a replayed copy does not affect
+ * connections opened after it was given.
+ */
+export class Orders {
+  readonly #host: OrdersHost;
+  #waiting: { readonly text: string; readonly at: number }[] = [];
+  readonly #obeyed = new Set<string>();
+  #sent = 0;
+  /** When this node last received everything for certain, in ms of its monotonic clock. `#slack` is subtracted when orders are read. */
+  #heard: number;
+  #slack = 0;
+
+  constructor(host: OrdersHost) {
+    this.#host = host;
+    this.#heard = performance.now();
+  }
+
+  /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order. */
+  async send(text: string): Promise<void> {
+    const order = { text, at: performance.now() };
+    try {
+      // No `await` when the connection is ready: orders and messages keep the order of the calls.
+      if (this.#host.link.isStarting) await this.#host.link.tried;
+      await this.#send(order);
+    } catch (error) {
+      if (WebSocketError.from(error)?.code === "ENGINE_UNAVAILABLE") {
+        this.#waiting.push(order);
+        if (this.#waiting.length > MAX_WAITING) this.#waiting.shift();
+      }
+      throw error;
+    }
+  }
+
+  /** Handles an order, once. @param age time since it was sealed, in ms. Absent for one that arrives live. */
+  received({ node, number, body }: Opened, age?: number): void {
+    const { host, malformed } = this.#host;
+    const [, given, text] = body.match(/^(\d{1,12}) ([^]*)$/) ?? [];
+    if (given === undefined || text === undefined) return malformed();
+    const name = `${node} ${number}`;
+    if (node === host.node || this.#obeyed.has(name)) return;
+    this.#obeyed.add(name);
+    for (const oldest of this.#obeyed) {
+      if (this.#obeyed.size <= MAX_OBEYED) break;
+      this.#obeyed.delete(oldest);
+    }
+    const late = Number(given) + (age ?? 0);
+    if (age === undefined && late === 0) host.received(text);
+    else host.received(text, Math.max(0, late));
+  }
+
+  /** The session ended. */
+  ended(): void {
+    this.#heard = performance.now();
+    this.#slack = SLACK;
+  }
+
+  /** After a connect: reads the orders that were missed, and sends those that wait. */
+  async resume(): Promise<void> {
+    const { host, link, open } = this.#host;
+    const missed = performance.now() - this.#heard + this.#slack;
+    for (const envelope of await link.call("read the orders", (session) => session.kept(link.now() - missed))) {
+      const opened = await open(envelope);
+      if (opened) this.received(opened, link.now() - opened.time);
+    }
+    this.#heard = performance.now();
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const [index, order] of waiting.entries()) {
+      try {
+        await this.#send(order);
+      } catch (error) {
+        this.#waiting = [...waiting.slice(index), ...this.#waiting].slice(-MAX_WAITING);
+        return host.report(error);
+      }
+    }
+  }
+
+  #send({ text, at }: { readonly text: string; readonly at: number }): Awaitable<void> {
+    const { link, seal } = this.#host;
+    if (link.status !== "ready") throw unavailable(link);
+    // Whole seconds: an order sent at once has age 0, and counts as live.
+    const age = Math.floor((performance.now() - at) / 1_000) * 1_000;
+    const number = this.#sent++;
+    return then(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
+  }
+}
+
+function unavailable({ reason }: Reconnection): WebSocketError {
+  const text = "Cannot send the order: the broker is away, it is sent when the broker is back";
+  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, reason === undefined ? {} : { cause: reason });
+}

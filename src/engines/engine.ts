@@ -1,0 +1,178 @@
+/** Engines: storage for histories and members, and the connection between nodes. */
+import type { Deadlines } from "../base/clock.ts";
+
+/** A value or a promise of it. An engine in this process returns the value directly. */
+export type Awaitable<Value> = Value | Promise<Value>;
+
+/** A position in the history of a channel. Offsets of different epochs cannot be compared. */
+export interface Position {
+  /** Identifies the history that the offset belongs to. It changes when the history is lost. */
+  readonly epoch: string;
+  /** Grows with each publication, by any amount; 0 is before the first. */
+  readonly offset: number;
+}
+
+/** How many publications of a channel are kept, and how long. */
+export interface HistoryOptions {
+  /** Maximum number of publications kept. */
+  readonly size: number;
+  /** Time in ms that a publication is kept, and that a position stays valid after the last publication. */
+  readonly ttl: number;
+}
+
+/** An event to publish. The data is encoded as JSON once, on the node that publishes it. */
+export interface PublicationContent {
+  /** Event name of 1 to 64 characters. */
+  readonly event: string;
+  /** Data as JSON text. */
+  readonly data: string;
+}
+
+/** A published event. */
+export interface Publication extends PublicationContent {
+  /** Position in the history; `null` if the channel has none. */
+  readonly position: Position | null;
+}
+
+/** Approximate size of one history page, in bytes. */
+export const PAGE_BYTES = 131_072;
+
+/** One page of a history. */
+export interface HistoryPage {
+  /** Current end of the history. */
+  readonly position: Position;
+  /** Oldest first. */
+  readonly publications: readonly Publication[];
+  /**
+   * Whether no publication since the requested position is missing: it is of this epoch and not ahead, and all publications after
+   * it are kept and within the limit.
+   */
+  readonly isComplete: boolean;
+  /** Whether more publications follow that did not fit into the page. @default {false} */
+  readonly hasMore?: boolean;
+  /** Whether this node could not open some publications; then the page is not complete. @default {false} */
+  readonly hasUnreadable?: boolean;
+}
+
+/** A member of a channel: one user, over all its connections and nodes. */
+export interface Member {
+  /** User id, or `uid:<id>` for a connection without a user. */
+  readonly user: string;
+  /** Data as JSON text. */
+  readonly data?: string;
+}
+
+/** `connecting` at first, `ready` once usable, `unavailable` while the backend is not; the engine reconnects by itself. */
+export type EngineStatus = "connecting" | "ready" | "unavailable" | "closed";
+
+/** The node that an engine belongs to, with the callbacks that the engine calls. */
+export interface EngineHost {
+  /** Unique name of this start of the node: the option `node` and a random part. Up to 64 letters, digits, `_` and `-`. */
+  readonly node: string;
+  /** The wall clock, in ms. */
+  now(): number;
+  /** Deadlines of the engine. The node uses one timer for all deadlines. */
+  readonly deadlines: Deadlines;
+  /** Receives the publications of subscribed channels, in order, each once. */
+  published(channel: string, publication: Publication): void;
+  /**
+   * Reports that publications of the channel may have been lost on their way to this node. Its subscriptions then catch up.
+   *
+   * @param position after which `published` is called again. Absent without a history, or if it is the last published position
+   */
+  gap(channel: string, position?: Position): void;
+  /** Reports members of a subscribed channel that joined, have new data, or left, over all nodes. */
+  present(channel: string, joined: readonly Member[], left: readonly string[]): void;
+  /**
+   * Receives a message from another node.
+   *
+   * @param age of an order that was delivered late, in ms. Absent: it was sent just now.
+   */
+  received(message: string, age?: number): void;
+  /** Reports a change of {@link Engine.status}. */
+  status(status: EngineStatus): void;
+  /** Reports an error of background work. */
+  report(error: unknown): void;
+}
+
+/** Stores the subscriptions of hibernating connections, each as JSON text. */
+export interface SubscriptionKeeper {
+  /**
+   * Stores a subscription, or replaces it.
+   *
+   * @param uid of the client
+   * @param name unique among the subscriptions of the client
+   */
+  save(uid: string, name: string, subscription: string): void;
+  /** Returns the subscriptions of the client, in the order they were first saved. */
+  load(uid: string): string[];
+  /** Deletes one subscription of the client, or all without `name`. */
+  delete(uid: string, name?: string): void;
+}
+
+/**
+ * Stores histories and members, and connects the nodes. The default is {@link MemoryEngine}, for one node.
+ *
+ * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`; the call may or may not have taken effect.
+ */
+export interface Engine {
+  /** Whether the engine can be used now. */
+  readonly status: EngineStatus;
+  /** Whether there are never other nodes, so that messages to them need not be sent. @default {false} */
+  readonly isAlone?: boolean;
+  /** Whether messages from other nodes are authenticated. Orders to end connections are accepted only then. @default {false} */
+  readonly isSigned?: boolean;
+  /** The last known live nodes, used while the engine is unavailable. @default none */
+  readonly lastNodes?: readonly string[];
+  /** Stores subscriptions during hibernation. Absent: clients are closed with 1012 when they wake up. */
+  readonly keeper?: SubscriptionKeeper;
+  /**
+   * Checks the history of each declared channel. May be called before {@link start}.
+   *
+   * @throws {TypeError} if the engine cannot keep such a history.
+   */
+  check?(history: HistoryOptions): void;
+  /** Starts the engine. Called once, before all other methods but {@link check}. */
+  start(host: EngineHost): void;
+  /** Sends a message to the other nodes, to each at most once. Resolves once it was sent, not when it is received. */
+  send(message: string): Awaitable<void>;
+  /**
+   * Sends an order to the other nodes. A disconnected node receives it when it is back. If this node is disconnected, the call
+   * rejects and the order is sent later. @default {@link send}
+   */
+  order?(message: string): Awaitable<void>;
+  /** Lists the live nodes by {@link EngineHost.node}, including this one. A killed node stays in the list for a while. */
+  nodes(): Awaitable<readonly string[]>;
+  /**
+   * Subscribes this node to the channel. Resolves with a position after which no publication is missed; `null` without a history.
+   * `published` may be called before it resolves. After a failure the channel is not subscribed. Not called again for a subscribed
+   * channel before {@link unsubscribe}.
+   */
+  subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
+  /** Unsubscribes this node from the channel. */
+  unsubscribe(channel: string): void;
+  /** Appends to the history and publishes, atomically. Resolves with the position; `null` without a history. */
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
+  /**
+   * Reads the publications since a position, or the latest ones if `after` is `null`.
+   *
+   * @param limit maximum number of publications. If more follow `after`, the page is empty and not complete. `Infinity` means that
+   * `after` is the end of a previous page: only the publications on this page have to be checked for completeness.
+   * @param maxBytes approximate size of a page since a position; one publication is always returned. @default {Infinity}
+   */
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes?: number,
+  ): Awaitable<HistoryPage>;
+  /** Adds a member on this node, or changes its data. It stays until {@link leave} or the end of the node. */
+  join(channel: string, member: Member): Awaitable<void>;
+  /** Removes the user from this node. */
+  leave(channel: string, user: string): Awaitable<void>;
+  /** Lists the members on all nodes. */
+  members(channel: string): Awaitable<readonly Member[]>;
+  /** Releases all resources and removes the members of this node. */
+  close(): Awaitable<void>;
+}

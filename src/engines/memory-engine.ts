@@ -1,0 +1,230 @@
+import type { Timed } from "../base/clock.ts";
+import type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  PublicationContent,
+} from "./engine.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { History, HISTORY_BYTES } from "./history.ts";
+
+/** Options of {@link MemoryEngine}. */
+export interface MemoryEngineOptions {
+  /**
+   * Approximate maximum size of all histories, in bytes. Beyond it the least recently used channels lose publications, oldest
+   * first, and are deleted if they have no subscribers. The 400 bytes of each channel with subscribers are not counted.
+   *
+   * @default {67_108_864}
+   */
+  maxHistoryBytes?: number;
+}
+
+/** Maximum number of channels swept in one turn of the event loop. */
+const SWEEP_CHANNELS = 2_000;
+
+/** Time between two sweeps, in ms. */
+const SWEEP_PERIOD = 10_000;
+
+/** The default engine: one node, with all state in memory, lost when the process ends. */
+export class MemoryEngine implements Engine, Timed {
+  status: EngineStatus = "ready";
+  readonly isAlone = true;
+  deadline = 0;
+  place = -1;
+
+  readonly #histories = new Map<string, History>();
+  /** Channels whose history can be trimmed, least recently used first. */
+  readonly #used = new Set<string>();
+  readonly #members = new Map<string, Map<string, Member>>();
+  readonly #subscribed = new Set<string>();
+  readonly #maxHistoryBytes: number;
+  #bytes = 0;
+  /** Number of histories created. Each has its own epoch, because offsets of a deleted history start again at 0. */
+  #epochs = 0;
+  #host: EngineHost | undefined;
+  /** Channels left to sweep. */
+  #sweeping: string[] = [];
+
+  /** @throws {TypeError} for an option out of range. */
+  constructor({ maxHistoryBytes = 67_108_864 }: MemoryEngineOptions = {}) {
+    if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
+      throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
+    }
+    this.#maxHistoryBytes = maxHistoryBytes;
+  }
+
+  /** Number of channels with a history, members or a subscription. */
+  get channels(): number {
+    return new Set([...this.#histories.keys(), ...this.#members.keys(), ...this.#subscribed]).size;
+  }
+
+  /** Approximate size of all histories, in bytes. */
+  get historyBytes(): number {
+    return this.#bytes;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+  }
+
+  send(): void {
+    this.#check("send"); // There are no other nodes.
+  }
+
+  nodes(): string[] {
+    this.#check("name the nodes");
+    return this.#host ? [this.#host.node] : [];
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): Position | null {
+    this.#check("subscribe");
+    this.#subscribed.add(channel);
+    return history && this.#use(channel, history).position;
+  }
+
+  unsubscribe(channel: string): void {
+    if (this.#subscribed.delete(channel) && this.#histories.has(channel)) this.#used.add(channel);
+  }
+
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+    this.#check("publish");
+    let publication = null;
+    if (history) {
+      const kept = this.#use(channel, history);
+      const before = kept.bytes;
+      publication = kept.append(content, history, this.#now());
+      this.#bytes += kept.bytes - before;
+      this.#trim();
+    }
+    if (this.#subscribed.has(channel)) this.#host?.published(channel, publication ?? { ...content, position: null });
+    return publication && publication.position;
+  }
+
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): HistoryPage {
+    this.#check("read");
+    const kept = this.#use(channel, history);
+    const before = kept.bytes;
+    const page = kept.read(after, limit, maxBytes, this.#now());
+    this.#bytes += kept.bytes - before;
+    return page;
+  }
+
+  join(channel: string, member: Member): void {
+    this.#check("join");
+    let members = this.#members.get(channel);
+    if (!members) this.#members.set(channel, members = new Map());
+    const before = members.get(member.user);
+    members.set(member.user, member);
+    const hasChanged = !before || before.data !== member.data;
+    if (hasChanged && this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
+  }
+
+  leave(channel: string, user: string): void {
+    const members = this.#members.get(channel);
+    if (!members?.delete(user)) return;
+    if (members.size === 0) this.#members.delete(channel);
+    if (this.#subscribed.has(channel)) this.#host?.present(channel, [], [user]);
+  }
+
+  members(channel: string): Member[] {
+    this.#check("name the members");
+    return [...this.#members.get(channel)?.values() ?? []];
+  }
+
+  close(): void {
+    this.status = "closed";
+    this.#histories.clear();
+    this.#used.clear();
+    this.#members.clear();
+    this.#subscribed.clear();
+    this.#bytes = 0;
+    this.#sweeping = [];
+    this.#host?.deadlines.delete(this);
+  }
+
+  #check(action: string): void {
+    if (this.status !== "closed") return;
+    throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the engine is closed`);
+  }
+
+  #now(): number {
+    return this.#host?.now() ?? 0;
+  }
+
+  /** Returns the channel's history, created if necessary, and marks it as most recently used. */
+  #use(channel: string, { ttl }: HistoryOptions): History {
+    const now = this.#now();
+    let history = this.#histories.get(channel);
+    if (history && this.#hasExpired(channel, history, now)) {
+      this.#delete(channel, history);
+      history = undefined;
+    }
+    // The node's name makes the epoch unique across restarts.
+    if (!history) {
+      history = new History(`${this.#host?.node ?? ""}.${++this.#epochs}`);
+      this.#bytes += history.bytes;
+    }
+    history.until = Math.max(history.until, now + ttl);
+    this.#histories.set(channel, history);
+    this.#used.delete(channel);
+    this.#used.add(channel);
+    this.#trim();
+    if (this.place < 0) this.#host?.deadlines.set(this, SWEEP_PERIOD);
+    return history;
+  }
+
+  /** Whether all positions of the history have expired. */
+  #hasExpired(channel: string, history: History, now: number): boolean {
+    return history.until <= now && !this.#subscribed.has(channel);
+  }
+
+  #delete(channel: string, history: History): void {
+    this.#bytes -= history.bytes;
+    this.#histories.delete(channel);
+    this.#used.delete(channel);
+  }
+
+  /** Sweeps: deletes channels that were not used for their ttl, and expired publications of the others. */
+  due(): void {
+    const now = this.#now();
+    if (this.#sweeping.length === 0) this.#sweeping = [...this.#histories.keys()];
+    for (const channel of this.#sweeping.splice(-SWEEP_CHANNELS)) {
+      const history = this.#histories.get(channel);
+      if (!history) continue;
+      const before = history.bytes;
+      history.expire(now);
+      this.#bytes += history.bytes - before;
+      if (this.#hasExpired(channel, history, now)) this.#delete(channel, history);
+    }
+    if (this.#histories.size > 0) this.#host?.deadlines.set(this, this.#sweeping.length > 0 ? 0 : SWEEP_PERIOD);
+  }
+
+  /** Frees space, from the least recently used channel on. Channels without subscribers are deleted once empty. */
+  #trim(): void {
+    const limit = this.#maxHistoryBytes + HISTORY_BYTES * this.#subscribed.size;
+    // Each step but the last removes a channel from `#used`, so the amortized cost is O(1) per use.
+    for (const channel of this.#used) {
+      const history = this.#histories.get(channel)!; // `#delete` deletes from both.
+      while (this.#bytes > limit && history.size > 0) {
+        const before = history.bytes;
+        history.shift();
+        this.#bytes += history.bytes - before;
+      }
+      // The last channel is the one in use now.
+      if (this.#bytes <= limit || this.#used.size === 1) return;
+      if (this.#subscribed.has(channel)) this.#used.delete(channel);
+      else this.#delete(channel, history);
+    }
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * The engine over NATS 2.9 or later with JetStream. One stream stores the histories, two key-value buckets store members and nodes,
+ * and everything else goes over plain NATS.
+ *
+ * @example
+ * ```ts
+ * import { createWebSocketController } from "noroshi";
+ * import { natsEngine } from "noroshi/nats";
+ *
+ * createWebSocketController({ engine: natsEngine({ servers: "nats://localhost:4222" }) });
+ * ```
+ *
+ * @module
+ */
+import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io/nats-core";
+import { checkMs } from "../../base/clock.ts";
+import type { HistoryOptions } from "../engine.ts";
+import { BrokerEngine } from "../broker/broker-engine.ts";
+import type { BrokerEngineOptions } from "../broker/options.ts";
+import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import type { NatsBounds, NatsHistoryOptions, NatsMemory } from "./history.ts";
+import { sequenceOf } from "./offset.ts";
+import { NatsSession } from "./session.ts";
+
+export type { BrokerEngine } from "../broker/broker-engine.ts";
+export type { BrokerEngineOptions } from "../broker/options.ts";
+export type { NatsHistoryOptions } from "./history.ts";
+
+/** Options of {@link natsEngine}. `servers` or `connection` is required. */
+export interface NatsEngineOptions extends BrokerEngineOptions {
+  /** URLs of the servers. `nats://` and `tls://` need the package `@nats-io/transport-node`; `ws://` and `wss://` need none. */
+  servers?: string | string[];
+  /** Other connection options, such as `user` and `pass`, `token`, `authenticator`, `tls`. */
+  options?: Omit<ConnectionOptions, "servers" | "reconnect">;
+  /** Opens the connection, such as `connect` of `@nats-io/transport-deno`. @default chosen by the first of `servers` */
+  connect?: (options: ConnectionOptions) => Promise<NatsConnection>;
+  /** A connection of your own, used in place of `servers` and never closed. It must reconnect for ever: `maxReconnectAttempts: -1`. */
+  connection?: NatsConnection;
+  /** Bounds of the histories that channels may declare. */
+  history?: NatsHistoryOptions;
+}
+
+/**
+ * Creates an engine that connects nodes over NATS. A channel's `size` and `ttl` apply when its history is read; the stream stores as
+ * much as `history` says, because NATS before 2.11 has no limits per channel.
+ *
+ * @throws {TypeError} when an option is out of range, or `servers` and `connection` are both missing.
+ */
+export function natsEngine(options: NatsEngineOptions): BrokerEngine {
+  const { servers, options: connectionOptions, connect, connection, history = {}, ...rest } = options;
+  const { maxSize = 1_000, maxTtl = 3_600_000, maxBytes, storage = "file", replicas = 1 } = history;
+  for (const [name, value] of Object.entries({ maxSize, maxBytes: maxBytes ?? 1, replicas })) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new TypeError(`Cannot create the engine: history.${name} must be a whole number from 1`);
+    }
+  }
+  checkMs("Cannot create the engine: history.maxTtl", maxTtl);
+  if (connection === undefined && servers === undefined) {
+    throw new TypeError('Cannot create the engine: pass servers, such as "nats://localhost:4222", or a connection');
+  }
+  const open = connection
+    ? () => Promise.resolve(connection)
+    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // Just checked.
+  const bounds = { maxSize, maxTtl, maxBytes: maxBytes === undefined ? DEFAULT_BYTES : [maxBytes], storage, replicas };
+  return new BrokerEngine(new NatsBroker(open, connection !== undefined, bounds), rest);
+}
+
+/** Sizes of the stream to try, in bytes: a development machine or a small disk has no room for the first. */
+const DEFAULT_BYTES: readonly number[] = [2 ** 30, 2 ** 28, 2 ** 26, 2 ** 24];
+
+class NatsBroker implements Broker {
+  readonly name = "NATS";
+  readonly #open: (timeout: number) => Promise<NatsConnection>;
+  readonly #isShared: boolean;
+  readonly #bounds: NatsBounds;
+  readonly #memory: NatsMemory = { epoch: "", sequence: 0, offset: 0 };
+
+  constructor(open: (timeout: number) => Promise<NatsConnection>, isShared: boolean, bounds: NatsBounds) {
+    this.#open = open;
+    this.#isShared = isShared;
+    this.#bounds = bounds;
+  }
+
+  check({ size, ttl }: HistoryOptions): void {
+    const { maxSize, maxTtl } = this.#bounds;
+    if (size <= maxSize && ttl <= maxTtl) return;
+    const bounds = `${maxSize} publications and ${maxTtl} ms`;
+    throw new TypeError(`Cannot keep the history: the stream allows ${bounds}, raise history.maxSize or history.maxTtl`);
+  }
+
+  /** NATS reports the previous message by its sequence. */
+  follows(offset: number, previous: number): boolean {
+    return sequenceOf(offset) === previous;
+  }
+
+  async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
+    const connection = await this.#open(options.timeout);
+    const session = new NatsSession(connection, this.#isShared, this.#bounds, listener, options, this.#memory);
+    try {
+      await session.start();
+      return session;
+    } catch (error) {
+      session.close();
+      throw error;
+    }
+  }
+}
+
+async function connectTo(options: ConnectionOptions): Promise<NatsConnection> {
+  const [first = ""] = [options.servers ?? []].flat();
+  if (/^wss?:/.test(first)) return await wsconnect(options);
+  const { connect } = await import("@nats-io/transport-node");
+  return await connect(options);
+}

@@ -1,0 +1,385 @@
+import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
+import type { HistoryOptions, Position } from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
+import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
+import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
+import { isMark } from "./offset.ts";
+import { Unkept } from "./unkept.ts";
+
+/** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
+const KEPT = 24 * 60 * 60_000;
+
+/** Maximum number of entries that one read of a bucket returns: members of a channel, or nodes. */
+const MAX_ENTRIES = 1_000_000;
+
+/** Orders stored per node. */
+const MAX_ORDERS = 1_000;
+
+/** Session with NATS, over one connection. */
+export class NatsSession implements BrokerSession {
+  readonly #connection: NatsConnection;
+  readonly #isShared: boolean;
+  readonly #bounds: NatsBounds;
+  readonly #history: NatsHistory;
+  readonly #listener: BrokerListener;
+  readonly #options: SessionOptions;
+  readonly #jetstream: JetStream;
+  readonly #inboxPrefix: string;
+  readonly #prefix: string;
+  readonly #membersBucket: string;
+  readonly #nodesBucket: string;
+  readonly #subscriptions = new Map<string, Subscription>();
+  /** The state of each bucket at the last beat. */
+  readonly #buckets = new Map<string, StreamInfo>();
+  readonly #unkept: Unkept = new Unkept({
+    watch: (channel, added) => {
+      const subscription = this.#subscribe(this.#subject(channel, "publication"), added);
+      return () => subscription.unsubscribe();
+    },
+    end: (channel) => this.#history.end(channel),
+    failed: (error) => this.#ended(error),
+  });
+  /** The last write of each member: writes of one member run one after the other. */
+  readonly #writing = new Map<string, Promise<void>>();
+  #arriving: Promise<void> | undefined;
+  #arrivingNext: Promise<void> | undefined;
+  #own: Subscription | undefined;
+  #beat: number | undefined;
+  #nodes: ReadonlySet<string> = new Set();
+  #announced: number;
+  #closed = false;
+
+  constructor(
+    connection: NatsConnection,
+    isShared: boolean,
+    bounds: NatsBounds,
+    listener: BrokerListener,
+    options: SessionOptions,
+    memory: NatsMemory,
+  ) {
+    this.#connection = connection;
+    this.#isShared = isShared;
+    this.#bounds = bounds;
+    this.#listener = listener;
+    this.#options = options;
+    this.#inboxPrefix = inboxPrefixOf(connection);
+    // The engine ends the session earlier: it waits at most three timeouts.
+    this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
+    this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
+    this.#prefix = `noroshi.${options.namespace}`;
+    this.#membersBucket = `noroshi-${options.namespace}-members`;
+    this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
+    this.#announced = performance.now();
+  }
+
+  get place(): string {
+    return this.#options.namespace;
+  }
+
+  now(): number {
+    return this.#history.now();
+  }
+
+  async start(): Promise<void> {
+    this.#watch();
+    // A shared connection may be reconnecting; `flush` waits for it.
+    await this.#connection.flush();
+    const { storage, replicas } = this.#bounds;
+    await Promise.all([
+      this.#history.open(),
+      ...[this.#membersBucket, this.#nodesBucket].map(async (bucket) => {
+        const made = await this.#jetstream.open({
+          name: `KV_${bucket}`,
+          retention: "limits",
+          discard: "old",
+          storage,
+          num_replicas: replicas,
+          subjects: [`$KV.${bucket}.>`],
+          // An entry that is overwritten during a read still has its previous value.
+          max_msgs_per_subject: 2,
+          max_age: KEPT * NANOSECONDS,
+          max_bytes: -1,
+          allow_rollup_hdrs: true,
+          deny_delete: true,
+        });
+        this.#buckets.set(bucket, made);
+      }),
+    ]);
+    this.#own = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
+    await this.#connection.flush();
+  }
+
+  async listen(channels: readonly string[]): Promise<void> {
+    for (const channel of channels) {
+      this.#subscriptions.get(channel)?.unsubscribe();
+      this.#subscriptions.set(
+        channel,
+        this.#subscribe(this.#subject(channel, "*"), (message) => this.#receive(channel, message)),
+      );
+    }
+    await this.#connection.flush();
+  }
+
+  async unlisten(channels: readonly string[]): Promise<void> {
+    for (const channel of channels) {
+      this.#subscriptions.get(channel)?.unsubscribe();
+      this.#subscriptions.delete(channel);
+    }
+    await this.#connection.flush();
+  }
+
+  async publish(channel: string, envelope: string, history: HistoryOptions | null): Promise<Position | null> {
+    this.#checkLength("publish", envelope);
+    if (history) return await this.#history.publish(channel, envelope);
+    this.#connection.publish(this.#subject(channel, "event"), envelope);
+    await (this.#unkept.published(channel) ?? this.#arrive());
+    return null;
+  }
+
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+  ): Promise<BrokerPage> {
+    return this.#history.read(channel, history, after, limit, maxBytes);
+  }
+
+  async endHistory(channel: string, upTo: Position): Promise<void> {
+    await this.#history.end(channel, upTo);
+  }
+
+  tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
+    return this.#history.tops(channels);
+  }
+
+  async send(envelope: string): Promise<void> {
+    this.#checkLength("send", envelope);
+    this.#connection.publish(`${this.#prefix}.nodes`, envelope);
+    await this.#arrive();
+  }
+
+  async keep(envelope: string, number: number): Promise<void> {
+    await this.send(envelope);
+    // In the bucket of the nodes, whose keys have no dot.
+    const key = `order.${this.#options.node}.${number % MAX_ORDERS}`;
+    await this.#inBucket(() => this.#jetstream.publish(`$KV.${this.#nodesBucket}.${key}`, envelope));
+  }
+
+  async kept(since: number): Promise<string[]> {
+    const orders = await this.#entries(this.#nodesBucket, "order.*.*");
+    return orders.filter(({ time, text }) => time >= since && text !== "").map(({ text }) => text);
+  }
+
+  async beat(): Promise<boolean> {
+    this.#unkept.round();
+    await Promise.all([this.#history.verify(), ...[...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known))]);
+    const { node, lease } = this.#options;
+    const subject = `$KV.${this.#nodesBucket}.${node}`;
+    const last = this.#beat;
+    const write = (last?: number) => this.#inBucket(() => this.#jetstream.publish(subject, `${lease}`, last));
+    const wasKnown = last !== undefined && await write(last);
+    // The first beat, or another node has removed this one.
+    this.#beat = wasKnown || (await write())!; // `null` only with an expected sequence.
+    if (!wasKnown) return false;
+    // `false` makes the engine announce its members again, which renews their expiry.
+    if (performance.now() - this.#announced < KEPT / 3) return true;
+    this.#announced = performance.now();
+    return false;
+  }
+
+  async nodes(): Promise<string[]> {
+    const beats = await this.#entries(this.#nodesBucket, "*");
+    // The server's clock: the latest beat, such as this node's own, is only moments old.
+    const now = Math.max(...beats.map(({ time }) => time));
+    const alive: string[] = [];
+    for (const { subject, text, time } of beats) {
+      const node = subject.slice(subject.lastIndexOf(".") + 1);
+      if (time + (Number(text) || 0) > now) alive.push(node);
+      else await this.#sweep(node);
+    }
+    this.#nodes = new Set(alive);
+    return alive;
+  }
+
+  async join(channel: string, user: string, envelope: string): Promise<void> {
+    await this.#changeMember(channel, user, envelope, async (subject) => void await this.#jetstream.publish(subject, envelope));
+  }
+
+  async leave(channel: string, user: string, envelope: string): Promise<void> {
+    await this.#changeMember(channel, user, envelope, (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
+  }
+
+  /** Publishes after the write: a node that reads the members in between would otherwise undo the change. In order, per member. */
+  async #changeMember(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
+    await this.#write(`${channel}\n${user}`, async () => {
+      await this.#inBucket(async () => write(await this.#member(channel, user)));
+      this.#connection.publish(this.#subject(channel, "member"), envelope);
+    });
+    await this.#arrive();
+  }
+
+  async members(channel: string): Promise<string[]> {
+    const all = await this.#entries(this.#membersBucket, `${encodeName(channel)}.*.*`);
+    const nodeOf = ({ subject }: StreamMessage) => subject.split(".").at(-2) ?? "";
+    if (all.some((member) => !this.#nodes.has(nodeOf(member)))) await this.nodes();
+    return all.filter((member) => this.#nodes.has(nodeOf(member))).map(({ text }) => text);
+  }
+
+  async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    const all = await this.#entries(this.#membersBucket, `*.${this.#options.node}.*`);
+    return all.map(({ subject, text }) => ({ channel: decodeName(subject.split(".").at(-3) ?? "") ?? "", envelope: text }));
+  }
+
+  async retire(): Promise<void> {
+    await this.#sweep(this.#options.node);
+  }
+
+  close(): void {
+    this.#closed = true;
+    if (!this.#isShared) {
+      // Errors of a connection that is no longer used do not matter.
+      this.#connection.close().catch(() => {});
+      return;
+    }
+    for (const subscription of [this.#own, ...this.#subscriptions.values()]) subscription?.unsubscribe();
+    this.#unkept.close();
+  }
+
+  /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next, as each is a write. */
+  #arrive(): Promise<void> {
+    if (this.#arriving) return this.#arrivingNext ??= this.#arriving.then(this.#arriveNext, this.#arriveNext);
+    return this.#arriving = this.#connection.flush().finally(() => this.#arriving = undefined);
+  }
+
+  readonly #arriveNext = (): Promise<void> => {
+    this.#arrivingNext = undefined;
+    return this.#arrive();
+  };
+
+  /** Ends the session when a bucket has lost data. @param known its state at the last check. */
+  async #verify(bucket: string, known: StreamInfo): Promise<void> {
+    const info = await this.#jetstream.info(`KV_${bucket}`);
+    if (info && info.created === known.created && info.state.last_seq >= known.state.last_seq) {
+      this.#buckets.set(bucket, info);
+      return;
+    }
+    const error = new Error(`Cannot go on: the bucket ${bucket} has lost what it kept`);
+    this.#ended(error);
+    throw error;
+  }
+
+  /** Ends the session when a bucket is gone: the next one creates it, and every node announces its members again. */
+  async #inBucket<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+    try {
+      return await ask();
+    } catch (error) {
+      if (isGone(error)) this.#ended(error);
+      throw error;
+    }
+  }
+
+  #watch(): void {
+    const ended = (error: unknown) => this.#ended(error ?? new Error("Cannot go on: the connection was closed"));
+    this.#connection.closed().then(ended, ended);
+    const follow = async () => {
+      for await (const status of this.#connection.status()) {
+        if (this.#closed) return;
+        const { type } = status;
+        if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
+          return ended(new Error("Cannot go on: the connection was lost"));
+        }
+        // The server does not reply to a request it does not permit; the error arrives here.
+        if (type === "error" && this.#isOurs(status.error)) return ended(status.error);
+      }
+    };
+    follow().catch(ended);
+  }
+
+  /** Whether the error is about a subject of this namespace or of JetStream. By its shape: the library may be loaded twice. */
+  #isOurs(error: Error & { readonly subject?: unknown }): boolean {
+    const subject = typeof error.subject === "string" ? error.subject : "";
+    const buckets = [this.#membersBucket, this.#nodesBucket].map((bucket) => `$KV.${bucket}.`);
+    return [`${this.#prefix}.`, "$JS.", ...buckets, this.#inboxPrefix].some((prefix) => subject.startsWith(prefix));
+  }
+
+  /** Reports the end of the session, unless `close` caused it. */
+  #ended(error: unknown): void {
+    if (!this.#closed) this.#listener.ended(error);
+  }
+
+  #subscribe(subject: string, take: (message: Msg) => void): Subscription {
+    const callback = (error: Error | null, message: Msg) => error ? this.#ended(error) : take(message);
+    return this.#connection.subscribe(subject, { callback });
+  }
+
+  #receive(channel: string, message: Msg): void {
+    const kind = message.subject.slice(message.subject.lastIndexOf(".") + 1);
+    const text = utf8.decode(message.data);
+    if (kind === "event") return this.#listener.live(channel, text, null, 0);
+    if (kind === "member") return this.#listener.member(channel, text);
+    const { headers } = message;
+    const subject = headers?.get("Nats-Subject") ?? "";
+    const sequence = Number(headers?.get("Nats-Sequence") || NaN);
+    const previous = Number(headers?.get("Nats-Last-Sequence") || NaN);
+    if (kind !== "publication" || subject === "" || !Number.isSafeInteger(sequence) || !Number.isSafeInteger(previous)) {
+      return this.#listener.malformed();
+    }
+    const position = this.#history.positionOf(subject, sequence, text);
+    if (isMark(text)) this.#listener.mark(channel, position, previous);
+    else this.#listener.live(channel, text, position, previous);
+  }
+
+  /** The entries of a bucket. */
+  async #entries(bucket: string, keys: string): Promise<readonly StreamMessage[]> {
+    for (let attempt = 1;; attempt++) {
+      const { messages, isWhole } = await this.#inBucket(() =>
+        this.#jetstream.list(`KV_${bucket}`, `$KV.${bucket}.${keys}`, "last of each", MAX_ENTRIES)
+      );
+      // Entries were deleted during the read, and may have been written again.
+      if (isWhole || attempt >= 5) return messages;
+    }
+  }
+
+  async #sweep(node: string): Promise<void> {
+    await this.#inBucket(async () => {
+      await this.#jetstream.purge(`KV_${this.#membersBucket}`, `$KV.${this.#membersBucket}.*.${node}.*`);
+      await this.#jetstream.purge(`KV_${this.#nodesBucket}`, `$KV.${this.#nodesBucket}.${node}`);
+    });
+  }
+
+  #write(member: string, write: () => Promise<void>): Promise<void> {
+    const before = this.#writing.get(member) ?? Promise.resolve();
+    const writing = before.then(write, write).finally(() => {
+      if (this.#writing.get(member) === writing) this.#writing.delete(member);
+    });
+    this.#writing.set(member, writing);
+    return writing;
+  }
+
+  #checkLength(action: string, envelope: string): void {
+    const most = this.#connection.info?.max_payload ?? Infinity;
+    // A UTF-16 unit takes at most three bytes of UTF-8; encoding is only needed near the limit.
+    if (envelope.length * 3 <= most || utf8Encoder.encode(envelope).length <= most) return;
+    throw new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot ${action}: it is more than the ${most} bytes that NATS takes`);
+  }
+
+  #subject(channel: string, kind: string): string {
+    return `${this.#prefix}.channel.${encodeName(channel)}.${kind}`;
+  }
+
+  async #member(channel: string, user: string): Promise<string> {
+    return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${await encodeAny(user)}`;
+  }
+}
+
+/** The inbox prefix that the connection was created with: not in the library's types, but every connection has it. */
+function inboxPrefixOf(connection: NatsConnection & { readonly options?: { readonly inboxPrefix?: string } }): string {
+  return connection.options?.inboxPrefix ?? "_INBOX";
+}
+
+const utf8 = new TextDecoder();
+const utf8Encoder = new TextEncoder();

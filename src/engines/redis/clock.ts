@@ -1,0 +1,27 @@
+import * as v from "valibot";
+import type { RedisConnection } from "./client.ts";
+
+const Time = v.tuple([v.pipe(v.string(), v.transform(Number)), v.pipe(v.string(), v.transform(Number))]);
+
+/** The server's clock: its time at the last look plus the local time since. */
+export class RedisClock {
+  readonly #connection: RedisConnection;
+  #time = 0;
+  #at = 0;
+
+  constructor(connection: RedisConnection) {
+    this.#connection = connection;
+  }
+
+  /** The server's time, in ms. */
+  now(): number {
+    return this.#time + performance.now() - this.#at;
+  }
+
+  /** Reads the server's time. The way back of the reply makes this clock slow, never fast. */
+  async look(): Promise<void> {
+    const [seconds, microseconds] = v.parse(Time, await this.#connection.command("TIME"));
+    this.#time = seconds * 1_000 + microseconds / 1_000;
+    this.#at = performance.now();
+  }
+}

@@ -1,0 +1,334 @@
+import * as v from "valibot";
+import type { HistoryOptions, Position } from "../engine.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import { decodeName, encodeName } from "../broker/channel-name.ts";
+import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
+import type { RedisConnection, RedisServer } from "./client.ts";
+import { RedisClock } from "./clock.ts";
+import type { RedisMemory } from "./memory.ts";
+import * as scripts from "./scripts.ts";
+
+/** Maximum number of stored orders; those older than {@link KEPT} are deleted too. */
+const MAX_ORDERS = 10_000;
+
+/** Expiry of members and orders in Redis, in ms, so that nothing remains after all nodes were killed. */
+const KEPT = 24 * 60 * 60_000;
+
+/** Bound of the random step between two offsets. The offset of a lost publication is used again with a chance of 1 in 500,000. */
+const STEPS = 1_000_000;
+
+/** Pause between two attempts to start while another node may still know the state of Redis before its restart, in ms. */
+const KNOWING_PAUSE = 50;
+
+/** Channels whose members one beat checks. */
+const CHANNELS_A_BEAT = 1_000;
+
+/** Session with Redis: one connection for commands, and one that is subscribed. */
+export class RedisSession implements BrokerSession {
+  readonly #commands: RedisConnection;
+  readonly #clock: RedisClock;
+  readonly #subscriber: RedisConnection;
+  readonly #run: string;
+  readonly #known: RedisMemory;
+  readonly #listener: BrokerListener;
+  readonly #options: SessionOptions;
+  readonly #prefix: string;
+  /** Prefix of subjects. It contains the database, because subjects, unlike keys, are shared by all databases. */
+  #subjects: string;
+  /** Encoded names of the channels with members on this node. */
+  readonly #attended = new Set<string>();
+  /** Those of `#attended` that the beats of this round have not checked yet. */
+  #unseen: string[] = [];
+  readonly #shas = new Map<string, string>();
+  /** Deletions of histories that wait for the end of the turn, by channel. */
+  readonly #ending = new Map<string, Promise<void>>();
+  #epochs = 0;
+  #beats = 0;
+  #heard = 0;
+  #announced: number;
+
+  constructor(
+    commands: RedisConnection,
+    subscriber: RedisConnection,
+    run: string,
+    known: RedisMemory,
+    listener: BrokerListener,
+    options: SessionOptions,
+  ) {
+    this.#commands = commands;
+    this.#clock = new RedisClock(commands);
+    this.#subscriber = subscriber;
+    this.#run = run;
+    this.#known = known;
+    this.#listener = listener;
+    this.#options = options;
+    this.#prefix = this.#subjects = `${options.namespace}:`;
+    this.#announced = options.now();
+  }
+
+  async start({ run, promotion, database }: RedisServer): Promise<void> {
+    if (database > 0) this.#subjects = `${this.#prefix}${database}:`;
+    for (const script of Object.values(scripts)) {
+      this.#shas.set(script, `${await this.#commands.command("SCRIPT", "LOAD", script)}`);
+    }
+    await this.#clock.look();
+    const { node } = this.#options;
+    // The ACL check needs an unused channel, to see whether channels may be subscribed and published to.
+    const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
+    await this.#subscriber.subscribe([`${this.#subjects}all`, own, channel]);
+    await this.#subscriber.unsubscribe([channel]);
+    await this.#evaluate(scripts.CHECK, ["h", "s", "z"].map((type) => `${this.#prefix}check:${node}:${type}`), [channel]);
+    if (this.#run !== "") return;
+    const { run: before, publications } = this.#known;
+    const keys = [this.#runKey, `${this.#prefix}nodes`];
+    const args = [run, before, `${publications}`, promotion, this.#newEpoch(), node];
+    for (let waited = 0; await this.#evaluate(scripts.START, keys, args) === 0; waited += KNOWING_PAUSE) {
+      if (waited >= this.#options.timeout / 2) throw new Error("Cannot go on: no node that knows the histories is back yet");
+      await new Promise((resolve) => setTimeout(resolve, KNOWING_PAUSE));
+    }
+  }
+
+  get place(): string {
+    return this.#subjects.slice(0, -1);
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  receive(subject: string, text: string): void {
+    const name = subject.slice(this.#subjects.length);
+    if (name === "all") return this.#listener.message(text);
+    if (name.startsWith("node:")) {
+      this.#heard = Math.max(this.#heard, Number(text) || 0);
+      return;
+    }
+    const channel = decodeName(name.slice("ch:".length));
+    const [first = "", second = ""] = text.split("\n", 2);
+    const rest = text.slice(first.length + 1);
+    if (channel === null) this.#listener.malformed();
+    else if (first === "member") this.#listener.member(channel, rest);
+    else if (first === "event") this.#listener.live(channel, rest, null, 0);
+    else if (!/^\d{1,15} \d{6}$/.test(second)) this.#listener.malformed();
+    else {
+      const [offset, step] = second.split(" ").map(Number) as [number, number]; // Matched above.
+      this.#listener.live(channel, rest.slice(second.length + 1), { epoch: first, offset }, offset - step);
+    }
+  }
+
+  async listen(channels: readonly string[]): Promise<void> {
+    await this.#subscriber.subscribe(channels.map((channel) => this.#subject(channel)));
+  }
+
+  async unlisten(channels: readonly string[]): Promise<void> {
+    await this.#subscriber.unsubscribe(channels.map((channel) => this.#subject(channel)));
+  }
+
+  async publish(
+    channel: string,
+    envelope: string,
+    history: HistoryOptions | null,
+    known?: Position,
+  ): Promise<Position | null> {
+    const subject = this.#subject(channel);
+    if (!history) {
+      const published = this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
+      await Promise.all([published, this.#endLacking(channel)]);
+      return null;
+    }
+    const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
+    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject, envelope];
+    const [epoch, offset, publications] = v.parse(Published, await this.#evaluate(scripts.PUBLISH, this.#keys(channel), args));
+    this.#known.publications = Math.max(this.#known.publications, publications);
+    return this.#at(channel, { epoch, offset });
+  }
+
+  async read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    known?: Position,
+  ): Promise<BrokerPage> {
+    const most = Math.min(limit, history.size);
+    const place = after ? [after.epoch || "-", `${after.offset}`, after === known ? "1" : "0"] : ["", "0", "0"];
+    const bounds = [`${Math.min(maxBytes, Number.MAX_SAFE_INTEGER)}`, limit === Infinity ? "0" : "1"];
+    const args = [...this.#terms(channel, known), ...this.#times(history), `${most}`, ...place, ...bounds];
+    const [epoch, offset, isComplete, found, hasMore] = v.parse(
+      Page,
+      await this.#evaluate(scripts.READ, this.#keys(channel), args),
+    );
+    const position = this.#at(channel, { epoch, offset });
+    const entries = found.map(([id, [, envelope]]) => {
+      const offset = parseInt(id, 10);
+      const time = Number(id.slice(id.indexOf("-") + 1, -6));
+      return { position: { epoch, offset }, envelope, time, previous: offset - Number(id.slice(-6)) };
+    });
+    if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
+    entries.reverse();
+    // Only what follows the last hole.
+    const broken = entries.findLastIndex(({ previous }, number) =>
+      number > 0 && previous !== entries[number - 1]!.position.offset
+    );
+    return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
+  }
+
+  async endHistory(channel: string, { epoch }: Position): Promise<void> {
+    await this.#evaluate(scripts.END, this.#keys(channel).slice(0, 2), [epoch]); // Without the key `run`.
+  }
+
+  async tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]> {
+    const keys = channels.map((channel) => this.#keys(channel)[0]!); // The key `meta`.
+    const args = histories.flatMap(({ ttl }, number) => [
+      `${ttl + this.#options.slack}`,
+      ...placeOf(this.#known.latest(channels[number]!, known[number])), // All three have the same length.
+    ]);
+    const tops = v.parse(Tops, await this.#evaluate(scripts.TOPS, [...keys, this.#runKey], [this.#run, ...args]));
+    return tops.map((top, number) => top && this.#at(channels[number]!, { epoch: top[0], offset: top[1] }));
+  }
+
+  async send(envelope: string): Promise<void> {
+    await this.#commands.command("PUBLISH", `${this.#subjects}all`, envelope);
+  }
+
+  async keep(envelope: string): Promise<void> {
+    await this.#evaluate(scripts.KEEP, [`${this.#prefix}orders`], [`${this.#subjects}all`, envelope, `${MAX_ORDERS}`, `${KEPT}`]);
+  }
+
+  async kept(since: number): Promise<string[]> {
+    const first = `${Math.max(0, Math.floor(since))}`;
+    const orders = await this.#commands.command("XRANGE", `${this.#prefix}orders`, first, "+", "COUNT", `${MAX_ORDERS}`);
+    return v.parse(Orders, orders).map(([, [, envelope]]) => envelope);
+  }
+
+  async beat(): Promise<boolean> {
+    // Each beat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
+    if (this.#heard < this.#beats) {
+      const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
+      this.#listener.ended(error);
+      throw error;
+    }
+    const { node, lease, now } = this.#options;
+    if (this.#unseen.length === 0) this.#unseen = [...this.#attended];
+    const channels = this.#unseen.splice(-CHANNELS_A_BEAT).filter((channel) => this.#attended.has(channel));
+    const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
+    const [known] = await Promise.all([this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
+    const wasKnown = known === 1;
+    // `false` makes the engine announce its members again, which renews their expiry.
+    if (now() - this.#announced < KEPT / 3) return wasKnown;
+    this.#announced = now();
+    return false;
+  }
+
+  async nodes(): Promise<string[]> {
+    return v.parse(Strings, await this.#evaluate(scripts.NODES, [`${this.#prefix}nodes`], []));
+  }
+
+  async join(channel: string, user: string, envelope: string): Promise<void> {
+    await this.#change(scripts.JOIN, channel, user, envelope, false);
+  }
+
+  async leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void> {
+    await this.#change(scripts.LEAVE, channel, user, envelope, isLast);
+  }
+
+  async members(channel: string): Promise<string[]> {
+    const name = encodeName(channel);
+    const keys = [`${this.#prefix}w:${name}`, `${this.#prefix}nodes`];
+    return v.parse(Strings, await this.#evaluate(scripts.MEMBERS, keys, [this.#prefix, name]));
+  }
+
+  async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    const { node } = this.#options;
+    const ask = async (command: string, key: string) =>
+      v.parse(Strings, await this.#commands.command(command, this.#prefix + key));
+    const found = (await ask("SMEMBERS", `c:${node}`)).map(async (name) =>
+      (await ask("HVALS", `m:${node}:${name}`)).map((envelope) => ({ channel: decodeName(name) ?? "", envelope }))
+    );
+    return (await Promise.all(found)).flat();
+  }
+
+  async retire(): Promise<void> {
+    await this.#commands.command("ZREM", `${this.#prefix}nodes`, this.#options.node);
+  }
+
+  close(): void {
+    this.#commands.close();
+    this.#subscriber.close();
+  }
+
+  /** Deletes the history that other nodes keep: it lacks what was just published. Once per turn, since it is an extra command. */
+  #endLacking(channel: string): Promise<void> {
+    const underWay = this.#ending.get(channel);
+    if (underWay) return underWay;
+    const ending = Promise.resolve().then(async () => {
+      this.#ending.delete(channel);
+      await this.#commands.command("DEL", ...this.#keys(channel).slice(0, 2));
+    });
+    this.#ending.set(channel, ending);
+    return ending;
+  }
+
+  async #change(script: string, channel: string, user: string, envelope: string, isLast: boolean): Promise<void> {
+    const { node } = this.#options;
+    const name = encodeName(channel);
+    const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
+    const args = [user, envelope, name, node, this.#subject(channel), `${KEPT}`];
+    await this.#evaluate(script, keys, args);
+    // Replies keep the order of the calls. By `isLast` and not by what Redis holds, which may have evicted the other members.
+    this.#attended[isLast ? "delete" : "add"](name);
+  }
+
+  async #evaluate(script: string, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    const rest = [`${keys.length}`, ...keys, ...args];
+    try {
+      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest); // Set by `start`.
+    } catch (error) {
+      const text = error instanceof Error ? error.message : "";
+      // After `SCRIPT FLUSH`.
+      if (text.startsWith("NOSCRIPT")) return await this.#commands.command("EVAL", script, ...rest);
+      // A failover: another server accepts writes now, and reconnecting finds it.
+      if (/^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|UNBLOCKED)/.test(text)) this.#listener.ended(error);
+      throw error;
+    }
+  }
+
+  /** First arguments of the scripts that may begin a history: run, new epoch, and the last known position. */
+  #terms(channel: string, known: Position | undefined): string[] {
+    return [this.#run, this.#newEpoch(), ...placeOf(this.#known.latest(channel, known))];
+  }
+
+  #times({ ttl }: HistoryOptions): string[] {
+    return [`${ttl}`, `${this.#options.slack}`];
+  }
+
+  #newEpoch(): string {
+    return `${this.#options.node}.${this.#options.now()}.${++this.#epochs}`;
+  }
+
+  /** Remembers a position that Redis has reported. */
+  #at(channel: string, position: Position): Position {
+    this.#known.remember(channel, position);
+    return position;
+  }
+
+  get #runKey(): string {
+    return `${this.#prefix}run`;
+  }
+
+  #keys(channel: string): string[] {
+    const name = encodeName(channel);
+    return [`${this.#prefix}h:${name}`, `${this.#prefix}s:${name}`, this.#runKey];
+  }
+
+  #subject(channel: string): string {
+    return `${this.#subjects}ch:${encodeName(channel)}`;
+  }
+}
+
+const placeOf = (position: Position | undefined): string[] => position ? [position.epoch, `${position.offset}`] : ["", "0"];

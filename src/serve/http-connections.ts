@@ -1,0 +1,58 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { HOST } from "../runtimes/runtime.ts";
+
+/** Tracks the TCP connections of a `node:http` server, so that it can end idle ones when it stops. */
+export class HttpConnections {
+  /** The latest response of each connection; `null` before the first. */
+  readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
+  #isDraining = false;
+
+  constructor(server: Server) {
+    const open = this.#open;
+    function forget(this: Socket) {
+      open.delete(this);
+    }
+    server.on("connection", (socket: Socket) => {
+      if (this.#isDraining) return void socket.destroy();
+      open.set(socket, null);
+      socket.once("close", forget);
+    });
+    // Prepended: the app's listener may answer at once.
+    server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
+      if (!open.has(socket)) return; // Already closed.
+      // `attachWebSocket` made this response for an upgrade: from here on only `destroy` ends the connection.
+      if (HOST in response) return void open.set(socket, UPGRADING);
+      open.set(socket, response);
+      if (this.#isDraining) this.#endAfter(socket, response);
+    });
+  }
+
+  /**
+   * Ends idle connections at once, and the others after their response. `Server.close` of Node leaves two kinds open: those
+   * without a request so far, such as a browser's preconnects, and those that send one request after the other.
+   */
+  drain(): void {
+    this.#isDraining = true;
+    for (const [socket, response] of this.#open) {
+      if (response === UPGRADING) continue;
+      if (response && !response.writableFinished) this.#endAfter(socket, response);
+      else socket.destroy();
+    }
+  }
+
+  /** Ends all connections at once. */
+  destroy(): void {
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+
+  #endAfter(socket: Socket, response: ServerResponse): void {
+    response.shouldKeepAlive = false; // Sends `Connection: close` unless the head is already sent.
+    response.once("close", () => {
+      // Not if the client has pipelined another request.
+      if (this.#open.get(socket) === response) socket.destroySoon();
+    });
+  }
+}
+
+const UPGRADING = Symbol("upgrading");

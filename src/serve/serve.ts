@@ -1,0 +1,274 @@
+/**
+ * Starts a Hono app with its WebSocket routes on Bun, Deno or Node, and stops it gracefully.
+ *
+ * @module
+ */
+import type { IncomingMessage, Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { checkMs } from "../base/clock.ts";
+import { CloseCode } from "../protocol/close.ts";
+import { Connections } from "../connection/connections.ts";
+import { guard } from "../base/guard.ts";
+import { HttpConnections } from "./http-connections.ts";
+import { logRecord } from "../application/log.ts";
+import { websocket } from "../runtimes/bun.ts";
+import { HOST, type Host, startRoutes } from "../runtimes/runtime.ts";
+import { closeOnTermination } from "./termination.ts";
+
+/** Any app with Hono's `fetch`. */
+export interface ServableApp {
+  fetch(request: Request, env?: unknown): Response | Promise<Response>;
+}
+
+/** Options of {@link serve}. */
+export interface ServeOptions {
+  /** Port to listen on; `0` picks a free one. @default {3000} */
+  port?: number;
+  /** Address to listen on. @default {"0.0.0.0"} */
+  hostname?: string;
+  /** Closes the server on abort, like {@link RunningServer.close}. */
+  signal?: AbortSignal;
+  /** Called once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
+  onListen?: ((server: { url: string; port: number }) => void) | false;
+  /**
+   * How long {@link RunningServer.close} waits for clients and open requests before it ends them, in ms; `0` does not wait.
+   * @default {10_000}
+   */
+  drainTimeout?: number;
+  /**
+   * Whether SIGINT and SIGTERM close all servers of the process and then exit with 0. A second signal exits at once.
+   * @default {true}
+   */
+  handleSignals?: boolean;
+}
+
+/** A running server. */
+export interface RunningServer {
+  /** Address of the server, such as `http://localhost:3000/`. */
+  readonly url: string;
+  readonly port: number;
+  /**
+   * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once they are gone and open
+   * requests are answered, or after `drainTimeout`.
+   */
+  close(): Promise<void>;
+}
+
+/** A listening server of any runtime. */
+interface Listening {
+  port: number;
+  /** Open WebSocket connections of this server. */
+  connections: Connections;
+  /** Stops accepting, ends idle connections, and resolves when no request or socket is open. */
+  stop(): Promise<void>;
+  /** Ends open requests and sockets, as far as the runtime can. */
+  kill(): void;
+}
+
+/**
+ * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
+ *
+ * Rejects if the address is taken, or if `onListen` throws.
+ *
+ * @example
+ * ```ts
+ * const server = await serve(app, { port: 3000 });
+ * ```
+ */
+export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
+  const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
+  if (drainTimeout !== 0) checkMs('Cannot serve: option "drainTimeout"', drainTimeout);
+  const listening = await listener()(app, port, hostname);
+  startRoutes(app);
+
+  let forget = () => {};
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).finally(() => forget());
+  const log = (error: unknown) => console.error(logRecord(error));
+  const onAbort = () => guard(close, log);
+
+  const named = hostname === "0.0.0.0" || hostname === "::" ? "localhost" : hostname;
+  const server = {
+    url: `http://${named.includes(":") ? `[${named}]` : named}:${listening.port}/`,
+    port: listening.port,
+    close,
+  };
+  const unregister = closeOnTermination({ handlesSignals: handleSignals, close });
+  forget = () => {
+    unregister();
+    signal?.removeEventListener("abort", onAbort);
+  };
+  signal?.addEventListener("abort", onAbort);
+  if (signal?.aborted) await close();
+  if (closed || onListen === false) return server;
+  let result: unknown;
+  try {
+    result = (onListen ?? (({ url }) => console.log(`Listening on ${url}`)))(server);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  // The server is up already, so a later rejection is logged.
+  guard(() => result, log);
+  return server;
+}
+
+async function drain(listening: Listening, timeout: number): Promise<void> {
+  const drained = Promise.all([listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"), listening.stop()]);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeout));
+  await Promise.race([drained, late]);
+  clearTimeout(timer);
+  listening.kill();
+}
+
+function listener(): (app: ServableApp, port: number, hostname: string) => Promise<Listening> {
+  return "Bun" in globalThis ? listenBun : listenNode;
+}
+
+/** Maximum time to receive the head of a request, in ms. Bun has the same limit. */
+const HEADERS_TIMEOUT = 10_000;
+
+/** How often `node:http` checks {@link HEADERS_TIMEOUT}, in ms. */
+const CHECK_PERIOD = 2_000;
+
+/**
+ * Serves over `node:http` with `@hono/node-server` and `ws`, on Deno too. Deno's own upgrade cannot merge frames (a burst costs
+ * ten times as much), cannot terminate an unresponsive peer, and leaks the descriptor of a client that resets during the
+ * handshake. The price: a plain request takes twice as long as with `Deno.serve(app.fetch)`.
+ */
+async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
+  const [{ createAdaptorServer }, { attachWebSocket }, { once }] = await Promise.all([
+    import("@hono/node-server"),
+    import("../runtimes/node.ts"),
+    import("node:events"),
+  ]);
+  const isDeno = "Deno" in globalThis;
+  const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
+  const server = createAdaptorServer({
+    fetch: (request, env) => fetch(request, env as NodeEnv), // HTTP/1 by default.
+    serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
+  }) as Server; // As above.
+  const http = new HttpConnections(server);
+  const { connections } = attachWebSocket(server); // The server's listener reaches the app.
+  server.listen(port, hostname);
+  await once(server, "listening"); // Rejects if the address is taken.
+  const stopAccepting = isDeno ? keepAccepting(server) : () => {};
+  return {
+    port: (server.address() as AddressInfo).port, // A TCP server, not a pipe.
+    connections,
+    stop: () =>
+      new Promise((resolve) => {
+        stopAccepting();
+        server.close(() => resolve());
+        http.drain();
+      }),
+    kill: () => http.destroy(),
+  };
+}
+
+/** The `env` that `@hono/node-server` and our upgrade pass with a request. */
+interface NodeEnv {
+  readonly incoming: IncomingMessage;
+  remoteAddr?: { transport: "tcp"; hostname: string | undefined; port: number | undefined };
+}
+
+/** Adds the `remoteAddr` of `Deno.serve`, which `getConnInfo` of `hono/deno` reads. */
+function withRemoteAddr(env: NodeEnv): NodeEnv {
+  const { remoteAddress: hostname, remotePort: port } = env.incoming.socket;
+  env.remoteAddr = { transport: "tcp", hostname, port };
+  return env;
+}
+
+/** How often Deno's listener is re-armed, in ms. */
+const ACCEPT_PERIOD = 500;
+
+/**
+ * Deno 2.9 silently stops accepting for good when it runs out of file descriptors; Node resumes once some are free. Calling
+ * `listen` on the handle again resumes Deno, and costs less than 1 µs. Returns a function that stops this.
+ */
+function keepAccepting(server: Server): () => void {
+  const { _handle: handle } = server as unknown as { _handle?: { listen?(backlog: number): number } }; // Of net.Server.
+  const timer = setInterval(() => handle?.listen?.(BACKLOG), ACCEPT_PERIOD);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Node's default backlog. */
+const BACKLOG = 511;
+
+/** The part of Bun's server that this file uses. */
+interface BunServer {
+  readonly port: number;
+  /** Includes silent responses and unfinished request bodies. */
+  readonly pendingRequests: number;
+  readonly pendingWebSockets: number;
+  /** Sets the idle timeout of the request's connection, in seconds. */
+  timeout(request: Request, seconds: number): void;
+  reload(options: BunServeOptions): void;
+  stop(closeActive: boolean): Promise<void>;
+}
+
+interface BunServeOptions {
+  port: number;
+  hostname: string;
+  websocket: typeof websocket & { readonly maxPayloadLength: number };
+  fetch(request: Request, server: BunServer): Response | Promise<Response>;
+}
+
+/** Bun's maximum idle timeout, in seconds. */
+const MAX_IDLE_TIME = 255;
+
+/** Default `maxPayload` of a controller, in bytes. */
+const MAX_PAYLOAD = 65_536;
+
+/** How often open requests are counted, in ms: Bun has no event for the last one. */
+const DRAIN_PERIOD = 20;
+
+function listenBun(app: ServableApp, port: number, hostname: string): Promise<Listening> {
+  // `listener` has checked that it exists.
+  const { Bun } = globalThis as unknown as { Bun: { serve(options: BunServeOptions): BunServer } };
+  const connections = new Connections();
+  let maxPayloadLength = MAX_PAYLOAD;
+  let isDraining = false;
+  // Raised on demand: Bun has one limit for all sockets of a server, and buffers that much of an unfinished message for each.
+  const allowPayload = (bytes: number) => {
+    if (bytes <= maxPayloadLength || isDraining) return;
+    maxPayloadLength = bytes;
+    server.reload(options());
+  };
+  const host: Host = { connections, allowPayload };
+  const finish = (response: Response) => {
+    // Bun ends the connection either way, but does not announce it.
+    if (isDraining) response.headers.set("connection", "close");
+    return response;
+  };
+  const options = (): BunServeOptions => ({
+    port,
+    hostname,
+    websocket: { ...websocket, maxPayloadLength },
+    fetch(request, server) {
+      // Bun ends a silent connection after 10 s by default. A response may stay silent for longer.
+      server.timeout(request, MAX_IDLE_TIME);
+      // hono/bun reads `server` too.
+      const response = app.fetch(request, { server, request, [HOST]: host });
+      return response instanceof Promise ? response.then(finish) : finish(response);
+    },
+  });
+  const server = Bun.serve(options());
+  return Promise.resolve({
+    port: server.port,
+    connections,
+    async stop() {
+      isDraining = true;
+      let isStopped = false;
+      const stopped = server.stop(false).then(() => isStopped = true);
+      // `stop(false)` also waits for connections that have sent half a request; `pendingRequests` does not count those.
+      while (!isStopped && server.pendingRequests + server.pendingWebSockets > 0) {
+        await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, DRAIN_PERIOD))]);
+      }
+      await server.stop(true);
+    },
+    kill: () => void server.stop(true),
+  });
+}

@@ -1,0 +1,251 @@
+/** What the operator reads and counts of the upgrades and `auth` messages that are refused: `src/application/refusals.ts`, and who calls it. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Authenticate, AuthenticationState } from "../../src/application/authentication.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { type RefusalReason, Refusals } from "../../src/application/refusals.ts";
+import { createRoute } from "../support/fake-runtime.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+function recorder() {
+  const warnings: string[] = [];
+  return { warnings, logger: { warn: (record: string) => void warnings.push(record), error: assert.fail } };
+}
+
+describe("Refusals", () => {
+  it("writes one line a second for each reason, and how many it left out", () => {
+    const { warnings, logger } = recorder();
+    let now = 0;
+    const refusals = new Refusals(logger, () => now, () => false);
+    for (let n = 0; n < 5; n++) refusals.add("origin", () => `origin ${n}`);
+    refusals.add("token", () => "token");
+    assert.deepEqual(warnings, ["[noroshi] origin 0", "[noroshi] token"]);
+    now = 999;
+    refusals.add("origin", () => "early");
+    now = 1000;
+    refusals.add("origin", () => "origin 6");
+    assert.deepEqual(warnings.slice(2), ["[noroshi] origin 6 (5 more like it were left out)"]);
+    now = 2000;
+    refusals.add("origin", () => "origin 7");
+    assert.deepEqual(warnings.slice(3), ["[noroshi] origin 7"]);
+    assert.deepEqual([refusals.counts.origin, refusals.counts.token, refusals.counts.ip], [8, 1, 0]);
+  });
+
+  it("counts without a line where there is nothing to say, and where the logger is off", () => {
+    const { warnings, logger } = recorder();
+    const refusals = new Refusals(logger, () => 0, () => false);
+    refusals.add("abandoned");
+    const silent = new Refusals(false, () => 0, () => false);
+    silent.add("origin", assert.fail);
+    assert.deepEqual([warnings, refusals.counts.abandoned, silent.counts.origin], [[], 1, 1]);
+  });
+
+  it("writes one short line, whatever somebody puts into it, and survives a logger that throws", () => {
+    const { warnings, logger } = recorder();
+    new Refusals(logger, () => 0, () => false).add(
+      "origin",
+      () => `Refused origin https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`,
+    );
+    assert.match(warnings[0]!, /https:\/\/a\\u000a\[noroshi\] forged\\u2028x/);
+    assert.ok(warnings[0]!.length < 600);
+    const failing = new Refusals({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0, () => false);
+    failing.add("origin", () => "x");
+    failing.add("token", () => assert.fail("cannot be described"));
+    assert.equal(failing.counts.origin, 1);
+  });
+});
+
+/** What one request of a route with these options writes, and counts. */
+async function refused(
+  options: WebSocketControllerOptions,
+  headers: Record<string, string | null> = {},
+  { path = "/websocket", times = 1 } = {},
+): Promise<{ line: string | undefined; counted: Partial<Record<RefusalReason, number>> }> {
+  const { warnings, logger } = recorder();
+  const { controller, request } = createRoute({ logger, ...options });
+  for (let n = 0; n < times; n++) await request(path, headers);
+  const counted = Object.fromEntries(Object.entries(controller.stats().refused).filter(([, count]) => count > 0));
+  assert.ok(warnings.length <= 1, warnings.join("\n"));
+  return { line: warnings[0], counted };
+}
+
+const nobody: Authenticate = () => null;
+const ann: Authenticate = () => ({ accountability: { user: "ann", role: null } });
+
+describe("controller.upgrade, when it refuses", () => {
+  const cases: [
+    title: string,
+    options: WebSocketControllerOptions,
+    headers: Record<string, string | null>,
+    expected: { line: string; reason: RefusalReason },
+    how?: { path?: string; times?: number },
+  ][] = [
+    ["a foreign origin", {}, { origin: "http://localhost:8088", host: "chat" }, {
+      line: 'Refused origin http://localhost:8088: the request\'s host is "chat". Add it to origins, or let the proxy pass Host',
+      reason: "origin",
+    }],
+    ["a cookie without an origin", { authenticate: ann, cookie: "session" }, { cookie: "session=a" }, {
+      line:
+        "Refused a cookie without an Origin header, which every page sends. Outside of a browser, send the token as Authorization: Bearer, or set allowCookieWithoutOrigin",
+      reason: "origin",
+    }],
+    ["a request without Upgrade", {}, { upgrade: null }, {
+      line: "Refused a request without the header Upgrade: websocket. If a proxy is in front, let it pass Upgrade and Connection",
+      reason: "request",
+    }],
+    ["a bad key", {}, { "sec-websocket-key": "x" }, {
+      line: "Refused a request: Sec-WebSocket-Key must be 16 bytes in base64",
+      reason: "request",
+    }],
+    ["no token in strict mode", { mode: "strict", authenticate: ann, cookie: "session" }, {}, {
+      line: 'Refused an upgrade without a token: mode "strict" needs one in Sec-WebSocket-Protocol: bearer.<token> or ' +
+        'Authorization: Bearer or ?access_token= or the cookie "session"',
+      reason: "token",
+    }],
+    ["a token that authenticate returns null for", { authenticate: nobody }, { authorization: "Bearer a" }, {
+      line: "Refused the token of the Authorization header: The token is not valid",
+      reason: "token",
+    }],
+    ["two cookies of one name", { authenticate: ann, cookie: "a" }, { cookie: "a=1; a=2", origin: "http://localhost" }, {
+      line: "Refused the token of a cookie: There are several",
+      reason: "token",
+    }],
+    [
+      "a token that has expired",
+      { authenticate: () => ({ accountability: { user: "ann", role: null }, expires_at: 1_799_999_990 }) },
+      { authorization: "Bearer a" },
+      { line: "Refused the token of the Authorization header: The credentials expired 10 s ago", reason: "token" },
+    ],
+    ["the limit of all", { maxConnections: 1 }, {}, {
+      line: "Refused an upgrade: maxConnections (1) is reached",
+      reason: "connections",
+    }, { times: 2 }],
+    ["the limit of the pending", { maxPending: 1, maxPendingPerIp: 9, authenticate: ann }, {}, {
+      line: "Refused an upgrade: maxPending (1) is reached",
+      reason: "pending",
+    }, { times: 2 }],
+    ["an address's share of the pending", { maxPendingPerIp: 1, authenticate: ann }, {}, {
+      line: "Refused 192.0.2.1: maxPendingPerIp (1) is reached. Behind a proxy, set clientIp",
+      reason: "ip",
+    }, { times: 2 }],
+    ["the limit of an address", { maxConnectionsPerIp: 1 }, {}, {
+      line: "Refused 192.0.2.1: maxConnectionsPerIp (1) is reached. Behind a proxy, set clientIp",
+      reason: "ip",
+    }, { times: 2 }],
+    ["the limit of a user", { maxConnectionsPerUser: 1, authenticate: ann }, { authorization: "Bearer a" }, {
+      line: "Refused an upgrade: a user has reached maxConnectionsPerUser (1)",
+      reason: "user",
+    }, { times: 2 }],
+  ];
+  for (const [title, options, headers, { line, reason }, how] of cases) {
+    it(`names ${title} to the operator and counts it`, async () => {
+      assert.deepEqual(await refused(options, headers, how), { line: `[noroshi] ${line}`, counted: { [reason]: 1 } });
+    });
+  }
+
+  it("names the failed authentications of an address after thirty, and of clients without one too", async () => {
+    for (const [ip, who] of [["203.0.113.7", "203.0.113.7"], [null, "a client without an address"]] as const) {
+      const { warnings, logger } = recorder();
+      const { controller, request } = createRoute({ logger, authenticate: nobody, clientIp: () => ip });
+      const status = async () => (await request("/websocket", { authorization: "Bearer a" })).status;
+      for (let n = 0; n < 30; n++) assert.equal(await status(), 401);
+      assert.equal(await status(), 429);
+      assert.equal(
+        warnings.at(-1),
+        `[noroshi] Refused ${who}: too many failed authentications from there. Behind a proxy, set clientIp`,
+      );
+      assert.deepEqual([controller.stats().refused.token, controller.stats().refused.failures], [30, 1]);
+    }
+  });
+
+  it("counts a WebSocketError of authenticate as a failed authentication", async () => {
+    const { request } = createRoute({
+      authenticate: () => {
+        throw new WebSocketError("auth", "AUTH_FAILED", "No");
+      },
+    });
+    const status = async () => (await request("/websocket", { authorization: "Bearer a" })).status;
+    for (let n = 0; n < 30; n++) assert.equal(await status(), 401);
+    assert.equal(await status(), 429);
+  });
+
+  it("hands the cause to auth.failure alone, without the credentials it quotes, and then writes no line", async () => {
+    const { warnings, logger } = recorder();
+    const { controller, request } = createRoute({
+      logger,
+      authenticate(credentials) {
+        const token = "access_token" in credentials ? credentials.access_token : "";
+        throw new WebSocketError("auth", "AUTH_FAILED", "No", { cause: new Error(`Wrong signature: ${token}`) });
+      },
+    });
+    const causes: unknown[] = [];
+    controller.on("auth.failure", ({ cause }) => causes.push(cause));
+    const response = await request("/websocket", { authorization: "Bearer s3cr3t-token" });
+    assert.deepEqual(await response.json(), { error: { code: "AUTH_FAILED", message: "No" } });
+    assert.deepEqual([causes.map(String), warnings], [["Error: Wrong signature: [redacted]"], []]);
+  });
+
+  it("takes no place behind an answer that something else has given meanwhile", async () => {
+    const stall = new Stall<AuthenticationState>();
+    const { warnings, logger } = recorder();
+    const { controller, request, accepted } = createRoute({ logger, authenticate: () => stall.promise }, (app) => {
+      app.use(async (c, next) => {
+        const rest = next();
+        await turn();
+        c.res = c.text("Too late", 504);
+        await rest;
+      });
+    });
+    const response = request("/websocket?access_token=token-1");
+    await turn();
+    await turn();
+    stall.resolve({ accountability: { user: "ann", role: null } });
+    await response;
+    assert.deepEqual([accepted, controller.stats().reserved, controller.stats().refused.abandoned], [[], 0, 1]);
+    assert.match(warnings[0] ?? "", /the app answered, as its timeout\(\) does, before authenticate had/);
+  });
+});
+
+describe("an auth message that is refused", () => {
+  it("hands its cause to auth.failure, or to the operator where nobody listens, and never to the client", async () => {
+    for (const isHeard of [true, false]) {
+      const { warnings, logger } = recorder();
+      const { controller, request, opened, transports } = createRoute({
+        logger,
+        clock: new TestClock(),
+        authenticate() {
+          throw new WebSocketError("auth", "AUTH_FAILED", "No", { cause: new Error("The signature is wrong") });
+        },
+      });
+      const causes: unknown[] = [];
+      if (isHeard) controller.on("auth.failure", ({ cause }) => causes.push(String(cause)));
+      await request("/websocket");
+      opened[0]!.message('{"type":"auth","access_token":"token-1"}');
+      await turn();
+      assert.deepEqual(transports[0]!.take(), [{ type: "auth", status: "error", error: { code: "AUTH_FAILED", message: "No" } }]);
+      assert.deepEqual(causes, isHeard ? ["Error: The signature is wrong"] : []);
+      assert.deepEqual(warnings, isHeard ? [] : ["[noroshi] Refused a client: The signature is wrong"]);
+      assert.equal(controller.stats().refused.token, 1);
+    }
+  });
+
+  it("names what was wrong when there is no authenticate, no auth, or none in time", async () => {
+    const clock = new TestClock();
+    const say = async (frame: string | null, options: WebSocketControllerOptions = { authenticate: ann }) => {
+      const { controller, request, opened } = createRoute({ clock, ...options });
+      const causes: string[] = [];
+      controller.on("auth.failure", ({ cause }) => causes.push((cause as Error).message));
+      await request("/websocket");
+      if (frame === null) clock.advance(10_000);
+      else for (let n = 0; n < 3; n++) opened[0]!.message(frame);
+      await turn();
+      return causes[0];
+    };
+    assert.equal(await say('{"type":"auth","access_token":"a"}', {}), 'The controller has no option "authenticate"');
+    assert.equal(await say('{"type":"ping"}'), "Its first message was not auth");
+    assert.equal(await say('{"type":"auth"}'), "Its auth message has no credentials that can be read");
+    assert.equal(await say(null), "It did not authenticate within the option timeout");
+  });
+});

@@ -1,0 +1,240 @@
+/** What of channels outlives hibernation: the subscriptions that an engine keeps, and what they are about. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { AuthorizeContext, ChannelDeclarations } from "../../src/channels/channels.ts";
+import type { SubscriptionKeeper } from "../../src/engines/engine.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { createChannels, TestPeer } from "../support/channels-fixture.ts";
+import { HANDSHAKE, HibernatingTransport } from "../support/fake-transport.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { observe } from "../support/observed.ts";
+import { TestClock } from "../support/test-clock.ts";
+
+const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
+
+/** Subscriptions by the client and their name. */
+type Kept = Map<string, Map<string, string>>;
+
+/** An engine that loses all but the subscriptions when it is away. */
+class KeepingEngine extends MemoryEngine {
+  readonly keeper: SubscriptionKeeper;
+
+  constructor(kept: Kept) {
+    super();
+    this.keeper = {
+      save: (uid, name, text) => void kept.set(uid, (kept.get(uid) ?? new Map()).set(name, text)),
+      load: (uid) => [...kept.get(uid)?.values() ?? []],
+      delete: (uid, name) => {
+        if (name !== undefined) kept.get(uid)?.delete(name);
+        if (name === undefined || kept.get(uid)?.size === 0) kept.delete(uid);
+      },
+    };
+  }
+}
+
+/** A server that goes away and comes back with the connections it had. */
+function createObject(declarations: ChannelDeclarations, options: WebSocketControllerOptions = {}) {
+  const kept: Kept = new Map();
+  const peers: { transport: HibernatingTransport }[] = [];
+  const build = (elapsed: number) => {
+    const clock = new TestClock();
+    clock.jump(elapsed);
+    const built = createChannels(declarations, { ...options, engine: new KeepingEngine(kept), clock });
+    const { controller } = built;
+    return {
+      ...built,
+      clock,
+      kept,
+      connect: (user: string) => {
+        const transport = new HibernatingTransport();
+        peers.push({ transport });
+        const connection = controller.open(transport, HANDSHAKE, { accountability: { user, role: null } });
+        return new TestPeer(connection, connection.client, transport);
+      },
+      /** The server that comes back so many ms after the first one began, and its clients in the order they came. */
+      evict: (ms = 0) => {
+        const next = build(ms);
+        return {
+          ...next,
+          peers: peers.map(({ transport }) => {
+            const connection = next.controller.restore(transport, transport.saved.at(-1)!); // Each was let in.
+            return new TestPeer(connection, connection.client, transport);
+          }),
+        };
+      },
+    };
+  };
+  return build(0);
+}
+
+describe("Channels: hibernation", () => {
+  it("goes on with the subscriptions there were, without an init", async () => {
+    const object = createObject({ "*": { authorize: () => true } });
+    const peer = object.connect("ann");
+    await peer.ask(subscribe("a", { uid: 1 }), subscribe("b"), subscribe("c"), { type: "unsubscribe", channel: "b" });
+    const { peers: [again], channels } = object.evict();
+    assert.deepEqual(await again!.take(), []);
+    for (const channel of ["a", "b", "c"]) await channels.publish(channel, "e", channel);
+    assert.deepEqual((await again!.take()).map(({ data, uid }) => [data, uid]), [["a", 1], ["c", undefined]]);
+  });
+
+  it("does not go on with one whose replacement was refused", async () => {
+    const object = createObject({ a: { authorize: () => true }, b: { authorize: () => false } });
+    const peer = object.connect("ann");
+    for (const channel of ["nowhere", "b"]) {
+      await peer.ask(subscribe("a", { uid: 1 }));
+      assert.equal(object.kept.size, 1);
+      assert.equal((await peer.ask(subscribe(channel, { uid: 1 })))[0].error.code, "FORBIDDEN");
+      assert.equal(object.kept.size, 0);
+    }
+  });
+
+  it("goes on with what one under way is to take the place of", async () => {
+    const object = createObject({
+      a: { authorize: () => true, history: { size: 10, ttl: 60_000 } },
+      b: { authorize: () => new Promise(() => {}) },
+    }, { slowConsumer: "drop" });
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { uid: 1 }));
+    await ann.ask(subscribe("b", { uid: 1 }));
+    // What is to be kept of it changes meanwhile: it falls behind.
+    ann.transport.sends = false;
+    await object.channels.publish("a", "e", 1);
+    ann.transport.sends = true;
+    const [texts] = [...object.kept.values()];
+    assert.deepEqual([...texts!.values()].map((text) => [JSON.parse(text).channel, JSON.parse(text).at.offset]), [["a", 0]]);
+  });
+
+  it("asks again about a grant with a time to live when that is over", async () => {
+    const asked: AuthorizeContext[] = [];
+    const object = createObject({
+      a: {
+        authorize: (context) => {
+          asked.push(context);
+          return asked.length < 3 && { ttl: 10_000 };
+        },
+      },
+    });
+    const peer = object.connect("ann");
+    await peer.ask(subscribe("a", { uid: 1 }));
+    const second = object.evict(4_000);
+    second.clock.advance(5_999);
+    await second.peers[0]!.take();
+    assert.equal(asked.length, 1);
+    second.clock.advance(1);
+    assert.deepEqual(await second.peers[0]!.take(), []);
+    assert.equal(asked.length, 2);
+    const third = second.evict(12_000);
+    third.clock.advance(7_999);
+    await third.peers[0]!.take();
+    assert.equal(asked.length, 2);
+    // It is due while nobody is there.
+    const fourth = third.evict(60_000);
+    fourth.clock.advance(0);
+    assert.deepEqual(await fourth.peers[0]!.take(), [
+      { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" },
+    ]);
+    assert.equal(asked.length, 3);
+  });
+
+  it("asks again in time though the clock was set back meanwhile", async () => {
+    let asked = 0;
+    const object = createObject({ a: { authorize: () => ++asked < 2 && { ttl: 10_000 } } });
+    await object.connect("ann").ask(subscribe("a"));
+    const { clock, peers: [peer] } = object.evict(-3_600_000);
+    clock.advance(10_000);
+    assert.equal((await peer!.take())[0].reason, "FORBIDDEN");
+  });
+
+  it("goes on from where a client was that had missed something", async () => {
+    const object = createObject({ a: { authorize: () => true, history: { size: 10, ttl: 60_000 } } }, { slowConsumer: "drop" });
+    const [ann, bob] = [object.connect("ann"), object.connect("bob")];
+    for (const peer of [ann, bob]) await peer.ask(subscribe("a"));
+    ann.transport.sends = false;
+    await object.channels.publish("a", "e", 1);
+    await ann.take();
+    ann.transport.sends = true;
+    // This engine has lost the history, which one that keeps subscriptions would have: who has missed nothing is told nothing.
+    const { peers } = object.evict();
+    assert.deepEqual((await peers[0]!.take()).map(({ event, recovered }) => [event, recovered]), [["init", false]]);
+    assert.deepEqual((await peers[1]!.take()).map(({ event }) => event), ["e"]);
+  });
+
+  it("tells nobody anew who is there", async () => {
+    const object = createObject({ "*": { authorize: () => true, presence: { data: "client" } } });
+    await object.connect("ann").ask(subscribe("a", { presence: true, data: 1 }));
+    await object.connect("bob").ask(subscribe("a", { presence: true, uid: 2 }));
+    const { peers: [ann, bob], controller } = object.evict();
+    for (const peer of [ann, bob]) peer!.transport.take();
+    // This engine knows nobody any more, so that they have joined anew: an engine that keeps members is silent.
+    assert.deepEqual((await ann!.take()).map(({ event }) => event), ["join"]);
+    bob!.leave(true);
+    assert.deepEqual(await ann!.take(), [{ type: "presence", event: "leave", channel: "a", members: [{ user: "bob" }] }]);
+    assert.equal(controller.stats().clients, 1);
+  });
+
+  it("tells a client who is there that was not told of a change", async () => {
+    const object = createObject({ "*": { authorize: () => true, presence: true } }, { slowConsumer: "drop" });
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { presence: true }));
+    ann.transport.sends = false;
+    await object.connect("bob").ask(subscribe("a"));
+    ann.transport.sends = true;
+    const { peers: [again] } = object.evict();
+    assert.deepEqual((await again!.take()).filter(({ event }) => event === "init").length, 1);
+    // Once is enough.
+    const { peers: [third] } = object.evict();
+    assert.deepEqual((await third!.take()).filter(({ event }) => event === "init").length, 0);
+  });
+
+  it("closes a client where nobody has kept what it was subscribed to", () => {
+    const { controller } = createChannels({ a: { authorize: () => true } });
+    const transport = new HibernatingTransport();
+    controller.open(transport, HANDSHAKE, null);
+    const again = createChannels({ a: { authorize: () => true } }).controller;
+    const { client } = again.restore(transport, transport.saved.at(-1)!); // It was let in.
+    assert.deepEqual([client.readyState, transport.closes], [2, [{ code: 1012, reason: "Subscriptions are lost" }]]);
+  });
+
+  it("closes a client whose subscriptions cannot be kept, or not be read, and ends nobody else", async () => {
+    const object = createObject({ "*": { authorize: () => true } });
+    const [ann, bob] = [object.connect("ann"), object.connect("bob")];
+    await bob.ask(subscribe("a"));
+    const { kept } = object;
+    const [set, get] = [kept.set, kept.get];
+    const fail = () => {
+      throw new Error("disk full");
+    };
+    kept.set = fail;
+    ann.send(subscribe("a"));
+    await ann.take();
+    assert.deepEqual(ann.transport.closes, [{ code: 1011, reason: "Cannot keep the subscriptions" }]);
+    const errors = object.events.flatMap((each) => each[0] === "error" ? [String(each[1].error)] : []);
+    assert.deepEqual(errors, ["Error: disk full"]);
+    kept.set = set;
+    void object.channels.publish("a", "e", 1);
+    assert.equal((await bob.take()).at(-1).data, 1);
+    kept.get = fail;
+    const { peers } = object.evict();
+    kept.get = get;
+    assert.deepEqual(peers[1]!.transport.closes, [{ code: 1011, reason: "Cannot keep the subscriptions" }]);
+  });
+
+  it("starts the engine that its runtime gives it where there are channels, for there may be nobody who comes back", () => {
+    const started: string[] = [];
+    class Engine extends MemoryEngine {
+      override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+        super.start(host);
+        started.push(host.node);
+      }
+    }
+    observe().controller.useEngine(new Engine());
+    assert.equal(started.length, 0);
+    const { controller } = createChannels({ a: { authorize: () => true } });
+    controller.useEngine(new Engine());
+    assert.equal(started.length, 1);
+    // There is one.
+    controller.useEngine(new Engine());
+    assert.equal(started.length, 1);
+  });
+});

@@ -1,0 +1,631 @@
+/** What was missed is sent from the history, in order and once, or it is said that it cannot be. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Authenticate, AuthenticationState } from "../../src/application/authentication.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { createChannels, kept, type TestPeer } from "../support/channels-fixture.ts";
+import type { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+const subscribe = (rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel: "a", ...rest });
+const auth = (access_token: string) => ({ type: "auth", access_token });
+
+/** The data of the publications a client was sent, and `init` by what it said of its recovery. */
+const read = async (peer: TestPeer) =>
+  (await peer.take()).filter(({ type }) => type === "subscription").map(({ event, data, recovered }) =>
+    event === "init" ? `init ${recovered}` : event === "unsubscribe" ? "unsubscribe" : data
+  );
+
+const numbers = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => from + index);
+
+describe("Channels: recovery", () => {
+  it("sends what was missed, at any position that is kept, as often as it is asked for", async () => {
+    const { join, channels } = createChannels({ a: kept });
+    const [{ epoch, offset }] = await join().ask(subscribe());
+    assert.equal(offset, 0);
+    for (const n of numbers(1, 8)) await channels.publish("a", "e", n);
+    for (const from of [0, 3, 7, 8, 3]) {
+      const [init, ...events] = await join().ask(subscribe({ recover: { epoch, offset: from }, uid: 1 }));
+      assert.deepEqual(init, { type: "subscription", event: "init", channel: "a", epoch, offset: from, recovered: true, uid: 1 });
+      assert.deepEqual(events.map(({ data, offset }) => [data, offset]), numbers(from + 1, 8).map((n) => [n, n]));
+    }
+  });
+
+  it("says that it cannot, with the snapshot, for what was trimmed, expired, is of another epoch or from the future", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all" } });
+    const peer = join();
+    const [{ epoch }] = await peer.ask(subscribe());
+    for (const n of numbers(1, 12)) await channels.publish("a", "e", n);
+    const ask = async (recover: unknown) => (await join().ask(subscribe({ recover })))[0];
+    const lost = { type: "subscription", event: "init", channel: "a", data: "all", epoch, offset: 12, recovered: false };
+    assert.deepEqual(await ask({ epoch, offset: 1 }), lost);
+    assert.equal((await ask({ epoch, offset: 2 })).recovered, true);
+    assert.deepEqual(await ask({ epoch, offset: 13 }), lost);
+    assert.deepEqual(await ask({ epoch: "other", offset: 12 }), lost);
+    clock.advance(60_000);
+    assert.deepEqual(await ask({ epoch, offset: 11 }), lost);
+    // Nothing was missed at the top, however old it is.
+    assert.equal((await ask({ epoch, offset: 12 })).recovered, true);
+  });
+
+  it("is bounded by maxRecover, and left out where a channel has no history", async () => {
+    const { join, channels } = createChannels({
+      a: { ...kept, history: { size: 10, ttl: 1_000, maxRecover: 3 } },
+      b: { authorize: () => true },
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 5)) await channels.publish("a", "e", n);
+    assert.equal((await join().ask(subscribe({ recover: { epoch, offset: 1 } })))[0].recovered, false);
+    assert.equal((await join().ask(subscribe({ recover: { epoch, offset: 2 } })))[0].recovered, true);
+    assert.deepEqual(await join().ask(subscribe({ channel: "b", recover: { epoch, offset: 2 } })), [
+      { type: "subscription", event: "init", channel: "b", recovered: false },
+    ]);
+  });
+
+  it("is authorised like any other subscription, and authorize sees the position", async () => {
+    const seen: unknown[] = [];
+    let allowed = true;
+    const { join } = createChannels({
+      a: {
+        ...kept,
+        authorize: ({ recover }) => {
+          seen.push(recover);
+          return allowed;
+        },
+      },
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    allowed = false;
+    assert.equal((await join().ask(subscribe({ recover: { epoch, offset: 0 } })))[0].error.code, "FORBIDDEN");
+    assert.deepEqual(seen, [undefined, { epoch, offset: 0 }]);
+  });
+
+  it("takes only the event that is asked for", async () => {
+    const { join, channels } = createChannels({ a: kept });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 6)) await channels.publish("a", n % 2 ? "odd" : "even", n);
+    const [, ...events] = await join().ask(subscribe({ event: "even", recover: { epoch, offset: 2 } }));
+    assert.deepEqual(events.map(({ data }) => data), [4, 6]);
+  });
+
+  it("joins what is published meanwhile, with an engine that answers late and hands over early or late", async () => {
+    for (const isHandedEarly of [true, false]) {
+      const engine = new SlowEngine();
+      const { join, channels } = createChannels({ a: kept }, { engine });
+      const reader = join();
+      engine.answer.resolve();
+      const [{ epoch }] = await reader.ask(subscribe());
+      for (const n of numbers(1, 3)) await channels.publish("a", "e", n);
+      engine.answer = new Stall();
+      const peer = join();
+      peer.send(subscribe({ recover: { epoch, offset: 1 } }));
+      await turn();
+      await channels.publish("a", "e", 4);
+      if (!isHandedEarly) await turn();
+      engine.answer.resolve();
+      await turn();
+      await channels.publish("a", "e", 5);
+      assert.deepEqual(await read(peer), ["init true", 2, 3, 4, 5]);
+      assert.deepEqual(await read(reader), ["init undefined", 1, 2, 3, 4, 5].slice(1));
+    }
+  });
+
+  it("sends once what it reads and is handed too", async () => {
+    const engine = new SlowEngine();
+    engine.isLate = true;
+    const { join, channels } = createChannels({ a: kept }, { engine });
+    const [{ epoch }] = await join().ask(subscribe());
+    await channels.publish("a", "e", 1);
+    const peer = join();
+    peer.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    await channels.publish("a", "e", 2);
+    engine.answer.resolve();
+    assert.deepEqual(await read(peer), ["init true", 1, 2]);
+  });
+
+  it("asks for the snapshot anew when a gap shows meanwhile", async () => {
+    const snapshot = new Stall<unknown>();
+    const engine = new SlowEngine();
+    let snapshots = 0;
+    const { join } = createChannels({ a: { ...kept, snapshot: () => ++snapshots === 1 ? snapshot.promise : snapshots } }, {
+      engine,
+    });
+    const peer = join();
+    peer.send(subscribe());
+    await turn();
+    engine.host.gap("a");
+    snapshot.resolve(1);
+    assert.equal((await peer.take())[0].data, 2);
+  });
+
+  it("waits for the client with what was published during a snapshot too", async () => {
+    const snapshot = new Stall<unknown>();
+    const { join, channels, clock } = createChannels({ a: { authorize: () => true, snapshot: () => snapshot.promise } }, {
+      maxBufferedBytes: 10_000,
+    });
+    const peer = join();
+    peer.transport.send = counting(peer, 10_000);
+    peer.send(subscribe());
+    await turn();
+    const all = numbers(1, 14).map((n) => `${n} ${"x".repeat(500)}`);
+    for (const data of all) await channels.publish("a", "e", data);
+    snapshot.resolve("all");
+    assert.deepEqual(await readSlowly(peer, clock, 15), ["init undefined", ...all]);
+  });
+
+  it("reads on when more is published meanwhile than it keeps", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, history: { size: 5_000, ttl: 60_000 } } }, {
+      maxBufferedBytes: 10_000,
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 200)) await channels.publish("a", "e", n);
+    const peer = join();
+    peer.transport.send = counting(peer, 10_000);
+    peer.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    for (const n of numbers(201, 1_500)) await channels.publish("a", "e", n);
+    assert.deepEqual(await readSlowly(peer, clock, 1_501), ["init true", ...numbers(1, 1_500)]);
+  });
+
+  it("is not overtaken when a client reads slowly: it is sent as much as it takes", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, history: { size: 100, ttl: 60_000 } } }, {
+      maxBufferedBytes: 1_000,
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 50)) await channels.publish("a", "e", n);
+    const peer = join();
+    const { transport } = peer;
+    transport.send = counting(peer, 1_000);
+    peer.send(subscribe({ recover: { epoch, offset: 0 } }));
+    const received: unknown[] = [];
+    for (let looks = 0; received.length < 53 && looks < 100; looks++) {
+      received.push(...await read(peer));
+      if (looks === 2) { for (const n of numbers(51, 52)) await channels.publish("a", "e", n); }
+      transport.bufferedAmount = 0;
+      clock.advance(20);
+    }
+    assert.deepEqual(received, ["init true", ...numbers(1, 52)]);
+    assert.equal(peer.client.readyState, 1);
+  });
+
+  it("begins again when more is published during a snapshot than is kept", async () => {
+    let snapshots = 0;
+    const { join, channels } = createChannels({
+      a: {
+        ...kept,
+        snapshot: async () => {
+          if (++snapshots < 3) { for (const n of numbers(1, 1_001)) await channels.publish("a", "e", n); }
+          return snapshots;
+        },
+      },
+    });
+    const [init, ...rest] = await join().ask(subscribe());
+    assert.equal(init.data, 3);
+    assert.equal(init.offset, 2_002);
+    assert.deepEqual(rest, []);
+  });
+
+  it("tells the positions in a pong, but for subscriptions with an event and channels without a history", async () => {
+    const { join, channels } = createChannels({ a: kept, b: kept, c: { authorize: () => true } });
+    const peer = join();
+    assert.deepEqual(await peer.ask({ type: "ping", uid: 1 }), [{ type: "pong", uid: 1 }]);
+    const [{ epoch }] = await peer.ask(subscribe(), subscribe({ channel: "b", event: "e" }), subscribe({ channel: "c" }));
+    await channels.publish("a", "e", 1);
+    await peer.take();
+    assert.deepEqual(await peer.ask({ type: "ping" }), [{ type: "pong", channels: { a: { epoch, offset: 1 } } }]);
+  });
+});
+
+/** What is sent waits, and is not more than may. */
+function counting({ transport }: TestPeer, maxBufferedBytes: number): TestPeer["transport"]["send"] {
+  const send = transport.send.bind(transport);
+  return (frame) => {
+    transport.bufferedAmount += frame.bytes;
+    assert.ok(transport.bufferedAmount <= maxBufferedBytes, "no more than may wait");
+    return send(frame);
+  };
+}
+
+/** What a client is sent that reads all there is every 20 ms. */
+async function readSlowly(peer: TestPeer, clock: TestClock, count: number): Promise<unknown[]> {
+  const received: unknown[] = [];
+  for (let looks = 0; received.length < count && looks < 1_000; looks++) {
+    received.push(...await read(peer));
+    peer.transport.bufferedAmount = 0;
+    clock.advance(20);
+  }
+  return received;
+}
+
+/** An engine in memory that answers a read only when the test lets it. */
+class SlowEngine extends MemoryEngine {
+  answer = new Stall();
+  /** Whether it reads when it answers, and not when it is asked. */
+  isLate = false;
+  host!: Parameters<MemoryEngine["start"]>[0];
+
+  override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+    super.start(this.host = host);
+  }
+
+  // @ts-expect-error -- its answer is a promise, as the interface lets it be
+  override async read(...args: Parameters<MemoryEngine["read"]>) {
+    const page = super.read(...args);
+    await this.answer.promise;
+    return this.isLate ? super.read(...args) : page;
+  }
+}
+
+describe("Channels: gaps between nodes", () => {
+  it("shares no read with who comes after a publication that is not in it", async () => {
+    const engine = new SlowEngine();
+    const { join, channels } = createChannels({ a: kept }, { engine });
+    const [{ epoch }] = await join().ask(subscribe());
+    await channels.publish("a", "e", 1);
+    const peers = [join(), join()];
+    peers[0]!.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    await channels.publish("a", "e", 2);
+    peers[1]!.send(subscribe({ recover: { epoch, offset: 0 } }));
+    await turn();
+    engine.answer.resolve();
+    for (const peer of peers) assert.deepEqual(await read(peer), ["init true", 1, 2]);
+  });
+
+  it("goes on after a gap of a channel without a history", async () => {
+    const engine = new SlowEngine();
+    const { join, channels } = createChannels({ a: { authorize: () => true, snapshot: () => "all" } }, { engine });
+    const peers = [join(), join()];
+    for (const [uid, peer] of peers.entries()) await peer.ask(subscribe(uid === 0 ? {} : { uid }));
+    engine.host.gap("a");
+    await turn();
+    await channels.publish("a", "e", 1);
+    for (const peer of peers) assert.deepEqual((await read(peer)).at(-1), 1);
+  });
+
+  it("goes on after a gap that the history does not fill from where the engine says", async () => {
+    const { channels, peers, engine, host } = await createLossy();
+    engine.loses = true;
+    let last = await channels.publish("a", "e", 4);
+    for (const n of numbers(5, 20)) last = await channels.publish("a", "e", n);
+    engine.loses = false;
+    host().gap("a", last!);
+    for (const peer of peers) {
+      const [init] = (await peer.take()).filter(({ event }) => event === "init").slice(-1);
+      assert.deepEqual([init.recovered, init.offset], [false, last!.offset]);
+    }
+  });
+
+  it("a gap is filled from the history, for all subscriptions with one read", async () => {
+    const { channels, peers, engine, host } = await createLossy();
+    engine.loses = true;
+    for (const n of numbers(4, 6)) await channels.publish("a", "e", n);
+    engine.loses = false;
+    engine.reads = 0;
+    host().gap("a");
+    await turn();
+    await channels.publish("a", "e", 7);
+    for (const peer of peers) assert.deepEqual(await read(peer), numbers(4, 7));
+    assert.equal(engine.reads, 1);
+  });
+
+  it("a gap that the history does not fill is told, and a new epoch too", async () => {
+    const { channels, peers, engine, host } = await createLossy();
+    engine.loses = true;
+    for (const n of numbers(4, 20)) await channels.publish("a", "e", n);
+    engine.loses = false;
+    host().gap("a");
+    for (const peer of peers) assert.deepEqual(await read(peer), ["init false"]);
+    await engine.forget();
+    await channels.publish("a", "e", 21);
+    for (const peer of peers) assert.deepEqual(await read(peer), ["init false"]);
+    await channels.publish("a", "e", 22);
+    for (const peer of peers) assert.deepEqual(await read(peer), [22]);
+  });
+
+  /** An engine that may lose what it is to hand over, and its history. */
+  class LossyEngine extends MemoryEngine {
+    loses = false;
+    reads = 0;
+    host!: Parameters<MemoryEngine["start"]>[0];
+
+    override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+      this.host = host;
+      super.start({
+        ...host,
+        published: (channel, publication) => {
+          if (!this.loses) host.published(channel, publication);
+        },
+      });
+    }
+
+    // @ts-expect-error -- its answer is a promise, as the interface lets it be
+    override async read(...args: Parameters<MemoryEngine["read"]>) {
+      this.reads++;
+      await turn();
+      return super.read(...args);
+    }
+
+    forget(): void {
+      this.close();
+      this.status = "ready";
+      this.subscribe("a", kept.history);
+    }
+  }
+
+  async function createLossy() {
+    const engine = new LossyEngine();
+    const created = createChannels({ a: kept }, { engine });
+    const peers = [created.join(), created.join()];
+    for (const peer of peers) await peer.ask(subscribe());
+    for (const n of numbers(1, 3)) await created.channels.publish("a", "e", n);
+    for (const peer of peers) await peer.take();
+    return { ...created, engine, peers, host: () => engine.host };
+  }
+});
+
+describe("Channels: slow consumers", () => {
+  it("with drop, what a recoverable subscription has missed is sent once there is room", async () => {
+    const { join, channels, clock } = createChannels({ a: kept, b: { authorize: () => true } }, {
+      slowConsumer: "drop",
+      maxBufferedBytes: 500,
+    });
+    const peer = join();
+    await peer.ask(subscribe(), subscribe({ channel: "b" }));
+    await channels.publish("a", "e", 1);
+    peer.transport.bufferedAmount = 501;
+    for (const n of numbers(2, 4)) await channels.publish("a", "e", n);
+    await channels.publish("b", "e", "lost");
+    peer.transport.bufferedAmount = 0;
+    clock.advance(250);
+    const [one, ...rest] = (await peer.take()).map((message) => message.data ?? message.error.count);
+    assert.deepEqual(one, 1);
+    // The frames that could not be handed over: the first publication, and the one without a history.
+    assert.deepEqual(rest, [2, 2, 3, 4]);
+    await channels.publish("a", "e", 5);
+    assert.deepEqual(await read(peer), [5]);
+  });
+});
+
+describe("Channels: identity", () => {
+  const authenticate: Authenticate = (credentials) =>
+    "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null;
+
+  it("another user has none of the subscriptions of the one before", async () => {
+    const { join, channels } = createChannels({ a: kept }, { mode: "public", authenticate });
+    const peer = join();
+    await peer.ask(auth("ann"), subscribe({ uid: 1 }));
+    assert.deepEqual((await peer.ask(auth("bob"))).at(-1), {
+      type: "subscription",
+      event: "unsubscribe",
+      channel: "a",
+      uid: 1,
+      reason: "FORBIDDEN",
+    });
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await read(peer), []);
+    assert.equal(channels.stats().subscriptions, 0);
+  });
+
+  it("the same user's are authorised again, and those refused end with a reason", async () => {
+    let allowed = true;
+    const { join, channels } = createChannels({ a: { ...kept, authorize: () => allowed }, b: kept }, {
+      mode: "public",
+      authenticate,
+    });
+    const peer = join();
+    await peer.ask(auth("ann"), subscribe({ uid: 1 }), subscribe({ channel: "b" }));
+    allowed = false;
+    const answers = await peer.ask(auth("ann"));
+    assert.deepEqual(answers.slice(1), [{
+      type: "subscription",
+      event: "unsubscribe",
+      channel: "a",
+      uid: 1,
+      reason: "FORBIDDEN",
+    }]);
+    await channels.publish("a", "e", 1);
+    await channels.publish("b", "e", 2);
+    assert.deepEqual(await read(peer), [2]);
+  });
+
+  it("nothing is sent while rights are asked about, and nothing is lost if they stay", async () => {
+    const stall = new Stall<boolean>();
+    let asked = 0;
+    const { join, channels } = createChannels({ a: { authorize: () => ++asked === 1 || stall.promise } }, {
+      mode: "public",
+      authenticate,
+    });
+    const peer = join();
+    await peer.ask(auth("ann"), subscribe());
+    peer.send(auth("ann"));
+    await turn();
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await read(peer), []);
+    stall.resolve(true);
+    assert.deepEqual(await read(peer), [1]);
+  });
+
+  it("while the credentials are expired nothing is sent, and after a renewal nothing is missing", async () => {
+    const { join, channels, clock, controller } = createChannels({ a: kept, b: { authorize: () => true } }, {
+      mode: "public",
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 60,
+      }),
+      timeout: 5_000,
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe(), subscribe({ channel: "b" }));
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await read(peer), [1]);
+    clock.advance(60_000);
+    assert.equal((await peer.take())[0].error.code, "TOKEN_EXPIRED");
+    await channels.publish("a", "e", 2);
+    await channels.publish("b", "e", "lost");
+    await channels.publish("a", "e", 3);
+    assert.deepEqual(await peer.take(), []);
+    peer.send(auth("x"));
+    assert.deepEqual(await read(peer), [2, 3]);
+    await channels.publish("a", "e", 4);
+    await channels.publish("b", "e", "live");
+    assert.deepEqual(await read(peer), [4, "live"]);
+    assert.equal(controller.stats().clients, 1);
+  });
+
+  it("is told that it cannot be sent all once it can be, though it was found out while the credentials were expired", async () => {
+    const engine = new SlowEngine();
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all" } }, {
+      mode: "public",
+      engine,
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 60,
+      }),
+    });
+    engine.answer.resolve();
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    clock.advance(60_000);
+    await peer.take();
+    for (const n of numbers(1, 11)) await channels.publish("a", "e", n);
+    engine.host.gap("a");
+    assert.deepEqual(await peer.take(), []);
+    peer.send(auth("x"));
+    assert.deepEqual(await read(peer), ["init false"]);
+    await channels.publish("a", "e", 12);
+    assert.deepEqual(await read(peer), [12]);
+  });
+
+  it("is told that it cannot be sent all, though it is let in once more while the snapshot is made", async () => {
+    const under: { way?: Stall<unknown> } = {};
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => under.way?.promise ?? "all" } }, {
+      mode: "public",
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 60,
+      }),
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    clock.advance(60_000);
+    for (const n of numbers(1, 11)) await channels.publish("a", "e", n);
+    const snapshot = under.way = new Stall();
+    await peer.ask(auth("x"));
+    await channels.publish("a", "e", 12);
+    peer.send(auth("x"));
+    assert.deepEqual(await read(peer), []);
+    snapshot.resolve("all");
+    assert.deepEqual(await read(peer), ["init false"]);
+    await channels.publish("a", "e", 13);
+    assert.deepEqual(await read(peer), [13]);
+  });
+
+  it("a subscribe that is under way at expiry is answered after the renewal", async () => {
+    const snapshot = new Stall<unknown>();
+    const { join, clock } = createChannels({ a: { ...kept, snapshot: () => snapshot.promise } }, {
+      mode: "public",
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 2,
+      }),
+      timeout: 60_000,
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    clock.advance(2_000);
+    snapshot.resolve("all");
+    assert.deepEqual((await peer.take()).map(({ type }) => type), ["auth"]);
+    assert.deepEqual((await peer.ask(auth("x"))).map(({ type, data }) => [type, data]), [["auth", undefined], [
+      "subscription",
+      "all",
+    ]]);
+  });
+
+  it("a grant with a time to live is asked about again", async () => {
+    let allowed = true;
+    let asked = 0;
+    const { join, channels, clock } = createChannels({
+      a: { authorize: () => (asked++, allowed ? { ttl: 1_000 } : false) },
+    });
+    const peer = join();
+    await peer.ask(subscribe());
+    clock.advance(1_000);
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await read(peer), [1]);
+    assert.equal(asked, 2);
+    allowed = false;
+    clock.advance(1_000);
+    assert.deepEqual(await read(peer), ["unsubscribe"]);
+    clock.advance(10_000);
+    assert.equal(asked, 3);
+  });
+
+  it("a refresh that takes rights away ends subscriptions", async () => {
+    let role = "editor";
+    const { join, controller, channels } = createChannels({
+      a: { authorize: ({ client }) => client.accountability.role === "editor" },
+    }, {
+      mode: "public",
+      authenticate: () => ({ accountability: { user: "ann", role } }),
+      revalidate: () => ({ accountability: { user: "ann", role } }),
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe());
+    role = "reader";
+    await controller.refresh({ user: "ann" });
+    assert.deepEqual(await read(peer), ["unsubscribe"]);
+    assert.equal(channels.stats().channels, 0);
+  });
+
+  it("a publication is refused to who became another while it was asked about", async () => {
+    const stall = new Stall<boolean>();
+    const { join, channels } = createChannels({
+      a: { ...kept, authorize: ({ action }) => action === "subscribe" || stall.promise },
+    }, {
+      mode: "public",
+      authenticate,
+    });
+    const peer = join();
+    await peer.ask(auth("ann"), { type: "publish", channel: "a", event: "e", uid: 1 }, auth("bob"));
+    stall.resolve(true);
+    assert.equal((await peer.take())[0].error.code, "FORBIDDEN");
+    assert.deepEqual((await channels.history("a")).publications, []);
+  });
+
+  it("a publication is asked about again when rights were taken away meanwhile", async () => {
+    const stall = new Stall<boolean>();
+    let asked = 0;
+    let role = "editor";
+    const state = (): AuthenticationState => ({ accountability: { user: "ann", role } });
+    const { join, channels, controller } = createChannels({
+      a: { ...kept, authorize: ({ client }) => asked++ === 0 ? stall.promise : client.accountability.role === "editor" },
+    }, { mode: "public", authenticate: state, revalidate: state });
+    const peer = join();
+    await peer.ask(auth("x"), { type: "publish", channel: "a", event: "e", uid: 1 });
+    role = "reader";
+    await controller.refresh({ user: "ann" });
+    stall.resolve(true);
+    assert.equal((await peer.take())[0].error.code, "FORBIDDEN");
+    assert.deepEqual((await channels.history("a")).publications, []);
+  });
+
+  it("what authorize throws as a WebSocketError is the reason", async () => {
+    const state: { error?: WebSocketError } = {};
+    const { join, clock } = createChannels({
+      a: {
+        authorize: () => {
+          if (state.error) throw state.error;
+          return { ttl: 10 };
+        },
+      },
+    });
+    const peer = join();
+    await peer.ask(subscribe());
+    state.error = new WebSocketError("subscribe", "ROOM_CLOSED", "It is closed");
+    clock.advance(10);
+    assert.equal((await peer.take())[0].reason, "ROOM_CLOSED");
+  });
+});

@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { connectFake } from "../support/fake-server.ts";
+import { turn } from "../support/waiting.ts";
+import { unhandledIn } from "../support/unhandled.ts";
+
+describe("client.request", () => {
+  it("resolves with the data of the answer, whatever the order, and rejects with the server's code", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const [a, b, c] = [client.request("a", { n: 1 }), client.request("b", {}), client.request("c")];
+    const sent = socket.take();
+    assert.deepEqual(sent.map(({ type, n }) => [type, n]), [["a", 1], ["b", undefined], ["c", undefined]]);
+    assert.equal(new Set(sent.map(({ uid }) => uid)).size, 3);
+    socket.receive([
+      { type: "c", status: "ok", uid: sent[2].uid },
+      { type: "b", status: "error", uid: sent[1].uid, error: { code: "NOT_FOUND", message: "No such thing", id: 7 } },
+    ]);
+    socket.receive({ type: "a", status: "ok", uid: sent[0].uid, data: [1] });
+    assert.deepEqual(await a, [1]);
+    await assert.rejects(b, { name: "ClientError", code: "NOT_FOUND", message: "No such thing", details: { id: 7 } });
+    assert.equal(await c, undefined);
+  });
+
+  it("rejects when no answer comes in time, and leaves a late one alone", async () => {
+    const { client, clock, admit, take } = connectFake();
+    const socket = await admit();
+    take();
+    const long = client.request("long", {}, { timeout: 0 });
+    const short = client.request("short", {}, { timeout: 500 });
+    const usual = client.request("usual");
+    const [first, second] = socket.take();
+    clock.advance(500);
+    await assert.rejects(short, { code: "TIMEOUT" });
+    socket.receive({ type: "short", status: "ok", uid: second.uid });
+    clock.advance(9_499);
+    assert.deepEqual(take(), []);
+    clock.advance(1);
+    await assert.rejects(usual, { code: "TIMEOUT" });
+    clock.advance(4_000);
+    socket.receive({ type: "long", status: "ok", uid: first.uid, data: "at last" });
+    assert.equal(await long, "at last");
+  });
+
+  it("rejects with the reason of its signal, before and after it was sent", async () => {
+    const { client, admit, clock } = connectFake();
+    const early = new AbortController();
+    const late = new AbortController();
+    const unsent = client.request("unsent", {}, { signal: early.signal });
+    early.abort(new Error("changed my mind"));
+    await assert.rejects(unsent, /changed my mind/);
+    await assert.rejects(client.request("never", {}, { signal: early.signal }), /changed my mind/);
+    const socket = await admit();
+    assert.deepEqual(socket.take(), []);
+    const sent = client.request("sent", {}, { signal: late.signal });
+    late.abort();
+    await assert.rejects(sent, { name: "AbortError" });
+    void client.close();
+    socket.end(1000);
+    await turn();
+    assert.equal(clock.timers, 0);
+  });
+
+  it("rejects with ABORTED where signals have no reasons, as in React Native", async () => {
+    const { client, admit } = connectFake();
+    await admit();
+    const signal = Object.assign(new EventTarget(), { aborted: false }) as unknown as AbortSignal; // All that is used of it.
+    const asked = client.request("say", {}, { signal });
+    signal.dispatchEvent(new Event("abort"));
+    await assert.rejects(asked, { name: "ClientError", code: "ABORTED" });
+  });
+
+  it("rejects at once when the connection is lost after it was sent, and waits where it was not", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    const sent = client.request("sent");
+    socket.end(1012, "Restart");
+    await assert.rejects(sent, { code: "DISCONNECTED", message: /1012 Restart.*may have been handled/ });
+    const waiting = client.request("waiting");
+    clock.advance(500);
+    const next = await admit();
+    const [{ type, uid }] = next.take();
+    assert.equal(type, "waiting");
+    next.receive({ type, status: "ok", uid, data: "done" });
+    assert.equal(await waiting, "done");
+  });
+
+  it("is sent again with the same uid, before what came later, where it is idempotent", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    const twice = client.request("twice", { n: 1 }, { idempotent: true });
+    const once = client.request("once");
+    const twiceToo = client.request("twice", { n: 2 }, { idempotent: true });
+    const [first, , third] = socket.take();
+    socket.end();
+    await assert.rejects(once, { code: "DISCONNECTED" });
+    void client.send({ type: "later" });
+    clock.advance(500);
+    const next = await admit();
+    const sent = next.take();
+    assert.deepEqual(sent, [first, third, { type: "later" }]);
+    next.end();
+    clock.advance(1_000);
+    const last = await admit();
+    assert.deepEqual(last.take(), [first, third]);
+    for (const { uid, n } of [first, third]) last.receive({ type: "twice", status: "ok", uid, data: n });
+    assert.deepEqual([await twice, await twiceToo], [1, 2]);
+  });
+
+  it("is not sent again when a message was too big, nor when the client is closed", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const big = client.request("big", { text: "…" }, { idempotent: true });
+    socket.end(1009);
+    await assert.rejects(big, { code: "DISCONNECTED" });
+    const waiting = client.request("waiting", {}, { idempotent: true });
+    void client.close();
+    await assert.rejects(waiting, { code: "CLOSED" });
+    await assert.rejects(client.request("late"), { code: "CLOSED" });
+  });
+});
+
+describe("client.send", () => {
+  it("keeps what it cannot send yet, in order, up to a count and an age, and says what it could not keep", async () => {
+    const { client, clock, admit, take } = connectFake({ outbox: { maxMessages: 3, maxAge: 60_000 }, timeout: 1e9 });
+    const outcomes: string[] = [];
+    const send = (n: number) =>
+      client.send({ type: "n", n }).then(() => outcomes.push(`sent ${n}`), (error) => outcomes.push(`${error.code} ${n}`));
+    void send(1);
+    clock.advance(30_000);
+    for (const n of [2, 3, 4]) void send(n);
+    await turn();
+    assert.deepEqual(outcomes.splice(0), ["OUTBOX_FULL 4"]);
+    clock.advance(30_000);
+    await turn();
+    assert.deepEqual(outcomes.splice(0), ["NOT_CONNECTED 1"]);
+    void send(5);
+    const socket = await admit();
+    await turn();
+    assert.deepEqual(socket.take().map(({ n }) => n), [2, 3, 5]);
+    assert.deepEqual(outcomes.splice(0), ["sent 2", "sent 3", "sent 5"]);
+    assert.deepEqual(take("error").map(({ error }) => error.code), ["OUTBOX_FULL", "NOT_CONNECTED"]);
+    void send(6);
+    assert.deepEqual(socket.take().map(({ n }) => n), [6]);
+    clock.advance(10_000);
+  });
+
+  it("may be left alone when it is rejected", async () => {
+    const { client, take } = connectFake({ outbox: { maxMessages: 0 } });
+    const seen = await unhandledIn(() => void client.send({ type: "lost" }));
+    assert.deepEqual(seen, []);
+    assert.equal(take("error")[0].error.code, "OUTBOX_FULL");
+  });
+
+  it("keeps the order when a listener sends while the outbox is handed on", async () => {
+    const { client, admit } = connectFake();
+    client.on("status", ({ status }) => void (status === "open" && client.send({ type: "n", n: 3 })));
+    client.on("open", () => void client.send({ type: "n", n: 4 }));
+    void client.send({ type: "n", n: 1 });
+    void client.send({ type: "n", n: 2 });
+    const socket = await admit();
+    assert.deepEqual(socket.take().map(({ n }) => n), [1, 2, 3, 4]);
+  });
+
+  it("waits for the time that the server asks for when it was too fast", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    client.subscribe("news", { onEvent: () => {} });
+    const [subscribe] = socket.take();
+    socket.receive({ type: "server", status: "error", error: { code: "REQUESTS_EXCEEDED", message: "", retry_after: 3_000 } });
+    void client.send({ type: "n", n: 1 });
+    clock.advance(2_999);
+    void client.send({ type: "n", n: 2 });
+    assert.deepEqual(socket.take(), []);
+    clock.advance(1);
+    // What was not answered may not have been read.
+    assert.deepEqual(socket.take(), [subscribe, { type: "n", n: 1 }, { type: "n", n: 2 }]);
+  });
+
+  it("throws for what JSON cannot hold", async () => {
+    const { client } = connectFake();
+    await assert.rejects(client.send({ type: "n", n: 1n }), TypeError);
+    await assert.rejects(client.request("n", { n: 1n }), TypeError);
+  });
+});

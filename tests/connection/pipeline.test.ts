@@ -1,0 +1,112 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { Pipeline } from "../../src/connection/pipeline.ts";
+import { open } from "../support/fake-transport.ts";
+import { observe } from "../support/observed.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+function create(maxPipelined = 64, maxPayload = 100) {
+  const received: (string | null)[] = [];
+  const pipeline: Pipeline = new Pipeline({ maxPipelined, maxPayload }, (frame) => {
+    received.push(frame);
+    then(frame);
+  });
+  let then: (frame: string | null) => void = () => {};
+  return { pipeline, received, onReceive: (callback: typeof then) => void (then = callback) };
+}
+
+describe("Pipeline", () => {
+  it("lets messages wait until nothing holds them, in order", async () => {
+    const { pipeline, received } = create();
+    const [first, second] = [new Stall(), new Stall()];
+    pipeline.hold(first.promise);
+    pipeline.hold(second.promise);
+    for (const frame of ["a", null, "b"]) assert.equal(pipeline.push(frame), true);
+    pipeline.unshift("first of all");
+    first.resolve();
+    await turn();
+    assert.deepEqual([pipeline.isHeld, received], [true, []]);
+    second.resolve();
+    await turn();
+    assert.deepEqual([pipeline.isHeld, received], [false, ["first of all", "a", null, "b"]]);
+  });
+
+  it("stops again at a message that holds the later ones", async () => {
+    const { pipeline, received, onReceive } = create();
+    const [first, second] = [new Stall(), new Stall()];
+    onReceive((frame) => frame === "a" && pipeline.hold(second.promise));
+    pipeline.hold(first.promise);
+    for (const frame of ["a", "b"]) pipeline.push(frame);
+    first.resolve();
+    await turn();
+    assert.deepEqual(received, ["a"]);
+    second.resolve();
+    await turn();
+    assert.deepEqual(received, ["a", "b"]);
+  });
+
+  it("takes as many messages and bytes as may wait, whatever came and went before", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.string({ unit: fc.constantFrom("a", "語"), maxLength: 20 })),
+        fc.boolean(),
+        async (frames, again) => {
+          const { pipeline, onReceive } = create(5, 60);
+          // One that was taken already and has to wait once more counts as it did before, no more and no less.
+          let put = again;
+          onReceive((frame) => {
+            if (!put) return;
+            put = false;
+            pipeline.hold(turn());
+            pipeline.unshift(frame);
+          });
+          for (let round = 0; round < 2; round++) {
+            let [count, bytes] = [0, 0];
+            pipeline.hold(turn());
+            for (const frame of frames) {
+              const size = new TextEncoder().encode(frame).byteLength;
+              const fits = count < 5 && bytes + size <= 60;
+              assert.equal(pipeline.push(frame), fits);
+              if (fits) [count, bytes] = [count + 1, bytes + size];
+            }
+            for (let n = 0; n < 4; n++) await turn();
+            assert.equal(pipeline.isHeld, false);
+          }
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+
+  it("forgets what waits when it is cleared, and has the whole room again", async () => {
+    const { pipeline, received } = create(1, 10);
+    pipeline.hold(turn());
+    assert.deepEqual([pipeline.push("a".repeat(10)), pipeline.push("b")], [true, false]);
+    pipeline.clear();
+    assert.equal(pipeline.push("c".repeat(10)), true);
+    await turn();
+    await turn();
+    assert.deepEqual(received, ["c".repeat(10)]);
+  });
+});
+
+describe("Connection, held by two things at a time", () => {
+  it("lets messages wait for a revalidation, though the message that was held before goes on", async () => {
+    const [middleware, revalidation] = [new Stall(), new Stall<{ accountability: { user: string; role: null } }>()];
+    const { controller, clock } = observe({ mode: "public", authenticate: () => null, revalidate: () => revalidation.promise });
+    controller.use((_context, next) => middleware.promise.then(() => next()));
+    const accountability = { user: "ann", role: null };
+    const { connection, transport } = open(controller, { identity: { accountability, expires_at: (clock.now() + 1000) / 1000 } });
+    connection.message('{"type":"x","uid":1}');
+    await turn();
+    clock.advance(1000);
+    middleware.resolve();
+    for (let n = 0; n < 5; n++) await turn();
+    connection.message('{"type":"ping","uid":2}');
+    assert.deepEqual(transport.take(), []);
+    revalidation.resolve({ accountability });
+    for (let n = 0; n < 5; n++) await turn();
+    assert.deepEqual(transport.take(), [{ type: "pong", uid: 2 }]);
+  });
+});

@@ -1,0 +1,357 @@
+/** What is under way when a client is disconnected or its credentials run out: state is looked at after each await, before the effect. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import type { AuthenticationState } from "../../src/application/authentication.ts";
+import type { ChannelDeclarations } from "../../src/channels/channels.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { createChannels, TestPeer } from "../support/channels-fixture.ts";
+import { FakeTransport, HANDSHAKE, open } from "../support/fake-transport.ts";
+import { observe } from "../support/observed.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
+const publish = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "publish", channel, event: "e", ...rest });
+
+/** An engine whose answers the test gives, and what it was asked. */
+class StalledEngine extends MemoryEngine {
+  readonly asked: string[] = [];
+  /** Names of calls that wait for their stall. */
+  readonly stalls = new Map<string, Stall>();
+
+  #wait<T>(call: string, answer: () => T): T {
+    this.asked.push(call);
+    const stall = this.stalls.get(call);
+    // A broker's engine answers with a promise.
+    return stall ? stall.promise.then(answer) as T : answer();
+  }
+
+  override subscribe(...args: Parameters<MemoryEngine["subscribe"]>) {
+    return this.#wait("subscribe", () => super.subscribe(...args));
+  }
+
+  override publish(...args: Parameters<MemoryEngine["publish"]>) {
+    return this.#wait("publish", () => super.publish(...args));
+  }
+
+  override read(...args: Parameters<MemoryEngine["read"]>) {
+    return this.#wait("read", () => super.read(...args));
+  }
+
+  override members(...args: Parameters<MemoryEngine["members"]>) {
+    return this.#wait("members", () => super.members(...args));
+  }
+
+  override join(...args: Parameters<MemoryEngine["join"]>) {
+    return this.#wait("join", () => super.join(...args));
+  }
+}
+
+/** A node whose user ann is let in for a minute; what the application is asked waits where the test has put a stall. */
+function create(options: WebSocketControllerOptions = {}) {
+  const engine = new StalledEngine();
+  const stalls = new Map<string, Stall>();
+  const asked: string[] = [];
+  const wait = (name: string, answer: unknown) => {
+    asked.push(name);
+    const stall = stalls.get(name);
+    return stall ? stall.promise.then(() => answer) : answer;
+  };
+  const declarations: ChannelDeclarations = {
+    a: {
+      authorize: ({ action }) => wait(`authorize ${action}`, true) as boolean,
+      snapshot: () => wait("snapshot", "rows"),
+      history: { size: 10, ttl: 600_000 },
+      presence: { data: () => wait("data", 1) as number },
+    },
+  };
+  const node = createChannels(declarations, {
+    mode: "handshake",
+    // Longer than the test takes: what is stalled is not given up.
+    timeout: 600_000,
+    authenticate: (credentials) => ann("access_token" in credentials ? credentials.access_token : "ann"),
+    engine,
+    ...options,
+  });
+  const ann = (user = "ann"): AuthenticationState => ({
+    accountability: { user, role: null },
+    expires_at: node.clock.now() / 1000 + 60,
+  });
+  const transport = new FakeTransport();
+  const connection = node.controller.open(transport, { ...HANDSHAKE, mode: options.mode ?? "handshake" }, ann());
+  return { ...node, ann, engine, stalls, asked, peer: new TestPeer(connection, connection.client, transport) };
+}
+
+type Node = ReturnType<typeof create>;
+
+/** What ends a client's rights, with its connection still there: the peer has not answered the close. */
+const ENDS: Record<string, (node: Node) => void> = {
+  "disconnect() by user": ({ controller }) => controller.disconnect({ user: "ann" }),
+  "disconnect() by uid": ({ controller, peer }) => controller.disconnect({ uid: peer.client.uid }),
+  "client.close()": ({ peer }) => peer.client.close(),
+  "controller.close()": ({ controller }) => void controller.close(),
+  "the peer's own close, before the runtime reports it": ({ peer }) => void (peer.transport.readyState = 2),
+  "a close that is reported": ({ peer }) => peer.leave(),
+  "expiry": ({ clock }) => clock.advance(60_000),
+  "expiry by a wall clock that was set forward": ({ clock }) => clock.step(60_000),
+};
+
+const expires = (end: string): boolean => end.startsWith("expiry");
+
+/** What a client is told of a message that its credentials have run out under. */
+const expired = (uid: number) => ({
+  type: "auth",
+  status: "error",
+  error: { code: "TOKEN_EXPIRED", message: "The token has expired" },
+  uid,
+});
+
+// deno-lint-ignore no-explicit-any -- a test reads whatever was sent
+const withUid = (messages: any[], uid: number) => messages.filter((message) => message.uid === uid);
+
+for (const [end, act] of Object.entries(ENDS)) {
+  describe(`After ${end}`, () => {
+    for (const waits of ["authorize", "what it published before to be allowed", "what it published before to be appended"]) {
+      it(`what a client was about to publish is not, that waits for ${waits}`, async () => {
+        const node = create();
+        const { peer, stalls, engine, channels } = node;
+        const stall = new Stall();
+        if (waits === "authorize") stalls.set("authorize publish", stall);
+        else if (waits === "what it published before to be allowed") {
+          stalls.set("authorize publish", stall);
+          peer.send(publish("a", { uid: 1, data: 1 }));
+          stalls.delete("authorize publish");
+        } else {
+          engine.stalls.set("publish", stall);
+          peer.send(publish("a", { uid: 1, data: 1 }));
+          await peer.take();
+          engine.stalls.delete("publish");
+        }
+        peer.send(publish("a", { uid: 2, data: 2 }));
+        await peer.take();
+        const before = engine.asked.filter((call) => call === "publish").length;
+        act(node);
+        stall.resolve();
+        const answers = withUid(await peer.take(), 2);
+        assert.equal(engine.asked.filter((call) => call === "publish").length, before);
+        assert.deepEqual(answers, expires(end) ? [expired(2)] : []);
+        if (end === "controller.close()") return;
+        const kept = (await channels.history("a")).publications.map(({ data }) => data);
+        assert.equal(kept.includes(2), false);
+      });
+    }
+
+    it("a message that a middleware held is not handled, and the middleware behind it not called", async () => {
+      const node = create();
+      const { peer, controller, events, asked } = node;
+      const stall = new Stall();
+      const ran: string[] = [];
+      controller.use(async (_context, next) => {
+        await stall.promise;
+        await next();
+        ran.push("back");
+      });
+      controller.use((_context, next) => {
+        ran.push("behind");
+        return next();
+      });
+      controller.handle("x", v.object({}), () => void ran.push("handled"));
+      for (const message of [{ type: "x", uid: 1 }, subscribe("a", { uid: 2 })]) peer.send(message);
+      await peer.take();
+      act(node);
+      stall.resolve();
+      const answers = await peer.take();
+      assert.deepEqual([ran.filter((each) => each !== "back"), asked], [[], []]);
+      assert.equal(events.some(([event]) => event === "message"), false);
+      assert.deepEqual(withUid(answers, 1), expires(end) ? [expired(1)] : []);
+    });
+
+    for (
+      const [step, stallAt, after] of [
+        ["authorize", "authorize subscribe", ["subscribe", "snapshot", "read", "join", "data"]],
+        ["the engine to subscribe", "engine subscribe", ["snapshot", "read", "join", "data"]],
+        ["what was missed", "engine read", ["snapshot", "join", "data"]],
+        ["its snapshot", "snapshot", ["join", "data", "members"]],
+        ["who is there", "engine members", ["join", "data"]],
+      ] as const
+    ) {
+      it(`a subscribe that waits for ${step} has no effect${expires(end) ? " until it is let in again" : ""}`, async () => {
+        const node = create();
+        const { peer, stalls, engine, asked, channels } = node;
+        const recover = step === "what was missed" ? { recover: (await channels.publish("a", "e", 0))! } : {};
+        const stall = new Stall();
+        if (stallAt.startsWith("engine ")) engine.stalls.set(stallAt.slice(7), stall);
+        else stalls.set(stallAt, stall);
+        peer.send(subscribe("a", { uid: 1, presence: true, ...recover }));
+        await peer.take();
+        engine.asked.length = asked.length = 0;
+        act(node);
+        stall.resolve();
+        // Whether a frame may be sent goes by the phase alone: to look at the clock for each would cost too much.
+        const answers = withUid(await peer.take(), 1).filter(({ type }) => type !== "presence" || !end.includes("wall clock"));
+        const calls = [...engine.asked, ...asked].filter((call) => (after as readonly string[]).includes(call));
+        assert.deepEqual(calls, []);
+        assert.deepEqual(answers, []);
+        engine.stalls.clear();
+        stalls.clear();
+        if (!expires(end)) return;
+        peer.send({ type: "auth", access_token: "ann" });
+        const events = withUid(await peer.take(), 1).map(({ type, event }) => `${type} ${event}`);
+        if (step !== "who is there") assert.equal(events.shift(), "subscription init");
+        assert.deepEqual(events.filter((event) => event !== "presence init"), ["presence join"]);
+        // It is sent what is published, as any other.
+        await channels.publish("a", "e", "later");
+        assert.deepEqual(withUid(await peer.take(), 1).map(({ data }) => data), ["later"]);
+      });
+    }
+  });
+}
+
+describe("A channel that could not be opened while the client was suspended", () => {
+  it("is opened again when the client is admitted again", async () => {
+    const { peer, engine, clock, channels } = create();
+    const stall = new Stall();
+    engine.stalls.set("subscribe", stall);
+    peer.send(subscribe("a", { uid: 1 }));
+    await peer.take();
+    clock.advance(60_000);
+    stall.reject(new Error("The engine is away"));
+    await peer.take();
+    engine.stalls.clear();
+    peer.send({ type: "auth", access_token: "ann" });
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ type, event }) => `${type} ${event}`), ["subscription init"]);
+    await channels.publish("a", "e", "later");
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ data }) => data), ["later"]);
+  });
+});
+
+describe("While revalidate is asked about credentials that have run out", () => {
+  for (const renewed of [true, false]) {
+    it(`what is under way waits, and goes ${renewed ? "on as if nothing had been" : "no further"}`, async () => {
+      const stall = new Stall<AuthenticationState | null>();
+      const node = create({ revalidate: () => stall.promise });
+      const { peer, stalls, engine, controller, clock, ann } = node;
+      const handled: unknown[] = [];
+      const held = new Stall();
+      controller.handle("x", v.object({}), ({ client }) => void handled.push(client.accountability.user));
+      controller.use(async ({ message }, next) => {
+        if (message.type === "x") await held.promise;
+        await next();
+      });
+      const allowed = new Stall();
+      stalls.set("authorize publish", allowed);
+      peer.send(publish("a", { uid: 1, data: 1 }), { type: "x", uid: 2 });
+      await peer.take();
+      clock.advance(60_000);
+      allowed.resolve();
+      held.resolve();
+      assert.deepEqual([await peer.take(), handled, engine.asked], [[], [], []]);
+      stall.resolve(renewed ? ann() : null);
+      const answers = await peer.take();
+      if (renewed) {
+        assert.deepEqual([handled, engine.asked], [["ann"], ["publish"]]);
+        assert.deepEqual(answers.map(({ uid, status }) => [uid, status]).sort(), [[1, "ok"], [2, "ok"]]);
+      } else {
+        assert.deepEqual([handled, engine.asked], [[], []]);
+        for (const uid of [1, 2]) assert.deepEqual(withUid(answers, uid), [expired(uid)]);
+      }
+    });
+  }
+});
+
+describe("A subscription whose channel is being opened when its client authenticates again", () => {
+  it("is sent what is published once it is open", async () => {
+    const { peer, engine, channels } = create();
+    const stall = new Stall();
+    engine.stalls.set("subscribe", stall);
+    peer.send(subscribe("a", { uid: 1 }), { type: "auth", access_token: "ann" });
+    await peer.take();
+    stall.resolve();
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ event }) => event), ["init"]);
+    await channels.publish("a", "e", "later");
+    assert.deepEqual(withUid(await peer.take(), 1).map(({ data }) => data), ["later"]);
+    assert.equal(engine.asked.filter((call) => call === "subscribe").length, 1);
+  });
+});
+
+describe("A message whose listener closes the client", () => {
+  it("is not handled, and leaves no subscriber behind", async () => {
+    const { controller, channels, join } = createChannels({ a: { authorize: () => assert.fail("it was asked") } });
+    const handled: unknown[] = [];
+    controller.handle("x", v.object({}), () => void handled.push(1));
+    controller.on("message", ({ client }) => client.close());
+    const [first, second] = [join("ann"), join("ann")];
+    first.send({ type: "x" });
+    second.send(subscribe("a"));
+    await turn();
+    assert.deepEqual([handled, channels.stats().subscriptions], [[], 0]);
+  });
+});
+
+describe("An answer about who a client is", () => {
+  const state = (user: string, role: string): AuthenticationState => ({ accountability: { user, role } });
+
+  /** Lets so many microtasks run. */
+  const microtasks = async (count: number) => {
+    for (let n = 0; n < count; n++) await Promise.resolve();
+  };
+
+  it("of a refresh never undoes a later auth, whatever the microtask in which each comes", async () => {
+    for (let between = -20; between <= 20; between++) {
+      const [verified, revalidated] = [new Stall<AuthenticationState>(), new Stall<AuthenticationState>()];
+      const { controller } = observe({
+        mode: "public",
+        authenticate: () => verified.promise,
+        revalidate: () => revalidated.promise,
+      });
+      const { connection, client, transport } = open(controller, { identity: state("ann", "editor") });
+      connection.message('{"type":"auth","access_token":"token-1"}');
+      const refreshed = controller.refresh({ role: "editor" });
+      await turn();
+      if (between < 0) verified.resolve(state("bob", "guest"));
+      else revalidated.resolve(state("ann", "writer"));
+      await microtasks(Math.abs(between));
+      if (between < 0) revalidated.resolve(state("ann", "writer"));
+      else verified.resolve(state("bob", "guest"));
+      await refreshed;
+      await turn();
+      assert.deepEqual(transport.take().map(({ status }) => status), ["ok"], `${between} microtasks`);
+      assert.deepEqual(client.accountability, { user: "bob", role: "guest" }, `${between} microtasks`);
+    }
+  });
+
+  it("that is older than a refresh never comes into force, whatever the microtask in which the refresh comes", async () => {
+    for (let between = 0; between <= 30; between++) {
+      const verified = new Stall<AuthenticationState>();
+      const { controller } = observe({
+        mode: "handshake",
+        authenticate: () => verified.promise,
+        revalidate: () => state("ann", "guest"),
+      });
+      const { connection, client } = open(controller, { mode: "handshake" });
+      connection.message('{"type":"auth","access_token":"token-1"}');
+      await turn();
+      verified.resolve(state("ann", "editor"));
+      await microtasks(between);
+      await controller.refresh({ user: "ann" });
+      await turn();
+      assert.equal(client.accountability.role, "guest", `${between} microtasks`);
+    }
+  });
+
+  it("that is older than a disconnect never comes into force, whatever the microtask in which that comes", async () => {
+    for (let between = 0; between <= 30; between++) {
+      const verified = new Stall<AuthenticationState>();
+      const { controller } = observe({ mode: "handshake", authenticate: () => verified.promise });
+      const { connection, client } = open(controller, { mode: "handshake" });
+      connection.message('{"type":"auth","access_token":"token-1"}');
+      await turn();
+      verified.resolve(state("ann", "editor"));
+      await microtasks(between);
+      controller.disconnect({ user: "ann" });
+      await turn();
+      assert.notEqual(client.readyState, 1, `${between} microtasks`);
+    }
+  });
+});

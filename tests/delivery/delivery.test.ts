@@ -1,0 +1,319 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { type BroadcastFilter, checkFilter } from "../../src/delivery/broadcast.ts";
+import { Delivery, type IndexedRecipient, type IndexKeys } from "../../src/delivery/delivery.ts";
+import { Frame } from "../../src/protocol/frame.ts";
+import type { Accountability } from "../../src/application/websocket-client.ts";
+import { Random } from "../support/random.ts";
+
+class Reader implements IndexedRecipient {
+  accountability: Accountability;
+  indexedBy: IndexKeys | undefined = undefined;
+  readonly received: string[] = [];
+  readonly then: (text: string) => void;
+  readonly heldBytes = 0;
+  /** Whether it takes what it is sent. */
+  takes = true;
+
+  constructor(user: string | null, role: string | null, then: (text: string) => void = () => {}) {
+    this.accountability = { user, role };
+    this.then = then;
+  }
+
+  send({ text }: Frame): boolean {
+    if (!this.takes) return false;
+    this.received.push(text);
+    this.then(text);
+    return true;
+  }
+}
+
+const frame = (text: string): Frame => new Frame(text, false);
+
+const received = (...readers: Reader[]) => readers.map((reader) => reader.received.splice(0));
+
+describe("Delivery", () => {
+  it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
+    const delivery = new Delivery(Infinity);
+    delivery.broadcast(frame("x"), {});
+    const readers = [new Reader("ann", "editor"), new Reader(null, null)];
+    for (const reader of readers) delivery.add(reader);
+    delivery.broadcast(frame("x"), {});
+    assert.deepEqual(received(...readers), [["x"], ["x"]]);
+  });
+
+  it("broadcast sends nothing to the anonymous when the filter names a user or a role", () => {
+    const delivery = new Delivery(Infinity);
+    const anonymous = new Reader(null, null);
+    delivery.add(anonymous);
+    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast(frame("x"), filter);
+    assert.deepEqual(received(anonymous), [[]]);
+  });
+
+  it("broadcast asks for user and role when the filter names both", () => {
+    const delivery = new Delivery(Infinity);
+    const both = new Reader("ann", "editor");
+    const [user, role] = [new Reader("ann", "reader"), new Reader("bob", "editor")];
+    for (const reader of [both, user, role]) delivery.add(reader);
+    delivery.broadcast(frame("x"), { user: "ann", role: "editor" });
+    assert.deepEqual(received(both, user, role), [["x"], [], []]);
+  });
+
+  it("broadcast keeps users and roles of one name apart, and names that objects have", () => {
+    const delivery = new Delivery(Infinity);
+    const [user, role, odd] = [new Reader("x", null), new Reader(null, "x"), new Reader("__proto__", "constructor")];
+    for (const reader of [user, role, odd]) delivery.add(reader);
+    delivery.broadcast(frame("to user"), { user: "x" });
+    delivery.broadcast(frame("to role"), { role: "x" });
+    delivery.broadcast(frame("to nobody"), { user: "constructor" });
+    delivery.broadcast(frame("to odd"), { user: "__proto__" });
+    assert.deepEqual(received(user, role, odd), [["to user"], ["to role"], ["to odd"]]);
+  });
+
+  it("add indexes a recipient anew when its accountability was replaced", () => {
+    const delivery = new Delivery(Infinity);
+    const reader = new Reader("ann", "editor");
+    delivery.add(reader);
+    reader.accountability = { user: "bob", role: "reader" };
+    delivery.add(reader);
+    assert.equal(delivery.size, 1);
+    for (const filter of [{ user: "ann" }, { role: "editor" }, { user: "bob", role: "editor" }]) {
+      delivery.broadcast(frame("old"), filter);
+    }
+    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.broadcast(frame("new"), filter);
+    assert.deepEqual(received(reader), [["new", "new", "new"]]);
+  });
+
+  it("remove forgets a recipient under what it was indexed, when its accountability was replaced since", () => {
+    const delivery = new Delivery(Infinity);
+    const reader = new Reader("ann", "editor");
+    delivery.add(reader);
+    reader.accountability = { user: "bob", role: "reader" };
+    delivery.remove(reader);
+    delivery.remove(reader);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.broadcast(frame("x"), filter);
+    assert.deepEqual(received(reader), [[]]);
+    assert.equal(delivery.size, 0);
+  });
+
+  it("remove leaves others of the same user and role when one goes", () => {
+    const delivery = new Delivery(Infinity);
+    const [gone, stays] = [new Reader("ann", "editor"), new Reader("ann", "editor")];
+    delivery.add(gone);
+    delivery.add(stays);
+    delivery.remove(gone);
+    delivery.broadcast(frame("a"), { user: "ann" });
+    delivery.broadcast(frame("b"), { role: "editor" });
+    assert.deepEqual(received(gone, stays), [[], ["a", "b"]]);
+  });
+
+  it("broadcast is for those who were there when it was called, when a recipient admits others", () => {
+    const delivery = new Delivery(Infinity);
+    const late = new Reader("ann", "editor");
+    delivery.add(new Reader("ann", "editor", () => delivery.add(late)));
+    for (const filter of [{}, { user: "ann" }, { user: "ann", role: "editor" }]) {
+      delivery.remove(late);
+      delivery.broadcast(frame("x"), filter);
+      assert.deepEqual(received(late), [[]]);
+    }
+  });
+
+  it("broadcast reaches each of the others once when recipients remove themselves and are added again", () => {
+    const delivery = new Delivery(Infinity);
+    const readers = Array.from({ length: 5 }, () => {
+      const reader: Reader = new Reader("ann", "editor", () => {
+        delivery.remove(reader);
+        delivery.add(reader);
+      });
+      return reader;
+    });
+    for (const reader of readers) delivery.add(reader);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "ann", role: "editor" }]) {
+      delivery.broadcast(frame("x"), filter);
+      assert.deepEqual(received(...readers), readers.map(() => ["x"]));
+    }
+  });
+
+  it("broadcast reaches whom a plain filter over all reaches, for any clients, changes and filters", () => {
+    const random = new Random();
+    const ids = [null, "1", "2", "3"];
+    const delivery = new Delivery(Infinity);
+    const members = new Set<Reader>();
+    const readers = Array.from({ length: 25 }, () => new Reader(random.pick(ids), random.pick(ids)));
+    for (let step = 0; step < 4000; step++) {
+      const reader = random.pick(readers);
+      const kind = random.below(4);
+      if (kind === 0) {
+        reader.accountability = { user: random.pick(ids), role: random.pick(ids) };
+        delivery.add(reader);
+        members.add(reader);
+      } else if (kind === 1) {
+        delivery.remove(reader);
+        members.delete(reader);
+      } else {
+        const [user, role] = [random.pick(ids), random.pick(ids)];
+        const filter: BroadcastFilter = { ...(user === null ? {} : { user }), ...(role === null ? {} : { role }) };
+        delivery.broadcast(frame("x"), filter);
+        for (const each of readers) {
+          const { accountability } = each;
+          const matches = members.has(each) && (user === null || accountability.user === user) &&
+            (role === null || accountability.role === role);
+          assert.deepEqual(each.received.splice(0), matches ? ["x"] : [], `seed ${random.seed}`);
+        }
+      }
+      assert.equal(delivery.size, members.size, `seed ${random.seed}`);
+    }
+  });
+});
+
+describe("Delivery, to a large audience", () => {
+  function create(size: number) {
+    const turns: (() => void)[] = [];
+    const delivery = new Delivery(Infinity, (callback) => turns.push(callback));
+    const readers = Array.from({ length: size }, () => new Reader("ann", null));
+    for (const reader of readers) delivery.add(reader);
+    const reached = (text: string) => readers.filter(({ received }) => received.includes(text)).length;
+    return { delivery, readers, turns, reached };
+  }
+
+  it("sends to 2,000 clients a turn, and to those who were there when it was called", async () => {
+    const { delivery, readers, turns, reached } = create(5_000);
+    const result = delivery.broadcast(frame("x"), {});
+    const late = new Reader("ann", null);
+    delivery.add(late);
+    delivery.remove(readers[4_999]!);
+    const counts = [reached("x")];
+    while (turns.length > 0) {
+      turns.shift()!();
+      counts.push(reached("x"));
+    }
+    assert.deepEqual(counts.at(-1), 5_000);
+    assert.ok(counts.every((count, i) => i === 0 ? count === 2_000 : count > counts[i - 1]!));
+    assert.deepEqual([late.received, await result], [[], { matched: 5_000, sent: 5_000, dropped: 0 }]);
+  });
+
+  it("keeps the order of broadcasts for each client, whatever the audience", async () => {
+    const { delivery, readers, turns } = create(3_000);
+    const results = [
+      delivery.broadcast(frame("1"), {}),
+      delivery.broadcast(frame("2"), { user: "ann" }),
+      delivery.broadcast(frame("3"), { user: "bob" }),
+    ];
+    turns.shift()!();
+    results.push(delivery.broadcast(frame("4"), {}));
+    while (turns.length > 0) turns.shift()!();
+    for (const { received } of readers) assert.deepEqual(received, ["1", "2", "4"]);
+    assert.deepEqual((await Promise.all(results)).map(({ matched }) => matched), [3_000, 3_000, 0, 3_000]);
+  });
+
+  it("sends a client all that waits for the same audience one after the other, so that it is one write", () => {
+    const { delivery, readers, turns } = create(3_000);
+    const order: Reader[] = [];
+    for (const reader of readers) reader.send = () => order.push(reader) > 0;
+    for (const text of ["0", "1", "2", "3"]) delivery.broadcast(frame(text), {});
+    while (turns.length > 0) turns.shift()!();
+    // The first has begun by the time that the others are called.
+    assert.deepEqual(order.slice(0, 3_000), readers);
+    assert.deepEqual(order.slice(3_000), readers.flatMap((reader) => [reader, reader, reader]));
+  });
+
+  it("sends as many frames a turn, of however many broadcasts they are", () => {
+    const { delivery, readers, turns } = create(3_000);
+    for (let number = 0; number < 30; number++) delivery.broadcast(frame(`${number}`), {});
+    let before = 0;
+    const counts = [];
+    do {
+      const all = readers.reduce((sum, { received }) => sum + received.length, 0);
+      counts.push(all - before);
+      before = all;
+      turns.shift()?.();
+    } while (before < 90_000);
+    // No client is left in the middle of what it is sent.
+    assert.ok(counts.every((count) => count < 2_000 + 30), `${counts}`);
+    for (const { received } of readers) assert.deepEqual(received, Array.from({ length: 30 }, (_, number) => `${number}`));
+  });
+
+  it("keeps broadcasts apart between which somebody came or went, and counts each by itself", async () => {
+    const { delivery, readers, turns } = create(3_000);
+    const late = new Reader("ann", null);
+    const results = [delivery.broadcast(frame("begins"), {}), delivery.broadcast(frame("1"), {})];
+    readers[2_999]!.takes = false;
+    delivery.remove(readers[2_998]!);
+    delivery.add(late);
+    results.push(delivery.broadcast(frame("2"), {}));
+    delivery.remove(late);
+    results.push(delivery.broadcast(frame("3"), {}), delivery.broadcast(frame("4"), {}));
+    while (turns.length > 0) turns.shift()!();
+    assert.deepEqual(received(readers[0]!, readers[2_998]!, late), [["begins", "1", "2", "3", "4"], ["begins", "1"], ["2"]]);
+    assert.deepEqual(
+      (await Promise.all(results)).map(({ matched, sent, dropped }) => [matched, sent, dropped]),
+      [[3_000, 2_999, 1], [3_000, 2_999, 1], [3_000, 2_999, 1], [2_999, 2_998, 1], [2_999, 2_998, 1]],
+    );
+  });
+
+  for (const cause of ["0", "1"]) {
+    it(`sends what a recipient broadcasts while it is sent "${cause}" to all after what was called before`, () => {
+      const { delivery, readers, turns } = create(3_000);
+      let isFirst = true;
+      readers[0]!.send = ({ text }) => {
+        if (text === cause && isFirst) delivery.broadcast(frame("from within"), {});
+        isFirst &&= text !== cause;
+        return readers[0]!.received.push(text) > 0;
+      };
+      for (const text of ["0", "1", "2"]) delivery.broadcast(frame(text), {});
+      while (turns.length > 0) turns.shift()!();
+      const expected = cause === "0" ? ["0", "from within", "1", "2"] : ["0", "1", "2", "from within"];
+      for (const { received } of readers) assert.deepEqual(received, expected);
+    });
+  }
+
+  it("tells how many were handed the message and how many could not be", async () => {
+    const { delivery, readers } = create(10);
+    for (const reader of readers.slice(0, 3)) reader.takes = false;
+    assert.deepEqual(await delivery.broadcast(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });
+    assert.deepEqual(await delivery.broadcast(frame("x"), { user: "bob" }), { matched: 0, sent: 0, dropped: 0 });
+  });
+});
+
+describe("checkFilter", () => {
+  it("is everybody when there is no filter, and the filter when it is good", () => {
+    assert.deepEqual(checkFilter(undefined), {});
+    for (const filter of [{}, { user: "a" }, { role: "b" }, { user: "a", role: "b" }]) {
+      assert.deepEqual(checkFilter(filter), filter);
+    }
+  });
+
+  it("throws TypeError when the filter is no plain object: without keys of its own it would mean everybody", () => {
+    const user = "ann";
+    class Ann {
+      user = user;
+    }
+    const objects = [Promise.resolve({ user }), new Map([["user", user]]), new Set([user]), new Ann(), Object.create({ user })];
+    for (const filter of [null, "editor", 1, true, [], ["editor"], () => true, ...objects]) {
+      assert.throws(() => checkFilter(filter as never), {
+        name: "TypeError",
+        message: 'Cannot broadcast: the filter must be an object such as { role: "editor" }',
+      });
+    }
+  });
+
+  it("throws TypeError naming the key when a value is not a non-empty string", () => {
+    for (const value of [undefined, null, "", 1, 0, true, [], ["a"], {}]) {
+      for (const key of ["user", "role"]) {
+        assert.throws(() => checkFilter({ user: "a", role: "b", [key]: value }), {
+          name: "TypeError",
+          message: `Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`,
+        });
+      }
+    }
+  });
+
+  it("throws TypeError naming the key when it is unknown", () => {
+    for (const key of ["users", "User", "__proto__", "constructor"]) {
+      assert.throws(() => checkFilter(JSON.parse(`{"user":"a","${key}":"x"}`)), {
+        name: "TypeError",
+        message: `Cannot broadcast: unknown filter key "${key}", use user or role`,
+      });
+    }
+  });
+});

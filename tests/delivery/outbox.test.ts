@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import type { Batch } from "../../src/delivery/batch.ts";
+import { Frame } from "../../src/protocol/frame.ts";
+import { Outbox, type Writer } from "../../src/delivery/outbox.ts";
+
+class Socket implements Writer {
+  batch: Batch | undefined;
+  readonly writes: string[][] = [];
+  readonly batches: Batch[] = [];
+
+  write(): void {
+    const { batch } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    this.batches.push(batch);
+    this.writes.push(batch.frames().map(({ text }) => text));
+  }
+}
+
+const frame = (text: string): Frame => new Frame(text, true);
+
+function create() {
+  const turns: (() => void)[] = [];
+  return {
+    outbox: new Outbox((callback) => turns.push(callback)),
+    endTurn: () => turns.splice(0).forEach((end) => end()),
+    turns,
+  };
+}
+
+describe("Outbox", () => {
+  it("writes what a client is sent in one turn at once and in order, when the turn ends", () => {
+    const { outbox, endTurn, turns } = create();
+    const socket = new Socket();
+    for (const text of ["1", "2", "3"]) outbox.push(socket, frame(text));
+    assert.deepEqual([socket.writes, turns.length], [[], 1]);
+    endTurn();
+    outbox.push(socket, frame("4"));
+    endTurn();
+    assert.deepEqual([socket.writes, turns.length], [[["1", "2", "3"], ["4"]], 0]);
+  });
+
+  it("hands the same batch to clients that were sent the same frames, and one of its own to another", () => {
+    const { outbox, endTurn } = create();
+    const [a, b, c] = [new Socket(), new Socket(), new Socket()];
+    outbox.push(c, frame("for c"));
+    for (const each of [frame("1"), frame("2")]) for (const socket of [a, b, c]) outbox.push(socket, each);
+    endTurn();
+    assert.deepEqual([a, b, c].map(({ writes }) => writes), [[["1", "2"]], [["1", "2"]], [["for c", "1", "2"]]]);
+    assert.equal(a.batches[0], b.batches[0]);
+    assert.notEqual(a.batches[0], c.batches[0]);
+    assert.equal(a.batches[0]?.bytes, 2);
+  });
+
+  it("writes nothing twice when a client was written to before the turn ended", () => {
+    const { outbox, endTurn } = create();
+    const socket = new Socket();
+    outbox.push(socket, frame("1"));
+    socket.write();
+    outbox.push(socket, frame("2"));
+    endTurn();
+    assert.deepEqual(socket.writes, [["1"], ["2"]]);
+  });
+
+  it("loses, doubles and reorders nothing, for any frames to any clients in any turns", () => {
+    fc.assert(fc.property(
+      fc.array(fc.oneof(
+        { weight: 3, arbitrary: fc.record({ to: fc.subarray([0, 1, 2, 3]) }) },
+        { weight: 1, arbitrary: fc.record({ now: fc.nat(3) }) },
+        { weight: 1, arbitrary: fc.constant("turn" as const) },
+      )),
+      (steps) => {
+        const { outbox, endTurn } = create();
+        const sockets = [0, 1, 2, 3].map(() => new Socket());
+        const expected: string[][] = sockets.map(() => []);
+        for (const [i, step] of steps.entries()) {
+          if (step === "turn") endTurn();
+          else if ("now" in step) sockets[step.now]!.write();
+          else {
+            const each = frame(`${i}`);
+            for (const to of step.to) {
+              outbox.push(sockets[to]!, each);
+              expected[to]!.push(each.text);
+            }
+          }
+        }
+        endTurn();
+        assert.deepEqual(sockets.map(({ writes }) => writes.flat()), expected);
+      },
+    ));
+  });
+
+  it("lets inbound messages have their turn when there is more to write than a slice of time takes", () => {
+    const { outbox, turns } = create();
+    let now = 0;
+    const { performance } = globalThis;
+    Object.defineProperty(globalThis, "performance", { configurable: true, value: { now: () => now } });
+    try {
+      class Slow extends Socket {
+        override write(): void {
+          now += 0.1;
+          super.write();
+        }
+      }
+      const sockets = Array.from({ length: 300 }, () => new Slow());
+      const each = frame("1");
+      for (const socket of sockets) outbox.push(socket, each);
+      turns.shift()!();
+      const written = () => sockets.filter(({ writes }) => writes.length > 0).length;
+      assert.ok(written() >= 50 && written() < 150, `${written()} in the first turn`);
+      // What is sent to those who wait goes out with what they wait for.
+      outbox.push(sockets[299]!, frame("2"));
+      outbox.push(sockets[0]!, frame("2"));
+      while (turns.length > 0) turns.shift()!();
+      assert.deepEqual([sockets[299]!.writes, sockets[0]!.writes, written()], [[["1", "2"]], [["1"], ["2"]], 300]);
+    } finally {
+      Object.defineProperty(globalThis, "performance", { configurable: true, value: performance });
+    }
+  });
+
+  it("writes to the others, and in the next turn, when a socket throws", () => {
+    const { outbox, endTurn } = create();
+    const [before, after] = [new Socket(), new Socket()];
+    const broken = new Socket();
+    broken.write = () => {
+      broken.batch = undefined;
+      throw new Error("gone");
+    };
+    for (const socket of [before, broken, after]) outbox.push(socket, frame("1"));
+    assert.throws(endTurn, /gone/);
+    endTurn();
+    for (const socket of [before, broken]) outbox.push(socket, frame("2"));
+    assert.throws(endTurn, /gone/);
+    outbox.push(after, frame("3"));
+    endTurn();
+    assert.deepEqual([before.writes, after.writes], [[["1"], ["2"]], [["1"], ["3"]]]);
+  });
+});

@@ -1,0 +1,281 @@
+/** The npm package as its users get it: packed, installed into an empty folder, and run, type-checked and linted from there. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const modules = join(root, "node_modules");
+
+/** What the consumer has installed beside `noroshi`; `mitt` only because npm is kept from fetching it. */
+const BESIDE = ["hono", "ws", "@hono/node-server", "valibot", "mitt"];
+
+const RUNTIMES: Record<string, [command: string, ...args: string[]]> = {
+  Node: [process.execPath],
+  Bun: [join(modules, ".bin/bun"), "run"],
+  Deno: [join(modules, ".bin/deno"), "run", "-A", "--node-modules-dir=manual"],
+};
+
+/** Ends by itself: no timer or socket of the service may hold the process once its server is closed. */
+const PROGRAM = `
+import { once } from "node:events";
+import { Hono } from "hono";
+import { createWebSocketController, WebSocketService } from "noroshi";
+import { createClient } from "noroshi/client";
+import { serve } from "noroshi/serve";
+import * as v from "valibot";
+import { WebSocket } from "ws";
+
+const controller = createWebSocketController();
+controller.handle("add", v.object({ a: v.number(), b: v.number() }), ({ message }) => message.a + message.b);
+const app = new Hono().get("/websocket", controller.upgrade);
+const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
+
+const socket = new WebSocket("ws://127.0.0.1:" + server.port + "/websocket");
+await once(socket, "open");
+const next = async () => String((await once(socket, "message"))[0]);
+const reply = next();
+socket.send(JSON.stringify({ type: "add", uid: 1, a: 2, b: 3 }));
+const { uid, status, data } = JSON.parse(await reply);
+console.log(uid, status, data);
+const broadcast = next();
+new WebSocketService().broadcast("to all");
+console.log(await broadcast);
+const client = createClient(server.url + "websocket", { WebSocket });
+console.log(await client.request("add", { a: 3, b: 4 }));
+await client.close();
+const closed = once(socket, "close");
+await server.close();
+console.log("closed " + (await closed)[0]);
+`;
+
+/** Every `@ts-expect-error` stands over a use that must not compile. */
+const TYPES = `
+import { Hono } from "hono";
+import { hc } from "hono/client";
+import { defineContract, type WebSocketClient, WebSocketController, WebSocketService } from "noroshi";
+import { websocket } from "noroshi/bun";
+import { Channels } from "noroshi/channels";
+import { createClient } from "noroshi/client";
+import { createWebSocketObject, forward } from "noroshi/cloudflare";
+import { serve } from "noroshi/serve";
+import * as v from "valibot";
+// @ts-expect-error -- the files of the package are its own
+import { Connection } from "noroshi/dist/src/connection.js";
+
+const controller = new WebSocketController();
+const app = new Hono().get("/websocket", controller.upgrade).get("/about", (c) => c.text("about"));
+
+controller.handle("add", v.object({ a: v.number(), note: v.optional(v.string()) }), ({ client, message }) => {
+  const a: number = message.a;
+  const note: string | undefined = message.note;
+  const type: string = message.type;
+  const from: WebSocketClient = client;
+  // @ts-expect-error -- a number, as the schema says
+  const wrong: string = message.a;
+  // @ts-expect-error -- not in the schema
+  message.b;
+  return { a, note, type, from: from.uid, wrong };
+});
+// @ts-expect-error -- the schema is no valibot schema
+controller.handle("other", { a: "number" }, () => null);
+
+const service = new WebSocketService(controller);
+service.on("close", ({ client, code, reason }) => client.accountability.user === reason && code === 1000);
+// @ts-expect-error -- there is no such event
+service.on("open", () => {});
+// @ts-expect-error -- off removes one callback, never everybody's
+service.off("message");
+service.broadcast({ type: "news", text: "for editors" }, { role: "editor" });
+// @ts-expect-error -- a message has a type
+service.broadcast({ text: "for nobody" });
+// @ts-expect-error -- the key is "user"
+service.broadcast("for Mika", { users: "mika" });
+
+const client = hc<typeof app>("http://localhost:3000");
+const socket: WebSocket = client.websocket.$ws();
+// @ts-expect-error -- no WebSocket route
+client.about.$ws();
+
+const contract = defineContract({
+  requests: {
+    double: { payload: v.object({ n: v.number() }), reply: v.number() },
+    parse: { payload: v.object({ text: v.pipe(v.string(), v.transform(Number)) }) },
+  },
+  channels: { "room:*": { events: { said: v.object({ text: v.string() }) } } },
+});
+controller.handle("double", contract.requests.double, ({ message }) => 2 * message.n);
+// @ts-expect-error -- a number, as the contract says
+controller.handle("double", contract.requests.double, ({ message }) => String(message.n));
+controller.handle("parse", contract.requests.parse, ({ message }) => message.text.toFixed());
+controller.handle("pipe", v.pipe(v.object({ n: v.number() }), v.transform(({ n }) => ({ twice: 2 * n }))), ({ message }) => {
+  const twice: number = message.twice;
+  // @ts-expect-error -- the schema puts out another
+  return message.n;
+});
+controller.handle("union", v.variant("kind", [v.object({ kind: v.literal("a"), a: v.number() }), v.object({ kind: v.literal("b") })]),
+  ({ message }) => message.kind === "a" ? message.a : 0);
+// @ts-expect-error -- a payload is an object
+controller.handle("text", v.string(), () => null);
+// @ts-expect-error -- a schema must be synchronous
+controller.handle("later", v.objectAsync({ n: v.number() }), () => null);
+
+const channels = new Channels(controller, {
+  "room:*": { authorize: () => true, schema: { said: v.object({ text: v.string() }) } },
+});
+export const published = channels.publish("room:1", "said", { text: "hello" });
+// @ts-expect-error -- a text, as the schema says
+channels.publish("room:1", "said", { text: 1 });
+
+export async function start(): Promise<void> {
+  const server = await serve(app, { port: 0 });
+  const url: string = server.url;
+  // @ts-expect-error -- the option is "port"
+  await serve(app, { ports: 3000 });
+  const typed = createClient<typeof contract>(url);
+  const doubled: number = await typed.request("double", { n: 1 });
+  // @ts-expect-error -- a number, as the contract says
+  typed.request("double", { n: "1" });
+  typed.on("close", ({ code, isFinal }) => code + doubled > 0 && isFinal);
+}
+
+export class Newsroom extends createWebSocketObject(() => ({ app, controller })) {}
+export default { fetch: app.fetch, websocket };
+export { Connection, forward, socket };
+`;
+
+describe("The npm package", () => {
+  let folder: string;
+  let consumer: string;
+  let tarball: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "noroshi-package-"));
+    await npm(root, "pack", "--pack-destination", folder);
+    const [name = ""] = await readdir(folder);
+    assert.match(name, /\.tgz$/);
+    tarball = join(folder, name);
+
+    consumer = join(folder, "consumer");
+    await mkdir(consumer);
+    await writeFile(join(consumer, "package.json"), JSON.stringify({ name: "consumer", private: true, type: "module" }));
+    // The others come from what `npm ci` installed here, copied as if from the registry: nothing is fetched.
+    const beside = BESIDE.map((name) => join(modules, name));
+    await writeFile(join(consumer, ".npmrc"), "install-links=true\n");
+    await npm(consumer, "install", "--offline", "--ignore-scripts", tarball, ...beside);
+    await writeFile(join(consumer, "program.js"), PROGRAM);
+    // The same as an ES module and as CommonJS, which Node 20.19 lets require one: valibot's types are then those of another file.
+    for (const extension of ["ts", "cts"]) await writeFile(join(consumer, `types.${extension}`), TYPES);
+  }, { timeout: 120_000 });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  it("declares what it needs", async () => {
+    // Exits with 1 when a dependency or peer dependency is missing or out of range.
+    await npm(consumer, "ls", "--all");
+  });
+
+  // Of those below, none is tested.
+  it("takes no @hono/node-server below the one that it is tested with", async () => {
+    const { peerDependencies, devDependencies } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+    const { imports } = JSON.parse(await readFile(join(root, "deno.json"), "utf8"));
+    const floor = `^${devDependencies["@hono/node-server"]}`;
+    assert.equal(peerDependencies["@hono/node-server"], floor);
+    assert.equal(imports["@hono/node-server"], `npm:@hono/node-server@${floor}`);
+  });
+
+  for (const [runtime, [command, ...args]] of Object.entries(RUNTIMES)) {
+    it(`serves, answers, broadcasts and ends on ${runtime}`, { timeout: 30_000 }, async () => {
+      const output = await run(consumer, command, ...args, "program.js");
+      assert.deepEqual(output.trim().split("\n"), ["1 ok 5", "to all", "7", "closed 1001"]);
+    });
+  }
+
+  /** Resolves when the compiler has nothing to say; rejects with what it says. */
+  async function compile(name: string, compilerOptions: Record<string, unknown>, files: string[]): Promise<void> {
+    const config = join(consumer, `tsconfig.${name}.json`);
+    const common = { target: "es2022", lib: ["es2022", "dom"], module: "nodenext", strict: true, noEmit: true, types: [] };
+    await writeFile(config, JSON.stringify({ compilerOptions: { ...common, ...compilerOptions }, files }));
+    await run(consumer, process.execPath, join(modules, "typescript/bin/tsc"), "-p", config);
+  }
+
+  it("type-checks with moduleResolution nodenext", { timeout: 60_000 }, () => compile("nodenext", {}, ["types.ts"]));
+
+  it("type-checks with moduleResolution nodenext as CommonJS", { timeout: 60_000 }, () => compile("commonjs", {}, ["types.cts"]));
+
+  it(
+    "type-checks with moduleResolution bundler",
+    { timeout: 60_000 },
+    () => compile("bundler", { module: "esnext", moduleResolution: "bundler" }, ["types.ts"]),
+  );
+
+  it("type-checks without the DOM library, its declarations too", { timeout: 60_000 }, async () => {
+    const entries = ["", "/channels", "/serve", "/bun", "/node", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    await writeFile(join(consumer, "entries.ts"), entries.map((entry) => `export type {} from "noroshi${entry}";`).join("\n"));
+    await compile("server", {
+      lib: ["es2023"],
+      types: ["node"],
+      typeRoots: [join(modules, "@types")],
+      skipLibCheck: false,
+      exactOptionalPropertyTypes: true,
+    }, ["entries.ts"]);
+  });
+
+  it("type-checks with Deno", { timeout: 60_000 }, async () => {
+    await run(consumer, join(modules, ".bin/deno"), "check", "--node-modules-dir=manual", "types.ts");
+  });
+
+  it("satisfies publint", { timeout: 60_000 }, async () => {
+    await run(root, process.execPath, join(modules, "publint/src/cli.js"), tarball, "--strict");
+  });
+
+  it("satisfies attw", { timeout: 60_000 }, async () => {
+    const attw = join(modules, "@arethetypeswrong/cli/dist/index.js");
+    await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
+  });
+
+  it("brings a client of at most 8.9 kB, with everything in it", async (t) => {
+    const { build } = await import("esbuild");
+    const { outputFiles: [bundle] } = await build({
+      stdin: { contents: 'export * from "noroshi/client";', resolveDir: consumer },
+      bundle: true,
+      minify: true,
+      format: "esm",
+      target: "es2022",
+      write: false,
+      logLevel: "warning",
+    });
+    const { byteLength } = gzipSync(bundle!.contents, { level: 9 });
+    t.diagnostic(`noroshi/client: ${bundle!.contents.byteLength} bytes minified, ${byteLength} gzipped`);
+    assert.ok(byteLength <= 8_900, `${byteLength} bytes`);
+  });
+
+  it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
+    await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
+    await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
+    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
+    await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
+  });
+});
+
+/** Resolves with what it printed to stdout; rejects with all it printed when it does not exit with 0. */
+function run(cwd: string, command: string, ...args: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    // npm is a script, which Windows starts through a shell only.
+    const shell = process.platform === "win32" && command === "npm";
+    execFile(command, args, { cwd, shell, env: { ...process.env, NO_COLOR: "1" } }, (error, stdout, stderr) => {
+      if (error) reject(new Error(`Cannot run ${command} ${args.join(" ")}: ${error.code}\n${stdout}\n${stderr}`));
+      else resolve(stdout);
+    });
+  });
+}
+
+function npm(cwd: string, ...args: string[]): Promise<string> {
+  // Said outright: under `npm test --silent` it would hide its errors too.
+  return run(cwd, "npm", ...args, "--loglevel=error");
+}

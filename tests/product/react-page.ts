@@ -1,0 +1,45 @@
+/** What `react-browser.test.ts` shows in a browser, and renders on a server before. */
+import { createElement, Fragment, useEffect, useState } from "react";
+import { type BareClient, createClient } from "../../src/client/client.ts";
+import { useConnectionStatus, usePresence, useSubscription } from "../../src/client/react.ts";
+
+/** The rooms that are shown, by the id of their element. */
+export type Rooms = Record<string, string>;
+
+// As an application does: where the module is loaded, on a server too, which may have no WebSocket.
+const client = createClient("/websocket", { lazy: true, token: "ann", backoff: { base: 50, cap: 200 } });
+
+/** What a test finds in the page. */
+export interface RoomsPage {
+  client: BareClient;
+  show(rooms: Rooms): void;
+}
+
+const page: RoomsPage = Object.assign(globalThis, { client, show: () => {} });
+
+function Room({ id, channel }: { id: string; channel: string }) {
+  const status = useConnectionStatus(client);
+  const people = usePresence(client, channel);
+  const { state: said, error } = useSubscription(client, channel, {
+    initial: [] as unknown[],
+    reduce: (said, { event, data }) => event === "init" ? data as unknown[] : [...said, data],
+  });
+  return createElement(
+    "p",
+    { id },
+    [status, said.join(), people.map(({ user }) => user).join(), error?.code ?? "fine"].join(" | "),
+  );
+}
+
+/** A page with rooms. */
+export function App({ first }: { first: Rooms }) {
+  const [rooms, setRooms] = useState(first);
+  useEffect(() => {
+    page.show = setRooms;
+  }, []);
+  return createElement(
+    Fragment,
+    null,
+    ...Object.entries(rooms).map(([id, channel]) => createElement(Room, { key: id, id, channel })),
+  );
+}

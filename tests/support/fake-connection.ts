@@ -1,0 +1,51 @@
+import type { Frame } from "../../src/protocol/frame.ts";
+import { type ClientConnection, WebSocketClient } from "../../src/application/websocket-client.ts";
+import { HANDSHAKE } from "./fake-transport.ts";
+
+/** The connection behind a client, which writes down what the client asks of it. */
+export class FakeConnection implements ClientConnection {
+  accountability = { user: "ann", role: "editor" };
+  expires_at: number | null = null;
+  readyState = 1;
+  bufferedAmount = 0;
+  heldBytes = 0;
+  unreadBytes = 0;
+  isSuspended = false;
+  readonly revalidating = undefined;
+  readonly socket = { name: "the runtime's socket" };
+  readonly sent: string[] = [];
+  readonly closes: unknown[][] = [];
+  saves = 0;
+
+  /** The messages sent since it was last asked. */
+  // deno-lint-ignore no-explicit-any -- a test reads whatever was sent
+  take(): any[] {
+    return this.sent.splice(0).map((frame) => JSON.parse(frame));
+  }
+
+  send({ text }: Frame): boolean {
+    this.sent.push(text);
+    return true;
+  }
+
+  step(): boolean {
+    return false;
+  }
+
+  refuseMessage(): void {}
+  spare(): void {}
+
+  close(...args: unknown[]): void {
+    this.closes.push(args);
+  }
+
+  save(): void {
+    this.saves++;
+  }
+}
+
+/** A client and the connection behind it. */
+export function createClient(): { client: WebSocketClient; connection: FakeConnection } {
+  const connection = new FakeConnection();
+  return { connection, client: new WebSocketClient(connection, HANDSHAKE, "client-1") };
+}
