@@ -5,24 +5,30 @@ import { dirname, join, posix } from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 
-/** The rooms, in order: a file imports from its own room and from the rooms above it only, so that no two rooms form a cycle. */
-const ROOMS = [
-  "src/protocol",
-  "src/base",
-  "src/engines",
-  "src/engines/broker",
-  "src/engines/nats",
-  "src/engines/redis",
-  "src/engines/broadcast-channel",
-  "src/delivery",
-  "src/application",
-  "src/connection",
-  "src/runtimes",
-  "src/controller",
-  "src/channels",
-  "src/serve",
-  "src/client",
-];
+/**
+ * The rooms, in order, and the main file of each, which opens with what the room is for. A file imports from its own room and from
+ * the rooms above it only, types included, so that no two rooms form a cycle.
+ */
+const ROOMS: Record<string, string> = {
+  "src/protocol": "protocol.ts",
+  "src/base": "clock.ts",
+  "src/engines": "engine.ts",
+  "src/engines/broker": "broker.ts",
+  "src/engines/nats": "nats.ts",
+  "src/engines/redis": "redis.ts",
+  "src/engines/broadcast-channel": "broadcast-channel.ts",
+  "src/delivery": "delivery.ts",
+  "src/application": "options.ts",
+  "src/connection": "connection.ts",
+  "src/runtimes": "runtime.ts",
+  "src/controller": "controller.ts",
+  "src/channels": "channels.ts",
+  "src/serve": "serve.ts",
+  "src/client": "client.ts",
+};
+
+/** The folders of tests beside those of the rooms: tests of the whole product, and what only tests need. */
+const OTHER_TESTS = ["product", "support"];
 
 /** The files that run on Node only. */
 const NODE_ONLY = ["src/runtimes/node.ts", "src/runtimes/node-transport.ts", "src/runtimes/node-upgrade.ts"];
@@ -71,6 +77,28 @@ describe("The source", () => {
     }
   });
 
+  it("says what each room is for, in the sentence that opens its main file", () => {
+    for (const [room, main] of Object.entries(ROOMS)) {
+      const path = `${room}/${main}`;
+      const text = sources.get(path);
+      assert.ok(text, `${path} is no file of the source: change ROOMS in tests/architecture.test.ts`);
+      const comment = text.match(/^\/\*\*([^]*?)\*\/\nimport /)?.[1]?.replace(/^ \* ?/gm, "").trim() ?? "";
+      assert.match(
+        comment,
+        /^[A-Z`][^]{20,}?\.(?:\s|$)/,
+        `${path} must open with a comment: one sentence that says what ${room} is for`,
+      );
+    }
+  });
+
+  it("has its tests in the folders of the rooms", () => {
+    const names = [...Object.keys(ROOMS).map((room) => room.split("/")[1]), ...OTHER_TESTS];
+    for (const { name } of readdirSync(join(root, "tests"), { withFileTypes: true })) {
+      if (name === "architecture.test.ts") continue;
+      assert.ok(names.includes(name), `tests/${name} is the folder of no room: a test of src/<room>/ is in tests/<room>/`);
+    }
+  });
+
   it("has no import cycle, types included", () => {
     const done = new Set<string>();
     const visit = (path: string, trail: string[]): void => {
@@ -112,11 +140,12 @@ describe("The source", () => {
     }
   });
 
-  it("has a client that loads nothing but its own files", () => {
+  it("has a client that loads nothing but its own files, and React for its hooks", () => {
     for (const [path, { specifier, kind }] of eachImport()) {
-      if (!path.startsWith("src/client/") || path === "src/client/react.ts" || kind === "type") continue;
+      if (!path.startsWith("src/client/") || kind === "type") continue;
+      const isOwn = specifier.startsWith(".") && resolve(path, specifier).startsWith("src/client/");
       assert.ok(
-        specifier.startsWith(".") && resolve(path, specifier).startsWith("src/client/"),
+        isOwn || path === "src/client/react.ts" && specifier === "react",
         `${path} imports "${specifier}": the client may take types of the protocol only`,
       );
     }
@@ -212,7 +241,7 @@ function packageOf(specifier: string): string {
 /** The index of the room in {@link ROOMS}. */
 function roomOf(path: string): number {
   const folder = posix.dirname(path);
-  const room = ROOMS.indexOf(folder);
+  const room = Object.keys(ROOMS).indexOf(folder);
   assert.notEqual(room, -1, `${path} is in no room: add ${folder} to ROOMS, below the rooms that it imports from`);
   return room;
 }

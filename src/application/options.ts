@@ -1,3 +1,4 @@
+/** What an application writes against: options, client, events, handlers, authentication, origins, contract and extension. */
 import type { Authenticate, Revalidate } from "./authentication.ts";
 import { type Clock, isMs, MS } from "../base/clock.ts";
 import type { Engine } from "../engines/engine.ts";

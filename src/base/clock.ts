@@ -1,3 +1,4 @@
+/** Building blocks that know nothing of WebSockets: clock and deadlines, guarded calls, event bus, limits, addresses. */
 import { guard } from "./guard.ts";
 
 /** The time and its timers. A test passes its own clock; a Durable Object's timer is its alarm. */

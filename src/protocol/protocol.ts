@@ -1,4 +1,4 @@
-/** The messages of the wire protocol (PROTOCOL.md): their types, schemas and JSON codec. */
+/** The wire protocol (PROTOCOL.md): messages with their schemas and JSON codec, frames, errors and close codes. */
 import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 

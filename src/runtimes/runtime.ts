@@ -1,4 +1,4 @@
-/** The contract between the upgrade route and the runtimes: how a server or runtime upgrades one request. */
+/** The sockets of Bun, Deno and Node behind one contract: how each upgrades a request, and writes to its socket. */
 import type { Context } from "hono";
 import type { Connection } from "../connection/connection.ts";
 import type { Connections } from "../connection/connections.ts";

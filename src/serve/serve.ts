@@ -1,5 +1,6 @@
 /**
- * Starts a Hono app with its WebSocket routes on Bun, Deno or Node, and stops it gracefully.
+ * Starts a Hono app with its WebSocket routes on Bun, Deno or Node, and stops it gracefully. A Durable Object starts with
+ * `noroshi/cloudflare`.
  *
  * @module
  */

@@ -1,3 +1,4 @@
+/** What the engines over a broker share: signed envelopes, order, presence, history and reconnection. */
 import type { Awaitable, EngineStatus, HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 
