@@ -113,7 +113,11 @@ export class WanderingClient {
     if (this.#wire) { for (const channel of channels) this.#subscribe(channel); }
     while (!this.#wire || behind().length > 0 || (room !== undefined && !this.#isMember)) {
       if (isTooLate()) {
-        const where = behind().map((channel) => `${channel} at ${this.#followers.get(channel)?.position?.offset}`);
+        const where = behind().map((channel) => {
+          const position = this.#followers.get(channel)?.position;
+          const end = position && checker.top(channel, position.epoch);
+          return `${channel} at ${position?.offset} of ${end}${this.#isAsked(channel) ? ", whose subscribe is unanswered" : ""}`;
+        });
         return checker.problem(`${this.name} did not come back: it is no member, or ${where.join(", ")} is not the end`);
       }
       if (!this.#wire) await this.#connect();

@@ -29,8 +29,6 @@ interface ReadEntry extends LedgerEntry {
 export class HistoryReader {
   readonly #host: HistoryReaderHost;
   readonly #ledgers = new Ledgers();
-  /** Chains reads of whole histories, because each may take megabytes of memory. */
-  #reading: Promise<unknown> = Promise.resolve();
 
   constructor(host: HistoryReaderHost) {
     this.#host = host;
@@ -77,13 +75,9 @@ export class HistoryReader {
   ): Promise<{ genuine: readonly ReadEntry[]; isMissing: boolean }> {
     const { dropped, isSigned, page } = this.#host;
     if (!isSigned) return { genuine: entries, isMissing: false };
-    const read = (after: Position | null) => {
-      const whole = this.#reading.then(async () => {
-        const all = await page(channel, history, after, history.size, Infinity);
-        return { ...all, entries: await this.#open(channel, all) };
-      });
-      this.#reading = whole.catch(() => {});
-      return whole;
+    const read = async (after: Position | null) => {
+      const all = await page(channel, history, after, history.size, Infinity);
+      return { ...all, entries: await this.#open(channel, all) };
     };
     const part = { position, entries, isComplete, hasMore };
     const verdicts = await this.#ledgers.judge(channel, part, after, history.size, read);

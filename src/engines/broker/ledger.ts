@@ -90,6 +90,7 @@ const MAX_ENTRIES = 100_000;
 /** The ledgers of the channels whose histories were read most recently. */
 export class Ledgers {
   readonly #ledgers = new Map<string, Ledger>();
+  #reading: Promise<unknown> = Promise.resolve();
 
   /**
    * Judges the entries of a page. Reads an unknown history as a whole first, and of a known one what is not recorded yet.
@@ -107,26 +108,50 @@ export class Ledgers {
   ): Promise<Verdict[]> {
     const last = entries.at(-1);
     if (!last) return [];
-    const { epoch } = position;
-    let ledger = this.#ledgers.get(channel);
-    if (ledger?.epoch !== epoch) ledger = undefined;
-    if (ledger && (after?.offset ?? last.offset) > ledger.offset) {
-      const rest = await read({ epoch, offset: ledger.offset });
-      if (rest.isComplete && rest.position.epoch === epoch) record(ledger, rest);
-      else ledger = undefined;
-    }
-    if (!ledger) {
-      const all = await read(null);
-      // The history was replaced during the read.
-      if (all.position.epoch !== epoch) return entries.map(() => "missing");
-      record(ledger = new Ledger(epoch), all);
-    }
-    const known = ledger;
-    const verdicts = entries.map((entry) => known.look(entry));
+    const from = after?.offset ?? last.offset;
+    const recorded = this.#find(channel, position.epoch);
+    const ledger = recorded && from <= recorded.offset
+      ? recorded
+      : await this.#inTurn(() => this.#record(channel, position.epoch, from, read));
+    // The history was replaced during the read.
+    if (!ledger) return entries.map(() => "missing");
+    const verdicts = entries.map((entry) => ledger.look(entry));
     if (!hasMore) ledger.reach(position);
     ledger.trim(size);
     this.#keep(channel, ledger);
     return verdicts;
+  }
+
+  #find(channel: string, epoch: string): Ledger | undefined {
+    const ledger = this.#ledgers.get(channel);
+    return ledger?.epoch === epoch ? ledger : undefined;
+  }
+
+  /** Records the history up to an offset. Others may have done so while this call waited: after a restart, all clients of a channel ask. */
+  async #record(
+    channel: string,
+    epoch: string,
+    from: number,
+    read: (after: Position | null) => Promise<LedgerPage>,
+  ): Promise<Ledger | undefined> {
+    const known = this.#find(channel, epoch);
+    if (known && from <= known.offset) return known;
+    if (known) {
+      const rest = await read({ epoch, offset: known.offset });
+      if (rest.isComplete && rest.position.epoch === epoch) return record(known, rest);
+    }
+    const all = await read(null);
+    if (all.position.epoch !== epoch) return undefined;
+    const ledger = record(new Ledger(epoch), all);
+    this.#keep(channel, ledger);
+    return ledger;
+  }
+
+  /** One read at a time, because each may take megabytes of memory. */
+  #inTurn<Answer>(read: () => Promise<Answer>): Promise<Answer> {
+    const answer = this.#reading.then(read);
+    this.#reading = answer.catch(() => {});
+    return answer;
   }
 
   #keep(channel: string, ledger: Ledger): void {
@@ -142,7 +167,8 @@ export class Ledgers {
   }
 }
 
-function record(ledger: Ledger, { position, entries }: LedgerPage): void {
+function record(ledger: Ledger, { position, entries }: LedgerPage): Ledger {
   for (const entry of entries) ledger.look(entry);
   ledger.reach(position);
+  return ledger;
 }
