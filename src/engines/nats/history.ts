@@ -46,6 +46,13 @@ export interface NatsMemory {
   offset: number;
 }
 
+/** The stream and its epoch. */
+interface Current {
+  /** Token in the stream's subjects, random per stream: a publication meant for an earlier stream of the same name is refused. */
+  readonly generation: string;
+  readonly epoch: string;
+}
+
 /** Room for marks of a channel, in addition to its publications. */
 const MARKS = 8;
 
@@ -74,9 +81,8 @@ export class NatsHistory {
   readonly #bounds: NatsBounds;
   readonly #slack: number;
   readonly #memory: NatsMemory;
-  /** Token in the stream's subjects, random per stream: a publication meant for an earlier stream of the same name is refused. */
-  #generation = "";
-  #epoch = "";
+  /** Replaced as a whole, so that no publication in one stream gets the epoch of another. */
+  #current: Current = { generation: "", epoch: "" };
   #opening: Promise<void> | undefined;
   /** The last sequence that was acknowledged. */
   #acknowledged = 0;
@@ -98,7 +104,7 @@ export class NatsHistory {
   }
 
   get epoch(): string {
-    return this.#epoch;
+    return this.#current.epoch;
   }
 
   /** Creates the stream if needed, and reads the epoch or begins one. Concurrent calls share one run. */
@@ -108,39 +114,42 @@ export class NatsHistory {
 
   async #open(): Promise<void> {
     const { maxSize, maxTtl, storage, replicas } = this.#bounds;
-    const generation = crypto.randomUUID();
+    const proposed = crypto.randomUUID();
     const { config: { subjects }, state: { last_seq } } = await this.#make({
       name: this.#stream,
       retention: "limits",
       discard: "old",
       storage,
       num_replicas: replicas,
-      subjects: [`${this.#prefix}.history.${generation}.*`],
+      subjects: [`${this.#prefix}.history.${proposed}.*`],
       max_msgs_per_subject: maxSize + 1 + MARKS,
       // Slack: marks and the anchor are renewed at checks and beats, not exactly in time.
       max_age: (2 * maxTtl + this.#slack) * NANOSECONDS,
-      republish: { src: `${this.#prefix}.history.${generation}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
+      republish: { src: `${this.#prefix}.history.${proposed}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
     // An existing stream has the generation of the node that created it.
-    this.#generation = generationOf(subjects);
+    const generation = generationOf(subjects);
+    const subject = this.#subject(ANCHOR, generation);
     this.#acknowledged = 0;
     const memory = this.#memory;
+    let epoch = "";
     for (let hasWritten = false; !hasWritten;) {
-      const anchor = await this.#jetstream.last(this.#stream, this.#subject(ANCHOR));
+      const anchor = await this.#jetstream.last(this.#stream, subject);
       const known = anchor?.text.startsWith(EPOCH) ? anchor.text.slice(EPOCH.length) : "";
       const isLost = known === "" || (known === memory.epoch
         ? await this.#hasGoneBack(last_seq, memory)
         // Another epoch: the stream has gone back unless it is a later one.
         : memory.epoch !== "" && orderOf(known) <= orderOf(memory.epoch));
-      this.#epoch = isLost ? `${Math.max(orderOf(known), orderOf(memory.epoch)) + 1}.${crypto.randomUUID()}` : known;
+      epoch = isLost ? `${Math.max(orderOf(known), orderOf(memory.epoch)) + 1}.${crypto.randomUUID()}` : known;
       // Written even when nothing is lost: the new message shows the server's time.
-      hasWritten = await this.#replace(ANCHOR, `${EPOCH}${this.#epoch}`, anchor) || !isLost;
+      hasWritten = await this.#replace(subject, `${EPOCH}${epoch}`, anchor) || !isLost;
     }
     const info = await this.#jetstream.info(this.#stream);
     if (!info) throw new Error(`Cannot use the stream ${this.#stream}: it was deleted`);
     const { state } = info;
     if (state.last_seq > MAX_SEQUENCE / 2) throw new Error(`Cannot use the stream ${this.#stream}: it is full, delete it`);
-    Object.assign(memory, { epoch: this.#epoch, sequence: state.last_seq, offset: 0 });
+    this.#current = { generation, epoch };
+    Object.assign(memory, { epoch, sequence: state.last_seq, offset: 0 });
     this.#look(state);
   }
 
@@ -162,7 +171,7 @@ export class NatsHistory {
   async verify(): Promise<void> {
     const known = { ...this.#memory };
     const [info, anchor] = await Promise.all([this.#jetstream.info(this.#stream), this.#anchor()]);
-    const isOurs = info && anchor && generationOf(info.config.subjects) === this.#generation;
+    const isOurs = info && anchor && generationOf(info.config.subjects) === this.#current.generation;
     if (!isOurs || await this.#hasGoneBack(info.state.last_seq, known)) return await this.open();
     const { state } = info;
     this.#memory.sequence = Math.max(this.#memory.sequence, state.last_seq);
@@ -170,14 +179,14 @@ export class NatsHistory {
     // Renew the anchor before `max_age` or, in a full stream, `max_bytes` deletes it.
     const isOld = anchor.time < this.now() - this.#bounds.maxTtl / 2;
     if (isOld || anchor.sequence - state.first_seq < (state.last_seq - state.first_seq) / 2) {
-      await this.#replace(ANCHOR, anchor.text, anchor);
+      await this.#replace(this.#subject(ANCHOR), anchor.text, anchor);
     }
   }
 
   async publish(channel: string, envelope: string): Promise<Position> {
     const name = encodeName(channel);
     return await this.#ask(async () => {
-      const epoch = this.#epoch;
+      const { epoch } = this.#current;
       const sequence = (await this.#jetstream.publish(this.#subject(name), envelope))!; // `null` only with an expected sequence.
       const offset = offsetOf(sequence, envelope);
       this.#knows(offset);
@@ -185,7 +194,9 @@ export class NatsHistory {
       if (sequence <= this.#acknowledged) {
         this.#memory.sequence = Infinity;
         await this.open();
-      } else this.#acknowledged = sequence;
+        return { epoch: this.epoch, offset };
+      }
+      this.#acknowledged = sequence;
       return { epoch, offset };
     });
   }
@@ -211,7 +222,7 @@ export class NatsHistory {
     const oldest = this.now() - history.ttl;
     const subject = this.#subject(name);
     const page = (top: number, messages: readonly StreamMessage[], isComplete: boolean): BrokerPage => {
-      const epoch = this.#epoch;
+      const epoch = this.epoch;
       const entries = messages.map(({ sequence, text, time }) => ({
         position: { epoch, offset: offsetOf(sequence, text) },
         envelope: text,
@@ -226,7 +237,7 @@ export class NatsHistory {
       return page(last ? standsFor(last) : await this.#top(name), kept.slice(Math.max(0, kept.length - most)), true);
     }
     const refused = async () => page(await this.#top(name), [], false);
-    if (after.epoch !== this.#epoch) return await refused();
+    if (after.epoch !== this.epoch) return await refused();
     const { offset } = after;
     const seq = sequenceOf(offset);
     const from = await this.#jetstream.list(this.#stream, subject, seq + 1, most + MARKS, maxBytes);
@@ -239,7 +250,7 @@ export class NatsHistory {
     // Marks are set only behind old messages, and come before younger ones: the entries past this page include none.
     const count = from.count - (from.messages.length - missed.length);
     const isComplete = isThere && count <= most && (from.isWhole || (maxBytes < Infinity && missed.length > 0));
-    if (after.epoch !== this.#epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
+    if (after.epoch !== this.epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
     if (!from.isWhole) return { ...page(await this.#top(name), missed, true), hasMore: true };
     const last = missed.at(-1);
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
@@ -248,7 +259,7 @@ export class NatsHistory {
   /** Invalidates the positions of the channel, all or up to one. @returns whether there was a history to end. */
   end(channel: string, upTo?: Position): Promise<boolean> {
     return this.#ask(async () => {
-      if (upTo && upTo.epoch !== this.#epoch) return false;
+      if (upTo && upTo.epoch !== this.epoch) return false;
       const subject = this.#subject(encodeName(channel));
       if (!await this.#jetstream.last(this.#stream, subject)) return false;
       await this.#jetstream.purge(this.#stream, subject, upTo && sequenceOf(upTo.offset));
@@ -270,12 +281,16 @@ export class NatsHistory {
     if (last.time < this.now() - this.#bounds.maxTtl) {
       await this.#jetstream.publish(this.#subject(name), markOf(offset), last.sequence);
     }
-    return { epoch: this.#epoch, offset };
+    return { epoch: this.epoch, offset };
   }
 
   /** Position of a republished message, by its headers. Its epoch is `""` when it comes from another stream of this name. */
   positionOf(subject: string, sequence: number, text: string): Position {
-    return { epoch: generationOf([subject]) === this.#generation ? this.#epoch : "", offset: offsetOf(sequence, text) };
+    const { generation, epoch } = this.#current;
+    const offset = offsetOf(sequence, text);
+    if (generationOf([subject]) !== generation) return { epoch: "", offset };
+    this.#knows(offset);
+    return { epoch, offset };
   }
 
   /** The offset at the end of the channel, which gets a mark if it is empty. */
@@ -291,8 +306,8 @@ export class NatsHistory {
   }
 
   /** Replaces a message; `false` when another node was faster. */
-  async #replace(name: string, text: string, message: StreamMessage | null): Promise<boolean> {
-    const written = await this.#jetstream.publish(this.#subject(name), text, message?.sequence ?? 0);
+  async #replace(subject: string, text: string, message: StreamMessage | null): Promise<boolean> {
+    const written = await this.#jetstream.publish(subject, text, message?.sequence ?? 0);
     if (written !== null && message) await this.#jetstream.delete(this.#stream, message.sequence);
     return written !== null;
   }
@@ -300,7 +315,7 @@ export class NatsHistory {
   /** The anchor, if it names the current epoch. */
   async #anchor(): Promise<StreamMessage | null> {
     const anchor = await this.#jetstream.last(this.#stream, this.#subject(ANCHOR));
-    return anchor?.text === `${EPOCH}${this.#epoch}` ? anchor : null;
+    return anchor?.text === `${EPOCH}${this.epoch}` ? anchor : null;
   }
 
   /** Retries once when the stream was gone, after creating it again. */
@@ -317,7 +332,7 @@ export class NatsHistory {
   #knows(offset: number): void {
     const memory = this.#memory;
     // A late answer to an earlier session must not change what the current one knows.
-    if (offset > memory.offset && memory.epoch === this.#epoch) memory.offset = offset;
+    if (offset > memory.offset && memory.epoch === this.epoch) memory.offset = offset;
   }
 
   /** Whether the stream ends before the last message that the memory knows, or has another message at its sequence. */
@@ -343,8 +358,8 @@ export class NatsHistory {
     return last + performance.now() - base;
   }
 
-  #subject(name: string): string {
-    return `${this.#prefix}.history.${this.#generation}.${name}`;
+  #subject(name: string, generation = this.#current.generation): string {
+    return `${this.#prefix}.history.${generation}.${name}`;
   }
 }
 
