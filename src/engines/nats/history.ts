@@ -114,6 +114,8 @@ export class NatsHistory {
 
   async #open(): Promise<void> {
     const { maxSize, maxTtl, storage, replicas } = this.#bounds;
+    // Copied before the request: what arrives meanwhile is later than the answer.
+    const memory = { ...this.#memory };
     const proposed = crypto.randomUUID();
     const { config: { subjects }, state: { last_seq } } = await this.#make({
       name: this.#stream,
@@ -131,7 +133,6 @@ export class NatsHistory {
     const generation = generationOf(subjects);
     const subject = this.#subject(ANCHOR, generation);
     this.#acknowledged = 0;
-    const memory = this.#memory;
     let epoch = "";
     for (let hasWritten = false; !hasWritten;) {
       const anchor = await this.#jetstream.last(this.#stream, subject);
@@ -149,7 +150,8 @@ export class NatsHistory {
     const { state } = info;
     if (state.last_seq > MAX_SEQUENCE / 2) throw new Error(`Cannot use the stream ${this.#stream}: it is full, delete it`);
     this.#current = { generation, epoch };
-    Object.assign(memory, { epoch, sequence: state.last_seq, offset: 0 });
+    const offset = epoch === memory.epoch ? this.#memory.offset : 0;
+    Object.assign(this.#memory, { epoch, sequence: state.last_seq, offset });
     this.#look(state);
   }
 
