@@ -192,9 +192,8 @@ export class BrokerEngine implements Engine {
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
-    const envelope = this.#seal(history ? "publication" : "event", channel, content.data, content.event);
-    const sealed = typeof envelope === "string" ? envelope : await envelope;
-    return await link.call("publish", (session) => session.publish(channel, sealed, history, this.#positionOf(channel)));
+    const seal = () => this.#seal(history ? "publication" : "event", channel, content.data, content.event);
+    return await link.call("publish", (session) => session.publish(channel, seal, history, this.#positionOf(channel)));
   }
 
   read(

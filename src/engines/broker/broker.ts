@@ -39,6 +39,12 @@ export interface BrokerListener {
   malformed(): void;
 }
 
+/**
+ * Makes the envelope of a publication. Called when it is sent, and anew when it has to be sent once more: the numbers in a history
+ * must increase, and publications with greater ones may have overtaken it.
+ */
+export type Seal = () => Awaitable<string>;
+
 /** One connection to a broker. It never reconnects: `Reconnection` opens another session. Every call may reject. */
 export interface BrokerSession {
   /** Separates this application from others at the broker: the namespace, with the database and key prefix of Redis. */
@@ -54,7 +60,7 @@ export interface BrokerSession {
    *
    * @param known a position that the channel certainly had: a broker that is behind it has lost data. The same in `read` and `tops`.
    */
-  publish(channel: string, envelope: string, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
+  publish(channel: string, seal: Seal, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
   read(
     channel: string,
     history: HistoryOptions,

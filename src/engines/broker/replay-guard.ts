@@ -3,24 +3,53 @@ import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
 /** A node's last number of each kind of envelope. */
 export type EnvelopeNumbers = Readonly<Record<EnvelopeKind, number>>;
 
+/**
+ * Numbers below the greatest one that may still arrive: the broker may deliver what a node sent at the same time in another order.
+ * As the anti-replay window of IPsec (RFC 4303, section 3.4.3).
+ */
+const WINDOW = 256;
+
 /** Maximum number of nodes remembered. */
 const MAX_NODES = 10_000;
 
-const none = (): Record<EnvelopeKind, number> =>
-  Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, 0])) as Record<EnvelopeKind, number>; // All kinds are present.
+const ofEach = <Value>(value: () => Value): Record<EnvelopeKind, Value> =>
+  Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, value()])) as Record<EnvelopeKind, Value>; // All kinds are present.
+
+/** Numbers of one kind that were received from one node. */
+class Received {
+  readonly #seen = new Set<number>();
+  #top = 0;
+  #floor = 0;
+
+  /** Numbers up to this one are older than what this node has to receive. */
+  startAfter(floor: number): void {
+    this.#floor = Math.max(this.#floor, floor);
+  }
+
+  /** Records a number; `false` if it is not new. */
+  take(number: number): boolean {
+    if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;
+    this.#seen.add(number);
+    this.#top = Math.max(this.#top, number);
+    if (this.#seen.size > 2 * WINDOW) {
+      for (const seen of this.#seen) if (seen <= this.#top - WINDOW) this.#seen.delete(seen);
+    }
+    return true;
+  }
+}
 
 /**
- * Distinguishes new envelopes from replayed copies, without a clock. A node numbers its envelopes, and accepted numbers must increase.
+ * Distinguishes new envelopes from replayed copies, without a clock. A node numbers its envelopes, and each number is accepted once.
  * The start is known because a node states the numbers it had when it first heard of this one: names of nodes are random, so an
  * envelope with a greater number was sent after this node started.
  */
 export class ReplayGuard {
   readonly #node: string;
-  readonly #own = none();
-  /** The last numbers of this node that came back from the broker. */
-  readonly #returned = none();
-  /** The last numbers received, by node. Only nodes that have stated their numbers. */
-  readonly #arrived = new Map<string, Record<EnvelopeKind, number>>();
+  readonly #own = ofEach(() => 0);
+  /** The numbers of this node that came back from the broker. */
+  readonly #returned = ofEach(() => new Received());
+  /** The numbers received, by node. Only nodes that have stated their numbers. */
+  readonly #arrived = new Map<string, Record<EnvelopeKind, Received>>();
   /** The last number of a control message received, by node, known or not. */
   readonly #controlled = new Map<string, number>();
   /** This node's numbers when it first heard of another node, by that node. */
@@ -49,8 +78,8 @@ export class ReplayGuard {
 
   /** Records the numbers that another node has stated. */
   learn(node: string, stated: EnvelopeNumbers): void {
-    const arrived = this.#arrived.get(node) ?? none();
-    for (const kind of ENVELOPE_KINDS) arrived[kind] = Math.max(arrived[kind], stated[kind]);
+    const arrived = this.#arrived.get(node) ?? ofEach(() => new Received());
+    for (const kind of ENVELOPE_KINDS) arrived[kind].startAfter(stated[kind]);
     remember(this.#arrived, node, arrived);
   }
 
@@ -63,8 +92,7 @@ export class ReplayGuard {
     }
     const arrived = node === this.#node ? this.#returned : this.#arrived.get(node);
     if (!arrived) return null;
-    if (number <= arrived[kind]) return false;
-    arrived[kind] = number;
+    if (!arrived[kind].take(number)) return false;
     if (arrived !== this.#returned) remember(this.#arrived, node, arrived);
     return true;
   }

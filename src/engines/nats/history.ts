@@ -1,5 +1,5 @@
 import type { HistoryOptions, Position } from "../engine.ts";
-import type { BrokerPage, SessionOptions } from "../broker/broker.ts";
+import type { BrokerPage, Seal, SessionOptions } from "../broker/broker.ts";
 import { encodeName } from "../broker/channel-name.ts";
 import {
   hasNoRoom,
@@ -185,9 +185,11 @@ export class NatsHistory {
     }
   }
 
-  async publish(channel: string, envelope: string): Promise<Position> {
+  async publish(channel: string, seal: Seal): Promise<Position> {
     const name = encodeName(channel);
     return await this.#ask(async () => {
+      const sealed = seal();
+      const envelope = typeof sealed === "string" ? sealed : await sealed;
       const { epoch } = this.#current;
       const sequence = (await this.#jetstream.publish(this.#subject(name), envelope))!; // `null` only with an expected sequence.
       const offset = offsetOf(sequence, envelope);

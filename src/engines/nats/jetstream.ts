@@ -67,11 +67,13 @@ const NAME_IN_USE = 10_058;
 const DELETE_FAILED = 10_057;
 const NOT_FOUND = 10_037;
 const STREAM_NOT_FOUND = 10_059;
+/** A consumer for a subject that the stream does not store. */
+const WRONG_SUBJECT = 10_093;
 const WRONG_LAST_SEQUENCE = 10_071;
 
-/** Whether the stream does not exist. */
+/** Whether the stream does not exist, or another one has its name. */
 export function isGone(error: unknown): boolean {
-  return error instanceof JetStreamError && (error.code === NO_RESPONDERS || error.code === STREAM_NOT_FOUND);
+  return error instanceof JetStreamError && [NO_RESPONDERS, STREAM_NOT_FOUND, WRONG_SUBJECT].includes(error.code);
 }
 
 /** Whether the server has no room for the stream. */

@@ -1,7 +1,14 @@
 import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import {
+  type BrokerListener,
+  type BrokerPage,
+  type BrokerSession,
+  type Seal,
+  type SessionOptions,
+  then,
+} from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
@@ -130,9 +137,11 @@ export class NatsSession implements BrokerSession {
     await this.#connection.flush();
   }
 
-  async publish(channel: string, envelope: string, history: HistoryOptions | null): Promise<Position | null> {
-    this.#checkLength("publish", envelope);
-    if (history) return await this.#history.publish(channel, envelope);
+  async publish(channel: string, seal: Seal, history: HistoryOptions | null): Promise<Position | null> {
+    const checked = () => then(seal(), (envelope) => this.#checkLength("publish", envelope));
+    if (history) return await this.#history.publish(channel, checked);
+    const sealed = checked();
+    const envelope = typeof sealed === "string" ? sealed : await sealed;
     this.#connection.publish(this.#subject(channel, "event"), envelope);
     await (this.#unkept.published(channel) ?? this.#arrive());
     return null;
@@ -360,10 +369,11 @@ export class NatsSession implements BrokerSession {
     return writing;
   }
 
-  #checkLength(action: string, envelope: string): void {
+  /** Returns the envelope if NATS accepts its length. */
+  #checkLength(action: string, envelope: string): string {
     const most = this.#connection.info?.max_payload ?? Infinity;
     // A UTF-16 unit takes at most three bytes of UTF-8; encoding is only needed near the limit.
-    if (envelope.length * 3 <= most || utf8Encoder.encode(envelope).length <= most) return;
+    if (envelope.length * 3 <= most || utf8Encoder.encode(envelope).length <= most) return envelope;
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot ${action}: it is more than the ${most} bytes that NATS takes`);
   }
 

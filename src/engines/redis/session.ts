@@ -1,6 +1,6 @@
 import * as v from "valibot";
-import type { HistoryOptions, Position } from "../engine.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import type { Awaitable, HistoryOptions, Position } from "../engine.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
 import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
 import type { RedisConnection, RedisServer } from "./client.ts";
@@ -126,19 +126,23 @@ export class RedisSession implements BrokerSession {
 
   async publish(
     channel: string,
-    envelope: string,
+    seal: Seal,
     history: HistoryOptions | null,
     known?: Position,
   ): Promise<Position | null> {
     const subject = this.#subject(channel);
+    const sealed = seal();
+    const envelope = typeof sealed === "string" ? sealed : await sealed;
     if (!history) {
       const published = this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
       await Promise.all([published, this.#endLacking(channel)]);
       return null;
     }
     const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
-    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject, envelope];
-    const [epoch, offset, publications] = v.parse(Published, await this.#evaluate(scripts.PUBLISH, this.#keys(channel), args));
+    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject];
+    const again = async () => [...args, await seal()];
+    const answer = await this.#evaluate(scripts.PUBLISH, this.#keys(channel), [...args, envelope], again);
+    const [epoch, offset, publications] = v.parse(Published, answer);
     this.#known.publications = Math.max(this.#known.publications, publications);
     return this.#at(channel, { epoch, offset });
   }
@@ -284,14 +288,20 @@ export class RedisSession implements BrokerSession {
     this.#attended[isLast ? "delete" : "add"](name);
   }
 
-  async #evaluate(script: string, keys: readonly string[], args: readonly string[]): Promise<unknown> {
-    const rest = [`${keys.length}`, ...keys, ...args];
+  /** @param again makes the arguments if the script has to be sent once more. */
+  async #evaluate(
+    script: string,
+    keys: readonly string[],
+    args: readonly string[],
+    again: () => Awaitable<readonly string[]> = () => args,
+  ): Promise<unknown> {
+    const rest = [`${keys.length}`, ...keys];
     try {
-      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest); // Set by `start`.
+      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest, ...args); // Set by `start`.
     } catch (error) {
       const text = error instanceof Error ? error.message : "";
       // After `SCRIPT FLUSH`.
-      if (text.startsWith("NOSCRIPT")) return await this.#commands.command("EVAL", script, ...rest);
+      if (text.startsWith("NOSCRIPT")) return await this.#commands.command("EVAL", script, ...rest, ...await again());
       // A failover: another server accepts writes now, and reconnecting finds it.
       if (/^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|UNBLOCKED)/.test(text)) this.#listener.ended(error);
       throw error;
