@@ -71,9 +71,9 @@ export class Feed {
     return this.#event === undefined || event === this.#event;
   }
 
-  /** Keeps the frame; `false` if there is no room. */
+  /** Keeps the frame; `false` if there is no room, or if one before it is missing: `at` must not pass what was not sent. */
   keep(frame: PublicationFrame): boolean {
-    if (this.#kept?.push(frame)) return true;
+    if (!this.hasOverflowed && this.#kept?.push(frame)) return true;
     this.hasOverflowed = true;
     return false;
   }
