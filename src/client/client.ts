@@ -14,23 +14,10 @@
  *
  * @module
  */
+import type { ChannelName, ChannelOf, Contract, EventOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { Connector } from "./connector.ts";
-import type {
-  ChannelName,
-  ChannelOf,
-  Contract,
-  DataTo,
-  EventOf,
-  MessageFrom,
-  MessageTo,
-  PayloadOf,
-  ReplyOf,
-  RequestType,
-  SubscribeOptionsOf,
-  SubscriptionOf,
-  WithoutEnvelope,
-} from "./contract.ts";
+import type { DataTo, MessageTo, PayloadOf, SubscribeOptionsOf, SubscriptionOf, WithoutEnvelope } from "./contract.ts";
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter } from "./emitter.ts";
 import { checkToken, encode } from "./encode.ts";
@@ -45,6 +32,7 @@ import { Subscriptions } from "./subscriptions.ts";
 
 export { ClientError } from "./error.ts";
 export type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
+export type * from "../protocol/contract-types.ts";
 export type * from "./contract.ts";
 export type { Disposes, DisposesAsync } from "./dispose.ts";
 export type { CloseInfo } from "./failure.ts";
