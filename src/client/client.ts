@@ -60,8 +60,11 @@ export interface ClientEvents<C = Contract> {
   reconnecting: Reconnecting;
   /** A message from the server that answers no request and belongs to no subscription. */
   message: { message: MessageFrom<C> };
-  /** A failed attempt (once per code in an outage), an error that answers no request, an unsent message, or a listener that threw. */
-  error: { error: unknown };
+  /**
+   * A failed attempt (once per code in an outage), an error that answers no request, or an unsent message: a {@link ClientError}.
+   * Also what a listener threw; a value that is no `Error` is the `cause` of one.
+   */
+  error: { error: Error };
   /** {@link BareClient.status} has changed. */
   status: { status: ClientStatus };
 }

@@ -14,7 +14,7 @@ interface Registration {
 }
 
 /** A client's listeners, by event. */
-export class Emitter<Events extends { error: { error: unknown } }> {
+export class Emitter<Events extends { error: { error: Error } }> {
   readonly #registrations = new Map<keyof Events, Set<Registration>>();
 
   /** Returns a function that removes this registration. */
@@ -45,9 +45,19 @@ export class Emitter<Events extends { error: { error: unknown } }> {
 
   /** Emits an `error` event, or logs the error if there is no listener. */
   readonly report = (error: unknown): void => {
-    if (this.#registrationsOf("error").size) this.emit("error", { error } as Events["error"]);
+    if (this.#registrationsOf("error").size) this.emit("error", { error: asError(error) } as Events["error"]);
     else log(error);
   };
+}
+
+/** A listener may throw anything. */
+function asError(cause: unknown): Error {
+  try {
+    if (cause instanceof Error) return cause;
+  } catch {
+    // A Proxy whose traps throw is no Error either.
+  }
+  return new Error("A listener threw a value that is not an Error", { cause });
 }
 
 /** `console.error` reads properties, and throws what their getters throw. */

@@ -47,6 +47,24 @@ describe("client.on, with one function twice", () => {
   });
 });
 
+describe("client.on, for error", () => {
+  it("passes an Error as it is, and any other thrown value as the cause of one", async () => {
+    const { client, admit } = connectFake();
+    const errors: Error[] = [];
+    client.on("error", ({ error }) => errors.push(error));
+    const thrown = [new TypeError("a"), new DOMException("b", "AbortError"), "c", undefined, Object.create(null)];
+    const left = [...thrown];
+    client.on("message", () => {
+      throw left.shift();
+    });
+    const socket = await admit();
+    for (const _ of thrown) socket.receive({ type: "news" });
+    assert.deepEqual(errors.map((error) => error instanceof Error), thrown.map(() => true));
+    assert.deepEqual(errors.slice(0, 2), thrown.slice(0, 2));
+    assert.deepEqual(errors.slice(2).map(({ cause }) => cause), thrown.slice(2));
+  });
+});
+
 describe("client.ready", () => {
   it("keeps nothing for each access: while the client connects or waits there is one promise", async () => {
     const { client, socket, admit, retry } = connectFake();
