@@ -43,13 +43,8 @@ export type {
   Revalidate,
 } from "./src/application/authentication.ts";
 export type { Listener } from "./src/base/bus.ts";
-export {
-  type ChannelDeclaration,
-  type ContractDeclaration,
-  defineContract,
-  type PayloadSchema,
-  type RequestDeclaration,
-} from "./src/application/contract.ts";
+export { type CheckedContract, defineContract, type PayloadSchema, type RequestDeclaration } from "./src/application/contract.ts";
+export type * from "./src/protocol/contract-types.ts";
 export type { Clock } from "./src/base/clock.ts";
 export type {
   Cluster,

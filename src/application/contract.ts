@@ -1,4 +1,4 @@
-import type * as v from "valibot";
+import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
 
 /**
  * The part of a synchronous valibot schema that types are inferred from. Not valibot's own type: `import` and `require` resolve
@@ -24,27 +24,76 @@ export interface RequestDeclaration<Payload extends object = object, Reply = unk
   readonly reply?: PayloadSchema<Reply, unknown>;
 }
 
-/** The types of a channel. */
-export interface ChannelDeclaration {
-  /** Data of its publications, by event: pass it to the channel as `schema`. */
-  readonly events?: { readonly [event: string]: v.GenericSchema };
-  /** The result of its `snapshot`. */
-  readonly snapshot?: v.GenericSchema;
-  /** The `query` of a subscription, which its `snapshot` receives. */
-  readonly query?: v.GenericSchema;
-  /** The data of a presence member. */
-  readonly member?: v.GenericSchema;
-}
+/** A schema that the server runs: of valibot, and synchronous. */
+type RunSchema = PayloadSchema<unknown, unknown>;
 
-/** The messages between a server and its clients, by name. */
-export interface ContractDeclaration {
-  /** Requests of clients: pass each to {@link WebSocketController.handle}. */
-  readonly requests?: { readonly [type: string]: { readonly payload?: v.GenericSchema; readonly reply?: v.GenericSchema } };
-  /** Messages that the server sends unasked. */
-  readonly messages?: { readonly [type: string]: v.GenericSchema };
-  /** The channels; a name that ends in `*` stands for every channel with that prefix. */
-  readonly channels?: { readonly [name: string]: ChannelDeclaration };
-}
+/** Characters of a channel name (PROTOCOL.md §4). */
+type NameCharacter =
+  | ("A" | "B" | "C" | "D" | "E" | "F" | "G" | "H" | "I" | "J" | "K" | "L" | "M")
+  | ("N" | "O" | "P" | "Q" | "R" | "S" | "T" | "U" | "V" | "W" | "X" | "Y" | "Z")
+  | ("0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9")
+  | ("_" | "-" | "." | ":" | "/" | "@" | "=" | "+" | "~");
+
+type IsName<Name extends string> = Name extends "" ? true
+  : Name extends `${infer First}${infer Rest}` ? Uppercase<First> extends NameCharacter ? IsName<Rest> : false
+  : true; // Not a literal.
+
+/** @internal */
+type IsChannel<Name extends string> = Name extends "" ? false : Name extends `${infer Prefix}*` ? IsName<Prefix> : IsName<Name>;
+
+/** @internal Message types of the protocol; those of channels may be handled by an application that has none. */
+type ReservedRequest<D> =
+  | ("auth" | "ping" | "pong")
+  | (D extends { readonly channels: unknown } ? "subscribe" | "unsubscribe" | "publish" : never);
+
+/** @internal Messages that the client does not pass on. */
+type ReservedMessage = "auth" | "ping" | "pong" | "subscription" | "presence";
+
+/** @internal */
+type CheckedRequest<Type extends string, R> = {
+  readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? R[Key]
+    : `Cannot declare "${Type}": payload must be a synchronous schema of an object, such as v.object({ … })`
+    : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a synchronous schema`
+    : `Cannot declare "${Type}": a request has payload and reply, not "${Key & string}"`;
+};
+
+/** @internal */
+type CheckedMessage<Type extends string, M> = M extends TypedSchema
+  ? In<M> extends object ? M : `Cannot declare "${Type}": a message must be an object, such as v.object({ … })`
+  : `Cannot declare "${Type}": a message must be a schema`;
+
+type CheckedEvent<Event extends string, E> = Event extends "init" | "unsubscribe" | "join" | "leave"
+  ? `Cannot declare the event "${Event}": the protocol uses this name, choose another`
+  : E extends RunSchema ? E
+  : `Cannot declare the event "${Event}": it must be a synchronous schema`;
+
+/** @internal */
+type CheckedChannel<Name extends string, H> = {
+  readonly [Key in keyof H]: Key extends "events"
+    ? { readonly [Event in keyof H[Key]]: CheckedEvent<Event & string, H[Key][Event]> }
+    : Key extends "snapshot" | "query" | "member"
+      ? H[Key] extends TypedSchema ? H[Key] : `Cannot declare the channel "${Name}": ${Key} must be a schema`
+    : `Cannot declare the channel "${Name}": a channel has events, snapshot, query and member, not "${Key & string}"`;
+};
+
+/** The declaration itself, with the reason in the place of each entry that is wrong. */
+export type CheckedContract<D> = {
+  readonly [Key in keyof D]: Key extends "requests" ? {
+      readonly [Type in keyof D[Key]]: Type extends ReservedRequest<D>
+        ? `Cannot declare the request "${Type}": the protocol uses this name, choose another`
+        : CheckedRequest<Type & string, D[Key][Type]>;
+    }
+    : Key extends "messages" ? {
+        readonly [Type in keyof D[Key]]: Type extends ReservedMessage
+          ? `Cannot declare the message "${Type}": the protocol uses this name, choose another`
+          : CheckedMessage<Type & string, D[Key][Type]>;
+      }
+    : Key extends "channels" ? {
+        readonly [Name in keyof D[Key]]: IsChannel<Name & string> extends true ? CheckedChannel<Name & string, D[Key][Name]>
+          : `Cannot declare the channel "${Name & string}": use A–Z a–z 0–9 _ - . : / @ = + ~, and * at the end for a prefix`;
+      }
+    : `Cannot declare "${Key & string}": a contract has requests, messages and channels`;
+};
 
 /**
  * Declares the messages between a server and its clients in one place, so that a wrong payload compiles on neither side. It
@@ -58,6 +107,7 @@ export interface ContractDeclaration {
  *   channels: { "room:*": { events: { said: v.object({ text: v.string() }) } } },
  * });
  * // server.ts
+ * const controller = new WebSocketController<typeof contract>();
  * controller.handle("say", contract.requests.say, ({ message }) => ({ id: save(message.text) }));
  * // client.ts
  * import type { contract } from "./contract.ts";
@@ -65,6 +115,6 @@ export interface ContractDeclaration {
  * const { id } = await client.request("say", { text: "hello" });
  * ```
  */
-export function defineContract<const Declaration extends ContractDeclaration>(contract: Declaration): Declaration {
-  return contract;
+export function defineContract<const D extends Contract>(contract: D extends CheckedContract<D> ? D : CheckedContract<D>): D {
+  return contract as D; // Anything else does not compile.
 }
