@@ -1,17 +1,19 @@
-import type * as v from "valibot";
 import { isMs, MS } from "../base/clock.ts";
+import type { PayloadSchema } from "../application/contract.ts";
+import type { ChannelContract, InOf, NameOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
+import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
 import { isPositive } from "../application/options.ts";
 import { CHANNEL_NAME, RESERVED_EVENTS } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "../application/schema.ts";
 import type { JsonValue, WebSocketClient } from "../application/websocket-client.ts";
 
 /** Passed to a channel's `authorize`. */
-export interface AuthorizeContext {
+export interface AuthorizeContext<Name extends string = string> {
   /** The client that subscribes or publishes. */
   readonly client: WebSocketClient;
   /** Full channel name, also if it is declared by a prefix. */
-  readonly channel: string;
+  readonly channel: NameOf<Name>;
   /** Whether the client wants to receive publications or to publish one. */
   readonly action: "subscribe" | "publish";
   /** Event filter of the subscription, or event of the publication. */
@@ -28,29 +30,31 @@ export interface AuthorizeContext {
 export type Authorization = boolean | { readonly ttl: number };
 
 /** Passed to a channel's `snapshot`. */
-export interface SnapshotContext {
+export interface SnapshotContext<Name extends string = string, H = ChannelContract> {
   /** The client that subscribes. */
   readonly client: WebSocketClient;
   /** Full channel name. */
-  readonly channel: string;
+  readonly channel: NameOf<Name>;
   /** Query of the subscription; `{}` without one. All its values are strings from the Directus SDK since 19.1. */
   readonly query: Record<string, unknown>;
+  /** Reads the history of the channel: see {@link Channels.history}. Needs no `this`. */
+  readonly history: (query?: HistoryQuery) => Promise<HistoryRecord<H>>;
 }
 
 /** Passed to a channel's `presence.data`. */
-export interface PresenceContext {
+export interface PresenceContext<Name extends string = string> {
   /** The client that becomes a member. */
   readonly client: WebSocketClient;
   /** Full channel name. */
-  readonly channel: string;
+  readonly channel: NameOf<Name>;
   /** `data` of the client's `subscribe`; `undefined` if it sent none. */
   readonly data: JsonValue | undefined;
 }
 
 /** Presence options of a channel. */
-export interface PresenceOptions {
+export interface PresenceOptions<Name extends string = string, Member = unknown> {
   /** Data of a member: what the client sent (`"client"`), or what this synchronous function returns. @default none */
-  readonly data?: "client" | ((context: PresenceContext) => JsonValue | undefined);
+  readonly data?: "client" | ((context: PresenceContext<Name>) => MemberData<Member> | undefined);
   /** Time in ms that a member stays after losing its last connection, to hide a reconnect; `0`: none. @default {5_000} */
   readonly grace?: number;
 }
@@ -61,25 +65,38 @@ export interface ChannelHistoryOptions extends HistoryOptions {
   readonly maxRecover?: number;
 }
 
-/** Options of a channel, or of all channels with a prefix. */
-export interface ChannelOptions {
+/** Data of a member: of the contract, or any JSON. */
+export type MemberData<Member> = unknown extends Member ? JsonValue : Member;
+
+/** Schemas of publications, by event. */
+export type EventSchemas = { readonly [event: string]: PayloadSchema<unknown, unknown> };
+
+/** Schemas for events of a contract. */
+export type SchemasOf<H> = H extends { readonly events: infer Events } ? {
+    readonly [Event in keyof Events]?: Events[Event] extends TypedSchema ? Events[Event]
+      : PayloadSchema<unknown, Events[Event]>;
+  }
+  : EventSchemas;
+
+/** Options of a channel, or of all channels with a prefix. `H` is its declaration in a contract. */
+export interface ChannelOptions<Name extends string = string, H = ChannelContract, Schemas = SchemasOf<H>> {
   /**
    * Decides whether a client may subscribe or publish. Called for each `subscribe` and `publish`, and again for each subscription
    * when the client's rights change or a `ttl` ends. A thrown `WebSocketError` is sent to the client, any other error as
    * `INTERNAL_ERROR`. `() => true` allows everybody.
    */
-  readonly authorize: (context: AuthorizeContext) => Authorization | Promise<Authorization>;
+  readonly authorize: (context: AuthorizeContext<Name>) => Authorization | Promise<Authorization>;
   /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */
-  readonly snapshot?: (context: SnapshotContext) => unknown;
+  readonly snapshot?: (context: SnapshotContext<Name, H>) => InOf<H, "snapshot"> | Promise<InOf<H, "snapshot">>;
   /**
    * Events that clients may publish, each with a synchronous schema for its data. The output of the schema is published and must
    * be JSON. Absent: any event and data that `authorize` allows.
    */
-  readonly schema?: { readonly [event: string]: v.GenericSchema };
+  readonly schema?: Schemas & EventSchemas;
   /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
   readonly history?: ChannelHistoryOptions;
   /** Whether subscribers become members, which other clients can list and watch. @default {false} */
-  readonly presence?: boolean | PresenceOptions;
+  readonly presence?: boolean | PresenceOptions<Name, InOf<H, "member">>;
 }
 
 /** Channel options with defaults applied. */

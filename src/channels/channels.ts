@@ -18,11 +18,11 @@
  *
  * @module
  */
-import type * as v from "valibot";
 import { Channel, type ChannelHost } from "./channel.ts";
 import { ChannelQuota } from "./channel-quota.ts";
-import { type ChannelOptions, ChannelTable, type ResolvedChannel } from "./channel-options.ts";
+import { type ChannelOptions, ChannelTable, type EventSchemas, type ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "../protocol/close.ts";
+import type { ChannelContract, ChannelName, ChannelOf, Contract, DataOf, EventOf } from "../protocol/contract-types.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
 import type { Member, Position, Publication } from "../engines/engine.ts";
@@ -38,34 +38,38 @@ export type {
   AuthorizeContext,
   ChannelHistoryOptions,
   ChannelOptions,
+  EventSchemas,
+  MemberData,
   PresenceContext,
   PresenceOptions,
+  SchemasOf,
   SnapshotContext,
 } from "./channel-options.ts";
+export type * from "../protocol/contract-types.ts";
 export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
 
-/** Channel options, by channel name or by a prefix followed by `*`. */
-export type ChannelDeclarations = { readonly [name: string]: ChannelOptions };
+/** Channel options, by channel name or by a prefix followed by `*`: of the channels of the contract, or of any. */
+export type ChannelDeclarations<C = Contract, Schemas = AnySchemas> = C extends { readonly channels: infer H }
+  ? { readonly [Name in keyof H & string]: ChannelOptions<Name, H[Name]> }
+  : { readonly [Name in keyof Schemas]: ChannelOptions<Name & string, ChannelContract, Schemas[Name]> };
+
+/** Schemas of channels that are not known at compile time. */
+export type AnySchemas = { readonly [name: string]: EventSchemas };
+
+/** The contract, or what the schemas of the declarations say instead. */
+export type ChannelsOf<C, Schemas> = C extends { readonly channels: unknown } ? C : {
+  readonly channels: {
+    readonly [Name in keyof Schemas]: Schemas[Name] extends EventSchemas ? { readonly events: Schemas[Name] } : ChannelContract;
+  };
+};
+
+/** A declared channel name. A `string`, which is not known at compile time, is checked at run time only. */
+export type DeclaredName<D, Name extends string> = string extends Name ? Name
+  : [Name] extends [ChannelName<D>] ? Name
+  : ChannelName<D>;
 
 /** The declaration that a channel name matches; any declaration if the name is not known at compile time. */
-export type DeclarationOf<Declarations, Name extends string> = string extends Name ? ChannelOptions
-  : Name extends keyof Declarations ? Declarations[Name]
-  : {
-    [Key in keyof Declarations]: Key extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? Declarations[Key] : never
-      : never;
-  }[keyof Declarations];
-
-/** Events that may be published to a channel: those of its `schema`, or any string. */
-export type EventOf<Declarations, Name extends string> = DeclarationOf<Declarations, Name> extends { schema: infer Schema }
-  ? keyof Schema & string
-  : string;
-
-/** The data of an event: the output type of its schema, because data that the server publishes is not parsed. */
-export type DataOf<Declarations, Name extends string, Event extends string> = DeclarationOf<Declarations, Name> extends
-  { schema: infer Schema } ? Event extends keyof Schema ? Schema[Event] extends v.GenericSchema ? v.InferOutput<Schema[Event]>
-    : unknown
-  : unknown
-  : unknown;
+export type DeclarationOf<D, Name extends string> = string extends Name ? ChannelContract : ChannelOf<D, Name>;
 
 /** Limits for all channels together. */
 export interface ChannelsOptions {
@@ -105,8 +109,8 @@ export interface ChannelsStats {
   subscribers: number;
 }
 
-/** Adds channels to a controller. */
-export class Channels<const Declarations extends ChannelDeclarations = ChannelDeclarations> {
+/** Adds channels to a controller. `C` is the contract of the controller; without one, `Schemas` are those of the declarations. */
+export class Channels<C = Contract, Schemas = AnySchemas> {
   readonly #channels = new Map<string, Channel>();
   readonly #host: ChannelHost;
   readonly #shared: SubscriberHost;
@@ -119,10 +123,10 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * @throws {TypeError} for an invalid declaration or option, a history that the engine cannot keep, a controller from another
    * copy of the package, or a controller that already has channels.
    */
-  constructor(controller: WebSocketController, declarations: Declarations, options: ChannelsOptions = {}) {
+  constructor(controller: WebSocketController<C>, declarations: ChannelDeclarations<C, Schemas>, options: ChannelsOptions = {}) {
     const given = checkLimits(options);
     checkController(controller);
-    this.#table = new ChannelTable(declarations);
+    this.#table = new ChannelTable(declarations as ChannelDeclarations); // The contract exists in types only.
     const host = controller.extend(this.#extension());
     const { maxSubscriptions, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
@@ -148,13 +152,14 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * @throws {TypeError} for an undeclared channel, an invalid event name, or data that JSON cannot represent.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
    */
-  publish<const Name extends string, const Event extends EventOf<Declarations, Name>>(
-    channel: Name,
+  publish<const Name extends string, const Event extends EventOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>>>(
+    channel: DeclaredName<ChannelsOf<C, Schemas>, Name>,
     event: Event,
-    data: DataOf<Declarations, Name, Event>,
+    data: DataOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>, Event>,
   ): Promise<Position | null> {
     const options = this.#declared("publish to", channel);
-    if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
+    const name: unknown = event; // JavaScript may pass anything.
+    if (typeof name !== "string" || name === "" || name.length > 64 || RESERVED_EVENTS.has(name)) {
       throw new TypeError(
         `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
       );
@@ -173,10 +178,12 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * @throws {TypeError} as a rejection, for a channel that is not declared with `history`, or an invalid limit or position.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
    */
-  async history(channel: string, query: HistoryQuery = {}): Promise<HistoryRecord> {
+  async history<const Name extends string>(
+    channel: DeclaredName<ChannelsOf<C, Schemas>, Name>,
+    query: HistoryQuery = {},
+  ): Promise<HistoryRecord<DeclarationOf<ChannelsOf<C, Schemas>, Name>>> {
     const { history } = this.#declared("read", channel);
-    if (!history) throw new TypeError(`Cannot read "${channel}": declare it with history: { size, ttl }`);
-    return await readHistory(this.#host.engine, channel, history, query);
+    return await readHistory(this.#host.engine, channel, history, query) as HistoryRecord<never>; // As it was published.
   }
 
   /**
@@ -185,7 +192,7 @@ export class Channels<const Declarations extends ChannelDeclarations = ChannelDe
    * @throws {TypeError} as a rejection, for a channel that is not declared with `presence`.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
    */
-  async presence(channel: string): Promise<MemberRecord[]> {
+  async presence<const Name extends string>(channel: DeclaredName<ChannelsOf<C, Schemas>, Name>): Promise<MemberRecord[]> {
     if (!this.#declared("list the members of", channel).presence) {
       throw new TypeError(`Cannot list the members of "${channel}": declare it with presence: true`);
     }

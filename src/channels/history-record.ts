@@ -1,3 +1,4 @@
+import type { ChannelContract, DataOf, EventOf } from "../protocol/contract-types.ts";
 import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../engines/engine.ts";
 
 /** Options to read a history. */
@@ -9,11 +10,11 @@ export interface HistoryQuery {
 }
 
 /** A publication in a history. */
-export interface PublicationRecord {
+export interface PublicationRecord<Event = string, Data = unknown> {
   /** Event name. */
-  event: string;
+  event: Event;
   /** Published data. */
-  data: unknown;
+  data: Data;
   /** Offset in the history. */
   offset: number;
 }
@@ -30,22 +31,23 @@ export interface PublicationRecord {
 export type HistoryReason = "limit" | "gone" | "epoch" | "ahead" | "unreadable";
 
 /** Publications from a history, with the position of its end. */
-export interface HistoryRecord extends Position {
+export interface HistoryRecord<H = ChannelContract> extends Position {
   /** Oldest first. If some are missing, those that are left. */
-  publications: PublicationRecord[];
+  publications: { [Event in EventOf<H>]: PublicationRecord<Event, DataOf<H, Event>> }[EventOf<H>][];
   /** Whether these are all publications since `after`; without `after`, whether none of the latest ones is missing. */
   isComplete: boolean;
   /** Why publications are missing. Absent if the record is complete. */
   reason?: HistoryReason;
 }
 
-/** Reads a history for the application. @throws {TypeError} as a rejection, for an invalid limit or position */
+/** Reads a history for the application. @throws {TypeError} as a rejection, without a history, or for an invalid limit or position */
 export async function readHistory(
   engine: Engine,
   channel: string,
-  history: HistoryOptions,
+  history: HistoryOptions | null,
   { limit = Infinity, after }: HistoryQuery,
 ): Promise<HistoryRecord> {
+  if (!history) throw new TypeError(`Cannot read "${channel}": declare it with history: { size, ttl }`);
   check(channel, limit, after);
   const read = (position: Position | null, count: number) => engine.read(channel, history, position, count);
   if (!after) {

@@ -1,7 +1,8 @@
-import type { Authorization, AuthorizeContext, ResolvedChannel } from "./channel-options.ts";
+import type { Authorization, AuthorizeContext, ResolvedChannel, SnapshotContext } from "./channel-options.ts";
 import { within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { ExtensionHost } from "../application/extension.ts";
+import { readHistory } from "./history-record.ts";
 import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
@@ -50,6 +51,21 @@ export function contextOf(client: WebSocketClient, request: SubscriptionRequest)
   if (query === undefined) return context;
   // Decoded only when read: as an object it takes many times the memory of its text, for as long as `authorize` runs.
   return Object.defineProperty(context, "query", { get: () => queryOf(request), enumerable: true, configurable: true });
+}
+
+/** The context passed to `snapshot`. */
+export function snapshotContextOf(
+  { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
+  request: SubscriptionRequest,
+  { history }: ResolvedChannel,
+): SnapshotContext {
+  const { channel } = request;
+  return {
+    client,
+    channel,
+    query: queryOf(request) ?? {},
+    history: (query = {}) => readHistory(host.engine, channel, history, query),
+  };
 }
 
 /** The error to send to the client: a `WebSocketError` as it is; any other is reported and sent as INTERNAL_ERROR. */

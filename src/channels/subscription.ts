@@ -7,7 +7,7 @@ import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
-import { answerOf, contextOf, permit, shownError } from "./permission.ts";
+import { answerOf, contextOf, permit, shownError, snapshotContextOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
 import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
@@ -223,8 +223,8 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Sends `init` with a snapshot, then what was published since. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
-    const { client, host } = this.#owner;
-    const { channel, event } = this.message;
+    const { host } = this.#owner;
+    const { event } = this.message;
     const { snapshot } = this.#options;
     const feed = this.#feed;
     let data: unknown;
@@ -233,7 +233,7 @@ export class Subscription implements ChannelRecipient, Timed {
       feed.hold();
       position = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
-      data = await answerOf(() => snapshot({ client, channel, query: queryOf(this.message) ?? {} }), "subscribe", host);
+      data = await answerOf(() => snapshot(snapshotContextOf(this.#owner, this.message, this.#options)), "subscribe", host);
       if (!this.#isCurrent(run)) return;
       if (!feed.hasOverflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");

@@ -9,6 +9,7 @@ import { type Clock, Deadlines, systemClock } from "../base/clock.ts";
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { Connection, type ConnectionHost } from "../connection/connection.ts";
 import { Connections } from "../connection/connections.ts";
+import type { Contract, HandledOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
 import type { Engine } from "../engines/engine.ts";
 import { checkListener, type WebSocketEvents } from "../application/events.ts";
@@ -32,9 +33,9 @@ import type { Handshake, JsonValue, WebSocketClient } from "../application/webso
 
 /**
  * Holds the connections of one node: it admits clients, dispatches their messages and broadcasts to them. Create the default
- * one of a process with {@link createWebSocketController}, or any number with `new`.
+ * one of a process with {@link createWebSocketController}, or any number with `new`. `C` is a contract of {@link defineContract}.
  */
-export class WebSocketController {
+export class WebSocketController<C = Contract> {
   /**
    * The route handler: `app.get("/websocket", controller.upgrade)`, the same on every runtime. A refused upgrade is answered
    * with 400, 401, 403, 405, 413, 426, 429, 501 or 503 and `{ error: { code, message } }`.
@@ -191,14 +192,13 @@ export class WebSocketController {
   /**
    * Sets the handler that answers one message type. The schema validates the payload, which is the message without `type` and
    * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`. A `WebSocketError`
-   * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers of one client may run concurrently: the client
-   * matches answers by `uid`.
+   * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap: the client matches by `uid`.
    *
    * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
    * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a synchronous valibot schema.
    */
-  handle<Output extends object, Reply = unknown>(
-    type: string,
+  handle<Type extends RequestType<C>, Output extends HandledOf<C, Type>, Reply extends ReplyOf<C, Type>>(
+    type: Type,
     of: Declared<Output, Reply>,
     handler: Handler<Output, NoInfer<Reply>>,
   ): void {
@@ -217,9 +217,9 @@ export class WebSocketController {
    *
    * @throws {TypeError} for a message that JSON cannot represent, or a filter with an unknown key or an empty or non-string value.
    */
-  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): Promise<BroadcastResult> {
+  broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
-    const frame = Frame.of(message);
+    const frame = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
     const delivered = this.#delivery.broadcast(frame, checked);
     this.#backplane.shared?.broadcast(frame, checked);
     return delivered;

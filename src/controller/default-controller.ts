@@ -1,22 +1,25 @@
+import type { Contract } from "../protocol/contract-types.ts";
 import { WebSocketController } from "./controller.ts";
 import { describeCopies } from "../base/copies.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketControllerOptions } from "../application/options.ts";
 
-let installed: WebSocketController | undefined;
+let installed: WebSocketController<unknown> | undefined;
 
 /**
  * Creates the default controller, which `new WebSocketService()` uses until the controller is closed.
  *
  * @throws {TypeError} for invalid options, or while another default controller is open.
  */
-export function createWebSocketController(options: WebSocketControllerOptions = {}): WebSocketController {
+export function createWebSocketController<C = Contract>(options: WebSocketControllerOptions = {}): WebSocketController<C> {
   if (installed && !installed.isClosed) {
     throw new TypeError(
       "Cannot create the controller: one is installed already, close() it first or make another with new WebSocketController()",
     );
   }
-  return installed = new WebSocketController(options);
+  const controller = new WebSocketController<C>(options);
+  installed = controller;
+  return controller;
 }
 
 /**
@@ -24,8 +27,9 @@ export function createWebSocketController(options: WebSocketControllerOptions = 
  *
  * @throws {WebSocketError} SERVICE_UNAVAILABLE if none was created, or it is closed.
  */
-export function getWebSocketController(): WebSocketController {
-  if (installed && !installed.isClosed) return installed;
+export function getWebSocketController<C = Contract>(): WebSocketController<C> {
+  // The contract exists in types only; the caller names the one that the controller was created with.
+  if (installed && !installed.isClosed) return installed as WebSocketController<C>;
   throw new WebSocketError(
     "server",
     "SERVICE_UNAVAILABLE",

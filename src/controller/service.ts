@@ -1,9 +1,9 @@
 import type { Listener } from "../base/bus.ts";
+import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
 import type { WebSocketController } from "./controller.ts";
 import { getWebSocketController } from "./default-controller.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import type { WebSocketEvents } from "../application/events.ts";
-import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /**
@@ -16,8 +16,8 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
  * service.broadcast({ type: "news", text: "Hello" }, { role: "editor" });
  * ```
  */
-export class WebSocketService {
-  readonly #controller: WebSocketController;
+export class WebSocketService<C = Contract> {
+  readonly #controller: WebSocketController<C>;
 
   /**
    * Wraps a controller.
@@ -25,7 +25,7 @@ export class WebSocketService {
    * @param controller @default the one created by `createWebSocketController()`
    * @throws {WebSocketError} SERVICE_UNAVAILABLE if none is passed and none was created.
    */
-  constructor(controller: WebSocketController = getWebSocketController()) {
+  constructor(controller: WebSocketController<C> = getWebSocketController<C>()) {
     this.#controller = controller;
   }
 
@@ -40,7 +40,7 @@ export class WebSocketService {
   }
 
   /** Sends a message to every client, or to those that the filter matches: see {@link WebSocketController.broadcast}. */
-  broadcast(message: string | WebSocketMessage, filter?: BroadcastFilter): void {
+  broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): void {
     void this.#controller.broadcast(message, filter);
   }
 

@@ -100,6 +100,19 @@ describe("Channels: subscribe", () => {
     assert.deepEqual(await peer.take(), [event("news", "create", 2)]);
   });
 
+  it("begins with the history of its channel, when the snapshot reads it", async () => {
+    const { join, channels } = createChannels({
+      "room:*": { ...kept, snapshot: async ({ history }) => (await history({ limit: 2 })).publications.map(({ data }) => data) },
+      bare: { ...anybody, snapshot: ({ history }) => history().catch((error) => String(error)) },
+    });
+    for (const data of [1, 2, 3]) await channels.publish("room:1", "say", data);
+    await channels.publish("room:2", "say", 4);
+    const [{ data }] = await join().ask(subscribe("room:1"));
+    assert.deepEqual(data, [2, 3]);
+    const [bare] = await join().ask(subscribe("bare"));
+    assert.equal(bare.data, 'TypeError: Cannot read "bare": declare it with history: { size, ttl }');
+  });
+
   it("begins with the snapshot for its query", async () => {
     const queries: unknown[] = [];
     const { join } = createChannels({

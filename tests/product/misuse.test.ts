@@ -1,0 +1,197 @@
+/** What the compiler says of a misuse: the oldest TypeScript that the types support, and the newest. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const modules = join(root, "node_modules");
+
+/** What the declarations of the package import. */
+const DEPENDENCIES = ["@types", "hono", "mitt", "undici-types", "valibot"];
+
+/** TypeScript before 5.8 does not let a CommonJS file require an ES module. */
+const COMPILERS = [
+  { name: "TypeScript 5.4", path: "typescript-5.4/bin/tsc", modules: ["ts"] },
+  { name: "the newest TypeScript", path: "typescript/bin/tsc", modules: ["ts", "cts"] },
+];
+
+const PRELUDE = `
+import * as v from "valibot";
+import { defineContract, WebSocketController, WebSocketService } from "noroshi";
+import { Channels } from "noroshi/channels";
+import { createClient } from "noroshi/client";
+const Text = v.object({ text: v.string() });
+const contract = defineContract({
+  requests: { say: { payload: Text, reply: v.object({ id: v.number() }) } },
+  messages: { news: Text },
+  channels: { "room:*": { events: { said: Text }, snapshot: v.array(v.string()) }, wire: {} },
+});
+const controller = new WebSocketController<typeof contract>();
+const service = new WebSocketService(controller);
+const authorize = () => true;
+const channels = new Channels(controller, { "room:*": { authorize }, wire: { authorize } });
+const open = new Channels(new WebSocketController(), { "room:*": { authorize, schema: { said: Text } }, wire: { authorize } });
+const client = createClient<typeof contract>("ws://localhost");
+export { channels, client, open, service, Text };
+`;
+
+/** Each snippet has one error, which matches. */
+const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
+  "a broadcast with a field of another type": [
+    'service.broadcast({ type: "news", text: 1 });',
+    /^Type 'number' is not assignable to type 'string'\.$/,
+  ],
+  "a broadcast of a misspelt message": [
+    'service.broadcast({ type: "nwes", text: "Hello" });',
+    /^Type '"nwes"' is not assignable to type '"news"'\.$/,
+  ],
+  "a broadcast without a field": [
+    'service.broadcast({ type: "news" });',
+    /Property 'text' is missing in type '\{ type: "news"; \}' but required in type '\{ text: string; \}'\.$/,
+  ],
+  "a handler of a misspelt request": [
+    'controller.handle("sya", contract.requests.say, () => ({ id: 1 }));',
+    /^Argument of type '"sya"' is not assignable to parameter of type '"say"'\.$/,
+  ],
+  "a handler that returns another reply": [
+    'controller.handle("say", contract.requests.say, () => ({ id: "1" }));',
+    /^Type 'string' is not assignable to type 'number'\.$/,
+  ],
+  "a misspelt option of a channel": [
+    "new Channels(new WebSocketController(), { wire: { authorize, histroy: { size: 1, ttl: 1_000 } } });",
+    /^Object literal may only specify known properties, but 'histroy' does not exist in type 'ChannelOptions<.*>'\. Did you mean to write 'history'\?$/,
+  ],
+  "a misspelt option of a channel of the contract": [
+    'new Channels(controller, { "room:*": { authorize }, wire: { authorize, histroy: { size: 1, ttl: 1_000 } } });',
+    /'histroy' does not exist in type 'ChannelOptions<"wire", \{\}.*>'\. Did you mean to write 'history'\?$/,
+  ],
+  "a snapshot of another type": [
+    'new Channels(controller, { "room:*": { authorize, snapshot: () => 42 }, wire: { authorize } });',
+    /\n *Type 'number' is not assignable to type 'string\[\] \| Promise<string\[\]>'\.$/,
+  ],
+  "a channel of the contract that is not declared": [
+    'new Channels(controller, { "room:*": { authorize } });',
+    /Property 'wire' is missing in type '\{ "room:\*": \{ authorize: \(\) => boolean; \}; \}'/,
+  ],
+  "a publication to a misspelt channel": [
+    'open.publish("romo:1", "said", { text: "Hello" });',
+    /^Argument of type '"romo:1"' is not assignable to parameter of type '(?:"wire" \| `room:\$\{string\}`|`room:\$\{string\}` \| "wire")'\.$/,
+  ],
+  "a publication to a misspelt channel of the contract": [
+    'channels.publish("romo:1", "said", { text: "Hello" });',
+    /^Argument of type '"romo:1"' is not assignable to parameter of type '(?:"wire" \| `room:\$\{string\}`|`room:\$\{string\}` \| "wire")'\.$/,
+  ],
+  "a publication of a misspelt event": [
+    'channels.publish("room:1", "siad", { text: "Hello" });',
+    /^Argument of type '"siad"' is not assignable to parameter of type '"said"'\.$/,
+  ],
+  "a publication of other data": [
+    'channels.publish("room:1", "said", { text: 1 });',
+    /^Type 'number' is not assignable to type 'string'\.$/,
+  ],
+  "a channel name in authorize that is never passed": [
+    'new Channels(controller, { "room:*": { authorize: ({ channel }) => channel === "wire" }, wire: { authorize } });',
+    /^This comparison appears to be unintentional because the types '`room:\$\{string\}`' and '"wire"' have no overlap\.$/,
+  ],
+  "an error of the client as something else": [
+    'client.on("error", ({ error }) => error satisfies string);',
+    /^Type 'Error' does not satisfy the expected type 'string'\.$/,
+  ],
+  "a contract with a request of the protocol": [
+    "defineContract({ requests: { ping: {} } });",
+    /'"Cannot declare the request \\"ping\\": the protocol uses this name, choose another"'\.$/,
+  ],
+  "a contract with a request of the channels": [
+    "defineContract({ requests: { publish: { payload: Text } }, channels: { wire: {} } });",
+    /'"Cannot declare the request \\"publish\\": the protocol uses this name, choose another"'\.$/,
+  ],
+  "a contract with a misspelt field": [
+    "defineContract({ requests: { say: { payload: Text, replay: Text } } });",
+    /'"Cannot declare \\"say\\": a request has payload and reply, not \\"replay\\""'\.$|Did you mean to write 'reply'\?$/,
+  ],
+  "a contract with a misspelt part": [
+    "defineContract({ request: { say: { payload: Text } } });",
+    /'request' does not exist in type 'Contract'\. Did you mean to write 'requests'\?$/,
+  ],
+  "a contract with an asynchronous payload": [
+    "defineContract({ requests: { say: { payload: v.objectAsync({ text: v.string() }) } } });",
+    /'"Cannot declare \\"say\\": payload must be a synchronous schema of an object, such as v\.object\(\{ … \}\)"'\.$/,
+  ],
+  "a contract with a message that is no object": [
+    "defineContract({ messages: { news: v.string() } });",
+    /'"Cannot declare \\"news\\": a message must be an object, such as v\.object\(\{ … \}\)"'\.$/,
+  ],
+  "a contract with a channel name that no client can subscribe to": [
+    'defineContract({ channels: { "the room": {} } });',
+    /'"Cannot declare the channel \\"the room\\": use A–Z a–z 0–9 _ - \. : \/ @ = \+ ~, and \* at the end for a prefix"'\.$/,
+  ],
+  "a contract with an event of the protocol": [
+    "defineContract({ channels: { wire: { events: { init: Text } } } });",
+    /'"Cannot declare the event \\"init\\": the protocol uses this name, choose another"'\.$/,
+  ],
+};
+
+describe("The declarations of the package", () => {
+  let folder: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "noroshi-misuse-"));
+    const own = join(folder, "node_modules/noroshi");
+    await mkdir(own, { recursive: true });
+    await copyFile(join(root, "package.json"), join(own, "package.json"));
+    for (const name of DEPENDENCIES) await symlink(join(modules, name), join(folder, "node_modules", name), "junction");
+    await writeFile(join(folder, "package.json"), JSON.stringify({ type: "module" }));
+    const emit = ["--emitDeclarationOnly", "--declarationMap", "false", "--outDir", join(own, "dist")];
+    const emitted = await compile("typescript/bin/tsc", root, "-p", "tsconfig.build.json", ...emit);
+    assert.equal(emitted, "");
+    // The suite is in the terms of the source, which the checks compile too.
+    const suite = (await readFile(join(root, "tests/types/contract.ts"), "utf8"))
+      .replace('"../../mod.ts"', '"noroshi"')
+      .replace('"../../src/channels.ts"', '"noroshi/channels"')
+      .replace('"../../src/client/client.ts"', '"noroshi/client"');
+    for (const extension of ["ts", "cts"]) await writeFile(join(folder, `suite.${extension}`), suite);
+  }, { timeout: 120_000 });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  async function check(compiler: string, files: string[], compilerOptions: Record<string, unknown> = {}): Promise<string> {
+    const common = { target: "es2022", lib: ["es2022", "dom"], module: "nodenext", strict: true, noEmit: true, types: [] };
+    const config = { compilerOptions: { ...common, skipLibCheck: true, ...compilerOptions }, files };
+    await writeFile(join(folder, "tsconfig.json"), JSON.stringify(config));
+    return await compile(compiler, folder, "-p", "tsconfig.json", "--pretty", "false");
+  }
+
+  for (const { name, path, modules } of COMPILERS) {
+    it(`refuse each misuse, say why, and refuse nothing else, with ${name}`, { timeout: 120_000 }, async () => {
+      const titles = Object.keys(MISUSES);
+      const files = titles.map((_, index) => `misuse-${index}.ts`);
+      for (const [index, title] of titles.entries()) await writeFile(join(folder, files[index]!), PRELUDE + MISUSES[title]![0]);
+      const suite = modules.map((extension) => `suite.${extension}`);
+      const output = await check(path, [...suite, ...files], { exactOptionalPropertyTypes: true });
+      // A message goes on in lines that begin with a space.
+      const errors = output.trimEnd().split(/\n(?! )/);
+      for (const [index, title] of titles.entries()) {
+        const own = errors.filter((error) => error.startsWith(`${files[index]}(`));
+        assert.equal(own.length, 1, `${title}: ${own.join("\n")}`);
+        assert.match(own[0]!.replace(/^.*?: error TS\d+: /, ""), MISUSES[title]![1], title);
+      }
+      assert.equal(errors.length, titles.length, output); // None in the suite.
+    });
+  }
+
+  it("need no DOM library: that of a runtime is enough", { timeout: 120_000 }, async () => {
+    const options = { lib: ["es2023"], types: ["node"], skipLibCheck: false, exactOptionalPropertyTypes: true };
+    assert.equal(await check("typescript/bin/tsc", ["suite.ts"], options), "");
+  });
+});
+
+/** Resolves with what the compiler prints. */
+function compile(compiler: string, cwd: string, ...args: string[]): Promise<string> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [join(modules, compiler), ...args], { cwd }, (_error, stdout, stderr) => resolve(stdout + stderr));
+  });
+}

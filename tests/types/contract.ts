@@ -1,0 +1,260 @@
+/**
+ * What a contract allows and refuses on the server, for the compiler only. Each `@ts-expect-error` stands over a misuse;
+ * tests/product/misuse.test.ts compiles this file with the oldest and the newest TypeScript.
+ */
+import * as v from "valibot";
+import {
+  createWebSocketController,
+  defineContract,
+  getWebSocketController,
+  WebSocketController,
+  WebSocketService,
+} from "../../mod.ts";
+import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
+import { createClient } from "../../src/client/client.ts";
+
+/** Compiles only when the two types are the same. */
+function same<A, B>(..._equal: (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? [] : [never]): void {}
+
+const Text = v.object({ text: v.string() });
+const Said = v.object({ text: v.string(), likes: v.optional(v.number(), 0) });
+
+const contract = defineContract({
+  requests: {
+    say: { payload: Text, reply: v.object({ id: v.number() }) },
+    count: { payload: v.object({ amount: v.pipe(v.string(), v.transform(Number)) }) },
+    now: { reply: v.number() },
+    nothing: {},
+  },
+  messages: { news: Text, reload: v.object({}) },
+  channels: {
+    "room:*": {
+      events: { said: Said, cleared: v.null() },
+      snapshot: v.array(v.string()),
+      member: v.object({ name: v.string() }),
+    },
+    wire: { events: { posted: Text } },
+  },
+});
+
+export const controller = new WebSocketController<typeof contract>();
+export const service = new WebSocketService(controller);
+const room = { authorize: () => true };
+
+export function handlers(): void {
+  controller.handle("say", contract.requests.say, ({ message }) => {
+    same<typeof message.text, string>();
+    return { id: message.text.length };
+  });
+  controller.handle("count", contract.requests.count, ({ message }) => {
+    same<typeof message.amount, number>();
+  });
+  controller.handle("now", contract.requests.now, () => Promise.resolve(7));
+  controller.handle("nothing", contract.requests.nothing, () => {});
+  // A schema of its own must output what the contract says, and its handler must answer so.
+  controller.handle("say", v.object({ text: v.pipe(v.string(), v.trim()) }), ({ message }) => ({ id: message.text.length }));
+  // @ts-expect-error -- no such request
+  controller.handle("sya", contract.requests.say, () => ({ id: 1 }));
+  // @ts-expect-error -- the declaration of another request
+  controller.handle("say", contract.requests.count, () => ({ id: 1 }));
+  // @ts-expect-error -- the contract says a number
+  controller.handle("say", contract.requests.say, () => ({ id: "1" }));
+  // @ts-expect-error -- the contract says a number, whatever schema is passed
+  controller.handle("say", Text, () => ({ id: "1" }));
+  // @ts-expect-error -- no such field
+  controller.handle("say", contract.requests.say, ({ message }) => ({ id: message.length }));
+}
+
+export function broadcasts(): void {
+  service.broadcast({ type: "news", text: "Hello" }, { role: "editor" });
+  service.broadcast({ type: "reload" });
+  service.broadcast("an encoded frame");
+  void controller.broadcast({ type: "news", text: "Hello" });
+  // @ts-expect-error -- the contract says a string
+  service.broadcast({ type: "news", text: 1 });
+  // @ts-expect-error -- the text is missing
+  service.broadcast({ type: "news" });
+  // @ts-expect-error -- no such field
+  service.broadcast({ type: "news", text: "Hello", title: "Hello" });
+  // @ts-expect-error -- no such message
+  service.broadcast({ type: "nwes", text: "Hello" });
+  // @ts-expect-error -- the contract says a string
+  void controller.broadcast({ type: "news", text: 1 });
+}
+
+export const channels = new Channels(controller, {
+  "room:*": {
+    authorize: ({ channel, action }) => {
+      same<typeof channel, `room:${string}`>();
+      return action === "subscribe" || channel === "room:1";
+    },
+    // Clients may publish some of the events.
+    schema: { said: contract.channels["room:*"].events.said },
+    snapshot: async ({ channel, history }) => {
+      same<typeof channel, `room:${string}`>();
+      const { publications } = await history({ limit: 10 });
+      return publications.map((each) => each.event === "said" ? each.data.text : "");
+    },
+    history: { size: 10, ttl: 60_000 },
+    presence: { data: ({ client, channel }) => ({ name: `${client.uid} in ${channel}` }) },
+  },
+  wire: { authorize: () => false, history: { size: 10, ttl: 60_000 } },
+});
+
+export async function publications(name: string): Promise<void> {
+  await channels.publish("room:1", "said", { text: "Hello", likes: 1 });
+  await channels.publish(`room:${name}`, "cleared", null);
+  await channels.publish("wire", "posted", { text: "Hello" });
+  await channels.publish(name, "anything", 1); // Known at run time only.
+  for (const publication of (await channels.history("room:1")).publications) {
+    if (publication.event === "said") same<typeof publication.data, { text: string; likes: number }>();
+    else same<typeof publication.data, null>();
+  }
+  // @ts-expect-error -- no such channel
+  await channels.publish("romo:1", "said", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- no such event
+  await channels.publish("room:1", "siad", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- an event of another channel
+  await channels.publish("wire", "said", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- the server publishes the output of the schema, which has a default
+  await channels.publish("room:1", "said", { text: "Hello" });
+  // @ts-expect-error -- the contract says a string
+  await channels.publish("wire", "posted", { text: 1 });
+  // @ts-expect-error -- no such channel
+  await channels.history("wrie");
+  // @ts-expect-error -- no such channel
+  await channels.presence("romo:1");
+}
+
+export function declarations(): void {
+  // @ts-expect-error -- the channel `wire` is missing
+  new Channels(controller, { "room:*": room });
+  // @ts-expect-error -- no such channel
+  new Channels(controller, { "room:*": room, wire: room, "rooms:*": room });
+  new Channels(controller, {
+    // @ts-expect-error -- the contract says an array of strings
+    "room:*": { authorize: () => true, snapshot: () => 42 },
+    wire: room,
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- the contract says an array of strings, and this one comes later
+    "room:*": { authorize: () => true, snapshot: () => Promise.resolve([42]) },
+    wire: room,
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- a channel of `room:*` is never called so
+    "room:*": { authorize: ({ channel }) => channel === "wire" },
+    wire: room,
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- the contract says an object with a name
+    "room:*": { authorize: () => true, presence: { data: ({ client }) => client.uid } },
+    wire: room,
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- not the schema of the contract
+    "room:*": { authorize: () => true, schema: { said: v.object({ text: v.number() }) } },
+    wire: room,
+  });
+  // @ts-expect-error -- a misspelt option
+  new Channels(controller, { "room:*": room, wire: { authorize: () => true, histroy: { size: 1, ttl: 1_000 } } });
+  // @ts-expect-error -- a misspelt option of an option
+  new Channels(controller, { "room:*": room, wire: { authorize: () => true, history: { size: 1, tll: 1_000, ttl: 1_000 } } });
+}
+
+/** What takes any controller, service or channels also takes those of a contract. */
+export function anybody(): void {
+  const any: WebSocketController = controller;
+  const anyService: WebSocketService = service;
+  const anyChannels: Channels = channels;
+  void [any, anyService, anyChannels];
+  same<ReturnType<typeof createWebSocketController<typeof contract>>, WebSocketController<typeof contract>>();
+  same<ReturnType<typeof getWebSocketController<typeof contract>>, WebSocketController<typeof contract>>();
+  // The default controller is found at run time: the service is told its contract.
+  new WebSocketService<typeof contract>().broadcast({ type: "news", text: "Hello" });
+  // @ts-expect-error -- the contract says a string
+  new WebSocketService<typeof contract>().broadcast({ type: "news", text: 1 });
+}
+
+/** Without a contract the schemas of the channels say what may be published. */
+export function withoutContract(): void {
+  const open = new Channels(new WebSocketController(), {
+    "room:*": {
+      authorize: ({ channel }) => channel === "room:1",
+      schema: { said: Said },
+      history: { size: 10, ttl: 60_000 },
+      snapshot: async ({ history }) => (await history()).publications,
+    },
+    wire: { authorize: () => true, snapshot: () => 42 },
+  });
+  void open.publish("room:1", "said", { text: "Hello", likes: 1 });
+  void open.publish("wire", "anything", 1);
+  // @ts-expect-error -- no such channel
+  void open.publish("say", "said", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- no such event
+  void open.publish("room:1", "siad", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- the schema says a string
+  void open.publish("room:1", "said", { text: 1, likes: 1 });
+  // @ts-expect-error -- a misspelt option
+  new Channels(new WebSocketController(), { wire: { authorize: () => true, histroy: { size: 1, ttl: 1_000 } } });
+  // @ts-expect-error -- no schema
+  new Channels(new WebSocketController(), { wire: { authorize: () => true, schema: { said: "text" } } });
+  // @ts-expect-error -- authorize is missing
+  new Channels(new WebSocketController(), { wire: { history: { size: 1, ttl: 1_000 } } });
+  // Built at run time.
+  const built: ChannelDeclarations = Object.fromEntries([["wire", room]]);
+  void new Channels(new WebSocketController(), built).publish("wire", "anything", 1);
+  // A contract that has no messages or requests restricts none.
+  const partial = new WebSocketController<{ channels: { wire: { events: { posted: { text: string } } } } }>();
+  void partial.broadcast({ type: "anything" });
+  partial.handle("anything", Text, () => 1);
+  void new Channels(partial, { wire: { authorize: () => true, schema: { posted: Text } } }).publish("wire", "posted", {
+    text: "",
+  });
+}
+
+export function contracts(): void {
+  // @ts-expect-error -- the protocol's own
+  defineContract({ requests: { ping: {} } });
+  // @ts-expect-error -- the channels' own
+  defineContract({ requests: { publish: { payload: Text } }, channels: { wire: {} } });
+  defineContract({ requests: { publish: { payload: Text } } }); // There are no channels.
+  // @ts-expect-error -- a misspelt field
+  defineContract({ requests: { say: { paylaod: Text } } });
+  // @ts-expect-error -- a misspelt field beside a right one
+  defineContract({ requests: { say: { payload: Text, replay: Text } } });
+  // @ts-expect-error -- a schema in the place of `{ payload }`
+  defineContract({ requests: { say: Text } });
+  // @ts-expect-error -- a payload is an object
+  defineContract({ requests: { say: { payload: v.string() } } });
+  // @ts-expect-error -- a payload is validated synchronously
+  defineContract({ requests: { say: { payload: v.objectAsync({ text: v.string() }) } } });
+  // @ts-expect-error -- a misspelt part
+  defineContract({ request: { say: { payload: Text } }, messages: {} });
+  // @ts-expect-error -- the protocol's own
+  defineContract({ messages: { pong: Text } });
+  // @ts-expect-error -- a message is an object
+  defineContract({ messages: { news: v.string() } });
+  // @ts-expect-error -- no schema
+  defineContract({ messages: { news: { text: v.string() } } });
+  // @ts-expect-error -- a name has no space
+  defineContract({ channels: { "a room": {} } });
+  // @ts-expect-error -- only at the end
+  defineContract({ channels: { "room:*:said": {} } });
+  // @ts-expect-error -- a misspelt field
+  defineContract({ channels: { wire: { event: { posted: Text } } } });
+  // @ts-expect-error -- the protocol's own
+  defineContract({ channels: { wire: { events: { init: Text } } } });
+  // @ts-expect-error -- publications are validated synchronously
+  defineContract({ channels: { wire: { events: { posted: v.objectAsync({ text: v.string() }) } } } });
+  // @ts-expect-error -- no schema
+  defineContract({ channels: { wire: { snapshot: [] } } });
+}
+
+export function client(): void {
+  const client = createClient<typeof contract>("ws://localhost");
+  client.on("error", ({ error }) => {
+    same<typeof error, Error>();
+    return error.message;
+  });
+}
