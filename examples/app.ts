@@ -8,15 +8,16 @@ import {
   type ClusterClient,
   type Engine,
   jwtAuthenticator,
+  type MessageFrom,
   type WebSocketClient,
   WebSocketController,
   WebSocketError,
   WebSocketService,
 } from "../mod.ts";
 import { Channels } from "../src/channels/channels.ts";
+import { contract, type Desk, type News, type Person, type Role, ROLES, type Said } from "./contract.ts";
 
-const ROLES = ["editor", "reporter", "reader"] as const;
-type Role = typeof ROLES[number];
+type Controller = WebSocketController<typeof contract>;
 
 /** Who can sign in. The passwords are shown on the page: this is a demo. */
 const ACCOUNTS: readonly { user: string; name: string; role: Role; password: string }[] = [
@@ -35,45 +36,6 @@ const ROOMS: readonly { id: string; name: string; roles: readonly Role[] }[] = [
 ];
 
 const LoginSchema = v.object({ user: v.string(), password: v.string() });
-
-const text = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(500));
-
-const SaySchema = v.object({ room: v.string(), text });
-
-const PostSchema = v.object({
-  text,
-  /** Absent: everybody. */
-  to: v.optional(v.union([v.strictObject({ role: v.picklist(ROLES) }), v.strictObject({ user: v.string() })])),
-});
-
-/** One message of the newsroom. */
-interface News {
-  id: string;
-  /** ms since 1970. */
-  at: number;
-  from: { user: string; name: string; role: string | null };
-  /** Who it is for; `null` is everybody. */
-  to: { role: Role } | { user: string } | null;
-  text: string;
-}
-
-/** What somebody said in a room. */
-interface Said {
-  id: string;
-  /** ms since 1970. */
-  at: number;
-  from: News["from"];
-  text: string;
-}
-
-/** A node, as the page shows it. */
-interface Desk {
-  name: string;
-  /** It does not answer. */
-  isAway: boolean;
-  /** One for each client. */
-  users: string[];
-}
 
 /** Options of {@link createNewsroom}. */
 export interface NewsroomOptions {
@@ -102,18 +64,18 @@ export interface NewsroomOptions {
  * A newsroom: its page, its login and its wire. Everything it knows is made here, on each call, because Cloudflare calls it
  * once for each Durable Object and the objects of an isolate share the module's variables.
  */
-export function createNewsroom(options: NewsroomOptions): { app: Hono; controller: WebSocketController } {
+export function createNewsroom(options: NewsroomOptions): { app: Hono; controller: Controller } {
   // Not at module scope: Workers forbid randomness there.
   const secret = options.secret || crypto.randomUUID() + crypto.randomUUID();
   const { cluster, historySize = 50 } = options;
-  const controller = new WebSocketController({
+  const controller: Controller = new WebSocketController({
     authenticate: jwtAuthenticator({ secret }),
     ...(cluster && { engine: cluster.engine, node: cluster.node }),
   });
   const channels = createChannels(controller, historySize);
   addNews(controller, channels, cluster?.node);
   addRooms(controller, channels);
-  if (cluster) controller.handle("kill", v.object({}), cluster.kill);
+  if (cluster) controller.handle("kill", contract.requests.kill, cluster.kill);
 
   const app = new Hono();
   app.use(secureHeaders({
@@ -167,19 +129,18 @@ function addLogin(app: Hono, secret: string): void {
 }
 
 /** What is kept: of the wire, for newcomers, and of each room, for who comes back too. */
-function createChannels(controller: WebSocketController, historySize: number) {
+function createChannels(controller: Controller, historySize: number) {
   const history = { size: historySize, ttl: 12 * 60 * 60_000 };
-  const channels = new Channels(controller, {
+  return new Channels(controller, {
     // Nobody subscribes to it: news are not for everybody, and go out by the service.
     wire: { authorize: () => false, history },
     "room:*": {
       authorize: ({ client, channel, action }) => action === "subscribe" && mayEnter(client, channel),
-      snapshot: async ({ channel }): Promise<unknown> => (await channels.history(channel)).publications,
+      snapshot: async ({ history }) => (await history()).publications,
       history,
       presence: { data: ({ client }) => ({ ...identify(client.accountability) }) },
     },
   });
-  return channels;
 }
 
 type NewsroomChannels = ReturnType<typeof createChannels>;
@@ -188,7 +149,7 @@ type NewsroomChannels = ReturnType<typeof createChannels>;
 const PATIENCE = { timeout: 500 };
 
 /** The wire of the newsroom: all of it goes through the service. In a cluster the node has a name. */
-function addNews(controller: WebSocketController, channels: NewsroomChannels, node: string | undefined): void {
+function addNews(controller: Controller, channels: NewsroomChannels, node: string | undefined): void {
   const service = new WebSocketService(controller);
 
   let told = "";
@@ -197,7 +158,7 @@ function addNews(controller: WebSocketController, channels: NewsroomChannels, no
       controller.cluster.clients({}, PATIENCE),
       controller.cluster.stats(PATIENCE),
     ]);
-    const message = {
+    const message: MessageFrom<typeof contract> = {
       type: "clients",
       clients: people(clients),
       ...(node && { nodes: desks(Object.keys(nodes), missing, clients) }),
@@ -209,8 +170,7 @@ function addNews(controller: WebSocketController, channels: NewsroomChannels, no
   service.on("connect", async ({ client }) => {
     try {
       const { publications } = await channels.history("wire");
-      const news = publications.map(({ data }) => data as News); // As `post` has published it.
-      client.send({ type: "welcome", node, news: news.filter((news) => isFor(news, client)) });
+      client.send({ type: "welcome", node, news: publications.map(({ data }) => data).filter((news) => isFor(news, client)) });
     } catch {
       // The broker is away, and the engine has said so. Who comes back may get to a node that reaches it.
       return client.close(CloseCode.TRY_AGAIN_LATER, "Try again later");
@@ -221,7 +181,7 @@ function addNews(controller: WebSocketController, channels: NewsroomChannels, no
   // A node that was killed does not say that its clients are gone: the others look. What fails here, the engine has told.
   if (node) setInterval(() => void tellClients({ onlyChanges: true }).catch(() => {}), 1_000);
 
-  controller.handle("post", PostSchema, async ({ client, message: { text, to = null } }) => {
+  controller.handle("post", contract.requests.post, async ({ client, message: { text, to = null } }) => {
     const from = identify(client.accountability);
     if (from.role === "reader" && !(to && "role" in to && to.role === "editor")) {
       throw new WebSocketError("post", "FORBIDDEN", "Readers write to the editors");
@@ -243,8 +203,8 @@ function addNews(controller: WebSocketController, channels: NewsroomChannels, no
 }
 
 /** The rooms: a channel each. Clients do not publish themselves, for who says something is not for them to say. */
-function addRooms(controller: WebSocketController, channels: NewsroomChannels): void {
-  controller.handle("say", SaySchema, async ({ client, message: { room, text } }) => {
+function addRooms(controller: Controller, channels: NewsroomChannels): void {
+  controller.handle("say", contract.requests.say, async ({ client, message: { room, text } }) => {
     const channel = channelOf(room);
     if (!mayEnter(client, channel)) throw new WebSocketError("say", "FORBIDDEN", "This room is not for you");
     const from = identify(client.accountability);
@@ -262,7 +222,7 @@ function mayEnter({ accountability: { role } }: WebSocketClient, channel: string
 }
 
 /** Who a client is. The token says the user and the role; jwtAuthenticator lets none in without a user. */
-function identify({ user, role }: { user: string | null; role: string | null }): News["from"] {
+function identify({ user, role }: { user: string | null; role: string | null }): Person {
   const id = user ?? "";
   return { user: id, name: ACCOUNTS.find((account) => account.user === id)?.name ?? id, role };
 }
@@ -272,8 +232,8 @@ function isFor({ from, to }: News, { accountability: { user, role } }: WebSocket
 }
 
 /** The clients as people: the tabs of one user are counted. */
-function people(clients: readonly ClusterClient[]): (News["from"] & { tabs: number })[] {
-  const people = new Map<string, News["from"] & { tabs: number }>();
+function people(clients: readonly ClusterClient[]): (Person & { tabs: number })[] {
+  const people = new Map<string, Person & { tabs: number }>();
   for (const client of clients) {
     const person = identify(client);
     people.set(person.user, { ...person, tabs: (people.get(person.user)?.tabs ?? 0) + 1 });
