@@ -342,16 +342,15 @@ export class BareClient<C = Contract> {
       return;
     }
     if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
-    if (status === "error") return this.#reportError(errorOf(message));
+    if (status === "error") {
+      // An error that answers no request of ours.
+      const error = errorOf(message);
+      // A server that asks for a pause discarded what it received meanwhile, `subscribe` included.
+      if (this.#connector.heed(error)) this.#subscriptions.askAll();
+      return this.#emitter.emit("error", { error });
+    }
     // A late reply to a request that timed out or was aborted.
     if (status !== undefined && typeof uid === "string" && this.#prefix && uid.startsWith(this.#prefix)) return;
     this.#emitter.emit("message", { message: message as MessageFrom<C> }); // Typed by the contract.
-  }
-
-  /** An error that answers no request of ours. */
-  #reportError(error: ClientError): void {
-    // A server that asks for a pause discarded what it received meanwhile, `subscribe` included.
-    if (this.#connector.heed(error)) this.#subscriptions.askAll();
-    this.#emitter.emit("error", { error });
   }
 }

@@ -1,3 +1,5 @@
+import { textOf } from "./failure.ts";
+
 /** Runs a callback of the application and reports what it throws or rejects with. */
 export function guard(call: () => unknown, report: (error: unknown) => void): void {
   try {
@@ -8,63 +10,56 @@ export function guard(call: () => unknown, report: (error: unknown) => void): vo
   }
 }
 
-/** Wraps the listener, because the same function may be registered twice. */
-interface Registration {
+/** An object of its own, because the same function may be registered twice. */
+interface Registration<Event> {
+  readonly event: Event;
   readonly listener: (payload: never) => unknown;
 }
 
-/** A client's listeners, by event. */
+/** A client's listeners. */
 export class Emitter<Events extends { error: { error: Error } }> {
-  readonly #registrations = new Map<keyof Events, Set<Registration>>();
+  readonly #registrations = new Set<Registration<keyof Events>>();
 
   /** Returns a function that removes this registration. */
   on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
-    const registration = { listener };
-    const registrations = this.#registrationsOf(event).add(registration);
-    return () => void registrations.delete(registration);
+    const registration = { event, listener };
+    this.#registrations.add(registration);
+    return () => void this.#registrations.delete(registration);
   }
 
   /** Removes the earliest registration of the listener. */
   off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
-    const registrations = this.#registrationsOf(event);
-    for (const each of registrations) if (each.listener === listener) return void registrations.delete(each);
+    const registration = this.#of(event).find((each) => each.listener === listener);
+    if (registration) this.#registrations.delete(registration);
   }
 
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    for (const { listener } of [...this.#registrationsOf(event)]) {
+    for (const { listener } of this.#of(event)) {
       // An `error` listener that throws must not be called with its own error. `on` ties each listener to its event's payload.
       guard(() => listener(payload as never), event === "error" ? log : this.report);
     }
   }
 
-  #registrationsOf(event: keyof Events): Set<Registration> {
-    const registrations = this.#registrations.get(event) ?? new Set();
-    this.#registrations.set(event, registrations);
-    return registrations;
+  /** A copy: a listener may add and remove others. */
+  #of(event: keyof Events): Registration<keyof Events>[] {
+    return [...this.#registrations].filter((each) => each.event === event);
   }
 
   /** Emits an `error` event, or logs the error if there is no listener. */
   readonly report = (error: unknown): void => {
-    if (this.#registrationsOf("error").size) this.emit("error", { error: asError(error) } as Events["error"]);
+    if (this.#of("error")[0]) this.emit("error", { error: asError(error) } as Events["error"]);
     else log(error);
   };
 }
 
-/** A listener may throw anything. */
+/** A listener may throw anything, such as a Proxy whose traps throw. */
 function asError(cause: unknown): Error {
-  try {
-    if (cause instanceof Error) return cause;
-  } catch {
-    // A Proxy whose traps throw is no Error either.
-  }
-  return new Error("A listener threw a value that is not an Error", { cause });
+  let error = new Error(textOf(cause), { cause });
+  guard(() => {
+    if (cause instanceof Error) error = cause;
+  }, () => {});
+  return error;
 }
 
 /** `console.error` reads properties, and throws what their getters throw. */
-function log(error: unknown): void {
-  try {
-    console.error(error);
-  } catch {
-    console.error("Cannot show the error");
-  }
-}
+const log = (error: unknown): void => guard(() => console.error(error), () => console.error(textOf(error)));
