@@ -127,6 +127,10 @@ function listStages(): Stage[] {
       name: basename(file, ".test.ts"),
       run: () => runTests("node", [file]),
     })),
+    ...listTests("tests/docs").map((file) => ({
+      name: `docs ${basename(file, ".test.ts")}`,
+      run: () => runTests("node", [file]),
+    })),
   ];
 }
 

@@ -1,0 +1,22 @@
+/** What the snippets of the pages take for granted: an application's own names, and the globals of a runtime. */
+declare const controller: import("noroshi").WebSocketController;
+declare const service: import("noroshi").WebSocketService;
+declare const channels: import("noroshi/channels").Channels;
+declare const client: import("noroshi/client").Client;
+declare const app: import("hono").Hono;
+declare const url: string;
+declare const token: string;
+declare const secret: string;
+declare function fetchToken(): Promise<string>;
+declare function show(...values: unknown[]): void;
+declare function showLogin(): void;
+declare function report(error: unknown): void;
+
+/** As `@cloudflare/workers-types` has it, as far as it is used. */
+interface DurableObjectNamespace {
+  getByName(name: string): { fetch(request: Request): Promise<Response> };
+}
+
+/** What an earlier snippet of a page has imported. */
+declare const createClient: typeof import("noroshi/client").createClient;
+declare const WebSocketController: typeof import("noroshi").WebSocketController;
