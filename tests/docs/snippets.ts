@@ -42,7 +42,7 @@ export function listPages(root: string): string[] {
   const docs = readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" });
   const pages = docs.map((name) => `docs/${name.replaceAll("\\", "/")}`)
     .filter((name) => name.endsWith(".md") && !name.includes("node_modules") && !name.includes("/."));
-  return ["README.md", ...pages.sort()];
+  return [...readdirSync(root).filter((name) => name.endsWith(".md")), ...pages].sort();
 }
 
 export function readSnippets(root: string, page: string): Snippet[] {
