@@ -1,6 +1,7 @@
 /** Writes to WebSockets on Node, and on Deno over `node:http`. */
 import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
+// @ts-types="npm:@types/ws@^8.18.2"
 import { WebSocket } from "ws";
 import type { ClientBatch } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";

@@ -2,6 +2,7 @@
 import { type IncomingMessage, type OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { pipeline, Readable } from "node:stream";
+// @ts-types="npm:@types/ws@^8.18.2"
 import { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
 import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
@@ -9,6 +10,7 @@ import { type Acceptance, HOST, type Host } from "./runtime.ts";
 
 /** Any app with Hono's `fetch`. */
 export interface FetchApp {
+  /** Answers a request. */
   fetch(request: Request, env?: unknown): Response | Promise<Response>;
 }
 

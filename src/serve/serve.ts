@@ -18,6 +18,7 @@ import { closeOnTermination } from "./termination.ts";
 
 /** Any app with Hono's `fetch`. */
 export interface ServableApp {
+  /** Answers a request. */
   fetch(request: Request, env?: unknown): Response | Promise<Response>;
 }
 
@@ -47,6 +48,7 @@ export interface ServeOptions {
 export interface RunningServer {
   /** Address of the server, such as `http://localhost:3000/`. */
   readonly url: string;
+  /** Port that the server listens on. */
   readonly port: number;
   /**
    * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once they are gone and open
@@ -139,7 +141,7 @@ const CHECK_PERIOD = 2_000;
  * handshake. The price: a plain request takes twice as long as with `Deno.serve(app.fetch)`.
  */
 async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  const [{ createAdaptorServer }, { attachWebSocket }, { once }] = await Promise.all([
+  const [{ createAdaptorServer }, { attachWebSocket }, { default: { once } }] = await Promise.all([
     import("@hono/node-server"),
     import("../runtimes/node.ts"),
     import("node:events"),
