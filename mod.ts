@@ -18,6 +18,8 @@
 export * from "./src/protocol/errors.ts";
 export { type CloseCause, CloseCode } from "./src/protocol/close.ts";
 export {
+  type AnnouncedBucket,
+  type AnnouncedLimits,
   type AuthMessage,
   AuthMessageSchema,
   type AuthOkMessage,
@@ -45,7 +47,7 @@ export type {
 export type { Listener } from "./src/base/bus.ts";
 export { type CheckedContract, defineContract, type PayloadSchema, type RequestDeclaration } from "./src/application/contract.ts";
 export type * from "./src/protocol/contract-types.ts";
-export type { Clock } from "./src/base/clock.ts";
+export type { Clock, Deadlines, Timed } from "./src/base/clock.ts";
 export type {
   Cluster,
   ClusterClient,
@@ -78,6 +80,7 @@ export type {
 } from "./src/application/options.ts";
 export type { DisconnectFilter } from "./src/connection/revocations.ts";
 export type { ControllerStats } from "./src/controller/stats.ts";
+export type { RefusalReason } from "./src/application/refusals.ts";
 export { WebSocketService } from "./src/controller/service.ts";
 export type { UpgradeHandler } from "./src/controller/upgrade.ts";
 export type {
@@ -88,6 +91,7 @@ export type {
   WebSocketClient,
 } from "./src/application/websocket-client.ts";
 export type {
+  Awaitable,
   Engine,
   EngineHost,
   EngineStatus,
@@ -97,8 +101,9 @@ export type {
   Position,
   Publication,
   PublicationContent,
+  SubscriptionKeeper,
 } from "./src/engines/engine.ts";
 export { MemoryEngine, type MemoryEngineOptions } from "./src/engines/memory-engine.ts";
 export type { Connection } from "./src/connection/connection.ts";
 export { Frame } from "./src/protocol/frame.ts";
-export type { SavedConnection, Transport } from "./src/delivery/transport.ts";
+export type { Publisher, SavedConnection, Transport } from "./src/delivery/transport.ts";

@@ -6,22 +6,6 @@ import { escapeControls, LogThrottle } from "./log.ts";
 import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The keys of `stats().refused`. */
-const REASONS = [
-  "request",
-  "runtime",
-  "origin",
-  "token",
-  "failures",
-  "disconnected",
-  "connections",
-  "pending",
-  "ip",
-  "user",
-  "unavailable",
-  "abandoned",
-] as const;
-
 /**
  * Why an upgrade or an `auth` message was refused.
  *
@@ -36,7 +20,35 @@ const REASONS = [
  * - `unavailable`: the controller is closed, or `authenticate` failed or timed out (503)
  * - `abandoned`: the client left, or another handler answered the request
  */
-export type RefusalReason = typeof REASONS[number];
+export type RefusalReason =
+  | "request"
+  | "runtime"
+  | "origin"
+  | "token"
+  | "failures"
+  | "disconnected"
+  | "connections"
+  | "pending"
+  | "ip"
+  | "user"
+  | "unavailable"
+  | "abandoned";
+
+/** The counters of a controller that has refused nothing: the compiler asks for each reason. */
+const NONE: Readonly<Record<RefusalReason, number>> = {
+  request: 0,
+  runtime: 0,
+  origin: 0,
+  token: 0,
+  failures: 0,
+  disconnected: 0,
+  connections: 0,
+  pending: 0,
+  ip: 0,
+  user: 0,
+  unavailable: 0,
+  abandoned: 0,
+};
 
 /** Reasons by error code; any other code, such as `AUTH_FAILED` or one of the application, counts as `token`. */
 const REASONS_BY_CODE: Record<string, RefusalReason> = {
@@ -63,7 +75,7 @@ export class Refusals {
    */
   constructor(logger: Logger | false, now: () => number, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
     this.#emit = emit;
-    this.counts = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<RefusalReason, number>; // `fromEntries` returns string keys.
+    this.counts = { ...NONE };
     this.#logger = logger;
     this.#throttle = new LogThrottle(now);
   }

@@ -98,7 +98,11 @@ export class Deadlines {
   #timer: unknown;
   #armed = Infinity;
 
-  /** @param report called with what an item throws. The other items are called all the same. */
+  /**
+   * Created by the controller.
+   *
+   * @param report called with what an item throws. The other items are called all the same.
+   */
   constructor(clock: Clock, report: (error: unknown) => void) {
     this.#clock = clock;
     this.#report = report;
@@ -128,6 +132,7 @@ export class Deadlines {
     this.#arm();
   }
 
+  /** Removes the deadline of the item, if it has one. */
   delete(item: Timed): void {
     this.#due.delete(item);
     const { place } = item;

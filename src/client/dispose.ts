@@ -1,5 +1,6 @@
 // TypeScript before `lib: esnext` does not know `Symbol.dispose`, and JSR does not let a file request the lib. A declaration that names
 // the symbol would not compile there, so these types have the method only where the symbol is declared.
+/** @internal */
 type Method<Name extends string, Result> = SymbolConstructor extends { readonly [N in Name]: infer Key extends symbol }
   ? { [K in Key]: () => Result }
   : unknown;

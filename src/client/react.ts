@@ -56,6 +56,7 @@ export interface UseSubscriptionResult<State> {
   error: ClientError | undefined;
 }
 
+/** @internal */
 type Item<H, Event extends string> = InitOf<H> | PublicationOf<H, Event>;
 
 /**

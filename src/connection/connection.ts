@@ -50,15 +50,15 @@ const MAX_WALL_WAIT = 60_000;
 
 /**
  * One connection, from the open socket to its close.
- *
  * The runtime calls `message`, `heard`, `closed` and `error`; writes go through a {@link Transport}. Until the connection is
  * admitted, no application code sees it and nothing is sent to it before `auth ok`.
+ * @internal
  */
 export class Connection
   implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
-  place = -1;
+  place: number = -1;
 
   readonly host: ConnectionHost;
   transport: Transport;

@@ -131,7 +131,11 @@ export class Cluster {
   #asked = 0;
   #hasWarned = false;
 
-  /** @param host called on first use only, because it starts the engine. */
+  /**
+   * Created by the controller.
+   *
+   * @param host called on first use only, because it starts the engine.
+   */
   constructor(host: () => ClusterHost) {
     this.#host = host;
   }

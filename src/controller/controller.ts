@@ -315,7 +315,7 @@ export class WebSocketController<C = Contract> {
   /**
    * Starts a connection on an open socket. With an identity the client is admitted at once, or closed with 4529 if its user has
    * `maxConnectionsPerUser` already. Only custom runtimes call it: with the built-in ones the upgrade does.
-   *
+   * @internal
    * @param slot reserved at the upgrade. @default a new slot, counted but beyond the limits
    * @param since number of the last revocation before its credentials were verified. @default the last one so far
    */
@@ -360,7 +360,7 @@ export class WebSocketController<C = Contract> {
 
   /**
    * Installs the extension, which is the channels.
-   *
+   * @internal
    * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {

@@ -31,9 +31,16 @@ import {
 import { checkRequest, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 
-/** A Hono handler that `hono/client` recognizes as a WebSocket route (`$ws`). */
+/**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
 // deno-lint-ignore no-explicit-any -- Hono's own UpgradeWebSocket says `any`: a narrower Env refuses apps with bindings.
-export type UpgradeHandler = MiddlewareHandler<any, string, { outputFormat: "ws" }>;
+type WebSocketRoute = MiddlewareHandler<any, string, { outputFormat: "ws" }>;
+
+/** A Hono handler that `hono/client` recognizes as a WebSocket route (`$ws`). */
+export type UpgradeHandler = WebSocketRoute;
 
 /** The controller, as the upgrade route sees it. */
 export interface UpgradeHost {

@@ -31,10 +31,14 @@ const SWEEP_PERIOD = 10_000;
 
 /** The default engine: one node, with all state in memory, lost when the process ends. */
 export class MemoryEngine implements Engine, Timed {
+  /** Whether the engine can be used now. */
   status: EngineStatus = "ready";
+  /** There are no other nodes. */
   readonly isAlone = true;
+  /** Written by {@link Deadlines}. */
   deadline = 0;
-  place = -1;
+  /** Written by {@link Deadlines}. */
+  place: number = -1;
 
   readonly #histories = new Map<string, History>();
   /** Channels whose history can be trimmed, least recently used first. */
@@ -49,7 +53,7 @@ export class MemoryEngine implements Engine, Timed {
   /** Channels left to sweep. */
   #sweeping: string[] = [];
 
-  /** @throws {TypeError} for an option out of range. */
+  /** Creates the engine. @throws {TypeError} for an option out of range. */
   constructor({ maxHistoryBytes = 67_108_864 }: MemoryEngineOptions = {}) {
     if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
       throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
@@ -67,30 +71,36 @@ export class MemoryEngine implements Engine, Timed {
     return this.#bytes;
   }
 
+  /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
   }
 
+  /** Sends a message to the other nodes. */
   send(): void {
     this.#check("send"); // There are no other nodes.
   }
 
+  /** Lists the live nodes, including this one. */
   nodes(): string[] {
     this.#check("name the nodes");
     return this.#host ? [this.#host.node] : [];
   }
 
+  /** Subscribes this node to a channel. */
   subscribe(channel: string, history: HistoryOptions | null): Position | null {
     this.#check("subscribe");
     this.#subscribed.add(channel);
     return history && this.#use(channel, history).position;
   }
 
+  /** Ends the subscription of this node. */
   unsubscribe(channel: string): void {
     if (this.#subscribed.delete(channel) && this.#histories.has(channel)) this.#used.add(channel);
   }
 
+  /** Publishes to a channel, and appends to its history if it has one. */
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
     this.#check("publish");
     let publication = null;
@@ -105,6 +115,7 @@ export class MemoryEngine implements Engine, Timed {
     return publication && publication.position;
   }
 
+  /** Reads the history of a channel after a position. */
   read(
     channel: string,
     history: HistoryOptions,
@@ -120,6 +131,7 @@ export class MemoryEngine implements Engine, Timed {
     return page;
   }
 
+  /** Adds or updates a member of a channel. */
   join(channel: string, member: Member): void {
     this.#check("join");
     let members = this.#members.get(channel);
@@ -130,6 +142,7 @@ export class MemoryEngine implements Engine, Timed {
     if (hasChanged && this.#subscribed.has(channel)) this.#host?.present(channel, [member], []);
   }
 
+  /** Removes a member from a channel. */
   leave(channel: string, user: string): void {
     const members = this.#members.get(channel);
     if (!members?.delete(user)) return;
@@ -137,11 +150,13 @@ export class MemoryEngine implements Engine, Timed {
     if (this.#subscribed.has(channel)) this.#host?.present(channel, [], [user]);
   }
 
+  /** Lists the members of a channel. */
   members(channel: string): Member[] {
     this.#check("name the members");
     return [...this.#members.get(channel)?.values() ?? []];
   }
 
+  /** Ends the engine; it cannot be started again. */
   close(): void {
     this.status = "closed";
     this.#histories.clear();

@@ -4,6 +4,7 @@ import { encode, type WebSocketMessage } from "./protocol.ts";
 
 /** An encoded outbound message: encoded once for all its recipients. */
 export class Frame {
+  /** The text of the frame. */
   readonly text: string;
   /** Whether the text is one JSON value, which may be batched in an array. A string from the application need not be. */
   readonly isJson: boolean;
@@ -13,7 +14,7 @@ export class Frame {
   encoded: Uint8Array | undefined = undefined;
   #bytes: number;
 
-  /** @param bytes UTF-8 bytes of the text. @default {-1} computed when needed */
+  /** Creates a frame. @param bytes UTF-8 bytes of the text. @default {-1} computed when needed */
   constructor(text: string, isJson: boolean, bytes = -1, isShared = true) {
     this.text = text;
     this.isJson = isJson;

@@ -2,12 +2,20 @@
 import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
+/**
+ * Documented by valibot: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Schema<Input = unknown, Output = Input> = v.GenericSchema<Input, Output>;
+
 /** Any message of the protocol: an object with a `type`, which defines the other fields. */
 export interface WebSocketMessage {
   /** The message type: 1 to 64 characters. */
   type: string;
   /** Chosen by the sender and echoed in the answer. */
   uid?: MessageUid;
+  /** Fields of the type. */
   [field: string]: unknown;
 }
 
@@ -174,15 +182,15 @@ export interface PresenceMessage {
 
 // Bounded, because every answer echoes it. One check, not a union, which first creates the issue of the string for a number:
 // 0.8 µs a message.
-const uid: v.GenericSchema<MessageUid> = v.custom<MessageUid>(isUid);
+const uid: Schema<MessageUid> = v.custom<MessageUid>(isUid);
 
 /** The `uid` of a message: a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1. */
-export const MessageUidSchema: v.GenericSchema<MessageUid> = uid;
+export const MessageUidSchema: Schema<MessageUid> = uid;
 
 const envelope = { type: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), uid: v.optional(uid) };
 
 /** The envelope of every message: a `type` of 1 to 64 characters, and optionally a `uid`. */
-export const WebSocketMessageSchema: v.GenericSchema<WebSocketMessage> = v.looseObject(envelope) as v.GenericSchema<
+export const WebSocketMessageSchema: Schema<WebSocketMessage> = v.looseObject(envelope) as Schema<
   WebSocketMessage
 >; // An absent `uid` stays absent, but valibot's type allows `undefined`.
 
@@ -205,7 +213,7 @@ const event = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
 const token = v.pipe(v.string(), v.minLength(1), v.maxLength(8192));
 
 /** An `auth` message, in its three forms. */
-export const AuthMessageSchema: v.GenericSchema<AuthMessage> = v.union([
+export const AuthMessageSchema: Schema<AuthMessage> = v.union([
   v.object({ type: v.literal("auth"), uid: v.optional(uid), access_token: token }),
   v.object({ type: v.literal("auth"), uid: v.optional(uid), refresh_token: token }),
   v.object({
@@ -215,17 +223,17 @@ export const AuthMessageSchema: v.GenericSchema<AuthMessage> = v.union([
     password: v.pipe(v.string(), v.maxLength(1024)),
     otp: v.optional(v.pipe(v.string(), v.maxLength(64))),
   }),
-]) as v.GenericSchema<AuthMessage>; // As for WebSocketMessageSchema.
+]) as Schema<AuthMessage>; // As for WebSocketMessageSchema.
 
 /** A `ping` message. */
-export const PingMessageSchema: v.GenericSchema<PingMessage> = v.object({
+export const PingMessageSchema: Schema<PingMessage> = v.object({
   type: v.literal("ping"),
   uid: v.optional(uid),
   limits: v.optional(v.boolean()),
-}) as v.GenericSchema<PingMessage>; // As for WebSocketMessageSchema.
+}) as Schema<PingMessage>; // As for WebSocketMessageSchema.
 
 /** Accepts `collection`, as the Directus SDK calls it, in place of `channel`. */
-const withChannel = (schema: v.GenericSchema) =>
+const withChannel = (schema: Schema) =>
   v.pipe(
     v.looseObject({}),
     // Two different names are ambiguous.
@@ -244,7 +252,7 @@ const NARROWING =
   "item items ids keys events filter fields sort search limit offset page deep alias aggregate group groupBy version";
 
 /** A `subscribe` message; its `collection` is read as `channel`. */
-export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> = withChannel(v.object({
+export const SubscribeMessageSchema: Schema<unknown, SubscribeMessage> = withChannel(v.object({
   ...Object.fromEntries(NARROWING.split(" ").map((name) => [name, v.optional(v.never())])),
   type: v.literal("subscribe"),
   channel,
@@ -259,23 +267,23 @@ export const SubscribeMessageSchema: v.GenericSchema<unknown, SubscribeMessage> 
   })),
   presence: v.optional(v.boolean()),
   data: v.optional(v.unknown()),
-})) as v.GenericSchema<unknown, SubscribeMessage>; // As for WebSocketMessageSchema.
+})) as Schema<unknown, SubscribeMessage>; // As for WebSocketMessageSchema.
 
 /** A `publish` message. */
-export const PublishMessageSchema: v.GenericSchema<PublishMessage> = v.object({
+export const PublishMessageSchema: Schema<PublishMessage> = v.object({
   type: v.literal("publish"),
   channel,
   event: v.pipe(event, v.check((name) => !RESERVED_EVENTS.has(name))),
   data: v.optional(v.unknown()),
   uid: v.optional(uid),
-}) as v.GenericSchema<PublishMessage>; // As for WebSocketMessageSchema.
+}) as Schema<PublishMessage>; // As for WebSocketMessageSchema.
 
 /** An `unsubscribe` message; its `collection` is read as `channel`. */
-export const UnsubscribeMessageSchema: v.GenericSchema<unknown, UnsubscribeMessage> = withChannel(v.object({
+export const UnsubscribeMessageSchema: Schema<unknown, UnsubscribeMessage> = withChannel(v.object({
   type: v.literal("unsubscribe"),
   uid: v.optional(uid),
   channel: v.optional(channel),
-})) as v.GenericSchema<unknown, UnsubscribeMessage>; // As for WebSocketMessageSchema.
+})) as Schema<unknown, UnsubscribeMessage>; // As for WebSocketMessageSchema.
 
 /** Stops validation at the first issue: valibot's issues quote the input and can be 3,000 times as large. */
 export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;

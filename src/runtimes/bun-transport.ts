@@ -17,16 +17,25 @@ export interface BunServer {
 
 /** The part of Bun's server-side socket in use. */
 export interface BunSocket {
+  /** Set at the upgrade. */
   readonly data: SocketData;
+  /** As in a browser. */
   readonly readyState: number;
+  /** Bytes that wait to be sent. */
   getBufferedAmount(): number;
+  /** Sends text; returns the bytes sent, -1 under backpressure, 0 if it was dropped. */
   sendText(data: string): number;
   /** Writes everything that the callback sends at once. */
   cork(callback: () => void): void;
+  /** Begins the close handshake. */
   close(code?: number, reason?: string): void;
+  /** Sends a ping frame. */
   ping(data?: Uint8Array): number;
+  /** Subscribes the socket to a topic of its server. */
   subscribe(topic: string): void;
+  /** Ends the subscription to a topic. */
   unsubscribe(topic: string): void;
+  /** Ends the TCP connection. */
   terminate(): void;
 }
 
@@ -35,9 +44,13 @@ export const SOCKET: symbol = Symbol.for("noroshi.bun.socket");
 
 /** The `data` of a Bun socket, called at each of its events: it links the socket and its connection. */
 export interface SocketData {
+  /** The socket is open. */
   opened(socket: BunSocket): void;
+  /** A message arrived. */
   received(message: string | Uint8Array): void;
+  /** A ping or a pong arrived. */
   showedLife(pong?: Uint8Array): void;
+  /** The socket is closed. */
   ended(code: number, reason: string): void;
 }
 

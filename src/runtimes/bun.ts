@@ -11,24 +11,39 @@ export type { BunSocket, SocketData };
 
 /** The `websocket` handler of `Bun.serve`. */
 export interface BunWebSocketHandler {
+  /** Bun's idle timeout, in s. The heartbeat is the controller's own. */
   readonly idleTimeout: number;
+  /** Whether Bun pings by itself. */
   readonly sendPings: boolean;
+  /** Bytes that Bun buffers for a socket. */
   readonly backpressureLimit: number;
+  /** A socket opened. */
   open(socket: BunSocket): void;
+  /** A message arrived. */
   message(socket: BunSocket, data: string | Uint8Array): void;
+  /** A ping frame arrived. */
   ping(socket: BunSocket, data: Uint8Array): void;
+  /** A pong frame arrived. */
   pong(socket: BunSocket, data: Uint8Array): void;
+  /** The socket can be written to again. */
   drain?(socket: BunSocket): void;
+  /** A socket closed. */
   close(socket: BunSocket, code: number, reason: string): void;
 }
 
 /** The handler of another library, such as `websocket` of `hono/bun`, or your own. A handler knows only its own sockets. */
 export interface OtherWebSocketHandler {
+  /** A socket opened. */
   open?(socket: never): void | Promise<void>;
+  /** A message arrived. */
   message?(socket: never, data: never): void | Promise<void>;
+  /** A ping frame arrived. */
   ping?(socket: never, data: never): void | Promise<void>;
+  /** A pong frame arrived. */
   pong?(socket: never, data: never): void | Promise<void>;
+  /** The socket can be written to again. */
   drain?(socket: never): void | Promise<void>;
+  /** A socket closed. */
   close?(socket: never, code: number, reason: string): void | Promise<void>;
 }
 
@@ -102,7 +117,11 @@ function isOurs({ data }: BunSocket): boolean {
   return (data as unknown as Record<symbol, unknown> | null | undefined)?.[SOCKET] === true;
 }
 
-/** Bun's own upgrade of a request; `null` on other runtimes. `env` is Bun's server, or `{ server, request }`. */
+/**
+ * Bun's own upgrade of a request; `null` on other runtimes. `env` is Bun's server, or `{ server, request }`.
+ *
+ * @internal
+ */
 export function bunRuntime(env: unknown, request: Request): Runtime | null {
   if (typeof (globalThis as { Bun?: unknown }).Bun === "undefined" || typeof env !== "object" || env === null) return null;
   const server = ("server" in env ? env.server : env) as Partial<BunServer> | undefined;

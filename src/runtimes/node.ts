@@ -17,7 +17,11 @@ export type { FetchApp };
 
 /** An app attached to a server. */
 export interface AttachedWebSocket {
-  /** Open connections that came through this server. */
+  /**
+   * Open connections that came through this server.
+   *
+   * @internal
+   */
   readonly connections: Connections;
   /** Stops upgrading. Open connections stay open. */
   detach(): void;

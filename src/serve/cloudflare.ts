@@ -16,12 +16,19 @@ import { AlarmClock } from "./alarm-clock.ts";
 import { type HibernatingSocket, HibernatingTransport, savedOf } from "./hibernating-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "../runtimes/runtime.ts";
 
+export type { HibernatingSocket, Sql };
+
 /** The part of a Durable Object's state that {@link createWebSocketObject} uses. */
 export interface WebSocketObjectState {
+  /** Accepts a socket that may hibernate. */
   acceptWebSocket(socket: HibernatingSocket): void;
+  /** The object's open sockets. */
   getWebSockets(): HibernatingSocket[];
+  /** Sets what workerd answers without waking the object. */
   setWebSocketAutoResponse(pair?: unknown): void;
+  /** The object's storage and alarm. */
   readonly storage: {
+    /** Sets the object's one alarm, in ms since 1970. */
     setAlarm(time: number): Promise<void>;
     /** Throws on use if the class has no SQLite storage. */
     readonly sql?: Sql;
@@ -32,15 +39,21 @@ export interface WebSocketObjectState {
 export interface WebSocketObjectApp {
   /** One controller, or several with different `name`s: a connection finds its controller by name after hibernation. */
   controller: WebSocketController | WebSocketController[];
+  /** The Hono app with the WebSocket routes. */
   app: { fetch(request: Request, env?: unknown, context?: never): Response | Promise<Response> };
 }
 
 /** A Durable Object that serves an app and its WebSocket routes. */
 export interface WebSocketObject {
+  /** Answers a request, or upgrades it. */
   fetch(request: Request): Promise<Response>;
+  /** Runs the deadlines that have passed. */
   alarm(): void;
+  /** A message arrived. */
   webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void;
+  /** A socket closed. */
   webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void;
+  /** A socket failed. */
   webSocketError(socket: HibernatingSocket, error: unknown): void;
 }
 

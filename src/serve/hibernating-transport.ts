@@ -8,11 +8,17 @@ import { StandardTransport } from "../runtimes/standard.ts";
 
 /** The part of workerd's socket that is used. */
 export interface HibernatingSocket {
+  /** As in a browser. */
   readonly readyState: number;
+  /** Bytes that wait to be sent. Absent on a socket that may hibernate. */
   readonly bufferedAmount?: number;
+  /** Sends text. */
   send(data: string): void;
+  /** Begins the close handshake. */
   close(code: number, reason: string): void;
+  /** Keeps a value of at most 16 KiB with the socket. */
   serializeAttachment(value: unknown): void;
+  /** Returns that value. */
   deserializeAttachment(): unknown;
 }
 

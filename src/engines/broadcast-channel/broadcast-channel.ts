@@ -75,11 +75,14 @@ type Message = v.InferOutput<typeof MessageSchema>;
 
 /** Engine whose nodes are the worker threads of one process. */
 export class BroadcastChannelEngine implements Engine, Timed {
+  /** Whether the engine can be used now. */
   status: EngineStatus = "ready";
   /** Only code of this process can write to the channel. */
   readonly isSigned = true;
+  /** Written by {@link Deadlines}. */
   deadline = 0;
-  place = -1;
+  /** Written by {@link Deadlines}. */
+  place: number = -1;
 
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();
@@ -95,7 +98,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   /** Whether `hello` was sent since the last beat. */
   #hasAsked = false;
 
-  /** @throws {TypeError} as {@link broadcastChannelEngine}. */
+  /** Creates the engine; it starts with its controller. @throws {TypeError} as {@link broadcastChannelEngine}. */
   constructor({ namespace = "noroshi", lease = 10_000, maxLength = 900_000 }: BroadcastChannelEngineOptions = {}) {
     checkNamespace(namespace);
     checkMs("Cannot create the engine: lease", lease);
@@ -118,12 +121,14 @@ export class BroadcastChannelEngine implements Engine, Timed {
     return new Set([...this.#subscribed, ...this.#rolls.keys()]).size;
   }
 
+  /** Refuses every history. @throws {TypeError} always: worker threads have no store in common. */
   check(_history: HistoryOptions): never {
     throw new TypeError(
       "Cannot keep a history: worker threads have no store in common, declare the channel without one or use noroshi/redis or noroshi/nats",
     );
   }
 
+  /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
@@ -137,17 +142,20 @@ export class BroadcastChannelEngine implements Engine, Timed {
     host.deadlines.set(this, this.#options.lease / 3);
   }
 
+  /** Sends a message to the other nodes. */
   send(text: string): void {
     const host = this.#started("send");
     this.#checkLength("send", text);
     this.#post({ type: "message", node: host.node, text });
   }
 
+  /** Lists the live nodes, including this one. */
   nodes(): string[] {
     const host = this.#started("name the nodes");
     return [host.node, ...this.#others.keys()];
   }
 
+  /** Subscribes this node to a channel. */
   subscribe(channel: string, history: HistoryOptions | null): null {
     this.#started("subscribe");
     if (history) this.check(history);
@@ -155,10 +163,12 @@ export class BroadcastChannelEngine implements Engine, Timed {
     return null;
   }
 
+  /** Ends the subscription of this node. */
   unsubscribe(channel: string): void {
     this.#subscribed.delete(channel);
   }
 
+  /** Publishes to a channel, and appends to its history if it has one. */
   publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null): null {
     const host = this.#started("publish");
     if (history) this.check(history);
@@ -168,11 +178,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
     return null;
   }
 
+  /** Refuses to read a history. @throws {TypeError} always: there is none. */
   read(_channel: string, history: HistoryOptions): never {
     this.#started("read");
     return this.check(history);
   }
 
+  /** Adds or updates a member of a channel. */
   join(channel: string, member: Member): void {
     const host = this.#started("join");
     this.#checkLength("join", member.data ?? "");
@@ -187,6 +199,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     return this.#own.placed(member, (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user));
   }
 
+  /** Removes a member from a channel. */
   leave(channel: string, user: string): void {
     const leaving = this.status === "closed" ? undefined : this.#own.leave(channel, user);
     if (!leaving) return;
@@ -196,11 +209,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#change(host, channel, (roll) => roll.leave(host.node, user));
   }
 
+  /** Lists the members of a channel. */
   members(channel: string): Member[] {
     this.#started("name the members");
     return this.#rolls.get(channel)?.members ?? [];
   }
 
+  /** Ends the engine; it cannot be started again. */
   close(): void {
     const host = this.#host;
     if (this.status === "closed") return;

@@ -42,6 +42,7 @@ export class BrokerEngine implements Engine {
   #trust: Trust | undefined;
   #reader: HistoryReader | undefined;
 
+  /** Created by {@link natsEngine} and {@link redisEngine}. */
   constructor(broker: Broker, options: BrokerEngineOptions) {
     this.#broker = broker;
     this.#dropped = new Dropped(broker.name);
@@ -55,14 +56,17 @@ export class BrokerEngine implements Engine {
     });
   }
 
+  /** Whether the engine can be used now. */
   get status(): EngineStatus {
     return this.#link?.status ?? "connecting";
   }
 
+  /** Whether the option `secret` is set, so that nodes sign what they send. */
   get isSigned(): boolean {
     return this.#options.secrets.length > 0;
   }
 
+  /** The live nodes as last known. */
   get lastNodes(): readonly string[] {
     return this.#link?.nodes ?? [];
   }
@@ -77,10 +81,12 @@ export class BrokerEngine implements Engine {
     return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
   }
 
+  /** Checks a history that a channel declares. @throws {TypeError} if the broker cannot keep it. */
   check(history: HistoryOptions): void {
     this.#broker.check?.(history);
   }
 
+  /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
@@ -127,6 +133,7 @@ export class BrokerEngine implements Engine {
     this.#link.open();
   }
 
+  /** Sends a message to the other nodes, once the broker is connected. */
   async send(message: string): Promise<void> {
     this.#checkLength("send", message);
     const given = this.#linked("send");
@@ -144,12 +151,14 @@ export class BrokerEngine implements Engine {
     await (this.#trust ? this.#trust.orders.send(message) : this.send(message));
   }
 
+  /** Lists the live nodes, including this one. */
   async nodes(): Promise<string[]> {
     const { host } = this.#started();
     const nodes = await (await this.#connected("name the nodes")).name();
     return [...new Set([...nodes, host.node])];
   }
 
+  /** Subscribes this node to a channel. Without the broker the channel is not subscribed. */
   async subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
     const link = this.#isConnecting ? await this.#awaited(channel) : this.#ready("subscribe");
     if (history) this.check(history);
@@ -179,6 +188,7 @@ export class BrokerEngine implements Engine {
     }
   }
 
+  /** Ends the subscription of this node. */
   unsubscribe(channel: string): void {
     this.#awaiting.delete(channel);
     this.#trust?.rollCall.forget(channel);
@@ -186,6 +196,7 @@ export class BrokerEngine implements Engine {
     if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
   }
 
+  /** Publishes to a channel, and appends to its history in the same step if it has one. */
   async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     // No `await` when the connection is ready: publications are sent in the order of the calls.
@@ -196,6 +207,7 @@ export class BrokerEngine implements Engine {
     return await link.call("publish", (session) => session.publish(channel, seal, history, this.#positionOf(channel)));
   }
 
+  /** Reads the history of a channel after a position. */
   read(
     channel: string,
     history: HistoryOptions,
@@ -217,12 +229,14 @@ export class BrokerEngine implements Engine {
     if (this.#announcer.own.leave(channel, user) && this.status === "ready") await this.#announcer.leave(channel, user);
   }
 
+  /** Lists the members of a channel, over all nodes. */
   async members(channel: string): Promise<readonly Member[]> {
     await this.#connected("name the members");
     const subscription = this.#subscriptions.get(channel);
     return subscription ? await subscription.members() : rollOf(await this.#announcer.read(channel)).members;
   }
 
+  /** Leaves the cluster and closes the connections to the broker. */
   async close(): Promise<void> {
     for (const channel of [...this.#subscriptions.keys()]) this.unsubscribe(channel);
     this.#listening?.close();

@@ -26,16 +26,30 @@ export type { BrokerEngine } from "../broker/broker-engine.ts";
 export type { BrokerEngineOptions } from "../broker/options.ts";
 export type { NatsHistoryOptions } from "./history.ts";
 
+/**
+ * Documented by @nats-io/nats-core: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Options = ConnectionOptions;
+
+/**
+ * Documented by @nats-io/nats-core: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Nats = NatsConnection;
+
 /** Options of {@link natsEngine}. `servers` or `connection` is required. */
 export interface NatsEngineOptions extends BrokerEngineOptions {
   /** URLs of the servers. `nats://` and `tls://` need the package `@nats-io/transport-node`; `ws://` and `wss://` need none. */
   servers?: string | string[];
   /** Other connection options, such as `user` and `pass`, `token`, `authenticator`, `tls`. */
-  options?: Omit<ConnectionOptions, "servers" | "reconnect">;
+  options?: Omit<Options, "servers" | "reconnect">;
   /** Opens the connection, such as `connect` of `@nats-io/transport-deno`. @default chosen by the first of `servers` */
-  connect?: (options: ConnectionOptions) => Promise<NatsConnection>;
+  connect?: (options: Options) => Promise<Nats>;
   /** A connection of your own, used in place of `servers` and never closed. It must reconnect for ever: `maxReconnectAttempts: -1`. */
-  connection?: NatsConnection;
+  connection?: Nats;
   /** Bounds of the histories that channels may declare. */
   history?: NatsHistoryOptions;
 }

@@ -2,15 +2,20 @@ import * as v from "valibot";
 
 /** The parts of a `redis` (node-redis) client that the engine uses. */
 export interface NodeRedisClient {
+  /** The options that the client was created with. */
   readonly options?: { readonly socket?: object | undefined; readonly keyPrefix?: unknown } | undefined;
+  /** Creates another connection, with other options. */
   // `never`: the types of the options differ between versions of the library.
   duplicate(overrides: never): unknown;
 }
 
 /** The parts of an `ioredis` client that the engine uses. */
 export interface IoRedisClient {
+  /** The options that the client was created with. */
   readonly options?: { readonly keyPrefix?: unknown } | undefined;
+  /** Sends a command. */
   call(command: string, ...args: never[]): Promise<unknown>;
+  /** Creates another connection, with other options. */
   duplicate(overrides: never): unknown;
 }
 

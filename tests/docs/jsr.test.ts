@@ -1,0 +1,58 @@
+/** The source as JSR serves it: documented, and free of type errors in a project that has none of our dev dependencies. */
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { start } from "./projects.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const tools = { path: [join(root, "node_modules/.bin")] };
+const { exports, version }: { exports: Record<string, string>; version: string } = JSON.parse(
+  readFileSync(join(root, "deno.json"), "utf8"),
+);
+const noShell = process.platform === "win32" && "the commands are those of a POSIX shell";
+
+describe("The JSR package", { skip: noShell }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "noroshi-jsr-"));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("has a module comment on each entry", () => {
+    const entries = Object.entries(exports);
+    assert.deepEqual(
+      entries.filter(([, file]) => !/^\/\*\*(?:(?!\*\/)[\s\S])*@module\s/.test(readFileSync(join(root, file), "utf8"))),
+      [],
+    );
+  });
+
+  it("documents every symbol", { timeout: 60_000 }, async () => {
+    // Exits with 1, and says where.
+    await start(`deno doc --lint ${Object.values(exports).join(" ")}`, root, tools).ended;
+  });
+
+  it("type-checks as a consumer sees it", { timeout: 120_000 }, async (t) => {
+    try {
+      await start("npm view valibot version", folder, tools).ended;
+    } catch {
+      return t.skip("no npm registry");
+    }
+    const unpacked = join(folder, "noroshi");
+    for (const name of ["src", "mod.ts"]) cpSync(join(root, name), join(unpacked, name), { recursive: true });
+    const config = JSON.parse(readFileSync(join(root, "deno.json"), "utf8"));
+    // JSR knows nothing of the folder of dev dependencies.
+    writeFileSync(join(unpacked, "deno.json"), JSON.stringify({ name: config.name, version, exports, imports: config.imports }));
+    const consumer = join(folder, "consumer");
+    mkdirSync(consumer);
+    writeFileSync(
+      join(consumer, "deno.json"),
+      JSON.stringify({ imports: { noroshi: `jsr:${config.name}@^${version}` }, links: [unpacked] }),
+    );
+    writeFileSync(
+      join(consumer, "main.ts"),
+      Object.keys(exports).map((entry) => `import "noroshi${entry.slice(1)}";`).join("\n"),
+    );
+    await start("deno check main.ts", consumer, tools).ended;
+  });
+});
