@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const tsx = join(root, "node_modules/tsx/dist/loader.mjs");
@@ -36,7 +36,7 @@ describe("publication", () => {
   }
 
   function run(folder: string, ...args: string[]): { status: number | null; faults: string[] } {
-    const { status, stderr } = spawnSync(process.execPath, ["--import", `file://${tsx}`, program, ...args], {
+    const { status, stderr } = spawnSync(process.execPath, ["--import", pathToFileURL(tsx).href, program, ...args], {
       cwd: folder,
       encoding: "utf8",
     });
