@@ -49,10 +49,12 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "noroshi-snippets-"));
     const programs = join(modules, ".bin");
+    noRegistry = await start("npm view valibot version --prefer-online --fetch-retries=0", folder, { path: [] }).ended
+      .then(() => false as const, () => "no npm registry");
     // Beside each other: the package is built, and Node may be fetched.
     const [, node] = await Promise.all([
       start(`npm pack --pack-destination "${folder}" --loglevel=error`, root, { path: [] }).ended,
-      findNode(folder),
+      noRegistry ? undefined : findNode(folder),
     ]);
     const [name = ""] = readdirSync(folder).filter((name) => name.endsWith(".tgz"));
     const tarball = join(folder, name);
@@ -67,10 +69,6 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     await cp(unpacked, join(consumer, "node_modules/noroshi"), { recursive: true });
     await writeFile(join(consumer, "package.json"), JSON.stringify({ private: true, type: "module" }));
     await copyFile(join(root, "tests/docs/given.d.ts"), join(consumer, "given.d.ts"));
-    noRegistry = await start("npm view valibot version --prefer-online", folder, tools).ended.then(
-      () => false,
-      () => "no npm registry",
-    );
   }, { timeout: 180_000 });
   after(async () => {
     endAll();
@@ -133,7 +131,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     const [tool = ""] = project.commands[0]!.split(" ");
     for (const [name, change] of [["", undefined] as const, ...VARIANTS[isForNode(project) ? tool : ""] ?? []]) {
       const title = [project.page, project.heading, name].filter((word) => word !== "").join(", ");
-      it(`run: ${title}`, { timeout: 180_000 }, async (t) => {
+      it(`run: ${title}`, { timeout: 240_000 }, async (t) => {
         if (noRegistry) return t.skip(noRegistry);
         if (tool === "npm" && !hasNode) return t.skip("no Node 22.18 or newer, and the npm package node@24 cannot be had");
         assert.notDeepEqual(expected, [], "The snippets do not say what they print");
