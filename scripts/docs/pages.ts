@@ -1,0 +1,198 @@
+/** The pages of the documentation, in the order in which a reader meets them. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The root of the repository. */
+export const root: string = join(
+  dirname(fileURLToPath(import.meta.url)),
+  "../..",
+);
+
+/** The folder of the pages. */
+export const docs: string = join(root, "docs");
+
+/** A page of the site. */
+export interface DocsPage {
+  /** Its path below `docs/`, without `.md`. */
+  readonly path: string;
+  /** Its first heading. */
+  readonly title: string;
+  /** Its name in the sidebar, where a heading that is a question is too long. */
+  readonly name: string;
+  /** Its text, with the files that it includes. */
+  readonly text: string;
+}
+
+/** A group of pages in the sidebar. */
+export interface DocsSection {
+  readonly title: string;
+  readonly pages: readonly DocsPage[];
+}
+
+/** For each section its folder, and the names of its first pages; the others follow by their names. */
+const SECTIONS: readonly {
+  title: string;
+  folder: string;
+  first: readonly string[];
+}[] = [
+  {
+    title: "Start",
+    folder: "start",
+    first: ["bun", "deno", "node", "cloudflare", "client", "react"],
+  },
+  { title: "Tutorial", folder: "tutorial", first: [] },
+  {
+    title: "Guides: server",
+    folder: "guides",
+    first: [
+      ...[
+        "authenticate",
+        "jwt",
+        "cookie-sessions",
+        "custom-authentication",
+        "origins",
+        "revoke-rights",
+      ],
+      ...[
+        "channels",
+        "authorize-channels",
+        "recovery",
+        "presence",
+        "validate",
+        "contract",
+        "handler-errors",
+      ],
+      ...["limits", "slow-consumers", "hibernation"],
+    ],
+  },
+  {
+    title: "Guides: client",
+    folder: "guides",
+    first: [
+      "client-connection",
+      "client-messages",
+      "client-subscriptions",
+      "react-native",
+      "bundlers-and-typescript",
+    ],
+  },
+  {
+    title: "Guides: run it",
+    folder: "guides",
+    first: [
+      ...[
+        "test-an-app",
+        "deploy",
+        "deploy-nginx",
+        "deploy-containers",
+        "scale-out",
+        "redis",
+        "nats",
+        "worker-threads",
+      ],
+      ...[
+        "upgrade",
+        "hot-reload",
+        "beside-other-libraries",
+        "deno-permissions",
+      ],
+    ],
+  },
+  {
+    title: "Migrate",
+    folder: "migrate",
+    first: ["socket-io", "ws", "hono-websocket", "partykit", "directus"],
+  },
+  {
+    title: "Reference",
+    folder: "reference",
+    first: [
+      "api",
+      "options",
+      "errors",
+      "protocol",
+      "compatibility",
+      "promises",
+    ],
+  },
+  {
+    title: "Internals",
+    folder: "internals",
+    first: ["runtimes", "reliability", "capacity", "measurements"],
+  },
+];
+
+/** All sections that have pages. */
+export function listSections(): DocsSection[] {
+  const named = new Set(
+    SECTIONS.flatMap(({ folder, first }) => first.map((name) => `${folder}/${name}`)),
+  );
+  const taken = new Set<string>();
+  const sections = SECTIONS.map(({ title, folder, first }): DocsSection => {
+    const names = [
+      ...first,
+      ...namesIn(folder).filter((name) => !named.has(`${folder}/${name}`) && !taken.has(`${folder}/${name}`)),
+    ];
+    const paths = names.map((name) => `${folder}/${name}`).filter((path) => existsSync(join(docs, `${path}.md`)));
+    for (const path of paths) taken.add(path);
+    if (folder === "reference" && existsSync(join(docs, "performance.md"))) {
+      paths.push("performance");
+    }
+    return { title, pages: paths.map(readPage) };
+  });
+  return sections.filter(({ pages }) => pages.length > 0);
+}
+
+function namesIn(folder: string): string[] {
+  const path = join(docs, folder);
+  return existsSync(path)
+    ? readdirSync(path).filter((name) => name.endsWith(".md")).map((name) => basename(name, ".md")).sort()
+    : [];
+}
+
+function readPage(path: string): DocsPage {
+  const file = join(docs, `${path}.md`);
+  const text = readFileSync(file, "utf8").replace(/^---\n[\s\S]*?\n---\n/, "")
+    .replace(
+      /<!--\s*@include:\s*(\S+)\s*-->/g,
+      (_, included: string) => readFileSync(join(dirname(file), included), "utf8"),
+    );
+  return { path, title: text.match(/^# (.+)$/m)?.[1] ?? path, name: nameOf(basename(path)), text };
+}
+
+/** Names that a file name does not spell. */
+const NAMES: Record<string, string> = {
+  api: "API",
+  "bundlers-and-typescript": "Bundlers and TypeScript",
+  "client-connection": "Connection",
+  "client-messages": "Messages",
+  "client-subscriptions": "Subscriptions",
+  contract: "Types from end to end",
+  "deno-permissions": "Permissions on Deno",
+  deploy: "Deploy: systemd, Caddy",
+  "deploy-containers": "Deploy: Docker, Kubernetes",
+  "deploy-nginx": "Deploy: nginx",
+  directus: "Directus",
+  "hono-websocket": "Hono's WebSocket helpers",
+  jwt: "JSON Web Tokens",
+  nats: "NATS",
+  partykit: "PartyKit, PartyServer",
+  "react-native": "React Native",
+  "socket-io": "Socket.IO",
+  ws: "ws",
+};
+
+function nameOf(file: string): string {
+  const words = file.replaceAll("-", " ");
+  return NAMES[file] ?? words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** The sidebar of the site. The section of the page that is read is open. */
+export function sidebar(): { text: string; collapsed: boolean; items: { text: string; link: string }[] }[] {
+  return listSections().map(({ title, pages }, index) => ({
+    text: title,
+    collapsed: index > 0,
+    items: pages.map(({ path, name }) => ({ text: name, link: `/${path}` })),
+  }));
+}

@@ -1,0 +1,233 @@
+/** The documentation: its generated pages are current, its links lead somewhere, and the site works in a browser without asking anybody else. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, extname, join, normalize } from "node:path";
+import { after, before, describe, it } from "node:test";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { CloseCode } from "../../mod.ts";
+import { slugify } from "../../scripts/docs/links.ts";
+import { llms } from "../../scripts/docs/llms.ts";
+import { listSections } from "../../scripts/docs/pages.ts";
+import { optionsPage, optionsReference } from "../../scripts/docs/reference.ts";
+import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const vitepress = join(root, "docs/node_modules/vitepress/bin/vitepress.js");
+const noSite = existsSync(vitepress) ? false : "the packages of the site are not installed: npm ci --prefix docs";
+
+/** Pages that a reader looks things up in may be longer. */
+const LONGEST_GUIDE = 900;
+
+describe("The pages of the documentation", () => {
+  const pages = listSections().flatMap(({ pages }) => pages);
+
+  it("have options that are those of the source", async () => {
+    const page = (await readFile(optionsPage, "utf8")).replaceAll("\r\n", "\n");
+    assert.equal(page, optionsReference(), "Run npm run docs:reference");
+  });
+
+  it("are at most 900 words long where they answer one question", () => {
+    const long = pages.filter(({ path }) => /^(?:start|guides|migrate)\//.test(path) || path === "performance").map(
+      ({ path, text }) => {
+        const words = text.split(/\s+/).filter((word) => /\w/.test(word)).length;
+        return { path, words };
+      },
+    ).filter(({ words }) => words > LONGEST_GUIDE);
+    assert.deepEqual(long, []);
+  });
+
+  it("begin with a title, and each has one of its own", () => {
+    const titles = pages.map(({ title }) => title);
+    assert.deepEqual(pages.filter(({ path, title }) => title === path).map(({ path }) => path), []);
+    assert.equal(new Set(titles).size, titles.length);
+  });
+
+  it("say what to do about every close code and every error", async () => {
+    const page = await readFile(join(root, "docs/reference/errors.md"), "utf8");
+    for (const [name, code] of Object.entries(CloseCode)) assert.match(page, new RegExp(`^\\| ${code} +\\| \`${name}\` `, "m"));
+    const files = await readdir(join(root, "src"), { recursive: true });
+    const source = await readFile(join(root, "src", files.find((name) => /(?:^|[\\/])errors\.ts$/.test(name))!), "utf8");
+    const [, codes = ""] = source.match(/export type ErrorCode =([^;]+?)\| \(string/) ?? [];
+    const listed = [...codes.matchAll(/"(\w+)"/g)].map(([, code]) => code!);
+    assert.ok(listed.length > 10);
+    for (const code of listed) assert.match(page, new RegExp(`^\\| \`${code}\` `, "m"));
+  });
+
+  it("are all in llms.txt, each with a sentence", () => {
+    const lines = llms().split("\n").filter((line) => line.startsWith("- "));
+    assert.equal(lines.length, pages.length);
+    assert.deepEqual(lines.filter((line) => !/\): \S.{10,}\.$/.test(line)), []);
+  });
+});
+
+describe("slugify", () => {
+  it("makes the ids that GitHub makes", () => {
+    const made = ["4 Channels", "`Deno.serve` cannot be bounded", "Node's patch releases", "A – B", "What `serve` bounds"].map(
+      slugify,
+    );
+    assert.deepEqual(made, ["4-channels", "denoserve-cannot-be-bounded", "nodes-patch-releases", "a--b", "what-serve-bounds"]);
+  });
+});
+
+describe("The site", { skip: noSite, timeout: 300_000 }, () => {
+  let out: string;
+  let pages: { path: string; html: string }[];
+
+  before(async () => {
+    out = await mkdtemp(join(tmpdir(), "noroshi-docs-"));
+    await build(out);
+    const names = (await readdir(out, { recursive: true })).map((name) => name.replaceAll("\\", "/")).sort();
+    const ours = names.filter((name) => name.endsWith(".html") && !name.startsWith("api/") && name !== "404.html");
+    pages = await Promise.all(ours.map(async (path) => ({ path, html: await readFile(join(out, path), "utf8") })));
+  }, { timeout: 300_000 });
+  after(() => rm(out, { recursive: true, force: true }));
+
+  it("has every page, the files for language models, and the pages of the API", () => {
+    for (const { pages } of listSections()) for (const { path } of pages) assert.ok(existsSync(join(out, `${path}.html`)), path);
+    for (const name of ["index.html", "llms.txt", "llms-full.txt", "api/index.html"]) {
+      assert.ok(existsSync(join(out, name)), name);
+    }
+  });
+
+  it("asks for nothing from another address", async () => {
+    const asked =
+      /<(?:script|img|source|iframe|video|audio)\b[^>]*\b(?:src|srcset)="(?:https?:)?\/\/|<link\b[^>]*\bhref="(?:https?:)?\/\//;
+    for (const { path, html } of pages) assert.doesNotMatch(html, asked, path);
+    const styles = (await readdir(join(out, "assets"))).filter((name) => name.endsWith(".css"));
+    assert.ok(styles.length > 0);
+    for (const name of styles) {
+      assert.doesNotMatch(await readFile(join(out, "assets", name), "utf8"), /url\(["']?(?:https?:)?\/\/|@import/, name);
+    }
+  });
+
+  it("has links that lead to a page, and to a heading of it", () => {
+    const ids = new Map(
+      pages.map(({ path, html }) => [`/${path}`, new Set([...html.matchAll(/\bid="([^"]+)"/g)].map(([, id]) => id!))]),
+    );
+    const dead: string[] = [];
+    for (const { path, html } of pages) {
+      for (const [, href] of html.matchAll(/<a\b[^>]*\bhref="([^"]+)"/g)) {
+        const { pathname, hash, host } = new URL(href!, `http://site/${path}`);
+        if (host !== "site" || pathname.startsWith("/api/")) continue;
+        const target = pathname.endsWith("/") ? `${pathname}index.html` : pathname;
+        const headings = ids.get(target);
+        if (!headings || (hash !== "" && !headings.has(decodeURIComponent(hash.slice(1))))) dead.push(`${path}: ${href}`);
+      }
+    }
+    assert.deepEqual([...new Set(dead)], []);
+  });
+
+  describe("in a browser", { skip: noBrowser, timeout: 120_000 }, () => {
+    let browser: Browser;
+    let server: Server;
+    let origin: string;
+
+    before(async () => {
+      const { chromium } = await import("playwright-core");
+      server = serveFolder(out);
+      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+      origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`; // It listens on TCP.
+      browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+    });
+    after(async () => {
+      await browser?.close();
+      server?.close();
+    });
+
+    /** Opens a page, lets the test look at it, and fails when it asked another address or an error was shown. */
+    async function visit(path: string, options: BrowserContextOptions, look: (page: Page) => Promise<void>): Promise<void> {
+      const context = await browser.newContext(options);
+      try {
+        const page = await context.newPage();
+        const faults: string[] = [];
+        page.on("request", (request) => {
+          const url = request.url();
+          if (!url.startsWith(origin) && !url.startsWith("data:")) faults.push(`asked for ${url}`);
+        });
+        page.on("pageerror", (error) => faults.push(String(error)));
+        await page.goto(`${origin}${path}`, { waitUntil: "networkidle" });
+        await look(page);
+        assert.deepEqual(faults, []);
+      } finally {
+        await context.close();
+      }
+    }
+
+    it("finds a page by the search", () =>
+      visit("/", {}, async (page) => {
+        await page.click(".DocSearch-Button");
+        await page.fill(".search-input", "slow consumer");
+        const first = page.locator(".result").first();
+        await first.waitFor();
+        await first.click();
+        await page.waitForURL(/\.html/);
+        assert.match(await page.textContent(".vp-doc") ?? "", /4508/);
+      }));
+
+    for (const colorScheme of ["light", "dark"] as const) {
+      it(`is ${colorScheme} where the system is`, () =>
+        visit("/guides/authenticate.html", { colorScheme }, async (page) => {
+          const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+          const [red = 0] = background.match(/\d+/g)?.map(Number) ?? [];
+          assert.equal(red > 127, colorScheme === "light", background);
+        }));
+    }
+
+    it("fits a phone: no page scrolls sideways", async () => {
+      for (
+        const path of [
+          "/",
+          "/start/bun.html",
+          "/guides/limits.html",
+          "/reference/options.html",
+          "/reference/errors.html",
+          "/performance.html",
+        ]
+      ) {
+        await visit(path, { viewport: { width: 360, height: 740 } }, async (page) => {
+          const [scroll, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+          assert.ok(scroll! <= width!, `${path}: ${scroll} px`);
+        });
+      }
+    });
+  });
+});
+
+/** Builds the site into a folder of the test, so that it disturbs nobody's own. Rejects with what the build printed. */
+function build(outDir: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [vitepress, "build", "docs", "--outDir", outDir], { cwd: root, stdio: "pipe" });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => output += text);
+    child.on("error", reject);
+    child.on("close", (code) => code === 0 ? resolve() : reject(new Error(output)));
+  });
+}
+
+const TYPES: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".woff2": "font/woff2",
+};
+
+/** Serves the files of a folder, and nothing outside of it. */
+function serveFolder(folder: string): Server {
+  return createServer(async (request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url ?? "/", "http://site").pathname));
+    try {
+      const file = await readFile(join(folder, path.endsWith("/") ? `${path}index.html` : path));
+      response.setHeader("content-type", TYPES[extname(path) || ".html"] ?? "application/octet-stream").end(file);
+    } catch {
+      response.writeHead(404).end("Not found"); // There is no such file.
+    }
+  });
+}
