@@ -137,7 +137,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
   });
 
   it("needs no more than the permissions that the documentation has", TIMEOUT, async () => {
-    const page = await readFile(new URL("../../docs/scaling.md", import.meta.url), "utf8");
+    const page = await readFile(new URL("../../docs/guides/nats.md", import.meta.url), "utf8");
     const [, config] = page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
     assert.ok(config !== undefined);
     const { port } = await serverWith(config);
