@@ -380,7 +380,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.equal(reader.frames.some(({ type }) => type === "subscription"), false);
   });
 
-  it("a session goes frame by frame as docs/directus.md says", async () => {
+  it("a session goes frame by frame as docs/reference/directus.md says", async () => {
     await editor();
     const session = await Session.open(url);
     const error = (type: string, code: string, uid?: unknown) => ({
