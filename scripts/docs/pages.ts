@@ -119,7 +119,7 @@ const SECTIONS: readonly {
   {
     title: "Internals",
     folder: "internals",
-    first: ["runtimes", "reliability", "capacity", "measurements"],
+    first: ["architecture", "runtimes", "cluster", "reliability", "capacity", "measurements"],
   },
 ];
 
@@ -168,6 +168,7 @@ const NAMES: Record<string, string> = {
   "client-connection": "Connection",
   "client-messages": "Messages",
   "client-subscriptions": "Subscriptions",
+  cluster: "Between nodes",
   contract: "Types from end to end",
   "deno-permissions": "Permissions on Deno",
   deploy: "Deploy: systemd, Caddy",
