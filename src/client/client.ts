@@ -69,7 +69,7 @@ export interface ClientEvents<C = Contract> {
   status: { status: ClientStatus };
 }
 
-/** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options. */
+/** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options and a URL without a scheme. */
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
   return new BareClient<C>(url, options) as Client<C>; // The constructor adds the `using` methods.
 }

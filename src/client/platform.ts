@@ -1,3 +1,5 @@
+import { withoutSecrets } from "./failure.ts";
+
 /** Source of time, replaceable in tests. */
 export interface ClientClock {
   /** Wall clock, in ms since 1970. Its jumps show that the machine has slept. */
@@ -79,9 +81,17 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
   return () => toggle("removeEventListener");
 }
 
-/** Resolves a relative URL against the page, and turns `http` into `ws`, which every WebSocket accepts. */
+/**
+ * Resolves a relative URL against the page, and turns `http` into `ws`, which every WebSocket accepts.
+ *
+ * @throws {TypeError} for a host and a port without a scheme: `new URL()` takes the host of `localhost:3000` as a scheme.
+ */
 export function resolveUrl(url: string | URL): string {
+  const text = String(url);
+  if (/^[\w.-]+:\d/.test(text)) {
+    throw new TypeError(`Cannot create the client: the URL has no scheme, write "ws://${withoutSecrets(text)}"`);
+  }
   const page = (globalThis as { location?: { href: string } }).location?.href;
-  const whole = page && !/^\w+:/.test(String(url)) ? new URL(url, page).href : String(url);
+  const whole = page && !/^\w+:/.test(text) ? new URL(text, page).href : text;
   return whole.replace(/^http/, "ws");
 }

@@ -2,8 +2,9 @@ import type { Deadlines } from "../base/clock.ts";
 import { Cluster, type ClusterHost } from "./cluster.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
+import { guard } from "../base/guard.ts";
 import { MemoryEngine } from "../engines/memory-engine.ts";
-import type { ResolvedOptions } from "../application/options.ts";
+import type { Logger, ResolvedOptions } from "../application/options.ts";
 
 /** The operations that other nodes request of this one. */
 export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
@@ -12,6 +13,11 @@ export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" 
   now(): number;
 }
 
+const IN_MEMORY = "Channels are lost in hibernation: the class of the Durable Object has no SQLite storage. " +
+  "Write new_sqlite_classes instead of new_classes in the migrations of wrangler.jsonc";
+
+let hasWarned = false;
+
 /** Connects this node to the others: starts the engine on first use and routes what it delivers. */
 export class Backplane {
   /** Receives publications and presence changes. */
@@ -19,12 +25,14 @@ export class Backplane {
   readonly cluster: Cluster;
   readonly #local: LocalNode;
   readonly #name: string | undefined;
+  readonly #logger: Logger | false;
   #engine: Engine | undefined;
   #node: string | undefined;
   #host: ClusterHost | undefined;
 
-  constructor(local: LocalNode, { engine, node }: Pick<ResolvedOptions, "engine" | "node">) {
+  constructor(local: LocalNode, { engine, node, logger }: Pick<ResolvedOptions, "engine" | "node" | "logger">) {
     this.#local = local;
+    this.#logger = logger;
     this.#engine = engine;
     this.#name = node;
     this.cluster = new Cluster(() => this.#clusterHost());
@@ -58,10 +66,22 @@ export class Backplane {
     return engine;
   }
 
-  /** Sets the engine, unless there is one. With channels it starts at once: clients may be restored from hibernation next. */
-  use(engine: Engine): void {
+  /**
+   * Sets the engine, unless there is one. With channels it starts at once: clients may be restored from hibernation next. Without
+   * an engine it warns: channels are in memory.
+   */
+  use(engine: Engine | undefined): void {
     this.#engine ??= engine;
-    if (this.extension) void this.engine;
+    if (!this.extension) return;
+    if (!this.#engine) this.#warn();
+    void this.engine;
+  }
+
+  #warn(): void {
+    const logger = this.#logger;
+    if (!logger || hasWarned) return;
+    hasWarned = true; // Once: an object is built again after each hibernation.
+    guard(() => logger.warn(`[noroshi] ${IN_MEMORY}`), () => {});
   }
 
   /**

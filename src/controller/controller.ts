@@ -353,8 +353,8 @@ export class WebSocketController<C = Contract> {
     return connection;
   }
 
-  /** Sets the runtime's own engine, unless the option `engine` was passed. */
-  useEngine(engine: Engine): void {
+  /** Sets the runtime's own engine, unless the option `engine` was passed; `undefined` if its storage cannot hold one. */
+  useEngine(engine: Engine | undefined): void {
     this.#backplane.use(engine);
   }
 

@@ -52,14 +52,33 @@ export function noToken({ cookie }: ResolvedOptions): Refusal {
   };
 }
 
-export const NO_RUNTIME: Refusal = {
-  status: 501,
-  code: "SERVICE_UNAVAILABLE",
-  message: "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
-  reason: "runtime",
-  log:
-    "Refused an upgrade: nothing here can carry it out. Use serve() of noroshi/serve; on Node, call attachWebSocket(server, app); " +
-    "on Bun, export { fetch: app.fetch, websocket } and pass the server on; on Cloudflare, route to a Durable Object",
+/** The refusal where nothing can carry out an upgrade. Its log line says what to write on this runtime. */
+export function noRuntime(): Refusal {
+  const { Bun, Deno, WebSocketPair } = globalThis as { Bun?: unknown; Deno?: unknown; WebSocketPair?: unknown };
+  const runtime = Bun ? "bun" : Deno ? "deno" : WebSocketPair ? "worker" : "node";
+  return {
+    status: 501,
+    code: "SERVICE_UNAVAILABLE",
+    message:
+      "No way to upgrade here: use noroshi/serve, pass Bun's server, attach to the Node server, or run in a Durable Object",
+    reason: "runtime",
+    log: `Refused an upgrade: ${SETUP[runtime]}`,
+  };
+}
+
+const OR_SERVE = 'or start the app with serve() of "noroshi/serve"';
+
+const SETUP = {
+  bun:
+    `the app did not receive Bun's server. Write fetch: (request, server) => app.fetch(request, server), or fetch: app.fetch; ${OR_SERVE}`,
+  deno:
+    "the request is not one of Deno.serve. Write Deno.serve(app.fetch), or attachWebSocket(server, app) with attachWebSocket of " +
+    `"noroshi/node" for a server of node:http; ${OR_SERVE}`,
+  node: `the server is not attached. Write attachWebSocket(server, app) with attachWebSocket of "noroshi/node"; ${OR_SERVE}`,
+  worker:
+    "the app runs outside of a Durable Object, and a plain Worker cannot send to the sockets of other requests. Write export class Room " +
+    "extends createWebSocketObject(() => ({ app, controller })) {} and export default forward((env) => " +
+    'env.ROOM.getByName("main")), both of "noroshi/cloudflare"',
 };
 
 export const ANSWERED: Refusal = {

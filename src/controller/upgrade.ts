@@ -21,7 +21,7 @@ import {
   foreignOrigin,
   GONE,
   invalidRequest,
-  NO_RUNTIME,
+  noRuntime,
   noToken,
   reached,
   type Refusal,
@@ -70,13 +70,20 @@ const MAX_ORIGIN_LENGTH = 512;
 /** Stored length of a value from the `clientIp` option that is not an address, in characters. */
 const MAX_ADDRESS_LENGTH = 128;
 
+const CALLED =
+  'Cannot upgrade: pass the handler without calling it, app.get("/websocket", controller.upgrade), or call it with Hono\'s context';
+
 /** Creates the upgrade route: it turns an HTTP request into an open connection or a refusal. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   let latestUrl = "";
   // Most clients request the same URL. Consecutive equal URLs share one string, which saves 110 bytes a connection.
   const shareUrl = (url: string) => url === latestUrl ? latestUrl : latestUrl = url;
   // The output type "ws" has no value: no client reads the response of a WebSocket route.
-  const handler: UpgradeHandler = async (c) => await upgrade(host, c, shareUrl) as never;
+  const handler: UpgradeHandler = (c) => {
+    // Thrown where it is called, so that the stack names the application's line.
+    if (!c?.req) throw new TypeError(CALLED);
+    return upgrade(host, c, shareUrl) as never;
+  };
   return Object.assign(handler, { [ROUTE]: true, [START]: host.start });
 }
 
@@ -89,7 +96,7 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   const url = parseUrl(c.req.url);
   if (!url) return refuse(invalidRequest("The request target is not a URL"));
   if (host.isClosed()) return refuse(unavailable("The server is going away"));
-  if (!runtime) return refuse(NO_RUNTIME);
+  if (!runtime) return refuse(noRuntime());
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
   const origin = c.req.header("origin");
@@ -134,7 +141,9 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
     const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client left during authentication and does not read this response.
     if (response === null) return refuse(GONE);
-    if (typeof response === "string") return refuse({ ...NO_RUNTIME, message: response, log: `Refused an upgrade: ${response}` });
+    if (typeof response === "string") {
+      return refuse({ ...noRuntime(), message: response, log: `Refused an upgrade: ${response}` });
+    }
     opening = true;
     // The socket may open later or never, and a client that leaves is not always reported: the timeout releases the slot.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);

@@ -353,6 +353,8 @@ function isDeeper(text: string, limit: number): boolean {
   return false;
 }
 
+const NO_TYPE = 'Cannot send the message: it has no type, write { type: "news", … }';
+
 /**
  * Encodes a message as the text of a frame. A string is sent unchanged except for lone surrogates, which are replaced: workerd
  * sends them as invalid UTF-8, on which the peer must fail the connection (RFC 6455 §8.1).
@@ -366,6 +368,7 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
     ? JSON.stringify(message)
     : undefined;
   if (text === undefined) throw new TypeError("Cannot send the message: pass a string or an object that JSON can hold");
+  if (typeof (message as WebSocketMessage).type !== "string") throw new TypeError(NO_TYPE); // An object, as checked above.
   return text;
 }
 

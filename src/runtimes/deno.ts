@@ -16,7 +16,8 @@ interface DenoGlobal {
 export function denoRuntime(env: unknown, request: Request): Runtime | null {
   const { Deno } = globalThis as { Deno?: DenoGlobal };
   if (typeof Deno?.upgradeWebSocket !== "function" || isCopy(request)) return null;
-  const { remoteAddr } = (env ?? {}) as { remoteAddr?: { hostname?: string } };
+  const { incoming, remoteAddr } = (env ?? {}) as { incoming?: unknown; remoteAddr?: { hostname?: string } };
+  if (incoming !== undefined) return null; // A server of node:http, whose requests only `attachWebSocket` upgrades.
   return new DenoRuntime(Deno, remoteAddr?.hostname ?? null, request.signal);
 }
 

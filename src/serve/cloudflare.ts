@@ -101,7 +101,7 @@ export function createWebSocketObject<Env>(
       const sql = sqlOf(state);
       for (const each of controllers.values()) {
         each.useClock(this.#clock);
-        if (sql) each.useEngine(new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
+        each.useEngine(sql && new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
       }
       for (const socket of state.getWebSockets()) {
         const saved = savedOf(socket);

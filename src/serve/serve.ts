@@ -71,7 +71,7 @@ interface Listening {
 /**
  * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
  *
- * Rejects if the address is taken, or if `onListen` throws.
+ * Rejects if the address is taken, if `onListen` throws, or with the command that installs a missing package.
  *
  * @example
  * ```ts
@@ -145,7 +145,9 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     import("@hono/node-server"),
     import("../runtimes/node.ts"),
     import("node:events"),
-  ]);
+  ]).catch((error) => {
+    throw adviceOn(error);
+  });
   const isDeno = "Deno" in globalThis;
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
@@ -168,6 +170,14 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
       }),
     kill: () => http.destroy(),
   };
+}
+
+/** Names the command that installs an optional package whose import failed; returns any other error unchanged. */
+function adviceOn(error: unknown): unknown {
+  const [, name] = String(error).match(/["'](ws|@hono\/node-server)["']/) ?? [];
+  if (name === undefined) return error;
+  const command = "Deno" in globalThis ? "deno add npm:ws npm:@hono/node-server" : "npm install ws @hono/node-server";
+  return new Error(`Cannot serve: the package ${name} is not installed, run ${command}`, { cause: error });
 }
 
 /** The `env` that `@hono/node-server` and our upgrade pass with a request. */

@@ -56,6 +56,15 @@ describe("createClient", () => {
     assert.deepEqual(urls, ["ws://a.example/x", "wss://a.example/x?y", "ws://a.example/"]);
   });
 
+  it("throws for a host and a port without a scheme, with the URL to write, and shows no token", () => {
+    for (const host of ["localhost:3000", "127.0.0.1:3000", "http-1.example.com:80"]) {
+      assert.throws(() => createClient(`${host}/websocket?access_token=secret`, { WebSocket: FakeSocket }), {
+        name: "TypeError",
+        message: `Cannot create the client: the URL has no scheme, write "ws://${host}/websocket?…"`,
+      });
+    }
+  });
+
   it("throws for an option that is unknown, and without a WebSocket", () => {
     const url = "ws://localhost";
     // @ts-expect-error -- there is no such option

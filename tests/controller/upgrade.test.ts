@@ -304,3 +304,14 @@ describe("controller.upgrade, accepting", () => {
     assert.deepEqual([(await response).status, accepted, controller.stats().reserved], [503, [], 0]);
   });
 });
+
+describe("controller.upgrade, called without a context", () => {
+  it("throws TypeError with the remedy where it is called", () => {
+    const { controller } = createRoute();
+    assert.throws(() => controller.upgrade(undefined as never, undefined as never), {
+      name: "TypeError",
+      message:
+        'Cannot upgrade: pass the handler without calling it, app.get("/websocket", controller.upgrade), or call it with Hono\'s context',
+    });
+  });
+});

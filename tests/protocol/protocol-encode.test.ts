@@ -39,6 +39,17 @@ describe("encode", () => {
   });
 });
 
+describe("encode of a message without a type", () => {
+  it("throws TypeError with the remedy", () => {
+    for (const message of [{}, { x: 1 }, { type: 1 }, { type: undefined }]) {
+      assert.throws(() => encode(message as never), {
+        name: "TypeError",
+        message: 'Cannot send the message: it has no type, write { type: "news", … }',
+      });
+    }
+  });
+});
+
 describe("exceedsBytes", () => {
   it("draws the line at the exact byte, whatever the characters take", () => {
     for (const char of ["a", "é", "語", "💬", "\ud83d"]) {
