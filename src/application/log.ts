@@ -10,22 +10,88 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 export const escapeControls = (text: string): string =>
   text.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-/** Formats an unhandled error as one line: the client's `uid`, the stack (or the message) and the cause. */
-export function logRecord(error: unknown, client?: WebSocketClient): string {
-  const who = client ? ` client=${client.uid}` : "";
-  return `[noroshi]${who} ${escapeControls(describe(error)).slice(0, 2048)}`;
+/** Maximum length of a message, in characters. */
+const MAX_MESSAGE = 1_024;
+
+/** Maximum number of lines of a stack. V8 records 10 by default. */
+const MAX_FRAMES = 20;
+
+/** Maximum length of a line of a stack, in characters. */
+const MAX_FRAME = 256;
+
+/** Maximum number of causes. */
+const MAX_CAUSES = 2;
+
+/**
+ * Formats an unhandled error: the client's `uid` and the message on one line, the stack and the causes on indented lines; or all
+ * of it on one line of JSON.
+ *
+ * @param suppressed number of similar errors that were not logged.
+ */
+export function logRecord(error: unknown, client?: WebSocketClient, format: Logger["format"] = "text", suppressed = 0): string {
+  const description = describe(error);
+  if (format === "json") {
+    const more = suppressed > 0 && { suppressed };
+    return json({ level: "error", ...(client && { client: client.uid }), ...asJson(description), ...more });
+  }
+  const lines = asLines(description);
+  return `[noroshi]${client ? ` client=${client.uid}` : ""} ${lines.join("\n    ")}${leftOut(suppressed)}`;
 }
 
-function describe(error: unknown): string {
+/** Formats a warning as one line. */
+export function logWarning(text: string, format: Logger["format"], suppressed = 0): string {
+  if (format === "json") return json({ level: "warn", message: cut(text, MAX_WARNING), ...(suppressed > 0 && { suppressed }) });
+  return `[noroshi] ${cut(escapeControls(cut(text, MAX_WARNING)), MAX_WARNING)}${leftOut(suppressed)}`;
+}
+
+/** Maximum length of a warning, in characters. */
+const MAX_WARNING = 512;
+
+const leftOut = (count: number) => count === 0 ? "" : ` (${count} more like it were left out)`;
+
+const cut = (text: string, length: number) => text.slice(0, length);
+
+// JSON escapes C0 controls only.
+const json = (record: object) => escapeControls(JSON.stringify(record));
+
+/** An error as the log shows it. */
+interface Description {
+  message: string;
+  frames: string[];
+  cause?: Description;
+}
+
+function describe(error: unknown, depth = 0): Description {
   try {
-    if (error instanceof Error) {
-      const cause = error.cause === undefined ? "" : ` caused by ${String(error.cause)}`;
-      return `${error.stack ?? String(error)}${cause}`;
-    }
-    return `Thrown: ${String(error)}`;
+    if (!(error instanceof Error)) return { message: cut(`Thrown: ${String(error)}`, MAX_MESSAGE), frames: [] };
+    const { cause } = error;
+    return {
+      message: cut(String(error), MAX_MESSAGE),
+      frames: framesOf(error),
+      ...(cause !== undefined && depth < MAX_CAUSES && { cause: describe(cause, depth + 1) }),
+    };
   } catch {
-    return "Thrown: a value that cannot be shown"; // Its own `toString` or `stack` throws.
+    return { message: "Thrown: a value that cannot be shown", frames: [] }; // Its own `toString` or `stack` throws.
   }
+}
+
+/** The lines of the stack, without the name and the message at its start, which may contain lines that look like frames. */
+function framesOf({ message, stack = "" }: Error, max = MAX_FRAMES): string[] {
+  const start = stack.indexOf(message) + message.length;
+  const frames = stack.slice(start < message.length ? 0 : start).matchAll(/^ +(at .*)$/gm);
+  return Array.from({ length: max }, () => frames.next().value?.[1])
+    .flatMap((frame) => frame === undefined ? [] : [cut(frame, MAX_FRAME)]);
+}
+
+function asLines({ message, frames, cause }: Description): string[] {
+  const lines = [cut(escapeControls(message), MAX_MESSAGE), ...frames.map(escapeControls)];
+  if (!cause) return lines;
+  const [first, ...rest] = asLines(cause);
+  return [...lines, `caused by ${first}`, ...rest];
+}
+
+function asJson({ message, frames, cause }: Description): object {
+  return { message, ...(frames.length > 0 && { stack: frames.join("\n") }), ...(cause && { cause: asJson(cause) }) };
 }
 
 /** Minimum time between two lines of one kind, in ms. */
@@ -80,11 +146,11 @@ export function errorLogger(
 ): (error: unknown, client?: WebSocketClient) => void {
   const throttle = new LogThrottle(monotonic);
   return (error, client) => {
-    const left = logger && throttle.take(placeOf(error));
-    if (!logger || left === undefined) return;
-    const more = left === 0 ? "" : ` (${left} more like it were left out)`;
+    if (!logger) return;
+    const left = throttle.take(placeOf(error));
+    if (left === undefined) return;
     // An error of the logger itself cannot be reported anywhere.
-    guard(() => logger.error(logRecord(error, client) + more), () => {});
+    guard(() => logger.error(logRecord(error, client, logger.format, left)), () => {});
   };
 }
 
@@ -92,11 +158,7 @@ export function errorLogger(
 function placeOf(error: unknown): string {
   try {
     if (!(error instanceof Error)) return typeof error;
-    const { message, name, stack = "" } = error;
-    // The name and the message, at the start of the stack, may contain lines that look like frames: skip them.
-    const start = stack.indexOf(message) + message.length;
-    const [frame = ""] = stack.slice(start < message.length ? 0 : start).match(/^ +at .*$/m) ?? [];
-    return `${name} ${frame}`.slice(0, 256);
+    return cut(`${error.name} ${framesOf(error, 1)[0] ?? ""}`, MAX_FRAME);
   } catch {
     return "hidden"; // A getter of the error throws.
   }

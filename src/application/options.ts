@@ -6,8 +6,15 @@ import type { ConnectionLimits, RateLimit } from "../base/limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
 
-/** The logger, such as `console`; each record is one line. */
+/** The logger, such as `console`. */
 export interface Logger {
+  /**
+   * `"json"`: each record is one line of JSON, `{ level, message, client?, stack?, cause?, suppressed? }`. `"text"`: it is for people,
+   * and the stack of an error stands on indented lines below its message.
+   *
+   * @default {"text"}
+   */
+  readonly format?: "text" | "json";
   /** Logs a refusal or a reached limit. */
   warn(record: string): void;
   /** Logs an error. */
@@ -265,8 +272,8 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   stopAndWait: [(value) => value === "collection" || value === "all" || value === false, '"collection", "all" or false'],
   closeTimeout: [isMs, `${MS}, such as 5_000`],
   logger: [
-    (value) => value === false || (typeof value === "object" && value !== null && "warn" in value && "error" in value),
-    "an object with warn and error, such as console, or false",
+    (value) => value === false || isLogger(value),
+    'an object with warn and error, such as console, its format "text" or "json" if it has one, or false',
   ],
   engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
   // The Redis engine appends to it to form an epoch, and the protocol limits an epoch to 64 characters.
@@ -349,6 +356,11 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     node: options.node,
     clock: options.clock,
   };
+}
+
+function isLogger(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || !("warn" in value && "error" in value)) return false;
+  return !("format" in value) || value.format === undefined || value.format === "text" || value.format === "json";
 }
 
 /** Drops undefined fields, so that spreading the result keeps the defaults. */

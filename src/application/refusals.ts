@@ -2,7 +2,7 @@ import { describeCause } from "../base/describe-cause.ts";
 import type { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketEvents } from "./events.ts";
 import { guard } from "../base/guard.ts";
-import { escapeControls, LogThrottle } from "./log.ts";
+import { LogThrottle, logWarning } from "./log.ts";
 import type { Logger } from "./options.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
@@ -58,9 +58,6 @@ const REASONS_BY_CODE: Record<string, RefusalReason> = {
   SERVICE_UNAVAILABLE: "unavailable",
 };
 
-/** Maximum length of a log line, in characters. */
-const MAX_LENGTH = 512;
-
 /** Counts refusals by reason, and logs at most one a second of each. */
 export class Refusals {
   readonly counts: Record<RefusalReason, number>;
@@ -87,9 +84,8 @@ export class Refusals {
     if (!logger || !describe) return;
     const left = this.#throttle.take(reason);
     if (left === undefined) return;
-    const more = left === 0 ? "" : ` (${left} more like it were left out)`;
     // An error of the logger itself cannot be reported anywhere.
-    guard(() => logger.warn(`[noroshi] ${escapeControls(describe()).slice(0, MAX_LENGTH)}${more}`), () => {});
+    guard(() => logger.warn(logWarning(describe(), logger.format, left)), () => {});
   }
 
   /**

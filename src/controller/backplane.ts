@@ -3,6 +3,7 @@ import { Cluster, type ClusterHost } from "./cluster.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import { guard } from "../base/guard.ts";
+import { logWarning } from "../application/log.ts";
 import { MemoryEngine } from "../engines/memory-engine.ts";
 import type { Logger, ResolvedOptions } from "../application/options.ts";
 
@@ -81,7 +82,7 @@ export class Backplane {
     const logger = this.#logger;
     if (!logger || hasWarned) return;
     hasWarned = true; // Once: an object is built again after each hibernation.
-    guard(() => logger.warn(`[noroshi] ${IN_MEMORY}`), () => {});
+    guard(() => logger.warn(logWarning(IN_MEMORY, logger.format)), () => {});
   }
 
   /**

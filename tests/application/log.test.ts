@@ -6,21 +6,22 @@ import { createClient } from "../support/fake-connection.ts";
 const { client } = createClient();
 
 describe("logRecord", () => {
-  it("says what the error says, its cause and the client it happened to", () => {
-    const record = logRecord(new TypeError("Cannot greet", { cause: new Error("no voice") }), client);
-    assert.match(record, /^\[noroshi\] client=client-1 /);
-    assert.match(record, /Cannot greet/);
-    assert.match(record, / caused by Error: no voice$/);
+  it("has the client and the message on the first line, and the stack and the cause on indented lines", () => {
+    const record = logRecord(new TypeError("Cannot greet", { cause: new RangeError("no voice") }), client);
+    const [first, ...rest] = record.split("\n");
+    assert.equal(first, "[noroshi] client=client-1 TypeError: Cannot greet");
+    const cause = rest.indexOf("    caused by RangeError: no voice");
+    assert.ok(cause > 0, record);
+    for (const frame of [...rest.slice(0, cause), ...rest.slice(cause + 1)]) assert.match(frame, /^    at /);
+    // Where each was made.
+    assert.match(rest[0]!, /log\.test\.ts/);
+    assert.match(rest[cause + 1]!, /log\.test\.ts/);
   });
 
   it("names no client when there is none, and no cause", () => {
     const record = logRecord(new Error("Cannot greet"));
-    assert.match(record, /^\[noroshi\] (?!client)/);
+    assert.match(record, /^\[noroshi\] Error: Cannot greet\n/);
     assert.equal(record.includes("caused by"), false);
-  });
-
-  it("says where the error was made", () => {
-    assert.match(logRecord(new Error("x")), /log\.test\.ts/);
   });
 
   it("shows what is no error", () => {
@@ -28,22 +29,42 @@ describe("logRecord", () => {
     assert.equal(logRecord(undefined), "[noroshi] Thrown: undefined");
     assert.equal(logRecord(null, client), "[noroshi] client=client-1 Thrown: null");
     assert.equal(logRecord(Symbol("x")), "[noroshi] Thrown: Symbol(x)");
+    assert.match(logRecord(new Error("x", { cause: "text" })), /\n    caused by Thrown: text$/);
   });
 
-  it("is one line without control characters, whatever the error says", () => {
+  it("has no control characters, and no line that input has begun, whatever the error says", () => {
     const controls = Array.from({ length: 0xa0 }, (_, code) => String.fromCharCode(code)).join("") + "\u2028\u2029";
-    const forged = `x\n[noroshi] forged\r\n${controls}\x1b[31m`;
-    for (const error of [forged, new Error(forged), new Error("x", { cause: forged })]) {
-      const record = logRecord(error);
-      // deno-lint-ignore no-control-regex -- none of them may be left
-      assert.doesNotMatch(record, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
-      assert.match(record, /x\\u000a\[noroshi\] forged\\u000d\\u000a\\u0000\\u0001/);
+    const forged = `x\n[noroshi] forged\r\n    at forged${controls}\x1b[31m`;
+    for (
+      const error of [forged, new Error(forged), new Error("x", { cause: forged }), {
+        message: forged,
+        toString: () => forged,
+      }]
+    ) {
+      const [first, ...rest] = logRecord(error).split("\n");
+      for (const line of [first!, ...rest]) {
+        // deno-lint-ignore no-control-regex -- none of them may be left
+        assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
+      }
+      for (const line of rest) assert.match(line, /^    (?:at |caused by )/);
+      assert.ok(rest.every((line) => !line.startsWith("    at forged")));
+      assert.match(logRecord(error), /x\\u000a\[noroshi\] forged\\u000d\\u000a {4}at forged\\u0000\\u0001/);
     }
     assert.equal(logRecord("a\u007f\u0085\u2028é語💬"), "[noroshi] Thrown: a\\u007f\\u0085\\u2028é語💬");
   });
 
   it("is bounded when the error is not", () => {
-    for (const error of ["x".repeat(1_000_000), new Error("\n".repeat(1_000_000))]) assert.ok(logRecord(error).length < 2200);
+    const deep = new Error("deep");
+    for (let error = deep, depth = 0; depth < 1_000; depth++) error = error.cause = new Error("x".repeat(1_000));
+    const cyclic = new Error("cyclic");
+    cyclic.cause = cyclic;
+    const long = Object.assign(new Error("x"), { stack: `Error: x\n${"    at a (b)\n".repeat(100_000)}` });
+    for (const error of ["x".repeat(1_000_000), new Error("\n".repeat(1_000_000)), deep, cyclic, long]) {
+      for (const format of ["text", "json"] as const) {
+        const { length } = logRecord(error, client, format);
+        assert.ok(length < 16_384, `${length}`);
+      }
+    }
   });
 
   it("never throws, however hostile the error", () => {
@@ -56,10 +77,27 @@ describe("logRecord", () => {
       Object.defineProperty(new Error("x"), "stack", { get: thrower }),
       Object.defineProperty(new Error("x"), "stack", { value: { toString: thrower } }),
       Object.defineProperty(new Error("x"), "cause", { get: thrower }),
-      new Error("x", { cause: { toString: thrower } }),
       new Proxy({}, { get: thrower, getPrototypeOf: thrower }),
     ];
-    for (const error of hostile) assert.equal(logRecord(error), "[noroshi] Thrown: a value that cannot be shown");
+    for (const error of hostile) {
+      assert.equal(logRecord(error), "[noroshi] Thrown: a value that cannot be shown");
+      const { message } = JSON.parse(logRecord(error, undefined, "json"));
+      assert.equal(message, "Thrown: a value that cannot be shown");
+    }
+    const record = logRecord(new Error("x", { cause: { toString: thrower } }));
+    assert.match(record, /^\[noroshi\] Error: x\n[^]*\n {4}caused by Thrown: a value that cannot be shown$/);
+  });
+
+  it("is one line of JSON when the logger asks for it", () => {
+    const line = logRecord(new TypeError("Cannot\u2028greet", { cause: new Error("no\nvoice") }), client, "json");
+    // deno-lint-ignore no-control-regex -- none of them may be left
+    assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
+    const { stack, cause, ...rest } = JSON.parse(line);
+    assert.deepEqual(rest, { level: "error", client: "client-1", message: "TypeError: Cannot\u2028greet" });
+    assert.match(stack, /^at .*log\.test\.ts/);
+    assert.equal(cause.message, "Error: no\nvoice");
+    assert.match(cause.stack, /^at .*log\.test\.ts/);
+    assert.deepEqual(JSON.parse(logRecord("text", undefined, "json")), { level: "error", message: "Thrown: text" });
   });
 });
 
@@ -123,6 +161,17 @@ describe("errorLogger", () => {
     assert.equal(lines.length, 6);
     assert.match(lines[3]!, / \(9999 more like it were left out\)$/);
     for (const line of lines.slice(4)) assert.doesNotMatch(line, /left out/);
+  });
+
+  it("writes JSON with the number of suppressed ones when the logger asks for it", () => {
+    let now = 0;
+    const lines: string[] = [];
+    const log = errorLogger({ format: "json", warn: () => {}, error: (line) => void lines.push(line) }, () => now);
+    const fail = () => log(new Error("x"), client);
+    for (let n = 0; n < 4; n++) fail();
+    now = 1_000;
+    fail();
+    assert.deepEqual(lines.map((line) => JSON.parse(line).suppressed), [undefined, 3]);
   });
 
   it("writes nothing where there is no logger, and survives one that throws and an error that cannot be shown", () => {

@@ -78,8 +78,8 @@ const WRONG: Record<keyof WebSocketControllerOptions, { values: unknown[]; remed
   stopAndWait: { values: [null, true, "", "Collection", "none", 0], remedy: '"collection", "all" or false' },
   closeTimeout: { values: [...NUMBERS, 0, 2 ** 31], remedy: "a whole number of ms from 1 to 2147483647, such as 5_000" },
   logger: {
-    values: [null, true, "console", () => {}, {}, { warn() {} }, { error() {} }],
-    remedy: "an object with warn and error, such as console, or false",
+    values: [null, true, "console", () => {}, {}, { warn() {} }, { error() {} }, { ...console, format: "xml" }],
+    remedy: 'an object with warn and error, such as console, its format "text" or "json" if it has one, or false',
   },
   engine: { values: [null, {}, "memory", () => {}], remedy: "an Engine, such as new MemoryEngine()" },
   node: {
@@ -117,7 +117,7 @@ const RIGHT: Record<keyof WebSocketControllerOptions, unknown[]> = {
   slowConsumer: ["close", "drop"],
   stopAndWait: ["collection", "all", false],
   closeTimeout: [1, 2 ** 31 - 1],
-  logger: [console, false, { warn() {}, error() {} }],
+  logger: [console, false, { warn() {}, error() {} }, { ...console, format: "json" }],
   engine: [new MemoryEngine()],
   node: ["a", "berlin-1", "x".repeat(27)],
   clock: [new TestClock()],

@@ -50,6 +50,8 @@ describe("Refusals", () => {
     );
     assert.match(warnings[0]!, /https:\/\/a\\u000a\[noroshi\] forged\\u2028x/);
     assert.ok(warnings[0]!.length < 600);
+    new Refusals({ ...logger, format: "json" }, () => 0, () => false).add("origin", () => "Refused\n\u2028");
+    assert.equal(warnings[1], String.raw`{"level":"warn","message":"Refused\n\u2028"}`);
     const failing = new Refusals({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0, () => false);
     failing.add("origin", () => "x");
     failing.add("token", () => assert.fail("cannot be described"));

@@ -90,7 +90,7 @@ describe("The public types", () => {
     // @ts-expect-error -- a function could not travel to another node
     assert.throws(() => service.broadcast("x", () => true), TypeError);
     // @ts-expect-error -- a message has a type
-    service.broadcast({ text: "x" });
+    assert.throws(() => service.broadcast({ text: "x" }), TypeError);
   });
 
   it("hand a handler the output of its schema", () => {
