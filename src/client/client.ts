@@ -79,6 +79,8 @@ export type Client<C = Contract> = BareClient<C> & Disposes & DisposesAsync;
 
 /** {@link Client} without `using`. */
 export class BareClient<C = Contract> {
+  /** The contract, in types only: the declaration files have no private fields, from which the hooks would infer it. */
+  declare readonly "~contract"?: C;
   readonly #options: ResolvedOptions;
   readonly #emitter = new Emitter<ClientEvents<C>>();
   readonly #connector: Connector;
