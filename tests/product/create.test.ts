@@ -1,0 +1,317 @@
+/** `npm create noroshi`, as it is packed: each runtime and client gives a project that type-checks, passes its test, and serves a chat. */
+import assert from "node:assert/strict";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
+import { createClient } from "../../src/client/client.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const modules = join(root, "node_modules");
+const bin = join(modules, ".bin");
+
+/** What the projects have installed beside `noroshi`. */
+const PACKAGES = [
+  "hono",
+  "ws",
+  "@hono/node-server",
+  "valibot",
+  "mitt",
+  "react",
+  "react-dom",
+];
+
+/** Tools with programs for this platform, which npm cannot copy: linked from here. */
+const TOOLS = [
+  "esbuild",
+  "typescript",
+  "tsx",
+  "miniflare",
+  "@types/node",
+  "@types/ws",
+  "@types/bun",
+  "@types/react",
+  "@types/react-dom",
+];
+
+const RUNTIMES = ["node", "bun", "deno", "cloudflare"] as const;
+const CLIENTS = ["plain", "react"] as const;
+
+/** How a script of a project is run. */
+const SCRIPTS: Record<typeof RUNTIMES[number], string[]> = {
+  node: ["npm", "run"],
+  bun: [join(bin, "bun"), "run"],
+  deno: [join(bin, "deno"), "task"],
+  cloudflare: ["npm", "run"],
+};
+
+describe("npm create noroshi", () => {
+  let folder: string;
+  let program: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "noroshi-create-"));
+    await Promise.all(
+      [root, join(root, "create")].map((from) => npm(from, "pack", "--pack-destination", folder)),
+    );
+    const tarballs = (await readdir(folder)).sort();
+    assert.match(tarballs.join(" "), /^create-noroshi-.*tgz noroshi-.*tgz$/);
+    const [create, noroshi] = tarballs.map((name) => join(folder, name));
+
+    // Installed once: each project links to it, and its own lists are compared with what is there.
+    await writeFile(
+      join(folder, "package.json"),
+      '{ "private": true, "type": "module" }',
+    );
+    await writeFile(join(folder, ".npmrc"), "install-links=true\n");
+    const beside = PACKAGES.map((name) => join(modules, name));
+    await npm(
+      folder,
+      "install",
+      "--offline",
+      "--ignore-scripts",
+      "--legacy-peer-deps",
+      create!,
+      noroshi!,
+      ...beside,
+    );
+    await Promise.all(
+      ["@types", ".bin"].map((name) => mkdir(join(folder, "node_modules", name), { recursive: true })),
+    );
+    for (const name of TOOLS) {
+      await symlink(
+        join(modules, name),
+        join(folder, "node_modules", name),
+        "junction",
+      );
+    }
+    for (const name of ["esbuild", "tsc", "tsx"]) {
+      await symlink(join(bin, name), join(folder, "node_modules/.bin", name));
+    }
+    program = join(folder, "node_modules/create-noroshi/index.js");
+  }, { timeout: 120_000 });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  it(
+    "asks again for what it does not know, and takes the default for an empty line",
+    { timeout: 20_000 },
+    async () => {
+      const output = await run(
+        folder,
+        [process.execPath, program],
+        "asked\nrust\nbun\n\n",
+      );
+      assert.match(
+        output,
+        /Created a chat on bun[^]*cd asked\n {2}bun install\n {2}bun run start/,
+      );
+      assert.match(
+        await readFile(join(folder, "asked/client/main.ts"), "utf8"),
+        /document/,
+      );
+      assert.match(
+        await readFile(join(folder, "asked/.gitignore"), "utf8"),
+        /node_modules/,
+      );
+    },
+  );
+
+  it(
+    "refuses a folder with files, a file, and an unknown runtime, and writes nothing",
+    { timeout: 20_000 },
+    async () => {
+      await mkdir(join(folder, "full"));
+      await writeFile(join(folder, "full/mine.txt"), "mine");
+      const refused: [args: string[], message: RegExp][] = [
+        [["full"], /the folder ".*full" is not empty, choose another/],
+        [["full/mine.txt"], /is a file, choose another name/],
+        [
+          ["new", "--runtime", "rust"],
+          /--runtime is one of node, bun, deno, cloudflare, not "rust"/,
+        ],
+      ];
+      for (const [args, message] of refused) {
+        await assert.rejects(
+          run(folder, [process.execPath, program, ...args, "--yes"]),
+          message,
+        );
+      }
+      assert.deepEqual(await readdir(join(folder, "full")), ["mine.txt"]);
+      assert.equal(existsSync(join(folder, "new")), false);
+    },
+  );
+
+  for (const runtime of RUNTIMES) {
+    for (const client of CLIENTS) {
+      it(`gives a chat on ${runtime} with the client ${client}`, {
+        timeout: 120_000,
+      }, async (t) => {
+        const project = join(folder, `${runtime}-${client}`);
+        await run(folder, [
+          process.execPath,
+          program,
+          project,
+          "--runtime",
+          runtime,
+          "--client",
+          client,
+          "--yes",
+        ]);
+        await checkVersions(project);
+        await symlink(
+          join(folder, "node_modules"),
+          join(project, "node_modules"),
+          "junction",
+        );
+        const manifest = join(project, "deno.json");
+        if (runtime === "deno") {
+          // Otherwise Deno fetches the packages.
+          await writeFile(
+            manifest,
+            (await readFile(manifest, "utf8")).replace('"auto"', '"manual"'),
+          );
+        }
+        const script = (name: string) => [...SCRIPTS[runtime], name];
+        await run(project, script("check"));
+        await run(project, script("test"));
+        await run(project, script("build"));
+        assert.match(
+          await readFile(join(project, "public/client.js"), "utf8"),
+          /\/websocket/,
+        );
+        // Its test starts the Worker under Miniflare; wrangler, which its start script runs, needs Node 22.
+        if (runtime === "cloudflare") {
+          return t.diagnostic(
+            "not started by wrangler, which is not among the packages here",
+          );
+        }
+        await serves(await start(project, script("start"), t.after.bind(t)));
+      });
+    }
+  }
+});
+
+/** Each package that the project lists is here, in a version that satisfies its range: a caret above an exact version. */
+async function checkVersions(project: string): Promise<void> {
+  const isDeno = existsSync(join(project, "deno.json"));
+  const { dependencies = {}, devDependencies = {}, imports = {} } = JSON.parse(
+    await readFile(
+      join(project, isDeno ? "deno.json" : "package.json"),
+      "utf8",
+    ),
+  ) as Record<string, Record<string, string>>;
+  for (
+    const [name, range] of Object.entries({
+      ...dependencies,
+      ...devDependencies,
+      ...imports,
+    })
+  ) {
+    if (name === "wrangler") continue; // Not among the packages here.
+    const manifest = name === "noroshi" ? join(root, "package.json") : join(modules, name, "package.json");
+    const { version } = JSON.parse(await readFile(manifest, "utf8")) as {
+      version: string;
+    };
+    const [major, minor, patch] = range.replace(/^npm:.*@/, "").slice(1).split(
+      ".",
+    ).map(Number);
+    const [ours, our, latest] = version.split(".").map(Number);
+    const isSatisfied = major === ours &&
+      (our! > minor! || our === minor && latest! >= patch!);
+    assert.ok(
+      isSatisfied,
+      `${name} ${range} of ${project}, and ${version} here`,
+    );
+  }
+}
+
+/** Starts a project and resolves with the address that it prints. */
+async function start(
+  project: string,
+  [command = "", ...args]: string[],
+  after: (end: () => unknown) => void,
+): Promise<string> {
+  const child = spawn(command, args, {
+    cwd: project,
+    env: { ...process.env, PORT: "0", NO_COLOR: "1" },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true, // A group of its own: the program is a child of npm's shell.
+  });
+  const exited = new Promise((resolve) => child.on("exit", resolve));
+  after(() => {
+    endGroup(child);
+    return exited;
+  });
+  const printed: string[] = [];
+  return await new Promise((resolve, reject) => {
+    for (const input of [child.stdout, child.stderr]) {
+      createInterface({ input }).on("line", (line) => {
+        printed.push(line);
+        const [url] = line.match(/http:\/\/127\.0\.0\.1:\d+/) ?? [];
+        if (url) resolve(url);
+      });
+    }
+    void exited.then((code) => reject(new Error(`It exited with ${code}: ${printed.join("\n")}`)));
+  });
+}
+
+function endGroup({ pid, exitCode }: ChildProcess): void {
+  if (pid !== undefined && exitCode === null) process.kill(-pid, "SIGTERM");
+}
+
+/** It has its page, its script, its login and its chat. */
+async function serves(url: string): Promise<void> {
+  assert.match(await (await fetch(url)).text(), /<title>Chat<\/title>/);
+  assert.match(
+    (await fetch(`${url}/client.js`)).headers.get("content-type") ?? "",
+    /javascript/,
+  );
+  const token = async () => {
+    const body = JSON.stringify({ name: "Ann" });
+    return (await (await fetch(`${url}/login`, { method: "POST", body }))
+      .json()).token as string;
+  };
+  const client = createClient(`${url}/websocket`, { token, WebSocket });
+  await client.request("say", { text: "Hello" });
+  for await (const item of client.subscribe("chat")) {
+    assert.deepEqual(
+      (item.data as { text: string }[]).map(({ text }) => text),
+      ["Hello"],
+    );
+    break;
+  }
+  await client.close();
+}
+
+/** Resolves with what it printed to stdout; rejects with all it printed when it does not exit with 0. */
+function run(
+  cwd: string,
+  [command = "", ...args]: string[],
+  input = "",
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(command, args, {
+      cwd,
+      env: { ...process.env, NO_COLOR: "1" },
+    }, (error, stdout, stderr) => {
+      if (error) {
+        reject(
+          new Error(
+            `Cannot run ${command} ${args.join(" ")}: ${error.code}\n${stdout}\n${stderr}`,
+          ),
+        );
+      } else resolve(stdout);
+    });
+    child.stdin?.end(input);
+  });
+}
+
+function npm(cwd: string, ...args: string[]): Promise<string> {
+  return run(cwd, ["npm", ...args, "--loglevel=error"]);
+}
