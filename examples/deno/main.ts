@@ -3,7 +3,8 @@ import { serve } from "../../src/serve/serve.ts";
 import { createNewsroom } from "../app.ts";
 import { readFile } from "../read-file.ts";
 
-const { HOST = "0.0.0.0", PORT = "3000", JWT_SECRET } = process.env;
+// On this machine alone unless HOST says otherwise: the passwords are on the page.
+const { HOST = "127.0.0.1", PORT = "3000", JWT_SECRET } = process.env;
 const { app } = createNewsroom({ readFile, secret: JWT_SECRET });
 
 await serve(app, { port: Number(PORT), hostname: HOST });

@@ -15,6 +15,7 @@ const ui = {
   status: at("status-text"),
   countdown: at("countdown"),
   retry: at("retry"),
+  network: at("network"),
   account: at("account"),
   accountName: at("account-name"),
   accountRole: at("account-role"),
@@ -57,6 +58,7 @@ function showError(place, error) {
 let accounts = [];
 let rooms = [];
 let account = null;
+let isOffline = false;
 let wire = null;
 let ridge = null;
 const nodes = new Nodes(at("nodes"), at("node-list"), () => wire.send({ type: "kill" }));
@@ -125,7 +127,7 @@ function enter(signedIn) {
 }
 
 function connect(token) {
-  const client = createClient("/websocket", { token, backoff: { cap: 20_000 } });
+  const client = createClient("/websocket", { token, backoff: { cap: 20_000 }, WebSocket: SwitchedSocket });
   client.on("status", ({ status }) => {
     if (client === wire) showStatus(status === "open" ? "live" : status);
   });
@@ -152,6 +154,7 @@ function leave(error) {
     room =
       null;
   left.close();
+  setOffline(false);
   kept.clear();
   known = new Set();
   passed = 0;
@@ -213,20 +216,44 @@ const STATUS = { "signed-out": "Not signed in", connecting: "Connecting", live: 
 
 function showStatus(status, retryAt) {
   root.dataset.status = status;
-  const offline = status === "waiting" && !navigator.onLine;
+  const offline = status === "waiting" && (isOffline || !navigator.onLine);
   // Who comes back may be served by another node, which has yet to say so.
   if (status !== "live") nodes.serving = null;
   ui.status.textContent = offline ? "You are offline" : STATUS[status];
-  ui.retry.hidden = status !== "waiting";
+  ui.retry.hidden = status !== "waiting" || isOffline;
   clearInterval(ticking);
   const tick = () => {
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
-    ui.countdown.textContent = status === "waiting" && seconds > 0 ? `next try in ${seconds} s` : "";
+    ui.countdown.textContent = status === "waiting" && seconds > 0 && !isOffline ? `next try in ${seconds} s` : "";
   };
   tick();
   if (status === "waiting") ticking = setInterval(tick, 250);
   room?.connected(status === "live");
   updateSend();
+}
+
+/** Sockets that are open. */
+const sockets = new Set();
+
+/** A constructor of sockets that the button cuts off, and that do not open while the page is offline. */
+function SwitchedSocket(url, protocols) {
+  if (isOffline) {
+    const failed = { readyState: WebSocket.CLOSED, send() {}, close() {} };
+    setTimeout(() => failed.onclose?.({ code: 1006, reason: "", wasClean: false }));
+    return failed;
+  }
+  const socket = new WebSocket(url, protocols);
+  sockets.add(socket);
+  socket.addEventListener("close", () => sockets.delete(socket));
+  return socket;
+}
+
+function setOffline(value) {
+  isOffline = value;
+  ui.network.textContent = value ? "Go online" : "Go offline";
+  // No browser lets a page drop a connection. To the server a code of its own is a lost client, not one that has left.
+  if (value) { for (const socket of sockets) socket.close(3000, "Offline"); }
+  else wire?.connect();
 }
 
 function receive(message) {
@@ -426,6 +453,7 @@ function showPeople() {
 ui.loginForm.addEventListener("submit", signIn);
 ui.signOut.addEventListener("click", () => leave(null));
 ui.retry.addEventListener("click", () => wire.connect());
+ui.network.addEventListener("click", () => setOffline(!isOffline));
 ui.composer.addEventListener("submit", post);
 ui.text.addEventListener("input", () => {
   ui.note.textContent = "";
