@@ -12,7 +12,7 @@ describe("logRecord", () => {
     assert.equal(first, "[noroshi] client=client-1 TypeError: Cannot greet");
     const cause = rest.indexOf("    caused by RangeError: no voice");
     assert.ok(cause > 0, record);
-    for (const frame of [...rest.slice(0, cause), ...rest.slice(cause + 1)]) assert.match(frame, /^    at /);
+    for (const frame of [...rest.slice(0, cause), ...rest.slice(cause + 1)]) assert.match(frame, /^ {4}at /);
     // Where each was made.
     assert.match(rest[0]!, /log\.test\.ts/);
     assert.match(rest[cause + 1]!, /log\.test\.ts/);
@@ -29,7 +29,7 @@ describe("logRecord", () => {
     assert.equal(logRecord(undefined), "[noroshi] Thrown: undefined");
     assert.equal(logRecord(null, client), "[noroshi] client=client-1 Thrown: null");
     assert.equal(logRecord(Symbol("x")), "[noroshi] Thrown: Symbol(x)");
-    assert.match(logRecord(new Error("x", { cause: "text" })), /\n    caused by Thrown: text$/);
+    assert.match(logRecord(new Error("x", { cause: "text" })), /\n {4}caused by Thrown: text$/);
   });
 
   it("has no control characters, and no line that input has begun, whatever the error says", () => {
@@ -46,7 +46,7 @@ describe("logRecord", () => {
         // deno-lint-ignore no-control-regex -- none of them may be left
         assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
       }
-      for (const line of rest) assert.match(line, /^    (?:at |caused by )/);
+      for (const line of rest) assert.match(line, /^ {4}(?:at |caused by )/);
       assert.ok(rest.every((line) => !line.startsWith("    at forged")));
       assert.match(logRecord(error), /x\\u000a\[noroshi\] forged\\u000d\\u000a {4}at forged\\u0000\\u0001/);
     }

@@ -35,17 +35,8 @@ async function start(
   const [command = "", ...args] = COMMANDS[runtime];
   // Without HOST it listens on this machine alone, and prints that address.
   const { HOST: _, ...rest } = process.env;
-  const env = {
-    ...rest,
-    PORT: String(port),
-    JWT_SECRET: secret,
-    NO_COLOR: "1",
-  };
-  const child = spawn(command, [...args, `examples/${runtime}/main.ts`], {
-    cwd: root,
-    env,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const env = { ...rest, PORT: String(port), JWT_SECRET: secret, NO_COLOR: "1" };
+  const child = spawn(command, [...args, `examples/${runtime}/main.ts`], { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise<number | null>((resolve) => child.on("exit", resolve));
   const said: string[] = [];
   const url = await new Promise<string>((resolve, reject) => {
@@ -69,10 +60,7 @@ async function start(
 
 /** Starts the Worker under Miniflare, with what wrangler.jsonc says. */
 async function startCloudflare(): Promise<Demo> {
-  const [{ build }, { Miniflare }] = await Promise.all([
-    import("esbuild"),
-    import("miniflare"),
-  ]);
+  const [{ build }, { Miniflare }] = await Promise.all([import("esbuild"), import("miniflare")]);
   const folder = join(root, "examples/cloudflare");
   const text = await readFile(join(folder, "wrangler.jsonc"), "utf8");
   const config = JSON.parse(text.replace(/^\s*\/\/.*$/gm, ""));
@@ -97,9 +85,7 @@ async function startCloudflare(): Promise<Demo> {
     port: 0,
     bindings: { JWT_SECRET: "a secret of the test, 32 bytes long" },
     durableObjects: Object.fromEntries(
-      config.durable_objects.bindings.map((
-        { name, class_name }: { name: string; class_name: string },
-      ) => [
+      config.durable_objects.bindings.map(({ name, class_name }: { name: string; class_name: string }) => [
         name,
         { className: class_name, useSQLite: classes.includes(class_name) },
       ]),
@@ -108,21 +94,14 @@ async function startCloudflare(): Promise<Demo> {
       workerName: config.name,
       directory: join(folder, config.assets.directory),
       binding: config.assets.binding,
-      routerConfig: {
-        has_user_worker: true,
-        invoke_user_worker_ahead_of_assets: config.assets.run_worker_first,
-      },
+      routerConfig: { has_user_worker: true, invoke_user_worker_ahead_of_assets: config.assets.run_worker_first },
       assetConfig: { html_handling: config.assets.html_handling },
     },
   });
   const { origin } = await miniflare.ready;
   return {
     url: origin,
-    evict: () =>
-      miniflare.unsafeEvictDurableObject(config.name, classes[0]!, {
-        name: "main",
-        webSockets: "hibernate",
-      }),
+    evict: () => miniflare.unsafeEvictDurableObject(config.name, classes[0]!, { name: "main", webSockets: "hibernate" }),
     stop: () => miniflare.dispose(),
   };
 }
@@ -138,89 +117,48 @@ describe("createNewsroom", { skip: elsewhere }, () => {
     cloudflare: startCloudflare,
   };
   for (const [runtime, startDemo] of Object.entries(starts)) {
-    test(
-      `createNewsroom serves its page, its login and its wire on ${runtime}`,
-      { timeout: 60_000 },
-      async (t) => {
-        const { url, stop } = await startDemo();
-        t.after(stop);
+    test(`createNewsroom serves its page, its login and its wire on ${runtime}`, { timeout: 60_000 }, async (t) => {
+      const { url, stop } = await startDemo();
+      t.after(stop);
 
-        const page = await fetch(url);
-        assert.equal(page.status, 200);
-        assert.match(await page.text(), /<title>Newsroom/);
-        assert.match(
-          page.headers.get("content-security-policy") ?? "",
-          /default-src 'none'; script-src 'self'/,
-        );
-        const scripts = ["app", "client", "elements", "nodes", "ridge", "room"]
-          .map((name) => [`/${name}.js`, "text/javascript"]);
-        for (
-          const [path, type] of [["/app.css", "text/css"], ...scripts] as [
-            path: string,
-            type: string,
-          ][]
-        ) {
-          const file = await fetch(url + path);
-          assert.equal(file.headers.get("content-type")?.split(";")[0], type);
-          assert.ok((await file.text()).length > 1000);
-          assert.equal(file.headers.get("x-content-type-options"), "nosniff");
-        }
+      const page = await fetch(url);
+      assert.equal(page.status, 200);
+      assert.match(await page.text(), /<title>Newsroom/);
+      assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'; script-src 'self'/);
+      const scripts = ["app", "client", "elements", "nodes", "ridge", "room"].map((name) => [`/${name}.js`, "text/javascript"]);
+      for (const [path, type] of [["/app.css", "text/css"], ...scripts] as [path: string, type: string][]) {
+        const file = await fetch(url + path);
+        assert.equal(file.headers.get("content-type")?.split(";")[0], type);
+        assert.ok((await file.text()).length > 1000);
+        assert.equal(file.headers.get("x-content-type-options"), "nosniff");
+      }
 
-        const refused = await logIn(url, "mika", "wrong");
-        assert.equal(refused.status, 401);
-        assert.equal((await refused.json()).error.code, "AUTH_FAILED");
+      const refused = await logIn(url, "mika", "wrong");
+      assert.equal(refused.status, 401);
+      assert.equal((await refused.json()).error.code, "AUTH_FAILED");
 
-        const mika = await enter(url, "mika", "beacon");
-        const lena = await enter(url, "lena", "ember");
-        mika.send({
-          type: "post",
-          uid: 1,
-          text: "From the quay",
-          to: { user: "lena" },
-        });
-        assert.deepEqual((await lena.next("news")).news.from, {
-          user: "mika",
-          name: "Mika",
-          role: "editor",
-        });
-        assert.equal((await mika.next("post")).data.reached, 1);
+      const mika = await enter(url, "mika", "beacon");
+      const lena = await enter(url, "lena", "ember");
+      mika.send({ type: "post", uid: 1, text: "From the quay", to: { user: "lena" } });
+      assert.deepEqual((await lena.next("news")).news.from, { user: "mika", name: "Mika", role: "editor" });
+      assert.equal((await mika.next("post")).data.reached, 1);
 
-        lena.send({
-          type: "subscribe",
-          uid: 2,
-          channel: "room:harbour",
-          presence: true,
-        });
-        assert.deepEqual((await lena.next("presence")).members, []);
-        mika.send({
-          type: "say",
-          uid: 3,
-          room: "harbour",
-          text: "The ferry is in",
-        });
-        assert.equal((await mika.next("say")).data.heard, 1);
-        assert.equal((await lena.next("subscription")).event, "init");
-        const { event, data } = await lena.next("subscription");
-        assert.deepEqual({ event, from: data.from.user, text: data.text }, {
-          event: "say",
-          from: "mika",
-          text: "The ferry is in",
-        });
-        lena.send({
-          type: "say",
-          uid: 4,
-          room: "night-desk",
-          text: "Let me in",
-        });
-        assert.equal((await lena.next("say")).error.code, "FORBIDDEN");
+      lena.send({ type: "subscribe", uid: 2, channel: "room:harbour", presence: true });
+      assert.deepEqual((await lena.next("presence")).members, []);
+      mika.send({ type: "say", uid: 3, room: "harbour", text: "The ferry is in" });
+      assert.equal((await mika.next("say")).data.heard, 1);
+      assert.equal((await lena.next("subscription")).event, "init");
+      const { event, data } = await lena.next("subscription");
+      assert.deepEqual({ event, from: data.from.user, text: data.text }, { event: "say", from: "mika", text: "The ferry is in" });
+      lena.send({ type: "say", uid: 4, room: "night-desk", text: "Let me in" });
+      assert.equal((await lena.next("say")).error.code, "FORBIDDEN");
 
-        const forged = await connect(url, "not.a.token");
-        assert.equal((await forged.next("auth")).error.code, "AUTH_FAILED");
-        assert.equal(await forged.closed, 4401);
-        mika.close();
-        lena.close();
-      },
-    );
+      const forged = await connect(url, "not.a.token");
+      assert.equal((await forged.next("auth")).error.code, "AUTH_FAILED");
+      assert.equal(await forged.closed, 4401);
+      mika.close();
+      lena.close();
+    });
   }
 });
 
@@ -231,54 +169,26 @@ describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
     async (t) => {
       const { url, evict, stop } = await startCloudflare();
       t.after(stop);
-      const [mika, lena] = [
-        await enter(url, "mika", "beacon"),
-        await enter(url, "lena", "ember"),
-      ];
+      const [mika, lena] = [await enter(url, "mika", "beacon"), await enter(url, "lena", "ember")];
       const subscribe = { type: "subscribe", uid: 1, channel: "room:harbour" };
       lena.send(subscribe);
       assert.deepEqual((await lena.next("subscription")).data, []);
-      mika.send({
-        type: "say",
-        uid: 1,
-        room: "harbour",
-        text: "Before the sleep",
-      });
+      mika.send({ type: "say", uid: 1, room: "harbour", text: "Before the sleep" });
       assert.equal((await mika.next("say")).status, "ok");
-      assert.equal(
-        (await lena.next("subscription")).data.text,
-        "Before the sleep",
-      );
+      assert.equal((await lena.next("subscription")).data.text, "Before the sleep");
       mika.send({ type: "post", uid: 3, text: "Over the wire" });
       assert.equal((await mika.next("post")).data.reached, 1);
 
       await evict!();
-      const noor = await connect(
-        url,
-        (await (await logIn(url, "noor", "kindling")).json()).access_token,
-      );
-      assert.deepEqual(
-        (await noor.next("welcome")).news.map(({ text }: { text: string }) => text),
-        ["Over the wire"],
-      );
+      const noor = await connect(url, (await (await logIn(url, "noor", "kindling")).json()).access_token);
+      assert.deepEqual((await noor.next("welcome")).news.map(({ text }: { text: string }) => text), ["Over the wire"]);
       noor.close();
-      mika.send({
-        type: "say",
-        uid: 2,
-        room: "harbour",
-        text: "After the sleep",
-      });
+      mika.send({ type: "say", uid: 2, room: "harbour", text: "After the sleep" });
       assert.equal((await mika.next("say")).status, "ok");
-      assert.equal(
-        (await lena.next("subscription")).data.text,
-        "After the sleep",
-      );
+      assert.equal((await lena.next("subscription")).data.text, "After the sleep");
       mika.send(subscribe);
       const { data } = await mika.next("subscription");
-      assert.deepEqual(
-        data.map((said: { data: { text: string } }) => said.data.text),
-        ["Before the sleep", "After the sleep"],
-      );
+      assert.deepEqual(data.map((said: { data: { text: string } }) => said.data.text), ["Before the sleep", "After the sleep"]);
       mika.close();
       lena.close();
     },
@@ -302,11 +212,7 @@ interface Client {
   closed: Promise<number>;
 }
 
-async function enter(
-  url: string,
-  user: string,
-  password: string,
-): Promise<Client> {
+async function enter(url: string, user: string, password: string): Promise<Client> {
   const { access_token } = await (await logIn(url, user, password)).json();
   const client = await connect(url, access_token);
   await client.next("welcome");
@@ -341,10 +247,7 @@ async function connect(url: string, access_token: string): Promise<Client> {
 
 // In a browser
 
-describe("the newsroom page", {
-  skip: elsewhere || noBrowser,
-  timeout: 180_000,
-}, () => {
+describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }, () => {
   let demo: Demo;
   let browser: Browser;
   let contexts: BrowserContext[] = [];
@@ -352,10 +255,7 @@ describe("the newsroom page", {
 
   before(async () => {
     const { chromium } = await import("playwright-core");
-    [demo, browser] = await Promise.all([
-      start("node"),
-      chromium.launch({ executablePath: executablePath!, args: QUIET }),
-    ]);
+    [demo, browser] = await Promise.all([start("node"), chromium.launch({ executablePath: executablePath!, args: QUIET })]);
   });
   afterEach(async () => {
     await Promise.all(contexts.map((context) => context.close()));
@@ -368,28 +268,20 @@ describe("the newsroom page", {
   });
 
   async function open(): Promise<Page> {
-    const context = await browser.newContext({
-      viewport: { width: 1180, height: 820 },
-    });
+    const context = await browser.newContext({ viewport: { width: 1180, height: 820 } });
     contexts.push(context);
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     page.on("pageerror", (error) => faults.push(String(error)));
     page.on("console", (message) => {
-      if (/content security policy/i.test(message.text())) {
-        faults.push(message.text());
-      }
+      if (/content security policy/i.test(message.text())) faults.push(message.text());
     });
     await page.goto(demo.url);
     await page.locator("#accounts button").first().waitFor();
     return page;
   }
 
-  async function signIn(
-    page: Page,
-    user: string,
-    password: string,
-  ): Promise<void> {
+  async function signIn(page: Page, user: string, password: string): Promise<void> {
     await page.getByLabel("Name").fill(user);
     await page.getByLabel("Password").fill(password);
     await page.getByRole("button", { name: "Sign in" }).click();
@@ -408,9 +300,7 @@ describe("the newsroom page", {
 
   /** Sends and waits until the server has answered, so that what is sent next comes after it everywhere. */
   async function send(page: Page, text: string, to?: string): Promise<void> {
-    if (to) {
-      await page.getByLabel("To", { exact: true }).selectOption({ label: to });
-    }
+    if (to) await page.getByLabel("To", { exact: true }).selectOption({ label: to });
     await page.getByLabel("Message").fill(text);
     await page.getByRole("button", { name: "Send" }).click();
     await page.locator("#note").filter({ hasText: "Sent" }).waitFor();
@@ -420,11 +310,7 @@ describe("the newsroom page", {
   async function picture(page: Page, name: string): Promise<void> {
     const folder = process.env["SCREENSHOTS"];
     if (!folder) return;
-    const take = (look: string) =>
-      page.screenshot({
-        path: join(folder, `${name}-${look}.png`),
-        animations: "disabled",
-      });
+    const take = (look: string) => page.screenshot({ path: join(folder, `${name}-${look}.png`), animations: "disabled" });
     const viewport = page.viewportSize()!;
     await take("light");
     await page.emulateMedia({ colorScheme: "dark" });
@@ -447,10 +333,7 @@ describe("the newsroom page", {
   });
 
   test("a message to everybody arrives in the page of another account, as text", async () => {
-    const [mika, noor] = await Promise.all([
-      openAs("mika", "beacon"),
-      openAs("noor", "kindling"),
-    ]);
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
     const text = `<img src="x" onerror="document.title = 'taken'"> is text`;
     await send(mika, text);
     await news(noor, text).waitFor();
@@ -474,18 +357,11 @@ describe("the newsroom page", {
     const seen = await Promise.all(
       Object.entries(pages).map(async ([name, page]) => {
         await news(page, "Now for all of you").waitFor();
-        const counts = ["For the desk of reporters", "For Noor alone"].map((
-          text,
-        ) => news(page, text).count());
+        const counts = ["For the desk of reporters", "For Noor alone"].map((text) => news(page, text).count());
         return [name, await Promise.all(counts)];
       }),
     );
-    assert.deepEqual(Object.fromEntries(seen), {
-      mika: [1, 1],
-      noor: [1, 1],
-      tomas: [1, 0],
-      lena: [0, 0],
-    });
+    assert.deepEqual(Object.fromEntries(seen), { mika: [1, 1], noor: [1, 1], tomas: [1, 0], lena: [0, 0] });
 
     await picture(noor, "directed");
     // Nor does the memory tell a newcomer what was not for them.
@@ -498,10 +374,7 @@ describe("the newsroom page", {
   test("the list of people counts the tabs of one user and forgets who left", async () => {
     const noor = await openAs("noor", "kindling");
     const person = (user: string) => noor.locator(`#people li[data-user="${user}"]`);
-    const [first, second] = [
-      await openAs("mika", "beacon"),
-      await openAs("mika", "beacon"),
-    ];
+    const [first, second] = [await openAs("mika", "beacon"), await openAs("mika", "beacon")];
     await person("mika").filter({ hasText: "2 tabs" }).waitFor();
     assert.equal(await person("mika").count(), 1);
     await first.close();
@@ -513,10 +386,7 @@ describe("the newsroom page", {
   /** What is said in the open room, the newest first; a line that is drawn in it stands for itself. */
   const said = (page: Page) =>
     page.locator("#said li").evaluateAll((all) =>
-      all.map((each) =>
-        each.getAttribute("data-kind") ??
-          each.querySelector(".text")?.textContent
-      )
+      all.map((each) => each.getAttribute("data-kind") ?? each.querySelector(".text")?.textContent)
     );
   const members = (page: Page) =>
     page.locator("#people li").evaluateAll((all) => all.map((each) => each.getAttribute("data-user")));
@@ -525,8 +395,7 @@ describe("the newsroom page", {
 
   async function goTo(page: Page, place: string): Promise<void> {
     await page.getByRole("link", { name: place }).click();
-    await page.locator("#places a[aria-current]").filter({ hasText: place })
-      .waitFor();
+    await page.locator("#places a[aria-current]").filter({ hasText: place }).waitFor();
   }
 
   /** Says it without a page, in order. */
@@ -551,18 +420,9 @@ describe("the newsroom page", {
     assert.equal(await lena.locator("#people li").count(), 2);
     await goTo(lena, "Harbour");
     await inRoom(lena, "It is in sight").waitFor();
-    assert.deepEqual((await said(lena)).slice(0, 2), [
-      "It is in sight",
-      "The ferry is late",
-    ]);
-    await Promise.all([
-      member(mika, "lena").waitFor(),
-      member(lena, "mika").waitFor(),
-    ]);
-    assert.deepEqual([await members(mika), await members(lena)], [[
-      "lena",
-      "mika",
-    ], ["lena", "mika"]]);
+    assert.deepEqual((await said(lena)).slice(0, 2), ["It is in sight", "The ferry is late"]);
+    await Promise.all([member(mika, "lena").waitFor(), member(lena, "mika").waitFor()]);
+    assert.deepEqual([await members(mika), await members(lena)], [["lena", "mika"], ["lena", "mika"]]);
     await send(lena, "I can see it too");
     await inRoom(mika, "I can see it too").waitFor();
     await picture(lena, "room");
@@ -581,27 +441,17 @@ describe("the newsroom page", {
   });
 
   test("a page that was offline shows what was said in its room meanwhile, in order, each once", async () => {
-    const [mika, noor] = await Promise.all([
-      openAs("mika", "beacon"),
-      openAs("noor", "kindling"),
-    ]);
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
     await Promise.all([goTo(mika, "Town hall"), goTo(noor, "Town hall")]);
-    await Promise.all([
-      member(mika, "noor").waitFor(),
-      member(noor, "mika").waitFor(),
-    ]);
+    await Promise.all([member(mika, "noor").waitFor(), member(noor, "mika").waitFor()]);
     await send(mika, "Before");
     await inRoom(noor, "Before").waitFor();
 
     for (const round of ["first", "second"]) {
       await noor.context().setOffline(true);
       await status(noor, "waiting");
-      await noor.locator("#status-text").filter({ hasText: "You are offline" })
-        .waitFor();
-      const missed = Array.from(
-        { length: 12 },
-        (_, index) => `Missed ${index} of the ${round}`,
-      );
+      await noor.locator("#status-text").filter({ hasText: "You are offline" }).waitFor();
+      const missed = Array.from({ length: 12 }, (_, index) => `Missed ${index} of the ${round}`);
       await say("town-hall", ...missed);
       await inRoom(mika, missed.at(-1)!).waitFor();
       const before = await said(noor);
@@ -612,20 +462,12 @@ describe("the newsroom page", {
       await inRoom(noor, missed.at(-1)!).waitFor();
       await send(mika, `After the ${round}`);
       await inRoom(noor, `After the ${round}`).waitFor();
-      assert.deepEqual(await said(noor), [
-        `After the ${round}`,
-        ...[...missed].reverse(),
-        "away",
-        ...before,
-      ]);
+      assert.deepEqual(await said(noor), [`After the ${round}`, ...[...missed].reverse(), "away", ...before]);
       await member(noor, "mika").waitFor();
-      await noor.getByText("Connection lost at").first()
-        .scrollIntoViewIfNeeded();
+      await noor.getByText("Connection lost at").first().scrollIntoViewIfNeeded();
       await picture(noor, "recovered");
     }
-    await Promise.all(
-      [mika, noor].map((page) => member(page, "noor").waitFor()),
-    );
+    await Promise.all([mika, noor].map((page) => member(page, "noor").waitFor()));
   });
 
   test("a page that was offline for longer than the newsroom remembers says that something is missing", async () => {
@@ -639,81 +481,52 @@ describe("the newsroom page", {
     await say("night-desk", ...missed);
     await noor.context().setOffline(false);
     await inRoom(noor, missed.at(-1)!).waitFor();
-    assert.deepEqual(await said(noor), [
-      ...missed.slice(-50).reverse(),
-      "gap",
-      "Anybody up?",
-    ]);
+    assert.deepEqual(await said(noor), [...missed.slice(-50).reverse(), "gap", "Anybody up?"]);
     await noor.getByText("does not remember all").scrollIntoViewIfNeeded();
     await picture(noor, "gap");
   });
 
   test("the button takes the page offline and back, and what was said in its room meanwhile is there", async () => {
-    const [mika, noor] = await Promise.all([
-      openAs("mika", "beacon"),
-      openAs("noor", "kindling"),
-    ]);
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
     await Promise.all([goTo(mika, "Town hall"), goTo(noor, "Town hall")]);
     await send(mika, "Before the button");
     await inRoom(noor, "Before the button").waitFor();
     await noor.getByRole("button", { name: "Go offline" }).click();
-    await noor.locator("#status-text").filter({ hasText: "You are offline" })
-      .waitFor();
-    assert.equal(
-      await noor.getByRole("button", { name: "Try now" }).isVisible(),
-      false,
-    );
+    await noor.locator("#status-text").filter({ hasText: "You are offline" }).waitFor();
+    assert.equal(await noor.getByRole("button", { name: "Try now" }).isVisible(), false);
     await send(mika, "While the button was pressed");
     assert.equal(await inRoom(noor, "While the button was pressed").count(), 0);
     await picture(noor, "button");
     await noor.getByRole("button", { name: "Go online" }).click();
     await status(noor, "live");
     await inRoom(noor, "While the button was pressed").waitFor();
-    assert.deepEqual((await said(noor)).slice(0, 3), [
-      "While the button was pressed",
-      "away",
-      "Before the button",
-    ]);
+    assert.deepEqual((await said(noor)).slice(0, 3), ["While the button was pressed", "away", "Before the button"]);
   });
 
+  /** Controls that are smaller than 44 px, and how far the page is wider than the screen. */
+  const faultsOnPhone = (page: Page) =>
+    page.evaluate(() => {
+      const shown = [...document.querySelectorAll("a, button, input, select, textarea")].filter((each) => each.checkVisibility());
+      const small = shown.filter((each) => {
+        const { width, height } = each.getBoundingClientRect();
+        return width < 44 || height < 44;
+      });
+      return [...small.map((each) => each.outerHTML), document.documentElement.scrollWidth - innerWidth];
+    });
   for (const [width, height] of [[390, 844], [320, 640]] as const) {
     test(`on a phone ${width} px wide the accounts and the conversation come first, and a finger hits everything`, async () => {
-      /** Controls that are smaller than 44 px, and how far the page is wider than the screen. */
-      const faultsOf = (page: Page) =>
-        page.evaluate(() => {
-          const shown = [
-            ...document.querySelectorAll("a, button, input, select, textarea"),
-          ].filter((each) => each.checkVisibility());
-          const small = shown.filter((each) => {
-            const { width, height } = each.getBoundingClientRect();
-            return width < 44 || height < 44;
-          });
-          return [
-            ...small.map((each) => each.outerHTML),
-            document.documentElement.scrollWidth - innerWidth,
-          ];
-        });
-      const bottomOf = async (page: Page, selector: string) => {
-        const box = await page.locator(selector).boundingBox();
-        return box!.y + box!.height;
-      };
       const page = await open();
       await page.setViewportSize({ width, height });
-      assert.ok(
-        await bottomOf(page, "#accounts") <= height,
-        "the accounts are above the fold",
-      );
-      assert.deepEqual(await faultsOf(page), [0]);
+      const accounts = (await page.locator("#accounts").boundingBox())!;
+      assert.ok(accounts.y + accounts.height <= height, "the accounts are above the fold");
+      assert.deepEqual(await faultsOnPhone(page), [0]);
       await picture(page, `login-${width}`);
       await signIn(page, "mika", "beacon");
       await status(page, "live");
       await send(page, `From a screen of ${width} px`);
       await news(page, `From a screen of ${width} px`).waitFor();
-      assert.ok(
-        (await page.locator(".wire").boundingBox())!.y <
-          (await page.locator(".people").boundingBox())!.y,
-      );
-      assert.deepEqual(await faultsOf(page), [0]);
+      assert.ok((await page.locator(".wire").boundingBox())!.y < (await page.locator(".people").boundingBox())!.y);
+      assert.deepEqual(await faultsOnPhone(page), [0]);
       await picture(page, `phone-${width}`);
     });
   }
@@ -722,56 +535,37 @@ describe("the newsroom page", {
     const lena = await openAs("lena", "ember");
     await goTo(lena, "Night desk");
     await error(lena, "FORBIDDEN").waitFor();
-    assert.equal(
-      await lena.getByRole("button", { name: "Send" }).isDisabled(),
-      true,
-    );
+    assert.equal(await lena.getByRole("button", { name: "Send" }).isDisabled(), true);
     assert.equal(await lena.locator("#people li").count(), 0);
     await picture(lena, "forbidden-room");
     await goTo(lena, "The wire");
-    assert.equal(
-      await lena.getByRole("button", { name: "Send" }).isDisabled(),
-      false,
-    );
+    assert.equal(await lena.getByRole("button", { name: "Send" }).isDisabled(), false);
   });
 
   test("the page shows the server's error and keeps the text when a message is refused", async () => {
     const lena = await openAs("lena", "ember");
-    await lena.getByLabel("To", { exact: true }).selectOption({
-      label: "Everybody",
-    });
+    await lena.getByLabel("To", { exact: true }).selectOption({ label: "Everybody" });
     await lena.getByLabel("Message").fill("Does anybody hear me?");
     await lena.getByLabel("Message").press("Enter");
     await error(lena, "FORBIDDEN").waitFor();
     await picture(lena, "refused");
-    assert.equal(
-      await lena.getByLabel("Message").inputValue(),
-      "Does anybody hear me?",
-    );
+    assert.equal(await lena.getByLabel("Message").inputValue(), "Does anybody hear me?");
 
-    await lena.getByLabel("To", { exact: true }).selectOption({
-      label: "Editors",
-    });
+    await lena.getByLabel("To", { exact: true }).selectOption({ label: "Editors" });
     await lena.getByLabel("Message").fill("a".repeat(501));
     await lena.getByRole("button", { name: "Send" }).click();
     await error(lena, "INVALID_PAYLOAD").waitFor();
   });
 
   test("the page comes back by itself when the server was away, and asks anew for a token it no longer takes", async () => {
-    const [mika, noor] = await Promise.all([
-      openAs("mika", "beacon"),
-      openAs("noor", "kindling"),
-    ]);
+    const [mika, noor] = await Promise.all([openAs("mika", "beacon"), openAs("noor", "kindling")]);
     await send(mika, "Before the silence");
     await news(noor, "Before the silence").waitFor();
     const port = Number(new URL(demo.url).port);
 
     assert.equal(await demo.stop(), 0);
     await Promise.all([status(mika, "waiting"), status(noor, "waiting")]);
-    assert.equal(
-      await mika.getByRole("button", { name: "Send" }).isDisabled(),
-      true,
-    );
+    assert.equal(await mika.getByRole("button", { name: "Send" }).isDisabled(), true);
     await picture(mika, "lost");
 
     demo = await start("node", { port });
@@ -781,10 +575,7 @@ describe("the newsroom page", {
     assert.equal(await news(noor, "Before the silence").count(), 1);
 
     await demo.stop();
-    demo = await start("node", {
-      port,
-      secret: "another secret of the test, as long",
-    });
+    demo = await start("node", { port, secret: "another secret of the test, as long" });
     await error(noor, "AUTH_FAILED").waitFor();
     assert.equal(await noor.locator("#newsroom").isVisible(), false);
     assert.equal(await noor.locator("#news li").count(), 0);
