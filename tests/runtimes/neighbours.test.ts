@@ -5,7 +5,7 @@ import { createServer, type Server } from "node:http";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, afterEach, describe, it } from "node:test";
+import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createAdaptorServer, getRequestListener, upgradeWebSocket } from "@hono/node-server";
 import { createNodeWebSocket } from "@hono/node-ws";
@@ -270,10 +270,16 @@ function importCopy(): NonNullable<typeof copied> {
   })();
 }
 
-for (const [name, neighbour] of Object.entries(NEIGHBOURS)) {
-  describe(`Beside ${name}`, () => {
-    afterEach(() => Wire.resetAll());
+// A client that nobody takes waits for 5 s: at the same time with each neighbour.
+describe("attachWebSocket", { concurrency: true }, () => {
+  after(() => Wire.resetAll());
 
+  for (const [name, neighbour] of Object.entries(NEIGHBOURS)) testBeside(name, neighbour);
+  testListeners();
+});
+
+function testBeside(name: string, neighbour: Neighbour): void {
+  describe(`Beside ${name}`, () => {
     const start = async () => {
       const controller = new WebSocketController({ mode: "public", logger: false });
       const app = new Hono();
@@ -336,62 +342,62 @@ for (const [name, neighbour] of Object.entries(NEIGHBOURS)) {
   });
 }
 
-describe("Beside an upgrade listener", () => {
-  afterEach(() => Wire.resetAll());
-
-  it("shows it no upgrade of our routes, however long their token takes", TIMEOUT, async () => {
-    const seen: (string | undefined)[] = [];
-    let release = () => {};
-    const verified = new Promise<void>((resolve) => release = resolve);
-    const controller = new WebSocketController({
-      mode: "public",
-      logger: false,
-      authenticate: async () => {
-        await verified;
-        return { accountability: { user: "ann", role: null } };
-      },
+function testListeners(): void {
+  describe("Beside an upgrade listener", () => {
+    it("shows it no upgrade of our routes, however long their token takes", TIMEOUT, async () => {
+      const seen: (string | undefined)[] = [];
+      let release = () => {};
+      const verified = new Promise<void>((resolve) => release = resolve);
+      const controller = new WebSocketController({
+        mode: "public",
+        logger: false,
+        authenticate: async () => {
+          await verified;
+          return { accountability: { user: "ann", role: null } };
+        },
+      });
+      const app = new Hono().route(
+        "/api",
+        new Hono().onError((_error, c) => c.text("Failed", 500)).get("/:room", controller.upgrade),
+      );
+      const server = serverOf(app);
+      server.on("upgrade", ({ url }) => seen.push(url));
+      attachWebSocket(server, app);
+      const port = await listen(server);
+      const slow = Wire.begin(port, "/api/room?access_token=ann");
+      const unknown = await Wire.request(port, "/nothing"); // Waits for as long as a neighbour may take.
+      assert.equal(unknown.answer.status, 404);
+      release();
+      await slow.answered;
+      assert.equal(slow.answer.status, 101);
+      assert.deepEqual(seen, ["/nothing"]);
     });
-    const app = new Hono().route(
-      "/api",
-      new Hono().onError((_error, c) => c.text("Failed", 500)).get("/:room", controller.upgrade),
-    );
-    const server = serverOf(app);
-    server.on("upgrade", ({ url }) => seen.push(url));
-    attachWebSocket(server, app);
-    const port = await listen(server);
-    const slow = Wire.begin(port, "/api/room?access_token=ann");
-    const unknown = await Wire.request(port, "/nothing"); // Waits for as long as a neighbour may take.
-    assert.equal(unknown.answer.status, 404);
-    release();
-    await slow.answered;
-    assert.equal(slow.answer.status, 101);
-    assert.deepEqual(seen, ["/nothing"]);
-  });
 
-  it("upgrades a handler of the application that calls controller.upgrade", TIMEOUT, async () => {
-    const controller = new WebSocketController({ mode: "public", logger: false });
-    const app = new Hono().get("/rooms/:room", (c, next) => controller.upgrade(c, next));
-    const server = serverOf(app);
-    echo(server);
-    attachWebSocket(server, app);
-    const port = await listen(server);
-    assert.equal((await (await Wire.open(port, "/rooms/7")).ask({ type: "ping" })).type, "pong");
-    await echoes(await Wire.open(port, "/theirs"));
-  });
-
-  it("leaves it what asks for another protocol", TIMEOUT, async () => {
-    const server = serverOf(new Hono());
-    server.on("upgrade", ({ headers }, socket: Socket) => {
-      if (headers.upgrade === "tcp") {
-        socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello");
-      }
-      socket.once("data", (data) => socket.end(data));
+    it("upgrades a handler of the application that calls controller.upgrade", TIMEOUT, async () => {
+      const controller = new WebSocketController({ mode: "public", logger: false });
+      const app = new Hono().get("/rooms/:room", (c, next) => controller.upgrade(c, next));
+      const server = serverOf(app);
+      echo(server);
+      attachWebSocket(server, app);
+      const port = await listen(server);
+      assert.equal((await (await Wire.open(port, "/rooms/7")).ask({ type: "ping" })).type, "pong");
+      await echoes(await Wire.open(port, "/theirs"));
     });
-    attachWebSocket(server, new Hono());
-    const client = new Stubborn(await listen(server), requestOf("POST", "/", { Connection: "Upgrade", Upgrade: "tcp" }));
-    await client.until(/hello$/);
-    client.socket.write("bye");
-    assert.match(await client.until(/bye$/), /^HTTP\/1.1 101 [^]*hellobye$/);
-    client.reset();
+
+    it("leaves it what asks for another protocol", TIMEOUT, async () => {
+      const server = serverOf(new Hono());
+      server.on("upgrade", ({ headers }, socket: Socket) => {
+        if (headers.upgrade === "tcp") {
+          socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello");
+        }
+        socket.once("data", (data) => socket.end(data));
+      });
+      attachWebSocket(server, new Hono());
+      const client = new Stubborn(await listen(server), requestOf("POST", "/", { Connection: "Upgrade", Upgrade: "tcp" }));
+      await client.until(/hello$/);
+      client.socket.write("bye");
+      assert.match(await client.until(/bye$/), /^HTTP\/1.1 101 [^]*hellobye$/);
+      client.reset();
+    });
   });
-});
+}
