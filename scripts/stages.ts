@@ -1,0 +1,99 @@
+/** Runs the stages of a test run beside each other, as far as the machine has room for them. */
+import { availableParallelism } from "node:os";
+
+export interface Stage {
+  name: string;
+  run(): Promise<Outcome>;
+  /** @default of the stage's name */
+  cost?: Cost;
+}
+
+export interface Outcome {
+  passed: number;
+  /** The name of each test that failed, and what its report says. */
+  failures: string[];
+  skipped: number;
+  /** What the stage has printed. */
+  output: string;
+}
+
+export interface Row extends Outcome {
+  name: string;
+  seconds: number;
+}
+
+/** What a stage takes on a machine of two cores. */
+export interface Cost {
+  /** How many cores it keeps busy: its CPU seconds by its seconds. */
+  cores: number;
+  seconds: number;
+}
+
+/** Decides which stages run at the same time, and which start first. Wrong values cost time and change no outcome. */
+const COSTS: Record<string, Cost> = {
+  "check": { cores: 1.8, seconds: 20 },
+  "unit node": { cores: 1.8, seconds: 50 },
+  "unit bun": { cores: 1, seconds: 17 },
+  "unit deno": { cores: 1, seconds: 43 },
+  "engines node": { cores: 1, seconds: 100 },
+  "engines bun": { cores: 0.6, seconds: 38 },
+  "engines deno": { cores: 0.6, seconds: 41 },
+  "runtimes checker": { cores: 1, seconds: 20 },
+  "runtimes client": { cores: 0.3, seconds: 67 },
+  "runtimes neighbours": { cores: 0.5, seconds: 12 },
+  "runtimes nodes": { cores: 1.4, seconds: 65 },
+  "runtimes pacing": { cores: 0.3, seconds: 49 },
+  "runtimes serve": { cores: 0.5, seconds: 30 },
+  "runtimes unread": { cores: 0.7, seconds: 66 },
+  "runtimes cloudflare": { cores: 0.5, seconds: 43 },
+  "runtimes deno": { cores: 0.5, seconds: 44 },
+  "runtimes door": { cores: 0.5, seconds: 34 },
+  "runtimes node": { cores: 0.5, seconds: 20 },
+  "demo": { cores: 1, seconds: 50 },
+};
+
+/** Of a stage that is not listed. */
+const UNKNOWN: Cost = { cores: 1, seconds: 15 };
+
+/**
+ * Runs all stages, the longest first, and resolves with a row for each in the order given. Prints what a stage has printed when it ends, so that
+ * the output of two never mixes.
+ */
+export async function runStages(
+  stages: readonly Stage[],
+  { cores = availableParallelism(), print = console.log }: { cores?: number; print?: (text: string) => void } = {},
+): Promise<Row[]> {
+  const rows = new Map<Stage, Row>();
+  const waiting = new Set([...stages].sort((one, other) => costOf(other).seconds - costOf(one).seconds));
+  const running = new Map<Stage, Promise<void>>();
+  const busy = () => [...running.keys()].reduce((sum, stage) => sum + costOf(stage).cores, 0);
+  while (rows.size < stages.length) {
+    for (const stage of waiting) {
+      // One that takes more than the machine has runs alone.
+      if (running.size > 0 && busy() + costOf(stage).cores > cores) continue;
+      waiting.delete(stage);
+      running.set(
+        stage,
+        run(stage, print, stages.length === 1).then((row) => {
+          rows.set(stage, row);
+          running.delete(stage);
+        }),
+      );
+    }
+    await Promise.race(running.values());
+  }
+  return stages.map((stage) => rows.get(stage)!); // All have run.
+}
+
+const costOf = ({ name, cost }: Stage): Cost => cost ?? COSTS[name] ?? UNKNOWN;
+
+async function run(stage: Stage, print: (text: string) => void, isAlone: boolean): Promise<Row> {
+  const head = `\n━━ ${stage.name} ${"━".repeat(Math.max(0, 76 - stage.name.length))}\n`;
+  // One that is alone may print while it runs.
+  if (isAlone) print(head);
+  const start = performance.now();
+  const outcome = await stage.run();
+  if (outcome.passed + outcome.failures.length === 0) outcome.failures.push("No test ran");
+  print(isAlone ? outcome.output : `${head}\n${outcome.output}`);
+  return { name: stage.name, ...outcome, seconds: (performance.now() - start) / 1000 };
+}
