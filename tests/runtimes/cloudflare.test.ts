@@ -148,7 +148,7 @@ const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.ur
 describe("Durable Object, with code around its app", () => {
   const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
   for (const [around, status] of Object.entries(answers)) {
-    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 20_000 }, async () => {
+    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 60_000 }, async () => {
       const server = await startDurableObject(file);
       try {
         const path = around === "early"
@@ -165,7 +165,7 @@ describe("Durable Object, with code around its app", () => {
     });
   }
 
-  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 20_000 }, async () => {
+  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       for (const around of ["copy", "twice"]) {
@@ -182,7 +182,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("connects nobody when the client goes away before the app has answered", { timeout: 20_000 }, async () => {
+  it("connects nobody when the client goes away before the app has answered", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const wire = Wire.begin(server.port, "/strict?access_token=stall:ann&around=gone");
@@ -198,7 +198,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 20_000 }, async () => {
+  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       assert.equal((await Wire.request(server.port, "/strict?access_token=ann&front=1")).answer.status, 502);
@@ -211,7 +211,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 20_000 }, async () => {
+  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const theirs = await Wire.open(server.port, "/theirs");
@@ -231,7 +231,7 @@ describe("Durable Object, with code around its app", () => {
 });
 
 describe("Durable Object, beside another of its isolate", () => {
-  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 20_000 }, async () => {
+  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
@@ -255,7 +255,7 @@ describe("Durable Object, beside another of its isolate", () => {
 describe("Durable Object, to a client of noroshi.v1", () => {
   const options = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 
-  it("sends more in one event than may wait, for within it the client cannot answer", { timeout: 20_000 }, async () => {
+  it("sends more in one event than may wait, for within it the client cannot answer", { timeout: 60_000 }, async () => {
     const server = await startDurableObject();
     try {
       await keepsWhoReads(server, options);
@@ -267,7 +267,7 @@ describe("Durable Object, to a client of noroshi.v1", () => {
 });
 
 describe("Durable Object, where every client is to answer a ping message", () => {
-  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 20_000 }, async () => {
+  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 60_000 }, async () => {
     const server = await startDurableObject();
     try {
       const mute = await Wire.open(server.port, "/asking");
@@ -288,7 +288,7 @@ describe("Durable Object, where every client is to answer a ping message", () =>
 });
 
 describe("Durable Object, asleep", () => {
-  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 20_000 }, async () => {
+  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 60_000 }, async () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/realtime?access_token=ann::1");
@@ -303,7 +303,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("answers a client's ping without waking, once nobody is pending", { timeout: 20_000 }, async () => {
+  it("answers a client's ping without waking, once nobody is pending", { timeout: 60_000 }, async () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/handshake");
@@ -344,7 +344,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("closes clients of channels that it has forgotten, where its class has no SQLite storage", { timeout: 20_000 }, async () => {
+  it("closes clients of channels that it has forgotten, where its class has no SQLite storage", { timeout: 60_000 }, async () => {
     const server = await startDurableObject(undefined, false);
     try {
       const [wire, other] = [await connect(server), await Wire.open(server.port, "/public")];

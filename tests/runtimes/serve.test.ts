@@ -12,7 +12,7 @@ import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
-  it("listens again after it ran out of file descriptors", { timeout: 30_000 }, async () => {
+  it("listens again after it ran out of file descriptors", { timeout: 60_000 }, async () => {
     const server = await startServer("deno", undefined, 60);
     const wires: Wire[] = [];
     // As many as there are descriptors, and some: they are accepted or not.
@@ -33,7 +33,7 @@ describe("serve on deno", () => {
 for (const runtime of ["bun", "deno", "node"] as const) {
   it(
     `a history that is kept for an hour and a BroadcastChannel keep no process on ${runtime} from ending`,
-    { timeout: 20_000 },
+    { timeout: 60_000 },
     async () => {
       const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
       const child = spawn(command, [...args, fileURLToPath(new URL("fixture/idle.ts", import.meta.url))], { stdio: "inherit" });
@@ -44,7 +44,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   );
 
   describe(`serve on ${runtime}`, () => {
-    it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 20_000 }, async () => {
+    it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 60_000 }, async () => {
       const server = await startServer(runtime);
       const admitted = await Wire.open(server.port, "/public");
       const pending = await Wire.open(server.port, "/handshake");
@@ -54,7 +54,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await stopped, 0);
     });
 
-    it("exits with 0 though a client never answers the close handshake", { timeout: 20_000 }, async () => {
+    it("exits with 0 though a client never answers the close handshake", { timeout: 60_000 }, async () => {
       const server = await startServer(runtime);
       const wire = await Wire.open(server.port, "/public");
       wire.answersClose = false;
@@ -77,7 +77,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       return await servers.port("FIRST");
     }
 
-    it("ends connections that have no request under way at once", { timeout: 20_000 }, async () => {
+    it("ends connections that have no request under way at once", { timeout: 60_000 }, async () => {
       const port = await start();
       // Bun does not accept it before its first byte, so it hears of nothing.
       const silent = await connected(port);
@@ -93,7 +93,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       silent.destroy();
     });
 
-    it("answers the request under way with Connection: close, and ends", { timeout: 20_000 }, async () => {
+    it("answers the request under way with Connection: close, and ends", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true });
@@ -108,7 +108,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("sends the rest of a response that has begun, and ends", { timeout: 20_000 }, async () => {
+    it("sends the rest of a response that has begun, and ends", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const answer = response(port, "/stream/a", new Agent({ keepAlive: true }));
@@ -120,7 +120,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("takes no other request on a connection that sends one after the other", { timeout: 20_000 }, async () => {
+    it("takes no other request on a connection that sends one after the other", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -137,7 +137,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("closes a client with 1001 whose upgrade was under way", { timeout: 20_000 }, async () => {
+    it("closes a client with 1001 whose upgrade was under way", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const wire = Wire.begin(port, "/upgrade/a");
@@ -152,7 +152,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
     });
 
     for (const [name, whose] of [["SECOND", "of another copy of the package"], ["THIRD", "that handles no signals"]] as const) {
-      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 20_000 }, async () => {
+      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 60_000 }, async () => {
         const idle = await idleConnection(await start());
         const answer = response(await servers.port(name), "/held/a");
         await servers.held("a");
@@ -164,7 +164,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       });
     }
 
-    it("exits at once on a second signal", { timeout: 20_000 }, async () => {
+    it("exits at once on a second signal", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const answer = response(port, "/held/a");
@@ -208,7 +208,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       });
     }
 
-    it("takes messages as large as each controller allows, and no larger", { timeout: 20_000 }, async () => {
+    it("takes messages as large as each controller allows, and no larger", { timeout: 60_000 }, async () => {
       const measure = (length: number) => ({ type: "measure", text: "x".repeat(length) });
       const usual = await Wire.open(server.port, "/usual");
       // The first larger limit comes while that one is open.

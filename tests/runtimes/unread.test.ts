@@ -52,7 +52,7 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
         Wire.resetAll();
         await server?.stop();
         await broker?.close();
-      }, { timeout: 30_000 });
+      }, { timeout: 60_000 });
 
       const ask = async <Answer>(path: string, method = "GET"): Promise<Answer> => {
         const response = await fetch(`http://127.0.0.1:${server.port}/${path}`, { method, headers: { connection: "close" } });
