@@ -6,6 +6,7 @@ import { Deadlines } from "../../src/base/clock.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { TokenRefusal } from "../../src/application/token-refusal.ts";
 import { HANDSHAKE } from "../support/fake-transport.ts";
+import { assertProperty } from "../support/property.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
@@ -214,7 +215,7 @@ describe("Authenticator, on an error that quotes the credentials", () => {
 
   it("quotes no secret, whatever it is and wherever it stands", async () => {
     const word = fc.string({ minLength: 1, maxLength: 12 });
-    await fc.assert(fc.asyncProperty(word, word, fc.array(fc.nat(2)), async (email, password, parts) => {
+    await assertProperty(fc.asyncProperty(word, word, fc.array(fc.nat(2)), async (email, password, parts) => {
       const text = parts.map((part) => [email, password, "and"][part]).join("");
       const redacted = await thrown(Object.assign(new Error(text), { name: text }), { email, password }) as Error;
       for (const secret of [email, password]) {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { isAllowedOrigin, isOriginPattern, type Origins } from "../../src/application/origin.ts";
+import { assertProperty } from "../support/property.ts";
 
 const HOST = "app.example.com";
 const LISTED = ["https://other.example.org", "http://localhost:8080", "https://*.example.net", "https://*.ports.example:8443"];
@@ -141,7 +142,7 @@ describe("isAllowedOrigin", () => {
       ) ||
       /^https:\/\/[a-z0-9._-]+\.example\.net$/.test(value) || /^https:\/\/[a-z0-9._-]+\.ports\.example:8443$/.test(value) ||
       value === "https://.example.net" || value === "https://.ports.example:8443" || value === "ws://app.example.com";
-    fc.assert(
+    assertProperty(
       fc.property(origin, (value) => assert.ok(!isAllowedOrigin(value, HOST, LISTED) || naive(value), value)),
       { numRuns: 5000 },
     );
@@ -151,7 +152,7 @@ describe("isAllowedOrigin", () => {
     const patterns = fc.array(
       fc.webUrl({ validSchemes: ["http", "https"], withFragments: false }).map((url) => new URL(url).origin),
     );
-    fc.assert(
+    assertProperty(
       fc.property(fc.string(), fc.string(), patterns.filter((list) => list.every(isOriginPattern)), (origin, host, origins) => {
         assert.equal(typeof isAllowedOrigin(origin, host, origins as Origins), "boolean");
         for (const listed of origins) assert.equal(isAllowedOrigin(listed, host, origins), true, listed);

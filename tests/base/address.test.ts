@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { addressKey, normalizeAddress } from "../../src/base/address.ts";
+import { assertProperty } from "../support/property.ts";
 
 describe("normalizeAddress", () => {
   const cases: Record<string, string[]> = {
@@ -72,11 +73,11 @@ describe("normalizeAddress", () => {
   });
 
   it("returns its own result unchanged, and never throws, for any input", () => {
-    fc.assert(fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string()), (text) => {
+    assertProperty(fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), fc.string()), (text) => {
       const address = normalizeAddress(text);
       if (address !== null) assert.equal(normalizeAddress(address), address);
     }));
-    fc.assert(fc.property(fc.oneof(fc.ipV4(), fc.ipV6()), (text) => assert.notEqual(normalizeAddress(text), null)));
+    assertProperty(fc.property(fc.oneof(fc.ipV4(), fc.ipV6()), (text) => assert.notEqual(normalizeAddress(text), null)));
   });
 });
 

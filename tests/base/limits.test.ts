@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { Admission, type ConnectionLimits, FailureLimiter, RateLimiter, Slot } from "../../src/base/limits.ts";
+import { assertProperty } from "../support/property.ts";
 
 /** Addresses and users are counted where there is a limit: here it is one that no test reaches. */
 const UNLIMITED: ConnectionLimits = {
@@ -130,7 +131,7 @@ describe("Admission, as a naive model has it", () => {
   );
 
   it("reserves, refuses and counts the same in any sequence, and counts nothing once all is given back", () => {
-    fc.assert(fc.property(
+    assertProperty(fc.property(
       fc.record({
         maxConnections: limit,
         maxPending: limit,
@@ -209,7 +210,7 @@ describe("RateLimiter", () => {
   });
 
   it("tells the time to wait honestly: refused before it, taken after it", () => {
-    fc.assert(
+    assertProperty(
       fc.property(
         fc.record({
           messages: fc.double({ min: 0.001, max: 2000, noNaN: true }),

@@ -4,6 +4,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { createChannels, type TestPeer } from "../support/channels-fixture.ts";
+import { assertProperty } from "../support/property.ts";
 import { unhandledIn } from "../support/unhandled.ts";
 import { turn } from "../support/waiting.ts";
 
@@ -165,7 +166,7 @@ function checkOrder(sent: readonly Record<string, unknown>[]): void {
 describe("channels, of any messages", () => {
   it("never throw, answer in known shapes and in order, and hold nothing of those who have gone", async () => {
     const unhandled = await unhandledIn(() =>
-      fc.assert(
+      assertProperty(
         fc.asyncProperty(
           fc.array(step, { maxLength: 14 }),
           fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),

@@ -8,6 +8,7 @@ import type { BroadcastFilter } from "../../src/delivery/broadcast.ts";
 import { createRoute, HANDSHAKE_HEADERS } from "../support/fake-runtime.ts";
 import { HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
+import { assertProperty } from "../support/property.ts";
 import { unhandledIn } from "../support/unhandled.ts";
 import { turn } from "../support/waiting.ts";
 
@@ -78,7 +79,7 @@ const Answer = v.union([
 describe("a connection, of any frames", () => {
   it("never throws, answers in known shapes, and is either open and consistent or closing with a known code", async () => {
     const unhandled = await unhandledIn(() =>
-      fc.assert(
+      assertProperty(
         fc.asyncProperty(
           fc.constantFrom("public", "handshake"),
           fc.boolean(),
@@ -155,7 +156,7 @@ describe("an upgrade, of any headers", () => {
 
   it("is answered with a documented status, never thrown out, and no token gets into any event", async () => {
     const unhandled = await unhandledIn(() =>
-      fc.assert(
+      assertProperty(
         fc.asyncProperty(
           fc.constantFrom("public", "handshake", "strict"),
           fc.constantFrom(0, 1, 2),
@@ -222,7 +223,7 @@ describe("a broadcast, of any filter to any clients", () => {
   );
 
   it("reaches exactly those whom a search of all clients finds, whoever they have become", async () => {
-    await fc.assert(
+    await assertProperty(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
         let next: AuthenticationState = { accountability: NOBODY };
         const { controller } = observe({ mode: "public", authenticate: () => next, rateLimit: false });

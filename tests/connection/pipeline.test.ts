@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { Pipeline } from "../../src/connection/pipeline.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
+import { assertProperty } from "../support/property.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 function create(maxPipelined = 64, maxPayload = 100) {
@@ -47,7 +48,7 @@ describe("Pipeline", () => {
   });
 
   it("takes as many messages and bytes as may wait, whatever came and went before", async () => {
-    await fc.assert(
+    await assertProperty(
       fc.asyncProperty(
         fc.array(fc.string({ unit: fc.constantFrom("a", "語"), maxLength: 20 })),
         fc.boolean(),

@@ -10,6 +10,7 @@ import type { WebSocketClient } from "../../src/application/websocket-client.ts"
 import { createRoute } from "../support/fake-runtime.ts";
 import { FakeTransport, open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
+import { assertProperty } from "../support/property.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 type Answer = AuthenticationState | null;
@@ -251,7 +252,7 @@ describe("WebSocketController.refresh, while credentials are being verified", ()
 
   it("property: no right that was taken comes into force, and all are by the last change, in whatever order answers come", async () => {
     const step = fc.constantFrom("auth", "upgrade", "change", "verified", "revalidated", "older", "expire");
-    await fc.assert(
+    await assertProperty(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
         // The role is the number of changes there have been; each answer says what it was when the question was asked.
         let version = 0;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { Revocations } from "../../src/connection/revocations.ts";
+import { assertProperty } from "../support/property.ts";
 
 const accountability = (user: string | null, role: string | null) => ({ user, role });
 
@@ -72,7 +73,7 @@ describe("Revocations", () => {
       role: fc.option(id),
       age: fc.nat(5),
     });
-    fc.assert(fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
+    assertProperty(fc.property(fc.array(step, { maxLength: 50 }), (steps) => {
       const revocations = new Revocations(1000);
       const all: { user?: string; role?: string }[] = [];
       const numbers: { number: number; at: number }[] = [{ number: 0, at: 0 }];

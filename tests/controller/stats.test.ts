@@ -7,6 +7,7 @@ import type { Connection } from "../../src/connection/connection.ts";
 import { Refusals } from "../../src/application/refusals.ts";
 import { createRoute } from "../support/fake-runtime.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
+import { assertProperty } from "../support/property.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
@@ -173,7 +174,7 @@ describe("WebSocketController.stats", () => {
   });
 
   it("adds up after any sequence, and is at rest once all are gone", async () => {
-    await fc.assert(
+    await assertProperty(
       fc.asyncProperty(
         fc.constantFrom("public", "handshake", "strict"),
         fc.array(step, { maxLength: 40 }),

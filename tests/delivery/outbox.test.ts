@@ -4,6 +4,7 @@ import fc from "fast-check";
 import type { Batch } from "../../src/delivery/batch.ts";
 import { Frame } from "../../src/protocol/frame.ts";
 import { Outbox, type Writer } from "../../src/delivery/outbox.ts";
+import { assertProperty } from "../support/property.ts";
 
 class Socket implements Writer {
   batch: Batch | undefined;
@@ -65,7 +66,7 @@ describe("Outbox", () => {
   });
 
   it("loses, doubles and reorders nothing, for any frames to any clients in any turns", () => {
-    fc.assert(fc.property(
+    assertProperty(fc.property(
       fc.array(fc.oneof(
         { weight: 3, arbitrary: fc.record({ to: fc.subarray([0, 1, 2, 3]) }) },
         { weight: 1, arbitrary: fc.record({ now: fc.nat(3) }) },

@@ -1,12 +1,32 @@
 import process from "node:process";
 
-/** Random choices that can be repeated: a failure names the seed, and `SEED=… ` in the environment runs it again. */
+const given = process.env["SEED"];
+
+/** What all random choices of a test file begin with: `SEED` of the environment, or a random one. */
+export const SEED: number = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given);
+
+let isPrinted = false;
+
+/** The command that makes the same choices again. Its test file is the one that called. */
+export function replayCommand(): string {
+  const [, file = "tests/….test.ts"] = new Error().stack?.match(/\/(tests\/[\w/-]+\.test\.ts)/) ?? [];
+  const runner = "Deno" in globalThis
+    ? "deno test -A --no-check"
+    : process.versions["bun"]
+    ? "bun test"
+    : "node --import tsx --test";
+  return `SEED=${SEED} npx ${runner} ./${file}`;
+}
+
+/** Random choices that can be repeated: a test file that makes some prints the command that repeats them. */
 export class Random {
   readonly seed: number;
   #state: number;
 
-  constructor(seed: number = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))) {
+  constructor(seed: number = SEED) {
     this.seed = this.#state = seed;
+    if (!isPrinted) console.log(`Random choices, repeated by: ${replayCommand()}`);
+    isPrinted = true;
   }
 
   /** A whole number from 0 to below the limit (mulberry32). */
