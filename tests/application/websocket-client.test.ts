@@ -2,18 +2,30 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type JsonValue, WebSocketClient } from "../../src/application/websocket-client.ts";
 import { createClient, FakeConnection } from "../support/fake-connection.ts";
-import { HANDSHAKE } from "../support/fake-transport.ts";
+import { HANDSHAKE, open } from "../support/fake-transport.ts";
+import { observe } from "../support/observed.ts";
+import { turn } from "../support/waiting.ts";
 
 describe("WebSocketClient", () => {
-  it("shows what its connection is, now", () => {
-    const { client, connection } = createClient();
-    assert.equal(client.uid, "client-1");
-    assert.equal(client.handshake, HANDSHAKE);
-    assert.equal(client.socket, connection.socket);
-    connection.accountability = { user: "bob", role: "reader" };
-    Object.assign(connection, { expires_at: 7, readyState: 2, bufferedAmount: 9 });
-    assert.equal(client.accountability, connection.accountability);
-    assert.deepEqual([client.expires_at, client.readyState, client.bufferedAmount], [7, 2, 9]);
+  it("shows its connection as it is now, through an auth, a close and its end", async () => {
+    const ann = { accountability: { user: "ann", role: "editor" }, expires_at: 9e9 };
+    const { controller } = observe({ authenticate: () => ann });
+    const { client, connection, transport } = open(controller);
+    const { uid, handshake } = client;
+    assert.match(uid, /^[\da-f-]{36}$/);
+    assert.deepEqual(handshake, HANDSHAKE);
+    assert.equal(client.socket, transport.socket);
+    transport.bufferedAmount = 9;
+    const shown = () => [client.accountability.user, client.expires_at, client.readyState, client.bufferedAmount];
+    assert.deepEqual(shown(), [null, null, 1, 9]);
+    connection.message('{"type":"auth","access_token":"t"}');
+    await turn();
+    assert.deepEqual(shown(), ["ann", 9e9, 1, 9]);
+    client.close();
+    assert.deepEqual(shown(), ["ann", 9e9, 2, 9]);
+    connection.closed(1000, "", true);
+    assert.deepEqual(shown(), ["ann", 9e9, 3, 9]);
+    assert.deepEqual([client.uid, client.handshake], [uid, handshake]);
   });
 
   it("send encodes an object as JSON and sends a string as it is, well-formed", () => {
@@ -30,11 +42,15 @@ describe("WebSocketClient", () => {
     assert.deepEqual(connection.sent, []);
   });
 
-  it("close hands on code and reason, absent ones too", () => {
-    const { client, connection } = createClient();
-    client.close();
-    client.close(4000, "bye");
-    assert.deepEqual(connection.closes, [[undefined, undefined], [4000, "bye"]]);
+  it("close closes the socket, with 1000 or the code and reason given", () => {
+    const { controller } = observe();
+    const [plain, told] = [open(controller), open(controller)];
+    plain.client.close();
+    told.client.close(4000, "bye");
+    assert.deepEqual([...plain.transport.closes, ...told.transport.closes], [{ code: 1000, reason: "" }, {
+      code: 4000,
+      reason: "bye",
+    }]);
   });
 });
 

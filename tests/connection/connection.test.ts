@@ -290,6 +290,9 @@ describe("Connection.close", () => {
     assert.equal(client.readyState, 3);
     assert.deepEqual([transport.sent, transport.closes], [[], [{ code: 4000, reason: "first" }]]);
     assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "first", wasClean: true, cause: "server" }]]);
+    // Counted once, too: as the server's, and not as the peer's or as an error's.
+    const { closed, closedBy } = controller.stats();
+    assert.deepEqual([closed, closedBy.server, closedBy.client, closedBy.error], [1, 1, 0, 0]);
   });
 
   it("is told with the peer's code and reason when the peer closed first", () => {
@@ -382,9 +385,11 @@ describe("Connection.error", () => {
 
 describe("Connection", () => {
   it("writes nothing for hibernation when its runtime has none", () => {
-    const { controller } = observe();
-    const { client } = openOn(new FakeTransport(), controller);
+    const { controller, takeNames } = observe();
+    const { client, transport } = openOn(new FakeTransport(), controller);
     client.state = { kept: true };
     assert.deepEqual(client.state, { kept: true });
+    // To write would fail, be reported, and close the connection.
+    assert.deepEqual([takeNames(), transport.closes], [["connect"], []]);
   });
 });

@@ -285,13 +285,13 @@ describe("Servers in worker threads", () => {
 
   before(async () => {
     nodes = await Promise.all([1, 2, 3].map(() => WorkerNode.start()));
-  }, { timeout: 25_000 });
+  }, { timeout: 60_000 });
   after(async () => {
     await Promise.all(clients.map((client) => client.close()));
     await Promise.all(nodes.map((node) => node.terminate()));
-  }, { timeout: 25_000 });
+  }, { timeout: 60_000 });
 
-  it("are one, until one is ended", { timeout: 25_000 }, async () => {
+  it("are one, until one is ended", { timeout: 60_000 }, async () => {
     const [a, b, c] = nodes as [WorkerNode, WorkerNode, WorkerNode];
     const peers = await Promise.all(nodes.map((node, index) => join(node, `user${index}`)));
     clients = peers.map(({ client }) => client);

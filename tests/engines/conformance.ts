@@ -8,6 +8,7 @@ import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from 
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
+import { turn } from "../support/waiting.ts";
 
 /** Engines of one namespace, and what only a test does to them. */
 export interface EngineFixture {
@@ -40,7 +41,7 @@ export interface EngineFixtureOptions {
 /** Longer than any test. */
 const LONG: HistoryOptions = { size: 100, ttl: 300_000 };
 
-const TIMEOUT = 25_000;
+const TIMEOUT = 60_000;
 
 export function conformance(name: string, options: EngineFixtureOptions): void {
   const { nodes, skip = false, histories = true, channels = 1_000 } = options;
@@ -281,14 +282,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 
       it("ends where something has expired, and not before", alone, async () => {
         const channel = channelOf();
-        const history = { size: 100, ttl: 3_000 };
+        const history = { size: 100, ttl: 4_000 };
         const fresh = await a.engine.subscribe(channel, history);
         const [first] = await publish(a.engine, channel, history, 1);
-        await fixture.advance(2_000);
+        await fixture.advance(3_000);
         const [second] = await publish(a.engine, channel, history, 1, 1);
-        await fixture.advance(2_000);
         const read = (position: Position) => b.engine.read(channel, history, position, 100);
-        assert.equal((await read(fresh!)).isComplete, false);
+        // From when the first has expired there are 3 s until the second does.
+        while ((await read(fresh!)).isComplete) await fixture.advance(100);
         assert.deepEqual((await read(fresh!)).publications, []);
         const page = await read(first!);
         assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [1]]);
@@ -298,11 +299,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 
       it("goes on after all has expired, where someone is subscribed", alone, async () => {
         const channel = channelOf();
-        const history = { size: 100, ttl: 1_000 };
+        const history = { size: 100, ttl: 2_000 };
         await a.engine.subscribe(channel, history);
         const [old, top] = await publish(a.engine, channel, history, 2);
-        await fixture.advance(1_500);
-        assert.equal((await b.engine.read(channel, history, old!, 100)).isComplete, false);
+        await fixture.advance(2_000);
+        while ((await b.engine.read(channel, history, old!, 100)).isComplete) await fixture.advance(100);
         assert.deepEqual(await b.engine.read(channel, history, top!, 100), { position: top, publications: [], isComplete: true });
         const [next] = await publish(b.engine, channel, history, 1, 2);
         assert.equal(next!.epoch, top!.epoch);
@@ -622,14 +623,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await killed.engine.join(channel, { user: "killed" });
         await b.engine.join(channel, { user: "stays" });
         await a.host.until(() => Object.keys(a.host.roll(channel)).length === 3);
-        assert.equal((await a.engine.nodes()).length, 4);
+        await untilNodes(a.engine, [a, b, closing, killed]);
         await closing.engine.close();
         await a.host.until(() => !("closing" in a.host.roll(channel)));
         killed.kill();
         await a.host.until(() => !("killed" in a.host.roll(channel)));
         await fixture.settle?.();
         assert.deepEqual(await b.engine.members(channel), [{ user: "stays" }]);
-        assert.deepEqual([...await a.engine.nodes()].sort(), [a, b].map(({ host }) => host.node).sort());
+        await untilNodes(a.engine, [a, b]);
         await b.engine.leave(channel, "stays");
       });
     });
@@ -705,6 +706,12 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       assert.equal(a.host.errors.length, length);
     });
   });
+}
+
+/** Resolves when the nodes are exactly these. One that a busy machine has held up for its whole lease is missing until it runs again. */
+async function untilNodes(engine: Engine, nodes: readonly TestNode[]): Promise<void> {
+  const expected = nodes.map(({ host }) => host.node).sort().join();
+  while ([...await engine.nodes()].sort().join() !== expected) await turn();
 }
 
 /** The calls that need an engine which is not away. */

@@ -125,7 +125,7 @@ async function fill(connection: NatsConnection): Promise<void> {
 
 /** A backup of before an epoch that the nodes know. */
 describe("The engine over a NATS that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
-  it("begins another one", { timeout: 28_000 }, async () => {
+  it("begins another one", { timeout: 60_000 }, async () => {
     const history: HistoryOptions = { size: 100, ttl: 300_000 };
     const broker = await BrokerProcess.nats();
     const copy = `${broker.folder}-copy`;

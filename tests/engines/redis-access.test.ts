@@ -74,7 +74,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   };
 
   for (const [what, clients] of Object.entries(SEPARATED)) {
-    it(`keeps applications apart by ${what}`, { timeout: 20_000 }, async () => {
+    it(`keeps applications apart by ${what}`, { timeout: 60_000 }, async () => {
       const nodes: BrokerNode[] = [];
       try {
         for (const client of clients(broker.port)) nodes.push(await startNode(redisEngine({ client, ...FAST })));
@@ -104,7 +104,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     });
   }
 
-  it("runs as a user who may no more than the docs say", { timeout: 20_000 }, async () => {
+  it("runs as a user who may no more than the docs say", { timeout: 60_000 }, async () => {
     await admin(["ACL", "SETUSER", "few", "on", ">secret", "~noroshi:*", "resetchannels", "&noroshi:*", "-@all", ...COMMANDS]);
     for (const [library, client] of clientsOf("few", "secret")) {
       for (const persistent of [false, true]) {
@@ -180,7 +180,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     }
   });
 
-  it("refuses Redis Cluster: its clients at once, and a server of one at the start", { timeout: 20_000 }, async () => {
+  it("refuses Redis Cluster: its clients at once, and a server of one at the start", { timeout: 60_000 }, async () => {
     const cluster = new Cluster([{ host: "127.0.0.1", port: broker.port }], { lazyConnect: true });
     for (const client of [cluster, createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${broker.port}` }] })]) {
       assert.throws(() => redisEngine({ client: client as unknown as Client }), /^TypeError: .*Redis Cluster/); // Whatever the types say.
@@ -198,7 +198,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     }
   });
 
-  it("joins members again whose keys Redis has given up", { timeout: 20_000 }, async () => {
+  it("joins members again whose keys Redis has given up", { timeout: 60_000 }, async () => {
     const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
     const namespace = "evicted";
     const [a, b] = [
@@ -226,7 +226,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "reports nobody as left whose keys Redis has given up, however often who listens compares",
-    { timeout: 20_000 },
+    { timeout: 60_000 },
     async () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       // The second compares members in its second look, and in each one after it has not found some.

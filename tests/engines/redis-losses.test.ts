@@ -142,7 +142,7 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
 
   for (const keys of [["h"], ["s"], ["h", "s"]]) {
     for (const notices of ["the next publication", "a look"]) {
-      it(`misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`, { timeout: 20_000 }, async () => {
+      it(`misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`, { timeout: 60_000 }, async () => {
         const fixture = new Fixture();
         try {
           const server = await fixture.redis();
@@ -205,7 +205,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
     return { fixture, server, node, started, isCutOff };
   };
 
-  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 25_000 }, async () => {
+  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 60_000 }, async () => {
     const { fixture, server, started, isCutOff } = await create();
     try {
       const [knowing, late] = [await started(), await started()];
@@ -242,7 +242,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
   for (const comes of [true, false]) {
     it(
       `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
-      { timeout: 25_000 },
+      { timeout: 60_000 },
       async () => {
         const { fixture, server, node, started, isCutOff } = await create(comes ? 10_000 : 1_500);
         try {
