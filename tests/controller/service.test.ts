@@ -40,7 +40,9 @@ describe("WebSocketService", () => {
     service.broadcast("to editors", { role: "editor" });
     service.broadcast("to bob", { user: "bob", role: "reader" });
     assert.deepEqual([ann.transport.sent, bob.transport.sent], [['{"type":"all"}', "to editors"], ['{"type":"all"}', "to bob"]]);
-    assert.throws(() => service.broadcast("x", { user: undefined as never }), TypeError);
+    for (const filter of [{ user: undefined }, { users: "ann" }, () => true]) {
+      assert.throws(() => service.broadcast("x", filter as never), TypeError);
+    }
   });
 
   it("clients is the live set", () => {

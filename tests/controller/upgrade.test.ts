@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { hc } from "hono/client";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { createRoute, HANDSHAKE_HEADERS } from "../support/fake-runtime.ts";
@@ -32,6 +34,22 @@ async function answerTo(
 }
 
 const invalid = (message: string) => ({ code: "INVALID_REQUEST", message });
+
+describe("controller.upgrade, in a Hono app", () => {
+  it("is known to hono/client as $ws, which opens its URL", () => {
+    const urls: string[] = [];
+    const { controller } = createRoute();
+    const app = new Hono().get("/websocket", controller.upgrade);
+    const client = hc<typeof app>("http://localhost:3000", {
+      webSocket(url: string | URL) {
+        urls.push(String(url));
+        return {} as WebSocket; // Nothing is opened here.
+      },
+    });
+    client.websocket.$ws();
+    assert.deepEqual(urls, ["ws://localhost:3000/websocket"]);
+  });
+});
 
 describe("controller.upgrade, refusing", () => {
   it("answers 426 when the request is not an upgrade to a WebSocket", async () => {

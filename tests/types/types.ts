@@ -1,6 +1,4 @@
-/** What the public types promise: most of these lines are checked by the compiler, and fail there. */
-import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+/** What the public types promise. The compiler checks these lines, in `npm run check`; nothing runs them. */
 import { Hono } from "hono";
 import { hc } from "hono/client";
 import * as v from "valibot";
@@ -24,38 +22,31 @@ function same<A, B>(..._equal: (<T>() => T extends A ? 1 : 2) extends (<T>() => 
 const controller = new WebSocketController({ logger: false });
 const app = new Hono().get("/websocket", controller.upgrade).get("/plain", (c) => c.json({ plain: true }));
 
-describe("controller.upgrade, in a Hono app", () => {
-  it("is known to hono/client as $ws, which opens its URL", () => {
-    const urls: string[] = [];
-    const client = hc<typeof app>("http://localhost:3000", {
-      webSocket(url: string | URL) {
-        urls.push(String(url));
-        return {} as WebSocket; // Nothing is opened here.
-      },
-    });
+/** `controller.upgrade`, in a Hono app. */
+export const UPGRADE: Record<string, () => void> = {
+  "is known to hono/client as $ws": () => {
+    const client = hc<typeof app>("http://localhost:3000");
     const socket = client.websocket.$ws();
     same<typeof socket, WebSocket>();
-    assert.deepEqual(urls, ["ws://localhost:3000/websocket"]);
-  });
+  },
 
-  it("leaves plain routes without $ws", () => {
+  "leaves plain routes without $ws": () => {
     const client = hc<typeof app>("http://localhost:3000");
     // @ts-expect-error -- only a WebSocket route has it
-    const opened = () => client.plain.$ws();
-    assert.equal(typeof opened, "function");
-  });
+    client.plain.$ws();
+  },
 
-  it("fits an app with bindings and variables, a path with parameters and a chain of middleware", () => {
+  "fits an app with bindings and variables, a path with parameters and a chain of middleware": () => {
     type Env = { Bindings: { SECRET: string }; Variables: { user: string } };
     const chained = new Hono<Env>().get("/rooms/:room", async (_c, next) => await next(), controller.upgrade);
     const socketOf = (client: ReturnType<typeof hc<typeof chained>>) => client.rooms[":room"].$ws({ param: { room: "1" } });
     same<ReturnType<typeof socketOf>, WebSocket>();
-    assert.equal(chained.routes.length, 2);
-  });
-});
+  },
+};
 
-describe("The public types", () => {
-  it("tell each event's payload", () => {
+/** The rest of the public types. */
+export const PUBLIC: Record<string, () => void> = {
+  "tell each event's payload": () => {
     const service = new WebSocketService(controller);
     service.on("connect", ({ client }) => same<typeof client.accountability, Accountability>());
     service.on("message", ({ message }) => {
@@ -74,35 +65,35 @@ describe("The public types", () => {
     // @ts-expect-error -- an auth may fail before there is a client
     service.on("auth.failure", ({ client }) => client.uid);
     // @ts-expect-error -- there is no such event
-    assert.throws(() => service.on("connection", () => {}), TypeError);
+    service.on("connection", () => {});
     // @ts-expect-error -- off removes one callback, so it must be told which
-    assert.throws(() => service.off("connect"), TypeError);
-  });
+    service.off("connect");
+  },
 
-  it("refuse a filter that could mean everybody by mistake", () => {
+  "refuse a filter that could mean everybody by mistake": () => {
     const service = new WebSocketService(controller);
     service.broadcast({ type: "x" }, { user: "ann", role: "editor" });
     const user = undefined as string | undefined;
     // @ts-expect-error -- it may be undefined
-    assert.throws(() => service.broadcast("x", { user }), TypeError);
+    service.broadcast("x", { user });
     // @ts-expect-error -- there is no such key
-    assert.throws(() => service.broadcast("x", { users: "ann" }), TypeError);
+    service.broadcast("x", { users: "ann" });
     // @ts-expect-error -- a function could not travel to another node
-    assert.throws(() => service.broadcast("x", () => true), TypeError);
+    service.broadcast("x", () => true);
     // @ts-expect-error -- a message has a type
-    assert.throws(() => service.broadcast({ text: "x" }), TypeError);
-  });
+    service.broadcast({ text: "x" });
+  },
 
-  it("hand a handler the output of its schema", () => {
+  "hand a handler the output of its schema": () => {
     controller.handle("typed", v.object({ count: v.pipe(v.string(), v.transform(Number)) }), ({ message }) => {
       same<typeof message.count, number>();
       same<typeof message.type, string>();
       // @ts-expect-error -- the schema has no such field
       return message.other;
     });
-  });
+  },
 
-  it("let state be JSON only, to be replaced and not changed", () => {
+  "let state be JSON only, to be replaced and not changed": () => {
     controller.on("connect", ({ client }) => {
       same<typeof client.state, JsonValue>();
       client.state = { list: [1, "a", null] };
@@ -115,9 +106,9 @@ describe("The public types", () => {
       // @ts-expect-error -- who a client is follows from its credentials
       client.accountability = { user: "root", role: null };
     });
-  });
+  },
 
-  it("let authenticate answer now or later, with a whole accountability or null", () => {
+  "let authenticate answer now or later, with a whole accountability or null": () => {
     const states: Authenticate[] = [
       () => null,
       () => Promise.resolve({ accountability: { user: "a", role: null, team: 7 }, expires_at: 1 }),
@@ -130,14 +121,14 @@ describe("The public types", () => {
       // @ts-expect-error -- no role is said so
       () => ({ accountability: { user: "a" } }),
     ];
-    assert.equal(states.length, 7);
+    void states;
     // What WebCrypto exports, and a typo in it.
     const keys = (jwk: JsonWebKey): PublicJwk[] => [jwk, { kty: "EC", crv: "P-256", x: "", y: "", kid: "a", use: "sig" }];
-    assert.equal(keys({}).length, 2);
+    void keys;
     // @ts-expect-error -- a private key has a member d
-    assert.ok(() => jwtAuthenticator({ keys: [{ kty: "EC", d: "" }] }));
+    jwtAuthenticator({ keys: [{ kty: "EC", d: "" }] });
     // @ts-expect-error -- there is no such option
     const options: WebSocketControllerOptions = { maxPayloads: 1 };
-    assert.throws(() => new WebSocketController(options), TypeError);
-  });
-});
+    new WebSocketController(options);
+  },
+};
