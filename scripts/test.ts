@@ -25,6 +25,10 @@ const ENGINES = "tests/engines";
  */
 const NODE_BROKERS = /\/(?:nats|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
 
+/** What a test file has that needs a process of its own on Node: the default controller, the heap, globals, or hooks of all tests. */
+const NEEDS_PROCESS =
+  /WebSocketController\(\)|create\w*Controller|getWebSocketController|heap\.ts|unhandled\.ts|second-copy|process\.on|globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
+
 /** After this many ms a test program is treated as hanging, and is ended. */
 const STAGE_TIMEOUT = 10 * 60_000;
 
@@ -57,8 +61,10 @@ const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
 /** Runs a test program that writes a JUnit report, and says how. */
 const UNIT: Record<string, (files: string[], report: string) => [command: string, ...args: string[]]> = {
   node: (files, report) => [
-    ...[NODE, "--import", "tsx", "--test", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
-    ...["--test-reporter=junit", `--test-reporter-destination=${report}`, ...files],
+    ...[NODE, "--import", "tsx", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
+    ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
+    ...(files.length > 1 && files.every(sharesProcess) ? ["scripts/together.ts"] : ["--test"]),
+    ...files,
   ],
   // Isolated, as the test files are on the other runtimes: they would share the default controller.
   bun: (files, report) => [
@@ -177,10 +183,15 @@ async function runTests(
   }
 }
 
-/** On Node each file is a process, one at a time on two cores. */
+/** On Node most files share a process, and each of the others is one. */
 function unitGroups(runtime: string, files: string[]): string[][] {
   if (runtime !== "node") return [files];
-  return [0, 1].map((half) => files.filter((_, index) => index % 2 === half));
+  return [files.filter(sharesProcess), files.filter((file) => !sharesProcess(file))];
+}
+
+function sharesProcess(file: string): boolean {
+  return file.startsWith("tests/") && !/^tests\/(?:engines|runtimes)\//.test(file) &&
+    !NEEDS_PROCESS.test(readFileSync(join(root, file), "utf8"));
 }
 
 /** A process for each group, two at once, or four where there are many, which mostly wait. What several print is shown one after the other. */

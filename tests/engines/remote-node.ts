@@ -52,7 +52,7 @@ interface ErrorText {
 
 /** An engine over that broker, quick to notice all but that it hangs, whose histories are lost when the broker is restarted. */
 export function createEngine(broker: BrokerName, port: number): BrokerEngine {
-  const fast = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
+  const fast = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
   return broker === "redis"
     ? redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...fast })
     : natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...fast });

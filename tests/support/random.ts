@@ -5,7 +5,7 @@ const given = process.env["SEED"];
 /** What all random choices of a test file begin with: `SEED` of the environment, or a random one. */
 export const SEED: number = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given);
 
-let isPrinted = false;
+const printed = new Set<string>();
 
 /** The command that makes the same choices again. Its test file is the one that called. */
 export function replayCommand(): string {
@@ -25,8 +25,9 @@ export class Random {
 
   constructor(seed: number = SEED) {
     this.seed = this.#state = seed;
-    if (!isPrinted) console.log(`Random choices, repeated by: ${replayCommand()}`);
-    isPrinted = true;
+    const command = replayCommand();
+    if (!printed.has(command)) console.log(`Random choices, repeated by: ${command}`);
+    printed.add(command);
   }
 
   /** A whole number from 0 to below the limit (mulberry32). */
