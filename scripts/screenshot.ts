@@ -32,7 +32,7 @@ const NEWS: readonly { user: string; text: string; to?: { role: string } | { use
 ];
 
 if (!executablePath) throw new Error("Cannot take pictures: no browser. Install Chromium or Chrome, or name one in CHROMIUM");
-const folder = join(dirname(fileURLToPath(import.meta.url)), "../docs/images");
+const folder = join(dirname(fileURLToPath(import.meta.url)), "../docs/public/images");
 const server = await serve(createNewsroom({ readFile }).app, { port: 0, hostname: "127.0.0.1", onListen: false });
 const browser = await chromium.launch({ executablePath, args: QUIET });
 const clients = new Map<string, ReturnType<typeof createClient>>();

@@ -13,6 +13,9 @@ import { type Outcome, type Row, runStages, type Stage } from "./stages.ts";
 /** Tests of the whole product, which start browsers, bundlers and servers themselves: a stage each, on Node. */
 const PRODUCT = "tests/product";
 
+/** What the documentation promises: a stage each, on Node. */
+const DOCS = "tests/docs";
+
 /** The black-box suites, which start servers on the four runtimes themselves: a stage each. */
 const RUNTIMES = "tests/runtimes";
 
@@ -119,7 +122,7 @@ function listStages(): Stage[] {
       name: basename(file, ".test.ts"),
       run: () => runTests("node", [file]),
     })),
-    ...listTests("tests/docs").map((file) => ({
+    ...listTests(DOCS).map((file) => ({
       name: `docs ${basename(file, ".test.ts")}`,
       run: () => runTests("node", [file]),
     })),
@@ -129,7 +132,9 @@ function listStages(): Stage[] {
 /** The folders whose tests run in each runtime: `tests/` and one for each room of `src/`. */
 function listUnitFolders(): string[] {
   const folders = readdirSync(join(root, "tests"), { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  const rooms = folders.map(({ name }) => `tests/${name}`).filter((folder) => ![PRODUCT, RUNTIMES, ENGINES].includes(folder));
+  const rooms = folders.map(({ name }) => `tests/${name}`).filter((folder) =>
+    ![PRODUCT, DOCS, RUNTIMES, ENGINES].includes(folder)
+  );
   return ["tests", ...rooms.sort(), `${RUNTIMES}/units`];
 }
 

@@ -27,8 +27,8 @@ const ROOMS: Record<string, string> = {
   "src/client": "client.ts",
 };
 
-/** The folders of tests beside those of the rooms: tests of the whole product, and what only tests need. */
-const OTHER_TESTS = ["product", "support"];
+/** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, and what only tests need. */
+const OTHER_TESTS = ["product", "docs", "types", "support"];
 
 /** The files that run on Node only. */
 const NODE_ONLY = ["src/runtimes/node.ts", "src/runtimes/node-transport.ts", "src/runtimes/node-upgrade.ts"];
