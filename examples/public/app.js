@@ -323,6 +323,7 @@ function enterPlace() {
       updateSend();
     },
   });
+  updateSend();
 }
 
 function showPlaces() {
