@@ -312,7 +312,8 @@ export class Subscription implements ChannelRecipient, Timed {
     if (feed.hasOverflowed) {
       if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
       feed.isBehind = true;
-      return this.#resume(false);
+      // Not awaited: it waits for the work in progress, which this may be part of.
+      return void this.#resume(false);
     }
     this.#live();
   }

@@ -125,6 +125,25 @@ describe("Channels: recovery", () => {
     assert.deepEqual(await read(peer), ["init true", 1, 2]);
   });
 
+  it("reads again when a gap shows meanwhile, and answers what else the client asks for", async () => {
+    const engine = new SlowEngine();
+    const { join, channels } = createChannels({ a: kept }, { engine });
+    engine.answer.resolve();
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 3)) await channels.publish("a", "e", n);
+    engine.answer = new Stall();
+    const peer = join();
+    peer.send(subscribe({ recover: { epoch, offset: 1 } }));
+    await turn();
+    engine.host.gap("a");
+    engine.answer.resolve();
+    await turn();
+    await channels.publish("a", "e", 4);
+    assert.deepEqual(await read(peer), ["init true", 2, 3, 4]);
+    peer.send(subscribe({ uid: "other", recover: { epoch, offset: 2 } }));
+    assert.deepEqual(await read(peer), ["init true", 3, 4]);
+  });
+
   it("asks for the snapshot anew when a gap shows meanwhile", async () => {
     const snapshot = new Stall<unknown>();
     const engine = new SlowEngine();
