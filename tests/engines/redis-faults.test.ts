@@ -19,7 +19,7 @@ for (const [library, clientOf] of Object.entries(CLIENTS)) {
       const client = createClient({ url: `redis://127.0.0.1:${port}` });
       await client.connect();
       for (const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts) {
-        const head = to === "publication" ? `${epoch}\n${offset} 000001\n` : to === "all" ? "" : `${to}\n`;
+        const head = to === "publication" ? `${epoch}\n${offset} 000001 0\n` : to === "all" ? "" : `${to}\n`;
         await client.publish(to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`, head + text);
       }
       await client.close();

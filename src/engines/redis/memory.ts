@@ -7,7 +7,7 @@ const MAX_KNOWN = 10_000;
 export class RedisMemory {
   /** The `run_id` of the server last connected to. */
   run = "";
-  /** Number of publications to persistent histories, at the last acknowledgement to this node. */
+  /** Number of publications to persistent histories, at the last one that this node received or that was acknowledged to it. */
   publications = 0;
   /** Last known position by channel, the most recently used last. */
   readonly #positions = new Map<string, Position>();

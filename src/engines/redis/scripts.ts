@@ -117,8 +117,9 @@ redis.call('HSET', KEYS[1], 'offset', offset)
 expire(KEYS[2], tonumber(ARGV[6]))
 redis.call('PEXPIRE', KEYS[1], text(ARGV[6] + ARGV[7]))
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
-redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. '\\n' .. ARGV[10])
-return { epoch, offset, ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0 }`;
+local count = ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0
+redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. ' ' .. count .. '\\n' .. ARGV[10])
+return { epoch, offset, count }`;
 
 /**
  * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, ttl, slack, limit, epoch of the position to

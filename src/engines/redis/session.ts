@@ -109,9 +109,10 @@ export class RedisSession implements BrokerSession {
     if (channel === null) this.#listener.malformed();
     else if (first === "member") this.#listener.member(channel, rest);
     else if (first === "event") this.#listener.live(channel, rest, null, 0);
-    else if (!/^\d{1,15} \d{6}$/.test(second)) this.#listener.malformed();
+    else if (!/^\d{1,15} \d{6} \d{1,15}$/.test(second)) this.#listener.malformed();
     else {
-      const [offset, step] = second.split(" ").map(Number) as [number, number]; // Matched above.
+      const [offset, step, publications] = second.split(" ").map(Number) as [number, number, number]; // Matched above.
+      this.#known.publications = Math.max(this.#known.publications, publications);
       this.#listener.live(channel, rest.slice(second.length + 1), { epoch: first, offset }, offset - step);
     }
   }
