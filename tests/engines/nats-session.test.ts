@@ -21,7 +21,7 @@ function create() {
   const bounds = { maxSize: 1, maxTtl: 1, maxBytes: [1], storage: "memory", replicas: 1 } as const;
   const nothing = () => {};
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, ended: nothing, malformed: nothing };
-  const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0 };
+  const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0, positions: () => [] };
   const session = new NatsSession(connection, false, bounds, listener, options, { epoch: "", sequence: 0, offset: 0 });
   /** Sends, and writes down how it ended. */
   const send = (text: string) => {

@@ -30,7 +30,15 @@ async function create() {
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
   const done = () => Promise.resolve();
   const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
-  const options = { node: "node", namespace: "test", lease: 3e6, slack: 0, timeout: TIMEOUT, now: () => clock.now() };
+  const options = {
+    node: "node",
+    namespace: "test",
+    lease: 3e6,
+    slack: 0,
+    timeout: TIMEOUT,
+    now: () => clock.now(),
+    positions: () => [],
+  };
   const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
   reconnection.open();
   await host.until(() => host.statuses.includes("ready"));
@@ -160,7 +168,15 @@ describe("Reconnection, with a connect of the application that fails", () => {
       const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
       const done = () => Promise.resolve();
       const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
-      const options = { node: "node", namespace: "test", lease: 3e6, slack: 0, timeout: TIMEOUT, now: () => clock.now() };
+      const options = {
+        node: "node",
+        namespace: "test",
+        lease: 3e6,
+        slack: 0,
+        timeout: TIMEOUT,
+        now: () => clock.now(),
+        positions: () => [],
+      };
       const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
       const unhandled = await unhandledIn(async () => {
         reconnection.open();

@@ -103,7 +103,15 @@ export class BrokerEngine implements Engine {
       now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
-    const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now };
+    const session = {
+      node: host.node,
+      namespace,
+      lease,
+      slack: 3 * checkInterval,
+      timeout,
+      now,
+      positions: () => this.#positions(),
+    };
     this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
       greet: async () => await this.#trust?.greet(),
@@ -321,6 +329,10 @@ export class BrokerEngine implements Engine {
       each.look() || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(each.channel)
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
+  }
+
+  #positions(): Position[] {
+    return [...this.#subscriptions.values()].flatMap(({ position }) => position ?? []);
   }
 
   /** The position up to which this node has received everything; `undefined` when it is not subscribed. */

@@ -115,6 +115,8 @@ export interface SessionOptions {
   readonly timeout: number;
   /** The wall clock, in ms. */
   now(): number;
+  /** The positions up to which this node has received its channels. */
+  positions(): Iterable<Position>;
 }
 
 /** Opens sessions with a broker. */

@@ -81,6 +81,7 @@ export class NatsHistory {
   readonly #bounds: NatsBounds;
   readonly #slack: number;
   readonly #memory: NatsMemory;
+  readonly #positions: () => Iterable<Position>;
   /** Replaced as a whole, so that no publication in one stream gets the epoch of another. */
   #current: Current = { generation: "", epoch: "" };
   #opening: Promise<void> | undefined;
@@ -91,7 +92,7 @@ export class NatsHistory {
 
   constructor(
     jetstream: JetStream,
-    { namespace, slack }: SessionOptions,
+    { namespace, slack, positions }: SessionOptions,
     bounds: NatsBounds,
     memory: NatsMemory,
   ) {
@@ -100,6 +101,7 @@ export class NatsHistory {
     this.#stream = `NOROSHI_${namespace}`;
     this.#bounds = bounds;
     this.#slack = slack;
+    this.#positions = positions;
     this.#memory = memory;
   }
 
@@ -114,8 +116,7 @@ export class NatsHistory {
 
   async #open(): Promise<void> {
     const { maxSize, maxTtl, storage, replicas } = this.#bounds;
-    // Copied before the request: what arrives meanwhile is later than the answer.
-    const memory = { ...this.#memory };
+    const memory = this.#known();
     const proposed = crypto.randomUUID();
     const { config: { subjects }, state: { last_seq } } = await this.#make({
       name: this.#stream,
@@ -171,7 +172,7 @@ export class NatsHistory {
 
   /** Begins a new epoch when the stream has lost data or is another one. */
   async verify(): Promise<void> {
-    const known = { ...this.#memory };
+    const known = this.#known();
     const [info, anchor] = await Promise.all([this.#jetstream.info(this.#stream), this.#anchor()]);
     const isOurs = info && anchor && generationOf(info.config.subjects) === this.#current.generation;
     if (!isOurs || await this.#hasGoneBack(info.state.last_seq, known)) return await this.open();
@@ -293,7 +294,6 @@ export class NatsHistory {
     const { generation, epoch } = this.#current;
     const offset = offsetOf(sequence, text);
     if (generationOf([subject]) !== generation) return { epoch: "", offset };
-    this.#knows(offset);
     return { epoch, offset };
   }
 
@@ -331,6 +331,18 @@ export class NatsHistory {
       await this.open();
       return await ask();
     }
+  }
+
+  /**
+   * What this node knows of the stream at the moment: from its answers, and from what the subscriptions have received, which was in the
+   * history. Taken before a request: what arrives meanwhile is later than the answer.
+   */
+  #known(): NatsMemory {
+    const known = { ...this.#memory };
+    for (const { epoch, offset } of this.#positions()) {
+      if (epoch === known.epoch) known.offset = Math.max(known.offset, offset);
+    }
+    return known;
   }
 
   #knows(offset: number): void {
