@@ -61,12 +61,13 @@ const COSTS: Record<string, Cost> = {
 const UNKNOWN: Cost = { cores: 1, seconds: 15 };
 
 /**
- * Runs all stages, the longest first, and resolves with a row for each in the order given. Prints what a stage has printed when it ends, so that
+ * Runs all stages, the longest first, on half of the machine: the costs leave out what a browser or a broker takes, and many tests have
+ * a limit for what hangs. Resolves with a row for each in the order given. Prints what a stage has printed when it ends, so that
  * the output of two never mixes.
  */
 export async function runStages(
   stages: readonly Stage[],
-  { cores = availableParallelism(), print = console.log }: { cores?: number; print?: (text: string) => void } = {},
+  { cores = availableParallelism() / 2, print = console.log }: { cores?: number; print?: (text: string) => void } = {},
 ): Promise<Row[]> {
   const rows = new Map<Stage, Row>();
   const waiting = new Set([...stages].sort((one, other) => costOf(other).seconds - costOf(one).seconds));

@@ -199,10 +199,10 @@ function sharesProcess(file: string): boolean {
     !NEEDS_PROCESS.test(readFileSync(join(root, file), "utf8"));
 }
 
-/** A process for each group, two at once, or four where there are many, which mostly wait. What several print is shown one after the other. */
+/** A process for each group, two at once. What several print is shown one after the other. */
 async function runGroups(runtime: string, groups: string[][], env: Record<string, string> = {}): Promise<Outcome> {
   const total: Outcome = { passed: 0, failures: [], skipped: 0, output: "" };
-  await someAtOnce(groups.length > 2 ? 4 : 2, groups, async (files) => {
+  await someAtOnce(2, groups, async (files) => {
     const mode = groups.length > 1 || !isAlone ? "collect" : "show";
     const { passed, failures, skipped, output } = await runTests(runtime, files, mode, env);
     total.output += output;
