@@ -155,7 +155,7 @@ describe("The declarations of the package", () => {
     // The suite is in the terms of the source, which the checks compile too.
     const suite = (await readFile(join(root, "tests/types/contract.ts"), "utf8"))
       .replace('"../../mod.ts"', '"noroshi"')
-      .replace('"../../src/channels.ts"', '"noroshi/channels"')
+      .replace('"../../src/channels/channels.ts"', '"noroshi/channels"')
       .replace('"../../src/client/client.ts"', '"noroshi/client"');
     for (const extension of ["ts", "cts"]) await writeFile(join(folder, `suite.${extension}`), suite);
   }, { timeout: TIMEOUT });
