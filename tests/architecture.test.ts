@@ -91,6 +91,17 @@ describe("The source", () => {
     }
   });
 
+  it("has the rooms that its page and its picture show", () => {
+    const rooms = readdirSync(join(root, "src")).sort();
+    const picture = readFileSync(join(root, "docs/public/architecture.svg"), "utf8");
+    const page = readFileSync(join(root, "docs/internals/architecture.md"), "utf8");
+    assert.deepEqual([...picture.matchAll(/class="name room"[^>]*>([\w-]+)</g)].map(([, name]) => name).sort(), rooms);
+    assert.deepEqual(
+      [...page.matchAll(/^\| `([\w-]+)`[^|]*\|[^|]*\|$/gm)].map(([, name]) => name).slice(0, rooms.length).sort(),
+      rooms,
+    );
+  });
+
   it("has its tests in the folders of the rooms", () => {
     const names = [...Object.keys(ROOMS).map((room) => room.split("/")[1]), ...OTHER_TESTS];
     for (const { name } of readdirSync(join(root, "tests"), { withFileTypes: true })) {
