@@ -274,7 +274,8 @@ class Downstream<Value = void> extends Promise<Value> {
 const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>
-  typeof declared === "object" && declared !== null && !("kind" in declared) && ("payload" in declared || "reply" in declared);
+  typeof declared === "object" && declared !== null && Object.getPrototypeOf(declared) === Object.prototype &&
+  Object.keys(declared).every((key) => key === "payload" || key === "reply");
 
 /** The schema of a request that declares no payload: it outputs an empty object. */
 const NOTHING = v.object({});

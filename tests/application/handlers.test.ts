@@ -301,9 +301,29 @@ describe("Handlers.handle", () => {
     assert.throws(handle("taken"), { name: "TypeError", message: 'Cannot handle "taken": it has a handler already' });
   });
 
+  it("takes a request that declares nothing, and hands it no payload", () => {
+    const { handlers, dispatch, answers } = create();
+    handlers.handle("x", {}, ({ message }) => message);
+    dispatch({ type: "x", other: 1 });
+    assert.deepEqual(answers(), [{ type: "x", status: "ok", data: { type: "x" } }]);
+  });
+
   it("throws TypeError when the schema is no synchronous valibot schema, or the handler no function", () => {
     const { handlers } = create();
-    for (const schema of [undefined, null, {}, () => {}, v.string, v.minLength(1), v.objectAsync({}), v.pipeAsync(v.string())]) {
+    for (
+      const schema of [
+        undefined,
+        null,
+        [],
+        new Map(),
+        { palyoad: any },
+        () => {},
+        v.string,
+        v.minLength(1),
+        v.objectAsync({}),
+        v.pipeAsync(v.string()),
+      ]
+    ) {
       assert.throws(() => handlers.handle("x", schema as never, () => {}), {
         name: "TypeError",
         message:
