@@ -1,16 +1,16 @@
 /**
- * Three nodes, on Bun, Deno and Node, meet at a real broker, and 300 clients wander from one to another while nodes are killed, stopped and
- * continued, and cut off from the broker, the broker is killed and stopped, and loses what it kept, clients are cut off, and others attack, as
- * the seed says. Everything that clients were sent is held against what was published, whom the nodes tell of against who is there, and the
- * memory of the nodes against what it was. The clocks of the nodes are apart.
+ * Three nodes, on Bun, Deno and Node, share a real broker, and 300 clients move from one to another. Meanwhile a schedule made from the seed
+ * kills, stops and cuts off nodes and the broker, deletes data of the broker, cuts off clients, and attacks. The test compares what clients
+ * received with what was published, the members that nodes list with the clients that are connected, and the memory of the nodes at the end
+ * with that at the start. The clocks of the nodes differ.
  *
  * - `FAULT_SECONDS=3600` goes on for an hour instead of 30 s, with both brokers at once; `FAULT_BROKER=redis` with one. `npm run test:long` goes
  *   on for ten minutes.
- * - `SEED=…` begins as another run did.
+ * - `SEED=…` repeats the random choices of another run.
  * - `FAULTS=all` has every fault, also what a broker loses.
  * - `FAULTS="nodes killed,backup restored"` has only these faults, and `FAULTS=none` none; `-backup restored` all but this one.
- * - `FAULT_SKEW=7200` is how many seconds the clocks are apart from the right one, and `FAULT_SIGNED=true` has nodes sign what they send. By
- *   default each second seed signs, with clocks that are 20 s off, and the others are 2 h off.
+ * - `FAULT_SKEW=7200` sets the clocks wrong by this many seconds, and `FAULT_SIGNED=true` makes the nodes sign. By default odd seeds sign, with
+ *   clocks that are 20 s off; with even seeds they are 2 h off.
  */
 import assert from "node:assert/strict";
 import process from "node:process";

@@ -41,7 +41,8 @@ export interface BrokerListener {
 
 /**
  * Makes the envelope of a publication. Called when it is sent, and anew when it has to be sent once more: the numbers in a history
- * must increase, and publications with greater ones may have overtaken it.
+ * must increase, and publications with greater ones may have overtaken it. `await` only a promise: to await a string would let
+ * later calls overtake this one.
  */
 export type Seal = () => Awaitable<string>;
 

@@ -150,7 +150,7 @@ export class Ledgers {
   /** One read at a time, because each may take megabytes of memory. */
   #inTurn<Answer>(read: () => Promise<Answer>): Promise<Answer> {
     const answer = this.#reading.then(read);
-    this.#reading = answer.catch(() => {});
+    this.#reading = answer.catch(() => {}); // The caller gets the failure; the next read goes on.
     return answer;
   }
 
