@@ -30,7 +30,7 @@ import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { isPositive } from "../application/options.ts";
 import { jsonOf, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
-import { Subscriber, type SubscriberHost } from "./subscriber.ts";
+import { Subscriber, type SubscriberHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 export type {

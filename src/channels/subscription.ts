@@ -1,4 +1,4 @@
-import { Attendance } from "./attendance.ts";
+import { Attendance } from "./subscription-presence.ts";
 import type { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";

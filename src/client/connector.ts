@@ -1,6 +1,6 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
-import { Connection } from "./connection.ts";
+import { Connection } from "./client-socket.ts";
 import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
 import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";

@@ -2,7 +2,7 @@ import { type Batch, BATCHING } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { Outbox, type Writer } from "../delivery/outbox.ts";
+import { Outbox, type Writer } from "../delivery/write-queue.ts";
 import { OPEN, type Publisher, type Transport } from "../delivery/transport.ts";
 import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "./runtime.ts";

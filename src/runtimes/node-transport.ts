@@ -6,7 +6,7 @@ import { WebSocket } from "ws";
 import type { ClientBatch } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { EndedFrame, type Frame } from "../protocol/frame.ts";
-import { Outbox } from "../delivery/outbox.ts";
+import { Outbox } from "../delivery/write-queue.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";

@@ -7,7 +7,7 @@ import type { Connection } from "../connection/connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../protocol/close.ts";
 import { Connections } from "../connection/connections.ts";
 import type { WebSocketController } from "../controller/controller.ts";
-import { Outbox } from "../delivery/outbox.ts";
+import { Outbox } from "../delivery/write-queue.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { SavedConnection } from "../delivery/transport.ts";

@@ -2,7 +2,7 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { type Batch, BATCHING } from "../delivery/batch.ts";
-import type { Outbox } from "../delivery/outbox.ts";
+import type { Outbox } from "../delivery/write-queue.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
 import { StandardTransport } from "../runtimes/standard.ts";
 

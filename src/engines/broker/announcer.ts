@@ -3,8 +3,8 @@ import { inBatches } from "./broker.ts";
 import type { Envelopes } from "./envelope.ts";
 import { OwnMembers, parseMember, type Present, rollOf } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
-import type { RollCall, StoredMember } from "./roll-call.ts";
-import type { Subscription } from "./subscription.ts";
+import type { RollCall, StoredMember } from "./member-verifier.ts";
+import type { Subscription } from "./node-subscription.ts";
 
 /** What an announcer needs from its engine. */
 export interface AnnouncerHost {

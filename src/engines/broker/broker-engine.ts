@@ -21,7 +21,7 @@ import { HistoryReader } from "./history-reader.ts";
 import { Listening } from "./listening.ts";
 import { parseMember, rollOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
-import { Subscription } from "./subscription.ts";
+import { Subscription } from "./node-subscription.ts";
 import { Trust } from "./trust.ts";
 
 /** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */

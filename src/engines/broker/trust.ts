@@ -4,7 +4,7 @@ import { Neighbours } from "./neighbours.ts";
 import { Orders } from "./orders.ts";
 import type { PlacedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
-import { RollCall } from "./roll-call.ts";
+import { RollCall } from "./member-verifier.ts";
 
 /** What trust needs from its engine. */
 export interface TrustHost {

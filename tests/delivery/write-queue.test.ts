@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { Batch } from "../../src/delivery/batch.ts";
 import { Frame } from "../../src/protocol/frame.ts";
-import { Outbox, type Writer } from "../../src/delivery/outbox.ts";
+import { Outbox, type Writer } from "../../src/delivery/write-queue.ts";
 import { assertProperty } from "../support/property.ts";
 
 class Socket implements Writer {

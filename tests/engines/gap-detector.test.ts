@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HistoryPage, Position } from "../../src/engines/engine.ts";
-import { Continuity, type Placed } from "../../src/engines/broker/continuity.ts";
+import { Continuity, type Placed } from "../../src/engines/broker/gap-detector.ts";
 import { Random } from "../support/random.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";

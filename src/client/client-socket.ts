@@ -2,7 +2,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientError } from "./error.ts";
 import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";
-import { Heartbeat } from "./heartbeat.ts";
+import { Heartbeat } from "./liveness-probe.ts";
 import type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 
 /** How long to wait for the peer's close frame, in ms. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Present } from "../../src/engines/broker/presence.ts";
-import { Subscription } from "../../src/engines/broker/subscription.ts";
+import { Subscription } from "../../src/engines/broker/node-subscription.ts";
 import { turn } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 

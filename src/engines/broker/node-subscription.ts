@@ -1,5 +1,5 @@
 import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
-import { Continuity, type ContinuityHost, type Placed } from "./continuity.ts";
+import { Continuity, type ContinuityHost, type Placed } from "./gap-detector.ts";
 import { type Difference, type PlacedMember, type Present, Roll } from "./presence.ts";
 
 /** Changes that are kept for the next read. */
