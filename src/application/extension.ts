@@ -13,7 +13,7 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   maxSubscriptions(): number;
   /** The histories that the engine must be able to keep. */
   readonly histories: readonly HistoryOptions[];
-  take(client: WebSocketClient, message: WebSocketMessage): void;
+  handle(client: WebSocketClient, message: WebSocketMessage): void;
   /** The client was admitted, or its user, role or other rights have changed. */
   admitted(client: WebSocketClient): void;
   /** The client was restored from hibernation, admitted or with expired credentials. */

@@ -90,7 +90,7 @@ export class Handlers {
   }
 
   /** Passes messages of these types to an extension, unvalidated and after the listeners. The taker must not throw. */
-  take(types: readonly string[], taker: Taker): void {
+  reserve(types: readonly string[], taker: Taker): void {
     for (const type of types) {
       if (this.#handlers.has(type)) throw new TypeError(`Cannot take "${type}": it has a handler already`);
     }

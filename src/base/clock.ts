@@ -46,7 +46,7 @@ export function within<Value>(
   late: () => Error,
 ): Promise<Value> {
   return new Promise((resolve, reject) => {
-    const timer: Timed = { deadline: 0, place: -1, due: () => reject(late()) };
+    const timer: Timed = { deadline: 0, heapIndex: -1, due: () => reject(late()) };
     deadlines.set(timer, ms);
     (async () => await call())().then(resolve, reject).finally(() => deadlines.delete(timer));
   });
@@ -77,7 +77,7 @@ export interface Timed {
   /** The deadline, in ms of the monotonic clock. Written by {@link Deadlines} only. */
   deadline: number;
   /** Index in the heap; −1: not in it. Written by {@link Deadlines} only. */
-  place: number;
+  heapIndex: number;
   /** Called once the deadline has passed. It may set a new one. */
   due(): void;
 }
@@ -126,24 +126,24 @@ export class Deadlines {
   set(item: Timed, delay: number): void {
     this.#due.delete(item);
     item.deadline = this.#clock.monotonic() + delay;
-    if (item.place < 0) item.place = this.#heap.push(item) - 1;
-    this.#up(item.place);
-    this.#down(item.place);
+    if (item.heapIndex < 0) item.heapIndex = this.#heap.push(item) - 1;
+    this.#up(item.heapIndex);
+    this.#down(item.heapIndex);
     this.#arm();
   }
 
   /** Removes the deadline of the item, if it has one. */
   delete(item: Timed): void {
     this.#due.delete(item);
-    const { place } = item;
-    if (place < 0) return;
-    item.place = -1;
+    const { heapIndex: index } = item;
+    if (index < 0) return;
+    item.heapIndex = -1;
     const last = this.#heap.pop();
     if (last && last !== item) {
-      this.#heap[place] = last;
-      last.place = place;
-      this.#up(place);
-      this.#down(last.place);
+      this.#heap[index] = last;
+      last.heapIndex = index;
+      this.#up(index);
+      this.#down(last.heapIndex);
     }
     if (this.#heap.length === 0) this.#disarm();
   }
@@ -182,34 +182,34 @@ export class Deadlines {
     this.#armed = Infinity;
   }
 
-  #up(place: number): void {
+  #up(index: number): void {
     const heap = this.#heap;
-    const item = heap[place]!;
-    while (place > 0) {
-      const parent = (place - 1) >> 1;
+    const item = heap[index]!;
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
       if (heap[parent]!.deadline <= item.deadline) break;
-      this.#put(heap[parent]!, place);
-      place = parent;
+      this.#put(heap[parent]!, index);
+      index = parent;
     }
-    this.#put(item, place);
+    this.#put(item, index);
   }
 
-  #down(place: number): void {
+  #down(index: number): void {
     const heap = this.#heap;
-    const item = heap[place]!;
+    const item = heap[index]!;
     for (;;) {
-      let child = 2 * place + 1;
+      let child = 2 * index + 1;
       if (child >= heap.length) break;
       if (child + 1 < heap.length && heap[child + 1]!.deadline < heap[child]!.deadline) child++;
       if (heap[child]!.deadline >= item.deadline) break;
-      this.#put(heap[child]!, place);
-      place = child;
+      this.#put(heap[child]!, index);
+      index = child;
     }
-    this.#put(item, place);
+    this.#put(item, index);
   }
 
-  #put(item: Timed, place: number): void {
-    this.#heap[place] = item;
-    item.place = place;
+  #put(item: Timed, index: number): void {
+    this.#heap[index] = item;
+    item.heapIndex = index;
   }
 }

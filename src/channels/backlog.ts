@@ -35,7 +35,7 @@ interface Queue {
  */
 export class Backlog implements Timed {
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
   readonly #client: WebSocketClient;
   readonly #host: ExtensionHost;
   readonly #queues: Readonly<Record<"engine" | "snapshot", Queue>> = {

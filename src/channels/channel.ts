@@ -106,7 +106,7 @@ export class Channel {
   }
 
   /** Delivers a publication from the engine. */
-  published(publication: Publication): void {
+  deliver(publication: Publication): void {
     const { position } = publication;
     // A subscription added from now on must not reuse a page read before this publication: it would miss it.
     this.#reads.clear();

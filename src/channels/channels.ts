@@ -30,7 +30,7 @@ import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { isPositive } from "../application/options.ts";
 import { jsonOf, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
-import { Subscriber, type SubscriberHost } from "./client-subscriptions.ts";
+import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 export type {
@@ -113,8 +113,8 @@ export interface ChannelsStats {
 export class Channels<C = Contract, Schemas = AnySchemas> {
   readonly #channels = new Map<string, Channel>();
   readonly #host: ChannelHost;
-  readonly #shared: SubscriberHost;
-  readonly #subscribers = new Map<WebSocketClient, Subscriber>();
+  readonly #shared: ClientSubscriptionsHost;
+  readonly #subscriptions = new Map<WebSocketClient, ClientSubscriptions>();
   readonly #table: ChannelTable;
 
   /**
@@ -201,7 +201,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
 
   /** Counts channels, subscriptions and subscribers on this node, of all channels or of one. */
   stats(channel?: string): ChannelsStats {
-    const all = [...this.#subscribers.values()];
+    const all = [...this.#subscriptions.values()];
     if (channel !== undefined) {
       const subscriptions = this.#channels.get(channel)?.size ?? 0;
       return {
@@ -222,39 +222,39 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       types: ["subscribe", "unsubscribe", "publish"],
       maxSubscriptions: () => this.#shared.maxSubscriptions,
       histories: this.#table.histories,
-      take: (client, message) => this.#take(client, message),
-      admitted: (client) => this.#subscribers.get(client)?.resume(true),
+      handle: (client, message) => this.#handle(client, message),
+      admitted: (client) => this.#subscriptions.get(client)?.resume(true),
       restored: (client) => {
         // Without its subscriptions the client would wait for publications that never come.
         if (!this.#host.engine.keeper) client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
-        else if (!this.#subscriber(client).restore()) this.#subscribers.delete(client);
+        else if (!this.#of(client).restore()) this.#subscriptions.delete(client);
       },
-      readable: (client) => this.#subscribers.get(client)?.resume(false),
-      suspended: (client) => this.#subscribers.get(client)?.suspend(),
+      readable: (client) => this.#subscriptions.get(client)?.resume(false),
+      suspended: (client) => this.#subscriptions.get(client)?.suspend(),
       closed: (client, hasLeft) => {
-        this.#subscribers.get(client)?.close(!hasLeft);
-        this.#subscribers.delete(client);
+        this.#subscriptions.get(client)?.close(!hasLeft);
+        this.#subscriptions.delete(client);
       },
       // While a delivery is in progress, some clients have not been sent everything up to the position.
-      positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscribers.get(client)?.positions(),
-      published: (name: string, publication: Publication) => this.#channels.get(name)?.published(publication),
+      positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
+      published: (name: string, publication: Publication) => this.#channels.get(name)?.deliver(publication),
       gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
       present: (name: string, joined: readonly Member[], left: readonly string[]) =>
         this.#channels.get(name)?.presence?.changed(joined, left),
     };
   }
 
-  #take(client: WebSocketClient, message: WebSocketMessage): void {
-    const subscriber = this.#subscriber(client);
-    if (message.type === "subscribe") subscriber.subscribe(message);
-    else if (message.type === "unsubscribe") subscriber.unsubscribe(message);
-    else subscriber.publish(message);
+  #handle(client: WebSocketClient, message: WebSocketMessage): void {
+    const subscriptions = this.#of(client);
+    if (message.type === "subscribe") subscriptions.subscribe(message);
+    else if (message.type === "unsubscribe") subscriptions.unsubscribe(message);
+    else subscriptions.publish(message);
   }
 
-  #subscriber(client: WebSocketClient): Subscriber {
-    let subscriber = this.#subscribers.get(client);
-    if (!subscriber) this.#subscribers.set(client, subscriber = new Subscriber(client, this.#shared));
-    return subscriber;
+  #of(client: WebSocketClient): ClientSubscriptions {
+    let subscriptions = this.#subscriptions.get(client);
+    if (!subscriptions) this.#subscriptions.set(client, subscriptions = new ClientSubscriptions(client, this.#shared));
+    return subscriptions;
   }
 
   #channel(name: string, options: ResolvedChannel): Channel {

@@ -24,8 +24,8 @@ import { parse } from "../application/schema.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
-/** Shared by all subscribers of a controller. */
-export interface SubscriberHost {
+/** Shared by the subscriptions of all clients of a controller. */
+export interface ClientSubscriptionsHost {
   readonly host: ChannelHost;
   readonly table: ChannelTable;
   readonly maxSubscriptions: number;
@@ -50,11 +50,11 @@ const MAX_MEMBER_BYTES = 1_024;
 const MAX_PUBLISHING = 1_024;
 
 /** One client's use of channels: answers its `subscribe`, `unsubscribe` and `publish`, and owns its subscriptions. */
-export class Subscriber implements SubscriptionOwner {
+export class ClientSubscriptions implements SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
   readonly backlog: Backlog;
-  readonly #shared: SubscriberHost;
+  readonly #shared: ClientSubscriptionsHost;
   /** Subscriptions by {@link nameOf}. */
   readonly #subscriptions = new Map<string, Subscription>();
   /** Bytes counted against {@link MAX_SUBSCRIPTION_BYTES}. */
@@ -68,7 +68,7 @@ export class Subscriber implements SubscriptionOwner {
   #publishingCount = 0;
   #hasClosed = false;
 
-  constructor(client: WebSocketClient, shared: SubscriberHost) {
+  constructor(client: WebSocketClient, shared: ClientSubscriptionsHost) {
     this.client = client;
     this.host = shared.host;
     this.backlog = new Backlog(client, shared.host);

@@ -67,7 +67,7 @@ export class Feed {
     this.#kept?.shift();
   }
 
-  takes({ event }: { readonly event: string }): boolean {
+  accepts({ event }: { readonly event: string }): boolean {
     return this.#event === undefined || event === this.#event;
   }
 
@@ -96,7 +96,7 @@ export class Feed {
   sendPage({ publications }: HistoryPage, channel: Channel): { readonly isWhole: boolean; readonly bytes: number } | undefined {
     let bytes = 0;
     for (const publication of publications) {
-      if (!this.takes(publication)) {
+      if (!this.accepts(publication)) {
         this.at = publication.position;
         continue;
       }

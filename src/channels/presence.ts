@@ -14,17 +14,17 @@ const MAX_MEMBERS = 1_000;
 const LIST_PERIOD = 1_000;
 
 /** A subscription that makes its user a member. */
-export interface Attendant {
+export interface PresenceEntry {
   /** The same object until it leaves: the engine takes a different object for newer data. */
   readonly member: Member;
-  /** Order among the attendants of the channel on this node; greater is newer. */
-  readonly entry: number;
+  /** Order among the entries of the channel on this node; greater is newer. */
+  readonly number: number;
 }
 
 /** A user on this node, with the subscriptions that make it a member. */
 interface LocalMember extends Timed {
   /** Newest last. */
-  readonly attendants: Attendant[];
+  readonly entries: PresenceEntry[];
   /** The member that was last sent to the engine. */
   joined: Member | undefined;
 }
@@ -35,16 +35,16 @@ interface Holder {
   leave(): void;
 }
 
-/** The members of one channel: reports those of this node to the engine, and sends the changes of all nodes to watchers. */
+/** The members of one channel: reports those of this node to the engine, and sends the changes of all nodes to the observers. */
 export class Presence {
   readonly #channel: string;
   readonly #grace: number;
   readonly #host: ExtensionHost;
   readonly #holder: Holder;
   readonly #members = new Map<string, LocalMember>();
-  readonly #watchers = new Set<Watcher>();
-  /** The newest {@link Attendant.entry}. */
-  #entries = 0;
+  readonly #observers = new Set<PresenceObserver>();
+  /** The newest {@link PresenceEntry.number}. */
+  #newestEntry = 0;
   /** Changes in this turn of the event loop, sent at its end. */
   #changes: { event: "join" | "leave"; member: string }[] = [];
 
@@ -61,88 +61,88 @@ export class Presence {
    * @param data JSON text
    * @param entry the saved order, after hibernation. @default the newest
    */
-  enter(user: string, data: string | undefined, entry: number = this.#entries + 1): Attendant {
-    this.#entries = Math.max(this.#entries, entry);
-    const attendant = { member: data === undefined ? { user } : { user, data }, entry };
+  enter(user: string, data: string | undefined, entry: number = this.#newestEntry + 1): PresenceEntry {
+    this.#newestEntry = Math.max(this.#newestEntry, entry);
+    const added = { member: data === undefined ? { user } : { user, data }, number: entry };
     let member = this.#members.get(user);
     if (member) this.#host.deadlines.delete(member);
     else {
       const left = () => this.#left(user);
-      this.#members.set(user, member = { attendants: [], joined: undefined, deadline: 0, place: -1, due: left });
+      this.#members.set(user, member = { entries: [], joined: undefined, deadline: 0, heapIndex: -1, due: left });
       // A member in its grace period needs the channel without a subscription. A failure to open it reaches the subscription.
       this.#holder.enter()?.catch(() => {});
     }
     // After hibernation they are restored in any order.
-    const index = member.attendants.findLastIndex((each) => each.entry < entry) + 1;
-    member.attendants.splice(index, 0, attendant);
+    const index = member.entries.findLastIndex((each) => each.number < entry) + 1;
+    member.entries.splice(index, 0, added);
     this.#join(member);
-    return attendant;
+    return added;
   }
 
   /** Removes a subscription. The grace period applies only if the connection was lost. */
-  exit(attendant: Attendant, wasLost: boolean): void {
-    const { user } = attendant.member;
+  exit(entry: PresenceEntry, wasLost: boolean): void {
+    const { user } = entry.member;
     const member = this.#members.get(user);
-    const index = member?.attendants.indexOf(attendant) ?? -1;
+    const index = member?.entries.indexOf(entry) ?? -1;
     if (!member || index < 0) return;
-    member.attendants.splice(index, 1);
-    if (member.attendants.length > 0) this.#join(member);
+    member.entries.splice(index, 1);
+    if (member.entries.length > 0) this.#join(member);
     else if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
     else this.#left(user);
   }
 
   /** Handles the members that joined and left on all nodes, from the engine. */
   changed(joined: readonly Member[], left: readonly string[]): void {
-    if (this.#watchers.size === 0) return;
+    if (this.#observers.size === 0) return;
     if (this.#changes.length === 0) afterTurn(() => this.#flush());
     for (const member of joined) this.#changes.push({ event: "join", member: jsonOf(member) });
     for (const user of left) this.#changes.push({ event: "leave", member: jsonOf({ user }) });
   }
 
   /** Sends joins and leaves to the client from now on. A client without a current list also needs {@link list}. */
-  watch(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean): Watcher {
-    const watcher = new Watcher(client, backlog, ending, missed, isStale);
-    this.#watchers.add(watcher);
-    return watcher;
+  observe(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean): PresenceObserver {
+    const observer = new PresenceObserver(client, backlog, ending, missed, isStale);
+    this.#observers.add(observer);
+    return observer;
   }
 
   /** Sends the full list of members. Retries while the engine fails, because the client is waiting for the list. */
-  async list(watcher: Watcher): Promise<void> {
+  async list(observer: PresenceObserver): Promise<void> {
     const { deadlines, report } = this.#host;
-    for (let hasFailed = false; this.#watchers.has(watcher);) {
-      watcher.hold();
+    for (let hasFailed = false; this.#observers.has(observer);) {
+      observer.hold();
       try {
-        await watcher.backlog.run("engine", () => this.#list(watcher));
-        if (!watcher.isHeld) return;
+        await observer.backlog.run("engine", () => this.#list(observer));
+        if (!observer.isHeld) return;
       } catch (error) {
         if (!hasFailed) report(error);
         hasFailed = true;
-        await new Promise<void>((due) => deadlines.set({ deadline: 0, place: -1, due }, LIST_PERIOD));
+        await new Promise<void>((due) => deadlines.set({ deadline: 0, heapIndex: -1, due }, LIST_PERIOD));
       }
     }
   }
 
   /** Sends the list, unless more changes arrived meanwhile than could be kept. */
-  async #list(watcher: Watcher): Promise<void> {
-    if (!this.#watchers.has(watcher)) return;
+  async #list(observer: PresenceObserver): Promise<void> {
+    if (!this.#observers.has(observer)) return;
     // Drops changes kept so far: the list that is read now includes them.
-    watcher.hold();
+    observer.hold();
     const members = await this.#host.engine.members(this.#channel);
-    if (watcher.isFull || !this.#watchers.has(watcher)) return;
+    if (observer.isFull || !this.#observers.has(observer)) return;
     const list = new ChannelFrame(this.#body("init", members.map(jsonOf)));
-    this.#host.rateGate?.spend(watcher.client, list.bytes);
-    watcher.release(list);
+    this.#host.rateGate?.spend(observer.client, list.bytes);
+    observer.release(list);
   }
 
-  unwatch(watcher: Watcher): void {
-    this.#watchers.delete(watcher);
-    watcher.end();
+  unobserve(observer: PresenceObserver): void {
+    this.#observers.delete(observer);
+    observer.end();
   }
 
-  /** Sends the newest attendant with data to the engine, if that changes the member. */
+  /** Sends the newest entry with data to the engine, if that changes the member. */
   #join(local: LocalMember): void {
-    const { attendants, joined } = local;
-    const { member } = attendants.findLast(({ member }) => member.data !== undefined) ?? attendants.at(-1)!; // Never empty.
+    const { entries, joined } = local;
+    const { member } = entries.findLast(({ member }) => member.data !== undefined) ?? entries.at(-1)!; // Never empty.
     if (member === joined || joined && member.data === undefined && joined.data === undefined) return;
     local.joined = member;
     this.#notifyEngine(() => this.#host.engine.join(this.#channel, member));
@@ -165,13 +165,13 @@ export class Presence {
   #flush(): void {
     const changes = this.#changes;
     this.#changes = [];
-    const watchers = [...this.#watchers];
+    const observers = [...this.#observers];
     while (changes.length > 0) {
       // Keeps the order of joins and leaves: a member that does both in one turn has left.
       const { event } = changes[0]!;
       const end = changes.findIndex((change) => change.event !== event);
       const members = changes.splice(0, Math.min(end < 0 ? changes.length : end, MAX_MEMBERS)).map(({ member }) => member);
-      this.#host.delivery.deliver(new ChannelFrame(this.#body(event, members)), watchers, () => {});
+      this.#host.delivery.deliver(new ChannelFrame(this.#body(event, members)), observers, () => {});
     }
   }
 
@@ -181,7 +181,7 @@ export class Presence {
 }
 
 /** A subscription that receives the members of its channel. */
-export class Watcher {
+export class PresenceObserver {
   readonly client: WebSocketClient;
   readonly backlog: Backlog;
   readonly #ending: string;

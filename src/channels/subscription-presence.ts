@@ -2,32 +2,32 @@ import type { Backlog } from "./backlog.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { ExtensionHost } from "../application/extension.ts";
 import { guard, isThenable } from "../base/guard.ts";
-import type { Attendant, Presence, Watcher } from "./presence.ts";
+import type { Presence, PresenceEntry, PresenceObserver } from "./presence.ts";
 import type { SavedSubscription, SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
-/** The subscription that the attendance belongs to. */
-interface AttendanceOwner {
+/** The subscription that the presence belongs to. */
+interface SubscriptionPresenceOwner {
   readonly client: WebSocketClient;
   readonly host: ExtensionHost;
   readonly backlog: Backlog;
-  /** Called when {@link Attendance.saved} or {@link Attendance.isStale} has changed. */
+  /** Called when {@link SubscriptionPresence.saved} or {@link SubscriptionPresence.isStale} has changed. */
   changed(): void;
 }
 
 /** The part of one subscription in presence: makes its user a member, and sends it the members if it asked for them. */
-export class Attendance {
-  readonly #owner: AttendanceOwner;
+export class SubscriptionPresence {
+  readonly #owner: SubscriptionPresenceOwner;
   readonly #presence: Presence;
   readonly #ending: string;
-  #attendant: Attendant | undefined;
-  #watcher: Watcher | undefined;
+  #entry: PresenceEntry | undefined;
+  #observer: PresenceObserver | undefined;
   /** The rest of {@link begin}, set while the client is suspended. */
   #postponed: (() => void) | undefined;
   #hasEnded = false;
 
   /** @param ending end of the JSON of each message, with the `uid` */
-  constructor(owner: AttendanceOwner, presence: Presence, ending: string) {
+  constructor(owner: SubscriptionPresenceOwner, presence: Presence, ending: string) {
     this.#owner = owner;
     this.#presence = presence;
     this.#ending = ending;
@@ -35,14 +35,14 @@ export class Attendance {
 
   /** The fields to save for hibernation. */
   get saved(): Pick<SavedSubscription, "member" | "entry"> {
-    if (!this.#attendant) return {};
-    const { member: { data }, entry } = this.#attendant;
+    if (!this.#entry) return {};
+    const { member: { data }, number: entry } = this.#entry;
     return { ...(data === undefined ? {} : { member: data }), entry };
   }
 
   /** Whether the client missed a change and needs a new list. */
   get isStale(): boolean {
-    return this.#watcher?.isStale ?? false;
+    return this.#observer?.isStale ?? false;
   }
 
   /** Sends the list of members, if asked for, and then joins. */
@@ -52,10 +52,10 @@ export class Attendance {
       if (this.#hasEnded) return;
       // Joins in `renew`, when the client is admitted again.
       if (connectionOf(client).isSuspended) return void (this.#postponed = enter);
-      this.#enter(attendantData(options, message, client, host.report));
+      this.#enter(memberDataOf(options, message, client, host.report));
       if (!this.#hasEnded) this.#owner.changed();
     };
-    if (message.presence) void this.#presence.list(this.#watch(false)).then(enter);
+    if (message.presence) void this.#presence.list(this.#observe(false)).then(enter);
     else enter();
   }
 
@@ -67,13 +67,13 @@ export class Attendance {
   ): void {
     this.#enter(member, entry);
     if (!presence) return;
-    this.#watch(isStale);
+    this.#observe(isStale);
     this.renew();
   }
 
-  /** Takes over the attendant of the replaced subscription; call before {@link begin}. */
-  inherit(before: Attendance): void {
-    this.#attendant ??= before.#handOver();
+  /** Takes over the presence entry of the replaced subscription; call before {@link begin}. */
+  inherit(before: SubscriptionPresence): void {
+    this.#entry ??= before.#handOver();
   }
 
   /** Continues after the client is admitted again: joins if it has not yet, and sends a new list if it missed a change. */
@@ -81,12 +81,12 @@ export class Attendance {
     const postponed = this.#postponed;
     this.#postponed = undefined;
     postponed?.();
-    if (this.#watcher?.isStale) void this.#presence.list(this.#watcher).then(() => this.#owner.changed());
+    if (this.#observer?.isStale) void this.#presence.list(this.#observer).then(() => this.#owner.changed());
   }
 
   end(wasLost: boolean): void {
     this.#hasEnded = true;
-    if (this.#watcher) this.#presence.unwatch(this.#watcher);
+    if (this.#observer) this.#presence.unobserve(this.#observer);
     this.#leave(wasLost);
   }
 
@@ -94,32 +94,32 @@ export class Attendance {
     if (this.#hasEnded) return;
     const { client } = this.#owner;
     const user = client.accountability.user ?? `uid:${client.uid}`;
-    const earlier = this.#attendant;
-    this.#attendant = this.#presence.enter(user, data, entry);
+    const earlier = this.#entry;
+    this.#entry = this.#presence.enter(user, data, entry);
     // Enters before it exits, so that the member does not leave in between.
     if (earlier) this.#presence.exit(earlier, false);
   }
 
   /** Sends joins and leaves to the client from now on. */
-  #watch(isStale: boolean): Watcher {
+  #observe(isStale: boolean): PresenceObserver {
     const { client, backlog } = this.#owner;
-    return this.#watcher = this.#presence.watch(client, backlog, this.#ending, () => this.#owner.changed(), isStale);
+    return this.#observer = this.#presence.observe(client, backlog, this.#ending, () => this.#owner.changed(), isStale);
   }
 
   #leave(wasLost: boolean): void {
-    const attendant = this.#handOver();
-    if (attendant) this.#presence.exit(attendant, wasLost);
+    const entry = this.#handOver();
+    if (entry) this.#presence.exit(entry, wasLost);
   }
 
-  #handOver(): Attendant | undefined {
-    const attendant = this.#attendant;
-    this.#attendant = undefined;
-    return attendant;
+  #handOver(): PresenceEntry | undefined {
+    const entry = this.#entry;
+    this.#entry = undefined;
+    return entry;
   }
 }
 
 /** The data of the client's member, as JSON text. */
-function attendantData(
+function memberDataOf(
   { presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,
   client: WebSocketClient,

@@ -1,4 +1,4 @@
-import { Attendance } from "./subscription-presence.ts";
+import { SubscriptionPresence } from "./subscription-presence.ts";
 import type { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
@@ -16,7 +16,7 @@ import { connectionOf, type WebSocketClient } from "../application/websocket-cli
 /** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
 const MAX_SNAPSHOTS = 3;
 
-/** The client that a subscription belongs to, with the callbacks of its {@link Subscriber}. */
+/** The client that a subscription belongs to, with the callbacks of its {@link ClientSubscriptions}. */
 export interface SubscriptionOwner {
   readonly client: WebSocketClient;
   readonly host: ChannelHost;
@@ -39,7 +39,7 @@ export interface SubscriptionOwner {
 export class Subscription implements ChannelRecipient, Timed {
   readonly message: SubscriptionRequest;
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
   /** The subscription of the same name that goes on until this one has sent `init`. */
   replaces: Subscription | undefined;
 
@@ -51,7 +51,7 @@ export class Subscription implements ChannelRecipient, Timed {
   #hasEnded = false;
   /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
   #run = 0;
-  #attendance: Attendance | undefined;
+  #presence: SubscriptionPresence | undefined;
   /** Absent if the permission has no time limit. */
   #grant: Grant | undefined;
 
@@ -86,7 +86,7 @@ export class Subscription implements ChannelRecipient, Timed {
   send(frame: PublicationFrame): boolean {
     const feed = this.#feed;
     if (this.#hasEnded) return false;
-    if (!feed.takes(frame)) return true;
+    if (!feed.accepts(frame)) return true;
     if (feed.isHeld) return feed.keep(frame);
     if (feed.isBehind) return false;
     if (feed.send(frame)) return true;
@@ -107,7 +107,7 @@ export class Subscription implements ChannelRecipient, Timed {
     void this.#resume(false);
   }
 
-  // Called by the subscriber
+  // Called by the client's subscriptions
 
   /** Authorizes the subscription and sends `init`. Never rejects. */
   async start(): Promise<void> {
@@ -147,7 +147,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Continues when the client can receive messages again, or when its rights have changed. */
   resume(hasChanged: boolean): void {
     if (!this.#isStarted) void this.start();
-    else if (hasChanged || this.#feed.isBehind || this.#attendance?.isStale) void this.#resume(hasChanged);
+    else if (hasChanged || this.#feed.isBehind || this.#presence?.isStale) void this.#resume(hasChanged);
   }
 
   /** Authorizes again at the end of the `ttl`. */
@@ -164,7 +164,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#feed.release();
     const channel = this.#channel;
     if (!channel) return;
-    this.#attendance?.end(wasLost);
+    this.#presence?.end(wasLost);
     channel.remove(this);
     channel.leave();
   }
@@ -178,8 +178,8 @@ export class Subscription implements ChannelRecipient, Timed {
       ...message,
       ...(query && { query }),
       ...(this.#feed.isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
-      ...this.#attendance?.saved,
-      ...(this.#attendance?.isStale ? { isStale: true } : {}),
+      ...this.#presence?.saved,
+      ...(this.#presence?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
     };
   }
@@ -335,7 +335,7 @@ export class Subscription implements ChannelRecipient, Timed {
     try {
       // Publications are held until the client is authorized with its new rights.
       if (hasChanged && !await this.#isAllowed(run)) return;
-      this.#attendance?.renew();
+      this.#presence?.renew();
       if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
       await this.#owner.backlog.run("engine", () => this.#recover(run));
     } catch (error) {
@@ -371,19 +371,19 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Joins the members, after `init` was sent. */
   #enter(): void {
-    const attendance = this.#channel && this.#attend(this.#channel);
-    if (!attendance) return;
+    const presence = this.#channel && this.#attend(this.#channel);
+    if (!presence) return;
     // Takes over the member of the replaced subscription, so that no leave and join is sent.
     const { replaces } = this;
-    if (replaces?.message.channel === this.message.channel && replaces.#attendance) attendance.inherit(replaces.#attendance);
-    attendance.begin(this.#options, this.message);
+    if (replaces?.message.channel === this.message.channel && replaces.#presence) presence.inherit(replaces.#presence);
+    presence.begin(this.#options, this.message);
   }
 
-  #attend({ presence }: Channel): Attendance | undefined {
+  #attend({ presence }: Channel): SubscriptionPresence | undefined {
     const { client, host, backlog } = this.#owner;
     const owner = { client, host, backlog, changed: () => this.#owner.changed(this) };
-    if (presence) this.#attendance = new Attendance(owner, presence, this.#feed.ending);
-    return this.#attendance;
+    if (presence) this.#presence = new SubscriptionPresence(owner, presence, this.#feed.ending);
+    return this.#presence;
   }
 
   #fail(run: number, error: unknown): void {

@@ -2,14 +2,14 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientError } from "./error.ts";
 import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";
-import { Heartbeat } from "./liveness-probe.ts";
+import { LivenessProbe } from "./liveness-probe.ts";
 import type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 
 /** How long to wait for the peer's close frame, in ms. */
 const CLOSE_PATIENCE = 2_000;
 
 /** What a connection needs from the connector. */
-export interface ConnectionHost {
+export interface ClientSocketHost {
   readonly WebSocket: WebSocketConstructor;
   readonly clock: ClientClock;
   /** Ping interval in ms. */
@@ -26,13 +26,13 @@ export interface ConnectionHost {
 }
 
 /** One WebSocket from opening to close, with a heartbeat that detects a dead peer. */
-export class Connection {
+export class ClientSocket {
   /** Resolves when the socket has closed, or the peer did not answer the close in time. */
   readonly gone: Promise<void>;
-  readonly #host: ConnectionHost;
+  readonly #host: ClientSocketHost;
   readonly #socket: WebSocketLike;
   /** Started by the connector when the client is admitted. */
-  readonly heartbeat: Heartbeat;
+  readonly liveness: LivenessProbe;
   #resolveGone!: () => void; // Assigned in the constructor by the executor of `gone`.
   /** Whether the upgrade succeeded. */
   wasOpened = false;
@@ -40,11 +40,11 @@ export class Connection {
   #failure: Failure = { reason: "" };
 
   /** @throws what the `WebSocket` constructor throws, such as for an invalid URL or a token that is no valid subprotocol. */
-  constructor(host: ConnectionHost, url: string, protocols: string[]) {
+  constructor(host: ClientSocketHost, url: string, protocols: string[]) {
     this.#host = host;
     const socket = this.#socket = new host.WebSocket(url, protocols);
     const ping = () => this.send(JSON.stringify(host.ping()));
-    this.heartbeat = new Heartbeat(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
+    this.liveness = new LivenessProbe(host.clock, host.heartbeat, ping, () => this.end(1006, "No answer"));
     socket.onopen = () => {
       this.wasOpened = true;
       if (!this.#hasEnded) host.opened();
@@ -99,13 +99,13 @@ export class Connection {
 
   #stop(close: CloseInfo): void {
     this.#hasEnded = true; // Set first: a listener may check it.
-    this.heartbeat.stop();
+    this.liveness.stop();
     this.#host.ended(close);
   }
 
   #read(data: unknown): void {
     if (this.#hasEnded) return;
-    this.heartbeat.heard();
+    this.liveness.heard();
     if (typeof data === "string" && data.length > this.#host.maxFrame) {
       return this.end(1009, "Message too big");
     }

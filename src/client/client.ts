@@ -339,11 +339,11 @@ export class BareClient<C = Contract> {
     if (type === "auth") {
       // The server handled nothing that arrived after the token expired, so the request is safe to send again.
       const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && this.#requests.retry(uid);
-      this.#subscriptions.take(message);
+      this.#subscriptions.receive(message);
       if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
       return;
     }
-    if (this.#subscriptions.take(message) || this.#requests.settle(message)) return;
+    if (this.#subscriptions.receive(message) || this.#requests.settle(message)) return;
     if (status === "error") {
       // An error that answers no request of ours.
       const error = errorOf(message);

@@ -1,6 +1,6 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
-import { Connection } from "./client-socket.ts";
+import { ClientSocket } from "./client-socket.ts";
 import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter } from "./error.ts";
 import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";
@@ -37,7 +37,7 @@ export class Connector {
   error: ClientError | undefined;
   readonly pace: Pace;
   readonly #host: ConnectorHost;
-  #connection: Connection | undefined;
+  #connection: ClientSocket | undefined;
   /** Resolves when the last connection is gone. */
   #gone: Promise<void> = Promise.resolve();
   /** While waiting: the next attempt. Otherwise: the limit for being admitted. */
@@ -88,7 +88,7 @@ export class Connector {
    * @param isEarly ignores the time that the server asked to wait.
    */
   wake(isEarly: boolean): void {
-    if (this.status === "open") this.#connection?.heartbeat.probe();
+    if (this.status === "open") this.#connection?.liveness.probe();
     else if (this.status === "closed") {
       this.#stopListening = onWake(() => this.wake(false), () => this.#sleep());
       this.#attempt = this.#attempts = this.#refusals = 0;
@@ -213,7 +213,7 @@ export class Connector {
       if (token && tokenIn === "query") {
         address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
       }
-      this.#connection = new Connection(
+      this.#connection = new ClientSocket(
         {
           ...options,
           received: (message) => {
@@ -291,7 +291,7 @@ export class Connector {
     this.isReady = true;
     if (isNew) {
       this.#openSince = this.#now();
-      this.#connection?.heartbeat.start();
+      this.#connection?.liveness.start();
       this.#setStatus("open");
     }
     // A listener may have closed the client.

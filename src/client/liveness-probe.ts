@@ -10,7 +10,7 @@ const PATIENCE = 4_000;
 const WAKE_PATIENCE = 400;
 
 /** Detects a dead connection: pings every period, and immediately after a sleep. */
-export class Heartbeat {
+export class LivenessProbe {
   readonly #clock: ClientClock;
   readonly #period: number;
   readonly #ping: () => void;

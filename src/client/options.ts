@@ -72,10 +72,10 @@ export interface ClientOptions {
 /** Options with defaults applied. */
 export type ResolvedOptions =
   & Required<Omit<ClientOptions, "token" | "renew" | "backoff" | "outbox">>
-  & { token: ClientOptions["token"]; renew: ClientOptions["renew"]; backoff: Required<Backoff>; outbox: Required<Outbox> };
+  & { token: ClientOptions["token"]; renew: ClientOptions["renew"]; backoff: Required<Backoff>; outbox: Required<OutboxOptions> };
 
 type Backoff = NonNullable<ClientOptions["backoff"]>;
-type Outbox = NonNullable<ClientOptions["outbox"]>;
+type OutboxOptions = NonNullable<ClientOptions["outbox"]>;
 
 /** @throws {TypeError} for an unknown option or an invalid duration, and without a WebSocket, unless `lazy` is set. */
 export function resolveOptions(options: ClientOptions): ResolvedOptions {

@@ -91,13 +91,13 @@ export interface OpenSubscription<Item = SubscriptionInit | Publication, Data = 
   unsubscribe(): void;
 }
 
-/** What a subscriber needs from {@link Subscriptions}. */
-export interface SubscriberHost {
+/** What a subscription needs from {@link Subscriptions}. */
+export interface ClientSubscriptionHost {
   /** Queues its `subscribe` message. */
-  ask(subscriber: Subscriber): void;
-  remove(subscriber: Subscriber): void;
+  ask(subscription: ClientSubscription): void;
+  remove(subscription: ClientSubscription): void;
   /** Interrupts it if the client is closed. */
-  check(subscriber: Subscriber): void;
+  check(subscription: ClientSubscription): void;
   /** Reports what a callback threw. */
   report(error: unknown): void;
 }
@@ -108,7 +108,7 @@ type Reader = [resolve: (result: IteratorResult<Item, undefined>) => void, rejec
 type Item = SubscriptionInit | Publication;
 
 /** One subscription, with its recovery after lost connections, lost messages and a slow iterator. */
-export class Subscriber implements OpenSubscription {
+export class ClientSubscription implements OpenSubscription {
   readonly channel: string;
   readonly uid: string;
   readonly options: SubscribeOptions;
@@ -119,7 +119,7 @@ export class Subscriber implements OpenSubscription {
   failures = 0;
   /** For the next try after a transient error. */
   timer: unknown;
-  readonly #host: SubscriberHost;
+  readonly #host: ClientSubscriptionHost;
   readonly #request: string;
   /** Set when the server filters by event. */
   readonly #event: string | undefined;
@@ -135,7 +135,7 @@ export class Subscriber implements OpenSubscription {
   #hasIterator = false;
   #end: { error: ClientError | undefined } | undefined;
 
-  constructor(host: SubscriberHost, channel: string, uid: string, options: SubscribeOptions) {
+  constructor(host: ClientSubscriptionHost, channel: string, uid: string, options: SubscribeOptions) {
     this.#host = host;
     this.channel = channel;
     this.uid = uid;
@@ -177,7 +177,7 @@ export class Subscriber implements OpenSubscription {
   }
 
   /** Handles a message of the subscription. */
-  take(message: WebSocketMessage): void {
+  receive(message: WebSocketMessage): void {
     const { type, event, members } = message;
     if (type === "presence") this.#changePresence(event, members);
     else if (event === "init") this.#begin(message);

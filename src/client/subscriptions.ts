@@ -2,7 +2,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
 import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { type Position, type SubscribeOptions, Subscriber, type SubscriberHost } from "./subscription.ts";
+import { ClientSubscription, type ClientSubscriptionHost, type Position, type SubscribeOptions } from "./subscription.ts";
 
 /** Errors after which a subscription is tried again. */
 const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
@@ -21,12 +21,12 @@ export interface SubscriptionsHost {
 }
 
 /** A client's subscriptions, by `uid`. */
-export class Subscriptions implements SubscriberHost {
+export class Subscriptions implements ClientSubscriptionHost {
   readonly #host: SubscriptionsHost;
   readonly report: (error: unknown) => void;
-  readonly #subscribers = new Map<unknown, Subscriber>();
-  /** Queued messages by `uid`: a subscriber stands for its `subscribe`, a string is an `unsubscribe`. */
-  readonly #waiting = new Map<unknown, Subscriber | string>();
+  readonly #subscriptions = new Map<unknown, ClientSubscription>();
+  /** Queued messages by `uid`: a subscription stands for its `subscribe`, a string is an `unsubscribe`. */
+  readonly #waiting = new Map<unknown, ClientSubscription | string>();
   /** Those whose `subscribe` was sent on this connection. */
   readonly #asked = new Set<unknown>();
 
@@ -37,45 +37,45 @@ export class Subscriptions implements SubscriberHost {
 
   /** Whether a pong could reveal missed publications. */
   get haveHistory(): boolean {
-    return [...this.#subscribers.values()].some(({ position }) => position);
+    return [...this.#subscriptions.values()].some(({ position }) => position);
   }
 
   /** How many `subscribe` messages of this connection are unanswered. */
   get unanswered(): number {
-    return [...this.#asked].filter((uid) => !this.#subscribers.get(uid)?.isLive).length;
+    return [...this.#asked].filter((uid) => !this.#subscriptions.get(uid)?.isLive).length;
   }
 
-  add(channel: string, uid: string, options: SubscribeOptions): Subscriber {
-    const subscriber = new Subscriber(this, channel, uid, options);
-    this.#subscribers.set(uid, subscriber);
-    this.ask(subscriber);
-    return subscriber;
+  add(channel: string, uid: string, options: SubscribeOptions): ClientSubscription {
+    const subscription = new ClientSubscription(this, channel, uid, options);
+    this.#subscriptions.set(uid, subscription);
+    this.ask(subscription);
+    return subscription;
   }
 
-  check(subscriber: Subscriber): void {
+  check(subscription: ClientSubscription): void {
     const why = this.#host.whyClosed();
-    if (why) this.#interrupt(subscriber, why);
+    if (why) this.#interrupt(subscription, why);
   }
 
-  ask(subscriber: Subscriber): void {
-    this.#waiting.set(subscriber.uid, subscriber);
+  ask(subscription: ClientSubscription): void {
+    this.#waiting.set(subscription.uid, subscription);
     this.flush();
   }
 
   /** Queues all that are not live; on a new connection that is every one. */
   askAll(): void {
-    for (const [uid, subscriber] of this.#subscribers) {
-      if (subscriber.isLive) continue;
+    for (const [uid, subscription] of this.#subscriptions) {
+      if (subscription.isLive) continue;
       this.#waiting.delete(uid); // Keeps the order of subscribing.
-      this.#waiting.set(uid, subscriber);
+      this.#waiting.set(uid, subscription);
     }
     this.flush();
   }
 
-  remove(subscriber: Subscriber): void {
-    const { uid } = subscriber;
+  remove(subscription: ClientSubscription): void {
+    const { uid } = subscription;
     const wasAsked = this.#asked.has(uid);
-    if (!this.#forget(subscriber) || !wasAsked) return;
+    if (!this.#forget(subscription) || !wasAsked) return;
     this.#waiting.set(uid, JSON.stringify({ type: "unsubscribe", uid }));
     this.flush();
   }
@@ -99,71 +99,71 @@ export class Subscriptions implements SubscriberHost {
   }
 
   /** Handles the message if it belongs to a subscription. Returns whether it did. */
-  take(message: WebSocketMessage): boolean {
+  receive(message: WebSocketMessage): boolean {
     const { type, status, uid } = message;
-    const subscriber = this.#subscribers.get(uid);
-    if (status === "error" && subscriber) this.#refused(subscriber, errorOf(message));
+    const subscription = this.#subscriptions.get(uid);
+    if (status === "error" && subscription) this.#refused(subscription, errorOf(message));
     else if (type !== "subscription" && type !== "presence") return false;
     // A message of an unknown subscription is a late one, after `unsubscribe`.
     else if (message["event"] === "unsubscribe") {
-      if (subscriber) {
-        this.#refused(subscriber, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
+      if (subscription) {
+        this.#refused(subscription, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
       }
-    } else subscriber?.take(message);
+    } else subscription?.receive(message);
     return true;
   }
 
   /** The pong lists the positions the server has reached; a subscription that lags asks for what it missed. */
   pong(channels: unknown): void {
-    for (const subscriber of this.#subscribers.values()) {
-      const at = (channels as Record<string, Position> | undefined)?.[subscriber.channel];
-      if (at?.epoch && !subscriber.isAt(at)) this.ask(subscriber);
+    for (const subscription of this.#subscriptions.values()) {
+      const at = (channels as Record<string, Position> | undefined)?.[subscription.channel];
+      if (at?.epoch && !subscription.isAt(at)) this.ask(subscription);
     }
   }
 
   lost(): void {
     this.#waiting.clear();
     this.#asked.clear();
-    for (const subscriber of this.#subscribers.values()) subscriber.isLive = false;
+    for (const subscription of this.#subscriptions.values()) subscription.isLive = false;
   }
 
   end(): void {
-    for (const subscriber of [...this.#subscribers.values()]) {
-      this.#forget(subscriber);
-      subscriber.end();
+    for (const subscription of [...this.#subscriptions.values()]) {
+      this.#forget(subscription);
+      subscription.end();
     }
   }
 
   /** The client is closed: iterations fail, subscriptions with callbacks stay. */
   interrupt(error: ClientError): void {
-    for (const subscriber of [...this.#subscribers.values()]) this.#interrupt(subscriber, error);
+    for (const subscription of [...this.#subscriptions.values()]) this.#interrupt(subscription, error);
   }
 
-  #interrupt(subscriber: Subscriber, error: ClientError): void {
-    this.#host.options.clock.clearTimeout(subscriber.timer);
-    if (!subscriber.interrupt(error)) this.#forget(subscriber);
+  #interrupt(subscription: ClientSubscription, error: ClientError): void {
+    this.#host.options.clock.clearTimeout(subscription.timer);
+    if (!subscription.interrupt(error)) this.#forget(subscription);
   }
 
-  #forget({ uid, timer }: Subscriber): boolean {
+  #forget({ uid, timer }: ClientSubscription): boolean {
     this.#host.options.clock.clearTimeout(timer);
     this.#waiting.delete(uid);
     this.#asked.delete(uid);
-    return this.#subscribers.delete(uid);
+    return this.#subscriptions.delete(uid);
   }
 
-  #refused(subscriber: Subscriber, error: ClientError): void {
-    subscriber.isLive = false;
-    this.#asked.delete(subscriber.uid);
+  #refused(subscription: ClientSubscription, error: ClientError): void {
+    subscription.isLive = false;
+    this.#asked.delete(subscription.uid);
     if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
     if (!TRANSIENT.test(error.code)) {
-      this.#forget(subscriber);
-      return subscriber.end(error);
+      this.#forget(subscription);
+      return subscription.end(error);
     }
     const { options } = this.#host;
     const { clock } = options;
-    clock.clearTimeout(subscriber.timer);
-    subscriber.timer = clock.setTimeout(() => {
-      if (!subscriber.isLive) this.ask(subscriber);
-    }, retryAfter(error) + backoffDelay(subscriber.failures++, options));
+    clock.clearTimeout(subscription.timer);
+    subscription.timer = clock.setTimeout(() => {
+      if (!subscription.isLive) this.ask(subscription);
+    }, retryAfter(error) + backoffDelay(subscription.failures++, options));
   }
 }

@@ -58,7 +58,7 @@ export class Connection
   implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
   deadline = 0;
-  place: number = -1;
+  heapIndex: number = -1;
 
   readonly host: ConnectionHost;
   transport: Transport;
@@ -72,8 +72,8 @@ export class Connection
   #endsAt = Infinity;
   /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
-  beatAt: number = Infinity;
-  heardAt = 0;
+  nextPingAt: number = Infinity;
+  receivedAt = 0;
   missed = 0;
   following: number = Infinity;
   flood: Flood | undefined = undefined;
@@ -127,7 +127,7 @@ export class Connection
   /** Records a sign of life: a message, or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
   heard(): number {
     this.transport.heard?.();
-    return this.heardAt = this.host.monotonic();
+    return this.receivedAt = this.host.monotonic();
   }
 
   /** The socket closed, by either side. Only the first call has an effect. */
@@ -240,7 +240,7 @@ export class Connection
   }
 
   spare(): void {
-    this.heardAt = this.host.monotonic();
+    this.receivedAt = this.host.monotonic();
     this.transport.ask?.();
   }
 
@@ -374,7 +374,7 @@ export class Connection
     this.host.extension?.readable(this.client);
   }
 
-  silent(): void {
+  timedOut(): void {
     // Reading was paused, so the client was not silent: a middleware or an authentication took too long.
     if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
     else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");

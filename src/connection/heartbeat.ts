@@ -1,17 +1,17 @@
 /** A connection that the heartbeat checks. */
 export interface HeartbeatOwner {
   /** When the next check is, in ms of the monotonic clock; Infinity: never. Written by {@link Heartbeat} only. */
-  beatAt: number;
+  nextPingAt: number;
   /** When the peer last sent anything, in ms of the monotonic clock. Written by the connection, too. */
-  heardAt: number;
+  receivedAt: number;
   /** Pings the peer. */
   probe(): void;
   /** The peer did not answer a ping in time. */
-  silent(): void;
+  timedOut(): void;
 }
 
 /** `heardAt` from a ping until the peer sends anything. */
-const UNHEARD = -Infinity;
+const AWAITS_ANSWER = -Infinity;
 
 /**
  * Checks happen at multiples of this many ms, or of a hundredth of the shorter wait if that is less, so that one timer serves many.
@@ -43,24 +43,24 @@ export class Heartbeat {
 
   start(owner: HeartbeatOwner): void {
     // Spread over half a period, or clients that reconnect together after a restart would be pinged together forever.
-    owner.heardAt = this.#now() - this.#period * Math.random() / 2;
-    owner.beatAt = this.#stepBefore(owner.heardAt + this.#period);
+    owner.receivedAt = this.#now() - this.#period * Math.random() / 2;
+    owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);
   }
 
   /** Time until {@link due} must be called, in ms; Infinity: never. */
-  remaining({ beatAt }: HeartbeatOwner): number {
+  remaining({ nextPingAt: beatAt }: HeartbeatOwner): number {
     return Math.max(0, beatAt - this.#now());
   }
 
   due(owner: HeartbeatOwner): void {
     const now = this.#now();
-    if (owner.beatAt > now) return;
-    if (owner.heardAt === UNHEARD) return owner.silent();
+    if (owner.nextPingAt > now) return;
+    if (owner.receivedAt === AWAITS_ANSWER) return owner.timedOut();
     // A peer that sent anything is pinged a full period after that.
-    owner.beatAt = this.#stepBefore(owner.heardAt + this.#period);
-    if (owner.beatAt > now) return;
-    owner.heardAt = UNHEARD;
-    owner.beatAt = this.#stepBefore(now + this.#timeout);
+    owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);
+    if (owner.nextPingAt > now) return;
+    owner.receivedAt = AWAITS_ANSWER;
+    owner.nextPingAt = this.#stepBefore(now + this.#timeout);
     owner.probe();
   }
 

@@ -8,7 +8,8 @@ import { MemoryEngine } from "../engines/memory-engine.ts";
 import type { Logger, ResolvedOptions } from "../application/options.ts";
 
 /** The operations that other nodes request of this one. */
-export interface LocalNode extends Pick<ClusterHost, "broadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
+export interface LocalNode
+  extends Pick<ClusterHost, "receiveBroadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
   readonly deadlines: Deadlines;
   /** The wall clock, in ms. */
   now(): number;

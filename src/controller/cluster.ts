@@ -65,7 +65,7 @@ export interface ClusterHost {
   /** The name of this node. */
   readonly node: string;
   report(error: unknown): void;
-  broadcast(frame: Frame, filter: BroadcastFilter): void;
+  receiveBroadcast(frame: Frame, filter: BroadcastFilter): void;
   /** @param age how long ago a late order was given, in ms; absent: just now. */
   disconnect(filter: DisconnectFilter, code: number, reason: string, age?: number): void;
   refresh(filter: BroadcastFilter, age?: number): void;
@@ -173,7 +173,7 @@ export class Cluster {
   // The controller's side
 
   /** Asks the other nodes to send the frame to their clients. */
-  broadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
+  sendBroadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
     this.#send({ type: "broadcast", text, isJson, filter });
   }
 
@@ -199,7 +199,7 @@ export class Cluster {
     const host = this.#host();
     switch (message.type) {
       case "broadcast":
-        return host.broadcast(
+        return host.receiveBroadcast(
           new Frame(message.text.toWellFormed(), message.isJson && isObject(message.text)),
           defined(message.filter),
         );
@@ -210,7 +210,7 @@ export class Cluster {
       case "ask":
         return this.#answer(message.question, message.about, defined(message.filter));
       case "answer":
-        return this.#take(message);
+        return this.#receiveAnswer(message);
     }
   }
 
@@ -251,7 +251,7 @@ export class Cluster {
     } while (clients.length > 0);
   }
 
-  #take(answer: Answer): void {
+  #receiveAnswer(answer: Answer): void {
     this.#orders.get(answer.question)?.(answer.node);
     const question = this.#questions.get(answer.question);
     if (!question?.waiting.has(answer.node)) return;

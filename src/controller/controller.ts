@@ -110,7 +110,7 @@ export class WebSocketController<C = Contract> {
       deadlines: this.#deadlines,
       now,
       report,
-      broadcast: (frame, filter) => void this.#delivery.broadcast(frame, filter),
+      receiveBroadcast: (frame, filter) => void this.#delivery.sendToMatching(frame, filter),
       disconnect: (...order) => this.#rights.disconnect(...order),
       refresh: (filter, age) => void this.#rights.refresh(filter, age),
       clients: (filter) => this.#connections.admitted(filter),
@@ -220,8 +220,8 @@ export class WebSocketController<C = Contract> {
   broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
     const frame = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
-    const delivered = this.#delivery.broadcast(frame, checked);
-    this.#backplane.shared?.broadcast(frame, checked);
+    const delivered = this.#delivery.sendToMatching(frame, checked);
+    this.#backplane.shared?.sendBroadcast(frame, checked);
     return delivered;
   }
 
@@ -367,7 +367,7 @@ export class WebSocketController<C = Contract> {
     const backplane = this.#backplane;
     const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;
     backplane.check(extension);
-    this.#handlers.take(extension.types, (client, message) => extension.take(client, message));
+    this.#handlers.reserve(extension.types, (client, message) => extension.handle(client, message));
     backplane.extension = extension;
     return {
       get engine() {

@@ -70,7 +70,7 @@ export class Delivery {
    * Sends one frame to all clients that the filter matches now: to a large audience in slices, between which inbound messages are handled.
    * Each client receives broadcasts in the order of the calls.
    */
-  broadcast(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
+  sendToMatching(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
     const matching = this.#match(filter);
     // One group can be published to at once, without a copy of its members.
     if (this.#laps.length === 0 && matching instanceof Audience && matching.groups.length === 1) {
@@ -81,7 +81,7 @@ export class Delivery {
     return new Promise((resolve) => this.#start(matching, frame, resolve));
   }
 
-  /** Sends one frame to these targets, in slices and in the order of the calls as {@link broadcast} does. The list must not change afterwards. */
+  /** Sends one frame to these targets, in slices and in the order of the calls as {@link sendToMatching} does. The list must not change afterwards. */
   deliver(frame: Frame, targets: readonly Target[], resolve: (result: BroadcastResult) => void): void {
     this.#start(targets, frame, resolve);
   }

@@ -4,7 +4,7 @@ import { afterTurn, SLICE_MS } from "../base/turn.ts";
 
 /** A socket that writes all frames of a turn at once. */
 export interface Writer {
-  /** What waits for the end of the turn. The outbox adds to it, {@link write} takes it. */
+  /** What waits for the end of the turn. The queue adds to it, {@link write} takes it. */
   batch: Batch | undefined;
   /** Writes what waits, if anything does. */
   write(): void;
@@ -18,7 +18,7 @@ const LOOK_EVERY = 64;
  * for each frame costs twenty times the CPU (9.3 s instead of 0.46 s a million deliveries on Node). No frame waits for a timer. Writing that
  * takes longer than {@link SLICE_MS} continues in the next turn.
  */
-export class Outbox {
+export class WriteQueue {
   readonly #defer: (callback: () => void) => void;
   #empty = new SharedBatch();
   #waiting: Writer[] = [];

@@ -38,7 +38,7 @@ export class MemoryEngine implements Engine, Timed {
   /** Written by {@link Deadlines}. */
   deadline = 0;
   /** Written by {@link Deadlines}. */
-  place: number = -1;
+  heapIndex: number = -1;
 
   readonly #histories = new Map<string, History>();
   /** Channels whose history can be trimmed, least recently used first. */
@@ -195,7 +195,7 @@ export class MemoryEngine implements Engine, Timed {
     this.#used.delete(channel);
     this.#used.add(channel);
     this.#trim();
-    if (this.place < 0) this.#host?.deadlines.set(this, SWEEP_PERIOD);
+    if (this.heapIndex < 0) this.#host?.deadlines.set(this, SWEEP_PERIOD);
     return history;
   }
 

@@ -49,7 +49,7 @@ interface Returned {
 export class SqliteEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
   readonly isAlone = true;
   readonly keeper: SubscriptionKeeper;
 

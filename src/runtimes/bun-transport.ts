@@ -2,7 +2,7 @@ import { type Batch, BATCHING } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { Outbox, type Writer } from "../delivery/write-queue.ts";
+import { WriteQueue, type Writer } from "../delivery/write-queue.ts";
 import { OPEN, type Publisher, type Transport } from "../delivery/transport.ts";
 import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "./runtime.ts";
@@ -67,7 +67,7 @@ export const NO_HANDLER = "No handler for this socket";
 /** Bun's close reason for a message over `maxPayloadLength`. */
 const TOO_BIG = "Received too big message";
 
-const outbox = new Outbox();
+const queue = new WriteQueue();
 
 /** Maximum size of a frame header (RFC 6455 §5.2), in bytes. Bun's buffered amount includes headers. */
 const MAX_HEADER_BYTES = 10;
@@ -101,8 +101,8 @@ class BunPublisher implements Publisher {
   }
 
   publish(topic: string, frame: Frame): boolean {
-    // Frames in the outbox were sent earlier and must go first.
-    if (!outbox.isEmpty || frame.bytes > MAX_PUBLISHED_BYTES || this.#server.publish(topic, frame.text) === 0) return false;
+    // Frames in the queue were sent earlier and must go first.
+    if (!queue.isEmpty || frame.bytes > MAX_PUBLISHED_BYTES || this.#server.publish(topic, frame.text) === 0) return false;
     const { bytes: size } = frame;
     bytes.handedOver += size + MAX_HEADER_BYTES;
     if (bytes.published === bytes.settled) settleLater();
@@ -147,7 +147,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   #connection: Connection | undefined;
   /**
    * Whether Bun is delivering a message of this socket. Bun corks the socket meanwhile, so replies are one write without the
-   * outbox. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
+   * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
    */
   #isReading = false;
   /** Bytes that the socket held when the turn's first frame was queued. */
@@ -213,11 +213,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   get bufferedAmount(): number {
-    return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount() + this.#published;
+    return this.batch ? this.#buffered + this.batch.bytes : this.socket.getBufferedAmount() + this.#topicBytes;
   }
 
   /** Bytes that topics may still buffer for this socket. */
-  get #published(): number {
+  get #topicBytes(): number {
     return bytes.published - Math.max(bytes.settled, this.#caughtUp);
   }
 
@@ -225,7 +225,7 @@ export class BunTransport implements SocketData, Transport, Writer {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
     if (!this.#isReading) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
-      outbox.push(this, frame);
+      queue.push(this, frame);
       return true;
     }
     if (this.batch) this.write();
@@ -237,7 +237,7 @@ export class BunTransport implements SocketData, Transport, Writer {
     const { batch, socket } = this;
     if (!batch) {
       // Any send makes Bun flush earlier publications to this socket.
-      if (this.#published > 0) socket.ping();
+      if (this.#topicBytes > 0) socket.ping();
       this.#caughtUp = bytes.published;
       return;
     }

@@ -6,12 +6,12 @@ import { WebSocket } from "ws";
 import type { ClientBatch } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { EndedFrame, type Frame } from "../protocol/frame.ts";
-import { Outbox } from "../delivery/write-queue.ts";
+import { WriteQueue } from "../delivery/write-queue.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
-const outbox = new Outbox();
+const queue = new WriteQueue();
 
 /** A socket of ws with a hook before its close frame: frames that wait for the end of the turn must go out first. */
 export class FlushingWebSocket extends WebSocket {
@@ -105,7 +105,7 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
 
   override send(frame: Frame): boolean {
     if (!this.batch) this.#buffered = -1;
-    outbox.push(this, frame);
+    queue.push(this, frame);
     return true;
   }
 

@@ -93,7 +93,9 @@ class Upgrades {
     // ends those that wait a second.
     server.emit = (event, ...args) => {
       // The arguments of node:http's event. The socket of an HTTP/1 server is a net.Socket.
-      if (event === "upgrade" && this.#attached.length > 0) return this.#take(...args as [IncomingMessage, Socket, Buffer]);
+      if (event === "upgrade" && this.#attached.length > 0) {
+        return this.#handleUpgrade(...args as [IncomingMessage, Socket, Buffer]);
+      }
       return this.#emit.call(server, event, ...args);
     };
     // Node 24.9 and Deno call this before they detach a request from the HTTP parser. Earlier versions of Node detach every
@@ -128,7 +130,7 @@ class Upgrades {
       headers["transfer-encoding"] !== undefined;
   }
 
-  #take(incoming: IncomingMessage, socket: Socket, head: Buffer): true {
+  #handleUpgrade(incoming: IncomingMessage, socket: Socket, head: Buffer): true {
     // Stays for good: a reset emits `error`, which ends the process without a listener.
     if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
     if (socket.destroyed) return true;

@@ -2,7 +2,7 @@ import { type Batch, BATCHING } from "../delivery/batch.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { Outbox, type Writer } from "../delivery/write-queue.ts";
+import { WriteQueue, type Writer } from "../delivery/write-queue.ts";
 import { OPEN, type Transport } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 
@@ -14,8 +14,8 @@ interface StandardSocket {
   close(code: number, reason: string): void;
 }
 
-/** One outbox for the process. A Durable Object has its own. */
-const shared = new Outbox();
+/** One queue for the process. A Durable Object has its own. */
+const shared = new WriteQueue();
 
 /**
  * A {@link Transport} over a standard `WebSocket`, or a socket like it. Such a socket writes each frame on its own, so the frames
@@ -25,15 +25,15 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
   readonly socket: Socket;
   batch: Batch | undefined = undefined;
   /** Absent if the client does not accept arrays. */
-  readonly #outbox: Outbox | undefined;
+  readonly #queue: WriteQueue | undefined;
 
   /**
    * @param protocol the agreed subprotocol.
-   * @param outbox where frames wait for the end of the turn. @default one for all sockets of the process
+   * @param queue where frames wait for the end of the turn. @default one for all sockets of the process
    */
-  constructor(socket: Socket, protocol: string | null, outbox: Outbox = shared) {
+  constructor(socket: Socket, protocol: string | null, queue: WriteQueue = shared) {
     this.socket = socket;
-    this.#outbox = protocol === BATCHING ? outbox : undefined;
+    this.#queue = protocol === BATCHING ? queue : undefined;
   }
 
   get readyState(): number {
@@ -45,7 +45,7 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
   }
 
   send(frame: Frame): boolean {
-    if (this.#outbox) this.#outbox.push(this, frame);
+    if (this.#queue) this.#queue.push(this, frame);
     else this.socket.send(frame.text);
     return true;
   }

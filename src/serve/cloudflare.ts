@@ -7,7 +7,7 @@ import type { Connection } from "../connection/connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../protocol/close.ts";
 import { Connections } from "../connection/connections.ts";
 import type { WebSocketController } from "../controller/controller.ts";
-import { Outbox } from "../delivery/write-queue.ts";
+import { WriteQueue } from "../delivery/write-queue.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { SavedConnection } from "../delivery/transport.ts";
@@ -86,7 +86,7 @@ export function createWebSocketObject<Env>(
     readonly #connections = new Map<HibernatingSocket, Connection>();
     readonly #open = new Connections();
     // One per object: objects share module variables, and must not write to each other's sockets.
-    readonly #outbox = new Outbox();
+    readonly #queue = new WriteQueue();
     readonly #state: WebSocketObjectState;
     readonly #env: Env;
 
@@ -108,7 +108,7 @@ export function createWebSocketObject<Env>(
         if (!saved) continue; // A socket of another library.
         const owner = controllers.get(saved.controller);
         if (owner) {
-          const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#outbox), saved);
+          const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#queue), saved);
           this.#connections.set(socket, connection);
           // Resumes the close: otherwise a peer that never answers the close handshake stays forever.
           if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
@@ -167,7 +167,7 @@ export function createWebSocketObject<Env>(
 
     #connect({ server, acceptance: { protocol, open } }: Upgrade): void {
       this.#state.acceptWebSocket(server);
-      const connection = open(new HibernatingTransport(server, protocol, this.#outbox));
+      const connection = open(new HibernatingTransport(server, protocol, this.#queue));
       this.#connections.set(server, connection);
       this.#autoResponse.add(connection);
     }

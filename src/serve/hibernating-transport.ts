@@ -2,7 +2,7 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { type Batch, BATCHING } from "../delivery/batch.ts";
-import type { Outbox } from "../delivery/write-queue.ts";
+import type { WriteQueue } from "../delivery/write-queue.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
 import { StandardTransport } from "../runtimes/standard.ts";
 
@@ -53,8 +53,8 @@ export class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   readonly #answers: boolean;
   #closing: SavedConnection["closing"];
 
-  constructor(socket: HibernatingSocket, protocol: string | null, outbox: Outbox) {
-    super(socket, protocol, outbox);
+  constructor(socket: HibernatingSocket, protocol: string | null, queue: WriteQueue) {
+    super(socket, protocol, queue);
     this.#answers = protocol === BATCHING;
   }
 

@@ -8,7 +8,7 @@ import { turn } from "../support/waiting.ts";
 /** Something to wake, which writes down that it was. */
 class Sleeper implements Timed {
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
   readonly name: string;
   readonly due: () => void;
 
@@ -200,7 +200,7 @@ describe("Deadlines", () => {
       }),
       10,
     );
-    deadlines.set({ deadline: 0, place: -1, due: () => Promise.reject(errors[1]) as never }, 10); // A caller without a compiler.
+    deadlines.set({ deadline: 0, heapIndex: -1, due: () => Promise.reject(errors[1]) as never }, 10); // A caller without a compiler.
     for (const [name, delay] of [["same", 10], ["later", 20]] as const) deadlines.set(sleeper(name), delay);
     clock.advance(20);
     await turn();
@@ -265,7 +265,7 @@ describe("Deadlines", () => {
         }
         assert.equal(deadlines.size, expected.size, `seed ${random.seed}`);
         assert.equal(clock.timers, expected.size > 0 ? 1 : 0, `seed ${random.seed}`);
-        for (const each of items) assert.equal(each.place >= 0, expected.has(each), `seed ${random.seed}`);
+        for (const each of items) assert.equal(each.heapIndex >= 0, expected.has(each), `seed ${random.seed}`);
       }
     }
   });

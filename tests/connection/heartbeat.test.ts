@@ -22,7 +22,7 @@ class PingTransport extends FakeTransport {
 
 /** When a connection is first asked for a sign of life, in ms from now. */
 function firstBeat(heartbeat: Heartbeat): number {
-  const owner = { beatAt: Infinity, heardAt: 0, probe: assert.fail, silent: assert.fail };
+  const owner = { nextPingAt: Infinity, receivedAt: 0, probe: assert.fail, timedOut: assert.fail };
   heartbeat.start(owner);
   return heartbeat.remaining(owner);
 }
@@ -59,10 +59,10 @@ describe("Heartbeat", () => {
     const clock = new TestClock();
     const told: [string, number][] = [];
     const owner = {
-      beatAt: Infinity,
-      heardAt: 0,
+      nextPingAt: Infinity,
+      receivedAt: 0,
       probe: () => void told.push(["probe", clock.monotonic()]),
-      silent: () => void told.push(["silent", clock.monotonic()]),
+      timedOut: () => void told.push(["silent", clock.monotonic()]),
     };
     const heartbeat = new Heartbeat({ period: 1_000, timeout: 400 }, () => clock.monotonic());
     const pass = (ms: number) => {
@@ -75,14 +75,14 @@ describe("Heartbeat", () => {
     heartbeat.start(owner);
     for (let n = 0; n < 50; n++) {
       pass(490);
-      owner.heardAt = clock.monotonic();
+      owner.receivedAt = clock.monotonic();
     }
     assert.equal(told.length, 0);
     const start = clock.monotonic();
     pass(1_000);
     // It answers, and is asked again a period after its answer.
     pass(100);
-    owner.heardAt = clock.monotonic();
+    owner.receivedAt = clock.monotonic();
     pass(1_000);
     pass(400);
     const times = told.splice(0).map(([what, at]) => [what, Math.ceil((at - start) / 10) * 10]);
@@ -92,16 +92,16 @@ describe("Heartbeat", () => {
   it("stays with the others though timers are late", () => {
     let now = 0;
     const heartbeat = new Heartbeat({ period: 30_000, timeout: 10_000 }, () => now);
-    const owner = { beatAt: Infinity, heardAt: 0, probe: () => {}, silent: assert.fail };
+    const owner = { nextPingAt: Infinity, receivedAt: 0, probe: () => {}, timedOut: assert.fail };
     heartbeat.start(owner);
-    const first = owner.beatAt;
+    const first = owner.nextPingAt;
     for (let n = 1; n <= 20; n++) {
-      now = owner.beatAt + 1.5;
+      now = owner.nextPingAt + 1.5;
       heartbeat.due(owner);
-      owner.heardAt = now + 0.5;
-      now = owner.beatAt + 1.5;
+      owner.receivedAt = now + 0.5;
+      now = owner.nextPingAt + 1.5;
       heartbeat.due(owner);
-      assert.equal(owner.beatAt, first + n * 30_000);
+      assert.equal(owner.nextPingAt, first + n * 30_000);
     }
   });
 });

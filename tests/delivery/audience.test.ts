@@ -166,11 +166,11 @@ describe("Delivery, where one publication reaches many", () => {
       new Socket(topics, Infinity, user, role)
     ) as [Socket, Socket, Socket];
     for (const socket of [ann, bob, cid]) delivery.add(socket);
-    delivery.broadcast(frame("all"), {});
-    delivery.broadcast(frame("editors"), { role: "editor" });
+    delivery.sendToMatching(frame("all"), {});
+    delivery.sendToMatching(frame("editors"), { role: "editor" });
     assert.equal(topics.publications, 2);
-    delivery.broadcast(frame("ann"), { user: "ann" });
-    delivery.broadcast(frame("bob, who edits"), { user: "bob", role: "editor" });
+    delivery.sendToMatching(frame("ann"), { user: "ann" });
+    delivery.sendToMatching(frame("bob, who edits"), { user: "bob", role: "editor" });
     assert.equal(topics.publications, 2);
     assert.deepEqual(ann.received, ["all", "editors", "ann"]);
     assert.deepEqual(bob.received, ["all", "editors", "bob, who edits"]);
@@ -184,7 +184,7 @@ describe("Delivery, where one publication reaches many", () => {
     const create = () => new Socket(topics);
     const sockets = Array.from({ length: 5_000 }, create);
     for (const socket of sockets) delivery.add(socket);
-    const result = delivery.broadcast(frame("x"), {});
+    const result = delivery.sendToMatching(frame("x"), {});
     // One leaves the last group and one comes, one leaves another group.
     const late = create();
     delivery.remove(sockets[4_999]!);
@@ -224,7 +224,7 @@ describe("Delivery, where one publication reaches many", () => {
         const [user, role] = [random.pick(ids), random.pick(ids)];
         for (const each of sockets) each.received.length = 0;
         const able = new Set(sockets.filter(({ held }) => held <= LIMIT));
-        delivery.broadcast(frame("x".repeat(random.below(20))), {
+        delivery.sendToMatching(frame("x".repeat(random.below(20))), {
           ...(user === null ? {} : { user }),
           ...(role === null ? {} : { role }),
         });
@@ -257,7 +257,7 @@ describe("Delivery, where one publication reaches many", () => {
         const role = random.below(4) === 0 ? { role: "third" } : {};
         const text = `${calls.length}`;
         calls.push({ text, ...role });
-        delivery.broadcast(frame(text), role);
+        delivery.sendToMatching(frame(text), role);
       }
       for (let number = random.below(4); number > 0; number--) turns.shift()?.();
     }

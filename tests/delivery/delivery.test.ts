@@ -35,10 +35,10 @@ const received = (...readers: Reader[]) => readers.map((reader) => reader.receiv
 describe("Delivery", () => {
   it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
     const delivery = new Delivery(Infinity);
-    delivery.broadcast(frame("x"), {});
+    delivery.sendToMatching(frame("x"), {});
     const readers = [new Reader("ann", "editor"), new Reader(null, null)];
     for (const reader of readers) delivery.add(reader);
-    delivery.broadcast(frame("x"), {});
+    delivery.sendToMatching(frame("x"), {});
     assert.deepEqual(received(...readers), [["x"], ["x"]]);
   });
 
@@ -46,7 +46,7 @@ describe("Delivery", () => {
     const delivery = new Delivery(Infinity);
     const anonymous = new Reader(null, null);
     delivery.add(anonymous);
-    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.broadcast(frame("x"), filter);
+    for (const filter of [{ user: "null" }, { role: "null" }, { user: "undefined" }]) delivery.sendToMatching(frame("x"), filter);
     assert.deepEqual(received(anonymous), [[]]);
   });
 
@@ -55,7 +55,7 @@ describe("Delivery", () => {
     const both = new Reader("ann", "editor");
     const [user, role] = [new Reader("ann", "reader"), new Reader("bob", "editor")];
     for (const reader of [both, user, role]) delivery.add(reader);
-    delivery.broadcast(frame("x"), { user: "ann", role: "editor" });
+    delivery.sendToMatching(frame("x"), { user: "ann", role: "editor" });
     assert.deepEqual(received(both, user, role), [["x"], [], []]);
   });
 
@@ -63,10 +63,10 @@ describe("Delivery", () => {
     const delivery = new Delivery(Infinity);
     const [user, role, odd] = [new Reader("x", null), new Reader(null, "x"), new Reader("__proto__", "constructor")];
     for (const reader of [user, role, odd]) delivery.add(reader);
-    delivery.broadcast(frame("to user"), { user: "x" });
-    delivery.broadcast(frame("to role"), { role: "x" });
-    delivery.broadcast(frame("to nobody"), { user: "constructor" });
-    delivery.broadcast(frame("to odd"), { user: "__proto__" });
+    delivery.sendToMatching(frame("to user"), { user: "x" });
+    delivery.sendToMatching(frame("to role"), { role: "x" });
+    delivery.sendToMatching(frame("to nobody"), { user: "constructor" });
+    delivery.sendToMatching(frame("to odd"), { user: "__proto__" });
     assert.deepEqual(received(user, role, odd), [["to user"], ["to role"], ["to odd"]]);
   });
 
@@ -78,9 +78,9 @@ describe("Delivery", () => {
     delivery.add(reader);
     assert.equal(delivery.size, 1);
     for (const filter of [{ user: "ann" }, { role: "editor" }, { user: "bob", role: "editor" }]) {
-      delivery.broadcast(frame("old"), filter);
+      delivery.sendToMatching(frame("old"), filter);
     }
-    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.broadcast(frame("new"), filter);
+    for (const filter of [{ user: "bob" }, { role: "reader" }, {}]) delivery.sendToMatching(frame("new"), filter);
     assert.deepEqual(received(reader), [["new", "new", "new"]]);
   });
 
@@ -91,7 +91,7 @@ describe("Delivery", () => {
     reader.accountability = { user: "bob", role: "reader" };
     delivery.remove(reader);
     delivery.remove(reader);
-    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.broadcast(frame("x"), filter);
+    for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "bob" }]) delivery.sendToMatching(frame("x"), filter);
     assert.deepEqual(received(reader), [[]]);
     assert.equal(delivery.size, 0);
   });
@@ -102,8 +102,8 @@ describe("Delivery", () => {
     delivery.add(gone);
     delivery.add(stays);
     delivery.remove(gone);
-    delivery.broadcast(frame("a"), { user: "ann" });
-    delivery.broadcast(frame("b"), { role: "editor" });
+    delivery.sendToMatching(frame("a"), { user: "ann" });
+    delivery.sendToMatching(frame("b"), { role: "editor" });
     assert.deepEqual(received(gone, stays), [[], ["a", "b"]]);
   });
 
@@ -113,7 +113,7 @@ describe("Delivery", () => {
     delivery.add(new Reader("ann", "editor", () => delivery.add(late)));
     for (const filter of [{}, { user: "ann" }, { user: "ann", role: "editor" }]) {
       delivery.remove(late);
-      delivery.broadcast(frame("x"), filter);
+      delivery.sendToMatching(frame("x"), filter);
       assert.deepEqual(received(late), [[]]);
     }
   });
@@ -129,7 +129,7 @@ describe("Delivery", () => {
     });
     for (const reader of readers) delivery.add(reader);
     for (const filter of [{}, { user: "ann" }, { role: "editor" }, { user: "ann", role: "editor" }]) {
-      delivery.broadcast(frame("x"), filter);
+      delivery.sendToMatching(frame("x"), filter);
       assert.deepEqual(received(...readers), readers.map(() => ["x"]));
     }
   });
@@ -153,7 +153,7 @@ describe("Delivery", () => {
       } else {
         const [user, role] = [random.pick(ids), random.pick(ids)];
         const filter: BroadcastFilter = { ...(user === null ? {} : { user }), ...(role === null ? {} : { role }) };
-        delivery.broadcast(frame("x"), filter);
+        delivery.sendToMatching(frame("x"), filter);
         for (const each of readers) {
           const { accountability } = each;
           const matches = members.has(each) && (user === null || accountability.user === user) &&
@@ -178,7 +178,7 @@ describe("Delivery, to a large audience", () => {
 
   it("sends to 2,000 clients a turn, and to those who were there when it was called", async () => {
     const { delivery, readers, turns, reached } = create(5_000);
-    const result = delivery.broadcast(frame("x"), {});
+    const result = delivery.sendToMatching(frame("x"), {});
     const late = new Reader("ann", null);
     delivery.add(late);
     delivery.remove(readers[4_999]!);
@@ -195,12 +195,12 @@ describe("Delivery, to a large audience", () => {
   it("keeps the order of broadcasts for each client, whatever the audience", async () => {
     const { delivery, readers, turns } = create(3_000);
     const results = [
-      delivery.broadcast(frame("1"), {}),
-      delivery.broadcast(frame("2"), { user: "ann" }),
-      delivery.broadcast(frame("3"), { user: "bob" }),
+      delivery.sendToMatching(frame("1"), {}),
+      delivery.sendToMatching(frame("2"), { user: "ann" }),
+      delivery.sendToMatching(frame("3"), { user: "bob" }),
     ];
     turns.shift()!();
-    results.push(delivery.broadcast(frame("4"), {}));
+    results.push(delivery.sendToMatching(frame("4"), {}));
     while (turns.length > 0) turns.shift()!();
     for (const { received } of readers) assert.deepEqual(received, ["1", "2", "4"]);
     assert.deepEqual((await Promise.all(results)).map(({ matched }) => matched), [3_000, 3_000, 0, 3_000]);
@@ -210,7 +210,7 @@ describe("Delivery, to a large audience", () => {
     const { delivery, readers, turns } = create(3_000);
     const order: Reader[] = [];
     for (const reader of readers) reader.send = () => order.push(reader) > 0;
-    for (const text of ["0", "1", "2", "3"]) delivery.broadcast(frame(text), {});
+    for (const text of ["0", "1", "2", "3"]) delivery.sendToMatching(frame(text), {});
     while (turns.length > 0) turns.shift()!();
     // The first has begun by the time that the others are called.
     assert.deepEqual(order.slice(0, 3_000), readers);
@@ -219,7 +219,7 @@ describe("Delivery, to a large audience", () => {
 
   it("sends as many frames a turn, of however many broadcasts they are", () => {
     const { delivery, readers, turns } = create(3_000);
-    for (let number = 0; number < 30; number++) delivery.broadcast(frame(`${number}`), {});
+    for (let number = 0; number < 30; number++) delivery.sendToMatching(frame(`${number}`), {});
     let before = 0;
     const counts = [];
     do {
@@ -236,13 +236,13 @@ describe("Delivery, to a large audience", () => {
   it("keeps broadcasts apart between which somebody came or went, and counts each by itself", async () => {
     const { delivery, readers, turns } = create(3_000);
     const late = new Reader("ann", null);
-    const results = [delivery.broadcast(frame("begins"), {}), delivery.broadcast(frame("1"), {})];
+    const results = [delivery.sendToMatching(frame("begins"), {}), delivery.sendToMatching(frame("1"), {})];
     readers[2_999]!.takes = false;
     delivery.remove(readers[2_998]!);
     delivery.add(late);
-    results.push(delivery.broadcast(frame("2"), {}));
+    results.push(delivery.sendToMatching(frame("2"), {}));
     delivery.remove(late);
-    results.push(delivery.broadcast(frame("3"), {}), delivery.broadcast(frame("4"), {}));
+    results.push(delivery.sendToMatching(frame("3"), {}), delivery.sendToMatching(frame("4"), {}));
     while (turns.length > 0) turns.shift()!();
     assert.deepEqual(received(readers[0]!, readers[2_998]!, late), [["begins", "1", "2", "3", "4"], ["begins", "1"], ["2"]]);
     assert.deepEqual(
@@ -256,11 +256,11 @@ describe("Delivery, to a large audience", () => {
       const { delivery, readers, turns } = create(3_000);
       let isFirst = true;
       readers[0]!.send = ({ text }) => {
-        if (text === cause && isFirst) delivery.broadcast(frame("from within"), {});
+        if (text === cause && isFirst) delivery.sendToMatching(frame("from within"), {});
         isFirst &&= text !== cause;
         return readers[0]!.received.push(text) > 0;
       };
-      for (const text of ["0", "1", "2"]) delivery.broadcast(frame(text), {});
+      for (const text of ["0", "1", "2"]) delivery.sendToMatching(frame(text), {});
       while (turns.length > 0) turns.shift()!();
       const expected = cause === "0" ? ["0", "from within", "1", "2"] : ["0", "1", "2", "from within"];
       for (const { received } of readers) assert.deepEqual(received, expected);
@@ -270,8 +270,8 @@ describe("Delivery, to a large audience", () => {
   it("tells how many were handed the message and how many could not be", async () => {
     const { delivery, readers } = create(10);
     for (const reader of readers.slice(0, 3)) reader.takes = false;
-    assert.deepEqual(await delivery.broadcast(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });
-    assert.deepEqual(await delivery.broadcast(frame("x"), { user: "bob" }), { matched: 0, sent: 0, dropped: 0 });
+    assert.deepEqual(await delivery.sendToMatching(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });
+    assert.deepEqual(await delivery.sendToMatching(frame("x"), { user: "bob" }), { matched: 0, sent: 0, dropped: 0 });
   });
 });
 

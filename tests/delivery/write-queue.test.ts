@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { Batch } from "../../src/delivery/batch.ts";
 import { Frame } from "../../src/protocol/frame.ts";
-import { Outbox, type Writer } from "../../src/delivery/write-queue.ts";
+import { WriteQueue, type Writer } from "../../src/delivery/write-queue.ts";
 import { assertProperty } from "../support/property.ts";
 
 class Socket implements Writer {
@@ -25,7 +25,7 @@ const frame = (text: string): Frame => new Frame(text, true);
 function create() {
   const turns: (() => void)[] = [];
   return {
-    outbox: new Outbox((callback) => turns.push(callback)),
+    outbox: new WriteQueue((callback) => turns.push(callback)),
     endTurn: () => turns.splice(0).forEach((end) => end()),
     turns,
   };

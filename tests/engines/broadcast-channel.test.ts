@@ -189,11 +189,11 @@ describe("BroadcastChannelEngine", () => {
     const late = create();
     late.engine.subscribe("room", null);
     await until(() => late.engine.members("room").length === 2_501 && late.engine.nodes().length === 3);
-    assert.equal(late.host.roll("room")["2499"], "2499");
+    assert.equal(late.host.membersOf("room")["2499"], "2499");
     // What was told to it is nothing to the others.
     a.engine.send("fence");
     await until(() => b.host.messages.length > 0);
-    assert.equal(b.host.roll("room")["mika"], "2");
+    assert.equal(b.host.membersOf("room")["mika"], "2");
   });
 
   it("forgets who is silent for a lease, and has all of it again when it is heard", { timeout: 10_000 }, async () => {
@@ -201,18 +201,18 @@ describe("BroadcastChannelEngine", () => {
     const [a, b] = [create({ lease: 900 }, clocks[0]), create({ lease: 900 }, clocks[1])];
     b.engine.subscribe("room", null);
     a.engine.join("room", { user: "mika", data: "1" });
-    await until(() => "mika" in b.host.roll("room"));
+    await until(() => "mika" in b.host.membersOf("room"));
     // Held up, this thread has heard nobody: once it goes on, nobody is dead.
     clocks[1].jump(60_000);
     assert.equal(b.engine.nodes().length, 2);
     clocks[1].advance(900);
-    assert.deepEqual([b.engine.nodes(), b.host.roll("room")], [[b.host.node], {}]);
+    assert.deepEqual([b.engine.nodes(), b.host.membersOf("room")], [[b.host.node], {}]);
     clocks[0].advance(300);
-    await until(() => "mika" in b.host.roll("room"));
+    await until(() => "mika" in b.host.membersOf("room"));
     assert.deepEqual([b.engine.nodes().length, b.engine.members("room")], [2, [{ user: "mika", data: "1" }]]);
     a.engine.close();
     await until(() => b.engine.nodes().length === 1);
-    assert.deepEqual([b.host.roll("room"), b.engine.channels], [{}, 1]);
+    assert.deepEqual([b.host.membersOf("room"), b.engine.channels], [{}, 1]);
     b.engine.close();
     assert.deepEqual(clocks.map(({ timers }) => timers), [0, 0]);
   });

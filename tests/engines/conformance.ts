@@ -506,16 +506,16 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.deepEqual(await b.engine.members(channel), []);
         await a.engine.join(channel, { user: "mika" });
         await a.engine.join(channel, { user: "yuki", data: '{"color":"red"}' });
-        await b.host.until(() => "yuki" in b.host.roll(channel));
+        await b.host.until(() => "yuki" in b.host.membersOf(channel));
         assert.deepEqual(byUser(await b.engine.members(channel)), [{ user: "mika" }, { user: "yuki", data: '{"color":"red"}' }]);
         await a.engine.join(channel, { user: "yuki", data: '{"color":"blue"}' });
-        await b.host.until(() => b.host.roll(channel)["yuki"] === '{"color":"blue"}');
+        await b.host.until(() => b.host.membersOf(channel)["yuki"] === '{"color":"blue"}');
         await a.engine.leave(channel, "mika");
-        await b.host.until(() => !("mika" in b.host.roll(channel)));
-        assert.deepEqual(b.host.roll(channel), { yuki: '{"color":"blue"}' });
+        await b.host.until(() => !("mika" in b.host.membersOf(channel)));
+        assert.deepEqual(b.host.membersOf(channel), { yuki: '{"color":"blue"}' });
         assert.deepEqual(await b.engine.members(channel), [{ user: "yuki", data: '{"color":"blue"}' }]);
         await a.engine.leave(channel, "yuki");
-        await b.host.until(() => !("yuki" in b.host.roll(channel)));
+        await b.host.until(() => !("yuki" in b.host.membersOf(channel)));
         assert.deepEqual(await a.engine.members(channel), []);
       });
 
@@ -538,11 +538,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await a.engine.subscribe(channel, null);
         for (const user of range(50).map(String)) {
           const joining = b.engine.join(channel, { user });
-          await a.host.until(() => user in a.host.roll(channel));
+          await a.host.until(() => user in a.host.membersOf(channel));
           assert.deepEqual(await b.engine.members(channel), [{ user }]);
           await joining;
           const leaving = b.engine.leave(channel, user);
-          await a.host.until(() => !(user in a.host.roll(channel)));
+          await a.host.until(() => !(user in a.host.membersOf(channel)));
           assert.deepEqual(await b.engine.members(channel), []);
           await leaving;
         }
@@ -555,11 +555,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await a.engine.leave(channel, "mika");
         // By the time that the next is told of, so was the leaving.
         await b.engine.join(channel, { user: "yuki" });
-        await a.host.until(() => "yuki" in a.host.roll(channel));
-        assert.deepEqual(Object.keys(a.host.roll(channel)).sort(), ["mika", "yuki"]);
+        await a.host.until(() => "yuki" in a.host.membersOf(channel));
+        assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), ["mika", "yuki"]);
         assert.deepEqual(byUser(await a.engine.members(channel)), [{ user: "mika" }, { user: "yuki" }]);
         await b.engine.leave(channel, "mika");
-        await a.host.until(() => !("mika" in a.host.roll(channel)));
+        await a.host.until(() => !("mika" in a.host.membersOf(channel)));
         await b.engine.leave(channel, "yuki");
       });
 
@@ -567,22 +567,22 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         const channel = channelOf();
         const data = (value: unknown) => JSON.stringify({ typing: value });
         const told = async (value: unknown) => {
-          for (const { host } of [a, b]) await host.until(() => host.roll(channel)["mika"] === data(value));
+          for (const { host } of [a, b]) await host.until(() => host.membersOf(channel)["mika"] === data(value));
           for (const { engine } of [a, b]) assert.deepEqual(await engine.members(channel), [{ user: "mika", data: data(value) }]);
         };
         for (const { engine } of [a, b]) await engine.subscribe(channel, null);
         const older = { user: "mika", data: data("older") };
         await a.engine.join(channel, older);
         // Who watches knows of it by now.
-        await b.host.until(() => "mika" in b.host.roll(channel));
+        await b.host.until(() => "mika" in b.host.membersOf(channel));
         await b.engine.join(channel, { user: "mika", data: data("newer") });
         await told("newer");
         // To say it again makes it no newer, as a node does that comes back to its broker.
         await a.engine.join(channel, older);
         await b.engine.join(channel, { user: "yuki" });
-        await a.host.until(() => "yuki" in a.host.roll(channel));
+        await a.host.until(() => "yuki" in a.host.membersOf(channel));
         await b.engine.leave(channel, "yuki");
-        await a.host.until(() => !("yuki" in a.host.roll(channel)));
+        await a.host.until(() => !("yuki" in a.host.membersOf(channel)));
         await told("newer");
         await a.engine.join(channel, { user: "mika", data: data("newest") });
         await told("newest");
@@ -592,7 +592,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await b.engine.leave(channel, "mika");
         await told("older");
         await a.engine.leave(channel, "mika");
-        for (const { host } of [a, b]) await host.until(() => !("mika" in host.roll(channel)));
+        for (const { host } of [a, b]) await host.until(() => !("mika" in host.membersOf(channel)));
       });
 
       it("have the same data on every node, one that comes late included", joined, async () => {
@@ -607,7 +607,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await late.engine.subscribe(channel, null);
           for (const { engine } of [a, b, late]) await untilMember(engine, channel, { user: "mika", data: "3" });
           await b.engine.leave(channel, "mika");
-          await late.host.until(() => late.host.roll(channel)["mika"] === "2");
+          await late.host.until(() => late.host.membersOf(channel)["mika"] === "2");
           for (const { engine } of [a, b, late]) await untilMember(engine, channel, { user: "mika", data: "2" });
           await a.engine.leave(channel, "mika");
         } finally {
@@ -623,12 +623,12 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await closing.engine.join(channel, { user: "closing" });
         await killed.engine.join(channel, { user: "killed" });
         await b.engine.join(channel, { user: "stays" });
-        await a.host.until(() => Object.keys(a.host.roll(channel)).length === 3);
+        await a.host.until(() => Object.keys(a.host.membersOf(channel)).length === 3);
         await untilNodes(a.engine, [a, b, closing, killed]);
         await closing.engine.close();
-        await a.host.until(() => !("closing" in a.host.roll(channel)));
+        await a.host.until(() => !("closing" in a.host.membersOf(channel)));
         killed.kill();
-        await a.host.until(() => !("killed" in a.host.roll(channel)));
+        await a.host.until(() => !("killed" in a.host.membersOf(channel)));
         await fixture.settle?.();
         assert.deepEqual(await b.engine.members(channel), [{ user: "stays" }]);
         await untilNodes(a.engine, [a, b]);

@@ -241,15 +241,15 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         const [a, b] = [await node(broker.port), await node(broker.port)];
         await b.engine.subscribe("crowd", null);
         for (const user of ["stays", "leaves"]) await a.engine.join("crowd", { user, data: `"${user}"` });
-        await b.host.until(() => Object.keys(b.host.roll("crowd")).length === 2);
+        await b.host.until(() => Object.keys(b.host.membersOf("crowd")).length === 2);
         await broker.stop();
         await a.host.until(() => a.engine.status === "unavailable");
         await a.engine.leave("crowd", "leaves");
         await assert.rejects(async () => await a.engine.join("crowd", { user: "comes" }), isUnavailable);
         await broker.start();
         await b.host.until(() => {
-          const roll = b.host.roll("crowd");
-          return "comes" in roll && !("leaves" in roll) && roll["stays"] === '"stays"';
+          const members = b.host.membersOf("crowd");
+          return "comes" in members && !("leaves" in members) && members["stays"] === '"stays"';
         });
         const c = await node(broker.port);
         const members = [...await c.engine.members("crowd")].map(({ user }) => user);
@@ -325,7 +325,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         await a.engine.join("signed", { user: "mika" });
         await a.engine.send("hello");
         await b.host.until(() => b.host.publications("signed").length >= 50 && b.host.publications("fleeting").length >= 50);
-        await b.host.until(() => "mika" in b.host.roll("signed") && b.host.messages.length > 0);
+        await b.host.until(() => "mika" in b.host.membersOf("signed") && b.host.messages.length > 0);
         assert.deepEqual([b.host.data("signed"), b.host.data("fleeting"), b.host.messages], [range(50), range(50), ["hello"]]);
         assert.deepEqual((await b.engine.read("signed", LONG, null, 100)).publications.length, 50);
         assert.deepEqual(b.engine.dropped, {});
@@ -495,7 +495,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       await host.until(() => host.publications("odd").length >= 3);
       assert.deepEqual([host.data("odd"), host.data("fleeting"), host.gaps], [range(3), ["and so is this"], []]);
       assert.equal(host.messages.length, 1);
-      assert.deepEqual(Object.keys(host.roll("odd")), []);
+      assert.deepEqual(Object.keys(host.membersOf("odd")), []);
       for (const reason of ["malformed", "oversized", "unsupported", "unknown position"]) {
         assert.ok(engine.dropped[reason]! > 0, `${reason}: ${JSON.stringify(engine.dropped)}`);
       }

@@ -1,13 +1,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HistoryPage, Position } from "../../src/engines/engine.ts";
-import { Continuity, type Placed } from "../../src/engines/broker/gap-detector.ts";
+import { GapDetector, type PositionedPublication } from "../../src/engines/broker/gap-detector.ts";
 import { Random } from "../support/random.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 
 const at = (offset: number, epoch = "e"): Position => ({ epoch, offset });
-const publication = (offset: number, epoch = "e"): Placed => ({ event: "say", data: `${offset}`, position: at(offset, epoch) });
+const publication = (offset: number, epoch = "e"): PositionedPublication => ({
+  event: "say",
+  data: `${offset}`,
+  position: at(offset, epoch),
+});
 
 /** A subscription whose history the test writes, and what it tells: offsets, and `gap`, `unknown`, `failed`. */
 function create() {
@@ -24,7 +28,7 @@ function create() {
     const known = missing.filter((offset) => kept.includes(offset));
     return { position: at(top, epoch), publications: known.map((offset) => publication(offset, epoch)), isComplete };
   };
-  const continuity = new Continuity({
+  const gaps = new GapDetector({
     follows: (offset, previous) => offset === previous,
     async read(after) {
       reads.push(after);
@@ -32,16 +36,16 @@ function create() {
       if (failure) throw failure;
       return page(after);
     },
-    published: ({ data }) => void told.push(Number(data)),
+    deliver: ({ data }) => void told.push(Number(data)),
     gap: ({ epoch, offset }) => void told.push(`gap ${epoch} ${offset}`),
     unknown: () => void told.push("unknown"),
     failed: (error) => void told.push(`failed: ${(error as Error).message}`),
   });
   const receive = (...offsets: number[]) => {
-    for (const offset of offsets) continuity.receive(publication(offset), offset - 1);
+    for (const offset of offsets) gaps.receive(publication(offset), offset - 1);
   };
   return {
-    continuity,
+    gaps,
     history,
     told,
     reads,
@@ -54,18 +58,18 @@ function create() {
 
 describe("Continuity", () => {
   it("tells of each once, from where it starts, without reading", async () => {
-    const { continuity, receive, told, reads } = create();
+    const { gaps, receive, told, reads } = create();
     receive(1, 2, 3);
     assert.deepEqual(told, []);
-    continuity.start(at(2));
+    gaps.start(at(2));
     receive(4, 4, 5, 5);
     await turn();
     assert.deepEqual([told, reads], [[3, 4, 5], []]);
   });
 
   it("takes what is below its start, or in what it read, for a copy, without reading", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(2));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(2));
     receive(1, 2, 3);
     history.kept = range(9);
     receive(8);
@@ -76,8 +80,8 @@ describe("Continuity", () => {
   });
 
   it("reads where something below what it received arrives: a copy, or a history that has gone back", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(0));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(0));
     receive(1, 2, 3, 4, 5);
     history.kept = range(6);
     receive(4);
@@ -92,17 +96,17 @@ describe("Continuity", () => {
   });
 
   it("reads what is missing before what arrived before it started", async () => {
-    const { continuity, history, receive, told, reads } = create();
+    const { gaps, history, receive, told, reads } = create();
     receive(5);
     history.kept = range(6);
-    continuity.start(at(2));
+    gaps.start(at(2));
     await turn();
     assert.deepEqual([told, reads], [[3, 4, 5], [at(2)]]);
   });
 
   it("reads what is missing, and tells of it before what comes after", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(1));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(1));
     history.kept = range(8);
     receive(2, 5);
     assert.deepEqual(told, [2]);
@@ -114,8 +118,8 @@ describe("Continuity", () => {
   });
 
   it("keeps what arrives while it reads, and reads again where something is missing even then", async () => {
-    const { continuity, history, receive, told, reads, hold } = create();
-    continuity.start(at(0));
+    const { gaps, history, receive, told, reads, hold } = create();
+    gaps.start(at(0));
     history.kept = [1, 2];
     const stall = hold();
     receive(2, 4);
@@ -129,8 +133,8 @@ describe("Continuity", () => {
   });
 
   it("tells of a gap where the history has not all, and goes on from its end", async () => {
-    const { continuity, history, receive, told } = create();
-    continuity.start(at(1));
+    const { gaps, history, receive, told } = create();
+    gaps.start(at(1));
     history.kept = [5, 6];
     receive(6);
     await turn();
@@ -139,14 +143,14 @@ describe("Continuity", () => {
   });
 
   it("tells of a gap where it is another history, and goes on in that", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(9));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(9));
     history.epoch = "f";
     history.kept = [1, 2];
-    continuity.receive(publication(2, "f"), 1);
+    gaps.receive(publication(2, "f"), 1);
     await turn();
     history.kept.push(3);
-    continuity.receive(publication(3, "f"), 2);
+    gaps.receive(publication(3, "f"), 2);
     // One of before, that was under way.
     receive(10);
     await turn();
@@ -155,12 +159,12 @@ describe("Continuity", () => {
   });
 
   it("takes nothing that the history does not know: of a future, or of another epoch", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(2));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(2));
     history.kept = [1, 2];
-    continuity.receive(publication(1_000_000), 999_999);
+    gaps.receive(publication(1_000_000), 999_999);
     await turn();
-    continuity.receive(publication(3, "another"), 2);
+    gaps.receive(publication(3, "another"), 2);
     await turn();
     assert.deepEqual([told, reads.length], [["unknown", "unknown"], 2]);
     history.kept.push(3);
@@ -169,33 +173,33 @@ describe("Continuity", () => {
   });
 
   it("goes over what is no publication", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(1));
-    continuity.receive({ position: at(2) }, 1);
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(1));
+    gaps.receive({ position: at(2) }, 1);
     receive(3);
     assert.deepEqual([told, reads], [[3], []]);
     // One that was lost is a hole as any other.
     history.kept = [4, 5];
-    continuity.receive({ position: at(5) }, 4);
+    gaps.receive({ position: at(5) }, 4);
     await turn();
     assert.deepEqual([told, reads.length], [[3, 4, 5], 1]);
   });
 
   it("notices by a check that the last of it was lost", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.check(at(5));
-    continuity.start(at(0));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.check(at(5));
+    gaps.start(at(0));
     receive(1);
-    continuity.check(at(1));
-    continuity.check(at(0));
+    gaps.check(at(1));
+    gaps.check(at(0));
     assert.deepEqual(reads, []);
     history.kept = [1, 2, 3];
-    continuity.check(at(3));
-    continuity.check(at(3));
+    gaps.check(at(3));
+    gaps.check(at(3));
     await turn();
     assert.deepEqual([told, reads], [[1, 2, 3], [at(1)]]);
     for (const [number, top] of [null, at(3, "f")].entries()) {
-      continuity.check(top);
+      gaps.check(top);
       await turn();
       assert.equal(reads.length, number + 2);
     }
@@ -203,38 +207,38 @@ describe("Continuity", () => {
   });
 
   it("notices by a check that the history has gone back", async () => {
-    const { continuity, history, receive, told, reads } = create();
-    continuity.start(at(0));
+    const { gaps, history, receive, told, reads } = create();
+    gaps.start(at(0));
     receive(1, 2, 3);
     // Asked before the last of them came.
-    continuity.check(at(2), at(2));
+    gaps.check(at(2), at(2));
     assert.deepEqual(reads, []);
     history.kept = [1];
-    continuity.check(at(1), at(3));
+    gaps.check(at(1), at(3));
     await turn();
     assert.deepEqual([told.slice(3), reads], [["gap e 1"], [at(3)]]);
   });
 
   it("looks what there is when it resumes, whatever it has been told", async () => {
-    const { continuity, history, told, reads } = create();
-    await continuity.resume();
+    const { gaps, history, told, reads } = create();
+    await gaps.resume();
     assert.deepEqual(reads, []);
-    continuity.start(at(0));
+    gaps.start(at(0));
     history.kept = [1];
-    await continuity.resume();
+    await gaps.resume();
     assert.deepEqual([told, reads], [[1], [at(0)]]);
   });
 
   it("says that it could not read, and reads at the next check, though the top is known by then", async () => {
-    const { continuity, history, receive, told, reads, fail } = create();
-    continuity.start(at(1));
+    const { gaps, history, receive, told, reads, fail } = create();
+    gaps.start(at(1));
     history.kept = [2, 3];
     fail(new Error("away"));
     receive(3);
     await turn();
     assert.deepEqual(told, ["failed: away"]);
     fail(undefined);
-    continuity.check(at(1));
+    gaps.check(at(1));
     await turn();
     assert.deepEqual([told.slice(1), reads.length], [[2, 3], 2]);
     receive(4);
@@ -242,8 +246,8 @@ describe("Continuity", () => {
   });
 
   it("takes the next one for missing more while it is behind", async () => {
-    const { continuity, history, receive, told, fail } = create();
-    continuity.start(at(1));
+    const { gaps, history, receive, told, fail } = create();
+    gaps.start(at(1));
     fail(new Error("away"));
     receive(3);
     await turn();
@@ -257,9 +261,9 @@ describe("Continuity", () => {
   it("keeps a thousand while it reads, and finds the others in the history", async () => {
     // The page ends before those that wait, or with them.
     for (const end of [2, 1_001]) {
-      const { continuity, history, receive, told, reads, hold } = create();
+      const { gaps, history, receive, told, reads, hold } = create();
       const all = range(2_500).map((number) => number + 1);
-      continuity.start(at(0));
+      gaps.start(at(0));
       const stall = hold();
       receive(...all.slice(1));
       history.kept = all.slice(0, end);
@@ -274,16 +278,16 @@ describe("Continuity", () => {
 
   it("tells nothing once it is stopped, in the middle of a read too", async () => {
     for (const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [2]]] as const) {
-      const { continuity, history, receive, told, reads, hold } = create();
-      continuity.start(at(0));
+      const { gaps, history, receive, told, reads, hold } = create();
+      gaps.start(at(0));
       history.kept = [...kept];
       const stall = hold();
       if (isReading) receive(2);
-      continuity.stop();
+      gaps.stop();
       stall.resolve();
       receive(1, 2);
-      continuity.check(at(9));
-      await continuity.resume();
+      gaps.check(at(9));
+      await gaps.resume();
       await turn();
       assert.deepEqual([told, reads.length], [[], isReading ? 1 : 0]);
     }
@@ -292,7 +296,7 @@ describe("Continuity", () => {
   it("tells of all of it in order, whatever is lost, doubled or late on its way, and whenever reading fails", async () => {
     const random = new Random();
     for (const _ of range(100)) {
-      const { continuity, history, told, receive, fail } = create();
+      const { gaps, history, told, receive, fail } = create();
       const late: number[] = [];
       let hasStarted = false;
       for (let offset = 1; offset <= 60; offset++) {
@@ -303,17 +307,17 @@ describe("Continuity", () => {
         else if (fate < 8) late.push(offset);
         if (random.below(6) === 0) receive(...late.splice(0));
         if (random.below(8) === 0) fail(random.below(2) === 0 ? new Error("away") : undefined);
-        if (random.below(6) === 0) continuity.check(at(offset));
+        if (random.below(6) === 0) gaps.check(at(offset));
         if (random.below(3) === 0) await turn();
         if (!hasStarted && random.below(5) === 0) {
           hasStarted = true;
-          continuity.start(at(0));
+          gaps.start(at(0));
         }
       }
-      if (!hasStarted) continuity.start(at(0));
+      if (!hasStarted) gaps.start(at(0));
       await turn();
       fail(undefined);
-      continuity.check(at(60));
+      gaps.check(at(60));
       await turn();
       assert.deepEqual(told.filter((each) => each !== "failed: away"), history.kept, `SEED=${random.seed}`);
     }

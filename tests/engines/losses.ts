@@ -80,10 +80,10 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
           const [node, watcher] = [await fixture.node(), await fixture.node()];
           await watcher.engine.subscribe("room", null);
           for (const user of ["gone", "stays"]) await node.engine.join("room", { user });
-          await watcher.host.until(() => "stays" in watcher.host.roll("room"));
+          await watcher.host.until(() => "stays" in watcher.host.membersOf("room"));
           await fixture.copy?.();
           await node.engine.leave("room", "gone");
-          await watcher.host.until(() => !("gone" in watcher.host.roll("room")));
+          await watcher.host.until(() => !("gone" in watcher.host.membersOf("room")));
           const { statuses } = node.host;
           statuses.length = 0;
           await fixture.lose("room");

@@ -117,9 +117,9 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
       const c = await node(options);
       await c.engine.subscribe("room", null);
       const there = new Set([...await c.engine.members("room")].map(({ user }) => user));
-      await c.host.until(() => ["mika", "yuki"].every((user) => there.has(user) || user in c.host.roll("room")));
+      await c.host.until(() => ["mika", "yuki"].every((user) => there.has(user) || user in c.host.membersOf("room")));
       assert.equal((await a.engine.nodes()).length, 3);
-      await b.host.until(() => "yuki" in b.host.roll("room"));
+      await b.host.until(() => "yuki" in b.host.membersOf("room"));
       // Nobody who was there all along has left.
       assert.ok(!b.host.presence.some(({ left }) => left.includes("mika")));
     });
@@ -131,7 +131,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     await b.engine.subscribe("room", HISTORY);
     assert.deepEqual(await b.engine.members("room"), []);
     for (const user of users) await a.engine.join("room", { user });
-    await b.host.until(() => Object.keys(b.host.roll("room")).length === users.length);
+    await b.host.until(() => Object.keys(b.host.membersOf("room")).length === users.length);
     const c = await node({ namespace: "long" });
     assert.deepEqual([...await c.engine.members("room")].map(({ user }) => user).sort(), [...users].sort());
     await publish(a.engine, "room", HISTORY, 20);

@@ -147,20 +147,20 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     const [first] = await publish(a.engine, "room", HISTORY, 5);
     await publish(a.engine, "plain", null, 1);
     await a.engine.join("room", { user: "mika" });
-    await b.host.until(() => b.host.publications("room").length === 5 && "mika" in b.host.roll("room"));
+    await b.host.until(() => b.host.publications("room").length === 5 && "mika" in b.host.membersOf("room"));
     assert.equal((await b.engine.read("room", HISTORY, first!, 10)).publications.length, 4);
     assert.equal((await b.engine.read("room", HISTORY, null, 10)).publications.length, 5);
     assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
     await a.engine.send("hello");
     await b.host.until(() => b.host.messages.length > 0);
     await a.engine.leave("room", "mika");
-    await b.host.until(() => !("mika" in b.host.roll("room")));
+    await b.host.until(() => !("mika" in b.host.membersOf("room")));
     // A node that was killed is swept by another one.
     const killed = await startNode(engineOf(port, options));
     await killed.engine.join("room", { user: "yuki" });
-    await b.host.until(() => "yuki" in b.host.roll("room"));
+    await b.host.until(() => "yuki" in b.host.membersOf("room"));
     killed.kill();
-    await b.host.until(() => !("yuki" in b.host.roll("room")));
+    await b.host.until(() => !("yuki" in b.host.membersOf("room")));
     assert.deepEqual([a, b].map(({ host }) => [host.statuses, host.errors]), [[["ready"], []], [["ready"], []]]);
   });
 });

@@ -43,7 +43,7 @@ describe("Publications without a history", () => {
     const { unkept, ended, add, answer, watched } = create();
     for (let count = 1; count <= 3; count++) {
       add("room");
-      void unkept.published("room");
+      void unkept.afterPublish("room");
       await answer();
       assert.deepEqual([ended.length, watched("room")], [count, 0]);
     }
@@ -51,9 +51,9 @@ describe("Publications without a history", () => {
 
   it("ask once where there is none, and end one that has begun since", async () => {
     const { unkept, ended, add, answer, watched } = create();
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     await answer();
-    assert.equal(unkept.published("room"), undefined);
+    assert.equal(unkept.afterPublish("room"), undefined);
     assert.equal(watched("room"), 1);
     add("room");
     await answer();
@@ -62,33 +62,33 @@ describe("Publications without a history", () => {
 
   it("leave one alone that lacks nothing", async () => {
     const { unkept, ended, add, answer } = create();
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     await answer();
     add("room");
     assert.deepEqual(ended, []);
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     assert.deepEqual(ended, ["room"]);
   });
 
   it("ask again where one has begun while they asked", async () => {
     const { unkept, ended, add, answer, watched } = create();
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     add("room");
     await answer();
     assert.equal(watched("room"), 0);
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     assert.deepEqual(ended, ["room"]);
   });
 
   it("watch no channel that nothing is published to any more", async () => {
     const { unkept, answer, watched } = create();
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     await answer();
     unkept.round();
     assert.equal(watched("room"), 1);
     unkept.round();
     assert.equal(watched("room"), 0);
-    void unkept.published("room");
+    void unkept.afterPublish("room");
     await answer();
     unkept.close();
     assert.equal(watched("room"), 0);

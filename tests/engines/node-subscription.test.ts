@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Present } from "../../src/engines/broker/presence.ts";
-import { Subscription } from "../../src/engines/broker/node-subscription.ts";
+import { NodeSubscription } from "../../src/engines/broker/node-subscription.ts";
 import { turn } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
@@ -9,7 +9,7 @@ import { TestHost } from "./test-host.ts";
 function create(patience = 0) {
   const host = new TestHost();
   const asked: ((users: string[] | Error) => void)[] = [];
-  const subscription = new Subscription("room", null, host, {
+  const subscription = new NodeSubscription("room", null, host, {
     follows: () => false,
     patience,
     read: () => Promise.reject(new Error("It has no history")),

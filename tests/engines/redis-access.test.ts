@@ -96,7 +96,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         assert.deepEqual([await b.engine.members("fleeting"), await b.engine.nodes()], [[], [b.host.node]]);
         const { publications } = await b.engine.read("kept", HISTORY, null, 10);
         assert.deepEqual(publications.map(({ data }) => data), ["7"]);
-        await a.host.until(() => "mika" in a.host.roll("fleeting"));
+        await a.host.until(() => "mika" in a.host.membersOf("fleeting"));
         assert.deepEqual([a.host.data("kept"), a.host.data("fleeting")], [[0, 1], [0]]);
       } finally {
         await Promise.all(nodes.map(({ engine }) => engine.close()));
@@ -212,7 +212,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         // A member is joined anew: who listens to its channel is told.
         await b.engine.subscribe("one", null);
         await b.engine.subscribe("two", null);
-        await b.host.until(() => ["one", "two"].every((channel) => Object.keys(b.host.roll(channel)).length === 2));
+        await b.host.until(() => ["one", "two"].every((channel) => Object.keys(b.host.membersOf(channel)).length === 2));
         for (const channel of ["one", "two"]) {
           assert.deepEqual((await b.engine.members(channel)).map(({ user }) => user).sort(), ["mika", "yuki"]);
           b.engine.unsubscribe(channel);

@@ -66,7 +66,7 @@ for (const policy of ["allkeys-lru", "allkeys-random"]) {
           await b.engine.subscribe(channel, null);
           await a.engine.join(channel, { user: "mika" });
           await a.engine.join(channel, { user: "noa" });
-          await b.host.until(() => "noa" in b.host.roll(channel));
+          await b.host.until(() => "noa" in b.host.membersOf(channel));
         }
         for (const key of [`m:${a.host.node}:room`, "w:room", `c:${a.host.node}`, "nodes"]) {
           await evict(`noroshi:${key}`);
@@ -80,9 +80,9 @@ for (const policy of ["allkeys-lru", "allkeys-random"]) {
         // A node that is killed now is silent for a lease before its member leaves: by then the others would have left, too.
         const killed = await start();
         await killed.engine.join("room", { user: "last" });
-        await b.host.until(() => "last" in b.host.roll("room"));
+        await b.host.until(() => "last" in b.host.membersOf("room"));
         killed.kill();
-        await b.host.until(() => !("last" in b.host.roll("room")));
+        await b.host.until(() => !("last" in b.host.membersOf("room")));
         assert.deepEqual(b.host.presence.flatMap(({ left }) => left), ["last"]);
         for (const channel of ["room", "hall"]) {
           assert.deepEqual((await b.engine.members(channel)).map(({ user }) => user).sort(), ["mika", "noa"]);

@@ -151,11 +151,11 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
       assert.deepEqual(await b.engine.members("room"), []);
       await a.engine.join("room", { user: "ann", data: "1" });
       await a.engine.join("room", { user: "bob" });
-      await b.host.until(() => Object.keys(b.host.roll("room")).length === 2);
+      await b.host.until(() => Object.keys(b.host.membersOf("room")).length === 2);
       const restore = await attacker.copyMembers();
       await a.engine.leave("room", "ann");
       await a.engine.join("room", { user: "bob", data: "2" });
-      await b.host.until(() => b.host.roll("room")["bob"] === "2" && !("ann" in b.host.roll("room")));
+      await b.host.until(() => b.host.membersOf("room")["bob"] === "2" && !("ann" in b.host.membersOf("room")));
       const told = b.host.presence.length;
       await restore();
       await replay(a, b);
@@ -180,14 +180,14 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
       await publish(a.engine, "room", null, 3);
       await a.engine.join("room", { user: "ann" });
       await arrive(a, b);
-      await b.host.until(() => "ann" in b.host.roll("room"));
+      await b.host.until(() => "ann" in b.host.membersOf("room"));
       for (const each of [...attacker.captured]) {
         await each.again(rename);
         await each.again((subject) => subject.replace("room", "hall"));
       }
       await arrive(a, b);
       await arrive(other, prod);
-      assert.deepEqual([prod.host.data("room"), prod.host.roll("room"), b.host.data("hall")], [[], {}, []]);
+      assert.deepEqual([prod.host.data("room"), prod.host.membersOf("room"), b.host.data("hall")], [[], {}, []]);
       assert.equal(prod.host.messages.filter((text) => text.startsWith("mark")).length, 1);
       for (const { engine } of [b, prod]) assert.ok(engine.dropped["forged"]! >= 3, JSON.stringify(engine.dropped));
     });

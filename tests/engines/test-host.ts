@@ -99,7 +99,7 @@ export class TestHost implements EngineHost {
   }
 
   /** Who is in the channel by what was told, and with which data. */
-  roll(channel: string): Record<string, string | undefined> {
+  membersOf(channel: string): Record<string, string | undefined> {
     const members: Record<string, string | undefined> = {};
     for (const { joined, left, channel: told } of this.presence) {
       if (told !== channel) continue;

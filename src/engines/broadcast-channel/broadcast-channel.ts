@@ -20,7 +20,7 @@ import { FIRST_ISSUE } from "../../protocol/protocol.ts";
 import { checkNamespace } from "../broker/channel-name.ts";
 import { Dropped } from "../broker/dropped.ts";
 import { type DropReason, isJson } from "../broker/envelope.ts";
-import { type Difference, OwnMembers, type PlacedMember, Roll, toPlaced } from "../broker/presence.ts";
+import { type Difference, OwnMembers, type PlacedMember, PresenceSet, toPlaced } from "../broker/presence.ts";
 
 /** Options of {@link broadcastChannelEngine}. */
 export interface BroadcastChannelEngineOptions {
@@ -82,13 +82,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
   /** Written by {@link Deadlines}. */
   deadline = 0;
   /** Written by {@link Deadlines}. */
-  place: number = -1;
+  heapIndex: number = -1;
 
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();
   readonly #own = new OwnMembers();
   /** The members of each channel on all nodes. */
-  readonly #rolls = new Map<string, Roll>();
+  readonly #members = new Map<string, PresenceSet>();
   /** The other nodes, each with this node's beat at which it was last heard. In beats: a blocked thread neither beats nor hears. */
   readonly #others = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
@@ -118,7 +118,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
 
   /** Number of channels with subscriptions or members. */
   get channels(): number {
-    return new Set([...this.#subscribed, ...this.#rolls.keys()]).size;
+    return new Set([...this.#subscribed, ...this.#members.keys()]).size;
   }
 
   /** Refuses every history. @throws {TypeError} always: worker threads have no store in common. */
@@ -191,12 +191,12 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#own.join(channel, member);
     const placed = this.#placed(channel, member);
     this.#post({ type: "member", node: host.node, channel, ...placed, left: false });
-    this.#change(host, channel, (roll) => roll.join({ node: host.node, ...placed }));
+    this.#change(host, channel, (set) => set.join({ node: host.node, ...placed }));
   }
 
   #placed(channel: string, member: Member): PlacedMember {
     if (!this.#own.needsPlace(member)) return this.#own.placed(member);
-    return this.#own.placed(member, (this.#rolls.get(channel) ?? new Roll()).nextPlace(member.user));
+    return this.#own.placed(member, (this.#members.get(channel) ?? new PresenceSet()).nextPlace(member.user));
   }
 
   /** Removes a member from a channel. */
@@ -206,13 +206,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#own.announced(leaving);
     const host = this.#started("leave");
     this.#post({ type: "member", node: host.node, channel, user, left: true });
-    this.#change(host, channel, (roll) => roll.leave(host.node, user));
+    this.#change(host, channel, (set) => set.leave(host.node, user));
   }
 
   /** Lists the members of a channel. */
   members(channel: string): Member[] {
     this.#started("name the members");
-    return this.#rolls.get(channel)?.members ?? [];
+    return this.#members.get(channel)?.members ?? [];
   }
 
   /** Ends the engine; it cannot be started again. */
@@ -223,7 +223,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     if (!host) return;
     host.deadlines.delete(this);
     this.#own.clear();
-    for (const held of [this.#subscribed, this.#rolls, this.#others]) held.clear();
+    for (const held of [this.#subscribed, this.#members, this.#others]) held.clear();
     // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
     guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
     this.#channel!.close(); // Set by `start`.
@@ -256,7 +256,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
         return this.#answer(host);
       case "here":
         for (const { channel, ...member } of message.members) {
-          this.#change(host, channel, (roll) => roll.join({ node, ...toPlaced(member) }));
+          this.#change(host, channel, (set) => set.join({ node, ...toPlaced(member) }));
         }
         return;
       case "message":
@@ -270,7 +270,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
         return this.#change(
           host,
           message.channel,
-          (roll) => message.left ? roll.leave(node, message.user) : roll.join({ node, ...toPlaced(message) }),
+          (set) => message.left ? set.leave(node, message.user) : set.join({ node, ...toPlaced(message) }),
         );
     }
   }
@@ -292,14 +292,14 @@ export class BroadcastChannelEngine implements Engine, Timed {
   #forget(host: EngineHost, nodes: readonly string[]): void {
     if (nodes.filter((node) => this.#others.delete(node)).length === 0) return;
     const alive = new Set([host.node, ...this.#others.keys()]);
-    for (const channel of [...this.#rolls.keys()]) this.#change(host, channel, (roll) => roll.keep(alive));
+    for (const channel of [...this.#members.keys()]) this.#change(host, channel, (set) => set.keep(alive));
   }
 
-  #change(host: EngineHost, channel: string, change: (roll: Roll) => Difference): void {
-    const roll = this.#rolls.get(channel) ?? new Roll();
-    const { joined, left } = change(roll);
-    if (roll.size > 0) this.#rolls.set(channel, roll);
-    else this.#rolls.delete(channel);
+  #change(host: EngineHost, channel: string, change: (set: PresenceSet) => Difference): void {
+    const set = this.#members.get(channel) ?? new PresenceSet();
+    const { joined, left } = change(set);
+    if (set.size > 0) this.#members.set(channel, set);
+    else this.#members.delete(channel);
     if (joined.length + left.length > 0 && this.#subscribed.has(channel)) host.present(channel, joined, left);
   }
 

@@ -1,10 +1,10 @@
 import type { Member } from "../engine.ts";
 import { inBatches } from "./broker.ts";
 import type { Envelopes } from "./envelope.ts";
-import { OwnMembers, parseMember, type Present, rollOf } from "./presence.ts";
+import { OwnMembers, parseMember, presenceSetOf, type Present } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
-import type { RollCall, StoredMember } from "./member-verifier.ts";
-import type { Subscription } from "./node-subscription.ts";
+import type { MemberVerifier, StoredMember } from "./member-verifier.ts";
+import type { NodeSubscription } from "./node-subscription.ts";
 
 /** What an announcer needs from its engine. */
 export interface AnnouncerHost {
@@ -12,8 +12,8 @@ export interface AnnouncerHost {
   link(action: string): Reconnection | Promise<Reconnection>;
   envelopes(): Envelopes;
   /** Set when the nodes sign. */
-  rollCall(): RollCall | undefined;
-  subscription(channel: string): Subscription | undefined;
+  verifier(): MemberVerifier | undefined;
+  subscription(channel: string): NodeSubscription | undefined;
   malformed(): void;
 }
 
@@ -39,15 +39,15 @@ export class Announcer {
       if (parsed && !parsed.left) stored.push({ node: opened.node, number: opened.number, ...parsed.member });
       else if (opened) this.#host.malformed();
     }
-    const rollCall = this.#host.rollCall();
-    return rollCall ? await rollCall.confirm(channel, stored) : stored;
+    const verifier = this.#host.verifier();
+    return verifier ? await verifier.confirm(channel, stored) : stored;
   }
 
   /** Announces a member. Its place requires the current members, which are read once per channel when it is subscribed to. */
   async join(channel: string, member: Member): Promise<void> {
     const { own } = this;
     if (own.needsPlace(member)) {
-      const from = this.#host.subscription(channel) ?? rollOf(await this.read(channel));
+      const from = this.#host.subscription(channel) ?? presenceSetOf(await this.read(channel));
       own.placed(member, await from.nextPlace(member.user));
     }
     // During the read the user may have left or changed the data.

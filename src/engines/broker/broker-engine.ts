@@ -19,16 +19,16 @@ import type { EnvelopeKind } from "./envelope-kind.ts";
 import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
 import { HistoryReader } from "./history-reader.ts";
 import { Listening } from "./listening.ts";
-import { parseMember, rollOf } from "./presence.ts";
+import { parseMember, presenceSetOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
-import { Subscription } from "./node-subscription.ts";
+import { NodeSubscription } from "./node-subscription.ts";
 import { Trust } from "./trust.ts";
 
 /** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
 export class BrokerEngine implements Engine {
   readonly #broker: Broker;
   readonly #options: ResolvedBrokerOptions;
-  readonly #subscriptions = new Map<string, Subscription>();
+  readonly #subscriptions = new Map<string, NodeSubscription>();
   /** Channels whose subscriptions wait for the first connection, each with the token of the `subscribe` call that waits. */
   readonly #awaiting = new Map<string, object>();
   readonly #announcer: Announcer;
@@ -50,7 +50,7 @@ export class BrokerEngine implements Engine {
     this.#announcer = new Announcer({
       link: (action) => this.#linked(action),
       envelopes: () => this.#envelopes!, // Set by `start`.
-      rollCall: () => this.#trust?.rollCall,
+      verifier: () => this.#trust?.verifier,
       subscription: (channel) => this.#subscriptions.get(channel),
       malformed: () => this.#drop("malformed"),
     });
@@ -171,7 +171,7 @@ export class BrokerEngine implements Engine {
     const link = this.#isConnecting ? await this.#awaited(channel) : this.#ready("subscribe");
     if (history) this.check(history);
     const { host } = this.#started();
-    const subscription = new Subscription(channel, history, host, {
+    const subscription = new NodeSubscription(channel, history, host, {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
@@ -199,7 +199,7 @@ export class BrokerEngine implements Engine {
   /** Ends the subscription of this node. */
   unsubscribe(channel: string): void {
     this.#awaiting.delete(channel);
-    this.#trust?.rollCall.forget(channel);
+    this.#trust?.verifier.forget(channel);
     this.#subscriptions.get(channel)?.stop();
     if (this.#subscriptions.delete(channel) && this.status !== "closed") this.#listening?.linger(channel);
   }
@@ -241,7 +241,7 @@ export class BrokerEngine implements Engine {
   async members(channel: string): Promise<readonly Member[]> {
     await this.#connected("name the members");
     const subscription = this.#subscriptions.get(channel);
-    return subscription ? await subscription.members() : rollOf(await this.#announcer.read(channel)).members;
+    return subscription ? await subscription.members() : presenceSetOf(await this.#announcer.read(channel)).members;
   }
 
   /** Leaves the cluster and closes the connections to the broker. */
@@ -279,7 +279,7 @@ export class BrokerEngine implements Engine {
             if (opened && !parsed) this.#drop("malformed");
             if (!parsed) return;
             const { member, left } = parsed;
-            this.#trust?.rollCall.changed(channel, { ...opened, user: member.user }, left);
+            this.#trust?.verifier.changed(channel, { ...opened, user: member.user }, left);
             this.#subscriptions.get(channel)?.changed(opened.node, member, left);
           })
         );
@@ -326,7 +326,7 @@ export class BrokerEngine implements Engine {
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
     const renewed = [...this.#subscriptions.values()].filter((each) =>
-      each.look() || rounds % 12 === 2 || this.#trust?.rollCall.isUnanswered(each.channel)
+      each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel)
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }

@@ -138,7 +138,7 @@ export class Envelopes {
       // The body is put into clients' frames unparsed.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
       if (arrives && this.#keys.length > 0) {
-        const isNew = this.guard.take(kind, node, number);
+        const isNew = this.guard.accept(kind, node, number);
         if (!isNew) return drop(isNew === null ? "unknown node" : "replayed", node);
       }
       return { kind, node, number, time: header.time, event: header.event, body };

@@ -1,20 +1,20 @@
 import type { HistoryPage, Position, Publication } from "../engine.ts";
 
 /** A publication with a position in the history. */
-export type Placed = Publication & { readonly position: Position };
+export type PositionedPublication = Publication & { readonly position: Position };
 
 /** A position without a publication. */
 export interface Mark {
   readonly position: Position;
 }
 
-/** What continuity needs from its subscription. */
-export interface ContinuityHost {
+/** What a gap detector needs from its subscription. */
+export interface GapDetectorHost {
   /** Whether the entry with this `previous`, as the broker reports it, comes directly after the offset. */
   follows(offset: number, previous: number): boolean;
   /** Reads one page of the history after a position. @param isNext whether the previous page ended at this position. */
   read(after: Position, isNext: boolean): Promise<HistoryPage>;
-  published(publication: Publication): void;
+  deliver(publication: Publication): void;
   /** Publications up to this position are lost. */
   gap(position: Position): void;
   /** A publication arrived that is not in the history. */
@@ -29,11 +29,11 @@ const MAX_WAITING = 1_000;
  * Delivers each publication of a channel once and in order, although the broker may lose or repeat some. Missing ones are read from
  * the history; those that are no longer there are reported as a gap.
  */
-export class Continuity {
-  readonly #host: ContinuityHost;
+export class GapDetector {
+  readonly #host: GapDetectorHost;
   /** Position of the last publication delivered; `undefined` before `start`. */
   #position: Position | undefined;
-  #waiting: { publication: Placed | Mark; previous: number }[] = [];
+  #waiting: { publication: PositionedPublication | Mark; previous: number }[] = [];
   #isReading = false;
   /** Offset of the last publication delivered live. One at or below it is a duplicate, or the history has gone back. */
   #received = 0;
@@ -41,14 +41,14 @@ export class Continuity {
   #isBehind = false;
   #stopped = false;
 
-  constructor(host: ContinuityHost) {
+  constructor(host: GapDetectorHost) {
     this.#host = host;
   }
 
   /** Delivers everything after this position. */
   start(position: Position): void {
     this.#position = position;
-    if (this.#takeWaiting(0)) void this.#read();
+    if (this.#acceptWaiting(0)) void this.#read();
   }
 
   stop(): void {
@@ -57,12 +57,12 @@ export class Continuity {
   }
 
   /** Takes a live entry. @param previous the offset of the entry before it, as the broker reports it. */
-  receive(publication: Placed | Mark, previous: number): void {
+  receive(publication: PositionedPublication | Mark, previous: number): void {
     if (this.#stopped) return;
     if (!this.#position || this.#isReading) {
       if (this.#waiting.length < MAX_WAITING) this.#waiting.push({ publication, previous });
       else this.#isBehind = true;
-    } else if (!this.#take(publication, previous)) {
+    } else if (!this.#accept(publication, previous)) {
       this.#waiting.push({ publication, previous });
       void this.#read();
     }
@@ -91,7 +91,7 @@ export class Continuity {
   }
 
   /** Delivers the entry if it is the next one, and ignores a duplicate. `false` when the history has to be read first. */
-  #take(publication: Placed | Mark, previous: number): boolean {
+  #accept(publication: PositionedPublication | Mark, previous: number): boolean {
     const { epoch, offset } = publication.position;
     const position = this.#position!; // Set by `start`.
     if (epoch !== position.epoch) return false;
@@ -100,7 +100,7 @@ export class Continuity {
     if (!this.#host.follows(position.offset, previous) || this.#isBehind) return false;
     this.#position = publication.position;
     this.#received = offset;
-    if ("event" in publication) this.#host.published(publication);
+    if ("event" in publication) this.#host.deliver(publication);
     return true;
   }
 
@@ -112,7 +112,7 @@ export class Continuity {
         const known = this.#waiting.length;
         this.#isBehind = false;
         const { position, publications, isComplete, hasMore = false } = await this.#host.read(this.#position!, isNext); // Set by `start`, as below.
-        for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.published(publication);
+        for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.deliver(publication);
         if (this.#stopped) return;
         isNext = isComplete && hasMore;
         this.#position = isNext ? publications.at(-1)!.position! : position; // `hasMore`: there is a last one.
@@ -121,7 +121,7 @@ export class Continuity {
           this.#received = 0;
           this.#host.gap(position);
         }
-        isMissing = this.#takeWaiting(known);
+        isMissing = this.#acceptWaiting(known);
       }
     } catch (error) {
       // The next check or the next session reads again.
@@ -134,11 +134,11 @@ export class Continuity {
   }
 
   /** Delivers the waiting entries. @returns whether the history has to be read again. */
-  #takeWaiting(known: number): boolean {
+  #acceptWaiting(known: number): boolean {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const [number, { publication, previous }] of waiting.entries()) {
-      if (this.#take(publication, previous)) continue;
+      if (this.#accept(publication, previous)) continue;
       const { epoch, offset } = publication.position;
       const position = this.#position!; // Set by `start`.
       if (number < known && epoch === position.epoch && offset <= position.offset) continue; // Delivered by the read.

@@ -17,7 +17,7 @@ const BATCH = 500;
  */
 export class Listening implements Timed {
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
 
   readonly #link: Reconnection;
   readonly #deadlines: Deadlines;
@@ -59,7 +59,7 @@ export class Listening implements Timed {
   linger(channel: string): void {
     this.#lingering.add(channel);
     this.#leaving.delete(channel);
-    if (this.place < 0) this.#deadlines.set(this, this.#time);
+    if (this.heapIndex < 0) this.#deadlines.set(this, this.#time);
   }
 
   due(): void {

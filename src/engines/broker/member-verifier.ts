@@ -7,8 +7,8 @@ export interface StoredMember extends Present {
   readonly number: number;
 }
 
-/** What a roll call needs from its engine. */
-export interface RollCallHost {
+/** What the verifier needs from its engine. */
+export interface MemberVerifierHost {
   readonly node: string;
   readonly neighbours: Neighbours;
   /** The members of a channel on this node. */
@@ -23,8 +23,8 @@ export interface RollCallHost {
 const MAX_SUSPECTS = 1_000;
 
 /** Confirms stored members with their nodes, once each: a replayed copy of a member that has left has a valid signature. */
-export class RollCall {
-  readonly #host: RollCallHost;
+export class MemberVerifier {
+  readonly #host: MemberVerifierHost;
   /** Numbers of confirmed envelopes, by channel and member. */
   readonly #confirmed = new Map<string, Map<string, number>>();
   /** Stored members that their node denied at the last read, by channel. Once may be a race with a leave; twice means a copy. */
@@ -32,7 +32,7 @@ export class RollCall {
   /** Channels with members whose node did not answer. */
   readonly #unanswered = new Set<string>();
 
-  constructor(host: RollCallHost) {
+  constructor(host: MemberVerifierHost) {
     this.#host = host;
   }
 

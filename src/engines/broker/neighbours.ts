@@ -129,7 +129,7 @@ export class Neighbours {
         if (control.nodes.includes(own)) this.#answer(node, control.question, control.channel);
         return true;
       case "here":
-        this.#take(node, control.question, control.members.map(toPlaced), control.isLast);
+        this.#receiveMembers(node, control.question, control.members.map(toPlaced), control.isLast);
         return true;
     }
   }
@@ -157,7 +157,7 @@ export class Neighbours {
     send(true);
   }
 
-  #take(node: string, number: number, members: readonly PlacedMember[], isLast: boolean): void {
+  #receiveMembers(node: string, number: number, members: readonly PlacedMember[], isLast: boolean): void {
     const question = this.#questions.get(number);
     if (!question?.waiting.has(node)) return;
     question.members.set(node, [...question.members.get(node) ?? [], ...members]);

@@ -1,12 +1,12 @@
 import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
-import { Continuity, type ContinuityHost, type Placed } from "./gap-detector.ts";
-import { type Difference, type PlacedMember, type Present, Roll } from "./presence.ts";
+import { GapDetector, type GapDetectorHost, type PositionedPublication } from "./gap-detector.ts";
+import { type Difference, type PlacedMember, PresenceSet, type Present } from "./presence.ts";
 
 /** Changes that are kept for the next read. */
 const MAX_UNREAD = 1_000;
 
 /** What a subscription needs from its engine. */
-export interface SubscriptionSource extends Pick<ContinuityHost, "follows"> {
+export interface NodeSubscriptionSource extends Pick<GapDetectorHost, "follows"> {
   /** Reads one page of the history after a position. */
   read(after: Position, limit: number): Promise<HistoryPage>;
   members(): Promise<Present[]>;
@@ -26,13 +26,13 @@ interface Change {
 }
 
 /** This node's subscription to one channel: publications without gaps, and members from the first call that asks for them. */
-export class Subscription {
+export class NodeSubscription {
   readonly channel: string;
   readonly history: HistoryOptions | null;
   readonly #host: EngineHost;
-  readonly #source: SubscriptionSource;
-  readonly #continuity: Continuity | undefined;
-  #roll: Roll | undefined;
+  readonly #source: NodeSubscriptionSource;
+  readonly #gaps: GapDetector | undefined;
+  #members: PresenceSet | undefined;
   /** Users read from the broker before anybody asked for the members. Their join may still arrive, and is then reported. */
   readonly #unreported = new Set<string>();
   /**
@@ -46,31 +46,31 @@ export class Subscription {
   #changes: Change[] | undefined;
   /** Changes during a read that failed. The next check reads again. */
   #unread: Change[] = [];
-  #reading: Promise<Roll> | undefined;
+  #reading: Promise<PresenceSet> | undefined;
   #stopped = false;
   /** Position at which a publication without a position arrived although this node declares a history: the history lacks it. */
   #missed: Position | undefined;
 
-  constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: SubscriptionSource) {
+  constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: NodeSubscriptionSource) {
     this.channel = channel;
     this.history = history;
     this.#host = host;
     this.#source = source;
-    this.#continuity = history ? this.#follow() : undefined;
+    this.#gaps = history ? this.#follow() : undefined;
   }
 
   start(position: Position): void {
-    this.#continuity?.start(position);
+    this.#gaps?.start(position);
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#continuity?.stop();
+    this.#gaps?.stop();
   }
 
   receive(publication: Publication, previous: number): void {
     if (this.#stopped) return;
-    if (publication.position && this.#continuity) this.#continuity.receive(publication as Placed, previous); // It has a position.
+    if (publication.position && this.#gaps) this.#gaps.receive(publication as PositionedPublication, previous); // It has a position.
     else {
       this.#missed = this.position;
       this.#host.published(this.channel, publication);
@@ -79,12 +79,12 @@ export class Subscription {
 
   /** The history advanced by an entry that is not a publication. */
   passed(position: Position, previous: number): void {
-    this.#continuity?.receive({ position }, previous);
+    this.#gaps?.receive({ position }, previous);
   }
 
   /** Position up to which everything was received; `undefined` without a history. */
   get position(): Position | undefined {
-    return this.#continuity?.position;
+    return this.#gaps?.position;
   }
 
   /**
@@ -94,7 +94,7 @@ export class Subscription {
    * @param asked {@link position} at the time of that request.
    */
   check(top: Position | null, asked: Position | undefined): void {
-    this.#continuity?.check(top, asked);
+    this.#gaps?.check(top, asked);
   }
 
   /** Whether the history lacks a publication: of a node that declares no history and failed to end this one. */
@@ -112,20 +112,20 @@ export class Subscription {
 
   /** Catches up after a reconnect, or reports a gap when there is no history. */
   async resume(): Promise<void> {
-    if (this.#continuity) await this.#continuity.resume();
+    if (this.#gaps) await this.#gaps.resume();
     else this.#host.gap(this.channel);
   }
 
   /** The members on all nodes. From the first call on they are tracked. */
   async members(): Promise<Member[]> {
-    const roll = this.#roll ?? await this.#read();
+    const set = this.#members ?? await this.#read();
     this.#unreported.clear();
-    return roll.members;
+    return set.members;
   }
 
   /** A place greater than those of all data that the nodes hold for the user. From the first call on members are tracked. */
   async nextPlace(user: string): Promise<number> {
-    return (this.#roll ?? await this.#read()).nextPlace(user);
+    return (this.#members ?? await this.#read()).nextPlace(user);
   }
 
   /** Applies a change that a node announced. */
@@ -134,7 +134,7 @@ export class Subscription {
     // Its node has just announced it.
     if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
     if (this.#changes) this.#changes.push(change);
-    else if (this.#roll) this.#hear(this.#roll, change);
+    else if (this.#members) this.#hear(this.#members, change);
     else {
       const reading = this.#read();
       this.#changes!.push(change); // Set by `#read`.
@@ -144,7 +144,7 @@ export class Subscription {
 
   /** Removes the members of all other nodes, and reports users that are on none of these as left. */
   keepNodes(nodes: ReadonlySet<string>): void {
-    if (this.#roll && !this.#changes) this.#report(this.#roll.keep(nodes));
+    if (this.#members && !this.#changes) this.#report(this.#members.keep(nodes));
   }
 
   /** Called at each check. Returns whether the members have to be read again. */
@@ -154,16 +154,16 @@ export class Subscription {
 
   /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
-    if (this.#roll || this.#unread.length > 0) await this.#read();
+    if (this.#members || this.#unread.length > 0) await this.#read();
   }
 
-  #read(): Promise<Roll> {
+  #read(): Promise<PresenceSet> {
     return this.#reading ??= this.#load().finally(() => {
       this.#reading = this.#changes = undefined;
     });
   }
 
-  async #load(): Promise<Roll> {
+  async #load(): Promise<PresenceSet> {
     this.#changes = this.#unread;
     this.#unread = [];
     let present: Present[];
@@ -173,49 +173,49 @@ export class Subscription {
       this.#unread = this.#changes.slice(-MAX_UNREAD);
       throw error;
     }
-    const known = this.#roll;
-    const roll = known ?? new Roll();
+    const known = this.#members;
+    const set = known ?? new PresenceSet();
     const found = new Set(present.map(keyOf));
     const isLater = this.#missing.size > 0 && this.#patience <= 0;
-    const missing = roll.present.filter((each) => !found.has(keyOf(each)) && !(isLater && this.#missing.has(keyOf(each))));
+    const missing = set.present.filter((each) => !found.has(keyOf(each)) && !(isLater && this.#missing.has(keyOf(each))));
     if (isLater || this.#missing.size === 0) this.#patience = this.#source.patience ?? 0;
     this.#missing = new Set(missing.map(keyOf));
-    const difference = roll.replace([...present, ...missing]);
+    const difference = set.replace([...present, ...missing]);
     const changes = this.#changes;
     this.#changes = undefined;
     if (known) {
       this.#report(difference);
-      for (const change of changes) this.#hear(roll, change);
-      return roll;
+      for (const change of changes) this.#hear(set, change);
+      return set;
     }
     // The first read: only users named by a change are reported, in their current state. The others were there before.
-    for (const change of changes) apply(roll, change);
+    for (const change of changes) apply(set, change);
     const users = new Set(changes.map(({ member }) => member.user));
-    const members = roll.members;
+    const members = set.members;
     const joined = members.filter(({ user }) => users.has(user));
     for (const { user } of members) if (!users.delete(user)) this.#unreported.add(user);
-    this.#roll = roll;
+    this.#members = set;
     this.#report({ joined, left: [...users] });
-    return roll;
+    return set;
   }
 
-  #hear(roll: Roll, change: Change): void {
+  #hear(set: PresenceSet, change: Change): void {
     const { member, left } = change;
-    const difference = apply(roll, change);
+    const difference = apply(set, change);
     const isNews = this.#unreported.delete(member.user) && !left && difference.joined.length === 0;
-    this.#report(isNews ? { joined: [roll.member(member.user)!], left: [] } : difference); // `apply` has just added it.
+    this.#report(isNews ? { joined: [set.member(member.user)!], left: [] } : difference); // `apply` has just added it.
   }
 
   #report({ joined, left }: Difference): void {
     if (!this.#stopped && joined.length + left.length > 0) this.#host.present(this.channel, joined, left);
   }
 
-  #follow(): Continuity {
+  #follow(): GapDetector {
     const { channel } = this;
-    return new Continuity({
+    return new GapDetector({
       follows: (offset, previous) => this.#source.follows(offset, previous),
-      read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // Only a history has continuity.
-      published: (publication) => this.#host.published(channel, publication),
+      read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // Gaps are detected only with a history.
+      deliver: (publication) => this.#host.published(channel, publication),
       gap: (position) => {
         this.#missed = undefined;
         this.#host.gap(channel, position);
@@ -226,8 +226,8 @@ export class Subscription {
   }
 }
 
-function apply(roll: Roll, { node, member, left }: Change): Difference {
-  return left ? roll.leave(node, member.user) : roll.join({ node, ...member });
+function apply(set: PresenceSet, { node, member, left }: Change): Difference {
+  return left ? set.leave(node, member.user) : set.join({ node, ...member });
 }
 
 // Names of nodes have no line break.

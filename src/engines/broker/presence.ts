@@ -39,11 +39,11 @@ export function toPlaced({ place, ...member }: Parameters<typeof toMember>[0] & 
   return place === undefined ? toMember(member) : { ...toMember(member), place };
 }
 
-/** Makes a roll of these members. */
-export function rollOf(present: readonly Present[]): Roll {
-  const roll = new Roll();
-  roll.replace(present);
-  return roll;
+/** Makes a set of these members. */
+export function presenceSetOf(present: readonly Present[]): PresenceSet {
+  const set = new PresenceSet();
+  set.replace(present);
+  return set;
 }
 
 /** Members that joined or changed their data, and users that left. */
@@ -53,7 +53,7 @@ export interface Difference {
 }
 
 /** The members of one channel on all nodes. A user on several nodes is one member, with the newest data. */
-export class Roll {
+export class PresenceSet {
   readonly #users = new Map<string, Map<string, PlacedMember>>();
 
   get size(): number {
@@ -61,7 +61,7 @@ export class Roll {
   }
 
   get members(): Member[] {
-    return [...this.#users.keys()].map((user) => this.member(user)!); // The user is in the roll.
+    return [...this.#users.keys()].map((user) => this.member(user)!); // The user is in the set.
   }
 
   /** One entry per user and node. */
@@ -82,7 +82,7 @@ export class Roll {
     return this.#change([user], () => this.#remove(node, user));
   }
 
-  /** Replaces the whole roll. */
+  /** Replaces the whole set. */
   replace(present: readonly Present[]): Difference {
     return this.#change([...this.#users.keys(), ...present.map(({ user }) => user)], () => {
       this.#users.clear();

@@ -42,7 +42,7 @@ interface Pending {
 /** A deadline that calls a function. */
 class Alarm implements Timed {
   deadline = 0;
-  place = -1;
+  heapIndex = -1;
   readonly due: () => void;
 
   constructor(due: () => void) {
@@ -270,7 +270,7 @@ export class Reconnection {
         reject: (reason) => reject(WebSocketError.from(reason) ?? this.#unavailable(action, "away", reason)),
       };
       this.#pending.add(pending);
-      if (this.#watchdog.place < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
+      if (this.#watchdog.heapIndex < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
       const settled = () => {
         this.#answered = this.#watches;
         this.#pending.delete(pending);

@@ -27,7 +27,7 @@ class Received {
   }
 
   /** Records a number; `false` if it is not new. */
-  take(number: number): boolean {
+  accept(number: number): boolean {
     if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;
     this.#seen.add(number);
     this.#top = Math.max(this.#top, number);
@@ -84,7 +84,7 @@ export class ReplayGuard {
   }
 
   /** Records a received number. `false` for a copy, `null` when the node has not stated its numbers. */
-  take(kind: EnvelopeKind, node: string, number: number): boolean | null {
+  accept(kind: EnvelopeKind, node: string, number: number): boolean | null {
     if (kind === "control") {
       if (number <= (this.#controlled.get(node) ?? 0)) return false;
       remember(this.#controlled, node, number);
@@ -92,7 +92,7 @@ export class ReplayGuard {
     }
     const arrived = node === this.#node ? this.#returned : this.#arrived.get(node);
     if (!arrived) return null;
-    if (!arrived[kind].take(number)) return false;
+    if (!arrived[kind].accept(number)) return false;
     if (arrived !== this.#returned) remember(this.#arrived, node, arrived);
     return true;
   }

@@ -4,7 +4,7 @@ import { Neighbours } from "./neighbours.ts";
 import { Orders } from "./orders.ts";
 import type { PlacedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
-import { RollCall } from "./member-verifier.ts";
+import { MemberVerifier } from "./member-verifier.ts";
 
 /** What trust needs from its engine. */
 export interface TrustHost {
@@ -26,7 +26,7 @@ const PATIENCE = 1_000;
 /** Protects nodes that sign against replays, which have valid signatures: orders, members and numbers are checked with their nodes. */
 export class Trust {
   readonly orders: Orders;
-  readonly rollCall: RollCall;
+  readonly verifier: MemberVerifier;
   readonly #host: TrustHost;
   readonly #neighbours: Neighbours;
 
@@ -42,7 +42,7 @@ export class Trust {
       send: (body) => this.#send(body),
       members,
     });
-    this.rollCall = new RollCall({ node, neighbours, members, follows, replayed: () => dropped("replayed") });
+    this.verifier = new MemberVerifier({ node, neighbours, members, follows, replayed: () => dropped("replayed") });
     this.orders = new Orders({
       host,
       link,
@@ -54,7 +54,7 @@ export class Trust {
 
   /** Asks the nodes that are alive for their numbers, before this one is ready: without them it drops their envelopes. */
   async greet(): Promise<void> {
-    this.rollCall.forget();
+    this.verifier.forget();
     await this.#neighbours.greet(await this.#host.link.name());
   }
 

@@ -143,7 +143,7 @@ export class NatsSession implements BrokerSession {
     const sealed = checked();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
     this.#connection.publish(this.#subject(channel, "event"), envelope);
-    await (this.#unkept.published(channel) ?? this.#arrive());
+    await (this.#unkept.afterPublish(channel) ?? this.#arrive());
     return null;
   }
 

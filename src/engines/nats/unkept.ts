@@ -32,7 +32,7 @@ export class Unkept {
   }
 
   /** Call after each publication without a history. Resolves when a history was looked for; `undefined` when that is not needed. */
-  published(channel: string): Promise<void> | undefined {
+  afterPublish(channel: string): Promise<void> | undefined {
     const watched = this.#watched.get(channel);
     if (!watched) return this.#look(channel);
     watched.isPublished = watched.isUsed = true;
