@@ -150,10 +150,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (user !== this.#user) {
       this.#user = user;
       const reason = new WebSocketError("subscribe", "FORBIDDEN", "Another user");
-      for (const subscription of [...this.#subscriptions.values()]) {
-        subscription.end();
-        this.ended(subscription, reason);
-      }
+      for (const subscription of [...this.#subscriptions.values()]) subscription.endWith(reason);
       return;
     }
     for (const subscription of [...this.#subscriptions.values()]) {
@@ -219,7 +216,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     this.changed(subscription);
   }
 
-  ended(subscription: Subscription, reason: WebSocketError): void {
+  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean): void {
     const { message } = subscription;
     const name = nameOf(message);
     const current = this.#subscriptions.get(name);
@@ -227,7 +224,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     else if (current?.replaces === subscription) current.replaces = undefined;
     this.changed(subscription);
     const { channel, uid } = message;
-    if (!subscription.isStarted) this.#refuse(message, reason);
+    if (!wasStarted) this.#refuse(message, reason);
     else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
   }
 

@@ -21,8 +21,6 @@ export const expectedBytes = (options: ResolvedChannel): number => snapshotBytes
 export class Feed {
   /** Position up to which the client has been sent everything. */
   at: Position | null = null;
-  /** Whether a publication after `at` was not sent and has to be read from the history. */
-  isBehind = false;
   /** Whether a publication did not fit into what is kept, or may have been lost. */
   hasOverflowed = false;
   /** End of the JSON of each message, with the `uid`. */

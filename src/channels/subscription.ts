@@ -9,6 +9,7 @@ import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
 import { answerOf, contextOf, permit, shownError, snapshotContextOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
+import type { SubscriptionState } from "./subscription-state.ts";
 import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
@@ -25,17 +26,13 @@ export interface SubscriptionOwner {
   channel(name: string, options: ResolvedChannel): Channel;
   /** Called when `init` was sent. */
   started(subscription: Subscription): void;
-  /** Called when the server ended the subscription; the client is sent the reason. */
-  ended(subscription: Subscription, reason: WebSocketError): void;
+  /** Called when the server ended the subscription; the client is sent the reason. @param wasStarted whether `init` was sent */
+  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean): void;
   /** Called when the result of {@link Subscription.save} has changed. */
   changed(subscription: Subscription): void;
 }
 
-/**
- * One subscription of a client: *starting* until `init` is sent, then *live*. It is *behind* from the first publication that
- * could not be sent until it has caught up from the history. With a history no publication is skipped: each is sent, kept, or
- * read later.
- */
+/** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
 export class Subscription implements ChannelRecipient, Timed {
   readonly message: SubscriptionRequest;
   deadline = 0;
@@ -47,8 +44,7 @@ export class Subscription implements ChannelRecipient, Timed {
   readonly #options: ResolvedChannel;
   readonly #feed: Feed;
   #channel: Channel | undefined;
-  #isStarted = false;
-  #hasEnded = false;
+  #state: SubscriptionState = "starting";
   /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
   #run = 0;
   #presence: SubscriptionPresence | undefined;
@@ -64,12 +60,12 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Whether `init` was sent. */
   get isStarted(): boolean {
-    return this.#isStarted;
+    return this.#state === "live" || this.#state === "behind";
   }
 
   /** Position that the client should have reached. `null` if it cannot know: with an `event`, or while publications wait. */
   get position(): Position | null {
-    const isCurrent = this.#isStarted && !this.#feed.isHeld && !this.#feed.isBehind && this.message.event === undefined;
+    const isCurrent = this.#state === "live" && !this.#feed.isHeld && this.message.event === undefined;
     return isCurrent ? this.#channel?.position ?? null : null;
   }
 
@@ -85,10 +81,10 @@ export class Subscription implements ChannelRecipient, Timed {
 
   send(frame: PublicationFrame): boolean {
     const feed = this.#feed;
-    if (this.#hasEnded) return false;
+    if (this.#state === "ended") return false;
     if (!feed.accepts(frame)) return true;
     if (feed.isHeld) return feed.keep(frame);
-    if (feed.isBehind) return false;
+    if (this.#state === "behind") return false;
     if (feed.send(frame)) return true;
     this.#fallBehind();
     return false;
@@ -100,10 +96,10 @@ export class Subscription implements ChannelRecipient, Timed {
 
   lag(): void {
     // Handled like publications that did not fit: a new snapshot, or a read from the history.
-    if (!this.#isStarted) return void (this.#feed.hasOverflowed = true);
+    if (this.#state === "starting") return void (this.#feed.hasOverflowed = true);
     // Without a history there is nothing to catch up from: a subscription set to behind would stay so.
     if (!this.#options.history) return;
-    this.#feed.isBehind = true;
+    this.#enter("behind");
     void this.#resume(false);
   }
 
@@ -141,13 +137,15 @@ export class Subscription implements ChannelRecipient, Timed {
     const page = recover && this.#options.history ? await channel.read(recover, false) : undefined;
     if (!this.#isCurrent(run)) return;
     if (!recover || !page?.isComplete) return this.#begin(run, recover !== undefined);
-    if (this.#init({ epoch: recover.epoch, offset: recover.offset, recovered: true })) return this.#catchUp(run, recover, page);
+    this.#feed.at = recover;
+    const fields = { epoch: recover.epoch, offset: recover.offset, recovered: true };
+    if (this.#init(fields, "behind")) return this.#catchUp(run, page);
   }
 
   /** Continues when the client can receive messages again, or when its rights have changed. */
   resume(hasChanged: boolean): void {
-    if (!this.#isStarted) void this.start();
-    else if (hasChanged || this.#feed.isBehind || this.#presence?.isStale) void this.#resume(hasChanged);
+    if (this.#state === "starting") void this.start();
+    else if (hasChanged || this.#state === "behind" || this.#presence?.isStale) void this.#resume(hasChanged);
   }
 
   /** Authorizes again at the end of the `ttl`. */
@@ -157,8 +155,8 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Ends the subscription without a message to the client. */
   end(wasLost = false): void {
-    if (this.#hasEnded) return;
-    this.#hasEnded = true;
+    if (this.#state === "ended") return;
+    this.#enter("ended");
     this.replaces?.end(wasLost);
     this.#owner.host.deadlines.delete(this);
     this.#feed.release();
@@ -169,6 +167,13 @@ export class Subscription implements ChannelRecipient, Timed {
     channel.leave();
   }
 
+  /** Ends the subscription and tells the client why. */
+  endWith(reason: WebSocketError): void {
+    const wasStarted = this.isStarted;
+    this.end();
+    this.#owner.ended(this, reason, wasStarted);
+  }
+
   // Hibernation
 
   save(): SavedSubscription {
@@ -177,7 +182,7 @@ export class Subscription implements ChannelRecipient, Timed {
     return {
       ...message,
       ...(query && { query }),
-      ...(this.#feed.isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
+      ...(this.#state === "behind" && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#presence?.saved,
       ...(this.#presence?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
@@ -186,7 +191,7 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Continues a saved subscription without another `init`. */
   restore({ at, isStale = false, grant, ...saved }: SavedSubscription): void {
-    this.#isStarted = true;
+    this.#enter(at ? "behind" : "live");
     const { host } = this.#owner;
     this.#grant = grant;
     // A wall clock that was set back must not extend the permission.
@@ -196,7 +201,6 @@ export class Subscription implements ChannelRecipient, Timed {
     channel.add(this);
     if (opening) this.#feed.hold();
     this.#feed.at = at ?? channel.position;
-    this.#feed.isBehind = at !== undefined;
     if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
     else if (at) void this.#resume(false);
     else this.#live();
@@ -204,9 +208,13 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
   }
 
+  #enter(state: SubscriptionState): void {
+    if (this.#state !== "ended") this.#state = state;
+  }
+
   /** Whether the run may continue; checked after each `await`. Suspending the client ends the run, and `resume` begins another. */
   #isCurrent(run: number): boolean {
-    return run === this.#run && !this.#hasEnded && !connectionOf(this.#owner.client).isSuspended;
+    return run === this.#run && this.#state !== "ended" && !connectionOf(this.#owner.client).isSuspended;
   }
 
   /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
@@ -217,7 +225,7 @@ export class Subscription implements ChannelRecipient, Timed {
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
     if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
-    if (this.#isStarted && before !== this.#grant) this.#owner.changed(this);
+    if (this.isStarted && before !== this.#grant) this.#owner.changed(this);
     return true;
   }
 
@@ -239,21 +247,20 @@ export class Subscription implements ChannelRecipient, Timed {
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
     }
     while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
-    // Set before `init` is sent, and restored if it cannot be: the client still has the earlier position.
-    const { at, isBehind } = feed;
+    const { at } = feed;
+    const wasBehind = this.#state === "behind";
     feed.at = position;
-    feed.isBehind = false;
-    if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) })) {
+    if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) }, "live")) {
+      // The client still has the earlier position.
       feed.at = at;
-      feed.isBehind = isBehind;
       return;
     }
-    if (isBehind) this.#owner.changed(this);
+    if (wasBehind) this.#owner.changed(this);
     await this.#flush(run);
   }
 
-  /** Sends `init`. `false` if the client cannot receive it now; then `resume` tries again. */
-  #init(fields: Record<string, unknown>): boolean {
+  /** Sends `init` and enters the state. `false` if the client cannot receive it now; then `resume` tries again. */
+  #init(fields: Record<string, unknown>, next: "live" | "behind"): boolean {
     const { channel, uid } = this.message;
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
     const frame = Frame.of(message);
@@ -263,21 +270,19 @@ export class Subscription implements ChannelRecipient, Timed {
       host.rateGate?.spend(client, frame.bytes);
     }
     if (!connectionOf(client).send(frame)) return false;
-    if (this.#isStarted) return true;
-    this.#isStarted = true;
-    this.#enter();
+    const isFirst = this.#state === "starting";
+    this.#enter(next);
+    if (!isFirst) return true;
+    this.#join();
     this.#owner.started(this);
     return true;
   }
 
-  /** Sends the publications since the position, page by page, beginning with `first`. */
-  async #catchUp(run: number, since: Position, first: HistoryPage): Promise<void> {
+  /** Sends the publications since `feed.at`, page by page, beginning with `first`. */
+  async #catchUp(run: number, first: HistoryPage): Promise<void> {
     const { client, host } = this.#owner;
     const feed = this.#feed;
     const channel = this.#channel!; // `first` was read from it.
-    feed.at = since;
-    // Until all pages are sent.
-    feed.isBehind = true;
     for (let page: HistoryPage | undefined = first;;) {
       const sent = feed.sendPage(page, channel);
       if (!sent) return this.#fallBehind();
@@ -289,11 +294,11 @@ export class Subscription implements ChannelRecipient, Timed {
       // Releases the page while the client reads; the rest is read again from `feed.at`.
       page = undefined;
       while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
-      page = await channel.read(feed.at, true);
+      page = await channel.read(feed.at!, true); // Set while it is behind.
       if (!this.#isCurrent(run)) return;
       if (!page.isComplete) return await this.#begin(run, true);
     }
-    feed.isBehind = false;
+    this.#enter("live");
     this.#owner.changed(this);
     await this.#flush(run);
   }
@@ -311,7 +316,7 @@ export class Subscription implements ChannelRecipient, Timed {
     }
     if (feed.hasOverflowed) {
       if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
-      feed.isBehind = true;
+      this.#enter("behind");
       // Not awaited: it waits for the work in progress, which this may be part of.
       return void this.#resume(false);
     }
@@ -329,14 +334,14 @@ export class Subscription implements ChannelRecipient, Timed {
     const run = ++this.#run;
     this.suspend();
     // Nothing is kept while behind: what is published before the read is in the history.
-    if (this.#feed.isBehind) this.#feed.release();
+    if (this.#state === "behind") this.#feed.release();
     else if (!this.#feed.isHeld) this.#feed.hold();
     if (!this.#isCurrent(run)) return;
     try {
       // Publications are held until the client is authorized with its new rights.
       if (hasChanged && !await this.#isAllowed(run)) return;
       this.#presence?.renew();
-      if (!this.#feed.isBehind || !this.#feed.at) return await this.#flush(run);
+      if (this.#state !== "behind" || !this.#feed.at) return await this.#flush(run);
       await this.#owner.backlog.run("engine", () => this.#recover(run));
     } catch (error) {
       this.#fail(run, error);
@@ -350,7 +355,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#feed.hold();
     const page = await this.#channel!.read(at, false); // Set once it has started.
     if (!this.#isCurrent(run)) return;
-    return page.isComplete ? this.#catchUp(run, at, page) : this.#begin(run, true);
+    return page.isComplete ? this.#catchUp(run, page) : this.#begin(run, true);
   }
 
   /** Stops sending after a failed send. With a history, the subscription is behind from there on. */
@@ -358,9 +363,10 @@ export class Subscription implements ChannelRecipient, Timed {
     const feed = this.#feed;
     feed.release();
     this.suspend();
-    feed.isBehind = feed.at !== null;
     feed.hasOverflowed = false;
-    if (feed.isBehind) this.#owner.changed(this);
+    if (!feed.at) return;
+    this.#enter("behind");
+    this.#owner.changed(this);
   }
 
   /** Waits until the client has read; `false` if the run has ended. Check for room again: others may have used it. */
@@ -370,7 +376,7 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   /** Joins the members, after `init` was sent. */
-  #enter(): void {
+  #join(): void {
     const presence = this.#channel && this.#attend(this.#channel);
     if (!presence) return;
     // Takes over the member of the replaced subscription, so that no leave and join is sent.
@@ -387,9 +393,6 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   #fail(run: number, error: unknown): void {
-    if (!this.#isCurrent(run)) return;
-    const reason = shownError(error, "subscribe", this.#owner);
-    this.end();
-    this.#owner.ended(this, reason);
+    if (this.#isCurrent(run)) this.endWith(shownError(error, "subscribe", this.#owner));
   }
 }

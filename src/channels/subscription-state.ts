@@ -1,0 +1,11 @@
+/**
+ * The state of a subscription.
+ *
+ * | state | entered when | a publication is | next |
+ * |---|---|---|---|
+ * | `starting` | the client subscribes; `init` is not sent yet | kept, once the channel is open | `live`, `behind` |
+ * | `live` | `init` is sent, or the subscription has caught up | sent, or kept while rights are checked | `behind` |
+ * | `behind` | with a history: one could not be sent, or the client recovers from a position | read from the history later | `live` |
+ * | `ended` | the client unsubscribes or leaves, or the server ends it; from any state | ignored | |
+ */
+export type SubscriptionState = "starting" | "live" | "behind" | "ended";
