@@ -7,7 +7,7 @@ import type { ConnectionState } from "./state.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketEvents } from "../application/events.ts";
 import type { ResolvedOptions } from "../application/options.ts";
-import { BATCHING } from "../delivery/batch.ts";
+import { BATCHING } from "../delivery/write-queue.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "../protocol/protocol.ts";
 import type { Refusals } from "../application/refusals.ts";
 import type { Revocation, Revocations } from "./revocations.ts";

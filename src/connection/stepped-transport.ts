@@ -1,7 +1,7 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
-import { BATCHING } from "../delivery/batch.ts";
+import { BATCHING } from "../delivery/write-queue.ts";
 import { OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 

@@ -1,8 +1,7 @@
-import { type Batch, BATCHING } from "../delivery/batch.ts";
+import { type Batch, BATCHING, WriteQueue, type Writer } from "../delivery/write-queue.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { WriteQueue, type Writer } from "../delivery/write-queue.ts";
 import { OPEN, type Publisher, type Transport } from "../delivery/transport.ts";
 import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "./runtime.ts";

@@ -3,10 +3,9 @@ import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 // @ts-types="npm:@types/ws@^8.18.2"
 import { WebSocket } from "ws";
-import type { ClientBatch } from "../delivery/batch.ts";
+import { type ClientBatch, WriteQueue } from "../delivery/write-queue.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { EndedFrame, type Frame } from "../protocol/frame.ts";
-import { WriteQueue } from "../delivery/write-queue.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";

@@ -1,8 +1,7 @@
 /** What is written to a socket of a Durable Object, which may hibernate. */
 import type { MessageUid } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { type Batch, BATCHING } from "../delivery/batch.ts";
-import type { WriteQueue } from "../delivery/write-queue.ts";
+import { type Batch, BATCHING, type WriteQueue } from "../delivery/write-queue.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
 import { StandardTransport } from "../runtimes/standard.ts";
 
