@@ -102,6 +102,21 @@ describe("The source", () => {
     );
   });
 
+  it("has the files and functions that the page names for each way of a message", () => {
+    const page = readFileSync(join(root, "docs/internals/architecture.md"), "utf8");
+    const rows = [...page.matchAll(/^\| \d+ +\| ([^|]*) \| ([^|]*) \|/gm)];
+    assert.ok(rows.length > 20, "the page lists no ways");
+    let source = "";
+    for (const [row, files, functions] of rows) {
+      // "the same" stands for the file of the row before.
+      const file = /`([\w/-]+\.ts)`/.exec(files!)?.[1];
+      if (file) source = readFileSync(join(root, "src", file), "utf8");
+      for (const [, name] of functions!.matchAll(/`(\w+)\(\)`/g)) {
+        assert.match(source, new RegExp(`\\b${name}\\b[^\\n]*\\(`), row);
+      }
+    }
+  });
+
   it("has its tests in the folders of the rooms", () => {
     const names = [...Object.keys(ROOMS).map((room) => room.split("/")[1]), ...OTHER_TESTS];
     for (const { name } of readdirSync(join(root, "tests"), { withFileTypes: true })) {
