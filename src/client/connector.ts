@@ -344,8 +344,9 @@ export class Connector {
     // A listener may have closed or reopened the client.
     if (generation !== this.#generation) return;
     if (!this.#mayReconnect(close, wasOpened)) return this.#finish(close, error);
-    // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second.
-    if (wasOpen && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
+    // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second. So does one that
+    // read too slowly (4508): the next would ask for the same history again.
+    if (wasOpen && close.code !== 4508 && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
     const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
     const attempt = this.#attempt;
     this.#wait(() => void this.#connect(), delay);

@@ -304,6 +304,23 @@ describe("A client that has lost its connection", () => {
     assert.deepEqual(take("close"), [{ code: 1006, reason: "", wasClean: false, isFinal: false }]);
   });
 
+  it("comes back later each time that it read too slowly, however long it was connected", async () => {
+    const { client, admit, take, clock } = connectFake({ heartbeat: 0 });
+    const attempts = async (code: number) => {
+      const found: number[] = [];
+      for (let i = 0; i < 3; i++) {
+        const socket = await admit();
+        clock.advance(60_000);
+        socket.end(code);
+        found.push(...take("reconnecting").map(({ attempt }) => attempt));
+        client.connect();
+      }
+      return found;
+    };
+    assert.deepEqual(await attempts(4508), [1, 2, 3]);
+    assert.deepEqual(await attempts(1006), [1, 1, 1]);
+  });
+
   it("does not come back when told not to", async () => {
     const { client, admit } = connectFake({ reconnect: false });
     (await admit()).end(1006);
