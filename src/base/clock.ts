@@ -108,6 +108,11 @@ export class Deadlines {
     this.#report = report;
   }
 
+  /** The monotonic time of its clock, in ms. */
+  now(): number {
+    return this.#clock.monotonic();
+  }
+
   /** Number of deadlines that are set. */
   get size(): number {
     return this.#heap.length;

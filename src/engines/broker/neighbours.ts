@@ -85,8 +85,9 @@ export class Neighbours {
 
   /** An envelope came from an unknown node: greet it. The node may also be gone, and the envelope a copy. */
   meet(node: string): void {
-    if (performance.now() - this.#greeted < GREETING_PAUSE) return;
-    this.#greeted = performance.now();
+    const now = this.#host.deadlines.now();
+    if (now - this.#greeted < GREETING_PAUSE) return;
+    this.#greeted = now;
     this.#send({ type: "hello", to: node });
   }
 

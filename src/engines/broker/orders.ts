@@ -37,12 +37,16 @@ export class Orders {
 
   constructor(host: OrdersHost) {
     this.#host = host;
-    this.#heard = performance.now();
+    this.#heard = this.#now();
+  }
+
+  #now(): number {
+    return this.#host.host.deadlines.now();
   }
 
   /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order. */
   async send(text: string): Promise<void> {
-    const order = { text, at: performance.now() };
+    const order = { text, at: this.#now() };
     try {
       // No `await` when the connection is ready: orders and messages keep the order of the calls.
       if (this.#host.link.isStarting) await this.#host.link.tried;
@@ -75,19 +79,19 @@ export class Orders {
 
   /** The session ended. */
   ended(): void {
-    this.#heard = performance.now();
+    this.#heard = this.#now();
     this.#slack = SLACK;
   }
 
   /** After a connect: reads the orders that were missed, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
-    const missed = performance.now() - this.#heard + this.#slack;
+    const missed = this.#now() - this.#heard + this.#slack;
     for (const envelope of await link.call("read the orders", (session) => session.kept(link.now() - missed))) {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
-    this.#heard = performance.now();
+    this.#heard = this.#now();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const [index, order] of waiting.entries()) {
@@ -104,7 +108,7 @@ export class Orders {
     const { link, seal } = this.#host;
     if (link.status !== "ready") throw unavailable(link);
     // Whole seconds: an order sent at once has age 0, and counts as live.
-    const age = Math.floor((performance.now() - at) / 1_000) * 1_000;
+    const age = Math.floor((this.#now() - at) / 1_000) * 1_000;
     const number = this.#sent++;
     return then(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
   }
