@@ -163,7 +163,7 @@ export class WebSocketController<C = Contract> {
       revocations: this.#revocations,
       refusals: this.#refusals,
       report,
-      start: () => this.start(),
+      controller: this,
     });
   }
 
@@ -393,7 +393,7 @@ export class WebSocketController<C = Contract> {
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */
   useClock(clock: Clock): void {
     if (this.#hasClock) return;
-    this.#shift += this.#clock.monotonic() - clock.monotonic();
+    this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // Whole: with a fraction, sums would round differently.
     this.#clock = clock;
     this.#deadlines.use(clock);
   }

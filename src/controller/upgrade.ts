@@ -12,7 +12,7 @@ import type { Refusals } from "../application/refusals.ts";
 import type { Revocations } from "../connection/revocations.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
 import { denoRuntime } from "../runtimes/deno.ts";
-import { findHost, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
+import { CONTROLLER, findHost, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
 import type { Transport } from "../delivery/transport.ts";
 import {
   ANSWERED,
@@ -54,8 +54,8 @@ export interface UpgradeHost {
   readonly revocations: Revocations;
   readonly refusals: Refusals;
   report(error: unknown): void;
-  /** Somebody is about to connect. */
-  start(): void;
+  /** Started when somebody is about to connect. */
+  readonly controller: { start(): void };
 }
 
 /** Maximum length of a URL without its token, in characters. A Durable Object stores it with the connection, in 16 KiB. */
@@ -84,7 +84,8 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
     if (!c?.req) throw new TypeError(CALLED);
     return upgrade(host, c, shareUrl) as never;
   };
-  return Object.assign(handler, { [ROUTE]: true, [START]: host.start });
+  const { controller } = host;
+  return Object.assign(handler, { [ROUTE]: true, [START]: () => controller.start(), [CONTROLLER]: controller });
 }
 
 async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Promise<Response> {
@@ -123,7 +124,7 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
     return refuse(COOKIE_WITHOUT_ORIGIN);
   }
 
-  host.start();
+  host.controller.start();
   // Reserved before the first await, so that the limits hold for concurrent upgrades.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));

@@ -47,6 +47,9 @@ export const ROUTE: unique symbol = Symbol.for("noroshi.route") as never; // As 
 /** On `controller.upgrade`: starts what the controller needs of others. Called when a server listens. Registered, as {@link HOST} is. */
 export const START: unique symbol = Symbol.for("noroshi.start") as never; // As above.
 
+/** On `controller.upgrade`: its controller, for a test kit that is given an app. Registered, as {@link HOST} is. */
+export const CONTROLLER: unique symbol = Symbol.for("noroshi.controller") as never; // As above.
+
 /** Whether it is `controller.upgrade`. Hono wraps the handlers of a sub-app with an error handler of its own. */
 export function isRoute(handler: object): boolean {
   return unwrapped(handler) !== undefined;
@@ -58,15 +61,31 @@ export function startRoutes(app: object): void {
   for (const start of new Set(routes.map(({ handler }) => unwrapped(handler)?.[START]))) start?.();
 }
 
-/** What `controller.upgrade` has. */
-interface Route {
-  readonly [ROUTE]?: true;
-  readonly [START]?: () => void;
+/** A route of an app that is `controller.upgrade` itself. */
+export interface Route<Controller = object> {
+  readonly path: string;
+  readonly controller: Controller;
 }
 
-function unwrapped(handler: object): Route | undefined {
-  const { [ROUTE]: isOurs, __COMPOSED_HANDLER: wrapped } = handler as Route & { __COMPOSED_HANDLER?: object }; // Either, or neither.
-  return isOurs === true ? handler as Route : wrapped && unwrapped(wrapped); // As just seen.
+/** The routes of the app that are `controller.upgrade` itself: a handler that calls it cannot be recognized. */
+export function routesOf(app: object): Route[] {
+  const { routes = [] } = app as { readonly routes?: readonly { readonly path: string; readonly handler: object }[] }; // As above.
+  return routes.flatMap(({ path, handler }) => {
+    const controller = unwrapped(handler)?.[CONTROLLER];
+    return controller ? [{ path, controller }] : [];
+  });
+}
+
+/** What `controller.upgrade` has. */
+interface MarkedHandler {
+  readonly [ROUTE]?: true;
+  readonly [START]?: () => void;
+  readonly [CONTROLLER]?: object;
+}
+
+function unwrapped(handler: object): MarkedHandler | undefined {
+  const { [ROUTE]: isOurs, __COMPOSED_HANDLER: wrapped } = handler as MarkedHandler & { __COMPOSED_HANDLER?: object }; // Either, or neither.
+  return isOurs === true ? handler as MarkedHandler : wrapped && unwrapped(wrapped); // As just seen.
 }
 
 /** The host of a request: from `c.env`, or from the response that `@hono/node-server` puts there. */
