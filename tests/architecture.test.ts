@@ -25,6 +25,7 @@ const ROOMS: Record<string, string> = {
   "src/channels": "channels.ts",
   "src/serve": "serve.ts",
   "src/client": "client.ts",
+  "src/testing": "testkit.ts",
 };
 
 /** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, and what only tests need. */

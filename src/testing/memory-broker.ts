@@ -1,0 +1,313 @@
+/** A broker in memory: what Redis is to the engine over Redis, with links that can be cut and a time of its own. */
+import type { Broker, BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../engines/broker/broker.ts";
+import type { HistoryOptions, Position } from "../engines/engine.ts";
+import { Link } from "./link.ts";
+import { HistoryStore } from "./memory-histories.ts";
+import type { Turns } from "./turns.ts";
+
+/** How long an order is kept, in ms, and how many are: as in Redis. */
+const [ORDER_AGE, MAX_ORDERS] = [24 * 60 * 60_000, 10_000];
+
+/** What the broker stores of one node. */
+interface Lease {
+  until: number;
+  /** Envelopes of members, by channel and user. It outlives the lease until another node beats. */
+  readonly members: Map<string, Map<string, string>>;
+}
+
+/** The state of one namespace, which all its sessions share. */
+class Space {
+  readonly sessions = new Set<MemorySession>();
+  readonly histories: HistoryStore;
+  readonly leases = new Map<string, Lease>();
+  readonly orders: { readonly time: number; readonly envelope: string }[] = [];
+
+  constructor(now: () => number) {
+    this.histories = new HistoryStore(now);
+  }
+
+  lease(node: string): Lease {
+    let lease = this.leases.get(node);
+    if (!lease) this.leases.set(node, lease = { until: -Infinity, members: new Map() });
+    return lease;
+  }
+}
+
+/** Joins the nodes of a test. A node reaches it over links that {@link cut} holds and {@link kill} ends. */
+export class MemoryBroker {
+  readonly #turns: Turns;
+  readonly #now: () => number;
+  #spaces = new Map<string, Space>();
+  readonly #sessions = new Map<number, Set<MemorySession>>();
+  readonly #cut = new Set<number>();
+
+  /** @param now the broker's clock, in ms. */
+  constructor(turns: Turns, now: () => number) {
+    this.#turns = turns;
+    this.#now = now;
+  }
+
+  /** The broker as the node with this number sees it. */
+  of(node: number): Broker {
+    return {
+      name: "The broker in memory",
+      connect: (listener, options) => this.#connect(node, listener, options),
+    };
+  }
+
+  /** The node and the broker no longer reach each other. What they send waits, as in TCP, until {@link restore} or a timeout. */
+  cut(node: number): void {
+    this.#cut.add(node);
+    for (const session of this.#sessions.get(node) ?? []) session.hold();
+  }
+
+  /** The node reaches the broker again. */
+  restore(node: number): void {
+    this.#cut.delete(node);
+    for (const session of this.#sessions.get(node) ?? []) session.release();
+  }
+
+  /** The process of the node has ended, and the broker has noticed that its connections have. */
+  kill(node: number): void {
+    for (const session of this.#sessions.get(node) ?? []) session.close();
+    this.restore(node);
+  }
+
+  /** Loses everything, and every connection: a restart without persistence. */
+  forget(): void {
+    this.#spaces = new Map();
+    for (const session of [...this.#sessions.values()].flatMap((each) => [...each])) {
+      session.fail(new Error("The broker has ended"));
+    }
+  }
+
+  async #connect(node: number, listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
+    let space = this.#spaces.get(options.namespace);
+    if (!space) this.#spaces.set(options.namespace, space = new Space(this.#now));
+    let sessions = this.#sessions.get(node);
+    if (!sessions) this.#sessions.set(node, sessions = new Set());
+    const session = new MemorySession(this.#turns, space, this.#now, listener, options, (closed) => sessions.delete(closed));
+    sessions.add(session);
+    if (this.#cut.has(node)) session.hold();
+    await session.open();
+    return session;
+  }
+}
+
+/** One connection of a node. Requests travel to the broker and their answers back, each in a turn, in order. */
+class MemorySession implements BrokerSession {
+  readonly place: string;
+  /** The channels that the node listens to. */
+  readonly #channels = new Set<string>();
+  readonly #space: Space;
+  readonly #now: () => number;
+  readonly #listener: BrokerListener;
+  readonly #options: SessionOptions;
+  readonly #toBroker: Link;
+  readonly #toNode: Link;
+  readonly #closed: (session: MemorySession) => void;
+  #epochs = 0;
+
+  constructor(
+    turns: Turns,
+    space: Space,
+    now: () => number,
+    listener: BrokerListener,
+    options: SessionOptions,
+    closed: (session: MemorySession) => void,
+  ) {
+    this.place = options.namespace;
+    this.#space = space;
+    this.#now = now;
+    this.#listener = listener;
+    this.#options = options;
+    this.#toBroker = new Link(turns);
+    this.#toNode = new Link(turns);
+    this.#closed = closed;
+  }
+
+  open(): Promise<void> {
+    return this.#ask(() => void this.#space.sessions.add(this));
+  }
+
+  hold(): void {
+    this.#toBroker.hold();
+    this.#toNode.hold();
+  }
+
+  release(): void {
+    this.#toBroker.release();
+    this.#toNode.release();
+  }
+
+  /** The connection has failed. */
+  fail(error: Error): void {
+    this.close();
+    this.#listener.ended(error);
+  }
+
+  now(): number {
+    return this.#now();
+  }
+
+  listen(channels: readonly string[]): Promise<void> {
+    return this.#ask(() => channels.forEach((channel) => this.#channels.add(channel)));
+  }
+
+  unlisten(channels: readonly string[]): Promise<void> {
+    return this.#ask(() => channels.forEach((channel) => this.#channels.delete(channel)));
+  }
+
+  async publish(channel: string, seal: Seal, history: HistoryOptions | null, known?: Position): Promise<Position | null> {
+    const sealed = seal();
+    const envelope = typeof sealed === "string" ? sealed : await sealed;
+    return await this.#ask(() => {
+      const { histories } = this.#space;
+      if (!history) {
+        // The history of other nodes lacks this publication.
+        histories.delete(channel);
+        this.#tell(channel, (listener) => listener.live(channel, envelope, null, 0));
+        return null;
+      }
+      const { position, previous } = histories.append(channel, envelope, history, this.#terms(known));
+      this.#tell(channel, (listener) => listener.live(channel, envelope, position, previous));
+      return position;
+    });
+  }
+
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    known?: Position,
+  ): Promise<BrokerPage> {
+    return this.#ask(() => this.#space.histories.read(channel, history, after, limit, maxBytes, this.#terms(known)));
+  }
+
+  endHistory(channel: string, { epoch }: Position): Promise<void> {
+    return this.#ask(() => this.#space.histories.delete(channel, epoch));
+  }
+
+  tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]> {
+    return this.#ask(() =>
+      // All three have the same length.
+      channels.map((channel, index) => this.#space.histories.top(channel, histories[index]!, this.#terms(known[index])))
+    );
+  }
+
+  send(envelope: string): Promise<void> {
+    return this.#ask(() => this.#tellAll((listener) => listener.message(envelope)));
+  }
+
+  keep(envelope: string): Promise<void> {
+    return this.#ask(() => {
+      const { orders } = this.#space;
+      const now = this.#now();
+      orders.push({ time: now, envelope });
+      while (orders.length > MAX_ORDERS || orders[0]!.time <= now - ORDER_AGE) orders.shift();
+      this.#tellAll((listener) => listener.message(envelope));
+    });
+  }
+
+  kept(since: number): Promise<string[]> {
+    return this.#ask(() => this.#space.orders.filter(({ time }) => time >= since).map(({ envelope }) => envelope));
+  }
+
+  beat(): Promise<boolean> {
+    return this.#ask(() => {
+      const now = this.#now();
+      const { node, lease: duration } = this.#options;
+      const own = this.#space.lease(node);
+      const wasKnown = own.until > now;
+      own.until = now + duration;
+      for (const [other, { until }] of this.#space.leases) if (until <= now) this.#space.leases.delete(other);
+      return wasKnown;
+    });
+  }
+
+  nodes(): Promise<string[]> {
+    return this.#ask(() => [...this.#alive()].map(([node]) => node));
+  }
+
+  join(channel: string, user: string, envelope: string): Promise<void> {
+    return this.#ask(() => {
+      const { members } = this.#space.lease(this.#options.node);
+      let users = members.get(channel);
+      if (!users) members.set(channel, users = new Map());
+      users.set(user, envelope);
+      this.#tell(channel, (listener) => listener.member(channel, envelope));
+    });
+  }
+
+  leave(channel: string, user: string, envelope: string): Promise<void> {
+    return this.#ask(() => {
+      const { members } = this.#space.lease(this.#options.node);
+      const users = members.get(channel);
+      users?.delete(user);
+      if (users?.size === 0) members.delete(channel);
+      this.#tell(channel, (listener) => listener.member(channel, envelope));
+    });
+  }
+
+  members(channel: string): Promise<string[]> {
+    return this.#ask(() => [...this.#alive()].flatMap(([, { members }]) => [...members.get(channel)?.values() ?? []]));
+  }
+
+  ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    return this.#ask(() => {
+      const { members } = this.#space.lease(this.#options.node);
+      return [...members].flatMap(([channel, users]) => [...users.values()].map((envelope) => ({ channel, envelope })));
+    });
+  }
+
+  retire(): Promise<void> {
+    return this.#ask(() => void this.#space.leases.delete(this.#options.node));
+  }
+
+  close(): void {
+    this.#toBroker.end();
+    this.#toNode.end();
+    this.#space.sessions.delete(this);
+    this.#closed(this);
+  }
+
+  #terms(known: Position | undefined) {
+    return { known, slack: this.#options.slack, epoch: () => `${this.#options.node}.${++this.#epochs}` };
+  }
+
+  #alive(): Iterable<[node: string, Lease]> {
+    const now = this.#now();
+    return [...this.#space.leases].filter(([, { until }]) => until > now);
+  }
+
+  /** Notifies every session that listens to the channel. */
+  #tell(channel: string, notify: (listener: BrokerListener) => void): void {
+    for (const session of this.#space.sessions) {
+      if (session.#channels.has(channel)) session.#toNode.send(() => notify(session.#listener));
+    }
+  }
+
+  #tellAll(notify: (listener: BrokerListener) => void): void {
+    for (const session of this.#space.sessions) session.#toNode.send(() => notify(session.#listener));
+  }
+
+  /** Carries out a request. It is never answered once the connection has ended. */
+  #ask<Answer>(answer: () => Answer): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      this.#toBroker.send(() => {
+        try {
+          const value = answer();
+          this.#toNode.send(() => resolve(value));
+        } catch (error) {
+          this.#toNode.send(() => reject(error));
+        }
+      });
+    });
+  }
+}

@@ -1,0 +1,119 @@
+import type { BrokerEntry, BrokerPage } from "../engines/broker/broker.ts";
+import type { HistoryOptions, Position } from "../engines/engine.ts";
+
+interface Entry extends BrokerEntry {
+  /** Offset of the entry before it. */
+  readonly previous: number;
+}
+
+interface History {
+  readonly epoch: string;
+  offset: number;
+  entries: Entry[];
+  /** When the entries expire, and when positions do, in ms of the broker's clock. */
+  entriesUntil: number;
+  until: number;
+}
+
+/** Whose request it is. */
+export interface Terms {
+  /** A position that the channel certainly had: a history behind it has lost data. */
+  readonly known: Position | undefined;
+  /** Time by which positions outlive the ttl, in ms. */
+  readonly slack: number;
+  /** Names a new history. */
+  epoch(): string;
+}
+
+/** Approximate size of an entry without its envelope, in bytes. */
+const ENTRY_BYTES = 200;
+
+/** The histories of a broker: the rules of the Redis engine's scripts, `src/engines/redis/scripts.ts`. */
+export class HistoryStore {
+  readonly #histories = new Map<string, History>();
+  readonly #now: () => number;
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  append(
+    channel: string,
+    envelope: string,
+    { size, ttl }: HistoryOptions,
+    terms: Terms,
+  ): { position: Position; previous: number } {
+    const history = this.#find(channel, terms) ?? this.#begin(channel, terms);
+    const time = this.#now();
+    const previous = history.offset;
+    const position = { epoch: history.epoch, offset: ++history.offset };
+    history.entries.push({ position, envelope, time, previous });
+    history.entries = history.entries.slice(-size);
+    history.entriesUntil = time + ttl;
+    history.until = time + ttl + terms.slack;
+    this.#expire(history, ttl);
+    return { position, previous };
+  }
+
+  read(
+    channel: string,
+    { size, ttl }: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    terms: Terms,
+  ): BrokerPage {
+    const history = this.#find(channel, terms) ?? this.#begin(channel, terms);
+    history.until = Math.max(history.until, this.#now() + ttl + terms.slack);
+    this.#expire(history, ttl);
+    const position = { epoch: history.epoch, offset: history.offset };
+    const most = Math.min(limit, size);
+    if (!after) return { position, entries: most > 0 ? history.entries.slice(-most) : [], isComplete: true };
+    const refused = { position, entries: [], isComplete: false };
+    if (after.epoch !== history.epoch || after.offset > history.offset) return refused;
+    const page: Entry[] = [];
+    let [at, bytes, count, hasMore] = [after.offset, 0, 0, false];
+    for (const entry of history.entries) {
+      if (entry.position.offset <= after.offset) continue;
+      if (entry.previous !== at || ++count > most) return refused;
+      at = entry.position.offset;
+      bytes += entry.envelope.length + ENTRY_BYTES;
+      if (!hasMore && (page.length === 0 || bytes <= maxBytes)) page.push(entry);
+      // The rest was checked for the first page.
+      else if (limit === Infinity) return { position, entries: page, isComplete: true, hasMore: true };
+      else hasMore = true;
+    }
+    return at < history.offset ? refused : { position, entries: page, isComplete: true, hasMore };
+  }
+
+  /** The end of the history, whose positions stay valid for the ttl from now on. */
+  top(channel: string, { ttl }: HistoryOptions, terms: Terms): Position | null {
+    const history = this.#find(channel, terms);
+    if (!history) return null;
+    history.until = this.#now() + ttl + terms.slack;
+    return { epoch: history.epoch, offset: history.offset };
+  }
+
+  /** Ends the history, if it is of this epoch. @param epoch @default any */
+  delete(channel: string, epoch?: string): void {
+    if (epoch === undefined || this.#histories.get(channel)?.epoch === epoch) this.#histories.delete(channel);
+  }
+
+  #find(channel: string, { known }: Terms): History | undefined {
+    const history = this.#histories.get(channel);
+    if (!history || history.until <= this.#now()) return undefined;
+    return known && known.epoch === history.epoch && history.offset < known.offset ? undefined : history;
+  }
+
+  #begin(channel: string, terms: Terms): History {
+    const history = { epoch: terms.epoch(), offset: 0, entries: [], entriesUntil: Infinity, until: 0 };
+    this.#histories.set(channel, history);
+    return history;
+  }
+
+  #expire(history: History, ttl: number): void {
+    const now = this.#now();
+    const isOver = history.entriesUntil <= now;
+    history.entries = isOver ? [] : history.entries.filter(({ time }) => time > now - ttl);
+  }
+}

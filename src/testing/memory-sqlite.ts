@@ -1,0 +1,54 @@
+import type { Sql } from "../engines/sqlite-histories.ts";
+
+/** What is used of the two modules, which are alike. */
+interface Database {
+  prepare(query: string): { all(...bindings: unknown[]): unknown[] };
+  close(): void;
+}
+
+/** Modules with SQLite: of Node 22.13 and later and of Deno, and of Bun. */
+const MODULES: readonly (readonly [module: string, name: string])[] = [
+  ["node:sqlite", "DatabaseSync"],
+  ["bun:sqlite", "Database"],
+];
+
+/** The storage of Durable Objects: a database in memory for each, with the SQLite of the runtime. */
+export class MemorySqlite {
+  readonly #Database: new (path: string) => Database;
+  readonly #open = new Map<number, Database>();
+
+  /** @throws {TypeError} on a runtime without SQLite. */
+  constructor() {
+    const { process } = globalThis as { process?: { getBuiltinModule?(name: string): Record<string, unknown> | undefined } };
+    const found = MODULES.map(([module, name]) => load(() => process?.getBuiltinModule?.(module))?.[name]).find(Boolean);
+    if (!found) throw new TypeError("Cannot hibernate: this runtime has no SQLite, use Bun, Deno, or Node 22.13 or later");
+    this.#Database = found as new (path: string) => Database; // As both modules have it.
+  }
+
+  open(node: number): Sql {
+    let database = this.#open.get(node);
+    if (!database) this.#open.set(node, database = new this.#Database(":memory:"));
+    const opened = database;
+    const statements = new Map<string, ReturnType<Database["prepare"]>>();
+    return {
+      exec(query, ...bindings) {
+        let statement = statements.get(query);
+        if (!statement) statements.set(query, statement = opened.prepare(query));
+        return statement.all(...bindings);
+      },
+    };
+  }
+
+  close(node: number): void {
+    this.#open.get(node)?.close();
+    this.#open.delete(node);
+  }
+}
+
+function load<Module>(find: () => Module): Module | undefined {
+  try {
+    return find();
+  } catch {
+    return undefined; // There is no such module.
+  }
+}

@@ -1,0 +1,153 @@
+import type { Clock } from "../base/clock.ts";
+
+/** A timer that has neither fired nor been cleared. */
+export interface PendingTimer {
+  /** When it fires, in ms since the start of the virtual time. */
+  readonly at: number;
+  /** Which clock it was set on, such as `node 0`. */
+  readonly owner: string;
+  /** Where it was set, for timers of the application. */
+  readonly stack?: string | undefined;
+}
+
+interface Timer extends PendingTimer {
+  readonly number: number;
+  readonly callback: () => void;
+  readonly clock: VirtualClock | undefined;
+}
+
+/** Longer delays fire after 1 ms, as on every runtime. */
+const MAX_DELAY = 2 ** 31 - 1;
+
+/** Time that stands still until {@link VirtualTime.advance} moves it. All clocks of a test share it, so that their timers fire in order. */
+export class VirtualTime {
+  /** Sorted by time, and by the order they were set. */
+  readonly #timers: Timer[] = [];
+  readonly #settle: () => Promise<void>;
+  readonly #start: number;
+  #elapsed = 0;
+  #numbers = 0;
+  #advancing: Promise<void> = Promise.resolve();
+
+  /**
+   * @param start the wall clock at the start, in ms since 1970.
+   * @param settle resolves when nothing is under way. Called after each timer.
+   */
+  constructor(start: number, settle: () => Promise<void>) {
+    this.#start = start;
+    this.#settle = settle;
+  }
+
+  /** The wall clock, in ms since 1970. */
+  get now(): number {
+    return this.#start + this.#elapsed;
+  }
+
+  /** Ms since the start. */
+  get elapsed(): number {
+    return this.#elapsed;
+  }
+
+  /** The timers that are set, the next one first. */
+  get pending(): readonly PendingTimer[] {
+    return this.#timers;
+  }
+
+  /**
+   * Lets time pass. Each timer fires at its own time, those that are set meanwhile included, and what it begins is over before the next
+   * one fires. A second call waits for the first.
+   */
+  advance(ms: number): Promise<void> {
+    const advancing = this.#advancing.then(() => this.#advance(ms));
+    this.#advancing = advancing.catch(() => {}); // The caller has the rejection.
+    return advancing;
+  }
+
+  /** Advances to the next timer, and fires it. `false`: there is none. */
+  async step(): Promise<boolean> {
+    const [next] = this.#timers;
+    if (next) await this.advance(Math.max(0, next.at - this.#elapsed));
+    return next !== undefined;
+  }
+
+  /** @internal Called by clocks. */
+  set(callback: () => void, delay: number, owner: string, clock?: VirtualClock, stack?: string): number {
+    const wait = delay > MAX_DELAY || !(delay > 0) ? (delay > MAX_DELAY ? 1 : 0) : delay;
+    const timer: Timer = { at: this.#elapsed + wait, number: ++this.#numbers, callback, owner, clock, stack };
+    let [from, to] = [0, this.#timers.length];
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (this.#timers[middle]!.at <= timer.at) from = middle + 1;
+      else to = middle;
+    }
+    this.#timers.splice(from, 0, timer);
+    return timer.number;
+  }
+
+  /** @internal Called by clocks. */
+  clear(number: unknown): void {
+    const index = this.#timers.findIndex((timer) => timer.number === number);
+    if (index >= 0) this.#timers.splice(index, 1);
+  }
+
+  /** @internal Called by clocks: removes the timers of one. Returns the time of the first of them, if there is any. */
+  drop(clock: VirtualClock): number | undefined {
+    const dropped = this.#timers.filter((timer) => timer.clock === clock);
+    for (const { number } of dropped) this.clear(number);
+    return dropped[0]?.at;
+  }
+
+  async #advance(ms: number): Promise<void> {
+    const end = this.#elapsed + ms;
+    await this.#settle();
+    for (let next = this.#timers[0]; next && next.at <= end; next = this.#timers[0]) {
+      this.#timers.shift();
+      this.#elapsed = Math.max(this.#elapsed, next.at);
+      next.callback();
+      await this.#settle();
+    }
+    this.#elapsed = end;
+    await this.#settle();
+  }
+}
+
+/** The clock of one node or client. */
+export class VirtualClock implements Clock {
+  readonly #time: VirtualTime;
+  readonly #owner: string;
+  /** By how much its wall clock is ahead, in ms. */
+  #ahead = 0;
+  #isStopped = false;
+
+  constructor(time: VirtualTime, owner: string) {
+    this.#time = time;
+    this.#owner = owner;
+  }
+
+  now(): number {
+    return this.#time.now + this.#ahead;
+  }
+
+  monotonic(): number {
+    return this.#time.elapsed;
+  }
+
+  setTimeout(callback: () => void, delay: number): number {
+    return this.#isStopped ? 0 : this.#time.set(callback, delay, this.#owner, this);
+  }
+
+  clearTimeout(handle: unknown): void {
+    this.#time.clear(handle);
+  }
+
+  /** Sets the wall clock, as NTP or an operator does. No time passes. */
+  set(ms: number): void {
+    this.#ahead += ms;
+  }
+
+  /** Drops its timers, and takes no more: its process has ended. Returns the time of the first of them, in ms since the start. */
+  stop(): number | undefined {
+    this.#isStopped = true;
+    return this.#time.drop(this);
+  }
+}

@@ -1,0 +1,216 @@
+import { byteLength } from "../protocol/bytes.ts";
+import { ABNORMAL, answerCloseCode, NO_STATUS } from "../protocol/close.ts";
+import { CLOSED, CLOSING, OPEN } from "../delivery/transport.ts";
+import { Link } from "./link.ts";
+import type { Turns } from "./turns.ts";
+
+/** Data of a message, text or binary. */
+export type Data = string | ArrayBuffer | ArrayBufferView;
+
+/** What the client's end of a connection hears. */
+export interface ClientListener {
+  message(data: string): void;
+  /** The server has sent a close frame. {@link Wire.answerClose} answers it. */
+  closing(code: number, reason: string): void;
+  closed(code: number, reason: string, wasClean: boolean): void;
+  /** A protocol ping, which {@link Wire.pong} answers. */
+  ping(number: number | undefined): void;
+  pong(): void;
+}
+
+/** What the server's end of a connection hears. */
+export interface ServerListener {
+  message(data: Data): void;
+  closed(code: number, reason: string, wasClean: boolean): void;
+  /** A protocol ping or pong. */
+  heard(pong: boolean, number?: number): void;
+}
+
+/** Sees every frame when it is sent by the client, or has reached it. */
+export type Recorder = (direction: ">" | "<", frame: string | { readonly close: number; readonly reason: string }) => void;
+
+/** One WebSocket connection in memory, from the 101 on: the state of both ends, and a link each way. */
+export class Wire {
+  /** `readyState` of the client's end and the server's. */
+  clientState: number = OPEN;
+  serverState: number = OPEN;
+  /** Absent while the process of the server is gone. */
+  server: ServerListener | undefined;
+  readonly #client: ClientListener;
+  readonly #toServer: Link;
+  readonly #toClient: Link;
+  readonly #turns: Turns;
+  readonly #record: Recorder;
+  readonly #over: (wire: Wire) => void;
+  /** Nothing arrives any more, and neither end knows. */
+  #isLost = false;
+
+  /** @param over called once both ends are closed. */
+  constructor(turns: Turns, client: ClientListener, record: Recorder, over: (wire: Wire) => void) {
+    this.#turns = turns;
+    this.#client = client;
+    this.#record = record;
+    this.#over = over;
+    this.#toServer = new Link(turns);
+    this.#toClient = new Link(turns);
+  }
+
+  get isOver(): boolean {
+    return this.clientState === CLOSED && (this.serverState === CLOSED || this.server === undefined);
+  }
+
+  // The client's end
+
+  /** Calls back before anything that the server sends arrives. */
+  opened(callback: () => void): void {
+    this.#toClient.send(callback);
+  }
+
+  sendToServer(data: Data): void {
+    if (this.clientState !== OPEN) return; // As a browser's `send` after a close.
+    this.#record(">", typeof data === "string" ? data : `<${data.byteLength} bytes>`);
+    this.#toServer.send(() => this.server?.message(data), typeof data === "string" ? byteLength(data) : data.byteLength);
+  }
+
+  /** Starts the closing handshake. */
+  closeFromClient(code: number = NO_STATUS, reason = ""): void {
+    if (this.clientState !== OPEN) return;
+    this.clientState = CLOSING;
+    this.#sendClose(code, reason);
+  }
+
+  /** Answers the server's close frame, after which the connection is over. */
+  answerClose(code: number, reason: string): void {
+    if (this.clientState === CLOSED) return;
+    if (this.clientState === OPEN) this.#sendClose(code, reason);
+    this.#closeClient(code, reason, true);
+  }
+
+  ping(): void {
+    this.#toServer.send(() => {
+      this.server?.heard(false);
+      this.#toClient.send(() => this.#client.pong());
+    });
+  }
+
+  pong(number: number | undefined): void {
+    this.#toServer.send(() => this.server?.heard(true, number));
+  }
+
+  // The server's end
+
+  /** Bytes that the client has not read. */
+  get bufferedBytes(): number {
+    return this.#toClient.bufferedBytes;
+  }
+
+  sendToClient(text: string): void {
+    if (this.serverState !== OPEN) return;
+    this.#toClient.send(() => {
+      if (this.clientState === CLOSED) return;
+      this.#record("<", text);
+      this.#client.message(text);
+    }, byteLength(text));
+  }
+
+  closeFromServer(code: number, reason: string): void {
+    if (this.serverState !== OPEN) return;
+    this.serverState = CLOSING;
+    this.#toClient.send(() => this.#clientReceivesClose(code, reason));
+  }
+
+  pingClient(number: number | undefined): void {
+    if (this.serverState === OPEN) this.#toClient.send(() => this.#client.ping(number));
+  }
+
+  /** Reads nothing more until {@link resume}. */
+  pause(): void {
+    this.#toServer.hold();
+  }
+
+  resume(): void {
+    this.#toServer.release();
+  }
+
+  get isPaused(): boolean {
+    return this.#toServer.isHeld;
+  }
+
+  // The network
+
+  /** The client reads nothing until {@link unstall}: what the server sends waits in its buffers. */
+  stall(): void {
+    this.#toClient.hold();
+  }
+
+  unstall(): void {
+    this.#toClient.release();
+  }
+
+  /** Ends the connection without a closing handshake: both ends see 1006. */
+  reset(): void {
+    this.#end();
+    this.#turns.post(() => {
+      this.#closeServer(ABNORMAL, "", false);
+      this.#closeClient(ABNORMAL, "", false);
+    });
+  }
+
+  /** Loses everything from now on, and neither end is notified. */
+  lose(): void {
+    this.#isLost = true;
+    this.#end();
+  }
+
+  /** One end drops the connection. The other one sees it, unless the network loses everything. */
+  terminate(end: "client" | "server"): void {
+    if (!this.#isLost) return this.reset();
+    this.#turns.post(() => end === "client" ? this.#closeClient(ABNORMAL, "", false) : this.#closeServer(ABNORMAL, "", false));
+  }
+
+  /** The process of the server is gone. */
+  abandon(): void {
+    this.server = undefined;
+    this.serverState = CLOSED;
+    this.reset();
+  }
+
+  #sendClose(code: number, reason: string): void {
+    this.#record(">", { close: code, reason });
+    this.#toServer.send(() => {
+      if (this.serverState === OPEN) {
+        this.serverState = CLOSING;
+        this.#toClient.send(() => this.#clientReceivesClose(code === NO_STATUS ? NO_STATUS : answerCloseCode(code), reason));
+      }
+      this.#closeServer(code, reason, true);
+    });
+  }
+
+  #clientReceivesClose(code: number, reason: string): void {
+    if (this.clientState === CLOSED) return;
+    this.#record("<", { close: code, reason });
+    // It has sent its own, so that the handshake is over.
+    if (this.clientState === CLOSING) this.#closeClient(code, reason, true);
+    else this.#client.closing(code, reason);
+  }
+
+  #closeClient(code: number, reason: string, wasClean: boolean): void {
+    if (this.clientState === CLOSED) return;
+    this.clientState = CLOSED;
+    if (!wasClean) this.#record("<", { close: code, reason });
+    this.#client.closed(code, reason, wasClean);
+    if (this.isOver) this.#over(this);
+  }
+
+  #closeServer(code: number, reason: string, wasClean: boolean): void {
+    if (this.serverState === CLOSED) return;
+    this.serverState = CLOSED;
+    this.server?.closed(code, reason, wasClean);
+    if (this.isOver) this.#over(this);
+  }
+
+  #end(): void {
+    this.#toServer.end();
+    this.#toClient.end();
+  }
+}

@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { testkit } from "../../src/testing/testkit.ts";
+import { noSqlite } from "../engines/sqlite.ts";
+import { createChat, received } from "./chat.ts";
+
+describe("testkit, hibernation", { skip: noSqlite }, () => {
+  it("keeps clients, their subscriptions and the history over it", async () => {
+    const chats: ReturnType<typeof createChat>[] = [];
+    const build = () => {
+      const chat = createChat(() => t.now);
+      chats.push(chat);
+      return chat;
+    };
+    const t = testkit(build, { hibernates: true });
+    const alice = await t.connect({ token: "alice" });
+    const bob = await t.connect({ token: "bob" });
+    const items = received(alice.subscribe("room:1"));
+    await t.advance(0);
+    t.hibernate();
+    await bob.request("say", { text: "hi" });
+    await t.advance(0);
+    assert.equal(chats.length, 2);
+    assert.deepEqual(items.map(({ data }) => data), [undefined, { by: "bob", text: "hi" }]);
+    assert.equal(chats[1]!.controller.clients().size, 2);
+    t.hibernate();
+    assert.equal(await (await t.connect({ token: "carol" })).request("who"), "carol");
+    assert.equal(chats[2]!.controller.clients().size, 3);
+    t.hibernate();
+    await bob.close();
+    assert.equal(chats[3]!.controller.clients().size, 2);
+    await t.close();
+  });
+
+  it("wakes for a deadline", async () => {
+    let built = 0;
+    const t = testkit(() => {
+      built++;
+      return createChat(() => t.now);
+    }, { hibernates: true });
+    const guest = await t.connect({ token: "guest", heartbeat: 0, reconnect: false });
+    await t.advance(20_000);
+    t.hibernate();
+    await t.advance(39_000);
+    assert.deepEqual([built, guest.status], [1, "open"]);
+    await t.advance(2_000);
+    assert.equal(built, 2);
+    assert.equal(guest.error?.code, "TOKEN_EXPIRED");
+    await t.close();
+  });
+});
