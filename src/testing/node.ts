@@ -2,7 +2,7 @@ import { Hono } from "hono";
 import type { Connection } from "../connection/connection.ts";
 import { Connections } from "../connection/connections.ts";
 import { WebSocketController } from "../controller/controller.ts";
-import { Outbox } from "../delivery/outbox.ts";
+import { WriteQueue } from "../delivery/write-queue.ts";
 import { BrokerEngine } from "../engines/broker/broker-engine.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import { type Acceptance, HOST, type Host, type Route, routesOf, startRoutes } from "../runtimes/runtime.ts";
@@ -58,7 +58,7 @@ export class TestNode {
   /** Absent while the node is stopped or hibernates. */
   #running: { readonly app: TestedApp; readonly controllers: WebSocketController[] } | undefined;
   #clock: VirtualClock;
-  #outbox = new Outbox();
+  #queue = new WriteQueue();
   #connections = new Connections();
   #isHibernating = false;
 
@@ -185,7 +185,7 @@ export class TestNode {
     if (!this.#isHibernating) return;
     this.#isHibernating = false;
     this.#clock.stop();
-    this.#outbox = new Outbox();
+    this.#queue = new WriteQueue();
     this.start();
     for (const socket of [...this.#sockets.keys()]) {
       const saved = savedOf(socket);
@@ -195,7 +195,7 @@ export class TestNode {
         continue;
       }
       const { protocol } = saved.handshake as { protocol: string | null }; // Written by Connection.save.
-      const connection = owner.restore(new HibernatingTransport(socket, protocol, this.#outbox), saved);
+      const connection = owner.restore(new HibernatingTransport(socket, protocol, this.#queue), saved);
       this.#hold(socket, connection);
       if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
     }
@@ -204,7 +204,7 @@ export class TestNode {
   #open(wire: Wire, { open, protocol }: Acceptance): void {
     const hibernates = this.#host.sqlite !== undefined;
     const socket = new ServerSocket(wire, hibernates);
-    if (hibernates) return this.#hold(socket, open(new HibernatingTransport(socket, protocol, this.#outbox)));
+    if (hibernates) return this.#hold(socket, open(new HibernatingTransport(socket, protocol, this.#queue)));
     const transport = new MemoryTransport(socket);
     this.#hold(socket, open(transport), transport);
   }

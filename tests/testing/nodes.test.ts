@@ -97,6 +97,6 @@ describe("testkit, several nodes", () => {
   it("refuses a controller with an engine of its own", () => {
     const tested = () => new WebSocketController({ engine: new MemoryEngine(), logger: false });
     assert.throws(() => testkit(tested, { nodes: 2 }), /has the option engine, leave it out/);
-    assert.throws(() => testkit(createChat, { nodes: 2, hibernates: true }), /have no other nodes/);
+    assert.throws(() => testkit(() => createChat(), { nodes: 2, hibernates: true }), /have no other nodes/);
   });
 });

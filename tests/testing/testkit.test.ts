@@ -41,8 +41,8 @@ describe("testkit", () => {
     });
     assert.deepEqual([socket.headers.get("x-before"), socket.headers.get("x-after")], ["1", "2"]);
     assert.equal(socket.protocol, "noroshi.v1");
-    const [{ handshake }] = [...controller.clients()] as [{ handshake: { ip: string; url: string } }];
-    assert.deepEqual([handshake.ip, handshake.url], ["203.0.113.7", "http://localhost/websocket?a=1"]);
+    const [client] = controller.clients();
+    assert.deepEqual([client?.handshake.ip, client?.handshake.url], ["203.0.113.7", "http://localhost/websocket?a=1"]);
     await t.close();
   });
 
