@@ -1,17 +1,17 @@
 import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
 
 /**
- * The part of a synchronous valibot schema that types are inferred from. Not valibot's own type: `import` and `require` resolve
- * that to two files, and TypeScript infers nothing from one to the other.
+ * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Declared here, with no more
+ * than is needed: a library's own type need not be installed, and TypeScript infers nothing from the two files that `import` and
+ * `require` resolve it to.
  */
 export interface PayloadSchema<Input, Output> {
-  /** A schema, not an action. */
-  readonly kind: "schema";
-  /** A synchronous schema. */
-  readonly async: false;
-  /** The types of its input and output (https://standardschema.dev). */
+  /** The interface of the standard. */
   readonly "~standard": {
-    readonly vendor: "valibot";
+    readonly version: 1;
+    readonly vendor: string;
+    /** Returns the output or the issues, or a promise of them. */
+    readonly validate: (value: unknown) => unknown;
     readonly types?: { readonly input: Input; readonly output: Output } | undefined;
   };
 }
@@ -24,7 +24,7 @@ export interface RequestDeclaration<Payload extends object = object, Reply = unk
   readonly reply?: PayloadSchema<Reply, unknown>;
 }
 
-/** A schema that the server runs: of valibot, and synchronous. */
+/** A schema that the server runs. */
 type RunSchema = PayloadSchema<unknown, unknown>;
 
 /** Characters of a channel name (PROTOCOL.md §4). */
@@ -52,8 +52,8 @@ type ReservedMessage = "auth" | "ping" | "pong" | "subscription" | "presence";
 /** @internal */
 type CheckedRequest<Type extends string, R> = {
   readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? R[Key]
-    : `Cannot declare "${Type}": payload must be a synchronous schema of an object, such as v.object({ … })`
-    : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a synchronous schema`
+    : `Cannot declare "${Type}": payload must be a schema of an object, such as v.object({ … })`
+    : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a schema`
     : `Cannot declare "${Type}": a request has payload and reply, not "${Key & string}"`;
 };
 
@@ -65,7 +65,7 @@ type CheckedMessage<Type extends string, M> = M extends TypedSchema
 type CheckedEvent<Event extends string, E> = Event extends "init" | "unsubscribe" | "join" | "leave"
   ? `Cannot declare the event "${Event}": the protocol uses this name, choose another`
   : E extends RunSchema ? E
-  : `Cannot declare the event "${Event}": it must be a synchronous schema`;
+  : `Cannot declare the event "${Event}": it must be a schema`;
 
 /** @internal */
 type CheckedChannel<Name extends string, H> = {

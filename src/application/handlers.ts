@@ -1,9 +1,10 @@
 import * as v from "valibot";
 import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
+import { Downstream, type LostFailure } from "./downstream.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
-import { type CheckedSchema, checkSchema, parse, SYNCHRONOUS } from "./schema.ts";
+import { type CheckedSchema, checkSchema, parse, type Parsed, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** The argument of a handler. */
@@ -59,6 +60,14 @@ interface Registered {
   readonly isPlain: boolean;
 }
 
+/** A handler, and the validated message that it is called with. */
+interface Call {
+  readonly handler: Handler<unknown>;
+  readonly context: HandlerContext<object>;
+  /** The message as received. */
+  readonly request: WebSocketMessage;
+}
+
 /** Types that the controller handles itself. */
 const RESERVED = new Set(["auth", "ping", "pong"]);
 
@@ -83,7 +92,11 @@ export class Handlers {
     }
     const schema = isRequest(declared) ? declared.payload ?? NOTHING : declared;
     const checked = checkSchema(schema);
-    if (!checked) throw new TypeError(`Cannot handle "${type}": pass ${SYNCHRONOUS}, such as v.object({ … })`);
+    if (!checked) {
+      throw new TypeError(
+        `Cannot handle "${type}": pass ${SCHEMA}, such as v.object({ … }), whose functions are not async unless it is`,
+      );
+    }
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
     // The map loses the type Output, but `handler` is only called with the output of `schema`.
     this.#handlers.set(type, { schema: checked, handler: handler as Handler<unknown>, isPlain: isPlainSchema(checked.schema) });
@@ -104,11 +117,13 @@ export class Handlers {
 
   /**
    * Runs one message through the middleware to its listeners and handler. The promise, if any, resolves when the next message of
-   * the client may be dispatched, so that none overtakes one whose middleware awaits. It never rejects.
+   * the client may be dispatched, so that none overtakes one whose middleware or schema awaits. It never rejects.
    */
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     if (this.#middleware.length === 0) {
-      this.#deliver(client, message);
+      const call = this.#validate(client, message);
+      if (isThenable(call)) return call.then((validated) => void this.#call(validated));
+      void this.#call(call);
       return undefined;
     }
     let entered = false;
@@ -144,7 +159,8 @@ export class Handlers {
     }
     const middleware = this.#middleware[index];
     if (!middleware) {
-      const done = this.#deliver(client, message);
+      const call = this.#validate(client, message);
+      const done = this.#call(isThenable(call) ? await call : call);
       enter();
       return done;
     }
@@ -172,8 +188,8 @@ export class Handlers {
     if (rest && !rest.observed) await rest;
   }
 
-  /** Calls the listeners, then the handler. The promise of an async handler resolves when its answer was sent. */
-  #deliver(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
+  /** Calls the listeners and validates the payload for the handler. A promise only of an asynchronous schema; it never rejects. */
+  #validate(client: WebSocketClient, message: WebSocketMessage): Call | undefined | Promise<Call | undefined> {
     const hasListener = this.#host.emit(client, message);
     // Everything below may throw: a listener may have defined a getter on the message.
     try {
@@ -188,25 +204,68 @@ export class Handlers {
         }
         return undefined;
       }
-      const { schema, handler, isPlain } = registered;
-      const parsed = parse(schema, isPlain ? message : payloadOf(message));
-      if (!parsed.success) {
-        const path = issuePath(parsed.issues[0]);
-        const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
-        client.send(errorFor(message, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toMessage());
-        return undefined;
-      }
-      const output = parsed.output as object; // The type of `handle` demands it.
-      const result = handler({ client, message: isPlain ? intoEnvelope(output, message) : withEnvelope(output, message) });
-      // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
-      if (!isThenable(result)) {
-        reply(client, message, result);
-        return undefined;
-      }
-      return Promise.resolve(result).then((data) => reply(client, message, data))
-        .catch((error) => this.#answerError(error, client, message));
+      const parsed = parse(registered.schema, registered.isPlain ? message : payloadOf(message));
+      return isThenable(parsed)
+        ? this.#awaited(registered, client, message, parsed)
+        : this.#callOf(registered, client, message, parsed);
     } catch (error) {
       this.#answerError(error, client, message);
+      return undefined;
+    }
+  }
+
+  async #awaited(
+    registered: Registered,
+    client: WebSocketClient,
+    message: WebSocketMessage,
+    parsing: Promise<Parsed>,
+  ): Promise<Call | undefined> {
+    try {
+      const parsed = await parsing;
+      const connection = connectionOf(client);
+      while (connection.revalidating) await connection.revalidating;
+      if (!connection.isSuspended) return this.#callOf(registered, client, message, parsed);
+      connection.refuseMessage(message.uid);
+    } catch (error) {
+      this.#answerError(error, client, message);
+    }
+    return undefined;
+  }
+
+  /** Answers a message that did not pass its schema. */
+  #callOf(
+    { handler, isPlain }: Registered,
+    client: WebSocketClient,
+    request: WebSocketMessage,
+    parsed: Parsed,
+  ): Call | undefined {
+    if (!parsed.success) {
+      const path = issuePath(parsed.issues[0]!); // A failure has an issue.
+      const where = path === "" ? "Invalid payload" : `Invalid payload at "${path}"`;
+      client.send(errorFor(request, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toMessage());
+      return undefined;
+    }
+    const output = parsed.output as object; // The type of `handle` demands it.
+    const message = isPlain ? intoEnvelope(output, request) : withEnvelope(output, request);
+    return { handler, context: { client, message }, request };
+  }
+
+  /** Calls the handler. The promise of an async handler resolves when its answer was sent. */
+  #call(call: Call | undefined): Promise<void> | undefined {
+    if (!call) return undefined;
+    const { handler, context, request } = call;
+    const { client } = context;
+    try {
+      const result = handler(context);
+      // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
+      if (!isThenable(result)) {
+        reply(client, request, result);
+        return undefined;
+      }
+      return Promise.resolve(result).then((data) => reply(client, request, data))
+        .catch((error) => this.#answerError(error, client, request));
+    } catch (error) {
+      this.#answerError(error, client, request);
       return undefined;
     }
   }
@@ -222,55 +281,7 @@ export class Handlers {
   }
 }
 
-/** A promise that a middleware derived from a {@link Downstream}, and the error it rejected with. */
-interface LostFailure {
-  promise: Downstream<unknown>;
-  error: unknown;
-}
-
-/**
- * The promise of `next()`, and those derived from it by `then`, `catch` and `finally`. It records whether it is observed, and
- * never causes an unhandled rejection, which ends a Node or Deno process.
- */
-class Downstream<Value = void> extends Promise<Value> {
-  static #made: PromiseConstructor = Downstream;
-
-  /** The class of the promise that `then` returns: this one for a middleware; for `#take` a plain one, which is cheaper. */
-  static override get [Symbol.species](): PromiseConstructor {
-    return Downstream.#made;
-  }
-
-  observed = false;
-  #lose: ((failure: LostFailure) => void) | undefined;
-
-  /** @param lose called when a promise derived from this one rejects unobserved. */
-  static of(run: Promise<void>, lose: (failure: LostFailure) => void): Downstream {
-    const rest = new Downstream<void>((resolve, reject) => run.then(resolve, reject));
-    rest.#lose = lose;
-    // `#run` awaits it when the middleware is done; until then it must not count as unhandled.
-    rest.#take(() => {});
-    return rest;
-  }
-
-  override then<Fulfilled = Value, Rejected = never>(
-    onFulfilled?: ((value: Value) => Fulfilled | PromiseLike<Fulfilled>) | null,
-    onRejected?: ((reason: unknown) => Rejected | PromiseLike<Rejected>) | null,
-  ): Promise<Fulfilled | Rejected> {
-    this.observed = true;
-    const promise = super.then(onFulfilled, onRejected) as Downstream<Fulfilled | Rejected>; // Because of Symbol.species.
-    promise.#lose = this.#lose;
-    promise.#take((error) => promise.observed || promise.#lose?.({ promise, error }));
-    return promise;
-  }
-
-  #take(onRejected: (error: unknown) => void): void {
-    Downstream.#made = Promise;
-    super.then(undefined, onRejected);
-    Downstream.#made = Downstream;
-  }
-}
-
-/** Whether it is a request of a contract: a schema has neither `payload` nor `reply`. */
+/** Whether it is a request of a contract: a plain object, of `payload` and `reply` only. */
 const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>
@@ -284,8 +295,10 @@ const NOTHING = v.object({});
  * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe,
  * fallback or cache, recognised by its additional fields, may output anything, even the same object each time.
  */
-function isPlainSchema(schema: v.GenericSchema<unknown, unknown>): boolean {
-  if (schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) return false;
+function isPlainSchema(schema: object): boolean {
+  if (!("reference" in schema) || schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) {
+    return false;
+  }
   const entries = "entries" in schema ? schema.entries : undefined;
   return typeof entries === "object" && entries !== null && !("type" in entries || "uid" in entries);
 }

@@ -5,7 +5,7 @@ import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
 import { isPositive } from "../application/options.ts";
 import { CHANNEL_NAME, RESERVED_EVENTS } from "../protocol/protocol.ts";
-import { type CheckedSchema, checkSchema, SYNCHRONOUS } from "../application/schema.ts";
+import { type CheckedSchema, checkSchema, SCHEMA } from "../application/schema.ts";
 import type { JsonValue, WebSocketClient } from "../application/websocket-client.ts";
 
 /** Passed to a channel's `authorize`. */
@@ -89,8 +89,8 @@ export interface ChannelOptions<Name extends string = string, H = ChannelContrac
   /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */
   readonly snapshot?: (context: SnapshotContext<Name, H>) => InOf<H, "snapshot"> | Promise<InOf<H, "snapshot">>;
   /**
-   * Events that clients may publish, each with a synchronous schema for its data. The output of the schema is published and must
-   * be JSON. Absent: any event and data that `authorize` allows.
+   * Events that clients may publish, each with a schema for its data. The output of the schema is published and must be JSON.
+   * Absent: any event and data that `authorize` allows.
    */
   readonly schema?: Schemas & EventSchemas;
   /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
@@ -153,7 +153,7 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
   for (const [event, each] of Object.entries(schema ?? {})) {
     if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is not a valid event name, use another`);
     const checked = checkSchema(each);
-    if (!checked) throw fail(`schema.${event} must be ${SYNCHRONOUS}`);
+    if (!checked) throw fail(`schema.${event} must be ${SCHEMA}, whose functions are not async unless it is`);
     schemas.set(event, checked);
   }
   if (

@@ -9,9 +9,9 @@ import type { Position, SubscriptionKeeper } from "../engines/engine.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import { permit, shownError } from "./permission.ts";
+import { invalid, readPublished } from "./published-data.ts";
 import {
   FIRST_ISSUE,
-  issuePath,
   jsonOf,
   type PublishMessage,
   PublishMessageSchema,
@@ -20,7 +20,6 @@ import {
   type WebSocketMessage,
 } from "../protocol/protocol.ts";
 import { bytesOf, requestOf, savedRequestOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
-import { parse } from "../application/schema.ts";
 import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
@@ -322,6 +321,8 @@ export class ClientSubscriptions implements SubscriptionOwner {
     permission.catch(() => {});
     if (before) await before;
     await permission;
+    const reading = readPublished(options, event, data);
+    const read = reading instanceof Promise ? await reading : reading;
     // The client may have left, changed its user or its rights meanwhile.
     for (;;) {
       if (connection.revalidating) await connection.revalidating;
@@ -334,19 +335,10 @@ export class ClientSubscriptions implements SubscriptionOwner {
         await ask();
       }
     }
-    const json = jsonOf(this.#checked(options, event, data));
+    const json = jsonOf(read.data);
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
     const position = await this.#shared.publish(channel, options, event, json);
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
-  }
-
-  #checked({ schema }: ResolvedChannel, event: string, data: unknown): unknown {
-    if (!schema) return data;
-    const of = schema.get(event);
-    if (!of) throw new WebSocketError("publish", "INVALID_PAYLOAD", "No such event", { details: { path: "event" } });
-    const parsed = parse(of, data);
-    if (!parsed.success) throw invalid("publish", parsed.issues[0], "data");
-    return parsed.output;
   }
 
   #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {
@@ -376,11 +368,4 @@ function asksOf({ recover, event, presence }: SubscriptionRequest, options: Reso
 /** Identifies a subscription among those of its client: by `uid` and its type, else by channel and event. */
 function nameOf({ uid, channel, event }: SubscriptionRequest): string {
   return uid === undefined ? `${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
-}
-
-function invalid(type: string, issue: v.BaseIssue<unknown>, within?: string): WebSocketError {
-  const path = [within, issuePath(issue)].filter((part) => part !== undefined && part !== "").join(".");
-  return new WebSocketError(type, "INVALID_PAYLOAD", path === "" ? "Invalid payload" : `Invalid payload at "${path}"`, {
-    ...(path === "" ? {} : { details: { path } }),
-  });
 }

@@ -195,7 +195,7 @@ export class WebSocketController<C = Contract> {
    * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap: the client matches by `uid`.
    *
    * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
-   * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a synchronous valibot schema.
+   * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a schema.
    */
   handle<Type extends RequestType<C>, Output extends HandledOf<C, Type>, Reply extends ReplyOf<C, Type>>(
     type: Type,

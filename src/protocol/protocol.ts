@@ -379,9 +379,16 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
  */
 export const jsonOf = (data: unknown): string | undefined => data === undefined ? "null" : JSON.stringify(data);
 
+/** The part of an issue that may be shown: its path (https://standardschema.dev), whose parts are keys or hold one. */
+export interface Issue {
+  readonly path?: readonly (PropertyKey | { readonly key: unknown })[] | undefined;
+}
+
 /**
  * The path of an issue, such as `items.0.text`, cut to 64 characters: keys are input, which is not to be echoed at any length.
  */
-export function issuePath(issue: v.BaseIssue<unknown>): string {
-  return (v.getDotPath(issue) ?? "").slice(0, 64);
+export function issuePath({ path }: Issue): string {
+  // Not `path.map`: the path of ArkType is a class of its own, which `map` would construct.
+  const keys = Array.from(path ?? [], (part) => typeof part === "object" ? part.key : part);
+  return keys.every((key) => typeof key === "string" || typeof key === "number") ? keys.join(".").slice(0, 64) : "";
 }

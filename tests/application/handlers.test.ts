@@ -26,6 +26,7 @@ function create({ listening = false } = {}) {
   });
   return {
     client,
+    connection,
     handlers,
     heard,
     reports,
@@ -267,6 +268,98 @@ describe("Handlers.dispatch", () => {
   });
 });
 
+describe("Handlers.dispatch, with an asynchronous schema", () => {
+  /** A schema that passes when the test says so. */
+  function stalled() {
+    const stalls: Stall<boolean>[] = [];
+    const check = v.checkAsync<{ n: number }, string>(() => {
+      const stall = new Stall<boolean>();
+      stalls.push(stall);
+      return stall.promise;
+    }, "wrong");
+    return { stalls, schema: v.pipeAsync(v.object({ n: v.number() }), check) };
+  }
+
+  it("resolves when the handler was called, so that the next message may follow, and not when it has answered", async () => {
+    const { handlers, dispatch, answers } = create();
+    const { stalls, schema } = stalled();
+    const calls: number[] = [];
+    const answer = new Stall<string>();
+    handlers.handle("later", schema, ({ message }) => {
+      calls.push(message.n);
+      return answer.promise;
+    });
+    let entered = false;
+    const dispatched = dispatch({ type: "later", uid: 1, n: 1 })!.then(() => entered = true);
+    await turn();
+    assert.deepEqual([entered, calls], [false, []]);
+    stalls[0]!.resolve(true);
+    await dispatched;
+    assert.deepEqual([calls, answers()], [[1], []]);
+    answer.resolve("done");
+    await turn();
+    assert.deepEqual(answers(), [{ type: "later", status: "ok", uid: 1, data: "done" }]);
+  });
+
+  it("does the same below a middleware, whose next() resolves with the answer", async () => {
+    const { handlers, dispatch, answers } = create();
+    const { stalls, schema } = stalled();
+    const log: string[] = [];
+    handlers.use(async (_context, next) => {
+      await next();
+      log.push(`answered ${answers().length}`);
+    });
+    handlers.handle("later", schema, async () => await "done");
+    const dispatched = dispatch({ type: "later", n: 1 });
+    await turn();
+    assert.deepEqual(log, []);
+    stalls[0]!.resolve(true);
+    await dispatched;
+    await turn();
+    assert.deepEqual(log, ["answered 1"]);
+  });
+
+  it("answers INVALID_PAYLOAD with the path only", async () => {
+    const { handlers, dispatch, answers, reports } = create();
+    const { stalls, schema } = stalled();
+    handlers.handle("later", schema, () => assert.fail("It must not run"));
+    await dispatch({ type: "later", uid: 1, n: "s3cr3t" });
+    const refused = dispatch({ type: "later", uid: 2, n: 1 });
+    await turn();
+    stalls[0]!.resolve(false);
+    await refused;
+    assert.deepEqual(answers().map(({ error, uid }) => [uid, error]), [
+      [1, { code: "INVALID_PAYLOAD", message: 'Invalid payload at "n"', path: "n" }],
+      [2, { code: "INVALID_PAYLOAD", message: "Invalid payload" }],
+    ]);
+    assert.deepEqual(reports, []);
+  });
+
+  it("answers INTERNAL_ERROR and reports when it rejects", async () => {
+    const { handlers, dispatch, answers, reports } = create();
+    const { stalls, schema } = stalled();
+    handlers.handle("later", schema, () => assert.fail("It must not run"));
+    const dispatched = dispatch({ type: "later", uid: 1, n: 1 });
+    await turn();
+    const error = new Error("s3cr3t");
+    stalls[0]!.reject(error);
+    await dispatched;
+    assert.deepEqual([answers(), reports], [[internalError("later", 1)], [error]]);
+  });
+
+  it("calls no handler for a client that has left meanwhile, or whose credentials have expired", async () => {
+    const { connection, handlers, dispatch, answers } = create();
+    const { stalls, schema } = stalled();
+    handlers.handle("later", schema, () => assert.fail("It must not run"));
+    const dispatched = dispatch({ type: "later", uid: 1, n: 1 });
+    await turn();
+    connection.isSuspended = true;
+    stalls[0]!.resolve(true);
+    await dispatched;
+    assert.deepEqual([connection.refused, answers()], [[1], []]);
+  });
+});
+
 describe("Handlers.dispatch, failing", () => {
   it("leaves out the details of a WebSocketError that JSON cannot hold, and answers all the same", () => {
     const { handlers, dispatch, answers, reports } = create();
@@ -308,7 +401,7 @@ describe("Handlers.handle", () => {
     assert.deepEqual(answers(), [{ type: "x", status: "ok", data: { type: "x" } }]);
   });
 
-  it("throws TypeError when the schema is no synchronous valibot schema, or the handler no function", () => {
+  it("throws TypeError when the schema is none, or the handler no function", () => {
     const { handlers } = create();
     for (
       const schema of [
@@ -320,14 +413,13 @@ describe("Handlers.handle", () => {
         () => {},
         v.string,
         v.minLength(1),
-        v.objectAsync({}),
-        v.pipeAsync(v.string()),
+        v.pipe(v.string(), v.transform(async () => await 1)),
       ]
     ) {
       assert.throws(() => handlers.handle("x", schema as never, () => {}), {
         name: "TypeError",
         message:
-          'Cannot handle "x": pass a synchronous valibot schema, without an async schema or function in it, such as v.object({ … })',
+          'Cannot handle "x": pass a schema of valibot, Zod or another Standard Schema library, such as v.object({ … }), whose functions are not async unless it is',
       });
     }
     for (const handler of [undefined, null, {}, "f"]) {

@@ -121,9 +121,9 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
     "defineContract({ request: { say: { payload: Text } } });",
     /'request' does not exist in type 'Contract'\. Did you mean to write 'requests'\?$/,
   ],
-  "a contract with an asynchronous payload": [
-    "defineContract({ requests: { say: { payload: v.objectAsync({ text: v.string() }) } } });",
-    /'"Cannot declare \\"say\\": payload must be a synchronous schema of an object, such as v\.object\(\{ … \}\)"'\.$/,
+  "a contract with a payload that is no object": [
+    "defineContract({ requests: { say: { payload: v.string() } } });",
+    /'"Cannot declare \\"say\\": payload must be a schema of an object, such as v\.object\(\{ … \}\)"'\.$/,
   ],
   "a contract with a message that is no object": [
     "defineContract({ messages: { news: v.string() } });",

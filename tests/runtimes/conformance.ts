@@ -20,6 +20,7 @@ import { state } from "./behaviours/state.ts";
 import { subscribing } from "./behaviours/subscribing.ts";
 import { tokens } from "./behaviours/tokens.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
+import { validating } from "./behaviours/validating.ts";
 import type { TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
@@ -55,6 +56,7 @@ const AREAS: Record<string, Behaviour[]> = {
   messages,
   limits,
   handling,
+  validating,
   faults,
   delivery,
   closing,

@@ -1,3 +1,4 @@
+import type { MessageUid } from "../../src/protocol/errors.ts";
 import type { Frame } from "../../src/protocol/frame.ts";
 import { type ClientConnection, WebSocketClient } from "../../src/application/websocket-client.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
@@ -15,6 +16,8 @@ export class FakeConnection implements ClientConnection {
   readonly socket = { name: "the runtime's socket" };
   readonly sent: string[] = [];
   readonly closes: unknown[][] = [];
+  /** The `uid` of each message that was refused. */
+  readonly refused: unknown[] = [];
   saves = 0;
 
   /** The messages sent since it was last asked. */
@@ -32,7 +35,10 @@ export class FakeConnection implements ClientConnection {
     return false;
   }
 
-  refuseMessage(): void {}
+  refuseMessage(uid: MessageUid | undefined): void {
+    this.refused.push(uid);
+  }
+
   spare(): void {}
 
   close(...args: unknown[]): void {

@@ -227,8 +227,9 @@ export function contracts(): void {
   defineContract({ requests: { say: Text } });
   // @ts-expect-error -- a payload is an object
   defineContract({ requests: { say: { payload: v.string() } } });
-  // @ts-expect-error -- a payload is validated synchronously
   defineContract({ requests: { say: { payload: v.objectAsync({ text: v.string() }) } } });
+  // @ts-expect-error -- no schema
+  defineContract({ requests: { say: { payload: { text: v.string() } } } });
   // @ts-expect-error -- a misspelt part
   defineContract({ request: { say: { payload: Text } }, messages: {} });
   // @ts-expect-error -- the protocol's own
@@ -245,8 +246,9 @@ export function contracts(): void {
   defineContract({ channels: { wire: { event: { posted: Text } } } });
   // @ts-expect-error -- the protocol's own
   defineContract({ channels: { wire: { events: { init: Text } } } });
-  // @ts-expect-error -- publications are validated synchronously
   defineContract({ channels: { wire: { events: { posted: v.objectAsync({ text: v.string() }) } } } });
+  // @ts-expect-error -- no schema
+  defineContract({ channels: { wire: { events: { posted: "text" } } } });
   // @ts-expect-error -- no schema
   defineContract({ channels: { wire: { snapshot: [] } } });
 }
