@@ -17,7 +17,8 @@ export interface RunningNode {
 }
 
 export const BROKERS: Record<string, () => Promise<BrokerProcess>> = {
-  redis: () => BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
+  redis: () =>
+    BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
   nats: () => BrokerProcess.nats(),
 };
 
@@ -32,7 +33,9 @@ export async function withNodes(
     const broker = await BROKERS[name]!(); // One of them, as the caller has looked.
     const nodes: RunningNode[] = [];
     try {
-      for (const runtime of runtimes) nodes.push(await startNode(runtime, name, broker.port));
+      for (const runtime of runtimes) {
+        nodes.push(await startNode(runtime, name, broker.port));
+      }
       await run(nodes, name);
     } finally {
       await Promise.all(nodes.map((node) => node.kill()));
@@ -41,10 +44,19 @@ export async function withNodes(
   }
 }
 
-async function startNode(runtime: RuntimeName, broker: string, brokerPort: number): Promise<RunningNode> {
+async function startNode(
+  runtime: RuntimeName,
+  broker: string,
+  brokerPort: number,
+): Promise<RunningNode> {
   const [command = "", ...args] = COMMANDS[runtime];
-  const file = runtime === "node" ? builtFile(FILE) : join(root, "bench/servers", FILE.file);
-  const child = spawn(command, [...args, file, broker, String(brokerPort)], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+  const file = runtime === "node"
+    ? builtFile(FILE)
+    : join(root, "bench/servers", FILE.file);
+  const child = spawn(command, [...args, file, broker, String(brokerPort)], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   process.once("exit", () => child.kill("SIGKILL"));
   for await (const line of createInterface({ input: child.stdout })) {
     if (!line.startsWith("PORT ")) continue;
@@ -60,11 +72,15 @@ async function startNode(runtime: RuntimeName, broker: string, brokerPort: numbe
 
 /** In whole ms. */
 export function sumUp(times: readonly number[]): string {
-  const [p50, p99, most] = [0.5, 0.99, 1].map((part) => Math.round(quantile(times, part)));
+  const [p50, p99, most] = [0.5, 0.99, 1].map((part) =>
+    Math.round(quantile(times, part))
+  );
   return `p50 ${p50} ms, p99 ${p99} ms, most ${most} ms`;
 }
 
 /** The value that the part of them is not above. */
 function quantile(values: readonly number[], part: number): number {
-  return values.toSorted((a, b) => a - b)[Math.max(0, Math.ceil(values.length * part) - 1)] ?? NaN;
+  return values.toSorted((a, b) =>
+    a - b
+  )[Math.max(0, Math.ceil(values.length * part) - 1)] ?? NaN;
 }

@@ -52,11 +52,18 @@ export interface Rounds {
   errors: string[];
 }
 
-export function sumUp({ name, title, unit, figure, isCrossNode = false }: Work, all: readonly Rounds[]): WorkResult {
+export function sumUp(
+  { name, title, unit, figure, isCrossNode = false }: Work,
+  all: readonly Rounds[],
+): WorkResult {
   const servers = all.map(({ server, samples, errors }) => {
-    const baseline = figure === "peak" ? undefined : bestRaw(all, server.runtime, figure);
+    const baseline = figure === "peak"
+      ? undefined
+      : bestRaw(all, server.runtime, figure);
     const ratios = samples.flatMap((sample) => {
-      const other = baseline?.samples.find(({ round }) => round === sample.round);
+      const other = baseline?.samples.find(({ round }) =>
+        round === sample.round
+      );
       return other ? [sample[figure] / other[figure]] : [];
     });
     return {
@@ -75,16 +82,26 @@ export function sumUp({ name, title, unit, figure, isCrossNode = false }: Work, 
 }
 
 /** Whichever way of a runtime is the cheapest at this work, so that nobody is compared with a straw man. */
-function bestRaw(all: readonly Rounds[], runtime: RuntimeName, figure: Figure): Rounds | undefined {
-  const median = ({ samples }: Rounds) => spread(samples.map((sample) => sample[figure])).median;
+function bestRaw(
+  all: readonly Rounds[],
+  runtime: RuntimeName,
+  figure: Figure,
+): Rounds | undefined {
+  const median = ({ samples }: Rounds) =>
+    spread(samples.map((sample) => sample[figure])).median;
   return all
-    .filter(({ server, samples }) => server.kind === "raw" && server.runtime === runtime && samples.length > 0)
+    .filter(({ server, samples }) =>
+      server.kind === "raw" && server.runtime === runtime && samples.length > 0
+    )
     .filter(({ samples }) => samples.every(({ faults }) => faults === 0))
     .sort((one, other) => median(one) - median(other))[0];
 }
 
-function figuresOf(samples: readonly Sample[]): NonNullable<ServerResult["figures"]> {
-  const of = (name: keyof Sample) => spread(samples.map((sample) => sample[name]));
+function figuresOf(
+  samples: readonly Sample[],
+): NonNullable<ServerResult["figures"]> {
+  const of = (name: keyof Sample) =>
+    spread(samples.map((sample) => sample[name]));
   return {
     cpu: of("cpu"),
     origin: of("origin"),

@@ -27,10 +27,14 @@ const UNDER_WAY = 30;
 
 type Order = (type: "disconnect" | "refresh", user: string) => void;
 
-const urlOf = ({ port }: RunningNode): string => `ws://127.0.0.1:${port}/websocket`;
+const urlOf = ({ port }: RunningNode): string =>
+  `ws://127.0.0.1:${port}/websocket`;
 
 /** Each revokes the rights of one client at the node, and resolves when the client knows: with the ms that it took. */
-const KINDS: Record<string, (node: RunningNode, user: string, order: Order) => Promise<number>> = {
+const KINDS: Record<
+  string,
+  (node: RunningNode, user: string, order: Order) => Promise<number>
+> = {
   "disconnect, connected": async (node, user, order) => {
     const socket = await open(`${urlOf(node)}?access_token=${user}`);
     const start = performance.now();
@@ -51,7 +55,9 @@ const KINDS: Record<string, (node: RunningNode, user: string, order: Order) => P
     const socket = new WebSocket(`${urlOf(node)}?access_token=slow${user}`);
     // Where the order comes late it is let in, and closed then.
     const over = Promise.race([
-      once(socket, "unexpected-response").then(([, { statusCode }]) => expect(statusCode, 403)),
+      once(socket, "unexpected-response").then(([, { statusCode }]) =>
+        expect(statusCode, 403)
+      ),
       closed(socket),
     ]);
     await sleep(UNDER_WAY);
@@ -78,7 +84,9 @@ async function closed(socket: WebSocket): Promise<void> {
 }
 
 function expect(actual: unknown, expected: unknown): void {
-  if (actual !== expected) throw new Error(`A client was told ${actual}, not ${expected}`);
+  if (actual !== expected) {
+    throw new Error(`A client was told ${actual}, not ${expected}`);
+  }
 }
 
 async function open(url: string): Promise<WebSocket> {
@@ -92,24 +100,38 @@ async function revoke(nodes: RunningNode[], broker: string): Promise<void> {
   // Whom nothing is to happen to.
   const crowd = await Promise.all(
     nodes.flatMap((node, place) =>
-      Array.from({ length: Number(values.crowd) }, (_, index) => open(`${urlOf(node)}?access_token=other${place}.${index}`))
+      Array.from(
+        { length: Number(values.crowd) },
+        (_, index) =>
+          open(`${urlOf(node)}?access_token=other${place}.${index}`),
+      )
     ),
   );
   const commander = await open(urlOf(first));
-  const order: Order = (type, user) => commander.send(JSON.stringify({ type, user }));
+  const order: Order = (type, user) =>
+    commander.send(JSON.stringify({ type, user }));
   for (const [kind, run] of Object.entries(KINDS)) {
     const times: number[] = [];
     for (let number = 0; number < Number(values.count);) {
       const some = Array.from({ length: AT_ONCE }, () => number++);
-      times.push(...await Promise.all(some.map((each) => run(others[each % others.length]!, `${kind.length}.${each}`, order)))); // Below its length.
+      times.push(
+        ...await Promise.all(
+          some.map((each) =>
+            run(others[each % others.length]!, `${kind.length}.${each}`, order)
+          ),
+        ),
+      ); // Below its length.
     }
     console.log(`${broker}, ${kind}: ${times.length}, ${sumUp(times)}`);
   }
-  const lost = crowd.filter(({ readyState }) => readyState !== WebSocket.OPEN).length;
+  const lost =
+    crowd.filter(({ readyState }) => readyState !== WebSocket.OPEN).length;
   if (lost > 0) throw new Error(`${lost} were disconnected whom nobody meant`);
   for (const socket of [commander, ...crowd]) socket.terminate();
 }
 
 const brokers = values.brokers.split(",");
-if (!brokers.every((name) => name in BROKERS)) throw new Error("Cannot measure: see the first lines of this file");
+if (!brokers.every((name) => name in BROKERS)) {
+  throw new Error("Cannot measure: see the first lines of this file");
+}
 await withNodes(brokers, ["node", "bun", "deno"], revoke);

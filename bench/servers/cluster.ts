@@ -13,7 +13,11 @@ const [broker, port] = process.argv.slice(2);
 const secret = "a secret of the bench";
 const engine = broker === "nats"
   ? natsEngine({ servers: `nats://127.0.0.1:${port}`, secret })
-  : redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, persistent: true });
+  : redisEngine({
+    client: createClient({ url: `redis://127.0.0.1:${port}` }),
+    secret,
+    persistent: true,
+  });
 
 const controller = new WebSocketController({
   mode: "public",
@@ -27,7 +31,9 @@ const controller = new WebSocketController({
   },
   revalidate: () => null,
 });
-new Channels(controller, { "log:*": { authorize: () => true, history: { size: 1_000, ttl: 600_000 } } });
+new Channels(controller, {
+  "log:*": { authorize: () => true, history: { size: 1_000, ttl: 600_000 } },
+});
 
 controller.on("message", ({ message: { type, user } }) => {
   if (type === "disconnect") controller.disconnect({ user: String(user) });

@@ -1,8 +1,28 @@
 /** The project behind `noroshi/serve`, on Bun, Deno and Node. */
+import process from "node:process";
+import type { PayloadSchema } from "../../mod.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { createNoroshi } from "./noroshi-app.ts";
 
-await serve(createNoroshi().app, {
+/** The schema of an echo by the library that it is told to use, which only then is loaded; valibot's without one. */
+const SCHEMAS: Record<
+  string,
+  () => Promise<PayloadSchema<unknown, { text: string }>>
+> = {
+  zod: async () => {
+    const { z } = await import("zod");
+    return z.object({ text: z.string() });
+  },
+  "zod-checked": async () => {
+    const { z } = await import("zod");
+    return z.object({ text: z.string().refine((text) => text !== "") });
+  },
+  arktype: async () => (await import("arktype")).type({ text: "string" }),
+};
+
+const [library = ""] = process.argv.slice(2);
+
+await serve(createNoroshi(await SCHEMAS[library]?.()).app, {
   port: 0,
   hostname: "127.0.0.1",
   onListen: ({ port }) => console.log(`PORT ${port}`),

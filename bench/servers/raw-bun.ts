@@ -18,7 +18,9 @@ interface Server {
   upgrade(request: Request, options: { data: { role: string } }): boolean;
   publish(topic: string, text: string): number;
 }
-const { Bun } = globalThis as unknown as { Bun: { serve(options: object): Server } };
+const { Bun } = globalThis as unknown as {
+  Bun: { serve(options: object): Server };
+};
 
 const everybody = new Set<Socket>();
 const roles = new Map<string, Set<Socket>>();
@@ -27,7 +29,9 @@ const server = Bun.serve({
   port: 0,
   hostname: "127.0.0.1",
   fetch: (request: Request, server: Server) =>
-    server.upgrade(request, { data: { role: roleOf(request.url) } }) ? undefined : new Response(null, { status: 426 }),
+    server.upgrade(request, { data: { role: roleOf(request.url) } })
+      ? undefined
+      : new Response(null, { status: 426 }),
   websocket: {
     backpressureLimit: 1024 * 1024,
     closeOnBackpressureLimit: true,
@@ -48,8 +52,9 @@ const server = Bun.serve({
         return;
       }
       if (message.type === "say-slow") send("slow", JSON.stringify(large));
-      if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
-      else sendAll(JSON.stringify(said(message.seq)));
+      if (message.type === "say-few") {
+        send("few", JSON.stringify(said(message.seq)));
+      } else sendAll(JSON.stringify(said(message.seq)));
     },
     close(socket: Socket) {
       everybody.delete(socket);
@@ -60,7 +65,9 @@ const server = Bun.serve({
 
 function send(topic: string, text: string): void {
   if (publishes) server.publish(topic, text);
-  else for (const socket of topic === "all" ? everybody : roles.get(topic) ?? []) socket.sendText(text);
+  else {for (
+      const socket of topic === "all" ? everybody : roles.get(topic) ?? []
+    ) socket.sendText(text);}
 }
 
 const deliver = (text: string) => send("all", text);

@@ -12,7 +12,11 @@ import { relay } from "./relay.ts";
 const [mode, url] = process.argv.slice(2);
 const builds = mode !== "loop";
 const server = createServer();
-const wss = new WebSocketServer({ server, perMessageDeflate: false, clientTracking: false });
+const wss = new WebSocketServer({
+  server,
+  perMessageDeflate: false,
+  clientTracking: false,
+});
 interface Client {
   ws: WebSocket;
   socket: Socket;
@@ -36,8 +40,9 @@ wss.on("connection", (ws, request) => {
       return;
     }
     if (message.type === "say-slow") send("slow", JSON.stringify(large));
-    if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
-    else sendAll(JSON.stringify(said(message.seq)));
+    if (message.type === "say-few") {
+      send("few", JSON.stringify(said(message.seq)));
+    } else sendAll(JSON.stringify(said(message.seq)));
   });
   ws.on("close", () => {
     everybody.delete(client);
@@ -46,7 +51,8 @@ wss.on("connection", (ws, request) => {
   ws.on("error", () => {}); // The close tells.
 });
 
-const audience = (name: string): Iterable<Client> => name === "all" ? everybody : roles.get(name) ?? [];
+const audience = (name: string): Iterable<Client> =>
+  name === "all" ? everybody : roles.get(name) ?? [];
 
 function send(name: string, text: string): void {
   if (!builds) {
@@ -88,4 +94,8 @@ function frameOf(text: string): Buffer {
 
 const deliver = (text: string) => send("all", text);
 const sendAll = url ? await relay(url, deliver) : deliver;
-server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));
+server.listen(
+  0,
+  "127.0.0.1",
+  () => console.log(`PORT ${(server.address() as AddressInfo).port}`),
+);
