@@ -483,12 +483,12 @@ describe("an async function where a schema has to be synchronous", () => {
       const { controller } = setUp();
       assert.throws(
         () => controller.handle("ask", v.object({ field: schema }), () => {}),
-        /^TypeError: Cannot handle "ask": pass a synchronous/,
+        /^TypeError: Cannot handle "ask": pass a schema of/,
         name,
       );
       assert.throws(
         () => setUp({}, { room: { ...allowed, schema: { say: schema } } }),
-        /schema\.say must be a synchronous/,
+        /schema\.say must be a schema of/,
         name,
       );
     }
