@@ -25,11 +25,13 @@ import { CloseCode } from "../protocol/close.ts";
 import type { ChannelContract, ChannelName, ChannelOf, Contract, DataOf, EventOf } from "../protocol/contract-types.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
-import type { Member, Position, Publication } from "../engines/engine.ts";
+import type { Awaitable, Member, Position, Publication } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
+import { IdQuota } from "./id-quota.ts";
+import { isMs, MS } from "../base/clock.ts";
 import { isPositive } from "../application/options.ts";
-import { jsonOf, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
+import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
@@ -89,6 +91,24 @@ export interface ChannelsOptions {
    * @default {1_000}
    */
   maxNewChannelsPerMinute?: number;
+  /** Time in ms that the `id` of a publication is remembered, at least. @default {300_000} */
+  idWindow?: number;
+  /**
+   * Maximum number of publications with an `id` that one user may send to this node per `idWindow`; further ones fail with
+   * `REQUESTS_EXCEEDED`. Users are counted as above. With `rateLimit: false` the default is `Infinity`.
+   *
+   * @default {10_000}
+   */
+  maxIdsPerUser?: number;
+}
+
+/** Options of {@link Channels.publish}. */
+export interface PublishOptions {
+  /**
+   * Publishes at most once: another publication to the channel with the same id, of 1 to 64 characters, within `idWindow` publishes
+   * nothing and resolves with the position of the first. Ids of the server and of each user are separate.
+   */
+  id?: string;
 }
 
 /** A member of a channel, as returned by {@link Channels.presence}. */
@@ -113,6 +133,7 @@ export interface ChannelsStats {
 export class Channels<C = Contract, Schemas = AnySchemas> {
   readonly #channels = new Map<string, Channel>();
   readonly #host: ChannelHost;
+  readonly #idWindow: number;
   readonly #shared: ClientSubscriptionsHost;
   readonly #subscriptions = new Map<WebSocketClient, ClientSubscriptions>();
   readonly #table: ChannelTable;
@@ -128,7 +149,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     checkController(controller);
     this.#table = new ChannelTable(declarations as ChannelDeclarations); // The contract exists in types only.
     const host = controller.extend(this.#extension());
-    const { maxSubscriptions, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
+    const { maxSubscriptions, idWindow, maxIdsPerUser, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
+    this.#idWindow = idWindow;
     const closed = ({ name }: Channel): void => void this.#channels.delete(name);
     // Copies descriptors, because `engine` must stay a getter: reading it starts the engine.
     this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost;
@@ -139,7 +161,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       quota: new ChannelQuota(limits, host.monotonic),
       isOpen: (name) => this.#channels.has(name),
       channel: (name, options) => this.#channel(name, options),
-      publish: (channel, options, event, data) => this.#host.engine.publish(channel, { event, data }, options.history),
+      ids: new IdQuota(maxIdsPerUser, idWindow, host.monotonic),
+      publish: (channel, options, event, data, id) => this.#publish(channel, options, event, data, id),
     };
   }
 
@@ -149,13 +172,15 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
    * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
    * not handled, the process continues.
    *
-   * @throws {TypeError} for an undeclared channel, an invalid event name, or data that JSON cannot represent.
-   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
+   * @throws {TypeError} for an undeclared channel, an invalid event name or id, or data that JSON cannot represent.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published. With an `id` it is
+   * safe to publish it again. LIMIT_EXCEEDED, as a rejection: the engine remembers too many ids, and nothing was published.
    */
   publish<const Name extends string, const Event extends EventOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>>>(
     channel: DeclaredName<ChannelsOf<C, Schemas>, Name>,
     event: Event,
     data: DataOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>, Event>,
+    { id }: PublishOptions = {},
   ): Promise<Position | null> {
     const options = this.#declared("publish to", channel);
     const name: unknown = event; // JavaScript may pass anything.
@@ -164,10 +189,14 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
         `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
       );
     }
+    if (id !== undefined && (typeof id !== "string" || id === "" || id.length > MAX_ID_LENGTH)) {
+      throw new TypeError(`Cannot publish to "${channel}": the id must be a string of 1 to ${MAX_ID_LENGTH} characters`);
+    }
     const json = jsonOf(data);
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can represent`);
     // Calls the engine synchronously: a broadcast after this call is sent after the publication.
-    const published = (async () => await this.#host.engine.publish(channel, { event, data: json }, options.history))();
+    const scoped = id === undefined ? id : JSON.stringify([id]);
+    const published = (async () => await this.#publish(channel, options, event, json, scoped))();
     published.catch((error) => this.#host.report(error));
     return published;
   }
@@ -244,6 +273,12 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     };
   }
 
+  #publish(channel: string, { history }: ResolvedChannel, event: string, data: string, id?: string): Awaitable<Position | null> {
+    const content = { event, data };
+    if (id === undefined) return this.#host.engine.publish(channel, content, history);
+    return this.#host.engine.publish(channel, content, history, { id, window: this.#idWindow });
+  }
+
   #handle(client: WebSocketClient, message: WebSocketMessage): void {
     const subscriptions = this.#of(client);
     if (message.type === "subscribe") subscriptions.subscribe(message);
@@ -276,6 +311,8 @@ const DEFAULTS: Required<ChannelsOptions> = {
   maxSubscriptions: 128,
   maxSubscriptionsPerUser: 10_000,
   maxNewChannelsPerMinute: 1_000,
+  idWindow: 300_000,
+  maxIdsPerUser: 10_000,
 };
 
 /** Defaults with `rateLimit: false`, which turns off all limits per user. */
@@ -283,6 +320,7 @@ const UNLIMITED: Required<ChannelsOptions> = {
   ...DEFAULTS,
   maxSubscriptionsPerUser: Infinity,
   maxNewChannelsPerMinute: Infinity,
+  maxIdsPerUser: Infinity,
 };
 
 /** The options that are set. @throws {TypeError} for an unknown option or an invalid limit. */
@@ -292,8 +330,9 @@ function checkLimits(options: ChannelsOptions): ChannelsOptions {
     if (!Object.hasOwn(DEFAULTS, name)) {
       throw new TypeError(`Cannot create the channels: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`);
     }
-    if (value !== Infinity && !isPositive(value)) {
-      throw new TypeError(`Cannot create the channels: option "${name}" must be a whole number from 1, or Infinity`);
+    if (name === "idWindow" ? !isMs(value) : value !== Infinity && !isPositive(value)) {
+      const remedy = name === "idWindow" ? `${MS}, such as 300_000` : "a whole number from 1, or Infinity";
+      throw new TypeError(`Cannot create the channels: option "${name}" must be ${remedy}`);
     }
   }
   return Object.fromEntries(given);

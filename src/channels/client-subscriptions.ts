@@ -5,7 +5,8 @@ import type { Channel, ChannelHost } from "./channel.ts";
 import type { ChannelQuota } from "./channel-quota.ts";
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "../protocol/close.ts";
-import type { Position, SubscriptionKeeper } from "../engines/engine.ts";
+import type { IdQuota } from "./id-quota.ts";
+import type { Awaitable, Position, SubscriptionKeeper } from "../engines/engine.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import { permit, shownError } from "./permission.ts";
@@ -33,7 +34,8 @@ export interface ClientSubscriptionsHost {
   isOpen(name: string): boolean;
   /** The channel on this node, created if necessary. */
   channel(name: string, options: ResolvedChannel): Channel;
-  publish(channel: string, options: ResolvedChannel, event: string, data: string): Position | null | Promise<Position | null>;
+  readonly ids: IdQuota;
+  publish(channel: string, options: ResolvedChannel, event: string, data: string, id?: string): Awaitable<Position | null>;
 }
 
 /** Maximum size of the `query` of a subscription, in bytes of JSON. */
@@ -128,7 +130,8 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (this.#publishingCount >= MAX_PUBLISHING) {
       return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications in progress"));
     }
-    const wait = this.#newName(request.channel);
+    const isOnce = request.id !== undefined;
+    const wait = this.#newName(request.channel) || (isOnce ? this.#shared.ids.take(this.host.keyOf(this.client)) : 0);
     if (wait > 0) return this.#refuse(request, exceeded("publish", wait));
     const publishing = this.#publishing ??= new Map();
     const before = publishing.get(request.channel);
@@ -311,7 +314,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
 
   /** Publishes in the order of the calls, however long each authorization takes. */
   async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
-    const { channel, event, data = null, uid } = request;
+    const { channel, event, data = null, uid, id } = request;
     const { client, host } = this;
     const ask = () => permit(options, { client, channel, action: "publish", event, data }, host);
     const connection = connectionOf(client);
@@ -337,7 +340,9 @@ export class ClientSubscriptions implements SubscriptionOwner {
     }
     const json = jsonOf(read.data);
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
-    const position = await this.#shared.publish(channel, options, event, json);
+    // Anonymous clients have one scope in common: their address changes when they reconnect.
+    const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
+    const position = await this.#shared.publish(channel, options, event, json, scoped);
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
 

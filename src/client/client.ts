@@ -26,7 +26,7 @@ import type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
 import { resolveUrl } from "./platform.ts";
-import { type RequestOptions, Requests } from "./requests.ts";
+import { type PublishOptions, type RequestOptions, Requests } from "./requests.ts";
 import type { Position, SubscribeOptions } from "./subscription.ts";
 import { Subscriptions } from "./subscriptions.ts";
 
@@ -38,7 +38,7 @@ export type { Disposes, DisposesAsync } from "./dispose.ts";
 export type { CloseInfo } from "./failure.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
-export type { RequestOptions } from "./requests.ts";
+export type { PublishOptions, RequestOptions } from "./requests.ts";
 export type {
   Member,
   OpenSubscription,
@@ -229,9 +229,10 @@ export class BareClient<C = Contract> {
     channel: Name,
     event: Event,
     data: DataTo<ChannelOf<C, Name>, Event>,
-    options?: RequestOptions,
+    options: PublishOptions = {},
   ): Promise<Partial<Position>> {
-    return this.#request("publish", { channel, event, data }, options).then(({ epoch, offset }) =>
+    const { id } = options;
+    return this.#request("publish", { channel, event, data, id }, { idempotent: !!id, ...options }).then(({ epoch, offset }) =>
       (epoch ? { epoch, offset } : {}) as Partial<Position> // PROTOCOL.md §4: `epoch` and `offset` come together.
     );
   }

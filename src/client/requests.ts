@@ -15,6 +15,16 @@ export interface RequestOptions {
   idempotent?: boolean;
 }
 
+/** Options of {@link BareClient.publish}. */
+export interface PublishOptions extends RequestOptions {
+  /**
+   * Publishes at most once, and makes the request `idempotent`: another publication of the user to the channel with the same id, of 1 to
+   * 64 characters, within the server's `idWindow` (five minutes) publishes nothing and resolves with the same position. Use a random id,
+   * such as `crypto.randomUUID()`: anonymous clients have one scope in common.
+   */
+  id?: string;
+}
+
 interface Pending extends Waiting {
   readonly idempotent: boolean | undefined;
   settle(message: WebSocketMessage): void;

@@ -28,6 +28,14 @@ export interface PublicationContent {
   readonly data: string;
 }
 
+/** Makes a publication happen at most once within a window. */
+export interface PublishOnce {
+  /** Identifies the publication in its channel. */
+  readonly id: string;
+  /** Time in ms that the engine remembers the id, at least. */
+  readonly window: number;
+}
+
 /** A published event. */
 export interface Publication extends PublicationContent {
   /** Position in the history; `null` if the channel has none. */
@@ -151,8 +159,18 @@ export interface Engine {
   subscribe(channel: string, history: HistoryOptions | null): Awaitable<Position | null>;
   /** Unsubscribes this node from the channel. */
   unsubscribe(channel: string): void;
-  /** Appends to the history and publishes, atomically. Resolves with the position; `null` without a history. */
-  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Awaitable<Position | null>;
+  /**
+   * Appends to the history and publishes, atomically. Resolves with the position; `null` without a history.
+   *
+   * @param once publishes nothing if the channel has a publication with this id, and resolves with the position of that one. The id is
+   * stored in the same step.
+   */
+  publish(
+    channel: string,
+    content: PublicationContent,
+    history: HistoryOptions | null,
+    once?: PublishOnce,
+  ): Awaitable<Position | null>;
   /**
    * Reads the publications since a position, or the latest ones if `after` is `null`.
    *

@@ -8,9 +8,11 @@ import type {
   Member,
   Position,
   PublicationContent,
+  PublishOnce,
 } from "./engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { History, HISTORY_BYTES } from "./history.ts";
+import { PublishedIds } from "./published-ids.ts";
 
 /** Options of {@link MemoryEngine}. */
 export interface MemoryEngineOptions {
@@ -45,6 +47,7 @@ export class MemoryEngine implements Engine, Timed {
   readonly #used = new Set<string>();
   readonly #members = new Map<string, Map<string, Member>>();
   readonly #subscribed = new Set<string>();
+  readonly #ids = new PublishedIds();
   readonly #maxHistoryBytes: number;
   #bytes = 0;
   /** Number of histories created. Each has its own epoch, because offsets of a deleted history start again at 0. */
@@ -101,8 +104,13 @@ export class MemoryEngine implements Engine, Timed {
   }
 
   /** Publishes to a channel, and appends to its history if it has one. */
-  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): Position | null {
     this.#check("publish");
+    if (once) {
+      const known = this.#ids.find(channel, once, this.#now());
+      if (known !== undefined) return known;
+      this.#ids.checkRoom();
+    }
     let publication = null;
     if (history) {
       const kept = this.#use(channel, history);
@@ -111,6 +119,7 @@ export class MemoryEngine implements Engine, Timed {
       this.#bytes += kept.bytes - before;
       this.#trim();
     }
+    if (once) this.#ids.add(channel, once, publication && publication.position, this.#now());
     if (this.#subscribed.has(channel)) this.#host?.published(channel, publication ?? { ...content, position: null });
     return publication && publication.position;
   }
@@ -163,6 +172,7 @@ export class MemoryEngine implements Engine, Timed {
     this.#used.clear();
     this.#members.clear();
     this.#subscribed.clear();
+    this.#ids.clear();
     this.#bytes = 0;
     this.#sweeping = [];
     this.#host?.deadlines.delete(this);
@@ -213,6 +223,7 @@ export class MemoryEngine implements Engine, Timed {
   /** Sweeps: deletes channels that were not used for their ttl, and expired publications of the others. */
   due(): void {
     const now = this.#now();
+    this.#ids.expire(now);
     if (this.#sweeping.length === 0) this.#sweeping = [...this.#histories.keys()];
     for (const channel of this.#sweeping.splice(-SWEEP_CHANNELS)) {
       const history = this.#histories.get(channel);

@@ -8,10 +8,12 @@ import type {
   Member,
   Position,
   PublicationContent,
+  PublishOnce,
   SubscriptionKeeper,
 } from "./engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
+import { SqlitePublishedIds } from "./sqlite-published-ids.ts";
 
 /** Options of {@link SqliteEngine}. */
 export interface SqliteEngineOptions {
@@ -55,6 +57,7 @@ export class SqliteEngine implements Engine, Timed {
 
   readonly #sql: Sql;
   readonly #histories: SqliteHistories;
+  readonly #ids: SqlitePublishedIds;
   readonly #members: string;
   readonly #subscriptions: string;
   readonly #runs: string;
@@ -88,6 +91,7 @@ export class SqliteEngine implements Engine, Timed {
       isSubscribed: (channel) => this.#subscribed.has(channel),
       expiresAt: (until) => this.#schedule(until),
     });
+    this.#ids = new SqlitePublishedIds(sql, table, () => this.#now());
     this.#members = table("members");
     this.#runs = table("runs");
     const subscriptions = this.#subscriptions = table("subscriptions");
@@ -130,6 +134,7 @@ export class SqliteEngine implements Engine, Timed {
     if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
     this.#host = host;
     this.#histories.start();
+    this.#ids.start();
     // `until`: when an absent member leaves, in ms; NULL for a present member.
     rowsOf(
       this.#sql,
@@ -168,9 +173,15 @@ export class SqliteEngine implements Engine, Timed {
     if (typeof ttl === "number") this.#histories.release(channel, ttl);
   }
 
-  publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Position | null {
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): Position | null {
     this.#check("publish");
+    if (once) {
+      const known = this.#ids.find(channel, once);
+      if (known !== undefined) return known;
+      this.#ids.checkRoom();
+    }
     const position = history && this.#histories.append(channel, content, history);
+    if (once) this.#ids.add(channel, once, position);
     if (this.#subscribed.has(channel)) this.#host?.published(channel, { ...content, position });
     return position;
   }

@@ -140,6 +140,8 @@ export interface PublishMessage {
   event: string;
   /** The data of the event. @default {null} */
   data?: unknown;
+  /** Publishes at most once: a repeat of the same user within five minutes is answered with the same position. */
+  id?: string;
   /** Echoed in the answer. */
   uid?: MessageUid;
 }
@@ -269,12 +271,16 @@ export const SubscribeMessageSchema: Schema<unknown, SubscribeMessage> = withCha
   data: v.optional(v.unknown()),
 })) as Schema<unknown, SubscribeMessage>; // As for WebSocketMessageSchema.
 
+/** Maximum length of the id of a publication, in characters. */
+export const MAX_ID_LENGTH = 64;
+
 /** A `publish` message. */
 export const PublishMessageSchema: Schema<PublishMessage> = v.object({
   type: v.literal("publish"),
   channel,
   event: v.pipe(event, v.check((name) => !RESERVED_EVENTS.has(name))),
   data: v.optional(v.unknown()),
+  id: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(MAX_ID_LENGTH))),
   uid: v.optional(uid),
 }) as Schema<PublishMessage>; // As for WebSocketMessageSchema.
 

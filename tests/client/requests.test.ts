@@ -107,6 +107,22 @@ describe("client.request", () => {
     assert.deepEqual([await twice, await twiceToo], [1, 2]);
   });
 
+  it("is sent again where it publishes with an id", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    const once = client.publish("a", "e", 1, { id: "x" });
+    const refused = [client.publish("a", "e", 2), client.publish("a", "e", 3, { id: "y", idempotent: false })];
+    const [first] = socket.take();
+    assert.deepEqual(first, { type: "publish", channel: "a", event: "e", data: 1, id: "x", uid: first!["uid"] });
+    socket.end();
+    for (const each of refused) await assert.rejects(each, { code: "DISCONNECTED" });
+    clock.advance(500);
+    const next = await admit();
+    assert.deepEqual(next.take(), [first]);
+    next.receive({ type: "publish", status: "ok", uid: first!.uid!, epoch: "k", offset: 7 });
+    assert.deepEqual(await once, { epoch: "k", offset: 7 });
+  });
+
   it("is not sent again when a message was too big, nor when the client is closed", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { after, before, describe, it } from "node:test";
-import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../../src/engines/engine.ts";
+import type { Engine, HistoryOptions, HistoryPage, Position, Publication, PublishOnce } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
@@ -207,6 +207,73 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         if (!ANY) return;
         const { publications } = await a.engine.read(channel, ANY, null, 10);
         assert.deepEqual(publications.map(plain), a.host.publications(channel).map(plain));
+      });
+    });
+
+    describe("a publication with an id", () => {
+      const say = (engine: Engine, channel: string, data: number, history: HistoryOptions | null, once: PublishOnce) =>
+        engine.publish(channel, { event: "say", data: `${data}` }, history, once);
+
+      /** Where nodes have no store in common, each publishes the first that it hears of. */
+      const other = histories ? 9 : 0;
+
+      for (const history of histories ? [LONG, null] : [null]) {
+        const of = history ? "with a history" : "without a history";
+
+        it(`is published once and has one position, in a channel ${of}`, alone, async () => {
+          const channel = channelOf();
+          const once = { id: "one", window: 300_000 };
+          for (const { engine } of new Set([a, b])) await engine.subscribe(channel, history);
+          const first = await say(a.engine, channel, 0, history, once);
+          assert.equal(first === null, history === null);
+          await publish(a.engine, channel, history, 3, 1);
+          for (const { engine } of [a, b, a]) assert.deepEqual(await say(engine, channel, other, history, once), first);
+          await publish(a.engine, channel, history, 1, 4);
+          for (const { host } of [a, b]) {
+            await host.until(() => host.data(channel).includes(4));
+            assert.deepEqual(host.data(channel).sort(), range(5));
+          }
+          if (!history) return;
+          const page = await b.engine.read(channel, history, null, 100);
+          assert.deepEqual(page.publications.map(dataOf), range(5));
+          assert.deepEqual((await b.engine.read(channel, history, first, 100)).publications.map(dataOf), range(5).slice(1));
+        });
+
+        it(`is published once when it is published many times at once, in a channel ${of}`, alone, async () => {
+          const channel = channelOf();
+          const once = { id: "same", window: 300_000 };
+          for (const { engine } of new Set([a, b])) await engine.subscribe(channel, history);
+          const positions = await Promise.all(
+            range(20).map((number) => say((number % 2 ? a : b).engine, channel, 0, history, once)),
+          );
+          assert.equal(new Set(positions.map((position) => JSON.stringify(position))).size, 1);
+          await publish(a.engine, channel, history, 1, 1);
+          for (const { host } of [a, b]) {
+            await host.until(() => host.data(channel).includes(1) && host.data(channel).includes(0));
+            assert.deepEqual(host.data(channel).sort(), [0, 1]);
+          }
+        });
+
+        it(`does not stand in the way of another id, or of its own in another channel, ${of}`, alone, async () => {
+          const [channel, other] = [channelOf(), channelOf()];
+          await a.engine.subscribe(channel, history);
+          await a.engine.subscribe(other, history);
+          const ids = ["one", "two", "One", "one ", "o.ne", "", "狼煙", "x".repeat(400)];
+          for (const [number, id] of ids.entries()) await say(b.engine, channel, number, history, { id, window: 300_000 });
+          await say(b.engine, other, 1, history, { id: "one", window: 300_000 });
+          await a.host.until(() => a.host.data(channel).length >= ids.length && a.host.data(other).length >= 1);
+          assert.deepEqual([a.host.data(channel).sort(), a.host.data(other)], [range(ids.length), [1]]);
+        });
+      }
+
+      it("has its position still when the history has dropped it", keeping, async () => {
+        const channel = channelOf();
+        const history = { size: 2, ttl: LONG.ttl };
+        const once = { id: "dropped", window: 300_000 };
+        const first = await say(a.engine, channel, 0, history, once);
+        await publish(a.engine, channel, history, 5, 1);
+        assert.deepEqual(await say(b.engine, channel, 0, history, once), first);
+        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [4, 5]);
       });
     });
 

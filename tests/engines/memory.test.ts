@@ -44,6 +44,16 @@ describe("MemoryEngine", () => {
     assert.equal(engine.read("a", LONG, used, 9).isComplete, true);
   });
 
+  it("remembers 100,000 ids, refuses another rather than forget one, and has room again when they expire", async () => {
+    const { engine, clock } = start();
+    const once = (id: number) => engine.publish("a", { event: "say", data: "1" }, null, { id: `${id}`, window: 60_000 });
+    for (const id of range(100_000)) once(id);
+    assert.throws(() => once(100_000), { code: "LIMIT_EXCEEDED" });
+    assert.equal(once(0), null);
+    await clock.advance(60_000);
+    assert.equal(once(100_000), null);
+  });
+
   it("never recovers over what it has given up", async () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 20_000 }));
     engine.subscribe("a", LONG);

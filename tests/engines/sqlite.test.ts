@@ -50,6 +50,22 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     return { engine, host };
   }
 
+  it("remembers the id of a publication after a restart, and forgets it after its window", async () => {
+    const [sql, clock] = [openSqlite(), new TestClock()];
+    const once = { id: "x", window: 60_000 };
+    const publishOnce = async (history: typeof LONG | null) => {
+      const { engine } = await start(sql, clock);
+      return engine.publish(history ? "a" : "b", { event: "say", data: "1" }, history, once);
+    };
+    const first = await publishOnce(LONG);
+    assert.deepEqual([await publishOnce(LONG), await publishOnce(null), await publishOnce(null)], [first, null, null]);
+    clock.advance(60_000);
+    assert.notDeepEqual(await publishOnce(LONG), first);
+    const { engine } = await start(sql, clock);
+    assert.equal(engine.read("a", LONG, null, 10).publications.length, 2);
+    assert.deepEqual([...sql.exec(`SELECT id FROM "noroshi_ids"`)].length, 1);
+  });
+
   it("goes on in the epoch of a history after a restart, from where it was", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const before = await start(sql, clock);

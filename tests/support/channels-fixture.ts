@@ -60,9 +60,15 @@ export function createChannels<const D extends ChannelDeclarations>(
   declarations: D,
   options: WebSocketControllerOptions & ChannelsOptions = {},
 ) {
-  const { maxSubscriptions, maxSubscriptionsPerUser, maxNewChannelsPerMinute, ...rest } = options;
+  const { maxSubscriptions, maxSubscriptionsPerUser, maxNewChannelsPerMinute, idWindow, maxIdsPerUser, ...rest } = options;
   const observed = observe({ rateLimit: false, ...rest });
-  const limits = Object.entries({ maxSubscriptions, maxSubscriptionsPerUser, maxNewChannelsPerMinute });
+  const limits = Object.entries({
+    maxSubscriptions,
+    maxSubscriptionsPerUser,
+    maxNewChannelsPerMinute,
+    idWindow,
+    maxIdsPerUser,
+  });
   const channels = new Channels(
     observed.controller,
     declarations,

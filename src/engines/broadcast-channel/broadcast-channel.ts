@@ -13,10 +13,11 @@
  */
 import * as v from "valibot";
 import { checkMs, type Timed } from "../../base/clock.ts";
-import type { Engine, EngineHost, EngineStatus, HistoryOptions, Member, PublicationContent } from "../engine.ts";
+import type { Engine, EngineHost, EngineStatus, HistoryOptions, Member, PublicationContent, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { guard } from "../../base/guard.ts";
 import { FIRST_ISSUE } from "../../protocol/protocol.ts";
+import { PublishedIds } from "../published-ids.ts";
 import { checkNamespace } from "../broker/channel-name.ts";
 import { Dropped } from "../broker/dropped.ts";
 import { type DropReason, isJson } from "../broker/envelope.ts";
@@ -51,6 +52,7 @@ const MISSED_BEATS = 3;
 const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
 const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
 const json = v.pipe(v.string(), v.check(isJson));
+const once = v.optional(v.object({ id: v.pipe(v.string(), v.maxLength(1_024)), window: v.pipe(v.number(), v.minValue(0)) }));
 const member = {
   channel,
   user: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
@@ -67,7 +69,14 @@ const MessageSchema = v.variant("type", [
     members: v.pipe(v.array(v.object(member)), v.maxLength(MEMBERS_A_MESSAGE)),
   }),
   v.object({ type: v.literal("message"), node, text: v.string() }),
-  v.object({ type: v.literal("event"), node, channel, event: v.pipe(v.string(), v.minLength(1), v.maxLength(64)), data: json }),
+  v.object({
+    type: v.literal("event"),
+    node,
+    channel,
+    event: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
+    data: json,
+    once,
+  }),
   v.object({ type: v.literal("member"), node, ...member, left: v.boolean() }),
 ]);
 
@@ -92,6 +101,8 @@ export class BroadcastChannelEngine implements Engine, Timed {
   /** The other nodes, each with this node's beat at which it was last heard. In beats: a blocked thread neither beats nor hears. */
   readonly #others = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
+  /** The ids that this node has published or received. Each node has its own, so that it publishes none of them twice. */
+  readonly #ids = new PublishedIds();
   #host: EngineHost | undefined;
   #channel: BroadcastChannel | undefined;
   #beats = 0;
@@ -169,11 +180,14 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   /** Publishes to a channel, and appends to its history if it has one. */
-  publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null): null {
+  publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): null {
     const host = this.#started("publish");
     if (history) this.check(history);
     this.#checkLength("publish", data);
-    this.#post({ type: "event", node: host.node, channel, event, data });
+    if (once && this.#ids.find(channel, once, host.now()) !== undefined) return null;
+    if (once) this.#ids.checkRoom();
+    this.#post({ type: "event", node: host.node, channel, event, data, once });
+    if (once) this.#ids.add(channel, once, null, host.now());
     if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
     return null;
   }
@@ -223,6 +237,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     if (!host) return;
     host.deadlines.delete(this);
     this.#own.clear();
+    this.#ids.clear();
     for (const held of [this.#subscribed, this.#members, this.#others]) held.clear();
     // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
     guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
@@ -262,7 +277,10 @@ export class BroadcastChannelEngine implements Engine, Timed {
       case "message":
         return host.received(message.text);
       case "event": {
-        const { channel, event, data } = message;
+        const { channel, event, data, once } = message;
+        // Two workers may publish the same id at the same time.
+        if (once && this.#ids.find(channel, once, host.now()) !== undefined) return;
+        if (once) this.#ids.add(channel, once, null, host.now());
         if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
         return;
       }

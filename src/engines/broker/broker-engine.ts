@@ -8,11 +8,11 @@ import {
   PAGE_BYTES,
   type Position,
   type PublicationContent,
+  type PublishOnce,
 } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
-import type { Broker, BrokerListener } from "./broker.ts";
-import { inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
+import { type Broker, type BrokerListener, inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
 import type { EnvelopeKind } from "./envelope-kind.ts";
@@ -205,14 +205,19 @@ export class BrokerEngine implements Engine {
   }
 
   /** Publishes to a channel, and appends to its history in the same step if it has one. */
-  async publish(channel: string, content: PublicationContent, history: HistoryOptions | null): Promise<Position | null> {
+  async publish(
+    channel: string,
+    content: PublicationContent,
+    history: HistoryOptions | null,
+    once?: PublishOnce,
+  ): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     // No `await` when the connection is ready: publications are sent in the order of the calls.
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
     const seal = () => this.#seal(history ? "publication" : "event", channel, content.data, content.event);
-    return await link.call("publish", (session) => session.publish(channel, seal, history, this.#positionOf(channel)));
+    return await link.call("publish", (session) => session.publish(channel, seal, history, this.#positionOf(channel), once));
   }
 
   /** Reads the history of a channel after a position. */

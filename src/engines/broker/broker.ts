@@ -1,5 +1,5 @@
 /** What the engines over a broker share: signed envelopes, order, presence, history and reconnection. */
-import type { Awaitable, EngineStatus, HistoryOptions, Position } from "../engine.ts";
+import type { Awaitable, EngineStatus, HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 
 /** An envelope in the history of a channel. */
@@ -60,8 +60,15 @@ export interface BrokerSession {
    * because that now lacks a publication.
    *
    * @param known a position that the channel certainly had: a broker that is behind it has lost data. The same in `read` and `tops`.
+   * @param once as in {@link Engine.publish}.
    */
-  publish(channel: string, seal: Seal, history: HistoryOptions | null, known?: Position): Promise<Position | null>;
+  publish(
+    channel: string,
+    seal: Seal,
+    history: HistoryOptions | null,
+    known?: Position,
+    once?: PublishOnce,
+  ): Promise<Position | null>;
   read(
     channel: string,
     history: HistoryOptions,

@@ -1,4 +1,4 @@
-import type { HistoryOptions, Position } from "../engine.ts";
+import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerPage, Seal, SessionOptions } from "../broker/broker.ts";
 import { encodeName } from "../broker/channel-name.ts";
 import {
@@ -11,7 +11,8 @@ import {
   type StreamMessage,
   type StreamState,
 } from "./jetstream.ts";
-import { isMark, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./offset.ts";
+import { isMark, leastOffsetOf, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./offset.ts";
+import { messageId, WINDOW } from "./once.ts";
 
 /** Bounds of the histories of a namespace, which share one stream. When nodes differ, the largest `maxSize` and `maxTtl` apply. */
 export interface NatsHistoryOptions {
@@ -85,6 +86,8 @@ export class NatsHistory {
   /** Replaced as a whole, so that no publication in one stream gets the epoch of another. */
   #current: Current = { generation: "", epoch: "" };
   #opening: Promise<void> | undefined;
+  /** Time in ms that the stream remembers ids. */
+  #window = WINDOW;
   /** The last sequence that was acknowledged. */
   #acknowledged = 0;
   /** Server time of the last message, its sequence, and the local monotonic time at which it was seen. */
@@ -127,7 +130,8 @@ export class NatsHistory {
       subjects: [`${this.#prefix}.history.${proposed}.*`],
       max_msgs_per_subject: maxSize + 1 + MARKS,
       // Slack: marks and the anchor are renewed at checks and beats, not exactly in time.
-      max_age: (2 * maxTtl + this.#slack) * NANOSECONDS,
+      max_age: Math.max(2 * maxTtl + this.#slack, this.#window) * NANOSECONDS,
+      duplicate_window: this.#window * NANOSECONDS,
       republish: { src: `${this.#prefix}.history.${proposed}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
     // An existing stream has the generation of the node that created it.
@@ -186,13 +190,24 @@ export class NatsHistory {
     }
   }
 
-  async publish(channel: string, seal: Seal): Promise<Position> {
+  async publish(channel: string, seal: Seal, once?: PublishOnce): Promise<Position> {
     const name = encodeName(channel);
+    if (once && once.window > this.#window) {
+      this.#window = once.window;
+      await this.open();
+    }
     return await this.#ask(async () => {
       const sealed = seal();
       const envelope = typeof sealed === "string" ? sealed : await sealed;
       const { epoch } = this.#current;
-      const sequence = (await this.#jetstream.publish(this.#subject(name), envelope))!; // `null` only with an expected sequence.
+      const sent = once && await this.#jetstream.publishOnce(this.#subject(name), envelope, messageId(channel, once));
+      if (sent?.isDuplicate) {
+        const message = await this.#jetstream.message(this.#stream, { seq: sent.sequence });
+        // Nobody can recover from the position of a message that is not stored any more.
+        return { epoch, offset: message ? offsetOf(message.sequence, message.text) : leastOffsetOf(sent.sequence) };
+      }
+      // `null` only with an expected sequence.
+      const sequence = sent?.sequence ?? (await this.#jetstream.publish(this.#subject(name), envelope))!;
       const offset = offsetOf(sequence, envelope);
       this.#knows(offset);
       // Acknowledgements arrive in order: a sequence that does not grow means that the stream has gone back.

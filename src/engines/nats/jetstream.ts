@@ -26,6 +26,8 @@ export interface StreamConfig {
   readonly subjects: readonly string[];
   readonly max_msgs_per_subject: number;
   readonly max_age: number;
+  /** Time that the ids of messages are remembered. */
+  readonly duplicate_window?: number;
   readonly [field: string]: unknown;
 }
 
@@ -84,12 +86,21 @@ export function hasNoRoom(error: unknown): boolean {
 const Failure = v.object({
   error: v.object({ err_code: v.optional(v.number(), 0), description: v.optional(v.string(), "refused") }),
 });
-const Acknowledgement = v.object({ stream: v.string(), seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)) });
+const Acknowledgement = v.object({
+  stream: v.string(),
+  seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  duplicate: v.optional(v.boolean(), false),
+});
 const Sequence = v.pipe(v.number(), v.safeInteger());
 const Info = v.object({
   created: v.string(),
   state: v.object({ first_seq: Sequence, last_seq: Sequence, last_ts: v.string() }),
-  config: v.looseObject({ subjects: v.array(v.string()), max_msgs_per_subject: v.number(), max_age: v.number() }),
+  config: v.looseObject({
+    subjects: v.array(v.string()),
+    max_msgs_per_subject: v.number(),
+    max_age: v.number(),
+    duplicate_window: v.optional(v.number(), 0),
+  }),
 });
 const Consumer = v.object({ name: v.string(), num_pending: v.pipe(v.number(), v.safeInteger()) });
 const Stored = v.object({
@@ -101,6 +112,9 @@ const BATCH = 100;
 
 /** Estimated bytes of a message in addition to its text. */
 const MESSAGE_BYTES = 200;
+
+/** The limits of a stream that are raised. */
+const LIMITS = ["max_msgs_per_subject", "max_age", "duplicate_window"] as const;
 
 /** Status of a pull request whose `max_bytes` are too few for the next message. */
 const TOO_LARGE = 409;
@@ -129,13 +143,14 @@ export class JetStream {
     for (let attempt = 0;; attempt++) {
       const info = await this.info(config.name);
       const existing = info?.config;
-      const { max_msgs_per_subject, max_age } = config;
-      if (info && info.config.max_msgs_per_subject >= max_msgs_per_subject && info.config.max_age >= max_age) return info;
+      const { max_msgs_per_subject, max_age, duplicate_window = 0 } = config;
       const raised = existing && {
         ...existing,
         max_msgs_per_subject: Math.max(existing.max_msgs_per_subject, max_msgs_per_subject),
         max_age: Math.max(existing.max_age, max_age),
+        duplicate_window: Math.max(existing.duplicate_window ?? 0, duplicate_window),
       };
+      if (info && raised && LIMITS.every((limit) => raised[limit] === info.config[limit])) return info;
       try {
         const method = raised ? "UPDATE" : "CREATE";
         return toInfo(config.name, await this.#ask(`STREAM.${method}.${config.name}`, raised ?? config, Info));
@@ -162,6 +177,14 @@ export class JetStream {
       if (error instanceof JetStreamError && error.code === WRONG_LAST_SEQUENCE) return null;
       throw error;
     }
+  }
+
+  /** Stores a message unless the stream has stored one with this id within its `duplicate_window`, and resolves with the sequence of either. */
+  async publishOnce(subject: string, text: string, id: string): Promise<{ sequence: number; isDuplicate: boolean }> {
+    const options = { timeout: this.#timeout, headers: headers() };
+    options.headers.set("Nats-Msg-Id", id);
+    const { seq, duplicate } = read(await this.#request(subject, text, options), Acknowledgement);
+    return { sequence: seq, isDuplicate: duplicate };
   }
 
   /** The last message of a subject; `null` when there is none. */

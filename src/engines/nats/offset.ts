@@ -12,6 +12,11 @@ export function offsetOf(sequence: number, text: string): number {
   return sequence * TAGS + tagOf(text);
 }
 
+/** The least offset that a message can have: for one that is not stored any more, whose hash is not known. */
+export function leastOffsetOf(sequence: number): number {
+  return sequence * TAGS;
+}
+
 /** The sequence in an offset. */
 export function sequenceOf(offset: number): number {
   return Math.floor(offset / TAGS);

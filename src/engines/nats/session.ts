@@ -1,5 +1,5 @@
 import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
-import type { HistoryOptions, Position } from "../engine.ts";
+import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import {
   type BrokerListener,
@@ -13,6 +13,7 @@ import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
+import { NatsOnce } from "./once.ts";
 import { Unkept } from "./unkept.ts";
 
 /** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
@@ -30,6 +31,7 @@ export class NatsSession implements BrokerSession {
   readonly #isShared: boolean;
   readonly #bounds: NatsBounds;
   readonly #history: NatsHistory;
+  readonly #once: NatsOnce;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #jetstream: JetStream;
@@ -75,6 +77,7 @@ export class NatsSession implements BrokerSession {
     // The engine ends the session earlier: it waits at most three timeouts.
     this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
+    this.#once = new NatsOnce(this.#jetstream, options.namespace, bounds);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
@@ -137,24 +140,25 @@ export class NatsSession implements BrokerSession {
     await this.#connection.flush();
   }
 
-  async publish(channel: string, seal: Seal, history: HistoryOptions | null): Promise<Position | null> {
+  async publish(
+    channel: string,
+    seal: Seal,
+    history: HistoryOptions | null,
+    _known?: Position,
+    once?: PublishOnce,
+  ): Promise<Position | null> {
     const checked = () => then(seal(), (envelope) => this.#checkLength("publish", envelope));
-    if (history) return await this.#history.publish(channel, checked);
+    if (history) return await this.#history.publish(channel, checked, once);
     const sealed = checked();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
-    this.#connection.publish(this.#subject(channel, "event"), envelope);
+    if (once) await this.#once.publish(channel, envelope, once);
+    else this.#connection.publish(this.#subject(channel, "event"), envelope);
     await (this.#unkept.afterPublish(channel) ?? this.#arrive());
     return null;
   }
 
-  read(
-    channel: string,
-    history: HistoryOptions,
-    after: Position | null,
-    limit: number,
-    maxBytes: number,
-  ): Promise<BrokerPage> {
-    return this.#history.read(channel, history, after, limit, maxBytes);
+  read(...question: Parameters<NatsHistory["read"]>): Promise<BrokerPage> {
+    return this.#history.read(...question);
   }
 
   async endHistory(channel: string, upTo: Position): Promise<void> {

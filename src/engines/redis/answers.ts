@@ -7,7 +7,7 @@ const Place = v.tuple([v.string(), Offset]);
 type Entry = [id: string, fields: [name: string, envelope: string]];
 const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]));
 
-/** Reply of the script `PUBLISH`. `publications` counts those of all channels, and is 0 unless persistent. */
+/** Reply of the script `PUBLISH`. `publications` counts those of all channels; 0 unless persistent, -1 for an id published before. */
 export const Published: v.GenericSchema<unknown, [epoch: string, offset: number, publications: number]> = v.tuple([
   ...Place.items,
   v.number(),

@@ -96,30 +96,47 @@ if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'promotion', ARGV[4]) end
 return 1`;
 
 /**
- * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, size, ttl, slack, step, subject, envelope.
- * Appends and publishes. Returns epoch, offset and, when persistent, the number of publications.
+ * KEYS: meta, stream, run, and the id of the publication if it has one. ARGV: run, new epoch, epoch and offset of the known position,
+ * size, ttl, slack, step, subject, window of the id, envelope. Appends and publishes. Returns epoch, offset and, when persistent, the
+ * number of publications; -1 in its place if the id was published before. The id is a hash, whose commands the other scripts use too.
  */
 export const PUBLISH: string = `${PREAMBLE}
+if KEYS[4] then
+  local at = redis.call('HMGET', KEYS[4], 'epoch', 'offset')
+  if at[1] then return { at[1], at[2], -1 } end
+end
 local run = runOf(KEYS[3], ARGV[1])
 local epoch, previous = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
 if not epoch or previous > 9e14 then epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
 local id = '-' .. text(now) .. ARGV[8]
 local offset = text(previous + ARGV[8])
-local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[10])
+local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[11])
 -- The stream is ahead of meta: one of the two was restored from an older state.
 if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
   epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2])
   offset = text(ARGV[8])
-  added = redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[10])
+  added = redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[11])
 end
 if type(added) == 'table' then return added end
 redis.call('HSET', KEYS[1], 'offset', offset)
 expire(KEYS[2], tonumber(ARGV[6]))
 redis.call('PEXPIRE', KEYS[1], text(ARGV[6] + ARGV[7]))
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
+if KEYS[4] then
+  redis.call('HSET', KEYS[4], 'epoch', epoch, 'offset', offset)
+  redis.call('PEXPIRE', KEYS[4], ARGV[10])
+end
 local count = ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0
-redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. ' ' .. count .. '\\n' .. ARGV[10])
+redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. ' ' .. count .. '\\n' .. ARGV[11])
 return { epoch, offset, count }`;
+
+/** KEYS: id. ARGV: window, subject, text. Publishes without a history, unless the id was published before. */
+export const PUBLISH_ONCE: string = `
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'epoch', '', 'offset', '0')
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return 1`;
 
 /**
  * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, ttl, slack, limit, epoch of the position to

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import type { Awaitable, HistoryOptions, Position } from "../engine.ts";
+import type { Awaitable, HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
 import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
@@ -130,20 +130,28 @@ export class RedisSession implements BrokerSession {
     seal: Seal,
     history: HistoryOptions | null,
     known?: Position,
+    once?: PublishOnce,
   ): Promise<Position | null> {
     const subject = this.#subject(channel);
     const sealed = seal();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
+    const ids = once ? [`${this.#prefix}i:${encodeName(channel)}:${encodeName(once.id)}`] : [];
+    const window = `${once?.window ?? 0}`;
     if (!history) {
-      const published = this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
+      const again = async () => [window, subject, `event\n${await seal()}`];
+      const published = once
+        ? this.#evaluate(scripts.PUBLISH_ONCE, ids, [window, subject, `event\n${envelope}`], again)
+        : this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
       await Promise.all([published, this.#endLacking(channel)]);
       return null;
     }
     const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
-    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject];
+    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject, window];
     const again = async () => [...args, await seal()];
-    const answer = await this.#evaluate(scripts.PUBLISH, this.#keys(channel), [...args, envelope], again);
+    const answer = await this.#evaluate(scripts.PUBLISH, [...this.#keys(channel), ...ids], [...args, envelope], again);
     const [epoch, offset, publications] = v.parse(Published, answer);
+    // Nothing to remember of an older position. One without an epoch was published by a node that keeps no history of the channel.
+    if (publications < 0) return epoch === "" ? null : { epoch, offset };
     this.#known.publications = Math.max(this.#known.publications, publications);
     return this.#at(channel, { epoch, offset });
   }

@@ -1,0 +1,37 @@
+/** Number of keys above which keys whose window is over are removed. */
+const PRUNE_AT = 1_024;
+
+/** Limits the publication ids of each user that the engine remembers. A user is one key of `rateLimit`. */
+export class IdQuota {
+  readonly #max: number;
+  readonly #window: number;
+  readonly #now: () => number;
+  readonly #counts = new Map<string, { count: number; readonly until: number }>();
+  #pruneAt = PRUNE_AT;
+
+  /** @param window in ms; @param now monotonic clock, in ms */
+  constructor(max: number, window: number, now: () => number) {
+    this.#max = max;
+    this.#window = window;
+    this.#now = now;
+  }
+
+  /** Counts an id of the key. Returns 0, or the ms to wait before the next one is allowed. */
+  take(key: string): number {
+    if (this.#max === Infinity) return 0;
+    const now = this.#now();
+    let current = this.#counts.get(key);
+    if (!current || current.until <= now) {
+      if (this.#counts.size >= this.#pruneAt) this.#prune(now);
+      this.#counts.set(key, current = { count: 0, until: now + this.#window });
+    }
+    if (current.count >= this.#max) return Math.max(1, Math.ceil(current.until - now));
+    current.count++;
+    return 0;
+  }
+
+  #prune(now: number): void {
+    for (const [key, { until }] of this.#counts) if (until <= now) this.#counts.delete(key);
+    this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#counts.size);
+  }
+}

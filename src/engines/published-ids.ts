@@ -1,0 +1,56 @@
+import { WebSocketError } from "../protocol/errors.ts";
+import type { Position, PublishOnce } from "./engine.ts";
+
+/** Maximum number of ids that an engine in this process remembers. */
+export const MAX_IDS = 100_000;
+
+/** The error of a publication whose id has no room. Nothing was published. */
+export function tooManyIds(): WebSocketError {
+  return new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot publish once: ${MAX_IDS} ids are remembered, try again later`);
+}
+
+/** The ids of recent publications, in memory. */
+export class PublishedIds {
+  /** In the order of publication. */
+  readonly #ids = new Map<string, { readonly position: Position | null; readonly until: number }>();
+
+  /** Number of ids, including expired ones that are not removed yet. */
+  get size(): number {
+    return this.#ids.size;
+  }
+
+  /**
+   * The position of the publication with this id; `undefined` if there is none.
+   *
+   * @param now wall clock in ms, as for the other methods
+   */
+  find(channel: string, { id }: PublishOnce, now: number): Position | null | undefined {
+    this.expire(now);
+    const known = this.#ids.get(keyOf(channel, id));
+    return known && known.until > now ? known.position : undefined;
+  }
+
+  /** @throws {WebSocketError} LIMIT_EXCEEDED if another id has no room. A forgotten id would be published twice. */
+  checkRoom(): void {
+    if (this.#ids.size >= MAX_IDS) throw tooManyIds();
+  }
+
+  add(channel: string, { id, window }: PublishOnce, position: Position | null, now: number): void {
+    if (this.#ids.size < MAX_IDS) this.#ids.set(keyOf(channel, id), { position, until: now + window });
+  }
+
+  /** Removes expired ids, from the oldest on. One behind an id with a longer window waits for that. */
+  expire(now: number): void {
+    for (const [key, { until }] of this.#ids) {
+      if (until > now) return;
+      this.#ids.delete(key);
+    }
+  }
+
+  clear(): void {
+    this.#ids.clear();
+  }
+}
+
+// No channel name has a space.
+const keyOf = (channel: string, id: string): string => `${channel} ${id}`;
