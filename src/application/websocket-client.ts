@@ -3,6 +3,7 @@ import type { CloseCause } from "../protocol/close.ts";
 import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { type AskedConnection, type AskOptions, Questions } from "./questions.ts";
 
 /** Any value that JSON can represent. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -37,7 +38,7 @@ export interface Handshake {
 }
 
 /** The connection behind a client. */
-export interface ClientConnection extends Recipient {
+export interface ClientConnection extends Recipient, AskedConnection {
   readonly accountability: Accountability;
   readonly expires_at: number | null;
   readonly readyState: number;
@@ -72,6 +73,9 @@ const MAX_STATE_BYTES = 8192;
 /** Returns the connection of a client: internal, for the code built on connections. */
 export let connectionOf: (client: WebSocketClient) => ClientConnection;
 
+/** Returns the open questions to a client; `undefined` if it was never asked: internal, as {@link connectionOf}. */
+export let questionsOf: (client: WebSocketClient) => Questions | undefined;
+
 /** One connected client: the same object in every event from `connect` to `close`. */
 export class WebSocketClient {
   /** Facts copied from the upgrade request. */
@@ -79,9 +83,11 @@ export class WebSocketClient {
   readonly #connection: ClientConnection;
   #uid: string | undefined;
   #state: JsonValue;
+  #questions: Questions | undefined;
 
   static {
     connectionOf = (client) => client.#connection;
+    questionsOf = (client) => client.#questions;
   }
 
   /** Created by the controller; an application receives clients in events. */
@@ -149,6 +155,20 @@ export class WebSocketClient {
    */
   send(message: string | WebSocketMessage | ErrorMessage): void {
     this.#connection.send(Frame.of(message));
+  }
+
+  /**
+   * Asks the client and resolves with the `data` of its answer. Ignoring the promise is safe. A question does not outlive the
+   * connection, nor the hibernation of a Durable Object.
+   *
+   * @throws {WebSocketError} as a rejection: TIMEOUT; DISCONNECTED; FORBIDDEN if another user answered; INVALID_PAYLOAD for an answer that
+   * does not fit; LIMIT_EXCEEDED if 64 questions are open; the code of the client's error. An aborted signal rejects with its reason.
+   * @throws {TypeError} as a rejection, for an invalid type, payload or option.
+   */
+  ask<Reply = unknown>(type: string, payload: object = {}, options: AskOptions<Reply> = {}): Promise<Reply> {
+    const asked = (this.#questions ??= new Questions(this.#connection)).ask(type, payload, options);
+    asked.catch(() => {}); // Whoever awaits it gets the rejection.
+    return asked;
   }
 
   /**

@@ -238,6 +238,25 @@ export class BareClient<C = Contract> {
   }
 
   /**
+   * Answers a type of questions of the server with what the handler returns. A `ClientError` that it throws is the answer, with its code;
+   * any other error is answered `INTERNAL_ERROR` and emits `error`. Returns a function that removes the handler.
+   */
+  handle<Payload = Record<string, unknown>>(type: string, handler: (question: Payload) => unknown): () => void {
+    return this.on("message", async ({ message }) => {
+      const { uid } = message as WebSocketMessage; // Of a contract, it is one, too.
+      if (message.type !== type || !/^ask:/.test(uid as string)) return;
+      const answer = (rest: object) => this.send({ type, uid, ...rest } as MessageTo<C>); // No contract has answers.
+      try {
+        answer({ status: "ok", data: await handler(message as Payload) });
+      } catch (error) {
+        const isShown = error instanceof ClientError;
+        answer({ status: "error", error: { code: isShown ? error.code : "INTERNAL_ERROR" } });
+        if (!isShown) throw error;
+      }
+    });
+  }
+
+  /**
    * Subscribes to a channel until you unsubscribe; after a reconnect the subscription resumes from its position. Iterate over the
    * result or pass callbacks. When the client gives up, an iteration throws; callbacks continue after {@link connect}.
    *

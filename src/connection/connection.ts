@@ -20,7 +20,7 @@ import type { Sender, SenderOwner } from "./sender.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
-import { WebSocketClient } from "../application/websocket-client.ts";
+import { questionsOf, WebSocketClient } from "../application/websocket-client.ts";
 
 /** What all connections of a controller share. */
 export interface ConnectionHost extends IdentityHost {
@@ -143,6 +143,7 @@ export class Connection
     this.host.dismiss(this, isFinal(close.code), close.cause);
     // Before the `close` listeners run: they must not count it as open.
     this.#keeper?.delete(this);
+    questionsOf(this.client)?.close();
     const { from: _from, ...shown } = close;
     if (this.isKnown) this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
   }

@@ -7,6 +7,8 @@ import type { Extension } from "../application/extension.ts";
 import type { Handlers } from "../application/handlers.ts";
 import type { Identity } from "./identity.ts";
 import type { Pipeline } from "./pipeline.ts";
+import { ANSWER, isAnswer, notAsked } from "../application/questions.ts";
+import { questionsOf } from "../application/websocket-client.ts";
 import { decode, encode } from "../protocol/protocol.ts";
 import type { RateGateOwner } from "./rate-gate.ts";
 import type { Transport } from "../delivery/transport.ts";
@@ -42,7 +44,8 @@ export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBuff
   }
   if (rateGate && !rateGate.lets(owner, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
   const text = typeof data === "string" ? data : textOf(data);
-  if (!owner.pipeline?.isHeld) pass(owner, text);
+  const isFirst = owner.state === "admitted" && text !== null && owner.pipeline?.isHeld && ANSWER.test(text);
+  if (!owner.pipeline?.isHeld || isFirst) pass(owner, text);
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
 }
 
@@ -83,5 +86,9 @@ function handle(owner: GateOwner, text: string | null): Promise<void> | undefine
     }));
   }
   if (owner.state === "expired") return void identity.refuseMessage(uid);
+  if (isAnswer(message)) {
+    if (!questionsOf(client)?.answer(message)) owner.transmit(notAsked(message).toMessage());
+    return undefined;
+  }
   return host.handlers.dispatch(client, message);
 }

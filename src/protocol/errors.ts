@@ -10,6 +10,7 @@ export type MessageUid = string | number;
 export type ErrorCode =
   | "AUTH_FAILED"
   | "AUTH_TIMEOUT"
+  | "DISCONNECTED"
   | "ENGINE_FAILED"
   | "ENGINE_UNAVAILABLE"
   | "FORBIDDEN"
@@ -18,8 +19,10 @@ export type ErrorCode =
   | "INVALID_REQUEST"
   | "LIMIT_EXCEEDED"
   | "MESSAGES_DROPPED"
+  | "NOT_ASKED"
   | "REQUESTS_EXCEEDED"
   | "SERVICE_UNAVAILABLE"
+  | "TIMEOUT"
   | "TOKEN_EXPIRED"
   | "UNSUPPORTED_TYPE"
   | (string & Record<never, never>);

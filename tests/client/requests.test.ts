@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { ClientError } from "../../src/client/client.ts";
 import { connectFake } from "../support/fake-server.ts";
 import { turn } from "../support/waiting.ts";
 import { unhandledIn } from "../support/unhandled.ts";
@@ -133,6 +134,57 @@ describe("client.request", () => {
     void client.close();
     await assert.rejects(waiting, { code: "CLOSED" });
     await assert.rejects(client.request("late"), { code: "CLOSED" });
+  });
+});
+
+describe("client.handle", () => {
+  it("answers the questions of its type with what the handler returns, until it is removed", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const stop = client.handle<{ n: number }>("double", ({ n }) => Promise.resolve(2 * n));
+    client.handle("nothing", () => {});
+    socket.receive({ type: "double", uid: "ask:1", n: 4 });
+    socket.receive({ type: "nothing", uid: "ask:2" });
+    // Not a question: no uid, or that of something else.
+    socket.receive([{ type: "double", n: 4 }, { type: "double", uid: 1, n: 4 }, { type: "other", uid: "ask:3" }]);
+    await turn();
+    const sent = socket.take().sort((one, other) => one.uid < other.uid ? -1 : 1);
+    assert.deepEqual(sent, [{ type: "double", uid: "ask:1", status: "ok", data: 8 }, {
+      type: "nothing",
+      uid: "ask:2",
+      status: "ok",
+    }]);
+    stop();
+    socket.receive({ type: "double", uid: "ask:4", n: 4 });
+    await turn();
+    assert.deepEqual(socket.take(), []);
+  });
+
+  it("answers with the code of a ClientError, and with INTERNAL_ERROR for any other, which it reports", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const errors: Error[] = [];
+    client.on("error", ({ error }) => errors.push(error));
+    const bug = new Error("a bug");
+    client.handle("confirm", ({ isBug }) => {
+      throw isBug ? bug : new ClientError("DECLINED", "No");
+    });
+    for (const isBug of [false, true]) {
+      socket.receive({ type: "confirm", uid: "ask:1", isBug });
+      await turn();
+      const error = { code: isBug ? "INTERNAL_ERROR" : "DECLINED" };
+      assert.deepEqual(socket.take(), [{ type: "confirm", uid: "ask:1", status: "error", error }]);
+    }
+    assert.deepEqual(errors, [bug]);
+  });
+
+  it("reports an answer that came too late", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const codes: string[] = [];
+    client.on("error", ({ error }) => codes.push((error as ClientError).code));
+    socket.receive({ type: "confirm", uid: "ask:1", status: "error", error: { code: "NOT_ASKED", message: "" } });
+    assert.deepEqual(codes, ["NOT_ASKED"]);
   });
 });
 

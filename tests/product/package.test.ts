@@ -238,7 +238,7 @@ describe("The npm package", () => {
     await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
   });
 
-  it("brings a client of at most 9 kB, with everything in it", async (t) => {
+  it("brings a client of at most 9.15 kB, with everything in it", async (t) => {
     const { build } = await import("esbuild");
     const { outputFiles: [bundle] } = await build({
       stdin: { contents: 'export * from "noroshi/client";', resolveDir: consumer },
@@ -251,7 +251,7 @@ describe("The npm package", () => {
     });
     const { byteLength } = gzipSync(bundle!.contents, { level: 9 });
     t.diagnostic(`noroshi/client: ${bundle!.contents.byteLength} bytes minified, ${byteLength} gzipped`);
-    assert.ok(byteLength <= 9_000, `${byteLength} bytes`);
+    assert.ok(byteLength <= 9_150, `${byteLength} bytes`);
   });
 
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { admission } from "./behaviours/admission.ts";
+import { asking } from "./behaviours/asking.ts";
 import { attending } from "./behaviours/attending.ts";
 import { authentication } from "./behaviours/authentication.ts";
 import { closing } from "./behaviours/closing.ts";
@@ -57,6 +58,7 @@ const AREAS: Record<string, Behaviour[]> = {
   limits,
   handling,
   validating,
+  asking,
   faults,
   delivery,
   closing,

@@ -1,7 +1,9 @@
 import type { MessageUid } from "../../src/protocol/errors.ts";
+import { Deadlines } from "../../src/base/clock.ts";
 import type { Frame } from "../../src/protocol/frame.ts";
 import { type ClientConnection, WebSocketClient } from "../../src/application/websocket-client.ts";
 import { HANDSHAKE } from "./fake-transport.ts";
+import { TestClock } from "./test-clock.ts";
 
 /** The connection behind a client, which writes down what the client asks of it. */
 export class FakeConnection implements ClientConnection {
@@ -19,6 +21,12 @@ export class FakeConnection implements ClientConnection {
   /** The `uid` of each message that was refused. */
   readonly refused: unknown[] = [];
   saves = 0;
+  readonly clock = new TestClock();
+  readonly host = {
+    deadlines: new Deadlines(this.clock, (error) => {
+      throw error;
+    }),
+  };
 
   /** The messages sent since it was last asked. */
   // deno-lint-ignore no-explicit-any -- a test reads whatever was sent

@@ -1,0 +1,120 @@
+import { checkMs, type Deadlines, within } from "../base/clock.ts";
+import type { PayloadSchema } from "./contract.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { Frame } from "../protocol/frame.ts";
+import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
+import { checkSchema, parse, SYNCHRONOUS } from "./schema.ts";
+
+/** Options of {@link WebSocketClient.ask}. */
+export interface AskOptions<Reply = unknown> {
+  /** Time for the answer, in ms. @default {10_000} */
+  timeout?: number;
+  /** Rejects with its reason when aborted; a later answer counts as late. */
+  signal?: AbortSignal;
+  /** Validates the answer. Absent: it is whatever the client sent. */
+  reply?: PayloadSchema<unknown, Reply>;
+}
+
+/** The connection that is asked. */
+export interface AskedConnection {
+  readonly accountability: { readonly user: string | null };
+  readonly host: { readonly deadlines: Deadlines };
+  /** Returns whether the frame was handed to the socket. */
+  send(frame: Frame): boolean;
+}
+
+interface Question {
+  /** The user who was asked. */
+  readonly user: string | null;
+  resolve(answer: WebSocketMessage): void;
+  reject(error: WebSocketError): void;
+}
+
+/** Starts the `uid` of every question, so that an answer is recognised where its question is no longer known. */
+const PREFIX = "ask:";
+
+/** An answer in the text of a frame: one that is held back may be what the holding middleware waits for. */
+export const ANSWER: RegExp = /"uid":\s*"ask:/;
+
+/** Whether the message answers a question. */
+export const isAnswer = ({ uid, status }: WebSocketMessage): boolean =>
+  typeof uid === "string" && uid.startsWith(PREFIX) && (status === "ok" || status === "error");
+
+/** The answer to an answer without an open question. */
+export const notAsked = ({ type, uid }: WebSocketMessage): WebSocketError =>
+  new WebSocketError(type, "NOT_ASKED", "No question with this uid is open: the answer is late, or is not the first", {
+    uid: uid!,
+  });
+
+/** Maximum number of open questions to one client. */
+const MAX_QUESTIONS = 64;
+
+/** The open questions to one client. */
+export class Questions {
+  readonly #connection: AskedConnection;
+  readonly #open = new Map<string, Question>();
+
+  constructor(connection: AskedConnection) {
+    this.#connection = connection;
+  }
+
+  async ask<Reply>(type: string, payload: object, { timeout = 10_000, signal, reply }: AskOptions<Reply>): Promise<Reply> {
+    const schema = reply && checkSchema(reply);
+    if (schema === null) throw new TypeError(`Cannot ask "${type}": reply must be ${SYNCHRONOUS}`);
+    if (typeof type !== "string" || type === "" || type.length > 64 || "type" in payload || "uid" in payload) {
+      throw new TypeError(`Cannot ask "${type}": pass a type of 1 to 64 characters, and a payload without type and uid`);
+    }
+    checkMs(`Cannot ask "${type}": timeout`, timeout);
+    signal?.throwIfAborted();
+    const fail = (code: string, why: string, details?: Record<string, unknown>) =>
+      new WebSocketError(type, code, `Cannot ask "${type}": ${why}`, details && { details });
+    if (this.#open.size >= MAX_QUESTIONS) throw fail("LIMIT_EXCEEDED", `${MAX_QUESTIONS} questions to the client are open`);
+    const { host, accountability: { user } } = this.#connection;
+    const uid = `${PREFIX}${crypto.randomUUID()}`;
+    const frame = Frame.of({ ...payload, type, uid });
+    let abort = () => {};
+    try {
+      const answered = new Promise<WebSocketMessage>((resolve, reject) => {
+        this.#open.set(uid, { user, resolve, reject });
+        abort = () => reject(signal!.reason); // Called by the signal only.
+      });
+      if (!this.#connection.send(frame)) throw fail("DISCONNECTED", "the client is not connected, or does not read");
+      signal?.addEventListener("abort", abort);
+      const late = () => fail("TIMEOUT", `the client did not answer within ${timeout} ms`);
+      const { status, data, error } = await within(host.deadlines, timeout, () => answered, late);
+      if (status === "error") throw fail(codeOf(error), "the client refused");
+      const parsed = schema && parse(schema, data);
+      if (parsed && !parsed.success) {
+        const path = issuePath(parsed.issues[0]);
+        throw fail("INVALID_PAYLOAD", "the answer does not fit", path === "" ? undefined : { path });
+      }
+      return (parsed ? parsed.output : data) as Reply; // As the schema says, or unchecked.
+    } finally {
+      this.#open.delete(uid);
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Hands an answer to its question. Returns whether there is one. */
+  answer(message: WebSocketMessage): boolean {
+    const question = this.#open.get(message.uid as string); // As `isAnswer` has checked.
+    if (!question) return false;
+    this.#open.delete(message.uid as string); // The first answer counts.
+    if (question.user === this.#connection.accountability.user) question.resolve(message);
+    else question.reject(new WebSocketError(message.type, "FORBIDDEN", `Cannot ask "${message.type}": another user answered`));
+    return true;
+  }
+
+  /** The connection has closed. */
+  close(): void {
+    for (const { reject } of this.#open.values()) {
+      reject(new WebSocketError("server", "DISCONNECTED", "Cannot ask: the connection was lost, the client may have acted"));
+    }
+  }
+}
+
+/** The code of the client's error. Its text stays unread: the error may be shown to another client. */
+function codeOf(error: unknown): string {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return typeof code === "string" && /^[A-Z][A-Z0-9_]{0,63}$/.test(code) ? code : "UNKNOWN";
+}
