@@ -48,9 +48,7 @@ class Node {
 
   constructor(name: BrokerName, port: number) {
     const url = `${name}://127.0.0.1:${port}`;
-    this.engine = name === "nats"
-      ? natsEngine({ servers: url })
-      : redisEngine({ client: createClient({ url }) });
+    this.engine = name === "nats" ? natsEngine({ servers: url }) : redisEngine({ client: createClient({ url }) });
     const count = () => {
       this.received++;
     };
@@ -78,9 +76,7 @@ async function withNodes(
   number: number,
   work: (nodes: Node[], pid: number) => Promise<void>,
 ): Promise<void> {
-  const release = values.lock === undefined
-    ? () => {}
-    : await lock(values.lock);
+  const release = values.lock === undefined ? () => {} : await lock(values.lock);
   const broker = await BrokerProcess[name]();
   const nodes = Array.from(
     { length: number },
@@ -127,10 +123,7 @@ async function publications(
         }
       }
       const data = JSON.stringify(said(1));
-      const send = () =>
-        kind === "broadcast"
-          ? engine.send(data)
-          : engine.publish("load", { event: "said", data }, history);
+      const send = () => kind === "broadcast" ? engine.send(data) : engine.publish("load", { event: "said", data }, history);
       const arrive = async (times: number) => {
         while (listeners.some(({ received }) => received < times)) {
           await sleep(

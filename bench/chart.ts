@@ -41,8 +41,7 @@ export function chart(work: WorkResult): string {
     ...work.servers.map(({ figures }) => figures?.[work.figure].max ?? 0),
     Number.MIN_VALUE,
   );
-  const scale = (value: number) =>
-    Math.max(0, value) / most * (WIDTH - LABEL - VALUE);
+  const scale = (value: number) => Math.max(0, value) / most * (WIDTH - LABEL - VALUE);
   const parts: string[] = [];
   let y = HEAD;
   let runtime = "";
@@ -50,9 +49,7 @@ export function chart(work: WorkResult): string {
     if (server.runtime !== runtime) {
       runtime = server.runtime;
       parts.push(
-        `<text class="runtime" x="16" y="${y + 16}">${
-          RUNTIME_TITLES[server.runtime]
-        }</text>`,
+        `<text class="runtime" x="16" y="${y + 16}">${RUNTIME_TITLES[server.runtime]}</text>`,
       );
       y += ROW;
     }
@@ -66,9 +63,7 @@ export function chart(work: WorkResult): string {
   </style>
   <rect class="ground" width="${WIDTH}" height="${height}" rx="6" />
   <text class="title" x="16" y="24">${escape(work.title)}</text>
-  <text class="caption" x="16" y="43">${
-    CAPTIONS[work.figure]
-  }${unit}: less is better; the line is from least to most</text>
+  <text class="caption" x="16" y="43">${CAPTIONS[work.figure]}${unit}: less is better; the line is from least to most</text>
   ${parts.join("\n  ")}
 </svg>
 `;
@@ -82,23 +77,15 @@ function bar(
 ): string {
   const label = `<text x="28" y="${y + 15}">${escape(server.name)}</text>`;
   if (!server.figures) {
-    return `${label}<text class="caption" x="${LABEL}" y="${
-      y + 15
-    }">failed</text>`;
+    return `${label}<text class="caption" x="${LABEL}" y="${y + 15}">failed</text>`;
   }
   const { median, min, max } = server.figures[figure];
-  const [width, from, to] = [median, min, max].map((value) =>
-    scale(value).toFixed(1)
-  );
+  const [width, from, to] = [median, min, max].map((value) => scale(value).toFixed(1));
   const value = round(median, figure === "cpu" ? 2 : 1) +
     (server.faults > 0 ? `, ${server.faults} faults` : "");
   return label +
-    `<rect class="${server.kind}" x="${LABEL}" y="${
-      y + 4
-    }" width="${width}" height="14" rx="2" />` +
-    `<line class="spread" x1="${LABEL + Number(from)}" x2="${
-      LABEL + Number(to)
-    }" y1="${y + 11}" y2="${y + 11}" />` +
+    `<rect class="${server.kind}" x="${LABEL}" y="${y + 4}" width="${width}" height="14" rx="2" />` +
+    `<line class="spread" x1="${LABEL + Number(from)}" x2="${LABEL + Number(to)}" y1="${y + 11}" y2="${y + 11}" />` +
     `<text x="${LABEL + Number(to) + 8}" y="${y + 15}">${value}</text>`;
 }
 

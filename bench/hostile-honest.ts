@@ -54,9 +54,7 @@ async function ping(wire: Wire, first: number): Promise<void> {
     }
     outstanding.delete(uid);
     times.push(performance.now() - start);
-    await new Promise((resolve) =>
-      setTimeout(resolve, Math.max(0, interval - (performance.now() - start)))
-    );
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, interval - (performance.now() - start))));
   }
 }
 

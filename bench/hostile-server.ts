@@ -3,10 +3,7 @@ import process from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Hono } from "hono";
-import {
-  WebSocketController,
-  type WebSocketControllerOptions,
-} from "../mod.ts";
+import { WebSocketController, type WebSocketControllerOptions } from "../mod.ts";
 import { serve } from "../src/serve/serve.ts";
 
 const { Bun } = globalThis as { Bun?: { gc(force: boolean): void } };
@@ -25,17 +22,11 @@ const errors: Record<string, number> = {};
 // Tokens are "user:role".
 const options: WebSocketControllerOptions = {
   authenticate: (credentials) => {
-    const [user = "", role = null] = "access_token" in credentials
-      ? credentials.access_token.split(":")
-      : [];
-    return user === "" || user === "bad"
-      ? null
-      : { accountability: { user, role } };
+    const [user = "", role = null] = "access_token" in credentials ? credentials.access_token.split(":") : [];
+    return user === "" || user === "bad" ? null : { accountability: { user, role } };
   },
 };
-const controllers = (["public", "handshake"] as const).map((mode) =>
-  new WebSocketController({ ...options, name: mode, mode })
-);
+const controllers = (["public", "handshake"] as const).map((mode) => new WebSocketController({ ...options, name: mode, mode }));
 for (const controller of controllers) {
   controller.on("connect", () => void connects++);
   controller.on("close", ({ code, client }) => {
@@ -44,8 +35,7 @@ for (const controller of controllers) {
   });
   controller.on(
     "error",
-    ({ error }) =>
-      void (errors[String(error)] = (errors[String(error)] ?? 0) + 1),
+    ({ error }) => void (errors[String(error)] = (errors[String(error)] ?? 0) + 1),
   );
 }
 

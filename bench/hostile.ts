@@ -272,9 +272,7 @@ async function phase(
     passed = (performance.now() - begin) / 1000
   ) {
     look();
-    const line = `${runtime.padEnd(5)} ${name.padEnd(9)} ${
-      passed.toFixed(0).padStart(3)
-    }/${length} s  rss ${rssOf(server)} MiB`;
+    const line = `${runtime.padEnd(5)} ${name.padEnd(9)} ${passed.toFixed(0).padStart(3)}/${length} s  rss ${rssOf(server)} MiB`;
     if (process.stdout.isTTY) process.stdout.write(`\r${line}  `);
     else if (Math.floor(passed) % 10 === 0 && passed % 1 < 0.5) {
       console.log(line);
@@ -297,9 +295,7 @@ async function phase(
     );
   return {
     ...{ pings: sent, p50: at(0.5), p99: at(0.99), max: at(1), lost, closed },
-    serverCpu: cpu === null || used === null
-      ? null
-      : round((used - cpu) / elapsed),
+    serverCpu: cpu === null || used === null ? null : round((used - cpu) / elapsed),
     honestIdle: round(idle),
   };
 }
@@ -399,15 +395,11 @@ function toTable(results: Result[]): string {
     ["", ...results.map(({ runtime }) => runtime)],
     [
       "honest p50 calm → decoy → hostile (ms)",
-      ...results.map(({ calm, decoy, hostile }) =>
-        `${calm.p50} → ${decoy.p50} → ${hostile.p50}`
-      ),
+      ...results.map(({ calm, decoy, hostile }) => `${calm.p50} → ${decoy.p50} → ${hostile.p50}`),
     ],
     [
       "honest p99 calm → decoy → hostile (ms)",
-      ...results.map(({ calm, decoy, hostile }) =>
-        `${calm.p99} → ${decoy.p99} → ${hostile.p99}`
-      ),
+      ...results.map(({ calm, decoy, hostile }) => `${calm.p99} → ${decoy.p99} → ${hostile.p99}`),
     ],
     [
       "p99 hostile ÷ decoy (target: at most 2)",
@@ -419,9 +411,7 @@ function toTable(results: Result[]): string {
     ],
     [
       "longest calm → decoy → hostile (ms)",
-      ...results.map(({ calm, decoy, hostile }) =>
-        `${calm.max} → ${decoy.max} → ${hostile.max}`
-      ),
+      ...results.map(({ calm, decoy, hostile }) => `${calm.max} → ${decoy.max} → ${hostile.max}`),
     ],
     [
       "p99 in recovery (ms)",
@@ -429,9 +419,7 @@ function toTable(results: Result[]): string {
     ],
     [
       "honest pings lost / clients closed",
-      ...results.map(({ hostile }) =>
-        `${hostile.lost} of ${hostile.pings} / ${hostile.closed}`
-      ),
+      ...results.map(({ hostile }) => `${hostile.lost} of ${hostile.pings} / ${hostile.closed}`),
     ],
     [
       "server RSS before → peak → after (MiB)",
@@ -447,15 +435,11 @@ function toTable(results: Result[]): string {
     ],
     [
       "server CPU calm → hostile (cores)",
-      ...results.map(({ calm, hostile }) =>
-        `${calm.serverCpu} → ${hostile.serverCpu}`
-      ),
+      ...results.map(({ calm, hostile }) => `${calm.serverCpu} → ${hostile.serverCpu}`),
     ],
     [
       "idle: honest / attackers",
-      ...results.map(({ hostile, attackers }) =>
-        `${hostile.honestIdle} / ${attackers.idle}`
-      ),
+      ...results.map(({ hostile, attackers }) => `${hostile.honestIdle} / ${attackers.idle}`),
     ],
     [
       "counters add up",
@@ -463,20 +447,12 @@ function toTable(results: Result[]): string {
     ],
   ];
   // As deno fmt wants it.
-  const widths = rows[0]!.map((_, column) =>
-    Math.max(3, ...rows.map((row) => row[column]!.length))
-  );
-  const lines = rows.map((row) =>
-    row.map((cell, i) =>
-      i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)
-    )
-  );
+  const widths = rows[0]!.map((_, column) => Math.max(3, ...rows.map((row) => row[column]!.length)));
+  const lines = rows.map((row) => row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)));
   lines.splice(
     1,
     0,
-    widths.map((width, i) =>
-      i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`
-    ),
+    widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`),
   );
   return lines.map((line) => `| ${line.join(" | ")} |\n`).join("");
 }

@@ -107,8 +107,7 @@ export async function measure(
     if (work.figure === "peak") resetPeak(pids);
     load.go();
     await load.next("WARM");
-    const cpu = () =>
-      [pids, origin?.pids ?? [], broker?.pid ? [broker.pid] : []].map(cpuOf);
+    const cpu = () => [pids, origin?.pids ?? [], broker?.pid ? [broker.pid] : []].map(cpuOf);
     const cpuBefore = cpu();
     load.go();
     const done = readDone(await load.next("DONE "));
@@ -146,9 +145,7 @@ export async function startServer(
   broker?: BrokerProcess,
 ): Promise<{ port: number; pids: readonly number[] }> {
   const [command = "", ...args] = COMMANDS[server.runtime];
-  const file = server.runtime === "node"
-    ? builtFile(server)
-    : join(root, "bench/servers", server.file);
+  const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
   const address = broker ? [`${server.broker}://127.0.0.1:${broker.port}`] : [];
   const serving = start(command, [
     ...args,
@@ -158,9 +155,7 @@ export async function startServer(
   ], ["ignore", "pipe", "pipe"]);
   programs.push(serving);
   const port = Number((await serving.next("PORT ")).slice(5));
-  const pids = server.runtime === "durable-object"
-    ? named(tree(serving.pid), "workerd")
-    : tree(serving.pid);
+  const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
   if (pids.length === 0) throw new Error("Its process is not to be found");
   return { port, pids };
 }
@@ -172,9 +167,7 @@ export function startLoad(
   load: string,
   settings: Record<string, string | number>,
 ): Program {
-  const words = Object.entries(settings).map(([name, value]) =>
-    `${name}=${value}`
-  );
+  const words = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
   return start(generator, [String(port), load, ...words], [
     "pipe",
     "pipe",
@@ -183,8 +176,7 @@ export function startLoad(
 }
 
 /** Reads the generator's last line, as load.c writes it. */
-export const readDone = (line: string): Done =>
-  JSON.parse(line.slice("DONE ".length));
+export const readDone = (line: string): Done => JSON.parse(line.slice("DONE ".length));
 
 /** One of its own for each measurement, with the defaults of its package: Redis keeps nothing on the disk, NATS its streams. */
 async function startBroker(name: BrokerName): Promise<BrokerProcess> {
@@ -222,9 +214,7 @@ function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
           const { done, value } = await Promise.race([lines.next(), late]);
           if (done) {
             throw new Error(
-              `No ${prefix.trim()} within ${
-                TIMEOUT / 1000
-              } s, or before its end. ${errors.trim()}`,
+              `No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`,
             );
           }
           if (value.startsWith(prefix)) return value;

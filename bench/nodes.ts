@@ -17,8 +17,7 @@ export interface RunningNode {
 }
 
 export const BROKERS: Record<string, () => Promise<BrokerProcess>> = {
-  redis: () =>
-    BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
+  redis: () => BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
   nats: () => BrokerProcess.nats(),
 };
 
@@ -50,9 +49,7 @@ async function startNode(
   brokerPort: number,
 ): Promise<RunningNode> {
   const [command = "", ...args] = COMMANDS[runtime];
-  const file = runtime === "node"
-    ? builtFile(FILE)
-    : join(root, "bench/servers", FILE.file);
+  const file = runtime === "node" ? builtFile(FILE) : join(root, "bench/servers", FILE.file);
   const child = spawn(command, [...args, file, broker, String(brokerPort)], {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
@@ -72,15 +69,11 @@ async function startNode(
 
 /** In whole ms. */
 export function sumUp(times: readonly number[]): string {
-  const [p50, p99, most] = [0.5, 0.99, 1].map((part) =>
-    Math.round(quantile(times, part))
-  );
+  const [p50, p99, most] = [0.5, 0.99, 1].map((part) => Math.round(quantile(times, part)));
   return `p50 ${p50} ms, p99 ${p99} ms, most ${most} ms`;
 }
 
 /** The value that the part of them is not above. */
 function quantile(values: readonly number[], part: number): number {
-  return values.toSorted((a, b) =>
-    a - b
-  )[Math.max(0, Math.ceil(values.length * part) - 1)] ?? NaN;
+  return values.toSorted((a, b) => a - b)[Math.max(0, Math.ceil(values.length * part) - 1)] ?? NaN;
 }

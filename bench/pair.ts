@@ -11,13 +11,7 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { buildServers } from "./build.ts";
-import {
-  buildGenerator,
-  type Program,
-  readDone,
-  startLoad,
-  startServer,
-} from "./measure.ts";
+import { buildGenerator, type Program, readDone, startLoad, startServer } from "./measure.ts";
 import { cpuOf, maxDescriptors } from "./process.ts";
 import { RUNTIME_TITLES, type Server, SERVERS } from "./servers.ts";
 import { fitWorks, WORKS } from "./works.ts";
@@ -87,9 +81,7 @@ async function main(): Promise<void> {
   const generator = buildGenerator();
 
   console.log(
-    `${work.title}: ${turns} turns of ${count}, ${
-      RUNTIME_TITLES[servers[0]!.runtime]
-    }`,
+    `${work.title}: ${turns} turns of ${count}, ${RUNTIME_TITLES[servers[0]!.runtime]}`,
   ); // There are two.
   const all: Measured[] = [];
   for (const server of servers) {
@@ -127,20 +119,14 @@ async function main(): Promise<void> {
 
 /** Of each the median, and its ratio to the cheapest raw server: the median of those of the turns, and the middle half of them. */
 function report(all: readonly Measured[]): void {
-  const raw = all.filter(({ server }) => server.kind === "raw").sort((a, b) =>
-    quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5)
-  );
+  const raw = all.filter(({ server }) => server.kind === "raw").sort((a, b) => quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5));
   const base = raw[0] ?? all[0]!; // There are two.
   for (const { server, cpu } of all) {
     const ratios = cpu.map((value, turn) => value / base.cpu[turn]!); // All have as many turns.
-    const [low, middle, high] = [0.25, 0.5, 0.75].map((part) =>
-      quantile(ratios, part).toFixed(2)
-    );
+    const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(ratios, part).toFixed(2));
     const mark = server === base.server ? " *" : "";
     console.log(
-      `${server.name}${mark}: ${
-        quantile(cpu, 0.5).toFixed(2)
-      } s a million, ratio ${middle} (${low}–${high})`,
+      `${server.name}${mark}: ${quantile(cpu, 0.5).toFixed(2)} s a million, ratio ${middle} (${low}–${high})`,
     );
   }
 }

@@ -17,18 +17,14 @@ export function report(
   charts: ReadonlyMap<string, string>,
 ): string {
   const { date, rounds, quick, machine, versions, works } = results;
-  const versionList = Object.entries(versions).map(([name, version]) =>
-    `${name} ${version}`
-  ).join(", ");
-  const what = `Medians of ${rounds} alternating ${
-    rounds === 1 ? "round" : "rounds"
-  }${quick ? ", the quick set" : ""}, with the least and the most.`;
+  const versionList = Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  const what = `Medians of ${rounds} alternating ${rounds === 1 ? "round" : "rounds"}${
+    quick ? ", the quick set" : ""
+  }, with the least and the most.`;
   const parts = [
     "# Bench",
     wrap(
-      `${
-        date.slice(0, 10)
-      }, ${machine.cores} × ${machine.model}, ${machine.system}; ${versionList}.`,
+      `${date.slice(0, 10)}, ${machine.cores} × ${machine.model}, ${machine.system}; ${versionList}.`,
     ),
     wrap(
       `${what} A ratio is the median of the ratios within each round to the runtime's cheapest raw server, which is marked with an ` +
@@ -43,9 +39,7 @@ export function report(
     for (const { runtime, name, errors } of work.servers) {
       if (errors.length > 0) {
         parts.push(
-          `${
-            RUNTIME_TITLES[runtime]
-          }, ${name}: ${errors.length} of ${rounds} rounds failed.`,
+          `${RUNTIME_TITLES[runtime]}, ${name}: ${errors.length} of ${rounds} rounds failed.`,
         );
       }
     }
@@ -121,8 +115,7 @@ function columnsOf({ figure, unit, isCrossNode }: WorkResult): Column[] {
     }
     columns.push({
       title: "generator idle",
-      cell: ({ figures }) =>
-        figures ? `${round(figures.idle.median * 100, 0)} %` : NONE,
+      cell: ({ figures }) => figures ? `${round(figures.idle.median * 100, 0)} %` : NONE,
     });
   }
   columns.push({
@@ -160,18 +153,11 @@ function table(
   servers: readonly ServerResult[],
 ): string {
   const rows = servers.map((server) => columns.map(({ cell }) => cell(server)));
-  const widths = columns.map(({ title }, index) =>
-    Math.max(3, title.length, ...rows.map((row) => row[index]!.length))
-  );
+  const widths = columns.map(({ title }, index) => Math.max(3, title.length, ...rows.map((row) => row[index]!.length)));
   const pad = (cell: string, index: number) =>
-    columns[index]!.isText
-      ? cell.padEnd(widths[index]!)
-      : cell.padStart(widths[index]!);
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map(pad).join(" | ")} |`;
-  const rule = columns.map(({ isText }, index) =>
-    isText ? "-".repeat(widths[index]!) : "-".repeat(widths[index]! - 1) + ":"
-  );
+    columns[index]!.isText ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!);
+  const line = (cells: readonly string[]) => `| ${cells.map(pad).join(" | ")} |`;
+  const rule = columns.map(({ isText }, index) => isText ? "-".repeat(widths[index]!) : "-".repeat(widths[index]! - 1) + ":");
   return [
     line(columns.map(({ title }) => title)),
     line(rule),

@@ -57,13 +57,9 @@ export function sumUp(
   all: readonly Rounds[],
 ): WorkResult {
   const servers = all.map(({ server, samples, errors }) => {
-    const baseline = figure === "peak"
-      ? undefined
-      : bestRaw(all, server.runtime, figure);
+    const baseline = figure === "peak" ? undefined : bestRaw(all, server.runtime, figure);
     const ratios = samples.flatMap((sample) => {
-      const other = baseline?.samples.find(({ round }) =>
-        round === sample.round
-      );
+      const other = baseline?.samples.find(({ round }) => round === sample.round);
       return other ? [sample[figure] / other[figure]] : [];
     });
     return {
@@ -87,12 +83,9 @@ function bestRaw(
   runtime: RuntimeName,
   figure: Figure,
 ): Rounds | undefined {
-  const median = ({ samples }: Rounds) =>
-    spread(samples.map((sample) => sample[figure])).median;
+  const median = ({ samples }: Rounds) => spread(samples.map((sample) => sample[figure])).median;
   return all
-    .filter(({ server, samples }) =>
-      server.kind === "raw" && server.runtime === runtime && samples.length > 0
-    )
+    .filter(({ server, samples }) => server.kind === "raw" && server.runtime === runtime && samples.length > 0)
     .filter(({ samples }) => samples.every(({ faults }) => faults === 0))
     .sort((one, other) => median(one) - median(other))[0];
 }
@@ -100,8 +93,7 @@ function bestRaw(
 function figuresOf(
   samples: readonly Sample[],
 ): NonNullable<ServerResult["figures"]> {
-  const of = (name: keyof Sample) =>
-    spread(samples.map((sample) => sample[name]));
+  const of = (name: keyof Sample) => spread(samples.map((sample) => sample[name]));
   return {
     cpu: of("cpu"),
     origin: of("origin"),

@@ -27,8 +27,7 @@ const UNDER_WAY = 30;
 
 type Order = (type: "disconnect" | "refresh", user: string) => void;
 
-const urlOf = ({ port }: RunningNode): string =>
-  `ws://127.0.0.1:${port}/websocket`;
+const urlOf = ({ port }: RunningNode): string => `ws://127.0.0.1:${port}/websocket`;
 
 /** Each revokes the rights of one client at the node, and resolves when the client knows: with the ms that it took. */
 const KINDS: Record<
@@ -55,9 +54,7 @@ const KINDS: Record<
     const socket = new WebSocket(`${urlOf(node)}?access_token=slow${user}`);
     // Where the order comes late it is let in, and closed then.
     const over = Promise.race([
-      once(socket, "unexpected-response").then(([, { statusCode }]) =>
-        expect(statusCode, 403)
-      ),
+      once(socket, "unexpected-response").then(([, { statusCode }]) => expect(statusCode, 403)),
       closed(socket),
     ]);
     await sleep(UNDER_WAY);
@@ -102,30 +99,25 @@ async function revoke(nodes: RunningNode[], broker: string): Promise<void> {
     nodes.flatMap((node, place) =>
       Array.from(
         { length: Number(values.crowd) },
-        (_, index) =>
-          open(`${urlOf(node)}?access_token=other${place}.${index}`),
+        (_, index) => open(`${urlOf(node)}?access_token=other${place}.${index}`),
       )
     ),
   );
   const commander = await open(urlOf(first));
-  const order: Order = (type, user) =>
-    commander.send(JSON.stringify({ type, user }));
+  const order: Order = (type, user) => commander.send(JSON.stringify({ type, user }));
   for (const [kind, run] of Object.entries(KINDS)) {
     const times: number[] = [];
     for (let number = 0; number < Number(values.count);) {
       const some = Array.from({ length: AT_ONCE }, () => number++);
       times.push(
         ...await Promise.all(
-          some.map((each) =>
-            run(others[each % others.length]!, `${kind.length}.${each}`, order)
-          ),
+          some.map((each) => run(others[each % others.length]!, `${kind.length}.${each}`, order)),
         ),
       ); // Below its length.
     }
     console.log(`${broker}, ${kind}: ${times.length}, ${sumUp(times)}`);
   }
-  const lost =
-    crowd.filter(({ readyState }) => readyState !== WebSocket.OPEN).length;
+  const lost = crowd.filter(({ readyState }) => readyState !== WebSocket.OPEN).length;
   if (lost > 0) throw new Error(`${lost} were disconnected whom nobody meant`);
   for (const socket of [commander, ...crowd]) socket.terminate();
 }

@@ -7,13 +7,7 @@
  * A server is named by a part of its name. The lock is held for each single measurement, so that others can use the machine in between. It never fails on a time; README.md says how it measures.
  */
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, release, type } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -26,14 +20,7 @@ import { buildGenerator, measure } from "./measure.ts";
 import { maxDescriptors } from "./process.ts";
 import { report, round } from "./report.ts";
 import { type Results, type Rounds, sumUp } from "./results.ts";
-import {
-  COMMANDS,
-  root,
-  RUNTIME_TITLES,
-  type RuntimeName,
-  type Server,
-  SERVERS,
-} from "./servers.ts";
+import { COMMANDS, root, RUNTIME_TITLES, type RuntimeName, type Server, SERVERS } from "./servers.ts";
 import { fitWorks, withCount, type Work, WORKS } from "./works.ts";
 
 const { values } = parseArgs({
@@ -79,23 +66,15 @@ async function main(): Promise<number> {
     ),
     maxDescriptors(),
   )
-    .map((work) =>
-      quick && work.quickCount ? withCount(work, work.quickCount) : work
-    )
-    .map((work) =>
-      values.polls
-        ? { ...work, settings: { ...work.settings, polls: 1 } }
-        : work
-    );
+    .map((work) => quick && work.quickCount ? withCount(work, work.quickCount) : work)
+    .map((work) => values.polls ? { ...work, settings: { ...work.settings, polls: 1 } } : work);
   const runtimes = chosen(
     [...new Set(SERVERS.map(({ runtime }) => runtime))],
     "runtimes",
     (name) => name,
   );
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
-    .filter((server) =>
-      runtimes.includes(server.runtime) && (!quick || server.quick)
-    );
+    .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
   if (servers.some(({ kind }) => kind === "peer")) installPeers();
   await buildServers(servers);
   const generator = buildGenerator();
@@ -129,12 +108,8 @@ async function alternate(
     .map((server): Rounds => ({ server, samples: [], errors: [] }));
   for (let number = 1; number <= rounds; number++) {
     for (const { server, samples, errors } of all) {
-      const label = `  ${number}/${rounds} ${
-        RUNTIME_TITLES[server.runtime]
-      }, ${server.name}: `;
-      const release = values.lock === undefined
-        ? () => {}
-        : await lock(values.lock);
+      const label = `  ${number}/${rounds} ${RUNTIME_TITLES[server.runtime]}, ${server.name}: `;
+      const release = values.lock === undefined ? () => {} : await lock(values.lock);
       try {
         const sample = await measure(server, work, generator, number);
         samples.push(sample);
@@ -157,10 +132,8 @@ function does(
   { name, ownOnly, channels, isHeartbeat, isCrossNode }: Work,
 ): boolean {
   if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
-  return works
-    ? works.includes(name)
-    : !channels && !isHeartbeat && !isCrossNode &&
-      !(ownOnly && kind === "peer");
+  return works ? works.includes(name) : !channels && !isHeartbeat && !isCrossNode &&
+    !(ownOnly && kind === "peer");
 }
 
 function hasBroker({ name, runtime, broker }: Server): boolean {
@@ -187,15 +160,11 @@ function chosen<T>(
   const names = values[option]?.split(",");
   if (!names) return [...all];
   const fits = (each: T, name: string) =>
-    partly
-      ? nameOf(each).toLowerCase().includes(name.toLowerCase())
-      : nameOf(each) === name;
+    partly ? nameOf(each).toLowerCase().includes(name.toLowerCase()) : nameOf(each) === name;
   const unknown = names.find((name) => !all.some((each) => fits(each, name)));
   if (unknown !== undefined) {
     throw new Error(
-      `Cannot find "${unknown}": --${option} takes of ${
-        [...new Set(all.map(nameOf))].join(", ")
-      }`,
+      `Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`,
     );
   }
   return all.filter((each) => names.some((name) => fits(each, name)));
@@ -204,8 +173,7 @@ function chosen<T>(
 /** Their packages are not part of a plain install. */
 function installPeers(): void {
   const directory = join(root, "bench");
-  const modified = (file: string) =>
-    statSync(join(directory, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const modified = (file: string) => statSync(join(directory, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (
     modified("node_modules/.package-lock.json") > modified("package-lock.json")
   ) return;
@@ -261,9 +229,7 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
     ],
   ];
   for (const name of packages) {
-    const places = ["node_modules", "bench/node_modules"].map((modules) =>
-      join(root, modules, name, "package.json")
-    );
+    const places = ["node_modules", "bench/node_modules"].map((modules) => join(root, modules, name, "package.json"));
     const file = places.find((place) => existsSync(place));
     if (file) found[name] = JSON.parse(readFileSync(file, "utf8")).version;
   }

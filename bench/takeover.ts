@@ -161,9 +161,7 @@ async function takeOver(nodes: RunningNode[], broker: string): Promise<void> {
       length: Math.min(WINDOW, count - followers.length),
     }, (_, index) => followers.length + index);
     followers.push(
-      ...some.map((index) =>
-        follow(nodes, index, channels[index % channels.length]!, acknowledged)
-      ),
+      ...some.map((index) => follow(nodes, index, channels[index % channels.length]!, acknowledged)),
     ); // As above.
     await until(followers, ({ isAnswered }) => isAnswered);
   }
@@ -176,18 +174,12 @@ async function takeOver(nodes: RunningNode[], broker: string): Promise<void> {
   await sleep(LASTS);
   publisher.isOver = true;
   await publishing;
-  const hasAll = ({ last, channel }: Follower) =>
-    last === acknowledged.get(channel);
+  const hasAll = ({ last, channel }: Follower) => last === acknowledged.get(channel);
   await until(followers, hasAll);
-  const times = moved.flatMap(({ caughtUpAt }) =>
-    caughtUpAt === undefined || caughtUpAt < start ? [] : caughtUpAt - start
-  );
-  const whole =
-    followers.filter((follower) => hasAll(follower) && !follower.hasGap).length;
+  const times = moved.flatMap(({ caughtUpAt }) => caughtUpAt === undefined || caughtUpAt < start ? [] : caughtUpAt - start);
+  const whole = followers.filter((follower) => hasAll(follower) && !follower.hasGap).length;
   console.log(
-    `${broker}: ${times.length} of ${moved.length} have caught up, ${
-      sumUp(times)
-    }; ` +
+    `${broker}: ${times.length} of ${moved.length} have caught up, ${sumUp(times)}; ` +
       `${whole} of ${count} have all of ${publisher.count} publications, ${
         followers.filter(({ hasGap }) => hasGap).length
       } have a gap`,

@@ -153,8 +153,7 @@ export const WORKS: readonly Work[] = [
   },
   {
     name: "slow",
-    title:
-      "Slow consumer: 240 × 1 MiB to one that never reads, beside 999 that do",
+    title: "Slow consumer: 240 × 1 MiB to one that never reads, beside 999 that do",
     unit: "deliveries",
     figure: "peak",
     load: "slow",
@@ -251,8 +250,7 @@ export function fitWorks(
     );
     return {
       ...work,
-      title:
-        `${title} (all that the descriptor limit of ${maxDescriptors} allows)`,
+      title: `${title} (all that the descriptor limit of ${maxDescriptors} allows)`,
       settings: { ...work.settings, clients: most },
     };
   });

@@ -1,11 +1,7 @@
 /** The project with channels, on Bun, Deno and Node. `broadcast` sends the same bytes without them. */
 import { Hono } from "hono";
 import process from "node:process";
-import {
-  type EngineHost,
-  MemoryEngine,
-  WebSocketController,
-} from "../../mod.ts";
+import { type EngineHost, MemoryEngine, WebSocketController } from "../../mod.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { said } from "./message.ts";

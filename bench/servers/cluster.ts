@@ -11,13 +11,11 @@ import { serve } from "../../src/serve/serve.ts";
 
 const [broker, port] = process.argv.slice(2);
 const secret = "a secret of the bench";
-const engine = broker === "nats"
-  ? natsEngine({ servers: `nats://127.0.0.1:${port}`, secret })
-  : redisEngine({
-    client: createClient({ url: `redis://127.0.0.1:${port}` }),
-    secret,
-    persistent: true,
-  });
+const engine = broker === "nats" ? natsEngine({ servers: `nats://127.0.0.1:${port}`, secret }) : redisEngine({
+  client: createClient({ url: `redis://127.0.0.1:${port}` }),
+  secret,
+  persistent: true,
+});
 
 const controller = new WebSocketController({
   mode: "public",

@@ -15,9 +15,7 @@ export function createNoroshi(
     maxConnections: Infinity,
     maxPending: Infinity,
     authenticate: (credentials) => {
-      const [user = "", role = ""] = "access_token" in credentials
-        ? credentials.access_token.split(":")
-        : [];
+      const [user = "", role = ""] = "access_token" in credentials ? credentials.access_token.split(":") : [];
       return { accountability: { user, role } };
     },
   });

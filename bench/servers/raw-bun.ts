@@ -29,9 +29,7 @@ const server = Bun.serve({
   port: 0,
   hostname: "127.0.0.1",
   fetch: (request: Request, server: Server) =>
-    server.upgrade(request, { data: { role: roleOf(request.url) } })
-      ? undefined
-      : new Response(null, { status: 426 }),
+    server.upgrade(request, { data: { role: roleOf(request.url) } }) ? undefined : new Response(null, { status: 426 }),
   websocket: {
     backpressureLimit: 1024 * 1024,
     closeOnBackpressureLimit: true,

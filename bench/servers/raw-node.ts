@@ -51,8 +51,7 @@ wss.on("connection", (ws, request) => {
   ws.on("error", () => {}); // The close tells.
 });
 
-const audience = (name: string): Iterable<Client> =>
-  name === "all" ? everybody : roles.get(name) ?? [];
+const audience = (name: string): Iterable<Client> => name === "all" ? everybody : roles.get(name) ?? [];
 
 function send(name: string, text: string): void {
   if (!builds) {

@@ -3,7 +3,7 @@ import type { PayloadSchema } from "./contract.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
-import { checkSchema, parse, SYNCHRONOUS } from "./schema.ts";
+import { checkSchema, parse, SCHEMA } from "./schema.ts";
 
 /** Options of {@link WebSocketClient.ask}. */
 export interface AskOptions<Reply = unknown> {
@@ -60,7 +60,7 @@ export class Questions {
 
   async ask<Reply>(type: string, payload: object, { timeout = 10_000, signal, reply }: AskOptions<Reply>): Promise<Reply> {
     const schema = reply && checkSchema(reply);
-    if (schema === null) throw new TypeError(`Cannot ask "${type}": reply must be ${SYNCHRONOUS}`);
+    if (schema === null) throw new TypeError(`Cannot ask "${type}": reply must be ${SCHEMA}`);
     if (typeof type !== "string" || type === "" || type.length > 64 || "type" in payload || "uid" in payload) {
       throw new TypeError(`Cannot ask "${type}": pass a type of 1 to 64 characters, and a payload without type and uid`);
     }
@@ -83,9 +83,9 @@ export class Questions {
       const late = () => fail("TIMEOUT", `the client did not answer within ${timeout} ms`);
       const { status, data, error } = await within(host.deadlines, timeout, () => answered, late);
       if (status === "error") throw fail(codeOf(error), "the client refused");
-      const parsed = schema && parse(schema, data);
+      const parsed = schema && await parse(schema, data);
       if (parsed && !parsed.success) {
-        const path = issuePath(parsed.issues[0]);
+        const path = issuePath(parsed.issues[0]!); // A failure has an issue.
         throw fail("INVALID_PAYLOAD", "the answer does not fit", path === "" ? undefined : { path });
       }
       return (parsed ? parsed.output : data) as Reply; // As the schema says, or unchecked.
