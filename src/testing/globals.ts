@@ -33,11 +33,14 @@ class Timer {
   }
 }
 
+/** What `util.promisify` calls in place of `setTimeout`. */
+const PROMISIFY = Symbol.for("nodejs.util.promisify.custom");
+
 let isReplaced = false;
 
 /**
  * Replaces the globals that read the time, set timers or draw random numbers, until the returned function is called. `setImmediate`,
- * `queueMicrotask`, `AbortSignal.timeout` and `crypto.getRandomValues` stay as they are.
+ * `queueMicrotask`, `AbortSignal.timeout`, `node:timers` and `crypto.getRandomValues` stay as they are.
  *
  * @throws {TypeError} while they are replaced by another kit.
  */
@@ -79,8 +82,11 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
       name === "now" ? () => time.now : Reflect.get(target, name, receiver === date ? target : receiver),
   });
   const start = time.elapsed;
+  const setTimeout = (callback: () => void, delay = 0, ...args: unknown[]) => set(callback, delay, args, false);
+  const later = (delay?: number, value?: unknown) => new Promise((resolve) => setTimeout(() => resolve(value), delay));
+  Object.defineProperty(setTimeout, PROMISIFY, { value: later });
   const undo = [
-    replace(globalThis, "setTimeout", (callback: () => void, delay = 0, ...args: unknown[]) => set(callback, delay, args, false)),
+    replace(globalThis, "setTimeout", setTimeout),
     replace(globalThis, "setInterval", (callback: () => void, delay = 0, ...args: unknown[]) => set(callback, delay, args, true)),
     replace(globalThis, "clearTimeout", clear),
     replace(globalThis, "clearInterval", clear),

@@ -8,24 +8,24 @@ const { setImmediate: immediate, setTimeout: timeout } = globalThis as {
 export const nextTurn = (): Promise<void> =>
   new Promise((resolve) => void (immediate ? immediate(resolve) : timeout(resolve, 0)));
 
-/** Turns without any activity after which nothing is under way: an outbox writes at the end of a turn, and its reader answers in the next. */
-const QUIET_TURNS = 3;
+/** Turns without activity after which nothing is under way. In one all promises settle; where immediates cannot be counted, they take more. */
+const QUIET_TURNS = immediate ? 1 : 3;
 
 /** The methods of `crypto.subtle` whose promises are counted. */
 const SUBTLE = ["sign", "verify", "digest", "importKey", "deriveBits", "deriveKey", "encrypt", "decrypt"] as const;
 
 /**
  * What happens in later turns of the event loop, in the order it was posted. In memory nothing takes time, so that everything under way
- * is over after a few turns; only cryptography runs outside of the event loop, and is counted.
+ * is over after a few turns. Cryptography runs outside of the event loop, and is counted.
  */
 export class Turns {
   #posted: (() => void)[] = [];
   /** Grows with everything that happens. */
   #activity = 0;
-  /** Cryptographic operations under way. */
-  #operations = 0;
+  /** Cryptographic operations and immediates under way. */
+  readonly #operations = new Set<unknown>();
   readonly #report: (error: unknown) => void;
-  #unwatch = () => {};
+  #undo: (() => void)[] = [];
 
   /** @param report called with what a posted function throws. */
   constructor(report: (error: unknown) => void) {
@@ -42,37 +42,61 @@ export class Turns {
   async settle(): Promise<void> {
     for (let quiet = 0, seen = this.#activity; quiet < QUIET_TURNS; quiet++) {
       await nextTurn();
-      if (this.#activity !== seen || this.#operations > 0) quiet = -1;
+      if (this.#activity !== seen || this.#operations.size > 0) quiet = -1;
       seen = this.#activity;
     }
   }
 
-  /** Counts the operations of `crypto.subtle` until {@link unwatch}: a token or a signature is verified outside of the event loop. */
+  /** Counts what others do in later turns, until {@link unwatch}: the calls of `crypto.subtle` and `setImmediate` are passed on. */
   watch(): void {
-    const { subtle } = globalThis.crypto;
-    const own = subtle as unknown as Record<string, unknown>; // Methods by name.
-    const replaced = SUBTLE.filter((name) => typeof own[name] === "function").map((name) => {
-      const original = own[name] as (...args: unknown[]) => Promise<unknown>; // As filtered.
-      const counting = (...args: unknown[]): Promise<unknown> => {
-        this.#operations++;
-        return original.apply(subtle, args).finally(() => {
-          this.#operations--;
-          this.#activity++;
-        });
-      };
-      own[name] = counting;
-      return { name, counting, original };
+    for (const name of SUBTLE) {
+      this.#wrap(crypto.subtle, name, (original) => (...args: unknown[]) => {
+        const operation = {};
+        this.#operations.add(operation);
+        return (original(...args) as Promise<unknown>).finally(() => this.#done(operation)); // As all of these methods return.
+      });
+    }
+    if (!immediate) return;
+    this.#wrap(globalThis, "setImmediate", (original) => (callback: (...args: unknown[]) => void, ...args: unknown[]) => {
+      const handle = original(() => {
+        this.#done(handle);
+        callback(...args);
+      });
+      this.#operations.add(handle);
+      return handle;
     });
-    this.#unwatch = () => {
-      for (const { name, counting, original } of replaced) {
-        // Another kit may have wrapped it since: it then goes on calling ours.
-        if (own[name] === counting) own[name] = original;
-      }
-    };
+    this.#wrap(globalThis, "clearImmediate", (original) => (handle: unknown) => {
+      this.#done(handle);
+      return original(handle);
+    });
   }
 
   unwatch(): void {
-    this.#unwatch();
+    for (const undo of this.#undo.splice(0)) undo();
+  }
+
+  #done(operation: unknown): void {
+    if (this.#operations.delete(operation)) this.#activity++;
+  }
+
+  #wrap(
+    owner: object,
+    name: string,
+    wrap: (original: (...args: unknown[]) => unknown) => (...args: never[]) => unknown,
+  ): void {
+    const methods = owner as Record<string, unknown>; // By name.
+    const original = methods[name];
+    if (typeof original !== "function") return;
+    const isOwn = Object.hasOwn(owner, name);
+    const wrapped = wrap((...args) => original.apply(owner, args));
+    Object.defineProperties(wrapped, Object.getOwnPropertyDescriptors(original)); // `util.promisify` reads one of them.
+    methods[name] = wrapped;
+    this.#undo.push(() => {
+      // Another kit may have wrapped it since, and goes on calling this one.
+      if (methods[name] !== wrapped) return;
+      if (isOwn) methods[name] = original;
+      else delete methods[name];
+    });
   }
 
   #run(): void {

@@ -54,8 +54,8 @@ export class VirtualTime {
   }
 
   /**
-   * Lets time pass. Each timer fires at its own time, those that are set meanwhile included, and what it begins is over before the next
-   * one fires. A second call waits for the first.
+   * Lets time pass. Each timer fires at its own time, those that are set meanwhile included, and what it begins is over before time goes
+   * on. A second call waits for the first.
    */
   advance(ms: number): Promise<void> {
     const advancing = this.#advancing.then(() => this.#advance(ms));
@@ -85,9 +85,9 @@ export class VirtualTime {
   }
 
   /** @internal Called by clocks. */
-  clear(number: unknown): void {
+  clear(number: unknown): boolean {
     const index = this.#timers.findIndex((timer) => timer.number === number);
-    if (index >= 0) this.#timers.splice(index, 1);
+    return index >= 0 && this.#timers.splice(index, 1).length > 0;
   }
 
   /** @internal Called by clocks: removes the timers of one. Returns the time of the first of them, if there is any. */
@@ -101,9 +101,14 @@ export class VirtualTime {
     const end = this.#elapsed + ms;
     await this.#settle();
     for (let next = this.#timers[0]; next && next.at <= end; next = this.#timers[0]) {
-      this.#timers.shift();
       this.#elapsed = Math.max(this.#elapsed, next.at);
-      next.callback();
+      // Those of one moment fire together, as on every runtime. What they set for this moment is the next round.
+      const due = this.#timers.filter(({ at }) => at <= this.#elapsed);
+      for (const timer of due) {
+        if (!this.clear(timer.number)) continue; // An earlier one has cleared it.
+        timer.callback();
+        await undefined;
+      }
       await this.#settle();
     }
     this.#elapsed = end;
