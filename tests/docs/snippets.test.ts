@@ -134,9 +134,12 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
       it(`run: ${title}`, { timeout: 240_000 }, async (t) => {
         if (noRegistry) return t.skip(noRegistry);
         if (tool === "npm" && !hasNode) return t.skip("no Node 22.18 or newer, and the npm package node@24 cannot be had");
-        assert.notDeepEqual(expected, [], "The snippets do not say what they print");
+        // A test runner prints what it likes, and fails if a test does.
+        const isTest = /\b(?:test|vitest)\b/.test(project.commands.at(-1)!);
+        if (!isTest) assert.notDeepEqual(expected, [], "The snippets do not say what they print");
         const place = join(folder, title.replaceAll(/\W+/g, "-"));
-        assert.deepEqual(await runProject(project, place, tools, change), expected);
+        const printed = await runProject(project, place, tools, change);
+        if (!isTest) assert.deepEqual(printed, expected);
       });
     }
   }

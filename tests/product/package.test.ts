@@ -64,6 +64,7 @@ import { Channels } from "noroshi/channels";
 import { createClient } from "noroshi/client";
 import { createWebSocketObject, forward } from "noroshi/cloudflare";
 import { serve } from "noroshi/serve";
+import { testkit } from "noroshi/testing";
 import * as v from "valibot";
 // @ts-expect-error -- the files of the package are its own
 import { Connection } from "noroshi/dist/src/connection.js";
@@ -144,6 +145,19 @@ export async function start(): Promise<void> {
   typed.on("close", ({ code, isFinal }) => code + doubled > 0 && isFinal);
 }
 
+export async function test(): Promise<void> {
+  const t = testkit(() => ({ app, controller }), { nodes: 2 });
+  const tested = await t.connect<typeof contract>({ token: "ann", node: 1 });
+  const doubled: number = await tested.request("double", { n: 1 });
+  // @ts-expect-error -- a number, as the contract says
+  tested.request("double", { n: "1" });
+  // @ts-expect-error -- the clock is the kit's
+  t.client({ clock: t.clock });
+  // @ts-expect-error -- the option is "nodes"
+  testkit(app, { node: doubled });
+  await t.close();
+}
+
 export class Newsroom extends createWebSocketObject(() => ({ app, controller })) {}
 export default { fetch: app.fetch, websocket };
 export { Connection, forward, socket };
@@ -214,7 +228,18 @@ describe("The npm package", () => {
   );
 
   it("type-checks without the DOM library, its declarations too", { timeout: 60_000 }, async () => {
-    const entries = ["", "/channels", "/serve", "/bun", "/node", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    const entries = [
+      "",
+      "/channels",
+      "/serve",
+      "/bun",
+      "/node",
+      "/cloudflare",
+      "/client",
+      "/testing",
+      "/broadcast-channel",
+      "/redis",
+    ];
     await writeFile(join(consumer, "entries.ts"), entries.map((entry) => `export type {} from "noroshi${entry}";`).join("\n"));
     await compile("server", {
       lib: ["es2023"],
@@ -257,7 +282,7 @@ describe("The npm package", () => {
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
-    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/broadcast-channel", "/redis"];
+    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/testing", "/broadcast-channel", "/redis"];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });

@@ -112,7 +112,8 @@ async function measureHeap(inspector: URL): Promise<number> {
   }
 }
 
-async function control(port: number, subject: string, command: string, body: unknown): Promise<unknown> {
+/** Has a command of the fixture run that listens on the port. */
+export async function control(port: number, subject: string, command: string, body: unknown): Promise<unknown> {
   const response = await fetch(`http://127.0.0.1:${port}/control/${subject}/${command}`, {
     method: "POST",
     body: JSON.stringify(body),
