@@ -39,7 +39,15 @@ type IsName<Name extends string> = Name extends "" ? true
   : true; // Not a literal.
 
 /** @internal */
-type IsChannel<Name extends string> = Name extends "" ? false : Name extends `${infer Prefix}*` ? IsName<Prefix> : IsName<Name>;
+type IsChannel<Name extends string> = Name extends "" ? false
+  : Name extends `${infer Head}{${infer Param}}${infer Rest}`
+    ? [IsName<Head>, IsParam<Param>, Rest extends "" ? true : IsChannel<Rest>] extends [true, true, true] ? true : false
+  : Name extends `${infer Prefix}*` ? IsName<Prefix>
+  : IsName<Name>;
+
+type IsParam<Param extends string> = Param extends "" | `${string}${"-" | "." | ":" | "/" | "@" | "=" | "+" | "~"}${string}`
+  ? false
+  : IsName<Param>;
 
 /** @internal Message types of the protocol; those of channels may be handled by an application that has none. */
 type ReservedRequest<D> =
@@ -90,7 +98,9 @@ export type CheckedContract<D> = {
       }
     : Key extends "channels" ? {
         readonly [Name in keyof D[Key]]: IsChannel<Name & string> extends true ? CheckedChannel<Name & string, D[Key][Name]>
-          : `Cannot declare the channel "${Name & string}": use A–Z a–z 0–9 _ - . : / @ = + ~, and * at the end for a prefix`;
+          : `Cannot declare the channel "${
+            & Name
+            & string}": use A–Z a–z 0–9 _ - . : / @ = + ~, {name} for a parameter, and * at the end for a prefix`;
       }
     : `Cannot declare "${Key & string}": a contract has requests, messages and channels`;
 };
@@ -104,7 +114,7 @@ export type CheckedContract<D> = {
  * // contract.ts
  * export const contract = defineContract({
  *   requests: { say: { payload: v.object({ text: v.string() }), reply: v.object({ id: v.number() }) } },
- *   channels: { "room:*": { events: { said: v.object({ text: v.string() }) } } },
+ *   channels: { "room:{id}": { events: { said: v.object({ text: v.string() }) } } },
  * });
  * // server.ts
  * const controller = new WebSocketController<typeof contract>();

@@ -1,28 +1,31 @@
 import type { CloseCause } from "../protocol/close.ts";
+import type { Contract, MessageReceived } from "../protocol/contract-types.ts";
 import type { WebSocketError } from "../protocol/errors.ts";
-import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The events of a controller, with the payload of each. */
-export type WebSocketEvents = {
+/** The events of a controller, with the payload of each. `C` is its contract. */
+export type WebSocketEvents<C = Contract> = {
   /** A client was admitted. */
-  connect: { client: WebSocketClient };
-  /** A client sent a message other than `auth`, `ping` and `pong`, which the controller handles. */
-  message: { client: WebSocketClient; message: WebSocketMessage };
+  connect: { client: WebSocketClient<C> };
+  /**
+   * A client sent a message other than `auth`, `ping` and `pong`, which the controller handles. It is emitted before a schema has
+   * validated the message: with a contract its fields are `unknown`, and a client may also send what is not declared.
+   */
+  message: { client: WebSocketClient<C>; message: MessageReceived<C> };
   /** A listener, a handler, `authenticate`, the engine or a write to a socket failed. `client` is the affected client, if any. */
-  error: { client?: WebSocketClient; error: unknown };
+  error: { client?: WebSocketClient<C>; error: unknown };
   /**
    * An admitted client disconnected; emitted once. `code` and `reason` are those of the side that closed first: 1005 is a close
    * frame without a code, 1006 a connection that ended without a close frame (RFC 6455 §7.1.5).
    */
-  close: { client: WebSocketClient; code: number; reason: string; wasClean: boolean; cause: CloseCause };
+  close: { client: WebSocketClient<C>; code: number; reason: string; wasClean: boolean; cause: CloseCause };
   /** An `auth` message was accepted. */
-  "auth.success": { client: WebSocketClient };
+  "auth.success": { client: WebSocketClient<C> };
   /**
    * Credentials were refused, or none arrived in time. `client` is absent before it is admitted. `error` was sent to the client;
    * `cause` is for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what `authenticate` passed to `refuse`.
    */
-  "auth.failure": { client?: WebSocketClient; error: WebSocketError; cause?: unknown };
+  "auth.failure": { client?: WebSocketClient<C>; error: WebSocketError; cause?: unknown };
 };
 
 const EVENTS: ReadonlySet<string> = new Set<keyof WebSocketEvents>([

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
+import type { Contract } from "../protocol/contract-types.ts";
 import { Downstream, type LostFailure } from "./downstream.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
@@ -7,16 +8,18 @@ import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol
 import { type CheckedSchema, checkSchema, parse, type Parsed, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** The argument of a handler. */
-export interface HandlerContext<Payload> {
+/** The argument of a handler. `C` is the contract of the controller. */
+export interface HandlerContext<Payload, C = Contract> {
   /** The client that sent the message. */
-  readonly client: WebSocketClient;
+  readonly client: WebSocketClient<C>;
   /** The output of the schema, with `type` and `uid` of the message. */
   readonly message: Payload & { type: string; uid?: MessageUid };
 }
 
 /** Answers one message type. The value it returns or resolves with is sent as `data` of the answer. */
-export type Handler<Payload, Reply = unknown> = (context: HandlerContext<Payload>) => Reply | Promise<Reply>;
+export type Handler<Payload, Reply = unknown, C = Contract> = (
+  context: HandlerContext<Payload, C>,
+) => Reply | Promise<Reply>;
 
 /** Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply. */
 export type Declared<Payload extends object, Reply = unknown> =

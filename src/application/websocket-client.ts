@@ -1,5 +1,6 @@
 import type { Recipient } from "../delivery/audience.ts";
 import type { CloseCause } from "../protocol/close.ts";
+import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
 import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
@@ -76,8 +77,8 @@ export let connectionOf: (client: WebSocketClient) => ClientConnection;
 /** Returns the open questions to a client; `undefined` if it was never asked: internal, as {@link connectionOf}. */
 export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 
-/** One connected client: the same object in every event from `connect` to `close`. */
-export class WebSocketClient {
+/** One connected client: the same object in every event from `connect` to `close`. `C` is the contract of its controller. */
+export class WebSocketClient<C = Contract> {
   /** Facts copied from the upgrade request. */
   readonly handshake: Handshake;
   readonly #connection: ClientConnection;
@@ -153,8 +154,8 @@ export class WebSocketClient {
    *
    * @throws {TypeError} for a message that JSON cannot represent.
    */
-  send(message: string | WebSocketMessage | ErrorMessage): void {
-    this.#connection.send(Frame.of(message));
+  send(message: string | MessageFrom<C> | ErrorMessage): void {
+    this.#connection.send(Frame.of(message as string | WebSocketMessage)); // A message of a contract is one, too.
   }
 
   /**

@@ -1,23 +1,26 @@
 import { isMs, MS } from "../base/clock.ts";
 import type { PayloadSchema } from "../application/contract.ts";
-import type { ChannelContract, InOf, NameOf, TypedSchema } from "../protocol/contract-types.ts";
+import type { ChannelContract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
 import { isPositive } from "../application/options.ts";
-import { CHANNEL_NAME, RESERVED_EVENTS } from "../protocol/protocol.ts";
+import { ChannelPattern, type Params } from "./channel-pattern.ts";
+import { RESERVED_EVENTS } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, SCHEMA } from "../application/schema.ts";
 import type { JsonValue, WebSocketClient } from "../application/websocket-client.ts";
 
 /** Passed to a channel's `authorize`. */
-export interface AuthorizeContext<Name extends string = string> {
+export interface AuthorizeContext<Name extends string = string, H = ChannelContract> {
   /** The client that subscribes or publishes. */
   readonly client: WebSocketClient;
-  /** Full channel name, also if it is declared by a prefix. */
+  /** Full channel name, also if it is declared by a prefix or with parameters. */
   readonly channel: NameOf<Name>;
+  /** Parameters of the name: `{ id: "1" }` for `room:1`, declared as `room:{id}`. */
+  readonly params: ParamsOf<Name>;
   /** Whether the client wants to receive publications or to publish one. */
   readonly action: "subscribe" | "publish";
-  /** Event filter of the subscription, or event of the publication. */
-  readonly event?: string;
+  /** Event filter of the subscription, or event of the publication, as the client sent it. */
+  readonly event?: EventOf<H>;
   /** Query of the subscription, as the client sent it. */
   readonly query?: Record<string, unknown>;
   /** Position to recover from. It may lie before the client was allowed to read: refuse it if that matters. */
@@ -35,6 +38,8 @@ export interface SnapshotContext<Name extends string = string, H = ChannelContra
   readonly client: WebSocketClient;
   /** Full channel name. */
   readonly channel: NameOf<Name>;
+  /** Parameters of the name, as in `authorize`. */
+  readonly params: ParamsOf<Name>;
   /** Query of the subscription; `{}` without one. All its values are strings from the Directus SDK since 19.1. */
   readonly query: Record<string, unknown>;
   /** Reads the history of the channel: see {@link Channels.history}. Needs no `this`. */
@@ -47,6 +52,8 @@ export interface PresenceContext<Name extends string = string> {
   readonly client: WebSocketClient;
   /** Full channel name. */
   readonly channel: NameOf<Name>;
+  /** Parameters of the name, as in `authorize`. */
+  readonly params: ParamsOf<Name>;
   /** `data` of the client's `subscribe`; `undefined` if it sent none. */
   readonly data: JsonValue | undefined;
 }
@@ -78,14 +85,14 @@ export type SchemasOf<H> = H extends { readonly events: infer Events } ? {
   }
   : EventSchemas;
 
-/** Options of a channel, or of all channels with a prefix. `H` is its declaration in a contract. */
+/** Options of a channel, or of all channels with a prefix or parameters. `H` is its declaration in a contract. */
 export interface ChannelOptions<Name extends string = string, H = ChannelContract, Schemas = SchemasOf<H>> {
   /**
    * Decides whether a client may subscribe or publish. Called for each `subscribe` and `publish`, and again for each subscription
    * when the client's rights change or a `ttl` ends. A thrown `WebSocketError` is sent to the client, any other error as
    * `INTERNAL_ERROR`. `() => true` allows everybody.
    */
-  readonly authorize: (context: AuthorizeContext<Name>) => Authorization | Promise<Authorization>;
+  readonly authorize: (context: AuthorizeContext<Name, H>) => Authorization | Promise<Authorization>;
   /** Returns the initial data of a subscription, as JSON. Not called for one with an `event`, nor when recovery succeeds. */
   readonly snapshot?: (context: SnapshotContext<Name, H>) => InOf<H, "snapshot"> | Promise<InOf<H, "snapshot">>;
   /**
@@ -101,6 +108,8 @@ export interface ChannelOptions<Name extends string = string, H = ChannelContrac
 
 /** Channel options with defaults applied. */
 export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot"> {
+  /** Parameters of a channel name. */
+  readonly params: (channel: string) => Params;
   /** Schemas by event. */
   readonly schema?: ReadonlyMap<string, CheckedSchema>;
   readonly history: Required<ChannelHistoryOptions> | null;
@@ -110,39 +119,33 @@ export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "sna
 /** Finds the options of a channel among the declarations. */
 export class ChannelTable {
   readonly #names = new Map<string, ResolvedChannel>();
-  /** Longest prefix first. */
-  readonly #prefixes: [prefix: string, channel: ResolvedChannel][] = [];
+  /** The most specific first. */
+  readonly #patterns: [pattern: ChannelPattern, channel: ResolvedChannel][] = [];
 
   /** @throws {TypeError} for an invalid name or option. */
   constructor(declarations: { readonly [name: string]: ChannelOptions }) {
     for (const [name, options] of Object.entries(declarations)) {
-      const prefix = name.endsWith("*") ? name.slice(0, -1) : null;
-      if (prefix === null ? !CHANNEL_NAME.test(name) : prefix !== "" && !CHANNEL_NAME.test(prefix)) {
-        throw new TypeError(
-          `Cannot declare the channel "${name}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, and may end in * to match a prefix`,
-        );
-      }
-      const channel = resolveChannel(name, options);
-      if (prefix === null) this.#names.set(name, channel);
-      else this.#prefixes.push([prefix, channel]);
+      const pattern = new ChannelPattern(name);
+      const channel = resolveChannel(name, options, pattern);
+      if (pattern.isExact) this.#names.set(name, channel);
+      else this.#patterns.push([pattern, channel]);
     }
-    this.#prefixes.sort(([a], [b]) => b.length - a.length);
+    this.#patterns.sort(([one], [other]) => ChannelPattern.compare(one, other));
   }
 
   /** History options of all declarations that have them. */
   get histories(): HistoryOptions[] {
-    const all = [...this.#names.values(), ...this.#prefixes.map(([, channel]) => channel)];
+    const all = [...this.#names.values(), ...this.#patterns.map(([, channel]) => channel)];
     return all.flatMap(({ history }) => history ?? []);
   }
 
-  /** Options for the exact name, else for the longest matching prefix. A prefix also matches itself: `room:*` covers `room:`. */
+  /** Options for the exact name, else for the most specific name with parameters, else for the longest prefix. */
   find(name: string): ResolvedChannel | undefined {
-    return this.#names.get(name) ??
-      this.#prefixes.find(([prefix]) => name !== "" && name.startsWith(prefix))?.[1];
+    return this.#names.get(name) ?? this.#patterns.find(([pattern]) => pattern.matches(name))?.[1];
   }
 }
 
-function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel {
+function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelPattern): ResolvedChannel {
   const fail = (remedy: string) => new TypeError(`Cannot declare the channel "${name}": ${remedy}`);
   const { authorize, snapshot, schema, history, presence = false, ...rest } = options ?? {};
   const [unknown] = Object.keys(rest);
@@ -169,6 +172,7 @@ function resolveChannel(name: string, options: ChannelOptions): ResolvedChannel 
   }
   return {
     authorize,
+    params: (channel) => pattern.params(channel),
     ...(snapshot && { snapshot }),
     ...(schema && { schema: schemas }),
     history: history ? { ...history, maxRecover: history.maxRecover ?? history.size } : null,

@@ -316,7 +316,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
   async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
     const { channel, event, data = null, uid, id } = request;
     const { client, host } = this;
-    const ask = () => permit(options, { client, channel, action: "publish", event, data }, host);
+    const ask = () => permit(options, { client, channel, params: options.params(channel), action: "publish", event, data }, host);
     const connection = connectionOf(client);
     let { accountability } = client;
     // Authorized at once, answered in order. The empty catch prevents an unhandled rejection until the await below.

@@ -39,11 +39,12 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
 }
 
 /** The context passed to `authorize` for a subscription. */
-export function contextOf(client: WebSocketClient, request: SubscriptionRequest): AuthorizeContext {
+export function contextOf(client: WebSocketClient, request: SubscriptionRequest, { params }: ResolvedChannel): AuthorizeContext {
   const { channel, event, query, recover } = request;
   const context: AuthorizeContext = {
     client,
     channel,
+    params: params(channel),
     action: "subscribe",
     ...(event === undefined ? {} : { event }),
     ...(recover && { recover }),
@@ -57,12 +58,13 @@ export function contextOf(client: WebSocketClient, request: SubscriptionRequest)
 export function snapshotContextOf(
   { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
   request: SubscriptionRequest,
-  { history }: ResolvedChannel,
+  { history, params }: ResolvedChannel,
 ): SnapshotContext {
   const { channel } = request;
   return {
     client,
     channel,
+    params: params(channel),
     query: queryOf(request) ?? {},
     history: (query = {}) => readHistory(host.engine, channel, history, query),
   };

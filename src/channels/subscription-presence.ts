@@ -120,7 +120,7 @@ export class SubscriptionPresence {
 
 /** The data of the client's member, as JSON text. */
 function memberDataOf(
-  { presence }: ResolvedChannel,
+  { params, presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,
   client: WebSocketClient,
   report: ExtensionHost["report"],
@@ -131,7 +131,12 @@ function memberDataOf(
   const fail = (error: unknown) => report(error, client);
   let json: string | undefined;
   guard(() => {
-    const made: unknown = make({ client, channel, data: text === undefined ? undefined : JSON.parse(text) });
+    const made: unknown = make({
+      client,
+      channel,
+      params: params(channel),
+      data: text === undefined ? undefined : JSON.parse(text),
+    });
     if (!isThenable(made)) json = JSON.stringify(made);
     if (made !== undefined && json === undefined) {
       fail(new TypeError("Cannot use what presence.data returned: it is a promise, or not JSON"));

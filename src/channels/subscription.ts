@@ -220,7 +220,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
   async #isAllowed(run: number): Promise<boolean> {
     const { client, host } = this.#owner;
-    const ttl = await permit(this.#options, contextOf(client, this.message), host);
+    const ttl = await permit(this.#options, contextOf(client, this.message, this.#options), host);
     if (!this.#isCurrent(run)) return false;
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };

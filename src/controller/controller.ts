@@ -178,15 +178,15 @@ export class WebSocketController<C = Contract> {
    *
    * @throws {TypeError} for an unknown event, or a listener that is not a function.
    */
-  on<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+  on<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents<C>[Event]>): void {
     checkListener("on", event, listener);
-    this.#bus.on(event, listener);
+    this.#bus.on(event, listener as Listener<WebSocketEvents[Event]>); // The contract exists in types only.
   }
 
   /** Removes an event listener. @throws {TypeError} for an unknown event, or a listener that is not a function. */
-  off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents[Event]>): void {
+  off<Event extends keyof WebSocketEvents>(event: Event, listener: Listener<WebSocketEvents<C>[Event]>): void {
     checkListener("off", event, listener);
-    this.#bus.off(event, listener);
+    this.#bus.off(event, listener as Listener<WebSocketEvents[Event]>); // As in `on`.
   }
 
   /**
@@ -200,9 +200,9 @@ export class WebSocketController<C = Contract> {
   handle<Type extends RequestType<C>, Output extends HandledOf<C, Type>, Reply extends ReplyOf<C, Type>>(
     type: Type,
     of: Declared<Output, Reply>,
-    handler: Handler<Output, NoInfer<Reply>>,
+    handler: Handler<Output, NoInfer<Reply>, C>,
   ): void {
-    this.#handlers.handle(type, of, handler);
+    this.#handlers.handle(type, of, handler as Handler<Output>); // The contract exists in types only.
   }
 
   /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
@@ -226,8 +226,8 @@ export class WebSocketController<C = Contract> {
   }
 
   /** The admitted clients of this node, as a live set: do not modify it. */
-  clients(): Set<WebSocketClient> {
-    return this.#clients;
+  clients(): Set<WebSocketClient<C>> {
+    return this.#clients as Set<WebSocketClient<C>>; // As in `on`.
   }
 
   /**

@@ -30,12 +30,12 @@ export class WebSocketService<C = Contract> {
   }
 
   /** Adds an event listener: see {@link WebSocketController.on}. */
-  on<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents[Event]>): void {
+  on<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents<C>[Event]>): void {
     this.#controller.on(event, callback);
   }
 
   /** Removes an event listener: see {@link WebSocketController.off}. */
-  off<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents[Event]>): void {
+  off<Event extends keyof WebSocketEvents>(event: Event, callback: Listener<WebSocketEvents<C>[Event]>): void {
     this.#controller.off(event, callback);
   }
 
@@ -45,7 +45,7 @@ export class WebSocketService<C = Contract> {
   }
 
   /** The clients of this node: see {@link WebSocketController.clients}. */
-  clients(): Set<WebSocketClient> {
+  clients(): Set<WebSocketClient<C>> {
     return this.#controller.clients();
   }
 }

@@ -1,4 +1,5 @@
 /** The types that a server and its clients read from a contract. */
+import type { MessageUid } from "./errors.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 
 /** A schema of any Standard Schema library (https://standardschema.dev), reduced to its types. */
@@ -16,7 +17,7 @@ export interface Contract {
   readonly requests?: { readonly [type: string]: RequestContract };
   /** Messages that the server sends on its own; each is an object. */
   readonly messages?: { readonly [type: string]: unknown };
-  /** Channels; a name that ends in `*` is a prefix. */
+  /** Channels; `{id}` in a name is a parameter, and a name that ends in `*` is a prefix. */
   readonly channels?: { readonly [name: string]: ChannelContract };
 }
 
@@ -75,18 +76,54 @@ export type MessageFrom<C> = C extends { readonly messages: infer M }
   ? { [Type in keyof M & string]: { type: Type } & In<M[Type]> }[keyof M & string]
   : WebSocketMessage;
 
-/** Full names of the channels that a declared name stands for: `room:*` stands for `room:${string}`. */
-export type NameOf<Declared extends string> = Declared extends `${infer Prefix}*` ? `${Prefix}${string}` : Declared;
+/** A message as a listener receives it from a client: its type is declared, its fields are not validated. */
+export type MessageReceived<C> = C extends { readonly requests: infer R } ?
+    | { [Type in keyof R & string]: { type: Type; uid?: MessageUid } & Unvalidated<InOf<R[Type], "payload">> }[keyof R & string]
+    | (C extends { readonly channels: unknown } ? WebSocketMessage & { type: "subscribe" | "unsubscribe" | "publish" } : never)
+  : WebSocketMessage;
+
+/** @internal */
+type Unvalidated<Payload> = Payload extends object ? { [Field in keyof Payload]?: unknown } : unknown;
+
+/** Full names of the channels that a declared name stands for: `room:{id}` and `room:*` stand for `room:${string}`. */
+export type NameOf<Declared extends string> = Declared extends `${infer Head}{${string}}${infer Rest}`
+  ? `${Head}${string}${NameOf<Rest>}`
+  : Declared extends `${infer Prefix}*` ? `${Prefix}${string}`
+  : Declared;
+
+/** Parameters of a declared name: `{ id: string }` for `room:{id}`. */
+export type ParamsOf<Declared extends string> = string extends Declared ? { readonly [param: string]: string }
+  : { readonly [Param in ParamOf<Declared>]: string };
+
+/** @internal */
+type ParamOf<Declared extends string> = Declared extends `${string}{${infer Param}}${infer Rest}` ? Param | ParamOf<Rest> : never;
 
 /** Channel names. */
 export type ChannelName<C> = C extends { readonly channels: infer H } ? NameOf<keyof H & string> : string;
 
-/** Declaration of a channel, found by its name or by a prefix. */
+/** Declaration of a channel, found by its name, else by a name with parameters, else by a prefix. */
 export type ChannelOf<C, Name extends string> = C extends { readonly channels: infer H } ? Name extends keyof H ? H[Name]
-  : {
-    [Key in keyof H & string]: Key extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? H[Key] : never : never;
-  }[keyof H & string]
+  : [Parametric<keyof H & string, Name>] extends [never] ? {
+      [Key in keyof H & string]: Key extends `${string}*` ? Name extends NameOf<Key> ? H[Key] : never : never;
+    }[keyof H & string]
+  : H[Parametric<keyof H & string, Name>]
   : ChannelContract;
+
+/** @internal The declared names with parameters, and without `*`, that stand for the name. */
+type Parametric<Declared extends string, Name extends string> = Declared extends `${string}*` ? never
+  : Declared extends `${infer Head}{${string}}${infer Rest}`
+    ? Name extends `${Head}${infer Tail}` ? HasParts<Rest, Tail> extends true ? Declared : never : never
+  : never;
+
+/** @internal Whether the rest of a name is the value of a parameter, and then what is declared. */
+type HasParts<Declared extends string, Name extends string> = Declared extends "" ? IsPart<Name>
+  : Declared extends `${infer Literal}{${string}}${infer Rest}`
+    ? Name extends `${infer Value}${Literal}${infer Tail}` ? IsPart<Value> extends true ? HasParts<Rest, Tail> : false : false
+  : Name extends `${infer Value}${Declared}` ? IsPart<Value>
+  : false;
+
+/** @internal A parameter takes neither of the separators. */
+type IsPart<Value extends string> = Value extends "" | `${string}:${string}` | `${string}/${string}` ? false : true;
 
 /** Event names of a channel. */
 export type EventOf<H> = H extends { readonly events: infer Events } ? keyof Events & string : string;

@@ -101,6 +101,26 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
     'new Channels(controller, { "room:*": { authorize: ({ channel }) => channel === "wire" }, wire: { authorize } });',
     /^This comparison appears to be unintentional because the types '`room:\$\{string\}`' and '"wire"' have no overlap\.$/,
   ],
+  "a parameter that a channel name does not have": [
+    'new Channels(new WebSocketController(), { "room:{id}": { authorize: ({ params }) => params.di === "1" } });',
+    /^Property 'di' does not exist on type '\{ readonly id: string; \}'\.(?: Did you mean 'id'\?)?$/,
+  ],
+  "a misspelt message to one client": [
+    'for (const client of service.clients()) client.send({ type: "nwes", text: "Hello" });',
+    /^(?:Type '"nwes"' is not assignable to type '"news"'\.|No overload matches this call\.)$/,
+  ],
+  "a misspelt request in a listener": [
+    'service.on("message", ({ message }) => message.type === "sya");',
+    /^This comparison appears to be unintentional because the types '.*"say".*' and '"sya"' have no overlap\.$/,
+  ],
+  "a field in a listener as if it were validated": [
+    'service.on("message", ({ message }) => message.type === "say" && message.text.trim());',
+    /^'message\.text' is of type 'unknown'\.$/,
+  ],
+  "an event in authorize that the contract does not have": [
+    'new Channels(controller, { "room:*": { authorize: ({ event }) => event === "siad" }, wire: { authorize } });',
+    /^This comparison appears to be unintentional because the types '"said"(?: \| undefined)?' and '"siad"' have no overlap\.$/,
+  ],
   "an error of the client as something else": [
     'client.on("error", ({ error }) => error satisfies string);',
     /^Type 'Error' does not satisfy the expected type 'string'\.$/,
@@ -131,7 +151,7 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
   ],
   "a contract with a channel name that no client can subscribe to": [
     'defineContract({ channels: { "the room": {} } });',
-    /'"Cannot declare the channel \\"the room\\": use A–Z a–z 0–9 _ - \. : \/ @ = \+ ~, and \* at the end for a prefix"'\.$/,
+    /'"Cannot declare the channel \\"the room\\": use A–Z a–z 0–9 _ - \. : \/ @ = \+ ~, \{name\} for a parameter, and \* at the end for a prefix"'\.$/,
   ],
   "a contract with an event of the protocol": [
     "defineContract({ channels: { wire: { events: { init: Text } } } });",

@@ -7,6 +7,7 @@ import {
   createWebSocketController,
   defineContract,
   getWebSocketController,
+  type WebSocketClient,
   WebSocketController,
   WebSocketService,
 } from "../../mod.ts";
@@ -34,12 +35,15 @@ const contract = defineContract({
       member: v.object({ name: v.string() }),
     },
     wire: { events: { posted: Text } },
+    "tenant:{tenant}:board:{board}": { events: { moved: v.object({ x: v.number() }) } },
+    "tenant:{tenant}:*": { events: { logged: Text } },
   },
 });
 
 export const controller = new WebSocketController<typeof contract>();
 export const service = new WebSocketService(controller);
 const room = { authorize: () => true };
+const others = { wire: room, "tenant:{tenant}:board:{board}": room, "tenant:{tenant}:*": room };
 
 export function handlers(): void {
   controller.handle("say", contract.requests.say, ({ message }) => {
@@ -99,6 +103,17 @@ export const channels = new Channels(controller, {
     presence: { data: ({ client, channel }) => ({ name: `${client.uid} in ${channel}` }) },
   },
   wire: { authorize: () => false, history: { size: 10, ttl: 60_000 } },
+  "tenant:{tenant}:board:{board}": {
+    authorize: ({ channel, event, params }) => {
+      same<typeof channel, `tenant:${string}:board:${string}`>();
+      same<typeof event, "moved" | undefined>();
+      same<typeof params, { readonly tenant: string; readonly board: string }>();
+      return params.tenant === "acme";
+    },
+    snapshot: ({ params }) => params.board,
+    presence: { data: ({ params }) => params.board },
+  },
+  "tenant:{tenant}:*": { authorize: ({ params }) => params.tenant === "acme" },
 });
 
 export async function publications(name: string): Promise<void> {
@@ -106,6 +121,16 @@ export async function publications(name: string): Promise<void> {
   await channels.publish(`room:${name}`, "cleared", null);
   await channels.publish("wire", "posted", { text: "Hello" });
   await channels.publish(name, "anything", 1); // Known at run time only.
+  await channels.publish("tenant:acme:board:1", "moved", { x: 1 });
+  await channels.publish(`tenant:${name}:board:${name}`, "moved", { x: 1 });
+  await channels.publish("tenant:acme:log", "logged", { text: "Hello" });
+  await channels.publish("tenant:acme:board:1:log", "logged", { text: "Hello" });
+  // @ts-expect-error -- an event of another channel
+  await channels.publish("tenant:acme:board:1", "logged", { text: "Hello" });
+  // @ts-expect-error -- an event of another channel: a parameter takes no ":"
+  await channels.publish("tenant:acme:board:1:log", "moved", { x: 1 });
+  // @ts-expect-error -- no such channel
+  await channels.publish("tenant", "logged", { text: "Hello" });
   for (const publication of (await channels.history("room:1")).publications) {
     if (publication.event === "said") same<typeof publication.data, { text: string; likes: number }>();
     else same<typeof publication.data, null>();
@@ -128,38 +153,53 @@ export async function publications(name: string): Promise<void> {
 
 export function declarations(): void {
   // @ts-expect-error -- the channel `wire` is missing
-  new Channels(controller, { "room:*": room });
+  new Channels(controller, { "room:*": room, "tenant:{tenant}:board:{board}": room, "tenant:{tenant}:*": room });
   // @ts-expect-error -- no such channel
-  new Channels(controller, { "room:*": room, wire: room, "rooms:*": room });
+  new Channels(controller, { "room:*": room, ...others, "rooms:*": room });
   new Channels(controller, {
     // @ts-expect-error -- the contract says an array of strings
     "room:*": { authorize: () => true, snapshot: () => 42 },
-    wire: room,
+    ...others,
   });
   new Channels(controller, {
     // @ts-expect-error -- the contract says an array of strings, and this one comes later
     "room:*": { authorize: () => true, snapshot: () => Promise.resolve([42]) },
-    wire: room,
+    ...others,
   });
   new Channels(controller, {
     // @ts-expect-error -- a channel of `room:*` is never called so
     "room:*": { authorize: ({ channel }) => channel === "wire" },
-    wire: room,
+    ...others,
   });
   new Channels(controller, {
     // @ts-expect-error -- the contract says an object with a name
     "room:*": { authorize: () => true, presence: { data: ({ client }) => client.uid } },
-    wire: room,
+    ...others,
   });
   new Channels(controller, {
     // @ts-expect-error -- not the schema of the contract
     "room:*": { authorize: () => true, schema: { said: v.object({ text: v.number() }) } },
-    wire: room,
+    ...others,
+  });
+  new Channels(controller, {
+    "room:*": room,
+    ...others,
+    // @ts-expect-error -- no such parameter
+    "tenant:{tenant}:*": { authorize: ({ params }) => params.tenat === "acme" },
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- no such event
+    "room:*": { authorize: ({ event }) => event === "siad" },
+    ...others,
   });
   // @ts-expect-error -- a misspelt option
-  new Channels(controller, { "room:*": room, wire: { authorize: () => true, histroy: { size: 1, ttl: 1_000 } } });
+  new Channels(controller, { "room:*": room, ...others, wire: { authorize: () => true, histroy: { size: 1, ttl: 1_000 } } });
   // @ts-expect-error -- a misspelt option of an option
-  new Channels(controller, { "room:*": room, wire: { authorize: () => true, history: { size: 1, tll: 1_000, ttl: 1_000 } } });
+  new Channels(controller, {
+    "room:*": room,
+    ...others,
+    wire: { authorize: () => true, history: { size: 1, tll: 1_000, ttl: 1_000 } },
+  });
 }
 
 /** What takes any controller, service or channels also takes those of a contract. */
@@ -213,6 +253,46 @@ export function withoutContract(): void {
   });
 }
 
+/** A listener receives what no schema has validated. */
+export function messages(): void {
+  service.on("message", ({ client, message }) => {
+    client.send({ type: "news", text: "Hello" });
+    if (message.type === "say") same<typeof message.text, unknown>();
+    if (message.type === "publish") same<(typeof message)["data"], unknown>();
+    // @ts-expect-error -- the contract says a string
+    client.send({ type: "news", text: 1 });
+    // @ts-expect-error -- no such message
+    client.send({ type: "nwes", text: "Hello" });
+    // @ts-expect-error -- no such request
+    if (message.type === "sya") return;
+    // @ts-expect-error -- only `say` has a text
+    return message.text;
+  });
+  controller.handle("say", contract.requests.say, ({ client }) => {
+    client.send({ type: "reload" });
+    // @ts-expect-error -- no such message
+    client.send({ type: "relaod" });
+    return { id: 1 };
+  });
+  for (const client of service.clients()) {
+    client.send("an encoded frame");
+    // @ts-expect-error -- the text is missing
+    client.send({ type: "news" });
+  }
+  const anyClient = (client: WebSocketClient): void => client.send({ type: "anything" });
+  service.on("connect", ({ client }) => anyClient(client));
+}
+
+/** The contract may also come as a type argument, where the controller does not know it. */
+export function asTypeArgument(): void {
+  const typed = new Channels<typeof contract>(new WebSocketController(), { "room:*": room, ...others });
+  void typed.publish("room:1", "said", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- no such event
+  void typed.publish("room:1", "siad", { text: "Hello", likes: 1 });
+  // @ts-expect-error -- the channel `wire` is missing
+  new Channels<typeof contract>(new WebSocketController(), { "room:*": room });
+}
+
 export function contracts(): void {
   // @ts-expect-error -- the protocol's own
   defineContract({ requests: { ping: {} } });
@@ -240,6 +320,11 @@ export function contracts(): void {
   defineContract({ messages: { news: { text: v.string() } } });
   // @ts-expect-error -- a name has no space
   defineContract({ channels: { "a room": {} } });
+  defineContract({ channels: { "room:{id}": {}, "{tenant}": {}, "a:{b}/{c}:*": {} } });
+  // @ts-expect-error -- a parameter has a name
+  defineContract({ channels: { "room:{}": {} } });
+  // @ts-expect-error -- of letters, digits and _
+  defineContract({ channels: { "room:{room-id}": {} } });
   // @ts-expect-error -- only at the end
   defineContract({ channels: { "room:*:said": {} } });
   // @ts-expect-error -- a misspelt field
@@ -255,6 +340,12 @@ export function contracts(): void {
 
 export function client(): void {
   const client = createClient<typeof contract>("ws://localhost");
+  client.subscribe("tenant:acme:board:1", { onEvent: ({ data }) => same<typeof data, { x: number }>() });
+  void client.publish("tenant:acme:board:1", "moved", { x: 1 });
+  // @ts-expect-error -- an event of another channel
+  void client.publish("tenant:acme:board:1", "logged", { text: "Hello" });
+  // @ts-expect-error -- no such channel
+  client.subscribe("board:1");
   client.on("error", ({ error }) => {
     same<typeof error, Error>();
     return error.message;
