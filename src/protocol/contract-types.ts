@@ -92,8 +92,9 @@ export type NameOf<Declared extends string> = Declared extends `${infer Head}{${
   : Declared;
 
 /** Parameters of a declared name: `{ id: string }` for `room:{id}`. */
-export type ParamsOf<Declared extends string> = string extends Declared ? { readonly [param: string]: string }
-  : { readonly [Param in ParamOf<Declared>]: string };
+export type ParamsOf<Declared extends string> = {
+  readonly [Param in string extends Declared ? string : ParamOf<Declared>]: string;
+};
 
 /** @internal */
 type ParamOf<Declared extends string> = Declared extends `${string}{${infer Param}}${infer Rest}` ? Param | ParamOf<Rest> : never;

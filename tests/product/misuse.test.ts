@@ -102,8 +102,9 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
     /^This comparison appears to be unintentional because the types '`room:\$\{string\}`' and '"wire"' have no overlap\.$/,
   ],
   "a parameter that a channel name does not have": [
-    'new Channels(new WebSocketController(), { "room:{id}": { authorize: ({ params }) => params.di === "1" } });',
-    /^Property 'di' does not exist on type '\{ readonly id: string; \}'\.(?: Did you mean 'id'\?)?$/,
+    `const rooms = new WebSocketController<{ channels: { "room:{id}": {} } }>();
+    new Channels(rooms, { "room:{id}": { authorize: ({ params }) => params.di === "1" } });`,
+    /^Property 'di' does not exist on type 'ParamsOf<"room:\{id\}">'\.(?: Did you mean 'id'\?)?$/,
   ],
   "a misspelt message to one client": [
     'for (const client of service.clients()) client.send({ type: "nwes", text: "Hello" });',

@@ -194,10 +194,10 @@ export function declarations(): void {
   });
   // @ts-expect-error -- a misspelt option
   new Channels(controller, { "room:*": room, ...others, wire: { authorize: () => true, histroy: { size: 1, ttl: 1_000 } } });
-  // @ts-expect-error -- a misspelt option of an option
   new Channels(controller, {
     "room:*": room,
     ...others,
+    // @ts-expect-error -- a misspelt option of an option
     wire: { authorize: () => true, history: { size: 1, tll: 1_000, ttl: 1_000 } },
   });
 }
@@ -226,7 +226,10 @@ export function withoutContract(): void {
       snapshot: async ({ history }) => (await history()).publications,
     },
     wire: { authorize: () => true, snapshot: () => 42 },
+    "board:{id}": { authorize: ({ params }) => params.id === "1" },
   });
+  new Channels(new WebSocketController(), { "board:{id}": { authorize: ({ params }) => params["id"] === "1" } });
+  void open.publish("board:1", "anything", 1);
   void open.publish("room:1", "said", { text: "Hello", likes: 1 });
   void open.publish("wire", "anything", 1);
   // @ts-expect-error -- no such channel
