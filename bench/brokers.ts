@@ -71,17 +71,10 @@ class Node {
   }
 }
 
-async function withNodes(
-  name: BrokerName,
-  number: number,
-  work: (nodes: Node[], pid: number) => Promise<void>,
-): Promise<void> {
+async function withNodes(name: BrokerName, number: number, work: (nodes: Node[], pid: number) => Promise<void>): Promise<void> {
   const release = values.lock === undefined ? () => {} : await lock(values.lock);
   const broker = await BrokerProcess[name]();
-  const nodes = Array.from(
-    { length: number },
-    () => new Node(name, broker.port),
-  );
+  const nodes = Array.from({ length: number }, () => new Node(name, broker.port));
   try {
     for (const node of nodes) await node.ready();
     await work(nodes, broker.pid!); // It runs.
@@ -93,67 +86,34 @@ async function withNodes(
 }
 
 /** Calls so often, with so many calls under way. */
-async function repeat(
-  times: number,
-  call: (number: number) => unknown,
-): Promise<void> {
+async function repeat(times: number, call: (number: number) => unknown): Promise<void> {
   let next = 0;
   await Promise.all(Array.from({ length: WINDOW }, async () => {
     while (next < times) await call(next++);
   }));
 }
 
-async function publications(
-  name: BrokerName,
-  kind: (typeof KINDS)[number],
-  listening: number,
-): Promise<void> {
-  await withNodes(
-    name,
-    listening + 1,
-    async ([publisher, ...listeners], pid) => {
-      const { engine } = publisher!; // There is one more than listen.
-      const history = kind === "publish, history" ? HISTORY : null;
-      if (kind !== "broadcast") {
-        for (const listener of listeners) {
-          await listener.engine.subscribe(
-            "load",
-            history,
-          );
-        }
-      }
-      const data = JSON.stringify(said(1));
-      const send = () => kind === "broadcast" ? engine.send(data) : engine.publish("load", { event: "said", data }, history);
-      const arrive = async (times: number) => {
-        while (listeners.some(({ received }) => received < times)) {
-          await sleep(
-            1,
-          );
-        }
-      };
-      const warmUp = count / 5;
-      await repeat(warmUp, send);
-      await arrive(warmUp);
-      const [cpu, own, begin] = [
-        cpuOf([pid]),
-        process.cpuUsage(),
-        performance.now(),
-      ];
-      await repeat(count, send);
-      await arrive(warmUp + count);
-      const seconds = (performance.now() - begin) / 1000;
-      const { user, system } = process.cpuUsage(own);
-      const micros = (cpuOf([pid]) - cpu) * 1e6 / count;
-      row(
-        name,
-        kind,
-        `${listening}`,
-        micros.toFixed(1),
-        ((user + system) / count).toFixed(0),
-        (count / seconds).toFixed(0),
-      );
-    },
-  );
+async function publications(name: BrokerName, kind: (typeof KINDS)[number], listening: number): Promise<void> {
+  await withNodes(name, listening + 1, async ([publisher, ...listeners], pid) => {
+    const { engine } = publisher!; // There is one more than listen.
+    const history = kind === "publish, history" ? HISTORY : null;
+    if (kind !== "broadcast") { for (const listener of listeners) await listener.engine.subscribe("load", history); }
+    const data = JSON.stringify(said(1));
+    const send = () => kind === "broadcast" ? engine.send(data) : engine.publish("load", { event: "said", data }, history);
+    const arrive = async (times: number) => {
+      while (listeners.some(({ received }) => received < times)) await sleep(1);
+    };
+    const warmUp = count / 5;
+    await repeat(warmUp, send);
+    await arrive(warmUp);
+    const [cpu, own, begin] = [cpuOf([pid]), process.cpuUsage(), performance.now()];
+    await repeat(count, send);
+    await arrive(warmUp + count);
+    const seconds = (performance.now() - begin) / 1000;
+    const { user, system } = process.cpuUsage(own);
+    const micros = (cpuOf([pid]) - cpu) * 1e6 / count;
+    row(name, kind, `${listening}`, micros.toFixed(1), ((user + system) / count).toFixed(0), (count / seconds).toFixed(0));
+  });
 }
 
 async function histories(name: BrokerName): Promise<void> {
@@ -163,19 +123,13 @@ async function histories(name: BrokerName): Promise<void> {
     const before = memoryOf([pid]);
     const memory = async (each: number, from: number) => {
       await repeat(channelCount * (each - from), (number) => {
-        return engine.publish(`channel:${number % channelCount}`, {
-          event: "said",
-          data,
-        }, HISTORY);
+        return engine.publish(`channel:${number % channelCount}`, { event: "said", data }, HISTORY);
       });
       await sleep(1500);
       return ((memoryOf([pid]) - before) / channelCount).toFixed(2);
     };
     const [one, ten] = [await memory(1, 0), await memory(10, 1)];
-    await repeat(
-      channelCount,
-      (number) => engine.subscribe(`channel:${number}`, HISTORY),
-    );
+    await repeat(channelCount, (number) => engine.subscribe(`channel:${number}`, HISTORY));
     await sleep(1500);
     const cpu = cpuOf([pid]);
     await sleep(LOOKS * CHECK_INTERVAL);
@@ -190,25 +144,12 @@ function row(...cells: string[]): void {
   console.log(`| ${cells.join(" | ")} |`);
 }
 
-row(
-  "broker",
-  "sends",
-  "nodes that listen",
-  "broker µs",
-  "nodes µs, all",
-  "reached a second",
-);
+row("broker", "sends", "nodes that listen", "broker µs", "nodes µs, all", "reached a second");
 row("---", "---", "---:", "---:", "---:", "---:");
 for (const name of ["redis", "nats"] as const) {
   const lack = lacks(`${name}-server`);
   if (lack) console.log(lack);
-  else {for (const kind of KINDS) {
-      for (const listening of NODES) {
-        await publications(name, kind, listening);
-      }
-    }}
+  else for (const kind of KINDS) for (const listening of NODES) await publications(name, kind, listening);
 }
-for (const name of ["redis", "nats"] as const) {
-  if (!lacks(`${name}-server`)) await histories(name);
-}
+for (const name of ["redis", "nats"] as const) if (!lacks(`${name}-server`)) await histories(name);
 process.exit(0);

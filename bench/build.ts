@@ -6,13 +6,8 @@ import { root, type Server } from "./servers.ts";
 const sources = join(root, "bench/servers");
 
 /** Where a server's JavaScript is: below the packages that it is to find, for those of the peers bring another ws. */
-export function builtFile(
-  { kind, file }: Pick<Server, "kind" | "file">,
-): string {
-  const modules = join(
-    root,
-    kind === "peer" ? "bench/node_modules" : "node_modules",
-  );
+export function builtFile({ kind, file }: Pick<Server, "kind" | "file">): string {
+  const modules = join(root, kind === "peer" ? "bench/node_modules" : "node_modules");
   return join(modules, ".noroshi-bench", file.replace(/\.ts$/, ".js"));
 }
 

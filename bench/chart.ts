@@ -37,10 +37,7 @@ const STYLE = `
 
 export function chart(work: WorkResult): string {
   const unit = work.figure === "cpu" ? ` ${work.unit}` : "";
-  const most = Math.max(
-    ...work.servers.map(({ figures }) => figures?.[work.figure].max ?? 0),
-    Number.MIN_VALUE,
-  );
+  const most = Math.max(...work.servers.map(({ figures }) => figures?.[work.figure].max ?? 0), Number.MIN_VALUE);
   const scale = (value: number) => Math.max(0, value) / most * (WIDTH - LABEL - VALUE);
   const parts: string[] = [];
   let y = HEAD;
@@ -48,9 +45,7 @@ export function chart(work: WorkResult): string {
   for (const server of work.servers) {
     if (server.runtime !== runtime) {
       runtime = server.runtime;
-      parts.push(
-        `<text class="runtime" x="16" y="${y + 16}">${RUNTIME_TITLES[server.runtime]}</text>`,
-      );
+      parts.push(`<text class="runtime" x="16" y="${y + 16}">${RUNTIME_TITLES[server.runtime]}</text>`);
       y += ROW;
     }
     parts.push(bar(server, work.figure, y, scale));
@@ -69,12 +64,7 @@ export function chart(work: WorkResult): string {
 `;
 }
 
-function bar(
-  server: ServerResult,
-  figure: WorkResult["figure"],
-  y: number,
-  scale: (value: number) => number,
-): string {
+function bar(server: ServerResult, figure: WorkResult["figure"], y: number, scale: (value: number) => number): string {
   const label = `<text x="28" y="${y + 15}">${escape(server.name)}</text>`;
   if (!server.figures) {
     return `${label}<text class="caption" x="${LABEL}" y="${y + 15}">failed</text>`;

@@ -25,12 +25,7 @@ let stopped = false;
  * failed authentications is an address's, and would end all kinds for what one of them does.
  */
 function dial(path: string | null, address: number): Socket {
-  const socket = connect({
-    port,
-    host: "127.0.0.1",
-    localAddress: `127.0.0.${address}`,
-    noDelay: true,
-  });
+  const socket = connect({ port, host: "127.0.0.1", localAddress: `127.0.0.${address}`, noDelay: true });
   open.add(socket);
   socket.on("close", () => open.delete(socket));
   socket.on("error", () => {});
@@ -75,12 +70,7 @@ function keep(
 }
 
 const PINGS = 50;
-const pings = Buffer.concat(
-  Array.from(
-    { length: PINGS },
-    (_, uid) => frame(1, JSON.stringify({ type: "ping", uid })),
-  ),
-);
+const pings = Buffer.concat(Array.from({ length: PINGS }, (_, uid) => frame(1, JSON.stringify({ type: "ping", uid }))));
 const junk = [
   frame(1, "{"),
   frame(1, "[1,2,3]"),
@@ -130,15 +120,9 @@ const attacks = [
     count("slow headers: bytes");
   }),
   // Nothing is ever read; that it was closed it does not see, so it comes again after ten seconds.
-  keep(
-    "stalled readers",
-    6,
-    10,
-    (i) => `/public?access_token=stalled${i}:stalled`,
-    (socket, tick) => {
-      if (tick % (10 * TICKS_PER_SECOND) === 0) reset(socket);
-    },
-  ),
+  keep("stalled readers", 6, 10, (i) => `/public?access_token=stalled${i}:stalled`, (socket, tick) => {
+    if (tick % (10 * TICKS_PER_SECOND) === 0) reset(socket);
+  }),
   // 100 a second: half in the middle of the upgrade, half once it is answered.
   (tick: number) => {
     count("storm: connections", 2);

@@ -240,9 +240,7 @@ function startServer(runtime: string): ChildProcess {
 /** What the process says next. */
 async function messageOf<T>(child: ChildProcess): Promise<T> {
   const exited = once(child, "exit").then(([code]) => {
-    throw new Error(
-      `A process of the bench exited with ${code} and said nothing`,
-    );
+    throw new Error(`A process of the bench exited with ${code} and said nothing`);
   });
   const [message] = await Promise.race([once(child, "message"), exited]);
   return message as T; // Each caller knows whom it asks.
@@ -449,10 +447,6 @@ function toTable(results: Result[]): string {
   // As deno fmt wants it.
   const widths = rows[0]!.map((_, column) => Math.max(3, ...rows.map((row) => row[column]!.length)));
   const lines = rows.map((row) => row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)));
-  lines.splice(
-    1,
-    0,
-    widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`),
-  );
+  lines.splice(1, 0, widths.map((width, i) => i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`));
   return lines.map((line) => `| ${line.join(" | ")} |\n`).join("");
 }

@@ -56,18 +56,11 @@ export function buildGenerator(): string {
   const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (compiled > statSync(source).mtimeMs) return program;
   mkdirSync(join(root, "bench/results"), { recursive: true });
-  const { error, status } = spawnSync("cc", ["-O2", "-o", program, source], {
-    stdio: "inherit",
-  });
+  const { error, status } = spawnSync("cc", ["-O2", "-o", program, source], { stdio: "inherit" });
   if (error) {
-    throw new Error(
-      "Cannot compile bench/load.c: there is no cc; install a C compiler such as gcc or clang",
-      { cause: error },
-    );
+    throw new Error("Cannot compile bench/load.c: there is no cc; install a C compiler such as gcc or clang", { cause: error });
   }
-  if (status !== 0) {
-    throw new Error(`Cannot compile bench/load.c: cc exited with ${status}`);
-  }
+  if (status !== 0) throw new Error(`Cannot compile bench/load.c: cc exited with ${status}`);
   return program;
 }
 
@@ -78,20 +71,12 @@ process.once("exit", () => {
   for (const broker of brokers) broker.signal("SIGKILL");
 });
 
-export async function measure(
-  server: Server,
-  work: Work,
-  generator: string,
-  round: number,
-): Promise<Sample> {
+export async function measure(server: Server, work: Work, generator: string, round: number): Promise<Sample> {
   const broker = server.broker && await startBroker(server.broker);
   const programs: Program[] = [];
   const serve = () => startServer(server, programs, broker);
   try {
-    const [{ port, pids }, origin] = await Promise.all([
-      serve(),
-      work.isCrossNode ? serve() : undefined,
-    ]);
+    const [{ port, pids }, origin] = await Promise.all([serve(), work.isCrossNode ? serve() : undefined]);
     const isMemory = work.figure === "memory";
     if (isMemory) await sleep(SETTLE);
     const before = memoryOf(pids);
@@ -147,12 +132,7 @@ export async function startServer(
   const [command = "", ...args] = COMMANDS[server.runtime];
   const file = server.runtime === "node" ? builtFile(server) : join(root, "bench/servers", server.file);
   const address = broker ? [`${server.broker}://127.0.0.1:${broker.port}`] : [];
-  const serving = start(command, [
-    ...args,
-    file,
-    ...server.args ?? [],
-    ...address,
-  ], ["ignore", "pipe", "pipe"]);
+  const serving = start(command, [...args, file, ...server.args ?? [], ...address], ["ignore", "pipe", "pipe"]);
   programs.push(serving);
   const port = Number((await serving.next("PORT ")).slice(5));
   const pids = server.runtime === "durable-object" ? named(tree(serving.pid), "workerd") : tree(serving.pid);
@@ -161,18 +141,9 @@ export async function startServer(
 }
 
 /** Starts the generator. */
-export function startLoad(
-  generator: string,
-  port: number,
-  load: string,
-  settings: Record<string, string | number>,
-): Program {
+export function startLoad(generator: string, port: number, load: string, settings: Record<string, string | number>): Program {
   const words = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
-  return start(generator, [String(port), load, ...words], [
-    "pipe",
-    "pipe",
-    "pipe",
-  ]);
+  return start(generator, [String(port), load, ...words], ["pipe", "pipe", "pipe"]);
 }
 
 /** Reads the generator's last line, as load.c writes it. */
@@ -194,8 +165,7 @@ function per(value: number, of: number): number {
 function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
   const child = spawn(command, args, { cwd: root, stdio });
   running.add(child);
-  const lines = createInterface({ input: child.stdout! })
-    [Symbol.asyncIterator]();
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   let errors = "";
   child.stderr!.on("data", (chunk) => errors = (errors + chunk).slice(-2000));
   child.on("error", (error) => errors += error.message);
@@ -213,9 +183,7 @@ function start(command: string, args: string[], stdio: ("ignore" | "pipe")[]) {
         for (;;) {
           const { done, value } = await Promise.race([lines.next(), late]);
           if (done) {
-            throw new Error(
-              `No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`,
-            );
+            throw new Error(`No ${prefix.trim()} within ${TIMEOUT / 1000} s, or before its end. ${errors.trim()}`);
           }
           if (value.startsWith(prefix)) return value;
         }

@@ -32,9 +32,7 @@ export async function withNodes(
     const broker = await BROKERS[name]!(); // One of them, as the caller has looked.
     const nodes: RunningNode[] = [];
     try {
-      for (const runtime of runtimes) {
-        nodes.push(await startNode(runtime, name, broker.port));
-      }
+      for (const runtime of runtimes) nodes.push(await startNode(runtime, name, broker.port));
       await run(nodes, name);
     } finally {
       await Promise.all(nodes.map((node) => node.kill()));
@@ -43,17 +41,10 @@ export async function withNodes(
   }
 }
 
-async function startNode(
-  runtime: RuntimeName,
-  broker: string,
-  brokerPort: number,
-): Promise<RunningNode> {
+async function startNode(runtime: RuntimeName, broker: string, brokerPort: number): Promise<RunningNode> {
   const [command = "", ...args] = COMMANDS[runtime];
   const file = runtime === "node" ? builtFile(FILE) : join(root, "bench/servers", FILE.file);
-  const child = spawn(command, [...args, file, broker, String(brokerPort)], {
-    cwd: root,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  const child = spawn(command, [...args, file, broker, String(brokerPort)], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   process.once("exit", () => child.kill("SIGKILL"));
   for await (const line of createInterface({ input: child.stdout })) {
     if (!line.startsWith("PORT ")) continue;

@@ -26,9 +26,7 @@ const { values } = parseArgs({
 });
 
 // An exit ends the servers too.
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => process.exit(1));
-}
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
 const programs: Program[] = [];
 try {
   await main();
@@ -49,49 +47,27 @@ interface Measured {
 
 async function main(): Promise<void> {
   const turns = Number(values.turns);
-  const [work] = fitWorks(
-    WORKS.filter(({ name }) => name === values.work),
-    maxDescriptors(),
-  );
-  if (
-    !work || work.figure !== "cpu" || work.isCrossNode || work.channels ||
-    work.isHeartbeat
-  ) {
+  const [work] = fitWorks(WORKS.filter(({ name }) => name === values.work), maxDescriptors());
+  if (!work || work.figure !== "cpu" || work.isCrossNode || work.channels || work.isHeartbeat) {
     throw new Error(
       "Cannot measure: --work takes the name of one of which the CPU is compared, on one node, and which raw servers do",
     );
   }
   const count = Math.floor(Number(work.settings.count) / turns);
-  if (!(count >= 1)) {
-    throw new Error(
-      "Cannot measure: --turns takes a number up to the work's count",
-    );
-  }
+  if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
   const parts = values.servers.split(",");
   const servers = SERVERS.filter(({ name, runtime, works, settings }) =>
-    runtime === values.runtime && !works && !settings &&
-    parts.some((part) => name.includes(part))
+    runtime === values.runtime && !works && !settings && parts.some((part) => name.includes(part))
   );
-  if (servers.length < 2) {
-    throw new Error(
-      "Cannot measure: there are not two such servers of that runtime",
-    );
-  }
+  if (servers.length < 2) throw new Error("Cannot measure: there are not two such servers of that runtime");
   await buildServers(servers);
   const generator = buildGenerator();
 
-  console.log(
-    `${work.title}: ${turns} turns of ${count}, ${RUNTIME_TITLES[servers[0]!.runtime]}`,
-  ); // There are two.
+  console.log(`${work.title}: ${turns} turns of ${count}, ${RUNTIME_TITLES[servers[0]!.runtime]}`); // There are two.
   const all: Measured[] = [];
   for (const server of servers) {
     const { port, pids } = await startServer(server, programs);
-    const load = startLoad(generator, port, work.load, {
-      ...work.settings,
-      count,
-      turns,
-      polls: 1,
-    });
+    const load = startLoad(generator, port, work.load, { ...work.settings, count, turns, polls: 1 });
     programs.push(load);
     await load.next("READY");
     all.push({ server, pids, load, cpu: [] });
@@ -102,15 +78,11 @@ async function main(): Promise<void> {
   }
   for (let turn = 0; turn < turns; turn++) {
     // Each has each place in the order as often as the others.
-    for (
-      const each of all.map((_, place) => all[(place + turn) % all.length]!)
-    ) { // Within its length.
+    for (const each of all.map((_, place) => all[(place + turn) % all.length]!)) { // Within its length.
       const before = cpuOf(each.pids);
       each.load.go();
       const { delivered, faults } = readDone(await each.load.next("DONE "));
-      if (faults > 0) {
-        throw new Error(`${each.server.name} had ${faults} faults`);
-      }
+      if (faults > 0) throw new Error(`${each.server.name} had ${faults} faults`);
       each.cpu.push((cpuOf(each.pids) - before) / (delivered / 1e6));
     }
   }
@@ -125,9 +97,7 @@ function report(all: readonly Measured[]): void {
     const ratios = cpu.map((value, turn) => value / base.cpu[turn]!); // All have as many turns.
     const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => quantile(ratios, part).toFixed(2));
     const mark = server === base.server ? " *" : "";
-    console.log(
-      `${server.name}${mark}: ${quantile(cpu, 0.5).toFixed(2)} s a million, ratio ${middle} (${low}–${high})`,
-    );
+    console.log(`${server.name}${mark}: ${quantile(cpu, 0.5).toFixed(2)} s a million, ratio ${middle} (${low}–${high})`);
   }
 }
 

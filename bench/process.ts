@@ -29,16 +29,10 @@ export function cpuOf(pids: readonly number[]): number {
 }
 
 /** Resident memory, in kB: now, or its most since `resetPeak`. */
-export function memoryOf(
-  pids: readonly number[],
-  what: "VmRSS" | "VmHWM" = "VmRSS",
-): number {
+export function memoryOf(pids: readonly number[], what: "VmRSS" | "VmHWM" = "VmRSS"): number {
   let kb = 0;
   for (const pid of pids) {
-    kb += Number(
-      read(`/proc/${pid}/status`).match(new RegExp(`${what}:\\s+(\\d+)`))
-        ?.[1] ?? 0,
-    );
+    kb += Number(read(`/proc/${pid}/status`).match(new RegExp(`${what}:\\s+(\\d+)`))?.[1] ?? 0);
   }
   return kb;
 }

@@ -52,10 +52,7 @@ export interface Rounds {
   errors: string[];
 }
 
-export function sumUp(
-  { name, title, unit, figure, isCrossNode = false }: Work,
-  all: readonly Rounds[],
-): WorkResult {
+export function sumUp({ name, title, unit, figure, isCrossNode = false }: Work, all: readonly Rounds[]): WorkResult {
   const servers = all.map(({ server, samples, errors }) => {
     const baseline = figure === "peak" ? undefined : bestRaw(all, server.runtime, figure);
     const ratios = samples.flatMap((sample) => {
@@ -78,11 +75,7 @@ export function sumUp(
 }
 
 /** Whichever way of a runtime is the cheapest at this work, so that nobody is compared with a straw man. */
-function bestRaw(
-  all: readonly Rounds[],
-  runtime: RuntimeName,
-  figure: Figure,
-): Rounds | undefined {
+function bestRaw(all: readonly Rounds[], runtime: RuntimeName, figure: Figure): Rounds | undefined {
   const median = ({ samples }: Rounds) => spread(samples.map((sample) => sample[figure])).median;
   return all
     .filter(({ server, samples }) => server.kind === "raw" && server.runtime === runtime && samples.length > 0)
@@ -90,9 +83,7 @@ function bestRaw(
     .sort((one, other) => median(one) - median(other))[0];
 }
 
-function figuresOf(
-  samples: readonly Sample[],
-): NonNullable<ServerResult["figures"]> {
+function figuresOf(samples: readonly Sample[]): NonNullable<ServerResult["figures"]> {
   const of = (name: keyof Sample) => spread(samples.map((sample) => sample[name]));
   return {
     cpu: of("cpu"),

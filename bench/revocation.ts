@@ -30,10 +30,7 @@ type Order = (type: "disconnect" | "refresh", user: string) => void;
 const urlOf = ({ port }: RunningNode): string => `ws://127.0.0.1:${port}/websocket`;
 
 /** Each revokes the rights of one client at the node, and resolves when the client knows: with the ms that it took. */
-const KINDS: Record<
-  string,
-  (node: RunningNode, user: string, order: Order) => Promise<number>
-> = {
+const KINDS: Record<string, (node: RunningNode, user: string, order: Order) => Promise<number>> = {
   "disconnect, connected": async (node, user, order) => {
     const socket = await open(`${urlOf(node)}?access_token=${user}`);
     const start = performance.now();
@@ -81,9 +78,7 @@ async function closed(socket: WebSocket): Promise<void> {
 }
 
 function expect(actual: unknown, expected: unknown): void {
-  if (actual !== expected) {
-    throw new Error(`A client was told ${actual}, not ${expected}`);
-  }
+  if (actual !== expected) throw new Error(`A client was told ${actual}, not ${expected}`);
 }
 
 async function open(url: string): Promise<WebSocket> {
@@ -97,10 +92,7 @@ async function revoke(nodes: RunningNode[], broker: string): Promise<void> {
   // Whom nothing is to happen to.
   const crowd = await Promise.all(
     nodes.flatMap((node, place) =>
-      Array.from(
-        { length: Number(values.crowd) },
-        (_, index) => open(`${urlOf(node)}?access_token=other${place}.${index}`),
-      )
+      Array.from({ length: Number(values.crowd) }, (_, index) => open(`${urlOf(node)}?access_token=other${place}.${index}`))
     ),
   );
   const commander = await open(urlOf(first));
@@ -109,11 +101,7 @@ async function revoke(nodes: RunningNode[], broker: string): Promise<void> {
     const times: number[] = [];
     for (let number = 0; number < Number(values.count);) {
       const some = Array.from({ length: AT_ONCE }, () => number++);
-      times.push(
-        ...await Promise.all(
-          some.map((each) => run(others[each % others.length]!, `${kind.length}.${each}`, order)),
-        ),
-      ); // Below its length.
+      times.push(...await Promise.all(some.map((each) => run(others[each % others.length]!, `${kind.length}.${each}`, order)))); // Below its length.
     }
     console.log(`${broker}, ${kind}: ${times.length}, ${sumUp(times)}`);
   }
@@ -123,7 +111,5 @@ async function revoke(nodes: RunningNode[], broker: string): Promise<void> {
 }
 
 const brokers = values.brokers.split(",");
-if (!brokers.every((name) => name in BROKERS)) {
-  throw new Error("Cannot measure: see the first lines of this file");
-}
+if (!brokers.every((name) => name in BROKERS)) throw new Error("Cannot measure: see the first lines of this file");
 await withNodes(brokers, ["node", "bun", "deno"], revoke);

@@ -39,9 +39,7 @@ const { quick } = values;
 const rounds = Number(values.rounds ?? (quick ? 3 : 5));
 
 // An exit ends the servers too.
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => process.exit(1));
-}
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
 try {
   process.exitCode = await main();
 } catch (error) {
@@ -51,28 +49,16 @@ try {
 
 async function main(): Promise<number> {
   if (process.platform !== "linux") {
-    throw new Error(
-      "Cannot measure here: the bench reads /proc and uses epoll, so run it on Linux",
-    );
+    throw new Error("Cannot measure here: the bench reads /proc and uses epoll, so run it on Linux");
   }
-  if (!Number.isInteger(rounds) || rounds < 1) {
-    throw new Error("Cannot measure: --rounds takes a number from 1 on");
-  }
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error("Cannot measure: --rounds takes a number from 1 on");
   const works = fitWorks(
-    chosen(
-      WORKS.filter(({ quickCount }) => !quick || quickCount),
-      "only",
-      ({ name }) => name,
-    ),
+    chosen(WORKS.filter(({ quickCount }) => !quick || quickCount), "only", ({ name }) => name),
     maxDescriptors(),
   )
     .map((work) => quick && work.quickCount ? withCount(work, work.quickCount) : work)
     .map((work) => values.polls ? { ...work, settings: { ...work.settings, polls: 1 } } : work);
-  const runtimes = chosen(
-    [...new Set(SERVERS.map(({ runtime }) => runtime))],
-    "runtimes",
-    (name) => name,
-  );
+  const runtimes = chosen([...new Set(SERVERS.map(({ runtime }) => runtime))], "runtimes", (name) => name);
   const servers = chosen(SERVERS, "servers", ({ name }) => name, true)
     .filter((server) => runtimes.includes(server.runtime) && (!quick || server.quick));
   if (servers.some(({ kind }) => kind === "peer")) installPeers();
@@ -80,14 +66,7 @@ async function main(): Promise<number> {
   const generator = buildGenerator();
 
   const date = new Date().toISOString();
-  const results: Results = {
-    date,
-    rounds,
-    quick,
-    machine: machine(),
-    versions: versions(runtimes),
-    works: [],
-  };
+  const results: Results = { date, rounds, quick, machine: machine(), versions: versions(runtimes), works: [] };
   for (const [index, work] of works.entries()) {
     console.log(`\n${index + 1}/${works.length} ${work.title}`);
     results.works.push(sumUp(work, await alternate(work, servers, generator)));
@@ -98,11 +77,7 @@ async function main(): Promise<number> {
 }
 
 /** Every server once, then every server again: what changes on the machine meanwhile meets all of them. */
-async function alternate(
-  work: Work,
-  servers: readonly Server[],
-  generator: string,
-): Promise<Rounds[]> {
+async function alternate(work: Work, servers: readonly Server[], generator: string): Promise<Rounds[]> {
   const all = servers
     .filter((server) => does(server, work) && hasBroker(server))
     .map((server): Rounds => ({ server, samples: [], errors: [] }));
@@ -127,20 +102,14 @@ async function alternate(
   return all;
 }
 
-function does(
-  { kind, works, quick: isQuick }: Server,
-  { name, ownOnly, channels, isHeartbeat, isCrossNode }: Work,
-): boolean {
+function does({ kind, works, quick: isQuick }: Server, { name, ownOnly, channels, isHeartbeat, isCrossNode }: Work): boolean {
   if (quick && Array.isArray(isQuick) && !isQuick.includes(name)) return false;
-  return works ? works.includes(name) : !channels && !isHeartbeat && !isCrossNode &&
-    !(ownOnly && kind === "peer");
+  return works ? works.includes(name) : !channels && !isHeartbeat && !isCrossNode && !(ownOnly && kind === "peer");
 }
 
 function hasBroker({ name, runtime, broker }: Server): boolean {
   const lack = broker !== undefined && lacks(`${broker}-server`);
-  if (lack) {
-    console.log(`  skipped ${RUNTIME_TITLES[runtime]}, ${name}: ${lack}`);
-  }
+  if (lack) console.log(`  skipped ${RUNTIME_TITLES[runtime]}, ${name}: ${lack}`);
   return !lack;
 }
 
@@ -151,21 +120,14 @@ function summary({ figure, unit }: Work, value: number): string {
 }
 
 /** What an option names, all without it. */
-function chosen<T>(
-  all: readonly T[],
-  option: "only" | "runtimes" | "servers",
-  nameOf: (each: T) => string,
-  partly = false,
-): T[] {
+function chosen<T>(all: readonly T[], option: "only" | "runtimes" | "servers", nameOf: (each: T) => string, partly = false): T[] {
   const names = values[option]?.split(",");
   if (!names) return [...all];
   const fits = (each: T, name: string) =>
     partly ? nameOf(each).toLowerCase().includes(name.toLowerCase()) : nameOf(each) === name;
   const unknown = names.find((name) => !all.some((each) => fits(each, name)));
   if (unknown !== undefined) {
-    throw new Error(
-      `Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`,
-    );
+    throw new Error(`Cannot find "${unknown}": --${option} takes of ${[...new Set(all.map(nameOf))].join(", ")}`);
   }
   return all.filter((each) => names.some((name) => fits(each, name)));
 }
@@ -174,23 +136,14 @@ function chosen<T>(
 function installPeers(): void {
   const directory = join(root, "bench");
   const modified = (file: string) => statSync(join(directory, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (
-    modified("node_modules/.package-lock.json") > modified("package-lock.json")
-  ) return;
+  if (modified("node_modules/.package-lock.json") > modified("package-lock.json")) return;
   console.log("Installing the peers' packages");
-  const { status } = spawnSync("npm", [
-    "ci",
-    "--no-audit",
-    "--no-fund",
-    "--ignore-scripts",
-  ], {
+  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--ignore-scripts"], {
     cwd: directory,
     stdio: "inherit",
   });
   if (status !== 0) {
-    throw new Error(
-      "Cannot install the peers' packages: npm ci failed in bench; --servers=noroshi,raw does without them",
-    );
+    throw new Error("Cannot install the peers' packages: npm ci failed in bench; --servers=noroshi,raw does without them");
   }
 }
 
@@ -206,27 +159,12 @@ function versions(runtimes: readonly RuntimeName[]): Record<string, string> {
   const found: Record<string, string> = {};
   for (const runtime of ["bun", "deno", "node"] as const) {
     if (!runtimes.includes(runtime)) continue;
-    const { stdout } = spawnSync(COMMANDS[runtime][0]!, ["--version"], {
-      encoding: "utf8",
-    });
+    const { stdout } = spawnSync(COMMANDS[runtime][0]!, ["--version"], { encoding: "utf8" });
     found[RUNTIME_TITLES[runtime]] = stdout?.match(/\d+\.\d+\.\d+/)?.[0] ?? "?";
   }
   const packages = [
-    ...[
-      "ws",
-      "hono",
-      "@hono/node-server",
-      "miniflare",
-      "crossws",
-      "socket.io",
-      "@socket.io/bun-engine",
-    ],
-    ...[
-      "@socket.io/redis-adapter",
-      "@socket.io/redis-streams-adapter",
-      "redis",
-      "@nats-io/nats-core",
-    ],
+    ...["ws", "hono", "@hono/node-server", "miniflare", "crossws", "socket.io", "@socket.io/bun-engine"],
+    ...["@socket.io/redis-adapter", "@socket.io/redis-streams-adapter", "redis", "@nats-io/nats-core"],
   ];
   for (const name of packages) {
     const places = ["node_modules", "bench/node_modules"].map((modules) => join(root, modules, name, "package.json"));
@@ -244,9 +182,6 @@ function write(results: Results): void {
     charts.set(work.name, `${work.name}.svg`);
     writeFileSync(join(out, `${work.name}.svg`), chart(work));
   }
-  writeFileSync(
-    join(out, `${results.date.slice(0, 10)}.json`),
-    JSON.stringify(results, null, 2) + "\n",
-  );
+  writeFileSync(join(out, `${results.date.slice(0, 10)}.json`), JSON.stringify(results, null, 2) + "\n");
   writeFileSync(join(out, "results.md"), report(results, charts));
 }

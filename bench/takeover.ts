@@ -54,11 +54,7 @@ class Publisher {
 
   constructor(url: string, channels: readonly string[]) {
     // It shares its process with all the others, and is not to lose its own connection to that.
-    this.#client = createClient(url, {
-      WebSocket,
-      heartbeat: 0,
-      requestTimeout: 0,
-    });
+    this.#client = createClient(url, { WebSocket, heartbeat: 0, requestTimeout: 0 });
     this.#channels = channels;
     for (const channel of channels) this.acknowledged.set(channel, -1);
   }
@@ -67,17 +63,9 @@ class Publisher {
     for (const start = performance.now(); !this.isOver; this.count++) {
       const channel = this.#channels[this.count % this.#channels.length]!; // Below its length.
       const number = this.acknowledged.get(channel)! + 1; // Set by the constructor.
-      await this.#client.publish(channel, "said", {
-        number,
-        text: "x".repeat(80),
-      });
+      await this.#client.publish(channel, "said", { number, text: "x".repeat(80) });
       this.acknowledged.set(channel, number);
-      await sleep(
-        Math.max(
-          0,
-          start + (this.count + 1) * 1_000 / RATE - performance.now(),
-        ),
-      );
+      await sleep(Math.max(0, start + (this.count + 1) * 1_000 / RATE - performance.now()));
     }
     await this.#client.close();
   }
@@ -93,30 +81,18 @@ function follow(
   /** The next node with each attempt, whatever the address. */
   class Front extends WebSocket {
     constructor(_: string, protocols?: string[]) {
-      super(
-        `ws://127.0.0.1:${nodes[attempts++ % nodes.length]!.port}/websocket`,
-        protocols ?? [],
-      ); // Below its length.
+      super(`ws://127.0.0.1:${nodes[attempts++ % nodes.length]!.port}/websocket`, protocols ?? []); // Below its length.
       this.on("message", (data) => {
         if (String(data).includes('"event":"init"')) follower.isAnswered = true;
         // Once the client has read it.
         queueMicrotask(() => {
-          if (
-            follower.isAnswered && follower.last >= acknowledged.get(channel)!
-          ) follower.caughtUpAt ??= performance.now(); // Set at the beginning.
+          if (follower.isAnswered && follower.last >= acknowledged.get(channel)!) follower.caughtUpAt ??= performance.now(); // Set at the beginning.
         });
       });
     }
   }
   const client = createClient("ws://front/websocket", { WebSocket: Front });
-  const follower: Follower = {
-    client,
-    channel,
-    last: -1,
-    hasGap: false,
-    isAnswered: false,
-    caughtUpAt: undefined,
-  };
+  const follower: Follower = { client, channel, last: -1, hasGap: false, isAnswered: false, caughtUpAt: undefined };
   client.on("close", () => {
     follower.isAnswered = false;
     follower.caughtUpAt = undefined;
@@ -133,36 +109,20 @@ function follow(
 }
 
 /** Resolves when it is so for all, or it is too late. */
-async function until(
-  followers: readonly Follower[],
-  condition: (follower: Follower) => boolean,
-): Promise<void> {
-  for (
-    const end = performance.now() + MOST;
-    !followers.every(condition) && performance.now() < end;
-  ) await sleep(20);
+async function until(followers: readonly Follower[], condition: (follower: Follower) => boolean): Promise<void> {
+  for (const end = performance.now() + MOST; !followers.every(condition) && performance.now() < end;) await sleep(20);
 }
 
 async function takeOver(nodes: RunningNode[], broker: string): Promise<void> {
   const [killed, other] = nodes as [RunningNode, RunningNode]; // Two were started.
   const count = Number(values.clients);
-  const channels = Array.from(
-    { length: Math.ceil(count / CROWD) },
-    (_, index) => `log:${index}`,
-  );
-  const publisher = new Publisher(
-    `ws://127.0.0.1:${other.port}/websocket`,
-    channels,
-  );
+  const channels = Array.from({ length: Math.ceil(count / CROWD) }, (_, index) => `log:${index}`);
+  const publisher = new Publisher(`ws://127.0.0.1:${other.port}/websocket`, channels);
   const { acknowledged } = publisher;
   const followers: Follower[] = [];
   while (followers.length < count) {
-    const some = Array.from({
-      length: Math.min(WINDOW, count - followers.length),
-    }, (_, index) => followers.length + index);
-    followers.push(
-      ...some.map((index) => follow(nodes, index, channels[index % channels.length]!, acknowledged)),
-    ); // As above.
+    const some = Array.from({ length: Math.min(WINDOW, count - followers.length) }, (_, index) => followers.length + index);
+    followers.push(...some.map((index) => follow(nodes, index, channels[index % channels.length]!, acknowledged))); // As above.
     await until(followers, ({ isAnswered }) => isAnswered);
   }
   // Every second one, whatever its channel.

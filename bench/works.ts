@@ -28,13 +28,7 @@ export interface Work {
   name: WorkName;
   title: string;
   /** What is counted. */
-  unit:
-    | "deliveries"
-    | "requests"
-    | "handshakes"
-    | "connections"
-    | "pings"
-    | "subscriptions";
+  unit: "deliveries" | "requests" | "handshakes" | "connections" | "pings" | "subscriptions";
   figure: Figure;
   /** The generator's work and its settings. */
   load: string;
@@ -235,19 +229,13 @@ export const WORKS: readonly Work[] = [
 ];
 
 /** The works as this machine can do them: each process may hold so many descriptors. */
-export function fitWorks(
-  works: readonly Work[],
-  maxDescriptors: number,
-): Work[] {
+export function fitWorks(works: readonly Work[], maxDescriptors: number): Work[] {
   // Some are needed for other things, and for files.
   const most = maxDescriptors - 500;
   return works.map((work) => {
     const clients = Number(work.settings.clients ?? 0);
     if (clients <= most) return work;
-    const title = work.title.replace(
-      clients.toLocaleString("en"),
-      most.toLocaleString("en"),
-    );
+    const title = work.title.replace(clients.toLocaleString("en"), most.toLocaleString("en"));
     return {
       ...work,
       title: `${title} (all that the descriptor limit of ${maxDescriptors} allows)`,
@@ -258,9 +246,6 @@ export function fitWorks(
 
 /** The work with another count, which its title may name. */
 export function withCount(work: Work, count: number): Work {
-  const title = work.title.replace(
-    Number(work.settings.count).toLocaleString("en"),
-    count.toLocaleString("en"),
-  );
+  const title = work.title.replace(Number(work.settings.count).toLocaleString("en"), count.toLocaleString("en"));
   return { ...work, title, settings: { ...work.settings, count } };
 }

@@ -13,33 +13,21 @@ class BenchEngine extends MemoryEngine {
   }
 }
 
-const controller = new WebSocketController({
-  rateLimit: false,
-  maxPending: Infinity,
-  engine: new BenchEngine(),
-});
+const controller = new WebSocketController({ rateLimit: false, maxPending: Infinity, engine: new BenchEngine() });
 const anybody = { authorize: () => true };
 const channels = new Channels(controller, {
   load: anybody,
   "own:*": anybody,
   kept: { ...anybody, history: { size: 100, ttl: 3_600_000 } },
 });
-for (let seq = 0; seq < 50; seq++) {
-  await channels.publish("kept", "said", said(seq));
-}
+for (let seq = 0; seq < 50; seq++) await channels.publish("kept", "said", said(seq));
 
 const isBroadcast = process.argv.includes("broadcast");
 controller.on("message", ({ message }) => {
   if (message.type !== "say") return;
   const data = said(message["seq"] as number); // As the generator sends it.
-  if (isBroadcast) {
-    void controller.broadcast({
-      type: "subscription",
-      event: "said",
-      channel: "load",
-      data,
-    });
-  } else void channels.publish("load", "said", data);
+  if (isBroadcast) void controller.broadcast({ type: "subscription", event: "said", channel: "load", data });
+  else void channels.publish("load", "said", data);
 });
 
 await serve(new Hono().get("/websocket", controller.upgrade), {

@@ -11,11 +11,9 @@ import { serve } from "../../src/serve/serve.ts";
 
 const [broker, port] = process.argv.slice(2);
 const secret = "a secret of the bench";
-const engine = broker === "nats" ? natsEngine({ servers: `nats://127.0.0.1:${port}`, secret }) : redisEngine({
-  client: createClient({ url: `redis://127.0.0.1:${port}` }),
-  secret,
-  persistent: true,
-});
+const engine = broker === "nats"
+  ? natsEngine({ servers: `nats://127.0.0.1:${port}`, secret })
+  : redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, persistent: true });
 
 const controller = new WebSocketController({
   mode: "public",
@@ -29,9 +27,7 @@ const controller = new WebSocketController({
   },
   revalidate: () => null,
 });
-new Channels(controller, {
-  "log:*": { authorize: () => true, history: { size: 1_000, ttl: 600_000 } },
-});
+new Channels(controller, { "log:*": { authorize: () => true, history: { size: 1_000, ttl: 600_000 } } });
 
 controller.on("message", ({ message: { type, user } }) => {
   if (type === "disconnect") controller.disconnect({ user: String(user) });

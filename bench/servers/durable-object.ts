@@ -5,8 +5,5 @@ import { fileURLToPath } from "node:url";
 import { startWorker } from "../../scripts/worker.ts";
 
 const file = process.argv[2] === "raw" ? "worker-raw.ts" : "worker-noroshi.ts";
-const { port } = await startWorker(
-  join(dirname(fileURLToPath(import.meta.url)), file),
-  "Bench",
-);
+const { port } = await startWorker(join(dirname(fileURLToPath(import.meta.url)), file), "Bench");
 console.log(`PORT ${port}`);

@@ -16,16 +16,9 @@ const options = rest.length > 1 ? { secret: "a secret of the bench" } : {};
 const engine = broker === "nats"
   ? natsEngine({ ...options, servers: url })
   : redisEngine({ ...options, client: createClient({ url }) });
-const controller = new WebSocketController({
-  rateLimit: false,
-  maxPending: Infinity,
-  engine,
-});
+const controller = new WebSocketController({ rateLimit: false, maxPending: Infinity, engine });
 const anybody = { authorize: () => true };
-const channels = new Channels(controller, {
-  load: anybody,
-  kept: { ...anybody, history: { size: 100, ttl: 3_600_000 } },
-});
+const channels = new Channels(controller, { load: anybody, kept: { ...anybody, history: { size: 100, ttl: 3_600_000 } } });
 
 controller.on("message", ({ message }) => {
   const data = said(message["seq"] as number); // As the generator sends it.

@@ -5,9 +5,7 @@ import { large, said } from "./message.ts";
 
 /** Default options, but for the limits that would end the generator: it is one user, and everybody. */
 export function createNoroshi(
-  Echo: PayloadSchema<unknown, { text: string }> = v.object({
-    text: v.string(),
-  }),
+  Echo: PayloadSchema<unknown, { text: string }> = v.object({ text: v.string() }),
 ): { app: Hono; controller: WebSocketController } {
   const controller = new WebSocketController({
     mode: "public",
@@ -22,13 +20,8 @@ export function createNoroshi(
   controller.on("message", ({ message }) => {
     if (message.type === "echo") return;
     const publication = said(message.seq as number); // As the generator sends it.
-    if (message.type === "say-slow") {
-      controller.broadcast(large, { role: "slow" });
-    }
-    controller.broadcast(
-      publication,
-      message.type === "say-few" ? { role: "few" } : undefined,
-    );
+    if (message.type === "say-slow") controller.broadcast(large, { role: "slow" });
+    controller.broadcast(publication, message.type === "say-few" ? { role: "few" } : undefined);
   });
   controller.handle("echo", Echo, ({ message }) => message.text);
   return { app: new Hono().get("/websocket", controller.upgrade), controller };

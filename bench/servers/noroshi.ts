@@ -4,11 +4,8 @@ import type { PayloadSchema } from "../../mod.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { createNoroshi } from "./noroshi-app.ts";
 
-/** The schema of an echo by the library that it is told to use, which only then is loaded; valibot's without one. */
-const SCHEMAS: Record<
-  string,
-  () => Promise<PayloadSchema<unknown, { text: string }>>
-> = {
+/** The schema of the echo by the library, loaded only where it is named. */
+const SCHEMAS: Record<string, () => Promise<PayloadSchema<unknown, { text: string }>>> = {
   zod: async () => {
     const { z } = await import("zod");
     return z.object({ text: z.string() });

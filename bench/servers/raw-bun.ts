@@ -18,9 +18,7 @@ interface Server {
   upgrade(request: Request, options: { data: { role: string } }): boolean;
   publish(topic: string, text: string): number;
 }
-const { Bun } = globalThis as unknown as {
-  Bun: { serve(options: object): Server };
-};
+const { Bun } = globalThis as unknown as { Bun: { serve(options: object): Server } };
 
 const everybody = new Set<Socket>();
 const roles = new Map<string, Set<Socket>>();
@@ -50,9 +48,8 @@ const server = Bun.serve({
         return;
       }
       if (message.type === "say-slow") send("slow", JSON.stringify(large));
-      if (message.type === "say-few") {
-        send("few", JSON.stringify(said(message.seq)));
-      } else sendAll(JSON.stringify(said(message.seq)));
+      if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
+      else sendAll(JSON.stringify(said(message.seq)));
     },
     close(socket: Socket) {
       everybody.delete(socket);
@@ -63,9 +60,7 @@ const server = Bun.serve({
 
 function send(topic: string, text: string): void {
   if (publishes) server.publish(topic, text);
-  else {for (
-      const socket of topic === "all" ? everybody : roles.get(topic) ?? []
-    ) socket.sendText(text);}
+  else for (const socket of topic === "all" ? everybody : roles.get(topic) ?? []) socket.sendText(text);
 }
 
 const deliver = (text: string) => send("all", text);

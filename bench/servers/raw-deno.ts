@@ -5,20 +5,14 @@ import { large, roleOf, said } from "./message.ts";
 const { Deno } = globalThis as unknown as {
   Deno: {
     serve(options: object, handler: (request: Request) => Response): void;
-    upgradeWebSocket(
-      request: Request,
-    ): { socket: WebSocket; response: Response };
+    upgradeWebSocket(request: Request): { socket: WebSocket; response: Response };
   };
 };
 const everybody = new Set<WebSocket>();
 const roles = new Map<string, Set<WebSocket>>();
 
 Deno.serve(
-  {
-    port: 0,
-    hostname: "127.0.0.1",
-    onListen: ({ port }: { port: number }) => console.log(`PORT ${port}`),
-  },
+  { port: 0, hostname: "127.0.0.1", onListen: ({ port }: { port: number }) => console.log(`PORT ${port}`) },
   (request) => {
     const { socket, response } = Deno.upgradeWebSocket(request);
     const role = roleOf(request.url);
@@ -35,13 +29,8 @@ Deno.serve(
         socket.send(JSON.stringify({ type, status: "ok", uid, data: text }));
         return;
       }
-      if (message.type === "say-slow") {
-        send(roles.get("slow"), JSON.stringify(large));
-      }
-      send(
-        message.type === "say-few" ? roles.get("few") : everybody,
-        JSON.stringify(said(message.seq)),
-      );
+      if (message.type === "say-slow") send(roles.get("slow"), JSON.stringify(large));
+      send(message.type === "say-few" ? roles.get("few") : everybody, JSON.stringify(said(message.seq)));
     };
     socket.onclose = () => {
       everybody.delete(socket);
@@ -53,9 +42,6 @@ Deno.serve(
 
 function send(audience: Iterable<WebSocket> = [], text: string): void {
   for (const socket of audience) {
-    if (
-      socket.readyState === WebSocket.OPEN &&
-      socket.bufferedAmount <= 1024 * 1024
-    ) socket.send(text);
+    if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount <= 1024 * 1024) socket.send(text);
   }
 }

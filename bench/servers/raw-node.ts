@@ -12,11 +12,7 @@ import { relay } from "./relay.ts";
 const [mode, url] = process.argv.slice(2);
 const builds = mode !== "loop";
 const server = createServer();
-const wss = new WebSocketServer({
-  server,
-  perMessageDeflate: false,
-  clientTracking: false,
-});
+const wss = new WebSocketServer({ server, perMessageDeflate: false, clientTracking: false });
 interface Client {
   ws: WebSocket;
   socket: Socket;
@@ -40,9 +36,8 @@ wss.on("connection", (ws, request) => {
       return;
     }
     if (message.type === "say-slow") send("slow", JSON.stringify(large));
-    if (message.type === "say-few") {
-      send("few", JSON.stringify(said(message.seq)));
-    } else sendAll(JSON.stringify(said(message.seq)));
+    if (message.type === "say-few") send("few", JSON.stringify(said(message.seq)));
+    else sendAll(JSON.stringify(said(message.seq)));
   });
   ws.on("close", () => {
     everybody.delete(client);
@@ -93,8 +88,4 @@ function frameOf(text: string): Buffer {
 
 const deliver = (text: string) => send("all", text);
 const sendAll = url ? await relay(url, deliver) : deliver;
-server.listen(
-  0,
-  "127.0.0.1",
-  () => console.log(`PORT ${(server.address() as AddressInfo).port}`),
-);
+server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));

@@ -2,10 +2,7 @@
 import { createClient } from "redis";
 
 /** Has every node deliver what any of them sends, this one too. */
-export async function relay(
-  url: string,
-  deliver: (text: string) => void,
-): Promise<(text: string) => void> {
+export async function relay(url: string, deliver: (text: string) => void): Promise<(text: string) => void> {
   const client = createClient({ url });
   const subscriber = client.duplicate();
   await Promise.all([client.connect(), subscriber.connect()]);

@@ -32,18 +32,12 @@ export class Bench {
     const { WebSocketPair } = globalThis as unknown as {
       WebSocketPair: new () => [WebSocket, Socket];
     }; // Only workerd runs this.
-    const [client, server] = Object.values(new WebSocketPair()) as [
-      WebSocket,
-      Socket,
-    ];
+    const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, Socket];
     const role = roleOf(request.url);
     this.#state.acceptWebSocket(server);
     server.serializeAttachment(role);
     this.#add(server, role);
-    return new Response(
-      null,
-      { status: 101, webSocket: client } as ResponseInit,
-    ); // workerd's own member.
+    return new Response(null, { status: 101, webSocket: client } as ResponseInit); // workerd's own member.
   }
 
   webSocketMessage(socket: Socket, text: string): void {
@@ -56,10 +50,7 @@ export class Bench {
     if (message.type === "say-slow") {
       this.#send(this.#roles.get("slow"), JSON.stringify(large));
     }
-    this.#send(
-      message.type === "say-few" ? this.#roles.get("few") : this.#everybody,
-      JSON.stringify(said(message.seq)),
-    );
+    this.#send(message.type === "say-few" ? this.#roles.get("few") : this.#everybody, JSON.stringify(said(message.seq)));
   }
 
   webSocketClose(socket: Socket): void {

@@ -9,8 +9,7 @@ export interface Asked {
 }
 
 /** To the one who asked. */
-export const echo = ({ type, uid, text }: Asked): string =>
-  JSON.stringify({ type, status: "ok", uid, data: text });
+export const echo = ({ type, uid, text }: Asked): string => JSON.stringify({ type, status: "ok", uid, data: text });
 
 /** To everybody. */
 export const say = ({ seq }: Asked): string => JSON.stringify(said(seq!));

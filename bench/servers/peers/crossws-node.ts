@@ -6,8 +6,4 @@ import { hooks, sync } from "./crossws-hooks.ts";
 const adapter = crossws({ hooks, ...await sync() });
 const server = createServer();
 server.on("upgrade", adapter.handleUpgrade);
-server.listen(
-  0,
-  "127.0.0.1",
-  () => console.log(`PORT ${(server.address() as AddressInfo).port}`),
-);
+server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));

@@ -13,9 +13,7 @@ export async function adapter(): Promise<Partial<ServerOptions>> {
   if (!url) return {};
   const client = createClient({ url });
   await client.connect();
-  if (name === "redis-streams-adapter") {
-    return { adapter: createStreamsAdapter(client) };
-  }
+  if (name === "redis-streams-adapter") return { adapter: createStreamsAdapter(client) };
   const subscriber = client.duplicate();
   await subscriber.connect();
   return { adapter: createAdapter(client, subscriber) };
@@ -23,11 +21,7 @@ export async function adapter(): Promise<Partial<ServerOptions>> {
 
 export function answer(io: Server): void {
   io.on("connection", (socket) => {
-    socket.on(
-      "echo",
-      ({ uid, text }: Asked) =>
-        socket.emit("echo", { status: "ok", uid, data: text }),
-    );
+    socket.on("echo", ({ uid, text }: Asked) => socket.emit("echo", { status: "ok", uid, data: text }));
     socket.on("say", ({ seq }: Asked) => io.emit("said", said(seq!)));
   });
 }

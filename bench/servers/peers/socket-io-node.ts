@@ -5,8 +5,4 @@ import { adapter, answer } from "./socket-io-app.ts";
 
 const server = createServer();
 answer(new Server(server, await adapter()));
-server.listen(
-  0,
-  "127.0.0.1",
-  () => console.log(`PORT ${(server.address() as AddressInfo).port}`),
-);
+server.listen(0, "127.0.0.1", () => console.log(`PORT ${(server.address() as AddressInfo).port}`));
