@@ -201,7 +201,9 @@ export class NodeUpgrade {
       if (!app) continue;
       const isClaiming = claiming(attached);
       isClaimed ||= isClaiming;
-      if (held && !NO_ROUTE.has(held.statusCode) && !(isClaiming && held.statusCode < 300)) continue;
+      // The page that Vite answers on every path is no answer to a WebSocket. The routes of a bare `fetch` cannot be seen.
+      const mayHaveRoute = isClaiming || !("router" in app);
+      if (held && !NO_ROUTE.has(held.statusCode) && !(mayHaveRoute && held.statusCode < 300)) continue;
       const { pass, response } = await this.#askApp(app, connections);
       if (pass.end(response.status, response.headers)) {
         held?.drop();

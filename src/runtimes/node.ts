@@ -35,12 +35,13 @@ export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "liste
  *
  * An upgrade runs through the server's own `request` listeners like the same request without `Upgrade`, so that what guards the
  * app there also guards its WebSocket routes. Middleware runs as for any request, and its headers are set on the 101. If the
- * listeners belong to another framework and answer 404, 405, 426 or 501 — or 2xx on a path where `app` has `controller.upgrade` —
- * `app` is asked next. Without `app`, only routes behind the listeners are upgraded.
+ * listeners belong to another framework and answer 404, 405, 426 or 501 — or 2xx on a path where `app` has `controller.upgrade`, or
+ * may have it because `app` is a bare `{ fetch }` — `app` is asked next. Without `app`, only routes behind the listeners are
+ * upgraded.
  *
  * On a server with other `upgrade` listeners, `app` keeps the paths of its WebSocket routes. Any other upgrade goes to those
  * listeners first; if none takes it within a second, it is answered like a plain request. Only what a WebSocket route handled is
- * upgraded.
+ * upgraded. Pass the Hono app rather than `{ fetch }` if you can: its routes are then known before it is asked.
  *
  * @example
  * ```ts

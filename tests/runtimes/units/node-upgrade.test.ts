@@ -374,6 +374,18 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     }
   });
 
+  it("asks a bare fetch too when the listeners answer its path with a page, as Vite does with every path", async () => {
+    const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
+    const app = new Hono().get("/websocket", controllerOf().upgrade).get("/page", (c) => c.text("page of the app"));
+    const server = createServer((_incoming, outgoing) => void outgoing.end("index.html"));
+    server.on("upgrade", () => {}); // Vite's own, which takes its HMR only.
+    attachWebSocket(server, { fetch: (request, env) => app.fetch(request, env as object) });
+    const port = await listen(server);
+    await Wire.open(port, "/websocket");
+    const { answer } = await Wire.request(port, "/page");
+    assert.deepEqual([answer.status, answer.body], [200, "index.html"]);
+  });
+
   it("upgrades routes behind the listeners when it has no app", async () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
