@@ -1,9 +1,10 @@
 /** Runs the projects of a page in folders of their own, as a reader would type them. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 import type { Project } from "./snippets.ts";
 
 /** What the machine has. */
@@ -14,6 +15,22 @@ export interface Tools {
   readonly unpacked: string;
   /** Folders of programs that come before those of the machine. */
   readonly path: readonly string[];
+  /** The environment of the commands, but for the settings of `start`. @default that of this process, with `path` */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Packs the package into `folder`, and unpacks it there as JSR would serve it. */
+export async function packPackage(folder: string): Promise<Pick<Tools, "tarball" | "unpacked">> {
+  await start(`npm pack --pack-destination "${folder}" --loglevel=error`, root, { path: [] }).ended;
+  const name = (await readdir(folder)).find((name) => name.endsWith(".tgz"))!; // npm has made it.
+  const tarball = join(folder, name);
+  await start(`tar -xzf "${tarball}"`, folder, { path: [] }).ended;
+  const unpacked = join(folder, "jsr");
+  await rename(join(folder, "package"), unpacked);
+  await copyFile(join(root, "deno.json"), join(unpacked, "deno.json"));
+  return { tarball, unpacked };
 }
 
 /** Replaces the words of a command before it runs. */
@@ -25,12 +42,19 @@ const PORT = /\b3000\b/g;
 /** A server prints one of these when it listens. */
 const LISTENS = /Listening on|Started development server|Ready on/;
 
+/** How {@link runProject} differs from what a reader would type. */
+export interface RunOptions {
+  readonly change?: Change | undefined;
+  /** Whether what `wrangler dev` serves is bundled for a deployment, too. */
+  readonly deploys?: boolean;
+}
+
 /** Runs the project in `folder`, and resolves with the lines that its client prints. */
 export async function runProject(
   project: Project,
   folder: string,
   tools: Tools,
-  change: Change = (command) => command,
+  { change = (command) => command, deploys = false }: RunOptions = {},
 ): Promise<string[]> {
   // The tests run beside each other and beside other servers.
   const port = String(await freePort());
@@ -44,7 +68,9 @@ export async function runProject(
   if (!isWorker && project.files.has("client.ts") === false) return lines(await start(last, folder, tools).ended);
 
   // Beside the server, because both take seconds to start.
-  const deployed = isWorker ? start(last.replace(/wrangler dev.*/, "wrangler deploy --dry-run"), folder, tools).ended : undefined;
+  const deployed = isWorker && deploys
+    ? start(last.replace(/wrangler dev.*/, "wrangler deploy --dry-run"), folder, tools).ended
+    : undefined;
   const server = start(last, folder, tools);
   try {
     await Promise.race([server.listens, server.ended]);
@@ -92,13 +118,12 @@ export interface Running {
 const running = new Set<ChildProcess>();
 
 /** Starts a command in a process group of its own. */
-export function start(command: string, cwd: string, { path }: { readonly path: readonly string[] }): Running {
+export function start(command: string, cwd: string, { path, env }: Pick<Tools, "path" | "env">): Running {
   const child = spawn("sh", ["-c", command], {
     cwd,
     detached: true,
     env: {
-      ...process.env,
-      PATH: [...path, process.env["PATH"]].join(delimiter),
+      ...(env ?? { ...process.env, PATH: [...path, process.env["PATH"]].join(delimiter) }),
       NO_COLOR: "1",
       CI: "true",
       WRANGLER_SEND_METRICS: "false",

@@ -6,13 +6,13 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
-import { copyFile, cp, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Change, endAll, findNode, runProject, start, type Tools } from "./projects.ts";
+import { type Change, endAll, findNode, packPackage, runProject, start, type Tools } from "./projects.ts";
 import {
   isMarked,
   isProgram,
@@ -52,21 +52,12 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     noRegistry = await start("npm view valibot version --prefer-online --fetch-retries=0", folder, { path: [] }).ended
       .then(() => false as const, () => "no npm registry");
     // Beside each other: the package is built, and Node may be fetched.
-    const [, node] = await Promise.all([
-      start(`npm pack --pack-destination "${folder}" --loglevel=error`, root, { path: [] }).ended,
-      noRegistry ? undefined : findNode(folder),
-    ]);
-    const [name = ""] = readdirSync(folder).filter((name) => name.endsWith(".tgz"));
-    const tarball = join(folder, name);
-    await start(`tar -xzf "${tarball}"`, folder, { path: [] }).ended;
-    const unpacked = join(folder, "jsr");
-    await rename(join(folder, "package"), unpacked);
-    await copyFile(join(root, "deno.json"), join(unpacked, "deno.json"));
+    const [packed, node] = await Promise.all([packPackage(folder), noRegistry ? undefined : findNode(folder)]);
     hasNode = node !== undefined;
-    tools = { tarball, unpacked, path: node === undefined ? [programs] : [node, programs] };
+    tools = { ...packed, path: node === undefined ? [programs] : [node, programs] };
     consumer = join(folder, "consumer");
     await linkModules(join(consumer, "node_modules"));
-    await cp(unpacked, join(consumer, "node_modules/noroshi"), { recursive: true });
+    await cp(packed.unpacked, join(consumer, "node_modules/noroshi"), { recursive: true });
     await writeFile(join(consumer, "package.json"), JSON.stringify({ private: true, type: "module" }));
     await copyFile(join(root, "tests/docs/given.d.ts"), join(consumer, "given.d.ts"));
   }, { timeout: 180_000 });
@@ -138,7 +129,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
         const isTest = /\b(?:test|vitest)\b/.test(project.commands.at(-1)!);
         if (!isTest) assert.notDeepEqual(expected, [], "The snippets do not say what they print");
         const place = join(folder, title.replaceAll(/\W+/g, "-"));
-        const printed = await runProject(project, place, tools, change);
+        const printed = await runProject(project, place, tools, { change, deploys: true });
         if (!isTest) assert.deepEqual(printed, expected);
       });
     }
