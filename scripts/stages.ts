@@ -35,6 +35,7 @@ const COSTS: Record<string, Cost> = {
   "runtimes nodes": { cores: 2, seconds: 70 },
   "runtimes client": { cores: 0.2, seconds: 67 },
   "runtimes unread": { cores: 0.6, seconds: 66 },
+  "deploy": { cores: 0.7, seconds: 60 },
   "demo": { cores: 0.5, seconds: 50 },
   "runtimes pacing": { cores: 0.2, seconds: 49 },
   "runtimes deno": { cores: 0.5, seconds: 44 },

@@ -87,7 +87,13 @@ function clientCommand(server: string): string {
   return server.startsWith("deno ") ? "deno run -NE client.ts" : "node client.ts";
 }
 
-async function install(command: string, folder: string, tools: Tools, change: Change): Promise<void> {
+/** Runs a command of a page that installs packages. */
+export async function install(
+  command: string,
+  folder: string,
+  tools: Tools,
+  change: Change = (command) => command,
+): Promise<void> {
   const jsr = /\s(\S+)@jsr:@noroshi\/noroshi(?=\s|$)/;
   const [, name] = command.match(jsr) ?? [];
   if (name !== undefined) {

@@ -89,6 +89,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
         written.set(name, snippet);
       }
     }
+    await copyFile(join(root, "examples/deploy/main.ts"), join(consumer, "deploy.ts"));
     await writeFile(
       join(consumer, "tsconfig.json"),
       JSON.stringify({
@@ -101,7 +102,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
           ...{ moduleResolution: "nodenext", moduleDetection: "force", strict: true, noEmit: true, skipLibCheck: true },
           ...{ allowImportingTsExtensions: true, jsx: "react-jsx", types: ["node"], allowJs: true, checkJs: false },
         },
-        files: ["given.d.ts", ...written.keys()],
+        files: ["given.d.ts", "deploy.ts", ...written.keys()],
       }),
     );
     const tsc = join(modules, "typescript/bin/tsc");

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findProgram } from "../support/brokers.ts";
@@ -17,13 +17,19 @@ export class Nginx {
    * @param http what stands in the block `http`.
    */
   async start(http: string): Promise<void> {
+    await this.startWith(`events { worker_connections 1024; }\nhttp {\n${http}\n}\n`);
+  }
+
+  /**
+   * Starts it with a whole file, of which `http {` is a line; resolves once it listens. It runs as one process, logs no requests, and
+   * keeps its files in its folder.
+   */
+  async startWith(config: string): Promise<void> {
     const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${name};`).join("\n");
-    const config =
-      `daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr notice;\nevents { worker_connections 1024; }\n` +
-      `http {\naccess_log off;\n${temporary}\n${http}\n}\n`;
-    writeFileSync(join(this.folder, "nginx.conf"), config);
+    writeFileSync(join(this.folder, "nginx.conf"), config.replace(/^http \{$/m, `http {\naccess_log off;\n${temporary}`));
+    const global = "daemon off; master_process off; pid nginx.pid; error_log stderr notice;";
     // The caller has looked whether it is there.
-    const child = spawn(findProgram("nginx")!, ["-p", this.folder, "-c", "nginx.conf", "-e", "stderr"], {
+    const child = spawn(findProgram("nginx")!, ["-p", this.folder, "-c", "nginx.conf", "-e", "stderr", "-g", global], {
       stdio: ["ignore", "ignore", "pipe"],
     });
     this.#child = child;
@@ -39,11 +45,13 @@ export class Nginx {
     });
   }
 
-  /** Makes a certificate and its key in the folder. */
-  createCertificate(name: string): void {
+  /** Makes a certificate and its key in a folder below its own. */
+  createCertificate(name: string, below = "."): void {
+    const folder = join(this.folder, below);
+    mkdirSync(folder, { recursive: true });
     const { status, stderr } = spawnSync(findProgram("openssl")!, [
       ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"],
-      ...["-subj", `/CN=${name}`, "-keyout", join(this.folder, "key.pem"), "-out", join(this.folder, "certificate.pem")],
+      ...["-subj", `/CN=${name}`, "-keyout", join(folder, "key.pem"), "-out", join(folder, "certificate.pem")],
     ]);
     if (status !== 0) throw new Error(`openssl failed: ${stderr}`);
   }
