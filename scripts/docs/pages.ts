@@ -84,8 +84,12 @@ const SECTIONS: readonly {
       ...[
         "test-an-app",
         "deploy",
+        "deploy-systemd",
+        "deploy-docker",
+        "deploy-kubernetes",
         "deploy-nginx",
-        "deploy-containers",
+        "deploy-caddy",
+        "deploy-fly",
         "scale-out",
         "redis",
         "nats",
@@ -157,8 +161,24 @@ function readPage(path: string): DocsPage {
     .replace(
       /<!--\s*@include:\s*(\S+)\s*-->/g,
       (_, included: string) => readFileSync(join(dirname(file), included), "utf8"),
+    )
+    .replace(
+      /^<<< (\S+?)(?:#([\w-]+))?(?:\{(\w+)\})?(?: \[.+\])?$/gm,
+      (_, imported: string, region?: string, language = "") =>
+        `\`\`\`${language}\n${readRegion(join(dirname(file), imported), region).trimEnd()}\n\`\`\``,
     );
   return { path, title: text.match(/^# (.+)$/m)?.[1] ?? path, name: nameOf(basename(path)), text };
+}
+
+/** The text of a file, or of a region of it, as VitePress imports it. */
+function readRegion(file: string, region?: string): string {
+  const lines = readFileSync(file, "utf8").split("\n");
+  if (region === undefined) return lines.join("\n");
+  const [start, end] = ["region", "endregion"].map((word) => lines.findIndex((line) => line.trim() === `# ${word} ${region}`));
+  if (start === -1 || end === -1) throw new Error(`Cannot import ${file}: it has no region "${region}"`);
+  const own = lines.slice(start! + 1, end);
+  const indent = Math.min(...own.filter((line) => line !== "").map((line) => line.search(/\S/)));
+  return own.map((line) => line.slice(indent)).join("\n");
 }
 
 /** Names that a file name does not spell. */
@@ -171,9 +191,12 @@ const NAMES: Record<string, string> = {
   cluster: "Between nodes",
   contract: "Types from end to end",
   "deno-permissions": "Permissions on Deno",
-  deploy: "Deploy: systemd, Caddy",
-  "deploy-containers": "Deploy: Docker, Kubernetes",
+  "deploy-caddy": "Deploy: Caddy",
+  "deploy-docker": "Deploy: Docker",
+  "deploy-fly": "Deploy: Fly.io",
+  "deploy-kubernetes": "Deploy: Kubernetes",
   "deploy-nginx": "Deploy: nginx",
+  "deploy-systemd": "Deploy: systemd",
   directus: "Directus",
   "hono-websocket": "Hono's WebSocket helpers",
   jwt: "JSON Web Tokens",
