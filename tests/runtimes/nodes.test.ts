@@ -156,10 +156,19 @@ class Faults {
     while (!isOver()) {
       await pause(200 + this.#random.below(1_500));
       if (kinds.length === 0) continue;
+      // A broker that ends by itself, as over a backup that was copied while it wrote, is one more fault.
+      if (!this.#store.broker.isRunning) {
+        this.counts["broker ended by itself"] = (this.counts["broker ended by itself"] ?? 0) + 1;
+        await this.#store.broker.start();
+      }
       const kind = this.#random.pick(kinds);
       this.counts[kind]!++;
       this.history.push(`${this.#seconds()} s ${kind}`);
-      await this.#kinds[kind]!(); // One of them.
+      try {
+        await this.#kinds[kind]!(); // One of them.
+      } catch (error) {
+        if (this.#store.broker.isRunning) throw error;
+      }
       const crashed = this.#nodes.filter(({ isRunning }) => !isRunning);
       if (crashed.length > 0) throw new Error(`${kind}: the node on ${crashed.map(({ runtime }) => runtime)} has ended`);
     }

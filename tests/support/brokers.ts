@@ -69,6 +69,11 @@ export class BrokerProcess {
     return this.#child?.pid;
   }
 
+  /** Whether its process runs. It may have ended by itself. */
+  get isRunning(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   /** Resolves when it can be connected to. */
   async start(): Promise<void> {
     const child = this.#child = spawn(this.#command, this.#args(this.port, this.folder), { stdio: ["ignore", "pipe", "pipe"] });
