@@ -1,6 +1,7 @@
 /** A broker in memory: what Redis is to the engine over Redis, with links that can be cut and a time of its own. */
 import type { Broker, BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../engines/broker/broker.ts";
-import type { HistoryOptions, Position } from "../engines/engine.ts";
+import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
+import { PublishedIds } from "../engines/published-ids.ts";
 import { Link } from "./link.ts";
 import { HistoryStore } from "./memory-histories.ts";
 import type { Turns } from "./turns.ts";
@@ -19,6 +20,7 @@ interface Lease {
 class Space {
   readonly sessions = new Set<MemorySession>();
   readonly histories: HistoryStore;
+  readonly ids = new PublishedIds();
   readonly leases = new Map<string, Lease>();
   readonly orders: { readonly time: number; readonly envelope: string }[] = [];
 
@@ -158,19 +160,23 @@ class MemorySession implements BrokerSession {
     return this.#ask(() => channels.forEach((channel) => this.#channels.delete(channel)));
   }
 
-  async publish(channel: string, seal: Seal, history: HistoryOptions | null, known?: Position): Promise<Position | null> {
+  async publish(
+    channel: string,
+    seal: Seal,
+    history: HistoryOptions | null,
+    known?: Position,
+    once?: PublishOnce,
+  ): Promise<Position | null> {
     const sealed = seal();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
     return await this.#ask(() => {
-      const { histories } = this.#space;
-      if (!history) {
-        // The history of other nodes lacks this publication.
-        histories.delete(channel);
-        this.#tell(channel, (listener) => listener.live(channel, envelope, null, 0));
-        return null;
-      }
-      const { position, previous } = histories.append(channel, envelope, history, this.#terms(known));
-      this.#tell(channel, (listener) => listener.live(channel, envelope, position, previous));
+      const { ids } = this.#space;
+      const now = this.#now();
+      const first = once && ids.find(channel, once, now);
+      if (first !== undefined) return first;
+      if (once) ids.checkRoom();
+      const position = this.#append(channel, envelope, history, known);
+      if (once) ids.add(channel, once, position, now);
       return position;
     });
   }
@@ -275,6 +281,19 @@ class MemorySession implements BrokerSession {
     this.#toNode.end();
     this.#space.sessions.delete(this);
     this.#closed(this);
+  }
+
+  #append(channel: string, envelope: string, history: HistoryOptions | null, known: Position | undefined): Position | null {
+    const { histories } = this.#space;
+    if (!history) {
+      // The history of other nodes lacks this publication.
+      histories.delete(channel);
+      this.#tell(channel, (listener) => listener.live(channel, envelope, null, 0));
+      return null;
+    }
+    const { position, previous } = histories.append(channel, envelope, history, this.#terms(known));
+    this.#tell(channel, (listener) => listener.live(channel, envelope, position, previous));
+    return position;
   }
 
   #terms(known: Position | undefined) {
