@@ -16,7 +16,7 @@
  * @module
  */
 import type { Clock } from "../base/clock.ts";
-import { type Client, type ClientOptions, createClient, type WebSocketConstructor } from "../client/client.ts";
+import { type Client, createClient, type WebSocketConstructor } from "../client/client.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { replaceGlobals } from "./globals.ts";
@@ -24,6 +24,13 @@ import { MemoryBroker } from "./memory-broker.ts";
 import { MemorySocket } from "./memory-socket.ts";
 import { MemorySqlite } from "./memory-sqlite.ts";
 import { type Tested, TestNode } from "./node.ts";
+import {
+  checkOptions,
+  type TestClientOptions,
+  type TestConnectOptions,
+  type TestkitOptions,
+  type TestSocketOptions,
+} from "./options.ts";
 import { randomOf } from "./random.ts";
 import { TestSocket, UpgradeRefused } from "./test-socket.ts";
 import { type SentFrame, Transcript } from "./transcript.ts";
@@ -33,50 +40,9 @@ import type { Recorder, Wire } from "./wire.ts";
 
 export type { Client } from "../client/client.ts";
 export type { Tested, TestedApp, TestedNode } from "./node.ts";
+export type { TestClientOptions, TestConnectOptions, TestkitOptions, TestSocketOptions } from "./options.ts";
 export { type TestClose, TestSocket, UpgradeRefused } from "./test-socket.ts";
 export type { SentFrame } from "./transcript.ts";
-
-/** Options of {@link testkit}. */
-export interface TestkitOptions {
-  /** Number of nodes, which a broker in memory joins. More than one need a function that builds them. @default {1} */
-  nodes?: number;
-  /** Path of the WebSocket route. @default that of the one route that is `controller.upgrade` itself */
-  path?: string;
-  /** The wall clock at the start, in ms since 1970. @default the time of the machine */
-  now?: number;
-  /** Seed of the random numbers. @default {1} */
-  seed?: number;
-  /** Whether nodes are Durable Objects, which {@link BareTestkit.hibernate} can put to sleep. @default {false} */
-  hibernates?: boolean;
-  /**
-   * Whether `setTimeout`, `setInterval`, `Date`, `performance.now`, `Math.random` and `crypto.randomUUID` are replaced until the kit is
-   * closed, for handlers that use them. @default {false}
-   */
-  globals?: boolean;
-  /** Bindings of the app, its `c.env`. @default none */
-  env?: object;
-}
-
-/** How a client reaches the app. */
-export interface TestConnectOptions {
-  /** Path of the route, with a query if there is one. @default the option `path` of the kit */
-  path?: string;
-  /** Number of the node. @default the nodes in turn */
-  node?: number;
-  /** Headers of the upgrade request, such as `cookie` or `origin`. @default none */
-  headers?: Record<string, string>;
-  /** Address of the client. @default {"127.0.0.1"} */
-  ip?: string;
-}
-
-/** Options of a client of `noroshi/client`, and how it reaches the app. */
-export interface TestClientOptions extends Omit<ClientOptions, "WebSocket" | "clock" | "random">, TestConnectOptions {}
-
-/** Options of a bare socket. */
-export interface TestSocketOptions extends TestConnectOptions {
-  /** Subprotocols to offer. @default none */
-  protocols?: string[];
-}
 
 /** A test kit. `await using` closes it at the end of its block. */
 export type Testkit = BareTestkit & DisposesAsync;
@@ -121,9 +87,7 @@ export class BareTestkit {
   /** Takes the arguments of {@link testkit}. */
   constructor(tested: Tested | ((node: number) => Tested), options: TestkitOptions = {}) {
     const { nodes = 1, seed = 1, now = Date.now(), hibernates = false, globals = false, env = {} } = options;
-    if (!(Number.isSafeInteger(nodes) && nodes > 0)) {
-      throw new TypeError('Cannot test: option "nodes" must be a whole number from 1');
-    }
+    checkOptions(options);
     const build = typeof tested === "function" ? tested : () => tested;
     this.#canBuild = typeof tested === "function";
     if (!this.#canBuild && (nodes > 1 || hibernates)) {

@@ -44,6 +44,8 @@ export class Wire {
   readonly #over: (wire: Wire) => void;
   /** Nothing arrives any more, and neither end knows. */
   #isLost = false;
+  /** The client has received a close frame. */
+  #isClosing = false;
 
   /** @param over called once both ends are closed. */
   constructor(turns: Turns, client: ClientListener, record: Recorder, over: (wire: Wire) => void) {
@@ -75,6 +77,7 @@ export class Wire {
   /** Starts the closing handshake. */
   closeFromClient(code: number = NO_STATUS, reason = ""): void {
     if (this.clientState !== OPEN) return;
+    if (this.#isClosing) return this.answerClose(code, reason);
     this.clientState = CLOSING;
     this.#sendClose(code, reason);
   }
@@ -172,7 +175,8 @@ export class Wire {
   abandon(): void {
     this.server = undefined;
     this.serverState = CLOSED;
-    this.reset();
+    if (this.clientState === CLOSED) this.#over(this);
+    else this.reset();
   }
 
   #sendClose(code: number, reason: string): void {
@@ -189,6 +193,7 @@ export class Wire {
   #clientReceivesClose(code: number, reason: string): void {
     if (this.clientState === CLOSED) return;
     this.#record("<", { close: code, reason });
+    this.#isClosing = true;
     // It has sent its own, so that the handshake is over.
     if (this.clientState === CLOSING) this.#closeClient(code, reason, true);
     else this.#client.closing(code, reason);

@@ -8,7 +8,8 @@ import { once } from "node:events";
 import { type IncomingMessage, type Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { createAdaptorServer } from "@hono/node-server";
-import { type WebSocket, WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
+import { CLOSING } from "../../src/delivery/transport.ts";
 import { NO_STATUS } from "../../src/protocol/close.ts";
 import { toRequest } from "../../src/runtimes/node-upgrade.ts";
 import type { UpgradeResponse } from "../../src/testing/memory-socket.ts";
@@ -25,6 +26,22 @@ import { Wire } from "./wire.ts";
 /** Bytes that the bridge holds for a client before the kit sees it as stalled. */
 const MAX_HELD = 65_536;
 
+/** Passes on a close frame as it comes: ws answers by calling `close`, and reports it only when the TCP connection has ended. */
+class BridgedSocket extends WebSocket {
+  link: Link | undefined;
+
+  override close(code: number = NO_STATUS, reason: string | Buffer = ""): void {
+    if (this.link?.serverState === CLOSING) this.link.answerClose(code, String(reason));
+    else this.link?.closeFromClient(code, String(reason));
+    this.end(code, reason);
+  }
+
+  end(code: number, reason: string | Buffer): void {
+    if (code === NO_STATUS) super.close();
+    else super.close(code, reason);
+  }
+}
+
 class Bridge implements TestServer {
   port = 0;
   readonly #turns = new Turns((error) => {
@@ -32,7 +49,10 @@ class Bridge implements TestServer {
   });
   readonly #node: TestNode;
   readonly #server: Server;
-  readonly #sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, handleProtocols: () => false });
+  readonly #sockets = new WebSocketServer({
+    ...{ noServer: true, clientTracking: false, perMessageDeflate: false },
+    ...{ WebSocket: BridgedSocket, handleProtocols: () => false },
+  });
   readonly #app = createFixture().app;
 
   constructor() {
@@ -92,11 +112,12 @@ class Bridge implements TestServer {
       for (const [name, value] of headers) lines.push(`${name}: ${value}`);
       if (protocol !== null) lines.push(`sec-websocket-protocol: ${protocol}`);
     });
-    this.#sockets.handleUpgrade(incoming, socket, head, (ws) => link = this.#join(ws, socket)); // Calls back before it returns.
+    // It calls back before it returns, with the class given.
+    this.#sockets.handleUpgrade(incoming, socket, head, (ws) => link = this.#join(ws as BridgedSocket, socket));
     return link;
   }
 
-  #join(ws: WebSocket, socket: Socket): Link {
+  #join(ws: BridgedSocket, socket: Socket): Link {
     const link: Link = new Link(
       this.#turns,
       {
@@ -106,7 +127,7 @@ class Bridge implements TestServer {
           link.stall();
           socket.once("drain", () => link.unstall());
         },
-        closing: (code, reason) => ws.close(code === NO_STATUS ? undefined : code, reason),
+        closing: (code, reason) => ws.end(code, reason),
         closed: (_code, _reason, wasClean) => {
           if (!wasClean) ws.terminate();
         },
@@ -120,11 +141,10 @@ class Bridge implements TestServer {
     ws.on("ping", () => link.ping());
     ws.on("pong", (data: Buffer) => link.pong(data[0]));
     ws.on("error", () => {}); // `close` follows.
-    ws.on("close", (code: number, reason: Buffer) => {
-      if (code === 1006) return link.terminate("client");
-      if (link.serverState === 2) link.answerClose(code, reason.toString());
-      else link.closeFromClient(code, reason.toString());
+    ws.on("close", (code: number) => {
+      if (code === 1006) link.terminate("client");
     });
+    ws.link = link;
     return link;
   }
 }

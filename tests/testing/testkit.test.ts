@@ -128,6 +128,18 @@ describe("testkit", () => {
     await assert.rejects(other.close(), /a timer of the test, due in 1000 ms/);
   });
 
+  it("closes a socket that has not answered a close frame", async () => {
+    const { app, controller } = createChat();
+    const t = testkit(app);
+    const socket = await t.socket();
+    socket.answersClose = false;
+    void controller.close();
+    await t.advance(1_000);
+    assert.equal(socket.readyState, 1);
+    await t.close();
+    assert.deepEqual((await socket.closed).code, 1005);
+  });
+
   it("closes what does not answer, as far as time lets it", async () => {
     const t = testkit(createChat().app);
     const client = await t.connect({ token: "alice" });
@@ -142,6 +154,7 @@ describe("testkit", () => {
   it("says what cannot be tested, and which path is missing", async () => {
     assert.throws(() => testkit({} as never), /Cannot test it: pass a Hono app/);
     assert.throws(() => testkit(createChat().app, { nodes: 2 }), /need a function/);
+    assert.throws(() => testkit(createChat().app, { node: 2 } as never), /unknown option "node", use one of nodes, path/);
     assert.throws(() => testkit(createChat().app, { nodes: 0 }), /"nodes" must be a whole number/);
     const { app, controller } = createChat();
     app.get("/other", controller.upgrade);
