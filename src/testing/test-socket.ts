@@ -12,6 +12,7 @@ export interface TestClose {
 
 /** The upgrade was refused. */
 export class UpgradeRefused extends Error {
+  /** The name of the class. */
   override readonly name = "UpgradeRefused";
   /** The HTTP status. */
   readonly status: number;
