@@ -16,7 +16,7 @@ export async function start(): Promise<{ url: string; stop(): Promise<void> }> {
   const miniflare = new Miniflare({
     modules: true,
     script: outputFiles[0]!.text,
-    compatibilityDate: "2026-05-01",
+    compatibilityDate: "2026-07-01",
     compatibilityFlags: ["enable_request_signal"],
     durableObjects: { CHAT: { className: "Chat", useSQLite: true } },
   });
