@@ -39,7 +39,7 @@ const SECTIONS: readonly {
   {
     title: "Start",
     folder: "start",
-    first: ["bun", "deno", "node", "cloudflare", "client", "react"],
+    first: ["bun", "deno", "node", "cloudflare", "client", "react", "side-by-side"],
   },
   { title: "Tutorial", folder: "tutorial", first: [] },
   {
@@ -85,7 +85,7 @@ const SECTIONS: readonly {
         "test-an-app",
         "deploy",
         "deploy-systemd",
-        "deploy-docker",
+        "deploy-containers",
         "deploy-kubernetes",
         "deploy-nginx",
         "deploy-caddy",
@@ -192,7 +192,7 @@ const NAMES: Record<string, string> = {
   contract: "Types from end to end",
   "deno-permissions": "Permissions on Deno",
   "deploy-caddy": "Deploy: Caddy",
-  "deploy-docker": "Deploy: Docker",
+  "deploy-containers": "Deploy: Docker",
   "deploy-fly": "Deploy: Fly.io",
   "deploy-kubernetes": "Deploy: Kubernetes",
   "deploy-nginx": "Deploy: nginx",
