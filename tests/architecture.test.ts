@@ -26,13 +26,19 @@ const ROOMS: Record<string, string> = {
   "src/serve": "serve.ts",
   "src/client": "client.ts",
   "src/testing": "testkit.ts",
+  "src/asyncapi": "asyncapi.ts",
 };
 
 /** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, and what only tests need. */
 const OTHER_TESTS = ["product", "docs", "types", "support"];
 
 /** The files that run on Node only. */
-const NODE_ONLY = ["src/runtimes/node.ts", "src/runtimes/node-transport.ts", "src/runtimes/node-upgrade.ts"];
+const NODE_ONLY = [
+  "src/runtimes/node.ts",
+  "src/runtimes/node-transport.ts",
+  "src/runtimes/node-upgrade.ts",
+  "src/asyncapi/command.ts",
+];
 
 /** What the main entry may load: it runs where neither `ws` nor `node:*` is. */
 const EVERYWHERE = ["hono", "valibot", "mitt"];

@@ -1,0 +1,353 @@
+/** `noroshi/asyncapi`: describes a contract as an AsyncAPI document, shows the document as a page, and compares two documents. */
+import { CloseCode } from "../protocol/close.ts";
+import { CLOSE_MEANINGS, ERROR_MEANINGS } from "../protocol/code-meanings.ts";
+import type { ChannelContract, Contract, RequestContract } from "../protocol/contract-types.ts";
+import type {
+  AsyncApiChannel,
+  AsyncApiDocument,
+  AsyncApiMessage,
+  AsyncApiOperation,
+  AsyncApiOptions,
+  AsyncApiReference,
+} from "./document.ts";
+import { exampleOf } from "./example.ts";
+import { channelAddress, channelField } from "./channel-name.ts";
+import {
+  acceptsUndefined,
+  convert,
+  type JsonSchema,
+  mapReferences,
+  pointerTo,
+  resolvePointer,
+  type Side,
+  withEnvelope,
+} from "./json-schema.ts";
+import {
+  connectionMessages,
+  describe,
+  envelopeOf,
+  error,
+  publication,
+  publish,
+  published,
+  subscriptionMessages,
+  unsubscribeMessages,
+} from "./protocol-messages.ts";
+
+export type {
+  AsyncApiChannel,
+  AsyncApiCloseCode,
+  AsyncApiDocument,
+  AsyncApiError,
+  AsyncApiInfo,
+  AsyncApiMessage,
+  AsyncApiOperation,
+  AsyncApiOptions,
+  AsyncApiReference,
+  AsyncApiServer,
+} from "./document.ts";
+export type { JsonSchema, ToJsonSchema } from "./json-schema.ts";
+export { asyncapiPage } from "./page.ts";
+
+/** Key of the connection among the channels: no name of a channel has a space. */
+const CONNECTION = "WebSocket connection";
+
+/** Begins the tag of a channel: its name alone may be that of another tag. */
+const CHANNEL_TAG = "channel ";
+
+const CONNECTION_TEXT =
+  "One WebSocket carries all messages: JSON objects with a `type`, one a text frame. A client that offers the subprotocol " +
+  "`noroshi.v1` also receives arrays of messages. A request with a `uid` is answered with that `uid`.";
+
+const ANY: JsonSchema = {};
+
+/**
+ * Describes a contract as an AsyncAPI 3.0 document, with the messages of the protocol, its errors and close codes. Schemas are
+ * converted to JSON Schema by Standard JSON Schema (Zod 4, ArkType), or by `toJsonSchema` (valibot).
+ *
+ * @throws {TypeError} for an entry that is no schema, and a schema that cannot be converted.
+ *
+ * @example
+ * ```ts
+ * import { toJsonSchema } from "@valibot/to-json-schema";
+ *
+ * const document = asyncapi(contract, {
+ *   info: { title: "Newsroom", version: "1.0.0" },
+ *   servers: { production: { host: "example.com", pathname: "/websocket", protocol: "wss" } },
+ *   toJsonSchema,
+ * });
+ * app.get("/asyncapi", asyncapiPage(document));
+ * ```
+ */
+export function asyncapi(contract: Contract, options: AsyncApiOptions): AsyncApiDocument {
+  const { info, servers, securitySchemes } = options;
+  const builder = new DocumentBuilder(options.toJsonSchema);
+  builder.addConnection(Boolean(contract.channels));
+  for (const [type, request] of Object.entries(contract.requests ?? {})) builder.addRequest(type, request);
+  for (const [type, schema] of Object.entries(contract.messages ?? {})) builder.addMessage(type, schema);
+  for (const [name, channel] of Object.entries(contract.channels ?? {})) builder.addChannel(name, channel);
+
+  const security = Object.keys(securitySchemes ?? {}).map((name) => ({ $ref: pointerTo("components", "securitySchemes", name) }));
+  return {
+    asyncapi: "3.0.0",
+    info,
+    defaultContentType: "application/json",
+    ...(servers && {
+      servers: mapValues(servers, (server) => ({ ...(security.length > 0 && { security }), ...server })),
+    }),
+    channels: builder.listChannels(),
+    operations: builder.operations,
+    components: {
+      ...(Object.keys(builder.schemas).length > 0 && { schemas: builder.schemas }),
+      ...(securitySchemes && { securitySchemes }),
+    },
+    "x-errors": Object.entries(ERROR_MEANINGS).map(([code, meaning]) => ({ code, meaning })),
+    "x-close-codes": Object.entries(CloseCode).map(([name, code]) => ({
+      code,
+      name,
+      meaning: CLOSE_MEANINGS[name as keyof typeof CloseCode], // A key of it.
+      // 44xx are the client's fault, and a message that was too big stays so.
+      reconnect: !(code >= 4400 && code < 4500) && code !== CloseCode.MESSAGE_TOO_BIG,
+    })),
+  };
+}
+
+function mapValues<Value>(values: Readonly<Record<string, Value>>, map: (value: Value) => Value): Record<string, Value> {
+  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, map(value)]));
+}
+
+/** An operation without its channel. */
+interface OperationOptions {
+  readonly action: AsyncApiOperation["action"];
+  readonly title: string;
+  readonly summary: string;
+  readonly tag: string;
+  readonly messages: readonly string[];
+  readonly reply?: readonly string[];
+}
+
+class DocumentBuilder {
+  readonly #channels: Record<string, AsyncApiChannel> = {};
+  readonly operations: Record<string, AsyncApiOperation> = {};
+  readonly schemas: Record<string, JsonSchema> = {};
+  readonly #toJsonSchema: AsyncApiOptions["toJsonSchema"];
+  readonly #resolve = (reference: string): unknown => resolvePointer({ components: { schemas: this.schemas } }, reference);
+  readonly #messages: Record<string, AsyncApiMessage> = { ...connectionMessages };
+
+  constructor(toJsonSchema: AsyncApiOptions["toJsonSchema"]) {
+    this.#toJsonSchema = toJsonSchema;
+  }
+
+  /** The channels; a message without examples is given one, if one can be made from its schema. */
+  listChannels(): AsyncApiDocument["channels"] {
+    const complete = (message: AsyncApiMessage): AsyncApiMessage => {
+      const example = message.examples ? undefined : exampleOf(message.payload, this.#resolve);
+      // Of a schema of an object.
+      return example ? { ...message, examples: [{ payload: example.value as Record<string, unknown> }] } : message;
+    };
+    return mapValues(this.#channels, (channel) => ({ ...channel, messages: mapValues(channel.messages, complete) }));
+  }
+
+  addConnection(hasChannels: boolean): void {
+    this.#channels[CONNECTION] = {
+      address: null,
+      title: "The connection",
+      description: CONNECTION_TEXT,
+      messages: this.#messages,
+      bindings: {
+        ws: {
+          method: "GET",
+          query: {
+            type: "object",
+            properties: {
+              access_token: { type: "string", description: "A token, for clients that cannot send it in a header or in `auth`" },
+            },
+          },
+          bindingVersion: "0.1.0",
+        },
+      },
+    };
+    const tag = "protocol";
+    const add = (key: string, options: Omit<OperationOptions, "tag">) => this.#addOperation(key, CONNECTION, { tag, ...options });
+    add("auth", {
+      action: "receive",
+      title: "Authenticate",
+      summary: "Authenticates the client, or renews its credentials.",
+      messages: ["auth"],
+      reply: ["auth ok", "error"],
+    });
+    const ping = "Asks whether the other side is alive.";
+    add("ping", { action: "receive", title: "Ping of a client", summary: ping, messages: ["ping"], reply: ["pong", "error"] });
+    add("ping of the server", {
+      action: "send",
+      title: "Ping of the server",
+      summary: ping,
+      messages: ["ping"],
+      reply: ["pong"],
+    });
+    add("error", {
+      action: "send",
+      title: "Report an error",
+      summary: "Reports expired credentials, too many messages or dropped messages.",
+      messages: ["error"],
+    });
+    add("question", {
+      action: "send",
+      title: "Ask a client",
+      summary: "Asks a client, which may answer.",
+      messages: ["question"],
+      reply: ["answer"],
+    });
+    if (!hasChannels) return;
+    Object.assign(this.#messages, unsubscribeMessages);
+    add("unsubscribe", {
+      action: "receive",
+      title: "Unsubscribe",
+      summary: "Ends subscriptions to channels.",
+      messages: ["unsubscribe"],
+      reply: ["unsubscribed", "error"],
+    });
+  }
+
+  addRequest(type: string, { payload, reply }: RequestContract): void {
+    const [asked, answered] = [`request ${type}`, `reply ${type}`];
+    const envelope = envelopeOf(type);
+    this.#messages[asked] = describe(
+      type,
+      `Request “${type}”`,
+      payload === undefined ? "A request without a payload." : "A request with its payload.",
+      payload === undefined
+        ? envelope
+        : withEnvelope(this.#convert(payload, "input", `${asked} payload`), envelope, this.#resolve),
+    );
+    const isRequired = reply !== undefined && !acceptsUndefined(reply);
+    this.#messages[answered] = describe(type, `Reply to “${type}”`, "The request succeeded.", {
+      ...envelope,
+      properties: {
+        ...envelope["properties"] as JsonSchema, // Of the envelope.
+        status: { const: "ok" },
+        data: this.#convertIfAny(reply, "input", `${asked} reply`),
+      },
+      required: ["type", "status", ...isRequired ? ["data"] : []],
+    });
+    this.#addOperation(asked, CONNECTION, {
+      action: "receive",
+      title: type,
+      summary: `Handles “${type}”.`,
+      tag: "requests",
+      messages: [asked],
+      reply: [answered, "error"],
+    });
+  }
+
+  addMessage(type: string, schema: unknown): void {
+    const name = `message ${type}`;
+    this.#messages[name] = describe(
+      type,
+      `Message “${type}”`,
+      "A message that the server sends on its own.",
+      withEnvelope(this.#convert(schema, "input", name), envelopeOf(type), this.#resolve),
+    );
+    const summary = `Sends “${type}”, to some clients or to all.`;
+    this.#addOperation(name, CONNECTION, { action: "send", title: type, summary, tag: "messages", messages: [name] });
+  }
+
+  addChannel(name: string, { events, snapshot, query, member }: ChannelContract): void {
+    const field = channelField(name);
+    const schemas = Object.entries(events ?? {}).map(([event, schema]) => ({
+      event,
+      input: this.#convert(schema, "input", `publish ${name} ${event}`),
+      output: this.#convert(schema, "output", `publication ${name} ${event}`),
+    }));
+    // Events that the contract does not name have any name and data.
+    const all = events ? schemas : [{ event: undefined, input: ANY, output: ANY }];
+    const sent = all.map((each) => [`publish ${each.event ?? "any"}`, publish(field, each)] as const);
+    const received = all.map((each) => [`publication ${each.event ?? "any"}`, publication(field, each)] as const);
+    const subscription = subscriptionMessages({
+      channel: field,
+      snapshot: this.#convertIfAny(snapshot, "input", `snapshot ${name}`),
+      query: query === undefined ? { type: "object" } : this.#convert(query, "input", `query ${name}`),
+      member: this.#convertIfAny(member, "input", `member ${name}`),
+    });
+    this.#channels[name] = {
+      ...channelAddress(name),
+      title: name,
+      description: "Its messages travel on the one connection, and name it in `channel`.",
+      messages: {
+        ...subscription,
+        ...Object.fromEntries([...sent, ...received]),
+        published,
+        error,
+      },
+    };
+    const tag = CHANNEL_TAG + name;
+    this.#addOperation(`subscribe ${name}`, name, {
+      action: "receive",
+      title: `Subscribe to ${name}`,
+      summary: "Starts a subscription, or recovers one.",
+      tag,
+      messages: ["subscribe"],
+      reply: ["init", "error"],
+    });
+    this.#addOperation(`publications ${name}`, name, {
+      action: "send",
+      title: `Publications of ${name}`,
+      summary: "Sends publications to subscribers, until the subscription ends.",
+      tag,
+      messages: [...received.map(([key]) => key), "end"],
+    });
+    if (sent.length > 0) {
+      this.#addOperation(`publish ${name}`, name, {
+        action: "receive",
+        title: `Publish to ${name}`,
+        summary: "Publishes what a client sends, where it is allowed to.",
+        tag,
+        messages: sent.map(([key]) => key),
+        reply: ["published", "error"],
+      });
+    }
+    this.#addOperation(`presence ${name}`, name, {
+      action: "send",
+      title: `Presence in ${name}`,
+      summary: "Sends the members and their changes to subscribers with presence, in a channel that has it.",
+      tag,
+      messages: ["presence init", "presence join", "presence leave"],
+    });
+  }
+
+  #addOperation(key: string, channel: string, { action, title, summary, tag, messages, reply }: OperationOptions): void {
+    const refer = (names: readonly string[]): AsyncApiReference[] =>
+      names.map((name) => ({ $ref: pointerTo("channels", channel, "messages", name) }));
+    const place = { $ref: pointerTo("channels", channel) };
+    this.operations[key] = {
+      action,
+      channel: place,
+      title,
+      summary,
+      tags: [{ name: tag }],
+      messages: refer(messages),
+      ...(reply && { reply: { channel: place, messages: refer(reply) } }),
+    };
+  }
+
+  #convertIfAny(schema: unknown, side: Side, name: string): JsonSchema {
+    return schema === undefined ? ANY : this.#convert(schema, side, name);
+  }
+
+  /** The JSON Schema of a part; with references it becomes a component, because they count from the root of the document. */
+  #convert(schema: unknown, side: Side, name: string): JsonSchema {
+    const converted = convert(schema, side, name, this.#toJsonSchema);
+    const key = name.replace(
+      /[^A-Za-z0-9.-]/g,
+      (character) => character === " " ? "." : `_${character.codePointAt(0)!.toString(16)}_`,
+    );
+    let hasReference = false;
+    const component = mapReferences(converted, (reference) => {
+      hasReference = true;
+      return pointerTo("components", "schemas", key) + reference.slice(1);
+    });
+    if (!hasReference) return converted;
+    this.schemas[key] = component;
+    return { $ref: pointerTo("components", "schemas", key) };
+  }
+}

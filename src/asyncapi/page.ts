@@ -1,0 +1,239 @@
+import type { Handler } from "hono";
+import { html } from "hono/html";
+import type { AsyncApiDocument, AsyncApiMessage, AsyncApiOperation, AsyncApiReference } from "./document.ts";
+import { isSchema, type JsonSchema, resolvePointer } from "./json-schema.ts";
+import { style } from "./page-style.ts";
+
+type Html = ReturnType<typeof html>;
+
+/** The page and its style come from one path; it runs no script. */
+const POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/** A recursive schema is shown this deep. */
+const MAX_DEPTH = 6;
+
+/**
+ * Returns a Hono handler that shows a document as a page: without a script, and without a request to another host.
+ * `?document` is the document as JSON, `?style` the style of the page.
+ *
+ * @example
+ * ```ts
+ * app.get("/asyncapi", asyncapiPage(asyncapi(contract, { info, toJsonSchema })));
+ * ```
+ */
+export function asyncapiPage(document: AsyncApiDocument): Handler {
+  const json = JSON.stringify(document);
+  const page = new Page(document).render();
+  return async (c) => {
+    c.header("Content-Security-Policy", POLICY);
+    c.header("X-Content-Type-Options", "nosniff");
+    c.header("Referrer-Policy", "no-referrer");
+    c.header("Cache-Control", "no-cache");
+    if (c.req.query("style") !== undefined) return c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" });
+    if (c.req.query("document") !== undefined) return c.body(json, 200, { "Content-Type": "application/json; charset=utf-8" });
+    return c.html(await page);
+  };
+}
+
+class Page {
+  readonly #document: AsyncApiDocument;
+
+  constructor(document: AsyncApiDocument) {
+    this.#document = document;
+  }
+
+  render(): Html {
+    const { info, servers, asyncapi, channels } = this.#document;
+    const tags = [...new Set(Object.values(this.#document.operations).flatMap(({ tags }) => tags.map(({ name }) => name)))];
+    const ofChannels = tags.filter((tag) => tag.startsWith("channel "));
+    const sections: [id: string, title: string, content: Html][] = [
+      ...["requests", "messages"].filter((tag) => tags.includes(tag)).map((tag): [string, string, Html] => [
+        tag,
+        tag === "requests" ? "Requests" : "Messages of the server",
+        this.#operations(tag),
+      ]),
+      ...ofChannels.map((tag, index): [string, string, Html] => [`channel-${index}`, `C${tag.slice(1)}`, this.#operations(tag)]),
+      ["protocol", "Protocol", this.#operations("protocol")],
+      ["errors", "Errors", this.#errors()],
+      ["close-codes", "Close codes", this.#closeCodes()],
+    ];
+    return html`
+      <!doctype html>
+      <html lang="en">
+        <head>
+          <meta charset="utf-8">
+          <meta name="viewport" content="width=device-width, initial-scale=1">
+          <meta name="color-scheme" content="light dark">
+          <title>${info.title} ${info.version}</title>
+          <link rel="icon" href="data:,">
+          <link rel="stylesheet" href="?style">
+        </head>
+        <body>
+          <header>
+      <h1>${info.title} <small>${info.version}</small></h1>
+      ${info.description ? html`<p class="text">${textOf(info.description)}</p>` : ""}
+      <p class="text">${textOf(Object.values(channels)[0]?.description ?? "")}</p>
+      ${servers
+        ? html`<dl>${
+          Object.entries(servers).map(([name, { protocol, host, pathname = "", description }]) =>
+            html`
+              <dt>${name}</dt>
+              <dd><code>${protocol}://${host}${pathname}</code>${description
+                ? html`
+                  ${description}
+                `
+                : ""}</dd>
+            `
+          )
+        }</dl>`
+        : ""}
+      <p><a href="?document" download="asyncapi.json">AsyncAPI ${asyncapi} document</a></p>
+          </header>
+          <nav aria-label="Sections">
+            <ul>${sections.map(([id, title]) => html`<li><a href="#${id}">${title}</a></li>`)}</ul>
+          </nav>
+          <main>${sections.map(([id, title, content]) =>
+            html`<section id="${id}" aria-labelledby="${id}-title"><h2 id="${id}-title">${title}</h2>${content}</section>`
+          )}</main>
+        </body>
+      </html>
+    `;
+  }
+
+  #operations(tag: string): Html {
+    const operations = Object.values(this.#document.operations).filter(({ tags }) => tags.some(({ name }) => name === tag));
+    return html`${operations.map((operation) => this.#operation(operation))}`;
+  }
+
+  #operation({ action, title, summary, messages, reply }: AsyncApiOperation): Html {
+    const [direction, answer] = action === "receive"
+      ? ["Client to server", "Server to client"]
+      : ["Server to client", "Client to server"];
+    return html`<details><summary><span class="arrow ${action}" role="img" aria-label="${direction}"></span> <strong>${title}</strong>
+<span class="summary">${summary}</span></summary>
+${messages.map((reference) => this.#message(reference, direction))}
+${reply?.messages.map((reference) => this.#message(reference, `${answer}, an answer`)) ?? ""}</details>`;
+  }
+
+  #message(reference: AsyncApiReference, direction: string): Html {
+    // A reference that `asyncapi` has made.
+    const { title, summary, payload, examples = [] } = this.#resolve(reference.$ref) as AsyncApiMessage;
+    return html`<article><h3>${title} <small>${direction}</small></h3><p>${textOf(summary)}</p>
+${this.#fields(payload)}
+${examples.map(({ payload }) => html`<pre><code>${JSON.stringify(payload, null, 2)}</code></pre>`)}</article>`;
+  }
+
+  /** The fields of an object, and those of the objects in it. */
+  #fields(schema: unknown, depth = 0): Html | string {
+    const resolved = this.#follow(schema);
+    if (depth > MAX_DEPTH || !resolved) return "";
+    const properties = Object.entries(isSchema(resolved["properties"]) ? resolved["properties"] : {});
+    const required = Array.isArray(resolved["required"]) ? resolved["required"] : [];
+    const { additionalProperties } = resolved;
+    const rows = properties.filter(([, part]) => part !== true).map(([name, part]) =>
+      this.#field(name, part, required.includes(name), depth)
+    );
+    if (isSchema(additionalProperties)) rows.push(this.#field("any name", additionalProperties, false, depth));
+    const parts = listOf(resolved["allOf"]).map((each) => this.#fields(each, depth)).filter((each) => each !== "");
+    const alternatives = [...listOf(resolved["anyOf"]), ...listOf(resolved["oneOf"])]
+      .map((each) => this.#fields(each, depth + 1)).filter((each) => each !== "");
+    if (rows.length + parts.length + alternatives.length === 0) return "";
+    return html`${rows.length > 0 ? html`<ul class="fields">${rows}</ul>` : ""}${parts}${
+      alternatives.map((each, index) => html`<p class="or">${index > 0 ? "or" : "one of"}</p>${each}`)
+    }`;
+  }
+
+  #field(name: string, part: unknown, isRequired: boolean, depth: number): Html {
+    const schema = this.#follow(part) ?? {};
+    const { description, items } = schema;
+    return html`<li><code>${name}</code> <span class="type">${this.#typeOf(part)}</span>${
+      isRequired ? "" : html`
+        <span class="optional">optional</span>
+      `
+    }
+${typeof description === "string" ? html`<span class="summary">${textOf(description)}</span>` : ""}
+${this.#fields(schema, depth + 1)}${
+      listOf(Array.isArray(items) ? items : [items]).map((item) => this.#fields(item, depth + 1))
+    }</li>`;
+  }
+
+  /** The type in words, such as `text, at most 64 characters`. */
+  #typeOf(part: unknown, depth = 0): string {
+    const schema = this.#follow(part);
+    if (!schema || depth > MAX_DEPTH) return "any";
+    const inner = (each: unknown) => this.#typeOf(each, depth + 1);
+    if ("const" in schema) return JSON.stringify(schema["const"]);
+    if (Array.isArray(schema["enum"])) return schema["enum"].map((value) => JSON.stringify(value)).join(" | ");
+    const alternatives = [...listOf(schema["anyOf"]), ...listOf(schema["oneOf"])];
+    if (alternatives.length > 0 && !("properties" in schema)) return [...new Set(alternatives.map(inner))].join(" | ");
+    const { type, items, format, pattern } = schema;
+    const name = type === "array"
+      ? Array.isArray(items) ? `[${items.map(inner).join(", ")}]` : `array of ${inner(items)}`
+      : Array.isArray(type)
+      ? type.join(" | ")
+      : typeof type === "string"
+      ? type
+      : "any";
+    const limits = LIMITS.filter(([keyword]) => keyword in schema && !isOfNumbers(schema[keyword])).map(([keyword, sign]) =>
+      `${sign} ${String(schema[keyword])}`
+    );
+    return [
+      name,
+      ...typeof format === "string" ? [format] : [],
+      ...limits,
+      ...typeof pattern === "string" && !format ? [`/${pattern}/`] : [],
+    ].join(", ");
+  }
+
+  #errors(): Html {
+    return html`<dl>${
+      this.#document["x-errors"].map(({ code, meaning }) =>
+        html`
+          <dt><code>${code}</code></dt>
+          <dd>${meaning}</dd>
+        `
+      )
+    }</dl>`;
+  }
+
+  #closeCodes(): Html {
+    return html`<dl>${
+      this.#document["x-close-codes"].map(({ code, name, meaning, reconnect }) =>
+        html`
+          <dt><code>${code} ${name}</code></dt>
+          <dd>${meaning}; ${reconnect ? "the client comes back with backoff" : "the client does not come back unchanged"}</dd>
+        `
+      )
+    }</dl>`;
+  }
+
+  #follow(schema: unknown): JsonSchema | undefined {
+    if (!isSchema(schema)) return undefined;
+    return typeof schema["$ref"] === "string" ? this.#follow(this.#resolve(schema["$ref"])) : schema;
+  }
+
+  #resolve(reference: string): unknown {
+    return resolvePointer(this.#document, reference);
+  }
+}
+
+/** Keywords that bound a value, and how they are read. */
+const LIMITS = [
+  ["minLength", "length ≥"],
+  ["maxLength", "length ≤"],
+  ["minimum", "≥"],
+  ["maximum", "≤"],
+  ["exclusiveMinimum", ">"],
+  ["exclusiveMaximum", "<"],
+  ["minItems", "items ≥"],
+  ["maxItems", "items ≤"],
+] as const;
+
+/** The bounds of numbers that JSON keeps unchanged say nothing of the value. */
+const isOfNumbers = (bound: unknown): boolean => typeof bound === "number" && Math.abs(bound) === Number.MAX_SAFE_INTEGER;
+
+/** Text with the code in it that backticks mark. */
+const textOf = (text: string): unknown[] =>
+  text.split(/`([^`]+)`/).map((part, index) => index % 2 ? html`<code>${part}</code>` : part);
+
+const listOf = (value: unknown): readonly unknown[] => Array.isArray(value) ? value : [];
