@@ -239,6 +239,7 @@ describe("The npm package", () => {
       "/testing",
       "/broadcast-channel",
       "/redis",
+      "/asyncapi",
     ];
     await writeFile(join(consumer, "entries.ts"), entries.map((entry) => `export type {} from "noroshi${entry}";`).join("\n"));
     await compile("server", {
@@ -279,10 +280,61 @@ describe("The npm package", () => {
     assert.ok(byteLength <= 9_150, `${byteLength} bytes`);
   });
 
+  it("has a command that compares two contracts, for people and for CI", { timeout: 60_000 }, async () => {
+    const documents = {
+      old: "{ requests: { say: { payload: v.object({ text: v.string() }) } } }",
+      new: "{ requests: { say: { payload: v.object({ text: v.string(), mood: v.optional(v.string()) }) } } }",
+      short: "{ requests: { say: { payload: v.object({ text: v.pipe(v.string(), v.maxLength(3)) }) } } }",
+    };
+    const written = Object.entries(documents).map(([name, contract]) =>
+      `writeFileSync("${name}.json", JSON.stringify(asyncapi(${contract}, { info: { title: "Test", version: "1" }, toJsonSchema })));`
+    );
+    await writeFile(
+      join(consumer, "write.js"),
+      [
+        'import { writeFileSync } from "node:fs";',
+        `import { toJsonSchema } from ${JSON.stringify(import.meta.resolve("@valibot/to-json-schema"))};`,
+        'import { asyncapi } from "noroshi/asyncapi";',
+        'import * as v from "valibot";',
+        ...written,
+      ].join("\n"),
+    );
+    await run(consumer, process.execPath, "write.js");
+    await writeFile(join(consumer, "no.json"), "{}");
+    // What npm has made of `bin`.
+    const noroshi = join(consumer, "node_modules/.bin/noroshi");
+    const compare = (...files: string[]) => exitOf(consumer, noroshi, "contract", "diff", ...files);
+
+    assert.deepEqual(await compare("old.json", "old.json"), [0, "No changes\n", ""]);
+    assert.deepEqual(await compare("old.json", "new.json"), [
+      0,
+      "compatible  Request “say”, mood: added\n1 change, 0 breaking\n",
+      "",
+    ]);
+    assert.deepEqual(await compare("new.json", "short.json"), [
+      1,
+      "breaking    Request “say”, text: maxLength none → 3\ncompatible  Request “say”, mood: removed, now ignored\n2 changes, 1 breaking\n",
+      "",
+    ]);
+    assert.deepEqual(await compare("old.json", "no.json"), [
+      2,
+      "",
+      "Cannot compare: no.json is no document of noroshi/asyncapi\n",
+    ]);
+    assert.deepEqual(await compare("old.json", "write.js"), [2, "", "Cannot compare: write.js is not JSON\n"]);
+    const [missing, , why] = await compare("old.json", "missing.json");
+    assert.equal(missing, 2);
+    assert.match(why, /^Cannot compare: ENOENT/);
+    const [unclear, , usage] = await compare("old.json");
+    assert.equal(unclear, 2);
+    assert.match(usage, /^Usage: noroshi contract diff <old\.json> <new\.json>\n/);
+    assert.equal((await exitOf(consumer, noroshi, "--help"))[0], 0);
+  });
+
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
-    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/testing", "/broadcast-channel", "/redis"];
+    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/testing", "/broadcast-channel", "/redis", "/asyncapi"];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });
@@ -314,6 +366,14 @@ function run(cwd: string, command: string, ...args: string[]): Promise<string> {
       if (error) reject(new Error(`Cannot run ${command} ${args.join(" ")}: ${error.code}\n${stdout}\n${stderr}`));
       else resolve(stdout);
     });
+  });
+}
+
+/** Resolves with the exit code, and what it printed to stdout and stderr. */
+function exitOf(cwd: string, command: string, ...args: string[]): Promise<[code: number, stdout: string, stderr: string]> {
+  return new Promise((resolve) => {
+    const shell = process.platform === "win32"; // There `bin` is a script.
+    execFile(command, args, { cwd, shell }, (error, stdout, stderr) => resolve([error ? Number(error.code) : 0, stdout, stderr]));
   });
 }
 

@@ -1,0 +1,79 @@
+import type { AsyncApiDocument, AsyncApiReference } from "./document.ts";
+import { resolvePointer } from "./json-schema.ts";
+import { diffSchemas, type Effect } from "./schema-diff.ts";
+
+/** A difference of two contracts. */
+export interface ContractChange {
+  /** Whether a client of the old contract may fail at a server of the new one. */
+  readonly isBreaking: boolean;
+  /** What is different, such as `Request “say”, text: maxLength 500 → 100`. */
+  readonly text: string;
+}
+
+/** Seen from the server: what clients send, or what they receive. */
+type Direction = "input" | "output";
+
+/**
+ * Lists what is different between two documents of `asyncapi`, for a server that is replaced while its clients stay. A removed type, an
+ * input that accepts less and an output that may hold more are breaking; a new type, request, event or optional field is not.
+ */
+export function diffContracts(before: AsyncApiDocument, after: AsyncApiDocument): ContractChange[] {
+  const changes: ContractChange[] = [];
+  const add = (isBreaking: boolean, text: string) => changes.push({ isBreaking, text });
+
+  for (const channel of without(before.channels, after.channels)) add(true, `Channel ${channel}: removed`);
+  for (const channel of without(after.channels, before.channels)) add(false, `Channel ${channel}: added`);
+  for (const [key, was] of Object.entries(before.operations)) {
+    if (!(channelOf(was.channel) in after.channels)) continue; // With its channel.
+    const is = after.operations[key];
+    if (!is) {
+      add(true, `${sentence(key)}: removed`);
+      continue;
+    }
+    const [asks, answers]: [Direction, Direction] = was.action === "receive" ? ["input", "output"] : ["output", "input"];
+    diffMessages(was.messages, is.messages, asks);
+    diffMessages(was.reply?.messages ?? [], is.reply?.messages ?? [], answers);
+  }
+  for (const key of without(after.operations, before.operations)) {
+    if (channelOf(after.operations[key]!.channel) in before.channels) add(false, `${sentence(key)}: added`);
+  }
+  return changes.sort((a, b) => Number(b.isBreaking) - Number(a.isBreaking));
+
+  function diffMessages(was: readonly AsyncApiReference[], is: readonly AsyncApiReference[], direction: Direction): void {
+    for (const { $ref } of was) {
+      if (is.some((reference) => reference.$ref === $ref)) diffMessage($ref, direction);
+      else add(true, `${labelOf(before, $ref)}: removed`);
+    }
+    for (const { $ref } of is) {
+      if (!was.some((reference) => reference.$ref === $ref)) add(false, `${labelOf(after, $ref)}: added`);
+    }
+  }
+
+  function diffMessage(reference: string, direction: Direction): void {
+    const [was, is] = [before, after].map((document) => resolvePointer(document, `${reference}/payload`));
+    for (const { path, effect, text } of diffSchemas(was, is, [before, after])) {
+      const change = `${labelOf(before, reference)}${path && `, ${path}`}: ${text}`;
+      const isBreaking = breaks(effect, direction);
+      // Several operations share a message.
+      if (!changes.some((each) => each.text === change && each.isBreaking === isBreaking)) add(isBreaking, change);
+    }
+  }
+}
+
+const breaks = (effect: Effect, direction: Direction): boolean =>
+  effect === "changed" || effect === (direction === "input" ? "narrowed" : "widened");
+
+const without = (all: object, others: object): string[] => Object.keys(all).filter((key) => !(key in others));
+
+const sentence = (key: string) => key.charAt(0).toUpperCase() + key.slice(1);
+
+/** The channel of a reference to it, or to one of its messages. */
+const channelOf = ({ $ref }: AsyncApiReference): string =>
+  decodeURIComponent($ref.split("/")[2] ?? "").replaceAll("~1", "/").replaceAll("~0", "~");
+
+/** The title of a message, after its channel. The connection has all messages that are of no channel. */
+function labelOf(document: AsyncApiDocument, reference: string): string {
+  const title = String(resolvePointer(document, `${reference}/title`));
+  const channel = channelOf({ $ref: reference });
+  return document.channels[channel]?.address === null ? title : `${channel}, ${title.charAt(0).toLowerCase()}${title.slice(1)}`;
+}

@@ -1,0 +1,282 @@
+import { isSchema, type JsonSchema, resolvePointer } from "./json-schema.ts";
+
+/**
+ * The effect on the values that a schema accepts. `narrowed`: it refuses some of them; `widened`: it accepts others too; `changed`:
+ * both, or unknown; `compatible`: no effect on either side.
+ */
+export type Effect = "narrowed" | "widened" | "changed" | "compatible";
+
+/** A difference of two schemas. */
+export interface SchemaChange {
+  /** The place, such as `items[].text`; empty: the whole value. */
+  readonly path: string;
+  readonly effect: Effect;
+  /** What is different, such as `maxLength 500 → 100`. */
+  readonly text: string;
+}
+
+/** Keywords whose greater value accepts less. */
+const LOWER_BOUNDS = ["minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"];
+/** Keywords whose greater value accepts more. */
+const UPPER_BOUNDS = ["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"];
+/** Keywords with a comparison of their own. */
+const COMPARED = new Set([
+  ...["type", "const", "enum", "required", "properties", "additionalProperties", "items", "additionalItems", "anyOf", "oneOf"],
+  ...["allOf", "$ref", ...LOWER_BOUNDS, ...UPPER_BOUNDS],
+]);
+/** Keywords that restrict nothing. */
+const ANNOTATIONS = new Set(
+  "title description default examples deprecated readOnly writeOnly $comment definitions $defs $schema $id".split(" "),
+);
+/** Keywords with alternatives. `oneOf` is compared as `anyOf`: no library writes alternatives that exclude each other otherwise. */
+const ALTERNATIVES = ["anyOf", "oneOf"] as const;
+
+/** Lists what is different between two schemas, each with references into its own document. */
+export function diffSchemas(
+  before: unknown,
+  after: unknown,
+  documents: readonly [before: unknown, after: unknown],
+): SchemaChange[] {
+  const changes: SchemaChange[] = [];
+  new SchemaDiff(documents, changes).compare(before, after, "");
+  return changes;
+}
+
+class SchemaDiff {
+  readonly #documents: readonly [unknown, unknown];
+  readonly #changes: SchemaChange[];
+  /** Pairs that are being compared: recursive schemas are equal where they come back to one. */
+  readonly #open: (readonly [JsonSchema, JsonSchema])[];
+
+  constructor(documents: readonly [unknown, unknown], changes: SchemaChange[], open: (readonly [JsonSchema, JsonSchema])[] = []) {
+    this.#documents = documents;
+    this.#changes = changes;
+    this.#open = open;
+  }
+
+  compare(beforePart: unknown, afterPart: unknown, path: string): void {
+    const [before, after] = [this.#follow(beforePart, 0), this.#follow(afterPart, 1)];
+    if (this.#open.some(([a, b]) => a === before && b === after)) return;
+    this.#open.push([before, after]);
+    const [old, now] = [alternativesOf(before), alternativesOf(after)];
+    if (old.length === 1 && now.length === 1) this.#compareOne(old[0]!, now[0]!, path);
+    else this.#compareAlternatives(old, now, path);
+    this.#open.pop();
+  }
+
+  #compareOne(beforePart: unknown, afterPart: unknown, path: string): void {
+    const [before, after] = [this.#follow(beforePart, 0), this.#follow(afterPart, 1)];
+    if (equal(before, after) && !hasReference(before)) return;
+    if (!this.#compareValues(before, after, path)) return;
+    for (const keyword of LOWER_BOUNDS) this.#compareBound(keyword, before, after, path, -1);
+    for (const keyword of UPPER_BOUNDS) this.#compareBound(keyword, before, after, path, 1);
+    this.#compareFields(before, after, path);
+    this.#compareItems(before, after, path);
+    for (const keyword of [...ALTERNATIVES, "allOf"]) this.#compareLists(keyword, before[keyword], after[keyword], path);
+    for (const keyword of new Set([...Object.keys(before), ...Object.keys(after)])) {
+      if (COMPARED.has(keyword) || ANNOTATIONS.has(keyword) || equal(before[keyword], after[keyword])) continue;
+      if (!(keyword in before)) this.#add(path, "narrowed", `${keyword} added`);
+      else if (!(keyword in after)) this.#add(path, "widened", `${keyword} removed`);
+      else this.#add(path, "changed", `${keyword} changed`);
+    }
+  }
+
+  /** Compares the type, or the values that are listed. Returns whether the rest may be compared. */
+  #compareValues(before: JsonSchema, after: JsonSchema, path: string): boolean {
+    const [old, now] = [valuesOf(before), valuesOf(after)];
+    if (old && now) {
+      const [gone, come] = [old.filter((value) => !now.includes(value)), now.filter((value) => !old.includes(value))];
+      if (gone.length > 0) this.#add(path, "narrowed", `${gone.join(", ")} removed`);
+      if (come.length > 0) this.#add(path, "widened", `${come.join(", ")} added`);
+      return true;
+    }
+    const [type, newType] = [before["type"], after["type"]];
+    if (old || now) {
+      // Values against a type: they are of that type, or of another.
+      const [values, schema] = old ? [old, after] : [now!, before];
+      const isPlain = Object.keys(schema).every((keyword) => keyword === "type" || ANNOTATIONS.has(keyword));
+      const fits = isPlain &&
+        values.every((value) => schema["type"] === undefined || typeFits(JSON.parse(value), schema["type"]));
+      const text = old ? `any ${typeName(newType)} instead of ${old.join(", ")}` : `only ${now!.join(", ")}`;
+      this.#add(path, fits ? old ? "widened" : "narrowed" : "changed", text);
+      return false;
+    }
+    if (type === newType) return true;
+    const text = `${typeName(type)} → ${typeName(newType)}`;
+    if (type === undefined || (type === "number" && newType === "integer")) this.#add(path, "narrowed", text);
+    else if (newType === undefined || (type === "integer" && newType === "number")) this.#add(path, "widened", text);
+    else {
+      this.#add(path, "changed", text);
+      return false;
+    }
+    return true;
+  }
+
+  /** @param sign 1: a greater value accepts more. */
+  #compareBound(keyword: string, before: JsonSchema, after: JsonSchema, path: string, sign: 1 | -1): void {
+    const [old, now] = [before[keyword], after[keyword]];
+    if (old === now) return;
+    const text = `${keyword} ${old ?? "none"} → ${now ?? "none"}`;
+    if (typeof old === "number" && typeof now === "number") {
+      this.#add(path, (now - old) * sign > 0 ? "widened" : "narrowed", text);
+    } else this.#add(path, old === undefined ? "narrowed" : now === undefined ? "widened" : "changed", text);
+  }
+
+  #compareFields(before: JsonSchema, after: JsonSchema, path: string): void {
+    const [old, now] = [fieldsOf(before), fieldsOf(after)];
+    const [required, nowRequired] = [requiredOf(before), requiredOf(after)];
+    for (const name of new Set([...Object.keys(old), ...Object.keys(now), ...required, ...nowRequired])) {
+      const place = path === "" ? name : `${path}.${name}`;
+      const [was, is] = [name in old, name in now];
+      if (was && is) this.compare(old[name], now[name], place);
+      if (required.has(name) !== nowRequired.has(name)) {
+        if (nowRequired.has(name)) this.#add(place, "narrowed", was ? "now required" : "added, required");
+        else this.#add(place, "widened", is ? "now optional" : "removed, was required");
+      } else if (!was && is) this.#add(place, "compatible", "added");
+      if (was && !is) this.#removed(after, place, required.has(name));
+    }
+    const [open, nowOpen] = [before["additionalProperties"] ?? true, after["additionalProperties"] ?? true];
+    const place = path === "" ? "(other fields)" : `${path}.(other fields)`;
+    if (isSchema(open) || isSchema(nowOpen)) this.compare(open, nowOpen, place);
+    else if (open && !nowOpen) this.#add(place, "narrowed", "now refused");
+    else if (!open && nowOpen) this.#add(place, "compatible", "now ignored");
+  }
+
+  #removed(after: JsonSchema, place: string, wasRequired: boolean): void {
+    if (after["additionalProperties"] === false) this.#add(place, "narrowed", "removed, and now refused");
+    else if (!wasRequired) this.#add(place, "compatible", "removed, now ignored");
+  }
+
+  #compareItems(before: JsonSchema, after: JsonSchema, path: string): void {
+    const [old, now] = [before["items"] ?? true, after["items"] ?? true];
+    if (Array.isArray(old) && Array.isArray(now)) {
+      const [rest, nowRest] = [before["additionalItems"] ?? true, after["additionalItems"] ?? true];
+      for (let index = 0; index < Math.max(old.length, now.length); index++) {
+        this.compare(old[index] ?? rest, now[index] ?? nowRest, `${path}[${index}]`);
+      }
+      this.compare(rest, nowRest, `${path}[${Math.max(old.length, now.length)}…]`);
+    } else if (Array.isArray(old) || Array.isArray(now)) this.#add(`${path}[]`, "changed", "a tuple, and an array of any length");
+    else this.compare(old, now, `${path}[]`);
+  }
+
+  #compareLists(keyword: string, before: unknown, after: unknown, path: string): void {
+    if (before === undefined && after === undefined) return;
+    if (!Array.isArray(before) || !Array.isArray(after)) {
+      this.#add(path, before === undefined ? "narrowed" : "widened", `${keyword} ${before === undefined ? "added" : "removed"}`);
+    } else if (keyword !== "allOf") this.#compareAlternatives(before, after, path);
+    else if (before.length === after.length) before.forEach((each, index) => this.compare(each, after[index], path));
+    else this.#add(path, "changed", "allOf changed");
+  }
+
+  /** Finds for each alternative one that is left as it was, or the nearest. */
+  #compareAlternatives(before: readonly unknown[], after: readonly unknown[], path: string): void {
+    const [old, now] = [[...before], [...after]];
+    for (const alternative of before) {
+      const at = now.findIndex((each) => this.#changesOf(alternative, each).length === 0);
+      if (at < 0) continue;
+      now.splice(at, 1);
+      old.splice(old.indexOf(alternative), 1);
+    }
+    // Those of one kind have changed; others are new, or gone.
+    for (const alternative of [...old]) {
+      const at = now.findIndex((each) => kindOf(this.#follow(each, 1)) === kindOf(this.#follow(alternative, 0)));
+      if (at < 0) continue;
+      this.#compareOne(alternative, now[at], path);
+      now.splice(at, 1);
+      old.splice(old.indexOf(alternative), 1);
+    }
+    for (const alternative of old) {
+      // Another alternative may accept all of it.
+      const isCovered = after.some((each) =>
+        this.#changesOf(alternative, each).every(({ effect }) => effect === "widened" || effect === "compatible")
+      );
+      if (!isCovered) this.#add(path, "narrowed", `${nameOf(this.#follow(alternative, 0))} removed`);
+    }
+    for (const alternative of now) {
+      const isCovered = before.some((each) =>
+        this.#changesOf(each, alternative).every(({ effect }) => effect === "narrowed" || effect === "compatible")
+      );
+      if (!isCovered) this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1))} added`);
+    }
+  }
+
+  #changesOf(before: unknown, after: unknown): SchemaChange[] {
+    const changes: SchemaChange[] = [];
+    new SchemaDiff(this.#documents, changes, [...this.#open]).#compareOne(before, after, "");
+    return changes;
+  }
+
+  #add(path: string, effect: Effect, text: string): void {
+    this.#changes.push({ path, effect, text });
+  }
+
+  #follow(part: unknown, side: 0 | 1): JsonSchema {
+    if (part === true || part === undefined) return ANY;
+    if (!isSchema(part)) return NONE;
+    return typeof part["$ref"] === "string" ? this.#follow(resolvePointer(this.#documents[side], part["$ref"]), side) : part;
+  }
+}
+
+const ANY: JsonSchema = {};
+const NONE: JsonSchema = { not: {} };
+
+/** A schema is one alternative, unless it says that there are several: by `anyOf`, `oneOf` or types. */
+function alternativesOf(schema: JsonSchema): readonly unknown[] {
+  for (const keyword of ALTERNATIVES) {
+    const { [keyword]: list, ...rest } = schema;
+    if (!Array.isArray(list)) continue;
+    // What stands beside the alternatives holds for each of them.
+    const beside = Object.entries(rest).filter(([name]) => !ANNOTATIONS.has(name));
+    return beside.length === 0 ? list.flatMap((each) => alternativesOf(isSchema(each) ? each : {})) : [schema];
+  }
+  const { type } = schema;
+  return Array.isArray(type) && !valuesOf(schema) ? type.map((each) => ({ ...schema, type: each })) : [schema];
+}
+
+/** The values that a schema lists, as JSON. */
+function valuesOf(schema: JsonSchema): string[] | undefined {
+  if ("const" in schema) return [JSON.stringify(schema["const"])];
+  return Array.isArray(schema["enum"]) ? schema["enum"].map((value) => JSON.stringify(value)) : undefined;
+}
+
+/** Distinguishes alternatives: their type, and the fields with a constant value. */
+function kindOf(schema: JsonSchema): string {
+  const constants = Object.entries(fieldsOf(schema)).filter(([, field]) => isSchema(field) && "const" in field);
+  const values = valuesOf(schema);
+  return JSON.stringify([values ? typeof JSON.parse(values[0] ?? "null") : schema["type"], constants]);
+}
+
+function nameOf(schema: JsonSchema): string {
+  const constants = Object.entries(fieldsOf(schema)).flatMap(([name, field]) =>
+    isSchema(field) && "const" in field ? [`${name}: ${JSON.stringify(field["const"])}`] : []
+  );
+  if (constants.length > 0) return `{ ${constants.join(", ")} }`;
+  return valuesOf(schema)?.join(", ") ?? typeName(schema["type"]);
+}
+
+const typeName = (type: unknown): string =>
+  type === undefined ? "any value" : Array.isArray(type) ? type.join(" | ") : String(type);
+
+function typeFits(value: unknown, type: unknown): boolean {
+  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
+  const own = value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
+  return types.includes(own) || (Number.isInteger(value) && types.includes("integer"));
+}
+
+const fieldsOf = (schema: JsonSchema): JsonSchema => isSchema(schema["properties"]) ? schema["properties"] : {};
+
+const requiredOf = (schema: JsonSchema): ReadonlySet<string> =>
+  new Set(Array.isArray(schema["required"]) ? schema["required"].map(String) : []);
+
+/** Whether JSON values are equal, in any order of keys. */
+function equal(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null || Array.isArray(a) !== Array.isArray(b)) {
+    return false;
+  }
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length &&
+    keys.every((key) => Object.hasOwn(b, key) && equal(a[key as never], b[key as never]));
+}
+
+const hasReference = (schema: JsonSchema): boolean => JSON.stringify(schema).includes('"$ref"');

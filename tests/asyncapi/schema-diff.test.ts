@@ -1,0 +1,160 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Ajv } from "ajv";
+import fc from "fast-check";
+import { diffSchemas } from "../../src/asyncapi/schema-diff.ts";
+import { contracts } from "./contracts.ts";
+import { asyncapi } from "../../src/asyncapi/asyncapi.ts";
+import { toJsonSchema } from "@valibot/to-json-schema";
+
+const diff = (before: unknown, after: unknown): string[] =>
+  diffSchemas(before, after, [before, after]).map(({ path, effect, text }) => `${effect} ${path}: ${text}`);
+
+const object = (properties: object, required: string[] = [], more: object = {}) => ({
+  type: "object",
+  properties,
+  required,
+  ...more,
+});
+
+describe("diffSchemas", () => {
+  const text = { type: "string" };
+  const number = { type: "number" };
+  const cases: Record<string, [before: unknown, after: unknown, changes: string[]]> = {
+    "the same": [object({ a: text }, ["a"]), object({ a: text }, ["a"]), []],
+    "words for people": [{ ...text, title: "a", default: 1 }, { ...text, description: "b" }, []],
+    "a shorter text": [{ ...text, maxLength: 500 }, { ...text, maxLength: 100 }, ["narrowed : maxLength 500 → 100"]],
+    "a longer text": [{ ...text, maxLength: 100 }, text, ["widened : maxLength 100 → none"]],
+    "a new lower bound": [number, { ...number, minimum: 3 }, ["narrowed : minimum none → 3"]],
+    "another type": [text, number, ["changed : string → number"]],
+    "whole numbers only": [number, { type: "integer" }, ["narrowed : number → integer"]],
+    "any value": [text, {}, ["widened : string → any value"]],
+    "a value more": [{ enum: ["a"] }, { enum: ["a", "b"] }, ['widened : "b" added']],
+    "a value less": [{ enum: ["a", "b"] }, { const: "a" }, ['narrowed : "b" removed']],
+    "one value only": [text, { const: "a" }, ['narrowed : only "a"']],
+    "any text": [{ const: "a" }, text, ['widened : any string instead of "a"']],
+    "a new optional field": [object({}), object({ a: text }), ["compatible a: added"]],
+    "a new required field": [object({}), object({ a: text }, ["a"]), ["narrowed a: added, required"]],
+    "a field that is required now": [object({ a: text }), object({ a: text }, ["a"]), ["narrowed a: now required"]],
+    "a field that is optional now": [object({ a: text }, ["a"]), object({ a: text }), ["widened a: now optional"]],
+    "a required field less": [object({ a: text }, ["a"]), object({}), ["widened a: removed, was required"]],
+    "an optional field less": [object({ a: text }), object({}), ["compatible a: removed, now ignored"]],
+    "a field less, and others refused": [
+      object({ a: text }, [], { additionalProperties: false }),
+      object({}, [], { additionalProperties: false }),
+      ["narrowed a: removed, and now refused"],
+    ],
+    "others refused": [object({}), object({}, [], { additionalProperties: false }), ["narrowed (other fields): now refused"]],
+    "a deep field": [
+      object({ a: { type: "array", items: object({ b: text }) } }),
+      object({ a: { type: "array", items: object({ b: number }) } }),
+      ["changed a[].b: string → number"],
+    ],
+    "null too": [text, { anyOf: [text, { type: "null" }] }, ["widened : null added"]],
+    "null too, by a list of types": [text, { type: ["string", "null"] }, ["widened : null added"]],
+    "no null": [{ type: ["string", "null"] }, text, ["narrowed : null removed"]],
+    "an alternative more": [
+      { oneOf: [object({ kind: { const: "a" } }, ["kind"])] },
+      { oneOf: [object({ kind: { const: "a" } }, ["kind"]), object({ kind: { const: "b" } }, ["kind"])] },
+      ['widened : { kind: "b" } added'],
+    ],
+    "a change in an alternative": [
+      { anyOf: [object({ kind: { const: "a" }, x: text }), object({ kind: { const: "b" } })] },
+      { anyOf: [object({ kind: { const: "b" } }), object({ kind: { const: "a" }, x: number })] },
+      ["changed x: string → number"],
+    ],
+    "alternatives beside fields": [
+      object({ type: { const: "x" } }, [], { anyOf: [object({ a: text }, ["a"])] }),
+      object({ type: { const: "x" } }, [], { anyOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] }),
+      ["widened : object added"],
+    ],
+    "a part of an intersection": [{ allOf: [object({ a: text })] }, { allOf: [object({ a: number })] }, [
+      "changed a: string → number",
+    ]],
+    "a tuple's second value": [
+      { type: "array", items: [text, text] },
+      { type: "array", items: [text, number] },
+      ["changed [1]: string → number"],
+    ],
+    "a record's values": [
+      { type: "object", additionalProperties: text },
+      { type: "object", additionalProperties: number },
+      ["changed (other fields): string → number"],
+    ],
+    "a format more": [text, { ...text, format: "email" }, ["narrowed : format added"]],
+    "another pattern": [{ ...text, pattern: "a" }, { ...text, pattern: "b" }, ["changed : pattern changed"]],
+  };
+  for (const [name, [before, after, changes]] of Object.entries(cases)) {
+    it(`reports ${name}`, () => assert.deepEqual(diff(before, after), changes));
+  }
+
+  it("follows references, and ends where a schema comes back to itself", () => {
+    const tree = (name: object) => ({
+      $ref: "#/definitions/tree",
+      definitions: { tree: object({ name, children: { type: "array", items: { $ref: "#/definitions/tree" } } }, ["name"]) },
+    });
+    assert.deepEqual(diff(tree(text), tree(text)), []);
+    assert.deepEqual(diff(tree(text), tree(number)), ["changed name: string → number"]);
+  });
+
+  it("reports nothing for the schemas of a contract and themselves", () => {
+    for (const contract of Object.values(contracts)) {
+      const document = asyncapi(contract, { info: { title: "Test", version: "1" }, toJsonSchema });
+      for (const { messages } of Object.values(document.channels)) {
+        for (const { payload } of Object.values(messages)) {
+          assert.deepEqual(diffSchemas(payload, structuredClone(payload), [document, structuredClone(document)]), []);
+        }
+      }
+    }
+  });
+
+  it("finds what a change refuses that was accepted, and accepts that was refused, for any two schemas", () => {
+    fc.assert(
+      fc.property(anySchema, anySchema, fc.array(anyValue, { minLength: 20, maxLength: 20 }), (before, after, values) => {
+        const ajv = new Ajv({ strict: false });
+        const [accepted, accepts] = [ajv.compile(before), ajv.compile(after)];
+        const effects = new Set(diffSchemas(before, after, [before, after]).map(({ effect }) => effect));
+        for (const value of values) {
+          const [was, is] = [accepted(value), accepts(value)];
+          if (was && !is) assert.ok(effects.has("narrowed") || effects.has("changed"), `refused: ${JSON.stringify(value)}`);
+          if (!was && is) assert.ok(effects.has("widened") || effects.has("changed"), `accepted: ${JSON.stringify(value)}`);
+        }
+      }),
+      { numRuns: 400 },
+    );
+  });
+});
+
+/** Values of few kinds, so that a schema accepts many of them. An object has all fields that schemas have, or none is declared. */
+const { value: anyValue } = fc.letrec((tie) => ({
+  value: fc.oneof(
+    { maxDepth: 2 },
+    fc.constantFrom(...["", "a", "b", "aa", 0, 1, 2, 1.5, null, true]),
+    fc.record({ a: tie("value"), b: tie("value") }, { requiredKeys: [] }),
+    fc.array(tie("value"), { maxLength: 3 }),
+  ),
+}));
+
+const bounds = fc.integer({ min: 0, max: 2 });
+// Every object declares both fields: what is not declared may be added later with any type, which is taken to be compatible.
+const { schema: anySchema } = fc.letrec<{ schema: object; plain: object }>((tie) => ({
+  schema: fc.oneof({ maxDepth: 2 }, tie("plain"), fc.record({ anyOf: fc.array(tie("plain"), { minLength: 1, maxLength: 3 }) })),
+  plain: fc.oneof(
+    { maxDepth: 2 },
+    fc.record({ type: fc.constant("string"), minLength: bounds, maxLength: bounds }, { requiredKeys: ["type"] }),
+    fc.record({ type: fc.constantFrom("number", "integer"), minimum: bounds, exclusiveMaximum: bounds }, {
+      requiredKeys: ["type"],
+    }),
+    fc.record({ enum: fc.uniqueArray(fc.constantFrom("a", "b", 1, 2, null), { minLength: 1 }) }),
+    fc.record({ const: fc.constantFrom("a", "b", 1, null) }),
+    fc.constantFrom<object>({ type: "null" }, { type: ["string", "null"] }, {}, { type: "boolean" }),
+    fc.record({ type: fc.constant("array"), items: tie("schema"), minItems: bounds, maxItems: bounds }, {
+      requiredKeys: ["type"],
+    }),
+    fc.record({
+      type: fc.constant("object"),
+      properties: fc.record({ a: tie("schema"), b: tie("schema") }),
+      required: fc.uniqueArray(fc.constantFrom("a", "b")),
+    }, { requiredKeys: ["type", "properties"] }),
+  ),
+}));
