@@ -1,3 +1,4 @@
+import { toJsonSchema } from "@valibot/to-json-schema";
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { sign } from "hono/jwt";
@@ -14,6 +15,7 @@ import {
   WebSocketError,
   WebSocketService,
 } from "../mod.ts";
+import { asyncapi, asyncapiPage } from "../src/asyncapi/asyncapi.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { contract, type Desk, type News, type Person, type Role, ROLES, type Said } from "./contract.ts";
 
@@ -91,6 +93,7 @@ export function createNewsroom(options: NewsroomOptions): { app: Hono; controlle
     },
   }));
   app.get("/websocket", controller.upgrade);
+  app.get("/asyncapi", asyncapiPage(asyncapi(contract, { info: { title: "Newsroom", version: "1.0.0" }, toJsonSchema })));
   addLogin(app, secret);
   for (const [path, name, type] of PAGE) {
     app.get(path, async (c) => c.body(await options.readFile(name), 200, { "content-type": type, "cache-control": "no-cache" }));

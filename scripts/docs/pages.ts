@@ -61,6 +61,7 @@ const SECTIONS: readonly {
         "presence",
         "validate",
         "contract",
+        "asyncapi",
         "handler-errors",
       ],
       ...["limits", "slow-consumers", "hibernation"],
@@ -184,6 +185,7 @@ function readRegion(file: string, region?: string): string {
 /** Names that a file name does not spell. */
 const NAMES: Record<string, string> = {
   api: "API",
+  asyncapi: "AsyncAPI",
   "bundlers-and-typescript": "Bundlers and TypeScript",
   "client-connection": "Connection",
   "client-messages": "Messages",

@@ -124,6 +124,11 @@ const TABLES: readonly Table[] = [
     name: "BroadcastChannelEngineOptions",
   },
   {
+    title: "`asyncapi`",
+    intro: "Of `noroshi/asyncapi`.",
+    name: "AsyncApiOptions",
+  },
+  {
     title: "`MemoryEngine`",
     intro: "`new MemoryEngine(options)`, of `noroshi`.",
     name: "MemoryEngineOptions",
