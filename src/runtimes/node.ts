@@ -1,5 +1,5 @@
 /**
- * WebSocket routes on a server of `node:http` or `node:https`.
+ * WebSocket routes on a server of `node:http` or `node:https`. Needs the package `ws`: `npm install ws`, or `deno add npm:ws`.
  *
  * @module
  */
