@@ -133,6 +133,16 @@ const TABLES: readonly Table[] = [
     intro: "`new MemoryEngine(options)`, of `noroshi`.",
     name: "MemoryEngineOptions",
   },
+  {
+    title: "`testkit`",
+    intro: "`testkit(app, options)`, of `noroshi/testing`. An unknown option throws a `TypeError`.",
+    name: "TestkitOptions",
+  },
+  {
+    title: "A connection of the test kit",
+    intro: "`t.connect(options)` and `t.client(options)`, beside those of the client, and `t.socket(options)`.",
+    name: "TestConnectOptions",
+  },
 ];
 
 const HEAD = `<!-- deno-fmt-ignore-file -->

@@ -18,6 +18,7 @@ import { Turns } from "../../src/testing/turns.ts";
 import { VirtualTime } from "../../src/testing/virtual-time.ts";
 import { Wire as Link } from "../../src/testing/wire.ts";
 import { heldBack } from "./behaviours/authentication.ts";
+import { holdsNoMoreThanTheLimit } from "./behaviours/delivery.ts";
 import { conformance } from "./conformance.ts";
 import { createFixture } from "./fixture/app.ts";
 import { control, type TestServer } from "./server.ts";
@@ -26,14 +27,13 @@ import { Wire } from "./wire.ts";
 /** Bytes that the bridge holds for a client before the kit sees it as stalled. */
 const MAX_HELD = 65_536;
 
-/** Passes on a close frame as it comes: ws answers by calling `close`, and reports it only when the TCP connection has ended. */
+/** Passes a close frame on in its order. ws would answer it at once, by calling `close`, and reports it when the TCP connection has ended. */
 class BridgedSocket extends WebSocket {
   link: Link | undefined;
 
   override close(code: number = NO_STATUS, reason: string | Buffer = ""): void {
     if (this.link?.serverState === CLOSING) this.link.answerClose(code, String(reason));
     else this.link?.closeFromClient(code, String(reason));
-    this.end(code, reason);
   }
 
   end(code: number, reason: string | Buffer): void {
@@ -128,9 +128,7 @@ class Bridge implements TestServer {
           socket.once("drain", () => link.unstall());
         },
         closing: (code, reason) => ws.end(code, reason),
-        closed: (_code, _reason, wasClean) => {
-          if (!wasClean) ws.terminate();
-        },
+        closed: (code, reason, wasClean) => wasClean ? ws.end(code, reason) : ws.terminate(),
         ping: (number) => ws.ping(number === undefined ? "" : Buffer.from([number])),
         pong: () => {},
       },
@@ -171,6 +169,11 @@ conformance("The test kit", () => new Bridge().start(), {
         const { answer } = await Wire.request(port, "/posted", { method: "POST", headers, follow: Buffer.from("a body") });
         assert.deepEqual([answer.status, answer.body], [200, "a body"]);
       },
+    },
+    "a client that does not read holds no more than the limit and one message, however much it is sent in one turn": {
+      because:
+        "the bridge stalls a client after the turn in which its buffers are full, and the kit counts what waits for stalled ones",
+      instead: (server) => holdsNoMoreThanTheLimit(server, 4),
     },
     "answers 4xx to an upgrade with a thousand headers": {
       because: "nothing limits them in memory",
