@@ -24,8 +24,22 @@ class Space {
   readonly leases = new Map<string, Lease>();
   readonly orders: { readonly time: number; readonly envelope: string }[] = [];
 
-  constructor(now: () => number) {
-    this.histories = new HistoryStore(now);
+  constructor(now: () => number, step: () => number) {
+    this.histories = new HistoryStore(now, step);
+  }
+
+  /** As {@link HistoryStore.backup}, with the leases, members and orders when it is of all channels. */
+  backup(): (channel?: string) => void {
+    const restoreHistories = this.histories.backup();
+    const leases = structuredClone(this.leases);
+    const orders = [...this.orders];
+    return (channel) => {
+      restoreHistories(channel);
+      if (channel !== undefined) return;
+      this.leases.clear();
+      for (const [node, lease] of structuredClone(leases)) this.leases.set(node, lease);
+      this.orders.splice(0, Infinity, ...orders);
+    };
   }
 
   lease(node: string): Lease {
@@ -39,14 +53,21 @@ class Space {
 export class MemoryBroker {
   readonly #turns: Turns;
   readonly #now: () => number;
+  readonly #step: () => number;
+  /** Epochs so far, of all sessions: a node that connects again must not name a new history as an earlier one. */
+  #epochs = 0;
   #spaces = new Map<string, Space>();
   readonly #sessions = new Map<number, Set<MemorySession>>();
   readonly #cut = new Set<number>();
 
-  /** @param now the broker's clock, in ms. */
-  constructor(turns: Turns, now: () => number) {
+  /**
+   * @param now the broker's clock, in ms.
+   * @param step between two offsets of a history; Redis takes a random one, so that a lost offset does not come again. @default 1
+   */
+  constructor(turns: Turns, now: () => number, step: () => number = () => 1) {
     this.#turns = turns;
     this.#now = now;
+    this.#step = step;
   }
 
   /** The broker as the node with this number sees it. */
@@ -83,12 +104,23 @@ export class MemoryBroker {
     }
   }
 
+  /**
+   * Returns a function that goes back to the present state, as a restored backup does: of one channel's history, or of all that is
+   * stored.
+   */
+  backup(): (channel?: string) => void {
+    const restores = [...this.#spaces.values()].map((space) => space.backup());
+    return (channel) => restores.forEach((restore) => restore(channel));
+  }
+
   async #connect(node: number, listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
     let space = this.#spaces.get(options.namespace);
-    if (!space) this.#spaces.set(options.namespace, space = new Space(this.#now));
+    if (!space) this.#spaces.set(options.namespace, space = new Space(this.#now, this.#step));
     let sessions = this.#sessions.get(node);
     if (!sessions) this.#sessions.set(node, sessions = new Set());
-    const session = new MemorySession(this.#turns, space, this.#now, listener, options, (closed) => sessions.delete(closed));
+    const epoch = () => ++this.#epochs;
+    const closed = (session: MemorySession) => void sessions.delete(session);
+    const session = new MemorySession(this.#turns, space, this.#now, listener, options, epoch, closed);
     sessions.add(session);
     if (this.#cut.has(node)) session.hold();
     await session.open();
@@ -107,8 +139,8 @@ class MemorySession implements BrokerSession {
   readonly #options: SessionOptions;
   readonly #toBroker: Link;
   readonly #toNode: Link;
+  readonly #epoch: () => number;
   readonly #closed: (session: MemorySession) => void;
-  #epochs = 0;
 
   constructor(
     turns: Turns,
@@ -116,8 +148,10 @@ class MemorySession implements BrokerSession {
     now: () => number,
     listener: BrokerListener,
     options: SessionOptions,
+    epoch: () => number,
     closed: (session: MemorySession) => void,
   ) {
+    this.#epoch = epoch;
     this.place = options.namespace;
     this.#space = space;
     this.#now = now;
@@ -297,7 +331,7 @@ class MemorySession implements BrokerSession {
   }
 
   #terms(known: Position | undefined) {
-    return { known, slack: this.#options.slack, epoch: () => `${this.#options.node}.${++this.#epochs}` };
+    return { known, slack: this.#options.slack, epoch: () => `${this.#options.node}.${this.#epoch()}` };
   }
 
   #alive(): Iterable<[node: string, Lease]> {

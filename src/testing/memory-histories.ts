@@ -32,9 +32,30 @@ const ENTRY_BYTES = 200;
 export class HistoryStore {
   readonly #histories = new Map<string, History>();
   readonly #now: () => number;
+  readonly #step: () => number;
+  #restored = 0;
 
-  constructor(now: () => number) {
+  /** @param step between two offsets. */
+  constructor(now: () => number, step: () => number) {
     this.#now = now;
+    this.#step = step;
+  }
+
+  /**
+   * Returns a function that goes back to the present state, of one channel or of all. A history that has lost something by it has
+   * another epoch, as with Redis and NATS.
+   */
+  backup(): (channel?: string) => void {
+    const copy = (history: History): History => ({ ...history, entries: [...history.entries] });
+    const saved = new Map([...this.#histories].map(([channel, history]) => [channel, copy(history)]));
+    return (channel) => {
+      for (const name of channel === undefined ? new Set([...this.#histories.keys(), ...saved.keys()]) : [channel]) {
+        const [now, before] = [this.#histories.get(name), saved.get(name)];
+        if (now?.epoch === before?.epoch && now?.offset === before?.offset) continue;
+        if (before) this.#histories.set(name, { ...copy(before), epoch: `${before.epoch}.${++this.#restored}` });
+        else this.#histories.delete(name);
+      }
+    };
   }
 
   append(
@@ -46,7 +67,8 @@ export class HistoryStore {
     const history = this.#find(channel, terms) ?? this.#begin(channel, terms);
     const time = this.#now();
     const previous = history.offset;
-    const position = { epoch: history.epoch, offset: ++history.offset };
+    history.offset += this.#step();
+    const position = { epoch: history.epoch, offset: history.offset };
     history.entries.push({ position, envelope, time, previous });
     history.entries = history.entries.slice(-size);
     history.entriesUntil = time + ttl;
