@@ -1,0 +1,149 @@
+import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker/broker.ts";
+import { MemoryBroker } from "../../src/testing/memory-broker.ts";
+import type { Dice } from "./dice.ts";
+import type { SeededTurns } from "./seeded-turns.ts";
+
+/** How often something goes wrong, as probabilities. */
+export interface BrokerFaults {
+  /** A publication is lost on its way to a node, arrives twice, or is overtaken by later ones. Each arrival. */
+  readonly lost: number;
+  readonly doubled: number;
+  readonly late: number;
+  /** The connection fails before a request has reached the broker, or after it was carried out and before its answer. Each request. */
+  readonly refused: number;
+  readonly unanswered: number;
+}
+
+export const NO_FAULTS: BrokerFaults = { lost: 0, doubled: 0, late: 0, refused: 0, unanswered: 0 };
+
+/** Offsets grow by random steps, as in Redis: an offset that was lost does not come again. */
+const STEPS = 1_000_000;
+
+/** Turns by which a late publication is overtaken. */
+const LATE = 6;
+
+/** One connection of a node. */
+interface Connection {
+  fail(error: Error): void;
+}
+
+/** The broker in memory, whose connections fail within what the contract of {@link BrokerSession} allows. */
+export class UnreliableBroker {
+  readonly memory: MemoryBroker;
+  faults: BrokerFaults = NO_FAULTS;
+  readonly #dice: Dice;
+  readonly #turns: SeededTurns;
+  readonly #connections = new Map<number, Set<Connection>>();
+
+  constructor(turns: SeededTurns, now: () => number, dice: Dice) {
+    this.#dice = dice;
+    this.#turns = turns;
+    this.memory = new MemoryBroker(turns, now, () => 1 + dice.below(STEPS - 1));
+  }
+
+  of(node: number): Broker {
+    const broker = this.memory.of(node);
+    return {
+      ...broker,
+      name: "The simulated broker",
+      connect: async (listener, options) => {
+        if (this.#dice.chance(this.faults.refused)) throw new Error("The connection was refused");
+        let isOver = false;
+        let session: BrokerSession | undefined;
+        const connections = this.#of(node);
+        const connection: Connection = {
+          fail(error) {
+            if (isOver) return;
+            isOver = true;
+            connections.delete(connection);
+            session?.close();
+            listener.ended(error);
+          },
+        };
+        connections.add(connection);
+        session = this.#wrap(await broker.connect(this.#lossy(listener, () => isOver), options), connection, () => {
+          isOver = true;
+          connections.delete(connection);
+        });
+        if (isOver) session.close();
+        return session;
+      },
+    };
+  }
+
+  /** All connections fail: the broker restarts. */
+  restart(): void {
+    for (const connections of this.#connections.values()) {
+      for (const connection of [...connections]) connection.fail(new Error("The broker has ended"));
+    }
+  }
+
+  /** The process of the node has ended. */
+  kill(node: number): void {
+    this.#of(node).clear();
+    this.memory.kill(node);
+  }
+
+  #of(node: number): Set<Connection> {
+    let connections = this.#connections.get(node);
+    if (!connections) this.#connections.set(node, connections = new Set());
+    return connections;
+  }
+
+  #lossy(listener: BrokerListener, isOver: () => boolean): BrokerListener {
+    return {
+      ...listener,
+      live: (channel, envelope, position, previous) => {
+        const { lost, doubled, late } = this.faults;
+        const deliver = () => isOver() || listener.live(channel, envelope, position, previous);
+        // Without a history a loss is not noticed, which is what such a channel promises.
+        if (position && this.#dice.chance(lost)) return;
+        if (position && this.#dice.chance(late)) this.#turns.postpone(deliver, 1 + this.#dice.below(LATE));
+        else deliver();
+        if (position && this.#dice.chance(doubled)) this.#turns.postpone(deliver, 1 + this.#dice.below(LATE));
+      },
+    };
+  }
+
+  /** A session whose requests may end the connection. */
+  #wrap(session: BrokerSession, connection: Connection, closed: () => void): BrokerSession {
+    const ask = <Arguments extends unknown[], Answer>(call: (...args: Arguments) => Promise<Answer>) => {
+      return async (...args: Arguments): Promise<Answer> => {
+        const { refused, unanswered } = this.faults;
+        const lose = (): Promise<never> => {
+          const error = new Error("The connection was reset");
+          connection.fail(error);
+          return Promise.reject(error);
+        };
+        if (this.#dice.chance(refused)) return await lose();
+        const isUnanswered = this.#dice.chance(unanswered);
+        const answer = await call.apply(session, args);
+        return isUnanswered ? await lose() : answer;
+      };
+    };
+    return {
+      place: session.place,
+      now: () => session.now(),
+      listen: ask(session.listen),
+      unlisten: ask(session.unlisten),
+      publish: ask(session.publish),
+      read: ask(session.read),
+      endHistory: ask(session.endHistory),
+      tops: ask(session.tops),
+      send: ask(session.send),
+      keep: ask(session.keep),
+      kept: ask(session.kept),
+      beat: ask(session.beat),
+      nodes: ask(session.nodes),
+      join: ask(session.join),
+      leave: ask(session.leave),
+      members: ask(session.members),
+      ownMembers: ask(session.ownMembers),
+      retire: ask(session.retire),
+      close() {
+        closed();
+        session.close();
+      },
+    };
+  }
+}
