@@ -123,7 +123,9 @@ export class SimulatedClient {
     if (this.#isOpen) { for (const channel of this.#channels) this.#subscribe(channel); }
     while (!this.#isOpen || !this.#isMember || this.#unanswered().length > 0) {
       if (isTooLate()) {
-        const lacks = `connected: ${this.#isOpen}, member: ${this.#isMember}, without an answer: ${this.#unanswered().join(", ")}`;
+        const lacks = `connected: ${this.#isOpen}, member: ${this.#isMember}, without an answer: ${
+          this.#unanswered().join(", ")
+        }`;
         return this.#world.checker.problem(`${this.name} did not come back (${lacks})`);
       }
       if (!this.#isOpen) await this.#connect();

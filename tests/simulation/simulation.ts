@@ -145,8 +145,10 @@ class Simulation implements World {
     this.#history = HISTORY[isLossy ? "lossy" : "lasting"];
     this.#kinds = (options.faults ?? FAULTS).filter((kind) => isLossy || !LOSSES.includes(kind));
     const hasClocks = this.#kinds.includes("clocks");
-    this.#clocks = Array.from({ length: nodes }, () =>
-      new NodeTime(time, hasClocks ? 0.99 + dice.random() / 50 : 1, hasClocks ? dice.below(4 * HOUR) - 2 * HOUR : 0));
+    this.#clocks = Array.from(
+      { length: nodes },
+      () => new NodeTime(time, hasClocks ? 0.99 + dice.random() / 50 : 1, hasClocks ? dice.below(4 * HOUR) - 2 * HOUR : 0),
+    );
     this.#broker = new UnreliableBroker(this.turns, () => time.now, new Dice(seed, "broker"));
     const build = (number: number) => this.#build(number);
     this.nodes = this.#clocks.map((clock, number) =>
@@ -223,7 +225,9 @@ class Simulation implements World {
     for (const node of this.nodes) this.#kill(node.number);
     const problems = [...this.#problems, ...this.checker.problems()];
     const { counts, histories } = this.checker;
-    if (this.#history === HISTORY.lasting && counts.lost > 0) problems.push(`${counts.lost} recoveries failed, though the broker lost nothing`);
+    if (this.#history === HISTORY.lasting && counts.lost > 0) {
+      problems.push(`${counts.lost} recoveries failed, though the broker lost nothing`);
+    }
     const hash = `${(this.#hash >>> 0).toString(16)}${(this.#other >>> 0).toString(16)}`;
     return { problems, hash, counts: { ...counts, histories, hours: this.elapsed / HOUR, ...this.#faults } };
   }
@@ -261,12 +265,14 @@ class Simulation implements World {
     if (kinds.length === 0) return;
     const kind = this.#dice.pick(kinds);
     const at = this.#dice.below(length);
-    this.#go(this.wait(at).then(() => {
-      if (this.isSettling) return;
-      this.#faults[kind] = (this.#faults[kind] ?? 0) + 1;
-      this.#say(kind);
-      return this.#happen(kind);
-    }));
+    this.#go(
+      this.wait(at).then(() => {
+        if (this.isSettling) return;
+        this.#faults[kind] = (this.#faults[kind] ?? 0) + 1;
+        this.#say(kind);
+        return this.#happen(kind);
+      }),
+    );
   }
 
   async #happen(kind: FaultKind): Promise<void> {

@@ -1,0 +1,22 @@
+// The simulation replaces globals (globalThis.setImmediate among them), so that this file needs a process of its own.
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { simulate } from "./simulation.ts";
+
+describe("simulate", () => {
+  it("replays a seed to the byte", async () => {
+    const size = { seed: 11, hours: 0.5, nodes: 3, clients: 12 };
+    const first = await simulate(size);
+    const second = await simulate(size);
+    assert.deepEqual(second, first);
+    assert.notEqual((await simulate({ ...size, seed: 12 })).hash, first.hash);
+  });
+
+  for (const seed of [1, 2, 3, 4]) {
+    it(`finds nothing that breaks a promise, with seed ${seed}`, async () => {
+      const { problems, counts } = await simulate({ seed, hours: 1, nodes: 3, clients: 20 });
+      assert.deepEqual(problems, []);
+      assert.ok(counts["published"]! > 50 && counts["recovered"]! > 5, JSON.stringify(counts)); // Counted in every episode.
+    });
+  }
+});
