@@ -21,6 +21,7 @@ export default {
     logo: "/icon.svg",
     nav: [
       { text: "Start", link: "/start/bun", activeMatch: "^/start/" },
+      { text: "Tutorial", link: "/tutorial/set-up", activeMatch: "^/tutorial/" },
       {
         text: "Guides",
         link: "/guides/authenticate",

@@ -41,7 +41,11 @@ const SECTIONS: readonly {
     folder: "start",
     first: ["bun", "deno", "node", "cloudflare", "client", "react", "side-by-side"],
   },
-  { title: "Tutorial", folder: "tutorial", first: [] },
+  {
+    title: "Tutorial",
+    folder: "tutorial",
+    first: ["set-up", "log-in", "test", "rooms", "history", "page", "two-nodes", "deploy"],
+  },
   {
     title: "Guides: server",
     folder: "guides",

@@ -34,7 +34,7 @@ describe("The pages of the documentation", () => {
   });
 
   it("are at most 900 words long where they answer one question", () => {
-    const long = pages.filter(({ path }) => /^(?:start|guides|migrate)\//.test(path) || path === "performance").map(
+    const long = pages.filter(({ path }) => /^(?:start|tutorial|guides|migrate)\//.test(path) || path === "performance").map(
       ({ path, text }) => {
         const words = text.split(/\s+/).filter((word) => /\w/.test(word)).length;
         return { path, words };
@@ -192,6 +192,7 @@ describe("The site", { skip: noSite, timeout: 300_000 }, () => {
         const path of [
           "/",
           "/start/bun.html",
+          "/tutorial/set-up.html",
           "/guides/limits.html",
           "/reference/options.html",
           "/reference/errors.html",

@@ -1,6 +1,6 @@
 /**
  * The snippets of README.md and docs/: those marked as runnable run in an empty project with the packed package and the install lines shown,
- * and the others are type-checked. `snippets.ts` describes the marks.
+ * and the others are type-checked. `snippets.ts` describes the marks. The pages of the tutorial build one project: `tutorial.test.ts`.
  *
  * Replaced: the package itself (`projects.ts` says by what), and port 3000 by a free one.
  */
@@ -28,7 +28,7 @@ import {
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const modules = join(root, "node_modules");
 const pages = listPages(root);
-const snippets = pages.flatMap((page) => readSnippets(root, page));
+const snippets = pages.filter((page) => !page.startsWith("docs/tutorial/")).flatMap((page) => readSnippets(root, page));
 
 const noShell = process.platform === "win32" && "the commands of the pages are those of a POSIX shell";
 
