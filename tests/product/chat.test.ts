@@ -14,6 +14,7 @@ import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { Nginx } from "../runtimes/nginx.ts";
+import { findViolations } from "../support/axe.ts";
 import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { ChatNode, ChatProject, logIn, PASSWORD } from "../support/chat-project.ts";
@@ -281,6 +282,16 @@ describe("examples/chat", { skip: elsewhere, timeout: 300_000 }, () => {
           return [...small.map((each) => each.outerHTML), document.documentElement.scrollWidth - innerWidth];
         });
         assert.deepEqual(faultsOnPhone, [0]);
+      });
+
+      test("has nothing that axe finds wrong, in light and dark, on a desk and on a phone", { timeout: 60_000 }, async () => {
+        const page = await openAs("ann");
+        await say(page, "The kettle is on");
+        await person(page, "ann").waitFor();
+        assert.deepEqual(await findViolations(page), []);
+        await page.getByRole("button", { name: "Log out" }).click();
+        await page.getByLabel("Password").waitFor();
+        assert.deepEqual(await findViolations(page), []);
       });
     });
 

@@ -8,6 +8,7 @@ import { after, afterEach, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { WebSocket } from "ws";
+import { findViolations } from "../support/axe.ts";
 import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -530,6 +531,27 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }
       await picture(page, `phone-${width}`);
     });
   }
+
+  test("axe finds nothing wrong, in light and dark, on a desk and on a phone", { timeout: 90_000 }, async () => {
+    const page = await open();
+    await signIn(page, "lena", "wrong");
+    await error(page, "AUTH_FAILED").waitFor();
+    assert.deepEqual(await findViolations(page), []);
+    await signIn(page, "lena", "ember");
+    await status(page, "live");
+    await send(page, "Is anybody there?");
+    assert.deepEqual(await findViolations(page), []);
+    await goTo(page, "Harbour");
+    await send(page, "I am at the quay");
+    await page.getByRole("button", { name: "Go offline" }).click();
+    await page.locator("#status-text").filter({ hasText: "You are offline" }).waitFor();
+    assert.deepEqual(await findViolations(page), []);
+    await page.getByRole("button", { name: "Go online" }).click();
+    await status(page, "live");
+    await goTo(page, "Night desk");
+    await error(page, "FORBIDDEN").waitFor();
+    assert.deepEqual(await findViolations(page), []);
+  });
 
   test("a room that is not for a reader says so, and takes nothing from them", async () => {
     const lena = await openAs("lena", "ember");
