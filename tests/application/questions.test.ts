@@ -221,7 +221,7 @@ describe("client.ask", () => {
     await assert.rejects(reply, codeIs("TIMEOUT"));
   });
 
-  it("ends with hibernation: an answer that wakes the object is told that nothing was asked", async () => {
+  it("ends with hibernation: an answer that wakes the object is told that nothing was asked", () => {
     const transport = new HibernatingTransport();
     const identity = { accountability: { user: "mika", role: null } };
     const { client } = openOn(transport, observe().controller, { identity });

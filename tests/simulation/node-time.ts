@@ -36,8 +36,8 @@ export class NodeTime extends VirtualTime {
     return this.#time.set(callback, delay / this.#rate, owner, clock, stack);
   }
 
-  override clear(number: unknown): void {
-    this.#time.clear(number);
+  override clear(number: unknown): boolean {
+    return this.#time.clear(number);
   }
 
   override drop(clock: VirtualClock): number | undefined {

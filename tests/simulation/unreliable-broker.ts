@@ -49,6 +49,7 @@ export class UnreliableBroker {
       connect: async (listener, options) => {
         if (this.#dice.chance(this.faults.refused)) throw new Error("The connection was refused");
         let isOver = false;
+        // deno-lint-ignore prefer-const -- `fail` may be called before it is assigned.
         let session: BrokerSession | undefined;
         const connections = this.#of(node);
         const connection: Connection = {
