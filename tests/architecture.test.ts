@@ -29,8 +29,8 @@ const ROOMS: Record<string, string> = {
   "src/asyncapi": "asyncapi.ts",
 };
 
-/** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, and what only tests need. */
-const OTHER_TESTS = ["product", "docs", "types", "support"];
+/** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, of a simulated cluster, and what only tests need. */
+const OTHER_TESTS = ["product", "docs", "types", "simulation", "support"];
 
 /** The files that run on Node only. */
 const NODE_ONLY = [
