@@ -78,12 +78,12 @@ class Listener {
   }
 }
 
-describe("examples/chat", { skip: elsewhere, timeout: 300_000 }, () => {
+describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
   const project = new ChatProject();
   before(() => project.make("ann", "ben"), { timeout: 120_000 });
   after(() => project.remove());
 
-  test("lets two clients that have logged in talk, and nobody else", { timeout: 60_000 }, async (t) => {
+  test("lets two clients that have logged in talk, and nobody else", { timeout: 120_000 }, async (t) => {
     const node = await ChatNode.start(project, {});
     t.after(() => node.stop());
     const [ann, ben] = [await logIn(node.url, "ann"), await logIn(node.url, "ben")];
@@ -165,7 +165,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 300_000 }, () => {
       nodes[index] = await ChatNode.start(project, { ...env, PORT: `${nodes[index]!.port}` });
     }
 
-    test("loses, doubles and reorders nothing when a node is killed", { timeout: 90_000 }, async (t) => {
+    test("loses, doubles and reorders nothing when a node is killed", { timeout: 120_000 }, async (t) => {
       const [ann, ben] = [await logIn(nodes[0]!.url, "ann"), await logIn(nodes[1]!.url, "ben")];
       // One client of each user at each node, and one of each through nginx.
       const through = [new Listener(url, ann.token), new Listener(url, ben.token)];
@@ -251,7 +251,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 300_000 }, () => {
         await page.getByLabel("Password").waitFor();
       });
 
-      test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 90_000 }, async () => {
+      test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 120_000 }, async () => {
         const [ann, ben] = [await openAs("ann"), await openAs("ben")];
         await Promise.all([person(ann, "ben").waitFor(), person(ben, "ann").waitFor()]);
         await say(ann, "Before");
@@ -284,7 +284,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 300_000 }, () => {
         assert.deepEqual(faultsOnPhone, [0]);
       });
 
-      test("has nothing that axe finds wrong, in light and dark, on a desk and on a phone", { timeout: 60_000 }, async () => {
+      test("has nothing that axe finds wrong, in light and dark, on a desk and on a phone", { timeout: 120_000 }, async () => {
         const page = await openAs("ann");
         await say(page, "The kettle is on");
         await person(page, "ann").waitFor();
