@@ -69,6 +69,7 @@ export {
 } from "./src/application/jwt.ts";
 export { TokenRefusal, type TokenRefusalReason } from "./src/application/token-refusal.ts";
 export type { AsymmetricAlgorithm, PublicJwk } from "./src/application/jwk.ts";
+export type { AskAllOptions, AskAllQuestion, AskAllResult, AskMissing, AskReply } from "./src/controller/ask-all.ts";
 export type { AskOptions } from "./src/application/questions.ts";
 export type { RateLimit } from "./src/base/limits.ts";
 export type { Origins } from "./src/application/origin.ts";

@@ -1,6 +1,7 @@
 import type { Connection } from "./connection.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import type { DisconnectFilter } from "./revocations.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Open connections that can be closed together: those of a controller or of a server. */
 export class Connections {
@@ -43,13 +44,9 @@ export class Connections {
     );
   }
 
-  /** The admitted clients that match, in the form that nodes exchange. */
-  admitted(filter: BroadcastFilter): { uid: string; user: string | null; role: string | null }[] {
-    return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client, accountability: { user, role } }) => ({
-      uid: client.uid,
-      user,
-      role,
-    }));
+  /** The admitted clients that match. */
+  admitted(filter: BroadcastFilter): WebSocketClient[] {
+    return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client }) => client);
   }
 
   /** Closes all connections, also those added later. Resolves when the last is gone, within the controller's `closeTimeout`. */

@@ -1,13 +1,14 @@
 /** The messages between nodes: broadcasts, orders that change rights, and questions about clients and counters. */
-import * as v from "valibot";
+import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, inParts } from "./ask-all.ts";
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
-import { cutCloseReason, isCloseCode } from "../protocol/close.ts";
-import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import { cutCloseReason } from "../protocol/close.ts";
+import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
 import type { Engine } from "../engines/engine.ts";
 import { Frame } from "../protocol/frame.ts";
-import { FIRST_ISSUE } from "../protocol/protocol.ts";
+import { type Answer, type Message, type Order, read } from "./cluster-message.ts";
 import type { DisconnectFilter } from "../connection/revocations.ts";
 import type { ControllerStats } from "./stats.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** A client on any node of the cluster. */
 export interface ClusterClient {
@@ -69,48 +70,19 @@ export interface ClusterHost {
   /** @param age how long ago a late order was given, in ms; absent: just now. */
   disconnect(filter: DisconnectFilter, code: number, reason: string, age?: number): void;
   refresh(filter: BroadcastFilter, age?: number): void;
-  clients(filter: BroadcastFilter): Iterable<Omit<ClusterClient, "node">>;
+  /** The admitted clients of this node that match. */
+  clients(filter: BroadcastFilter): WebSocketClient[];
   stats(): ControllerStats;
 }
 
 /** Clients in one message: NATS limits a message to 1 MiB by default. */
 const CLIENTS_A_MESSAGE = 1_000;
 
-const id = v.pipe(v.string(), v.minLength(1), v.maxLength(1_024));
-const filter = v.strictObject({ user: v.optional(id), role: v.optional(id) });
-/** Present if the sender waits for confirmations of the order. */
-const question = v.optional(id);
-
 /** How long to wait for the other nodes, in ms. */
 const PATIENCE = 2_000;
 
-/** What nodes send to each other. Unknown fields and messages of unknown types are ignored: a later version may send them. */
-const MessageSchema = v.variant("type", [
-  v.object({ type: v.literal("broadcast"), text: v.string(), isJson: v.boolean(), filter }),
-  v.object({
-    type: v.literal("disconnect"),
-    filter: v.strictObject({ user: v.optional(id), role: v.optional(id), uid: v.optional(id) }),
-    code: v.pipe(v.number(), v.check(isCloseCode)),
-    reason: v.pipe(v.string(), v.maxLength(123)),
-    question,
-  }),
-  v.object({ type: v.literal("refresh"), filter, question }),
-  v.object({ type: v.literal("ask"), question: id, about: v.picklist(["clients", "stats"]), filter }),
-  v.object({
-    type: v.literal("answer"),
-    question: id,
-    node: id,
-    clients: v.optional(v.array(v.object({ uid: id, user: v.nullable(id), role: v.nullable(id) }))),
-    stats: v.optional(v.record(v.string(), v.number())),
-    // Not in `stats`: earlier versions accept only numbers there.
-    counts: v.optional(v.record(v.string(), v.record(v.string(), v.number()))),
-    isLast: v.boolean(),
-  }),
-]);
-
-type Message = v.InferOutput<typeof MessageSchema>;
-type Answer = Extract<Message, { type: "answer" }>;
-type Order = Extract<Message, { type: "disconnect" | "refresh" }>;
+/** `Omit` of each member of a union. */
+type DistributiveOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never;
 
 /** A question with answers outstanding. */
 interface Question {
@@ -148,8 +120,8 @@ export class Cluster {
    */
   async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
     const host = this.#host();
-    const clients: ClusterClient[] = Array.from(host.clients(filter), (client) => ({ node: host.node, ...client }));
-    const missing = await this.#ask("clients", filter, timeout, ({ node, clients: others }) => {
+    const clients: ClusterClient[] = host.clients(filter).map((client) => ({ node: host.node, ...recordOf(client) }));
+    const missing = await this.#ask({ type: "ask", about: "clients", filter }, timeout, ({ node, clients: others }) => {
       for (const client of others ?? []) clients.push({ node, ...client });
     });
     return { clients, missing };
@@ -164,13 +136,26 @@ export class Cluster {
   async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
-    const missing = await this.#ask("stats", {}, timeout, ({ node, stats, counts }) => {
+    const missing = await this.#ask({ type: "ask", about: "stats", filter: {} }, timeout, ({ node, stats, counts }) => {
       if (stats) nodes[node] = { ...stats, ...counts } as unknown as ControllerStats; // Another version may have more or fewer counters.
     });
     return { nodes, missing };
   }
 
   // The controller's side
+
+  /** See {@link WebSocketController.askAll}. */
+  async askAll<Reply>(...[type, payload = {}, filter = {}, options = {}]: AskAllQuestion<Reply>): Promise<AskAllResult<Reply>> {
+    const host = this.#host();
+    const asked = new AskedClients(type, payload, options);
+    const { request } = asked;
+    const others = this.#ask({ type: "ask.clients", filter: checkFilter(filter), request }, asked.patience, (answer) => {
+      asked.add(answer.node, answer);
+    });
+    others.catch(() => {}); // Awaited below, once the clients here have answered.
+    asked.add(host.node, await askClients(host.clients(filter), request));
+    return asked.result(await others);
+  }
 
   /** Asks the other nodes to send the frame to their clients. */
   sendBroadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
@@ -209,14 +194,15 @@ export class Cluster {
         return;
       case "ask":
         return this.#answer(message.question, message.about, defined(message.filter));
+      case "ask.clients":
+        return this.#askClients(message);
       case "answer":
         return this.#receiveAnswer(message);
     }
   }
 
   async #ask(
-    about: "clients" | "stats",
-    filter: BroadcastFilter,
+    asked: DistributiveOmit<Extract<Message, { type: "ask" | "ask.clients" }>, "question">,
     timeout: number,
     take: (answer: Answer) => void,
   ): Promise<string[]> {
@@ -230,7 +216,7 @@ export class Cluster {
       await within(deadlines, timeout, () =>
         new Promise<void>((done) => {
           this.#questions.set(name, { waiting, take, done });
-          this.#send({ type: "ask", question: name, about, filter });
+          this.#send({ ...asked, question: name });
         }), () => new Error("Too late"));
     } catch {
       // Timed out: the nodes still waiting are returned as missing.
@@ -244,11 +230,20 @@ export class Cluster {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
     if (about === "stats") return this.#send({ ...answer, ...divided(host.stats()), isLast: true });
-    const clients = [...host.clients(filter)];
+    const clients = host.clients(filter).map(recordOf);
     do {
       const some = clients.splice(0, CLIENTS_A_MESSAGE);
       this.#send({ ...answer, clients: some, isLast: clients.length === 0 });
     } while (clients.length > 0);
+  }
+
+  #askClients({ question, filter, request }: Extract<Message, { type: "ask.clients" }>): void {
+    const host = this.#host();
+    const answer = { type: "answer", question, node: host.node } as const;
+    askClients(host.clients(defined(filter)), request).then(({ replies, failed }) => {
+      for (const some of inParts(replies)) this.#send({ ...answer, replies: some, isLast: false });
+      this.#send({ ...answer, failed, isLast: true });
+    }).catch(host.report);
   }
 
   #receiveAnswer(answer: Answer): void {
@@ -338,6 +333,8 @@ export class Cluster {
   }
 }
 
+const recordOf = ({ uid, accountability: { user, role } }: WebSocketClient): Omit<ClusterClient, "node"> => ({ uid, user, role });
+
 /** Splits the stats into plain counters and counters by reason or cause. */
 function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
   const stats: Record<string, number> = {};
@@ -347,15 +344,6 @@ function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
     else counts[name] = value;
   }
   return { stats, counts };
-}
-
-function read(text: string): Message | null {
-  try {
-    const parsed = v.safeParse(MessageSchema, JSON.parse(text), FIRST_ISSUE);
-    return parsed.success ? parsed.output : null;
-  } catch {
-    return null; // Not JSON: ignored like any other invalid message.
-  }
 }
 
 /** Whether the text is a JSON object, which may share a batch array with others; any other text would corrupt the batch. */

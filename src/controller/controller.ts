@@ -1,4 +1,5 @@
 /** The controller: the connections of one node, with their messages, broadcasts and rights. */
+import type { AskAllQuestion, AskAllResult } from "./ask-all.ts";
 import { type AuthenticationState, Authenticator } from "../application/authentication.ts";
 import { Backplane } from "./backplane.ts";
 import { type BroadcastFilter, type BroadcastResult, checkFilter } from "../delivery/broadcast.ts";
@@ -90,8 +91,7 @@ export class WebSocketController<C = Contract> {
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
     });
-    const now = () => this.#clock.now();
-    const monotonic = this.#monotonic;
+    const [now, monotonic] = [() => this.#clock.now(), this.#monotonic];
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
@@ -225,6 +225,11 @@ export class WebSocketController<C = Contract> {
     return delivered;
   }
 
+  /** Asks the clients on all nodes that the filter matches. Resolves with the answers, and with the clients and nodes without one. */
+  askAll<Reply = unknown>(...question: AskAllQuestion<Reply>): Promise<AskAllResult<Reply>> {
+    return this.#backplane.cluster.askAll(...question);
+  }
+
   /** The admitted clients of this node, as a live set: do not modify it. */
   clients(): Set<WebSocketClient<C>> {
     return this.#clients as Set<WebSocketClient<C>>; // As in `on`.
@@ -239,7 +244,7 @@ export class WebSocketController<C = Contract> {
    */
   close(code: number = CloseCode.GOING_AWAY, reason = "Going away"): Promise<void> {
     checkCloseCode(code);
-    return this.#closed ??= this.#end(code, reason);
+    return this.#closed ??= this.#connections.closeAll(code, reason).then(() => this.#backplane.close());
   }
 
   /**
@@ -309,8 +314,6 @@ export class WebSocketController<C = Contract> {
       limited: rateGate?.limited ?? 0,
     };
   }
-
-  // For the runtimes
 
   /**
    * Starts a connection on an open socket. With an identity the client is admitted at once, or closed with 4529 if its user has
@@ -383,11 +386,6 @@ export class WebSocketController<C = Contract> {
       monotonic: this.#monotonic,
       report,
     };
-  }
-
-  async #end(code: number, reason: string): Promise<void> {
-    await this.#connections.closeAll(code, reason);
-    await this.#backplane.close();
   }
 
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */

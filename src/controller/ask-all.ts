@@ -1,0 +1,164 @@
+import type { PayloadSchema } from "../application/contract.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+import { checkSchema, parse, SYNCHRONOUS } from "../application/schema.ts";
+import { isMs, MS } from "../base/clock.ts";
+import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import { type ErrorCode, WebSocketError } from "../protocol/errors.ts";
+import { jsonOf } from "../protocol/protocol.ts";
+
+/** Options of {@link WebSocketController.askAll}. */
+export interface AskAllOptions<Reply = unknown> {
+  /** Time for the clients to answer, in ms. Other nodes have a second more. @default {10_000} */
+  timeout?: number;
+  /** Validates each answer. Absent: it is whatever the client sent. */
+  reply?: PayloadSchema<unknown, Reply>;
+}
+
+/**
+ * The arguments of {@link WebSocketController.askAll}: the type, the payload, which clients are asked, and options. The call rejects
+ * with a TypeError if one of them is invalid, and with ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+ */
+export type AskAllQuestion<Reply = unknown> = [
+  type: string,
+  payload?: object,
+  filter?: BroadcastFilter,
+  options?: AskAllOptions<Reply>,
+];
+
+/** The answer of one client. */
+export interface AskReply<Reply = unknown> {
+  /** The node it is connected to. */
+  node: string;
+  /** Its `uid`. */
+  uid: string;
+  /** Its user, or `null`. */
+  user: string | null;
+  /** Its answer. */
+  data: Reply;
+}
+
+/** A client or a node without an answer. */
+export interface AskMissing {
+  /** The node. */
+  node: string;
+  /** The client. Absent: no client of the node answered, or could be asked. */
+  uid?: string;
+  /** Why, as a rejection of {@link WebSocketClient.ask}. `LIMIT_EXCEEDED`: more than 1,000 clients of a node, or a reply over 16 KiB. */
+  code: ErrorCode;
+}
+
+/** The outcome of {@link WebSocketController.askAll}. */
+export interface AskAllResult<Reply = unknown> {
+  /** In no order. */
+  replies: AskReply<Reply>[];
+  /** In no order. */
+  missing: AskMissing[];
+}
+
+/** A question as nodes exchange it. */
+export interface AskRequest {
+  readonly type: string;
+  /** An object, as JSON. */
+  readonly payload: string;
+  /** In ms. */
+  readonly timeout: number;
+}
+
+/** The answers of the clients of one node, or some of them. */
+export interface AskAnswers {
+  /** `data` as JSON. */
+  readonly replies?: { readonly uid: string; readonly user: string | null; readonly data?: string | undefined }[] | undefined;
+  readonly failed?: { readonly uid?: string | undefined; readonly code: string }[] | undefined;
+}
+
+/** The answers of all clients of one node. */
+interface AllAnswers {
+  readonly replies: { uid: string; user: string | null; data?: string }[];
+  readonly failed: { uid?: string; code: string }[];
+}
+
+/** Maximum number of clients that one node asks, and of characters in one reply. */
+const [MAX_CLIENTS, MAX_REPLY] = [1_000, 16_384];
+
+/** Characters of replies in one message between nodes: NATS limits a message to 1 MiB by default. */
+const PART = 200_000;
+
+/** How much longer than clients other nodes may take, in ms. */
+const SLACK = 1_000;
+
+/** Asks the clients of this node. Never rejects. */
+export async function askClients(clients: readonly WebSocketClient[], request: AskRequest): Promise<AllAnswers> {
+  const answers: AllAnswers = { replies: [], failed: [] };
+  if (clients.length > MAX_CLIENTS) return { ...answers, failed: [{ code: "LIMIT_EXCEEDED" }] };
+  const { type, payload, timeout } = request;
+  await Promise.all(clients.map(async (client) => {
+    const { uid, accountability: { user } } = client;
+    try {
+      const data = await client.ask(type, JSON.parse(payload), { timeout });
+      const text = data === undefined ? undefined : JSON.stringify(data);
+      if (text !== undefined && text.length > MAX_REPLY) answers.failed.push({ uid, code: "LIMIT_EXCEEDED" });
+      else answers.replies.push(text === undefined ? { uid, user } : { uid, user, data: text });
+    } catch (error) {
+      answers.failed.push({ uid, code: WebSocketError.from(error)?.code ?? "INTERNAL_ERROR" });
+    }
+  }));
+  return answers;
+}
+
+/** Divides replies into messages between nodes. */
+export function inParts<Reply extends { data?: string | undefined }>(replies: readonly Reply[]): Reply[][] {
+  const parts: Reply[][] = [];
+  let size = Infinity;
+  for (const reply of replies) {
+    if (size > PART) {
+      parts.push([]);
+      size = 0;
+    }
+    size += 200 + (reply.data?.length ?? 0);
+    parts.at(-1)!.push(reply); // The first one has made a part.
+  }
+  return parts;
+}
+
+/** One question to clients of all nodes, and their answers so far. */
+export class AskedClients<Reply> {
+  readonly request: AskRequest;
+  /** How long to wait for other nodes, in ms. */
+  readonly patience: number;
+  readonly #schema: ReturnType<typeof checkSchema> | undefined;
+  readonly #result: AskAllResult<Reply> = { replies: [], missing: [] };
+
+  /** @throws {TypeError} for an invalid type, payload or option. */
+  constructor(type: string, payload: object, { timeout = 10_000, reply }: AskAllOptions<Reply>) {
+    const fail = (remedy: string) => new TypeError(`Cannot ask "${type}": ${remedy}`);
+    if (!isMs(timeout) || !isMs(timeout + SLACK)) throw fail(`timeout must be ${MS}, less a second`);
+    if (typeof type !== "string" || type === "" || type.length > 64) {
+      throw fail("the type must be a string of 1 to 64 characters");
+    }
+    if (typeof payload !== "object" || payload === null || "type" in payload || "uid" in payload) {
+      throw fail("the payload must be an object without type and uid");
+    }
+    this.#schema = reply && checkSchema(reply);
+    if (this.#schema === null) throw fail(`reply must be ${SYNCHRONOUS}`);
+    const text = jsonOf(payload);
+    if (text === undefined) throw fail("pass a payload that JSON can represent");
+    this.request = { type, payload: text, timeout };
+    this.patience = timeout + SLACK;
+  }
+
+  add(node: string, { replies = [], failed = [] }: AskAnswers): void {
+    for (const { uid, code } of failed) this.#result.missing.push(uid === undefined ? { node, code } : { node, uid, code });
+    for (const { uid, user, data: text } of replies) {
+      const data: unknown = text === undefined ? undefined : JSON.parse(text);
+      const parsed = this.#schema && parse(this.#schema, data);
+      if (parsed && !parsed.success) this.#result.missing.push({ node, uid, code: "INVALID_PAYLOAD" });
+      else this.#result.replies.push({ node, uid, user, data: (parsed ? parsed.output : data) as Reply }); // As the schema says, or unchecked.
+    }
+  }
+
+  /** @param nodes that did not answer in time. */
+  result(nodes: readonly string[]): AskAllResult<Reply> {
+    for (const node of nodes) this.#result.missing.push({ node, code: "TIMEOUT" });
+    return this.#result;
+  }
+}
