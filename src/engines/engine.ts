@@ -118,6 +118,14 @@ export interface SubscriptionKeeper {
   delete(uid: string, name?: string): void;
 }
 
+/** Stores short texts that all nodes share, such as answers to requests. */
+export interface AnswerStore {
+  /** Stores the text under the key for `ttl` ms, unless there is one. Resolves with the text that was there; `null` if there was none. */
+  claim(key: string, text: string, ttl: number): Awaitable<string | null>;
+  /** Replaces the text under the key. */
+  settle(key: string, text: string, ttl: number): Awaitable<void>;
+}
+
 /**
  * Stores histories and members, and connects the nodes. The default is {@link MemoryEngine}, for one node.
  *
@@ -134,6 +142,8 @@ export interface Engine {
   readonly lastNodes?: readonly string[];
   /** Stores subscriptions during hibernation. Absent: clients are closed with 1012 when they wake up. */
   readonly keeper?: SubscriptionKeeper;
+  /** Stores answers to requests. Absent: each node has its own, in memory. */
+  readonly answers?: AnswerStore;
   /**
    * Checks the history of each declared channel. May be called before {@link start}.
    *

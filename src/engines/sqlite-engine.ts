@@ -12,6 +12,7 @@ import type {
   SubscriptionKeeper,
 } from "./engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
+import { SqliteAnswers } from "./sqlite-answers.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
 import { SqlitePublishedIds } from "./sqlite-published-ids.ts";
 
@@ -54,6 +55,7 @@ export class SqliteEngine implements Engine, Timed {
   heapIndex = -1;
   readonly isAlone = true;
   readonly keeper: SubscriptionKeeper;
+  readonly answers: SqliteAnswers;
 
   readonly #sql: Sql;
   readonly #histories: SqliteHistories;
@@ -92,6 +94,7 @@ export class SqliteEngine implements Engine, Timed {
       expiresAt: (until) => this.#schedule(until),
     });
     this.#ids = new SqlitePublishedIds(sql, table, () => this.#now());
+    this.answers = new SqliteAnswers(sql, table, () => this.#now());
     this.#members = table("members");
     this.#runs = table("runs");
     const subscriptions = this.#subscriptions = table("subscriptions");
@@ -135,6 +138,7 @@ export class SqliteEngine implements Engine, Timed {
     this.#host = host;
     this.#histories.start();
     this.#ids.start();
+    this.answers.start();
     // `until`: when an absent member leaves, in ms; NULL for a present member.
     rowsOf(
       this.#sql,

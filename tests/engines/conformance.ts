@@ -277,6 +277,20 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
     });
 
+    describe("answers", () => {
+      it("are claimed once, settled, and the same on every node", alone, async (t) => {
+        if (!a.engine.answers) return t.skip("it stores no answers");
+        const key = JSON.stringify(["mika", "say", `狼煙 ${"x".repeat(300)} ${channelOf()}`]);
+        const claims = await Promise.all(range(10).map((n) => (n % 2 ? a : b).engine.answers!.claim(key, `claim ${n}`, 300_000)));
+        const [first, ...others] = claims.map((claim, n) => [claim, n] as const).filter(([claim]) => claim === null);
+        assert.deepEqual(others, []);
+        for (const { engine } of [a, b]) assert.equal(await engine.answers!.claim(key, "late", 300_000), `claim ${first![1]}`);
+        await b.engine.answers!.settle(key, '{"data":1}\n', 300_000);
+        for (const { engine } of [a, b]) assert.equal(await engine.answers!.claim(key, "late", 300_000), '{"data":1}\n');
+        assert.equal(await a.engine.answers!.claim(`${key}.`, "other", 300_000), null);
+      });
+    });
+
     describe("the history", { skip: keeping.skip }, () => {
       it("has a publication by the time that anyone is told of it", alone, async () => {
         const channel = channelOf();

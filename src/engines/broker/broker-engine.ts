@@ -7,11 +7,10 @@ import {
   type Member,
   PAGE_BYTES,
   type Position,
-  type PublicationContent,
-  type PublishOnce,
 } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
+import { BrokerAnswers } from "./answers.ts";
 import { type Broker, type BrokerListener, inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
@@ -26,6 +25,11 @@ import { Trust } from "./trust.ts";
 
 /** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
 export class BrokerEngine implements Engine {
+  readonly answers: BrokerAnswers = new BrokerAnswers({
+    link: (action) => this.#connected(action),
+    seal: (key, text) => this.#seal("message", key, text),
+    open: (key, envelope) => this.#envelopes!.open(["message"], key, envelope, false), // Set by `start`.
+  });
   readonly #broker: Broker;
   readonly #options: ResolvedBrokerOptions;
   readonly #subscriptions = new Map<string, NodeSubscription>();
@@ -205,12 +209,7 @@ export class BrokerEngine implements Engine {
   }
 
   /** Publishes to a channel, and appends to its history in the same step if it has one. */
-  async publish(
-    channel: string,
-    content: PublicationContent,
-    history: HistoryOptions | null,
-    once?: PublishOnce,
-  ): Promise<Position | null> {
+  async publish(...[channel, content, history, once]: Parameters<Engine["publish"]>): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     // No `await` when the connection is ready: publications are sent in the order of the calls.
     const given = this.#linked("publish");

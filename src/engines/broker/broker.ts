@@ -1,5 +1,5 @@
 /** What the engines over a broker share: signed envelopes, order, presence, history and reconnection. */
-import type { Awaitable, EngineStatus, HistoryOptions, Position, PublishOnce } from "../engine.ts";
+import type { AnswerStore, Awaitable, EngineStatus, HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 
 /** An envelope in the history of a channel. */
@@ -50,6 +50,12 @@ export type Seal = () => Awaitable<string>;
 export interface BrokerSession {
   /** Separates this application from others at the broker: the namespace, with the database and key prefix of Redis. */
   readonly place: string;
+  /** Stores envelopes of answers. */
+  readonly answers: {
+    readonly [Method in keyof AnswerStore]: (
+      ...args: Parameters<AnswerStore[Method]>
+    ) => Promise<Awaited<ReturnType<AnswerStore[Method]>>>;
+  };
   /** The broker's clock, in ms: its time at the last look plus the local time since. */
   now(): number;
   /** Subscribes to channels. Resolves when everything published from now on reaches the listener. */

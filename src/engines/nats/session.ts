@@ -1,15 +1,9 @@
 import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
-import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
+import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
-import {
-  type BrokerListener,
-  type BrokerPage,
-  type BrokerSession,
-  type Seal,
-  type SessionOptions,
-  then,
-} from "../broker/broker.ts";
+import { type BrokerListener, type BrokerPage, type BrokerSession, type SessionOptions, then } from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
+import { NatsAnswers } from "./answers.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
@@ -32,6 +26,7 @@ export class NatsSession implements BrokerSession {
   readonly #bounds: NatsBounds;
   readonly #history: NatsHistory;
   readonly #once: NatsOnce;
+  readonly answers: NatsAnswers;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #jetstream: JetStream;
@@ -78,6 +73,7 @@ export class NatsSession implements BrokerSession {
     this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#once = new NatsOnce(this.#jetstream, options.namespace, bounds);
+    this.answers = new NatsAnswers(this.#jetstream, options.namespace, bounds);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
@@ -140,13 +136,7 @@ export class NatsSession implements BrokerSession {
     await this.#connection.flush();
   }
 
-  async publish(
-    channel: string,
-    seal: Seal,
-    history: HistoryOptions | null,
-    _known?: Position,
-    once?: PublishOnce,
-  ): Promise<Position | null> {
+  async publish(...[channel, seal, history, , once]: Parameters<BrokerSession["publish"]>): Promise<Position | null> {
     const checked = () => then(seal(), (envelope) => this.#checkLength("publish", envelope));
     if (history) return await this.#history.publish(channel, checked, once);
     const sealed = checked();

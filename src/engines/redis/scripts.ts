@@ -130,6 +130,20 @@ local count = ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0
 redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. ' ' .. count .. '\\n' .. ARGV[11])
 return { epoch, offset, count }`;
 
+/** KEYS: answer. ARGV: ttl, text. Stores the text unless there is one; returns that, or `''`. */
+export const CLAIM: string = `
+local text = redis.call('HGET', KEYS[1], 'text')
+if text then return text end
+redis.call('HSET', KEYS[1], 'text', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return ''`;
+
+/** KEYS: answer. ARGV: ttl, text. */
+export const SETTLE: string = `
+redis.call('HSET', KEYS[1], 'text', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1`;
+
 /** KEYS: id. ARGV: window, subject, text. Publishes without a history, unless the id was published before. */
 export const PUBLISH_ONCE: string = `
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end

@@ -156,6 +156,13 @@ export class RedisSession implements BrokerSession {
     return this.#at(channel, { epoch, offset });
   }
 
+  readonly answers: BrokerSession["answers"] = {
+    claim: async (key, text, ttl) =>
+      v.parse(v.string(), await this.#evaluate(scripts.CLAIM, [`${this.#prefix}a:${encodeName(key)}`], [`${ttl}`, text])) || null,
+    settle: async (key, text, ttl) =>
+      void await this.#evaluate(scripts.SETTLE, [`${this.#prefix}a:${encodeName(key)}`], [`${ttl}`, text]),
+  };
+
   async read(
     channel: string,
     history: HistoryOptions,

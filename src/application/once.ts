@@ -1,0 +1,31 @@
+import type { Deadlines } from "../base/clock.ts";
+import type { Engine } from "../engines/engine.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+
+/** What the handling of idempotent requests needs from the controller. */
+export interface OnceHost {
+  /** Reading it starts it. */
+  readonly engine: Engine;
+  readonly deadlines: Deadlines;
+  /** The wall clock, in ms. */
+  now(): number;
+  report(error: unknown, client?: WebSocketClient): void;
+}
+
+/** An idempotent request under way. */
+export interface OnceAnswer {
+  /** Settles when it is known whether the request runs; later messages of the client wait. Absent: it is known. Never rejects. */
+  readonly entered?: Promise<void>;
+  /** The result of the request, or of the one that it repeats. */
+  readonly result: Promise<unknown>;
+}
+
+/** Answers repeats of idempotent requests with the first answer: the option `once`. */
+export interface Once {
+  /** @param run calls the handler. */
+  answer(client: WebSocketClient, message: WebSocketMessage, run: () => unknown, host: OnceHost): OnceAnswer;
+}
+
+/** Whether a request is idempotent (PROTOCOL.md 3.7). */
+export const isOnce = ({ uid }: WebSocketMessage): boolean => typeof uid === "string" && uid.endsWith(".once");

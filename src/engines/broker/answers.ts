@@ -1,0 +1,34 @@
+import type { AnswerStore, Awaitable } from "../engine.ts";
+import type { Opened } from "./envelope.ts";
+import type { Reconnection } from "./reconnection.ts";
+
+/** What the answers need from their engine. */
+export interface AnswersHost {
+  link(action: string): Promise<Reconnection>;
+  /** Seals a text, so that only nodes with the secret can have written it under this key. */
+  seal(key: string, text: string): Awaitable<string>;
+  open(key: string, envelope: string): Awaitable<Opened | null>;
+}
+
+/** Stores answers at the broker, sealed. */
+export class BrokerAnswers implements AnswerStore {
+  readonly #host: AnswersHost;
+
+  constructor(host: AnswersHost) {
+    this.#host = host;
+  }
+
+  async claim(key: string, text: string, ttl: number): Promise<string | null> {
+    const link = await this.#host.link("claim");
+    const envelope = await this.#host.seal(key, text);
+    const found = await link.call("claim", (session) => session.answers.claim(key, envelope, ttl));
+    if (found === null) return null;
+    return (await this.#host.open(key, found))?.body ?? ""; // Not sealed by a node.
+  }
+
+  async settle(key: string, text: string, ttl: number): Promise<void> {
+    const link = await this.#host.link("settle");
+    const envelope = await this.#host.seal(key, text);
+    await link.call("settle", async (session) => await session.answers.settle(key, envelope, ttl));
+  }
+}
