@@ -23,6 +23,7 @@ const ROOMS: Record<string, string> = {
   "src/runtimes": "runtime.ts",
   "src/controller": "controller.ts",
   "src/channels": "channels.ts",
+  "src/once": "once.ts",
   "src/serve": "serve.ts",
   "src/client": "client.ts",
   "src/testing": "testkit.ts",

@@ -129,6 +129,11 @@ const TABLES: readonly Table[] = [
     name: "AsyncApiOptions",
   },
   {
+    title: "`answerOnce`",
+    intro: "`answerOnce(options)`, of `noroshi/once`.",
+    name: "AnswerOnceOptions",
+  },
+  {
     title: "`MemoryEngine`",
     intro: "`new MemoryEngine(options)`, of `noroshi`.",
     name: "MemoryEngineOptions",

@@ -2,6 +2,7 @@ import * as v from "valibot";
 import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { Downstream, type LostFailure } from "./downstream.ts";
+import { isOnce, type Once, type OnceHost } from "./once.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
@@ -51,6 +52,10 @@ export interface HandlersHost {
   emit(client: WebSocketClient, message: WebSocketMessage): boolean;
   /** Reports an error of a handler or a middleware. */
   report(error: unknown, client: WebSocketClient): void;
+  /** Answers repeats of idempotent requests. Absent: each is handled. */
+  readonly once?: Once | undefined;
+  /** Called for an idempotent request only. */
+  readonly onceHost?: () => OnceHost;
 }
 
 /** Handles messages of an extension, including invalid ones, and answers them itself. */
@@ -79,6 +84,8 @@ export class Handlers {
   readonly #handlers = new Map<string, Registered>();
   readonly #takers = new Map<string, Taker>();
   readonly #middleware: Middleware[] = [];
+  /** Set by `#call` while an idempotent request is looked up, before its handler starts. */
+  #entered: Promise<void> | undefined;
   readonly #host: HandlersHost;
 
   constructor(host: HandlersHost) {
@@ -125,9 +132,9 @@ export class Handlers {
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     if (this.#middleware.length === 0) {
       const call = this.#validate(client, message);
-      if (isThenable(call)) return call.then((validated) => void this.#call(validated));
+      if (isThenable(call)) return call.then((validated) => (void this.#call(validated), this.#takeEntered()));
       void this.#call(call);
-      return undefined;
+      return this.#takeEntered();
     }
     let entered = false;
     let resolve: (() => void) | undefined;
@@ -164,7 +171,9 @@ export class Handlers {
     if (!middleware) {
       const call = this.#validate(client, message);
       const done = this.#call(isThenable(call) ? await call : call);
-      enter();
+      const entered = this.#takeEntered();
+      if (entered) void entered.then(enter);
+      else enter();
       return done;
     }
     let rest: Downstream | undefined;
@@ -253,13 +262,23 @@ export class Handlers {
     return { handler, context: { client, message }, request };
   }
 
+  #takeEntered(): Promise<void> | undefined {
+    const entered = this.#entered;
+    this.#entered = undefined;
+    return entered;
+  }
+
   /** Calls the handler. The promise of an async handler resolves when its answer was sent. */
   #call(call: Call | undefined): Promise<void> | undefined {
     if (!call) return undefined;
     const { handler, context, request } = call;
     const { client } = context;
     try {
-      const result = handler(context);
+      const { once, onceHost } = this.#host;
+      const run = () => handler(context);
+      const answer = once && onceHost && isOnce(request) ? once.answer(client, request, run, onceHost()) : undefined;
+      this.#entered = answer?.entered;
+      const result = answer ? answer.result : run();
       // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
       if (!isThenable(result)) {
         reply(client, request, result);

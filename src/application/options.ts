@@ -2,6 +2,7 @@
 import type { Authenticate, Revalidate } from "./authentication.ts";
 import { type Clock, isMs, MS } from "../base/clock.ts";
 import type { Engine } from "../engines/engine.ts";
+import type { Once } from "./once.ts";
 import type { ConnectionLimits, RateLimit } from "../base/limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
@@ -173,6 +174,8 @@ export interface WebSocketControllerOptions {
   logger?: Logger | false;
   /** Stores histories and members and connects nodes. @default in memory; in a Durable Object its own storage */
   engine?: Engine;
+  /** Answers repeats of idempotent requests: `answerOnce()` of `noroshi/once`. @default each request is handled */
+  once?: Once;
   /**
    * Readable name of this node in `controller.cluster`: `"berlin-1"` becomes `berlin-1-` and 12 random hexadecimal digits, new at
    * each start. The digits alone make it unique.
@@ -207,6 +210,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly closeTimeout: number;
   readonly logger: Logger | false;
   readonly engine: Engine | undefined;
+  readonly once: Once | undefined;
   readonly node: string | undefined;
   readonly clock: Clock | undefined;
 }
@@ -276,6 +280,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
     'an object with warn and error, such as console, its format "text" or "json" if it has one, or false',
   ],
   engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
+  once: [(value) => typeof value === "object" && value !== null && "answer" in value, "answerOnce() of noroshi/once"],
   // The Redis engine appends to it to form an epoch, and the protocol limits an epoch to 64 characters.
   node: [
     (value) => typeof value === "string" && /^[\w-]{1,27}$/.test(value),
@@ -353,6 +358,7 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     closeTimeout: options.closeTimeout ?? 5_000,
     logger: options.logger ?? console,
     engine: options.engine,
+    once: options.once,
     node: options.node,
     clock: options.clock,
   };

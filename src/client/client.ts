@@ -298,7 +298,9 @@ export class BareClient<C = Contract> {
     if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
       throw new TypeError('Cannot send: pass an object without "type" and "uid"');
     }
-    const message = { ...payload, type, uid: this.#nextUid() };
+    // More random: anonymous clients have one scope in common.
+    const end = options.idempotent ? `${this.#options.random().toString(36).slice(1)}.once` : "";
+    const message = { ...payload, type, uid: this.#nextUid() + end };
     const { timeout = this.#options.requestTimeout } = options;
     return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
   }

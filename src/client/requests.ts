@@ -11,7 +11,10 @@ export interface RequestOptions {
   timeout?: number;
   /** Rejects the request when aborted. The server may still handle it. */
   signal?: AbortSignal;
-  /** Safe to handle twice: after a lost connection it is sent again with the same `uid`. @default {false} */
+  /**
+   * After a lost connection it is sent again with the same `uid`. A server with `answerOnce()` handles it at most once within its window
+   * and answers with the first answer, or with `OUTCOME_UNKNOWN`; with any other it must be safe to handle twice. @default {false}
+   */
   idempotent?: boolean;
 }
 

@@ -90,6 +90,8 @@ export class WebSocketController<C = Contract> {
     this.#handlers = new Handlers({
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
+      once: resolved.once,
+      onceHost: () => ({ engine: this.#backplane.engine, deadlines: this.#deadlines, now, report }),
     });
     const [now, monotonic] = [() => this.#clock.now(), this.#monotonic];
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;

@@ -1,0 +1,218 @@
+/** Idempotent requests: `answerOnce` on one node, and on two that share a store. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import { answerOnce, type AnswerOnceOptions } from "../../src/once/once.ts";
+import type { AnswerStore } from "../../src/engines/engine.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { MemoryAnswers } from "../../src/once/memory-answers.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import { open } from "../support/fake-transport.ts";
+import { observe } from "../support/observed.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+/** An engine that stores answers where the test says. */
+class StoringEngine extends MemoryEngine {
+  readonly answers: AnswerStore;
+
+  constructor(answers: AnswerStore) {
+    super();
+    this.answers = answers;
+  }
+}
+
+/** A node that counts what it handles. */
+function create(options: AnswerOnceOptions = {}, answers?: AnswerStore) {
+  const observed = observe({ once: answerOnce(options), ...(answers && { engine: new StoringEngine(answers) }) });
+  const { controller } = observed;
+  const handled: string[] = [];
+  const stall = new Stall<string>();
+  controller.handle("count", v.object({}), () => `${handled.push("count")}`);
+  controller.handle("slow", v.object({}), async () => {
+    handled.push("slow");
+    return await stall.promise;
+  });
+  controller.handle("known", v.object({}), () => {
+    handled.push("known");
+    throw new WebSocketError("known", "NOT_FOUND", "No such thing", { details: { id: 7 } });
+  });
+  controller.handle("bug", v.object({}), () => {
+    handled.push("bug");
+    throw new Error("secret");
+  });
+  controller.handle("nothing", v.object({}), () => void handled.push("nothing"));
+  controller.handle("big", v.object({}), () => {
+    handled.push("big");
+    return "x".repeat(200);
+  });
+  return {
+    ...observed,
+    handled,
+    stall,
+    join: (user: string | null = "mika") => {
+      const peer = open(controller, { identity: user === null ? null : { accountability: { user, role: null } } });
+      return {
+        ...peer,
+        send: (type: string, uid: string) => peer.connection.message(JSON.stringify({ type, uid })),
+        async ask(type: string, uid = "1.once") {
+          peer.connection.message(JSON.stringify({ type, uid }));
+          for (let turns = 0; turns < 4; turns++) await turn();
+          return peer.transport.take();
+        },
+      };
+    },
+  };
+}
+
+/** Each call of the store takes a turn, as over a broker. */
+function slowly(answers: MemoryAnswers): AnswerStore {
+  return {
+    claim: (...args) => turn().then(() => answers.claim(...args)),
+    settle: (...args) => turn().then(() => answers.settle(...args)),
+  };
+}
+
+describe("answerOnce", () => {
+  it("handles a request once and answers its repeats with the first answer, on every connection of the user", async () => {
+    const { join, handled } = create();
+    const [tab, other] = [join(), join()];
+    for (const type of ["count", "nothing", "known", "bug"]) {
+      const first = await tab.ask(type);
+      assert.deepEqual(await tab.ask(type), first);
+      assert.deepEqual(await other.ask(type), first);
+    }
+    assert.deepEqual(handled, ["count", "nothing", "known", "bug"]);
+    assert.deepEqual(await tab.ask("known"), [
+      { type: "known", status: "error", uid: "1.once", error: { id: 7, code: "NOT_FOUND", message: "No such thing" } },
+    ]);
+  });
+
+  it("handles each request anew whose uid does not end with .once, or is another user's or type's", async () => {
+    const { join, handled } = create();
+    const mika = join();
+    for (const uid of ["1", "1", "1.once.", "1.once", "2.once"]) await mika.ask("count", uid);
+    await join("yuki").ask("count");
+    await mika.ask("nothing");
+    assert.equal(handled.length, 7);
+  });
+
+  it("joins a request that still runs", async () => {
+    for (const answers of [undefined, slowly(new MemoryAnswers())]) {
+      const { join, handled, stall } = create({}, answers);
+      const [tab, other] = [join(), join()];
+      tab.send("slow", "1.once");
+      tab.send("slow", "1.once");
+      other.send("slow", "1.once");
+      for (let turns = 0; turns < 4; turns++) await turn();
+      stall.resolve("done");
+      for (let turns = 0; turns < 4; turns++) await turn();
+      const answer = { type: "slow", status: "ok", uid: "1.once", data: "done" };
+      assert.deepEqual([tab.transport.take(), other.transport.take()], [[answer, answer], [answer]]);
+      assert.deepEqual(handled, ["slow"]);
+    }
+  });
+
+  it("answers on another node, also while the first still runs", async () => {
+    const answers = slowly(new MemoryAnswers());
+    const [a, b] = [create({}, answers), create({}, answers)];
+    const [first] = await a.join().ask("count");
+    assert.deepEqual(await b.join().ask("count"), [first]);
+    const [runs, joins] = [a.join(), b.join()];
+    await runs.ask("slow");
+    await joins.ask("slow");
+    a.stall.resolve("done");
+    for (let waited = 0; waited < 4; waited++) {
+      b.clock.advance(1_000);
+      for (let turns = 0; turns < 4; turns++) await turn();
+    }
+    assert.deepEqual(joins.transport.take(), [{ type: "slow", status: "ok", uid: "1.once", data: "done" }]);
+    assert.deepEqual([a.handled, b.handled], [["count", "slow"], []]);
+  });
+
+  it("answers OUTCOME_UNKNOWN when the node that runs it is gone, and handles it nowhere", async () => {
+    const answers = slowly(new MemoryAnswers());
+    const [killed, next] = [create({}, answers), create({}, answers)];
+    await killed.join().ask("slow"); // And never again.
+    const peer = next.join();
+    await peer.ask("slow");
+    for (let waited = 0; waited < 20; waited++) {
+      next.clock.advance(1_000);
+      for (let turns = 0; turns < 4; turns++) await turn();
+    }
+    assert.deepEqual(peer.transport.take().map(({ error }) => error.code), ["OUTCOME_UNKNOWN"]);
+    assert.deepEqual(next.handled, []);
+  });
+
+  it("handles a request whose claim failed when it is repeated, and does not handle it before", async () => {
+    const memory = new MemoryAnswers();
+    let fails = true;
+    const { join, handled } = create({}, {
+      async claim(...args) {
+        const known = memory.claim(...args); // It has arrived, and its answer is lost.
+        await turn();
+        if (fails) throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot claim: the broker is away");
+        return known;
+      },
+      settle: (...args) => memory.settle(...args),
+    });
+    const peer = join();
+    assert.equal((await peer.ask("count"))[0].error.code, "ENGINE_UNAVAILABLE");
+    assert.deepEqual(handled, []);
+    fails = false;
+    const [answer] = await peer.ask("count");
+    assert.deepEqual([answer.data, await peer.ask("count"), handled], ["1", [answer], ["count"]]);
+  });
+
+  it("keeps an answer for the window, and none that is too long", async () => {
+    const { join, handled, clock } = create({ window: 1_000, maxLength: 100 });
+    const peer = join();
+    assert.equal((await peer.ask("big", "2.once"))[0].data.length, 200);
+    assert.equal((await peer.ask("big", "2.once"))[0].error.code, "OUTCOME_UNKNOWN");
+    await peer.ask("count");
+    clock.advance(999);
+    await peer.ask("count");
+    assert.deepEqual(handled, ["big", "count"]);
+    clock.advance(1);
+    await peer.ask("count");
+    assert.deepEqual(handled, ["big", "count", "count"]);
+  });
+
+  it("refuses more requests of one user than it may remember, and handles none of them", async () => {
+    const { join, handled, clock } = create({ maxPerUser: 2, window: 1_000 });
+    const [tab, other] = [join(), join()];
+    await tab.ask("count", "1.once");
+    await other.ask("count", "2.once");
+    const [{ error }] = await tab.ask("count", "3.once");
+    assert.deepEqual([error.code, error.retry_after, handled.length], ["REQUESTS_EXCEEDED", 1_000, 2]);
+    await join("yuki").ask("count", "3.once");
+    clock.advance(1_000);
+    await tab.ask("count", "3.once");
+    assert.equal(handled.length, 4);
+  });
+
+  it("keeps the order of a client's messages while it looks a request up", async () => {
+    for (const hasMiddleware of [false, true]) {
+      const { controller, join, handled } = create({}, slowly(new MemoryAnswers()));
+      if (hasMiddleware) controller.use((_context, next) => next());
+      const peer = join();
+      peer.send("count", "1.once");
+      peer.send("nothing", "2");
+      for (let turns = 0; turns < 6; turns++) await turn();
+      assert.deepEqual(handled, ["count", "nothing"]);
+    }
+  });
+
+  it("refuses a request when the memory of answers is full, rather than forget one", () => {
+    const answers = new MemoryAnswers().at(() => 0);
+    for (let number = 0; number < 100_000; number++) answers.claim(`${number}`, "", 1_000);
+    assert.throws(() => answers.claim("more", "", 1_000), { code: "LIMIT_EXCEEDED" });
+    assert.equal(answers.claim("0", "", 1_000), "");
+    assert.equal(answers.at(() => 1_000).claim("more", "", 1_000), null);
+  });
+
+  it("throws for an option out of range", () => {
+    for (const options of [{ window: 0 }, { patience: Infinity }, { maxPerUser: 0 }, { maxLength: 1.5 }]) {
+      assert.throws(() => answerOnce(options), /^TypeError: Cannot answer once/);
+    }
+  });
+});
