@@ -68,7 +68,7 @@ const SECTIONS: readonly {
         "asyncapi",
         "handler-errors",
       ],
-      ...["limits", "slow-consumers", "hibernation"],
+      ...["answers", "limits", "slow-consumers", "hibernation"],
     ],
   },
   {

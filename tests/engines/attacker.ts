@@ -37,36 +37,57 @@ export async function attackRedis(port: number): Promise<Attacker> {
   }
   const captured: Captured[] = [];
   await subscriber.pSubscribe("noroshi:*", (text, subject) => {
-    const again = async (rewrite = (subject: string) => subject) => void await client.publish(rewrite(subject), text);
+    const again = async (rewrite = (subject: string) => subject) =>
+      void await client.publish(rewrite(subject), text);
     if (!/:node:/.test(subject)) captured.push({ subject, text, again });
   });
   return {
     captured,
     async copyHistory(channel) {
       const [meta, stream] = [`noroshi:h:${channel}`, `noroshi:s:${channel}`];
-      for (const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]) {
+      for (
+        const { id, message }
+          of (await client.xRange(stream, "-", "+")) as Entry[]
+      ) {
         const [epoch, offset] = await client.hmGet(meta, ["epoch", "offset"]);
         const next = Number(offset) + 500_000;
         const place = `${next}-${id.split("-")[1]!.slice(0, -6)}500000`; // It has two parts.
         // With the time of the one that is copied, as it is harder to see; at once, for a history without its end begins anew.
-        await client.multi().xAdd(stream, place, message).hSet(meta, "offset", `${next}`)
-          .publish(`noroshi:ch:${channel}`, `${epoch}\n${next} 500000\n${message["e"]}`).exec();
+        await client.multi().xAdd(stream, place, message).hSet(
+          meta,
+          "offset",
+          `${next}`,
+        )
+          .publish(
+            `noroshi:ch:${channel}`,
+            `${epoch}\n${next} 500000\n${message["e"]}`,
+          ).exec();
       }
     },
     async copyMembers() {
       const copies: [key: string, dump: Buffer][] = [];
       for (const pattern of ["noroshi:m:*", "noroshi:c:*", "noroshi:w:*"]) {
         for (const key of await client.keys(pattern)) {
-          copies.push([key, await client.sendCommand(["DUMP", key], { typeMapping: { 36: Buffer } }) as unknown as Buffer]);
+          copies.push([
+            key,
+            await client.sendCommand(["DUMP", key], {
+              typeMapping: { 36: Buffer },
+            }) as unknown as Buffer,
+          ]);
         }
       }
       return async () => {
-        for (const [key, dump] of copies) await client.sendCommand(["RESTORE", key, "0", dump, "REPLACE"]);
+        for (const [key, dump] of copies) {
+          await client.sendCommand(["RESTORE", key, "0", dump, "REPLACE"]);
+        }
       };
     },
     async copyOrders() {
-      const orders = (await client.xRange("noroshi:orders", "-", "+")) as Entry[];
-      for (const { message } of orders) await client.xAdd("noroshi:orders", "*", message);
+      const orders =
+        (await client.xRange("noroshi:orders", "-", "+")) as Entry[];
+      for (const { message } of orders) {
+        await client.xAdd("noroshi:orders", "*", message);
+      }
     },
     async close() {
       client.destroy();
@@ -91,16 +112,26 @@ export async function attackNats(port: number): Promise<Attacker> {
         await connection.flush();
       };
       const one = { subject, text: message.string(), again };
-      if (subject.startsWith("noroshi.")) (subject.includes(".history.") ? stored : captured).push(one);
-      if (subject.startsWith("$KV.noroshi-noroshi-nodes.order.")) orders.set(subject, data);
-      if (subject.startsWith("$KV.noroshi-noroshi-members.") && data.length > 0) members.set(subject, data);
+      if (subject.startsWith("noroshi.")) {
+        (subject.includes(".history.") ? stored : captured).push(one);
+      }
+      if (subject.startsWith("$KV.noroshi-noroshi-nodes.order.")) {
+        orders.set(subject, data);
+      }
+      if (
+        subject.startsWith("$KV.noroshi-noroshi-members.") && data.length > 0
+      ) members.set(subject, data);
     },
   });
   await connection.flush();
   return {
     captured,
     async copyHistory(channel) {
-      for (const each of stored.filter(({ subject }) => subject.endsWith(`.${channel}`))) {
+      for (
+        const each of stored.filter(({ subject }) =>
+          subject.endsWith(`.${channel}`)
+        )
+      ) {
         if (!copied.includes(each)) await each.again();
         copied.push(each);
       }
@@ -108,11 +139,15 @@ export async function attackNats(port: number): Promise<Attacker> {
     copyMembers() {
       const copies = [...members];
       return Promise.resolve(async () => {
-        for (const [subject, data] of copies) await connection.request(subject, data);
+        for (const [subject, data] of copies) {
+          await connection.request(subject, data);
+        }
       });
     },
     async copyOrders() {
-      for (const [subject, data] of [...orders]) await connection.request(`${subject}0`, data);
+      for (const [subject, data] of [...orders]) {
+        await connection.request(`${subject}0`, data);
+      }
     },
     close: () => connection.close(),
   };

@@ -5,7 +5,14 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { after, before, describe, it } from "node:test";
-import type { Engine, HistoryOptions, HistoryPage, Position, Publication, PublishOnce } from "../../src/engines/engine.ts";
+import type {
+  Engine,
+  HistoryOptions,
+  HistoryPage,
+  Position,
+  Publication,
+  PublishOnce,
+} from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
@@ -48,7 +55,10 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
   const { nodes, skip = false, histories = true, channels = 1_000 } = options;
   const alone = { timeout: TIMEOUT };
   const joined = { timeout: TIMEOUT, skip: nodes < 2 && "it joins no nodes" };
-  const keeping = { timeout: TIMEOUT, skip: !histories && "it keeps no histories" };
+  const keeping = {
+    timeout: TIMEOUT,
+    skip: !histories && "it keeps no histories",
+  };
   /** Where a test needs no history. */
   const ANY = histories ? LONG : null;
 
@@ -68,94 +78,165 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     after(() => fixture?.close(), { timeout: TIMEOUT });
 
     describe("publish and subscribe", () => {
-      it("tell the node of each publication once, in order, where it stands in the history", keeping, async () => {
-        const channel = channelOf();
-        const start = await a.engine.subscribe(channel, LONG);
-        const positions = await publish(b.engine, channel, LONG, 50);
-        await a.host.until(() => a.host.publications(channel).length >= 50);
-        assert.deepEqual(a.host.data(channel), range(50));
-        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), positions);
-        assertGrowing([start!, ...positions]);
-      });
+      it(
+        "tell the node of each publication once, in order, where it stands in the history",
+        keeping,
+        async () => {
+          const channel = channelOf();
+          const start = await a.engine.subscribe(channel, LONG);
+          const positions = await publish(b.engine, channel, LONG, 50);
+          await a.host.until(() => a.host.publications(channel).length >= 50);
+          assert.deepEqual(a.host.data(channel), range(50));
+          assert.deepEqual(
+            a.host.publications(channel).map(({ position }) => position),
+            positions,
+          );
+          assertGrowing([start!, ...positions]);
+        },
+      );
 
-      it("tell all nodes of them in one order, that of each publisher kept", nodes > 1 ? keeping : joined, async () => {
-        const channel = channelOf();
-        // More than is published: a node that looks at the history before it was told of all of it takes the rest from there.
-        const history = { ...LONG, size: 300 };
-        await Promise.all([a, b].map(({ engine }) => engine.subscribe(channel, history)));
-        await Promise.all(
-          [a, b].flatMap(({ engine }, node) =>
-            range(100).map((number) => engine.publish(channel, { event: "say", data: JSON.stringify([node, number]) }, history))
-          ),
-        );
-        for (const { host } of [a, b]) await host.until(() => host.publications(channel).length >= 200);
-        assert.deepEqual(a.host.publications(channel).map(plain), b.host.publications(channel).map(plain));
-        assertGrowing(a.host.publications(channel).map(({ position }) => position!));
-        for (const node of [0, 1]) {
-          const own = a.host.data(channel).filter((data) => (data as number[])[0] === node);
-          assert.deepEqual(own, range(100).map((number) => [node, number]));
-        }
-      });
+      it(
+        "tell all nodes of them in one order, that of each publisher kept",
+        nodes > 1 ? keeping : joined,
+        async () => {
+          const channel = channelOf();
+          // More than is published: a node that looks at the history before it was told of all of it takes the rest from there.
+          const history = { ...LONG, size: 300 };
+          await Promise.all(
+            [a, b].map(({ engine }) => engine.subscribe(channel, history)),
+          );
+          await Promise.all(
+            [a, b].flatMap(({ engine }, node) =>
+              range(100).map((number) =>
+                engine.publish(channel, {
+                  event: "say",
+                  data: JSON.stringify([node, number]),
+                }, history)
+              )
+            ),
+          );
+          for (const { host } of [a, b]) {
+            await host.until(() => host.publications(channel).length >= 200);
+          }
+          assert.deepEqual(
+            a.host.publications(channel).map(plain),
+            b.host.publications(channel).map(plain),
+          );
+          assertGrowing(
+            a.host.publications(channel).map(({ position }) => position!),
+          );
+          for (const node of [0, 1]) {
+            const own = a.host.data(channel).filter((data) =>
+              (data as number[])[0] === node
+            );
+            assert.deepEqual(own, range(100).map((number) => [node, number]));
+          }
+        },
+      );
 
-      it("miss nothing and double nothing of what is published while the node subscribes", keeping, async () => {
-        const channel = channelOf();
-        const publishing = publish(b.engine, channel, LONG, 60);
-        const start = await a.engine.subscribe(channel, LONG);
-        const positions = await publishing;
-        const missed = positions.filter(({ offset }) => offset > start!.offset);
-        await a.host.until(() => a.host.publications(channel).length >= missed.length);
-        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), missed);
-      });
+      it(
+        "miss nothing and double nothing of what is published while the node subscribes",
+        keeping,
+        async () => {
+          const channel = channelOf();
+          const publishing = publish(b.engine, channel, LONG, 60);
+          const start = await a.engine.subscribe(channel, LONG);
+          const positions = await publishing;
+          const missed = positions.filter(({ offset }) =>
+            offset > start!.offset
+          );
+          await a.host.until(() =>
+            a.host.publications(channel).length >= missed.length
+          );
+          assert.deepEqual(
+            a.host.publications(channel).map(({ position }) => position),
+            missed,
+          );
+        },
+      );
 
       it("have no position where there is no history", alone, async () => {
         const channel = channelOf();
-        for (const { engine } of new Set([a, b])) assert.equal(await engine.subscribe(channel, null), null);
+        for (const { engine } of new Set([a, b])) {
+          assert.equal(await engine.subscribe(channel, null), null);
+        }
         for (const data of range(20)) {
-          assert.equal(await a.engine.publish(channel, { event: "say", data: `${data}` }, null), null);
+          assert.equal(
+            await a.engine.publish(
+              channel,
+              { event: "say", data: `${data}` },
+              null,
+            ),
+            null,
+          );
         }
         for (const { host } of [a, b]) {
           await host.until(() => host.publications(channel).length >= 20);
           assert.deepEqual(
             host.publications(channel).map(plain),
-            range(20).map((data) => ({ event: "say", data: `${data}`, position: null })),
+            range(20).map((data) => ({
+              event: "say",
+              data: `${data}`,
+              position: null,
+            })),
           );
         }
       });
 
-      it("tell nobody of a channel who is not subscribed to it, nor after unsubscribe", alone, async () => {
-        const [gone, other, fence] = [channelOf(), channelOf(), channelOf()];
-        await a.engine.subscribe(gone, ANY);
-        await a.engine.subscribe(fence, ANY);
-        a.engine.unsubscribe(gone);
-        for (const channel of [gone, other, fence]) await publish(b.engine, channel, ANY, 1);
-        await a.host.until(() => a.host.publications(fence).length > 0);
-        assert.deepEqual([a.host.publications(gone), a.host.publications(other)], [[], []]);
-      });
+      it(
+        "tell nobody of a channel who is not subscribed to it, nor after unsubscribe",
+        alone,
+        async () => {
+          const [gone, other, fence] = [channelOf(), channelOf(), channelOf()];
+          await a.engine.subscribe(gone, ANY);
+          await a.engine.subscribe(fence, ANY);
+          a.engine.unsubscribe(gone);
+          for (const channel of [gone, other, fence]) {
+            await publish(b.engine, channel, ANY, 1);
+          }
+          await a.host.until(() => a.host.publications(fence).length > 0);
+          assert.deepEqual([
+            a.host.publications(gone),
+            a.host.publications(other),
+          ], [[], []]);
+        },
+      );
 
-      it("subscribe again after unsubscribe, from where the channel stands by then", keeping, async () => {
-        const channel = channelOf();
-        await a.engine.subscribe(channel, LONG);
-        a.engine.unsubscribe(channel);
-        const [missed] = await publish(b.engine, channel, LONG, 1);
-        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
-        // Once more, in one turn.
-        a.engine.unsubscribe(channel);
-        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
-        await publish(b.engine, channel, LONG, 2);
-        await a.host.until(() => a.host.publications(channel).length >= 2);
-        assert.deepEqual(a.host.data(channel), [0, 1]);
-      });
+      it(
+        "subscribe again after unsubscribe, from where the channel stands by then",
+        keeping,
+        async () => {
+          const channel = channelOf();
+          await a.engine.subscribe(channel, LONG);
+          a.engine.unsubscribe(channel);
+          const [missed] = await publish(b.engine, channel, LONG, 1);
+          assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+          // Once more, in one turn.
+          a.engine.unsubscribe(channel);
+          assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+          await publish(b.engine, channel, LONG, 2);
+          await a.host.until(() => a.host.publications(channel).length >= 2);
+          assert.deepEqual(a.host.data(channel), [0, 1]);
+        },
+      );
 
-      it("are not subscribed to what was unsubscribed while it was being subscribed to", alone, async () => {
-        const [channel, fence] = [channelOf(), channelOf()];
-        const subscribing = Promise.resolve(a.engine.subscribe(channel, ANY)).catch(() => null);
-        a.engine.unsubscribe(channel);
-        await subscribing;
-        await a.engine.subscribe(fence, ANY);
-        for (const each of [channel, fence]) await publish(b.engine, each, ANY, 1);
-        await a.host.until(() => a.host.publications(fence).length > 0);
-        assert.deepEqual(a.host.publications(channel), []);
-      });
+      it(
+        "are not subscribed to what was unsubscribed while it was being subscribed to",
+        alone,
+        async () => {
+          const [channel, fence] = [channelOf(), channelOf()];
+          const subscribing = Promise.resolve(a.engine.subscribe(channel, ANY))
+            .catch(() => null);
+          a.engine.unsubscribe(channel);
+          await subscribing;
+          await a.engine.subscribe(fence, ANY);
+          for (const each of [channel, fence]) {
+            await publish(b.engine, each, ANY, 1);
+          }
+          await a.host.until(() => a.host.publications(fence).length > 0);
+          assert.deepEqual(a.host.publications(channel), []);
+        },
+      );
 
       it("keep channels apart, whatever their names", alone, async () => {
         const long = "x".repeat(255);
@@ -179,12 +260,26 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           "~",
           long,
         ];
-        for (const channel of all) await a.engine.subscribe(channel, ANY);
-        for (const channel of all) await b.engine.publish(channel, { event: "say", data: JSON.stringify(channel) }, ANY);
+        for (const channel of all) {
+          await a.engine.subscribe(channel, ANY);
+        }
+        for (const channel of all) {
+          await b.engine.publish(channel, {
+            event: "say",
+            data: JSON.stringify(channel),
+          }, ANY);
+        }
         for (const channel of all) {
           await a.host.until(() => a.host.publications(channel).length > 0);
           assert.deepEqual(a.host.data(channel), [channel]);
-          if (ANY) assert.deepEqual((await b.engine.read(channel, ANY, null, 10)).publications.map(dataOf), [channel]);
+          if (ANY) {
+            assert.deepEqual(
+              (await b.engine.read(channel, ANY, null, 10)).publications.map(
+                dataOf,
+              ),
+              [channel],
+            );
+          }
         }
       });
 
@@ -198,21 +293,39 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           JSON.stringify("x".repeat(200_000)),
         ];
         await a.engine.subscribe(channel, ANY);
-        for (const data of all) await b.engine.publish(channel, { event: 'a:b "c"', data }, ANY);
-        await a.host.until(() => a.host.publications(channel).length >= all.length);
+        for (const data of all) {
+          await b.engine.publish(channel, { event: 'a:b "c"', data }, ANY);
+        }
+        await a.host.until(() =>
+          a.host.publications(channel).length >= all.length
+        );
         assert.deepEqual(
           a.host.publications(channel).map(({ event, data }) => [event, data]),
           all.map((data) => ['a:b "c"', data]),
         );
         if (!ANY) return;
         const { publications } = await a.engine.read(channel, ANY, null, 10);
-        assert.deepEqual(publications.map(plain), a.host.publications(channel).map(plain));
+        assert.deepEqual(
+          publications.map(plain),
+          a.host.publications(channel).map(plain),
+        );
       });
     });
 
     describe("a publication with an id", () => {
-      const say = (engine: Engine, channel: string, data: number, history: HistoryOptions | null, once: PublishOnce) =>
-        engine.publish(channel, { event: "say", data: `${data}` }, history, once);
+      const say = (
+        engine: Engine,
+        channel: string,
+        data: number,
+        history: HistoryOptions | null,
+        once: PublishOnce,
+      ) =>
+        engine.publish(
+          channel,
+          { event: "say", data: `${data}` },
+          history,
+          once,
+        );
 
       /** Where nodes have no store in common, each publishes the first that it hears of. */
       const other = histories ? 9 : 0;
@@ -220,215 +333,430 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       for (const history of histories ? [LONG, null] : [null]) {
         const of = history ? "with a history" : "without a history";
 
-        it(`is published once and has one position, in a channel ${of}`, alone, async () => {
-          const channel = channelOf();
-          const once = { id: "one", window: 300_000 };
-          for (const { engine } of new Set([a, b])) await engine.subscribe(channel, history);
-          const first = await say(a.engine, channel, 0, history, once);
-          assert.equal(first === null, history === null);
-          await publish(a.engine, channel, history, 3, 1);
-          for (const { engine } of [a, b, a]) assert.deepEqual(await say(engine, channel, other, history, once), first);
-          await publish(a.engine, channel, history, 1, 4);
-          for (const { host } of [a, b]) {
-            await host.until(() => host.data(channel).includes(4));
-            assert.deepEqual(host.data(channel).sort(), range(5));
-          }
-          if (!history) return;
-          const page = await b.engine.read(channel, history, null, 100);
-          assert.deepEqual(page.publications.map(dataOf), range(5));
-          assert.deepEqual((await b.engine.read(channel, history, first, 100)).publications.map(dataOf), range(5).slice(1));
-        });
+        it(
+          `is published once and has one position, in a channel ${of}`,
+          alone,
+          async () => {
+            const channel = channelOf();
+            const once = { id: "one", window: 300_000 };
+            for (const { engine } of new Set([a, b])) {
+              await engine.subscribe(channel, history);
+            }
+            const first = await say(a.engine, channel, 0, history, once);
+            assert.equal(first === null, history === null);
+            await publish(a.engine, channel, history, 3, 1);
+            for (const { engine } of [a, b, a]) {
+              assert.deepEqual(
+                await say(engine, channel, other, history, once),
+                first,
+              );
+            }
+            await publish(a.engine, channel, history, 1, 4);
+            for (const { host } of [a, b]) {
+              await host.until(() => host.data(channel).includes(4));
+              assert.deepEqual(host.data(channel).sort(), range(5));
+            }
+            if (!history) return;
+            const page = await b.engine.read(channel, history, null, 100);
+            assert.deepEqual(page.publications.map(dataOf), range(5));
+            assert.deepEqual(
+              (await b.engine.read(channel, history, first, 100)).publications
+                .map(dataOf),
+              range(5).slice(1),
+            );
+          },
+        );
 
-        it(`is published once when it is published many times at once, in a channel ${of}`, alone, async () => {
-          const channel = channelOf();
-          const once = { id: "same", window: 300_000 };
-          for (const { engine } of new Set([a, b])) await engine.subscribe(channel, history);
-          const positions = await Promise.all(
-            range(20).map((number) => say((number % 2 ? a : b).engine, channel, 0, history, once)),
-          );
-          assert.equal(new Set(positions.map((position) => JSON.stringify(position))).size, 1);
-          await publish(a.engine, channel, history, 1, 1);
-          for (const { host } of [a, b]) {
-            await host.until(() => host.data(channel).includes(1) && host.data(channel).includes(0));
-            assert.deepEqual(host.data(channel).sort(), [0, 1]);
-          }
-        });
+        it(
+          `is published once when it is published many times at once, in a channel ${of}`,
+          alone,
+          async () => {
+            const channel = channelOf();
+            const once = { id: "same", window: 300_000 };
+            for (const { engine } of new Set([a, b])) {
+              await engine.subscribe(channel, history);
+            }
+            const positions = await Promise.all(
+              range(20).map((number) =>
+                say((number % 2 ? a : b).engine, channel, 0, history, once)
+              ),
+            );
+            assert.equal(
+              new Set(positions.map((position) => JSON.stringify(position)))
+                .size,
+              1,
+            );
+            await publish(a.engine, channel, history, 1, 1);
+            for (const { host } of [a, b]) {
+              await host.until(() =>
+                host.data(channel).includes(1) && host.data(channel).includes(0)
+              );
+              assert.deepEqual(host.data(channel).sort(), [0, 1]);
+            }
+          },
+        );
 
-        it(`does not stand in the way of another id, or of its own in another channel, ${of}`, alone, async () => {
-          const [channel, other] = [channelOf(), channelOf()];
-          await a.engine.subscribe(channel, history);
-          await a.engine.subscribe(other, history);
-          const ids = ["one", "two", "One", "one ", "o.ne", "", "狼煙", "x".repeat(400)];
-          for (const [number, id] of ids.entries()) await say(b.engine, channel, number, history, { id, window: 300_000 });
-          await say(b.engine, other, 1, history, { id: "one", window: 300_000 });
-          await a.host.until(() => a.host.data(channel).length >= ids.length && a.host.data(other).length >= 1);
-          assert.deepEqual([a.host.data(channel).sort(), a.host.data(other)], [range(ids.length), [1]]);
-        });
+        it(
+          `does not stand in the way of another id, or of its own in another channel, ${of}`,
+          alone,
+          async () => {
+            const [channel, other] = [channelOf(), channelOf()];
+            await a.engine.subscribe(channel, history);
+            await a.engine.subscribe(other, history);
+            const ids = [
+              "one",
+              "two",
+              "One",
+              "one ",
+              "o.ne",
+              "",
+              "狼煙",
+              "x".repeat(400),
+            ];
+            for (const [number, id] of ids.entries()) {
+              await say(b.engine, channel, number, history, {
+                id,
+                window: 300_000,
+              });
+            }
+            await say(b.engine, other, 1, history, {
+              id: "one",
+              window: 300_000,
+            });
+            await a.host.until(() =>
+              a.host.data(channel).length >= ids.length &&
+              a.host.data(other).length >= 1
+            );
+            assert.deepEqual(
+              [a.host.data(channel).sort(), a.host.data(other)],
+              [range(ids.length), [1]],
+            );
+          },
+        );
       }
 
-      it("has its position still when the history has dropped it", keeping, async () => {
-        const channel = channelOf();
-        const history = { size: 2, ttl: LONG.ttl };
-        const once = { id: "dropped", window: 300_000 };
-        const first = await say(a.engine, channel, 0, history, once);
-        await publish(a.engine, channel, history, 5, 1);
-        assert.deepEqual(await say(b.engine, channel, 0, history, once), first);
-        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [4, 5]);
-      });
+      it(
+        "has its position still when the history has dropped it",
+        keeping,
+        async () => {
+          const channel = channelOf();
+          const history = { size: 2, ttl: LONG.ttl };
+          const once = { id: "dropped", window: 300_000 };
+          const first = await say(a.engine, channel, 0, history, once);
+          await publish(a.engine, channel, history, 5, 1);
+          assert.deepEqual(
+            await say(b.engine, channel, 0, history, once),
+            first,
+          );
+          assert.deepEqual(
+            (await b.engine.read(channel, history, null, 100)).publications.map(
+              dataOf,
+            ),
+            [4, 5],
+          );
+        },
+      );
     });
 
     describe("answers", () => {
-      it("are claimed once, settled, and the same on every node", alone, async (t) => {
-        if (!a.engine.answers) return t.skip("it stores no answers");
-        const key = JSON.stringify(["mika", "say", `狼煙 ${"x".repeat(300)} ${channelOf()}`]);
-        const claims = await Promise.all(range(10).map((n) => (n % 2 ? a : b).engine.answers!.claim(key, `claim ${n}`, 300_000)));
-        const [first, ...others] = claims.map((claim, n) => [claim, n] as const).filter(([claim]) => claim === null);
-        assert.deepEqual(others, []);
-        for (const { engine } of [a, b]) assert.equal(await engine.answers!.claim(key, "late", 300_000), `claim ${first![1]}`);
-        await b.engine.answers!.settle(key, '{"data":1}\n', 300_000);
-        for (const { engine } of [a, b]) assert.equal(await engine.answers!.claim(key, "late", 300_000), '{"data":1}\n');
-        assert.equal(await a.engine.answers!.claim(`${key}.`, "other", 300_000), null);
-      });
+      it(
+        "are claimed once, settled, and the same on every node",
+        alone,
+        async (t) => {
+          if (!a.engine.answers) return t.skip("it stores no answers");
+          const key = JSON.stringify([
+            "mika",
+            "say",
+            `狼煙 ${"x".repeat(300)} ${channelOf()}`,
+          ]);
+          const claims = await Promise.all(
+            range(10).map((n) =>
+              (n % 2 ? a : b).engine.answers!.claim(key, `claim ${n}`, 300_000)
+            ),
+          );
+          const [first, ...others] = claims.map((claim, n) =>
+            [claim, n] as const
+          ).filter(([claim]) => claim === null);
+          assert.deepEqual(others, []);
+          for (const { engine } of [a, b]) {
+            assert.equal(
+              await engine.answers!.claim(key, "late", 300_000),
+              `claim ${first![1]}`,
+            );
+          }
+          await b.engine.answers!.settle(key, '{"data":1}\n', 300_000);
+          for (const { engine } of [a, b]) {
+            assert.equal(
+              await engine.answers!.claim(key, "late", 300_000),
+              '{"data":1}\n',
+            );
+          }
+          assert.equal(
+            await a.engine.answers!.claim(`${key}.`, "other", 300_000),
+            null,
+          );
+        },
+      );
     });
 
     describe("the history", { skip: keeping.skip }, () => {
-      it("has a publication by the time that anyone is told of it", alone, async () => {
-        const channel = channelOf();
-        await a.engine.subscribe(channel, LONG);
-        const read: Promise<HistoryPage>[] = [];
-        const looked = a.host.until(() => {
-          const publications = a.host.publications(channel);
-          for (const { position } of publications.slice(read.length)) {
-            read.push(Promise.resolve(a.engine.read(channel, LONG, position, 100)));
+      it(
+        "has a publication by the time that anyone is told of it",
+        alone,
+        async () => {
+          const channel = channelOf();
+          await a.engine.subscribe(channel, LONG);
+          const read: Promise<HistoryPage>[] = [];
+          const looked = a.host.until(() => {
+            const publications = a.host.publications(channel);
+            for (const { position } of publications.slice(read.length)) {
+              read.push(
+                Promise.resolve(a.engine.read(channel, LONG, position, 100)),
+              );
+            }
+            return read.length >= 10;
+          });
+          await publish(b.engine, channel, LONG, 10);
+          await looked;
+          for (const [number, page] of (await Promise.all(read)).entries()) {
+            assert.equal(page.isComplete, true);
+            // What has come by now is in it, and what was told of is not.
+            assert.deepEqual(
+              page.publications.map(dataOf),
+              range(10).slice(
+                number + 1,
+                number + 1 + page.publications.length,
+              ),
+            );
           }
-          return read.length >= 10;
-        });
-        await publish(b.engine, channel, LONG, 10);
-        await looked;
-        for (const [number, page] of (await Promise.all(read)).entries()) {
-          assert.equal(page.isComplete, true);
-          // What has come by now is in it, and what was told of is not.
-          assert.deepEqual(page.publications.map(dataOf), range(10).slice(number + 1, number + 1 + page.publications.length));
-        }
-      });
+        },
+      );
 
-      it("has a publication when publish has resolved, and its position", alone, async () => {
-        const channel = channelOf();
-        for (const number of range(5)) {
-          const position = await a.engine.publish(channel, { event: "say", data: `${number}` }, LONG);
-          const page = await b.engine.read(channel, LONG, null, 1);
-          assert.deepEqual([page.position, page.isComplete], [position, true]);
-          assert.deepEqual(page.publications.map(plain), [{ event: "say", data: `${number}`, position }]);
-        }
-      });
+      it(
+        "has a publication when publish has resolved, and its position",
+        alone,
+        async () => {
+          const channel = channelOf();
+          for (const number of range(5)) {
+            const position = await a.engine.publish(channel, {
+              event: "say",
+              data: `${number}`,
+            }, LONG);
+            const page = await b.engine.read(channel, LONG, null, 1);
+            assert.deepEqual([page.position, page.isComplete], [
+              position,
+              true,
+            ]);
+            assert.deepEqual(page.publications.map(plain), [{
+              event: "say",
+              data: `${number}`,
+              position,
+            }]);
+          }
+        },
+      );
 
-      it("gives the last ones without a position, at most as many as are asked for", alone, async () => {
-        const channel = channelOf();
-        await publish(a.engine, channel, LONG, 5);
-        for (const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [100, range(5)]] as const) {
-          const page = await b.engine.read(channel, LONG, null, limit);
-          assert.deepEqual(page.publications.map(dataOf), expected);
-          assert.equal(page.isComplete, true);
-        }
-      });
+      it(
+        "gives the last ones without a position, at most as many as are asked for",
+        alone,
+        async () => {
+          const channel = channelOf();
+          await publish(a.engine, channel, LONG, 5);
+          for (
+            const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [
+              100,
+              range(5),
+            ]] as const
+          ) {
+            const page = await b.engine.read(channel, LONG, null, limit);
+            assert.deepEqual(page.publications.map(dataOf), expected);
+            assert.equal(page.isComplete, true);
+          }
+        },
+      );
 
       it("keeps no more than its size", alone, async () => {
         const channel = channelOf();
         const history = { size: 3, ttl: LONG.ttl };
         await publish(a.engine, channel, history, 10);
-        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [7, 8, 9]);
+        assert.deepEqual(
+          (await b.engine.read(channel, history, null, 100)).publications.map(
+            dataOf,
+          ),
+          [7, 8, 9],
+        );
       });
 
-      it("stands where it stands for all nodes, before the first publication too", alone, async () => {
-        const channel = channelOf();
-        const position = await a.engine.subscribe(channel, LONG);
-        assert.ok(position && typeof position.epoch === "string" && position.epoch !== "" && position.offset >= 0);
-        assert.deepEqual((await b.engine.read(channel, LONG, null, 1)).position, position);
-        assert.deepEqual(await a.engine.read(channel, LONG, position, 1), { position, publications: [], isComplete: true });
-      });
+      it(
+        "stands where it stands for all nodes, before the first publication too",
+        alone,
+        async () => {
+          const channel = channelOf();
+          const position = await a.engine.subscribe(channel, LONG);
+          assert.ok(
+            position && typeof position.epoch === "string" &&
+              position.epoch !== "" && position.offset >= 0,
+          );
+          assert.deepEqual(
+            (await b.engine.read(channel, LONG, null, 1)).position,
+            position,
+          );
+          assert.deepEqual(await a.engine.read(channel, LONG, position, 1), {
+            position,
+            publications: [],
+            isComplete: true,
+          });
+        },
+      );
     });
 
     describe("recovery", { skip: keeping.skip }, () => {
-      for (const { title, size, limit, place, publications, isComplete } of positionCases()) {
+      for (
+        const { title, size, limit, place, publications, isComplete }
+          of positionCases()
+      ) {
         it(title, alone, async () => {
           const channel = channelOf();
           const history = { size, ttl: LONG.ttl };
           const fresh = await a.engine.subscribe(channel, history);
-          const positions = [fresh!, ...await publish(b.engine, channel, history, 6)];
-          const page = await b.engine.read(channel, history, place(positions), limit);
+          const positions = [
+            fresh!,
+            ...await publish(b.engine, channel, history, 6),
+          ];
+          const page = await b.engine.read(
+            channel,
+            history,
+            place(positions),
+            limit,
+          );
           assert.deepEqual(page.position, positions.at(-1));
           assert.equal(page.isComplete, isComplete);
           assert.deepEqual(page.publications.map(dataOf), publications);
         });
       }
 
-      it("ends where something has expired, and not before", alone, async () => {
-        const channel = channelOf();
-        const history = { size: 100, ttl: 4_000 };
-        const fresh = await a.engine.subscribe(channel, history);
-        const [first] = await publish(a.engine, channel, history, 1);
-        await fixture.advance(3_000);
-        const [second] = await publish(a.engine, channel, history, 1, 1);
-        const read = (position: Position) => b.engine.read(channel, history, position, 100);
-        // From when the first has expired there are 3 s until the second does.
-        while ((await read(fresh!)).isComplete) await fixture.advance(100);
-        assert.deepEqual((await read(fresh!)).publications, []);
-        const page = await read(first!);
-        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [1]]);
-        assert.deepEqual(await read(second!), { position: second, publications: [], isComplete: true });
-        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [1]);
-      });
+      it(
+        "ends where something has expired, and not before",
+        alone,
+        async () => {
+          const channel = channelOf();
+          const history = { size: 100, ttl: 4_000 };
+          const fresh = await a.engine.subscribe(channel, history);
+          const [first] = await publish(a.engine, channel, history, 1);
+          await fixture.advance(3_000);
+          const [second] = await publish(a.engine, channel, history, 1, 1);
+          const read = (position: Position) =>
+            b.engine.read(channel, history, position, 100);
+          // From when the first has expired there are 3 s until the second does.
+          while ((await read(fresh!)).isComplete) await fixture.advance(100);
+          assert.deepEqual((await read(fresh!)).publications, []);
+          const page = await read(first!);
+          assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [
+            true,
+            [1],
+          ]);
+          assert.deepEqual(await read(second!), {
+            position: second,
+            publications: [],
+            isComplete: true,
+          });
+          assert.deepEqual(
+            (await b.engine.read(channel, history, null, 100)).publications.map(
+              dataOf,
+            ),
+            [1],
+          );
+        },
+      );
 
-      it("goes on after all has expired, where someone is subscribed", alone, async () => {
-        const channel = channelOf();
-        const history = { size: 100, ttl: 2_000 };
-        await a.engine.subscribe(channel, history);
-        const [old, top] = await publish(a.engine, channel, history, 2);
-        await fixture.advance(2_000);
-        while ((await b.engine.read(channel, history, old!, 100)).isComplete) await fixture.advance(100);
-        assert.deepEqual(await b.engine.read(channel, history, top!, 100), { position: top, publications: [], isComplete: true });
-        const [next] = await publish(b.engine, channel, history, 1, 2);
-        assert.equal(next!.epoch, top!.epoch);
-        const page = await b.engine.read(channel, history, top!, 100);
-        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [2]]);
-      });
+      it(
+        "goes on after all has expired, where someone is subscribed",
+        alone,
+        async () => {
+          const channel = channelOf();
+          const history = { size: 100, ttl: 2_000 };
+          await a.engine.subscribe(channel, history);
+          const [old, top] = await publish(a.engine, channel, history, 2);
+          await fixture.advance(2_000);
+          while (
+            (await b.engine.read(channel, history, old!, 100)).isComplete
+          ) await fixture.advance(100);
+          assert.deepEqual(await b.engine.read(channel, history, top!, 100), {
+            position: top,
+            publications: [],
+            isComplete: true,
+          });
+          const [next] = await publish(b.engine, channel, history, 1, 2);
+          assert.equal(next!.epoch, top!.epoch);
+          const page = await b.engine.read(channel, history, top!, 100);
+          assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [
+            true,
+            [2],
+          ]);
+        },
+      );
 
       // As in a rolling deploy, where the new version declares a history that the old one does not.
-      it("is not complete over what a node without it has published", nodes > 1 ? keeping : joined, async () => {
-        for (const isSubscribed of [true, false]) {
-          const channel = channelOf();
-          const start = isSubscribed
-            ? await a.engine.subscribe(channel, LONG)
-            : (await a.engine.read(channel, LONG, null, 0)).position;
-          const positions = [start!];
-          for (const number of range(10)) {
-            // Twice by the same node, too.
-            const isOld = [0, 2, 3, 7].includes(number);
-            const [position] = await publish(
-              (isOld ? b : a).engine,
-              channel,
-              isOld ? null : LONG,
-              1,
-              number,
-            ) as (Position | null)[];
-            positions.push(position ?? positions.at(-1)!);
-            for (const node of [a, b]) {
-              const { isComplete, publications } = await node.engine.read(channel, LONG, positions[number]!, 100);
-              const data = publications.map(({ data }) => JSON.parse(data));
-              assert.deepEqual(data, isComplete ? [number] : [], `${number} was published last`);
-              assert.equal(isComplete && isOld, false, `${number} is in no history`);
+      it(
+        "is not complete over what a node without it has published",
+        nodes > 1 ? keeping : joined,
+        async () => {
+          for (const isSubscribed of [true, false]) {
+            const channel = channelOf();
+            const start = isSubscribed
+              ? await a.engine.subscribe(channel, LONG)
+              : (await a.engine.read(channel, LONG, null, 0)).position;
+            const positions = [start!];
+            for (const number of range(10)) {
+              // Twice by the same node, too.
+              const isOld = [0, 2, 3, 7].includes(number);
+              const [position] = await publish(
+                (isOld ? b : a).engine,
+                channel,
+                isOld ? null : LONG,
+                1,
+                number,
+              ) as (Position | null)[];
+              positions.push(position ?? positions.at(-1)!);
+              for (const node of [a, b]) {
+                const { isComplete, publications } = await node.engine.read(
+                  channel,
+                  LONG,
+                  positions[number]!,
+                  100,
+                );
+                const data = publications.map(({ data }) => JSON.parse(data));
+                assert.deepEqual(
+                  data,
+                  isComplete ? [number] : [],
+                  `${number} was published last`,
+                );
+                assert.equal(
+                  isComplete && isOld,
+                  false,
+                  `${number} is in no history`,
+                );
+              }
             }
+            for (const [seen, position] of positions.entries()) {
+              const { isComplete, publications } = await b.engine.read(
+                channel,
+                LONG,
+                position,
+                100,
+              );
+              assert.equal(isComplete, seen >= 9, `${seen} seen`);
+              assert.deepEqual(
+                publications.map(({ data }) => JSON.parse(data)),
+                isComplete ? range(10).slice(seen) : [],
+              );
+            }
+            if (!isSubscribed) continue;
+            await a.host.until(() => a.host.gapsOf(channel).length > 0);
+            a.engine.unsubscribe(channel);
           }
-          for (const [seen, position] of positions.entries()) {
-            const { isComplete, publications } = await b.engine.read(channel, LONG, position, 100);
-            assert.equal(isComplete, seen >= 9, `${seen} seen`);
-            assert.deepEqual(publications.map(({ data }) => JSON.parse(data)), isComplete ? range(10).slice(seen) : []);
-          }
-          if (!isSubscribed) continue;
-          await a.host.until(() => a.host.gapsOf(channel).length > 0);
-          a.engine.unsubscribe(channel);
-        }
-      });
+        },
+      );
 
       it(
         "is not complete over it where the history has just begun, and nobody is subscribed",
@@ -442,80 +770,148 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await publish(b.engine, channel, null, 1, 7);
           await publish(a.engine, channel, LONG, 1, 8);
           for (const { engine } of [a, b]) {
-            const { isComplete, publications } = await engine.read(channel, LONG, position!, 100);
+            const { isComplete, publications } = await engine.read(
+              channel,
+              LONG,
+              position!,
+              100,
+            );
             assert.deepEqual([isComplete, publications], [false, []]);
           }
         },
       );
 
-      it("gives all or nothing where nodes declare the history with other bounds", nodes > 1 ? keeping : joined, async () => {
-        const bounds: [HistoryOptions, HistoryOptions][] = [
-          [LONG, { size: 3, ttl: 300_000 }],
-          [{ size: 3, ttl: 300_000 }, LONG],
-          [LONG, { size: 100, ttl: 400 }],
-          [{ size: 100, ttl: 400 }, LONG],
-          [LONG, { size: 2, ttl: 400 }],
-        ];
-        for (const [old, later] of bounds) {
-          const channel = channelOf();
-          const positions = [(await a.engine.subscribe(channel, old))!];
-          for (const number of range(8)) {
-            positions.push(
-              ...await publish((number % 3 === 0 ? b : a).engine, channel, number % 3 === 0 ? later : old, 1, number),
-            );
-          }
-          const check = async () => {
-            for (const [node, history] of [[a, old], [b, later]] as const) {
-              for (const [seen, position] of positions.entries()) {
-                const { isComplete, publications } = await node.engine.read(channel, history, position, 100);
-                assert.deepEqual(
-                  publications.map(({ data }) => JSON.parse(data)),
-                  isComplete ? range(8).slice(seen) : [],
-                  `${seen} seen, of ${JSON.stringify([old, later])}`,
-                );
-              }
+      it(
+        "gives all or nothing where nodes declare the history with other bounds",
+        nodes > 1 ? keeping : joined,
+        async () => {
+          const bounds: [HistoryOptions, HistoryOptions][] = [
+            [LONG, { size: 3, ttl: 300_000 }],
+            [{ size: 3, ttl: 300_000 }, LONG],
+            [LONG, { size: 100, ttl: 400 }],
+            [{ size: 100, ttl: 400 }, LONG],
+            [LONG, { size: 2, ttl: 400 }],
+          ];
+          for (const [old, later] of bounds) {
+            const channel = channelOf();
+            const positions = [(await a.engine.subscribe(channel, old))!];
+            for (const number of range(8)) {
+              positions.push(
+                ...await publish(
+                  (number % 3 === 0 ? b : a).engine,
+                  channel,
+                  number % 3 === 0 ? later : old,
+                  1,
+                  number,
+                ),
+              );
             }
-          };
-          await check();
-          await fixture.advance(500);
-          await check();
-          assert.deepEqual([a.host.data(channel), a.host.gapsOf(channel)], [range(8), []]);
-          // The longer ttl holds.
-          assert.equal((await a.engine.read(channel, LONG, positions.at(-1)!, 1)).isComplete, true);
-          a.engine.unsubscribe(channel);
-        }
-      });
+            const check = async () => {
+              for (const [node, history] of [[a, old], [b, later]] as const) {
+                for (const [seen, position] of positions.entries()) {
+                  const { isComplete, publications } = await node.engine.read(
+                    channel,
+                    history,
+                    position,
+                    100,
+                  );
+                  assert.deepEqual(
+                    publications.map(({ data }) => JSON.parse(data)),
+                    isComplete ? range(8).slice(seen) : [],
+                    `${seen} seen, of ${JSON.stringify([old, later])}`,
+                  );
+                }
+              }
+            };
+            await check();
+            await fixture.advance(500);
+            await check();
+            assert.deepEqual([a.host.data(channel), a.host.gapsOf(channel)], [
+              range(8),
+              [],
+            ]);
+            // The longer ttl holds.
+            assert.equal(
+              (await a.engine.read(channel, LONG, positions.at(-1)!, 1))
+                .isComplete,
+              true,
+            );
+            a.engine.unsubscribe(channel);
+          }
+        },
+      );
 
-      it("lets nobody take another channel's position, epoch or nonsense for a place in this one", alone, async () => {
-        const [channel, other] = [channelOf(), channelOf()];
-        const [, elsewhere] = await publish(a.engine, other, LONG, 2);
-        const [, , top] = await publish(a.engine, channel, LONG, 3);
-        const { epoch } = top!;
-        const odd: Position[] = [elsewhere!, { epoch: "", offset: 1 }, { epoch: `${epoch}x`, offset: top!.offset }];
-        for (const offset of [-1, 0.5, top!.offset + 0.5, NaN, Infinity, 2 ** 53, 1e300]) odd.push({ epoch, offset });
-        for (const position of odd) {
-          const page = await b.engine.read(channel, LONG, position, 100);
-          // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
-          if (position === elsewhere && page.isComplete) continue;
-          assert.deepEqual([page.isComplete, page.publications], [false, []], JSON.stringify(position));
-          assert.deepEqual(page.position, top);
-        }
-      });
+      it(
+        "lets nobody take another channel's position, epoch or nonsense for a place in this one",
+        alone,
+        async () => {
+          const [channel, other] = [channelOf(), channelOf()];
+          const [, elsewhere] = await publish(a.engine, other, LONG, 2);
+          const [, , top] = await publish(a.engine, channel, LONG, 3);
+          const { epoch } = top!;
+          const odd: Position[] = [elsewhere!, { epoch: "", offset: 1 }, {
+            epoch: `${epoch}x`,
+            offset: top!.offset,
+          }];
+          for (
+            const offset of [
+              -1,
+              0.5,
+              top!.offset + 0.5,
+              NaN,
+              Infinity,
+              2 ** 53,
+              1e300,
+            ]
+          ) odd.push({ epoch, offset });
+          for (const position of odd) {
+            const page = await b.engine.read(channel, LONG, position, 100);
+            // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
+            if (position === elsewhere && page.isComplete) continue;
+            assert.deepEqual(
+              [page.isComplete, page.publications],
+              [false, []],
+              JSON.stringify(position),
+            );
+            assert.deepEqual(page.position, top);
+          }
+        },
+      );
 
       describe("in pages of so many bytes", () => {
         /** Data of so many bytes each, told apart by its number. */
-        const append = (channel: string, sizes: readonly number[], history: HistoryOptions) =>
+        const append = (
+          channel: string,
+          sizes: readonly number[],
+          history: HistoryOptions,
+        ) =>
           Promise.all(sizes.map((size, number) => {
             const data = JSON.stringify(`${number} ${"x".repeat(size)}`);
-            return a.engine.publish(channel, { event: "say", data }, history) as Promise<Position>; // As of one with a history.
+            return a.engine.publish(
+              channel,
+              { event: "say", data },
+              history,
+            ) as Promise<Position>; // As of one with a history.
           }));
 
         /** All pages from a position on. */
-        const pagesFrom = async (channel: string, history: HistoryOptions, start: Position, limit: number, maxBytes: number) => {
+        const pagesFrom = async (
+          channel: string,
+          history: HistoryOptions,
+          start: Position,
+          limit: number,
+          maxBytes: number,
+        ) => {
           const pages: HistoryPage[] = [];
           let position = start;
           for (let most = limit;; most = Infinity) {
-            const page = await b.engine.read(channel, history, position, most, maxBytes);
+            const page = await b.engine.read(
+              channel,
+              history,
+              position,
+              most,
+              maxBytes,
+            );
             pages.push(page);
             if (!page.hasMore) return pages;
             position = page.publications.at(-1)!.position!;
@@ -523,7 +919,8 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           }
         };
 
-        const numbersOf = ({ publications }: HistoryPage) => publications.map(({ data }) => parseInt(JSON.parse(data), 10));
+        const numbersOf = ({ publications }: HistoryPage) =>
+          publications.map(({ data }) => parseInt(JSON.parse(data), 10));
 
         const TABLE: Record<string, readonly number[]> = {
           "many small ones": Array.from({ length: 90 }, () => 100),
@@ -533,168 +930,329 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           "a large one first, and a large one last": [300_000, 10, 10, 300_000],
         };
         for (const [title, sizes] of Object.entries(TABLE)) {
-          it(`gives ${title}, in order and once, no page larger than it may be`, alone, async () => {
-            const channel = channelOf();
-            const start = await a.engine.subscribe(channel, LONG);
-            const positions = await append(channel, sizes, LONG);
-            for (const maxBytes of [1, 5_000, 131_072]) {
-              for (const first of [0, 1, sizes.length - 1]) {
-                const after = first === 0 ? start! : positions[first - 1]!;
-                const pages = await pagesFrom(channel, LONG, after, sizes.length, maxBytes);
-                assert.deepEqual(pages.flatMap(numbersOf), range(sizes.length).slice(first));
-                for (const { isComplete, position, publications } of pages) {
-                  assert.deepEqual([isComplete, position], [true, positions.at(-1)]);
-                  // A page may be half empty when the next one has no room.
-                  const bytes = publications.slice(0, -1).reduce((sum, { data }) => sum + data.length, 0);
-                  assert.ok(bytes <= maxBytes, `${bytes} bytes before the last one of a page of ${maxBytes}`);
+          it(
+            `gives ${title}, in order and once, no page larger than it may be`,
+            alone,
+            async () => {
+              const channel = channelOf();
+              const start = await a.engine.subscribe(channel, LONG);
+              const positions = await append(channel, sizes, LONG);
+              for (const maxBytes of [1, 5_000, 131_072]) {
+                for (const first of [0, 1, sizes.length - 1]) {
+                  const after = first === 0 ? start! : positions[first - 1]!;
+                  const pages = await pagesFrom(
+                    channel,
+                    LONG,
+                    after,
+                    sizes.length,
+                    maxBytes,
+                  );
+                  assert.deepEqual(
+                    pages.flatMap(numbersOf),
+                    range(sizes.length).slice(first),
+                  );
+                  for (const { isComplete, position, publications } of pages) {
+                    assert.deepEqual([isComplete, position], [
+                      true,
+                      positions.at(-1),
+                    ]);
+                    // A page may be half empty when the next one has no room.
+                    const bytes = publications.slice(0, -1).reduce(
+                      (sum, { data }) => sum + data.length,
+                      0,
+                    );
+                    assert.ok(
+                      bytes <= maxBytes,
+                      `${bytes} bytes before the last one of a page of ${maxBytes}`,
+                    );
+                  }
                 }
               }
-            }
-          });
+            },
+          );
         }
 
-        it("refuses more than the limit before the first page, however little has room on it", alone, async () => {
-          const channel = channelOf();
-          const start = await a.engine.subscribe(channel, LONG);
-          const positions = await append(channel, Array.from({ length: 10 }, () => 1_000), LONG);
-          const page = await b.engine.read(channel, LONG, start, 9, 2_000);
-          assert.deepEqual(page, { position: positions.at(-1)!, publications: [], isComplete: false });
-          assert.equal((await b.engine.read(channel, LONG, positions[0]!, 9, 2_000)).isComplete, true);
-        });
+        it(
+          "refuses more than the limit before the first page, however little has room on it",
+          alone,
+          async () => {
+            const channel = channelOf();
+            const start = await a.engine.subscribe(channel, LONG);
+            const positions = await append(
+              channel,
+              Array.from({ length: 10 }, () => 1_000),
+              LONG,
+            );
+            const page = await b.engine.read(channel, LONG, start, 9, 2_000);
+            assert.deepEqual(page, {
+              position: positions.at(-1)!,
+              publications: [],
+              isComplete: false,
+            });
+            assert.equal(
+              (await b.engine.read(channel, LONG, positions[0]!, 9, 2_000))
+                .isComplete,
+              true,
+            );
+          },
+        );
 
-        it("gives no next page once something on it is gone, and ends where more was published meanwhile", alone, async () => {
-          const channel = channelOf();
-          const history = { size: 4, ttl: LONG.ttl };
-          const start = await a.engine.subscribe(channel, history);
-          await append(channel, [9_000, 9_000, 9_000, 9_000], history);
-          const page = await b.engine.read(channel, history, start, 4, 10_000);
-          assert.deepEqual([page.isComplete, numbersOf(page), page.hasMore], [true, [0], true]);
-          const next = page.publications.at(-1)!.position!;
-          const [top] = await publish(a.engine, channel, history, 1, 4);
-          const pages = await pagesFrom(channel, history, next, Infinity, 10_000);
-          assert.deepEqual([pages.flatMap(({ publications }) => publications).length, pages.at(-1)!.position], [4, top]);
-          await publish(a.engine, channel, history, 1, 5);
-          const gone = await b.engine.read(channel, history, next, Infinity, 10_000);
-          assert.deepEqual([gone.isComplete, gone.publications, gone.hasMore ?? false], [false, [], false]);
-        });
+        it(
+          "gives no next page once something on it is gone, and ends where more was published meanwhile",
+          alone,
+          async () => {
+            const channel = channelOf();
+            const history = { size: 4, ttl: LONG.ttl };
+            const start = await a.engine.subscribe(channel, history);
+            await append(channel, [9_000, 9_000, 9_000, 9_000], history);
+            const page = await b.engine.read(
+              channel,
+              history,
+              start,
+              4,
+              10_000,
+            );
+            assert.deepEqual([page.isComplete, numbersOf(page), page.hasMore], [
+              true,
+              [0],
+              true,
+            ]);
+            const next = page.publications.at(-1)!.position!;
+            const [top] = await publish(a.engine, channel, history, 1, 4);
+            const pages = await pagesFrom(
+              channel,
+              history,
+              next,
+              Infinity,
+              10_000,
+            );
+            assert.deepEqual([
+              pages.flatMap(({ publications }) => publications).length,
+              pages.at(-1)!.position,
+            ], [4, top]);
+            await publish(a.engine, channel, history, 1, 5);
+            const gone = await b.engine.read(
+              channel,
+              history,
+              next,
+              Infinity,
+              10_000,
+            );
+            assert.deepEqual([
+              gone.isComplete,
+              gone.publications,
+              gone.hasMore ?? false,
+            ], [false, [], false]);
+          },
+        );
       });
     });
 
     describe("members", () => {
-      it("come, change and go, and those who are subscribed are told", alone, async () => {
-        const channel = channelOf();
-        await b.engine.subscribe(channel, null);
-        assert.deepEqual(await b.engine.members(channel), []);
-        await a.engine.join(channel, { user: "mika" });
-        await a.engine.join(channel, { user: "yuki", data: '{"color":"red"}' });
-        await b.host.until(() => "yuki" in b.host.membersOf(channel));
-        assert.deepEqual(byUser(await b.engine.members(channel)), [{ user: "mika" }, { user: "yuki", data: '{"color":"red"}' }]);
-        await a.engine.join(channel, { user: "yuki", data: '{"color":"blue"}' });
-        await b.host.until(() => b.host.membersOf(channel)["yuki"] === '{"color":"blue"}');
-        await a.engine.leave(channel, "mika");
-        await b.host.until(() => !("mika" in b.host.membersOf(channel)));
-        assert.deepEqual(b.host.membersOf(channel), { yuki: '{"color":"blue"}' });
-        assert.deepEqual(await b.engine.members(channel), [{ user: "yuki", data: '{"color":"blue"}' }]);
-        await a.engine.leave(channel, "yuki");
-        await b.host.until(() => !("yuki" in b.host.membersOf(channel)));
-        assert.deepEqual(await a.engine.members(channel), []);
-      });
-
-      it("are kept apart by channel and user, whatever their names", alone, async () => {
-        const [channel, other] = [channelOf(), channelOf()];
-        const users = ["a", "A", "uid:1", "a b", "*", ">", "a.b", "狼煙", '"', "{}", "x".repeat(200)];
-        for (const user of users) await a.engine.join(channel, { user });
-        await a.engine.join(other, { user: "else" });
-        await fixture.settle?.();
-        assert.deepEqual(byUser(await b.engine.members(channel)), byUser(users.map((user) => ({ user }))));
-        for (const user of users) await a.engine.leave(channel, user);
-        await a.engine.leave(channel, "never here");
-        await fixture.settle?.();
-        assert.deepEqual(await b.engine.members(channel), []);
-        await a.engine.leave(other, "else");
-      });
-
-      it("are there, and are gone, for whoever asks as soon as one was told of it", joined, async () => {
-        const channel = channelOf();
-        await a.engine.subscribe(channel, null);
-        for (const user of range(50).map(String)) {
-          const joining = b.engine.join(channel, { user });
-          await a.host.until(() => user in a.host.membersOf(channel));
-          assert.deepEqual(await b.engine.members(channel), [{ user }]);
-          await joining;
-          const leaving = b.engine.leave(channel, user);
-          await a.host.until(() => !(user in a.host.membersOf(channel)));
+      it(
+        "come, change and go, and those who are subscribed are told",
+        alone,
+        async () => {
+          const channel = channelOf();
+          await b.engine.subscribe(channel, null);
           assert.deepEqual(await b.engine.members(channel), []);
-          await leaving;
-        }
-      });
+          await a.engine.join(channel, { user: "mika" });
+          await a.engine.join(channel, {
+            user: "yuki",
+            data: '{"color":"red"}',
+          });
+          await b.host.until(() => "yuki" in b.host.membersOf(channel));
+          assert.deepEqual(byUser(await b.engine.members(channel)), [{
+            user: "mika",
+          }, { user: "yuki", data: '{"color":"red"}' }]);
+          await a.engine.join(channel, {
+            user: "yuki",
+            data: '{"color":"blue"}',
+          });
+          await b.host.until(() =>
+            b.host.membersOf(channel)["yuki"] === '{"color":"blue"}'
+          );
+          await a.engine.leave(channel, "mika");
+          await b.host.until(() => !("mika" in b.host.membersOf(channel)));
+          assert.deepEqual(b.host.membersOf(channel), {
+            yuki: '{"color":"blue"}',
+          });
+          assert.deepEqual(await b.engine.members(channel), [{
+            user: "yuki",
+            data: '{"color":"blue"}',
+          }]);
+          await a.engine.leave(channel, "yuki");
+          await b.host.until(() => !("yuki" in b.host.membersOf(channel)));
+          assert.deepEqual(await a.engine.members(channel), []);
+        },
+      );
+
+      it(
+        "are kept apart by channel and user, whatever their names",
+        alone,
+        async () => {
+          const [channel, other] = [channelOf(), channelOf()];
+          const users = [
+            "a",
+            "A",
+            "uid:1",
+            "a b",
+            "*",
+            ">",
+            "a.b",
+            "狼煙",
+            '"',
+            "{}",
+            "x".repeat(200),
+          ];
+          for (const user of users) await a.engine.join(channel, { user });
+          await a.engine.join(other, { user: "else" });
+          await fixture.settle?.();
+          assert.deepEqual(
+            byUser(await b.engine.members(channel)),
+            byUser(users.map((user) => ({ user }))),
+          );
+          for (const user of users) await a.engine.leave(channel, user);
+          await a.engine.leave(channel, "never here");
+          await fixture.settle?.();
+          assert.deepEqual(await b.engine.members(channel), []);
+          await a.engine.leave(other, "else");
+        },
+      );
+
+      it(
+        "are there, and are gone, for whoever asks as soon as one was told of it",
+        joined,
+        async () => {
+          const channel = channelOf();
+          await a.engine.subscribe(channel, null);
+          for (const user of range(50).map(String)) {
+            const joining = b.engine.join(channel, { user });
+            await a.host.until(() => user in a.host.membersOf(channel));
+            assert.deepEqual(await b.engine.members(channel), [{ user }]);
+            await joining;
+            const leaving = b.engine.leave(channel, user);
+            await a.host.until(() => !(user in a.host.membersOf(channel)));
+            assert.deepEqual(await b.engine.members(channel), []);
+            await leaving;
+          }
+        },
+      );
 
       it("are there as long as they are on one node", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);
-        for (const { engine } of [a, b]) await engine.join(channel, { user: "mika" });
+        for (const { engine } of [a, b]) {
+          await engine.join(channel, { user: "mika" });
+        }
         await a.engine.leave(channel, "mika");
         // By the time that the next is told of, so was the leaving.
         await b.engine.join(channel, { user: "yuki" });
         await a.host.until(() => "yuki" in a.host.membersOf(channel));
-        assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), ["mika", "yuki"]);
-        assert.deepEqual(byUser(await a.engine.members(channel)), [{ user: "mika" }, { user: "yuki" }]);
+        assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), [
+          "mika",
+          "yuki",
+        ]);
+        assert.deepEqual(byUser(await a.engine.members(channel)), [{
+          user: "mika",
+        }, { user: "yuki" }]);
         await b.engine.leave(channel, "mika");
         await a.host.until(() => !("mika" in a.host.membersOf(channel)));
         await b.engine.leave(channel, "yuki");
       });
 
-      it("have the newest data of those nodes that have them, and that of the others again when it goes", joined, async () => {
-        const channel = channelOf();
-        const data = (value: unknown) => JSON.stringify({ typing: value });
-        const told = async (value: unknown) => {
-          for (const { host } of [a, b]) await host.until(() => host.membersOf(channel)["mika"] === data(value));
-          for (const { engine } of [a, b]) assert.deepEqual(await engine.members(channel), [{ user: "mika", data: data(value) }]);
-        };
-        for (const { engine } of [a, b]) await engine.subscribe(channel, null);
-        const older = { user: "mika", data: data("older") };
-        await a.engine.join(channel, older);
-        // Who watches knows of it by now.
-        await b.host.until(() => "mika" in b.host.membersOf(channel));
-        await b.engine.join(channel, { user: "mika", data: data("newer") });
-        await told("newer");
-        // To say it again makes it no newer, as a node does that comes back to its broker.
-        await a.engine.join(channel, older);
-        await b.engine.join(channel, { user: "yuki" });
-        await a.host.until(() => "yuki" in a.host.membersOf(channel));
-        await b.engine.leave(channel, "yuki");
-        await a.host.until(() => !("yuki" in a.host.membersOf(channel)));
-        await told("newer");
-        await a.engine.join(channel, { user: "mika", data: data("newest") });
-        await told("newest");
-        // As when the newest tab there has closed.
-        await a.engine.join(channel, older);
-        await told("newer");
-        await b.engine.leave(channel, "mika");
-        await told("older");
-        await a.engine.leave(channel, "mika");
-        for (const { host } of [a, b]) await host.until(() => !("mika" in host.membersOf(channel)));
-      });
-
-      it("have the same data on every node, one that comes late included", joined, async () => {
-        const channel = channelOf();
-        const values = range(4).map(String);
-        for (const value of values) {
-          await [a, b][Number(value) % 2]!.engine.join(channel, { user: "mika", data: value });
-          await fixture.settle?.();
-        }
-        const late = await fixture.node();
-        try {
-          await late.engine.subscribe(channel, null);
-          for (const { engine } of [a, b, late]) await untilMember(engine, channel, { user: "mika", data: "3" });
+      it(
+        "have the newest data of those nodes that have them, and that of the others again when it goes",
+        joined,
+        async () => {
+          const channel = channelOf();
+          const data = (value: unknown) => JSON.stringify({ typing: value });
+          const told = async (value: unknown) => {
+            for (const { host } of [a, b]) {
+              await host.until(() =>
+                host.membersOf(channel)["mika"] === data(value)
+              );
+            }
+            for (const { engine } of [a, b]) {
+              assert.deepEqual(await engine.members(channel), [{
+                user: "mika",
+                data: data(value),
+              }]);
+            }
+          };
+          for (const { engine } of [a, b]) {
+            await engine.subscribe(
+              channel,
+              null,
+            );
+          }
+          const older = { user: "mika", data: data("older") };
+          await a.engine.join(channel, older);
+          // Who watches knows of it by now.
+          await b.host.until(() => "mika" in b.host.membersOf(channel));
+          await b.engine.join(channel, { user: "mika", data: data("newer") });
+          await told("newer");
+          // To say it again makes it no newer, as a node does that comes back to its broker.
+          await a.engine.join(channel, older);
+          await b.engine.join(channel, { user: "yuki" });
+          await a.host.until(() => "yuki" in a.host.membersOf(channel));
+          await b.engine.leave(channel, "yuki");
+          await a.host.until(() => !("yuki" in a.host.membersOf(channel)));
+          await told("newer");
+          await a.engine.join(channel, { user: "mika", data: data("newest") });
+          await told("newest");
+          // As when the newest tab there has closed.
+          await a.engine.join(channel, older);
+          await told("newer");
           await b.engine.leave(channel, "mika");
-          await late.host.until(() => late.host.membersOf(channel)["mika"] === "2");
-          for (const { engine } of [a, b, late]) await untilMember(engine, channel, { user: "mika", data: "2" });
+          await told("older");
           await a.engine.leave(channel, "mika");
-        } finally {
-          await late.engine.close();
-        }
-      });
+          for (const { host } of [a, b]) {
+            await host.until(() => !("mika" in host.membersOf(channel)));
+          }
+        },
+      );
+
+      it(
+        "have the same data on every node, one that comes late included",
+        joined,
+        async () => {
+          const channel = channelOf();
+          const values = range(4).map(String);
+          for (const value of values) {
+            await [a, b][Number(value) % 2]!.engine.join(channel, {
+              user: "mika",
+              data: value,
+            });
+            await fixture.settle?.();
+          }
+          const late = await fixture.node();
+          try {
+            await late.engine.subscribe(channel, null);
+            for (const { engine } of [a, b, late]) {
+              await untilMember(
+                engine,
+                channel,
+                { user: "mika", data: "3" },
+              );
+            }
+            await b.engine.leave(channel, "mika");
+            await late.host.until(() =>
+              late.host.membersOf(channel)["mika"] === "2"
+            );
+            for (const { engine } of [a, b, late]) {
+              await untilMember(
+                engine,
+                channel,
+                { user: "mika", data: "2" },
+              );
+            }
+            await a.engine.leave(channel, "mika");
+          } finally {
+            await late.engine.close();
+          }
+        },
+      );
 
       it("of a node that closes, or is killed, are gone", joined, async () => {
         const channel = channelOf();
@@ -704,7 +1262,9 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await closing.engine.join(channel, { user: "closing" });
         await killed.engine.join(channel, { user: "killed" });
         await b.engine.join(channel, { user: "stays" });
-        await a.host.until(() => Object.keys(a.host.membersOf(channel)).length === 3);
+        await a.host.until(() =>
+          Object.keys(a.host.membersOf(channel)).length === 3
+        );
         await untilNodes(a.engine, [a, b, closing, killed]);
         await closing.engine.close();
         await a.host.until(() => !("closing" in a.host.membersOf(channel)));
@@ -722,81 +1282,128 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.ok((await a.engine.nodes()).includes(a.host.node));
       });
 
-      it("get what the others send, in order, and nothing of their own", joined, async () => {
-        const sent = [...range(50).map((number) => `a ${number}`), "狼煙 \n ", "x".repeat(100_000)];
-        const before = [a, b].map(({ host }) => host.messages.length);
-        await Promise.all(sent.map((message) => a.engine.send(message)));
-        await b.engine.send("from b");
-        await b.host.until(() => b.host.messages.length >= before[1]! + sent.length);
-        await a.host.until(() => a.host.messages.includes("from b"));
-        assert.deepEqual(b.host.messages.slice(before[1]), sent);
-        assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
-      });
+      it(
+        "get what the others send, in order, and nothing of their own",
+        joined,
+        async () => {
+          const sent = [
+            ...range(50).map((number) => `a ${number}`),
+            "狼煙 \n ",
+            "x".repeat(100_000),
+          ];
+          const before = [a, b].map(({ host }) => host.messages.length);
+          await Promise.all(sent.map((message) => a.engine.send(message)));
+          await b.engine.send("from b");
+          await b.host.until(() =>
+            b.host.messages.length >= before[1]! + sent.length
+          );
+          await a.host.until(() => a.host.messages.includes("from b"));
+          assert.deepEqual(b.host.messages.slice(before[1]), sent);
+          assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
+        },
+      );
     });
 
-    it(`holds nothing of ${channels.toLocaleString("en")} channels that came and went`, { timeout: TIMEOUT }, async () => {
-      const node = nodes > 1 ? await fixture.node() : a;
-      const held = await fixture.held(node);
-      const history = ANY && { size: 10, ttl: 1_000 };
-      for (let first = 0; first < channels; first += 500) {
-        await Promise.all(
-          range(Math.min(500, channels - first)).map(async (number) => {
-            const channel = `passing:${first + number}`;
-            await node.engine.subscribe(channel, history);
-            await node.engine.publish(channel, { event: "say", data: "1" }, history);
-            await node.engine.join(channel, { user: "mika" });
-            await node.engine.leave(channel, "mika");
-            node.engine.unsubscribe(channel);
-          }),
-        );
-      }
-      assert.ok(await fixture.held(node) >= held);
-      for (let waited = 0; await fixture.held(node) > held && waited < 600_000; waited += 1_000) await fixture.advance(1_000);
-      assert.equal(await fixture.held(node), held);
-      if (node !== a) await node.engine.close();
-    });
+    it(
+      `holds nothing of ${
+        channels.toLocaleString("en")
+      } channels that came and went`,
+      { timeout: TIMEOUT },
+      async () => {
+        const node = nodes > 1 ? await fixture.node() : a;
+        const held = await fixture.held(node);
+        const history = ANY && { size: 10, ttl: 1_000 };
+        for (let first = 0; first < channels; first += 500) {
+          await Promise.all(
+            range(Math.min(500, channels - first)).map(async (number) => {
+              const channel = `passing:${first + number}`;
+              await node.engine.subscribe(channel, history);
+              await node.engine.publish(
+                channel,
+                { event: "say", data: "1" },
+                history,
+              );
+              await node.engine.join(channel, { user: "mika" });
+              await node.engine.leave(channel, "mika");
+              node.engine.unsubscribe(channel);
+            }),
+          );
+        }
+        assert.ok(await fixture.held(node) >= held);
+        for (
+          let waited = 0;
+          await fixture.held(node) > held && waited < 600_000;
+          waited += 1_000
+        ) await fixture.advance(1_000);
+        assert.equal(await fixture.held(node), held);
+        if (node !== a) await node.engine.close();
+      },
+    );
 
-    it("forgets with its store: the epoch is another, and nobody recovers from the one of before", keeping, async () => {
-      const channel = channelOf();
-      await a.engine.subscribe(channel, LONG);
-      const [, old] = await publish(a.engine, channel, LONG, 2);
-      const node = await fixture.forget();
-      const [next] = await publish(node.engine, channel, LONG, 1);
-      assert.notEqual(next!.epoch, old!.epoch);
-      const page = await node.engine.read(channel, LONG, old!, 100);
-      assert.deepEqual([page.isComplete, page.publications, page.position], [false, [], next]);
-    });
+    it(
+      "forgets with its store: the epoch is another, and nobody recovers from the one of before",
+      keeping,
+      async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, LONG);
+        const [, old] = await publish(a.engine, channel, LONG, 2);
+        const node = await fixture.forget();
+        const [next] = await publish(node.engine, channel, LONG, 1);
+        assert.notEqual(next!.epoch, old!.epoch);
+        const page = await node.engine.read(channel, LONG, old!, 100);
+        assert.deepEqual([page.isComplete, page.publications, page.position], [
+          false,
+          [],
+          next,
+        ]);
+      },
+    );
 
-    it("is one controller's, reports nothing, and says that it is closed", alone, async () => {
-      const { engine, host } = await fixture.node();
-      assert.equal(engine.status, "ready");
-      assert.throws(() => engine.start(host), TypeError);
-      await engine.close();
-      await engine.close();
-      assert.equal(engine.status, "closed");
-      const { length } = a.host.errors;
-      for (const call of calls(engine)) {
-        await assert.rejects(
-          async () => await call(),
-          (error) => error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
-        );
-      }
-      // What ends something has nothing to say.
-      engine.unsubscribe("gone");
-      await engine.leave("gone", "mika");
-      assert.deepEqual(host.errors, []);
-      assert.equal(a.host.errors.length, length);
-    });
+    it(
+      "is one controller's, reports nothing, and says that it is closed",
+      alone,
+      async () => {
+        const { engine, host } = await fixture.node();
+        assert.equal(engine.status, "ready");
+        assert.throws(() => engine.start(host), TypeError);
+        await engine.close();
+        await engine.close();
+        assert.equal(engine.status, "closed");
+        const { length } = a.host.errors;
+        for (const call of calls(engine)) {
+          await assert.rejects(
+            async () => await call(),
+            (error) =>
+              error instanceof WebSocketError &&
+              error.code === "ENGINE_UNAVAILABLE",
+          );
+        }
+        // What ends something has nothing to say.
+        engine.unsubscribe("gone");
+        await engine.leave("gone", "mika");
+        assert.deepEqual(host.errors, []);
+        assert.equal(a.host.errors.length, length);
+      },
+    );
   });
 }
 
 /** Resolves when the nodes are exactly these. One that a busy machine has held up for its whole lease is missing until it runs again. */
 /** Waits until the node lists this member and no other: nodes announce changes in their time. */
-async function untilMember(engine: Engine, channel: string, expected: { user: string; data: string }): Promise<void> {
-  while (!isDeepStrictEqual(await engine.members(channel), [expected])) await turn();
+async function untilMember(
+  engine: Engine,
+  channel: string,
+  expected: { user: string; data: string },
+): Promise<void> {
+  while (!isDeepStrictEqual(await engine.members(channel), [expected])) {
+    await turn();
+  }
 }
 
-async function untilNodes(engine: Engine, nodes: readonly TestNode[]): Promise<void> {
+async function untilNodes(
+  engine: Engine,
+  nodes: readonly TestNode[],
+): Promise<void> {
   const expected = nodes.map(({ host }) => host.node).sort().join();
   while ([...await engine.nodes()].sort().join() !== expected) await turn();
 }
@@ -824,7 +1431,13 @@ export async function publish(
   count: number,
   first = 0,
 ): Promise<Position[]> {
-  const positions = range(count).map((number) => engine.publish(channel, { event: "say", data: `${first + number}` }, history));
+  const positions = range(count).map((number) =>
+    engine.publish(
+      channel,
+      { event: "say", data: `${first + number}` },
+      history,
+    )
+  );
   return await Promise.all(positions) as Position[]; // None is null with a history.
 }
 
@@ -833,7 +1446,11 @@ export function range(count: number): number[] {
 }
 
 /** What an engine keeps beside it is its own. */
-const plain = ({ event, data, position }: Publication): Publication => ({ event, data, position });
+const plain = ({ event, data, position }: Publication): Publication => ({
+  event,
+  data,
+  position,
+});
 
 const dataOf = ({ data }: Publication): unknown => JSON.parse(data);
 
@@ -844,6 +1461,11 @@ function byUser<T extends { user: string }>(members: readonly T[]): T[] {
 function assertGrowing(positions: readonly Position[]): void {
   for (const [number, { epoch, offset }] of positions.entries()) {
     assert.equal(epoch, positions[0]!.epoch);
-    if (number > 0) assert.ok(offset > positions[number - 1]!.offset, `${offset} after ${positions[number - 1]!.offset}`);
+    if (number > 0) {
+      assert.ok(
+        offset > positions[number - 1]!.offset,
+        `${offset} after ${positions[number - 1]!.offset}`,
+      );
+    }
   }
 }

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HistoryPage, Position } from "../../src/engines/engine.ts";
-import { GapDetector, type PositionedPublication } from "../../src/engines/broker/gap-detector.ts";
+import {
+  GapDetector,
+  type PositionedPublication,
+} from "../../src/engines/broker/gap-detector.ts";
 import { Random } from "../support/random.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
@@ -23,10 +26,17 @@ function create() {
   const page = (after: Position): HistoryPage => {
     const { epoch, kept } = history;
     const top = Math.max(0, ...kept);
-    const missing = range(top - after.offset).map((number) => after.offset + 1 + number);
-    const isComplete = after.epoch === epoch && after.offset <= top && missing.every((offset) => kept.includes(offset));
+    const missing = range(top - after.offset).map((number) =>
+      after.offset + 1 + number
+    );
+    const isComplete = after.epoch === epoch && after.offset <= top &&
+      missing.every((offset) => kept.includes(offset));
     const known = missing.filter((offset) => kept.includes(offset));
-    return { position: at(top, epoch), publications: known.map((offset) => publication(offset, epoch)), isComplete };
+    return {
+      position: at(top, epoch),
+      publications: known.map((offset) => publication(offset, epoch)),
+      isComplete,
+    };
   };
   const gaps = new GapDetector({
     follows: (offset, previous) => offset === previous,
@@ -277,7 +287,11 @@ describe("Continuity", () => {
   });
 
   it("tells nothing once it is stopped, in the middle of a read too", async () => {
-    for (const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [2]]] as const) {
+    for (
+      const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [
+        2,
+      ]]] as const
+    ) {
       const { gaps, history, receive, told, reads, hold } = create();
       gaps.start(at(0));
       history.kept = [...kept];
@@ -306,7 +320,9 @@ describe("Continuity", () => {
         else if (fate < 7) receive(offset, offset);
         else if (fate < 8) late.push(offset);
         if (random.below(6) === 0) receive(...late.splice(0));
-        if (random.below(8) === 0) fail(random.below(2) === 0 ? new Error("away") : undefined);
+        if (random.below(8) === 0) {
+          fail(random.below(2) === 0 ? new Error("away") : undefined);
+        }
         if (random.below(6) === 0) gaps.check(at(offset));
         if (random.below(3) === 0) await turn();
         if (!hasStarted && random.below(5) === 0) {
@@ -319,7 +335,11 @@ describe("Continuity", () => {
       fail(undefined);
       gaps.check(at(60));
       await turn();
-      assert.deepEqual(told.filter((each) => each !== "failed: away"), history.kept, `SEED=${random.seed}`);
+      assert.deepEqual(
+        told.filter((each) => each !== "failed: away"),
+        history.kept,
+        `SEED=${random.seed}`,
+      );
     }
   });
 });

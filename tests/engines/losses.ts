@@ -4,7 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import type { Engine, HistoryOptions, Position } from "../../src/engines/engine.ts";
+import type {
+  Engine,
+  HistoryOptions,
+  Position,
+} from "../../src/engines/engine.ts";
 import { turn } from "../support/waiting.ts";
 import { publish, range } from "./conformance.ts";
 import type { TestNode } from "./test-host.ts";
@@ -18,7 +22,14 @@ import type { TestNode } from "./test-host.ts";
  * - `evicted`: whatever the store gives up when it is full.
  * - `empty`: the store itself.
  */
-export type Loss = "all" | "tail" | "older" | "behind" | "channel" | "evicted" | "empty";
+export type Loss =
+  | "all"
+  | "tail"
+  | "older"
+  | "behind"
+  | "channel"
+  | "evicted"
+  | "empty";
 
 /** One store, and how it loses. */
 export interface LossFixture {
@@ -44,7 +55,10 @@ const TIMEOUT = { timeout: 60_000 };
 /** Publications before the copy, before the loss, and after it: offsets of after the loss pass those of before. */
 const [COPIED, BEFORE, AFTER] = [4, 10, 30];
 
-export function losses(name: string, { skip = false, losses, create }: LossFixtureOptions): void {
+export function losses(
+  name: string,
+  { skip = false, losses, create }: LossFixtureOptions,
+): void {
   describe(`The engine "${name}" over a store that loses`, { skip }, () => {
     let fixture: LossFixture;
     afterEach(() => fixture?.close(), TIMEOUT);
@@ -55,80 +69,144 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         fixture = await create(loss);
         const [live, publisher] = [await fixture.node(), await fixture.node()];
         const start = await live.engine.subscribe(channel, HISTORY);
-        const positions = [start!, ...await publish(publisher.engine, channel, HISTORY, COPIED)];
+        const positions = [
+          start!,
+          ...await publish(publisher.engine, channel, HISTORY, COPIED),
+        ];
         await fixture.copy?.();
-        positions.push(...await publish(publisher.engine, channel, HISTORY, BEFORE - COPIED, COPIED));
-        await live.host.until(() => live.host.publications(channel).length === BEFORE);
+        positions.push(
+          ...await publish(
+            publisher.engine,
+            channel,
+            HISTORY,
+            BEFORE - COPIED,
+            COPIED,
+          ),
+        );
+        await live.host.until(() =>
+          live.host.publications(channel).length === BEFORE
+        );
         return { live, publisher, positions };
       };
 
-      it(`${loss}: a node that is subscribed is told of each publication, or of a gap`, TIMEOUT, async () => {
-        const { live, publisher, positions } = await begin("room");
-        await fixture.lose("room");
-        await publishAll(publisher, "room");
-        await live.host.until(() => coversAll(live, "room"));
-        // It goes on without a gap.
-        await publish(publisher.engine, "room", HISTORY, 3, BEFORE + AFTER);
-        await live.host.until(() => live.host.data("room").at(-1) === BEFORE + AFTER + 2);
-        assertGrowing(live.host.data("room") as number[]);
-        for (const node of [live, publisher, await fixture.node()]) await assertWhole(node, "room", positions, AFTER + 3);
-      });
+      it(
+        `${loss}: a node that is subscribed is told of each publication, or of a gap`,
+        TIMEOUT,
+        async () => {
+          const { live, publisher, positions } = await begin("room");
+          await fixture.lose("room");
+          await publishAll(publisher, "room");
+          await live.host.until(() => coversAll(live, "room"));
+          // It goes on without a gap.
+          await publish(publisher.engine, "room", HISTORY, 3, BEFORE + AFTER);
+          await live.host.until(() =>
+            live.host.data("room").at(-1) === BEFORE + AFTER + 2
+          );
+          assertGrowing(live.host.data("room") as number[]);
+          for (
+            const node of [live, publisher, await fixture.node()]
+          ) await assertWhole(node, "room", positions, AFTER + 3);
+        },
+      );
 
       if (loss === "older" || loss === "behind") {
-        it(`${loss}: members that have left since are gone`, TIMEOUT, async () => {
-          fixture = await create(loss);
-          const [node, watcher] = [await fixture.node(), await fixture.node()];
-          await watcher.engine.subscribe("room", null);
-          for (const user of ["gone", "stays"]) await node.engine.join("room", { user });
-          await watcher.host.until(() => "stays" in watcher.host.membersOf("room"));
-          await fixture.copy?.();
-          await node.engine.leave("room", "gone");
-          await watcher.host.until(() => !("gone" in watcher.host.membersOf("room")));
-          const { statuses } = node.host;
-          statuses.length = 0;
-          await fixture.lose("room");
-          if (loss === "older") await node.host.until(() => statuses.includes("ready"));
-          const other = await fixture.node();
-          const names = async (engine: Engine) => {
-            const members = await Promise.resolve(engine.members("room")).catch(() => []); // It may be on its way back.
-            return members.map(({ user }) => user).join();
-          };
-          while (await names(other.engine) !== "stays" || await names(watcher.engine) !== "stays") await turn();
-          await node.host.until(() => node.engine.status === "ready");
-        });
+        it(
+          `${loss}: members that have left since are gone`,
+          TIMEOUT,
+          async () => {
+            fixture = await create(loss);
+            const [node, watcher] = [
+              await fixture.node(),
+              await fixture.node(),
+            ];
+            await watcher.engine.subscribe("room", null);
+            for (const user of ["gone", "stays"]) {
+              await node.engine.join("room", { user });
+            }
+            await watcher.host.until(() =>
+              "stays" in watcher.host.membersOf("room")
+            );
+            await fixture.copy?.();
+            await node.engine.leave("room", "gone");
+            await watcher.host.until(() =>
+              !("gone" in watcher.host.membersOf("room"))
+            );
+            const { statuses } = node.host;
+            statuses.length = 0;
+            await fixture.lose("room");
+            if (loss === "older") {
+              await node.host.until(() => statuses.includes("ready"));
+            }
+            const other = await fixture.node();
+            const names = async (engine: Engine) => {
+              const members = await Promise.resolve(engine.members("room"))
+                .catch(() => []); // It may be on its way back.
+              return members.map(({ user }) => user).join();
+            };
+            while (
+              await names(other.engine) !== "stays" ||
+              await names(watcher.engine) !== "stays"
+            ) await turn();
+            await node.host.until(() => node.engine.status === "ready");
+          },
+        );
       }
 
-      it(`${loss}: nodes that know nothing of it recover all, or nothing`, TIMEOUT, async () => {
-        const { live, publisher, positions } = await begin("room");
-        for (const node of [live, publisher]) await node.engine.close();
-        await fixture.lose("room");
-        const node = await fixture.node();
-        // Nobody is left who knows that anything came after the copy: a position of the copy is good, and the copy is all there is.
-        const known = ["tail", "older", "behind"].includes(loss) ? positions.slice(COPIED + 1) : positions;
-        await assertWhole(node, "room", known, 0);
-        await publish(node.engine, "room", HISTORY, AFTER, BEFORE);
-        for (const each of [node, await fixture.node()]) await assertWhole(each, "room", known, AFTER);
-      });
+      it(
+        `${loss}: nodes that know nothing of it recover all, or nothing`,
+        TIMEOUT,
+        async () => {
+          const { live, publisher, positions } = await begin("room");
+          for (const node of [live, publisher]) await node.engine.close();
+          await fixture.lose("room");
+          const node = await fixture.node();
+          // Nobody is left who knows that anything came after the copy: a position of the copy is good, and the copy is all there is.
+          const known = ["tail", "older", "behind"].includes(loss)
+            ? positions.slice(COPIED + 1)
+            : positions;
+          await assertWhole(node, "room", known, 0);
+          await publish(node.engine, "room", HISTORY, AFTER, BEFORE);
+          for (const each of [node, await fixture.node()]) {
+            await assertWhole(each, "room", known, AFTER);
+          }
+        },
+      );
 
-      it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async () => {
-        // While others know more, the next epoch may begin at any moment.
-        const { live, publisher } = await begin("room");
-        for (const node of [live, publisher]) await node.engine.close();
-        await fixture.lose("room");
-        const node = await fixture.node();
-        const start = await node.engine.subscribe("room", HISTORY);
-        const positions = await publish(node.engine, "room", HISTORY, 5, 100);
-        await node.host.until(() => node.host.publications("room").length >= 5);
-        assert.deepEqual([node.host.data("room"), node.host.gaps], [range(5).map((number) => 100 + number), []]);
-        const page = await node.engine.read("room", HISTORY, start, 100);
-        assert.deepEqual([page.isComplete, page.publications.length, page.position], [true, 5, positions.at(-1)]);
-      });
+      it(
+        `${loss}: a new subscription begins where the channel stands, and recovers from there`,
+        TIMEOUT,
+        async () => {
+          // While others know more, the next epoch may begin at any moment.
+          const { live, publisher } = await begin("room");
+          for (const node of [live, publisher]) await node.engine.close();
+          await fixture.lose("room");
+          const node = await fixture.node();
+          const start = await node.engine.subscribe("room", HISTORY);
+          const positions = await publish(node.engine, "room", HISTORY, 5, 100);
+          await node.host.until(() =>
+            node.host.publications("room").length >= 5
+          );
+          assert.deepEqual([node.host.data("room"), node.host.gaps], [
+            range(5).map((number) => 100 + number),
+            [],
+          ]);
+          const page = await node.engine.read("room", HISTORY, start, 100);
+          assert.deepEqual([
+            page.isComplete,
+            page.publications.length,
+            page.position,
+          ], [true, 5, positions.at(-1)]);
+        },
+      );
     }
   });
 }
 
 /** Publishes what comes after the loss, one by one: what the engine refuses meanwhile is published again. */
-async function publishAll({ engine, host }: TestNode, channel: string): Promise<void> {
+async function publishAll(
+  { engine, host }: TestNode,
+  channel: string,
+): Promise<void> {
   for (const number of range(AFTER)) {
     for (;;) {
       await host.until(() => engine.status === "ready");
@@ -147,10 +225,13 @@ async function publishAll({ engine, host }: TestNode, channel: string): Promise<
 /** Whether the node has been told of all that came after the loss, or of a gap since it was told of the last one. */
 function coversAll({ host }: TestNode, channel: string): boolean {
   const told = host.data(channel) as number[];
-  if (told.at(-1) === BEFORE + AFTER - 1 && new Set(told).size === BEFORE + AFTER) return true;
+  if (
+    told.at(-1) === BEFORE + AFTER - 1 && new Set(told).size === BEFORE + AFTER
+  ) return true;
   const gap = host.gapsOf(channel).at(-1);
   // What is told after the last gap goes on without one up to the end.
-  return gap !== undefined && (gap.told === told.length || told.at(-1) === BEFORE + AFTER - 1) &&
+  return gap !== undefined &&
+    (gap.told === told.length || told.at(-1) === BEFORE + AFTER - 1) &&
     isConsecutive(told.slice(gap.told));
 }
 
@@ -162,7 +243,12 @@ function assertGrowing(told: readonly number[]): void {
 }
 
 /** From each position of before: all that was published since, or nothing. */
-async function assertWhole({ engine }: TestNode, channel: string, positions: readonly Position[], after: number): Promise<void> {
+async function assertWhole(
+  { engine }: TestNode,
+  channel: string,
+  positions: readonly Position[],
+  after: number,
+): Promise<void> {
   for (const [number, position] of positions.entries()) {
     const seen = BEFORE + 1 - positions.length + number;
     const page = await engine.read(channel, HISTORY, position, 100);

@@ -3,15 +3,28 @@ import process from "node:process";
 import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
-import { type BrokerName, createEngine, type RemoteNode, type Runtime, startRemoteNode } from "./remote-node.ts";
+import {
+  type BrokerName,
+  createEngine,
+  type RemoteNode,
+  type Runtime,
+  startRemoteNode,
+} from "./remote-node.ts";
 import type { TestNode } from "./test-host.ts";
 
-const here: Runtime = "Deno" in globalThis ? "deno" : process.versions["bun"] ? "bun" : "node";
+const here: Runtime = "Deno" in globalThis
+  ? "deno"
+  : process.versions["bun"]
+  ? "bun"
+  : "node";
 const ALL: readonly Runtime[] = ["node", "bun", "deno"];
 const start = ALL.indexOf(here);
 const RUNTIMES = [...ALL.slice(start), ...ALL.slice(0, start)];
 
-const BROKERS: Record<BrokerName, { skip: string | false; start(): Promise<BrokerProcess> }> = {
+const BROKERS: Record<
+  BrokerName,
+  { skip: string | false; start(): Promise<BrokerProcess> }
+> = {
   redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis() },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
 };
@@ -24,7 +37,10 @@ for (const name of ["redis", "nats"] as const) {
     skip,
     async create() {
       const broker = await start();
-      const local = brokerFixture(() => createEngine(name, broker.port), () => broker.restart());
+      const local = brokerFixture(
+        () => createEngine(name, broker.port),
+        () => broker.restart(),
+      );
       const remote = new Map<TestNode, RemoteNode>();
       let count = 0;
       const node = async () => {

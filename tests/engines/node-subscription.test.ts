@@ -15,7 +15,11 @@ function create(patience = 0) {
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
       new Promise<Present[]>((resolve, reject) =>
-        asked.push((users) => users instanceof Error ? reject(users) : resolve(users.map((user) => ({ node: "there", user }))))
+        asked.push((users) =>
+          users instanceof Error
+            ? reject(users)
+            : resolve(users.map((user) => ({ node: "there", user })))
+        )
       ),
     unknown() {},
     failed() {},
@@ -148,7 +152,18 @@ describe("The members of a subscription", () => {
       await renewed;
       looks.push(told());
     }
-    assert.deepEqual(looks, [false, "", false, "", false, "", true, "-bob", false, ""]);
+    assert.deepEqual(looks, [
+      false,
+      "",
+      false,
+      "",
+      false,
+      "",
+      true,
+      "-bob",
+      false,
+      "",
+    ]);
   });
 
   it("are asked for once by all who ask meanwhile", async () => {
@@ -157,7 +172,9 @@ describe("The members of a subscription", () => {
     join("ann");
     assert.equal(asked.length, 1);
     await answer("ann");
-    assert.deepEqual(await Promise.all(questions), [[{ user: "ann" }], [{ user: "ann" }]]);
+    assert.deepEqual(await Promise.all(questions), [[{ user: "ann" }], [{
+      user: "ann",
+    }]]);
     await subscription.members();
     assert.equal(asked.length, 0);
   });

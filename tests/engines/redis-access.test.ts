@@ -4,7 +4,10 @@ import { after, before, describe, it } from "node:test";
 import { Cluster, Redis } from "ioredis";
 import { createClient, createCluster } from "redis";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
-import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
+import {
+  redisEngine,
+  type RedisEngineOptions,
+} from "../../src/engines/redis/redis.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
@@ -41,9 +44,11 @@ const SEPARATED: Record<string, (port: number) => [Client, Client]> = {
 };
 
 /** The commands of the docs. */
-const COMMANDS = ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
-  "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
-  "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop").split(" ");
+const COMMANDS =
+  ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
+    "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
+    "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop")
+    .split(" ");
 
 describe("redisEngine", { skip: lacks("redis-server") }, () => {
   let broker: BrokerProcess;
@@ -56,9 +61,24 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     for (const command of commands) await client.sendCommand(command);
     await client.close();
   };
-  const clientsOf = (username: string, password: string): [library: string, client: Client][] => [
-    ["redis", createClient({ url: `redis://${username}:${password}@127.0.0.1:${broker.port}` })],
-    ["ioredis", new Redis(broker.port, "127.0.0.1", { username, password, lazyConnect: true })],
+  const clientsOf = (
+    username: string,
+    password: string,
+  ): [library: string, client: Client][] => [
+    [
+      "redis",
+      createClient({
+        url: `redis://${username}:${password}@127.0.0.1:${broker.port}`,
+      }),
+    ],
+    [
+      "ioredis",
+      new Redis(broker.port, "127.0.0.1", {
+        username,
+        password,
+        lazyConnect: true,
+      }),
+    ],
   ];
   /** What is said of a Redis that refuses. */
   const refusal = async (client: Client): Promise<string> => {
@@ -67,7 +87,9 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     engine.start(host);
     await host.until(() => host.errors.length > 0);
     const [error] = host.errors;
-    assert.ok(error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE");
+    assert.ok(
+      error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
+    );
     assert.ok(!host.statuses.includes("ready"));
     await engine.close();
     return String(error.cause);
@@ -77,7 +99,9 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     it(`keeps applications apart by ${what}`, { timeout: 60_000 }, async () => {
       const nodes: BrokerNode[] = [];
       try {
-        for (const client of clients(broker.port)) nodes.push(await startNode(redisEngine({ client, ...FAST })));
+        for (const client of clients(broker.port)) {
+          nodes.push(await startNode(redisEngine({ client, ...FAST })));
+        }
         const [a, b] = nodes as [BrokerNode, BrokerNode];
         for (const { engine } of nodes) {
           await engine.subscribe("kept", HISTORY);
@@ -91,154 +115,279 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         // What b is sent after it has it all.
         await publish(b.engine, "kept", HISTORY, 1, 7);
         await publish(b.engine, "fleeting", null, 1, 7);
-        await b.host.until(() => b.host.publications("kept").length > 0 && b.host.publications("fleeting").length > 0);
-        assert.deepEqual([b.host.data("kept"), b.host.data("fleeting"), b.host.messages, b.host.presence], [[7], [7], [], []]);
-        assert.deepEqual([await b.engine.members("fleeting"), await b.engine.nodes()], [[], [b.host.node]]);
+        await b.host.until(() =>
+          b.host.publications("kept").length > 0 &&
+          b.host.publications("fleeting").length > 0
+        );
+        assert.deepEqual([
+          b.host.data("kept"),
+          b.host.data("fleeting"),
+          b.host.messages,
+          b.host.presence,
+        ], [[7], [7], [], []]);
+        assert.deepEqual([
+          await b.engine.members("fleeting"),
+          await b.engine.nodes(),
+        ], [[], [b.host.node]]);
         const { publications } = await b.engine.read("kept", HISTORY, null, 10);
         assert.deepEqual(publications.map(({ data }) => data), ["7"]);
         await a.host.until(() => "mika" in a.host.membersOf("fleeting"));
-        assert.deepEqual([a.host.data("kept"), a.host.data("fleeting")], [[0, 1], [0]]);
+        assert.deepEqual([a.host.data("kept"), a.host.data("fleeting")], [[
+          0,
+          1,
+        ], [0]]);
       } finally {
         await Promise.all(nodes.map(({ engine }) => engine.close()));
       }
     });
   }
 
-  it("runs as a user who may no more than the docs say", { timeout: 60_000 }, async () => {
-    await admin(["ACL", "SETUSER", "few", "on", ">secret", "~noroshi:*", "resetchannels", "&noroshi:*", "-@all", ...COMMANDS]);
-    for (const [library, client] of clientsOf("few", "secret")) {
-      for (const persistent of [false, true]) {
-        const { engine, host } = await startNode(redisEngine({ client, persistent, ...FAST }));
-        const channel = `room:${library}:${persistent}`;
-        const start = await engine.subscribe(channel, HISTORY);
-        await publish(engine, channel, HISTORY, 3);
-        assert.equal((await engine.read(channel, HISTORY, start, 10)).isComplete, true);
-        await engine.publish(channel, { event: "say", data: "1" }, null);
-        assert.equal((await engine.read(channel, HISTORY, start, 10)).isComplete, false);
-        await engine.join(channel, { user: "mika" });
-        await engine.members(channel);
-        await engine.leave(channel, "mika");
-        await engine.send("hello");
-        await engine.nodes();
-        await host.until(() => host.publications(channel).length >= 4);
-        await engine.close();
-        assert.deepEqual(host.errors, []);
-      }
-    }
-  });
-
-  it("names the first cause where it is refused", { timeout: 30_000 }, async () => {
-    for (const [, client] of clientsOf("nobody", "wrong")) assert.match(await refusal(client), /WRONGPASS/);
-    // Each command that it needs, one missing at a time.
-    for (
-      const missing of [
-        "+info",
-        "+client|info",
-        "+script|load",
-        "+evalsha",
-        "+subscribe",
-        "+publish",
-        "+xadd",
-        "+hincrby",
-        "+sismember",
-      ]
-    ) {
-      const commands = COMMANDS.filter((command) => command !== missing);
+  it(
+    "runs as a user who may no more than the docs say",
+    { timeout: 60_000 },
+    async () => {
       await admin([
         "ACL",
         "SETUSER",
-        "fewer",
-        "reset",
+        "few",
         "on",
         ">secret",
         "~noroshi:*",
         "resetchannels",
         "&noroshi:*",
         "-@all",
-        ...commands,
-      ]);
-      for (const [library, client] of clientsOf("fewer", "secret")) {
-        const name = missing.slice(1).split("|")[0]!;
-        assert.match(await refusal(client), new RegExp(`NOPERM.*${name}`, "i"), `${missing}, ${library}`);
-      }
-    }
-    for (const [keys, channels] of [["~other:*", "&noroshi:*"], ["~noroshi:*", "&other:*"]] as const) {
-      await admin([
-        "ACL",
-        "SETUSER",
-        "elsewhere",
-        "reset",
-        "on",
-        ">secret",
-        keys,
-        "resetchannels",
-        channels,
-        "-@all",
         ...COMMANDS,
       ]);
-      for (const [, client] of clientsOf("elsewhere", "secret")) assert.match(await refusal(client), /NOPERM/);
-    }
-  });
+      for (const [library, client] of clientsOf("few", "secret")) {
+        for (const persistent of [false, true]) {
+          const { engine, host } = await startNode(
+            redisEngine({ client, persistent, ...FAST }),
+          );
+          const channel = `room:${library}:${persistent}`;
+          const start = await engine.subscribe(channel, HISTORY);
+          await publish(engine, channel, HISTORY, 3);
+          assert.equal(
+            (await engine.read(channel, HISTORY, start, 10)).isComplete,
+            true,
+          );
+          await engine.publish(channel, { event: "say", data: "1" }, null);
+          assert.equal(
+            (await engine.read(channel, HISTORY, start, 10)).isComplete,
+            false,
+          );
+          await engine.join(channel, { user: "mika" });
+          await engine.members(channel);
+          await engine.leave(channel, "mika");
+          await engine.send("hello");
+          await engine.nodes();
+          await host.until(() => host.publications(channel).length >= 4);
+          await engine.close();
+          assert.deepEqual(host.errors, []);
+        }
+      }
+    },
+  );
 
-  it("refuses Redis Cluster: its clients at once, and a server of one at the start", { timeout: 60_000 }, async () => {
-    const cluster = new Cluster([{ host: "127.0.0.1", port: broker.port }], { lazyConnect: true });
-    for (const client of [cluster, createCluster({ rootNodes: [{ url: `redis://127.0.0.1:${broker.port}` }] })]) {
-      assert.throws(() => redisEngine({ client: client as unknown as Client }), /^TypeError: .*Redis Cluster/); // Whatever the types say.
-    }
-    const server = await BrokerProcess.redis("--cluster-enabled", "yes");
-    try {
+  it(
+    "names the first cause where it is refused",
+    { timeout: 30_000 },
+    async () => {
+      for (const [, client] of clientsOf("nobody", "wrong")) {
+        assert.match(await refusal(client), /WRONGPASS/);
+      }
+      // Each command that it needs, one missing at a time.
+      for (
+        const missing of [
+          "+info",
+          "+client|info",
+          "+script|load",
+          "+evalsha",
+          "+subscribe",
+          "+publish",
+          "+xadd",
+          "+hincrby",
+          "+sismember",
+        ]
+      ) {
+        const commands = COMMANDS.filter((command) => command !== missing);
+        await admin([
+          "ACL",
+          "SETUSER",
+          "fewer",
+          "reset",
+          "on",
+          ">secret",
+          "~noroshi:*",
+          "resetchannels",
+          "&noroshi:*",
+          "-@all",
+          ...commands,
+        ]);
+        for (const [library, client] of clientsOf("fewer", "secret")) {
+          const name = missing.slice(1).split("|")[0]!;
+          assert.match(
+            await refusal(client),
+            new RegExp(`NOPERM.*${name}`, "i"),
+            `${missing}, ${library}`,
+          );
+        }
+      }
+      for (
+        const [keys, channels] of [["~other:*", "&noroshi:*"], [
+          "~noroshi:*",
+          "&other:*",
+        ]] as const
+      ) {
+        await admin([
+          "ACL",
+          "SETUSER",
+          "elsewhere",
+          "reset",
+          "on",
+          ">secret",
+          keys,
+          "resetchannels",
+          channels,
+          "-@all",
+          ...COMMANDS,
+        ]);
+        for (const [, client] of clientsOf("elsewhere", "secret")) {
+          assert
+            .match(await refusal(client), /NOPERM/);
+        }
+      }
+    },
+  );
+
+  it(
+    "refuses Redis Cluster: its clients at once, and a server of one at the start",
+    { timeout: 60_000 },
+    async () => {
+      const cluster = new Cluster([{ host: "127.0.0.1", port: broker.port }], {
+        lazyConnect: true,
+      });
       for (
         const client of [
-          createClient({ url: `redis://127.0.0.1:${server.port}` }),
-          new Redis(server.port, "127.0.0.1", { lazyConnect: true, enableReadyCheck: false }),
+          cluster,
+          createCluster({
+            rootNodes: [{ url: `redis://127.0.0.1:${broker.port}` }],
+          }),
         ]
-      ) assert.match(await refusal(client), /Redis Cluster/);
-    } finally {
-      await server.close();
-    }
-  });
-
-  it("joins members again whose keys Redis has given up", { timeout: 60_000 }, async () => {
-    const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
-    const namespace = "evicted";
-    const [a, b] = [
-      await startNode(redisEngine({ client: client(), namespace, ...FAST, checkInterval: 60_000 })),
-      await startNode(redisEngine({ client: client(), namespace, ...FAST, checkInterval: 60_000 })),
-    ];
-    try {
-      for (const channel of ["one", "two"]) for (const user of ["mika", "yuki"]) await a.engine.join(channel, { user });
-      for (const key of [`m:${a.host.node}:one`, "w:two", `c:${a.host.node}`, "nodes"]) {
-        await admin(["DEL", `evicted:${key}`]);
-        // A member is joined anew: who listens to its channel is told.
-        await b.engine.subscribe("one", null);
-        await b.engine.subscribe("two", null);
-        await b.host.until(() => ["one", "two"].every((channel) => Object.keys(b.host.membersOf(channel)).length === 2));
-        for (const channel of ["one", "two"]) {
-          assert.deepEqual((await b.engine.members(channel)).map(({ user }) => user).sort(), ["mika", "yuki"]);
-          b.engine.unsubscribe(channel);
-        }
-        b.host.presence.splice(0);
+      ) {
+        assert.throws(
+          () => redisEngine({ client: client as unknown as Client }),
+          /^TypeError: .*Redis Cluster/,
+        ); // Whatever the types say.
       }
-    } finally {
-      await Promise.all([a, b].map(({ engine }) => engine.close()));
-    }
-  });
+      const server = await BrokerProcess.redis("--cluster-enabled", "yes");
+      try {
+        for (
+          const client of [
+            createClient({ url: `redis://127.0.0.1:${server.port}` }),
+            new Redis(server.port, "127.0.0.1", {
+              lazyConnect: true,
+              enableReadyCheck: false,
+            }),
+          ]
+        ) assert.match(await refusal(client), /Redis Cluster/);
+      } finally {
+        await server.close();
+      }
+    },
+  );
+
+  it(
+    "joins members again whose keys Redis has given up",
+    { timeout: 60_000 },
+    async () => {
+      const client = () =>
+        createClient({ url: `redis://127.0.0.1:${broker.port}` });
+      const namespace = "evicted";
+      const [a, b] = [
+        await startNode(
+          redisEngine({
+            client: client(),
+            namespace,
+            ...FAST,
+            checkInterval: 60_000,
+          }),
+        ),
+        await startNode(
+          redisEngine({
+            client: client(),
+            namespace,
+            ...FAST,
+            checkInterval: 60_000,
+          }),
+        ),
+      ];
+      try {
+        for (const channel of ["one", "two"]) {
+          for (const user of ["mika", "yuki"]) {
+            await a.engine.join(channel, {
+              user,
+            });
+          }
+        }
+        for (
+          const key of [
+            `m:${a.host.node}:one`,
+            "w:two",
+            `c:${a.host.node}`,
+            "nodes",
+          ]
+        ) {
+          await admin(["DEL", `evicted:${key}`]);
+          // A member is joined anew: who listens to its channel is told.
+          await b.engine.subscribe("one", null);
+          await b.engine.subscribe("two", null);
+          await b.host.until(() =>
+            ["one", "two"].every((channel) =>
+              Object.keys(b.host.membersOf(channel)).length === 2
+            )
+          );
+          for (const channel of ["one", "two"]) {
+            assert.deepEqual(
+              (await b.engine.members(channel)).map(({ user }) => user).sort(),
+              ["mika", "yuki"],
+            );
+            b.engine.unsubscribe(channel);
+          }
+          b.host.presence.splice(0);
+        }
+      } finally {
+        await Promise.all([a, b].map(({ engine }) => engine.close()));
+      }
+    },
+  );
 
   it(
     "reports nobody as left whose keys Redis has given up, however often who listens compares",
     { timeout: 60_000 },
     async () => {
-      const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
+      const client = () =>
+        createClient({ url: `redis://127.0.0.1:${broker.port}` });
       // The second compares members in its second look, and in each one after it has not found some.
       const [a, b] = [
-        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST })),
-        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST, checkInterval: 550 })),
+        await startNode(
+          redisEngine({ client: client(), namespace: "given-up", ...FAST }),
+        ),
+        await startNode(
+          redisEngine({
+            client: client(),
+            namespace: "given-up",
+            ...FAST,
+            checkInterval: 550,
+          }),
+        ),
       ];
       try {
         await a.engine.join("room", { user: "mika" });
         await b.engine.subscribe("room", null);
         assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
-        const watcher = createClient({ url: `redis://127.0.0.1:${broker.port}` });
+        const watcher = createClient({
+          url: `redis://127.0.0.1:${broker.port}`,
+        });
         await watcher.connect();
         for (const _ of Array.from({ length: 6 })) {
           await watcher.del(`given-up:m:${a.host.node}:room`);

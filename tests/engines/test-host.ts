@@ -1,5 +1,12 @@
 import { type Clock, Deadlines, systemClock } from "../../src/base/clock.ts";
-import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engines/engine.ts";
+import type {
+  Engine,
+  EngineHost,
+  EngineStatus,
+  Member,
+  Position,
+  Publication,
+} from "../../src/engines/engine.ts";
 
 /** One thing an engine has told of the members of a channel. */
 export interface Presence {
@@ -36,8 +43,12 @@ export class TestHost implements EngineHost {
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
-    const setTimeout = (callback: () => void, delay: number) => clock.setTimeout(() => this.isStopped || callback(), delay);
-    this.deadlines = new Deadlines({ ...bound(clock), setTimeout }, (error) => this.report(error));
+    const setTimeout = (callback: () => void, delay: number) =>
+      clock.setTimeout(() => this.isStopped || callback(), delay);
+    this.deadlines = new Deadlines(
+      { ...bound(clock), setTimeout },
+      (error) => this.report(error),
+    );
   }
 
   /** Lets nothing that the engine waits for come: to the others it is as a process that was killed, or that hangs. */
@@ -56,11 +67,19 @@ export class TestHost implements EngineHost {
 
   gap(channel: string, position?: Position): void {
     this.gaps.push(channel);
-    this.#gaps.push({ channel, position, told: this.publications(channel).length });
+    this.#gaps.push({
+      channel,
+      position,
+      told: this.publications(channel).length,
+    });
     this.#told();
   }
 
-  present(channel: string, joined: readonly Member[], left: readonly string[]): void {
+  present(
+    channel: string,
+    joined: readonly Member[],
+    left: readonly string[],
+  ): void {
     this.presence.push({ channel, joined, left });
     this.#told();
   }
