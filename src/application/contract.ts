@@ -1,4 +1,5 @@
 import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
+import { Outbound, outboundChecks } from "./outbound.ts";
 
 /**
  * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Declared here, with no more
@@ -20,7 +21,7 @@ export interface PayloadSchema<Input, Output> {
 export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {
   /** Validates the message without `type` and `uid`. Absent: the payload is ignored, and the handler receives none. */
   readonly payload?: PayloadSchema<unknown, Payload>;
-  /** The type of the handler's result, for the compiler only: replies are not validated. */
+  /** The type of the handler's result. It is checked in development only: see the option `validate`. */
   readonly reply?: PayloadSchema<Reply, unknown>;
 }
 
@@ -117,7 +118,7 @@ export type CheckedContract<D> = {
  *   channels: { "room:{id}": { events: { said: v.object({ text: v.string() }) } } },
  * });
  * // server.ts
- * const controller = new WebSocketController<typeof contract>();
+ * const controller = new WebSocketController({ contract });
  * controller.handle("say", contract.requests.say, ({ message }) => ({ id: save(message.text) }));
  * // client.ts
  * import type { contract } from "./contract.ts";
@@ -126,5 +127,7 @@ export type CheckedContract<D> = {
  * ```
  */
 export function defineContract<const D extends Contract>(contract: D extends CheckedContract<D> ? D : CheckedContract<D>): D {
-  return contract as D; // Anything else does not compile.
+  const defined = contract as D; // Anything else does not compile.
+  outboundChecks.set(defined, (report) => new Outbound(defined, report));
+  return defined;
 }

@@ -2,6 +2,7 @@ import type { ClientKey } from "./client-key.ts";
 import type { Deadlines } from "../base/clock.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { Engine, EngineHost, HistoryOptions, Position } from "../engines/engine.ts";
+import type { OutboundChecks } from "./outbound.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
@@ -56,4 +57,6 @@ export interface ExtensionHost {
   /** The wall clock, in ms. */
   now(): number;
   report(error: unknown, client?: WebSocketClient): void;
+  /** Absent: what is sent is not checked against a contract. */
+  readonly outbound: OutboundChecks | undefined;
 }

@@ -5,6 +5,7 @@ import { Downstream, type LostFailure } from "./downstream.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
+import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, parse, type Parsed, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
@@ -56,6 +57,8 @@ export interface HandlersHost {
   readonly once?: Once | undefined;
   /** Called for an idempotent request only. */
   readonly onceHost?: () => OnceHost;
+  /** Absent: replies are not checked against a contract. */
+  readonly outbound?: OutboundChecks | undefined;
 }
 
 /** Handles messages of an extension, including invalid ones, and answers them itself. */
@@ -281,15 +284,23 @@ export class Handlers {
       const result = answer ? answer.result : run();
       // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
       if (!isThenable(result)) {
-        reply(client, request, result);
+        this.#reply(client, request, result);
         return undefined;
       }
-      return Promise.resolve(result).then((data) => reply(client, request, data))
+      return Promise.resolve(result).then((data) => this.#reply(client, request, data))
         .catch((error) => this.#answerError(error, client, request));
     } catch (error) {
       this.#answerError(error, client, request);
       return undefined;
     }
+  }
+
+  #reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
+    const message: ReplyMessage = { type, status: "ok" };
+    if (uid !== undefined) message.uid = uid;
+    if (data !== undefined) message.data = data;
+    client.send(message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
+    this.#host.outbound?.reply(type, data, client);
   }
 
   /** Never throws. */
@@ -371,13 +382,6 @@ function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | 
   } catch {
     return { type: "server" };
   }
-}
-
-function reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
-  const message: ReplyMessage = { type, status: "ok" };
-  if (uid !== undefined) message.uid = uid;
-  if (data !== undefined) message.data = data;
-  client.send(message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
 }
 
 function errorFor(

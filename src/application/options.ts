@@ -1,10 +1,13 @@
 /** What an application writes against: options, client, events, handlers, authentication, origins, contract and extension. */
 import type { Authenticate, Revalidate } from "./authentication.ts";
 import { type Clock, isMs, MS } from "../base/clock.ts";
+import type { Contract } from "../protocol/contract-types.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { Once } from "./once.ts";
+import { isDevelopment } from "../base/environment.ts";
 import type { ConnectionLimits, RateLimit } from "../base/limits.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
+import { outboundChecks } from "./outbound.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
 
 /** The logger, such as `console`. */
@@ -55,8 +58,8 @@ export interface ClientAddress {
   headers: Headers;
 }
 
-/** Options of a controller. Each has a default; an invalid or unknown one throws. */
-export interface WebSocketControllerOptions {
+/** Options of a controller. Each has a default; an invalid or unknown one throws. `C` is the contract. */
+export interface WebSocketControllerOptions<C = Contract> {
   /** Distinguishes the controllers of one Durable Object. @default {"main"} */
   name?: string;
   /**
@@ -170,6 +173,16 @@ export interface WebSocketControllerOptions {
   stopAndWait?: "collection" | "all" | false;
   /** Time for a client to answer the close handshake, in ms; then the connection is terminated. @default {5_000} */
   closeTimeout?: number;
+  /** The contract of the server and its clients, as `defineContract` returned it; it types the controller. */
+  contract?: C;
+  /**
+   * `"outbound"`: replies, messages, publications and snapshots of the server are checked against the option `contract`. One that
+   * does not fit becomes an `error` event, and is sent all the same. An event whose schema outputs another type than it reads is
+   * not checked. `false`: nothing is checked.
+   *
+   * @default {"outbound"} with a `contract`, where `NODE_ENV` can be read and is not `"production"`; else `false`
+   */
+  validate?: "outbound" | false;
   /** Logs errors without an `error` listener, refusals, and reached limits; `false`: no log. @default {console} */
   logger?: Logger | false;
   /** Stores histories and members and connects nodes. @default in memory; in a Durable Object its own storage */
@@ -208,6 +221,8 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly slowConsumer: "close" | "drop";
   readonly stopAndWait: "collection" | "all" | false;
   readonly closeTimeout: number;
+  readonly contract: object | undefined;
+  readonly validate: "outbound" | false;
   readonly logger: Logger | false;
   readonly engine: Engine | undefined;
   readonly once: Once | undefined;
@@ -225,6 +240,7 @@ export const isPositive = (value: unknown): value is number => Number.isSafeInte
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
 const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
+const isContract = (value: unknown): boolean => typeof value === "object" && value !== null && outboundChecks.has(value);
 
 /** Whether the value is an object whose fields all have a check and pass it; undefined fields are allowed. */
 function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {
@@ -275,6 +291,8 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   slowConsumer: [(value) => value === "close" || value === "drop", '"close" or "drop"'],
   stopAndWait: [(value) => value === "collection" || value === "all" || value === false, '"collection", "all" or false'],
   closeTimeout: [isMs, `${MS}, such as 5_000`],
+  contract: [isContract, "what defineContract of the same copy of the package returns"],
+  validate: [(value) => value === "outbound" || value === false, '"outbound" or false'],
   logger: [
     (value) => value === false || isLogger(value),
     'an object with warn and error, such as console, its format "text" or "json" if it has one, or false',
@@ -294,7 +312,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
  *
  * @throws {TypeError} for an unknown option, a value out of range, or an option without the one that it requires.
  */
-export function resolveOptions(options: WebSocketControllerOptions = {}): ResolvedOptions {
+export function resolveOptions(options: WebSocketControllerOptions<unknown> = {}): ResolvedOptions {
   if (typeof options !== "object" || options === null || Array.isArray(options)) {
     throw new TypeError("Cannot create the controller: its options must be an object");
   }
@@ -324,6 +342,10 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     throw new TypeError(
       'Cannot create the controller: origins "*" with the option "cookie" lets any site act as its visitors, list the origins instead',
     );
+  }
+  const contract = options.contract as object | undefined; // As checked above.
+  if (!contract && options.validate) {
+    throw new TypeError('Cannot create the controller: option "validate" needs the option "contract"');
   }
   const { rateLimit = {}, heartbeat = {}, maxPending = 1_000 } = options;
   return {
@@ -356,6 +378,8 @@ export function resolveOptions(options: WebSocketControllerOptions = {}): Resolv
     slowConsumer: options.slowConsumer ?? "close",
     stopAndWait: options.stopAndWait ?? "collection",
     closeTimeout: options.closeTimeout ?? 5_000,
+    contract,
+    validate: options.validate ?? (contract && isDevelopment() ? "outbound" : false),
     logger: options.logger ?? console,
     engine: options.engine,
     once: options.once,

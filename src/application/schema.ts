@@ -108,7 +108,7 @@ function parsedOf({ value, issues }: Result): Parsed {
 }
 
 /** Whether the predicate is true for any part of a schema. */
-function some(part: unknown, isTrue: (part: object) => boolean, seen: Set<object> = new Set()): boolean {
+export function some(part: unknown, isTrue: (part: object) => boolean, seen: Set<object> = new Set()): boolean {
   if (typeof part !== "object" || part === null || seen.has(part)) return false;
   seen.add(part);
   // The fields of a Zod schema are lazy, its definition has them all.

@@ -3,6 +3,7 @@ import type { CloseCause } from "../protocol/close.ts";
 import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
 import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
+import type { OutboundChecks } from "./outbound.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { type AskedConnection, type AskOptions, Questions } from "./questions.ts";
 
@@ -64,6 +65,8 @@ export interface ClientConnection extends Recipient, AskedConnection {
   spare(): void;
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
+  /** `outbound` is absent if nothing is checked against a contract. */
+  readonly host: AskedConnection["host"] & { readonly outbound?: OutboundChecks | undefined };
   /** Saves the state that must survive hibernation. */
   save(): void;
 }
@@ -155,7 +158,9 @@ export class WebSocketClient<C = Contract> {
    * @throws {TypeError} for a message that JSON cannot represent.
    */
   send(message: string | MessageFrom<C> | ErrorMessage): void {
-    this.#connection.send(Frame.of(message as string | WebSocketMessage)); // A message of a contract is one, too.
+    const frame = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
+    this.#connection.host.outbound?.message(frame, this as WebSocketClient<unknown> as WebSocketClient); // Its contract is a type.
+    this.#connection.send(frame);
   }
 
   /**

@@ -108,6 +108,8 @@ export interface ChannelOptions<Name extends string = string, H = ChannelContrac
 
 /** Channel options with defaults applied. */
 export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "snapshot"> {
+  /** The declared name. */
+  readonly name: string;
   /** Parameters of a channel name. */
   readonly params: (channel: string) => Params;
   /** Schemas by event. */
@@ -171,6 +173,7 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
     throw fail('presence.data must be "client" or a function ({ client, data }) => data');
   }
   return {
+    name,
     authorize,
     params: (channel) => pattern.params(channel),
     ...(snapshot && { snapshot }),

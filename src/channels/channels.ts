@@ -273,7 +273,14 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     };
   }
 
-  #publish(channel: string, { history }: ResolvedChannel, event: string, data: string, id?: string): Awaitable<Position | null> {
+  #publish(
+    channel: string,
+    { name, history }: ResolvedChannel,
+    event: string,
+    data: string,
+    id?: string,
+  ): Awaitable<Position | null> {
+    this.#host.outbound?.publication(name, channel, event, data);
     const content = { event, data };
     if (id === undefined) return this.#host.engine.publish(channel, content, history);
     return this.#host.engine.publish(channel, content, history, { id, window: this.#idWindow });

@@ -54,8 +54,19 @@ export function contextOf(client: WebSocketClient, request: SubscriptionRequest,
   return Object.defineProperty(context, "query", { get: () => queryOf(request), enumerable: true, configurable: true });
 }
 
-/** The context passed to `snapshot`. */
-export function snapshotContextOf(
+/** Calls `snapshot`, and checks the data against the contract. */
+export async function snapshotOf(
+  owner: { readonly client: WebSocketClient; readonly host: ExtensionHost },
+  request: SubscriptionRequest,
+  options: ResolvedChannel,
+): Promise<unknown> {
+  const { client, host } = owner;
+  const data = await answerOf(() => options.snapshot?.(snapshotContextOf(owner, request, options)), "subscribe", host);
+  host.outbound?.snapshot(options.name, request.channel, data, client);
+  return data;
+}
+
+function snapshotContextOf(
   { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
   request: SubscriptionRequest,
   { history, params }: ResolvedChannel,

@@ -7,7 +7,7 @@ import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
-import { answerOf, contextOf, permit, shownError, snapshotContextOf } from "./permission.ts";
+import { contextOf, permit, shownError, snapshotOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
 import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
@@ -241,7 +241,7 @@ export class Subscription implements ChannelRecipient, Timed {
       feed.hold();
       position = this.#channel?.position ?? null;
       if (!snapshot || event !== undefined) break;
-      data = await answerOf(() => snapshot(snapshotContextOf(this.#owner, this.message, this.#options)), "subscribe", host);
+      data = await snapshotOf(this.#owner, this.message, this.#options);
       if (!this.#isCurrent(run)) return;
       if (!feed.hasOverflowed) break;
       if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");

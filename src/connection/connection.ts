@@ -13,6 +13,7 @@ import type { Handlers } from "../application/handlers.ts";
 import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "../base/limits.ts";
+import type { OutboundChecks } from "../application/outbound.ts";
 import { ageLimit, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
@@ -27,6 +28,8 @@ export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
   readonly delivery: Pick<Delivery, "add" | "remove">;
   readonly handlers: Handlers;
+  /** Absent: what is sent is not checked against a contract. */
+  readonly outbound: OutboundChecks | undefined;
   /** Absent: the heartbeat is off. */
   readonly heartbeat: Heartbeat | undefined;
   readonly sender: Sender;

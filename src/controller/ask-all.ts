@@ -1,6 +1,6 @@
 import type { PayloadSchema } from "../application/contract.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
-import { checkSchema, parse, SYNCHRONOUS } from "../application/schema.ts";
+import { checkSchema, parse, SCHEMA } from "../application/schema.ts";
 import { isMs, MS } from "../base/clock.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import { type ErrorCode, WebSocketError } from "../protocol/errors.ts";
@@ -126,7 +126,8 @@ export class AskedClients<Reply> {
   /** How long to wait for other nodes, in ms. */
   readonly patience: number;
   readonly #schema: ReturnType<typeof checkSchema> | undefined;
-  readonly #result: AskAllResult<Reply> = { replies: [], missing: [] };
+  readonly #replies: AskReply[] = [];
+  readonly #missing: AskMissing[] = [];
 
   /** @throws {TypeError} for an invalid type, payload or option. */
   constructor(type: string, payload: object, { timeout = 10_000, reply }: AskAllOptions<Reply>) {
@@ -139,7 +140,7 @@ export class AskedClients<Reply> {
       throw fail("the payload must be an object without type and uid");
     }
     this.#schema = reply && checkSchema(reply);
-    if (this.#schema === null) throw fail(`reply must be ${SYNCHRONOUS}`);
+    if (this.#schema === null) throw fail(`reply must be ${SCHEMA}`);
     const text = jsonOf(payload);
     if (text === undefined) throw fail("pass a payload that JSON can represent");
     this.request = { type, payload: text, timeout };
@@ -147,18 +148,21 @@ export class AskedClients<Reply> {
   }
 
   add(node: string, { replies = [], failed = [] }: AskAnswers): void {
-    for (const { uid, code } of failed) this.#result.missing.push(uid === undefined ? { node, code } : { node, uid, code });
-    for (const { uid, user, data: text } of replies) {
-      const data: unknown = text === undefined ? undefined : JSON.parse(text);
-      const parsed = this.#schema && parse(this.#schema, data);
-      if (parsed && !parsed.success) this.#result.missing.push({ node, uid, code: "INVALID_PAYLOAD" });
-      else this.#result.replies.push({ node, uid, user, data: (parsed ? parsed.output : data) as Reply }); // As the schema says, or unchecked.
+    for (const { uid, code } of failed) this.#missing.push(uid === undefined ? { node, code } : { node, uid, code });
+    for (const { uid, user, data } of replies) {
+      this.#replies.push({ node, uid, user, data: data === undefined ? undefined : JSON.parse(data) });
     }
   }
 
   /** @param nodes that did not answer in time. */
-  result(nodes: readonly string[]): AskAllResult<Reply> {
-    for (const node of nodes) this.#result.missing.push({ node, code: "TIMEOUT" });
-    return this.#result;
+  async result(nodes: readonly string[]): Promise<AskAllResult<Reply>> {
+    const missing = [...this.#missing, ...nodes.map((node): AskMissing => ({ node, code: "TIMEOUT" }))];
+    const replies: AskReply<Reply>[] = [];
+    for (const each of this.#replies) {
+      const parsed = this.#schema && await parse(this.#schema, each.data);
+      if (parsed?.success === false) missing.push({ node: each.node, uid: each.uid, code: "INVALID_PAYLOAD" });
+      else replies.push({ ...each, data: (parsed ? parsed.output : each.data) as Reply }); // As the schema says, or unchecked.
+    }
+    return { replies, missing };
   }
 }

@@ -1,10 +1,36 @@
 import * as v from "valibot";
 import { isCloseCode } from "../protocol/close.ts";
+import type { AskAnswers, AskRequest } from "./ask-all.ts";
+import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import type { DisconnectFilter } from "../connection/revocations.ts";
 import { FIRST_ISSUE } from "../protocol/protocol.ts";
 
+/** An order, which changes the rights of clients. `question` is present if the sender waits for confirmations. */
+export type Order =
+  | { type: "disconnect"; filter: DisconnectFilter; code: number; reason: string; question?: string | undefined }
+  | { type: "refresh"; filter: BroadcastFilter; question?: string | undefined };
+
+/** An answer, or one part of it. */
+export interface Answer extends AskAnswers {
+  type: "answer";
+  question: string;
+  node: string;
+  clients?: { uid: string; user: string | null; role: string | null }[] | undefined;
+  stats?: Record<string, number> | undefined;
+  counts?: Record<string, Record<string, number>> | undefined;
+  isLast: boolean;
+}
+
+/** A message between nodes. */
+export type Message =
+  | { type: "broadcast"; text: string; isJson: boolean; filter: BroadcastFilter }
+  | { type: "ask"; question: string; about: "clients" | "stats"; filter: BroadcastFilter }
+  | { type: "ask.clients"; question: string; filter: BroadcastFilter; request: AskRequest }
+  | Order
+  | Answer;
+
 const id = v.pipe(v.string(), v.minLength(1), v.maxLength(1_024));
-const filter = v.strictObject({ user: v.optional(id), role: v.optional(id) });
-/** Present if the sender waits for confirmations of the order. */
+const filter = v.strictObject({ user: v.exactOptional(id), role: v.exactOptional(id) });
 const question = v.optional(id);
 
 /** What nodes send to each other. Unknown fields and messages of unknown types are ignored: a later version may send them. */
@@ -12,7 +38,7 @@ const MessageSchema = v.variant("type", [
   v.object({ type: v.literal("broadcast"), text: v.string(), isJson: v.boolean(), filter }),
   v.object({
     type: v.literal("disconnect"),
-    filter: v.strictObject({ user: v.optional(id), role: v.optional(id), uid: v.optional(id) }),
+    filter: v.strictObject({ user: v.exactOptional(id), role: v.exactOptional(id), uid: v.exactOptional(id) }),
     code: v.pipe(v.number(), v.check(isCloseCode)),
     reason: v.pipe(v.string(), v.maxLength(123)),
     question,
@@ -39,13 +65,6 @@ const MessageSchema = v.variant("type", [
     isLast: v.boolean(),
   }),
 ]);
-
-/** A message between nodes. */
-export type Message = v.InferOutput<typeof MessageSchema>;
-/** An answer, or one part of it. */
-export type Answer = Extract<Message, { type: "answer" }>;
-/** An order, which changes the rights of clients. */
-export type Order = Extract<Message, { type: "disconnect" | "refresh" }>;
 
 /** Reads a message; `null` if it is invalid. */
 export function read(text: string): Message | null {

@@ -154,7 +154,7 @@ export class Cluster {
     });
     others.catch(() => {}); // Awaited below, once the clients here have answered.
     asked.add(host.node, await askClients(host.clients(filter), request));
-    return asked.result(await others);
+    return await asked.result(await others);
   }
 
   /** Asks the other nodes to send the frame to their clients. */

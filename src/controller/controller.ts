@@ -22,6 +22,7 @@ import { errorLogger } from "../application/log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "../application/options.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { outboundChecks } from "../application/outbound.ts";
 import { Refusals } from "../application/refusals.ts";
 import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "../connection/revocations.ts";
 import { Rights } from "../connection/rights.ts";
@@ -51,12 +52,8 @@ export class WebSocketController<C = Contract> {
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
   readonly #delivery: Delivery;
-  readonly #handlers: Handlers;
   readonly #host: ConnectionHost;
-  readonly #hasClock: boolean;
-  readonly #refusals: Refusals;
   readonly #keyOf: ClientKey;
-  readonly #revocations: Revocations;
   readonly #rights: Rights;
   #clock: Clock;
   /** Added to the current clock's monotonic time, in ms, so that times measured before {@link useClock} stay valid. */
@@ -71,12 +68,10 @@ export class WebSocketController<C = Contract> {
    *
    * @throws {TypeError} for an unknown option, a value out of range, or an option without the one that it requires.
    */
-  constructor(options: WebSocketControllerOptions = {}) {
+  constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
     this.#clock = resolved.clock ?? systemClock;
-    this.#hasClock = resolved.clock !== undefined;
-
     const { logger, heartbeat } = resolved;
     const log = errorLogger(logger, this.#monotonic);
     const report = (error: unknown, client?: WebSocketClient) => {
@@ -87,23 +82,25 @@ export class WebSocketController<C = Contract> {
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
-    this.#handlers = new Handlers({
+    const outbound = resolved.contract && resolved.validate ? outboundChecks.get(resolved.contract)?.(report) : undefined;
+    const handlers = new Handlers({
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
       once: resolved.once,
       onceHost: () => ({ engine: this.#backplane.engine, deadlines: this.#deadlines, now, report }),
+      outbound,
     });
     const [now, monotonic] = [() => this.#clock.now(), this.#monotonic];
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
-    this.#refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
+    const refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
-    this.#revocations = new Revocations(2 * resolved.timeout);
+    const revocations = new Revocations(2 * resolved.timeout);
     this.#rights = new Rights({
       connections: this.#connections,
-      revocations: this.#revocations,
+      revocations,
       timeout: resolved.timeout,
       canRefresh: resolved.revalidate !== undefined,
       monotonic,
@@ -126,14 +123,15 @@ export class WebSocketController<C = Contract> {
       bus: this.#bus,
       deadlines: this.#deadlines,
       delivery: this.#delivery,
-      handlers: this.#handlers,
+      handlers,
+      outbound,
       heartbeat: heartbeat ? new Heartbeat(heartbeat, monotonic) : undefined,
       sender: new Sender(resolved),
       rateGate: resolved.rateLimit ? new RateGate(resolved.rateLimit, monotonic, this.#keyOf) : undefined,
       now,
       monotonic,
-      revocations: this.#revocations,
-      refusals: this.#refusals,
+      revocations,
+      refusals,
       report,
       admit: (connection) => {
         this.#clients.add(connection.client);
@@ -162,8 +160,8 @@ export class WebSocketController<C = Contract> {
       deadlines: this.#deadlines,
       isClosed: () => this.isClosed,
       open: (...args) => this.open(...args),
-      revocations: this.#revocations,
-      refusals: this.#refusals,
+      revocations,
+      refusals,
       report,
       controller: this,
     });
@@ -204,12 +202,12 @@ export class WebSocketController<C = Contract> {
     of: Declared<Output, Reply>,
     handler: Handler<Output, NoInfer<Reply>, C>,
   ): void {
-    this.#handlers.handle(type, of, handler as Handler<Output>); // The contract exists in types only.
+    this.#host.handlers.handle(type, of, handler as Handler<Output>); // The contract exists in types only.
   }
 
   /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
   use(middleware: Middleware): void {
-    this.#handlers.use(middleware);
+    this.#host.handlers.use(middleware);
   }
 
   /**
@@ -222,6 +220,7 @@ export class WebSocketController<C = Contract> {
   broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
     const frame = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
+    this.#host.outbound?.message(frame);
     const delivered = this.#delivery.sendToMatching(frame, checked);
     this.#backplane.shared?.sendBroadcast(frame, checked);
     return delivered;
@@ -300,7 +299,7 @@ export class WebSocketController<C = Contract> {
 
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
-    const { rateGate, sender } = this.#host;
+    const { rateGate, refusals, sender } = this.#host;
     return {
       opened: this.#opened,
       closed: sumOf(this.#closedBy),
@@ -310,7 +309,7 @@ export class WebSocketController<C = Contract> {
       reserved: this.#admission.total,
       deadlines: this.#deadlines.size,
       keys: this.#admission.keys,
-      refused: { ...this.#refusals.counts },
+      refused: { ...refusals.counts },
       closedBy: { ...this.#closedBy },
       dropped: sender.dropped,
       limited: rateGate?.limited ?? 0,
@@ -329,7 +328,7 @@ export class WebSocketController<C = Contract> {
     handshake: Handshake,
     identity: AuthenticationState | null,
     slot: Slot = this.#admission.restore(handshake.ip),
-    since: number = this.#revocations.number,
+    since: number = this.#host.revocations.number,
   ): Connection {
     const connection = this.#connect(transport, slot, handshake);
     // The socket opened after its slot had timed out.
@@ -370,9 +369,9 @@ export class WebSocketController<C = Contract> {
    */
   extend(extension: Extension): ExtensionHost {
     const backplane = this.#backplane;
-    const { now, options: { maxBufferedBytes, timeout }, rateGate, report } = this.#host;
+    const { now, options: { maxBufferedBytes, timeout }, outbound, rateGate, report } = this.#host;
     backplane.check(extension);
-    this.#handlers.reserve(extension.types, (client, message) => extension.handle(client, message));
+    this.#host.handlers.reserve(extension.types, (client, message) => extension.handle(client, message));
     backplane.extension = extension;
     return {
       get engine() {
@@ -387,12 +386,13 @@ export class WebSocketController<C = Contract> {
       now,
       monotonic: this.#monotonic,
       report,
+      outbound,
     };
   }
 
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */
   useClock(clock: Clock): void {
-    if (this.#hasClock) return;
+    if (this.#host.options.clock) return;
     this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // Whole: with a fraction, sums would round differently.
     this.#clock = clock;
     this.#deadlines.use(clock);

@@ -11,7 +11,7 @@ let installed: WebSocketController<unknown> | undefined;
  *
  * @throws {TypeError} for invalid options, or while another default controller is open.
  */
-export function createWebSocketController<C = Contract>(options: WebSocketControllerOptions = {}): WebSocketController<C> {
+export function createWebSocketController<C = Contract>(options: WebSocketControllerOptions<C> = {}): WebSocketController<C> {
   if (installed && !installed.isClosed) {
     throw new TypeError(
       "Cannot create the controller: one is installed already, close() it first or make another with new WebSocketController()",

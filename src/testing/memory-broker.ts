@@ -2,6 +2,7 @@
 import type { Broker, BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
 import { PublishedIds } from "../engines/published-ids.ts";
+import { MemoryAnswers } from "../once/memory-answers.ts";
 import { Link } from "./link.ts";
 import { HistoryStore } from "./memory-histories.ts";
 import type { Turns } from "./turns.ts";
@@ -21,11 +22,13 @@ class Space {
   readonly sessions = new Set<MemorySession>();
   readonly histories: HistoryStore;
   readonly ids = new PublishedIds();
+  readonly answers: MemoryAnswers;
   readonly leases = new Map<string, Lease>();
   readonly orders: { readonly time: number; readonly envelope: string }[] = [];
 
   constructor(now: () => number, step: () => number) {
     this.histories = new HistoryStore(now, step);
+    this.answers = new MemoryAnswers().at(now);
   }
 
   /** As {@link HistoryStore.backup}, with the leases, members and orders when it is of all channels. */
@@ -131,6 +134,10 @@ export class MemoryBroker {
 /** One connection of a node. Requests travel to the broker and their answers back, each in a turn, in order. */
 class MemorySession implements BrokerSession {
   readonly place: string;
+  readonly answers: BrokerSession["answers"] = {
+    claim: (key, text, ttl) => this.#ask(() => this.#space.answers.claim(key, text, ttl)),
+    settle: (key, text, ttl) => this.#ask(() => this.#space.answers.settle(key, text, ttl)),
+  };
   /** The channels that the node listens to. */
   readonly #channels = new Set<string>();
   readonly #space: Space;

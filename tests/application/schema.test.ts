@@ -47,6 +47,14 @@ describe("parse", () => {
     }
   });
 
+  it("stops at the first issue with valibot; Zod and ArkType collect all of them", async () => {
+    const count = async (library: string) => {
+      const parsed = await parse(checkSchema(NESTED[library])!, { items: [{ text: 1 }, { text: 2 }] });
+      return parsed.success ? 0 : parsed.issues.length;
+    };
+    assert.deepEqual(await Promise.all(["valibot", "valibot, asynchronous", "Zod", "ArkType"].map(count)), [1, 1, 2, 2]);
+  });
+
   it("reads a path of keys, and of objects that hold one", async () => {
     for (const path of [["a", 1, "b"], [{ key: "a" }, { key: 1 }, { key: "b" }]]) {
       assert.equal(await read(standard(() => ({ issues: [{ message: "Wrong", path }] })), {}), "a.1.b");

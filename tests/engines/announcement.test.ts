@@ -1,11 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
-import type {
-  Broker,
-  BrokerListener,
-  BrokerSession,
-} from "../../src/engines/broker/broker.ts";
+import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker/broker.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
@@ -19,13 +15,12 @@ async function create() {
   let listener: BrokerListener | undefined;
   let stall: Stall | undefined;
   const asked: string[] = [];
-  const tell =
-    (action: "join" | "leave") => async (_channel: string, user: string) => {
-      asked.push(`${action} ${user}`);
-      if (action === "join") members.add(user);
-      else members.delete(user);
-      await stall?.promise;
-    };
+  const tell = (action: "join" | "leave") => async (_channel: string, user: string) => {
+    asked.push(`${action} ${user}`);
+    if (action === "join") members.add(user);
+    else members.delete(user);
+    await stall?.promise;
+  };
   const session = {
     join: tell("join"),
     leave: tell("leave"),
@@ -71,8 +66,7 @@ async function create() {
 
 describe("A node that comes back to its broker", () => {
   it("tells of its members, but of nobody who has left while it tells", async () => {
-    const { engine, members, asked, end, hold, resume, release } =
-      await create();
+    const { engine, members, asked, end, hold, resume, release } = await create();
     for (const user of range(300).map(String)) {
       await engine.join("room", { user });
     }
@@ -111,8 +105,7 @@ describe("A node that comes back to its broker", () => {
   });
 
   it("tells again of somebody who left twice, and of whose second leaving it had no answer", async () => {
-    const { engine, members, end, hold, part, resume, release } =
-      await create();
+    const { engine, members, end, hold, part, resume, release } = await create();
     await engine.join("room", { user: "mika" });
     hold();
     const answered = [

@@ -37,8 +37,7 @@ export async function attackRedis(port: number): Promise<Attacker> {
   }
   const captured: Captured[] = [];
   await subscriber.pSubscribe("noroshi:*", (text, subject) => {
-    const again = async (rewrite = (subject: string) => subject) =>
-      void await client.publish(rewrite(subject), text);
+    const again = async (rewrite = (subject: string) => subject) => void await client.publish(rewrite(subject), text);
     if (!/:node:/.test(subject)) captured.push({ subject, text, again });
   });
   return {
@@ -46,8 +45,7 @@ export async function attackRedis(port: number): Promise<Attacker> {
     async copyHistory(channel) {
       const [meta, stream] = [`noroshi:h:${channel}`, `noroshi:s:${channel}`];
       for (
-        const { id, message }
-          of (await client.xRange(stream, "-", "+")) as Entry[]
+        const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]
       ) {
         const [epoch, offset] = await client.hmGet(meta, ["epoch", "offset"]);
         const next = Number(offset) + 500_000;
@@ -83,8 +81,7 @@ export async function attackRedis(port: number): Promise<Attacker> {
       };
     },
     async copyOrders() {
-      const orders =
-        (await client.xRange("noroshi:orders", "-", "+")) as Entry[];
+      const orders = (await client.xRange("noroshi:orders", "-", "+")) as Entry[];
       for (const { message } of orders) {
         await client.xAdd("noroshi:orders", "*", message);
       }
@@ -128,9 +125,7 @@ export async function attackNats(port: number): Promise<Attacker> {
     captured,
     async copyHistory(channel) {
       for (
-        const each of stored.filter(({ subject }) =>
-          subject.endsWith(`.${channel}`)
-        )
+        const each of stored.filter(({ subject }) => subject.endsWith(`.${channel}`))
       ) {
         if (!copied.includes(each)) await each.again();
         copied.push(each);

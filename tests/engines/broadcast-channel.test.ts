@@ -47,10 +47,7 @@ conformance("broadcast channel", {
   histories: false,
   create() {
     const nodes: ReturnType<typeof start>[] = [];
-    const live = () =>
-      nodes.filter(({ engine, host }) =>
-        engine.status !== "closed" && !host.isStopped
-      );
+    const live = () => nodes.filter(({ engine, host }) => engine.status !== "closed" && !host.isStopped);
     // Nothing of an engine keeps the process alive.
     const alive = setInterval(() => {}, 60_000);
     let fences = 0;
@@ -60,8 +57,7 @@ conformance("broadcast channel", {
         nodes.push(node);
         return Promise.resolve(node);
       },
-      advance: (ms: number) =>
-        new Promise<void>((resolve) => void setTimeout(resolve, ms)),
+      advance: (ms: number) => new Promise<void>((resolve) => void setTimeout(resolve, ms)),
       forget: () => Promise.reject(new Error("It has no store")),
       async settle() {
         const fence = `fence ${++fences}`;
@@ -73,8 +69,7 @@ conformance("broadcast channel", {
           (engine as BroadcastChannelEngine).nodes().length === all.length;
         while (!all.every(isSettled)) await turn();
       },
-      held: ({ engine }: TestNode) =>
-        (engine as BroadcastChannelEngine).channels, // As `node` made it.
+      held: ({ engine }: TestNode) => (engine as BroadcastChannelEngine).channels, // As `node` made it.
       close() {
         for (const { engine } of live()) engine.close();
         clearInterval(alive);
@@ -245,8 +240,7 @@ describe("BroadcastChannelEngine", () => {
   it("sends nothing that is longer than maxLength", () => {
     const { engine } = create({ maxLength: 10 });
     const data = JSON.stringify("x".repeat(10));
-    const isTooLong = (error: unknown) =>
-      error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED";
+    const isTooLong = (error: unknown) => error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED";
     assert.throws(
       () => engine.publish("room", { event: "say", data }, null),
       isTooLong,
@@ -336,10 +330,7 @@ function startWorker(): Worker {
   const url = new URL("worker.ts", import.meta.url);
   if ("Bun" in globalThis || "Deno" in globalThis) return new Worker(url);
   // `--import tsx` is for the main thread only.
-  const code =
-    `import("tsx/esm/api").then(({ register }) => (register(), import(${
-      JSON.stringify(url)
-    })))`;
+  const code = `import("tsx/esm/api").then(({ register }) => (register(), import(${JSON.stringify(url)})))`;
   return new Worker(code, { eval: true, execArgv: [] });
 }
 
@@ -358,8 +349,7 @@ class WorkerNode {
     });
     node.#worker.on(
       "message",
-      ({ id, result }: { id: number; result: unknown }) =>
-        node.#answers.get(id)?.(result),
+      ({ id, result }: { id: number; result: unknown }) => node.#answers.get(id)?.(result),
     );
     node.url = `${await listens}websocket`;
     return node;
@@ -371,9 +361,7 @@ class WorkerNode {
   ): Promise<Awaited<ReturnType<Commands[Name]>>> {
     const id = ++this.#calls;
     this.#worker.postMessage({ id, name, args });
-    return new Promise((resolve) =>
-      this.#answers.set(id, resolve as (result: unknown) => void)
-    ); // The answer to this very call.
+    return new Promise((resolve) => this.#answers.set(id, resolve as (result: unknown) => void)); // The answer to this very call.
   }
 
   async terminate(): Promise<void> {
@@ -401,8 +389,7 @@ async function join(node: WorkerNode, user: string) {
     onPresence() {},
   });
   await until(() => isSubscribed);
-  const present = () =>
-    [...subscription.present].map(({ user }) => user).sort();
+  const present = () => [...subscription.present].map(({ user }) => user).sort();
   return { client, news, said, closes, present };
 }
 
@@ -467,9 +454,7 @@ describe("Servers in worker threads", () => {
     await a.call("disconnect", "user1");
     await until(() => second.closes.length > 0);
     assert.deepEqual(second.closes, [4403]);
-    await until(() =>
-      !first.present().includes("user1") && !third.present().includes("user1")
-    );
+    await until(() => !first.present().includes("user1") && !third.present().includes("user1"));
 
     const before = await a.call("nodes");
     assert.equal(before.length, 3);

@@ -40,9 +40,7 @@ export function brokerFixture(
     held: ({ engine }) => (engine as BrokerEngine).channels, // As `node` made it.
     async close() {
       await Promise.all(
-        nodes.map(({ engine, host }) =>
-          host.isStopped ? undefined : engine.close()
-        ),
+        nodes.map(({ engine, host }) => host.isStopped ? undefined : engine.close()),
       );
     },
   };

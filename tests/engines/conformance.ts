@@ -5,14 +5,7 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { after, before, describe, it } from "node:test";
-import type {
-  Engine,
-  HistoryOptions,
-  HistoryPage,
-  Position,
-  Publication,
-  PublishOnce,
-} from "../../src/engines/engine.ts";
+import type { Engine, HistoryOptions, HistoryPage, Position, Publication, PublishOnce } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
@@ -126,9 +119,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
             a.host.publications(channel).map(({ position }) => position!),
           );
           for (const node of [0, 1]) {
-            const own = a.host.data(channel).filter((data) =>
-              (data as number[])[0] === node
-            );
+            const own = a.host.data(channel).filter((data) => (data as number[])[0] === node);
             assert.deepEqual(own, range(100).map((number) => [node, number]));
           }
         },
@@ -142,12 +133,8 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           const publishing = publish(b.engine, channel, LONG, 60);
           const start = await a.engine.subscribe(channel, LONG);
           const positions = await publishing;
-          const missed = positions.filter(({ offset }) =>
-            offset > start!.offset
-          );
-          await a.host.until(() =>
-            a.host.publications(channel).length >= missed.length
-          );
+          const missed = positions.filter(({ offset }) => offset > start!.offset);
+          await a.host.until(() => a.host.publications(channel).length >= missed.length);
           assert.deepEqual(
             a.host.publications(channel).map(({ position }) => position),
             missed,
@@ -296,9 +283,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         for (const data of all) {
           await b.engine.publish(channel, { event: 'a:b "c"', data }, ANY);
         }
-        await a.host.until(() =>
-          a.host.publications(channel).length >= all.length
-        );
+        await a.host.until(() => a.host.publications(channel).length >= all.length);
         assert.deepEqual(
           a.host.publications(channel).map(({ event, data }) => [event, data]),
           all.map((data) => ['a:b "c"', data]),
@@ -377,9 +362,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
               await engine.subscribe(channel, history);
             }
             const positions = await Promise.all(
-              range(20).map((number) =>
-                say((number % 2 ? a : b).engine, channel, 0, history, once)
-              ),
+              range(20).map((number) => say((number % 2 ? a : b).engine, channel, 0, history, once)),
             );
             assert.equal(
               new Set(positions.map((position) => JSON.stringify(position)))
@@ -388,9 +371,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
             );
             await publish(a.engine, channel, history, 1, 1);
             for (const { host } of [a, b]) {
-              await host.until(() =>
-                host.data(channel).includes(1) && host.data(channel).includes(0)
-              );
+              await host.until(() => host.data(channel).includes(1) && host.data(channel).includes(0));
               assert.deepEqual(host.data(channel).sort(), [0, 1]);
             }
           },
@@ -470,13 +451,9 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
             `狼煙 ${"x".repeat(300)} ${channelOf()}`,
           ]);
           const claims = await Promise.all(
-            range(10).map((n) =>
-              (n % 2 ? a : b).engine.answers!.claim(key, `claim ${n}`, 300_000)
-            ),
+            range(10).map((n) => (n % 2 ? a : b).engine.answers!.claim(key, `claim ${n}`, 300_000)),
           );
-          const [first, ...others] = claims.map((claim, n) =>
-            [claim, n] as const
-          ).filter(([claim]) => claim === null);
+          const [first, ...others] = claims.map((claim, n) => [claim, n] as const).filter(([claim]) => claim === null);
           assert.deepEqual(others, []);
           for (const { engine } of [a, b]) {
             assert.equal(
@@ -612,8 +589,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 
     describe("recovery", { skip: keeping.skip }, () => {
       for (
-        const { title, size, limit, place, publications, isComplete }
-          of positionCases()
+        const { title, size, limit, place, publications, isComplete } of positionCases()
       ) {
         it(title, alone, async () => {
           const channel = channelOf();
@@ -645,8 +621,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           const [first] = await publish(a.engine, channel, history, 1);
           await fixture.advance(3_000);
           const [second] = await publish(a.engine, channel, history, 1, 1);
-          const read = (position: Position) =>
-            b.engine.read(channel, history, position, 100);
+          const read = (position: Position) => b.engine.read(channel, history, position, 100);
           // From when the first has expired there are 3 s until the second does.
           while ((await read(fresh!)).isComplete) await fixture.advance(100);
           assert.deepEqual((await read(fresh!)).publications, []);
@@ -919,8 +894,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           }
         };
 
-        const numbersOf = ({ publications }: HistoryPage) =>
-          publications.map(({ data }) => parseInt(JSON.parse(data), 10));
+        const numbersOf = ({ publications }: HistoryPage) => publications.map(({ data }) => parseInt(JSON.parse(data), 10));
 
         const TABLE: Record<string, readonly number[]> = {
           "many small ones": Array.from({ length: 90 }, () => 100),
@@ -1069,9 +1043,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
             user: "yuki",
             data: '{"color":"blue"}',
           });
-          await b.host.until(() =>
-            b.host.membersOf(channel)["yuki"] === '{"color":"blue"}'
-          );
+          await b.host.until(() => b.host.membersOf(channel)["yuki"] === '{"color":"blue"}');
           await a.engine.leave(channel, "mika");
           await b.host.until(() => !("mika" in b.host.membersOf(channel)));
           assert.deepEqual(b.host.membersOf(channel), {
@@ -1169,9 +1141,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           const data = (value: unknown) => JSON.stringify({ typing: value });
           const told = async (value: unknown) => {
             for (const { host } of [a, b]) {
-              await host.until(() =>
-                host.membersOf(channel)["mika"] === data(value)
-              );
+              await host.until(() => host.membersOf(channel)["mika"] === data(value));
             }
             for (const { engine } of [a, b]) {
               assert.deepEqual(await engine.members(channel), [{
@@ -1237,9 +1207,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
               );
             }
             await b.engine.leave(channel, "mika");
-            await late.host.until(() =>
-              late.host.membersOf(channel)["mika"] === "2"
-            );
+            await late.host.until(() => late.host.membersOf(channel)["mika"] === "2");
             for (const { engine } of [a, b, late]) {
               await untilMember(
                 engine,
@@ -1262,9 +1230,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await closing.engine.join(channel, { user: "closing" });
         await killed.engine.join(channel, { user: "killed" });
         await b.engine.join(channel, { user: "stays" });
-        await a.host.until(() =>
-          Object.keys(a.host.membersOf(channel)).length === 3
-        );
+        await a.host.until(() => Object.keys(a.host.membersOf(channel)).length === 3);
         await untilNodes(a.engine, [a, b, closing, killed]);
         await closing.engine.close();
         await a.host.until(() => !("closing" in a.host.membersOf(channel)));
@@ -1294,9 +1260,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           const before = [a, b].map(({ host }) => host.messages.length);
           await Promise.all(sent.map((message) => a.engine.send(message)));
           await b.engine.send("from b");
-          await b.host.until(() =>
-            b.host.messages.length >= before[1]! + sent.length
-          );
+          await b.host.until(() => b.host.messages.length >= before[1]! + sent.length);
           await a.host.until(() => a.host.messages.includes("from b"));
           assert.deepEqual(b.host.messages.slice(before[1]), sent);
           assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
@@ -1305,9 +1269,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     });
 
     it(
-      `holds nothing of ${
-        channels.toLocaleString("en")
-      } channels that came and went`,
+      `holds nothing of ${channels.toLocaleString("en")} channels that came and went`,
       { timeout: TIMEOUT },
       async () => {
         const node = nodes > 1 ? await fixture.node() : a;

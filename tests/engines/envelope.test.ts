@@ -1,10 +1,7 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { describe, it } from "node:test";
-import {
-  ENVELOPE_KINDS,
-  type EnvelopeKind,
-} from "../../src/engines/broker/envelope-kind.ts";
+import { ENVELOPE_KINDS, type EnvelopeKind } from "../../src/engines/broker/envelope-kind.ts";
 import { Envelopes, type Opened } from "../../src/engines/broker/envelope.ts";
 import { range } from "./conformance.ts";
 
@@ -74,9 +71,7 @@ function create(
 
 /** Signs as the envelope says that it is signed, without its code. */
 function sign(scope: string, text: string, secret = SECRET): string {
-  return `${
-    createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")
-  }\n${text}`;
+  return `${createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")}\n${text}`;
 }
 
 const header = (fields: Record<string, unknown> = {}) =>
@@ -164,8 +159,7 @@ describe("Envelopes", () => {
         });
 
         it("are refused where they are none", async () => {
-          const seal = (text: string, scope = "") =>
-            secrets.length > 0 ? sign(scope, text) : `\n${text}`;
+          const seal = (text: string, scope = "") => secrets.length > 0 ? sign(scope, text) : `\n${text}`;
           const bad = [
             "",
             "\n",
@@ -182,9 +176,7 @@ describe("Envelopes", () => {
           ];
           for (const text of bad) {
             // What is not signed so is not even looked at.
-            const expected = secrets.length > 0 && !/^[0-9a-f]{64}\n/.test(text)
-              ? ["malformed", "forged"]
-              : ["malformed"];
+            const expected = secrets.length > 0 && !/^[0-9a-f]{64}\n/.test(text) ? ["malformed", "forged"] : ["malformed"];
             const reason = await create("b", secrets).refuse(
               "message",
               "",
@@ -381,9 +373,7 @@ describe("Envelopes", () => {
     const sealed: string[] = [];
     const bodies = [JSON.stringify("x".repeat(4_000_000)), "1", "2"];
     await Promise.all(
-      bodies.map(async (body) =>
-        void sealed.push((await a.seal("event", "room", body, "say")).slice(-1))
-      ),
+      bodies.map(async (body) => void sealed.push((await a.seal("event", "room", body, "say")).slice(-1))),
     );
     assert.deepEqual(sealed, ['"', "1", "2"]);
     for (
@@ -470,8 +460,7 @@ describe("Envelopes", () => {
 
   it("are remembered of ten thousand nodes", { timeout: 60_000 }, async () => {
     const b = create("b");
-    const of = (node: number, number = 1) =>
-      sign("", `${header({ node: `n${node}`, number })}\n1`);
+    const of = (node: number, number = 1) => sign("", `${header({ node: `n${node}`, number })}\n1`);
     for (const number of range(10_000)) {
       b.guard.learn(`n${number}`, { ...NONE, message: 1 });
     }

@@ -187,9 +187,7 @@ export function faults(
           await gone;
           await other.engine.subscribe("again", LONG);
           await publish(engine, "again", LONG, 1);
-          await other.host.until(() =>
-            other.host.publications("again").length === 1
-          );
+          await other.host.until(() => other.host.publications("again").length === 1);
 
           await broker.stop();
           const away = begin();
@@ -209,9 +207,7 @@ export function faults(
             publish(early.engine, "early", LONG, 3),
             early.engine.send("early"),
           ];
-          await early.host.until(() =>
-            early.host.statuses.includes("unavailable")
-          );
+          await early.host.until(() => early.host.statuses.includes("unavailable"));
           await broker.start();
           await Promise.all(asked);
           assert.equal(
@@ -277,19 +273,13 @@ export function faults(
             await b.host.until(() => acknowledged.length > before + 50);
             await lasting.restart("SIGKILL");
             await Promise.all(
-              [a, b].map(({ host, engine }) =>
-                host.until(() => engine.status === "ready")
-              ),
+              [a, b].map(({ host, engine }) => host.until(() => engine.status === "ready")),
             );
           }
           isOver = true;
           await publishing;
           const last = await publish(a.engine, "kept", LONG, 1, ++number);
-          await b.host.until(() =>
-            b.host.publications("kept").some(({ position }) =>
-              position!.offset === last[0]!.offset
-            )
-          );
+          await b.host.until(() => b.host.publications("kept").some(({ position }) => position!.offset === last[0]!.offset));
           const told = b.host.publications("kept");
           const byOffset = new Map(
             told.map(({ position, data }) => [position!.offset, Number(data)]),
@@ -299,9 +289,7 @@ export function faults(
             told.map(({ position }) => position!.offset),
             [...byOffset.keys()].sort((one, other) => one - other),
           );
-          const lost = acknowledged.filter(({ number, position }) =>
-            byOffset.get(position.offset) !== number
-          );
+          const lost = acknowledged.filter(({ number, position }) => byOffset.get(position.offset) !== number);
           assert.deepEqual([lost, b.host.gaps], [[], []]);
         },
       );
@@ -346,9 +334,7 @@ export function faults(
           for (const user of ["stays", "leaves"]) {
             await a.engine.join("crowd", { user, data: `"${user}"` });
           }
-          await b.host.until(() =>
-            Object.keys(b.host.membersOf("crowd")).length === 2
-          );
+          await b.host.until(() => Object.keys(b.host.membersOf("crowd")).length === 2);
           await broker.stop();
           await a.host.until(() => a.engine.status === "unavailable");
           await a.engine.leave("crowd", "leaves");
@@ -363,9 +349,7 @@ export function faults(
               members["stays"] === '"stays"';
           });
           const c = await node(broker.port);
-          const members = [...await c.engine.members("crowd")].map(({ user }) =>
-            user
-          );
+          const members = [...await c.engine.members("crowd")].map(({ user }) => user);
           assert.deepEqual(members.sort(), ["comes", "stays"]);
           // Who was there all along has not been told of as gone.
           assert.ok(
@@ -449,9 +433,7 @@ export function faults(
         }
         const last = await publish(a.engine, "declared", LONG, 2, 4);
         for (const { engine, host } of [a, b]) {
-          await host.until(() =>
-            host.data("declared").at(-1) === 5 || host.gaps.length > 2
-          );
+          await host.until(() => host.data("declared").at(-1) === 5 || host.gaps.length > 2);
           const page = await engine.read("declared", LONG, last[0]!, 100);
           assert.deepEqual([
             page.isComplete,
@@ -480,9 +462,7 @@ export function faults(
             b.host.publications("signed").length >= 50 &&
             b.host.publications("fleeting").length >= 50
           );
-          await b.host.until(() =>
-            "mika" in b.host.membersOf("signed") && b.host.messages.length > 0
-          );
+          await b.host.until(() => "mika" in b.host.membersOf("signed") && b.host.messages.length > 0);
           assert.deepEqual([
             b.host.data("signed"),
             b.host.data("fleeting"),
@@ -542,18 +522,12 @@ export function faults(
           }
           await fence.engine.send("fence");
           await inside.host.until(() => inside.host.messages.length > 0);
-          await inside.host.until(() =>
-            inside.host.publications("room:null").length > 0
-          );
+          await inside.host.until(() => inside.host.publications("room:null").length > 0);
           assert.deepEqual(inside.host.data("room:null"), [0]);
           // What is forged is in the history: there is a hole, and what follows is told of.
-          await inside.host.until(() =>
-            inside.host.gaps.includes(`room:${LONG}`)
-          );
+          await inside.host.until(() => inside.host.gaps.includes(`room:${LONG}`));
           await publish(fence.engine, `room:${LONG}`, LONG, 1, 1);
-          await inside.host.until(() =>
-            inside.host.data(`room:${LONG}`).at(-1) === 1
-          );
+          await inside.host.until(() => inside.host.data(`room:${LONG}`).at(-1) === 1);
           assert.ok(!inside.host.data(`room:${LONG}`).includes(666));
           assert.deepEqual(inside.host.messages, ["fence"]);
           assert.deepEqual(await inside.engine.members("room:null"), []);
@@ -599,9 +573,7 @@ export function faults(
             dropped,
           });
           return async (kind: EnvelopeKind, channel: string, body: string) => ({
-            to: kind === "publication" || kind === "event" || kind === "member"
-              ? kind
-              : "all" as const,
+            to: kind === "publication" || kind === "event" || kind === "member" ? kind : "all" as const,
             channel,
             text: await envelopes.seal(kind, channel, body, "say"),
           });
@@ -671,9 +643,7 @@ export function faults(
           host.publications("signed").length >= 2 &&
           host.data("fleeting").includes(0)
         );
-        await host.until(() =>
-          engine.dropped["unknown position"] === 2 && host.presence.length > 0
-        );
+        await host.until(() => engine.dropped["unknown position"] === 2 && host.presence.length > 0);
         assert.deepEqual(engine.dropped, {
           replayed: 3,
           "unknown node": 2,
@@ -847,9 +817,7 @@ export function faults(
           text: seal("event", '"and so is this"'),
         },
       ]);
-      await host.until(() =>
-        host.publications("fleeting").length > 0 && host.messages.length > 0
-      );
+      await host.until(() => host.publications("fleeting").length > 0 && host.messages.length > 0);
       await publish(engine, "odd", LONG, 3);
       await host.until(() => host.publications("odd").length >= 3);
       assert.deepEqual([host.data("odd"), host.data("fleeting"), host.gaps], [
@@ -878,8 +846,7 @@ export function faults(
             event: "say",
             data: JSON.stringify("x".repeat(60_000)),
           }, LONG),
-        (error) =>
-          error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED",
+        (error) => error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED",
       );
     });
 

@@ -1,10 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HistoryPage, Position } from "../../src/engines/engine.ts";
-import {
-  GapDetector,
-  type PositionedPublication,
-} from "../../src/engines/broker/gap-detector.ts";
+import { GapDetector, type PositionedPublication } from "../../src/engines/broker/gap-detector.ts";
 import { Random } from "../support/random.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
@@ -26,9 +23,7 @@ function create() {
   const page = (after: Position): HistoryPage => {
     const { epoch, kept } = history;
     const top = Math.max(0, ...kept);
-    const missing = range(top - after.offset).map((number) =>
-      after.offset + 1 + number
-    );
+    const missing = range(top - after.offset).map((number) => after.offset + 1 + number);
     const isComplete = after.epoch === epoch && after.offset <= top &&
       missing.every((offset) => kept.includes(offset));
     const known = missing.filter((offset) => kept.includes(offset));

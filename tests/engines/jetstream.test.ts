@@ -18,8 +18,7 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
   let deliver: (message: Msg) => void = () => {};
   const asked: number[] = [];
   const connection = {
-    request: () =>
-      Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) }),
+    request: () => Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) }),
     closed: () => new Promise(() => {}),
     isClosed: () => false,
     subscribe(
@@ -43,8 +42,7 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
   } as unknown as NatsConnection; // All that `list` needs of it.
   return {
     asked,
-    list: () =>
-      new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100),
+    list: () => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100),
   };
 }
 

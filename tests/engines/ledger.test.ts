@@ -1,10 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import {
-  type LedgerEntry,
-  type LedgerPage,
-  Ledgers,
-} from "../../src/engines/broker/ledger.ts";
+import { type LedgerEntry, type LedgerPage, Ledgers } from "../../src/engines/broker/ledger.ts";
 
 const SIZE = 20;
 const epoch = "1.a";
@@ -40,9 +36,7 @@ describe("The ledgers of a node", () => {
         SIZE,
         (after) => {
           reads++;
-          return new Promise((resolve) =>
-            setImmediate(() => resolve(pageAfter(after?.offset ?? 0)))
-          );
+          return new Promise((resolve) => setImmediate(() => resolve(pageAfter(after?.offset ?? 0))));
         },
       );
     const verdicts = await Promise.all(
@@ -76,9 +70,7 @@ describe("The ledgers of a node", () => {
         SIZE,
         (after) => {
           asked.push(after?.offset);
-          return new Promise((resolve) =>
-            setImmediate(() => resolve(upToEnd(after?.offset ?? 0)))
-          );
+          return new Promise((resolve) => setImmediate(() => resolve(upToEnd(after?.offset ?? 0))));
         },
       );
     await judge(5);

@@ -4,11 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import type {
-  Engine,
-  HistoryOptions,
-  Position,
-} from "../../src/engines/engine.ts";
+import type { Engine, HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { turn } from "../support/waiting.ts";
 import { publish, range } from "./conformance.ts";
 import type { TestNode } from "./test-host.ts";
@@ -83,9 +79,7 @@ export function losses(
             COPIED,
           ),
         );
-        await live.host.until(() =>
-          live.host.publications(channel).length === BEFORE
-        );
+        await live.host.until(() => live.host.publications(channel).length === BEFORE);
         return { live, publisher, positions };
       };
 
@@ -99,9 +93,7 @@ export function losses(
           await live.host.until(() => coversAll(live, "room"));
           // It goes on without a gap.
           await publish(publisher.engine, "room", HISTORY, 3, BEFORE + AFTER);
-          await live.host.until(() =>
-            live.host.data("room").at(-1) === BEFORE + AFTER + 2
-          );
+          await live.host.until(() => live.host.data("room").at(-1) === BEFORE + AFTER + 2);
           assertGrowing(live.host.data("room") as number[]);
           for (
             const node of [live, publisher, await fixture.node()]
@@ -123,14 +115,10 @@ export function losses(
             for (const user of ["gone", "stays"]) {
               await node.engine.join("room", { user });
             }
-            await watcher.host.until(() =>
-              "stays" in watcher.host.membersOf("room")
-            );
+            await watcher.host.until(() => "stays" in watcher.host.membersOf("room"));
             await fixture.copy?.();
             await node.engine.leave("room", "gone");
-            await watcher.host.until(() =>
-              !("gone" in watcher.host.membersOf("room"))
-            );
+            await watcher.host.until(() => !("gone" in watcher.host.membersOf("room")));
             const { statuses } = node.host;
             statuses.length = 0;
             await fixture.lose("room");
@@ -161,9 +149,7 @@ export function losses(
           await fixture.lose("room");
           const node = await fixture.node();
           // Nobody is left who knows that anything came after the copy: a position of the copy is good, and the copy is all there is.
-          const known = ["tail", "older", "behind"].includes(loss)
-            ? positions.slice(COPIED + 1)
-            : positions;
+          const known = ["tail", "older", "behind"].includes(loss) ? positions.slice(COPIED + 1) : positions;
           await assertWhole(node, "room", known, 0);
           await publish(node.engine, "room", HISTORY, AFTER, BEFORE);
           for (const each of [node, await fixture.node()]) {
@@ -183,9 +169,7 @@ export function losses(
           const node = await fixture.node();
           const start = await node.engine.subscribe("room", HISTORY);
           const positions = await publish(node.engine, "room", HISTORY, 5, 100);
-          await node.host.until(() =>
-            node.host.publications("room").length >= 5
-          );
+          await node.host.until(() => node.host.publications("room").length >= 5);
           assert.deepEqual([node.host.data("room"), node.host.gaps], [
             range(5).map((number) => 100 + number),
             [],

@@ -18,8 +18,7 @@ conformance("memory", {
   channels: 100_000,
   create() {
     const clock = new TestClock();
-    const node = (): Promise<TestNode> =>
-      Promise.resolve(start(new MemoryEngine(), clock));
+    const node = (): Promise<TestNode> => Promise.resolve(start(new MemoryEngine(), clock));
     return Promise.resolve({
       node,
       advance: (ms: number) => clock.advance(ms),

@@ -3,20 +3,10 @@ import process from "node:process";
 import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
-import {
-  type BrokerName,
-  createEngine,
-  type RemoteNode,
-  type Runtime,
-  startRemoteNode,
-} from "./remote-node.ts";
+import { type BrokerName, createEngine, type RemoteNode, type Runtime, startRemoteNode } from "./remote-node.ts";
 import type { TestNode } from "./test-host.ts";
 
-const here: Runtime = "Deno" in globalThis
-  ? "deno"
-  : process.versions["bun"]
-  ? "bun"
-  : "node";
+const here: Runtime = "Deno" in globalThis ? "deno" : process.versions["bun"] ? "bun" : "node";
 const ALL: readonly Runtime[] = ["node", "bun", "deno"];
 const start = ALL.indexOf(here);
 const RUNTIMES = [...ALL.slice(start), ...ALL.slice(0, start)];

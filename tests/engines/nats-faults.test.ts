@@ -18,21 +18,15 @@ faults("nats", {
   },
   async inject(port, texts) {
     const connection = await connect({ servers: `127.0.0.1:${port}` });
-    const info =
-      (await connection.request("$JS.API.STREAM.INFO.NOROSHI_noroshi")).json<
-        { config: { subjects: string[] } }
-      >();
+    const info = (await connection.request("$JS.API.STREAM.INFO.NOROSHI_noroshi")).json<
+      { config: { subjects: string[] } }
+    >();
     for (
-      const { to, channel, text, position: { epoch, offset } = NOWHERE }
-        of texts
+      const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts
     ) {
-      const subject = to === "all"
-        ? "noroshi.noroshi.nodes"
-        : `noroshi.noroshi.channel.${encodeName(channel)}.${to}`;
+      const subject = to === "all" ? "noroshi.noroshi.nodes" : `noroshi.noroshi.channel.${encodeName(channel)}.${to}`;
       const placed = headers();
-      const history = epoch === NOWHERE.epoch
-        ? `noroshi.noroshi.history.${epoch}.*`
-        : info.config.subjects[0]!;
+      const history = epoch === NOWHERE.epoch ? `noroshi.noroshi.history.${epoch}.*` : info.config.subjects[0]!;
       placed.set("Nats-Subject", history.replace("*", encodeName(channel)));
       placed.set("Nats-Sequence", `${sequenceOf(offset)}`);
       placed.set("Nats-Last-Sequence", `${sequenceOf(offset) - 1}`);

@@ -4,10 +4,7 @@ import type { NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import { systemClock } from "../../src/base/clock.ts";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
-import {
-  natsEngine,
-  type NatsEngineOptions,
-} from "../../src/engines/nats/nats.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
@@ -183,9 +180,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
         await ask(`DELETE.KV_noroshi-${options.namespace}-${bucket}`);
         // Both notice by themselves, and say what was in it.
         for (const { host } of [a, b]) {
-          await host.until(() =>
-            host.statuses.join().endsWith("unavailable,ready")
-          );
+          await host.until(() => host.statuses.join().endsWith("unavailable,ready"));
         }
         await a.engine.join("room", { user: "yuki" });
         const c = await node(options);
@@ -193,11 +188,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
         const there = new Set(
           [...await c.engine.members("room")].map(({ user }) => user),
         );
-        await c.host.until(() =>
-          ["mika", "yuki"].every((user) =>
-            there.has(user) || user in c.host.membersOf("room")
-          )
-        );
+        await c.host.until(() => ["mika", "yuki"].every((user) => there.has(user) || user in c.host.membersOf("room")));
         assert.equal((await a.engine.nodes()).length, 3);
         await b.host.until(() => "yuki" in b.host.membersOf("room"));
         // Nobody who was there all along has left.
@@ -224,9 +215,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
       await b.engine.subscribe("room", HISTORY);
       assert.deepEqual(await b.engine.members("room"), []);
       for (const user of users) await a.engine.join("room", { user });
-      await b.host.until(() =>
-        Object.keys(b.host.membersOf("room")).length === users.length
-      );
+      await b.host.until(() => Object.keys(b.host.membersOf("room")).length === users.length);
       const c = await node({ namespace: "long" });
       assert.deepEqual(
         [...await c.engine.members("room")].map(({ user }) => user).sort(),

@@ -6,10 +6,7 @@ import { createInbox, type NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { encodeName } from "../../src/engines/broker/channel-name.ts";
-import {
-  natsEngine,
-  type NatsEngineOptions,
-} from "../../src/engines/nats/nats.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
@@ -148,10 +145,9 @@ async function restore(
     { config, state },
   );
   for (const chunk of chunks) await connection.request(deliver_subject, chunk);
-  const restored =
-    (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<
-      { error?: object }
-    >();
+  const restored = (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<
+    { error?: object }
+  >();
   assert.equal(restored.error, undefined);
 }
 

@@ -1,14 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Envelopes } from "../../src/engines/broker/envelope.ts";
-import {
-  isMark,
-  markOf,
-  MAX_SEQUENCE,
-  offsetOf,
-  sequenceOf,
-  standsFor,
-} from "../../src/engines/nats/offset.ts";
+import { isMark, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "../../src/engines/nats/offset.ts";
 
 const SECRETS: Record<string, string[]> = {
   unsigned: [],

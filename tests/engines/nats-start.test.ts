@@ -2,10 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { afterEach, describe, it } from "node:test";
 import { connect } from "@nats-io/transport-node";
-import {
-  natsEngine,
-  type NatsEngineOptions,
-} from "../../src/engines/nats/nats.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { startNode } from "./broker-fixture.ts";
@@ -36,8 +33,7 @@ const FAULTS: {
   {
     title: "JetStream has no room",
     config: "jetstream { max_file_store: 1MB }",
-    cause:
-      /insufficient storage resources available, for a stream of 16777216 bytes: lower history\.maxBytes/,
+    cause: /insufficient storage resources available, for a stream of 16777216 bytes: lower history\.maxBytes/,
   },
   {
     title: "JetStream has no room for what is asked",
@@ -72,8 +68,7 @@ const FAULTS: {
     title: "it may not listen",
     config: permitting('subscribe: { deny: ["noroshi.>"] }'),
     options: { options: USER },
-    cause:
-      /Permissions Violation for Subscription to "noroshi\.noroshi\.nodes"/,
+    cause: /Permissions Violation for Subscription to "noroshi\.noroshi\.nodes"/,
   },
   {
     title: "it may not have answers",
@@ -133,8 +128,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
         assert.match(error.message, cause);
         assert.match(error.cause.message, cause);
         await assert.rejects(
-          async () =>
-            await engine.publish("room", { event: "say", data: "1" }, null),
+          async () => await engine.publish("room", { event: "say", data: "1" }, null),
           (refusal) => {
             assert.ok(
               refusal instanceof WebSocketError &&
@@ -196,8 +190,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
         new URL("../../docs/guides/nats.md", import.meta.url),
         "utf8",
       );
-      const [, config] =
-        page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
+      const [, config] = page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
       assert.ok(config !== undefined);
       const { port } = await serverWith(config);
       const options = {

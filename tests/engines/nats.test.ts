@@ -2,10 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type NatsConnection, wsconnect } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
-import {
-  natsEngine,
-  type NatsEngineOptions,
-} from "../../src/engines/nats/nats.ts";
+import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
@@ -30,9 +27,7 @@ conformance("nats, over TCP", {
 const hasWebSocket = "WebSocket" in globalThis;
 
 conformance(
-  `nats, signed, over connections of one's own${
-    hasWebSocket ? " by WebSocket" : ""
-  }`,
+  `nats, signed, over connections of one's own${hasWebSocket ? " by WebSocket" : ""}`,
   {
     nodes: 4,
     skip: lacks("nats-server"),

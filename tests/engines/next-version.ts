@@ -24,9 +24,7 @@ export function speakNextVersion(
       }),
       isOwn ? JSON.stringify(withMore(JSON.parse(body))) : body,
     ].join("\n");
-    return `${
-      createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")
-    }\n${text}`;
+    return `${createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")}\n${text}`;
   };
   return () => Envelopes.prototype.seal = seal;
 }

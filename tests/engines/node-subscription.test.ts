@@ -15,11 +15,7 @@ function create(patience = 0) {
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
       new Promise<Present[]>((resolve, reject) =>
-        asked.push((users) =>
-          users instanceof Error
-            ? reject(users)
-            : resolve(users.map((user) => ({ node: "there", user })))
-        )
+        asked.push((users) => users instanceof Error ? reject(users) : resolve(users.map((user) => ({ node: "there", user }))))
       ),
     unknown() {},
     failed() {},

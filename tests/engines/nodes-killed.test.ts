@@ -22,8 +22,7 @@ const CHILD = fileURLToPath(new URL("./killed-node.ts", import.meta.url));
 const BROKERS = {
   redis: {
     skip: lacks("redis-server"),
-    start: () =>
-      BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
+    start: () => BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
   },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
 };
@@ -33,8 +32,7 @@ const handledBy = () => {
   const counts = new Map<number, number>();
   return {
     counts,
-    add: (number: number) =>
-      void counts.set(number, (counts.get(number) ?? 0) + 1),
+    add: (number: number) => void counts.set(number, (counts.get(number) ?? 0) + 1),
   };
 };
 
@@ -201,14 +199,10 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
           "something was published twice",
         );
         // A broker that loses what it has acknowledged begins another epoch, which says so.
-        const kept = positions.flatMap(({ epoch }, number) =>
-          epoch === position.epoch ? number : []
-        );
+        const kept = positions.flatMap(({ epoch }, number) => epoch === position.epoch ? number : []);
         assert.deepEqual(kept.filter((number) => !data.includes(number)), []);
         t.diagnostic(
-          `${positions.length} numbers, ${repeats} repeats, ${
-            positions.length - kept.length
-          } of another epoch`,
+          `${positions.length} numbers, ${repeats} repeats, ${positions.length - kept.length} of another epoch`,
         );
       } finally {
         isOver = true;

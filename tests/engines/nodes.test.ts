@@ -125,24 +125,18 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
         }));
         // Each names itself first.
         const names = await Promise.all(
-          nodes.map(async ({ controller }) =>
-            Object.keys((await controller.cluster.stats()).nodes)[0]!
-          ),
+          nodes.map(async ({ controller }) => Object.keys((await controller.cluster.stats()).nodes)[0]!),
         );
         const restore = speakNextVersion(
           new Set(
-            names.filter((_, index) =>
-              version > 0 && (index > 0) === (version > 1)
-            ),
+            names.filter((_, index) => version > 0 && (index > 0) === (version > 1)),
           ),
           secret,
         );
         const close = async () => {
           restore();
           assert.deepEqual(
-            nodes.map(({ controller }) =>
-              (controller.engine as BrokerEngine).dropped
-            ),
+            nodes.map(({ controller }) => (controller.engine as BrokerEngine).dropped),
             [{}, {}, {}],
           );
           for (const { controller } of nodes) await controller.engine.close();
@@ -222,16 +216,10 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
           const { nodes, a, b, close } = await create();
           const [ann, bob] = [a.join("ann"), b.join("bob")];
           ann.send({ type: "subscribe", channel: "room", presence: true });
-          await ann.find(({ type, event, members }) =>
-            type === "presence" && event === "join" && members[0].user === "ann"
-          );
+          await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "ann");
           bob.send({ type: "subscribe", channel: "room" });
-          const { epoch, offset } = await bob.find(({ event }) =>
-            event === "init"
-          );
-          await ann.find(({ type, event, members }) =>
-            type === "presence" && event === "join" && members[0].user === "bob"
-          );
+          const { epoch, offset } = await bob.find(({ event }) => event === "init");
+          await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
           const places = await Promise.all(
             [1, 2, 3].map((n) => nodes[2]!.channels.publish("room", "say", n)),
           );
@@ -263,9 +251,7 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
             recover: { epoch, offset },
           });
           await again.find(({ data }) => data === 3);
-          await ann.find(({ type, event, members }) =>
-            type === "presence" && event === "join" && members[0].user === "bob"
-          );
+          await ann.find(({ type, event, members }) => type === "presence" && event === "join" && members[0].user === "bob");
           const [init, ...missed] = again.received;
           assert.equal(init.recovered, true);
           assert.deepEqual(missed.map(({ data }) => data), [1, 2, 3]);

@@ -39,9 +39,7 @@ export function positionCases(): PositionCase[] {
       for (const [name, seen] of Object.entries(SEEN)) {
         const isComplete = 6 - seen <= size && 6 - seen <= limit;
         cases.push({
-          title: `${
-            isComplete ? "gives" : "refuses"
-          } who is ${name}, of ${size} kept, ${limit} at most`,
+          title: `${isComplete ? "gives" : "refuses"} who is ${name}, of ${size} kept, ${limit} at most`,
           size,
           limit,
           place: (positions) => positions[seen]!,

@@ -79,9 +79,7 @@ async function create() {
     reconnection.call("ask", () => stall.promise).then(
       (answer) => asked.outcome = answer,
       (error) => {
-        asked.outcome = error instanceof WebSocketError
-          ? error.code
-          : String(error);
+        asked.outcome = error instanceof WebSocketError ? error.code : String(error);
       },
     );
     return asked;

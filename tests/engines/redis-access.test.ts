@@ -4,10 +4,7 @@ import { after, before, describe, it } from "node:test";
 import { Cluster, Redis } from "ioredis";
 import { createClient, createCluster } from "redis";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
-import {
-  redisEngine,
-  type RedisEngineOptions,
-} from "../../src/engines/redis/redis.ts";
+import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
@@ -44,11 +41,10 @@ const SEPARATED: Record<string, (port: number) => [Client, Client]> = {
 };
 
 /** The commands of the docs. */
-const COMMANDS =
-  ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
-    "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
-    "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop")
-    .split(" ");
+const COMMANDS = ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
+  "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
+  "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop")
+  .split(" ");
 
 describe("redisEngine", { skip: lacks("redis-server") }, () => {
   let broker: BrokerProcess;
@@ -300,8 +296,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     "joins members again whose keys Redis has given up",
     { timeout: 60_000 },
     async () => {
-      const client = () =>
-        createClient({ url: `redis://127.0.0.1:${broker.port}` });
+      const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       const namespace = "evicted";
       const [a, b] = [
         await startNode(
@@ -341,11 +336,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
           // A member is joined anew: who listens to its channel is told.
           await b.engine.subscribe("one", null);
           await b.engine.subscribe("two", null);
-          await b.host.until(() =>
-            ["one", "two"].every((channel) =>
-              Object.keys(b.host.membersOf(channel)).length === 2
-            )
-          );
+          await b.host.until(() => ["one", "two"].every((channel) => Object.keys(b.host.membersOf(channel)).length === 2));
           for (const channel of ["one", "two"]) {
             assert.deepEqual(
               (await b.engine.members(channel)).map(({ user }) => user).sort(),
@@ -365,8 +356,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     "reports nobody as left whose keys Redis has given up, however often who listens compares",
     { timeout: 60_000 },
     async () => {
-      const client = () =>
-        createClient({ url: `redis://127.0.0.1:${broker.port}` });
+      const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       // The second compares members in its second look, and in each one after it has not found some.
       const [a, b] = [
         await startNode(

@@ -7,8 +7,7 @@ import { faults, NOWHERE } from "./faults.ts";
 
 const CLIENTS = {
   redis: (port: number) => createClient({ url: `redis://127.0.0.1:${port}` }),
-  ioredis: (port: number) =>
-    new Redis(port, "127.0.0.1", { lazyConnect: true }),
+  ioredis: (port: number) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
 };
 
 for (const [library, clientOf] of Object.entries(CLIENTS)) {
@@ -18,20 +17,14 @@ for (const [library, clientOf] of Object.entries(CLIENTS)) {
       BrokerProcess.redis(
         ...(keeps ? ["--appendonly", "yes", "--appendfsync", "always"] : []),
       ),
-    engine: (port, persistent, options) =>
-      redisEngine({ client: clientOf(port), persistent, ...options }),
+    engine: (port, persistent, options) => redisEngine({ client: clientOf(port), persistent, ...options }),
     async inject(port, texts) {
       const client = createClient({ url: `redis://127.0.0.1:${port}` });
       await client.connect();
       for (
-        const { to, channel, text, position: { epoch, offset } = NOWHERE }
-          of texts
+        const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts
       ) {
-        const head = to === "publication"
-          ? `${epoch}\n${offset} 000001 0\n`
-          : to === "all"
-          ? ""
-          : `${to}\n`;
+        const head = to === "publication" ? `${epoch}\n${offset} 000001 0\n` : to === "all" ? "" : `${to}\n`;
         await client.publish(
           to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`,
           head + text,

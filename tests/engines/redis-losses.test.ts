@@ -69,8 +69,7 @@ async function ask<Answer>(
   }
 }
 
-const aof = ({ folder }: BrokerProcess): string =>
-  join(folder, "appendonlydir");
+const aof = ({ folder }: BrokerProcess): string => join(folder, "appendonlydir");
 
 /** Makes the server a replica, and resolves when it has all there is. */
 async function follow(
@@ -130,8 +129,7 @@ for (const persistent of [false, true]) {
             const key = loss === "channel" ? "h" : "s";
             await ask(
               server,
-              (client) =>
-                client.sendCommand(["UNLINK", `noroshi:${key}:${channel}`]),
+              (client) => client.sendCommand(["UNLINK", `noroshi:${key}:${channel}`]),
             );
           } else if (replica) {
             await ask(
@@ -181,18 +179,14 @@ describe("The engine over a Redis of which keys are restored", {
         [RESP_TYPES.BLOB_STRING]: Buffer,
       });
       return await Promise.all(
-        keys.map(async (key) =>
-          (await bytes.dump(`noroshi:${key}:room`))! as unknown as Buffer
-        ),
+        keys.map(async (key) => (await bytes.dump(`noroshi:${key}:room`))! as unknown as Buffer),
       ); // As mapped.
     });
 
   for (const keys of [["h"], ["s"], ["h", "s"]]) {
     for (const notices of ["the next publication", "a look"]) {
       it(
-        `misses nothing in silence: ${
-          keys.join(" and ")
-        }, noticed by ${notices}`,
+        `misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`,
         { timeout: 60_000 },
         async () => {
           const fixture = new Fixture();
@@ -213,9 +207,7 @@ describe("The engine over a Redis of which keys are restored", {
             positions.push(
               ...await publish(publisher.engine, "room", HISTORY, 5, 5),
             );
-            await live.host.until(() =>
-              live.host.publications("room").length === 10
-            );
+            await live.host.until(() => live.host.publications("room").length === 10);
             await restore(server, keys, copies);
             const isLost = keys.includes("h");
             if (notices === "a look" && isLost) {
@@ -342,9 +334,7 @@ describe("The engine over a Redis that is persistent and was killed", {
 
   for (const comes of [true, false]) {
     it(
-      `lets a new node wait for one that knows it, ${
-        comes ? "which comes" : "as long as its lease"
-      }`,
+      `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
       { timeout: 60_000 },
       async () => {
         const { fixture, server, node, started, isCutOff } = await create(

@@ -79,9 +79,7 @@ for (const policy of ["allkeys-lru", "allkeys-random"]) {
         });
       } finally {
         await Promise.all(
-          nodes.map(({ engine, host }) =>
-            host.isStopped ? undefined : engine.close()
-          ),
+          nodes.map(({ engine, host }) => host.isStopped ? undefined : engine.close()),
         );
         await client.close();
         await broker.close();
@@ -154,8 +152,7 @@ for (const policy of ["allkeys-lru", "allkeys-random"]) {
               );
               count += 15;
               const last = positions.at(-1)!;
-              const isPast = (place: Position | undefined) =>
-                place?.epoch === last.epoch && place.offset >= last.offset;
+              const isPast = (place: Position | undefined) => place?.epoch === last.epoch && place.offset >= last.offset;
               await b.host.until(() =>
                 b.host.data("room").at(-1) === count - 1 ||
                 isPast(b.host.gapsOf("room").at(-1)?.position)

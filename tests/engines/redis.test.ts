@@ -1,18 +1,14 @@
 import { Redis } from "ioredis";
 import { createClient } from "redis";
-import {
-  redisEngine,
-  type RedisEngineOptions,
-} from "../../src/engines/redis/redis.ts";
+import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
 
-const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> =
-  {
-    redis: (port) => createClient({ url: `redis://127.0.0.1:${port}` }),
-    ioredis: (port) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
-  };
+const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = {
+  redis: (port) => createClient({ url: `redis://127.0.0.1:${port}` }),
+  ioredis: (port) => new Redis(port, "127.0.0.1", { lazyConnect: true }),
+};
 
 /** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
 const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };

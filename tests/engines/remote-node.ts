@@ -10,11 +10,7 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { createClient } from "redis";
 import { Deadlines, systemClock } from "../../src/base/clock.ts";
-import type {
-  Engine,
-  EngineHost,
-  EngineStatus,
-} from "../../src/engines/engine.ts";
+import type { Engine, EngineHost, EngineStatus } from "../../src/engines/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
@@ -109,8 +105,7 @@ class RemoteEngine implements Engine {
   send = (...args: unknown[]) => this.#call<void>("send", args);
   nodes = () => this.#call<string[]>("nodes", []);
   subscribe: Engine["subscribe"] = (...args) => this.#call("subscribe", args);
-  unsubscribe: Engine["unsubscribe"] = (...args) =>
-    void this.#call("unsubscribe", args);
+  unsubscribe: Engine["unsubscribe"] = (...args) => void this.#call("unsubscribe", args);
   publish: Engine["publish"] = (...args) => this.#call("publish", args);
   read: Engine["read"] = (...args) => this.#call("read", args);
   join: Engine["join"] = (...args) => this.#call("join", args);
@@ -133,9 +128,7 @@ class RemoteEngine implements Engine {
       (_key, value) => value === Infinity ? INFINITY : value,
     );
     this.#child.stdin!.write(`${text}\n`); // Piped.
-    return new Promise<unknown>((resolve, reject) =>
-      this.#calls.set(id, { resolve, reject })
-    ) as Promise<Result>; // As the other side's engine says.
+    return new Promise<unknown>((resolve, reject) => this.#calls.set(id, { resolve, reject })) as Promise<Result>; // As the other side's engine says.
   }
 
   #take(line: Line, host: TestHost): void {
@@ -175,9 +168,7 @@ function readLines(stream: Readable, take: (line: unknown) => void): void {
 }
 
 function errorOf({ code, message }: ErrorText): Error {
-  return code
-    ? new WebSocketError("engine", code, message)
-    : new Error(message);
+  return code ? new WebSocketError("engine", code, message) : new Error(message);
 }
 
 /** A node in another process. */
@@ -230,8 +221,7 @@ export async function startRemoteNode(
 /** What runs in the process. */
 function run(broker: BrokerName, port: number, node: string): void {
   const engine = createEngine(broker, port);
-  const write = (line: Line) =>
-    void process.stdout.write(`${JSON.stringify(line)}\n`);
+  const write = (line: Line) => void process.stdout.write(`${JSON.stringify(line)}\n`);
   const textOf = (error: unknown): ErrorText => ({
     message: String(error),
     ...(error instanceof WebSocketError &&

@@ -45,8 +45,7 @@ const BROKERS = {
         ...FAST,
         ...options,
       }),
-    rename: (subject: string) =>
-      subject.replace("noroshi.noroshi.", "noroshi.prod."),
+    rename: (subject: string) => subject.replace("noroshi.noroshi.", "noroshi.prod."),
   },
 };
 
@@ -173,9 +172,7 @@ for (
         await b.engine.subscribe("room", null);
         await publish(a.engine, "room", null, 3);
         await a.engine.send("order");
-        await b.host.until(() =>
-          b.host.messages.includes("order") && b.host.data("room").length === 3
-        );
+        await b.host.until(() => b.host.messages.includes("order") && b.host.data("room").length === 3);
         await replay(a, b);
         const c = await node({}, -2 * HOURS);
         await c.engine.subscribe("room", null);
@@ -223,9 +220,7 @@ for (
       assert.deepEqual(await b.engine.members("room"), []);
       await a.engine.join("room", { user: "ann", data: "1" });
       await a.engine.join("room", { user: "bob" });
-      await b.host.until(() =>
-        Object.keys(b.host.membersOf("room")).length === 2
-      );
+      await b.host.until(() => Object.keys(b.host.membersOf("room")).length === 2);
       const restore = await attacker.copyMembers();
       await a.engine.leave("room", "ann");
       await a.engine.join("room", { user: "bob", data: "2" });

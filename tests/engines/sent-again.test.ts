@@ -89,9 +89,7 @@ for (
         }
         await disturbing;
         const settled = await Promise.allSettled(publishing);
-        const acknowledged = settled.flatMap((each) =>
-          each.status === "fulfilled" ? [each.value!] : []
-        ); // With a history.
+        const acknowledged = settled.flatMap((each) => each.status === "fulfilled" ? [each.value!] : []); // With a history.
         const { publications, position } = await reader.engine.read(
           "log",
           HISTORY,
@@ -101,9 +99,7 @@ for (
         const stored = new Set(
           publications.map(({ position }) => position?.offset),
         );
-        const lost = acknowledged.filter(({ epoch, offset }) =>
-          epoch === position?.epoch && !stored.has(offset)
-        );
+        const lost = acknowledged.filter(({ epoch, offset }) => epoch === position?.epoch && !stored.has(offset));
         assert.deepEqual(lost, []);
         assert.ok(acknowledged.length > 0);
       }

@@ -1,10 +1,7 @@
 import assert from "node:assert/strict";
 import * as nodeCrypto from "node:crypto";
 import { describe, it } from "node:test";
-import {
-  type NodeCrypto,
-  signingKey,
-} from "../../src/engines/broker/signature.ts";
+import { type NodeCrypto, signingKey } from "../../src/engines/broker/signature.ts";
 
 const SECRET = "sixteen or more ✓";
 const TEXTS = [

@@ -308,9 +308,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       await engine.publish(channel, { event: "say", data }, LONG);
     }
     assert.ok(engine.historyBytes <= 40_000);
-    const kept = ["a", "b", "c", "d", "e", "f"].map((channel) =>
-      engine.read(channel, LONG, null, 9).publications.length
-    );
+    const kept = ["a", "b", "c", "d", "e", "f"].map((channel) => engine.read(channel, LONG, null, 9).publications.length);
     assert.deepEqual([kept[0], kept[5]], [0, 1]);
     // Who is subscribed goes on in the same epoch.
     const page = engine.read("a", LONG, first!, 9);
@@ -414,9 +412,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
         const top = engine.subscribe("a", history)!;
         await publish(engine, "a", history, 2, 200);
         assert.deepEqual(
-          engine.read("a", history, top, 9).publications.map(({ data }) =>
-            data
-          ),
+          engine.read("a", history, top, 9).publications.map(({ data }) => data),
           ["200", "201"],
         );
       });
@@ -494,8 +490,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       );
       await count(
         "publish",
-        () =>
-          engine.publish(`${number % 7}`, { event: "say", data: "1" }, LONG),
+        () => engine.publish(`${number % 7}`, { event: "say", data: "1" }, LONG),
       );
       await count("read", () => engine.read(`${number}`, LONG, null, 10));
     }

@@ -12,9 +12,7 @@ const isBun = "bun" in process.versions;
 const module = isBun ? "bun:sqlite" : "node:sqlite";
 
 /** Why there is no SQLite here. */
-export const noSqlite: string | false = hasModule()
-  ? false
-  : "this runtime has no SQLite of its own";
+export const noSqlite: string | false = hasModule() ? false : "this runtime has no SQLite of its own";
 
 /** A database in memory, or in a file, that has the interface of a Durable Object's. */
 export function openSqlite(path = ":memory:"): Sql & { close(): void } {

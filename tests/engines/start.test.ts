@@ -23,8 +23,7 @@ const BROKERS = {
   NATS: {
     program: "nats-server",
     start: () => BrokerProcess.nats(),
-    engine: (port: number) =>
-      natsEngine({ servers: `nats://127.0.0.1:${port}` }),
+    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}` }),
   },
 };
 
@@ -55,9 +54,7 @@ for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
         server.url.replace("http", "ws").replace("localhost", "127.0.0.1"),
       );
       try {
-        await new Promise((resolve) =>
-          socket.addEventListener("open", resolve)
-        );
+        await new Promise((resolve) => socket.addEventListener("open", resolve));
         const messages: Record<string, unknown>[] = [];
         const subscribed = new Promise<void>((resolve) =>
           socket.addEventListener("message", ({ data }) => {

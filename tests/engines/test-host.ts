@@ -1,12 +1,5 @@
 import { type Clock, Deadlines, systemClock } from "../../src/base/clock.ts";
-import type {
-  Engine,
-  EngineHost,
-  EngineStatus,
-  Member,
-  Position,
-  Publication,
-} from "../../src/engines/engine.ts";
+import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engines/engine.ts";
 
 /** One thing an engine has told of the members of a channel. */
 export interface Presence {
@@ -43,8 +36,7 @@ export class TestHost implements EngineHost {
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
-    const setTimeout = (callback: () => void, delay: number) =>
-      clock.setTimeout(() => this.isStopped || callback(), delay);
+    const setTimeout = (callback: () => void, delay: number) => clock.setTimeout(() => this.isStopped || callback(), delay);
     this.deadlines = new Deadlines(
       { ...bound(clock), setTimeout },
       (error) => this.report(error),

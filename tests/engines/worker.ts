@@ -10,9 +10,7 @@ const controller = new WebSocketController({
   engine: broadcastChannelEngine({ lease: 1_500 }),
   logger: false,
   authenticate: (credentials) =>
-    "access_token" in credentials
-      ? { accountability: { user: credentials.access_token, role: null } }
-      : null,
+    "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
 });
 const channels = new Channels(controller, {
   room: { authorize: () => true, presence: { grace: 0 } },

@@ -335,7 +335,18 @@ describe("The npm package", () => {
   it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
-    const entries = ["", "/serve", "/bun", "/cloudflare", "/client", "/once", "/testing", "/broadcast-channel", "/redis", "/asyncapi"];
+    const entries = [
+      "",
+      "/serve",
+      "/bun",
+      "/cloudflare",
+      "/client",
+      "/once",
+      "/testing",
+      "/broadcast-channel",
+      "/redis",
+      "/asyncapi",
+    ];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });

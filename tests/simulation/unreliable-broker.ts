@@ -124,6 +124,10 @@ export class UnreliableBroker {
     };
     return {
       place: session.place,
+      answers: {
+        claim: ask((...args) => session.answers.claim(...args)),
+        settle: ask((...args) => session.answers.settle(...args)),
+      },
       now: () => session.now(),
       listen: ask(session.listen),
       unlisten: ask(session.unlisten),

@@ -296,6 +296,21 @@ export function asTypeArgument(): void {
   new Channels<typeof contract>(new WebSocketController(), { "room:*": room });
 }
 
+/** The option types the controller as the type argument does. */
+export function asOption(): void {
+  const controller = new WebSocketController({ contract, validate: "outbound" });
+  same<typeof controller, WebSocketController<typeof contract>>();
+  same<ReturnType<typeof withOptions>, WebSocketController<typeof contract>>();
+  const untyped = new WebSocketController({ logger: false });
+  same<typeof untyped, WebSocketController>();
+  // @ts-expect-error -- no such message
+  void controller.broadcast({ type: "nwes" });
+}
+
+function withOptions() {
+  return createWebSocketController({ contract });
+}
+
 export function contracts(): void {
   // @ts-expect-error -- the protocol's own
   defineContract({ requests: { ping: {} } });

@@ -1,0 +1,104 @@
+import type { Contract } from "../protocol/contract-types.ts";
+import { guard, isThenable } from "../base/guard.ts";
+import type { Frame } from "../protocol/frame.ts";
+import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
+import { type CheckedSchema, checkSchema, parse, type Parsed, some } from "./schema.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** Reports what the server sends and its contract does not allow. It never throws, and what it checks is sent all the same. */
+export interface OutboundChecks {
+  reply(type: string, data: unknown, client: WebSocketClient): void;
+  /** A message that is no answer: broadcast, or sent to one client. A string of the application is not checked. */
+  message(frame: Frame, client?: WebSocketClient): void;
+  /** @param declared the name that the channel is declared by. @param json the data. */
+  publication(declared: string, channel: string, event: string, json: string): void;
+  snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void;
+}
+
+type Report = (error: unknown, client?: WebSocketClient) => void;
+
+/**
+ * Creates the checks of a contract that `defineContract` has returned. It fills the map, so that an application without a contract
+ * does not load them.
+ */
+export const outboundChecks: WeakMap<object, (report: Report) => OutboundChecks> = new WeakMap();
+
+/** The checks of a contract. What arrives is checked: the data as JSON. */
+export class Outbound implements OutboundChecks {
+  readonly #contract: Contract;
+  readonly #report: Report;
+  readonly #schemas = new Map<unknown, CheckedSchema | null>();
+
+  constructor(contract: Contract, report: Report) {
+    this.#contract = contract;
+    this.#report = report;
+  }
+
+  reply(type: string, data: unknown, client: WebSocketClient): void {
+    this.#check(`The reply to "${type}"`, own(this.#contract.requests, type)?.reply, () => asJson(data), client);
+  }
+
+  message({ isJson, text }: Frame, client?: WebSocketClient): void {
+    const { messages } = this.#contract;
+    if (!messages || !isJson) return;
+    const { type, uid: _uid, ...payload } = JSON.parse(text) as WebSocketMessage; // `Frame.of` has checked the type.
+    // Answers have a status, and the others are of the protocol.
+    if ("status" in payload || type === "subscription" || type === "presence") return;
+    const what = `The message "${type}"`;
+    if (own(messages, type) === undefined) this.#tell(what, "is not in the contract", client);
+    else this.#check(what, messages[type], () => payload, client);
+  }
+
+  publication(declared: string, channel: string, event: string, json: string): void {
+    const events = own(this.#contract.channels, declared)?.events;
+    if (!events) return;
+    const what = `The publication "${event}" to "${channel}"`;
+    const schema = own(events, event);
+    if (schema === undefined) return this.#tell(what, "is not in the contract");
+    // What is published is the output of the schema, which it does not accept again.
+    if (!changes(schema)) this.#check(what, schema, () => JSON.parse(json));
+  }
+
+  snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void {
+    this.#check(`The snapshot of "${channel}"`, own(this.#contract.channels, declared)?.snapshot, () => asJson(data), client);
+  }
+
+  #check(what: string, schema: unknown, read: () => unknown, client?: WebSocketClient): void {
+    let checked = this.#schemas.get(schema);
+    if (checked === undefined) this.#schemas.set(schema, checked = checkSchema(schema));
+    if (!checked) return;
+    const settle = (parsed: Parsed): void => {
+      if (parsed.success) return;
+      const path = issuePath(parsed.issues[0]!); // A failure has an issue.
+      this.#tell(what, `does not fit the contract${path === "" ? "" : ` at "${path}"`}`, client);
+    };
+    guard(() => {
+      const parsed = parse(checked, read());
+      return isThenable(parsed) ? parsed.then(settle) : settle(parsed);
+    }, (error) => this.#report(error, client));
+  }
+
+  #tell(what: string, fault: string, client?: WebSocketClient): void {
+    this.#report(new TypeError(`${what} ${fault}, and was sent all the same`), client);
+  }
+}
+
+/** A field of a declaration that is its own: `constructor` is not. */
+function own<Value>(of: { readonly [name: string]: Value } | undefined, name: string): Value | undefined {
+  return of && Object.hasOwn(of, name) ? of[name] : undefined;
+}
+
+const asJson = (data: unknown): unknown => data === undefined ? undefined : JSON.parse(JSON.stringify(data));
+
+/** Whether the output may be of another type than the input, by what schemas of valibot, Zod and ArkType say. */
+function changes(schema: unknown): boolean {
+  return typeof schema === "function"
+    ? "includesTransform" in schema && schema.includesTransform === true
+    : some(schema, isChange);
+}
+
+function isChange(part: object): boolean {
+  const { kind, type, operation, transform } = part as Record<string, unknown>; // Read as unknown.
+  if (kind !== "transformation") return type === "transform" || typeof transform === "function"; // Of Zod.
+  return operation !== undefined || typeof type === "string" && /^(raw|to_(?!lower|upper|m[ai])|parse|stringify)/.test(type);
+}
