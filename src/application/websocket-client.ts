@@ -3,7 +3,6 @@ import type { CloseCause } from "../protocol/close.ts";
 import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
 import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
-import type { OutboundChecks } from "./outbound.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { type AskedConnection, type AskOptions, Questions } from "./questions.ts";
 
@@ -66,7 +65,9 @@ export interface ClientConnection extends Recipient, AskedConnection {
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
   /** `outbound` is absent if nothing is checked against a contract. */
-  readonly host: AskedConnection["host"] & { readonly outbound?: OutboundChecks | undefined };
+  readonly host: AskedConnection["host"] & {
+    readonly outbound?: { message(frame: Frame, client: WebSocketClient): void } | undefined;
+  };
   /** Saves the state that must survive hibernation. */
   save(): void;
 }
