@@ -45,7 +45,8 @@ export type {
   Revalidate,
 } from "./src/application/authentication.ts";
 export type { Listener } from "./src/base/bus.ts";
-export { type CheckedContract, defineContract, type PayloadSchema, type RequestDeclaration } from "./src/application/contract.ts";
+export { type CheckedContract, defineContract, type RequestDeclaration } from "./src/application/contract.ts";
+export type { PayloadSchema } from "./src/application/schema.ts";
 export type * from "./src/protocol/contract-types.ts";
 export type { Clock, Deadlines, Timed } from "./src/base/clock.ts";
 export type {

@@ -1,21 +1,6 @@
 import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
 import { Outbound, outboundChecks } from "./outbound.ts";
-
-/**
- * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Declared here, with no more
- * than is needed: a library's own type need not be installed, and TypeScript infers nothing from the two files that `import` and
- * `require` resolve it to.
- */
-export interface PayloadSchema<Input, Output> {
-  /** The interface of the standard. */
-  readonly "~standard": {
-    readonly version: 1;
-    readonly vendor: string;
-    /** Returns the output or the issues, or a promise of them. */
-    readonly validate: (value: unknown) => unknown;
-    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
-  };
-}
+import type { PayloadSchema } from "./schema.ts";
 
 /** The payload and the reply of a request. */
 export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {

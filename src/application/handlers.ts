@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import type { PayloadSchema, RequestDeclaration } from "./contract.ts";
+import type { RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { Downstream, type LostFailure } from "./downstream.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
@@ -7,7 +7,7 @@ import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
-import { type CheckedSchema, checkSchema, parse, type Parsed, SCHEMA } from "./schema.ts";
+import { type CheckedSchema, checkSchema, parse, type Parsed, type PayloadSchema, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
 /** The argument of a handler. `C` is the contract of the controller. */

@@ -1,5 +1,5 @@
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
-import type { PayloadSchema } from "./contract.ts";
+import type { PayloadSchema } from "./schema.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";

@@ -2,6 +2,22 @@ import * as v from "valibot";
 import { guard, isThenable } from "../base/guard.ts";
 import { FIRST_ISSUE, type Issue } from "../protocol/protocol.ts";
 
+/**
+ * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Declared here, with no more
+ * than is needed: a library's own type need not be installed, and TypeScript infers nothing from the two files that `import` and
+ * `require` resolve it to.
+ */
+export interface PayloadSchema<Input, Output> {
+  /** The interface of the standard. */
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    /** Returns the output or the issues, or a promise of them. */
+    readonly validate: (value: unknown) => unknown;
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  };
+}
+
 /** The result of a validation, in the form of valibot's, which then needs no copy. Issues repeat the input: show their path only. */
 export type Parsed =
   | { readonly success: true; readonly output: unknown }

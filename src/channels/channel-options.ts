@@ -1,5 +1,5 @@
 import { isMs, MS } from "../base/clock.ts";
-import type { PayloadSchema } from "../application/contract.ts";
+import type { PayloadSchema } from "../application/schema.ts";
 import type { ChannelContract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";

@@ -1,4 +1,4 @@
-import type { PayloadSchema } from "../application/contract.ts";
+import type { PayloadSchema } from "../application/schema.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import { checkSchema, parse, SCHEMA } from "../application/schema.ts";
 import { isMs, MS } from "../base/clock.ts";
