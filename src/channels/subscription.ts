@@ -231,7 +231,6 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Sends `init` with a snapshot, then what was published since. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
-    const { host } = this.#owner;
     const { event } = this.message;
     const { snapshot } = this.#options;
     const feed = this.#feed;
