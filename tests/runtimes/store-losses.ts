@@ -1,5 +1,5 @@
 /** What the brokers of the fault runs lose: each resolves when nodes can connect. */
-import { cpSync, rmSync } from "node:fs";
+import { cpSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "@nats-io/transport-node";
 import { createClient, RESP_TYPES } from "redis";
@@ -61,6 +61,8 @@ async function restartWith({ broker }: Store, folder: string, copy?: string): Pr
 
 /** Goes back to what it had a while ago. */
 async function restoreBackup(store: Store, folder: string): Promise<void> {
+  // What another fault has just deleted is lost already.
+  if (!existsSync(join(store.broker.folder, folder))) return;
   const copy = `${store.broker.folder}-copy`;
   cpSync(join(store.broker.folder, folder), copy, { recursive: true });
   await pause(A_WHILE);
