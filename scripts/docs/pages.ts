@@ -88,6 +88,7 @@ const SECTIONS: readonly {
     first: [
       ...[
         "test-an-app",
+        "test-kit",
         "deploy",
         "deploy-systemd",
         "deploy-containers",
