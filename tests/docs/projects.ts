@@ -130,6 +130,8 @@ export function start(command: string, cwd: string, { path, env }: Pick<Tools, "
     detached: true,
     env: {
       ...(env ?? { ...process.env, PATH: [...path, process.env["PATH"]].join(delimiter) }),
+      // Under it `node --test` skips all files, and exits with 0.
+      NODE_TEST_CONTEXT: undefined,
       NO_COLOR: "1",
       CI: "true",
       WRANGLER_SEND_METRICS: "false",

@@ -289,10 +289,6 @@ async function serves(url: string): Promise<void> {
   await client.close();
 }
 
-/** Without the mark of a test run: under it `node --test` skips all files, and exits with 0. */
-const { NODE_TEST_CONTEXT: _, ...inherited } = process.env;
-const environment = { ...inherited, NO_COLOR: "1" };
-
 /** Resolves with what it printed to stdout; rejects with all it printed when it does not exit with 0. */
 function run(
   cwd: string,
@@ -302,7 +298,8 @@ function run(
   return new Promise((resolve, reject) => {
     const child = execFile(command, args, {
       cwd,
-      env: environment,
+      // Under NODE_TEST_CONTEXT `node --test` skips all files, and exits with 0.
+      env: { ...process.env, NO_COLOR: "1", NODE_TEST_CONTEXT: undefined },
     }, (error, stdout, stderr) => {
       if (error) {
         reject(
