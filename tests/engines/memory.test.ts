@@ -33,16 +33,12 @@ describe("MemoryEngine", () => {
   it("gives up the publications of the channels used longest ago when all take too much", async () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 40_000 }));
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
-    for (const channel of ["a", "b", "c", "d"]) {
-      await engine.publish(channel, { event: "say", data }, LONG);
-    }
+    for (const channel of ["a", "b", "c", "d"]) await engine.publish(channel, { event: "say", data }, LONG);
     const used = engine.read("a", LONG, null, 1).position;
     await engine.publish("e", { event: "say", data }, LONG);
     assert.ok(engine.historyBytes <= 40_000);
     const sizes = Object.fromEntries(
-      ["a", "b", "c", "d", "e"].map((
-        c,
-      ) => [c, engine.read(c, LONG, null, 9).publications.length]),
+      ["a", "b", "c", "d", "e"].map((c) => [c, engine.read(c, LONG, null, 9).publications.length]),
     );
     assert.deepEqual(sizes, { a: 1, b: 0, c: 1, d: 1, e: 1 });
     assert.equal(engine.read("a", LONG, used, 9).isComplete, true);
@@ -66,10 +62,7 @@ describe("MemoryEngine", () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 20_000 }));
     engine.subscribe("a", LONG);
     const positions = await publish(engine, "a", LONG, 5);
-    await engine.publish("b", {
-      event: "say",
-      data: JSON.stringify("x".repeat(9_900)),
-    }, LONG);
+    await engine.publish("b", { event: "say", data: JSON.stringify("x".repeat(9_900)) }, LONG);
     const page = engine.read("a", LONG, positions[0]!, 100);
     assert.deepEqual([page.isComplete, page.publications], [false, []]);
     // Who is subscribed goes on in the same epoch.
@@ -78,9 +71,7 @@ describe("MemoryEngine", () => {
 
   it("bounds channels without publications too", () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 200_000 }));
-    for (const number of range(10_000)) {
-      engine.read(`empty:${number}`, LONG, null, 1);
-    }
+    for (const number of range(10_000)) engine.read(`empty:${number}`, LONG, null, 1);
     assert.ok(engine.historyBytes <= 200_000);
     assert.ok(engine.channels < 2_000, `${engine.channels} channels`);
   });
@@ -90,16 +81,10 @@ describe("MemoryEngine", () => {
     await publish(engine, "a", { size: 10, ttl: 1_000 }, 20);
     assert.ok(engine.historyBytes > 0);
     clock.advance(20_000);
-    assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [
-      0,
-      0,
-      0,
-    ]);
+    assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [0, 0, 0]);
   });
 
   it("throws for a limit out of range", () => {
-    for (const maxHistoryBytes of [0, -1, 1.5, NaN]) {
-      assert.throws(() => new MemoryEngine({ maxHistoryBytes }), TypeError);
-    }
+    for (const maxHistoryBytes of [0, -1, 1.5, NaN]) assert.throws(() => new MemoryEngine({ maxHistoryBytes }), TypeError);
   });
 });

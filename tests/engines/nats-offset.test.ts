@@ -3,26 +3,15 @@ import { describe, it } from "node:test";
 import { Envelopes } from "../../src/engines/broker/envelope.ts";
 import { isMark, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "../../src/engines/nats/offset.ts";
 
-const SECRETS: Record<string, string[]> = {
-  unsigned: [],
-  signed: ["a secret of the application"],
-};
+const SECRETS: Record<string, string[]> = { unsigned: [], signed: ["a secret of the application"] };
 
 describe("The offset of a message", () => {
   for (const [name, secrets] of Object.entries(SECRETS)) {
     it(`tells ${name} messages of one sequence apart`, async () => {
-      const envelopes = new Envelopes({
-        node: "node",
-        secrets,
-        maxLength: 1e6,
-        now: () => 0,
-        dropped() {},
-      });
+      const envelopes = new Envelopes({ node: "node", secrets, maxLength: 1e6, now: () => 0, dropped() {} });
       const offsets = new Set<number>();
       for (let number = 0; number < 1_000; number++) {
-        offsets.add(
-          offsetOf(7, await envelopes.seal("publication", "room", "1", "say")),
-        );
+        offsets.add(offsetOf(7, await envelopes.seal("publication", "room", "1", "say")));
       }
       // Of 8,192 tags: a thousand at random meet some 60 times.
       assert.ok(offsets.size > 900, `${offsets.size}`);
@@ -49,16 +38,7 @@ describe("The offset of a message", () => {
     assert.ok(isMark(named) && !isMark("\n{}\n1"));
     assert.equal(standsFor({ sequence: 9, text: named }), offset);
     // As the version before wrote it, or somebody else.
-    for (
-      const text of [
-        "mark 0",
-        "mark 7",
-        "mark ",
-        "mark x",
-        "mark -1",
-        "mark 1e300",
-      ]
-    ) {
+    for (const text of ["mark 0", "mark 7", "mark ", "mark x", "mark -1", "mark 1e300"]) {
       assert.equal(standsFor({ sequence: 9, text }), offsetOf(9, text));
     }
   });

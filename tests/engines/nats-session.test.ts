@@ -18,45 +18,14 @@ function create() {
       return stall.promise;
     },
   } as unknown as NatsConnection; // All that `send` needs of it.
-  const bounds = {
-    maxSize: 1,
-    maxTtl: 1,
-    maxBytes: [1],
-    storage: "memory",
-    replicas: 1,
-  } as const;
+  const bounds = { maxSize: 1, maxTtl: 1, maxBytes: [1], storage: "memory", replicas: 1 } as const;
   const nothing = () => {};
-  const listener = {
-    live: nothing,
-    mark: nothing,
-    message: nothing,
-    member: nothing,
-    ended: nothing,
-    malformed: nothing,
-  };
-  const options = {
-    node: "node",
-    namespace: "test",
-    lease: 1,
-    slack: 0,
-    timeout: 1,
-    now: () => 0,
-    positions: () => [],
-  };
-  const session = new NatsSession(
-    connection,
-    false,
-    bounds,
-    listener,
-    options,
-    { epoch: "", sequence: 0, offset: 0 },
-  );
+  const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, ended: nothing, malformed: nothing };
+  const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0, positions: () => [] };
+  const session = new NatsSession(connection, false, bounds, listener, options, { epoch: "", sequence: 0, offset: 0 });
   /** Sends, and writes down how it ended. */
   const send = (text: string) => {
-    session.send(text).then(
-      () => did.push(`${text} arrived`),
-      () => did.push(`${text} is lost`),
-    );
+    session.send(text).then(() => did.push(`${text} arrived`), () => did.push(`${text} is lost`));
   };
   return { did, flushes, send };
 }
@@ -84,13 +53,7 @@ describe("NatsSession.send", () => {
     for (const text of ["a", "b"]) send(text);
     flushes[0]!.reject(new Error("Cannot flush"));
     await turn();
-    assert.deepEqual(did.splice(0), [
-      "a",
-      "flush 1",
-      "b",
-      "flush 2",
-      "a is lost",
-    ]);
+    assert.deepEqual(did.splice(0), ["a", "flush 1", "b", "flush 2", "a is lost"]);
     flushes[1]!.resolve();
     await turn();
     assert.deepEqual(did, ["b arrived"]);

@@ -5,10 +5,7 @@ import { Envelopes } from "../../src/engines/broker/envelope.ts";
  * Lets nodes write what the next version may: a later version that says this one can read it, and fields that this one does not know, in the
  * header and in whatever is the nodes' own. Returns what ends it.
  */
-export function speakNextVersion(
-  nodes: ReadonlySet<string>,
-  secret: string,
-): () => void {
+export function speakNextVersion(nodes: ReadonlySet<string>, secret: string): () => void {
   const { seal } = Envelopes.prototype;
   Envelopes.prototype.seal = async function (kind, scope, body, event) {
     const sealed = await seal.call(this, kind, scope, body, event);
@@ -16,12 +13,7 @@ export function speakNextVersion(
     if (!nodes.has(header.node)) return sealed;
     const isOwn = kind === "member" || kind === "message";
     const text = [
-      JSON.stringify({
-        later: { a: [1] },
-        ...header,
-        v: header.v + 1,
-        min: header.v,
-      }),
+      JSON.stringify({ later: { a: [1] }, ...header, v: header.v + 1, min: header.v }),
       isOwn ? JSON.stringify(withMore(JSON.parse(body))) : body,
     ].join("\n");
     return `${createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")}\n${text}`;
@@ -35,8 +27,7 @@ function withMore(message: Record<string, unknown>): Record<string, unknown> {
   return {
     later: [1],
     ...message,
-    ...(Array.isArray(clients) &&
-      { clients: clients.map((client) => ({ ...client, later: "x" })) }),
+    ...(Array.isArray(clients) && { clients: clients.map((client) => ({ ...client, later: "x" })) }),
     ...(typeof stats === "object" && { stats: { ...stats, later: 1 } }),
   };
 }

@@ -148,18 +148,7 @@ describe("The members of a subscription", () => {
       await renewed;
       looks.push(told());
     }
-    assert.deepEqual(looks, [
-      false,
-      "",
-      false,
-      "",
-      false,
-      "",
-      true,
-      "-bob",
-      false,
-      "",
-    ]);
+    assert.deepEqual(looks, [false, "", false, "", false, "", true, "-bob", false, ""]);
   });
 
   it("are asked for once by all who ask meanwhile", async () => {
@@ -168,9 +157,7 @@ describe("The members of a subscription", () => {
     join("ann");
     assert.equal(asked.length, 1);
     await answer("ann");
-    assert.deepEqual(await Promise.all(questions), [[{ user: "ann" }], [{
-      user: "ann",
-    }]]);
+    assert.deepEqual(await Promise.all(questions), [[{ user: "ann" }], [{ user: "ann" }]]);
     await subscription.members();
     assert.equal(asked.length, 0);
   });

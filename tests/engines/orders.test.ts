@@ -19,34 +19,20 @@ const TIMEOUT = { timeout: 60_000 };
 const HOURS = 3_600_000;
 /** The longest that an authentication takes, in ms: an order that comes late ends those of so much later. */
 const AUTHENTICATION = 500;
-const FAST = {
-  secret: SECRET,
-  lease: 1_500,
-  checkInterval: 300,
-  timeout: 2_000,
-};
+const FAST = { secret: SECRET, lease: 1_500, checkInterval: 300, timeout: 2_000 };
 
 const BROKERS = {
   Redis: {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
     attack: attackRedis,
-    engine: (port: number) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-        ...FAST,
-      }),
+    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST }),
   },
   NATS: {
     program: "nats-server",
     start: () => BrokerProcess.nats(),
     attack: attackNats,
-    engine: (port: number) =>
-      natsEngine({
-        servers: `nats://127.0.0.1:${port}`,
-        history: { storage: "memory" },
-        ...FAST,
-      }),
+    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...FAST }),
   },
 };
 
@@ -61,9 +47,7 @@ async function pass(): Promise<void> {
   await until(() => performance.now() - start > 2 * AUTHENTICATION);
 }
 
-for (
-  const [name, { program, start, attack, engine }] of Object.entries(BROKERS)
-) {
+for (const [name, { program, start, attack, engine }] of Object.entries(BROKERS)) {
   describe(`An order over ${name}`, { skip: lacks(program) }, () => {
     let broker: BrokerProcess;
     let attacker: Attacker;
@@ -80,10 +64,7 @@ for (
     }, TIMEOUT);
 
     /** A node behind a network of its own. @param skew of its wall clock, in ms. */
-    const create = async (
-      skew = 0,
-      options: WebSocketControllerOptions = {},
-    ) => {
+    const create = async (skew = 0, options: WebSocketControllerOptions = {}) => {
       const proxy = await Proxy.open(broker.port);
       const errors: unknown[] = [];
       const controller = new WebSocketController({
@@ -100,9 +81,7 @@ for (
       });
       await until(() => controller.engine.status === "ready");
       const join = (user: string) => {
-        const { transport } = openOn(new FakeTransport(), controller, {
-          identity: { accountability: { user, role: "reader" } },
-        });
+        const { transport } = openOn(new FakeTransport(), controller, { identity: { accountability: { user, role: "reader" } } });
         return { closes: () => transport.closes.map(({ code }) => code) };
       };
       const cut = async () => {
@@ -116,100 +95,61 @@ for (
       };
       // It names itself first.
       const [node] = Object.keys((await controller.cluster.stats()).nodes);
-      return {
-        controller,
-        proxy,
-        errors,
-        join,
-        cut,
-        heal,
-        node,
-        dropped: () => (controller.engine as BrokerEngine).dropped,
-      };
+      return { controller, proxy, errors, join, cut, heal, node, dropped: () => (controller.engine as BrokerEngine).dropped };
     };
 
-    it(
-      "is carried out by all at once, whatever their clocks say",
-      TIMEOUT,
-      async () => {
-        const nodes = [
-          await create(),
-          await create(2 * HOURS),
-          await create(-2 * HOURS),
-        ];
-        for (const { controller } of nodes) {
-          const anns = nodes.map(({ join }) => join("ann"));
-          assert.deepEqual(await controller.disconnect({ user: "ann" }), {
-            missing: [],
-            isSent: true,
-          });
-          for (const { closes } of anns) assert.deepEqual(closes(), [4403]);
-        }
-        assert.deepEqual(
-          nodes.map(({ errors, dropped }) => [errors, dropped()]),
-          nodes.map(() => [[], {}]),
-        );
-      },
-    );
+    it("is carried out by all at once, whatever their clocks say", TIMEOUT, async () => {
+      const nodes = [await create(), await create(2 * HOURS), await create(-2 * HOURS)];
+      for (const { controller } of nodes) {
+        const anns = nodes.map(({ join }) => join("ann"));
+        assert.deepEqual(await controller.disconnect({ user: "ann" }), { missing: [], isSent: true });
+        for (const { closes } of anns) assert.deepEqual(closes(), [4403]);
+      }
+      assert.deepEqual(nodes.map(({ errors, dropped }) => [errors, dropped()]), nodes.map(() => [[], {}]));
+    });
 
-    it(
-      "names the node that is cut off, which closes who was there when it is back",
-      TIMEOUT,
-      async () => {
-        const [a, b] = [await create(2 * HOURS), await create(-2 * HOURS)];
-        const before = [b.join("ann"), b.join("bob")];
-        await b.cut();
-        const result = await a.controller.disconnect({ user: "ann" });
-        assert.deepEqual([result.isSent, result.missing], [true, [b.node]]);
-        assert.deepEqual(before.map(({ closes }) => closes()), [[], []]);
-        await pass();
-        const later = b.join("ann");
-        await b.heal();
-        await until(() => before[0]!.closes().length > 0);
-        // Another session reads it again.
-        await b.cut();
-        await b.heal();
-        await a.controller.disconnect({ user: "nobody" });
-        assert.deepEqual([...before, later].map(({ closes }) => closes()), [
-          [4403],
-          [],
-          [],
-        ]);
-      },
-    );
+    it("names the node that is cut off, which closes who was there when it is back", TIMEOUT, async () => {
+      const [a, b] = [await create(2 * HOURS), await create(-2 * HOURS)];
+      const before = [b.join("ann"), b.join("bob")];
+      await b.cut();
+      const result = await a.controller.disconnect({ user: "ann" });
+      assert.deepEqual([result.isSent, result.missing], [true, [b.node]]);
+      assert.deepEqual(before.map(({ closes }) => closes()), [[], []]);
+      await pass();
+      const later = b.join("ann");
+      await b.heal();
+      await until(() => before[0]!.closes().length > 0);
+      // Another session reads it again.
+      await b.cut();
+      await b.heal();
+      await a.controller.disconnect({ user: "nobody" });
+      assert.deepEqual([...before, later].map(({ closes }) => closes()), [[4403], [], []]);
+    });
 
-    it(
-      "is read by a node that was cut off when its sender has gone",
-      TIMEOUT,
-      async () => {
-        const b = await create();
-        const ann = b.join("ann");
-        await b.cut();
-        const a = await create();
-        await a.controller.disconnect({ role: "reader" }, 4999, "Out");
-        await a.controller.engine.close();
-        await b.heal();
-        await until(() => ann.closes().length > 0);
-        assert.deepEqual(ann.closes(), [4999]);
-      },
-    );
+    it("is read by a node that was cut off when its sender has gone", TIMEOUT, async () => {
+      const b = await create();
+      const ann = b.join("ann");
+      await b.cut();
+      const a = await create();
+      await a.controller.disconnect({ role: "reader" }, 4999, "Out");
+      await a.controller.engine.close();
+      await b.heal();
+      await until(() => ann.closes().length > 0);
+      assert.deepEqual(ann.closes(), [4999]);
+    });
 
-    it(
-      "of a node that is cut off says so, and is sent when it is back",
-      TIMEOUT,
-      async () => {
-        const [a, b] = [await create(), await create()];
-        const [here, there] = [a.join("ann"), b.join("ann")];
-        await a.controller.engine.nodes();
-        await a.cut();
-        const result = await a.controller.disconnect({ user: "ann" });
-        assert.deepEqual([result.isSent, result.missing], [false, [b.node]]);
-        assert.deepEqual([here.closes(), there.closes()], [[4403], []]);
-        await a.heal();
-        await until(() => there.closes().length > 0);
-        assert.deepEqual(there.closes(), [4403]);
-      },
-    );
+    it("of a node that is cut off says so, and is sent when it is back", TIMEOUT, async () => {
+      const [a, b] = [await create(), await create()];
+      const [here, there] = [a.join("ann"), b.join("ann")];
+      await a.controller.engine.nodes();
+      await a.cut();
+      const result = await a.controller.disconnect({ user: "ann" });
+      assert.deepEqual([result.isSent, result.missing], [false, [b.node]]);
+      assert.deepEqual([here.closes(), there.closes()], [[4403], []]);
+      await a.heal();
+      await until(() => there.closes().length > 0);
+      assert.deepEqual(there.closes(), [4403]);
+    });
 
     it("to ask anew is kept as well", TIMEOUT, async () => {
       const asked: string[] = [];
@@ -231,36 +171,23 @@ for (
       assert.deepEqual(asked, ["ann"]);
     });
 
-    it(
-      "that was captured ends nobody, on a node that heard it or one that started later",
-      TIMEOUT,
-      async () => {
-        const [a, b] = [await create(), await create()];
-        await a.controller.disconnect({ user: "ann" });
-        const c = await create();
-        await pass();
-        const anns = [a, b, c].map(({ join }) => join("ann"));
-        const captured = [...attacker.captured];
-        for (let times = 0; times < 3; times++) {
-          for (const each of captured) await each.again();
-        }
-        await attacker.copyOrders();
-        for (const node of [b, c]) {
-          await node.cut();
-          await node.heal();
-        }
-        // It comes after.
-        for (const node of [b, c]) {
-          assert.deepEqual(
-            (await node.controller.disconnect({ user: "bob" })).missing,
-            [],
-          );
-        }
-        assert.deepEqual(anns.map(({ closes }) => closes()), [[], [], []]);
-        for (const { dropped } of [b, c]) {
-          assert.ok(dropped()["replayed"]! > 0, JSON.stringify(dropped()));
-        }
-      },
-    );
+    it("that was captured ends nobody, on a node that heard it or one that started later", TIMEOUT, async () => {
+      const [a, b] = [await create(), await create()];
+      await a.controller.disconnect({ user: "ann" });
+      const c = await create();
+      await pass();
+      const anns = [a, b, c].map(({ join }) => join("ann"));
+      const captured = [...attacker.captured];
+      for (let times = 0; times < 3; times++) for (const each of captured) await each.again();
+      await attacker.copyOrders();
+      for (const node of [b, c]) {
+        await node.cut();
+        await node.heal();
+      }
+      // It comes after.
+      for (const node of [b, c]) assert.deepEqual((await node.controller.disconnect({ user: "bob" })).missing, []);
+      assert.deepEqual(anns.map(({ closes }) => closes()), [[], [], []]);
+      for (const { dropped } of [b, c]) assert.ok(dropped()["replayed"]! > 0, JSON.stringify(dropped()));
+    });
   });
 }

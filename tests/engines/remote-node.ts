@@ -43,13 +43,7 @@ interface Call {
 type Line =
   | { told: (typeof TOLD)[number]; args: unknown[] }
   | { report: ErrorText }
-  | {
-    id: number;
-    result?: unknown;
-    error?: ErrorText;
-    status: EngineStatus;
-    channels: number;
-  };
+  | { id: number; result?: unknown; error?: ErrorText; status: EngineStatus; channels: number };
 
 interface ErrorText {
   code?: ErrorCode;
@@ -58,33 +52,17 @@ interface ErrorText {
 
 /** An engine over that broker, quick to notice all but that it hangs, whose histories are lost when the broker is restarted. */
 export function createEngine(broker: BrokerName, port: number): BrokerEngine {
-  const fast = {
-    lease: 4_000,
-    checkInterval: 300,
-    linger: 300,
-    timeout: 10_000,
-    secret: "a secret of the tests",
-  };
+  const fast = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
   return broker === "redis"
-    ? redisEngine({
-      client: createClient({ url: `redis://127.0.0.1:${port}` }),
-      ...fast,
-    })
-    : natsEngine({
-      servers: `nats://127.0.0.1:${port}`,
-      history: { storage: "memory" },
-      ...fast,
-    });
+    ? redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...fast })
+    : natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...fast });
 }
 
 /** The engine of another process. */
 class RemoteEngine implements Engine {
   status: EngineStatus = "connecting";
   readonly #child: ChildProcess;
-  readonly #calls = new Map<
-    number,
-    { resolve(result: unknown): void; reject(error: unknown): void }
-  >();
+  readonly #calls = new Map<number, { resolve(result: unknown): void; reject(error: unknown): void }>();
   #lastCall = 0;
   #channels = 0;
 
@@ -92,9 +70,7 @@ class RemoteEngine implements Engine {
     this.#child = child;
     readLines(child.stdout!, (line) => this.#take(line as Line, host)); // Piped, and written by `run`.
     child.on("exit", () => {
-      for (const { reject } of this.#calls.values()) {
-        reject(new Error("The process has ended"));
-      }
+      for (const { reject } of this.#calls.values()) reject(new Error("The process has ended"));
     });
   }
 
@@ -107,6 +83,10 @@ class RemoteEngine implements Engine {
   subscribe: Engine["subscribe"] = (...args) => this.#call("subscribe", args);
   unsubscribe: Engine["unsubscribe"] = (...args) => void this.#call("unsubscribe", args);
   publish: Engine["publish"] = (...args) => this.#call("publish", args);
+  answers: NonNullable<Engine["answers"]> = {
+    claim: (...args) => this.#call("answers.claim", args),
+    settle: (...args) => this.#call("answers.settle", args),
+  };
   read: Engine["read"] = (...args) => this.#call("read", args);
   join: Engine["join"] = (...args) => this.#call("join", args);
   leave: Engine["leave"] = (...args) => this.#call("leave", args);
@@ -123,10 +103,7 @@ class RemoteEngine implements Engine {
     const id = ++this.#lastCall;
     const call: Call = { id, method, args };
     // JSON has no Infinity, which is a limit that may be asked for.
-    const text = JSON.stringify(
-      call,
-      (_key, value) => value === Infinity ? INFINITY : value,
-    );
+    const text = JSON.stringify(call, (_key, value) => value === Infinity ? INFINITY : value);
     this.#child.stdin!.write(`${text}\n`); // Piped.
     return new Promise<unknown>((resolve, reject) => this.#calls.set(id, { resolve, reject })) as Promise<Result>; // As the other side's engine says.
   }
@@ -156,14 +133,7 @@ function readLines(stream: Readable, take: (line: unknown) => void): void {
   stream.setEncoding("utf8").on("data", (text: string) => {
     const lines = `${rest}${text}`.split("\n");
     rest = lines.pop()!; // There is always one.
-    for (const line of lines) {
-      take(
-        JSON.parse(
-          line,
-          (_key, value) => value === INFINITY ? Infinity : value,
-        ),
-      );
-    }
+    for (const line of lines) take(JSON.parse(line, (_key, value) => value === INFINITY ? Infinity : value));
   });
 }
 
@@ -179,20 +149,10 @@ export interface RemoteNode extends TestNode {
 }
 
 /** Resolves when the engine is ready. */
-export async function startRemoteNode(
-  runtime: Runtime,
-  broker: BrokerName,
-  port: number,
-): Promise<RemoteNode> {
+export async function startRemoteNode(runtime: Runtime, broker: BrokerName, port: number): Promise<RemoteNode> {
   const host = new TestHost();
   const [command, ...args] = COMMANDS[runtime];
-  const child = spawn(command, [
-    ...args,
-    fileURLToPath(import.meta.url),
-    broker,
-    `${port}`,
-    host.node,
-  ], {
+  const child = spawn(command, [...args, fileURLToPath(import.meta.url), broker, `${port}`, host.node], {
     stdio: ["pipe", "pipe", "inherit"],
   });
   const exit = once(child, "exit");
@@ -206,15 +166,10 @@ export async function startRemoteNode(
     child.kill("SIGKILL");
   };
   const failed = exit.then(([code]) => {
-    throw new Error(
-      `Cannot start a node on ${runtime}: it exited with ${code}`,
-    );
+    throw new Error(`Cannot start a node on ${runtime}: it exited with ${code}`);
   });
   failed.catch(() => {}); // Once it is ready, its end is ours.
-  await Promise.race([
-    host.until(() => host.statuses.includes("ready")),
-    failed,
-  ]);
+  await Promise.race([host.until(() => host.statuses.includes("ready")), failed]);
   return { engine, host, kill, end, channels: () => engine.channels() };
 }
 
@@ -224,29 +179,19 @@ function run(broker: BrokerName, port: number, node: string): void {
   const write = (line: Line) => void process.stdout.write(`${JSON.stringify(line)}\n`);
   const textOf = (error: unknown): ErrorText => ({
     message: String(error),
-    ...(error instanceof WebSocketError &&
-      { code: error.code, message: error.message }),
+    ...(error instanceof WebSocketError && { code: error.code, message: error.message }),
   });
   const report = (error: unknown) => write({ report: textOf(error) });
-  const tell = Object.fromEntries(
-    TOLD.map((told) => [told, (...args: unknown[]) => write({ told, args })]),
-  );
-  const host = {
-    node,
-    now: Date.now,
-    deadlines: new Deadlines(systemClock, report),
-    report,
-    ...tell,
-  } as EngineHost; // With all of TOLD.
+  const tell = Object.fromEntries(TOLD.map((told) => [told, (...args: unknown[]) => write({ told, args })]));
+  const host = { node, now: Date.now, deadlines: new Deadlines(systemClock, report), report, ...tell } as EngineHost; // With all of TOLD.
   engine.start(host);
 
   const call = async ({ id, method, args }: Call) => {
     const ended: { result?: unknown; error?: ErrorText } = {};
     try {
-      ended.result = await (engine as unknown as Record<
-        string,
-        (...args: unknown[]) => unknown
-      >)[method]!(...args); // By RemoteEngine.
+      const [name = "", of] = method.split(".").reverse();
+      const owner = of === "answers" ? engine.answers : engine;
+      ended.result = await (owner as unknown as Record<string, (...args: unknown[]) => unknown>)[name]!(...args); // By RemoteEngine.
     } catch (error) {
       ended.error = textOf(error);
     }
@@ -257,10 +202,7 @@ function run(broker: BrokerName, port: number, node: string): void {
   process.stdin.on("close", () => process.exit(0));
 }
 
-if (
-  process.argv[1] === fileURLToPath(import.meta.url) &&
-  process.argv.length === 5
-) {
+if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv.length === 5) {
   const [, , broker, port, node] = process.argv;
   run(broker as BrokerName, Number(port), node!); // As startRemoteNode says.
 }

@@ -4,23 +4,14 @@ import { describe, it } from "node:test";
 import { type NodeCrypto, signingKey } from "../../src/engines/broker/signature.ts";
 
 const SECRET = "sixteen or more ✓";
-const TEXTS = [
-  "",
-  "{}",
-  "狼煙\n\u0000",
-  "half a \ud83d pair",
-  "x".repeat(100_000),
-];
+const TEXTS = ["", "{}", "狼煙\n\u0000", "half a \ud83d pair", "x".repeat(100_000)];
 
 /** Without `node:crypto`: `undefined` would have it looked for. */
 const none = null as unknown as undefined;
 
 describe("signingKey", () => {
   it("signs the same with node:crypto and with WebCrypto, and verifies what the other has signed", async () => {
-    const [node, web] = [
-      signingKey(SECRET, nodeCrypto),
-      signingKey(SECRET, none),
-    ];
+    const [node, web] = [signingKey(SECRET, nodeCrypto), signingKey(SECRET, none)];
     for (const text of TEXTS) {
       const signature = await web.sign(text);
       assert.match(signature, /^[0-9a-f]{64}$/);
@@ -35,10 +26,7 @@ describe("signingKey", () => {
       const key = signingKey(SECRET, crypto);
       const signature = await key.sign("text");
       assert.equal(await key.verify(signature, "Text"), false);
-      assert.equal(
-        await signingKey("another secret ✓", crypto).verify(signature, "text"),
-        false,
-      );
+      assert.equal(await signingKey("another secret ✓", crypto).verify(signature, "text"), false);
       assert.equal(await key.verify(signature.slice(0, 62), "text"), false);
       assert.equal(await key.verify("", "text"), false);
     }

@@ -16,18 +16,13 @@ export const noSqlite: string | false = hasModule() ? false : "this runtime has 
 
 /** A database in memory, or in a file, that has the interface of a Durable Object's. */
 export function openSqlite(path = ":memory:"): Sql & { close(): void } {
-  const loaded = createRequire(import.meta.url)(module) as Record<
-    string,
-    new (path: string) => Database
-  >; // Both are so.
+  const loaded = createRequire(import.meta.url)(module) as Record<string, new (path: string) => Database>; // Both are so.
   const database = new loaded[isBun ? "Database" : "DatabaseSync"]!(path);
   const statements = new Map<string, ReturnType<Database["prepare"]>>();
   return {
     exec(query, ...bindings) {
       let statement = statements.get(query);
-      if (!statement) {
-        statements.set(query, statement = database.prepare(query));
-      }
+      if (!statement) statements.set(query, statement = database.prepare(query));
       return statement.all(...bindings);
     },
     close: () => database.close(),

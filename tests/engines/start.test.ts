@@ -15,10 +15,7 @@ const BROKERS = {
   Redis: {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
-    engine: (port: number) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-      }),
+    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }) }),
   },
   NATS: {
     program: "nats-server",
@@ -29,9 +26,7 @@ const BROKERS = {
 
 for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
   describe(`A node over ${name}`, { skip: lacks(program) }, () => {
-    it("lets its first clients subscribe and publish while the broker starts", {
-      timeout: 60_000,
-    }, async () => {
+    it("lets its first clients subscribe and publish while the broker starts", { timeout: 60_000 }, async () => {
       const broker = await start();
       await broker.stop();
       const controller = new WebSocketController({
@@ -40,19 +35,11 @@ for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
         authenticate: () => null,
         mode: "public",
       });
-      const channels = new Channels(controller, {
-        room: { authorize: () => true, history: { size: 10, ttl: 60_000 } },
-      });
+      const channels = new Channels(controller, { room: { authorize: () => true, history: { size: 10, ttl: 60_000 } } });
       const app = new Hono().get("/", controller.upgrade);
       const failed = new Promise((resolve) => controller.on("error", resolve));
-      const server = await serve(app, {
-        port: 0,
-        hostname: "127.0.0.1",
-        onListen: false,
-      });
-      const socket = new WebSocket(
-        server.url.replace("http", "ws").replace("localhost", "127.0.0.1"),
-      );
+      const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
+      const socket = new WebSocket(server.url.replace("http", "ws").replace("localhost", "127.0.0.1"));
       try {
         await new Promise((resolve) => socket.addEventListener("open", resolve));
         const messages: Record<string, unknown>[] = [];
@@ -62,9 +49,7 @@ for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
             resolve();
           })
         );
-        socket.send(
-          JSON.stringify({ type: "subscribe", channel: "room", uid: "1" }),
-        );
+        socket.send(JSON.stringify({ type: "subscribe", channel: "room", uid: "1" }));
         // It was tried, before anybody had come.
         await failed;
         const published = channels.publish("room", "say", "hello");
