@@ -6,8 +6,8 @@ import { style } from "./page-style.ts";
 
 type Html = ReturnType<typeof html>;
 
-/** The page and its style come from one path; it runs no script. */
-const POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/** The page loads its style from its own path, and an empty icon. */
+const POLICY = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** A recursive schema is shown this deep. */
 const MAX_DEPTH = 6;

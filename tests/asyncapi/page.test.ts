@@ -31,7 +31,7 @@ describe("asyncapiPage", () => {
     assert.doesNotMatch(text, /<script|<style|\sstyle=|\son\w+=|(?:src|href)="(?!\?|#|data:,)/);
     assert.equal(
       page.headers.get("content-security-policy"),
-      "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+      "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     );
   });
 
