@@ -22,7 +22,7 @@ export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, Local
   FORBIDDEN: "not allowed",
   MESSAGES_DROPPED: "the client read too slowly; `count` messages were not sent to it",
   ENGINE_UNAVAILABLE: "the broker that connects the servers is away",
-  OUTCOME_UNKNOWN: "the node that began the request is gone, and with it the answer; the request is not handled again",
+  OUTCOME_UNKNOWN: "the request may have been handled, and its answer is not known",
   NOT_ASKED: "no question is open to this answer",
 };
 

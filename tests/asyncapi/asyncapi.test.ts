@@ -217,7 +217,10 @@ describe("The document's account of the protocol", () => {
   it("accepts every example of PROTOCOL.md", () => {
     const say = v.object({ text: v.string() });
     const document = documentOf({
-      requests: { say: { payload: say, reply: v.object({ id: v.number() }) } },
+      requests: {
+        say: { payload: say, reply: v.object({ id: v.number() }) },
+        pay: { payload: v.object({ amount: v.number() }), reply: v.object({ id: v.number() }) },
+      },
       messages: { news: say },
       channels: { "room:*": { events: { say } } },
     });
