@@ -1,4 +1,17 @@
-/** `noroshi/asyncapi`: describes a contract as an AsyncAPI document, shows the document as a page, and compares two documents. */
+/**
+ * `noroshi/asyncapi`: describes a contract as an AsyncAPI document, and shows the document as a page.
+ *
+ * @example
+ * ```ts
+ * import { toJsonSchema } from "@valibot/to-json-schema";
+ * import { asyncapi, asyncapiPage } from "noroshi/asyncapi";
+ *
+ * const document = asyncapi(contract, { info: { title: "Newsroom", version: "1.0.0" }, toJsonSchema });
+ * app.get("/asyncapi", asyncapiPage(document));
+ * ```
+ *
+ * @module
+ */
 import { CloseCode } from "../protocol/close.ts";
 import { CLOSE_MEANINGS, ERROR_MEANINGS } from "../protocol/code-meanings.ts";
 import type { ChannelContract, Contract, RequestContract } from "../protocol/contract-types.ts";
@@ -46,6 +59,7 @@ export type {
   AsyncApiReference,
   AsyncApiServer,
 } from "./document.ts";
+export type { ChannelContract, Contract, RequestContract } from "../protocol/contract-types.ts";
 export type { JsonSchema, ToJsonSchema } from "./json-schema.ts";
 export { asyncapiPage } from "./page.ts";
 

@@ -4,6 +4,13 @@ import type { AsyncApiDocument, AsyncApiMessage, AsyncApiOperation, AsyncApiRefe
 import { isSchema, type JsonSchema, resolvePointer } from "./json-schema.ts";
 import { style } from "./page-style.ts";
 
+/**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Route = Handler;
+
 type Html = ReturnType<typeof html>;
 
 /** The page loads its style from its own path, and an empty icon. */
@@ -21,7 +28,7 @@ const MAX_DEPTH = 6;
  * app.get("/asyncapi", asyncapiPage(asyncapi(contract, { info, toJsonSchema })));
  * ```
  */
-export function asyncapiPage(document: AsyncApiDocument): Handler {
+export function asyncapiPage(document: AsyncApiDocument): Route {
   const json = JSON.stringify(document);
   const page = new Page(document).render();
   return async (c) => {

@@ -108,9 +108,9 @@ describe("diffSchemas", () => {
     }
   });
 
-  it("finds what a change refuses that was accepted, and accepts that was refused, for any two schemas", () => {
+  it("finds what a change refuses that was accepted, and accepts that was refused", () => {
     fc.assert(
-      fc.property(anySchema, anySchema, fc.array(anyValue, { minLength: 20, maxLength: 20 }), (before, after, values) => {
+      fc.property(versions, fc.array(anyValue, { minLength: 30, maxLength: 30 }), ([before, after], values) => {
         const ajv = new Ajv({ strict: false });
         const [accepted, accepts] = [ajv.compile(before), ajv.compile(after)];
         const effects = new Set(diffSchemas(before, after, [before, after]).map(({ effect }) => effect));
@@ -120,7 +120,7 @@ describe("diffSchemas", () => {
           if (!was && is) assert.ok(effects.has("widened") || effects.has("changed"), `accepted: ${JSON.stringify(value)}`);
         }
       }),
-      { numRuns: 400 },
+      { numRuns: 500 },
     );
   });
 });
@@ -135,26 +135,47 @@ const { value: anyValue } = fc.letrec((tie) => ({
   ),
 }));
 
-const bounds = fc.integer({ min: 0, max: 2 });
-// Every object declares both fields: what is not declared may be added later with any type, which is taken to be compatible.
-const { schema: anySchema } = fc.letrec<{ schema: object; plain: object }>((tie) => ({
-  schema: fc.oneof({ maxDepth: 2 }, tie("plain"), fc.record({ anyOf: fc.array(tie("plain"), { minLength: 1, maxLength: 3 }) })),
-  plain: fc.oneof(
-    { maxDepth: 2 },
-    fc.record({ type: fc.constant("string"), minLength: bounds, maxLength: bounds }, { requiredKeys: ["type"] }),
-    fc.record({ type: fc.constantFrom("number", "integer"), minimum: bounds, exclusiveMaximum: bounds }, {
-      requiredKeys: ["type"],
+/** A schema and a later version of it. Most parts are the same, so that one difference decides over many values. */
+type Versions = readonly [before: object, after: object];
+
+/** Two values that are mostly the same. */
+const twice = <Value>(arbitrary: fc.Arbitrary<Value>): fc.Arbitrary<readonly [Value, Value]> =>
+  fc.oneof({ weight: 3, arbitrary: arbitrary.map((each) => [each, each] as const) }, {
+    weight: 1,
+    arbitrary: fc.tuple(arbitrary, arbitrary),
+  });
+
+const bound = fc.option(fc.integer({ min: 0, max: 2 }), { nil: undefined });
+
+/** A schema without the keywords that are `undefined`. */
+const compact = (schema: object): object => Object.fromEntries(Object.entries(schema).filter(([, value]) => value !== undefined));
+
+const leaf: fc.Arbitrary<object> = fc.oneof(
+  fc.record({ type: fc.constant("string"), minLength: bound, maxLength: bound }).map(compact),
+  fc.record({ type: fc.constantFrom("number", "integer"), minimum: bound, exclusiveMaximum: bound }).map(compact),
+  fc.record({ enum: fc.uniqueArray(fc.constantFrom("a", "b", 1, 2, null), { minLength: 1 }) }),
+  fc.record({ const: fc.constantFrom("a", "b", 1, null) }),
+  fc.constantFrom<object>({ type: "null" }, { type: ["string", "null"] }, {}, { type: "boolean" }),
+);
+
+const required = fc.uniqueArray(fc.constantFrom("a", "b"));
+
+const { versions } = fc.letrec<{ versions: Versions }>((tie) => ({
+  versions: fc.oneof(
+    { maxDepth: 3 },
+    twice(leaf),
+    // Every object declares both fields: what is not declared may be added later with any type, which counts as compatible.
+    fc.tuple(tie("versions"), tie("versions"), fc.tuple(required, required)).map(([a, b, needs]): Versions => {
+      const version = (at: 0 | 1) => ({ type: "object", properties: { a: a[at], b: b[at] }, required: needs[at] });
+      return [version(0), version(1)];
     }),
-    fc.record({ enum: fc.uniqueArray(fc.constantFrom("a", "b", 1, 2, null), { minLength: 1 }) }),
-    fc.record({ const: fc.constantFrom("a", "b", 1, null) }),
-    fc.constantFrom<object>({ type: "null" }, { type: ["string", "null"] }, {}, { type: "boolean" }),
-    fc.record({ type: fc.constant("array"), items: tie("schema"), minItems: bounds, maxItems: bounds }, {
-      requiredKeys: ["type"],
+    fc.tuple(tie("versions"), twice(bound), twice(bound)).map(([items, least, most]): Versions => {
+      const version = (at: 0 | 1) => compact({ type: "array", items: items[at], minItems: least[at], maxItems: most[at] });
+      return [version(0), version(1)];
     }),
-    fc.record({
-      type: fc.constant("object"),
-      properties: fc.record({ a: tie("schema"), b: tie("schema") }),
-      required: fc.uniqueArray(fc.constantFrom("a", "b")),
-    }, { requiredKeys: ["type", "properties"] }),
+    fc.tuple(fc.array(tie("versions"), { minLength: 1, maxLength: 3 }), twice(leaf)).map(([parts, [more, others]]): Versions => [
+      { anyOf: [more, ...parts.map(([before]) => before)] },
+      { anyOf: [...parts.map(([, after]) => after), others] },
+    ]),
   ),
 }));
