@@ -248,7 +248,7 @@ async function connect(url: string, access_token: string): Promise<Client> {
 
 // In a browser
 
-describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 180_000 }, () => {
+describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 400_000 }, () => {
   let demo: Demo;
   let browser: Browser;
   let contexts: BrowserContext[] = [];
