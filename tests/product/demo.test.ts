@@ -134,6 +134,10 @@ describe("createNewsroom", { skip: elsewhere }, () => {
         assert.equal(file.headers.get("x-content-type-options"), "nosniff");
       }
 
+      const described = await fetch(`${url}/asyncapi`);
+      assert.equal(described.status, 200);
+      assert.match(await described.text(), /Request “post”/);
+
       const refused = await logIn(url, "mika", "wrong");
       assert.equal(refused.status, 401);
       assert.equal((await refused.json()).error.code, "AUTH_FAILED");
