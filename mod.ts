@@ -94,6 +94,7 @@ export type {
   WebSocketClient,
 } from "./src/application/websocket-client.ts";
 export type {
+  AnswerStore,
   Awaitable,
   Engine,
   EngineHost,
@@ -104,6 +105,7 @@ export type {
   Position,
   Publication,
   PublicationContent,
+  PublishOnce,
   SubscriptionKeeper,
 } from "./src/engines/engine.ts";
 export { MemoryEngine, type MemoryEngineOptions } from "./src/engines/memory-engine.ts";

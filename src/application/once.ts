@@ -7,9 +7,11 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 export interface OnceHost {
   /** Reading it starts it. */
   readonly engine: Engine;
+  /** Deadlines of the controller. */
   readonly deadlines: Deadlines;
   /** The wall clock, in ms. */
   now(): number;
+  /** Reports an error of background work. */
   report(error: unknown, client?: WebSocketClient): void;
 }
 
@@ -23,7 +25,7 @@ export interface OnceAnswer {
 
 /** Answers repeats of idempotent requests with the first answer: the option `once`. */
 export interface Once {
-  /** @param run calls the handler. */
+  /** Answers a request, or a repeat of one. @param run calls the handler. */
   answer(client: WebSocketClient, message: WebSocketMessage, run: () => unknown, host: OnceHost): OnceAnswer;
 }
 

@@ -25,7 +25,8 @@ import { Trust } from "./trust.ts";
 
 /** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
 export class BrokerEngine implements Engine {
-  readonly answers: BrokerAnswers = new BrokerAnswers({
+  /** Stores answers to requests. */
+  readonly answers: NonNullable<Engine["answers"]> = new BrokerAnswers({
     link: (action) => this.#connected(action),
     seal: (key, text) => this.#seal("message", key, text),
     open: (key, envelope) => this.#envelopes!.open(["message"], key, envelope, false), // Set by `start`.
