@@ -108,15 +108,10 @@ describe("A node that comes back to its broker", () => {
     const { engine, members, end, hold, part, resume, release } = await create();
     await engine.join("room", { user: "mika" });
     hold();
-    const answered = [
-      engine.leave("room", "mika"),
-      engine.join("room", { user: "mika" }),
-    ];
+    const answered = [engine.leave("room", "mika"), engine.join("room", { user: "mika" })];
     await turn();
     const letGo = part();
-    const second = assert.rejects(engine.leave("room", "mika"), {
-      code: "ENGINE_UNAVAILABLE",
-    });
+    const second = assert.rejects(engine.leave("room", "mika"), { code: "ENGINE_UNAVAILABLE" });
     await turn();
     letGo();
     await Promise.all(answered);

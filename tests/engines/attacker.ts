@@ -44,34 +44,20 @@ export async function attackRedis(port: number): Promise<Attacker> {
     captured,
     async copyHistory(channel) {
       const [meta, stream] = [`noroshi:h:${channel}`, `noroshi:s:${channel}`];
-      for (
-        const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]
-      ) {
+      for (const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]) {
         const [epoch, offset] = await client.hmGet(meta, ["epoch", "offset"]);
         const next = Number(offset) + 500_000;
         const place = `${next}-${id.split("-")[1]!.slice(0, -6)}500000`; // It has two parts.
         // With the time of the one that is copied, as it is harder to see; at once, for a history without its end begins anew.
-        await client.multi().xAdd(stream, place, message).hSet(
-          meta,
-          "offset",
-          `${next}`,
-        )
-          .publish(
-            `noroshi:ch:${channel}`,
-            `${epoch}\n${next} 500000\n${message["e"]}`,
-          ).exec();
+        await client.multi().xAdd(stream, place, message).hSet(meta, "offset", `${next}`)
+          .publish(`noroshi:ch:${channel}`, `${epoch}\n${next} 500000\n${message["e"]}`).exec();
       }
     },
     async copyMembers() {
       const copies: [key: string, dump: Buffer][] = [];
       for (const pattern of ["noroshi:m:*", "noroshi:c:*", "noroshi:w:*"]) {
         for (const key of await client.keys(pattern)) {
-          copies.push([
-            key,
-            await client.sendCommand(["DUMP", key], {
-              typeMapping: { 36: Buffer },
-            }) as unknown as Buffer,
-          ]);
+          copies.push([key, await client.sendCommand(["DUMP", key], { typeMapping: { 36: Buffer } }) as unknown as Buffer]);
         }
       }
       return async () => {
@@ -124,9 +110,7 @@ export async function attackNats(port: number): Promise<Attacker> {
   return {
     captured,
     async copyHistory(channel) {
-      for (
-        const each of stored.filter(({ subject }) => subject.endsWith(`.${channel}`))
-      ) {
+      for (const each of stored.filter(({ subject }) => subject.endsWith(`.${channel}`))) {
         if (!copied.includes(each)) await each.again();
         copied.push(each);
       }

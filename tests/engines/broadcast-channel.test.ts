@@ -64,8 +64,7 @@ conformance("broadcast channel", {
         const all = live();
         for (const { engine } of all) engine.send(fence);
         const isSettled = ({ engine, host }: TestNode) =>
-          host.messages.filter((message) => message === fence).length ===
-            all.length - 1 &&
+          host.messages.filter((message) => message === fence).length === all.length - 1 &&
           (engine as BroadcastChannelEngine).nodes().length === all.length;
         while (!all.every(isSettled)) await turn();
       },
@@ -97,25 +96,13 @@ describe("BroadcastChannelEngine", () => {
   });
 
   it("refuses a history: where the channel is declared, and wherever it is asked for one", () => {
-    const controller = new WebSocketController({
-      engine: broadcastChannelEngine(),
-      logger: false,
-    });
+    const controller = new WebSocketController({ engine: broadcastChannelEngine(), logger: false });
     const history = { size: 1, ttl: 1_000 };
-    const remedy = {
-      name: "TypeError",
-      message: /without one or use noroshi\/redis or noroshi\/nats/,
-    };
-    assert.throws(
-      () => new Channels(controller, { a: { authorize: () => true, history } }),
-      remedy,
-    );
+    const remedy = { name: "TypeError", message: /without one or use noroshi\/redis or noroshi\/nats/ };
+    assert.throws(() => new Channels(controller, { a: { authorize: () => true, history } }), remedy);
     const { engine } = create();
     assert.throws(() => engine.subscribe("a", history), remedy);
-    assert.throws(
-      () => engine.publish("a", { event: "say", data: "1" }, history),
-      remedy,
-    );
+    assert.throws(() => engine.publish("a", { event: "say", data: "1" }, history), remedy);
     assert.throws(() => engine.read("a", history), remedy);
   });
 
@@ -133,18 +120,13 @@ describe("BroadcastChannelEngine", () => {
     const { BroadcastChannel } = globalThis;
     Reflect.deleteProperty(globalThis, "BroadcastChannel");
     try {
-      assert.throws(
-        () => broadcastChannelEngine(),
-        /the platform has no BroadcastChannel/,
-      );
+      assert.throws(() => broadcastChannelEngine(), /the platform has no BroadcastChannel/);
     } finally {
       globalThis.BroadcastChannel = BroadcastChannel;
     }
   });
 
-  it("takes nothing that no node has sent, counts it, and says so once", {
-    timeout: 10_000,
-  }, async () => {
+  it("takes nothing that no node has sent, counts it, and says so once", { timeout: 10_000 }, async () => {
     const { engine, host } = create({ namespace: "odd", maxLength: 100 });
     engine.subscribe("room", null);
     const stranger = new BroadcastChannel("noroshi:odd");
@@ -162,78 +144,27 @@ describe("BroadcastChannelEngine", () => {
       { type: "orders", node },
       { type: "message", node },
       { type: "message", node, text: new Uint8Array(8) },
-      {
-        type: "event",
-        node,
-        channel: "room",
-        event: "say",
-        data: '1},"injected":{',
-      },
+      { type: "event", node, channel: "room", event: "say", data: '1},"injected":{' },
       { type: "event", node, channel: "room", event: "", data: "1" },
-      {
-        type: "event",
-        node,
-        channel: "x".repeat(256),
-        event: "say",
-        data: "1",
-      },
-      {
-        type: "member",
-        node,
-        channel: "room",
-        user: "mika",
-        data: "{",
-        left: false,
-      },
+      { type: "event", node, channel: "x".repeat(256), event: "say", data: "1" },
+      { type: "member", node, channel: "room", user: "mika", data: "{", left: false },
       { type: "member", node, channel: "room", user: "mika" },
       { type: "here", node, members: [{ channel: "room", user: 7 }] },
-      {
-        type: "here",
-        node,
-        members: range(1_001).map((user) => ({
-          channel: "room",
-          user: `${user}`,
-        })),
-      },
+      { type: "here", node, members: range(1_001).map((user) => ({ channel: "room", user: `${user}` })) },
     ];
     const oversized = [
       { type: "message", node, text: "x".repeat(101) },
       { type: "event", node, channel: "room", event: "say", data: long },
-      {
-        type: "member",
-        node,
-        channel: "room",
-        user: "mika",
-        data: long,
-        left: false,
-      },
-      {
-        type: "here",
-        node,
-        members: [{ channel: "room", user: "mika", data: long }],
-      },
+      { type: "member", node, channel: "room", user: "mika", data: long, left: false },
+      { type: "here", node, members: [{ channel: "room", user: "mika", data: long }] },
     ];
     for (const each of [...malformed, ...oversized]) stranger.postMessage(each);
     assert.deepEqual([await engine.nodes(), host.messages], [[host.node], []]);
-    stranger.postMessage({
-      type: "message",
-      node,
-      text: "from a stranger who speaks the language",
-      later: 1,
-    });
+    stranger.postMessage({ type: "message", node, text: "from a stranger who speaks the language", later: 1 });
     await until(() => host.messages.length > 0);
-    assert.deepEqual(engine.dropped, {
-      malformed: malformed.length,
-      oversized: oversized.length,
-    });
-    assert.deepEqual(host.errors.map(String), [
-      "WebSocketError: Cannot use what came from a BroadcastChannel: malformed",
-    ]);
-    assert.deepEqual([
-      host.publications("room"),
-      engine.members("room"),
-      host.presence,
-    ], [[], [], []]);
+    assert.deepEqual(engine.dropped, { malformed: malformed.length, oversized: oversized.length });
+    assert.deepEqual(host.errors.map(String), ["WebSocketError: Cannot use what came from a BroadcastChannel: malformed"]);
+    assert.deepEqual([host.publications("room"), engine.members("room"), host.presence], [[], [], []]);
     stranger.close();
   });
 
@@ -241,35 +172,22 @@ describe("BroadcastChannelEngine", () => {
     const { engine } = create({ maxLength: 10 });
     const data = JSON.stringify("x".repeat(10));
     const isTooLong = (error: unknown) => error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED";
-    assert.throws(
-      () => engine.publish("room", { event: "say", data }, null),
-      isTooLong,
-    );
+    assert.throws(() => engine.publish("room", { event: "say", data }, null), isTooLong);
     assert.throws(() => engine.send(data), isTooLong);
     assert.throws(() => engine.join("room", { user: "mika", data }), isTooLong);
     assert.deepEqual(engine.members("room"), []);
   });
 
   it("keeps namespaces apart", { timeout: 10_000 }, async () => {
-    const [a, b, fence] = [
-      create({ namespace: "a" }),
-      create({ namespace: "b" }),
-      create({ namespace: "b" }),
-    ];
+    const [a, b, fence] = [create({ namespace: "a" }), create({ namespace: "b" }), create({ namespace: "b" })];
     a.engine.send("from a");
     a.engine.join("room", { user: "mika" });
     fence.engine.send("from b");
     await until(() => b.host.messages.length > 0);
-    assert.deepEqual([
-      b.host.messages,
-      b.engine.members("room"),
-      b.engine.nodes().length,
-    ], [["from b"], [], 2]);
+    assert.deepEqual([b.host.messages, b.engine.members("room"), b.engine.nodes().length], [["from b"], [], 2]);
   });
 
-  it("learns from those that were there before it of all their members", {
-    timeout: 10_000,
-  }, async () => {
+  it("learns from those that were there before it of all their members", { timeout: 10_000 }, async () => {
     const [a, b] = [create(), create()];
     for (const user of range(2_500)) {
       a.engine.join("room", { user: `${user}`, data: `${user}` });
@@ -280,10 +198,7 @@ describe("BroadcastChannelEngine", () => {
     b.engine.join("room", { user: "mika", data: "2" });
     const late = create();
     late.engine.subscribe("room", null);
-    await until(() =>
-      late.engine.members("room").length === 2_501 &&
-      late.engine.nodes().length === 3
-    );
+    await until(() => late.engine.members("room").length === 2_501 && late.engine.nodes().length === 3);
     assert.equal(late.host.membersOf("room")["2499"], "2499");
     // What was told to it is nothing to the others.
     a.engine.send("fence");
@@ -291,38 +206,26 @@ describe("BroadcastChannelEngine", () => {
     assert.equal(b.host.membersOf("room")["mika"], "2");
   });
 
-  it(
-    "forgets who is silent for a lease, and has all of it again when it is heard",
-    { timeout: 10_000 },
-    async () => {
-      const clocks = [new TestClock(), new TestClock()] as const;
-      const [a, b] = [
-        create({ lease: 900 }, clocks[0]),
-        create({ lease: 900 }, clocks[1]),
-      ];
-      b.engine.subscribe("room", null);
-      a.engine.join("room", { user: "mika", data: "1" });
-      await until(() => "mika" in b.host.membersOf("room"));
-      // Held up, this thread has heard nobody: once it goes on, nobody is dead.
-      clocks[1].jump(60_000);
-      assert.equal(b.engine.nodes().length, 2);
-      clocks[1].advance(900);
-      assert.deepEqual([b.engine.nodes(), b.host.membersOf("room")], [[
-        b.host.node,
-      ], {}]);
-      clocks[0].advance(300);
-      await until(() => "mika" in b.host.membersOf("room"));
-      assert.deepEqual([b.engine.nodes().length, b.engine.members("room")], [
-        2,
-        [{ user: "mika", data: "1" }],
-      ]);
-      a.engine.close();
-      await until(() => b.engine.nodes().length === 1);
-      assert.deepEqual([b.host.membersOf("room"), b.engine.channels], [{}, 1]);
-      b.engine.close();
-      assert.deepEqual(clocks.map(({ timers }) => timers), [0, 0]);
-    },
-  );
+  it("forgets who is silent for a lease, and has all of it again when it is heard", { timeout: 10_000 }, async () => {
+    const clocks = [new TestClock(), new TestClock()] as const;
+    const [a, b] = [create({ lease: 900 }, clocks[0]), create({ lease: 900 }, clocks[1])];
+    b.engine.subscribe("room", null);
+    a.engine.join("room", { user: "mika", data: "1" });
+    await until(() => "mika" in b.host.membersOf("room"));
+    // Held up, this thread has heard nobody: once it goes on, nobody is dead.
+    clocks[1].jump(60_000);
+    assert.equal(b.engine.nodes().length, 2);
+    clocks[1].advance(900);
+    assert.deepEqual([b.engine.nodes(), b.host.membersOf("room")], [[b.host.node], {}]);
+    clocks[0].advance(300);
+    await until(() => "mika" in b.host.membersOf("room"));
+    assert.deepEqual([b.engine.nodes().length, b.engine.members("room")], [2, [{ user: "mika", data: "1" }]]);
+    a.engine.close();
+    await until(() => b.engine.nodes().length === 1);
+    assert.deepEqual([b.host.membersOf("room"), b.engine.channels], [{}, 1]);
+    b.engine.close();
+    assert.deepEqual(clocks.map(({ timers }) => timers), [0, 0]);
+  });
 });
 
 /** Starts the file beside this one, as a worker thread. */
@@ -347,10 +250,7 @@ class WorkerNode {
       node.#answers.set(0, resolve);
       node.#worker.on("error", reject);
     });
-    node.#worker.on(
-      "message",
-      ({ id, result }: { id: number; result: unknown }) => node.#answers.get(id)?.(result),
-    );
+    node.#worker.on("message", ({ id, result }: { id: number; result: unknown }) => node.#answers.get(id)?.(result));
     node.url = `${await listens}websocket`;
     return node;
   }
@@ -371,11 +271,7 @@ class WorkerNode {
 
 /** A client, and what it was sent. */
 async function join(node: WorkerNode, user: string) {
-  const client = createClient(node.url, {
-    WebSocket: WebSocket as never,
-    token: user,
-    reconnect: false,
-  });
+  const client = createClient(node.url, { WebSocket: WebSocket as never, token: user, reconnect: false });
   const news: unknown[] = [];
   const said: unknown[] = [];
   const closes: number[] = [];
@@ -407,15 +303,9 @@ describe("Servers in worker threads", () => {
 
   it("are one, until one is ended", { timeout: 60_000 }, async () => {
     const [a, b, c] = nodes as [WorkerNode, WorkerNode, WorkerNode];
-    const peers = await Promise.all(
-      nodes.map((node, index) => join(node, `user${index}`)),
-    );
+    const peers = await Promise.all(nodes.map((node, index) => join(node, `user${index}`)));
     clients = peers.map(({ client }) => client);
-    const [first, second, third] = peers as [
-      typeof peers[0],
-      typeof peers[0],
-      typeof peers[0],
-    ];
+    const [first, second, third] = peers as [typeof peers[0], typeof peers[0], typeof peers[0]];
 
     for (const peer of peers) await until(() => peer.present().length === 3);
     for (const number of range(100)) {
@@ -424,10 +314,7 @@ describe("Servers in worker threads", () => {
     }
     await a.call("broadcast", "for one", "user2");
     await b.call("broadcast", "fence");
-    await until(() =>
-      peers.every(({ news }) => news.includes("fence")) &&
-      third.news.includes("for one")
-    );
+    await until(() => peers.every(({ news }) => news.includes("fence")) && third.news.includes("for one"));
     await until(() => peers.every(({ said }) => said.length >= 100));
     const numbers = range(100).map(String);
     for (const { news, said } of peers) {
@@ -435,10 +322,7 @@ describe("Servers in worker threads", () => {
         // Of each node in order; those of two may come in another order than they were sent.
         for (const node of range(3)) {
           const own = numbers.filter((number) => Number(number) % 3 === node);
-          assert.deepEqual(
-            sent.filter((text) => own.includes(String(text))),
-            own,
-          );
+          assert.deepEqual(sent.filter((text) => own.includes(String(text))), own);
         }
       }
       assert.equal(said.length, 100);
@@ -446,11 +330,7 @@ describe("Servers in worker threads", () => {
     assert.deepEqual(peers.map(({ news }) => news.length), [101, 101, 102]);
 
     const { clients: named, missing } = await b.call("clients");
-    assert.deepEqual([named.map(({ user }) => user).sort(), missing], [[
-      "user0",
-      "user1",
-      "user2",
-    ], []]);
+    assert.deepEqual([named.map(({ user }) => user).sort(), missing], [["user0", "user1", "user2"], []]);
     await a.call("disconnect", "user1");
     await until(() => second.closes.length > 0);
     assert.deepEqual(second.closes, [4403]);
@@ -461,19 +341,10 @@ describe("Servers in worker threads", () => {
     await c.terminate();
     const { clients: left, missing: dead } = await a.call("clients");
     assert.deepEqual(left.map(({ user }) => user), ["user0"]);
-    assert.ok(
-      dead.length <= 1 && dead.every((node) => before.includes(node)),
-      dead.join(),
-    );
+    assert.ok(dead.length <= 1 && dead.every((node) => before.includes(node)), dead.join());
     while ((await a.call("nodes")).length > 2) await turn();
     await until(() => first.present().join() === "user0");
-    assert.deepEqual([
-      await a.call("presence"),
-      (await a.call("clients")).missing,
-    ], [[{ user: "user0" }], []]);
-    assert.deepEqual([await a.call("errors"), await b.call("errors")], [
-      [],
-      [],
-    ]);
+    assert.deepEqual([await a.call("presence"), (await a.call("clients")).missing], [[{ user: "user0" }], []]);
+    assert.deepEqual([await a.call("errors"), await b.call("errors")], [[], []]);
   });
 });

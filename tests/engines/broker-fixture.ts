@@ -9,10 +9,7 @@ export interface BrokerNode extends TestNode {
 }
 
 /** Starts an engine, and resolves when it is ready. */
-export async function startNode(
-  engine: BrokerEngine,
-  clock?: Clock,
-): Promise<BrokerNode> {
+export async function startNode(engine: BrokerEngine, clock?: Clock): Promise<BrokerNode> {
   const host = new TestHost(clock);
   engine.start(host);
   await host.until(() => host.statuses.includes("ready"));
@@ -39,9 +36,7 @@ export function brokerFixture(
     },
     held: ({ engine }) => (engine as BrokerEngine).channels, // As `node` made it.
     async close() {
-      await Promise.all(
-        nodes.map(({ engine, host }) => host.isStopped ? undefined : engine.close()),
-      );
+      await Promise.all(nodes.map(({ engine, host }) => host.isStopped ? undefined : engine.close()));
     },
   };
 }

@@ -48,10 +48,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
   const { nodes, skip = false, histories = true, channels = 1_000 } = options;
   const alone = { timeout: TIMEOUT };
   const joined = { timeout: TIMEOUT, skip: nodes < 2 && "it joins no nodes" };
-  const keeping = {
-    timeout: TIMEOUT,
-    skip: !histories && "it keeps no histories",
-  };
+  const keeping = { timeout: TIMEOUT, skip: !histories && "it keeps no histories" };
   /** Where a test needs no history. */
   const ANY = histories ? LONG : null;
 
@@ -71,22 +68,15 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     after(() => fixture?.close(), { timeout: TIMEOUT });
 
     describe("publish and subscribe", () => {
-      it(
-        "tell the node of each publication once, in order, where it stands in the history",
-        keeping,
-        async () => {
-          const channel = channelOf();
-          const start = await a.engine.subscribe(channel, LONG);
-          const positions = await publish(b.engine, channel, LONG, 50);
-          await a.host.until(() => a.host.publications(channel).length >= 50);
-          assert.deepEqual(a.host.data(channel), range(50));
-          assert.deepEqual(
-            a.host.publications(channel).map(({ position }) => position),
-            positions,
-          );
-          assertGrowing([start!, ...positions]);
-        },
-      );
+      it("tell the node of each publication once, in order, where it stands in the history", keeping, async () => {
+        const channel = channelOf();
+        const start = await a.engine.subscribe(channel, LONG);
+        const positions = await publish(b.engine, channel, LONG, 50);
+        await a.host.until(() => a.host.publications(channel).length >= 50);
+        assert.deepEqual(a.host.data(channel), range(50));
+        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), positions);
+        assertGrowing([start!, ...positions]);
+      });
 
       it(
         "tell all nodes of them in one order, that of each publisher kept",
@@ -125,22 +115,15 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it(
-        "miss nothing and double nothing of what is published while the node subscribes",
-        keeping,
-        async () => {
-          const channel = channelOf();
-          const publishing = publish(b.engine, channel, LONG, 60);
-          const start = await a.engine.subscribe(channel, LONG);
-          const positions = await publishing;
-          const missed = positions.filter(({ offset }) => offset > start!.offset);
-          await a.host.until(() => a.host.publications(channel).length >= missed.length);
-          assert.deepEqual(
-            a.host.publications(channel).map(({ position }) => position),
-            missed,
-          );
-        },
-      );
+      it("miss nothing and double nothing of what is published while the node subscribes", keeping, async () => {
+        const channel = channelOf();
+        const publishing = publish(b.engine, channel, LONG, 60);
+        const start = await a.engine.subscribe(channel, LONG);
+        const positions = await publishing;
+        const missed = positions.filter(({ offset }) => offset > start!.offset);
+        await a.host.until(() => a.host.publications(channel).length >= missed.length);
+        assert.deepEqual(a.host.publications(channel).map(({ position }) => position), missed);
+      });
 
       it("have no position where there is no history", alone, async () => {
         const channel = channelOf();
@@ -148,24 +131,13 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           assert.equal(await engine.subscribe(channel, null), null);
         }
         for (const data of range(20)) {
-          assert.equal(
-            await a.engine.publish(
-              channel,
-              { event: "say", data: `${data}` },
-              null,
-            ),
-            null,
-          );
+          assert.equal(await a.engine.publish(channel, { event: "say", data: `${data}` }, null), null);
         }
         for (const { host } of [a, b]) {
           await host.until(() => host.publications(channel).length >= 20);
           assert.deepEqual(
             host.publications(channel).map(plain),
-            range(20).map((data) => ({
-              event: "say",
-              data: `${data}`,
-              position: null,
-            })),
+            range(20).map((data) => ({ event: "say", data: `${data}`, position: null })),
           );
         }
       });
@@ -189,23 +161,19 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it(
-        "subscribe again after unsubscribe, from where the channel stands by then",
-        keeping,
-        async () => {
-          const channel = channelOf();
-          await a.engine.subscribe(channel, LONG);
-          a.engine.unsubscribe(channel);
-          const [missed] = await publish(b.engine, channel, LONG, 1);
-          assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
-          // Once more, in one turn.
-          a.engine.unsubscribe(channel);
-          assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
-          await publish(b.engine, channel, LONG, 2);
-          await a.host.until(() => a.host.publications(channel).length >= 2);
-          assert.deepEqual(a.host.data(channel), [0, 1]);
-        },
-      );
+      it("subscribe again after unsubscribe, from where the channel stands by then", keeping, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, LONG);
+        a.engine.unsubscribe(channel);
+        const [missed] = await publish(b.engine, channel, LONG, 1);
+        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+        // Once more, in one turn.
+        a.engine.unsubscribe(channel);
+        assert.deepEqual(await a.engine.subscribe(channel, LONG), missed);
+        await publish(b.engine, channel, LONG, 2);
+        await a.host.until(() => a.host.publications(channel).length >= 2);
+        assert.deepEqual(a.host.data(channel), [0, 1]);
+      });
 
       it(
         "are not subscribed to what was unsubscribed while it was being subscribed to",
@@ -290,10 +258,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         );
         if (!ANY) return;
         const { publications } = await a.engine.read(channel, ANY, null, 10);
-        assert.deepEqual(
-          publications.map(plain),
-          a.host.publications(channel).map(plain),
-        );
+        assert.deepEqual(publications.map(plain), a.host.publications(channel).map(plain));
       });
     });
 
@@ -477,261 +442,143 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     });
 
     describe("the history", { skip: keeping.skip }, () => {
-      it(
-        "has a publication by the time that anyone is told of it",
-        alone,
-        async () => {
-          const channel = channelOf();
-          await a.engine.subscribe(channel, LONG);
-          const read: Promise<HistoryPage>[] = [];
-          const looked = a.host.until(() => {
-            const publications = a.host.publications(channel);
-            for (const { position } of publications.slice(read.length)) {
-              read.push(
-                Promise.resolve(a.engine.read(channel, LONG, position, 100)),
-              );
-            }
-            return read.length >= 10;
-          });
-          await publish(b.engine, channel, LONG, 10);
-          await looked;
-          for (const [number, page] of (await Promise.all(read)).entries()) {
-            assert.equal(page.isComplete, true);
-            // What has come by now is in it, and what was told of is not.
-            assert.deepEqual(
-              page.publications.map(dataOf),
-              range(10).slice(
-                number + 1,
-                number + 1 + page.publications.length,
-              ),
-            );
+      it("has a publication by the time that anyone is told of it", alone, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, LONG);
+        const read: Promise<HistoryPage>[] = [];
+        const looked = a.host.until(() => {
+          const publications = a.host.publications(channel);
+          for (const { position } of publications.slice(read.length)) {
+            read.push(Promise.resolve(a.engine.read(channel, LONG, position, 100)));
           }
-        },
-      );
+          return read.length >= 10;
+        });
+        await publish(b.engine, channel, LONG, 10);
+        await looked;
+        for (const [number, page] of (await Promise.all(read)).entries()) {
+          assert.equal(page.isComplete, true);
+          // What has come by now is in it, and what was told of is not.
+          assert.deepEqual(page.publications.map(dataOf), range(10).slice(number + 1, number + 1 + page.publications.length));
+        }
+      });
 
-      it(
-        "has a publication when publish has resolved, and its position",
-        alone,
-        async () => {
-          const channel = channelOf();
-          for (const number of range(5)) {
-            const position = await a.engine.publish(channel, {
-              event: "say",
-              data: `${number}`,
-            }, LONG);
-            const page = await b.engine.read(channel, LONG, null, 1);
-            assert.deepEqual([page.position, page.isComplete], [
-              position,
-              true,
-            ]);
-            assert.deepEqual(page.publications.map(plain), [{
-              event: "say",
-              data: `${number}`,
-              position,
-            }]);
-          }
-        },
-      );
+      it("has a publication when publish has resolved, and its position", alone, async () => {
+        const channel = channelOf();
+        for (const number of range(5)) {
+          const position = await a.engine.publish(channel, { event: "say", data: `${number}` }, LONG);
+          const page = await b.engine.read(channel, LONG, null, 1);
+          assert.deepEqual([page.position, page.isComplete], [position, true]);
+          assert.deepEqual(page.publications.map(plain), [{ event: "say", data: `${number}`, position }]);
+        }
+      });
 
-      it(
-        "gives the last ones without a position, at most as many as are asked for",
-        alone,
-        async () => {
-          const channel = channelOf();
-          await publish(a.engine, channel, LONG, 5);
-          for (
-            const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [
-              100,
-              range(5),
-            ]] as const
-          ) {
-            const page = await b.engine.read(channel, LONG, null, limit);
-            assert.deepEqual(page.publications.map(dataOf), expected);
-            assert.equal(page.isComplete, true);
-          }
-        },
-      );
+      it("gives the last ones without a position, at most as many as are asked for", alone, async () => {
+        const channel = channelOf();
+        await publish(a.engine, channel, LONG, 5);
+        for (const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [100, range(5)]] as const) {
+          const page = await b.engine.read(channel, LONG, null, limit);
+          assert.deepEqual(page.publications.map(dataOf), expected);
+          assert.equal(page.isComplete, true);
+        }
+      });
 
       it("keeps no more than its size", alone, async () => {
         const channel = channelOf();
         const history = { size: 3, ttl: LONG.ttl };
         await publish(a.engine, channel, history, 10);
-        assert.deepEqual(
-          (await b.engine.read(channel, history, null, 100)).publications.map(
-            dataOf,
-          ),
-          [7, 8, 9],
-        );
+        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [7, 8, 9]);
       });
 
-      it(
-        "stands where it stands for all nodes, before the first publication too",
-        alone,
-        async () => {
-          const channel = channelOf();
-          const position = await a.engine.subscribe(channel, LONG);
-          assert.ok(
-            position && typeof position.epoch === "string" &&
-              position.epoch !== "" && position.offset >= 0,
-          );
-          assert.deepEqual(
-            (await b.engine.read(channel, LONG, null, 1)).position,
-            position,
-          );
-          assert.deepEqual(await a.engine.read(channel, LONG, position, 1), {
-            position,
-            publications: [],
-            isComplete: true,
-          });
-        },
-      );
+      it("stands where it stands for all nodes, before the first publication too", alone, async () => {
+        const channel = channelOf();
+        const position = await a.engine.subscribe(channel, LONG);
+        assert.ok(position && typeof position.epoch === "string" && position.epoch !== "" && position.offset >= 0);
+        assert.deepEqual((await b.engine.read(channel, LONG, null, 1)).position, position);
+        assert.deepEqual(await a.engine.read(channel, LONG, position, 1), { position, publications: [], isComplete: true });
+      });
     });
 
     describe("recovery", { skip: keeping.skip }, () => {
-      for (
-        const { title, size, limit, place, publications, isComplete } of positionCases()
-      ) {
+      for (const { title, size, limit, place, publications, isComplete } of positionCases()) {
         it(title, alone, async () => {
           const channel = channelOf();
           const history = { size, ttl: LONG.ttl };
           const fresh = await a.engine.subscribe(channel, history);
-          const positions = [
-            fresh!,
-            ...await publish(b.engine, channel, history, 6),
-          ];
-          const page = await b.engine.read(
-            channel,
-            history,
-            place(positions),
-            limit,
-          );
+          const positions = [fresh!, ...await publish(b.engine, channel, history, 6)];
+          const page = await b.engine.read(channel, history, place(positions), limit);
           assert.deepEqual(page.position, positions.at(-1));
           assert.equal(page.isComplete, isComplete);
           assert.deepEqual(page.publications.map(dataOf), publications);
         });
       }
 
-      it(
-        "ends where something has expired, and not before",
-        alone,
-        async () => {
-          const channel = channelOf();
-          const history = { size: 100, ttl: 4_000 };
-          const fresh = await a.engine.subscribe(channel, history);
-          const [first] = await publish(a.engine, channel, history, 1);
-          await fixture.advance(3_000);
-          const [second] = await publish(a.engine, channel, history, 1, 1);
-          const read = (position: Position) => b.engine.read(channel, history, position, 100);
-          // From when the first has expired there are 3 s until the second does.
-          while ((await read(fresh!)).isComplete) await fixture.advance(100);
-          assert.deepEqual((await read(fresh!)).publications, []);
-          const page = await read(first!);
-          assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [
-            true,
-            [1],
-          ]);
-          assert.deepEqual(await read(second!), {
-            position: second,
-            publications: [],
-            isComplete: true,
-          });
-          assert.deepEqual(
-            (await b.engine.read(channel, history, null, 100)).publications.map(
-              dataOf,
-            ),
-            [1],
-          );
-        },
-      );
+      it("ends where something has expired, and not before", alone, async () => {
+        const channel = channelOf();
+        const history = { size: 100, ttl: 4_000 };
+        const fresh = await a.engine.subscribe(channel, history);
+        const [first] = await publish(a.engine, channel, history, 1);
+        await fixture.advance(3_000);
+        const [second] = await publish(a.engine, channel, history, 1, 1);
+        const read = (position: Position) => b.engine.read(channel, history, position, 100);
+        // From when the first has expired there are 3 s until the second does.
+        while ((await read(fresh!)).isComplete) await fixture.advance(100);
+        assert.deepEqual((await read(fresh!)).publications, []);
+        const page = await read(first!);
+        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [1]]);
+        assert.deepEqual(await read(second!), { position: second, publications: [], isComplete: true });
+        assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [1]);
+      });
 
-      it(
-        "goes on after all has expired, where someone is subscribed",
-        alone,
-        async () => {
-          const channel = channelOf();
-          const history = { size: 100, ttl: 2_000 };
-          await a.engine.subscribe(channel, history);
-          const [old, top] = await publish(a.engine, channel, history, 2);
-          await fixture.advance(2_000);
-          while (
-            (await b.engine.read(channel, history, old!, 100)).isComplete
-          ) await fixture.advance(100);
-          assert.deepEqual(await b.engine.read(channel, history, top!, 100), {
-            position: top,
-            publications: [],
-            isComplete: true,
-          });
-          const [next] = await publish(b.engine, channel, history, 1, 2);
-          assert.equal(next!.epoch, top!.epoch);
-          const page = await b.engine.read(channel, history, top!, 100);
-          assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [
-            true,
-            [2],
-          ]);
-        },
-      );
+      it("goes on after all has expired, where someone is subscribed", alone, async () => {
+        const channel = channelOf();
+        const history = { size: 100, ttl: 2_000 };
+        await a.engine.subscribe(channel, history);
+        const [old, top] = await publish(a.engine, channel, history, 2);
+        await fixture.advance(2_000);
+        while ((await b.engine.read(channel, history, old!, 100)).isComplete) await fixture.advance(100);
+        assert.deepEqual(await b.engine.read(channel, history, top!, 100), { position: top, publications: [], isComplete: true });
+        const [next] = await publish(b.engine, channel, history, 1, 2);
+        assert.equal(next!.epoch, top!.epoch);
+        const page = await b.engine.read(channel, history, top!, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(dataOf)], [true, [2]]);
+      });
 
       // As in a rolling deploy, where the new version declares a history that the old one does not.
-      it(
-        "is not complete over what a node without it has published",
-        nodes > 1 ? keeping : joined,
-        async () => {
-          for (const isSubscribed of [true, false]) {
-            const channel = channelOf();
-            const start = isSubscribed
-              ? await a.engine.subscribe(channel, LONG)
-              : (await a.engine.read(channel, LONG, null, 0)).position;
-            const positions = [start!];
-            for (const number of range(10)) {
-              // Twice by the same node, too.
-              const isOld = [0, 2, 3, 7].includes(number);
-              const [position] = await publish(
-                (isOld ? b : a).engine,
-                channel,
-                isOld ? null : LONG,
-                1,
-                number,
-              ) as (Position | null)[];
-              positions.push(position ?? positions.at(-1)!);
-              for (const node of [a, b]) {
-                const { isComplete, publications } = await node.engine.read(
-                  channel,
-                  LONG,
-                  positions[number]!,
-                  100,
-                );
-                const data = publications.map(({ data }) => JSON.parse(data));
-                assert.deepEqual(
-                  data,
-                  isComplete ? [number] : [],
-                  `${number} was published last`,
-                );
-                assert.equal(
-                  isComplete && isOld,
-                  false,
-                  `${number} is in no history`,
-                );
-              }
+      it("is not complete over what a node without it has published", nodes > 1 ? keeping : joined, async () => {
+        for (const isSubscribed of [true, false]) {
+          const channel = channelOf();
+          const start = isSubscribed
+            ? await a.engine.subscribe(channel, LONG)
+            : (await a.engine.read(channel, LONG, null, 0)).position;
+          const positions = [start!];
+          for (const number of range(10)) {
+            // Twice by the same node, too.
+            const isOld = [0, 2, 3, 7].includes(number);
+            const [position] = await publish(
+              (isOld ? b : a).engine,
+              channel,
+              isOld ? null : LONG,
+              1,
+              number,
+            ) as (Position | null)[];
+            positions.push(position ?? positions.at(-1)!);
+            for (const node of [a, b]) {
+              const { isComplete, publications } = await node.engine.read(channel, LONG, positions[number]!, 100);
+              const data = publications.map(({ data }) => JSON.parse(data));
+              assert.deepEqual(data, isComplete ? [number] : [], `${number} was published last`);
+              assert.equal(isComplete && isOld, false, `${number} is in no history`);
             }
-            for (const [seen, position] of positions.entries()) {
-              const { isComplete, publications } = await b.engine.read(
-                channel,
-                LONG,
-                position,
-                100,
-              );
-              assert.equal(isComplete, seen >= 9, `${seen} seen`);
-              assert.deepEqual(
-                publications.map(({ data }) => JSON.parse(data)),
-                isComplete ? range(10).slice(seen) : [],
-              );
-            }
-            if (!isSubscribed) continue;
-            await a.host.until(() => a.host.gapsOf(channel).length > 0);
-            a.engine.unsubscribe(channel);
           }
-        },
-      );
+          for (const [seen, position] of positions.entries()) {
+            const { isComplete, publications } = await b.engine.read(channel, LONG, position, 100);
+            assert.equal(isComplete, seen >= 9, `${seen} seen`);
+            assert.deepEqual(publications.map(({ data }) => JSON.parse(data)), isComplete ? range(10).slice(seen) : []);
+          }
+          if (!isSubscribed) continue;
+          await a.host.until(() => a.host.gapsOf(channel).length > 0);
+          a.engine.unsubscribe(channel);
+        }
+      });
 
       it(
         "is not complete over it where the history has just begun, and nobody is subscribed",
@@ -745,148 +592,80 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await publish(b.engine, channel, null, 1, 7);
           await publish(a.engine, channel, LONG, 1, 8);
           for (const { engine } of [a, b]) {
-            const { isComplete, publications } = await engine.read(
-              channel,
-              LONG,
-              position!,
-              100,
-            );
+            const { isComplete, publications } = await engine.read(channel, LONG, position!, 100);
             assert.deepEqual([isComplete, publications], [false, []]);
           }
         },
       );
 
-      it(
-        "gives all or nothing where nodes declare the history with other bounds",
-        nodes > 1 ? keeping : joined,
-        async () => {
-          const bounds: [HistoryOptions, HistoryOptions][] = [
-            [LONG, { size: 3, ttl: 300_000 }],
-            [{ size: 3, ttl: 300_000 }, LONG],
-            [LONG, { size: 100, ttl: 400 }],
-            [{ size: 100, ttl: 400 }, LONG],
-            [LONG, { size: 2, ttl: 400 }],
-          ];
-          for (const [old, later] of bounds) {
-            const channel = channelOf();
-            const positions = [(await a.engine.subscribe(channel, old))!];
-            for (const number of range(8)) {
-              positions.push(
-                ...await publish(
-                  (number % 3 === 0 ? b : a).engine,
-                  channel,
-                  number % 3 === 0 ? later : old,
-                  1,
-                  number,
-                ),
-              );
-            }
-            const check = async () => {
-              for (const [node, history] of [[a, old], [b, later]] as const) {
-                for (const [seen, position] of positions.entries()) {
-                  const { isComplete, publications } = await node.engine.read(
-                    channel,
-                    history,
-                    position,
-                    100,
-                  );
-                  assert.deepEqual(
-                    publications.map(({ data }) => JSON.parse(data)),
-                    isComplete ? range(8).slice(seen) : [],
-                    `${seen} seen, of ${JSON.stringify([old, later])}`,
-                  );
-                }
+      it("gives all or nothing where nodes declare the history with other bounds", nodes > 1 ? keeping : joined, async () => {
+        const bounds: [HistoryOptions, HistoryOptions][] = [
+          [LONG, { size: 3, ttl: 300_000 }],
+          [{ size: 3, ttl: 300_000 }, LONG],
+          [LONG, { size: 100, ttl: 400 }],
+          [{ size: 100, ttl: 400 }, LONG],
+          [LONG, { size: 2, ttl: 400 }],
+        ];
+        for (const [old, later] of bounds) {
+          const channel = channelOf();
+          const positions = [(await a.engine.subscribe(channel, old))!];
+          for (const number of range(8)) {
+            positions.push(
+              ...await publish((number % 3 === 0 ? b : a).engine, channel, number % 3 === 0 ? later : old, 1, number),
+            );
+          }
+          const check = async () => {
+            for (const [node, history] of [[a, old], [b, later]] as const) {
+              for (const [seen, position] of positions.entries()) {
+                const { isComplete, publications } = await node.engine.read(channel, history, position, 100);
+                assert.deepEqual(
+                  publications.map(({ data }) => JSON.parse(data)),
+                  isComplete ? range(8).slice(seen) : [],
+                  `${seen} seen, of ${JSON.stringify([old, later])}`,
+                );
               }
-            };
-            await check();
-            await fixture.advance(500);
-            await check();
-            assert.deepEqual([a.host.data(channel), a.host.gapsOf(channel)], [
-              range(8),
-              [],
-            ]);
-            // The longer ttl holds.
-            assert.equal(
-              (await a.engine.read(channel, LONG, positions.at(-1)!, 1))
-                .isComplete,
-              true,
-            );
-            a.engine.unsubscribe(channel);
-          }
-        },
-      );
+            }
+          };
+          await check();
+          await fixture.advance(500);
+          await check();
+          assert.deepEqual([a.host.data(channel), a.host.gapsOf(channel)], [range(8), []]);
+          // The longer ttl holds.
+          assert.equal((await a.engine.read(channel, LONG, positions.at(-1)!, 1)).isComplete, true);
+          a.engine.unsubscribe(channel);
+        }
+      });
 
-      it(
-        "lets nobody take another channel's position, epoch or nonsense for a place in this one",
-        alone,
-        async () => {
-          const [channel, other] = [channelOf(), channelOf()];
-          const [, elsewhere] = await publish(a.engine, other, LONG, 2);
-          const [, , top] = await publish(a.engine, channel, LONG, 3);
-          const { epoch } = top!;
-          const odd: Position[] = [elsewhere!, { epoch: "", offset: 1 }, {
-            epoch: `${epoch}x`,
-            offset: top!.offset,
-          }];
-          for (
-            const offset of [
-              -1,
-              0.5,
-              top!.offset + 0.5,
-              NaN,
-              Infinity,
-              2 ** 53,
-              1e300,
-            ]
-          ) odd.push({ epoch, offset });
-          for (const position of odd) {
-            const page = await b.engine.read(channel, LONG, position, 100);
-            // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
-            if (position === elsewhere && page.isComplete) continue;
-            assert.deepEqual(
-              [page.isComplete, page.publications],
-              [false, []],
-              JSON.stringify(position),
-            );
-            assert.deepEqual(page.position, top);
-          }
-        },
-      );
+      it("lets nobody take another channel's position, epoch or nonsense for a place in this one", alone, async () => {
+        const [channel, other] = [channelOf(), channelOf()];
+        const [, elsewhere] = await publish(a.engine, other, LONG, 2);
+        const [, , top] = await publish(a.engine, channel, LONG, 3);
+        const { epoch } = top!;
+        const odd: Position[] = [elsewhere!, { epoch: "", offset: 1 }, { epoch: `${epoch}x`, offset: top!.offset }];
+        for (const offset of [-1, 0.5, top!.offset + 0.5, NaN, Infinity, 2 ** 53, 1e300]) odd.push({ epoch, offset });
+        for (const position of odd) {
+          const page = await b.engine.read(channel, LONG, position, 100);
+          // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
+          if (position === elsewhere && page.isComplete) continue;
+          assert.deepEqual([page.isComplete, page.publications], [false, []], JSON.stringify(position));
+          assert.deepEqual(page.position, top);
+        }
+      });
 
       describe("in pages of so many bytes", () => {
         /** Data of so many bytes each, told apart by its number. */
-        const append = (
-          channel: string,
-          sizes: readonly number[],
-          history: HistoryOptions,
-        ) =>
+        const append = (channel: string, sizes: readonly number[], history: HistoryOptions) =>
           Promise.all(sizes.map((size, number) => {
             const data = JSON.stringify(`${number} ${"x".repeat(size)}`);
-            return a.engine.publish(
-              channel,
-              { event: "say", data },
-              history,
-            ) as Promise<Position>; // As of one with a history.
+            return a.engine.publish(channel, { event: "say", data }, history) as Promise<Position>; // As of one with a history.
           }));
 
         /** All pages from a position on. */
-        const pagesFrom = async (
-          channel: string,
-          history: HistoryOptions,
-          start: Position,
-          limit: number,
-          maxBytes: number,
-        ) => {
+        const pagesFrom = async (channel: string, history: HistoryOptions, start: Position, limit: number, maxBytes: number) => {
           const pages: HistoryPage[] = [];
           let position = start;
           for (let most = limit;; most = Infinity) {
-            const page = await b.engine.read(
-              channel,
-              history,
-              position,
-              most,
-              maxBytes,
-            );
+            const page = await b.engine.read(channel, history, position, most, maxBytes);
             pages.push(page);
             if (!page.hasMore) return pages;
             position = page.publications.at(-1)!.position!;
@@ -904,212 +683,101 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           "a large one first, and a large one last": [300_000, 10, 10, 300_000],
         };
         for (const [title, sizes] of Object.entries(TABLE)) {
-          it(
-            `gives ${title}, in order and once, no page larger than it may be`,
-            alone,
-            async () => {
-              const channel = channelOf();
-              const start = await a.engine.subscribe(channel, LONG);
-              const positions = await append(channel, sizes, LONG);
-              for (const maxBytes of [1, 5_000, 131_072]) {
-                for (const first of [0, 1, sizes.length - 1]) {
-                  const after = first === 0 ? start! : positions[first - 1]!;
-                  const pages = await pagesFrom(
-                    channel,
-                    LONG,
-                    after,
-                    sizes.length,
-                    maxBytes,
-                  );
-                  assert.deepEqual(
-                    pages.flatMap(numbersOf),
-                    range(sizes.length).slice(first),
-                  );
-                  for (const { isComplete, position, publications } of pages) {
-                    assert.deepEqual([isComplete, position], [
-                      true,
-                      positions.at(-1),
-                    ]);
-                    // A page may be half empty when the next one has no room.
-                    const bytes = publications.slice(0, -1).reduce(
-                      (sum, { data }) => sum + data.length,
-                      0,
-                    );
-                    assert.ok(
-                      bytes <= maxBytes,
-                      `${bytes} bytes before the last one of a page of ${maxBytes}`,
-                    );
-                  }
-                }
-              }
-            },
-          );
-        }
-
-        it(
-          "refuses more than the limit before the first page, however little has room on it",
-          alone,
-          async () => {
+          it(`gives ${title}, in order and once, no page larger than it may be`, alone, async () => {
             const channel = channelOf();
             const start = await a.engine.subscribe(channel, LONG);
-            const positions = await append(
-              channel,
-              Array.from({ length: 10 }, () => 1_000),
-              LONG,
-            );
-            const page = await b.engine.read(channel, LONG, start, 9, 2_000);
-            assert.deepEqual(page, {
-              position: positions.at(-1)!,
-              publications: [],
-              isComplete: false,
-            });
-            assert.equal(
-              (await b.engine.read(channel, LONG, positions[0]!, 9, 2_000))
-                .isComplete,
-              true,
-            );
-          },
-        );
+            const positions = await append(channel, sizes, LONG);
+            for (const maxBytes of [1, 5_000, 131_072]) {
+              for (const first of [0, 1, sizes.length - 1]) {
+                const after = first === 0 ? start! : positions[first - 1]!;
+                const pages = await pagesFrom(channel, LONG, after, sizes.length, maxBytes);
+                assert.deepEqual(pages.flatMap(numbersOf), range(sizes.length).slice(first));
+                for (const { isComplete, position, publications } of pages) {
+                  assert.deepEqual([isComplete, position], [true, positions.at(-1)]);
+                  // A page may be half empty when the next one has no room.
+                  const bytes = publications.slice(0, -1).reduce((sum, { data }) => sum + data.length, 0);
+                  assert.ok(bytes <= maxBytes, `${bytes} bytes before the last one of a page of ${maxBytes}`);
+                }
+              }
+            }
+          });
+        }
 
-        it(
-          "gives no next page once something on it is gone, and ends where more was published meanwhile",
-          alone,
-          async () => {
-            const channel = channelOf();
-            const history = { size: 4, ttl: LONG.ttl };
-            const start = await a.engine.subscribe(channel, history);
-            await append(channel, [9_000, 9_000, 9_000, 9_000], history);
-            const page = await b.engine.read(
-              channel,
-              history,
-              start,
-              4,
-              10_000,
-            );
-            assert.deepEqual([page.isComplete, numbersOf(page), page.hasMore], [
-              true,
-              [0],
-              true,
-            ]);
-            const next = page.publications.at(-1)!.position!;
-            const [top] = await publish(a.engine, channel, history, 1, 4);
-            const pages = await pagesFrom(
-              channel,
-              history,
-              next,
-              Infinity,
-              10_000,
-            );
-            assert.deepEqual([
-              pages.flatMap(({ publications }) => publications).length,
-              pages.at(-1)!.position,
-            ], [4, top]);
-            await publish(a.engine, channel, history, 1, 5);
-            const gone = await b.engine.read(
-              channel,
-              history,
-              next,
-              Infinity,
-              10_000,
-            );
-            assert.deepEqual([
-              gone.isComplete,
-              gone.publications,
-              gone.hasMore ?? false,
-            ], [false, [], false]);
-          },
-        );
+        it("refuses more than the limit before the first page, however little has room on it", alone, async () => {
+          const channel = channelOf();
+          const start = await a.engine.subscribe(channel, LONG);
+          const positions = await append(channel, Array.from({ length: 10 }, () => 1_000), LONG);
+          const page = await b.engine.read(channel, LONG, start, 9, 2_000);
+          assert.deepEqual(page, { position: positions.at(-1)!, publications: [], isComplete: false });
+          assert.equal((await b.engine.read(channel, LONG, positions[0]!, 9, 2_000)).isComplete, true);
+        });
+
+        it("gives no next page once something on it is gone, and ends where more was published meanwhile", alone, async () => {
+          const channel = channelOf();
+          const history = { size: 4, ttl: LONG.ttl };
+          const start = await a.engine.subscribe(channel, history);
+          await append(channel, [9_000, 9_000, 9_000, 9_000], history);
+          const page = await b.engine.read(channel, history, start, 4, 10_000);
+          assert.deepEqual([page.isComplete, numbersOf(page), page.hasMore], [true, [0], true]);
+          const next = page.publications.at(-1)!.position!;
+          const [top] = await publish(a.engine, channel, history, 1, 4);
+          const pages = await pagesFrom(channel, history, next, Infinity, 10_000);
+          assert.deepEqual([pages.flatMap(({ publications }) => publications).length, pages.at(-1)!.position], [4, top]);
+          await publish(a.engine, channel, history, 1, 5);
+          const gone = await b.engine.read(channel, history, next, Infinity, 10_000);
+          assert.deepEqual([gone.isComplete, gone.publications, gone.hasMore ?? false], [false, [], false]);
+        });
       });
     });
 
     describe("members", () => {
-      it(
-        "come, change and go, and those who are subscribed are told",
-        alone,
-        async () => {
-          const channel = channelOf();
-          await b.engine.subscribe(channel, null);
-          assert.deepEqual(await b.engine.members(channel), []);
-          await a.engine.join(channel, { user: "mika" });
-          await a.engine.join(channel, {
-            user: "yuki",
-            data: '{"color":"red"}',
-          });
-          await b.host.until(() => "yuki" in b.host.membersOf(channel));
-          assert.deepEqual(byUser(await b.engine.members(channel)), [{
-            user: "mika",
-          }, { user: "yuki", data: '{"color":"red"}' }]);
-          await a.engine.join(channel, {
-            user: "yuki",
-            data: '{"color":"blue"}',
-          });
-          await b.host.until(() => b.host.membersOf(channel)["yuki"] === '{"color":"blue"}');
-          await a.engine.leave(channel, "mika");
-          await b.host.until(() => !("mika" in b.host.membersOf(channel)));
-          assert.deepEqual(b.host.membersOf(channel), {
-            yuki: '{"color":"blue"}',
-          });
-          assert.deepEqual(await b.engine.members(channel), [{
-            user: "yuki",
-            data: '{"color":"blue"}',
-          }]);
-          await a.engine.leave(channel, "yuki");
-          await b.host.until(() => !("yuki" in b.host.membersOf(channel)));
-          assert.deepEqual(await a.engine.members(channel), []);
-        },
-      );
+      it("come, change and go, and those who are subscribed are told", alone, async () => {
+        const channel = channelOf();
+        await b.engine.subscribe(channel, null);
+        assert.deepEqual(await b.engine.members(channel), []);
+        await a.engine.join(channel, { user: "mika" });
+        await a.engine.join(channel, { user: "yuki", data: '{"color":"red"}' });
+        await b.host.until(() => "yuki" in b.host.membersOf(channel));
+        assert.deepEqual(byUser(await b.engine.members(channel)), [{ user: "mika" }, { user: "yuki", data: '{"color":"red"}' }]);
+        await a.engine.join(channel, { user: "yuki", data: '{"color":"blue"}' });
+        await b.host.until(() => b.host.membersOf(channel)["yuki"] === '{"color":"blue"}');
+        await a.engine.leave(channel, "mika");
+        await b.host.until(() => !("mika" in b.host.membersOf(channel)));
+        assert.deepEqual(b.host.membersOf(channel), { yuki: '{"color":"blue"}' });
+        assert.deepEqual(await b.engine.members(channel), [{ user: "yuki", data: '{"color":"blue"}' }]);
+        await a.engine.leave(channel, "yuki");
+        await b.host.until(() => !("yuki" in b.host.membersOf(channel)));
+        assert.deepEqual(await a.engine.members(channel), []);
+      });
 
-      it(
-        "are kept apart by channel and user, whatever their names",
-        alone,
-        async () => {
-          const [channel, other] = [channelOf(), channelOf()];
-          const users = [
-            "a",
-            "A",
-            "uid:1",
-            "a b",
-            "*",
-            ">",
-            "a.b",
-            "狼煙",
-            '"',
-            "{}",
-            "x".repeat(200),
-          ];
-          for (const user of users) await a.engine.join(channel, { user });
-          await a.engine.join(other, { user: "else" });
-          await fixture.settle?.();
-          assert.deepEqual(
-            byUser(await b.engine.members(channel)),
-            byUser(users.map((user) => ({ user }))),
-          );
-          for (const user of users) await a.engine.leave(channel, user);
-          await a.engine.leave(channel, "never here");
-          await fixture.settle?.();
-          assert.deepEqual(await b.engine.members(channel), []);
-          await a.engine.leave(other, "else");
-        },
-      );
+      it("are kept apart by channel and user, whatever their names", alone, async () => {
+        const [channel, other] = [channelOf(), channelOf()];
+        const users = ["a", "A", "uid:1", "a b", "*", ">", "a.b", "狼煙", '"', "{}", "x".repeat(200)];
+        for (const user of users) await a.engine.join(channel, { user });
+        await a.engine.join(other, { user: "else" });
+        await fixture.settle?.();
+        assert.deepEqual(byUser(await b.engine.members(channel)), byUser(users.map((user) => ({ user }))));
+        for (const user of users) await a.engine.leave(channel, user);
+        await a.engine.leave(channel, "never here");
+        await fixture.settle?.();
+        assert.deepEqual(await b.engine.members(channel), []);
+        await a.engine.leave(other, "else");
+      });
 
-      it(
-        "are there, and are gone, for whoever asks as soon as one was told of it",
-        joined,
-        async () => {
-          const channel = channelOf();
-          await a.engine.subscribe(channel, null);
-          for (const user of range(50).map(String)) {
-            const joining = b.engine.join(channel, { user });
-            await a.host.until(() => user in a.host.membersOf(channel));
-            assert.deepEqual(await b.engine.members(channel), [{ user }]);
-            await joining;
-            const leaving = b.engine.leave(channel, user);
-            await a.host.until(() => !(user in a.host.membersOf(channel)));
-            assert.deepEqual(await b.engine.members(channel), []);
-            await leaving;
-          }
-        },
-      );
+      it("are there, and are gone, for whoever asks as soon as one was told of it", joined, async () => {
+        const channel = channelOf();
+        await a.engine.subscribe(channel, null);
+        for (const user of range(50).map(String)) {
+          const joining = b.engine.join(channel, { user });
+          await a.host.until(() => user in a.host.membersOf(channel));
+          assert.deepEqual(await b.engine.members(channel), [{ user }]);
+          await joining;
+          const leaving = b.engine.leave(channel, user);
+          await a.host.until(() => !(user in a.host.membersOf(channel)));
+          assert.deepEqual(await b.engine.members(channel), []);
+          await leaving;
+        }
+      });
 
       it("are there as long as they are on one node", joined, async () => {
         const channel = channelOf();
@@ -1121,13 +789,8 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         // By the time that the next is told of, so was the leaving.
         await b.engine.join(channel, { user: "yuki" });
         await a.host.until(() => "yuki" in a.host.membersOf(channel));
-        assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), [
-          "mika",
-          "yuki",
-        ]);
-        assert.deepEqual(byUser(await a.engine.members(channel)), [{
-          user: "mika",
-        }, { user: "yuki" }]);
+        assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), ["mika", "yuki"]);
+        assert.deepEqual(byUser(await a.engine.members(channel)), [{ user: "mika" }, { user: "yuki" }]);
         await b.engine.leave(channel, "mika");
         await a.host.until(() => !("mika" in a.host.membersOf(channel)));
         await b.engine.leave(channel, "yuki");
@@ -1248,105 +911,71 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.ok((await a.engine.nodes()).includes(a.host.node));
       });
 
-      it(
-        "get what the others send, in order, and nothing of their own",
-        joined,
-        async () => {
-          const sent = [
-            ...range(50).map((number) => `a ${number}`),
-            "狼煙 \n ",
-            "x".repeat(100_000),
-          ];
-          const before = [a, b].map(({ host }) => host.messages.length);
-          await Promise.all(sent.map((message) => a.engine.send(message)));
-          await b.engine.send("from b");
-          await b.host.until(() => b.host.messages.length >= before[1]! + sent.length);
-          await a.host.until(() => a.host.messages.includes("from b"));
-          assert.deepEqual(b.host.messages.slice(before[1]), sent);
-          assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
-        },
-      );
+      it("get what the others send, in order, and nothing of their own", joined, async () => {
+        const sent = [...range(50).map((number) => `a ${number}`), "狼煙 \n ", "x".repeat(100_000)];
+        const before = [a, b].map(({ host }) => host.messages.length);
+        await Promise.all(sent.map((message) => a.engine.send(message)));
+        await b.engine.send("from b");
+        await b.host.until(() => b.host.messages.length >= before[1]! + sent.length);
+        await a.host.until(() => a.host.messages.includes("from b"));
+        assert.deepEqual(b.host.messages.slice(before[1]), sent);
+        assert.deepEqual(a.host.messages.slice(before[0]), ["from b"]);
+      });
     });
 
-    it(
-      `holds nothing of ${channels.toLocaleString("en")} channels that came and went`,
-      { timeout: TIMEOUT },
-      async () => {
-        const node = nodes > 1 ? await fixture.node() : a;
-        const held = await fixture.held(node);
-        const history = ANY && { size: 10, ttl: 1_000 };
-        for (let first = 0; first < channels; first += 500) {
-          await Promise.all(
-            range(Math.min(500, channels - first)).map(async (number) => {
-              const channel = `passing:${first + number}`;
-              await node.engine.subscribe(channel, history);
-              await node.engine.publish(
-                channel,
-                { event: "say", data: "1" },
-                history,
-              );
-              await node.engine.join(channel, { user: "mika" });
-              await node.engine.leave(channel, "mika");
-              node.engine.unsubscribe(channel);
-            }),
-          );
-        }
-        assert.ok(await fixture.held(node) >= held);
-        for (
-          let waited = 0;
-          await fixture.held(node) > held && waited < 600_000;
-          waited += 1_000
-        ) await fixture.advance(1_000);
-        assert.equal(await fixture.held(node), held);
-        if (node !== a) await node.engine.close();
-      },
-    );
+    it(`holds nothing of ${channels.toLocaleString("en")} channels that came and went`, { timeout: TIMEOUT }, async () => {
+      const node = nodes > 1 ? await fixture.node() : a;
+      const held = await fixture.held(node);
+      const history = ANY && { size: 10, ttl: 1_000 };
+      for (let first = 0; first < channels; first += 500) {
+        await Promise.all(
+          range(Math.min(500, channels - first)).map(async (number) => {
+            const channel = `passing:${first + number}`;
+            await node.engine.subscribe(channel, history);
+            await node.engine.publish(channel, { event: "say", data: "1" }, history);
+            await node.engine.join(channel, { user: "mika" });
+            await node.engine.leave(channel, "mika");
+            node.engine.unsubscribe(channel);
+          }),
+        );
+      }
+      assert.ok(await fixture.held(node) >= held);
+      for (let waited = 0; await fixture.held(node) > held && waited < 600_000; waited += 1_000) await fixture.advance(1_000);
+      assert.equal(await fixture.held(node), held);
+      if (node !== a) await node.engine.close();
+    });
 
-    it(
-      "forgets with its store: the epoch is another, and nobody recovers from the one of before",
-      keeping,
-      async () => {
-        const channel = channelOf();
-        await a.engine.subscribe(channel, LONG);
-        const [, old] = await publish(a.engine, channel, LONG, 2);
-        const node = await fixture.forget();
-        const [next] = await publish(node.engine, channel, LONG, 1);
-        assert.notEqual(next!.epoch, old!.epoch);
-        const page = await node.engine.read(channel, LONG, old!, 100);
-        assert.deepEqual([page.isComplete, page.publications, page.position], [
-          false,
-          [],
-          next,
-        ]);
-      },
-    );
+    it("forgets with its store: the epoch is another, and nobody recovers from the one of before", keeping, async () => {
+      const channel = channelOf();
+      await a.engine.subscribe(channel, LONG);
+      const [, old] = await publish(a.engine, channel, LONG, 2);
+      const node = await fixture.forget();
+      const [next] = await publish(node.engine, channel, LONG, 1);
+      assert.notEqual(next!.epoch, old!.epoch);
+      const page = await node.engine.read(channel, LONG, old!, 100);
+      assert.deepEqual([page.isComplete, page.publications, page.position], [false, [], next]);
+    });
 
-    it(
-      "is one controller's, reports nothing, and says that it is closed",
-      alone,
-      async () => {
-        const { engine, host } = await fixture.node();
-        assert.equal(engine.status, "ready");
-        assert.throws(() => engine.start(host), TypeError);
-        await engine.close();
-        await engine.close();
-        assert.equal(engine.status, "closed");
-        const { length } = a.host.errors;
-        for (const call of calls(engine)) {
-          await assert.rejects(
-            async () => await call(),
-            (error) =>
-              error instanceof WebSocketError &&
-              error.code === "ENGINE_UNAVAILABLE",
-          );
-        }
-        // What ends something has nothing to say.
-        engine.unsubscribe("gone");
-        await engine.leave("gone", "mika");
-        assert.deepEqual(host.errors, []);
-        assert.equal(a.host.errors.length, length);
-      },
-    );
+    it("is one controller's, reports nothing, and says that it is closed", alone, async () => {
+      const { engine, host } = await fixture.node();
+      assert.equal(engine.status, "ready");
+      assert.throws(() => engine.start(host), TypeError);
+      await engine.close();
+      await engine.close();
+      assert.equal(engine.status, "closed");
+      const { length } = a.host.errors;
+      for (const call of calls(engine)) {
+        await assert.rejects(
+          async () => await call(),
+          (error) => error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
+        );
+      }
+      // What ends something has nothing to say.
+      engine.unsubscribe("gone");
+      await engine.leave("gone", "mika");
+      assert.deepEqual(host.errors, []);
+      assert.equal(a.host.errors.length, length);
+    });
   });
 }
 
@@ -1362,10 +991,7 @@ async function untilMember(
   }
 }
 
-async function untilNodes(
-  engine: Engine,
-  nodes: readonly TestNode[],
-): Promise<void> {
+async function untilNodes(engine: Engine, nodes: readonly TestNode[]): Promise<void> {
   const expected = nodes.map(({ host }) => host.node).sort().join();
   while ([...await engine.nodes()].sort().join() !== expected) await turn();
 }
@@ -1393,13 +1019,7 @@ export async function publish(
   count: number,
   first = 0,
 ): Promise<Position[]> {
-  const positions = range(count).map((number) =>
-    engine.publish(
-      channel,
-      { event: "say", data: `${first + number}` },
-      history,
-    )
-  );
+  const positions = range(count).map((number) => engine.publish(channel, { event: "say", data: `${first + number}` }, history));
   return await Promise.all(positions) as Position[]; // None is null with a history.
 }
 
@@ -1408,11 +1028,7 @@ export function range(count: number): number[] {
 }
 
 /** What an engine keeps beside it is its own. */
-const plain = ({ event, data, position }: Publication): Publication => ({
-  event,
-  data,
-  position,
-});
+const plain = ({ event, data, position }: Publication): Publication => ({ event, data, position });
 
 const dataOf = ({ data }: Publication): unknown => JSON.parse(data);
 

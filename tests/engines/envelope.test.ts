@@ -9,17 +9,10 @@ const SECRET = "a secret of the application";
 const NOW = 1_800_000_000_000;
 
 /** Numbers that a node states which has sent nothing. */
-const NONE = Object.fromEntries(
-  ENVELOPE_KINDS.map((kind) => [kind, 0]),
-) as Record<EnvelopeKind, number>; // Of all.
+const NONE = Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, 0])) as Record<EnvelopeKind, number>; // Of all.
 
 /** A node's envelopes, which know some others, and what it has dropped. */
-function create(
-  node: string,
-  secrets: readonly string[] = [SECRET],
-  maxLength = 10_000,
-  place = "shop",
-) {
+function create(node: string, secrets: readonly string[] = [SECRET], maxLength = 10_000, place = "shop") {
   const clock = { now: NOW };
   const dropped: string[] = [];
   const envelopes = new Envelopes({
@@ -30,38 +23,15 @@ function create(
     now: () => clock.now,
     dropped: (reason) => void dropped.push(reason),
   });
-  for (
-    const other of [
-      "a",
-      "b",
-      "other",
-      "old",
-      "both",
-      "new",
-      "6f1c2d3e-0a1b-4c5d-8e9f-001122334455",
-    ]
-  ) {
+  for (const other of ["a", "b", "other", "old", "both", "new", "6f1c2d3e-0a1b-4c5d-8e9f-001122334455"]) {
     envelopes.guard.learn(other, NONE);
   }
-  const seal = async (
-    kind: EnvelopeKind,
-    scope: string,
-    body: string,
-    event?: string,
-  ) => await envelopes.seal(kind, scope, body, event);
-  const open = async (
-    kind: EnvelopeKind,
-    scope: string,
-    envelope: string,
-    arrives = true,
-  ) => await envelopes.open([kind], scope, envelope, arrives);
+  const seal = async (kind: EnvelopeKind, scope: string, body: string, event?: string) =>
+    await envelopes.seal(kind, scope, body, event);
+  const open = async (kind: EnvelopeKind, scope: string, envelope: string, arrives = true) =>
+    await envelopes.open([kind], scope, envelope, arrives);
   /** Why it was dropped; what was opened, where it was not. */
-  const refuse = async (
-    kind: EnvelopeKind,
-    scope: string,
-    envelope: string,
-    arrives = true,
-  ): Promise<string | Opened> => {
+  const refuse = async (kind: EnvelopeKind, scope: string, envelope: string, arrives = true): Promise<string | Opened> => {
     const opened = await open(kind, scope, envelope, arrives);
     assert.equal(dropped.length, opened ? 0 : 1, "each is counted once");
     return opened ?? dropped.pop()!; // As just counted.
@@ -75,213 +45,130 @@ function sign(scope: string, text: string, secret = SECRET): string {
 }
 
 const header = (fields: Record<string, unknown> = {}) =>
-  JSON.stringify({
-    v: 2,
-    in: "shop",
-    kind: "message",
-    node: "a",
-    number: 1,
-    time: NOW,
-    ...fields,
-  });
+  JSON.stringify({ v: 2, in: "shop", kind: "message", node: "a", number: 1, time: NOW, ...fields });
 
 describe("Envelopes", () => {
   for (const secrets of [[], [SECRET]]) {
-    describe(
-      secrets.length > 0 ? "that are signed" : "that are not signed",
-      () => {
-        it("are opened as they were sealed", async () => {
-          const [a, b] = [create("a", secrets), create("b", secrets)];
-          for (
-            const body of [
-              "null",
-              '"狼煙 🔥 \\n"',
-              " [1,\n2]\n",
-              '"\ud800"',
-              JSON.stringify("x".repeat(5_000)),
-            ]
-          ) {
-            const kinds: [EnvelopeKind, string, string?][] = [
-              ["publication", "room:1", 'say "it"'],
-              ["event", "room:1", "say"],
-              ["member", "room:1"],
-              ["message", ""],
-            ];
-            for (const [kind, scope, event = "-"] of kinds) {
-              const envelope = await a.seal(
-                kind,
-                scope,
-                body,
-                event === "-" ? undefined : event,
-              );
-              const opened = await b.open(kind, scope, envelope);
-              assert.deepEqual(opened, {
-                kind,
-                node: "a",
-                number: opened?.number,
-                time: NOW,
-                event,
-                body,
-              });
-            }
+    describe(secrets.length > 0 ? "that are signed" : "that are not signed", () => {
+      it("are opened as they were sealed", async () => {
+        const [a, b] = [create("a", secrets), create("b", secrets)];
+        for (const body of ["null", '"狼煙 🔥 \\n"', " [1,\n2]\n", '"\ud800"', JSON.stringify("x".repeat(5_000))]) {
+          const kinds: [EnvelopeKind, string, string?][] = [
+            ["publication", "room:1", 'say "it"'],
+            ["event", "room:1", "say"],
+            ["member", "room:1"],
+            ["message", ""],
+          ];
+          for (const [kind, scope, event = "-"] of kinds) {
+            const envelope = await a.seal(kind, scope, body, event === "-" ? undefined : event);
+            const opened = await b.open(kind, scope, envelope);
+            assert.deepEqual(opened, { kind, node: "a", number: opened?.number, time: NOW, event, body });
           }
-          for (const body of ["", "not json\n"]) {
-            assert.equal(
-              (await b.open("message", "", await a.seal("message", "", body)))
-                ?.body,
-              body,
-            );
-          }
-          assert.deepEqual(b.dropped, []);
-        });
+        }
+        for (const body of ["", "not json\n"]) {
+          assert.equal((await b.open("message", "", await a.seal("message", "", body)))?.body, body);
+        }
+        assert.deepEqual(b.dropped, []);
+      });
 
-        it("are refused beyond maxLength, at the exact character", async () => {
-          const envelope = await create("a", secrets).seal(
-            "message",
-            "",
-            "x".repeat(100),
-          );
+      it("are refused beyond maxLength, at the exact character", async () => {
+        const envelope = await create("a", secrets).seal("message", "", "x".repeat(100));
+        assert.equal(await create("b", secrets, envelope.length - 1).refuse("message", "", envelope), "oversized");
+        assert.ok(await create("b", secrets, envelope.length).open("message", "", envelope));
+      });
+
+      it("are refused where they are none", async () => {
+        const seal = (text: string, scope = "") => secrets.length > 0 ? sign(scope, text) : `\n${text}`;
+        const bad = [
+          "",
+          "\n",
+          "\n\n",
+          "{}",
+          `\n${header()}`,
+          `${"0".repeat(65)}\n${header()}\n`,
+          seal("\n1"),
+          seal("{}\n1"),
+          seal("[]\n1"),
+          seal("null\n1"),
+          seal(`${header().slice(1)}\n1`),
+          seal(`${header({ padding: "x".repeat(1_024) })}\n1`),
+        ];
+        for (const text of bad) {
+          // What is not signed so is not even looked at.
+          const expected = secrets.length > 0 && !/^[0-9a-f]{64}\n/.test(text) ? ["malformed", "forged"] : ["malformed"];
+          const reason = await create("b", secrets).refuse("message", "", text);
+          assert.ok(expected.includes(reason as string), `${JSON.stringify(text)}: ${JSON.stringify(reason)}`);
+        }
+        const fields: Record<string, unknown>[] = [
+          { v: 0 },
+          { v: 1.5 },
+          { v: "1" },
+          { v: undefined },
+          { in: undefined },
+          { in: 1 },
+          { v: 2 ** 53 },
+          { min: 0 },
+          { min: null },
+          { kind: 1 },
+          { kind: "x".repeat(33) },
+          { node: "" },
+          { node: "a b" },
+          { node: "a\n" },
+          { node: "x".repeat(65) },
+          { number: 0 },
+          { number: -1 },
+          { number: 0.5 },
+          { number: 2 ** 53 },
+          { time: null },
+          { time: "now" },
+          { event: "" },
+          { event: 1 },
+          { event: "x".repeat(65) },
+        ];
+        for (const each of fields) {
           assert.equal(
-            await create("b", secrets, envelope.length - 1).refuse(
-              "message",
-              "",
-              envelope,
-            ),
-            "oversized",
+            await create("b", secrets).refuse("message", "", seal(`${header(each)}\n1`)),
+            "malformed",
+            JSON.stringify(each),
           );
-          assert.ok(
-            await create("b", secrets, envelope.length).open(
-              "message",
-              "",
-              envelope,
-            ),
+        }
+        for (const kind of ["publication", "event"] as const) {
+          for (const body of ["", "1}", '1},"injected":{', "undefined"]) {
+            const text = seal(`${header({ kind })}\n${body}`, "room");
+            assert.equal(await create("b", secrets).refuse(kind, "room", text), "malformed", body);
+          }
+        }
+      });
+
+      it("are refused where they are of another kind, or of a version that this one cannot read", async () => {
+        const seal = (fields: Record<string, unknown>) => {
+          const text = `${header(fields)}\n"x"`;
+          return secrets.length > 0 ? sign("", text) : `\n${text}`;
+        };
+        for (
+          const fields of [{ v: 3 }, { v: 7, min: 3 }, { v: 2, min: 3 }, { v: 1, in: undefined }, { kind: "later" }, {
+            kind: "member",
+          }]
+        ) {
+          assert.equal(
+            await create("b", secrets).refuse("message", "", seal(fields)),
+            "unsupported",
+            JSON.stringify(fields),
           );
-        });
-
-        it("are refused where they are none", async () => {
-          const seal = (text: string, scope = "") => secrets.length > 0 ? sign(scope, text) : `\n${text}`;
-          const bad = [
-            "",
-            "\n",
-            "\n\n",
-            "{}",
-            `\n${header()}`,
-            `${"0".repeat(65)}\n${header()}\n`,
-            seal("\n1"),
-            seal("{}\n1"),
-            seal("[]\n1"),
-            seal("null\n1"),
-            seal(`${header().slice(1)}\n1`),
-            seal(`${header({ padding: "x".repeat(1_024) })}\n1`),
-          ];
-          for (const text of bad) {
-            // What is not signed so is not even looked at.
-            const expected = secrets.length > 0 && !/^[0-9a-f]{64}\n/.test(text) ? ["malformed", "forged"] : ["malformed"];
-            const reason = await create("b", secrets).refuse(
-              "message",
-              "",
-              text,
-            );
-            assert.ok(
-              expected.includes(reason as string),
-              `${JSON.stringify(text)}: ${JSON.stringify(reason)}`,
-            );
-          }
-          const fields: Record<string, unknown>[] = [
-            { v: 0 },
-            { v: 1.5 },
-            { v: "1" },
-            { v: undefined },
-            { in: undefined },
-            { in: 1 },
-            { v: 2 ** 53 },
-            { min: 0 },
-            { min: null },
-            { kind: 1 },
-            { kind: "x".repeat(33) },
-            { node: "" },
-            { node: "a b" },
-            { node: "a\n" },
-            { node: "x".repeat(65) },
-            { number: 0 },
-            { number: -1 },
-            { number: 0.5 },
-            { number: 2 ** 53 },
-            { time: null },
-            { time: "now" },
-            { event: "" },
-            { event: 1 },
-            { event: "x".repeat(65) },
-          ];
-          for (const each of fields) {
-            assert.equal(
-              await create("b", secrets).refuse(
-                "message",
-                "",
-                seal(`${header(each)}\n1`),
-              ),
-              "malformed",
-              JSON.stringify(each),
-            );
-          }
-          for (const kind of ["publication", "event"] as const) {
-            for (const body of ["", "1}", '1},"injected":{', "undefined"]) {
-              const text = seal(`${header({ kind })}\n${body}`, "room");
-              assert.equal(
-                await create("b", secrets).refuse(kind, "room", text),
-                "malformed",
-                body,
-              );
-            }
-          }
-        });
-
-        it("are refused where they are of another kind, or of a version that this one cannot read", async () => {
-          const seal = (fields: Record<string, unknown>) => {
-            const text = `${header(fields)}\n"x"`;
-            return secrets.length > 0 ? sign("", text) : `\n${text}`;
-          };
-          for (
-            const fields of [
-              { v: 3 },
-              { v: 7, min: 3 },
-              { v: 2, min: 3 },
-              { v: 1, in: undefined },
-              { kind: "later" },
-              {
-                kind: "member",
-              },
-            ]
-          ) {
-            assert.equal(
-              await create("b", secrets).refuse("message", "", seal(fields)),
-              "unsupported",
-              JSON.stringify(fields),
-            );
-          }
-          // A later version says which it can be read by, and what it adds is nothing to this one.
-          for (
-            const fields of [{ v: 3, min: 2 }, {
-              v: 9,
-              min: 2,
-              later: { a: [1] },
-            }, { later: "x" }]
-          ) {
-            assert.deepEqual(
-              await create("b", secrets).refuse("message", "", seal(fields)),
-              {
-                kind: "message",
-                node: "a",
-                number: 1,
-                time: NOW,
-                event: "-",
-                body: '"x"',
-              },
-            );
-          }
-        });
-      },
-    );
+        }
+        // A later version says which it can be read by, and what it adds is nothing to this one.
+        for (const fields of [{ v: 3, min: 2 }, { v: 9, min: 2, later: { a: [1] } }, { later: "x" }]) {
+          assert.deepEqual(await create("b", secrets).refuse("message", "", seal(fields)), {
+            kind: "message",
+            node: "a",
+            number: 1,
+            time: NOW,
+            event: "-",
+            body: '"x"',
+          });
+        }
+      });
+    });
   }
 
   it("are of whoever has one of the secrets, and signed by the first", async () => {
@@ -292,23 +179,11 @@ describe("Envelopes", () => {
         "n".repeat(16),
       ]),
     ];
-    assert.ok(
-      await both.open("message", "", await old.seal("message", "", "1")),
-    );
-    assert.ok(
-      await both.open("message", "", await fresh.seal("message", "", "1")),
-    );
-    assert.ok(
-      await fresh.open("message", "", await both.seal("message", "", "1")),
-    );
-    assert.equal(
-      await old.refuse("message", "", await both.seal("message", "", "2")),
-      "forged",
-    );
-    assert.equal(
-      await fresh.refuse("message", "", await old.seal("message", "", "2")),
-      "forged",
-    );
+    assert.ok(await both.open("message", "", await old.seal("message", "", "1")));
+    assert.ok(await both.open("message", "", await fresh.seal("message", "", "1")));
+    assert.ok(await fresh.open("message", "", await both.seal("message", "", "1")));
+    assert.equal(await old.refuse("message", "", await both.seal("message", "", "2")), "forged");
+    assert.equal(await fresh.refuse("message", "", await old.seal("message", "", "2")), "forged");
   });
 
   it("are refused where anything of them is another's than who signed them", async () => {
@@ -335,19 +210,9 @@ describe("Envelopes", () => {
     }
     // One that was for another channel too, kept or not.
     assert.equal(await b.refuse("publication", "Room", envelope), "forged");
-    assert.equal(
-      await b.refuse("publication", "Room", envelope, false),
-      "forged",
-    );
+    assert.equal(await b.refuse("publication", "Room", envelope, false), "forged");
     // Nor for another application that has the same secret.
-    assert.equal(
-      await create("b", [SECRET], 10_000, "toys").refuse(
-        "publication",
-        "room",
-        envelope,
-      ),
-      "forged",
-    );
+    assert.equal(await create("b", [SECRET], 10_000, "toys").refuse("publication", "room", envelope), "forged");
     assert.ok(await b.open("publication", "room", envelope));
   });
 
@@ -372,22 +237,12 @@ describe("Envelopes", () => {
     // However long it takes to sign each.
     const sealed: string[] = [];
     const bodies = [JSON.stringify("x".repeat(4_000_000)), "1", "2"];
-    await Promise.all(
-      bodies.map(async (body) => void sealed.push((await a.seal("event", "room", body, "say")).slice(-1))),
-    );
+    await Promise.all(bodies.map(async (body) => void sealed.push((await a.seal("event", "room", body, "say")).slice(-1))));
     assert.deepEqual(sealed, ['"', "1", "2"]);
-    for (
-      const [kind, scope] of [["member", "room"], ["message", ""]] as const
-    ) {
+    for (const [kind, scope] of [["member", "room"], ["message", ""]] as const) {
       assert.ok(await b.open(kind, scope, await a.seal(kind, scope, "{}")));
     }
-    assert.ok(
-      await b.open(
-        "event",
-        "room",
-        await other.seal("event", "room", "1", "say"),
-      ),
-    );
+    assert.ok(await b.open("event", "room", await other.seal("event", "room", "1", "say")));
     // What is read from where it was kept may be read again, and has been here before.
     for (const envelope of envelopes) {
       assert.ok(await b.open("event", "room", envelope, false));
@@ -396,9 +251,7 @@ describe("Envelopes", () => {
 
   it("arrive up to 255 later than one that was sealed after them", async () => {
     const [a, b] = [create("a"), create("b")];
-    const envelopes = await Promise.all(
-      range(258).map((number) => a.seal("member", "room", `${number}`)),
-    );
+    const envelopes = await Promise.all(range(258).map((number) => a.seal("member", "room", `${number}`)));
     assert.ok(await b.open("member", "room", envelopes[257]!));
     assert.ok(await b.open("member", "room", envelopes[2]!));
     for (const number of [1, 2]) {
@@ -419,9 +272,7 @@ describe("Envelopes", () => {
 
   it("are those of nodes that have stated their numbers, and later ones", async () => {
     const [stranger, b] = [create("stranger"), create("b")];
-    const envelopes = await Promise.all(
-      range(4).map((number) => stranger.seal("message", "", `${number}`)),
-    );
+    const envelopes = await Promise.all(range(4).map((number) => stranger.seal("message", "", `${number}`)));
     assert.equal(await b.refuse("message", "", envelopes[0]!), "unknown node");
     // It was not taken for that.
     b.guard.learn("stranger", { ...NONE, message: 2 });
@@ -439,11 +290,7 @@ describe("Envelopes", () => {
     // A node states what it had when it first heard of the other.
     const first = stranger.guard.meet("b");
     await stranger.seal("message", "", "4");
-    assert.deepEqual([
-      first.message,
-      stranger.guard.meet("b").message,
-      stranger.guard.meet("late").message,
-    ], [4, 4, 5]);
+    assert.deepEqual([first.message, stranger.guard.meet("b").message, stranger.guard.meet("late").message], [4, 4, 5]);
     // Who states numbers is not known yet.
     const control = await stranger.seal("control", "", "{}");
     const unknown = create("c");
@@ -482,76 +329,36 @@ describe("Envelopes", () => {
 describe("An envelope of version 2", () => {
   const NODE = "6f1c2d3e-0a1b-4c5d-8e9f-001122334455";
   /** As it was written: every later version that says it reads version 2 opens these. */
-  const RECORDED: readonly [
-    kind: EnvelopeKind,
-    scope: string,
-    envelope: string,
-    opened: Opened,
-  ][] = [
+  const RECORDED: readonly [kind: EnvelopeKind, scope: string, envelope: string, opened: Opened][] = [
     [
       "publication",
       "room:1",
       '4832015da7810aec454596f4b8942ab29976dd9fbdfc823c2a7e2d55abe88dc0\n{"v":2,"in":"shop","kind":"publication","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000,"event":"say"}\n{"text":"狼煙"}',
-      {
-        kind: "publication",
-        node: NODE,
-        number: 1,
-        time: NOW,
-        event: "say",
-        body: '{"text":"狼煙"}',
-      },
+      { kind: "publication", node: NODE, number: 1, time: NOW, event: "say", body: '{"text":"狼煙"}' },
     ],
     [
       "event",
       "room:1",
       'c95eb4fb2aa6ea2f50b62ff24a9ee5f7b0c9f9cc37bbe53ab62c2ef0e37ed04a\n{"v":2,"in":"shop","kind":"event","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000,"event":"say"}\n[1,2]',
-      {
-        kind: "event",
-        node: NODE,
-        number: 1,
-        time: NOW,
-        event: "say",
-        body: "[1,2]",
-      },
+      { kind: "event", node: NODE, number: 1, time: NOW, event: "say", body: "[1,2]" },
     ],
     [
       "member",
       "room:1",
       'a308676eebc0ac7bff53514378d9a2ce5bc3b4f3526c01f6fb52fa98e4f2de3b\n{"v":2,"in":"shop","kind":"member","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000}\n{"user":"mika","data":"{}"}',
-      {
-        kind: "member",
-        node: NODE,
-        number: 1,
-        time: NOW,
-        event: "-",
-        body: '{"user":"mika","data":"{}"}',
-      },
+      { kind: "member", node: NODE, number: 1, time: NOW, event: "-", body: '{"user":"mika","data":"{}"}' },
     ],
     [
       "message",
       "",
       'cf24c38967978b0eae49b53a2f66f7cbb753c064f20ab3abd297c1c55ecf9b55\n{"v":2,"in":"shop","kind":"message","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000}\n{"type":"refresh","filter":{"user":"mika"}}',
-      {
-        kind: "message",
-        node: NODE,
-        number: 1,
-        time: NOW,
-        event: "-",
-        body: '{"type":"refresh","filter":{"user":"mika"}}',
-      },
+      { kind: "message", node: NODE, number: 1, time: NOW, event: "-", body: '{"type":"refresh","filter":{"user":"mika"}}' },
     ],
     [
       "order",
       "",
       'b0844a5da28769ebb9f9df4f28a8c1bff6d84444c1812272e66d7e295fe30295\n{"v":2,"in":"shop","kind":"order","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000}\n0 {"type":"disconnect"}',
-      {
-        kind: "order",
-        node: NODE,
-        number: 1,
-        time: NOW,
-        event: "-",
-        body: '0 {"type":"disconnect"}',
-      },
+      { kind: "order", node: NODE, number: 1, time: NOW, event: "-", body: '0 {"type":"disconnect"}' },
     ],
   ];
 
@@ -560,10 +367,7 @@ describe("An envelope of version 2", () => {
     for (const [kind, scope, envelope, opened] of RECORDED) {
       assert.deepEqual(await create("b").open(kind, scope, envelope), opened);
       const event = opened.event === "-" ? undefined : opened.event;
-      assert.equal(
-        await writer.seal(kind, scope, opened.body, event),
-        envelope,
-      );
+      assert.equal(await writer.seal(kind, scope, opened.body, event), envelope);
     }
   });
 

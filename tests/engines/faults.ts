@@ -20,11 +20,7 @@ export interface FaultFixtureOptions {
   skip?: string | false;
   /** @param keeps whether histories outlive its restart. */
   start(keeps: boolean): Promise<BrokerProcess>;
-  engine(
-    port: number,
-    keeps: boolean,
-    options: BrokerEngineOptions,
-  ): BrokerEngine;
+  engine(port: number, keeps: boolean, options: BrokerEngineOptions): BrokerEngine;
   /** Publishes what is no node's. */
   inject(port: number, texts: readonly Injection[]): Promise<void>;
 }
@@ -46,10 +42,7 @@ const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 1_000 };
 const SECRET = "a secret of the application";
 const TIMEOUT = { timeout: 60_000 };
 
-export function faults(
-  name: string,
-  { skip = false, start, engine: make, inject }: FaultFixtureOptions,
-): void {
+export function faults(name: string, { skip = false, start, engine: make, inject }: FaultFixtureOptions): void {
   describe(`The engine "${name}"`, { skip }, () => {
     let nodes: BrokerNode[] = [];
     let proxies: Proxy[] = [];
@@ -59,10 +52,7 @@ export function faults(
     before(async () => {
       [broker, lasting] = await Promise.all([start(false), start(true)]);
     }, TIMEOUT);
-    after(
-      async () => void await Promise.all([broker?.close(), lasting?.close()]),
-      TIMEOUT,
-    );
+    after(async () => void await Promise.all([broker?.close(), lasting?.close()]), TIMEOUT);
     afterEach(async () => {
       await Promise.all(nodes.map(({ engine }) => engine.close()));
       await Promise.all(proxies.map((proxy) => proxy.close()));
@@ -70,14 +60,8 @@ export function faults(
       proxies = [];
     }, TIMEOUT);
 
-    const node = async (
-      port: number,
-      options: BrokerEngineOptions = {},
-      keeps = false,
-    ) => {
-      const started = await startNode(
-        make(port, keeps, { ...FAST, ...options }),
-      );
+    const node = async (port: number, options: BrokerEngineOptions = {}, keeps = false) => {
+      const started = await startNode(make(port, keeps, { ...FAST, ...options }));
       nodes.push(started);
       return started;
     };
@@ -142,81 +126,53 @@ export function faults(
         await host.until(() => engine.status === "ready");
       });
 
-      it(
-        "lets who asks at its start wait for it, and no longer than three timeouts",
-        TIMEOUT,
-        async () => {
-          const begin = () => {
-            const engine = make(broker.port, false, {
-              ...FAST,
-              namespace: "begin",
-            });
-            const host = new TestHost();
-            engine.start(host);
-            nodes.push({ engine, host, kill: () => host.stop() });
-            assert.equal(engine.status, "connecting");
-            return { engine, host };
-          };
-          const { engine, host } = begin();
-          const [position] = await Promise.all([
-            engine.subscribe("begin", LONG),
-            publish(engine, "begin", LONG, 20),
-          ]);
-          await Promise.all(
-            calls(engine, "first").map(async (call) => await call()),
-          );
-          await publish(engine, "begin", LONG, 1, 20);
-          await host.until(() => host.data("begin").at(-1) === 20);
-          // Those that were published before it was subscribed are in the history.
-          const page = await engine.read("begin", LONG, position, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => Number(data)),
-          ], [true, host.data("begin")]);
-          assert.deepEqual([host.errors, host.gaps], [[], []]);
+      it("lets who asks at its start wait for it, and no longer than three timeouts", TIMEOUT, async () => {
+        const begin = () => {
+          const engine = make(broker.port, false, { ...FAST, namespace: "begin" });
+          const host = new TestHost();
+          engine.start(host);
+          nodes.push({ engine, host, kill: () => host.stop() });
+          assert.equal(engine.status, "connecting");
+          return { engine, host };
+        };
+        const { engine, host } = begin();
+        const [position] = await Promise.all([engine.subscribe("begin", LONG), publish(engine, "begin", LONG, 20)]);
+        await Promise.all(calls(engine, "first").map(async (call) => await call()));
+        await publish(engine, "begin", LONG, 1, 20);
+        await host.until(() => host.data("begin").at(-1) === 20);
+        // Those that were published before it was subscribed are in the history.
+        const page = await engine.read("begin", LONG, position, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(({ data }) => Number(data))], [true, host.data("begin")]);
+        assert.deepEqual([host.errors, host.gaps], [[], []]);
 
-          const other = begin();
-          const gone = assert.rejects(
-            async () => await other.engine.subscribe("gone", LONG),
-            isUnavailable,
-          );
-          other.engine.unsubscribe("gone");
-          const again = other.engine.subscribe("again", LONG);
-          other.engine.unsubscribe("again");
-          assert.ok(await Promise.allSettled([again]));
-          await gone;
-          await other.engine.subscribe("again", LONG);
-          await publish(engine, "again", LONG, 1);
-          await other.host.until(() => other.host.publications("again").length === 1);
+        const other = begin();
+        const gone = assert.rejects(async () => await other.engine.subscribe("gone", LONG), isUnavailable);
+        other.engine.unsubscribe("gone");
+        const again = other.engine.subscribe("again", LONG);
+        other.engine.unsubscribe("again");
+        assert.ok(await Promise.allSettled([again]));
+        await gone;
+        await other.engine.subscribe("again", LONG);
+        await publish(engine, "again", LONG, 1);
+        await other.host.until(() => other.host.publications("again").length === 1);
 
-          await broker.stop();
-          const away = begin();
-          for (
-            const answer of await Promise.allSettled(
-              calls(away.engine).map(async (call) => await call()),
-            )
-          ) {
-            assert.ok(
-              answer.status === "rejected" && isUnavailable(answer.reason),
-            );
-          }
-          // One that comes up meanwhile is waited for, after attempts that have failed.
-          const early = begin();
-          const asked = [
-            early.engine.subscribe("early", LONG),
-            publish(early.engine, "early", LONG, 3),
-            early.engine.send("early"),
-          ];
-          await early.host.until(() => early.host.statuses.includes("unavailable"));
-          await broker.start();
-          await Promise.all(asked);
-          assert.equal(
-            (await early.engine.read("early", LONG, null, 10)).publications
-              .length,
-            3,
-          );
-        },
-      );
+        await broker.stop();
+        const away = begin();
+        for (const answer of await Promise.allSettled(calls(away.engine).map(async (call) => await call()))) {
+          assert.ok(answer.status === "rejected" && isUnavailable(answer.reason));
+        }
+        // One that comes up meanwhile is waited for, after attempts that have failed.
+        const early = begin();
+        const asked = [
+          early.engine.subscribe("early", LONG),
+          publish(early.engine, "early", LONG, 3),
+          early.engine.send("early"),
+        ];
+        await early.host.until(() => early.host.statuses.includes("unavailable"));
+        await broker.start();
+        await Promise.all(asked);
+        assert.equal((await early.engine.read("early", LONG, null, 10)).publications.length, 3);
+      });
 
       it("closes", TIMEOUT, async () => {
         const { engine, host } = await node(broker.port);
@@ -294,27 +250,21 @@ export function faults(
         },
       );
 
-      it(
-        "tells of a gap, and goes on in another epoch, where the broker has lost the histories",
-        TIMEOUT,
-        async () => {
-          const [a, b] = [await node(broker.port), await node(broker.port)];
-          await b.engine.subscribe("lost", LONG);
-          await publish(a.engine, "lost", LONG, 3);
-          await b.host.until(() => b.host.publications("lost").length === 3);
-          await broker.restart();
-          await b.host.until(() => b.host.gaps.length > 0);
-          await a.host.until(() => a.engine.status === "ready");
-          await publish(a.engine, "lost", LONG, 3, 3);
-          await b.host.until(() => b.host.publications("lost").length >= 6);
-          assert.deepEqual(b.host.data("lost"), range(6));
-          assert.deepEqual(new Set(b.host.gaps), new Set(["lost"]));
-          const epochs = new Set(
-            b.host.publications("lost").map(({ position }) => position!.epoch),
-          );
-          assert.equal(epochs.size, 2);
-        },
-      );
+      it("tells of a gap, and goes on in another epoch, where the broker has lost the histories", TIMEOUT, async () => {
+        const [a, b] = [await node(broker.port), await node(broker.port)];
+        await b.engine.subscribe("lost", LONG);
+        await publish(a.engine, "lost", LONG, 3);
+        await b.host.until(() => b.host.publications("lost").length === 3);
+        await broker.restart();
+        await b.host.until(() => b.host.gaps.length > 0);
+        await a.host.until(() => a.engine.status === "ready");
+        await publish(a.engine, "lost", LONG, 3, 3);
+        await b.host.until(() => b.host.publications("lost").length >= 6);
+        assert.deepEqual(b.host.data("lost"), range(6));
+        assert.deepEqual(new Set(b.host.gaps), new Set(["lost"]));
+        const epochs = new Set(b.host.publications("lost").map(({ position }) => position!.epoch));
+        assert.equal(epochs.size, 2);
+      });
 
       it("tells of a gap in a channel without a history", TIMEOUT, async () => {
         const { engine, host } = await node(broker.port);
@@ -359,36 +309,21 @@ export function faults(
       );
     });
 
-    it(
-      "closes the gap of a node whose connection swallows everything",
-      TIMEOUT,
-      async () => {
-        const proxy = await proxyOf(broker.port);
-        const [a, b] = [await node(broker.port), await node(proxy.port)];
-        await b.engine.subscribe("through", LONG);
-        await publish(a.engine, "through", LONG, 5);
-        await b.host.until(() => b.host.publications("through").length === 5);
-        proxy.freeze();
-        await publish(a.engine, "through", LONG, 5, 5);
-        await assert.rejects(
-          async () =>
-            await b.engine.publish(
-              "through",
-              { event: "say", data: "-1" },
-              LONG,
-            ),
-          isUnavailable,
-        );
-        await b.host.until(() => b.engine.status === "unavailable");
-        proxy.thaw();
-        await publish(a.engine, "through", LONG, 5, 10);
-        await b.host.until(() => b.host.publications("through").length >= 15);
-        assert.deepEqual([b.host.data("through"), b.host.gaps], [
-          range(15),
-          [],
-        ]);
-      },
-    );
+    it("closes the gap of a node whose connection swallows everything", TIMEOUT, async () => {
+      const proxy = await proxyOf(broker.port);
+      const [a, b] = [await node(broker.port), await node(proxy.port)];
+      await b.engine.subscribe("through", LONG);
+      await publish(a.engine, "through", LONG, 5);
+      await b.host.until(() => b.host.publications("through").length === 5);
+      proxy.freeze();
+      await publish(a.engine, "through", LONG, 5, 5);
+      await assert.rejects(async () => await b.engine.publish("through", { event: "say", data: "-1" }, LONG), isUnavailable);
+      await b.host.until(() => b.engine.status === "unavailable");
+      proxy.thaw();
+      await publish(a.engine, "through", LONG, 5, 10);
+      await b.host.until(() => b.host.publications("through").length >= 15);
+      assert.deepEqual([b.host.data("through"), b.host.gaps], [range(15), []]);
+    });
 
     it(
       "is told of a gap by what an earlier version publishes without a history, where this node keeps one",
@@ -398,9 +333,7 @@ export function faults(
         const positions = [(await a.engine.subscribe("declared", LONG))!];
         await b.engine.subscribe("declared", LONG);
         for (const number of [0, 2]) {
-          positions.push(
-            ...await publish(b.engine, "declared", LONG, 1, number),
-          );
+          positions.push(...await publish(b.engine, "declared", LONG, 1, number));
           const header = JSON.stringify({
             v: 2,
             in: "",
@@ -421,10 +354,7 @@ export function faults(
           for (const { engine } of [a, b]) {
             for (const position of positions) {
               const page = await engine.read("declared", LONG, position, 100);
-              assert.deepEqual([page.isComplete, page.publications], [
-                false,
-                [],
-              ]);
+              assert.deepEqual([page.isComplete, page.publications], [false, []]);
             }
           }
           for (const { host } of [a, b]) {
@@ -435,47 +365,29 @@ export function faults(
         for (const { engine, host } of [a, b]) {
           await host.until(() => host.data("declared").at(-1) === 5 || host.gaps.length > 2);
           const page = await engine.read("declared", LONG, last[0]!, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => data),
-          ], [true, ["5"]]);
+          assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, ["5"]]);
         }
       },
     );
 
     describe("with a secret", () => {
-      it(
-        "joins nodes that have it, or had it before, in every way",
-        TIMEOUT,
-        async () => {
-          const [a, b] = [
-            await node(broker.port, { secret: SECRET }),
-            await node(broker.port, { secret: [SECRET, "the one of before"] }),
-          ];
-          await b.engine.subscribe("signed", LONG);
-          await b.engine.subscribe("fleeting", null);
-          await publish(a.engine, "signed", LONG, 50);
-          await publish(a.engine, "fleeting", null, 50);
-          await a.engine.join("signed", { user: "mika" });
-          await a.engine.send("hello");
-          await b.host.until(() =>
-            b.host.publications("signed").length >= 50 &&
-            b.host.publications("fleeting").length >= 50
-          );
-          await b.host.until(() => "mika" in b.host.membersOf("signed") && b.host.messages.length > 0);
-          assert.deepEqual([
-            b.host.data("signed"),
-            b.host.data("fleeting"),
-            b.host.messages,
-          ], [range(50), range(50), ["hello"]]);
-          assert.deepEqual(
-            (await b.engine.read("signed", LONG, null, 100)).publications
-              .length,
-            50,
-          );
-          assert.deepEqual(b.engine.dropped, {});
-        },
-      );
+      it("joins nodes that have it, or had it before, in every way", TIMEOUT, async () => {
+        const [a, b] = [
+          await node(broker.port, { secret: SECRET }),
+          await node(broker.port, { secret: [SECRET, "the one of before"] }),
+        ];
+        await b.engine.subscribe("signed", LONG);
+        await b.engine.subscribe("fleeting", null);
+        await publish(a.engine, "signed", LONG, 50);
+        await publish(a.engine, "fleeting", null, 50);
+        await a.engine.join("signed", { user: "mika" });
+        await a.engine.send("hello");
+        await b.host.until(() => b.host.publications("signed").length >= 50 && b.host.publications("fleeting").length >= 50);
+        await b.host.until(() => "mika" in b.host.membersOf("signed") && b.host.messages.length > 0);
+        assert.deepEqual([b.host.data("signed"), b.host.data("fleeting"), b.host.messages], [range(50), range(50), ["hello"]]);
+        assert.deepEqual((await b.engine.read("signed", LONG, null, 100)).publications.length, 50);
+        assert.deepEqual(b.engine.dropped, {});
+      });
 
       it(
         "takes nothing from whoever has another, or none, and counts it",
@@ -556,22 +468,10 @@ export function faults(
         const { engine, host } = await node(broker.port, { secret: SECRET });
         await engine.subscribe("signed", LONG);
         await engine.subscribe("fleeting", null);
-        const [{ epoch, offset }] = await publish(
-          engine,
-          "signed",
-          LONG,
-          1,
-        ) as [Position];
+        const [{ epoch, offset }] = await publish(engine, "signed", LONG, 1) as [Position];
         const sealer = (node: string) => {
           const [place, now, dropped] = [() => "noroshi", () => 0, () => {}];
-          const envelopes = new Envelopes({
-            node,
-            secrets: [SECRET],
-            maxLength: 1e9,
-            place,
-            now,
-            dropped,
-          });
+          const envelopes = new Envelopes({ node, secrets: [SECRET], maxLength: 1e9, place, now, dropped });
           return async (kind: EnvelopeKind, channel: string, body: string) => ({
             to: kind === "publication" || kind === "event" || kind === "member" ? kind : "all" as const,
             channel,
@@ -579,51 +479,19 @@ export function faults(
           });
         };
         const [seal, sealStrange] = [sealer("foreign"), sealer("stranger")];
-        const none = {
-          publication: 0,
-          event: 0,
-          member: 0,
-          message: 0,
-          order: 0,
-          control: 0,
-        };
-        const introduction = {
-          type: "numbers",
-          to: host.node,
-          numbers: none,
-          asks: false,
-        };
-        await inject(broker.port, [
-          await seal("control", "", JSON.stringify(introduction)),
-        ]);
+        const none = { publication: 0, event: 0, member: 0, message: 0, order: 0, control: 0 };
+        const introduction = { type: "numbers", to: host.node, numbers: none, asks: false };
+        await inject(broker.port, [await seal("control", "", JSON.stringify(introduction))]);
         const once = [
           await seal("event", "fleeting", '"once"'),
           await seal("message", "", "once"),
           await seal("member", "signed", '{"user":"once"}'),
         ];
         const ahead = await seal("publication", "signed", '"of a future"');
-        const elsewhere = await seal(
-          "publication",
-          "signed",
-          '"of another epoch"',
-        );
-        const strange = [
-          await sealStrange("event", "fleeting", '"strange"'),
-          await sealStrange("message", "", "strange"),
-        ];
-        const header = JSON.stringify({
-          v: 3,
-          kind: "event",
-          node: "foreign",
-          number: 9,
-          time: Date.now(),
-          event: "say",
-        });
-        const newer = `${
-          createHmac("sha256", SECRET).update(`fleeting\n${header}\n1`).digest(
-            "hex",
-          )
-        }\n${header}\n1`;
+        const elsewhere = await seal("publication", "signed", '"of another epoch"');
+        const strange = [await sealStrange("event", "fleeting", '"strange"'), await sealStrange("message", "", "strange")];
+        const header = JSON.stringify({ v: 3, kind: "event", node: "foreign", number: 9, time: Date.now(), event: "say" });
+        const newer = `${createHmac("sha256", SECRET).update(`fleeting\n${header}\n1`).digest("hex")}\n${header}\n1`;
         await inject(broker.port, [
           ...once,
           ...once,
@@ -631,72 +499,32 @@ export function faults(
           { to: "event", channel: "fleeting", text: newer },
           { ...ahead, position: { epoch, offset: offset + 1_000_000 } },
           { ...elsewhere, position: NOWHERE },
-          {
-            to: "event",
-            channel: "fleeting",
-            text: once[0]!.text.replace("once", "twice"),
-          },
+          { to: "event", channel: "fleeting", text: once[0]!.text.replace("once", "twice") },
         ]);
         await publish(engine, "signed", LONG, 1, 1);
         await publish(engine, "fleeting", null, 1);
-        await host.until(() =>
-          host.publications("signed").length >= 2 &&
-          host.data("fleeting").includes(0)
-        );
+        await host.until(() => host.publications("signed").length >= 2 && host.data("fleeting").includes(0));
         await host.until(() => engine.dropped["unknown position"] === 2 && host.presence.length > 0);
-        assert.deepEqual(engine.dropped, {
-          replayed: 3,
-          "unknown node": 2,
-          unsupported: 1,
-          forged: 1,
-          "unknown position": 2,
-        });
-        assert.deepEqual([
-          host.data("signed"),
-          host.data("fleeting"),
-          host.messages,
-        ], [range(2), ["once", 0], ["once"]]);
-        assert.deepEqual([
-          host.gaps,
-          host.presence.flatMap(({ joined }) => joined),
-        ], [[], [{ user: "once" }]]);
+        assert.deepEqual(engine.dropped, { replayed: 3, "unknown node": 2, unsupported: 1, forged: 1, "unknown position": 2 });
+        assert.deepEqual([host.data("signed"), host.data("fleeting"), host.messages], [range(2), ["once", 0], ["once"]]);
+        assert.deepEqual([host.gaps, host.presence.flatMap(({ joined }) => joined)], [[], [{ user: "once" }]]);
         // Told once, however many there were.
-        assert.deepEqual(
-          host.errors.map((error) => (error as WebSocketError).code),
-          ["ENGINE_FAILED"],
-        );
+        assert.deepEqual(host.errors.map((error) => (error as WebSocketError).code), ["ENGINE_FAILED"]);
       },
     );
 
-    it(
-      "hears nodes whose clocks are hours apart, where they sign",
-      TIMEOUT,
-      async () => {
-        const { host, engine } = await node(broker.port, { secret: SECRET });
-        for (const seconds of [61, -61, 7_200, -7_200]) {
-          const clock = {
-            ...systemClock,
-            now: () => Date.now() + seconds * 1_000,
-          };
-          const other = await startNode(
-            make(broker.port, false, { ...FAST, secret: SECRET }),
-            clock,
-          );
-          nodes.push(other);
-          await other.engine.send(`${seconds}`);
-          await other.engine.order(`order ${seconds}`);
-          await host.until(() =>
-            host.messages.includes(`${seconds}`) &&
-            host.messages.includes(`order ${seconds}`)
-          );
-        }
-        assert.deepEqual([engine.dropped, host.errors, host.ages], [
-          {},
-          [],
-          [],
-        ]);
-      },
-    );
+    it("hears nodes whose clocks are hours apart, where they sign", TIMEOUT, async () => {
+      const { host, engine } = await node(broker.port, { secret: SECRET });
+      for (const seconds of [61, -61, 7_200, -7_200]) {
+        const clock = { ...systemClock, now: () => Date.now() + seconds * 1_000 };
+        const other = await startNode(make(broker.port, false, { ...FAST, secret: SECRET }), clock);
+        nodes.push(other);
+        await other.engine.send(`${seconds}`);
+        await other.engine.order(`order ${seconds}`);
+        await host.until(() => host.messages.includes(`${seconds}`) && host.messages.includes(`order ${seconds}`));
+      }
+      assert.deepEqual([engine.dropped, host.errors, host.ages], [{}, [], []]);
+    });
 
     it(
       "keeps histories, members and nodes, whatever the clocks of the nodes say",
@@ -753,17 +581,9 @@ export function faults(
       const { engine, host } = await node(broker.port, { maxLength: 50_000 });
       await engine.subscribe("odd", LONG);
       await engine.subscribe("fleeting", null);
-      const foreign = new Envelopes({
-        node: "foreign",
-        secrets: [],
-        maxLength: 1e9,
-        now: () => Date.now(),
-        dropped() {},
-      });
-      const seal = (
-        kind: "event" | "member" | "message" | "publication",
-        body: string,
-      ) => foreign.seal(kind, "", body, "say") as string;
+      const foreign = new Envelopes({ node: "foreign", secrets: [], maxLength: 1e9, now: () => Date.now(), dropped() {} });
+      const seal = (kind: "event" | "member" | "message" | "publication", body: string) =>
+        foreign.seal(kind, "", body, "say") as string;
       const nonsense = [
         "",
         "\n",
@@ -784,104 +604,46 @@ export function faults(
             text,
           }))
         ),
-        {
-          to: "event",
-          channel: "fleeting",
-          text: seal("event", '1},"injected":{'),
-        },
-        {
-          to: "event",
-          channel: "fleeting",
-          text: seal("event", JSON.stringify("x".repeat(60_000))),
-        },
+        { to: "event", channel: "fleeting", text: seal("event", '1},"injected":{') },
+        { to: "event", channel: "fleeting", text: seal("event", JSON.stringify("x".repeat(60_000))) },
         { to: "event", channel: "fleeting", text: seal("message", "1") },
         { to: "member", channel: "odd", text: seal("member", '{"user":7}') },
-        {
-          to: "member",
-          channel: "odd",
-          text: seal("member", '{"user":"mika","data":"{"}'),
-        },
-        {
-          to: "publication",
-          channel: "odd",
-          text: seal("publication", '"of a future that never was"'),
-        },
-        {
-          to: "all",
-          channel: "",
-          text: seal("message", "from a stranger who speaks the language"),
-        },
-        {
-          to: "event",
-          channel: "fleeting",
-          text: seal("event", '"and so is this"'),
-        },
+        { to: "member", channel: "odd", text: seal("member", '{"user":"mika","data":"{"}') },
+        { to: "publication", channel: "odd", text: seal("publication", '"of a future that never was"') },
+        { to: "all", channel: "", text: seal("message", "from a stranger who speaks the language") },
+        { to: "event", channel: "fleeting", text: seal("event", '"and so is this"') },
       ]);
       await host.until(() => host.publications("fleeting").length > 0 && host.messages.length > 0);
       await publish(engine, "odd", LONG, 3);
       await host.until(() => host.publications("odd").length >= 3);
-      assert.deepEqual([host.data("odd"), host.data("fleeting"), host.gaps], [
-        range(3),
-        ["and so is this"],
-        [],
-      ]);
+      assert.deepEqual([host.data("odd"), host.data("fleeting"), host.gaps], [range(3), ["and so is this"], []]);
       assert.equal(host.messages.length, 1);
       assert.deepEqual(Object.keys(host.membersOf("odd")), []);
-      for (
-        const reason of [
-          "malformed",
-          "oversized",
-          "unsupported",
-          "unknown position",
-        ]
-      ) {
-        assert.ok(
-          engine.dropped[reason]! > 0,
-          `${reason}: ${JSON.stringify(engine.dropped)}`,
-        );
+      for (const reason of ["malformed", "oversized", "unsupported", "unknown position"]) {
+        assert.ok(engine.dropped[reason]! > 0, `${reason}: ${JSON.stringify(engine.dropped)}`);
       }
       await assert.rejects(
-        async () =>
-          await engine.publish("odd", {
-            event: "say",
-            data: JSON.stringify("x".repeat(60_000)),
-          }, LONG),
+        async () => await engine.publish("odd", { event: "say", data: JSON.stringify("x".repeat(60_000)) }, LONG),
         (error) => error instanceof WebSocketError && error.code === "LIMIT_EXCEEDED",
       );
     });
 
-    it(
-      "is not kept waiting by what goes while it is read",
-      TIMEOUT,
-      async () => {
-        const [a, b] = [await node(broker.port), await node(broker.port)];
-        await a.engine.subscribe("crowd", null);
-        assert.deepEqual(await a.engine.members("crowd"), []);
-        for (const user of ["first", "second", "third"]) {
-          await b.engine.join("crowd", { user });
-          // Begun before the other node's is there, and ended after.
-          await Promise.all([
-            b.engine.members("crowd"),
-            b.engine.leave("crowd", user),
-          ]);
-        }
-        await a.host.until(() => a.host.presence.length >= 6);
-        assert.deepEqual([
-          await a.engine.members("crowd"),
-          await b.engine.members("crowd"),
-        ], [[], []]);
-        assert.deepEqual(
-          [a, b].map(({ host }) => [host.statuses.at(-1), host.errors]),
-          [["ready", []], ["ready", []]],
-        );
-      },
-    );
+    it("is not kept waiting by what goes while it is read", TIMEOUT, async () => {
+      const [a, b] = [await node(broker.port), await node(broker.port)];
+      await a.engine.subscribe("crowd", null);
+      assert.deepEqual(await a.engine.members("crowd"), []);
+      for (const user of ["first", "second", "third"]) {
+        await b.engine.join("crowd", { user });
+        // Begun before the other node's is there, and ended after.
+        await Promise.all([b.engine.members("crowd"), b.engine.leave("crowd", user)]);
+      }
+      await a.host.until(() => a.host.presence.length >= 6);
+      assert.deepEqual([await a.engine.members("crowd"), await b.engine.members("crowd")], [[], []]);
+      assert.deepEqual([a, b].map(({ host }) => [host.statuses.at(-1), host.errors]), [["ready", []], ["ready", []]]);
+    });
 
     it("keeps namespaces apart", TIMEOUT, async () => {
-      const [a, b] = [
-        await node(broker.port, { namespace: "a" }),
-        await node(broker.port, { namespace: "b" }),
-      ];
+      const [a, b] = [await node(broker.port, { namespace: "a" }), await node(broker.port, { namespace: "b" })];
       for (const { engine } of [a, b]) await engine.subscribe("room", LONG);
       await a.engine.join("room", { user: "mika" });
       await a.engine.send("hello");

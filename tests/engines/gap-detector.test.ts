@@ -24,14 +24,9 @@ function create() {
     const { epoch, kept } = history;
     const top = Math.max(0, ...kept);
     const missing = range(top - after.offset).map((number) => after.offset + 1 + number);
-    const isComplete = after.epoch === epoch && after.offset <= top &&
-      missing.every((offset) => kept.includes(offset));
+    const isComplete = after.epoch === epoch && after.offset <= top && missing.every((offset) => kept.includes(offset));
     const known = missing.filter((offset) => kept.includes(offset));
-    return {
-      position: at(top, epoch),
-      publications: known.map((offset) => publication(offset, epoch)),
-      isComplete,
-    };
+    return { position: at(top, epoch), publications: known.map((offset) => publication(offset, epoch)), isComplete };
   };
   const gaps = new GapDetector({
     follows: (offset, previous) => offset === previous,
@@ -282,11 +277,7 @@ describe("Continuity", () => {
   });
 
   it("tells nothing once it is stopped, in the middle of a read too", async () => {
-    for (
-      const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [
-        2,
-      ]]] as const
-    ) {
+    for (const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [2]]] as const) {
       const { gaps, history, receive, told, reads, hold } = create();
       gaps.start(at(0));
       history.kept = [...kept];
@@ -330,11 +321,7 @@ describe("Continuity", () => {
       fail(undefined);
       gaps.check(at(60));
       await turn();
-      assert.deepEqual(
-        told.filter((each) => each !== "failed: away"),
-        history.kept,
-        `SEED=${random.seed}`,
-      );
+      assert.deepEqual(told.filter((each) => each !== "failed: away"), history.kept, `SEED=${random.seed}`);
     }
   });
 });

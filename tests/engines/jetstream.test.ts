@@ -21,10 +21,7 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
     request: () => Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) }),
     closed: () => new Promise(() => {}),
     isClosed: () => false,
-    subscribe(
-      _: string,
-      { callback }: { callback(error: null, message: Msg): void },
-    ) {
+    subscribe(_: string, { callback }: { callback(error: null, message: Msg): void }) {
       deliver = (message) => callback(null, message);
       return { unsubscribe() {} };
     },
@@ -40,23 +37,15 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
       });
     },
   } as unknown as NatsConnection; // All that `list` needs of it.
-  return {
-    asked,
-    list: () => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100),
-  };
+  return { asked, list: () => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100) };
 }
 
 describe("JetStream.list", () => {
-  it("asks again where the time was over, whether the server says so or not", {
-    timeout: 60_000,
-  }, async () => {
+  it("asks again where the time was over, whether the server says so or not", { timeout: 60_000 }, async () => {
     for (const end of ["status", "silence"] as const) {
       const { asked, list } = create([[4, end], [3, end], [3, end]]);
       const { messages, isWhole } = await list();
-      assert.deepEqual([messages.map(({ sequence }) => sequence), isWhole], [
-        range(10).map((number) => number + 1),
-        true,
-      ]);
+      assert.deepEqual([messages.map(({ sequence }) => sequence), isWhole], [range(10).map((number) => number + 1), true]);
       assert.deepEqual(asked, [10, 6, 3]);
     }
   });

@@ -51,10 +51,7 @@ const TIMEOUT = { timeout: 60_000 };
 /** Publications before the copy, before the loss, and after it: offsets of after the loss pass those of before. */
 const [COPIED, BEFORE, AFTER] = [4, 10, 30];
 
-export function losses(
-  name: string,
-  { skip = false, losses, create }: LossFixtureOptions,
-): void {
+export function losses(name: string, { skip = false, losses, create }: LossFixtureOptions): void {
   describe(`The engine "${name}" over a store that loses`, { skip }, () => {
     let fixture: LossFixture;
     afterEach(() => fixture?.close(), TIMEOUT);
@@ -65,41 +62,24 @@ export function losses(
         fixture = await create(loss);
         const [live, publisher] = [await fixture.node(), await fixture.node()];
         const start = await live.engine.subscribe(channel, HISTORY);
-        const positions = [
-          start!,
-          ...await publish(publisher.engine, channel, HISTORY, COPIED),
-        ];
+        const positions = [start!, ...await publish(publisher.engine, channel, HISTORY, COPIED)];
         await fixture.copy?.();
-        positions.push(
-          ...await publish(
-            publisher.engine,
-            channel,
-            HISTORY,
-            BEFORE - COPIED,
-            COPIED,
-          ),
-        );
+        positions.push(...await publish(publisher.engine, channel, HISTORY, BEFORE - COPIED, COPIED));
         await live.host.until(() => live.host.publications(channel).length === BEFORE);
         return { live, publisher, positions };
       };
 
-      it(
-        `${loss}: a node that is subscribed is told of each publication, or of a gap`,
-        TIMEOUT,
-        async () => {
-          const { live, publisher, positions } = await begin("room");
-          await fixture.lose("room");
-          await publishAll(publisher, "room");
-          await live.host.until(() => coversAll(live, "room"));
-          // It goes on without a gap.
-          await publish(publisher.engine, "room", HISTORY, 3, BEFORE + AFTER);
-          await live.host.until(() => live.host.data("room").at(-1) === BEFORE + AFTER + 2);
-          assertGrowing(live.host.data("room") as number[]);
-          for (
-            const node of [live, publisher, await fixture.node()]
-          ) await assertWhole(node, "room", positions, AFTER + 3);
-        },
-      );
+      it(`${loss}: a node that is subscribed is told of each publication, or of a gap`, TIMEOUT, async () => {
+        const { live, publisher, positions } = await begin("room");
+        await fixture.lose("room");
+        await publishAll(publisher, "room");
+        await live.host.until(() => coversAll(live, "room"));
+        // It goes on without a gap.
+        await publish(publisher.engine, "room", HISTORY, 3, BEFORE + AFTER);
+        await live.host.until(() => live.host.data("room").at(-1) === BEFORE + AFTER + 2);
+        assertGrowing(live.host.data("room") as number[]);
+        for (const node of [live, publisher, await fixture.node()]) await assertWhole(node, "room", positions, AFTER + 3);
+      });
 
       if (loss === "older" || loss === "behind") {
         it(
@@ -158,39 +138,25 @@ export function losses(
         },
       );
 
-      it(
-        `${loss}: a new subscription begins where the channel stands, and recovers from there`,
-        TIMEOUT,
-        async () => {
-          // While others know more, the next epoch may begin at any moment.
-          const { live, publisher } = await begin("room");
-          for (const node of [live, publisher]) await node.engine.close();
-          await fixture.lose("room");
-          const node = await fixture.node();
-          const start = await node.engine.subscribe("room", HISTORY);
-          const positions = await publish(node.engine, "room", HISTORY, 5, 100);
-          await node.host.until(() => node.host.publications("room").length >= 5);
-          assert.deepEqual([node.host.data("room"), node.host.gaps], [
-            range(5).map((number) => 100 + number),
-            [],
-          ]);
-          const page = await node.engine.read("room", HISTORY, start, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.length,
-            page.position,
-          ], [true, 5, positions.at(-1)]);
-        },
-      );
+      it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async () => {
+        // While others know more, the next epoch may begin at any moment.
+        const { live, publisher } = await begin("room");
+        for (const node of [live, publisher]) await node.engine.close();
+        await fixture.lose("room");
+        const node = await fixture.node();
+        const start = await node.engine.subscribe("room", HISTORY);
+        const positions = await publish(node.engine, "room", HISTORY, 5, 100);
+        await node.host.until(() => node.host.publications("room").length >= 5);
+        assert.deepEqual([node.host.data("room"), node.host.gaps], [range(5).map((number) => 100 + number), []]);
+        const page = await node.engine.read("room", HISTORY, start, 100);
+        assert.deepEqual([page.isComplete, page.publications.length, page.position], [true, 5, positions.at(-1)]);
+      });
     }
   });
 }
 
 /** Publishes what comes after the loss, one by one: what the engine refuses meanwhile is published again. */
-async function publishAll(
-  { engine, host }: TestNode,
-  channel: string,
-): Promise<void> {
+async function publishAll({ engine, host }: TestNode, channel: string): Promise<void> {
   for (const number of range(AFTER)) {
     for (;;) {
       await host.until(() => engine.status === "ready");
@@ -209,13 +175,10 @@ async function publishAll(
 /** Whether the node has been told of all that came after the loss, or of a gap since it was told of the last one. */
 function coversAll({ host }: TestNode, channel: string): boolean {
   const told = host.data(channel) as number[];
-  if (
-    told.at(-1) === BEFORE + AFTER - 1 && new Set(told).size === BEFORE + AFTER
-  ) return true;
+  if (told.at(-1) === BEFORE + AFTER - 1 && new Set(told).size === BEFORE + AFTER) return true;
   const gap = host.gapsOf(channel).at(-1);
   // What is told after the last gap goes on without one up to the end.
-  return gap !== undefined &&
-    (gap.told === told.length || told.at(-1) === BEFORE + AFTER - 1) &&
+  return gap !== undefined && (gap.told === told.length || told.at(-1) === BEFORE + AFTER - 1) &&
     isConsecutive(told.slice(gap.told));
 }
 
@@ -227,12 +190,7 @@ function assertGrowing(told: readonly number[]): void {
 }
 
 /** From each position of before: all that was published since, or nothing. */
-async function assertWhole(
-  { engine }: TestNode,
-  channel: string,
-  positions: readonly Position[],
-  after: number,
-): Promise<void> {
+async function assertWhole({ engine }: TestNode, channel: string, positions: readonly Position[], after: number): Promise<void> {
   for (const [number, position] of positions.entries()) {
     const seen = BEFORE + 1 - positions.length + number;
     const page = await engine.read(channel, HISTORY, position, 100);

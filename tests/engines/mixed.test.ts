@@ -11,10 +11,7 @@ const ALL: readonly Runtime[] = ["node", "bun", "deno"];
 const start = ALL.indexOf(here);
 const RUNTIMES = [...ALL.slice(start), ...ALL.slice(0, start)];
 
-const BROKERS: Record<
-  BrokerName,
-  { skip: string | false; start(): Promise<BrokerProcess> }
-> = {
+const BROKERS: Record<BrokerName, { skip: string | false; start(): Promise<BrokerProcess> }> = {
   redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis() },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
 };
@@ -27,10 +24,7 @@ for (const name of ["redis", "nats"] as const) {
     skip,
     async create() {
       const broker = await start();
-      const local = brokerFixture(
-        () => createEngine(name, broker.port),
-        () => broker.restart(),
-      );
+      const local = brokerFixture(() => createEngine(name, broker.port), () => broker.restart());
       const remote = new Map<TestNode, RemoteNode>();
       let count = 0;
       const node = async () => {

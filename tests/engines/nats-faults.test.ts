@@ -10,31 +10,19 @@ faults("nats", {
   skip: lacks("nats-server"),
   start: () => BrokerProcess.nats(),
   engine(port, keeps, options) {
-    return natsEngine({
-      servers: `nats://127.0.0.1:${port}`,
-      history: { storage: keeps ? "file" : "memory" },
-      ...options,
-    });
+    return natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: keeps ? "file" : "memory" }, ...options });
   },
   async inject(port, texts) {
     const connection = await connect({ servers: `127.0.0.1:${port}` });
-    const info = (await connection.request("$JS.API.STREAM.INFO.NOROSHI_noroshi")).json<
-      { config: { subjects: string[] } }
-    >();
-    for (
-      const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts
-    ) {
+    const info = (await connection.request("$JS.API.STREAM.INFO.NOROSHI_noroshi")).json<{ config: { subjects: string[] } }>();
+    for (const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts) {
       const subject = to === "all" ? "noroshi.noroshi.nodes" : `noroshi.noroshi.channel.${encodeName(channel)}.${to}`;
       const placed = headers();
       const history = epoch === NOWHERE.epoch ? `noroshi.noroshi.history.${epoch}.*` : info.config.subjects[0]!;
       placed.set("Nats-Subject", history.replace("*", encodeName(channel)));
       placed.set("Nats-Sequence", `${sequenceOf(offset)}`);
       placed.set("Nats-Last-Sequence", `${sequenceOf(offset) - 1}`);
-      connection.publish(
-        subject,
-        text,
-        to === "publication" ? { headers: placed } : {},
-      );
+      connection.publish(subject, text, to === "publication" ? { headers: placed } : {});
     }
     await connection.flush();
     await connection.close();

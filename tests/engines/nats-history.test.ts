@@ -33,28 +33,14 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
 
   const node = async (options: Partial<NatsEngineOptions> = {}, hours = 0) => {
     const clock = { ...systemClock, now: () => Date.now() + hours * 3_600_000 };
-    const started = await startNode(
-      natsEngine({
-        servers: `nats://127.0.0.1:${broker.port}`,
-        ...FAST,
-        ...options,
-      }),
-      clock,
-    );
+    const started = await startNode(natsEngine({ servers: `nats://127.0.0.1:${broker.port}`, ...FAST, ...options }), clock);
     nodes.push(started);
     return started;
   };
-  const ask = async <Answer>(
-    method: string,
-    question: object = {},
-  ): Promise<Answer> =>
-    (await connection.request(
-      `$JS.API.STREAM.${method}`,
-      JSON.stringify(question),
-    )).json<Answer>();
+  const ask = async <Answer>(method: string, question: object = {}): Promise<Answer> =>
+    (await connection.request(`$JS.API.STREAM.${method}`, JSON.stringify(question))).json<Answer>();
   const messages = async (stream = "NOROSHI_noroshi"): Promise<number> =>
-    (await ask<{ state: { messages: number } }>(`INFO.${stream}`)).state
-      .messages;
+    (await ask<{ state: { messages: number } }>(`INFO.${stream}`)).state.messages;
 
   /** Resolves when the nodes have looked so often where their channels stand. */
   const looks = async (count: number) => {
@@ -67,101 +53,59 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
   };
 
   for (const hours of [2, -2]) {
-    it(
-      `keeps its publications where a node's clock is off by ${hours} h`,
-      TIMEOUT,
-      async () => {
-        const { engine } = await node({}, hours);
-        await engine.subscribe("room", HISTORY);
-        await publish(engine, "room", HISTORY, 3);
-        const before = await messages();
-        await looks(30);
-        assert.equal(await messages(), before);
-      },
-    );
+    it(`keeps its publications where a node's clock is off by ${hours} h`, TIMEOUT, async () => {
+      const { engine } = await node({}, hours);
+      await engine.subscribe("room", HISTORY);
+      await publish(engine, "room", HISTORY, 3);
+      const before = await messages();
+      await looks(30);
+      assert.equal(await messages(), before);
+    });
   }
 
-  it(
-    "marks a channel that is quiet, by the server's time, and goes on from the position of before",
-    TIMEOUT,
-    async () => {
-      const { engine, host } = await node({
-        namespace: "quiet",
-        history: { maxTtl: 500 },
-      });
-      const history = { size: 10, ttl: 500 };
-      const start = await engine.subscribe("quiet", history);
-      const [position] = await publish(engine, "quiet", history, 1);
-      const marks = connection.subscribe(
-        "noroshi.quiet.channel.quiet.publication",
-      );
-      let count = 0;
-      for await (
-        const message of marks
-      ) if (message.string().startsWith("mark ") && ++count === 2) break;
-      assert.deepEqual(await engine.read("quiet", history, position!, 10), {
-        position,
-        publications: [],
-        isComplete: true,
-      });
-      assert.equal(
-        (await engine.read("quiet", history, start!, 10)).isComplete,
-        false,
-      );
-      await publish(engine, "quiet", history, 1, 1);
-      await host.until(() => host.publications("quiet").length === 2);
-      assert.deepEqual([host.data("quiet"), host.gaps, host.errors], [
-        [0, 1],
-        [],
-        [],
-      ]);
-    },
-  );
+  it("marks a channel that is quiet, by the server's time, and goes on from the position of before", TIMEOUT, async () => {
+    const { engine, host } = await node({ namespace: "quiet", history: { maxTtl: 500 } });
+    const history = { size: 10, ttl: 500 };
+    const start = await engine.subscribe("quiet", history);
+    const [position] = await publish(engine, "quiet", history, 1);
+    const marks = connection.subscribe("noroshi.quiet.channel.quiet.publication");
+    let count = 0;
+    for await (const message of marks) if (message.string().startsWith("mark ") && ++count === 2) break;
+    assert.deepEqual(await engine.read("quiet", history, position!, 10), { position, publications: [], isComplete: true });
+    assert.equal((await engine.read("quiet", history, start!, 10)).isComplete, false);
+    await publish(engine, "quiet", history, 1, 1);
+    await host.until(() => host.publications("quiet").length === 2);
+    assert.deepEqual([host.data("quiet"), host.gaps, host.errors], [[0, 1], [], []]);
+  });
 
-  it(
-    "is made again when it is deleted, as another epoch, and takes what is published meanwhile",
-    TIMEOUT,
-    async () => {
-      const [a, b] = [await node(), await node()];
-      await b.engine.subscribe("deleted", HISTORY);
-      const [old] = await publish(a.engine, "deleted", HISTORY, 1);
-      await b.host.until(() => b.host.publications("deleted").length === 1);
-      await ask("DELETE.NOROSHI_noroshi");
-      const [next] = await publish(a.engine, "deleted", HISTORY, 1, 1);
-      assert.notEqual(next!.epoch, old!.epoch);
-      await b.host.until(() => b.host.gaps.includes("deleted"));
-      await publish(a.engine, "deleted", HISTORY, 1, 2);
-      await b.host.until(() => b.host.data("deleted").at(-1) === 2);
-      for (const { engine, host } of [a, b]) {
-        assert.deepEqual(
-          (await engine.read("deleted", HISTORY, old!, 10)).publications,
-          [],
-        );
-        assert.equal(
-          (await engine.read("deleted", HISTORY, next!, 10)).isComplete,
-          true,
-        );
-        assert.ok(await engine.subscribe("after", HISTORY));
-        assert.ok(!host.statuses.includes("unavailable"));
-        engine.unsubscribe("after");
-      }
-    },
-  );
+  it("is made again when it is deleted, as another epoch, and takes what is published meanwhile", TIMEOUT, async () => {
+    const [a, b] = [await node(), await node()];
+    await b.engine.subscribe("deleted", HISTORY);
+    const [old] = await publish(a.engine, "deleted", HISTORY, 1);
+    await b.host.until(() => b.host.publications("deleted").length === 1);
+    await ask("DELETE.NOROSHI_noroshi");
+    const [next] = await publish(a.engine, "deleted", HISTORY, 1, 1);
+    assert.notEqual(next!.epoch, old!.epoch);
+    await b.host.until(() => b.host.gaps.includes("deleted"));
+    await publish(a.engine, "deleted", HISTORY, 1, 2);
+    await b.host.until(() => b.host.data("deleted").at(-1) === 2);
+    for (const { engine, host } of [a, b]) {
+      assert.deepEqual((await engine.read("deleted", HISTORY, old!, 10)).publications, []);
+      assert.equal((await engine.read("deleted", HISTORY, next!, 10)).isComplete, true);
+      assert.ok(await engine.subscribe("after", HISTORY));
+      assert.ok(!host.statuses.includes("unavailable"));
+      engine.unsubscribe("after");
+    }
+  });
 
-  it(
-    "is made again when it is deleted and nobody publishes",
-    TIMEOUT,
-    async () => {
-      const { engine, host } = await node();
-      await engine.subscribe("idle", HISTORY);
-      await ask("DELETE.NOROSHI_noroshi");
-      await host.until(() => host.gaps.includes("idle"));
-      assert.ok(
-        await engine.publish("idle", { event: "say", data: "1" }, HISTORY),
-      );
-      await host.until(() => host.publications("idle").length === 1);
-    },
-  );
+  it("is made again when it is deleted and nobody publishes", TIMEOUT, async () => {
+    const { engine, host } = await node();
+    await engine.subscribe("idle", HISTORY);
+    await ask("DELETE.NOROSHI_noroshi");
+    await host.until(() => host.gaps.includes("idle"));
+    assert.ok(await engine.publish("idle", { event: "say", data: "1" }, HISTORY));
+    await host.until(() => host.publications("idle").length === 1);
+  });
 
   for (const bucket of ["members", "nodes"]) {
     it(
@@ -197,38 +141,19 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     );
   }
 
-  it(
-    "takes members with long names, and what comes after them",
-    TIMEOUT,
-    async () => {
-      const [a, b] = [
-        await node({ namespace: "long" }),
-        await node({ namespace: "long" }),
-      ];
-      const users = [
-        "漢".repeat(512),
-        "漢".repeat(511) + "字",
-        "@".repeat(512),
-        "x".repeat(512),
-        "y".repeat(100),
-      ];
-      await b.engine.subscribe("room", HISTORY);
-      assert.deepEqual(await b.engine.members("room"), []);
-      for (const user of users) await a.engine.join("room", { user });
-      await b.host.until(() => Object.keys(b.host.membersOf("room")).length === users.length);
-      const c = await node({ namespace: "long" });
-      assert.deepEqual(
-        [...await c.engine.members("room")].map(({ user }) => user).sort(),
-        [...users].sort(),
-      );
-      await publish(a.engine, "room", HISTORY, 20);
-      await b.host.until(() => b.host.publications("room").length === 20);
-      for (const user of users) await a.engine.leave("room", user);
-      assert.deepEqual(await c.engine.members("room"), []);
-      assert.deepEqual(
-        [a, b].map(({ host }) => [host.statuses, host.errors]),
-        range(2).map(() => [["ready"], []]),
-      );
-    },
-  );
+  it("takes members with long names, and what comes after them", TIMEOUT, async () => {
+    const [a, b] = [await node({ namespace: "long" }), await node({ namespace: "long" })];
+    const users = ["漢".repeat(512), "漢".repeat(511) + "字", "@".repeat(512), "x".repeat(512), "y".repeat(100)];
+    await b.engine.subscribe("room", HISTORY);
+    assert.deepEqual(await b.engine.members("room"), []);
+    for (const user of users) await a.engine.join("room", { user });
+    await b.host.until(() => Object.keys(b.host.membersOf("room")).length === users.length);
+    const c = await node({ namespace: "long" });
+    assert.deepEqual([...await c.engine.members("room")].map(({ user }) => user).sort(), [...users].sort());
+    await publish(a.engine, "room", HISTORY, 20);
+    await b.host.until(() => b.host.publications("room").length === 20);
+    for (const user of users) await a.engine.leave("room", user);
+    assert.deepEqual(await c.engine.members("room"), []);
+    assert.deepEqual([a, b].map(({ host }) => [host.statuses, host.errors]), range(2).map(() => [["ready"], []]));
+  });
 });

@@ -29,13 +29,7 @@ losses("nats", {
     };
     return {
       async node() {
-        const node = await startNode(
-          natsEngine({
-            servers: `nats://127.0.0.1:${broker.port}`,
-            history,
-            ...FAST,
-          }),
-        );
+        const node = await startNode(natsEngine({ servers: `nats://127.0.0.1:${broker.port}`, history, ...FAST }));
         nodes.push(node);
         return node;
       },
@@ -63,11 +57,7 @@ losses("nats", {
 
 const STREAM = join("jetstream", "$G", "streams", "NOROSHI_noroshi");
 
-async function lose(
-  loss: Loss,
-  broker: BrokerProcess,
-  copy: string,
-): Promise<void> {
+async function lose(loss: Loss, broker: BrokerProcess, copy: string): Promise<void> {
   await broker.stop();
   if (loss === "all") {
     const messages = join(broker.folder, STREAM, "msgs");
@@ -76,22 +66,15 @@ async function lose(
     }
   } else if (loss === "tail") {
     rmSync(join(broker.folder, STREAM), { recursive: true });
-    cpSync(join(copy, STREAM), join(broker.folder, STREAM), {
-      recursive: true,
-    });
+    cpSync(join(copy, STREAM), join(broker.folder, STREAM), { recursive: true });
   } else if (loss === "older") {
     rmSync(join(broker.folder, "jetstream"), { recursive: true });
-    cpSync(join(copy, "jetstream"), join(broker.folder, "jetstream"), {
-      recursive: true,
-    });
+    cpSync(join(copy, "jetstream"), join(broker.folder, "jetstream"), { recursive: true });
   }
   await broker.start();
 }
 
-async function ask<Answer>(
-  { port }: BrokerProcess,
-  ask: (connection: NatsConnection) => Promise<Answer>,
-): Promise<Answer> {
+async function ask<Answer>({ port }: BrokerProcess, ask: (connection: NatsConnection) => Promise<Answer>): Promise<Answer> {
   const connection = await connect({ servers: `127.0.0.1:${port}` });
   try {
     return await ask(connection);
@@ -100,15 +83,8 @@ async function ask<Answer>(
   }
 }
 
-async function api<Answer>(
-  connection: NatsConnection,
-  method: string,
-  question: object = {},
-): Promise<Answer> {
-  return (await connection.request(
-    `$JS.API.STREAM.${method}.NOROSHI_noroshi`,
-    JSON.stringify(question),
-  )).json<Answer>();
+async function api<Answer>(connection: NatsConnection, method: string, question: object = {}): Promise<Answer> {
+  return (await connection.request(`$JS.API.STREAM.${method}.NOROSHI_noroshi`, JSON.stringify(question))).json<Answer>();
 }
 
 /** A backup of the stream, as `nats stream backup` makes it. */
@@ -122,9 +98,7 @@ async function snapshot(connection: NatsConnection): Promise<Snapshot> {
   const chunks: Uint8Array[] = [];
   const deliver_subject = createInbox();
   const subscription = connection.subscribe(deliver_subject);
-  const { config, state } = await api<Snapshot>(connection, "SNAPSHOT", {
-    deliver_subject,
-  });
+  const { config, state } = await api<Snapshot>(connection, "SNAPSHOT", { deliver_subject });
   for await (const message of subscription) {
     if (message.data.length === 0) break;
     chunks.push(message.data.slice());
@@ -134,38 +108,21 @@ async function snapshot(connection: NatsConnection): Promise<Snapshot> {
 }
 
 /** Puts a backup in place of the stream while the nodes stay connected: as another server does that is behind. */
-async function restore(
-  connection: NatsConnection,
-  { config, state, chunks }: Snapshot,
-): Promise<void> {
+async function restore(connection: NatsConnection, { config, state, chunks }: Snapshot): Promise<void> {
   await api(connection, "DELETE");
-  const { deliver_subject } = await api<{ deliver_subject: string }>(
-    connection,
-    "RESTORE",
-    { config, state },
-  );
+  const { deliver_subject } = await api<{ deliver_subject: string }>(connection, "RESTORE", { config, state });
   for (const chunk of chunks) await connection.request(deliver_subject, chunk);
-  const restored = (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<
-    { error?: object }
-  >();
+  const restored = (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<{ error?: object }>();
   assert.equal(restored.error, undefined);
 }
 
-async function purge(
-  connection: NatsConnection,
-  channel: string,
-): Promise<void> {
-  await api(connection, "PURGE", {
-    filter: `noroshi.noroshi.history.*.${encodeName(channel)}`,
-  });
+async function purge(connection: NatsConnection, channel: string): Promise<void> {
+  await api(connection, "PURGE", { filter: `noroshi.noroshi.history.*.${encodeName(channel)}` });
 }
 
 /** With publications of another channel. */
 async function fill(connection: NatsConnection): Promise<void> {
-  const { config } = await api<{ config: { subjects: string[] } }>(
-    connection,
-    "INFO",
-  );
+  const { config } = await api<{ config: { subjects: string[] } }>(connection, "INFO");
   const subject = config.subjects[0]!.replace("*", "other");
   for (let count = 0; count < 20; count++) {
     await connection.request(subject, "x".repeat(10_000));
@@ -173,16 +130,12 @@ async function fill(connection: NatsConnection): Promise<void> {
 }
 
 /** A backup of before an epoch that the nodes know. */
-describe("The engine over a NATS that goes back to an earlier epoch", {
-  skip: lacks("nats-server"),
-}, () => {
+describe("The engine over a NATS that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
   it("begins another one", { timeout: 60_000 }, async () => {
     const history: HistoryOptions = { size: 100, ttl: 300_000 };
     const broker = await BrokerProcess.nats();
     const copy = `${broker.folder}-copy`;
-    const node = await startNode(
-      natsEngine({ servers: `nats://127.0.0.1:${broker.port}`, ...FAST }),
-    );
+    const node = await startNode(natsEngine({ servers: `nats://127.0.0.1:${broker.port}`, ...FAST }));
     const { engine, host } = node;
     try {
       const positions = await publish(engine, "room", history, 5);
@@ -197,17 +150,8 @@ describe("The engine over a NATS that goes back to an earlier epoch", {
       await host.until(() => host.statuses.includes("ready"));
       positions.push(...await publish(engine, "room", history, 20, 11));
       for (const [number, position] of positions.slice(0, 10).entries()) {
-        const { isComplete, publications } = await engine.read(
-          "room",
-          history,
-          position,
-          100,
-        );
-        assert.deepEqual(
-          [isComplete, publications.length],
-          [false, 0],
-          `${number}`,
-        );
+        const { isComplete, publications } = await engine.read("room", history, position, 100);
+        assert.deepEqual([isComplete, publications.length], [false, 0], `${number}`);
       }
     } finally {
       await engine.close();
@@ -217,49 +161,29 @@ describe("The engine over a NATS that goes back to an earlier epoch", {
   });
 });
 
-describe("The engine over a NATS that restarts with less", {
-  skip: lacks("nats-server"),
-}, () => {
-  it(
-    "begins another epoch, also where the node that is left has only received what is lost",
-    { timeout: 28_000 },
-    async () => {
-      const history: HistoryOptions = { size: 100, ttl: 60_000 };
-      const broker = await BrokerProcess.nats();
-      const copy = `${broker.folder}-copy`;
-      // No check comes in between: nothing but the publication shows what there was.
-      const options = {
-        servers: `nats://127.0.0.1:${broker.port}`,
-        ...FAST,
-        checkInterval: 20_000,
-        lease: 60_000,
-      };
-      const [a, b] = await Promise.all([
-        startNode(natsEngine(options)),
-        startNode(natsEngine(options)),
-      ]);
-      try {
-        await b.engine.subscribe("heard", history);
-        const [known] = await publish(a.engine, "room", history, 1);
-        cpSync(broker.folder, copy, { recursive: true });
-        await publish(a.engine, "room", history, 1, 1);
-        await publish(a.engine, "heard", history, 1);
-        await b.host.until(() => b.host.publications("heard").length === 1);
-        await a.engine.close();
-        await lose("tail", broker, copy);
-        await b.host.until(() =>
-          b.host.statuses.lastIndexOf("ready") >
-            b.host.statuses.indexOf("unavailable")
-        );
-        assert.equal(
-          (await b.engine.read("room", history, known!, 10)).isComplete,
-          false,
-        );
-      } finally {
-        await Promise.all([a, b].map(({ engine }) => engine.close()));
-        await broker.close();
-        rmSync(copy, { recursive: true, force: true });
-      }
-    },
-  );
+describe("The engine over a NATS that restarts with less", { skip: lacks("nats-server") }, () => {
+  it("begins another epoch, also where the node that is left has only received what is lost", { timeout: 28_000 }, async () => {
+    const history: HistoryOptions = { size: 100, ttl: 60_000 };
+    const broker = await BrokerProcess.nats();
+    const copy = `${broker.folder}-copy`;
+    // No check comes in between: nothing but the publication shows what there was.
+    const options = { servers: `nats://127.0.0.1:${broker.port}`, ...FAST, checkInterval: 20_000, lease: 60_000 };
+    const [a, b] = await Promise.all([startNode(natsEngine(options)), startNode(natsEngine(options))]);
+    try {
+      await b.engine.subscribe("heard", history);
+      const [known] = await publish(a.engine, "room", history, 1);
+      cpSync(broker.folder, copy, { recursive: true });
+      await publish(a.engine, "room", history, 1, 1);
+      await publish(a.engine, "heard", history, 1);
+      await b.host.until(() => b.host.publications("heard").length === 1);
+      await a.engine.close();
+      await lose("tail", broker, copy);
+      await b.host.until(() => b.host.statuses.lastIndexOf("ready") > b.host.statuses.indexOf("unavailable"));
+      assert.equal((await b.engine.read("room", history, known!, 10)).isComplete, false);
+    } finally {
+      await Promise.all([a, b].map(({ engine }) => engine.close()));
+      await broker.close();
+      rmSync(copy, { recursive: true, force: true });
+    }
+  });
 });

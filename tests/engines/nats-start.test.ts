@@ -53,11 +53,7 @@ const FAULTS: {
     options: { options: { ...USER, pass: "wrong" } },
     cause: /Authorization Violation/,
   },
-  {
-    title: "there is no password",
-    config: permitting(""),
-    cause: /Authorization Violation/,
-  },
+  { title: "there is no password", config: permitting(""), cause: /Authorization Violation/ },
   {
     title: "it may not make a stream",
     config: permitting('publish: { deny: ["$JS.API.STREAM.CREATE.>"] }'),
@@ -85,11 +81,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
   }, TIMEOUT);
 
   const engineOf = (port: number, options: Partial<NatsEngineOptions> = {}) => {
-    const engine = natsEngine({
-      servers: `nats://127.0.0.1:${port}`,
-      ...FAST,
-      ...options,
-    });
+    const engine = natsEngine({ servers: `nats://127.0.0.1:${port}`, ...FAST, ...options });
     ends.push(() => engine.close());
     return engine;
   };
@@ -99,49 +91,30 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     return broker;
   };
   /** What it reports that it cannot start by. */
-  const failure = async (
-    port: number,
-    options: Partial<NatsEngineOptions> = {},
-  ) => {
+  const failure = async (port: number, options: Partial<NatsEngineOptions> = {}) => {
     const engine = engineOf(port, options);
     const host = new TestHost();
     engine.start(host);
     await host.until(() => host.errors.length > 0);
     assert.deepEqual(host.statuses, ["unavailable"]);
-    return {
-      engine,
-      error: host.errors[0] as WebSocketError & { cause: Error },
-    };
+    return { engine, error: host.errors[0] as WebSocketError & { cause: Error } };
   };
 
   for (const { title, config = "", storage, options, cause } of FAULTS) {
-    it(
-      `says the first cause where ${title}, in its error and in those of what is asked meanwhile`,
-      TIMEOUT,
-      async () => {
-        const { port } = await serverWith(config, storage);
-        // Calls at the start wait for three of its timeouts.
-        const { engine, error } = await failure(port, {
-          ...options,
-          timeout: 1_000,
-        });
-        assert.match(error.message, cause);
-        assert.match(error.cause.message, cause);
-        await assert.rejects(
-          async () => await engine.publish("room", { event: "say", data: "1" }, null),
-          (refusal) => {
-            assert.ok(
-              refusal instanceof WebSocketError &&
-                refusal.code === "ENGINE_UNAVAILABLE",
-            );
-            // The client is shown the message, and never the cause.
-            assert.doesNotMatch(refusal.message, cause);
-            assert.match((refusal.cause as Error).message, cause);
-            return true;
-          },
-        );
-      },
-    );
+    it(`says the first cause where ${title}, in its error and in those of what is asked meanwhile`, TIMEOUT, async () => {
+      const { port } = await serverWith(config, storage);
+      // Calls at the start wait for three of its timeouts.
+      const { engine, error } = await failure(port, { ...options, timeout: 1_000 });
+      assert.match(error.message, cause);
+      assert.match(error.cause.message, cause);
+      await assert.rejects(async () => await engine.publish("room", { event: "say", data: "1" }, null), (refusal) => {
+        assert.ok(refusal instanceof WebSocketError && refusal.code === "ENGINE_UNAVAILABLE");
+        // The client is shown the message, and never the cause.
+        assert.doesNotMatch(refusal.message, cause);
+        assert.match((refusal.cause as Error).message, cause);
+        return true;
+      });
+    });
   }
 
   it("says the first cause where nobody listens", TIMEOUT, async () => {
@@ -153,14 +126,8 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     "says what a permission that is taken away has ended, and that a connection of one's own is not ended",
     TIMEOUT,
     async () => {
-      const { port } = await serverWith(
-        permitting('subscribe: { deny: ["noroshi.noroshi.channel.secret.>"] }'),
-      );
-      const connection = await connect({
-        servers: `127.0.0.1:${port}`,
-        ...USER,
-        maxReconnectAttempts: -1,
-      });
+      const { port } = await serverWith(permitting('subscribe: { deny: ["noroshi.noroshi.channel.secret.>"] }'));
+      const connection = await connect({ servers: `127.0.0.1:${port}`, ...USER, maxReconnectAttempts: -1 });
       ends.push(() => connection.close());
       const { engine, host } = await startNode(engineOf(port, { connection }));
       // What is the application's own is no matter of the engine's.
@@ -168,10 +135,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
       await engine.subscribe("room", HISTORY);
       await assert.rejects(async () => await engine.subscribe("secret", null));
       await host.until(() => host.errors.length > 0);
-      assert.match(
-        String(host.errors[0]),
-        /Permissions Violation for Subscription to "noroshi\.noroshi\.channel\.secret/,
-      );
+      assert.match(String(host.errors[0]), /Permissions Violation for Subscription to "noroshi\.noroshi\.channel\.secret/);
       assert.ok(!connection.isClosed());
     },
   );
@@ -182,61 +146,31 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     assert.equal((await publish(engine, "room", HISTORY, 3)).length, 3);
   });
 
-  it(
-    "needs no more than the permissions that the documentation has",
-    TIMEOUT,
-    async () => {
-      const page = await readFile(
-        new URL("../../docs/guides/nats.md", import.meta.url),
-        "utf8",
-      );
-      const [, config] = page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
-      assert.ok(config !== undefined);
-      const { port } = await serverWith(config);
-      const options = {
-        ...FAST,
-        namespace: "shop",
-        options: {
-          user: "shop",
-          pass: "a password",
-          inboxPrefix: "_INBOX_shop",
-        },
-      };
-      const [a, b] = [
-        await startNode(engineOf(port, options)),
-        await startNode(engineOf(port, options)),
-      ];
-      for (const { engine } of [a, b]) await engine.subscribe("room", HISTORY);
-      const [first] = await publish(a.engine, "room", HISTORY, 5);
-      await publish(a.engine, "plain", null, 1);
-      await a.engine.join("room", { user: "mika" });
-      await b.host.until(() =>
-        b.host.publications("room").length === 5 &&
-        "mika" in b.host.membersOf("room")
-      );
-      assert.equal(
-        (await b.engine.read("room", HISTORY, first!, 10)).publications.length,
-        4,
-      );
-      assert.equal(
-        (await b.engine.read("room", HISTORY, null, 10)).publications.length,
-        5,
-      );
-      assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
-      await a.engine.send("hello");
-      await b.host.until(() => b.host.messages.length > 0);
-      await a.engine.leave("room", "mika");
-      await b.host.until(() => !("mika" in b.host.membersOf("room")));
-      // A node that was killed is swept by another one.
-      const killed = await startNode(engineOf(port, options));
-      await killed.engine.join("room", { user: "yuki" });
-      await b.host.until(() => "yuki" in b.host.membersOf("room"));
-      killed.kill();
-      await b.host.until(() => !("yuki" in b.host.membersOf("room")));
-      assert.deepEqual([a, b].map(({ host }) => [host.statuses, host.errors]), [
-        [["ready"], []],
-        [["ready"], []],
-      ]);
-    },
-  );
+  it("needs no more than the permissions that the documentation has", TIMEOUT, async () => {
+    const page = await readFile(new URL("../../docs/guides/nats.md", import.meta.url), "utf8");
+    const [, config] = page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
+    assert.ok(config !== undefined);
+    const { port } = await serverWith(config);
+    const options = { ...FAST, namespace: "shop", options: { user: "shop", pass: "a password", inboxPrefix: "_INBOX_shop" } };
+    const [a, b] = [await startNode(engineOf(port, options)), await startNode(engineOf(port, options))];
+    for (const { engine } of [a, b]) await engine.subscribe("room", HISTORY);
+    const [first] = await publish(a.engine, "room", HISTORY, 5);
+    await publish(a.engine, "plain", null, 1);
+    await a.engine.join("room", { user: "mika" });
+    await b.host.until(() => b.host.publications("room").length === 5 && "mika" in b.host.membersOf("room"));
+    assert.equal((await b.engine.read("room", HISTORY, first!, 10)).publications.length, 4);
+    assert.equal((await b.engine.read("room", HISTORY, null, 10)).publications.length, 5);
+    assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
+    await a.engine.send("hello");
+    await b.host.until(() => b.host.messages.length > 0);
+    await a.engine.leave("room", "mika");
+    await b.host.until(() => !("mika" in b.host.membersOf("room")));
+    // A node that was killed is swept by another one.
+    const killed = await startNode(engineOf(port, options));
+    await killed.engine.join("room", { user: "yuki" });
+    await b.host.until(() => "yuki" in b.host.membersOf("room"));
+    killed.kill();
+    await b.host.until(() => !("yuki" in b.host.membersOf("room")));
+    assert.deepEqual([a, b].map(({ host }) => [host.statuses, host.errors]), [[["ready"], []], [["ready"], []]]);
+  });
 });

@@ -26,58 +26,37 @@ conformance("nats, over TCP", {
 // Node has had a WebSocket since 22.
 const hasWebSocket = "WebSocket" in globalThis;
 
-conformance(
-  `nats, signed, over connections of one's own${hasWebSocket ? " by WebSocket" : ""}`,
-  {
-    nodes: 4,
-    skip: lacks("nats-server"),
-    async create() {
-      const port = await freePort();
-      const broker = await BrokerProcess.nats(async (folder) => {
-        const path = join(folder, "nats.conf");
-        await writeFile(
-          path,
-          `websocket { listen: "127.0.0.1:${port}", no_tls: true }`,
-        );
-        return ["-c", path];
-      });
-      const own: NatsConnection[] = [];
-      const fixture = start(broker, async () => {
-        const reconnection = {
-          maxReconnectAttempts: -1,
-          reconnectTimeWait: 50,
-        };
-        const connection = hasWebSocket
-          ? await wsconnect({
-            servers: `ws://127.0.0.1:${port}`,
-            ...reconnection,
-          })
-          : await connect({
-            servers: `127.0.0.1:${broker.port}`,
-            ...reconnection,
-          });
-        own.push(connection);
-        return { connection, secret: "a secret of the tests" };
-      });
-      return {
-        ...fixture,
-        async close() {
-          await Promise.all(own.map((connection) => connection.close()));
-          await fixture.close();
-        },
-      };
-    },
+conformance(`nats, signed, over connections of one's own${hasWebSocket ? " by WebSocket" : ""}`, {
+  nodes: 4,
+  skip: lacks("nats-server"),
+  async create() {
+    const port = await freePort();
+    const broker = await BrokerProcess.nats(async (folder) => {
+      const path = join(folder, "nats.conf");
+      await writeFile(path, `websocket { listen: "127.0.0.1:${port}", no_tls: true }`);
+      return ["-c", path];
+    });
+    const own: NatsConnection[] = [];
+    const fixture = start(broker, async () => {
+      const reconnection = { maxReconnectAttempts: -1, reconnectTimeWait: 50 };
+      const connection = hasWebSocket
+        ? await wsconnect({ servers: `ws://127.0.0.1:${port}`, ...reconnection })
+        : await connect({ servers: `127.0.0.1:${broker.port}`, ...reconnection });
+      own.push(connection);
+      return { connection, secret: "a secret of the tests" };
+    });
+    return {
+      ...fixture,
+      async close() {
+        await Promise.all(own.map((connection) => connection.close()));
+        await fixture.close();
+      },
+    };
   },
-);
+});
 
-function start(
-  broker: BrokerProcess,
-  options: () => Promise<NatsEngineOptions>,
-) {
-  const fixture = brokerFixture(
-    async () => natsEngine({ ...await options(), history, ...FAST }),
-    () => broker.restart(),
-  );
+function start(broker: BrokerProcess, options: () => Promise<NatsEngineOptions>) {
+  const fixture = brokerFixture(async () => natsEngine({ ...await options(), history, ...FAST }), () => broker.restart());
   return {
     ...fixture,
     async close() {

@@ -28,23 +28,12 @@ const BROKERS: Record<
     skip: lacks("redis-server"),
     start: () => BrokerProcess.redis(),
     engine: (port) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-        secret,
-        checkInterval: 300,
-        timeout: 10_000,
-      }),
+      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), secret, checkInterval: 300, timeout: 10_000 }),
   },
   NATS: {
     skip: lacks("nats-server"),
     start: () => BrokerProcess.nats(),
-    engine: (port) =>
-      natsEngine({
-        servers: `nats://127.0.0.1:${port}`,
-        secret,
-        checkInterval: 300,
-        timeout: 10_000,
-      }),
+    engine: (port) => natsEngine({ servers: `nats://127.0.0.1:${port}`, secret, checkInterval: 300, timeout: 10_000 }),
   },
 };
 
@@ -61,9 +50,7 @@ class Peer {
   readonly #opened: ReturnType<typeof openOn>;
 
   constructor(controller: WebSocketController, user: string) {
-    this.#opened = openOn(this.transport, controller, {
-      identity: { accountability: { user, role: "reader" } },
-    });
+    this.#opened = openOn(this.transport, controller, { identity: { accountability: { user, role: "reader" } } });
   }
 
   get uid(): string {
@@ -91,11 +78,7 @@ class Peer {
   }
 }
 
-const VERSIONS = [
-  "",
-  ", the first of the next version",
-  ", the first of this version and the others of the next",
-];
+const VERSIONS = ["", ", the first of the next version", ", the first of this version and the others of the next"];
 
 for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
   for (const [version, title] of VERSIONS.entries()) {
@@ -110,35 +93,22 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
             ...options,
           });
           const channels = new Channels(controller, {
-            room: {
-              authorize: () => true,
-              history: { size: 100, ttl: 60_000 },
-              presence: { grace: 0 },
-            },
+            room: { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: { grace: 0 } },
           });
           await until(() => controller.engine.status === "ready");
-          return {
-            controller,
-            channels,
-            join: (user: string) => new Peer(controller, user),
-          };
+          return { controller, channels, join: (user: string) => new Peer(controller, user) };
         }));
         // Each names itself first.
         const names = await Promise.all(
           nodes.map(async ({ controller }) => Object.keys((await controller.cluster.stats()).nodes)[0]!),
         );
         const restore = speakNextVersion(
-          new Set(
-            names.filter((_, index) => version > 0 && (index > 0) === (version > 1)),
-          ),
+          new Set(names.filter((_, index) => version > 0 && (index > 0) === (version > 1))),
           secret,
         );
         const close = async () => {
           restore();
-          assert.deepEqual(
-            nodes.map(({ controller }) => (controller.engine as BrokerEngine).dropped),
-            [{}, {}, {}],
-          );
+          assert.deepEqual(nodes.map(({ controller }) => (controller.engine as BrokerEngine).dropped), [{}, {}, {}]);
           for (const { controller } of nodes) await controller.engine.close();
           await broker.close();
         };
@@ -177,22 +147,12 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
         },
       );
 
-      it("disconnect a user whose authentication is under way on another one", {
-        timeout: 30_000,
-      }, async () => {
+      it("disconnect a user whose authentication is under way on another one", { timeout: 30_000 }, async () => {
         const stall = new Stall<AuthenticationState>();
-        const { a, b, close } = await create({
-          authenticate: () => stall.promise,
-        });
+        const { a, b, close } = await create({ authenticate: () => stall.promise });
         const watcher = b.join("watcher");
-        const { transport, connection } = openOn(
-          new FakeTransport(),
-          b.controller,
-          { mode: "handshake" },
-        );
-        connection.message(
-          JSON.stringify({ type: "auth", access_token: "of ann" }),
-        );
+        const { transport, connection } = openOn(new FakeTransport(), b.controller, { mode: "handshake" });
+        connection.message(JSON.stringify({ type: "auth", access_token: "of ann" }));
         a.controller.disconnect({ user: "ann" });
         // It comes after.
         a.controller.broadcast({ type: "done" });
@@ -201,8 +161,7 @@ for (const [name, { skip, start, engine }] of Object.entries(BROKERS)) {
         const answers: Record<string, unknown>[] = [];
         await until(() => {
           answers.push(...transport.take());
-          return transport.closes.length > 0 ||
-            answers.some(({ status }) => status === "ok");
+          return transport.closes.length > 0 || answers.some(({ status }) => status === "ok");
         });
         assert.deepEqual(transport.closes.map(({ code }) => code), [4403]);
         assert.ok(answers.every(({ status }) => status === "error"));

@@ -20,34 +20,16 @@ async function create() {
   const broker: Broker = {
     name: "Fake",
     async connect({ ended }) {
-      const session = {
-        isClosed: false,
-        beat: () => Promise.resolve(true),
-        close: () => session.isClosed = true,
-        end: ended,
-      };
+      const session = { isClosed: false, beat: () => Promise.resolve(true), close: () => session.isClosed = true, end: ended };
       sessions.push(session);
       await connecting;
       return session as unknown as BrokerSession; // With all that is asked of it here.
     },
   };
   const nothing = () => {};
-  const listener = {
-    live: nothing,
-    mark: nothing,
-    message: nothing,
-    member: nothing,
-    malformed: nothing,
-  };
+  const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
   const done = () => Promise.resolve();
-  const hooks = {
-    prepare: done,
-    resume: done,
-    look: done,
-    nodes: nothing,
-    announce: done,
-    retire: done,
-  };
+  const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
   const options = {
     node: "node",
     namespace: "test",
@@ -57,14 +39,7 @@ async function create() {
     now: () => clock.now(),
     positions: () => [],
   };
-  const reconnection = new Reconnection(
-    broker,
-    options,
-    listener,
-    host,
-    1e6,
-    hooks,
-  );
+  const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
   reconnection.open();
   await host.until(() => host.statuses.includes("ready"));
   /** Lets half a timeout pass. */
@@ -76,12 +51,9 @@ async function create() {
   const ask = () => {
     const stall = new Stall<string>();
     const asked = { answer: stall.resolve, outcome: "waits" };
-    reconnection.call("ask", () => stall.promise).then(
-      (answer) => asked.outcome = answer,
-      (error) => {
-        asked.outcome = error instanceof WebSocketError ? error.code : String(error);
-      },
-    );
+    reconnection.call("ask", () => stall.promise).then((answer) => asked.outcome = answer, (error) => {
+      asked.outcome = error instanceof WebSocketError ? error.code : String(error);
+    });
     return asked;
   };
   /** From here on a connection is made when the stall is let go. */
@@ -113,10 +85,7 @@ describe("Reconnection", () => {
     for (let rounds = 0; rounds < 2; rounds++) await pass();
     assert.deepEqual(asked.map(({ outcome }) => outcome), ["waits", "waits"]);
     await pass();
-    assert.deepEqual(asked.map(({ outcome }) => outcome), [
-      "ENGINE_UNAVAILABLE",
-      "ENGINE_UNAVAILABLE",
-    ]);
+    assert.deepEqual(asked.map(({ outcome }) => outcome), ["ENGINE_UNAVAILABLE", "ENGINE_UNAVAILABLE"]);
     assert.equal(sessions[0]!.isClosed, true);
     assert.equal(host.statuses.at(-1), "unavailable");
     assert.equal(host.errors.length, 1);
@@ -174,20 +143,9 @@ describe("Reconnection", () => {
   it("rejects with an error of another copy of the package as it is, and with any other as ENGINE_UNAVAILABLE", async () => {
     const { reconnection } = await create();
     const brand = { [Symbol.for("noroshi.error")]: true };
-    const theirs = Object.assign(new Error("Too large"), brand, {
-      type: "publish",
-      code: "LIMIT_EXCEEDED",
-    });
-    for (
-      const [reason, code] of [[theirs, "LIMIT_EXCEEDED"], [
-        new Error("Too large"),
-        "ENGINE_UNAVAILABLE",
-      ]] as const
-    ) {
-      await assert.rejects(
-        reconnection.call("ask", () => Promise.reject(reason)),
-        { name: "WebSocketError", code },
-      );
+    const theirs = Object.assign(new Error("Too large"), brand, { type: "publish", code: "LIMIT_EXCEEDED" });
+    for (const [reason, code] of [[theirs, "LIMIT_EXCEEDED"], [new Error("Too large"), "ENGINE_UNAVAILABLE"]] as const) {
+      await assert.rejects(reconnection.call("ask", () => Promise.reject(reason)), { name: "WebSocketError", code });
     }
   });
 });
@@ -207,22 +165,9 @@ describe("Reconnection, with a connect of the application that fails", () => {
         },
       };
       const nothing = () => {};
-      const listener = {
-        live: nothing,
-        mark: nothing,
-        message: nothing,
-        member: nothing,
-        malformed: nothing,
-      };
+      const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
       const done = () => Promise.resolve();
-      const hooks = {
-        prepare: done,
-        resume: done,
-        look: done,
-        nodes: nothing,
-        announce: done,
-        retire: done,
-      };
+      const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
       const options = {
         node: "node",
         namespace: "test",
@@ -232,30 +177,15 @@ describe("Reconnection, with a connect of the application that fails", () => {
         now: () => clock.now(),
         positions: () => [],
       };
-      const reconnection = new Reconnection(
-        broker,
-        options,
-        listener,
-        host,
-        1e6,
-        hooks,
-      );
+      const reconnection = new Reconnection(broker, options, listener, host, 1e6, hooks);
       const unhandled = await unhandledIn(async () => {
         reconnection.open();
         for (let n = 0; n < 5; n++) await turn();
         clock.advance(60_000);
         for (let n = 0; n < 5; n++) await turn();
       });
-      assert.deepEqual([unhandled.length, host.errors.length, host.statuses], [
-        0,
-        1,
-        ["unavailable"],
-      ], name);
-      assert.match(
-        (host.errors[0] as WebSocketError).message,
-        /^Cannot go on: Fake is away \(/,
-        name,
-      );
+      assert.deepEqual([unhandled.length, host.errors.length, host.statuses], [0, 1, ["unavailable"]], name);
+      assert.match((host.errors[0] as WebSocketError).message, /^Cannot go on: Fake is away \(/, name);
       assert.ok(tries > 1, name);
       await reconnection.close();
     }

@@ -43,8 +43,7 @@ const SEPARATED: Record<string, (port: number) => [Client, Client]> = {
 /** The commands of the docs. */
 const COMMANDS = ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
   "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
-  "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop")
-  .split(" ");
+  "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop").split(" ");
 
 describe("redisEngine", { skip: lacks("redis-server") }, () => {
   let broker: BrokerProcess;
@@ -57,24 +56,9 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     for (const command of commands) await client.sendCommand(command);
     await client.close();
   };
-  const clientsOf = (
-    username: string,
-    password: string,
-  ): [library: string, client: Client][] => [
-    [
-      "redis",
-      createClient({
-        url: `redis://${username}:${password}@127.0.0.1:${broker.port}`,
-      }),
-    ],
-    [
-      "ioredis",
-      new Redis(broker.port, "127.0.0.1", {
-        username,
-        password,
-        lazyConnect: true,
-      }),
-    ],
+  const clientsOf = (username: string, password: string): [library: string, client: Client][] => [
+    ["redis", createClient({ url: `redis://${username}:${password}@127.0.0.1:${broker.port}` })],
+    ["ioredis", new Redis(broker.port, "127.0.0.1", { username, password, lazyConnect: true })],
   ];
   /** What is said of a Redis that refuses. */
   const refusal = async (client: Client): Promise<string> => {
@@ -83,9 +67,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     engine.start(host);
     await host.until(() => host.errors.length > 0);
     const [error] = host.errors;
-    assert.ok(
-      error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
-    );
+    assert.ok(error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE");
     assert.ok(!host.statuses.includes("ready"));
     await engine.close();
     return String(error.cause);
@@ -111,27 +93,13 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         // What b is sent after it has it all.
         await publish(b.engine, "kept", HISTORY, 1, 7);
         await publish(b.engine, "fleeting", null, 1, 7);
-        await b.host.until(() =>
-          b.host.publications("kept").length > 0 &&
-          b.host.publications("fleeting").length > 0
-        );
-        assert.deepEqual([
-          b.host.data("kept"),
-          b.host.data("fleeting"),
-          b.host.messages,
-          b.host.presence,
-        ], [[7], [7], [], []]);
-        assert.deepEqual([
-          await b.engine.members("fleeting"),
-          await b.engine.nodes(),
-        ], [[], [b.host.node]]);
+        await b.host.until(() => b.host.publications("kept").length > 0 && b.host.publications("fleeting").length > 0);
+        assert.deepEqual([b.host.data("kept"), b.host.data("fleeting"), b.host.messages, b.host.presence], [[7], [7], [], []]);
+        assert.deepEqual([await b.engine.members("fleeting"), await b.engine.nodes()], [[], [b.host.node]]);
         const { publications } = await b.engine.read("kept", HISTORY, null, 10);
         assert.deepEqual(publications.map(({ data }) => data), ["7"]);
         await a.host.until(() => "mika" in a.host.membersOf("fleeting"));
-        assert.deepEqual([a.host.data("kept"), a.host.data("fleeting")], [[
-          0,
-          1,
-        ], [0]]);
+        assert.deepEqual([a.host.data("kept"), a.host.data("fleeting")], [[0, 1], [0]]);
       } finally {
         await Promise.all(nodes.map(({ engine }) => engine.close()));
       }
@@ -359,25 +327,14 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       // The second compares members in its second look, and in each one after it has not found some.
       const [a, b] = [
-        await startNode(
-          redisEngine({ client: client(), namespace: "given-up", ...FAST }),
-        ),
-        await startNode(
-          redisEngine({
-            client: client(),
-            namespace: "given-up",
-            ...FAST,
-            checkInterval: 550,
-          }),
-        ),
+        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST })),
+        await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST, checkInterval: 550 })),
       ];
       try {
         await a.engine.join("room", { user: "mika" });
         await b.engine.subscribe("room", null);
         assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
-        const watcher = createClient({
-          url: `redis://127.0.0.1:${broker.port}`,
-        });
+        const watcher = createClient({ url: `redis://127.0.0.1:${broker.port}` });
         await watcher.connect();
         for (const _ of Array.from({ length: 6 })) {
           await watcher.del(`given-up:m:${a.host.node}:room`);

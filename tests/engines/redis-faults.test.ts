@@ -13,22 +13,14 @@ const CLIENTS = {
 for (const [library, clientOf] of Object.entries(CLIENTS)) {
   faults(`redis, by ${library}`, {
     skip: lacks("redis-server"),
-    start: (keeps) =>
-      BrokerProcess.redis(
-        ...(keeps ? ["--appendonly", "yes", "--appendfsync", "always"] : []),
-      ),
+    start: (keeps) => BrokerProcess.redis(...(keeps ? ["--appendonly", "yes", "--appendfsync", "always"] : [])),
     engine: (port, persistent, options) => redisEngine({ client: clientOf(port), persistent, ...options }),
     async inject(port, texts) {
       const client = createClient({ url: `redis://127.0.0.1:${port}` });
       await client.connect();
-      for (
-        const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts
-      ) {
+      for (const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts) {
         const head = to === "publication" ? `${epoch}\n${offset} 000001 0\n` : to === "all" ? "" : `${to}\n`;
-        await client.publish(
-          to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`,
-          head + text,
-        );
+        await client.publish(to === "all" ? "noroshi:all" : `noroshi:ch:${encodeName(channel)}`, head + text);
       }
       await client.close();
     },

@@ -35,15 +35,9 @@ class Fixture {
     return proxy;
   }
 
-  async node(
-    persistent: boolean,
-    port = this.servers[0]!.port,
-    checkInterval = FAST.checkInterval,
-  ): Promise<BrokerNode> {
+  async node(persistent: boolean, port = this.servers[0]!.port, checkInterval = FAST.checkInterval): Promise<BrokerNode> {
     const client = createClient({ url: `redis://127.0.0.1:${port}` });
-    const node = await startNode(
-      redisEngine({ client, persistent, ...FAST, checkInterval }),
-    );
+    const node = await startNode(redisEngine({ client, persistent, ...FAST, checkInterval }));
     this.nodes.push(node);
     return node;
   }
@@ -72,15 +66,8 @@ async function ask<Answer>(
 const aof = ({ folder }: BrokerProcess): string => join(folder, "appendonlydir");
 
 /** Makes the server a replica, and resolves when it has all there is. */
-async function follow(
-  replica: BrokerProcess,
-  master: BrokerProcess,
-  port: number,
-): Promise<void> {
-  await ask(
-    replica,
-    (client) => client.sendCommand(["REPLICAOF", "127.0.0.1", `${port}`]),
-  );
+async function follow(replica: BrokerProcess, master: BrokerProcess, port: number): Promise<void> {
+  await ask(replica, (client) => client.sendCommand(["REPLICAOF", "127.0.0.1", `${port}`]));
   await ask(master, async (client) => {
     // What was written before it followed counts for nothing.
     while (`${await client.sendCommand(["WAIT", "1", "1000"])}` !== "1") {
@@ -99,10 +86,7 @@ for (const persistent of [false, true]) {
       const fixture = new Fixture();
       const server = await fixture.redis(...(persistent ? LASTING : []));
       let replica: BrokerProcess | undefined;
-      const [door, replication] = [
-        await fixture.proxy(server),
-        await fixture.proxy(server),
-      ];
+      const [door, replication] = [await fixture.proxy(server), await fixture.proxy(server)];
       if (loss === "behind") {
         replica = await fixture.redis(...(persistent ? LASTING : []));
         await follow(replica, server, replication.port);
@@ -115,10 +99,7 @@ for (const persistent of [false, true]) {
             cpSync(aof(server), copy, { recursive: true });
           } // The replica has all of before, and gets nothing from here on.
           else if (replica) {
-            await ask(
-              server,
-              (client) => client.sendCommand(["WAIT", "1", "0"]),
-            );
+            await ask(server, (client) => client.sendCommand(["WAIT", "1", "0"]));
             replication.freeze();
           }
         },
@@ -127,15 +108,9 @@ for (const persistent of [false, true]) {
             await ask(server, (client) => client.sendCommand(["FLUSHALL"]));
           } else if (loss === "channel" || loss === "evicted") {
             const key = loss === "channel" ? "h" : "s";
-            await ask(
-              server,
-              (client) => client.sendCommand(["UNLINK", `noroshi:${key}:${channel}`]),
-            );
+            await ask(server, (client) => client.sendCommand(["UNLINK", `noroshi:${key}:${channel}`]));
           } else if (replica) {
-            await ask(
-              replica,
-              (client) => client.sendCommand(["REPLICAOF", "NO", "ONE"]),
-            );
+            await ask(replica, (client) => client.sendCommand(["REPLICAOF", "NO", "ONE"]));
             door.target = replica.port;
             door.cut();
           } else {
@@ -157,30 +132,18 @@ for (const persistent of [false, true]) {
 }
 
 /** What a key has is put back to what it had, while everybody is connected. */
-describe("The engine over a Redis of which keys are restored", {
-  skip: lacks("redis-server"),
-}, () => {
-  const restore = async (
-    server: BrokerProcess,
-    keys: readonly string[],
-    copies: Buffer[],
-  ) => {
+describe("The engine over a Redis of which keys are restored", { skip: lacks("redis-server") }, () => {
+  const restore = async (server: BrokerProcess, keys: readonly string[], copies: Buffer[]) => {
     await ask(server, async (client) => {
       for (const [number, key] of keys.entries()) {
-        await client.restore(`noroshi:${key}:room`, 0, copies[number]!, {
-          REPLACE: true,
-        });
+        await client.restore(`noroshi:${key}:room`, 0, copies[number]!, { REPLACE: true });
       }
     });
   };
   const dump = (server: BrokerProcess, keys: readonly string[]) =>
     ask(server, async (client) => {
-      const bytes = client.withTypeMapping({
-        [RESP_TYPES.BLOB_STRING]: Buffer,
-      });
-      return await Promise.all(
-        keys.map(async (key) => (await bytes.dump(`noroshi:${key}:room`))! as unknown as Buffer),
-      ); // As mapped.
+      const bytes = client.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer });
+      return await Promise.all(keys.map(async (key) => (await bytes.dump(`noroshi:${key}:room`))! as unknown as Buffer)); // As mapped.
     });
 
   for (const keys of [["h"], ["s"], ["h", "s"]]) {
@@ -256,9 +219,7 @@ describe("The engine over a Redis of which keys are restored", {
 });
 
 /** Only a node that was connected to a run of Redis knows where it ended. */
-describe("The engine over a Redis that is persistent and was killed", {
-  skip: lacks("redis-server"),
-}, () => {
+describe("The engine over a Redis that is persistent and was killed", { skip: lacks("redis-server") }, () => {
   const create = async (lease = 10_000) => {
     const fixture = new Fixture();
     const server = await fixture.redis(...LASTING);
@@ -281,65 +242,46 @@ describe("The engine over a Redis that is persistent and was killed", {
     return { fixture, server, node, started, isCutOff };
   };
 
-  it(
-    "goes on where the first to connect missed a run, and another one comes that has not",
-    { timeout: 60_000 },
-    async () => {
-      const { fixture, server, started, isCutOff } = await create();
-      try {
-        const [knowing, late] = [await started(), await started()];
-        const positions = [
-          await knowing.engine.subscribe("room", HISTORY),
-          ...await publish(late.engine, "room", HISTORY, 2),
-        ];
-        for (const node of [late, knowing]) {
-          // The first time `knowing` comes back alone and publishes, and `late` misses that run.
-          isCutOff(node, true);
-          await server.restart();
-          if (node === late) {
-            await knowing.host.until(() =>
-              knowing.host.statuses.at(-1) === "ready" &&
-              knowing.host.statuses.includes("unavailable")
-            );
-            positions.push(
-              ...await publish(knowing.engine, "room", HISTORY, 2, 2),
-            );
-          } else {
-            late.proxy.isDown = false;
-            while (
-              late.engine.status !== "ready" &&
-              !/knows/.test(
-                await late.engine.send("-").catch(({ cause }) => `${cause}`) ??
-                  "",
-              )
-            ) {
-              await turn();
-            }
+  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 60_000 }, async () => {
+    const { fixture, server, started, isCutOff } = await create();
+    try {
+      const [knowing, late] = [await started(), await started()];
+      const positions = [await knowing.engine.subscribe("room", HISTORY), ...await publish(late.engine, "room", HISTORY, 2)];
+      for (const node of [late, knowing]) {
+        // The first time `knowing` comes back alone and publishes, and `late` misses that run.
+        isCutOff(node, true);
+        await server.restart();
+        if (node === late) {
+          await knowing.host.until(() =>
+            knowing.host.statuses.at(-1) === "ready" && knowing.host.statuses.includes("unavailable")
+          );
+          positions.push(...await publish(knowing.engine, "room", HISTORY, 2, 2));
+        } else {
+          late.proxy.isDown = false;
+          while (
+            late.engine.status !== "ready" && !/knows/.test(await late.engine.send("-").catch(({ cause }) => `${cause}`) ?? "")
+          ) {
+            await turn();
           }
         }
-        isCutOff(knowing, false);
-        for (const { host, engine } of [knowing, late]) {
-          await host.until(() => engine.status === "ready");
-          const page = await engine.read("room", HISTORY, positions[0]!, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => data),
-          ], [true, ["0", "1", "2", "3"]]);
-        }
-      } finally {
-        await fixture.close();
       }
-    },
-  );
+      isCutOff(knowing, false);
+      for (const { host, engine } of [knowing, late]) {
+        await host.until(() => engine.status === "ready");
+        const page = await engine.read("room", HISTORY, positions[0]!, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, ["0", "1", "2", "3"]]);
+      }
+    } finally {
+      await fixture.close();
+    }
+  });
 
   for (const comes of [true, false]) {
     it(
       `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
       { timeout: 60_000 },
       async () => {
-        const { fixture, server, node, started, isCutOff } = await create(
-          comes ? 10_000 : 1_500,
-        );
+        const { fixture, server, node, started, isCutOff } = await create(comes ? 10_000 : 1_500);
         try {
           const knowing = await started();
           const start = await knowing.engine.subscribe("room", HISTORY);
@@ -350,17 +292,11 @@ describe("The engine over a Redis that is persistent and was killed", {
           const host = new TestHost();
           engine.start(host);
           fixture.nodes.push({ engine, host, kill() {} });
-          await host.until(() =>
-            host.errors.some((error) => /knows/.test(String(error))) ||
-            engine.status === "ready"
-          );
+          await host.until(() => host.errors.some((error) => /knows/.test(String(error))) || engine.status === "ready");
           if (comes) isCutOff(knowing, false);
           await host.until(() => engine.status === "ready");
           const page = await engine.read("room", HISTORY, start, 100);
-          assert.deepEqual(
-            [page.isComplete, page.publications.length],
-            comes ? [true, 3] : [false, 0],
-          );
+          assert.deepEqual([page.isComplete, page.publications.length], comes ? [true, 3] : [false, 0]);
         } finally {
           await fixture.close();
         }
@@ -369,41 +305,29 @@ describe("The engine over a Redis that is persistent and was killed", {
   }
 });
 
-describe("The engine over a persistent Redis that restarts with less", {
-  skip: lacks("redis-server"),
-}, () => {
-  it(
-    "ends the histories, also where the node that is left has only received what is lost",
-    { timeout: 28_000 },
-    async () => {
-      const fixture = new Fixture();
-      const server = await fixture.redis(...LASTING);
-      const copy = `${server.folder}-copy`;
-      try {
-        const [a, b] = [await fixture.node(true), await fixture.node(true)];
-        await b.engine.subscribe("heard", HISTORY);
-        const [known] = await publish(a.engine, "room", HISTORY, 1);
-        cpSync(aof(server), copy, { recursive: true });
-        await publish(a.engine, "room", HISTORY, 1, 1);
-        await publish(a.engine, "heard", HISTORY, 1);
-        await b.host.until(() => b.host.publications("heard").length === 1);
-        await a.engine.close();
-        await server.stop();
-        rmSync(aof(server), { recursive: true, force: true });
-        cpSync(copy, aof(server), { recursive: true });
-        await server.start();
-        await b.host.until(() =>
-          b.host.statuses.lastIndexOf("ready") >
-            b.host.statuses.indexOf("unavailable")
-        );
-        assert.equal(
-          (await b.engine.read("room", HISTORY, known!, 10)).isComplete,
-          false,
-        );
-      } finally {
-        await fixture.close();
-        rmSync(copy, { recursive: true, force: true });
-      }
-    },
-  );
+describe("The engine over a persistent Redis that restarts with less", { skip: lacks("redis-server") }, () => {
+  it("ends the histories, also where the node that is left has only received what is lost", { timeout: 28_000 }, async () => {
+    const fixture = new Fixture();
+    const server = await fixture.redis(...LASTING);
+    const copy = `${server.folder}-copy`;
+    try {
+      const [a, b] = [await fixture.node(true), await fixture.node(true)];
+      await b.engine.subscribe("heard", HISTORY);
+      const [known] = await publish(a.engine, "room", HISTORY, 1);
+      cpSync(aof(server), copy, { recursive: true });
+      await publish(a.engine, "room", HISTORY, 1, 1);
+      await publish(a.engine, "heard", HISTORY, 1);
+      await b.host.until(() => b.host.publications("heard").length === 1);
+      await a.engine.close();
+      await server.stop();
+      rmSync(aof(server), { recursive: true, force: true });
+      cpSync(copy, aof(server), { recursive: true });
+      await server.start();
+      await b.host.until(() => b.host.statuses.lastIndexOf("ready") > b.host.statuses.indexOf("unavailable"));
+      assert.equal((await b.engine.read("room", HISTORY, known!, 10)).isComplete, false);
+    } finally {
+      await fixture.close();
+      rmSync(copy, { recursive: true, force: true });
+    }
+  });
 });

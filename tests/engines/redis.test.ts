@@ -13,10 +13,7 @@ const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = 
 /** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
 const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
-const SECRETS: Record<string, string[]> = {
-  redis: [],
-  ioredis: ["a secret of the tests"],
-};
+const SECRETS: Record<string, string[]> = { redis: [], ioredis: ["a secret of the tests"] };
 
 for (const [library, clientOf] of Object.entries(CLIENTS)) {
   const secret = SECRETS[library]!; // Of both.

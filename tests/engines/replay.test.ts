@@ -13,13 +13,7 @@ import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { publish, range } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const FAST = {
-  secret: "a secret of the tests",
-  lease: 1_500,
-  checkInterval: 300,
-  linger: 300,
-  timeout: 10_000,
-};
+const FAST = { secret: "a secret of the tests", lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000 };
 const TIMEOUT = { timeout: 60_000 };
 const HOURS = 3_600_000;
 
@@ -28,33 +22,20 @@ const BROKERS = {
     start: () => BrokerProcess.redis(),
     attack: attackRedis,
     engine: (port: number, options: BrokerEngineOptions) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-        ...FAST,
-        ...options,
-      }),
+      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST, ...options }),
     rename: (subject: string) => subject.replace("noroshi:", "prod:"),
   },
   nats: {
     start: () => BrokerProcess.nats(),
     attack: attackNats,
     engine: (port: number, options: BrokerEngineOptions) =>
-      natsEngine({
-        servers: `nats://127.0.0.1:${port}`,
-        history: { storage: "memory" },
-        ...FAST,
-        ...options,
-      }),
+      natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...FAST, ...options }),
     rename: (subject: string) => subject.replace("noroshi.noroshi.", "noroshi.prod."),
   },
 };
 
-for (
-  const [name, { start, attack, engine, rename }] of Object.entries(BROKERS)
-) {
-  describe(`What is written again to ${name}`, {
-    skip: lacks(`${name}-server`),
-  }, () => {
+for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS)) {
+  describe(`What is written again to ${name}`, { skip: lacks(`${name}-server`) }, () => {
     let broker: BrokerProcess;
     let attacker: Attacker;
     let nodes: BrokerNode[] = [];
@@ -71,10 +52,7 @@ for (
     }, TIMEOUT);
     /** @param skew of its wall clock, in ms. */
     const node = async (options: BrokerEngineOptions = {}, skew = 0) => {
-      const started = await startNode(engine(broker.port, options), {
-        ...systemClock,
-        now: () => Date.now() + skew,
-      });
+      const started = await startNode(engine(broker.port, options), { ...systemClock, now: () => Date.now() + skew });
       nodes.push(started);
       return started;
     };
@@ -95,10 +73,7 @@ for (
     it("is no publication, live or in the history", TIMEOUT, async () => {
       const [a, b] = [await node({}, 2 * HOURS), await node({}, -2 * HOURS)];
       const first = await b.engine.subscribe("room", HISTORY);
-      const positions = [
-        first!,
-        ...await publish(a.engine, "room", HISTORY, 5),
-      ];
+      const positions = [first!, ...await publish(a.engine, "room", HISTORY, 5)];
       await b.host.until(() => b.host.data("room").length === 5);
       await replay(a, b);
       await attacker.copyHistory("room");
@@ -108,61 +83,40 @@ for (
       await attacker.copyHistory("room");
       await replay(a, b);
       assert.deepEqual([b.host.data("room"), b.host.gaps], [range(7), []]);
-      assert.ok(
-        b.engine.dropped["replayed"]! >= 15,
-        JSON.stringify(b.engine.dropped),
-      );
+      assert.ok(b.engine.dropped["replayed"]! >= 15, JSON.stringify(b.engine.dropped));
       for (const { engine } of [a, b, await node()]) {
         for (const [number, position] of positions.entries()) {
           const page = await engine.read("room", HISTORY, position, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => Number(data)),
-          ], [true, range(7).slice(number)]);
+          assert.deepEqual([page.isComplete, page.publications.map(({ data }) => Number(data))], [true, range(7).slice(number)]);
           // Who goes on from the end of the page misses nothing.
           const rest = await engine.read("room", HISTORY, page.position, 100);
           assert.deepEqual([rest.isComplete, rest.publications], [true, []]);
         }
         for (const limit of [100, 7, 4]) {
           const page = await engine.read("room", HISTORY, null, limit);
-          assert.deepEqual(
-            page.publications.map(({ data }) => Number(data)),
-            range(7).slice(-limit),
-          );
+          assert.deepEqual(page.publications.map(({ data }) => Number(data)), range(7).slice(-limit));
         }
       }
     });
 
-    it(
-      "is no publication for a node that started after all others were gone",
-      TIMEOUT,
-      async () => {
-        const [a, b] = [await node(), await node()];
-        const ones = await publish(a.engine, "room", HISTORY, 3);
-        const twos = await publish(b.engine, "room", HISTORY, 3, 3);
-        await Promise.all([a, b].map(({ engine }) => engine.close()));
-        await attacker.copyHistory("room");
-        const c = await node();
-        await c.engine.subscribe("room", HISTORY);
-        for (
-          const [position, from] of [[twos[2]!, 6], [twos[0]!, 4], [
-            ones[0]!,
-            1,
-          ]] as const
-        ) {
-          const page = await c.engine.read("room", HISTORY, position, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => Number(data)),
-          ], [true, range(6).slice(from)]);
-        }
-        await attacker.copyHistory("room");
-        await publish(c.engine, "room", HISTORY, 1, 6);
-        await c.host.until(() => c.host.data("room").length === 1);
-        assert.deepEqual([c.host.data("room"), c.host.gaps], [[6], []]);
-        assert.ok(c.engine.dropped["replayed"]! > 0);
-      },
-    );
+    it("is no publication for a node that started after all others were gone", TIMEOUT, async () => {
+      const [a, b] = [await node(), await node()];
+      const ones = await publish(a.engine, "room", HISTORY, 3);
+      const twos = await publish(b.engine, "room", HISTORY, 3, 3);
+      await Promise.all([a, b].map(({ engine }) => engine.close()));
+      await attacker.copyHistory("room");
+      const c = await node();
+      await c.engine.subscribe("room", HISTORY);
+      for (const [position, from] of [[twos[2]!, 6], [twos[0]!, 4], [ones[0]!, 1]] as const) {
+        const page = await c.engine.read("room", HISTORY, position, 100);
+        assert.deepEqual([page.isComplete, page.publications.map(({ data }) => Number(data))], [true, range(6).slice(from)]);
+      }
+      await attacker.copyHistory("room");
+      await publish(c.engine, "room", HISTORY, 1, 6);
+      await c.host.until(() => c.host.data("room").length === 1);
+      assert.deepEqual([c.host.data("room"), c.host.gaps], [[6], []]);
+      assert.ok(c.engine.dropped["replayed"]! > 0);
+    });
 
     it(
       "is no event and no message, on a node that started later too",
@@ -224,10 +178,7 @@ for (
       const restore = await attacker.copyMembers();
       await a.engine.leave("room", "ann");
       await a.engine.join("room", { user: "bob", data: "2" });
-      await b.host.until(() =>
-        b.host.membersOf("room")["bob"] === "2" &&
-        !("ann" in b.host.membersOf("room"))
-      );
+      await b.host.until(() => b.host.membersOf("room")["bob"] === "2" && !("ann" in b.host.membersOf("room")));
       const told = b.host.presence.length;
       await restore();
       await replay(a, b);
@@ -235,10 +186,7 @@ for (
       await c.engine.subscribe("room", null);
       const d = await node();
       for (const { engine } of [a, b, c, d, d]) {
-        assert.deepEqual(await engine.members("room"), [{
-          user: "bob",
-          data: "2",
-        }]);
+        assert.deepEqual(await engine.members("room"), [{ user: "bob", data: "2" }]);
       }
       assert.deepEqual(b.host.presence.slice(told), []);
       for (const { engine } of [b, d]) {

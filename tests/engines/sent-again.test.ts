@@ -9,12 +9,7 @@ import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 
 const HISTORY: HistoryOptions = { size: 10_000, ttl: 60_000 };
-const OPTIONS = {
-  secret: "sixteen or more ✓",
-  lease: 4_000,
-  checkInterval: 1_000,
-  timeout: 5_000,
-};
+const OPTIONS = { secret: "sixteen or more ✓", lease: 4_000, checkInterval: 1_000, timeout: 5_000 };
 const PUBLICATIONS = 300;
 const ROUNDS = 5;
 
@@ -24,12 +19,7 @@ const CASES = {
     title: "whose stream was deleted",
     skip: lacks("nats-server"),
     start: () => BrokerProcess.nats(),
-    engine: (port: number) =>
-      natsEngine({
-        servers: `nats://127.0.0.1:${port}`,
-        history: { maxSize: 10_000 },
-        ...OPTIONS,
-      }),
+    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { maxSize: 10_000 }, ...OPTIONS }),
     async disturb(port: number) {
       const connection = await connect({ servers: `127.0.0.1:${port}` });
       await connection.request("$JS.API.STREAM.DELETE.NOROSHI_noroshi");
@@ -40,11 +30,7 @@ const CASES = {
     title: "whose scripts were flushed",
     skip: lacks("redis-server"),
     start: () => BrokerProcess.redis(),
-    engine: (port: number) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-        ...OPTIONS,
-      }),
+    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...OPTIONS }),
     async disturb(port: number) {
       const client = createClient({ url: `redis://127.0.0.1:${port}` });
       await client.connect();
@@ -54,9 +40,7 @@ const CASES = {
   },
 };
 
-for (
-  const [name, { title, skip, start, engine, disturb }] of Object.entries(CASES)
-) {
+for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CASES)) {
   describe(`Signed publications to ${name}`, { skip }, () => {
     let broker: BrokerProcess | undefined;
     const nodes: BrokerNode[] = [];
@@ -65,40 +49,24 @@ for (
       await broker?.close();
     }, { timeout: 28_000 });
 
-    it(`are no copies when they are sent again to a server ${title}`, {
-      timeout: 28_000,
-    }, async () => {
+    it(`are no copies when they are sent again to a server ${title}`, { timeout: 28_000 }, async () => {
       broker = await start();
       const { port } = broker;
-      nodes.push(
-        ...await Promise.all([1, 2].map(() => startNode(engine(port)))),
-      );
+      nodes.push(...await Promise.all([1, 2].map(() => startNode(engine(port)))));
       const [publisher, reader] = nodes as [BrokerNode, BrokerNode]; // As just pushed.
       await reader.engine.subscribe("log", HISTORY);
       for (let round = 0; round < ROUNDS; round++) {
         const publishing: Promise<Position | null>[] = [];
         const disturbing = disturb(port);
         for (let number = 0; number < PUBLICATIONS; number++) {
-          publishing.push(
-            publisher.engine.publish("log", {
-              event: "wrote",
-              data: `${number}`,
-            }, HISTORY),
-          );
+          publishing.push(publisher.engine.publish("log", { event: "wrote", data: `${number}` }, HISTORY));
           await new Promise((resolve) => setImmediate(resolve));
         }
         await disturbing;
         const settled = await Promise.allSettled(publishing);
         const acknowledged = settled.flatMap((each) => each.status === "fulfilled" ? [each.value!] : []); // With a history.
-        const { publications, position } = await reader.engine.read(
-          "log",
-          HISTORY,
-          null,
-          HISTORY.size,
-        );
-        const stored = new Set(
-          publications.map(({ position }) => position?.offset),
-        );
+        const { publications, position } = await reader.engine.read("log", HISTORY, null, HISTORY.size);
+        const stored = new Set(publications.map(({ position }) => position?.offset));
         const lost = acknowledged.filter(({ epoch, offset }) => epoch === position?.epoch && !stored.has(offset));
         assert.deepEqual(lost, []);
         assert.ok(acknowledged.length > 0);

@@ -38,12 +38,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
   const running = new WeakMap<Sql, { engine: SqliteEngine; host: TestHost }>();
 
   /** A node over the database in place of the one before, at the end of its first turn; `back` is what comes back in it. */
-  async function start(
-    sql: Sql,
-    clock: TestClock,
-    back: (engine: SqliteEngine) => void = () => {},
-    options = {},
-  ) {
+  async function start(sql: Sql, clock: TestClock, back: (engine: SqliteEngine) => void = () => {}, options = {}) {
     const before = running.get(sql);
     if (before) before.host.deadlines.delete(before.engine);
     const host = new TestHost(clock);
@@ -91,10 +86,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.equal(third!.epoch, second!.epoch);
     assert.ok(third!.offset > second!.offset);
     const page = engine.read("a", LONG, first!, 9);
-    assert.deepEqual(
-      page.publications.map(({ data, position }) => [data, position]),
-      [["1", second], ["2", third]],
-    );
+    assert.deepEqual(page.publications.map(({ data, position }) => [data, position]), [["1", second], ["2", third]]);
     assert.deepEqual(host.data("a"), [2]);
   });
 
@@ -103,15 +95,8 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     const { engine } = await start(sql, clock);
     const [first] = await publish(engine, "a", LONG, 1);
     for (const n of [1, 2]) {
-      const again = await start(
-        sql,
-        clock,
-        ({ keeper }) => void keeper.load("one"),
-      );
-      assert.deepEqual(await publish(again.engine, "a", LONG, 1, n), [{
-        epoch: first!.epoch,
-        offset: first!.offset + n,
-      }]);
+      const again = await start(sql, clock, ({ keeper }) => void keeper.load("one"));
+      assert.deepEqual(await publish(again.engine, "a", LONG, 1, n), [{ epoch: first!.epoch, offset: first!.offset + n }]);
     }
   });
 
@@ -124,11 +109,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.ok(engine.historyBytes > 0);
     assert.equal(engine.historyBytes, before.engine.historyBytes);
     clock.advance(LONG.ttl + 20_000);
-    assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [
-      0,
-      0,
-      0,
-    ]);
+    assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [0, 0, 0]);
   });
 
   it("is silent about a member who joins again after a restart, in its first turn or later", async () => {
@@ -145,21 +126,10 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     engine.join("a", { user: "bob", data: "1" });
     assert.deepEqual(host.presence, []);
     clock.advance(60_000);
-    assert.deepEqual(host.presence, [{
-      channel: "a",
-      joined: [],
-      left: ["cid"],
-    }]);
-    assert.deepEqual(engine.members("a"), [{ user: "ann", data: "1" }, {
-      user: "bob",
-      data: "1",
-    }]);
+    assert.deepEqual(host.presence, [{ channel: "a", joined: [], left: ["cid"] }]);
+    assert.deepEqual(engine.members("a"), [{ user: "ann", data: "1" }, { user: "bob", data: "1" }]);
     engine.join("a", { user: "ann", data: "2" });
-    assert.deepEqual(host.presence[1], {
-      channel: "a",
-      joined: [{ user: "ann", data: "2" }],
-      left: [],
-    });
+    assert.deepEqual(host.presence[1], { channel: "a", joined: [{ user: "ann", data: "2" }], left: [] });
   });
 
   it("reports no change of a member whose connections return one by one, the newest last", async () => {
@@ -170,10 +140,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       engine.subscribe("a", null);
       for (const data of ["1", "2"]) engine.join("a", { user: "ann", data });
     });
-    assert.deepEqual([again.host.presence, again.engine.members("a")], [[], [{
-      user: "ann",
-      data: "2",
-    }]]);
+    assert.deepEqual([again.host.presence, again.engine.members("a")], [[], [{ user: "ann", data: "2" }]]);
     again.engine.join("a", { user: "ann", data: "3" });
     assert.equal(again.host.presence.length, 1);
   });
@@ -187,17 +154,9 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual(late.engine.members("a"), [{ user: "ann" }]);
     // As at an alarm: its time has come while nobody was there.
     clock.jump(5_000);
-    const { engine, host } = await start(
-      sql,
-      clock,
-      (engine) => void engine.subscribe("a", null),
-    );
+    const { engine, host } = await start(sql, clock, (engine) => void engine.subscribe("a", null));
     clock.advance(0);
-    assert.deepEqual([engine.members("a"), host.presence], [[], [{
-      channel: "a",
-      joined: [],
-      left: ["ann"],
-    }]]);
+    assert.deepEqual([engine.members("a"), host.presence], [[], [{ channel: "a", joined: [], left: ["ann"] }]]);
   });
 
   it("sets no timer where nothing can run out, though it is restarted with everybody there", async () => {
@@ -212,20 +171,13 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.equal(clock.timers, 0);
     const { length } = clock.delays;
     const again = await start(sql, clock, back);
-    assert.deepEqual([clock.delays.length, again.engine.members("a")], [
-      length,
-      [{ user: "ann" }],
-    ]);
+    assert.deepEqual([clock.delays.length, again.engine.members("a")], [length, [{ user: "ann" }]]);
     assert.equal(again.engine.historyBytes, engine.historyBytes);
   });
 
   it("recovers from the position of a channel that was idle for longer than its ttl when the node was lost", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
-    const { engine } = await start(
-      sql,
-      clock,
-      (engine) => void engine.subscribe("a", LONG),
-    );
+    const { engine } = await start(sql, clock, (engine) => void engine.subscribe("a", LONG));
     const [top] = await publish(engine, "a", LONG, 1);
     clock.advance(3 * LONG.ttl);
     const after = await start(sql, clock);
@@ -242,16 +194,9 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       clock.advance(idle);
       engine.unsubscribe("a");
       clock.advance(LONG.ttl - 1);
-      assert.deepEqual(engine.read("a", LONG, position, 9), {
-        position,
-        publications: [],
-        isComplete: true,
-      });
+      assert.deepEqual(engine.read("a", LONG, position, 9), { position, publications: [], isComplete: true });
       clock.advance(20_000);
-      assert.notEqual(
-        engine.read("a", LONG, null, 9).position.epoch,
-        position.epoch,
-      );
+      assert.notEqual(engine.read("a", LONG, null, 9).position.epoch, position.epoch);
     }
   });
 
@@ -269,11 +214,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       for (const uid of ["one", "three"]) loaded.push(keeper.load(uid));
     });
     assert.deepEqual(loaded, [["other", "a", "d"], []]);
-    assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], [[
-      "other",
-      "a",
-      "d",
-    ], []]);
+    assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], [["other", "a", "d"], []]);
   });
 
   it("keeps the tables of two names apart, whatever they are", async () => {
@@ -287,20 +228,13 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       engine.join("room", { user: `${number}` });
     }
     assert.deepEqual(
-      engines.map((
-        engine,
-      ) => [
-        engine.read("room", LONG, null, 9).position.offset,
-        engine.members("room"),
-      ]),
+      engines.map((engine) => [engine.read("room", LONG, null, 9).position.offset, engine.members("room")]),
       range(3).map((number) => [number + 1, [{ user: `${number}` }]]),
     );
   });
 
   it("gives up what was published to longest ago when all takes too much, and never recovers over it", async () => {
-    const { engine } = await start(openSqlite(), new TestClock(), undefined, {
-      maxHistoryBytes: 40_000,
-    });
+    const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
     engine.subscribe("a", LONG);
     const [first] = await publish(engine, "a", LONG, 1);
@@ -312,16 +246,11 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([kept[0], kept[5]], [0, 1]);
     // Who is subscribed goes on in the same epoch.
     const page = engine.read("a", LONG, first!, 9);
-    assert.deepEqual([page.isComplete, page.position], [false, {
-      epoch: first!.epoch,
-      offset: 2,
-    }]);
+    assert.deepEqual([page.isComplete, page.position], [false, { epoch: first!.epoch, offset: 2 }]);
   });
 
   it("bounds one channel too, which gives up its oldest", async () => {
-    const { engine } = await start(openSqlite(), new TestClock(), undefined, {
-      maxHistoryBytes: 40_000,
-    });
+    const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000));
     for (const _ of range(20)) {
       await engine.publish("a", { event: "say", data }, LONG);
@@ -345,10 +274,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       new TestClock(),
       (engine) => void engine.subscribe("a", LONG),
     );
-    assert.throws(
-      () => engine.publish("a", { event: "say", data: '"too big"' }, LONG),
-      RangeError,
-    );
+    assert.throws(() => engine.publish("a", { event: "say", data: '"too big"' }, LONG), RangeError);
     const [first] = await publish(engine, "a", LONG, 1);
     assert.deepEqual([first!.offset, host.data("a")], [1, [0]]);
   });
@@ -369,18 +295,9 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     const folder = mkdtempSync(join(tmpdir(), "noroshi-sqlite-"));
     after(() => rmSync(folder, { recursive: true }));
 
-    for (
-      const [name, history] of Object.entries({
-        "all kept": LONG,
-        "few kept": { size: 3, ttl: LONG.ttl },
-      })
-    ) {
+    for (const [name, history] of Object.entries({ "all kept": LONG, "few kept": { size: 3, ttl: LONG.ttl } })) {
       it(`refuses the positions that the copy has lost, whatever is published then: ${name}`, async () => {
-        const [path, copy, clock] = [
-          join(folder, name),
-          join(folder, `${name} copy`),
-          new TestClock(),
-        ];
+        const [path, copy, clock] = [join(folder, name), join(folder, `${name} copy`), new TestClock()];
         const write = async (count: number, first: number) => {
           const sql = openSqlite(path);
           const { engine } = await start(sql, clock);
@@ -393,28 +310,18 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
         const lost = [...await write(3, 5), ...await write(2, 8)];
         copyFileSync(copy, path);
         const { engine } = await start(openSqlite(path), clock);
-        assert.deepEqual(
-          engine.read("a", history, null, 0).position,
-          kept.at(-1),
-        );
+        assert.deepEqual(engine.read("a", history, null, 0).position, kept.at(-1));
         for (const count of [0, 1, 4, 20]) {
           await publish(engine, "a", history, count, 100);
           for (const position of lost) {
             const page = engine.read("a", history, position, 100);
-            assert.deepEqual(
-              [page.isComplete, page.publications],
-              [false, []],
-              `${count} published`,
-            );
+            assert.deepEqual([page.isComplete, page.publications], [false, []], `${count} published`);
           }
         }
         // Who begins anew goes on from there.
         const top = engine.subscribe("a", history)!;
         await publish(engine, "a", history, 2, 200);
-        assert.deepEqual(
-          engine.read("a", history, top, 9).publications.map(({ data }) => data),
-          ["200", "201"],
-        );
+        assert.deepEqual(engine.read("a", history, top, 9).publications.map(({ data }) => data), ["200", "201"]);
       });
     }
   });
@@ -426,35 +333,15 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     sql.exec(`CREATE TABLE "noroshi_publications"
       (channel TEXT, top INTEGER, event TEXT, data TEXT, bytes INTEGER, until INTEGER, PRIMARY KEY (channel, top)) WITHOUT ROWID`);
     const until = clock.now() + LONG.ttl;
-    sql.exec(
-      `INSERT INTO "noroshi_channels" VALUES ('a', 'e', 7, 800, ?, ?)`,
-      until,
-      LONG.ttl,
-    );
+    sql.exec(`INSERT INTO "noroshi_channels" VALUES ('a', 'e', 7, 800, ?, ?)`, until, LONG.ttl);
     for (const top of [5, 6, 7]) {
-      sql.exec(
-        `INSERT INTO "noroshi_publications" VALUES ('a', ?, 'say', ?, 200, ?)`,
-        top,
-        `${top}`,
-        until,
-      );
+      sql.exec(`INSERT INTO "noroshi_publications" VALUES ('a', ?, 'say', ?, 200, ?)`, top, `${top}`, until);
     }
     for (const _ of range(2)) {
       const { engine } = await start(sql, clock);
-      const data = (offset: number) =>
-        engine.read("a", LONG, { epoch: "e", offset }, 9).publications.map((
-          { data },
-        ) => data);
-      assert.deepEqual([data(4), data(6), data(7), data(3)], [
-        ["5", "6", "7"],
-        ["7"],
-        [],
-        [],
-      ]);
-      assert.equal(
-        engine.read("a", LONG, { epoch: "e", offset: 3 }, 9).isComplete,
-        false,
-      );
+      const data = (offset: number) => engine.read("a", LONG, { epoch: "e", offset }, 9).publications.map(({ data }) => data);
+      assert.deepEqual([data(4), data(6), data(7), data(3)], [["5", "6", "7"], ["7"], [], []]);
+      assert.equal(engine.read("a", LONG, { epoch: "e", offset: 3 }, 9).isComplete, false);
     }
   });
 
@@ -470,9 +357,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
         return answer;
       },
     };
-    const { engine } = await start(counted, new TestClock(), undefined, {
-      maxHistoryBytes: 600_000,
-    });
+    const { engine } = await start(counted, new TestClock(), undefined, { maxHistoryBytes: 600_000 });
     queries.clear();
     const most: Record<string, number> = {};
     const count = async (name: string, call: () => unknown) => {
@@ -504,24 +389,15 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     );
     // Nor does SQLite read all of them to find these.
     for (const query of queries) {
-      const plan = [
-        ...sql.exec(
-          `EXPLAIN QUERY PLAN ${query}`,
-          ...[...query.matchAll(/\?/g)].map(() => 1),
-        ),
-      ];
-      const details = plan.map((step) => (step as { detail: string }).detail)
-        .join("; "); // As SQLite documents it.
+      const plan = [...sql.exec(`EXPLAIN QUERY PLAN ${query}`, ...[...query.matchAll(/\?/g)].map(() => 1))];
+      const details = plan.map((step) => (step as { detail: string }).detail).join("; "); // As SQLite documents it.
       assert.doesNotMatch(details, /SCAN(?! CONSTANT)|TEMP B-TREE/, query);
     }
   });
 
   it("throws for a limit out of range", () => {
     for (const maxHistoryBytes of [0, -1, 1.5, NaN]) {
-      assert.throws(
-        () => new SqliteEngine(openSqlite(), { maxHistoryBytes }),
-        TypeError,
-      );
+      assert.throws(() => new SqliteEngine(openSqlite(), { maxHistoryBytes }), TypeError);
     }
   });
 });

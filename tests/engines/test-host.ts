@@ -37,10 +37,7 @@ export class TestHost implements EngineHost {
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
     const setTimeout = (callback: () => void, delay: number) => clock.setTimeout(() => this.isStopped || callback(), delay);
-    this.deadlines = new Deadlines(
-      { ...bound(clock), setTimeout },
-      (error) => this.report(error),
-    );
+    this.deadlines = new Deadlines({ ...bound(clock), setTimeout }, (error) => this.report(error));
   }
 
   /** Lets nothing that the engine waits for come: to the others it is as a process that was killed, or that hangs. */
@@ -59,19 +56,11 @@ export class TestHost implements EngineHost {
 
   gap(channel: string, position?: Position): void {
     this.gaps.push(channel);
-    this.#gaps.push({
-      channel,
-      position,
-      told: this.publications(channel).length,
-    });
+    this.#gaps.push({ channel, position, told: this.publications(channel).length });
     this.#told();
   }
 
-  present(
-    channel: string,
-    joined: readonly Member[],
-    left: readonly string[],
-  ): void {
+  present(channel: string, joined: readonly Member[], left: readonly string[]): void {
     this.presence.push({ channel, joined, left });
     this.#told();
   }

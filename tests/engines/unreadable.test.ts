@@ -19,11 +19,7 @@ const BROKERS = {
   redis: {
     start: () => BrokerProcess.redis(),
     engine: (port: number, options: BrokerEngineOptions) =>
-      redisEngine({
-        client: createClient({ url: `redis://127.0.0.1:${port}` }),
-        ...FAST,
-        ...options,
-      }),
+      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST, ...options }),
   },
   nats: {
     start: () => BrokerProcess.nats(),
@@ -48,17 +44,8 @@ const REASONS: Record<
     data: "1",
   },
   "not signed": { own: { secret: OLD }, other: {}, data: "1" },
-  "too large for it": {
-    own: { maxLength: 5_000 },
-    other: {},
-    data: JSON.stringify("x".repeat(6_000)),
-  },
-  "of a version that it does not know": {
-    own: {},
-    other: {},
-    data: "1",
-    isNewer: true,
-  },
+  "too large for it": { own: { maxLength: 5_000 }, other: {}, data: JSON.stringify("x".repeat(6_000)) },
+  "of a version that it does not know": { own: {}, other: {}, data: "1", isNewer: true },
 };
 
 for (const [name, { start, engine }] of Object.entries(BROKERS)) {
@@ -67,26 +54,16 @@ for (const [name, { start, engine }] of Object.entries(BROKERS)) {
     before(async () => void (broker = await start()));
     after(() => broker?.close());
 
-    for (
-      const [number, [reason, { own: options, other, data, isNewer = false }]] of Object.entries(REASONS).entries()
-    ) {
-      it(`tells of a gap, and recovers nothing, over what is ${reason}`, {
-        timeout: 60_000,
-      }, async () => {
+    for (const [number, [reason, { own: options, other, data, isNewer = false }]] of Object.entries(REASONS).entries()) {
+      it(`tells of a gap, and recovers nothing, over what is ${reason}`, { timeout: 60_000 }, async () => {
         const namespace = `unreadable${number}`;
         const nodes: BrokerNode[] = [];
         const node = async (options: BrokerEngineOptions) => {
-          const started = await startNode(
-            engine(broker.port, { namespace, ...options }),
-          );
+          const started = await startNode(engine(broker.port, { namespace, ...options }));
           nodes.push(started);
           return started;
         };
-        const [own, same, foreign] = [
-          await node(options),
-          await node(options),
-          await node(other),
-        ];
+        const [own, same, foreign] = [await node(options), await node(options), await node(other)];
         const { seal } = Envelopes.prototype;
         try {
           const first = await own.engine.subscribe("room", HISTORY);
@@ -96,46 +73,23 @@ for (const [name, { start, engine }] of Object.entries(BROKERS)) {
               return `${seal.apply(this, args)}`.replace('"v":2', '"v":3');
             };
           }
-          const unreadable = await foreign.engine.publish("room", {
-            event: "say",
-            data,
-          }, HISTORY);
+          const unreadable = await foreign.engine.publish("room", { event: "say", data }, HISTORY);
           Envelopes.prototype.seal = seal;
           // The last publication: nothing comes after it that would show the hole.
           await own.host.until(() => own.host.gaps.includes("room"));
-          const [next, last] = await publish(
-            same.engine,
-            "room",
-            HISTORY,
-            2,
-            10,
-          );
+          const [next, last] = await publish(same.engine, "room", HISTORY, 2, 10);
           await own.host.until(() => own.host.data("room").at(-1) === 11);
           assert.deepEqual(own.host.data("room"), [0, 10, 11]);
           for (const position of [first!, before!]) {
             const page = await own.engine.read("room", HISTORY, position, 100);
-            assert.deepEqual([
-              page.isComplete,
-              page.publications,
-              page.position,
-            ], [false, [], last]);
+            assert.deepEqual([page.isComplete, page.publications, page.position], [false, [], last]);
           }
-          for (
-            const [position, numbers] of [[unreadable!, ["10", "11"]], [next!, [
-              "11",
-            ]], [last!, []]] as const
-          ) {
+          for (const [position, numbers] of [[unreadable!, ["10", "11"]], [next!, ["11"]], [last!, []]] as const) {
             const page = await own.engine.read("room", HISTORY, position, 100);
-            assert.deepEqual([
-              page.isComplete,
-              page.publications.map(({ data }) => data),
-            ], [true, numbers]);
+            assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, numbers]);
           }
           const page = await own.engine.read("room", HISTORY, null, 100);
-          assert.deepEqual([
-            page.isComplete,
-            page.publications.map(({ data }) => data),
-          ], [false, ["0", "10", "11"]]);
+          assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [false, ["0", "10", "11"]]);
         } finally {
           Envelopes.prototype.seal = seal;
           await Promise.all(nodes.map(({ engine }) => engine.close()));

@@ -12,23 +12,12 @@ const controller = new WebSocketController({
   authenticate: (credentials) =>
     "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
 });
-const channels = new Channels(controller, {
-  room: { authorize: () => true, presence: { grace: 0 } },
-});
+const channels = new Channels(controller, { room: { authorize: () => true, presence: { grace: 0 } } });
 const app = new Hono().get("/websocket", controller.upgrade);
-const { url } = await serve(app, {
-  port: 0,
-  hostname: "127.0.0.1",
-  onListen: false,
-  handleSignals: false,
-});
+const { url } = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false, handleSignals: false });
 
 const commands = {
-  broadcast: (text: string, user?: string) =>
-    controller.broadcast(
-      { type: "news", text },
-      user === undefined ? {} : { user },
-    ),
+  broadcast: (text: string, user?: string) => controller.broadcast({ type: "news", text }, user === undefined ? {} : { user }),
   publish: (text: string) => channels.publish("room", "say", text),
   disconnect: (user: string) => controller.disconnect({ user }, 4403, "Out"),
   clients: () => controller.cluster.clients({}, { timeout: 1_000 }),
@@ -42,13 +31,8 @@ controller.on("error", ({ error }) => void errors.push(String(error)));
 /** What a worker can be told to do. */
 export type Commands = typeof commands;
 
-parentPort!.on(
-  "message",
-  async (
-    { id, name, args }: { id: number; name: keyof Commands; args: string[] },
-  ) => {
-    const command = commands[name] as (...args: string[]) => unknown; // Called with the arguments of this very command.
-    parentPort!.postMessage({ id, result: await command(...args) });
-  },
-);
+parentPort!.on("message", async ({ id, name, args }: { id: number; name: keyof Commands; args: string[] }) => {
+  const command = commands[name] as (...args: string[]) => unknown; // Called with the arguments of this very command.
+  parentPort!.postMessage({ id, result: await command(...args) });
+});
 parentPort!.postMessage({ id: 0, result: url });
