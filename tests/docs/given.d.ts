@@ -20,3 +20,11 @@ interface DurableObjectNamespace {
 /** What an earlier snippet of a page has imported. */
 declare const createClient: typeof import("noroshi/client").createClient;
 declare const WebSocketController: typeof import("noroshi").WebSocketController;
+
+/** As Vitest has it, as far as it is used. It is installed where its snippet runs. */
+declare module "vitest" {
+  export function it(name: string, test: () => Promise<void>): void;
+  export const expect:
+    & ((value: unknown) => { toContainEqual(item: unknown): void; toMatchSnapshot(): void })
+    & { objectContaining(object: object): unknown };
+}
