@@ -123,7 +123,7 @@ controller.handle("union", v.variant("kind", [v.object({ kind: v.literal("a"), a
   ({ message }) => message.kind === "a" ? message.a : 0);
 // @ts-expect-error -- a payload is an object
 controller.handle("text", v.string(), () => null);
-// @ts-expect-error -- a schema must be synchronous
+// A schema may be asynchronous.
 controller.handle("later", v.objectAsync({ n: v.number() }), () => null);
 
 const channels = new Channels(controller, {
@@ -265,7 +265,7 @@ describe("The npm package", () => {
     await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
   });
 
-  it("brings a client of at most 9.15 kB, with everything in it", async (t) => {
+  it("brings a client of at most 9.2 kB, with everything in it", async (t) => {
     const { build } = await import("esbuild");
     const { outputFiles: [bundle] } = await build({
       stdin: { contents: 'export * from "noroshi/client";', resolveDir: consumer },
@@ -278,7 +278,7 @@ describe("The npm package", () => {
     });
     const { byteLength } = gzipSync(bundle!.contents, { level: 9 });
     t.diagnostic(`noroshi/client: ${bundle!.contents.byteLength} bytes minified, ${byteLength} gzipped`);
-    assert.ok(byteLength <= 9_150, `${byteLength} bytes`);
+    assert.ok(byteLength <= 9_200, `${byteLength} bytes`);
   });
 
   it("has a command that compares two contracts, for people and for CI", { timeout: 60_000 }, async () => {
