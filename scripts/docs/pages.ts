@@ -168,8 +168,9 @@ function readPage(path: string): DocsPage {
       /<!--\s*@include:\s*(\S+)\s*-->/g,
       (_, included: string) => readFileSync(join(dirname(file), included), "utf8"),
     )
+    // A file of `@/` is there to be copied, not to be read: it stays a reference.
     .replace(
-      /^<<< (\S+?)(?:#([\w-]+))?(?:\{(\w+)\})?(?: \[.+\])?$/gm,
+      /^<<< (?!@)(\S+?)(?:#([\w-]+))?(?:\{(\w+)\})?(?: \[.+\])?$/gm,
       (_, imported: string, region?: string, language = "") =>
         `\`\`\`${language}\n${readRegion(join(dirname(file), imported), region).trimEnd()}\n\`\`\``,
     );
