@@ -56,6 +56,12 @@ const COSTS: Record<string, Cost> = {
   "runtimes directus-clients": { cores: 0.5, seconds: 14 },
   "runtimes directus": { cores: 0.5, seconds: 13 },
   "runtimes neighbours": { cores: 0.4, seconds: 12 },
+  "docs tutorial": { cores: 0.5, seconds: 90 },
+  "docs snippets": { cores: 0.5, seconds: 80 },
+  "create": { cores: 0.5, seconds: 60 },
+  "runtimes testkit": { cores: 0.5, seconds: 60 },
+  "asyncapi": { cores: 0.5, seconds: 60 },
+  "chat": { cores: 0.5, seconds: 45 },
 };
 
 /** Of a stage that is not listed. */
