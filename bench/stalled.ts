@@ -1,6 +1,6 @@
 /**
- * What readers that never read cost the others: deliveries per CPU second of the server to 1,000 clients, all of which read, and to 1,000 of
- * which ten do not, by turns. `slowConsumer` closes those with 4508, or drops what they do not read.
+ * Measures how much slow consumers cost the other clients. By turns, a server sends to 1,000 clients that all read, and to 1,000 of which ten
+ * never read; compared are its deliveries per CPU second. `slowConsumer` closes the ten with 4508, or drops their messages.
  *
  * `node --import tsx bench/stalled.ts [--runtimes=bun,deno,node] [--rounds=5] [--messages=1500]`
  */

@@ -1,5 +1,5 @@
 /**
- * Simulates clusters in virtual time, under faults that a seed decides, and checks what is promised of them:
+ * Simulates clusters in virtual time, under faults that a seed decides, and checks the promises of docs/internals/reliability.md:
  *
  *     npm run simulate -- --seed 7 --hours 24 --nodes 5 --clients 300
  *

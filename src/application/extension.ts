@@ -57,6 +57,6 @@ export interface ExtensionHost {
   /** The wall clock, in ms. */
   now(): number;
   report(error: unknown, client?: WebSocketClient): void;
-  /** Absent: what is sent is not checked against a contract. */
+  /** Absent: messages to clients are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
 }

@@ -5,13 +5,15 @@ import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, parse, type Parsed, some } from "./schema.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** Reports what the server sends and its contract does not allow. It never throws, and what it checks is sent all the same. */
+/** Reports messages of the server that do not fit the contract. No method throws, and each message is sent all the same. */
 export interface OutboundChecks {
+  /** The result of a handler. */
   reply(type: string, data: unknown, client: WebSocketClient): void;
   /** A message that is no answer: broadcast, or sent to one client. A string of the application is not checked. */
   message(frame: Frame, client?: WebSocketClient): void;
   /** @param declared the name that the channel is declared by. @param json the data. */
   publication(declared: string, channel: string, event: string, json: string): void;
+  /** @param declared as in {@link publication}. */
   snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void;
 }
 
@@ -23,7 +25,7 @@ type Report = (error: unknown, client?: WebSocketClient) => void;
  */
 export const outboundChecks: WeakMap<object, (report: Report) => OutboundChecks> = new WeakMap();
 
-/** The checks of a contract. What arrives is checked: the data as JSON. */
+/** The checks of a contract. They read the data as the client does: as JSON. */
 export class Outbound implements OutboundChecks {
   readonly #contract: Contract;
   readonly #report: Report;
@@ -55,7 +57,7 @@ export class Outbound implements OutboundChecks {
     const what = `The publication "${event}" to "${channel}"`;
     const schema = own(events, event);
     if (schema === undefined) return this.#tell(what, "is not in the contract");
-    // What is published is the output of the schema, which it does not accept again.
+    // A publication is the output of the schema, and a schema that transforms may refuse its own output.
     if (!changes(schema)) this.#check(what, schema, () => JSON.parse(json));
   }
 

@@ -174,7 +174,7 @@ export class WebSocketClient<C = Contract> {
    */
   ask<Reply = unknown>(type: string, payload: object = {}, options: AskOptions<Reply> = {}): Promise<Reply> {
     const asked = (this.#questions ??= new Questions(this.#connection)).ask(type, payload, options);
-    asked.catch(() => {}); // Whoever awaits it gets the rejection.
+    asked.catch(() => {}); // The caller gets the rejection.
     return asked;
   }
 

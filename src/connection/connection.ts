@@ -28,7 +28,7 @@ export interface ConnectionHost extends IdentityHost {
   readonly deadlines: Deadlines;
   readonly delivery: Pick<Delivery, "add" | "remove">;
   readonly handlers: Handlers;
-  /** Absent: what is sent is not checked against a contract. */
+  /** Absent: messages to clients are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
   /** Absent: the heartbeat is off. */
   readonly heartbeat: Heartbeat | undefined;

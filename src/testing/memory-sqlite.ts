@@ -1,6 +1,6 @@
 import type { Sql } from "../engines/sqlite-histories.ts";
 
-/** What is used of the two modules, which are alike. */
+/** The part of both SQLite modules that the test kit uses. */
 interface Database {
   prepare(query: string): { all(...bindings: unknown[]): unknown[] };
   close(): void;

@@ -14,6 +14,7 @@ import type { Position } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { Random } from "../support/random.ts";
+import { turn } from "../support/waiting.ts";
 import { createEngine, createHandler, HISTORY, onceOf } from "./killed-node.ts";
 
 const KILLS = Number(process.env["KILLS"] ?? 3);
@@ -94,6 +95,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
             });
           });
           await started;
+          // The random moment is what the test tries.
           await new Promise((resolve) => setTimeout(resolve, random.below(60)));
           child.kill("SIGKILL");
           await once(child, "close");
@@ -169,6 +171,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
             } catch (error) {
               if (!(error instanceof WebSocketError)) throw error;
               repeats++;
+              // The publisher's pause: an engine that is away rejects at once.
               await new Promise((resolve) => setTimeout(resolve, 20));
             }
           }
@@ -180,10 +183,11 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
         })();
         for (let kill = 0; kill < KILLS; kill++) {
           const { length } = positions;
+          // The random moment is what the test tries.
           await new Promise((resolve) => setTimeout(resolve, random.below(60)));
           await broker.restart();
           while (positions.length <= length + 1) {
-            await new Promise((resolve) => setTimeout(resolve, 5));
+            await turn();
           }
         }
         isOver = true;
@@ -223,6 +227,6 @@ async function answerOf(
   for (;;) {
     const answer = transport.take().find(({ uid }) => uid === `${number}.once`);
     if (answer) return answer;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await turn();
   }
 }
