@@ -7,7 +7,9 @@ import { performance } from "node:perf_hooks";
 import process from "node:process";
 import { frame } from "../tests/runtimes/wire.ts";
 
-const [port, seconds] = process.argv.slice(2).map(Number) as [number, number];
+const [port, seconds, flooders] = process.argv.slice(2, 5).map(Number) as [number, number, number];
+/** The kinds that attack. Empty: all. */
+const chosen = process.argv.slice(5);
 
 /** All attackers write once in so many ms. */
 const TICK = 20;
@@ -89,12 +91,12 @@ const junk = [
 
 const HEADER = "GET /public HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ";
 
-const attacks = [
-  // 20 × 50 × 50 = 50,000 a second, 25 times what the server allows.
-  keep(
+const attacks: Record<string, (tick: number) => void> = {
+  // By default 20 × 50 × 50 = 50,000 a second, 25 times what the server allows.
+  "flood": keep(
     "flood",
     2,
-    20,
+    flooders,
     (i) => `/public?access_token=flood${i}:flood`,
     (socket) => {
       if (socket.writableLength > 65_536) return;
@@ -102,7 +104,7 @@ const attacks = [
       count("flood: messages", PINGS);
     },
   ),
-  keep(
+  "junk": keep(
     "junk",
     3,
     10,
@@ -113,18 +115,18 @@ const attacks = [
       count("junk: frames");
     },
   ),
-  keep("never auth", 4, 200, () => "/handshake", () => {}),
-  keep("slow headers", 5, 100, () => null, (socket, tick) => {
+  "never auth": keep("never auth", 4, 200, () => "/handshake", () => {}),
+  "slow headers": keep("slow headers", 5, 100, () => null, (socket, tick) => {
     if (tick % TICKS_PER_SECOND !== 0) return;
     socket.write(socket.bytesWritten === 0 ? HEADER : "x");
     count("slow headers: bytes");
   }),
   // Nothing is ever read; that it was closed it does not see, so it comes again after ten seconds.
-  keep("stalled readers", 6, 10, (i) => `/public?access_token=stalled${i}:stalled`, (socket, tick) => {
+  "stalled readers": keep("stalled readers", 6, 10, (i) => `/public?access_token=stalled${i}:stalled`, (socket, tick) => {
     if (tick % (10 * TICKS_PER_SECOND) === 0) reset(socket);
   }),
   // 100 a second: half in the middle of the upgrade, half once it is answered.
-  (tick: number) => {
+  "storm": (tick) => {
     count("storm: connections", 2);
     const early = dial("/public", 7);
     early.once("connect", () => setImmediate(() => reset(early)));
@@ -132,19 +134,22 @@ const attacks = [
     late.once("data", () => reset(late));
   },
   // 10 a second with a bad token.
-  (tick: number) => {
+  "bad tokens": (tick) => {
     if (tick % 5 !== 0) return;
     count("bad tokens: connections");
     const socket = dial("/public?access_token=bad", 8);
     socket.once("data", () => reset(socket));
   },
-];
+};
+const unknown = chosen.find((name) => !attacks[name]);
+if (unknown) throw new Error(`There is no attack "${unknown}": use ${Object.keys(attacks).join(", ")}`);
+const running = Object.entries(attacks).filter(([name]) => chosen.length === 0 || chosen.includes(name));
 
 let tick = 0;
 const since = performance.eventLoopUtilization();
 const timer = setInterval(() => {
   tick++;
-  for (const attack of attacks) attack(tick);
+  for (const [, attack] of running) attack(tick);
 }, TICK);
 
 function stop(): void {

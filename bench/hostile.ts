@@ -3,7 +3,8 @@
  * same length each, a calm phase, one in which the attackers go to a second server of the same kind (the decoy), and the hostile one; then a
  * recovery. What the decoy's clients feel is that of sharing the machine, what is beyond it the server's.
  *
- * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--output=bench/results]`
+ * `node --import tsx bench/hostile.ts [--seconds=60] [--runtime=bun,deno,node] [--attacks=flood,junk]
+ * [--flooders=20] [--output=bench/results]`
  *
  * It never fails on a time: it exits with 1 when the server died, an honest client was closed or lost a message, or the
  * counters do not add up. All of it stays on the loopback interface.
@@ -79,6 +80,8 @@ const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "60" },
     runtime: { type: "string", default: "bun,deno,node" },
+    attacks: { type: "string", default: "" },
+    flooders: { type: "string", default: "20" },
     output: { type: "string", default: join(here, "results") },
   },
 });
@@ -123,7 +126,13 @@ async function run(runtime: string): Promise<Result> {
     children.push(honest);
     await messageOf(honest);
     const attack = (target: number, length: number) => {
-      const attackers = start("hostile-attackers.ts", target, length);
+      const attackers = start(
+        "hostile-attackers.ts",
+        target,
+        length,
+        Number(values.flooders),
+        ...values.attacks.split(",").filter(Boolean),
+      );
       children.push(attackers);
       return messageOf<Result["attackers"]>(attackers);
     };
@@ -246,7 +255,7 @@ async function messageOf<T>(child: ChildProcess): Promise<T> {
   return message as T; // Each caller knows whom it asks.
 }
 
-function start(file: string, ...args: number[]): ChildProcess {
+function start(file: string, ...args: (number | string)[]): ChildProcess {
   return fork(join(here, file), args.map(String), {
     execArgv: ["--import", "tsx"],
     cwd: root,
