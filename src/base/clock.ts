@@ -1,5 +1,6 @@
 /** Building blocks that know nothing of WebSockets: clock and deadlines, guarded calls, event bus, limits, addresses. */
 import { guard } from "./guard.ts";
+import type { Writable } from "./writable.ts";
 
 /** The time and its timers. A test passes its own clock; a Durable Object's timer is its alarm. */
 export interface Clock {
@@ -74,13 +75,16 @@ export function checkMs(what: string, value: unknown): void {
 
 /** Something that has a deadline. */
 export interface Timed {
-  /** The deadline, in ms of the monotonic clock. Written by {@link Deadlines} only. */
-  deadline: number;
-  /** Index in the heap; −1: not in it. Written by {@link Deadlines} only. */
-  heapIndex: number;
+  /** The deadline, in ms of the monotonic clock. */
+  readonly deadline: number;
+  /** Index in the heap; −1: not in it. */
+  readonly heapIndex: number;
   /** Called once the deadline has passed. It may set a new one. */
   due(): void;
 }
+
+/** What {@link Deadlines} alone may write. The fields stand in the items, because an object of their own would cost memory per client. */
+type HeapItem = Writable<Timed>;
 
 /** Maximum number of items per timer. Messages are handled before the next timer: pinging one client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;
@@ -90,11 +94,11 @@ const MAX_WOKEN = 64;
  * Without deadlines there is no timer.
  */
 export class Deadlines {
-  readonly #heap: Timed[] = [];
+  readonly #heap: HeapItem[] = [];
   #clock: Clock;
   readonly #report: (error: unknown) => void;
   /** The items that {@link run} is about to call. */
-  readonly #due = new Set<Timed>();
+  readonly #due = new Set<HeapItem>();
   #timer: unknown;
   #armed = Infinity;
 
@@ -128,7 +132,7 @@ export class Deadlines {
   }
 
   /** Sets the deadline of the item, in ms from now, in place of an earlier one. */
-  set(item: Timed, delay: number): void {
+  set(item: HeapItem, delay: number): void {
     this.#due.delete(item);
     item.deadline = this.#clock.monotonic() + delay;
     if (item.heapIndex < 0) item.heapIndex = this.#heap.push(item) - 1;
@@ -138,7 +142,7 @@ export class Deadlines {
   }
 
   /** Removes the deadline of the item, if it has one. */
-  delete(item: Timed): void {
+  delete(item: HeapItem): void {
     this.#due.delete(item);
     const { heapIndex: index } = item;
     if (index < 0) return;
@@ -213,7 +217,7 @@ export class Deadlines {
     this.#put(item, index);
   }
 
-  #put(item: Timed, index: number): void {
+  #put(item: HeapItem, index: number): void {
     this.#heap[index] = item;
     item.heapIndex = index;
   }

@@ -95,8 +95,8 @@ function add(counts: Map<string, number> | undefined, key: string | null, change
 
 /** The slot of one connection. It is released once, however the upgrade or the connection ends. */
 export class Slot implements Timed {
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   readonly #counts: Counts;
   /** The key of the address, dropped once nothing counts it: for an idle client it would take 50 bytes. */
   #key: string | null;

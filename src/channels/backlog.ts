@@ -34,8 +34,8 @@ interface Queue {
  * begins only as fast as the client reads: pages and lists one after the other, snapshots a few at a time if they are small.
  */
 export class Backlog implements Timed {
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   readonly #client: WebSocketClient;
   readonly #host: ExtensionHost;
   readonly #queues: Readonly<Record<"engine" | "snapshot", Queue>> = {

@@ -35,8 +35,8 @@ export interface SubscriptionOwner {
 /** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
 export class Subscription implements ChannelRecipient, Timed {
   readonly message: SubscriptionRequest;
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   /** The subscription of the same name that goes on until this one has sent `init`. */
   replaces: Subscription | undefined;
 

@@ -60,8 +60,8 @@ const MAX_WALL_WAIT = 60_000;
 export class Connection
   implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
   readonly client: WebSocketClient;
-  deadline = 0;
-  heapIndex: number = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
 
   readonly host: ConnectionHost;
   transport: Transport;
@@ -75,10 +75,10 @@ export class Connection
   #endsAt = Infinity;
   /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
-  nextPingAt: number = Infinity;
+  readonly nextPingAt: number = Infinity;
   receivedAt = 0;
-  missed = 0;
-  following: number = Infinity;
+  readonly missed: number = 0;
+  readonly following: number = Infinity;
   flood: Flood | undefined = undefined;
   indexedBy: IndexKeys | undefined = undefined;
 

@@ -1,8 +1,10 @@
+import type { Writable } from "../base/writable.ts";
+
 /** A connection that the heartbeat checks. */
 export interface HeartbeatOwner {
-  /** When the next check is, in ms of the monotonic clock; Infinity: never. Written by {@link Heartbeat} only. */
-  nextPingAt: number;
-  /** When the peer last sent anything, in ms of the monotonic clock. Written by the connection, too. */
+  /** When the next check is, in ms of the monotonic clock; Infinity: never. */
+  readonly nextPingAt: number;
+  /** When the peer last sent anything, in ms of the monotonic clock. The connection writes it too. */
   receivedAt: number;
   /** Pings the peer. */
   probe(): void;
@@ -10,7 +12,10 @@ export interface HeartbeatOwner {
   timedOut(): void;
 }
 
-/** `heardAt` from a ping until the peer sends anything. */
+/** What only {@link Heartbeat} may write, too. */
+type Checked = Writable<HeartbeatOwner>;
+
+/** `receivedAt` from a ping until the peer sends anything. */
 const AWAITS_ANSWER = -Infinity;
 
 /**
@@ -41,18 +46,18 @@ export class Heartbeat {
     this.#now = now;
   }
 
-  start(owner: HeartbeatOwner): void {
+  start(owner: Checked): void {
     // Spread over half a period, or clients that reconnect together after a restart would be pinged together forever.
     owner.receivedAt = this.#now() - this.#period * Math.random() / 2;
     owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);
   }
 
   /** Time until {@link due} must be called, in ms; Infinity: never. */
-  remaining({ nextPingAt: beatAt }: HeartbeatOwner): number {
-    return Math.max(0, beatAt - this.#now());
+  remaining({ nextPingAt }: HeartbeatOwner): number {
+    return Math.max(0, nextPingAt - this.#now());
   }
 
-  due(owner: HeartbeatOwner): void {
+  due(owner: Checked): void {
     const now = this.#now();
     if (owner.nextPingAt > now) return;
     if (owner.receivedAt === AWAITS_ANSWER) return owner.timedOut();

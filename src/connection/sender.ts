@@ -1,3 +1,4 @@
+import type { Writable } from "../base/writable.ts";
 import { type CloseCause, CloseCode } from "../protocol/close.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
@@ -5,10 +6,10 @@ import { DRAINED_BYTES, OPEN, type Transport } from "../delivery/transport.ts";
 
 /** A connection that frames are sent to. */
 export interface SenderOwner {
-  /** Dropped messages that the client has not been notified of. Written by {@link Sender} only. */
-  missed: number;
-  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. Written by {@link Sender} only. */
-  following: number;
+  /** Dropped messages that the client has not been notified of. */
+  readonly missed: number;
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. */
+  readonly following: number;
   readonly readyState: number;
   readonly transport: Transport;
   close(code: number, reason: string, cause: CloseCause): void;
@@ -18,6 +19,9 @@ export interface SenderOwner {
   notified(): void;
   error(error: unknown): void;
 }
+
+/** What only {@link Sender} may write, too. */
+type Receiver = Writable<SenderOwner>;
 
 /** Interval at which a slow client is checked for room, in ms. */
 const PERIOD = 250;
@@ -36,7 +40,7 @@ export class Sender {
   }
 
   /** Whether the frame was handed over. */
-  send(owner: SenderOwner, frame: Frame): boolean {
+  send(owner: Receiver, frame: Frame): boolean {
     const { readyState, transport } = owner;
     if (readyState !== OPEN) return false;
     try {
@@ -57,7 +61,7 @@ export class Sender {
     return false;
   }
 
-  #hasRoom(owner: SenderOwner, frame: Frame): boolean {
+  #hasRoom(owner: Receiver, frame: Frame): boolean {
     const { maxBufferedBytes } = this.#options;
     const { transport } = owner;
     const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
@@ -71,13 +75,13 @@ export class Sender {
     return true;
   }
 
-  #follow(owner: SenderOwner, { bytes }: Frame): void {
+  #follow(owner: Receiver, { bytes }: Frame): void {
     if (owner.following < Infinity) owner.following += bytes;
     else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
   }
 
   /** Counts a frame that was not handed over, or that the runtime dropped after accepting it. */
-  drop(owner: SenderOwner): void {
+  drop(owner: Receiver): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     if (owner.missed++ === 0) owner.fellBehind();
@@ -89,12 +93,12 @@ export class Sender {
   }
 
   /** Notifies the client of the messages it missed, if there is room now. */
-  due(owner: SenderOwner): void {
+  due(owner: Receiver): void {
     const { missed, readyState, transport } = owner;
     if (missed > 0 && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
   }
 
-  #notify(owner: SenderOwner): void {
+  #notify(owner: Receiver): void {
     const count = owner.missed;
     owner.missed = 0;
     owner.transport.send(

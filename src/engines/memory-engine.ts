@@ -37,10 +37,8 @@ export class MemoryEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   /** There are no other nodes. */
   readonly isAlone = true;
-  /** Written by {@link Deadlines}. */
-  deadline = 0;
-  /** Written by {@link Deadlines}. */
-  heapIndex: number = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
 
   readonly #histories = new Map<string, History>();
   /** Channels whose history can be trimmed, least recently used first. */

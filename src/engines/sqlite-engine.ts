@@ -51,8 +51,8 @@ interface Returned {
  */
 export class SqliteEngine implements Engine, Timed {
   status: EngineStatus = "ready";
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   readonly isAlone = true;
   readonly keeper: SubscriptionKeeper;
   readonly answers: SqliteAnswers;

@@ -56,7 +56,7 @@ function create() {
   };
 }
 
-describe("Continuity", () => {
+describe("GapDetector", () => {
   it("tells of each once, from where it starts, without reading", async () => {
     const { gaps, receive, told, reads } = create();
     receive(1, 2, 3);

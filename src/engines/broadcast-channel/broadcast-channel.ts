@@ -88,10 +88,8 @@ export class BroadcastChannelEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   /** Only code of this process can write to the channel. */
   readonly isSigned = true;
-  /** Written by {@link Deadlines}. */
-  deadline = 0;
-  /** Written by {@link Deadlines}. */
-  heapIndex: number = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
 
   readonly #options: Required<BroadcastChannelEngineOptions>;
   readonly #subscribed = new Set<string>();

@@ -16,8 +16,8 @@ const BATCH = 500;
  * unsubscribe of the same channel is under way could be undone by it.
  */
 export class Listening implements Timed {
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
 
   readonly #link: Reconnection;
   readonly #deadlines: Deadlines;

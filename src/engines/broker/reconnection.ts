@@ -41,8 +41,8 @@ interface Pending {
 
 /** A deadline that calls a function. */
 class Alarm implements Timed {
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   readonly due: () => void;
 
   constructor(due: () => void) {
