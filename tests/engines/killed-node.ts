@@ -89,6 +89,6 @@ async function run(broker: string, port: number, first: number): Promise<void> {
 }
 
 const [, path = "", broker, port, first] = process.argv;
-if (path.endsWith("killed-node.ts")) {
+if (path.endsWith("killed-node.mjs")) {
   await run(broker!, Number(port), Number(first)); // As the test says.
 }

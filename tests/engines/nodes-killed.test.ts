@@ -6,10 +6,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 import type { Position } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
@@ -18,7 +21,25 @@ import { turn } from "../support/waiting.ts";
 import { createEngine, createHandler, HISTORY, onceOf } from "./killed-node.ts";
 
 const KILLS = Number(process.env["KILLS"] ?? 3);
-const CHILD = fileURLToPath(new URL("./killed-node.ts", import.meta.url));
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+
+/** A folder from which Node finds the packages of the project. */
+let folder: string;
+/** The program that is killed. As JavaScript it starts in a fifth of the time. */
+let program: string;
+before(async () => {
+  folder = mkdtempSync(join(HERE, "../../node_modules/.noroshi-killed-"));
+  program = join(folder, "killed-node.mjs");
+  await build({
+    entryPoints: [join(HERE, "killed-node.ts")],
+    outfile: program,
+    bundle: true,
+    packages: "external",
+    platform: "node",
+    format: "esm",
+  });
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
 
 const BROKERS = {
   redis: {
@@ -67,14 +88,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
         await engine.nodes();
         let next = 0;
         for (let kill = 0; kill < KILLS; kill++) {
-          const child: ChildProcess = spawn(process.execPath, [
-            "--import",
-            "tsx",
-            CHILD,
-            name,
-            `${broker.port}`,
-            `${next}`,
-          ], {
+          const child: ChildProcess = spawn(process.execPath, [program, name, `${broker.port}`, `${next}`], {
             stdio: ["ignore", "pipe", "inherit"],
           });
           const first = next;
