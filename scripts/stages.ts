@@ -1,11 +1,10 @@
-/** Runs the stages of a test run beside each other, as far as the machine has room for them. */
-import { availableParallelism } from "node:os";
+/** Runs the stages of a test run beside each other, as long as the machine has room for more. */
+import { cpus } from "node:os";
+import { setTimeout } from "node:timers/promises";
 
 export interface Stage {
   name: string;
   run(): Promise<Outcome>;
-  /** @default of the stage's name */
-  cost?: Cost;
 }
 
 export interface Outcome {
@@ -22,69 +21,67 @@ export interface Row extends Outcome {
   seconds: number;
 }
 
-/** What a stage takes on a machine of two cores. */
-export interface Cost {
-  /** How many cores it keeps busy: its CPU seconds by its seconds. */
-  cores: number;
-  seconds: number;
+/** Those that take longest, the longest first: they start first. Fault runs take all of the machine, and start alone. */
+const LONGEST = [
+  "runtimes nodes",
+  "engines node",
+  "docs tutorial",
+  "runtimes unread",
+  "demo",
+  "runtimes deno",
+  "runtimes client",
+  "runtimes cloudflare",
+  "runtimes testkit",
+  "asyncapi",
+  "deploy",
+  "docs snippets",
+  "unit node",
+  "unit deno",
+  "engines deno",
+  "engines bun",
+  "chat",
+  "create",
+  "runtimes pacing",
+  "docs site",
+];
+
+/** Many tests have a limit for what hangs, and a machine that does too much at once reaches it. */
+const MOST_AT_ONCE = 6;
+
+/** The part of the machine that must be idle for another stage to start. */
+const ENOUGH_IDLE = 0.35;
+
+/** After this many ms a stage shows what it takes, and the machine is looked at again. */
+const PAUSE = 2_000;
+
+export interface RunOptions {
+  /** The part of the machine that was idle since the last call, from 0 to 1. */
+  idle?: () => number;
+  /** Resolves when it is time to look at the machine. */
+  pause?: () => Promise<void>;
+  print?: (text: string) => void;
 }
 
-/** Decides which stages run at the same time, and which start first. Wrong values cost time and change no outcome. */
-const COSTS: Record<string, Cost> = {
-  "engines node": { cores: 1, seconds: 95 },
-  "runtimes nodes": { cores: 2, seconds: 70 },
-  "runtimes client": { cores: 0.2, seconds: 67 },
-  "runtimes unread": { cores: 0.6, seconds: 66 },
-  "deploy": { cores: 0.7, seconds: 60 },
-  "demo": { cores: 0.5, seconds: 50 },
-  "runtimes pacing": { cores: 0.2, seconds: 49 },
-  "runtimes deno": { cores: 0.5, seconds: 44 },
-  "unit deno": { cores: 0.9, seconds: 43 },
-  "runtimes cloudflare": { cores: 0.7, seconds: 43 },
-  "engines deno": { cores: 0.7, seconds: 41 },
-  "engines bun": { cores: 0.7, seconds: 38 },
-  "runtimes door": { cores: 0.7, seconds: 34 },
-  "unit node": { cores: 1.5, seconds: 30 },
-  "runtimes serve": { cores: 0.4, seconds: 30 },
-  "package": { cores: 1, seconds: 21 },
-  "runtimes node": { cores: 0.5, seconds: 20 },
-  "runtimes checker": { cores: 0.9, seconds: 18 },
-  "runtimes frames": { cores: 0.5, seconds: 17 },
-  "unit bun": { cores: 1, seconds: 16 },
-  "check": { cores: 1.8, seconds: 15 },
-  "demo-cluster": { cores: 0.6, seconds: 15 },
-  "runtimes directus-clients": { cores: 0.5, seconds: 14 },
-  "runtimes directus": { cores: 0.5, seconds: 13 },
-  "runtimes neighbours": { cores: 0.4, seconds: 12 },
-  "docs tutorial": { cores: 0.5, seconds: 90 },
-  "docs snippets": { cores: 0.5, seconds: 80 },
-  "create": { cores: 0.5, seconds: 60 },
-  "runtimes testkit": { cores: 0.5, seconds: 60 },
-  "asyncapi": { cores: 0.5, seconds: 60 },
-  "chat": { cores: 0.5, seconds: 45 },
-};
-
-/** Of a stage that is not listed. */
-const UNKNOWN: Cost = { cores: 1, seconds: 15 };
-
 /**
- * Runs all stages, the longest first, on half of the machine: the costs leave out what a browser or a broker takes, and many tests have
- * a limit for what hangs. Resolves with a row for each in the order given. Prints what a stage has printed when it ends, so that
- * the output of two never mixes.
+ * Runs all stages, the longest first. Another one starts whenever part of the machine is idle: many stages wait most of the time, and a
+ * machine that does other work gets them one at a time. Resolves with a row for each in the order given. Prints what a stage has printed when
+ * it ends, so that the output of two never mixes.
  */
 export async function runStages(
   stages: readonly Stage[],
-  { cores = availableParallelism() / 2, print = console.log }: { cores?: number; print?: (text: string) => void } = {},
+  { idle = idleOfMachine(), pause = () => setTimeout(PAUSE, undefined, { ref: false }), print = console.log }: RunOptions = {},
 ): Promise<Row[]> {
   const rows = new Map<Stage, Row>();
-  const waiting = new Set([...stages].sort((one, other) => costOf(other).seconds - costOf(one).seconds));
+  const waiting = [...stages].sort((one, other) => placeOf(one) - placeOf(other));
   const running = new Map<Stage, Promise<void>>();
-  const busy = () => [...running.keys()].reduce((sum, stage) => sum + costOf(stage).cores, 0);
+  let isIdle = false;
+  let looking: Promise<void> | undefined;
   while (rows.size < stages.length) {
-    for (const stage of waiting) {
-      // One that takes more than the machine has runs alone.
-      if (running.size > 0 && busy() + costOf(stage).cores > cores) continue;
-      waiting.delete(stage);
+    if (waiting.length > 0 && (running.size === 0 || isIdle && running.size < MOST_AT_ONCE)) {
+      const stage = waiting.shift()!; // It is not empty.
+      // What was before does not count.
+      isIdle = false;
+      idle();
       running.set(
         stage,
         run(stage, print, stages.length === 1).then((row) => {
@@ -93,12 +90,34 @@ export async function runStages(
         }),
       );
     }
-    await Promise.race(running.values());
+    looking ??= pause().then(() => {
+      looking = undefined;
+      isIdle = idle() >= ENOUGH_IDLE;
+    });
+    await Promise.race([...running.values(), looking]);
   }
   return stages.map((stage) => rows.get(stage)!); // All have run.
 }
 
-const costOf = ({ name, cost }: Stage): Cost => cost ?? COSTS[name] ?? UNKNOWN;
+function placeOf({ name }: Stage): number {
+  const place = LONGEST.indexOf(name);
+  return place < 0 ? LONGEST.length : place;
+}
+
+/** Reads the times of all cores. */
+function idleOfMachine(): () => number {
+  const read = () => {
+    const all = cpus().map(({ times }) => times);
+    const sum = (times: readonly number[]) => times.reduce((total, time) => total + time, 0);
+    return { idle: sum(all.map(({ idle }) => idle)), total: sum(all.flatMap((times) => Object.values(times))) };
+  };
+  let last = read();
+  return () => {
+    const before = last;
+    last = read();
+    return last.total > before.total ? (last.idle - before.idle) / (last.total - before.total) : 0;
+  };
+}
 
 async function run(stage: Stage, print: (text: string) => void, isAlone: boolean): Promise<Row> {
   const head = `\n━━ ${stage.name} ${"━".repeat(Math.max(0, 76 - stage.name.length))}\n`;
