@@ -68,6 +68,10 @@ export function noRuntime(): Refusal {
 
 const OR_SERVE = 'or start the app with serve() of "noroshi/serve"';
 
+/** How an app runs on Cloudflare. */
+export const WRITE_OBJECT: string = "Write export class Room extends createWebSocketObject(() => ({ app, controller })) {} and " +
+  'export default forward((env) => env.ROOM.getByName("main")), both of "noroshi/cloudflare"';
+
 const SETUP = {
   bun:
     `the app did not receive Bun's server. Write fetch: (request, server) => app.fetch(request, server), or fetch: app.fetch; ${OR_SERVE}`,
@@ -76,9 +80,7 @@ const SETUP = {
     `"noroshi/node" for a server of node:http; ${OR_SERVE}`,
   node: `the server is not attached. Write attachWebSocket(server, app) with attachWebSocket of "noroshi/node"; ${OR_SERVE}`,
   worker:
-    "the app runs outside of a Durable Object, and a plain Worker cannot send to the sockets of other requests. Write export class Room " +
-    "extends createWebSocketObject(() => ({ app, controller })) {} and export default forward((env) => " +
-    'env.ROOM.getByName("main")), both of "noroshi/cloudflare"',
+    `the app runs outside of a Durable Object, and a plain Worker cannot send to the sockets of other requests. ${WRITE_OBJECT}`,
 };
 
 export const ANSWERED: Refusal = {

@@ -1,18 +1,14 @@
 /** One GET for a WebSocket on a `node:http` server: finds the listener or app that answers it, and carries out the handshake. */
-import { type IncomingMessage, type OutgoingHttpHeader, ServerResponse } from "node:http";
+import * as http from "node:http";
+import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { pipeline, Readable } from "node:stream";
 // @ts-types="npm:@types/ws@^8.18.2"
 import { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
 import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
+import { type FetchApp, toRequest } from "./node-request.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
-
-/** Any app with Hono's `fetch`. */
-export interface FetchApp {
-  /** Answers a request. */
-  fetch(request: Request, env?: unknown): Response | Promise<Response>;
-}
 
 /** An app attached to a server. Without `app`, the server's `request` listeners reach the routes. */
 export interface AttachedApp {
@@ -86,7 +82,7 @@ class Pass {
  * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
  * pipelined response of Node before its turn.
  */
-class HeldResponse extends ServerResponse {
+class HeldResponse extends http.ServerResponse {
   #resolveHead: () => void = () => {};
   /** Resolves once the head is written, or the response is destroyed. */
   readonly answered: Promise<void> = new Promise((resolve) => this.#resolveHead = resolve);
@@ -303,6 +299,25 @@ function linger(socket: Socket): void {
   socket.resume(); // Unread data would turn the end into a reset, and hide the peer's end.
 }
 
+/**
+ * Lets the HTTP parser read the request again without `Upgrade`, and then the rest of the connection: body, chunks, keep-alive.
+ */
+export function replay(
+  server: object,
+  { method, url, httpVersion, rawHeaders }: IncomingMessage,
+  socket: Socket,
+  head: Buffer,
+): void {
+  const lines = [`${method} ${url} HTTP/${httpVersion}`];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.toLowerCase() !== "upgrade") lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
+  }
+  socket.unshift(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
+  // The connection listener of `http.Server` and `https.Server`. Emitting their event would count the socket twice.
+  // Undocumented, in every version.
+  (http as unknown as { _connectionListener(this: object, socket: Socket): void })._connectionListener.call(server, socket);
+}
+
 /** Cancels the body of an unused response. */
 function discard({ body }: Response): void {
   body?.cancel().catch(() => {}); // The stream's own error.
@@ -373,21 +388,4 @@ function headersOf(response: ServerResponse, given: unknown): Headers {
 function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
   if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // node:http has accepted it.
   return Array.from({ length: list.length / 2 }, (_, i) => [String(list[2 * i]), list[2 * i + 1] as OutgoingHttpHeader]); // As above.
-}
-
-/** Converts the request for Hono; `null` if the platform's Request rejects it. */
-export function toRequest({ url = "/", method = "GET", headers, rawHeaders, socket }: IncomingMessage): Request | null {
-  const scheme = "encrypted" in socket ? "https" : "http";
-  try {
-    const base = `${scheme}://${headers.host ?? "localhost"}`;
-    // Concatenated, not resolved: `//evil.example/` as a reference would name another host than the requested one.
-    // Only an absolute target (RFC 9112 §3.2.2) replaces the base.
-    const target = url.startsWith("/") ? new URL(base + url) : new URL(url, base);
-    const request = new Request(target, { method });
-    // Appended in place: Deno sorts headers passed to the constructor, in 5 ms for 100 and 190 ms for 1,000.
-    for (let i = 0; i < rawHeaders.length; i += 2) request.headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
-    return request;
-  } catch {
-    return null; // Answered 400: Request rejects the target, Host, method or a header.
-  }
 }

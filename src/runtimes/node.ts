@@ -4,14 +4,14 @@
  * @module
  */
 import type { EventEmitter } from "node:events";
-import * as http from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Hono } from "hono";
 import { Connections } from "../connection/connections.ts";
 import { logRecord } from "../application/log.ts";
-import { type AttachedApp, endUnread, type FetchApp, isTaken, NodeUpgrade, toRequest } from "./node-upgrade.ts";
-import { isRoute, startRoutes } from "./runtime.ts";
+import { missingPackage } from "../base/missing-package.ts";
+import { type FetchApp, hasRoute } from "./node-request.ts";
+import type { AttachedApp } from "./node-upgrade.ts";
+import { startRoutes } from "./runtime.ts";
 
 export type { FetchApp };
 
@@ -43,6 +43,11 @@ export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "liste
  * listeners first; if none takes it within a second, it is answered like a plain request. Only what a WebSocket route handled is
  * upgraded. Pass the Hono app rather than `{ fetch }` if you can: its routes are then known before it is asked.
  *
+ * The package `ws` is loaded when the first app is attached. If it is missing, the process ends with an unhandled rejection that
+ * names the command which installs it.
+ *
+ * @throws {TypeError} when `server` is not a server of `node:http` or `node:https`.
+ *
  * @example
  * ```ts
  * const server = serve({ fetch: app.fetch, port: 3000 }); // from @hono/node-server
@@ -50,12 +55,18 @@ export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "liste
  * ```
  */
 export function attachWebSocket(server: UpgradableServer, app?: FetchApp): AttachedWebSocket {
+  const { emit } = Object(server) as Partial<UpgradableServer>; // Plain JavaScript may pass anything.
+  if (typeof emit !== "function") throw new TypeError(`Cannot attach: ${NO_SERVER}`);
   const attached: AttachedApp = { app, connections: new Connections() };
   const upgrades = upgradesOf(server);
   upgrades.add(attached);
   if (app) whenListening(server, () => startRoutes(app));
   return { connections: attached.connections, detach: () => upgrades.delete(attached) };
 }
+
+const NO_SERVER =
+  "the first argument is not a server of node:http. Pass what createServer, or serve of @hono/node-server, returns. " +
+  'Bun.serve takes websocket of "noroshi/bun" instead, and Deno.serve needs neither';
 
 function whenListening(server: UpgradableServer & { readonly listening?: boolean }, start: () => void): void {
   if (server.listening) return start();
@@ -79,8 +90,14 @@ const UNCLAIMED_TIMEOUT = 1_000;
 /** Token of a cleartext upgrade to HTTP/2, which Java's HttpClient and `curl --http2` send. No `upgrade` listener speaks it. */
 const HTTP2 = "h2c";
 
+/** Arguments of the `upgrade` event. The socket of an HTTP/1 server is a net.Socket. */
+type UpgradeArguments = [incoming: IncomingMessage, socket: Socket, head: Buffer];
+
 /** Handles each upgrade request of a server before any other `upgrade` listener. */
 class Upgrades {
+  /** The module that needs `ws`, once it is loaded. It is imported late, so that an error can say what to install. */
+  #node: typeof import("./node-upgrade.ts") | undefined;
+  readonly #loading: Promise<void>;
   readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
   readonly #emit: UpgradableServer["emit"];
   readonly #shouldUpgrade: ((incoming: IncomingMessage) => boolean) | undefined;
@@ -90,12 +107,12 @@ class Upgrades {
   constructor(server: UpgradableServer) {
     this.#server = server;
     this.#emit = server.emit;
+    this.#loading = this.#load();
     // Wraps `emit`, because listeners cannot hide an event from each other: @hono/node-ws answers every upgrade, and engine.io
     // ends those that wait a second.
     server.emit = (event, ...args) => {
-      // The arguments of node:http's event. The socket of an HTTP/1 server is a net.Socket.
       if (event === "upgrade" && this.#attached.length > 0) {
-        return this.#handleUpgrade(...args as [IncomingMessage, Socket, Buffer]);
+        return this.#handleUpgrade(...args as UpgradeArguments); // Those of node:http's event.
       }
       return this.#emit.call(server, event, ...args);
     };
@@ -107,6 +124,14 @@ class Upgrades {
     this.#server.shouldUpgradeCallback = (incoming) =>
       shouldUpgrade.call(server, incoming) &&
       (this.#attached.length === 0 || isWebSocket(incoming) || !this.#isHttp(incoming));
+  }
+
+  async #load(): Promise<void> {
+    try {
+      this.#node = await import("./node-upgrade.ts");
+    } catch (error) {
+      throw missingPackage("attach", ["ws"], error);
+    }
   }
 
   add(attached: AttachedApp): void {
@@ -131,18 +156,28 @@ class Upgrades {
       headers["transfer-encoding"] !== undefined;
   }
 
-  #handleUpgrade(incoming: IncomingMessage, socket: Socket, head: Buffer): true {
+  #handleUpgrade(...args: UpgradeArguments): true {
+    const [incoming, socket, head] = args;
     // Stays for good: a reset emits `error`, which ends the process without a listener.
     if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
     if (socket.destroyed) return true;
+    const fail = (error: unknown) => {
+      console.error(logRecord(error));
+      socket.destroy();
+    };
+    if (!this.#node) {
+      // Nothing reads the socket meanwhile.
+      this.#loading.then(() => void this.#server.emit("upgrade", ...args), fail);
+      return true;
+    }
+    const { endUnread, isTaken, NodeUpgrade, replay } = this.#node;
     const written = socket.bytesWritten;
     const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
     if (!isWebSocket(incoming)) {
-      const replay = () => this.#replay(incoming, socket, head);
-      if (this.#isHttp(incoming)) replay();
+      if (this.#isHttp(incoming)) replay(this.#server, ...args);
       else {
         pass();
-        void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay());
+        void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay(this.#server, ...args));
       }
       return true;
     }
@@ -155,10 +190,7 @@ class Upgrades {
         this.#server.emit("request", incoming, response);
       };
       // A `request` listener that throws would end the process.
-      upgrade.run(request, apps, claiming, unclaimed).catch((error) => {
-        console.error(logRecord(error));
-        socket.destroy();
-      });
+      upgrade.run(request, apps, claiming, unclaimed).catch(fail);
     };
     if (!this.#hasOthers || apps.some(claiming)) run(undefined);
     else {
@@ -168,22 +200,6 @@ class Upgrades {
       void late.then(() => endUnread(socket));
     }
     return true;
-  }
-
-  /**
-   * Lets the HTTP parser read the request again without `Upgrade`, and then the rest of the connection: body, chunks, keep-alive.
-   */
-  #replay({ method, url, httpVersion, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
-    const lines = [`${method} ${url} HTTP/${httpVersion}`];
-    for (let i = 0; i < rawHeaders.length; i += 2) {
-      if (rawHeaders[i]!.toLowerCase() !== "upgrade") lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
-    }
-    socket.unshift(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
-    // The connection listener of `http.Server` and `https.Server`. Emitting their event would count the socket twice.
-    (http as unknown as { _connectionListener(this: unknown, socket: Socket): void })._connectionListener.call(
-      this.#server,
-      socket,
-    ); // Undocumented, in every version.
   }
 }
 
@@ -203,19 +219,4 @@ function isWebSocket({ method, headers }: IncomingMessage): boolean {
 
 function tokensOf(header: string | undefined): string[] {
   return header ? header.toLowerCase().split(",").map((token) => token.trim()) : [];
-}
-
-/**
- * Whether the app has `controller.upgrade` itself as a route at exactly this path. A handler that calls it is not recognizable.
- */
-function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, incoming: IncomingMessage): boolean {
-  const { router, getPath } = app;
-  const request = router && getPath && toRequest(incoming);
-  if (!request) return false;
-  try {
-    const [matches] = router.match("GET", getPath(request, { env: { incoming } }));
-    return matches.some(([[handler, route]]) => !route.path.endsWith("*") && isRoute(handler));
-  } catch {
-    return false; // The application's `getPath` threw. It does so again in `fetch`, which answers 500.
-  }
 }

@@ -10,9 +10,11 @@ import { checkMs } from "../base/clock.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { Connections } from "../connection/connections.ts";
 import { guard } from "../base/guard.ts";
+import { WRITE_OBJECT } from "../controller/upgrade-refusal.ts";
 import { HttpConnections } from "./http-connections.ts";
 import { logRecord } from "../application/log.ts";
 import { websocket } from "../runtimes/bun.ts";
+import { missingPackage } from "../base/missing-package.ts";
 import { HOST, type Host, startRoutes } from "../runtimes/runtime.ts";
 import { closeOnTermination } from "./termination.ts";
 
@@ -71,7 +73,8 @@ interface Listening {
 /**
  * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
  *
- * Rejects if the address is taken, if `onListen` throws, or with the command that installs a missing package.
+ * Rejects if the address is taken, if `onListen` throws, with the command that installs a missing package, or in a Worker with what
+ * to write there.
  *
  * @example
  * ```ts
@@ -125,8 +128,23 @@ async function drain(listening: Listening, timeout: number): Promise<void> {
   listening.kill();
 }
 
+/** Globals that tell one runtime from another. */
+interface Runtimes {
+  readonly Bun?: object;
+  readonly Deno?: object;
+  readonly process?: { readonly versions?: { readonly node?: string } };
+  /** Of Workers. */
+  readonly WebSocketPair?: object;
+}
+
 function listener(): (app: ServableApp, port: number, hostname: string) => Promise<Listening> {
-  return "Bun" in globalThis ? listenBun : listenNode;
+  const { Bun, Deno, process, WebSocketPair } = globalThis as unknown as Runtimes;
+  if (Bun) return listenBun;
+  // A Worker may have the `process` of Node too.
+  if (!WebSocketPair && (Deno || process?.versions?.node)) return listenNode;
+  throw new Error(
+    `Cannot serve: only Bun, Deno and Node start servers. On Cloudflare the app runs in a Durable Object. ${WRITE_OBJECT}`,
+  );
 }
 
 /** Maximum time to receive the head of a request, in ms. Bun has the same limit. */
@@ -141,13 +159,7 @@ const CHECK_PERIOD = 2_000;
  * handshake. The price: a plain request takes twice as long as with `Deno.serve(app.fetch)`.
  */
 async function listenNode(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  const [{ createAdaptorServer }, { attachWebSocket }, { default: { once } }] = await Promise.all([
-    import("@hono/node-server"),
-    import("../runtimes/node.ts"),
-    import("node:events"),
-  ]).catch((error) => {
-    throw adviceOn(error);
-  });
+  const [{ createAdaptorServer }, { attachWebSocket }, { default: { once } }] = await load();
   const isDeno = "Deno" in globalThis;
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
@@ -172,12 +184,18 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   };
 }
 
-/** Names the command that installs an optional package whose import failed; returns any other error unchanged. */
-function adviceOn(error: unknown): unknown {
-  const [, name] = String(error).match(/["'](ws|@hono\/node-server)["']/) ?? [];
-  if (name === undefined) return error;
-  const command = "Deno" in globalThis ? "deno add npm:ws npm:@hono/node-server" : "npm install ws @hono/node-server";
-  return new Error(`Cannot serve: the package ${name} is not installed, run ${command}`, { cause: error });
+/** Imports what only servers of `node:http` need. */
+async function load() {
+  try { // Around the imports themselves: a bundler that does not find a package then warns, and goes on.
+    return await Promise.all([
+      import("@hono/node-server"),
+      import("../runtimes/node.ts"),
+      import("node:events"),
+      import("../runtimes/node-upgrade.ts"), // Needs `ws`.
+    ]);
+  } catch (error) {
+    throw missingPackage("serve", ["ws", "@hono/node-server"], error);
+  }
 }
 
 /** The `env` that `@hono/node-server` and our upgrade pass with a request. */

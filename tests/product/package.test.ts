@@ -54,6 +54,27 @@ await server.close();
 console.log("closed " + (await closed)[0]);
 `;
 
+/** Attaches to a server that listens already, so that the first upgrade may come before `ws` is loaded. */
+const ATTACHED = `
+import { createServer } from "node:http";
+import { Hono } from "hono";
+import { createWebSocketController } from "noroshi";
+import { attachWebSocket } from "noroshi/node";
+import { WebSocket } from "ws";
+
+const controller = createWebSocketController();
+const app = new Hono().get("/websocket", controller.upgrade);
+const server = createServer().listen(0, "127.0.0.1", () => {
+  attachWebSocket(server, app);
+  const socket = new WebSocket("ws://127.0.0.1:" + server.address().port + "/websocket");
+  socket.on("open", () => controller.close());
+  socket.on("close", (code) => {
+    console.log("closed " + code);
+    server.close();
+  });
+});
+`;
+
 /** Every `@ts-expect-error` stands over a use that must not compile. */
 const TYPES = `
 import { Hono } from "hono";
@@ -185,7 +206,7 @@ describe("The npm package", () => {
     await writeFile(join(consumer, "program.js"), PROGRAM);
     // The same as an ES module and as CommonJS, which Node 20.19 lets require one: valibot's types are then those of another file.
     for (const extension of ["ts", "cts"]) await writeFile(join(consumer, `types.${extension}`), TYPES);
-  }, { timeout: 120_000 });
+  }, { timeout: 300_000 });
   after(() => rm(folder, { recursive: true, force: true }));
 
   it("declares what it needs", async () => {
@@ -265,6 +286,32 @@ describe("The npm package", () => {
     await run(root, process.execPath, attw, tarball, "--profile", "esm-only", "--no-color");
   });
 
+  it("is bundled with ws for a machine that has no packages", { timeout: 60_000 }, async () => {
+    const { build } = await import("esbuild");
+    const alone = join(folder, "alone");
+    for (const [name, format] of [["program.mjs", "esm"], ["attached.cjs", "cjs"]] as const) {
+      await build({
+        ...(format === "esm"
+          ? { entryPoints: [join(consumer, "program.js")] }
+          : { stdin: { contents: ATTACHED, resolveDir: consumer } }),
+        bundle: true,
+        format,
+        platform: "node",
+        target: "es2022",
+        outfile: join(alone, name),
+        // What ws requires of Node, in an ES module.
+        banner: {
+          js: format === "esm"
+            ? 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);'
+            : "",
+        },
+        logLevel: "error",
+      });
+      const output = await run(alone, process.execPath, name);
+      assert.deepEqual(output.trim().split("\n"), ["1 ok 5", "to all", "7", "closed 1001"].slice(format === "esm" ? 0 : 3));
+    }
+  });
+
   it("brings a client of at most 9.2 kB, with everything in it", async (t) => {
     const { build } = await import("esbuild");
     const { outputFiles: [bundle] } = await build({
@@ -332,40 +379,107 @@ describe("The npm package", () => {
     assert.equal((await exitOf(consumer, noroshi, "--help"))[0], 0);
   });
 
-  it("loads without ws and @hono/node-server", { timeout: 30_000 }, async () => {
+  it("loads without ws, @hono/node-server and the packages of NATS", { timeout: 30_000 }, async () => {
     await rename(join(consumer, "node_modules/ws"), join(folder, "ws"));
     await rename(join(consumer, "node_modules/@hono"), join(folder, "@hono"));
     const entries = [
       "",
       "/serve",
       "/bun",
+      "/node",
       "/cloudflare",
       "/client",
       "/once",
       "/testing",
       "/broadcast-channel",
       "/redis",
+      "/nats",
       "/asyncapi",
     ];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
   });
 
-  it("says what to install when ws or @hono/node-server is missing", { timeout: 30_000 }, async () => {
-    await writeFile(
-      join(consumer, "missing.js"),
-      'import { serve } from "noroshi/serve"; await serve({}).catch(({ message }) => console.log(message));',
-    );
-    const packages = "ws @hono/node-server";
-    const commands = { Node: `npm install ${packages}`, Deno: "deno add npm:ws npm:@hono/node-server" };
-    const check = async (runtime: keyof typeof commands, name: string) => {
-      const [command, ...args] = RUNTIMES[runtime]!;
-      const line = await run(consumer, command, ...args, "missing.js");
-      assert.equal(line.trim(), `Cannot serve: the package ${name} is not installed, run ${commands[runtime]}`);
+  describe("when an optional package is missing", () => {
+    const commands = {
+      Node: { serve: "npm install ws @hono/node-server", attach: "npm install ws" },
+      Deno: { serve: "deno add npm:ws npm:@hono/node-server", attach: "deno add npm:ws" },
     };
-    for (const runtime of ["Node", "Deno"] as const) await check(runtime, "@hono/node-server");
-    await rename(join(folder, "@hono"), join(consumer, "node_modules/@hono"));
-    for (const runtime of ["Node", "Deno"] as const) await check(runtime, "ws");
+
+    before(async () => {
+      await writeFile(
+        join(consumer, "serve.js"),
+        'import { serve } from "noroshi/serve"; await serve({}).catch(({ message }) => console.log(message));',
+      );
+      const attach = 'attachWebSocket(createServer().listen(0, "127.0.0.1"));';
+      await writeFile(
+        join(consumer, "attach.js"),
+        `import { createServer } from "node:http"; import { attachWebSocket } from "noroshi/node"; ${attach}`,
+      );
+      await writeFile(
+        join(consumer, "attach.cjs"),
+        `const { createServer } = require("node:http"); const { attachWebSocket } = require("noroshi/node"); ${attach}`,
+      );
+    });
+
+    async function rejects(runtime: keyof typeof commands, name: string, state = "is not installed"): Promise<void> {
+      const [command, ...args] = RUNTIMES[runtime]!;
+      const line = await run(consumer, command, ...args, "serve.js");
+      assert.equal(line.trim(), `Cannot serve: the package ${name} ${state}, run ${commands[runtime].serve}`);
+    }
+
+    async function ends(runtime: keyof typeof commands, file: string, state = "is not installed"): Promise<void> {
+      const [command, ...args] = RUNTIMES[runtime]!;
+      const [code, , errors] = await exitOf(consumer, command, ...args, file);
+      assert.equal(code, 1, errors);
+      const line = errors.split("\n").find((line) => line.includes("Cannot attach"));
+      assert.equal(
+        line?.replace(/^.*(?=Cannot attach)/, ""),
+        `Cannot attach: the package ws ${state}, run ${commands[runtime].attach}`,
+      );
+    }
+
+    it("serve rejects with what to install", { timeout: 60_000 }, async () => {
+      for (const runtime of ["Node", "Deno"] as const) await rejects(runtime, "@hono/node-server");
+      await rename(join(folder, "@hono"), join(consumer, "node_modules/@hono"));
+      for (const runtime of ["Node", "Deno"] as const) await rejects(runtime, "ws");
+    });
+
+    it("attachWebSocket ends the process with what to install", { timeout: 60_000 }, async () => {
+      for (const runtime of ["Node", "Deno"] as const) await ends(runtime, "attach.js");
+      await ends("Node", "attach.cjs");
+    });
+
+    it("natsEngine reports what to install", { timeout: 60_000 }, async () => {
+      await writeFile(
+        join(consumer, "nats.js"),
+        `import { WebSocketController } from "noroshi";
+        import { natsEngine } from "noroshi/nats";
+        for (const servers of ["nats://127.0.0.1:1", "ws://127.0.0.1:1"]) {
+          const controller = new WebSocketController({ engine: natsEngine({ servers }) });
+          await new Promise((resolve) => {
+            controller.on("error", ({ error }) => resolve(console.log(error.cause.message)));
+            controller.start();
+          });
+          await controller.close();
+        }`,
+      );
+      const packages = "@nats-io/nats-core @nats-io/transport-node";
+      const line = `Cannot connect: the package @nats-io/nats-core is not installed, run npm install ${packages}\n`;
+      assert.equal(await run(consumer, process.execPath, "nats.js"), line.repeat(2));
+    });
+
+    it("serve and attachWebSocket say when ws is older than they need", { timeout: 60_000 }, async () => {
+      const old = join(consumer, "node_modules/ws");
+      await mkdir(old);
+      await writeFile(join(old, "package.json"), JSON.stringify({ name: "ws", version: "7.5.10", main: "index.js" }));
+      await writeFile(join(old, "index.js"), "module.exports = class WebSocket {};"); // It has no WebSocketServer.
+      for (const runtime of ["Node", "Deno"] as const) {
+        await rejects(runtime, "ws", "has another version than Noroshi needs");
+        await ends(runtime, "attach.js", "has another version than Noroshi needs");
+      }
+      await rm(old, { recursive: true });
+    });
   });
 });
 

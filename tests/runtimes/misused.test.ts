@@ -112,6 +112,16 @@ describe("A misused Worker", () => {
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);
   });
 
+  it("says how to write a Durable Object when a Worker calls serve", { timeout: 20_000 }, async (t) => {
+    const { miniflare, port } = await start(true);
+    t.after(() => miniflare.dispose());
+    const { body } = (await Wire.request(port, "/serve", { headers: {} })).answer;
+    assert.match(
+      body,
+      /^Cannot serve: .* Write export class Room extends createWebSocketObject\(.* both of "noroshi\/cloudflare"$/,
+    );
+  });
+
   it("logs that hibernation loses channels when its class has no SQLite storage", { timeout: 20_000 }, async (t) => {
     const { miniflare, log, port } = await start(false);
     t.after(() => miniflare.dispose());

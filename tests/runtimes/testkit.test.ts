@@ -11,7 +11,7 @@ import { createAdaptorServer } from "@hono/node-server";
 import { WebSocket, WebSocketServer } from "ws";
 import { CLOSING } from "../../src/delivery/transport.ts";
 import { NO_STATUS } from "../../src/protocol/close.ts";
-import { toRequest } from "../../src/runtimes/node-upgrade.ts";
+import { toRequest } from "../../src/runtimes/node-request.ts";
 import type { UpgradeResponse } from "../../src/testing/memory-socket.ts";
 import { TestNode } from "../../src/testing/node.ts";
 import { Turns } from "../../src/testing/turns.ts";

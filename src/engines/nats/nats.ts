@@ -12,15 +12,15 @@
  *
  * @module
  */
-import { type ConnectionOptions, type NatsConnection, wsconnect } from "@nats-io/nats-core";
+import type { ConnectionOptions, NatsConnection } from "@nats-io/nats-core";
 import { checkMs } from "../../base/clock.ts";
+import { missingPackage } from "../../base/missing-package.ts";
 import type { HistoryOptions } from "../engine.ts";
 import { BrokerEngine } from "../broker/broker-engine.ts";
 import type { BrokerEngineOptions } from "../broker/options.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "../broker/broker.ts";
 import type { NatsBounds, NatsHistoryOptions, NatsMemory } from "./history.ts";
 import { sequenceOf } from "./offset.ts";
-import { NatsSession } from "./session.ts";
 
 export type { BrokerEngine } from "../broker/broker-engine.ts";
 export type { BrokerEngineOptions } from "../broker/options.ts";
@@ -108,6 +108,7 @@ class NatsBroker implements Broker {
   }
 
   async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
+    const { NatsSession } = await load(() => import("./session.ts"));
     const connection = await this.#open(options.timeout);
     const session = new NatsSession(connection, this.#isShared, this.#bounds, listener, options, this.#memory);
     try {
@@ -122,7 +123,17 @@ class NatsBroker implements Broker {
 
 async function connectTo(options: ConnectionOptions): Promise<NatsConnection> {
   const [first = ""] = [options.servers ?? []].flat();
-  if (/^wss?:/.test(first)) return await wsconnect(options);
-  const { connect } = await import("@nats-io/transport-node");
+  const connect = /^wss?:/.test(first)
+    ? (await load(() => import("@nats-io/nats-core"))).wsconnect
+    : (await load(() => import("@nats-io/transport-node"))).connect;
   return await connect(options);
+}
+
+/** Imports what needs a package of NATS, so that an error can say what to install. */
+async function load<Module>(module: () => Promise<Module>): Promise<Module> {
+  try {
+    return await module();
+  } catch (error) {
+    throw missingPackage("connect", ["@nats-io/nats-core", "@nats-io/transport-node"], error);
+  }
 }

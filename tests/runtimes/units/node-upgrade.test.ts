@@ -398,6 +398,29 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     assert.equal(connections.size, 1);
   });
 
+  it("upgrades a request that comes before ws is loaded", async () => {
+    const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
+    const app = new Hono().get("/websocket", controllerOf().upgrade);
+    const server = createServer();
+    // Loading takes a turn at least. The event is passed on in the turn of the attachment.
+    server.once("upgrade", (...args) => {
+      attachWebSocket(server, app);
+      server.emit("upgrade", ...args);
+    });
+    const wire = await Wire.open(await listen(server), "/websocket");
+    assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+  });
+
+  it("refuses what is not a server of node:http, and says what to pass", async () => {
+    const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
+    for (const server of [undefined, null, {}, { port: 3000, fetch: () => {} }]) {
+      assert.throws(
+        () => attachWebSocket(server as never),
+        /^TypeError: Cannot attach: the first argument is not a server of node:http\. Pass /,
+      );
+    }
+  });
+
   it("leaves upgrades to the server again after detach", async () => {
     const { createAdaptorServer } = await import("@hono/node-server");
     const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
