@@ -111,7 +111,7 @@ export class BareClient<C = Contract> {
     });
     this.#connector = new Connector({
       options: resolved,
-      url: resolveUrl(url),
+      url: resolveUrl(url, resolved.lazy),
       nextUid: () => this.#nextUid(),
       ready: (isNew) => this.#ready(isNew),
       resume: () => this.#flush(),

@@ -84,14 +84,18 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
 /**
  * Resolves a relative URL against the page, and turns `http` into `ws`, which every WebSocket accepts.
  *
- * @throws {TypeError} for a host and a port without a scheme: `new URL()` takes the host of `localhost:3000` as a scheme.
+ * @param isLazy the client may never connect, as on a server that renders the page
+ * @throws {TypeError} for a URL without a scheme: a host and a port, whose host `new URL()` takes for a scheme, or any other where there
+ * is no page.
  */
-export function resolveUrl(url: string | URL): string {
+export function resolveUrl(url: string | URL, isLazy?: boolean): string {
   const text = String(url);
-  if (/^[\w.-]+:\d/.test(text)) {
-    throw new TypeError(`Cannot create the client: the URL has no scheme, write "ws://${withoutSecrets(text)}"`);
-  }
   const page = (globalThis as { location?: { href: string } }).location?.href;
-  const whole = page && !/^\w+:/.test(text) ? new URL(text, page).href : text;
+  const isRelative = !/^\w+:/.test(text);
+  if (/^([\w.-]+|\[[\da-f:]+\]):\d/i.test(text) || isRelative && !page && !isLazy) {
+    const host = text[0] === "/" ? "<host>" : "";
+    throw new TypeError(`Cannot create the client: the URL has no scheme, write "ws://${host}${withoutSecrets(text)}"`);
+  }
+  const whole = page && isRelative ? new URL(text, page).href : text;
   return whole.replace(/^http/, "ws");
 }

@@ -56,13 +56,21 @@ describe("createClient", () => {
     assert.deepEqual(urls, ["ws://a.example/x", "wss://a.example/x?y", "ws://a.example/"]);
   });
 
-  it("throws for a host and a port without a scheme, with the URL to write, and shows no token", () => {
-    for (const host of ["localhost:3000", "127.0.0.1:3000", "http-1.example.com:80"]) {
+  it("throws for a URL without a scheme, with the URL to write, and shows no token", () => {
+    for (const host of ["localhost:3000", "127.0.0.1:3000", "http-1.example.com:80", "[::1]:3000", "localhost", "example.com"]) {
       assert.throws(() => createClient(`${host}/websocket?access_token=secret`, { WebSocket: FakeSocket }), {
         name: "TypeError",
         message: `Cannot create the client: the URL has no scheme, write "ws://${host}/websocket?…"`,
       });
     }
+  });
+
+  it("throws for a path where there is no page, unless it is lazy", () => {
+    assert.throws(() => createClient("/websocket", { WebSocket: FakeSocket }), {
+      name: "TypeError",
+      message: 'Cannot create the client: the URL has no scheme, write "ws://<host>/websocket"',
+    });
+    createClient("/websocket", { WebSocket: FakeSocket, lazy: true });
   });
 
   it("throws for an option that is unknown, and without a WebSocket", () => {
@@ -79,7 +87,7 @@ describe("createClient", () => {
   });
 
   it("is closed, and says why, when the WebSocket throws", async () => {
-    const client = createClient("nonsense", {
+    const client = createClient("ws:nonsense", {
       WebSocket: class extends FakeSocket {
         constructor() {
           super("");
