@@ -88,6 +88,7 @@ const SECTIONS: readonly {
     first: [
       ...[
         "test-an-app",
+        "test-failures",
         "test-kit",
         "deploy",
         "deploy-systemd",
@@ -129,7 +130,7 @@ const SECTIONS: readonly {
   {
     title: "Internals",
     folder: "internals",
-    first: ["architecture", "runtimes", "cluster", "reliability", "capacity", "measurements"],
+    first: ["architecture", "runtimes", "cluster", "reliability", "capacity", "measurements", "readme"],
   },
 ];
 

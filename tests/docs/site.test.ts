@@ -25,6 +25,12 @@ const noSite = existsSync(vitepress) ? false : "the packages of the site are not
 /** Pages that a reader looks things up in may be longer. */
 const LONGEST_GUIDE = 900;
 
+/** With its snippets. */
+const LONGEST_README = 1_000;
+
+/** The words of a text, as `wc -w` counts them. */
+const wordsOf = (text: string): string[] => text.split(/\s+/).filter((word) => word !== "");
+
 describe("The pages of the documentation", () => {
   const pages = listSections().flatMap(({ pages }) => pages);
 
@@ -36,11 +42,32 @@ describe("The pages of the documentation", () => {
   it("are at most 900 words long where they answer one question", () => {
     const long = pages.filter(({ path }) => /^(?:start|tutorial|guides|migrate)\//.test(path) || path === "performance").map(
       ({ path, text }) => {
-        const words = text.split(/\s+/).filter((word) => /\w/.test(word)).length;
+        const words = wordsOf(text).filter((word) => /\w/.test(word)).length;
         return { path, words };
       },
     ).filter(({ words }) => words > LONGEST_GUIDE);
     assert.deepEqual(long, []);
+  });
+
+  it("are at most 900 words long with their code, where they are guides, and the README has at most 1,000", async () => {
+    const files = [
+      "README.md",
+      ...pages.filter(({ path }) => /^(?:start|guides|migrate)\//.test(path)).map(({ path }) => `docs/${path}.md`),
+    ];
+    const counts = await Promise.all(
+      files.map(async (path) => ({ path, words: wordsOf(await readFile(join(root, path), "utf8")).length })),
+    );
+    assert.deepEqual(counts.filter(({ path, words }) => words > (path === "README.md" ? LONGEST_README : LONGEST_GUIDE)), []);
+  });
+
+  it("answer six questions in the words of the README", async () => {
+    const plain = (text: string) => wordsOf(text.replaceAll(/\[([^\]]+)\]\([^)]+\)/g, "$1")).join(" ");
+    const readme = plain(await readFile(join(root, "README.md"), "utf8"));
+    const page = await readFile(join(root, "docs/internals/readme.md"), "utf8");
+    const quotations = [...page.matchAll(/(?:^> .*\n)+/gm)].map(([lines]) => plain(lines.replaceAll(/^> /gm, "")));
+    assert.equal(page.match(/^## .*\?$/gm)?.length, 6);
+    assert.ok(quotations.length > 6);
+    assert.deepEqual(quotations.filter((words) => !readme.includes(words)), []);
   });
 
   it("begin with a title, and each has one of its own", () => {
