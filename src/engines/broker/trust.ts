@@ -65,8 +65,10 @@ export class Trust {
 
   /** Handles an order or a control message. */
   received(opened: Opened): void {
-    if (opened.kind === "order") this.orders.received(opened);
-    if (opened.kind === "control" && !this.#neighbours.received(opened.node, opened.body)) this.#host.dropped("malformed");
+    const { kind, node, time, mayBeCopy } = opened;
+    if (mayBeCopy) this.meet(node);
+    if (kind === "order") this.orders.received(opened, mayBeCopy ? this.#host.link.now() - time : undefined);
+    if (kind === "control" && !this.#neighbours.received(node, opened.body)) this.#host.dropped("malformed");
   }
 
   #send(body: string): void {

@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { WebSocketController } from "../../mod.ts";
+import { testkit } from "../../src/testing/testkit.ts";
+
+/** A cluster of three nodes; whoever names itself is admitted. */
+function cluster() {
+  const controllers: WebSocketController[] = [];
+  const kit = testkit((node) => {
+    const controller = controllers[node] = new WebSocketController({
+      mode: "public",
+      logger: false,
+      timeout: 100,
+      authenticate: (credentials) =>
+        "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
+    });
+    return new Hono().get("/websocket", controller.upgrade);
+  }, { nodes: 3 });
+  return { kit, controllers };
+}
+
+/** Starts node 1 while node 0 is away for less than its engine's timeout: node 0 notices nothing, and reads no orders afterwards. */
+async function startUnseen({ kit, controllers }: ReturnType<typeof cluster>): Promise<WebSocketController> {
+  kit.kill(1);
+  kit.partition([2], [0]);
+  kit.start(1);
+  // It waits a second for the answer of node 0.
+  await kit.advance(1_200);
+  return controllers[1]!; // Just started.
+}
+
+describe("An order", () => {
+  // Found by the simulation, seed 3.
+  it("reaches a node that was away while its sender started", async () => {
+    const nodes = cluster();
+    const { kit } = nodes;
+    const alice = await kit.socket({ node: 0, path: "/websocket?access_token=alice" });
+    const sender = await startUnseen(nodes);
+    void sender.disconnect({ user: "alice" });
+    await kit.advance(300);
+    kit.heal();
+    await kit.advance(1_000);
+    assert.equal(alice.readyState, 3);
+    await kit.close();
+  });
+
+  it("of a node that is not known yet ends no connection that was opened later", async () => {
+    const nodes = cluster();
+    const { kit } = nodes;
+    const sender = await startUnseen(nodes);
+    void sender.disconnect({ user: "alice" });
+    await kit.advance(300);
+    const alice = await kit.socket({ node: 0, path: "/websocket?access_token=alice" });
+    kit.heal();
+    await kit.advance(1_000);
+    assert.equal(alice.readyState, 1);
+    await kit.close();
+  });
+});
