@@ -25,6 +25,10 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   suspended(client: WebSocketClient): void;
   /** @param hasLeft whether the client is not expected to reconnect. */
   closed(client: WebSocketClient, hasLeft: boolean): void;
+  /** Whether the client has publications without an answer. */
+  isBusy(client: WebSocketClient): boolean;
+  /** Resolves when no channel is open: no client has a subscription, and no member is in its grace period. */
+  settled(): Promise<void>;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
 }

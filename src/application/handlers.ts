@@ -7,6 +7,7 @@ import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
+import { Running } from "./running.ts";
 import { type CheckedSchema, checkSchema, parse, type Parsed, type PayloadSchema, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
@@ -87,6 +88,7 @@ export class Handlers {
   readonly #handlers = new Map<string, Registered>();
   readonly #takers = new Map<string, Taker>();
   readonly #middleware: Middleware[] = [];
+  readonly running = new Running();
   /** Set by `#call` while an idempotent request is looked up, before its handler starts. */
   #entered: Promise<void> | undefined;
   readonly #host: HandlersHost;
@@ -287,8 +289,9 @@ export class Handlers {
         this.#reply(client, request, result);
         return undefined;
       }
+      const ended = this.running.begin(client);
       return Promise.resolve(result).then((data) => this.#reply(client, request, data))
-        .catch((error) => this.#answerError(error, client, request));
+        .catch((error) => this.#answerError(error, client, request)).then(ended);
     } catch (error) {
       this.#answerError(error, client, request);
       return undefined;

@@ -58,6 +58,10 @@ export class Questions {
     this.#connection = connection;
   }
 
+  get size(): number {
+    return this.#open.size;
+  }
+
   async ask<Reply>(type: string, payload: object, { timeout = 10_000, signal, reply }: AskOptions<Reply>): Promise<Reply> {
     const schema = reply && checkSchema(reply);
     if (schema === null) throw new TypeError(`Cannot ask "${type}": reply must be ${SCHEMA}`);

@@ -17,7 +17,8 @@ import type { WebSocketClient } from "./websocket-client.ts";
  * - `disconnected`: `disconnect()` matched the client while it authenticated (403)
  * - `connections`, `pending`: a limit of the controller is reached (503)
  * - `ip`, `user`: a limit of the address or the user is reached (429)
- * - `unavailable`: the controller is closed, or `authenticate` failed or timed out (503)
+ * - `draining`: the controller drains or is closed (503)
+ * - `unavailable`: `authenticate` failed or timed out (503)
  * - `abandoned`: the client left, or another handler answered the request
  */
 export type RefusalReason =
@@ -31,6 +32,7 @@ export type RefusalReason =
   | "pending"
   | "ip"
   | "user"
+  | "draining"
   | "unavailable"
   | "abandoned";
 
@@ -46,6 +48,7 @@ const NONE: Readonly<Record<RefusalReason, number>> = {
   pending: 0,
   ip: 0,
   user: 0,
+  draining: 0,
   unavailable: 0,
   abandoned: 0,
 };

@@ -14,6 +14,25 @@ export interface Clock {
   clearTimeout(handle: unknown): void;
 }
 
+/** A clock that can be replaced: its monotonic time goes on from where it was. */
+export class CurrentClock {
+  #clock: Clock;
+  #shift = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  readonly now = (): number => this.#clock.now();
+
+  readonly monotonic = (): number => this.#clock.monotonic() + this.#shift;
+
+  use(clock: Clock): void {
+    this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // Whole: with a fraction, sums would round differently.
+    this.#clock = clock;
+  }
+}
+
 /** On Deno a timer is a number, which this function unreferences. */
 interface DenoGlobal {
   readonly Deno?: { unrefTimer(handle: number): void };
@@ -66,7 +85,7 @@ export const isMs = (value: unknown): value is number =>
 /**
  * Checks a duration, in ms.
  *
- * @param what the start of the error message, such as `Cannot serve: option "drainTimeout"`.
+ * @param what the start of the error message, such as `Cannot ask the cluster: timeout`.
  * @throws {TypeError} if {@link isMs} rejects the value.
  */
 export function checkMs(what: string, value: unknown): void {

@@ -136,6 +136,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
   readonly #idWindow: number;
   readonly #shared: ClientSubscriptionsHost;
   readonly #subscriptions = new Map<WebSocketClient, ClientSubscriptions>();
+  readonly #whenSettled: (() => void)[] = [];
   readonly #table: ChannelTable;
 
   /**
@@ -151,7 +152,10 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     const host = controller.extend(this.#extension());
     const { maxSubscriptions, idWindow, maxIdsPerUser, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
     this.#idWindow = idWindow;
-    const closed = ({ name }: Channel): void => void this.#channels.delete(name);
+    const closed = ({ name }: Channel): void => {
+      this.#channels.delete(name);
+      if (this.#channels.size === 0) { for (const resolve of this.#whenSettled.splice(0)) resolve(); }
+    };
     // Copies descriptors, because `engine` must stay a getter: reading it starts the engine.
     this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost;
     this.#shared = {
@@ -264,6 +268,12 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
         this.#subscriptions.get(client)?.close(!hasLeft);
         this.#subscriptions.delete(client);
       },
+      isBusy: (client) => this.#subscriptions.get(client)?.isPublishing ?? false,
+      settled: () =>
+        new Promise((resolve) => {
+          if (this.#channels.size === 0) resolve();
+          else this.#whenSettled.push(resolve);
+        }),
       // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
       published: (name: string, publication: Publication) => this.#channels.get(name)?.deliver(publication),

@@ -86,6 +86,11 @@ export class ClientSubscriptions implements SubscriptionOwner {
     return this.#subscriptions.size;
   }
 
+  /** Whether a publication of the client is not answered yet. */
+  get isPublishing(): boolean {
+    return this.#publishingCount > 0;
+  }
+
   subscribe(message: WebSocketMessage): void {
     const parsed = v.safeParse(SubscribeMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));

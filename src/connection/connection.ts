@@ -1,8 +1,8 @@
 /** One connection: its state, and the paths of its messages in and out. */
 import type { AuthenticationState } from "../application/authentication.ts";
 import type { Deadlines, Timed } from "../base/clock.ts";
-import { ABNORMAL, checkCloseCode, CloseCode, cutCloseReason, isFinal, SHORT_CLOSE_TIMEOUT } from "../protocol/close.ts";
-import type { CloseCause } from "../protocol/close.ts";
+import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal } from "../protocol/close.ts";
+import { SHORT_CLOSE_TIMEOUT } from "../protocol/close.ts";
 import { type Close, type ConnectionState, isSaved } from "./state.ts";
 import type { Delivery, IndexedRecipient, IndexKeys } from "../delivery/delivery.ts";
 import { Frame } from "../protocol/frame.ts";
@@ -62,7 +62,6 @@ export class Connection
   readonly client: WebSocketClient;
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
-
   readonly host: ConnectionHost;
   transport: Transport;
   readonly identity: Identity;
@@ -81,6 +80,8 @@ export class Connection
   readonly following: number = Infinity;
   flood: Flood | undefined = undefined;
   indexedBy: IndexKeys | undefined = undefined;
+  /** Whether a message to the client was dropped, which may have been an answer. */
+  hasDropped = false;
 
   constructor(host: ConnectionHost, transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue) {
     this.host = host;
@@ -112,6 +113,7 @@ export class Connection
     const { monotonic, now, options } = this.host;
     this.#endsAt = monotonic() + remainingAge(saved.ends_at, options.maxAge, now());
     this.#state = saved.phase;
+    this.hasDropped = true; // Perhaps: it is not saved.
     this.identity.restored(saved);
     if (this.isKnown) {
       this.#slot.admit();
@@ -223,8 +225,7 @@ export class Connection
   }
 
   get readyState(): number {
-    if (this.#state === "closed") return CLOSED;
-    return this.#state === "closing" ? CLOSING : this.transport.readyState;
+    return this.#state === "closed" ? CLOSED : this.#state === "closing" ? CLOSING : this.transport.readyState;
   }
 
   get bufferedAmount(): number {
@@ -250,7 +251,9 @@ export class Connection
 
   /** Whether the frame was handed over: only to an admitted client, and not beyond `maxBufferedBytes`. */
   send(frame: Frame): boolean {
-    return this.#state === "admitted" && this.host.sender.send(this, frame);
+    if (this.#state === "admitted" && this.host.sender.send(this, frame)) return true;
+    this.hasDropped = true;
+    return false;
   }
 
   step(): boolean {
@@ -275,6 +278,7 @@ export class Connection
 
   /** The runtime dropped a frame that it had accepted. */
   dropped(): void {
+    this.hasDropped = true;
     this.host.sender.drop(this);
   }
 
@@ -351,17 +355,13 @@ export class Connection
   }
 
   hold(settled: Promise<void>): void {
-    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#pass(text), this.transport);
+    this.pipeline ??= new Pipeline(this.host.options, (text) => this.#isLive ? pass(this, text) : undefined, this.transport);
     this.pipeline.hold(settled);
   }
 
   /** Calls the option `revalidate` for the client. */
   revalidate(): Promise<void> {
     return this.identity.revalidate();
-  }
-
-  #pass(text: string | null): void {
-    if (this.#isLive) pass(this, text);
   }
 
   probe(): void {

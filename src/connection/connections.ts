@@ -5,6 +5,8 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Open connections that can be closed together: those of a controller or of a server. */
 export class Connections {
+  /** The controllers of the connections so far, which a server ends with itself. */
+  readonly controllers: Set<object> = new Set();
   readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
   #closing: { code: number; reason: string } | undefined;
@@ -13,8 +15,9 @@ export class Connections {
     return this.#open.size;
   }
 
-  /** Adds a connection until it closes. */
-  add(connection: Connection): void {
+  /** Adds a connection of the controller until it closes. */
+  add(connection: Connection, controller?: object): void {
+    if (controller) this.controllers.add(controller);
     this.hold(connection);
     connection.onClosed(this);
   }
@@ -53,6 +56,11 @@ export class Connections {
   closeAll(code: number, reason: string): Promise<void> {
     this.#closing = { code, reason };
     for (const connection of [...this.#open]) connection.close(code, reason, "drain");
+    return this.emptied();
+  }
+
+  /** Resolves when there is no connection. */
+  emptied(): Promise<void> {
     return new Promise((resolve) => {
       if (this.#open.size === 0) resolve();
       else this.#whenEmpty.push(resolve);

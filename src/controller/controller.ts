@@ -6,12 +6,13 @@ import { type BroadcastFilter, type BroadcastResult, checkFilter } from "../deli
 import { Bus, type Listener } from "../base/bus.ts";
 import { type ClientKey, clientKey } from "../application/client-key.ts";
 import { ALONE, type Cluster, type OrderResult } from "./cluster.ts";
-import { type Clock, Deadlines, systemClock } from "../base/clock.ts";
+import { type Clock, CurrentClock, Deadlines, systemClock } from "../base/clock.ts";
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { Connection, type ConnectionHost } from "../connection/connection.ts";
 import { Connections } from "../connection/connections.ts";
 import type { Contract, HandledOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
+import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } from "./drain.ts";
 import type { Engine } from "../engines/engine.ts";
 import { checkListener, type WebSocketEvents } from "../application/events.ts";
 import type { Extension, ExtensionHost } from "../application/extension.ts";
@@ -26,7 +27,7 @@ import { outboundChecks } from "../application/outbound.ts";
 import { Refusals } from "../application/refusals.ts";
 import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "../connection/revocations.ts";
 import { Rights } from "../connection/rights.ts";
-import { type ControllerStats, NO_CLOSES, sumOf } from "./stats.ts";
+import { type ControllerStats, NO_CLOSES, statsOf } from "./stats.ts";
 import { RateGate } from "../connection/rate-gate.ts";
 import { Sender } from "../connection/sender.ts";
 import type { SavedConnection, Transport } from "../delivery/transport.ts";
@@ -55,13 +56,12 @@ export class WebSocketController<C = Contract> {
   readonly #host: ConnectionHost;
   readonly #keyOf: ClientKey;
   readonly #rights: Rights;
-  #clock: Clock;
-  /** Added to the current clock's monotonic time, in ms, so that times measured before {@link useClock} stay valid. */
-  #shift = 0;
+  readonly #clock: CurrentClock;
   readonly #backplane: Backplane;
   #opened = 0;
   readonly #closedBy = { ...NO_CLOSES };
   #closed: Promise<void> | undefined;
+  #drain: Drain | undefined;
 
   /**
    * Creates a controller that {@link getWebSocketController} does not return.
@@ -71,13 +71,13 @@ export class WebSocketController<C = Contract> {
   constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
-    this.#clock = resolved.clock ?? systemClock;
-    const { logger, heartbeat } = resolved;
-    const log = errorLogger(logger, this.#monotonic);
+    const { logger, heartbeat, clock = systemClock } = resolved;
+    const { now, monotonic } = this.#clock = new CurrentClock(clock);
+    const log = errorLogger(logger, monotonic);
     const report = (error: unknown, client?: WebSocketClient) => {
       if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
     };
-    this.#deadlines = new Deadlines(this.#clock, report);
+    this.#deadlines = new Deadlines(clock, report);
     // An `error` listener that throws is only logged: another `error` event would call it again, forever.
     this.#bus = new Bus((error, event, payload) =>
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
@@ -90,7 +90,6 @@ export class WebSocketController<C = Contract> {
       onceHost: () => ({ engine: this.#backplane.engine, deadlines: this.#deadlines, now, report }),
       outbound,
     });
-    const [now, monotonic] = [() => this.#clock.now(), this.#monotonic];
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
     this.#admission = new Admission(resolved);
@@ -158,7 +157,7 @@ export class WebSocketController<C = Contract> {
       authenticator,
       admission: this.#admission,
       deadlines: this.#deadlines,
-      isClosed: () => this.isClosed,
+      awayFor: () => this.#drain?.retryAfter ?? (this.isClosed ? 5_000 : undefined),
       open: (...args) => this.open(...args),
       revocations,
       refusals,
@@ -249,6 +248,23 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
+   * Ends this node as a deploy needs it: refuses upgrades with 503, closes the clients over `window`, those with nothing under way first,
+   * keeps members of channels their place, calls `stop`, and closes the engine. A later call joins; {@link close} ends it now.
+   *
+   * @throws {TypeError} for an unknown option, or a value out of range.
+   */
+  drain(options: DrainOptions = {}): Promise<DrainResult> {
+    const goodbye = () => this.#closed ??= this.#backplane.close();
+    this.#drain ??= new Drain(this.#host, this.#connections, goodbye, options);
+    return this.#drain.run(options.stop);
+  }
+
+  /** Whether the controller accepts clients. */
+  get status(): ControllerStatus {
+    return this.isClosed ? "closed" : this.#drain ? "draining" : "running";
+  }
+
+  /**
    * Closes every client that the filter matches, on all nodes, and refuses matching clients that are authenticating. A node that
    * is cut off does so when it is back. Resolves when the other nodes have answered, or 2 s after the order was sent.
    *
@@ -290,8 +306,6 @@ export class WebSocketController<C = Contract> {
     return this.#backplane.engine;
   }
 
-  readonly #monotonic = (): number => this.#clock.monotonic() + this.#shift;
-
   /** Whether {@link close} has been called. */
   get isClosed(): boolean {
     return this.#closed !== undefined;
@@ -299,21 +313,8 @@ export class WebSocketController<C = Contract> {
 
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
-    const { rateGate, refusals, sender } = this.#host;
-    return {
-      opened: this.#opened,
-      closed: sumOf(this.#closedBy),
-      active: this.#connections.size,
-      clients: this.#clients.size,
-      pending: this.#admission.pending,
-      reserved: this.#admission.total,
-      deadlines: this.#deadlines.size,
-      keys: this.#admission.keys,
-      refused: { ...refusals.counts },
-      closedBy: { ...this.#closedBy },
-      dropped: sender.dropped,
-      limited: rateGate?.limited ?? 0,
-    };
+    const [opened, active, clients] = [this.#opened, this.#connections.size, this.#clients.size];
+    return statsOf(this.#host, this.#admission, { opened, active, clients, closedBy: this.#closedBy });
   }
 
   /**
@@ -384,7 +385,7 @@ export class WebSocketController<C = Contract> {
       rateGate,
       keyOf: this.#keyOf,
       now,
-      monotonic: this.#monotonic,
+      monotonic: this.#clock.monotonic,
       report,
       outbound,
     };
@@ -393,8 +394,7 @@ export class WebSocketController<C = Contract> {
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */
   useClock(clock: Clock): void {
     if (this.#host.options.clock) return;
-    this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // Whole: with a fraction, sums would round differently.
-    this.#clock = clock;
+    this.#clock.use(clock);
     this.#deadlines.use(clock);
   }
 }

@@ -1,3 +1,5 @@
+import type { ConnectionHost } from "../connection/connection.ts";
+import type { Admission } from "../base/limits.ts";
 import type { RefusalReason } from "../application/refusals.ts";
 import type { CloseCause } from "../protocol/close.ts";
 
@@ -44,6 +46,25 @@ export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
   error: 0,
 };
 
+/** Reads the counters of a controller. */
+export function statsOf(
+  { deadlines, rateGate, refusals, sender }: Pick<ConnectionHost, "deadlines" | "rateGate" | "refusals" | "sender">,
+  { pending, total: reserved, keys }: Admission,
+  { closedBy, ...counts }: Pick<ControllerStats, "opened" | "active" | "clients" | "closedBy">,
+): ControllerStats {
+  return {
+    ...counts,
+    closed: sumOf(closedBy),
+    pending,
+    reserved,
+    deadlines: deadlines.size,
+    keys,
+    refused: { ...refusals.counts },
+    closedBy: { ...closedBy },
+    dropped: sender.dropped,
+    limited: rateGate?.limited ?? 0,
+  };
+}
+
 /** The sum of all counters. */
-export const sumOf = (counts: Readonly<Record<string, number>>): number =>
-  Object.values(counts).reduce((sum, count) => sum + count, 0);
+const sumOf = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((sum, count) => sum + count, 0);

@@ -106,6 +106,15 @@ export function unavailable(message: string): Refusal {
   };
 }
 
+/** The refusal while the controller drains or is closed. @param retryAfter in ms */
+export function leaving(retryAfter: number): Refusal {
+  return {
+    ...unavailable("The server is going away"),
+    headers: { "retry-after": String(Math.max(1, Math.ceil(retryAfter / 1000))) },
+    reason: "draining",
+  };
+}
+
 /** The refusal for a reached limit. Its log line names the option. */
 export function reached(limit: ReachedLimit | "user", options: ResolvedOptions, ip: string | null): Refusal {
   switch (limit) {

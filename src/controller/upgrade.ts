@@ -21,6 +21,7 @@ import {
   foreignOrigin,
   GONE,
   invalidRequest,
+  leaving,
   noRuntime,
   noToken,
   reached,
@@ -46,8 +47,8 @@ export type UpgradeHandler = WebSocketRoute;
 export interface UpgradeHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
-  /** Whether new connections are refused. */
-  isClosed(): boolean;
+  /** How long a client is to stay away while the controller drains or is closed, in ms; `undefined` while it runs. */
+  awayFor(): number | undefined;
   readonly admission: Admission;
   readonly deadlines: Deadlines;
   open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
@@ -96,7 +97,8 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   if (invalid) return refuse(invalid);
   const url = parseUrl(c.req.url);
   if (!url) return refuse(invalidRequest("The request target is not a URL"));
-  if (host.isClosed()) return refuse(unavailable("The server is going away"));
+  const away = host.awayFor();
+  if (away !== undefined) return refuse(leaving(away));
   if (!runtime) return refuse(noRuntime());
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
@@ -138,7 +140,9 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
     if (c.finalized && !wasAnswered) return refuse(ANSWERED);
     if (identity && "status" in identity) return refuse(identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
-    if (slot.released || host.isClosed()) return refuse(unavailable("It took too long"));
+    const away = host.awayFor();
+    if (away !== undefined) return refuse(leaving(away));
+    if (slot.released) return refuse(unavailable("It took too long"));
     const response = accept(host, c, runtime, handshake, identity, slot, since);
     // The client left during authentication and does not read this response.
     if (response === null) return refuse(GONE);
@@ -207,7 +211,7 @@ function accept(
       host.deadlines.delete(slot);
       // Some runtimes open the socket later, when rights may have been revoked.
       const connection = host.open(transport, handshake, identity, slot, since);
-      server?.connections.add(connection);
+      server?.connections.add(connection, host.controller);
       return connection;
     },
     abandoned() {

@@ -1,0 +1,333 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import { Channels } from "../../src/channels/channels.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { testkit } from "../../src/testing/testkit.ts";
+import { createChat, received } from "../testing/chat.ts";
+import { createRoute } from "../support/fake-runtime.ts";
+import { HANDSHAKE, HibernatingTransport, open } from "../support/fake-transport.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+const DRAINED = { code: 1012, reason: "drained" };
+
+/** A controller with so many clients, which answer a close at once, and the errors that it reports. */
+function create(count: number, options: WebSocketControllerOptions = {}) {
+  const clock = new TestClock();
+  const controller = new WebSocketController({ clock, logger: false, heartbeat: false, ...options });
+  const errors: string[] = [];
+  controller.on("error", ({ error }) => errors.push(String(error)));
+  const opened = Array.from({ length: count }, () => open(controller));
+  for (const { connection, transport } of opened) {
+    transport.close = (code, reason) => {
+      transport.closes.push({ code, reason });
+      connection.closed(code, reason, true);
+    };
+  }
+  return { clock, controller, errors, opened, left: () => opened.filter(({ transport }) => transport.closes.length > 0).length };
+}
+
+describe("WebSocketController.drain", () => {
+  it("closes the clients evenly over the window, with 1012", async () => {
+    const { clock, controller, opened, left } = create(200);
+    const drained = controller.drain({ window: 10_000 });
+    assert.equal(left(), 0);
+    for (let ms = 100; ms <= 10_000; ms += 100) {
+      clock.advance(100);
+      assert.ok(Math.abs(left() - ms / 50) <= 1, `${left()} at ${ms} ms`);
+    }
+    assert.equal(left(), 200);
+    for (const { transport } of opened) assert.deepEqual(transport.closes, [DRAINED]);
+    assert.deepEqual(await drained, { closed: 200, cut: 0, isClean: true });
+    assert.equal(controller.stats().closedBy.drain, 200);
+    assert.equal(clock.timers, 0);
+  });
+
+  it("closes all at once without a window", async () => {
+    const { controller, left } = create(20);
+    const drained = controller.drain();
+    assert.equal(left(), 20);
+    assert.deepEqual(await drained, { closed: 20, cut: 0, isClean: true });
+  });
+
+  it("counts clients that leave by themselves", async () => {
+    const { clock, controller, opened, left } = create(10);
+    const drained = controller.drain({ window: 1_000 });
+    for (const { connection } of opened.slice(5)) connection.closed(1001, "", true);
+    clock.advance(500);
+    assert.equal(left(), 0);
+    clock.advance(500);
+    assert.deepEqual(await drained, { closed: 5, cut: 0, isClean: true });
+  });
+
+  it("closes a client with a request under way last, and after the answer", async () => {
+    const { clock, controller, opened, left } = create(3);
+    const stalls = new Map<string, Stall>();
+    controller.handle("work", v.object({ name: v.string() }), async ({ message: { name } }) => {
+      stalls.set(name, new Stall());
+      await stalls.get(name)!.promise;
+      return name;
+    });
+    const [busy] = opened as [typeof opened[0]];
+    for (const name of ["a", "b"]) busy.connection.message(JSON.stringify({ type: "work", name }));
+    const drained = controller.drain({ window: 3_000 });
+    clock.advance(3_000);
+    assert.equal(left(), 2);
+    stalls.get("a")!.resolve();
+    await turn();
+    clock.advance(1_000);
+    assert.deepEqual(busy.transport.closes, []);
+    stalls.get("b")!.resolve();
+    await turn();
+    clock.advance(50);
+    assert.deepEqual(busy.transport.take().map(({ data }) => data), ["a", "b"]);
+    assert.deepEqual(busy.transport.closes, [DRAINED]);
+    assert.deepEqual(await drained, { closed: 3, cut: 0, isClean: true });
+  });
+
+  it("waits for an authentication, a middleware and the answer to a question", async () => {
+    const stall = new Stall<null>();
+    const { clock, controller, opened } = create(3, { authenticate: () => stall.promise, mode: "public" });
+    const middleware = new Stall();
+    controller.use(async (_context, next) => {
+      await middleware.promise;
+      await next();
+    });
+    const [authenticating, waiting, asked] = opened as [typeof opened[0], typeof opened[0], typeof opened[0]];
+    authenticating.connection.message('{"type":"auth","access_token":"x"}');
+    waiting.connection.message('{"type":"x"}');
+    const answer = asked.client.ask("confirm");
+    const drained = controller.drain();
+    const closes = () => [authenticating, waiting, asked].map(({ transport }) => transport.closes.length);
+    assert.deepEqual(closes(), [0, 0, 0]);
+    stall.resolve(null);
+    await turn();
+    clock.advance(50);
+    assert.deepEqual(closes(), [1, 0, 0]);
+    middleware.resolve();
+    await turn();
+    clock.advance(50);
+    assert.deepEqual(closes(), [1, 1, 0]);
+    const [{ uid }] = asked.transport.take();
+    asked.connection.message(JSON.stringify({ type: "confirm", uid, status: "ok" }));
+    await answer;
+    clock.advance(50);
+    assert.deepEqual(await drained, { closed: 3, cut: 0, isClean: true });
+  });
+
+  it("waits until a publication of the client is answered", async () => {
+    const stall = new Stall();
+    class SlowEngine extends MemoryEngine {
+      override publish(...args: Parameters<MemoryEngine["publish"]>): never {
+        return stall.promise.then(() => super.publish(...args)) as never; // A promise, as engines over a network return.
+      }
+    }
+    const { clock, controller, opened } = create(1, { engine: new SlowEngine() });
+    new Channels(controller, { news: { authorize: () => true, schema: { said: v.number() } } });
+    const [{ connection, transport }] = opened as [typeof opened[0]];
+    connection.message('{"type":"publish","uid":1,"channel":"news","event":"said","data":1}');
+    await turn();
+    const drained = controller.drain();
+    assert.deepEqual(transport.closes, []);
+    stall.resolve();
+    await turn();
+    clock.advance(50);
+    assert.deepEqual(transport.take().map(({ uid, status }) => [uid, status]), [[1, "ok"]]);
+    assert.deepEqual(transport.closes, [DRAINED]);
+    assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+  });
+
+  it("closes with 1001 whoever is still waiting at the timeout, and says why in an error event", async () => {
+    const { clock, controller, errors, opened } = create(2);
+    controller.handle("never", v.object({}), () => new Promise(() => {}));
+    opened[0]!.connection.message('{"type":"never"}');
+    const drained = controller.drain({ window: 1_000, timeout: 2_000 });
+    clock.advance(2_000);
+    assert.deepEqual(await drained, { closed: 1, cut: 1, isClean: false });
+    assert.deepEqual(opened[0]!.transport.closes, [{ code: 1001, reason: "Going away" }]);
+    assert.deepEqual(errors, ["Error: Cannot drain in 2000 ms: 1 clients have requests under way"]);
+    assert.equal(controller.status, "closed");
+  });
+
+  it("does not say drained to a client that may lack an answer", () => {
+    const { controller, opened } = create(2, { slowConsumer: "drop" });
+    opened[0]!.transport.sends = false;
+    opened[0]!.client.send("dropped");
+    const awake = new HibernatingTransport();
+    controller.restore(awake, {
+      ...{ controller: "main", uid: "1", handshake: HANDSHAKE, state: null, until: 0, phase: "admitted" },
+      ...{ accountability: { user: null, role: null }, expires_at: null },
+    });
+    void controller.drain({ retryAfter: 1_500 });
+    const reasons = [...opened.map(({ transport }) => transport), awake].map(({ closes }) => closes[0]!.reason);
+    assert.deepEqual(reasons, ["retry=1500", "drained retry=1500", "retry=1500"]);
+    // What a listener does with a message is not known.
+    const listening = create(1);
+    listening.controller.on("message", () => {});
+    void listening.controller.drain({ code: 4500 });
+    assert.deepEqual(listening.opened[0]!.transport.closes, [{ code: 4500, reason: "Service restart" }]);
+  });
+
+  it("refuses upgrades with 503 and Retry-After, and counts them", async () => {
+    const { controller, opened, request } = createRoute({ mode: "public" });
+    await request("/websocket");
+    assert.equal(controller.status, "running");
+    void controller.drain({ window: 1_000, retryAfter: 1_500 });
+    assert.equal(controller.status, "draining");
+    const refused = await request("/websocket");
+    assert.deepEqual([refused.status, refused.headers.get("retry-after")], [503, "2"]);
+    assert.deepEqual(await refused.json(), { error: { code: "SERVICE_UNAVAILABLE", message: "The server is going away" } });
+    assert.equal(controller.stats().refused.draining, 1);
+    assert.equal(opened.length, 1);
+  });
+
+  it("refuses an upgrade that was authenticating when it began", async () => {
+    const stall = new Stall<{ accountability: { user: string; role: null } }>();
+    const { controller, opened, request } = createRoute({ mode: "strict", authenticate: () => stall.promise });
+    const upgrading = request("/websocket?access_token=ann");
+    await turn();
+    void controller.drain();
+    stall.resolve({ accountability: { user: "ann", role: null } });
+    assert.equal((await upgrading).status, 503);
+    assert.deepEqual([opened.length, controller.stats().reserved], [0, 0]);
+  });
+
+  it("closes a socket that opens after it began", () => {
+    const { clock, controller } = create(1);
+    void controller.drain({ window: 1_000 });
+    clock.advance(1_000);
+    const { transport } = open(controller);
+    clock.advance(50);
+    assert.equal(transport.closes.length, 1);
+  });
+
+  it("calls stop when the clients have gone, and closes the engine after it", async () => {
+    const engine = new MemoryEngine();
+    const { clock, controller, left } = create(2, { engine });
+    void controller.engine;
+    const stopped = new Stall();
+    const seen: unknown[] = [];
+    const stop = () => {
+      seen.push([left(), engine.status]);
+      return stopped.promise;
+    };
+    const drained = controller.drain({ window: 1_000, stop });
+    assert.equal(controller.drain({ stop: () => seen.push("another") }), drained);
+    clock.advance(500);
+    await turn();
+    assert.deepEqual(seen, []);
+    clock.advance(500);
+    await turn();
+    assert.deepEqual(seen, [[2, "ready"], "another"]);
+    assert.equal(engine.status, "ready");
+    stopped.resolve();
+    assert.equal((await drained).isClean, true);
+    assert.equal(engine.status, "closed");
+  });
+
+  it("is not clean when stop fails, or the engine does", async () => {
+    for (const failing of ["stop", "engine"]) {
+      const engine = new MemoryEngine();
+      const { clock, controller, errors } = create(0, { engine });
+      void controller.engine;
+      const fail = () => {
+        throw new Error(`The ${failing} fails`);
+      };
+      if (failing === "engine") engine.close = fail;
+      const drained = controller.drain(failing === "stop" ? { stop: fail } : {});
+      await turn();
+      clock.advance(1_000);
+      assert.deepEqual(await drained, { closed: 0, cut: 0, isClean: false });
+      assert.deepEqual(errors, [`Error: The ${failing} fails`]);
+    }
+  });
+
+  it("is ended by close", async () => {
+    const { clock, controller, left } = create(4);
+    const drained = controller.drain({ window: 10_000 });
+    clock.advance(2_500);
+    assert.equal(left(), 1);
+    await controller.close();
+    assert.equal(left(), 4);
+    assert.equal((await drained).closed, 1);
+    assert.equal(clock.timers, 0);
+  });
+
+  it("throws TypeError that says what to write", () => {
+    const { controller } = create(0);
+    const cases: [options: unknown, message: string][] = [
+      [null, "Cannot drain: pass an object, such as { window: 30_000, timeout: 45_000 }"],
+      [{ windw: 1 }, 'Cannot drain: unknown option "windw", use one of window, timeout, code, retryAfter, stop'],
+      [{ window: -1 }, 'Cannot drain: option "window" must be 0 or a whole number of ms from 1 to 2147483647, such as 30_000'],
+      [{ timeout: 0 }, 'Cannot drain: option "timeout" must be a whole number of ms from 1 to 2147483647, such as 45_000'],
+      [
+        { window: 30_000, timeout: 10_000 },
+        'Cannot drain: option "timeout" must be at least the window of 30000 ms, such as 40000',
+      ],
+      [{ code: "1012" }, 'Cannot drain: option "code" must be a close code, such as 1012'],
+      [{ code: 1006 }, "Cannot close with code 1006: use 1000–1003, 1007–1014 or 3000–4999 (4000–4999 for your own)"],
+      [
+        { retryAfter: 300_001 },
+        'Cannot drain: option "retryAfter" must be 0 or a whole number of ms up to 300000, such as 2_000',
+      ],
+      [{ stop: 1 }, 'Cannot drain: option "stop" must be a function that stops your server'],
+    ];
+    for (const [options, message] of cases) {
+      assert.throws(() => controller.drain(options as never), { name: "TypeError", message });
+    }
+    assert.equal(controller.status, "running");
+  });
+});
+
+describe("WebSocketController.drain, of one node of two", () => {
+  it("loses no publication and no place, and leaves the cluster last", async () => {
+    const chats: ReturnType<typeof createChat>[] = [];
+    const t = testkit((node) => (chats[node] = createChat()).app, { nodes: 2 });
+    const watcher = await t.connect({ token: "watcher", node: 1 });
+    const changes: string[] = [];
+    watcher.subscribe("room:1", {
+      presence: true,
+      onPresence: ({ event, members }: { event: string; members: { user: string }[] }) => {
+        if (event !== "init") changes.push(...members.map(({ user }) => `${event} ${user}`));
+      },
+    } as never);
+    await t.advance(0);
+    const names = ["a", "b", "c", "d"];
+    const clients = [];
+    for (const token of names) clients.push(await t.connect({ token })); // On both nodes in turn.
+    const items = clients.map((client) => received(client.subscribe("room:1")));
+    await t.advance(0);
+    const onFirst = chats[0]!.controller.stats().active;
+    assert.equal(onFirst, 2);
+    changes.length = 0;
+    const published: number[] = [];
+    const publish = async (n: number) => {
+      published.push(n);
+      await chats[1]!.channels.publish("room:1", "said", n);
+    };
+    let result: unknown;
+    void chats[0]!.controller.drain({ window: 4_000 }).then((ended) => result = ended);
+    for (let n = 0; n < 16; n++) {
+      await publish(n);
+      await t.advance(250);
+    }
+    assert.equal(chats[0]!.controller.stats().active, 0);
+    assert.equal(chats[0]!.controller.status, "draining");
+    assert.equal(Object.keys((await chats[1]!.controller.cluster.stats()).nodes).length, 2);
+    await t.advance(10_000);
+    assert.deepEqual(result, { closed: onFirst, cut: 0, isClean: true });
+    assert.equal(Object.keys((await chats[1]!.controller.cluster.stats()).nodes).length, 1);
+    assert.deepEqual(items.map((each) => each.filter(({ event }) => event === "said").map(({ data }) => data)), [
+      published,
+      published,
+      published,
+      published,
+    ]);
+    assert.deepEqual(changes.filter((change) => change.startsWith("leave")), []);
+    assert.equal((await chats[1]!.channels.presence("room:1")).length, 5);
+    await t.close();
+  });
+});
