@@ -59,6 +59,7 @@ export type {
 } from "./src/controller/cluster.ts";
 export { WebSocketController } from "./src/controller/controller.ts";
 export type { ControllerStatus, DrainOptions, DrainResult } from "./src/controller/drain.ts";
+export { type Health, health } from "./src/controller/health.ts";
 export { createWebSocketController, getWebSocketController } from "./src/controller/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery/broadcast.ts";
 export type { WebSocketEvents } from "./src/application/events.ts";

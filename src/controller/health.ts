@@ -1,0 +1,41 @@
+import type { Context } from "hono";
+import type { WebSocketController } from "./controller.ts";
+
+/** Handlers for the probes of a service manager or a load balancer. */
+export interface Health {
+  /** Liveness: answers 200 as long as the process answers, while it drains and while its broker is away, too. */
+  live(c: Context): Response;
+  /** Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready. */
+  ready(c: Context): Response;
+}
+
+/**
+ * Creates the handlers of two probes, which must not be mixed up: a restart does not bring a broker back, and it ends the clients.
+ * Both answer `{ status }`.
+ *
+ * @throws {TypeError} without a controller.
+ *
+ * @example
+ * ```ts
+ * const { live, ready } = health(controller);
+ * app.get("/live", live).get("/ready", ready);
+ * ```
+ */
+export function health(...controllers: Pick<WebSocketController, "status" | "engine">[]): Health {
+  if (controllers.length === 0 || !controllers.every((controller) => typeof controller?.status === "string")) {
+    throw new TypeError("Cannot create the probes: pass the controller, such as health(controller)");
+  }
+  const answer = (c: Context, status: string, code: 200 | 503) => c.json({ status }, code, { "cache-control": "no-store" });
+  return {
+    live: (c) => answer(c, "live", 200),
+    ready: (c) => {
+      const fault = controllers.map(faultOf).find((each) => each !== undefined);
+      return answer(c, fault ?? "ready", fault === undefined ? 200 : 503);
+    },
+  };
+}
+
+function faultOf({ status, engine }: Pick<WebSocketController, "status" | "engine">): string | undefined {
+  if (status !== "running") return status;
+  return engine.status === "ready" ? undefined : `engine ${engine.status}`;
+}
