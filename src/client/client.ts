@@ -348,7 +348,7 @@ export class BareClient<C = Contract> {
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
     // After 1009 any of them may be the message that was too big, so none is sent again.
-    this.#requests.lost(lost, code !== 1009);
+    this.#requests.lost(lost, code !== 1009, /^drained\b/.test(reason));
     if (!isFinal) return;
     this.#outbox.fail(this.#whyClosed, lost);
     if (error) this.#subscriptions.interrupt(error);

@@ -2,7 +2,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
 import { ClientSocket } from "./client-socket.ts";
 import { checkToken } from "./encode.ts";
-import { ClientError, errorOf, retryAfter } from "./error.ts";
+import { ClientError, errorOf, retryAfter, retryIn } from "./error.ts";
 import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";
 import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
@@ -50,7 +50,7 @@ export class Connector {
   #attempts = 0;
   #close: CloseInfo | undefined;
   #openSince = 0;
-  /** Earliest time of the next attempt, from `retry_after`. All times here are ms of the monotonic clock. */
+  /** Earliest time of the next attempt, from `retry_after` or a close reason. All times here are ms of the monotonic clock. */
   #notBefore = 0;
   /** The `uid` of the pending `auth`, or of the ping sent in its place. */
   #authUid: string | undefined;
@@ -347,7 +347,8 @@ export class Connector {
     // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second. So does one that
     // read too slowly (4508): the next would ask for the same history again.
     if (wasOpen && close.code !== 4508 && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
-    const delay = Math.max(0, this.#notBefore - this.#now()) + backoffDelay(this.#attempt++, options);
+    this.#notBefore = Math.max(this.#notBefore, this.#now() + retryIn(close.reason));
+    const delay = this.#notBefore - this.#now() + backoffDelay(this.#attempt++, options, close.code);
     const attempt = this.#attempt;
     this.#wait(() => void this.#connect(), delay);
     this.status = "waiting";

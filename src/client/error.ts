@@ -53,6 +53,9 @@ export function retryAfter({ details: { retry_after } }: ClientError): number {
   return typeof retry_after === "number" && retry_after > 0 ? Math.min(retry_after, MAX_RETRY_AFTER) : 0;
 }
 
+/** The same in a close reason, such as `retry=1500` (PROTOCOL.md §6). */
+export const retryIn = (reason: string): number => Math.min(Number(/\bretry=(\d+)/.exec(reason)?.[1] ?? 0), MAX_RETRY_AFTER);
+
 /** Reads the error of a message, whatever the server put there. */
 export function errorOf({ error }: Record<string, unknown>): ClientError {
   const { code, message, ...details } = Object(error) as Record<string, unknown>;

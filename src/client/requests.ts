@@ -106,13 +106,17 @@ export class Requests {
     return !!pending;
   }
 
-  /** The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again. */
-  lost(error: ClientError, mayRetry: boolean): void {
+  /**
+   * The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
+   *
+   * @param wasDrained whether the server has handled no request without answering it (PROTOCOL.md §6), so that all are
+   */
+  lost(error: ClientError, mayRetry: boolean, wasDrained: boolean): void {
     const retried: Pending[] = [];
     for (const item of [...this.#pending.values()]) {
       if (this.#outbox.has(item)) continue;
-      item.wasSent = true;
-      if (item.idempotent && mayRetry) retried.push(item);
+      item.wasSent ||= !wasDrained;
+      if ((item.idempotent || wasDrained) && mayRetry) retried.push(item);
       else item.failed(error);
     }
     this.#outbox.restore(retried);

@@ -191,6 +191,49 @@ describe("A client that has lost its connection", () => {
     }
   });
 
+  it("comes back within 250 ms after 1001 and 1012, and then with backoff", async () => {
+    for (const code of [1001, 1012]) {
+      const { client, clock, admit, socket, take } = connectFake({ random: () => 0.999 });
+      const first = await admit();
+      clock.advance(10_000);
+      first.end(code, "Going away");
+      for (const delay of [249.75, 999, 1_998]) {
+        assert.equal(take("reconnecting")[0].delay, delay);
+        clock.advance(delay);
+        (await socket()).end(code);
+      }
+      void client.close();
+      const own = connectFake({ random: () => 0.5, backoff: { base: 100 } });
+      (await own.admit()).end(code);
+      assert.equal(own.take("reconnecting")[0].delay, 50);
+      void own.client.close();
+    }
+  });
+
+  it("stays away as long as the close reason says, which is bounded", async () => {
+    const reasons: [reason: string, waits: number][] = [
+      ["retry=1500", 1_625],
+      ["drained retry=7000", 7_125],
+      ["retry=1e9", 126],
+      ["retry=99999999999999999999", 300_125],
+      ["retry=-5", 125],
+      ["retry=", 125],
+      ["noretry=1500", 125],
+    ];
+    for (const [reason, waits] of reasons) {
+      const { client, clock, sockets, admit, take } = connectFake({ random: () => 0.5 });
+      (await admit()).end(1012, reason);
+      assert.equal(take("reconnecting")[0].delay, waits, reason);
+      clock.advance(waits - 1);
+      await turn();
+      assert.equal(sockets.length, 1);
+      clock.advance(1);
+      await turn();
+      assert.equal(sockets.length, 2);
+      void client.close();
+    }
+  });
+
   it("waits as long as the server asks, however the wall clock is set", async () => {
     for (const step of [-3 * 3_600_000, 3 * 3_600_000]) {
       const { client, clock, sockets, admit, socket, take } = connectFake({ random: () => 0 });
@@ -412,10 +455,10 @@ describe("backoffDelay", () => {
     }
     delays.sort((a, b) => a - b);
     const seed = `SEED=${random.seed}`;
-    assert.ok(delays.at(-1)! - delays[0]! >= 0.8 * 500, seed);
+    assert.ok(delays.at(-1)! - delays[0]! >= 0.8 * 250, seed);
     // Nor are they in a few heaps: each twentieth of the window has its share.
     for (let part = 0; part < 20; part++) {
-      const share = delays.filter((delay) => Math.floor(delay / 25) === part).length;
+      const share = delays.filter((delay) => Math.floor(delay / 12.5) === part).length;
       assert.ok(share >= 20 && share <= 90, `${share} of 50 in part ${part}, ${seed}`);
     }
   });

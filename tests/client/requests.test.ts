@@ -86,6 +86,33 @@ describe("client.request", () => {
     assert.equal(await waiting, "done");
   });
 
+  it("sends what a drained server has not answered again, in order, and before what was waiting", async () => {
+    const { client, clock, admit, retry } = connectFake();
+    const socket = await admit();
+    const [answered, first, second] = ["answered", "first", "second"].map((type) => client.request(type));
+    const sent = socket.take();
+    socket.receive({ type: "answered", status: "ok", uid: sent[0].uid, data: 1 });
+    socket.end(1012, "drained");
+    const queued = client.request("queued");
+    assert.equal(await answered, 1);
+    retry();
+    const next = await admit();
+    const again = next.take();
+    assert.deepEqual(again.map(({ type }) => type), ["first", "second", "queued"]);
+    assert.deepEqual(again.slice(0, 2), sent.slice(1));
+    for (const { type, uid } of again) next.receive({ type, status: "ok", uid, data: type });
+    assert.deepEqual(await Promise.all([first, second, queued]), ["first", "second", "queued"]);
+    // The word of the protocol only, and not once more for what was in doubt before.
+    clock.advance(10_000);
+    const doubtful = client.request("doubtful", {}, { idempotent: true });
+    next.end(1012, "Service restart");
+    retry();
+    const third = await admit();
+    third.end(1012, "drained");
+    void client.close();
+    await assert.rejects(doubtful, { code: "DISCONNECTED" });
+  });
+
   it("is sent again with the same uid, before what came later, where it is idempotent", async () => {
     const { client, clock, admit } = connectFake();
     const socket = await admit();
