@@ -63,6 +63,6 @@ setInterval(() => controllers[0]!.broadcast(large, { role: "stalled" }), 50);
 await serve(app, {
   port: 0,
   hostname: "127.0.0.1",
-  drainTimeout: 2_000,
+  drain: { timeout: 2_000 },
   onListen: ({ port }) => console.log(`PORT ${port}`),
 });

@@ -78,6 +78,11 @@ const TABLES: readonly Table[] = [
     name: "ServeOptions",
   },
   {
+    title: "`drain`",
+    intro: "`controller.drain(options)`, and the option `drain` of `serve`. An unknown option throws a `TypeError`.",
+    name: "DrainOptions",
+  },
+  {
     title: "The client",
     intro: "`createClient(url, options)`, of `noroshi/client`. An unknown option throws a `TypeError`.",
     name: "ClientOptions",

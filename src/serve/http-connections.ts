@@ -2,11 +2,12 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { HOST } from "../runtimes/runtime.ts";
 
-/** Tracks the TCP connections of a `node:http` server, so that it can end idle ones when it stops. */
+/** Tracks the TCP connections of a `node:http` server, so that it can end idle ones. */
 export class HttpConnections {
   /** The latest response of each connection; `null` before the first. */
   readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
   #isDraining = false;
+  #isStopped = false;
 
   constructor(server: Server) {
     const open = this.#open;
@@ -14,7 +15,7 @@ export class HttpConnections {
       open.delete(this);
     }
     server.on("connection", (socket: Socket) => {
-      if (this.#isDraining) return void socket.destroy();
+      if (this.#isStopped) return void socket.destroy();
       open.set(socket, null);
       socket.once("close", forget);
     });
@@ -39,6 +40,12 @@ export class HttpConnections {
       if (response && !response.writableFinished) this.#endAfter(socket, response);
       else socket.destroy();
     }
+  }
+
+  /** As {@link drain}, and new connections are ended at once. */
+  stop(): void {
+    this.#isStopped = true;
+    this.drain();
   }
 
   /** Ends all connections at once. */

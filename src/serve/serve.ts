@@ -6,17 +6,18 @@
  */
 import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { checkMs } from "../base/clock.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { Connections } from "../connection/connections.ts";
+import type { WebSocketController } from "../controller/controller.ts";
+import { type DrainOptions, type DrainResult, resolveDrain } from "../controller/drain.ts";
 import { guard } from "../base/guard.ts";
 import { WRITE_OBJECT } from "../controller/upgrade-refusal.ts";
 import { HttpConnections } from "./http-connections.ts";
 import { logRecord } from "../application/log.ts";
 import { websocket } from "../runtimes/bun.ts";
 import { missingPackage } from "../base/missing-package.ts";
-import { HOST, type Host, startRoutes } from "../runtimes/runtime.ts";
-import { closeOnTermination } from "./termination.ts";
+import { HOST, type Host, routesOf, startRoutes } from "../runtimes/runtime.ts";
+import { drainOnTermination } from "./termination.ts";
 
 /** Any app with Hono's `fetch`. */
 export interface ServableApp {
@@ -35,12 +36,16 @@ export interface ServeOptions {
   /** Called once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
   /**
-   * How long {@link RunningServer.close} waits for clients and open requests before it ends them, in ms; `0` does not wait.
-   * @default {10_000}
+   * How SIGINT, SIGTERM and {@link RunningServer.drain} end the server and its controllers: `window` and so on, as of `controller.drain()`.
+   * `timeout` also limits {@link RunningServer.close}.
+   *
+   * @default {{ window: 0, timeout: 10_000 }}
    */
-  drainTimeout?: number;
+  drain?: Omit<DrainOptions, "stop">;
   /**
-   * Whether SIGINT and SIGTERM close all servers of the process and then exit with 0. A second signal exits at once.
+   * Whether SIGINT and SIGTERM drain all servers of the process and then exit: with 0 if all of it was clean, else with 1. A second
+   * signal exits at once, with 130 or 143.
+   *
    * @default {true}
    */
   handleSignals?: boolean;
@@ -54,9 +59,11 @@ export interface RunningServer {
   readonly port: number;
   /**
    * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once they are gone and open
-   * requests are answered, or after `drainTimeout`.
+   * requests are answered, or after `drain.timeout`. The controllers stay open.
    */
   close(): Promise<void>;
+  /** Ends the server and its controllers as SIGTERM does, but not the process. Resolves when both have ended. */
+  drain(): Promise<DrainResult>;
 }
 
 /** A listening server of any runtime. */
@@ -64,6 +71,8 @@ interface Listening {
   port: number;
   /** Open WebSocket connections of this server. */
   connections: Connections;
+  /** Ends idle connections, and each other one after its response. The server still accepts connections. */
+  drain(): void;
   /** Stops accepting, ends idle connections, and resolves when no request or socket is open. */
   stop(): Promise<void>;
   /** Ends open requests and sockets, as far as the runtime can. */
@@ -82,14 +91,17 @@ interface Listening {
  * ```
  */
 export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
-  const { port = 3000, hostname = "0.0.0.0", signal, onListen, drainTimeout = 10_000, handleSignals = true } = options;
-  if (drainTimeout !== 0) checkMs('Cannot serve: option "drainTimeout"', drainTimeout);
+  const { port = 3000, hostname = "0.0.0.0", signal, onListen, handleSignals = true } = options;
+  if ("drainTimeout" in options) throw new TypeError('Cannot serve: write "drain: { timeout }" in place of "drainTimeout"');
+  const drainOptions = resolveDrain('Cannot serve: option "drain": ', options.drain ?? {});
   const listening = await listener()(app, port, hostname);
   startRoutes(app);
 
   let forget = () => {};
   let closed: Promise<void> | undefined;
-  const close = (): Promise<void> => closed ??= drain(listening, drainTimeout).finally(() => forget());
+  const close = (): Promise<void> => closed ??= closeServer(listening, drainOptions.timeout).finally(() => forget());
+  let drained: Promise<DrainResult> | undefined;
+  const drain = (): Promise<DrainResult> => drained ??= drainServer(listening, app, drainOptions).finally(() => forget());
   const log = (error: unknown) => console.error(logRecord(error));
   const onAbort = () => guard(close, log);
 
@@ -98,8 +110,9 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
     url: `http://${named.includes(":") ? `[${named}]` : named}:${listening.port}/`,
     port: listening.port,
     close,
+    drain,
   };
-  const unregister = closeOnTermination({ handlesSignals: handleSignals, close });
+  const unregister = drainOnTermination({ handlesSignals: handleSignals, close: drain });
   forget = () => {
     unregister();
     signal?.removeEventListener("abort", onAbort);
@@ -119,13 +132,51 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   return server;
 }
 
-async function drain(listening: Listening, timeout: number): Promise<void> {
-  const drained = Promise.all([listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"), listening.stop()]);
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, timeout));
-  await Promise.race([drained, late]);
-  clearTimeout(timer);
+async function closeServer(listening: Listening, timeout: number): Promise<void> {
+  const closing = Promise.all([listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"), listening.stop()]);
+  await settledIn(timeout, closing);
   listening.kill();
+}
+
+/** Time for the controllers to end after `timeout`, in ms. */
+const LAST_WAIT = 1_000;
+
+/** Drains the controllers, and stops the server between the last client and the engines: requests under way may use those. */
+async function drainServer(
+  listening: Listening,
+  app: ServableApp,
+  options: DrainOptions & { timeout: number },
+): Promise<DrainResult> {
+  listening.drain();
+  const { connections } = listening;
+  let stopped: Promise<void> | undefined;
+  const stop = () => stopped ??= connections.emptied().then(() => listening.stop());
+  const controllers = new Set([...routesOf(app).map(({ controller }) => controller), ...connections.controllers]);
+  const results = [...controllers].map((each) => {
+    const controller = each as Pick<WebSocketController, "close"> & Partial<Pick<WebSocketController, "drain">>; // Of any version.
+    return controller.drain ? controller.drain({ ...options, stop }) : controller.close().then(() => NOTHING_DRAINED);
+  });
+  const ended = await settledIn(options.timeout + LAST_WAIT, Promise.all([Promise.all(results), stop()]));
+  listening.kill();
+  if (!ended) return { ...NOTHING_DRAINED, isClean: false };
+  return ended[0].reduce((sum, { closed, cut, isClean }) => ({
+    closed: sum.closed + closed,
+    cut: sum.cut + cut,
+    isClean: sum.isClean && isClean,
+  }), NOTHING_DRAINED);
+}
+
+const NOTHING_DRAINED: DrainResult = { closed: 0, cut: 0, isClean: true };
+
+/** Waits for the promise, and at most so many ms: then the result is `undefined`. */
+async function settledIn<Value>(ms: number, promise: Promise<Value>): Promise<Value | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), ms));
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Globals that tell one runtime from another. */
@@ -174,11 +225,12 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   return {
     port: (server.address() as AddressInfo).port, // A TCP server, not a pipe.
     connections,
+    drain: () => http.drain(),
     stop: () =>
       new Promise((resolve) => {
         stopAccepting();
         server.close(() => resolve());
-        http.drain();
+        http.stop();
       }),
     kill: () => http.destroy(),
   };
@@ -234,6 +286,7 @@ interface BunServer {
   /** Includes silent responses and unfinished request bodies. */
   readonly pendingRequests: number;
   readonly pendingWebSockets: number;
+  closeIdleConnections(): void;
   /** Sets the idle timeout of the request's connection, in seconds. */
   timeout(request: Request, seconds: number): void;
   reload(options: BunServeOptions): void;
@@ -290,6 +343,10 @@ function listenBun(app: ServableApp, port: number, hostname: string): Promise<Li
   return Promise.resolve({
     port: server.port,
     connections,
+    drain() {
+      isDraining = true;
+      server.closeIdleConnections();
+    },
     async stop() {
       isDraining = true;
       let isStopped = false;

@@ -8,8 +8,8 @@ interface Termination {
 export interface TerminableServer {
   /** Whether SIGINT and SIGTERM end the process while this server runs. */
   readonly handlesSignals: boolean;
-  /** Closes the server, only once however often it is called. Resolves when it is closed. */
-  close(): Promise<void>;
+  /** Drains the server, only once however often it is called. Resolves with whether that was clean; older versions with nothing. */
+  close(): Promise<{ readonly isClean: boolean } | void>;
 }
 
 /** Exit status of a process that a signal ends: 128 plus the signal's number. */
@@ -45,15 +45,18 @@ class SignalTermination implements Termination {
   #terminate(status: number): void {
     if (this.#isTerminating) process.exit(status);
     this.#isTerminating = true;
-    void this.#closeAll().then(() => process.exit(0));
+    void this.#closeAll().then((isClean) => process.exit(isClean ? 0 : 1));
   }
 
-  async #closeAll(): Promise<void> {
+  async #closeAll(): Promise<boolean> {
+    let isClean = true;
     while (this.#servers.size > 0) {
       const closing = [...this.#servers].map((server) => server.close());
       this.#servers.clear();
-      await Promise.allSettled(closing);
+      const results = await Promise.allSettled(closing);
+      isClean &&= results.every((result) => result.status === "fulfilled" && result.value?.isClean !== false);
     }
+    return isClean;
   }
 }
 
@@ -62,10 +65,10 @@ const { process } = globalThis as unknown as { process: NodeJS.Process }; // Def
 const KEY = Symbol.for("noroshi.termination");
 
 /**
- * Closes the server on SIGINT and SIGTERM, and exits with 0 once all servers of the process are closed, those of other copies of
- * the package included. A second signal exits at once. Returns a function that removes the server.
+ * Drains the server on SIGINT and SIGTERM, and exits once all servers of the process have ended, those of other copies of the package
+ * included: with 0 if all was clean, else with 1. A second signal exits at once. Returns a function that removes the server.
  */
-export function closeOnTermination(server: TerminableServer): () => void {
+export function drainOnTermination(server: TerminableServer): () => void {
   const registry = globalThis as { [KEY]?: Termination };
   return (registry[KEY] ??= new SignalTermination()).add(server);
 }

@@ -23,7 +23,7 @@ const DURATIONS: Record<string, (value: any) => unknown> = {
   "heartbeat.timeout": (timeout) => new WebSocketController({ heartbeat: { timeout } }),
   "history.ttl": (ttl) => declare({ history: { size: 1, ttl } }),
   "presence.grace": (grace) => declare({ presence: { grace } }),
-  "serve drainTimeout": (drainTimeout) => serve({ fetch: () => new Response() }, { port: 0, onListen: false, drainTimeout }),
+  "serve drain.timeout": (timeout) => serve({ fetch: () => new Response() }, { port: 0, onListen: false, drain: { timeout } }),
   "cluster.clients timeout": (timeout) => new WebSocketController().cluster.clients({}, { timeout }),
   "cluster.stats timeout": (timeout) => new WebSocketController().cluster.stats({ timeout }),
   "BroadcastChannelEngine lease": (lease) => new BroadcastChannelEngine({ lease }),

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { COMMANDS } from "./server.ts";
@@ -14,11 +15,13 @@ export class HeldServers {
   readonly #lines: string[] = [];
   #waiting: { line: RegExp; resolve: (match: RegExpMatchArray) => void }[] = [];
 
-  constructor(runtime: string, otherCopy = "") {
+  /** @param drain the option of its servers. */
+  constructor(runtime: string, otherCopy = "", drain: object = { timeout: 600_000 }) {
     const [command = "", ...args] = COMMANDS[runtime] ?? [];
     const child = spawn(command, [...args, join(here, "fixture/serve-held.ts"), otherCopy], {
       cwd: root,
       stdio: ["pipe", "pipe", "inherit"],
+      env: { ...process.env, HELD_DRAIN: JSON.stringify(drain) },
     });
     this.#child = child;
     this.exited = new Promise((resolve) => child.on("exit", resolve));
@@ -37,6 +40,11 @@ export class HeldServers {
   /** Resolves when the request of that name is under way. */
   async held(name: string): Promise<void> {
     await this.#said(new RegExp(`^HELD ${name}$`));
+  }
+
+  /** Resolves when the engine has left. */
+  async saidGoodbye(): Promise<void> {
+    await this.#said(/^GOODBYE$/);
   }
 
   /** Ends the request of that name. */

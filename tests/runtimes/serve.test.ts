@@ -44,22 +44,14 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   );
 
   describe(`serve on ${runtime}`, () => {
-    it("closes clients with 1001 and exits with 0 when told to terminate", { timeout: 60_000 }, async () => {
+    it("closes clients with 1012 and exits with 0 when told to terminate", { timeout: 60_000 }, async () => {
       const server = await startServer(runtime);
       const admitted = await Wire.open(server.port, "/public");
       const pending = await Wire.open(server.port, "/handshake");
       const stopped = server.stop();
-      assert.deepEqual(await admitted.closed, { code: 1001, reason: "Going away" });
-      assert.deepEqual(await pending.closed, { code: 1001, reason: "Going away" });
+      assert.deepEqual(await admitted.closed, { code: 1012, reason: "drained" });
+      assert.deepEqual(await pending.closed, { code: 1012, reason: "drained" });
       assert.equal(await stopped, 0);
-    });
-
-    it("exits with 0 though a client never answers the close handshake", { timeout: 60_000 }, async () => {
-      const server = await startServer(runtime);
-      const wire = await Wire.open(server.port, "/public");
-      wire.answersClose = false;
-      assert.equal(await server.stop(), 0);
-      wire.reset();
     });
   });
 
@@ -71,9 +63,10 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       await servers?.kill();
     });
 
-    async function start(): Promise<number> {
+    async function start(drain?: object): Promise<number> {
       await servers?.kill();
-      servers = new HeldServers(runtime, pathToFileURL(join((copy ??= copyPackage()).folder, "src/serve/serve.ts")).href);
+      const path = pathToFileURL(join((copy ??= copyPackage()).folder, "src/serve/serve.ts")).href;
+      servers = new HeldServers(runtime, path, drain);
       return await servers.port("FIRST");
     }
 
@@ -137,7 +130,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("closes a client with 1001 whose upgrade was under way", { timeout: 60_000 }, async () => {
+    it("refuses an upgrade that was under way", { timeout: 60_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const wire = Wire.begin(port, "/upgrade/a");
@@ -146,9 +139,58 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       await closed(idle); // It is closing.
       servers.release("a");
       await wire.answered;
-      assert.equal(wire.answer.status, 101);
-      assert.deepEqual(await wire.closed, { code: 1001, reason: "Going away" });
+      assert.equal(wire.answer.status, 503);
       assert.equal(await servers.exited, 0);
+    });
+
+    it("closes clients without a request first, still answers, and lets the engine leave last", { timeout: 60_000 }, async () => {
+      const port = await start({ window: 1_000, timeout: 600_000, retryAfter: 1_500 });
+      const [busy, idle] = [await Wire.open(port, "/websocket"), await Wire.open(port, "/websocket")];
+      const kept = await idleConnection(port);
+      assert.equal((await response(port, "/ready")).body, '{"status":"ready"}');
+      busy.send({ type: "work", name: "a" });
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      await closed(kept);
+      assert.deepEqual(await idle.closed, { code: 1012, reason: "drained retry=1500" });
+      // The other client keeps the server up.
+      const refused = await Wire.request(port, "/websocket");
+      assert.deepEqual([refused.answer.status, refused.answer.headers["retry-after"]], [503, "2"]);
+      const [page, live, ready] = await Promise.all(["/", "/live", "/ready"].map((path) => response(port, path)));
+      assert.deepEqual([page!.body, page!.headers.connection], ["plain page", "close"]);
+      assert.deepEqual([live!.body, ready!.body], ['{"status":"live"}', '{"status":"draining"}']);
+      const answer = response(port, "/held/b");
+      await servers.held("b");
+      servers.release("a");
+      assert.deepEqual(await busy.next(), { type: "work", status: "ok", data: "a" });
+      assert.deepEqual(await busy.closed, { code: 1012, reason: "drained retry=1500" });
+      servers.release("b");
+      assert.equal((await answer).body, "released");
+      await servers.saidGoodbye();
+      assert.equal(await servers.exited, 0);
+    });
+
+    it("exits with 0 though a client never answers the close handshake", { timeout: 60_000 }, async () => {
+      const wire = await Wire.open(await start(), "/websocket");
+      wire.answersClose = false;
+      servers.signal("SIGTERM");
+      assert.equal(await servers.exited, 0);
+      wire.reset();
+    });
+
+    it("exits with 1 when a request had to be cut, of a client or of HTTP", { timeout: 60_000 }, async () => {
+      const wire = await Wire.open(await start({ timeout: 500 }), "/websocket");
+      wire.send({ type: "work", name: "a" });
+      await servers.held("a");
+      servers.signal("SIGTERM");
+      assert.deepEqual(await wire.closed, { code: 1001, reason: "Going away" });
+      await servers.saidGoodbye();
+      assert.equal(await servers.exited, 1);
+      const answer = response(await start({ timeout: 500 }), "/held/b");
+      await servers.held("b");
+      servers.signal("SIGTERM");
+      await assert.rejects(answer);
+      assert.equal(await servers.exited, 1);
     });
 
     for (const [name, whose] of [["SECOND", "of another copy of the package"], ["THIRD", "that handles no signals"]] as const) {

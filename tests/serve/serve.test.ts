@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { WebSocketController } from "../../src/controller/controller.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
 import { FAILURES } from "../support/failures.ts";
 import { unhandledIn } from "../support/unhandled.ts";
@@ -88,6 +90,49 @@ describe("serve", () => {
     assert.deepEqual(signalListeners(), before);
     // The address is free again.
     await (await serve(app, { ...OPTIONS, port: server.port })).close();
+  });
+
+  const skip = !("WebSocket" in globalThis) && "Node 20 has no WebSocket";
+  it(
+    "drains its controllers, those whose routes the app has and those of its clients, and closes none with close",
+    { skip },
+    async () => {
+      const [listed, wrapped, other] = Array.from(
+        { length: 3 },
+        () => new WebSocketController({ mode: "public", logger: false }),
+      );
+      const hono = new Hono().get("/listed", listed!.upgrade).get("/wrapped", (c, next) => wrapped!.upgrade(c, next));
+      const first = await serve(hono, OPTIONS);
+      await first.close();
+      assert.equal(listed!.status, "running");
+      const before = signalListeners();
+      const server = await serve(hono, OPTIONS);
+      const socket = new WebSocket(`ws://127.0.0.1:${server.port}/wrapped`);
+      await new Promise((resolve) => socket.onopen = resolve);
+      const closed = new Promise<{ code: number }>((resolve) => socket.onclose = resolve);
+      const drained = server.drain();
+      assert.equal(server.drain(), drained);
+      assert.equal((await closed).code, 1012);
+      assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+      assert.deepEqual([listed, wrapped, other].map((each) => each!.status), ["closed", "closed", "running"]);
+      assert.deepEqual(signalListeners(), before);
+      await assert.rejects(fetch(server.url));
+    },
+  );
+
+  it("throws TypeError that says what to write for a bad drain", async () => {
+    const cases: [options: object, message: RegExp][] = [
+      [{ drain: { window: -1 } }, /^Cannot serve: option "drain": option "window" must be 0 or .*, such as 30_000$/],
+      [
+        { drain: { window: 2, timeout: 1 } },
+        /^Cannot serve: option "drain": option "timeout" must be at least the window of 2 ms/,
+      ],
+      [{ drain: 30_000 }, /^Cannot serve: option "drain": pass an object, such as \{ window: 30_000, timeout: 45_000 \}$/],
+      [{ drainTimeout: 500 }, /^Cannot serve: write "drain: \{ timeout \}" in place of "drainTimeout"$/],
+    ];
+    for (const [options, message] of cases) {
+      await assert.rejects(serve(app, { ...OPTIONS, ...options }), { name: "TypeError", message });
+    }
   });
 
   it("serves, and logs it, when what onListen began fails later", async () => {
