@@ -8,6 +8,7 @@ import { closing } from "./behaviours/closing.ts";
 import { delivery } from "./behaviours/delivery.ts";
 import { directus } from "./behaviours/directus.ts";
 import { directusSubscriptions } from "./behaviours/directus-subscriptions.ts";
+import { draining } from "./behaviours/draining.ts";
 import { expiry } from "./behaviours/expiry.ts";
 import { faults } from "./behaviours/faults.ts";
 import { handling } from "./behaviours/handling.ts";
@@ -62,6 +63,7 @@ const AREAS: Record<string, Behaviour[]> = {
   faults,
   delivery,
   closing,
+  draining,
   state,
   subscribing,
   racing,
