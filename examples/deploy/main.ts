@@ -1,5 +1,5 @@
 import { Hono } from "hono";
-import { WebSocketController, WebSocketService } from "noroshi";
+import { health, WebSocketController, WebSocketService } from "noroshi";
 import { Channels } from "noroshi/channels";
 import { natsEngine } from "noroshi/nats";
 import { serve } from "noroshi/serve";
@@ -25,10 +25,10 @@ new Channels(controller, { "room:*": { authorize: () => true, history: { size: 1
 
 const app = new Hono();
 app.get("/websocket", controller.upgrade);
-// Ready: this node reaches its broker, so it may have new clients.
-app.get("/ready", (c) => c.text(controller.engine.status, controller.engine.status === "ready" ? 200 : 503));
-// Live: this process answers. A restart does not bring a broker back.
-app.get("/live", (c) => c.text("ok"));
+// Ready: this node reaches its broker and does not drain, so it may have new clients. Live: this process answers.
+const { live, ready } = health(controller);
+app.get("/ready", ready).get("/live", live);
 app.get("/metrics", (c) => c.text(`# TYPE chat_connections gauge\nchat_connections ${controller.stats().active}\n`));
 
-await serve(app, { port: Number(PORT), hostname: HOST });
+// On SIGTERM the clients leave over half a minute. The service manager must wait for longer than the timeout.
+await serve(app, { port: Number(PORT), hostname: HOST, drain: { window: 30_000, timeout: 45_000 } });

@@ -91,6 +91,7 @@ const SECTIONS: readonly {
         "test-failures",
         "test-kit",
         "deploy",
+        "drain",
         "deploy-systemd",
         "deploy-containers",
         "deploy-kubernetes",

