@@ -88,7 +88,7 @@ export class Handlers {
   readonly #handlers = new Map<string, Registered>();
   readonly #takers = new Map<string, Taker>();
   readonly #middleware: Middleware[] = [];
-  readonly running = new Running();
+  readonly running: Running = new Running();
   /** Set by `#call` while an idempotent request is looked up, before its handler starts. */
   #entered: Promise<void> | undefined;
   readonly #host: HandlersHost;
