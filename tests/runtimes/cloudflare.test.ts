@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
+import { createClient } from "../../src/client/client.ts";
 import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
 import { readLate } from "./behaviours/recovering.ts";
 import { leavesNoPlace, leavesNothing, staysConnected } from "./behaviours/upgrading.ts";
@@ -307,7 +309,7 @@ describe("Durable Object, asleep", () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/handshake");
-      await wire.ask({ type: "auth", access_token: "ann" });
+      await wire.ask({ type: "auth", access_token: "ann", tokenIn: "query" });
       await wire.ask({ type: "say", text: "nobody is pending any more" });
       await server.evict!();
       assert.deepEqual(await wire.ask('{"type":"ping"}'), { type: "pong" });
@@ -356,6 +358,80 @@ describe("Durable Object, asleep", () => {
       assert.equal((await wire.closed).code, 1012);
     } finally {
       Wire.resetAll();
+      await server.stop();
+    }
+  });
+});
+
+describe("Durable Object, at a deployment", () => {
+  const COUNT = 20;
+
+  /** Clients of one channel, and what they have seen. */
+  async function listen(server: TestServer, channel: string) {
+    const seen = Array.from({ length: COUNT }, () => ({ items: [] as unknown[], codes: [] as number[], delays: [] as number[] }));
+    const subscribed: Promise<void>[] = [];
+    const clients = seen.map(({ items, codes, delays }) => {
+      const url = `ws://127.0.0.1:${server.port}/realtime`;
+      const client = createClient(url, { WebSocket: WebSocket as never, token: "ann", tokenIn: "query" }); // As the client uses it.
+      client.on("close", ({ code, isFinal }) => isFinal || codes.push(code));
+      client.on("reconnecting", ({ delay }) => delays.push(delay));
+      subscribed.push(
+        new Promise((resolve) => {
+          client.subscribe(channel, {
+            onInit: () => resolve(),
+            onEvent: ({ data }) => items.push(data),
+            onGap: () => items.push("gap"),
+          });
+        }),
+      );
+      return client;
+    });
+    await Promise.all(subscribed);
+    const say = (data: number) => server.control("realtime", "publish", { channel, data });
+    const heard = async (data: number) => {
+      while (!seen.every(({ items }) => items.includes(data))) await new Promise((resolve) => setTimeout(resolve, 10));
+    };
+    return { clients, seen, say, heard };
+  }
+
+  it("cuts its clients, which come back spread over half a second and miss nothing", { timeout: 60_000 }, async () => {
+    const server = await startDurableObject();
+    const { clients, seen, say, heard } = await listen(server, "log:deployed");
+    try {
+      await say(1);
+      await heard(1);
+      await server.restart!();
+      await say(2); // The object runs again.
+      await heard(2);
+      const delays = seen.map(({ delays }) => delays[0]!);
+      assert.ok(delays.every((delay) => delay >= 0 && delay <= 500), `${delays}`);
+      assert.ok(Math.max(...delays) - Math.min(...delays) > 100, `${delays}`);
+      for (const { items, codes } of seen) assert.deepEqual({ items, codes }, { items: [1, 2], codes: [1006] });
+    } finally {
+      await Promise.all(clients.map((client) => client.close()));
+      await server.stop();
+    }
+  });
+
+  it("can be drained before: its clients stay away as long as they are told, and miss nothing", { timeout: 60_000 }, async () => {
+    const server = await startDurableObject();
+    const { clients, seen, say, heard } = await listen(server, "log:drained");
+    try {
+      await say(1);
+      await heard(1);
+      await server.control("realtime", "drain", { window: 500, retryAfter: 1_000 });
+      const [{ event: _, ...result }] = await server.control("realtime", "wait", { event: "drained" });
+      assert.deepEqual(result, { closed: COUNT, cut: 0, isClean: true });
+      assert.equal((await Wire.request(server.port, "/realtime")).answer.status, 503);
+      await server.restart!();
+      await say(2);
+      await heard(2);
+      for (const { items, codes, delays } of seen) {
+        assert.deepEqual({ items, codes }, { items: [1, 2], codes: [1012] });
+        assert.ok(delays[0]! >= 1_000 && delays[0]! <= 1_250, `${delays}`);
+      }
+    } finally {
+      await Promise.all(clients.map((client) => client.close()));
       await server.stop();
     }
   });

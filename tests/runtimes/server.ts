@@ -13,6 +13,8 @@ export interface TestServer {
   control(subject: string, command: string, body?: unknown): Promise<any>;
   /** Throws the Durable Object out of memory, its sockets hibernating. Absent where nothing hibernates. */
   evict?(): Promise<void>;
+  /** Restarts the Durable Object as a deployment does, which cuts its sockets. Absent elsewhere. */
+  restart?(): Promise<void>;
   /** The bytes of a Durable Object's heap. Absent where nothing inspects it. */
   heap?(): Promise<number>;
   /** A moment in which a connection may hibernate: where that is tested it does. */
@@ -85,6 +87,9 @@ export async function startDurableObject(
     control: (subject, name, body = {}) => control(port, subject, name, body),
     evict: async () => {
       await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
+    },
+    restart: async () => {
+      await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "close" });
     },
     ...(inspects && { heap: async () => await measureHeap(await miniflare.getInspectorURL()) }),
     pause: () => Promise.resolve(),
