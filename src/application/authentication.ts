@@ -2,6 +2,7 @@ import { type Deadlines, within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { FailureLimiter } from "../base/limits.ts";
 import { byteLength } from "../protocol/bytes.ts";
+import type { Observed } from "./observer.ts";
 import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
 
@@ -64,6 +65,7 @@ export class Authenticator {
   readonly #timeout: number;
   readonly #deadlines: Deadlines;
   readonly #now: () => number;
+  readonly #observed: Observed;
   readonly #failures: FailureLimiter | undefined;
 
   /**
@@ -76,12 +78,14 @@ export class Authenticator {
     timeout: number,
     deadlines: Deadlines,
     now: () => number,
+    observed: Observed,
     failures?: FailureLimiter,
   ) {
     this.#authenticate = authenticate;
     this.#timeout = timeout;
     this.#deadlines = deadlines;
     this.#now = now;
+    this.#observed = observed;
     this.#failures = failures;
   }
 
@@ -96,7 +100,7 @@ export class Authenticator {
     if (!authenticate) return { outcome: "refused", cause: new Error('The controller has no option "authenticate"') };
     const { ip } = handshake;
     const retryAfter = this.#failures?.wait(ip) ?? 0;
-    if (retryAfter > 0) return { outcome: "limited", retryAfter };
+    if (retryAfter > 0) return this.#conclude({ outcome: "limited", retryAfter }, ip);
     let cause: unknown;
     const refuse: Refuse = (reason) => {
       cause = reason;
@@ -109,6 +113,7 @@ export class Authenticator {
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {
+    this.#observed.observer?.authenticated(attempt.outcome);
     if (attempt.outcome === "refused") this.#failures?.failed(ip);
     return attempt;
   }

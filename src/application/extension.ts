@@ -2,6 +2,7 @@ import type { ClientKey } from "./client-key.ts";
 import type { Deadlines } from "../base/clock.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { Engine, EngineHost, HistoryOptions, Position } from "../engines/engine.ts";
+import type { Observed } from "./observer.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -31,6 +32,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   settled(): Promise<void>;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
+  /** Counts open channels and subscriptions. */
+  stats(): { readonly channels: number; readonly subscriptions: number };
 }
 
 /** The rate limit, for requests that cost more than their own message. */
@@ -63,4 +66,5 @@ export interface ExtensionHost {
   report(error: unknown, client?: WebSocketClient): void;
   /** Absent: messages to clients are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
+  readonly observed: Observed;
 }

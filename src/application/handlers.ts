@@ -5,6 +5,7 @@ import { Downstream, type LostFailure } from "./downstream.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
+import type { Observed } from "./observer.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
 import { Running } from "./running.ts";
@@ -54,6 +55,7 @@ export interface HandlersHost {
   emit(client: WebSocketClient, message: WebSocketMessage): boolean;
   /** Reports an error of a handler or a middleware. */
   report(error: unknown, client: WebSocketClient): void;
+  readonly observed: Observed;
   /** Answers repeats of idempotent requests. Absent: each is handled. */
   readonly once?: Once | undefined;
   /** Called for an idempotent request only. */
@@ -115,6 +117,7 @@ export class Handlers {
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
     // The map loses the type Output, but `handler` is only called with the output of `schema`.
     this.#handlers.set(type, { schema: checked, handler: handler as Handler<unknown>, isPlain: isPlainSchema(checked.schema) });
+    this.#host.observed.types.add(type);
   }
 
   /** Passes messages of these types to an extension, unvalidated and after the listeners. The taker must not throw. */
@@ -279,8 +282,8 @@ export class Handlers {
     const { handler, context, request } = call;
     const { client } = context;
     try {
-      const { once, onceHost } = this.#host;
-      const run = () => handler(context);
+      const { observed: { observer }, once, onceHost } = this.#host;
+      const run = observer ? () => observer.handle(request, () => handler(context)) : () => handler(context);
       const answer = once && onceHost && isOnce(request) ? once.answer(client, request, run, onceHost()) : undefined;
       this.#entered = answer?.entered;
       const result = answer ? answer.result : run();

@@ -123,6 +123,7 @@ export class Channel {
     const [group] = this.#grouped.groups;
     if (group && !delivery.isBusy && group.publish(frame, maxBufferedBytes)) {
       this.#groupPosition = position;
+      delivery.published += group.members.size;
       if (group.members.size === this.#subscriptions.size) return;
       const others = [...this.#subscriptions].filter((subscription) => !group.members.has(subscription));
       return delivery.deliver(frame, others, ignore);

@@ -276,6 +276,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
         }),
       // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
+      stats: () => this.stats(),
       published: (name: string, publication: Publication) => this.#channels.get(name)?.deliver(publication),
       gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
       present: (name: string, joined: readonly Member[], left: readonly string[]) =>
@@ -292,8 +293,10 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
   ): Awaitable<Position | null> {
     this.#host.outbound?.publication(name, channel, event, data);
     const content = { event, data };
-    if (id === undefined) return this.#host.engine.publish(channel, content, history);
-    return this.#host.engine.publish(channel, content, history, { id, window: this.#idWindow });
+    const once = id === undefined ? id : { id, window: this.#idWindow };
+    const { engine, observed: { observer } } = this.#host;
+    if (!observer) return engine.publish(channel, content, history, once);
+    return observer.publish(() => engine.publish(channel, content, history, once));
   }
 
   #handle(client: WebSocketClient, message: WebSocketMessage): void {

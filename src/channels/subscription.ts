@@ -259,16 +259,18 @@ export class Subscription implements ChannelRecipient, Timed {
   }
 
   /** Sends `init` and enters the state. `false` if the client cannot receive it now; then `resume` tries again. */
-  #init(fields: Record<string, unknown>, next: "live" | "behind"): boolean {
+  #init(fields: { data?: unknown; recovered?: boolean; epoch?: string; offset?: number }, next: "live" | "behind"): boolean {
     const { channel, uid } = this.message;
     const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
     const frame = Frame.of(message);
     const { client, host } = this.#owner;
-    if (fields["data"] !== undefined) {
+    if (fields.data !== undefined) {
       expectBytes(this.#options, frame.bytes);
       host.rateGate?.spend(client, frame.bytes);
     }
     if (!connectionOf(client).send(frame)) return false;
+    const { recovered } = fields;
+    if (typeof recovered === "boolean") host.observed.observer?.recovered(recovered);
     const isFirst = this.#state === "starting";
     this.#enter(next);
     if (!isFirst) return true;

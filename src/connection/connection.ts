@@ -8,8 +8,7 @@ import type { Delivery, IndexedRecipient, IndexKeys } from "../delivery/delivery
 import { Frame } from "../protocol/frame.ts";
 import type { MessageUid } from "../protocol/errors.ts";
 import type { Extension } from "../application/extension.ts";
-import { FLOOD, type GateOwner, pass, receive } from "./gate.ts";
-import type { Handlers } from "../application/handlers.ts";
+import { FLOOD, type GateHost, type GateOwner, pass, receive } from "./gate.ts";
 import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
 import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
 import type { Slot } from "../base/limits.ts";
@@ -24,10 +23,10 @@ import type { Accountability, ClientConnection, Handshake, JsonValue } from "../
 import { questionsOf, WebSocketClient } from "../application/websocket-client.ts";
 
 /** What all connections of a controller share. */
-export interface ConnectionHost extends IdentityHost {
+export interface ConnectionHost extends IdentityHost, GateHost {
   readonly deadlines: Deadlines;
-  readonly delivery: Pick<Delivery, "add" | "remove">;
-  readonly handlers: Handlers;
+  readonly delivery: Pick<Delivery, "add" | "remove" | "published">;
+  readonly extension: Extension | undefined;
   /** Absent: messages to clients are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
   /** Absent: the heartbeat is off. */
@@ -35,8 +34,6 @@ export interface ConnectionHost extends IdentityHost {
   readonly sender: Sender;
   /** Lists the client and delivers to it, or indexes it again after its accountability changed. */
   admit(connection: Connection): void;
-  /** Absent: the controller has no channels. */
-  readonly extension: Extension | undefined;
   /** Stops delivery to the client, which stays listed. */
   suspend(connection: Connection): void;
   /** Removes the client from the list. `hasLeft`: it is not expected back. */

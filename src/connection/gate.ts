@@ -6,6 +6,7 @@ import type { ConnectionState } from "./state.ts";
 import type { Extension } from "../application/extension.ts";
 import type { Handlers } from "../application/handlers.ts";
 import type { Identity } from "./identity.ts";
+import type { Observed } from "../application/observer.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { ANSWER, isAnswer, notAsked } from "../application/questions.ts";
 import { questionsOf } from "../application/websocket-client.ts";
@@ -16,13 +17,17 @@ import type { Transport } from "../delivery/transport.ts";
 /** Close reason when more messages wait than `maxPipelined` or `maxPayload` allows. */
 export const FLOOD = "Too many messages waiting";
 
+/** What the gate needs from the controller. */
+export interface GateHost {
+  /** Absent: the controller has no channels. */
+  readonly extension: Extension | undefined;
+  readonly handlers: Handlers;
+  readonly observed: Observed;
+}
+
 /** The connection whose messages pass the gate. */
 export interface GateOwner extends RateGateOwner {
-  readonly host: LimitsHost & {
-    readonly options: { readonly maxPayload: number };
-    readonly extension: Extension | undefined;
-    readonly handlers: Handlers;
-  };
+  readonly host: LimitsHost & GateHost & { readonly options: { readonly maxPayload: number } };
   readonly identity: Identity;
   readonly pipeline: Pipeline | undefined;
   readonly transport: Transport;
@@ -65,6 +70,7 @@ function handle(owner: GateOwner, text: string | null): Promise<void> | undefine
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }
   const decoded = decode(text);
+  host.observed.observer?.received(decoded.ok ? decoded.message.type : null);
   if (!decoded.ok) {
     if (owner.state === "pending") identity.refuseMessage(decoded.error.uid);
     else owner.transmit(decoded.error.toMessage());

@@ -32,8 +32,12 @@ const PERIOD = 250;
  */
 export class Sender {
   readonly #options: ResolvedOptions;
+  /** Frames handed to sockets so far. */
+  sent = 0;
   /** Frames dropped so far. */
   dropped = 0;
+  /** How often a client fell behind with `slowConsumer: "drop"`. */
+  lagged = 0;
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
@@ -47,6 +51,7 @@ export class Sender {
       if (this.#hasRoom(owner, frame)) {
         if (owner.missed > 0) this.#notify(owner);
         if (transport.send(frame)) {
+          this.sent++;
           // UTF-8 has at most 3 bytes per code unit.
           if (owner.following < Infinity || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
           return true;
@@ -84,7 +89,9 @@ export class Sender {
   drop(owner: Receiver): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
-    if (owner.missed++ === 0) owner.fellBehind();
+    if (owner.missed++ > 0) return;
+    this.lagged++;
+    owner.fellBehind();
   }
 
   /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */

@@ -16,12 +16,14 @@ import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } fro
 import type { Engine } from "../engines/engine.ts";
 import { checkListener, type WebSocketEvents } from "../application/events.ts";
 import type { Extension, ExtensionHost } from "../application/extension.ts";
+import { extend } from "./extend.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "../application/handlers.ts";
 import { Heartbeat } from "../connection/heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "../base/limits.ts";
 import { errorLogger } from "../application/log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "../application/options.ts";
 import { Frame } from "../protocol/frame.ts";
+import { Observed, type Observer } from "../application/observer.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { outboundChecks } from "../application/outbound.ts";
 import { Refusals } from "../application/refusals.ts";
@@ -83,15 +85,17 @@ export class WebSocketController<C = Contract> {
       (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
     );
     const outbound = resolved.contract && resolved.validate ? outboundChecks.get(resolved.contract)?.(report) : undefined;
+    const observed = new Observed();
     const handlers = new Handlers({
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
+      observed,
       once: resolved.once,
       onceHost: () => ({ engine: this.#backplane.engine, deadlines: this.#deadlines, now, report }),
       outbound,
     });
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
-    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, failures);
+    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, observed, failures);
     this.#admission = new Admission(resolved);
     const refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
@@ -123,6 +127,7 @@ export class WebSocketController<C = Contract> {
       deadlines: this.#deadlines,
       delivery: this.#delivery,
       handlers,
+      observed,
       outbound,
       heartbeat: heartbeat ? new Heartbeat(heartbeat, monotonic) : undefined,
       sender: new Sender(resolved),
@@ -146,6 +151,7 @@ export class WebSocketController<C = Contract> {
       },
       dismiss: (connection, hasLeft, cause) => {
         this.#closedBy[cause]++;
+        observed.observer?.closed(connection.client, cause);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
@@ -353,6 +359,7 @@ export class WebSocketController<C = Contract> {
   #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
     const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
     this.#opened++;
+    this.#host.observed.observer?.opened(connection.client);
     this.#connections.hold(connection);
     this.#backplane.start();
     return connection;
@@ -369,26 +376,16 @@ export class WebSocketController<C = Contract> {
    * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {
-    const backplane = this.#backplane;
-    const { now, options: { maxBufferedBytes, timeout }, outbound, rateGate, report } = this.#host;
-    backplane.check(extension);
-    this.#host.handlers.reserve(extension.types, (client, message) => extension.handle(client, message));
-    backplane.extension = extension;
-    return {
-      get engine() {
-        return backplane.engine;
-      },
-      deadlines: this.#deadlines,
-      delivery: this.#delivery,
-      timeout,
-      maxBufferedBytes,
-      rateGate,
-      keyOf: this.#keyOf,
-      now,
-      monotonic: this.#clock.monotonic,
-      report,
-      outbound,
-    };
+    return extend(extension, { host: this.#host, backplane: this.#backplane, delivery: this.#delivery, keyOf: this.#keyOf });
+  }
+
+  /**
+   * Installs the observer that `create` returns. Returns a function that removes it.
+   * @internal
+   * @throws {TypeError} if there is one already.
+   */
+  observe(create: (host: ConnectionHost) => Observer): () => void {
+    return this.#host.observed.install(() => create(this.#host));
   }
 
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */

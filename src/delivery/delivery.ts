@@ -37,6 +37,8 @@ export class Delivery {
   readonly #laps: Lap[] = [];
   readonly #maxHeldBytes: number;
   readonly #defer: (callback: () => void) => void;
+  /** Frames that clients received through topics, one for each client: no connection has sent them. */
+  published = 0;
 
   /**
    * @param maxHeldBytes a client that may hold more is sent to by itself, not through a topic.
@@ -81,7 +83,10 @@ export class Delivery {
     if (this.#laps.length === 0 && matching instanceof Audience && matching.groups.length === 1) {
       const [group] = matching.groups;
       const matched = matching.size;
-      if (group!.publish(frame, this.#maxHeldBytes)) return Promise.resolve({ matched, sent: matched, dropped: 0 });
+      if (group!.publish(frame, this.#maxHeldBytes)) {
+        this.published += matched;
+        return Promise.resolve({ matched, sent: matched, dropped: 0 });
+      }
     }
     return new Promise((resolve) => this.#start(matching, frame, resolve));
   }
@@ -99,7 +104,7 @@ export class Delivery {
   #start(source: Iterable<Target>, frame: Frame, resolve: (result: BroadcastResult) => void): void {
     const last = this.#laps.at(-1);
     if (last?.accepts(source)) return last.add(frame, resolve);
-    const lap = new Lap(source);
+    const lap = new Lap(source, this);
     lap.add(frame, resolve);
     // Before it is sent: what a recipient broadcasts in response comes after.
     if (lap.isDone || this.#laps.push(lap) > 1) return;
@@ -194,6 +199,7 @@ interface Slice {
  */
 class Lap {
   readonly #source: unknown;
+  readonly #counter: Pick<Delivery, "published">;
   readonly #slices: readonly Slice[];
   /** Clients of all slices. */
   readonly #matched: number;
@@ -208,8 +214,9 @@ class Lap {
   #hasBegun = false;
 
   /** Copies the audience: a broadcast is for the clients at the time of the call, and sending may close or admit some. */
-  constructor(source: Iterable<Target>) {
+  constructor(source: Iterable<Target>, counter: Pick<Delivery, "published">) {
     this.#source = source;
+    this.#counter = counter;
     this.#slices = slicesOf(source);
     this.#matched = matchedOf(this.#slices);
   }
@@ -259,6 +266,7 @@ class Lap {
     const messages = this.#messages;
     while (this.#published < messages.length && group.publish(messages[this.#published]!.frame, maxHeldBytes)) {
       messages[this.#published++]!.sent += group.members.size;
+      this.#counter.published += group.members.size;
     }
     return this.#published > 0 ? end - start : 0;
   }

@@ -7,6 +7,7 @@ import { WebSocketError } from "../../src/protocol/errors.ts";
 import { TokenRefusal } from "../../src/application/token-refusal.ts";
 import { HANDSHAKE } from "../support/fake-transport.ts";
 import { assertProperty } from "../support/property.ts";
+import { Observed } from "../../src/application/observer.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
@@ -16,7 +17,7 @@ const ann = { user: "ann", role: null };
 function create(authenticate: Authenticate | undefined, timeout = 1000) {
   const clock = new TestClock();
   const deadlines = new Deadlines(clock, assert.ifError);
-  const authenticator = new Authenticator(authenticate, timeout, deadlines, () => clock.now());
+  const authenticator = new Authenticator(authenticate, timeout, deadlines, () => clock.now(), new Observed());
   return { clock, deadlines, authenticator, attempt: () => authenticator.attempt(credentials, HANDSHAKE) };
 }
 

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { Handlers } from "../../src/application/handlers.ts";
+import { Observed } from "../../src/application/observer.ts";
 import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
 import { createClient } from "../support/fake-connection.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -15,6 +16,7 @@ function create({ listening = false } = {}) {
   const heard: WebSocketMessage[] = [];
   const reports: unknown[] = [];
   const handlers = new Handlers({
+    observed: new Observed(),
     emit(_client, message) {
       heard.push(message);
       return listening;
