@@ -139,6 +139,11 @@ const TABLES: readonly Table[] = [
     name: "AnswerOnceOptions",
   },
   {
+    title: "`observe`",
+    intro: "`observe(controller, options)`, of `noroshi/otel`.",
+    name: "ObserveOptions",
+  },
+  {
     title: "`MemoryEngine`",
     intro: "`new MemoryEngine(options)`, of `noroshi`.",
     name: "MemoryEngineOptions",

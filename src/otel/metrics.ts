@@ -1,0 +1,312 @@
+import type {
+  Attributes,
+  BatchObservableCallback,
+  BatchObservableResult,
+  Counter,
+  Histogram,
+  Meter,
+  Observable,
+} from "@opentelemetry/api";
+import type { AuthenticationOutcome, Observer } from "../application/observer.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+import { isThenable } from "../base/guard.ts";
+import type { ConnectionHost } from "../connection/connection.ts";
+import type { WebSocketController } from "../controller/controller.ts";
+import type { EngineStatus } from "../engines/engine.ts";
+import type { CloseCause } from "../protocol/close.ts";
+import { ERROR_MEANINGS } from "../protocol/code-meanings.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { measureDelay } from "./event-loop.ts";
+
+/** The types that the protocol itself has. */
+const PROTOCOL_TYPES: ReadonlySet<string> = new Set(["auth", "ping", "pong", "subscribe", "unsubscribe", "publish"]);
+
+/** The label of whatever is not declared: a client chooses its types, and each label costs memory in every later step. */
+const OTHER = "_other";
+
+/** The `error.type` of errors without a code of the protocol. */
+const OTHER_ERROR = "_OTHER";
+
+const STATUSES: readonly EngineStatus[] = ["connecting", "ready", "unavailable", "closed"];
+
+/** Maximum number of clients whose buffers are read in one collection. With 1,000 of 50,000 it takes 1 ms. */
+const MAX_SAMPLED = 1_000;
+
+/** Bounds that the semantic conventions name for calls and for messaging, in seconds. */
+const CALL_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
+
+/** Bounds of the age of a connection, in seconds: SignalR's, and up to a day. */
+const AGE_BOUNDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 1_800, 3_600, 14_400, 86_400];
+
+const DELAY_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+
+const BYTE_BOUNDS = [0, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216];
+
+/** Records the metrics of one controller. What the controller counts anyway is read when metrics are collected. */
+export class Metrics implements Observer {
+  readonly #controller: WebSocketController<unknown>;
+  readonly #node: ConnectionHost;
+  /** On every measurement: two controllers of one process differ by it. */
+  readonly #common: Attributes;
+  readonly #websocket: Attributes;
+  readonly #age: Histogram;
+  readonly #authentications: Counter;
+  readonly #calls: Histogram;
+  readonly #publications: Histogram;
+  readonly #recoveries: Counter;
+  readonly #openedAt = new Map<WebSocketClient, number>();
+  /** Messages by type: an instrument would take as long as a small message. */
+  readonly #received = new Map<string, number>();
+  readonly #callAttributes = new Map<string, Attributes>();
+  readonly #end: () => void;
+
+  constructor(controller: WebSocketController<unknown>, node: ConnectionHost, meter: Meter) {
+    this.#controller = controller;
+    this.#node = node;
+    this.#common = { "noroshi.controller": controller.name };
+    this.#websocket = { ...this.#common, "network.protocol.name": "websocket" };
+    const histogram = (name: string, unit: string, explicitBucketBoundaries: number[], description: string) =>
+      meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries } });
+    this.#age = histogram("noroshi.server.connection.duration", "s", AGE_BOUNDS, "Time from the open socket to its close.");
+    this.#calls = histogram("rpc.server.call.duration", "s", CALL_BOUNDS, "Time that a handler takes.");
+    this.#publications = histogram(
+      "messaging.client.operation.duration",
+      "s",
+      CALL_BOUNDS,
+      "Time until the engine has accepted a publication.",
+    );
+    this.#authentications = meter.createCounter("noroshi.server.authentications", {
+      unit: "{authentication}",
+      description: "Credentials that were verified, or refused unread because too many of the address have failed.",
+    });
+    this.#recoveries = meter.createCounter("noroshi.server.recoveries", {
+      unit: "{recovery}",
+      description: "Subscriptions that were to continue from a position.",
+    });
+    const buffered = histogram(
+      "noroshi.server.connection.buffered",
+      "By",
+      BYTE_BOUNDS,
+      "Bytes buffered for a client, sampled at each collection.",
+    );
+    const delay = histogram("noroshi.event_loop.delay", "s", DELAY_BOUNDS, "By how much a timer was late.");
+    const endDelay = measureDelay((seconds) => delay.record(seconds, this.#common));
+    const endPolls = this.#poll(meter, () => this.#sample(buffered));
+    this.#end = () => {
+      endDelay();
+      endPolls();
+    };
+  }
+
+  /** Ends the collection. */
+  end(): void {
+    this.#end();
+  }
+
+  opened(client: WebSocketClient): void {
+    this.#openedAt.set(client, this.#node.monotonic());
+  }
+
+  closed(client: WebSocketClient, cause: CloseCause): void {
+    const openedAt = this.#openedAt.get(client);
+    if (openedAt === undefined) return; // It was opened before anybody observed.
+    this.#openedAt.delete(client);
+    this.#age.record(this.#secondsSince(openedAt), { ...this.#websocket, "noroshi.close.cause": cause });
+  }
+
+  authenticated(outcome: AuthenticationOutcome): void {
+    this.#authentications.add(1, { ...this.#common, "noroshi.authentication.outcome": outcome });
+  }
+
+  received(type: string | null): void {
+    const label = type !== null && (PROTOCOL_TYPES.has(type) || this.#node.observed.types.has(type)) ? type : OTHER;
+    this.#received.set(label, (this.#received.get(label) ?? 0) + 1);
+  }
+
+  handle({ type }: WebSocketMessage, call: () => unknown): unknown {
+    const method = this.#node.observed.types.has(type) ? type : OTHER; // A listener may have changed it.
+    return this.#measure(call, (seconds, error) => this.#calls.record(seconds, this.#attributesOf(method, error)));
+  }
+
+  publish<Result>(call: () => Result): Result {
+    const common = { ...this.#common, "messaging.system.name": "noroshi", "messaging.operation.name": "publish" };
+    return this.#measure(call, (seconds, error) => this.#publications.record(seconds, { ...common, ...error }));
+  }
+
+  recovered(isComplete: boolean): void {
+    this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
+  }
+
+  /** Calls, and records the time until what it returns has settled. */
+  #measure<Result>(call: () => Result, record: (seconds: number, error?: Attributes) => void): Result {
+    const startedAt = this.#node.monotonic();
+    const done = () => record(this.#secondsSince(startedAt));
+    const fail = (error: unknown) => {
+      record(this.#secondsSince(startedAt), { "error.type": errorTypeOf(error) });
+      throw error;
+    };
+    let result: Result;
+    try {
+      result = call();
+    } catch (error) {
+      return fail(error);
+    }
+    if (!isThenable(result)) {
+      done();
+      return result;
+    }
+    return Promise.resolve(result).then((value) => (done(), value), fail) as Result; // Settles as `result` does.
+  }
+
+  #secondsSince(at: number): number {
+    return (this.#node.monotonic() - at) / 1000;
+  }
+
+  /** The same object for the same call: types and codes are bounded. */
+  #attributesOf(method: string, error: Attributes = {}): Attributes {
+    const key = `${String(error["error.type"])} ${method}`;
+    let attributes = this.#callAttributes.get(key);
+    if (!attributes) {
+      attributes = { ...this.#common, "rpc.system.name": "noroshi", "rpc.method": method, ...error };
+      this.#callAttributes.set(key, attributes);
+    }
+    return attributes;
+  }
+
+  /** Reads what the controller counts anyway, at each collection. Returns the end of it. */
+  #poll(meter: Meter, sample: () => void): () => void {
+    const polls: { instrument: Observable; read: (observe: (value: number, attributes?: Attributes) => void) => void }[] = [];
+    const poll = (
+      kind: "createObservableCounter" | "createObservableUpDownCounter" | "createObservableGauge",
+      name: string,
+      unit: string,
+      description: string,
+      read: (observe: (value: number, attributes?: Attributes) => void) => void,
+    ) => polls.push({ instrument: meter[kind](`noroshi.server.${name}`, { unit, description }), read });
+    const { delivery, sender } = this.#node;
+    const stats = () => this.#controller.stats();
+    const byLabel =
+      (label: string, counts: () => Iterable<readonly [string, number]>) =>
+      (observe: (value: number, attributes?: Attributes) => void) => {
+        for (const [value, count] of counts()) observe(count, { [label]: value });
+      };
+    poll(
+      "createObservableUpDownCounter",
+      "active_connections",
+      "{connection}",
+      "Open connections.",
+      (observe) => observe(stats().active, this.#websocket),
+    );
+    poll("createObservableUpDownCounter", "clients", "{client}", "Admitted clients.", (observe) => observe(stats().clients));
+    poll(
+      "createObservableCounter",
+      "connections.opened",
+      "{connection}",
+      "Connections opened.",
+      (observe) => observe(stats().opened, this.#websocket),
+    );
+    poll(
+      "createObservableCounter",
+      "connections.closed",
+      "{connection}",
+      "Connections closed, by cause.",
+      (observe) => {
+        for (const [cause, count] of Object.entries(stats().closedBy)) {
+          observe(count, { ...this.#websocket, "noroshi.close.cause": cause });
+        }
+      },
+    );
+    poll(
+      "createObservableCounter",
+      "refusals",
+      "{refusal}",
+      "Upgrades and auth messages refused, by reason.",
+      byLabel("noroshi.refusal.reason", () => Object.entries(stats().refused)),
+    );
+    poll(
+      "createObservableCounter",
+      "messages.received",
+      "{message}",
+      "Messages of clients, by type; types that are not declared are _other.",
+      byLabel("noroshi.message.type", () => this.#received),
+    );
+    poll(
+      "createObservableCounter",
+      "messages.limited",
+      "{message}",
+      "Messages of clients that the rate limit has refused.",
+      (observe) => observe(stats().limited),
+    );
+    poll(
+      "createObservableCounter",
+      "messages.sent",
+      "{message}",
+      "Messages handed to sockets: one for each client.",
+      (observe) => observe(sender.sent + delivery.published),
+    );
+    poll(
+      "createObservableCounter",
+      "messages.dropped",
+      "{message}",
+      "Messages dropped because a client read too slowly.",
+      (observe) => observe(sender.dropped),
+    );
+    poll(
+      "createObservableCounter",
+      "slow_consumers",
+      "{client}",
+      "Clients that were closed, or fell behind, because they read too slowly.",
+      (observe) => observe(stats().closedBy.slow + sender.lagged),
+    );
+    poll(
+      "createObservableUpDownCounter",
+      "channels",
+      "{channel}",
+      "Open channels.",
+      (observe) => observe(this.#node.extension?.stats().channels ?? 0),
+    );
+    poll(
+      "createObservableUpDownCounter",
+      "subscriptions",
+      "{subscription}",
+      "Subscriptions of clients.",
+      (observe) => observe(this.#node.extension?.stats().subscriptions ?? 0),
+    );
+    poll(
+      "createObservableGauge",
+      "engine.status",
+      "1",
+      "1 for the current status of the engine, 0 for the others.",
+      byLabel("noroshi.engine.status", () => {
+        const { status } = this.#controller.engine;
+        return STATUSES.map((each) => [each, each === status ? 1 : 0] as const);
+      }),
+    );
+    const instruments = polls.map(({ instrument }) => instrument);
+    const callback: BatchObservableCallback = (result: BatchObservableResult) => {
+      for (const { instrument, read } of polls) {
+        read((value, attributes) => result.observe(instrument, value, { ...this.#common, ...attributes }));
+      }
+      sample();
+    };
+    meter.addBatchObservableCallback(callback, instruments);
+    return () => meter.removeBatchObservableCallback(callback, instruments);
+  }
+
+  /** Records the buffers of some clients, others each time. */
+  #sample(buffered: Histogram): void {
+    const clients = this.#controller.clients();
+    const step = Math.ceil(clients.size / MAX_SAMPLED);
+    let index = Math.floor(Math.random() * step);
+    for (const client of clients) {
+      if (index++ % step === 0) buffered.record(client.bufferedAmount, this.#common);
+    }
+  }
+}
+
+/** The code of an error of the protocol. An application may make up codes of its own, and any number of them. */
+function errorTypeOf(error: unknown): string {
+  const code = WebSocketError.from(error)?.code;
+  return code !== undefined && Object.hasOwn(ERROR_MEANINGS, code) ? code : OTHER_ERROR;
+}

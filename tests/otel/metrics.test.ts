@@ -1,0 +1,261 @@
+/** `observe` of `noroshi/otel`, read with the SDK of OpenTelemetry. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import type { Authenticate } from "../../src/application/authentication.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import { measureDelay } from "../../src/otel/event-loop.ts";
+import { observe } from "../../src/otel/otel.ts";
+import { createRoute } from "../support/fake-runtime.ts";
+import { open } from "../support/fake-transport.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
+import { observed } from "./collected.ts";
+
+const CAUSE = "noroshi.close.cause";
+const TYPE = "noroshi.message.type";
+
+const ann: Authenticate = (credentials) =>
+  "access_token" in credentials && credentials.access_token === "good"
+    ? { accountability: { user: "ann", role: "editor" } }
+    : null;
+
+function create(options: ConstructorParameters<typeof WebSocketController>[0] = {}) {
+  const clock = new TestClock();
+  const controller = new WebSocketController({ logger: false, clock, ...options });
+  return { clock, controller, metrics: observed(controller) };
+}
+
+const settle = async () => {
+  for (let turns = 0; turns < 4; turns++) await turn();
+};
+
+describe("observe", () => {
+  it("reports connections so that opened − closed = active, and each close has a duration", async () => {
+    const { controller, request, opened, transports } = createRoute({ authenticate: ann, maxConnections: 40 });
+    const metrics = observed(controller);
+    const ways: ((at: number) => unknown)[] = [
+      (at) => opened[at]!.closed(1000, "", true),
+      (at) => opened[at]!.closed(1006, "", false),
+      (at) => opened[at]!.message('{"type":"auth","access_token":"bad"}'),
+      (at) => opened[at]!.message('{"type":"auth","access_token":"good"}'),
+      (at) => opened[at]!.message("x".repeat(70_000)),
+      (at) => opened[at]!.close(1000, "bye"),
+    ];
+    for (let round = 0; round < 60; round++) {
+      await request("/websocket", round % 10 === 9 ? { origin: "https://other.example" } : {});
+      const at = opened.length - 1;
+      ways[round % ways.length]!(at);
+      await settle();
+      if (transports[at]!.closes.length > 0 && round % 4 > 0) opened[at]!.closed(1000, "", true);
+    }
+    const closedBy = await metrics.by("noroshi.server.connections.closed", CAUSE);
+    const closed = await metrics.total("noroshi.server.connections.closed");
+    const active = await metrics.total("noroshi.server.active_connections");
+    assert.equal(await metrics.total("noroshi.server.connections.opened") - closed, active);
+    assert.deepEqual(await metrics.by("noroshi.server.connection.duration", CAUSE), closedBy);
+    assert.ok(active > 0 && ["client", "error", "auth", "payload", "server"].every((cause) => closedBy[cause]! > 0), "all ways");
+    assert.equal(await metrics.total("noroshi.server.clients"), controller.clients().size);
+    assert.deepEqual(await metrics.by("noroshi.server.refusals", "noroshi.refusal.reason"), { origin: 6, token: 10 });
+    assert.deepEqual(await metrics.by("noroshi.server.authentications", "noroshi.authentication.outcome"), {
+      accepted: 8,
+      refused: 10,
+    });
+  });
+
+  it("measures the age of a connection in seconds, from the clock of the controller", async () => {
+    const { clock, controller, metrics } = create();
+    const peer = open(controller);
+    clock.advance(2_500);
+    peer.connection.closed(1000, "", true);
+    const [age] = (await metrics.series()).filter(({ name }) => name === "noroshi.server.connection.duration");
+    assert.deepEqual([age!.unit, age!.value, age!.sum], ["s", 1, 2.5]);
+    assert.deepEqual(age!.attributes, {
+      "noroshi.controller": "main",
+      "network.protocol.name": "websocket",
+      "noroshi.close.cause": "client",
+    });
+  });
+
+  it("counts messages by the types that are declared, and others as one", async () => {
+    const { controller, metrics } = create({ rateLimit: false });
+    controller.handle("say", v.object({}), () => null);
+    const { connection } = open(controller);
+    for (const type of ["say", "say", "ping", "subscribe"]) connection.message(JSON.stringify({ type }));
+    for (let n = 0; n < 500; n++) connection.message(JSON.stringify({ type: `made-up-${n}` }));
+    connection.message("no JSON");
+    assert.deepEqual(await metrics.by("noroshi.server.messages.received", TYPE), { say: 2, ping: 1, subscribe: 1, _other: 501 });
+  });
+
+  it("measures handlers by type and outcome, however they end and whatever they throw", async () => {
+    const { clock, controller, metrics } = create();
+    const stall = new Stall<string>();
+    const schema = v.object({ n: v.optional(v.number()) });
+    controller.handle("sync", schema, () => "done");
+    controller.handle("slow", schema, () => stall.promise);
+    controller.handle("throws", schema, () => {
+      throw new Error("secret");
+    });
+    controller.handle("refuses", schema, ({ message }) => {
+      throw new WebSocketError("refuses", message.n === undefined ? "FORBIDDEN" : `MADE_UP_${message.n}`, "No");
+    });
+    const { connection, transport } = open(controller);
+    connection.message('{"type":"slow","uid":1}');
+    for (const type of ["sync", "throws", "refuses"]) connection.message(JSON.stringify({ type }));
+    for (let n = 0; n < 20; n++) connection.message(JSON.stringify({ type: "refuses", n }));
+    connection.message('{"type":"sync","n":"not a number"}');
+    clock.advance(250);
+    stall.resolve("later");
+    await settle();
+    const calls = (await metrics.series()).filter(({ name }) => name === "rpc.server.call.duration");
+    assert.deepEqual(
+      calls.map(({ attributes, value }) => [attributes["rpc.method"], attributes["error.type"], value]).sort(),
+      [["refuses", "FORBIDDEN", 1], ["refuses", "_OTHER", 20], ["slow", undefined, 1], ["sync", undefined, 1], [
+        "throws",
+        "_OTHER",
+        1,
+      ]],
+    );
+    assert.equal(calls.find(({ attributes }) => attributes["rpc.method"] === "slow")!.sum, 0.25);
+    assert.equal(transport.take().filter(({ data }) => data === "later" || data === "done").length, 2, "the answers are sent");
+  });
+
+  it("counts what is sent, dropped and limited", async () => {
+    const { controller, metrics } = create({ slowConsumer: "drop", maxBufferedBytes: 100, rateLimit: { messages: 1, burst: 1 } });
+    const [fast, slow] = [open(controller), open(controller)];
+    slow.transport.bufferedAmount = 1_000;
+    for (let n = 0; n < 5; n++) await controller.broadcast({ type: "news", n });
+    assert.equal(fast.transport.sent.length, 5);
+    assert.equal(await metrics.total("noroshi.server.messages.sent"), 5);
+    assert.equal(await metrics.total("noroshi.server.messages.dropped"), 5);
+    assert.equal(await metrics.total("noroshi.server.slow_consumers"), 1);
+    for (let n = 0; n < 3; n++) fast.connection.message('{"type":"ping"}');
+    assert.equal(await metrics.total("noroshi.server.messages.limited"), 2);
+  });
+
+  it("counts a slow consumer that is closed", async () => {
+    const { controller, metrics } = create({ maxBufferedBytes: 100 });
+    const { connection, transport } = open(controller);
+    transport.bufferedAmount = 1_000;
+    await controller.broadcast({ type: "news" });
+    connection.closed(4508, "", true);
+    assert.equal(await metrics.total("noroshi.server.slow_consumers"), 1);
+  });
+
+  it("reports channels, publications and recoveries", async () => {
+    const engine = new MemoryEngine();
+    const { controller, metrics } = create({ engine });
+    const channels = new Channels(controller, { "room:*": { authorize: () => true, history: { size: 2, ttl: 60_000 } } });
+    const peer = open(controller);
+    const ask = async (message: object) => {
+      peer.connection.message(JSON.stringify(message));
+      await settle();
+      return peer.transport.take();
+    };
+    const [{ epoch }] = await ask({ type: "subscribe", channel: "room:secret" });
+    for (let n = 0; n < 4; n++) await channels.publish("room:secret", "say", n);
+    await ask({ type: "subscribe", channel: "room:secret", uid: 1, recover: { epoch, offset: 3 } });
+    await ask({ type: "subscribe", channel: "room:secret", uid: 2, recover: { epoch, offset: 0 } });
+    assert.deepEqual(await metrics.by("noroshi.server.recoveries", "noroshi.recovery.outcome"), { complete: 1, incomplete: 1 });
+    assert.equal(await metrics.total("noroshi.server.channels"), 1);
+    assert.equal(await metrics.total("noroshi.server.subscriptions"), 3);
+    assert.deepEqual(await metrics.by("messaging.client.operation.duration", "error.type"), { undefined: 4 });
+    assert.deepEqual(await metrics.by("noroshi.server.engine.status", "noroshi.engine.status"), { ready: 1 });
+    engine.publish = () => {
+      throw new WebSocketError("server", "ENGINE_UNAVAILABLE", "Away");
+    };
+    await assert.rejects(channels.publish("room:secret", "say", 5));
+    assert.deepEqual(await metrics.by("messaging.client.operation.duration", "error.type"), {
+      undefined: 4,
+      ENGINE_UNAVAILABLE: 1,
+    });
+    peer.connection.closed(1000, "", true);
+    await controller.close();
+    assert.deepEqual(await metrics.by("noroshi.server.engine.status", "noroshi.engine.status"), { closed: 1 });
+  });
+
+  it("reads the buffers of at most 1,000 clients at each collection", async () => {
+    const { controller, metrics } = create({ rateLimit: false });
+    for (let n = 0; n < 2_500; n++) open(controller).transport.bufferedAmount = 512;
+    const read = async () => (await metrics.series()).find(({ name }) => name === "noroshi.server.connection.buffered")!;
+    const { unit, value, sum } = await read();
+    assert.equal(unit, "By");
+    assert.ok(value > 800 && value <= 1_000, `${value} clients`);
+    assert.equal(sum, value * 512);
+  });
+
+  it("has no label that a client, a user or a channel decides", async () => {
+    const { controller, metrics } = create({ authenticate: ann, rateLimit: false });
+    const channels = new Channels(controller, { "room:*": { authorize: () => true } });
+    controller.handle("say", v.object({}), () => null);
+    // The delay of the event loop is a series from the first time that a timer was late.
+    const named = async () => (await metrics.series()).filter(({ name }) => name !== "noroshi.event_loop.delay");
+    const before = (await named()).length;
+    const tell = async (round: number) => {
+      const { connection } = open(controller, { identity: { accountability: { user: `user-${round}`, role: `role-${round}` } } });
+      for (
+        const message of [
+          { type: "say", uid: `uid-${round}` },
+          { type: `type-${round}` },
+          { type: "subscribe", channel: `room:${round}` },
+          { type: "publish", channel: `room:${round}`, event: `event-${round}` },
+          { type: "auth", access_token: `token-${round}` },
+        ]
+      ) connection.message(JSON.stringify(message));
+      await settle();
+      await channels.publish(`room:${round}`, `event-${round}`, round);
+      connection.closed(4000 + round, `reason-${round}`, true);
+    };
+    for (let round = 0; round < 3; round++) await tell(round);
+    const some = (await named()).length;
+    for (let round = 3; round < 60; round++) await tell(round);
+    const all = await named();
+    assert.equal(all.length, some, "60 clients have as many series as 3");
+    assert.ok(before < some);
+    for (const { attributes } of all) {
+      for (const value of Object.values(attributes)) {
+        assert.doesNotMatch(String(value), /user-|role-|uid-|type-|room|event-|token-|reason-|\d/);
+      }
+    }
+  });
+
+  it("observes a controller once at a time, and leaves nothing behind when it ends", async () => {
+    const { controller, metrics } = create();
+    assert.throws(() => observe(controller), /^TypeError: Cannot observe the controller: it is observed already/);
+    assert.throws(() => observe({} as WebSocketController), /^TypeError: Cannot observe: pass a WebSocketController/);
+    const { connection } = open(controller);
+    metrics.end();
+    metrics.end();
+    connection.message('{"type":"ping"}');
+    connection.closed(1000, "", true);
+    const durations = (await metrics.series()).filter(({ name, value }) => name.endsWith("connection.duration") && value > 0);
+    assert.deepEqual(durations, []);
+    observed(controller).end();
+  });
+});
+
+describe("measureDelay", () => {
+  it("records how late a timer is until it ends", async () => {
+    const delays: number[] = [];
+    const end = measureDelay((seconds) => delays.push(seconds));
+    // Longer than its period: without this wait no timer could be late.
+    const until = performance.now() + 150;
+    while (performance.now() < until);
+    while (delays.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    end();
+    assert.ok(delays[0]! >= 0.04 && delays[0]! < 60, `${delays[0]} s`);
+  });
+
+  it("sets no timer on Workers, where one prevents hibernation", () => {
+    const global = globalThis as { WebSocketPair?: unknown };
+    global.WebSocketPair = class {};
+    try {
+      measureDelay(() => assert.fail())();
+    } finally {
+      delete global.WebSocketPair;
+    }
+  });
+});
