@@ -63,7 +63,8 @@ export { type Health, health } from "./src/controller/health.ts";
 export { createWebSocketController, getWebSocketController } from "./src/controller/default-controller.ts";
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery/broadcast.ts";
 export type { WebSocketEvents } from "./src/application/events.ts";
-export type { Declared, Handler, HandlerContext, Middleware, MiddlewareContext } from "./src/application/handlers.ts";
+export type { Answer, HandlerContext, ReadableStreamOf, Streamed } from "./src/application/call.ts";
+export type { Declared, Handler, Middleware, MiddlewareContext } from "./src/application/handlers.ts";
 export {
   type JwtAuthenticator,
   jwtAuthenticator,

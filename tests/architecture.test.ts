@@ -20,6 +20,7 @@ const ROOMS: Record<string, string> = {
   "src/delivery": "delivery.ts",
   "src/application": "options.ts",
   "src/connection": "connection.ts",
+  "src/streams": "streams.ts",
   "src/runtimes": "runtime.ts",
   "src/controller": "controller.ts",
   "src/channels": "channels.ts",

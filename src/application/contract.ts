@@ -2,12 +2,14 @@ import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
 import { Outbound, outboundChecks } from "./outbound.ts";
 import type { PayloadSchema } from "./schema.ts";
 
-/** The payload and the reply of a request. */
-export interface RequestDeclaration<Payload extends object = object, Reply = unknown> {
+/** The payload, the reply and the items of a request. */
+export interface RequestDeclaration<Payload extends object = object, Reply = unknown, Item = unknown> {
   /** Validates the message without `type` and `uid`. Absent: the payload is ignored, and the handler receives none. */
   readonly payload?: PayloadSchema<unknown, Payload>;
   /** The type of the handler's result. It is checked in development only: see the option `validate`. */
   readonly reply?: PayloadSchema<Reply, unknown>;
+  /** The type of each item of a stream, checked as `reply`. Absent: the handler answers at once. */
+  readonly stream?: { readonly output: PayloadSchema<Item, unknown> };
 }
 
 /** A schema that the server runs. */
@@ -48,7 +50,9 @@ type CheckedRequest<Type extends string, R> = {
   readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? R[Key]
     : `Cannot declare "${Type}": payload must be a schema of an object, such as v.object({ … })`
     : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a schema`
-    : `Cannot declare "${Type}": a request has payload and reply, not "${Key & string}"`;
+    : Key extends "stream"
+      ? R[Key] extends { readonly output: RunSchema } ? R[Key] : `Cannot declare "${Type}": stream must be { output: schema }`
+    : `Cannot declare "${Type}": a request has payload, reply and stream, not "${Key & string}"`;
 };
 
 /** @internal */

@@ -1,34 +1,42 @@
-import * as v from "valibot";
+import {
+  type Answer,
+  Call,
+  type CallKeeper,
+  type HandlerContext,
+  isAbort,
+  isStreamable,
+  keepCall,
+  reasonOf,
+  releaseCall,
+  requestOf,
+  runCall,
+} from "./call.ts";
 import type { RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { Downstream, type LostFailure } from "./downstream.ts";
+import { envelopeOf, errorFor, intoEnvelope, isPlainSchema, NOTHING, payloadOf, withEnvelope } from "./envelope.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
-import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
+import { WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
-import type { Observed } from "./observer.ts";
+import type { Observed, Observer } from "./observer.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
 import { Running } from "./running.ts";
 import { type CheckedSchema, checkSchema, parse, type Parsed, type PayloadSchema, SCHEMA } from "./schema.ts";
 import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
 
-/** The argument of a handler. `C` is the contract of the controller. */
-export interface HandlerContext<Payload, C = Contract> {
-  /** The client that sent the message. */
-  readonly client: WebSocketClient<C>;
-  /** The output of the schema, with `type` and `uid` of the message. */
-  readonly message: Payload & { type: string; uid?: MessageUid };
-}
-
-/** Answers one message type. The value it returns or resolves with is sent as `data` of the answer. */
-export type Handler<Payload, Reply = unknown, C = Contract> = (
+/**
+ * Answers one message type. The value it returns or resolves with is sent as `data` of the answer. An async generator, an
+ * `AsyncIterable` or a `ReadableStream` is sent in parts.
+ */
+export type Handler<Payload, Reply = unknown, C = Contract, Item = unknown> = (
   context: HandlerContext<Payload, C>,
-) => Reply | Promise<Reply>;
+) => Answer<Reply, Item>;
 
-/** Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply. */
-export type Declared<Payload extends object, Reply = unknown> =
+/** Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply and the items. */
+export type Declared<Payload extends object, Reply = unknown, Item = unknown> =
   | PayloadSchema<unknown, Payload>
-  | RequestDeclaration<Payload, Reply>;
+  | RequestDeclaration<Payload, Reply, Item>;
 
 /** The argument of a middleware. */
 export interface MiddlewareContext {
@@ -56,6 +64,8 @@ export interface HandlersHost {
   /** Reports an error of a handler or a middleware. */
   report(error: unknown, client: WebSocketClient): void;
   readonly observed: Observed;
+  /** Aborts calls, and sends the answers that come in parts. */
+  readonly calls: CallKeeper;
   /** Answers repeats of idempotent requests. Absent: each is handled. */
   readonly once?: Once | undefined;
   /** Called for an idempotent request only. */
@@ -74,16 +84,8 @@ interface Registered {
   readonly isPlain: boolean;
 }
 
-/** A handler, and the validated message that it is called with. */
-interface Call {
-  readonly handler: Handler<unknown>;
-  readonly context: HandlerContext<object>;
-  /** The message as received. */
-  readonly request: WebSocketMessage;
-}
-
 /** Types that the controller handles itself. */
-const RESERVED = new Set(["auth", "ping", "pong"]);
+const RESERVED = new Set(["auth", "ping", "pong", "stream.credit", "stream.cancel"]);
 
 /** Dispatches messages through the application's middleware to its listeners and handlers. */
 export class Handlers {
@@ -131,6 +133,11 @@ export class Handlers {
   use(middleware: Middleware): void {
     if (typeof middleware !== "function") throw new TypeError("Cannot use the middleware: it must be a function");
     this.#middleware.push(middleware);
+  }
+
+  /** Handles `stream.credit` and `stream.cancel`, which no middleware and listener sees. Returns whether the server has asked for it. */
+  control(client: WebSocketClient, message: WebSocketMessage): boolean {
+    return this.#host.calls.control(client, message);
   }
 
   /**
@@ -267,7 +274,7 @@ export class Handlers {
     }
     const output = parsed.output as object; // The type of `handle` demands it.
     const message = isPlain ? intoEnvelope(output, request) : withEnvelope(output, request);
-    return { handler, context: { client, message }, request };
+    return new Call(handler, client, message, request, this.#host.calls);
   }
 
   #takeEntered(): Promise<void> | undefined {
@@ -279,34 +286,53 @@ export class Handlers {
   /** Calls the handler. The promise of an async handler resolves when its answer was sent. */
   #call(call: Call | undefined): Promise<void> | undefined {
     if (!call) return undefined;
-    const { handler, context, request } = call;
-    const { client } = context;
     try {
       const { observed: { observer }, once, onceHost } = this.#host;
-      const run = observer ? () => observer.handle(request, () => handler(context)) : () => handler(context);
-      const answer = once && onceHost && isOnce(request) ? once.answer(client, request, run, onceHost()) : undefined;
+      const request = requestOf(call);
+      const answer = once && onceHost && isOnce(request)
+        ? once.answer(call.client, request, () => observed(observer, call, runWhole), onceHost())
+        : undefined;
       this.#entered = answer?.entered;
-      const result = answer ? answer.result : run();
+      const result = answer ? answer.result : observed(observer, call, runCall);
       // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
-      if (!isThenable(result)) {
-        this.#reply(client, request, result);
-        return undefined;
-      }
-      const ended = this.running.begin(client);
-      return Promise.resolve(result).then((data) => this.#reply(client, request, data))
-        .catch((error) => this.#answerError(error, client, request)).then(ended);
+      if (!isThenable(result)) return this.#answer(call, result)?.then(this.running.begin(call.client));
+      const ended = this.running.begin(call.client);
+      // It may become a stream, which its client may cancel before.
+      if (request.uid !== undefined) keepCall(call);
+      return Promise.resolve(result).then((data) => this.#answer(call, data)).catch((error) => this.#fail(call, error))
+        .then(ended);
     } catch (error) {
-      this.#answerError(error, client, request);
+      this.#fail(call, error);
       return undefined;
     }
   }
 
-  #reply(client: WebSocketClient, { type, uid }: WebSocketMessage, data: unknown): void {
+  /** Sends what the handler returned: at once, or in parts. */
+  #answer(call: Call, data: unknown): Promise<void> | undefined {
+    if (isStreamable(data)) {
+      keepCall(call);
+      return this.#host.calls.stream(call, data).then((result) => this.#reply(call, result))
+        .catch((error) => this.#fail(call, error));
+    }
+    this.#reply(call, data);
+    return undefined;
+  }
+
+  #reply(call: Call, data: unknown): void {
+    releaseCall(call);
+    const { client } = call;
+    const { type, uid } = requestOf(call);
     const message: ReplyMessage = { type, status: "ok" };
     if (uid !== undefined) message.uid = uid;
     if (data !== undefined) message.data = data;
     client.send(message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
     this.#host.outbound?.reply(type, data, client);
+  }
+
+  /** Never throws. */
+  #fail(call: Call, error: unknown): void {
+    releaseCall(call);
+    this.#answerError(isAbort(call, error) ? reasonOf(call) : error, call.client, requestOf(call));
   }
 
   /** Never throws. */
@@ -320,84 +346,24 @@ export class Handlers {
   }
 }
 
-/** Whether it is a request of a contract: a plain object, of `payload` and `reply` only. */
+/** Calls the handler, by way of the observer if there is one. */
+function observed(observer: Observer | undefined, call: Call, run: (call: Call) => unknown): unknown {
+  return observer ? observer.handle(requestOf(call), () => run(call)) : run(call);
+}
+
+/** Calls the handler of an idempotent request, whose answer is kept whole. */
+async function runWhole(call: Call): Promise<unknown> {
+  const result = await runCall(call);
+  if (!isStreamable(result)) return result;
+  const { type } = requestOf(call);
+  throw new WebSocketError(type, "INVALID_PAYLOAD", "Cannot stream the answer to an idempotent request: send it without .once", {
+    details: { path: "uid" },
+  });
+}
+
+/** Whether it is a request of a contract: a plain object, of `payload`, `reply` and `stream` only. */
 const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>
   typeof declared === "object" && declared !== null && Object.getPrototypeOf(declared) === Object.prototype &&
-  Object.keys(declared).every((key) => key === "payload" || key === "reply");
-
-/** The schema of a request that declares no payload: it outputs an empty object. */
-const NOTHING = v.object({});
-
-/**
- * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe,
- * fallback or cache, recognised by its additional fields, may output anything, even the same object each time.
- */
-function isPlainSchema(schema: object): boolean {
-  if (!("reference" in schema) || schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) {
-    return false;
-  }
-  const entries = "entries" in schema ? schema.entries : undefined;
-  return typeof entries === "object" && entries !== null && !("type" in entries || "uid" in entries);
-}
-
-/**
- * The message without its envelope, so that a `strictObject` need not list `type` and `uid`. Copied in a loop: a rest pattern
- * took 11 % of the time of an echo on Node.
- */
-function payloadOf(message: WebSocketMessage): Record<string, unknown> {
-  const payload: Record<string, unknown> = {};
-  for (const key of Object.keys(message)) {
-    if (key !== "type" && key !== "uid" && key !== "__proto__") payload[key] = message[key];
-  }
-  return payload;
-}
-
-/** Adds `type` and `uid` to the output of a plain schema, which nothing else refers to. */
-function intoEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
-  const message = output as HandlerContext<object>["message"]; // Complete after the next line.
-  message.type = type;
-  if (uid !== undefined) message.uid = uid;
-  return message;
-}
-
-/**
- * A copy of the schema's output with `type` and `uid` of the message. Spreading last and assigning again took 30 ns on Node,
- * spreading first 1.4 µs.
- */
-function withEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
-  if (uid === undefined) {
-    const message = { type, ...output };
-    message.type = type;
-    return message;
-  }
-  const message = { type, uid, ...output };
-  message.type = type;
-  message.uid = uid;
-  return message;
-}
-
-/**
- * `type` and `uid` to answer an error with. A listener or middleware may have added a getter that throws, or changed the `type`.
- */
-function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | "uid"> {
-  try {
-    const { type, uid } = message;
-    return { type: typeof type === "string" ? type : "server", ...(uid === undefined ? {} : { uid }) };
-  } catch {
-    return { type: "server" };
-  }
-}
-
-function errorFor(
-  { type, uid }: Pick<WebSocketMessage, "type" | "uid">,
-  code: string,
-  text: string,
-  details?: Record<string, unknown>,
-): WebSocketError {
-  return new WebSocketError(type, code, text, {
-    ...(uid === undefined ? {} : { uid }),
-    ...(details && { details }),
-  });
-}
+  Object.keys(declared).every((key) => key === "payload" || key === "reply" || key === "stream");

@@ -6,8 +6,20 @@ import type { Engine } from "../engines/engine.ts";
 import type { Once } from "./once.ts";
 import { isDevelopment } from "../base/environment.ts";
 import type { ConnectionLimits, RateLimit } from "../base/limits.ts";
+import {
+  defined,
+  isAmount,
+  isContract,
+  isCount,
+  isFunction,
+  isLimit,
+  isLogger,
+  isObjectOf,
+  isPositive,
+  isToken,
+  LIMIT,
+} from "./option-checks.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
-import { outboundChecks } from "./outbound.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
 
 /** The logger, such as `console`. */
@@ -84,7 +96,12 @@ export interface WebSocketControllerOptions<C = Contract> {
    * @default {[]}
    */
   origins?: Origins;
-  /** Time from the upgrade to authenticate, and limit of one call of `authenticate` or `revalidate`, in ms. @default {10_000} */
+  /**
+   * Time from the upgrade to authenticate, and limit of one call of `authenticate` or `revalidate`, in ms. Also the time that an aborted
+   * stream has to end.
+   *
+   * @default {10_000}
+   */
   timeout?: number;
   /** Maximum connections of this controller; further upgrades are answered 503. @default {50_000} */
   maxConnections?: number;
@@ -157,6 +174,10 @@ export interface WebSocketControllerOptions<C = Contract> {
    * @default {"close"}
    */
   slowConsumer?: "close" | "drop";
+  /** Maximum streams of one client at once; more are answered `LIMIT_EXCEEDED`. @default {32} */
+  maxStreams?: number;
+  /** Time without reading after which a stream ends with `SLOW_CONSUMER`, in ms; the connection stays open. @default {30_000} */
+  streamTimeout?: number;
   /**
    * Which clients receive one frame at a time, the next one after they answer a protocol ping. It is for clients that lose all
    * but one of the messages that arrive together, as the Directus SDK does on Node and Deno.
@@ -219,6 +240,8 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly maxPipelined: number;
   readonly maxBufferedBytes: number;
   readonly slowConsumer: "close" | "drop";
+  readonly maxStreams: number;
+  readonly streamTimeout: number;
   readonly stopAndWait: "collection" | "all" | false;
   readonly closeTimeout: number;
   readonly contract: object | undefined;
@@ -229,26 +252,6 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly node: string | undefined;
   readonly clock: Clock | undefined;
 }
-
-// `token` of RFC 9110 §5.6.2: the syntax of subprotocols (RFC 6455 §4.1) and of cookie names (RFC 6265 §4.1.1).
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}$/;
-
-const isFunction = (value: unknown): boolean => typeof value === "function";
-const isToken = (value: unknown): boolean => typeof value === "string" && TOKEN.test(value);
-/** Whether the value is a whole number from 1. */
-export const isPositive = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) > 0;
-const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
-const isLimit = (value: unknown): boolean => value === Infinity || isPositive(value);
-const isAmount = (value: unknown): boolean => Number.isFinite(value) && (value as number) > 0;
-const isContract = (value: unknown): boolean => typeof value === "object" && value !== null && outboundChecks.has(value);
-
-/** Whether the value is an object whose fields all have a check and pass it; undefined fields are allowed. */
-function isObjectOf(value: unknown, checks: Record<string, (field: unknown) => boolean>): boolean {
-  return typeof value === "object" && value !== null &&
-    Object.entries(value).every(([name, field]) => field === undefined || (Object.hasOwn(checks, name) && checks[name]!(field)));
-}
-
-const LIMIT = "a whole number from 1, or Infinity";
 
 /** For each option its check, and the remedy in the error message. */
 const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unknown) => boolean, string] } = {
@@ -289,6 +292,8 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   maxPipelined: [isCount, "a whole number from 0, such as 64"],
   maxBufferedBytes: [isPositive, "a whole number of bytes from 1, such as 1_048_576"],
   slowConsumer: [(value) => value === "close" || value === "drop", '"close" or "drop"'],
+  maxStreams: [isLimit, LIMIT],
+  streamTimeout: [isMs, `${MS}, such as 30_000`],
   stopAndWait: [(value) => value === "collection" || value === "all" || value === false, '"collection", "all" or false'],
   closeTimeout: [isMs, `${MS}, such as 5_000`],
   contract: [isContract, "what defineContract of the same copy of the package returns"],
@@ -376,6 +381,8 @@ export function resolveOptions(options: WebSocketControllerOptions<unknown> = {}
     maxPipelined: options.maxPipelined ?? 64,
     maxBufferedBytes: options.maxBufferedBytes ?? 1_048_576,
     slowConsumer: options.slowConsumer ?? "close",
+    maxStreams: options.maxStreams ?? 32,
+    streamTimeout: options.streamTimeout ?? 30_000,
     stopAndWait: options.stopAndWait ?? "collection",
     closeTimeout: options.closeTimeout ?? 5_000,
     contract,
@@ -386,14 +393,4 @@ export function resolveOptions(options: WebSocketControllerOptions<unknown> = {}
     node: options.node,
     clock: options.clock,
   };
-}
-
-function isLogger(value: unknown): boolean {
-  if (typeof value !== "object" || value === null || !("warn" in value && "error" in value)) return false;
-  return !("format" in value) || value.format === undefined || value.format === "text" || value.format === "json";
-}
-
-/** Drops undefined fields, so that spreading the result keeps the defaults. */
-function defined<T extends object>(value: T): T {
-  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T; // Only optional fields are removed.
 }

@@ -9,6 +9,8 @@ import type { WebSocketClient } from "./websocket-client.ts";
 export interface OutboundChecks {
   /** The result of a handler. */
   reply(type: string, data: unknown, client: WebSocketClient): void;
+  /** An item of a stream. */
+  item(type: string, data: unknown, client: WebSocketClient): void;
   /** A message that is no answer: broadcast, or sent to one client. A string of the application is not checked. */
   message(frame: Frame, client?: WebSocketClient): void;
   /** @param declared the name that the channel is declared by. @param json the data. */
@@ -38,6 +40,11 @@ export class Outbound implements OutboundChecks {
 
   reply(type: string, data: unknown, client: WebSocketClient): void {
     this.#check(`The reply to "${type}"`, own(this.#contract.requests, type)?.reply, () => asJson(data), client);
+  }
+
+  item(type: string, data: unknown, client: WebSocketClient): void {
+    const { stream } = own(this.#contract.requests, type) ?? {};
+    this.#check(`An item of "${type}"`, stream?.output, () => asJson(data), client);
   }
 
   message({ isJson, text }: Frame, client?: WebSocketClient): void {

@@ -43,6 +43,8 @@ import {
   publication,
   publish,
   published,
+  streamItem,
+  streamMessages,
   subscriptionMessages,
   unsubscribeMessages,
 } from "./protocol-messages.ts";
@@ -97,6 +99,7 @@ export function asyncapi(contract: Contract, options: AsyncApiOptions): AsyncApi
   const { info, servers, securitySchemes } = options;
   const builder = new DocumentBuilder(options.toJsonSchema);
   builder.addConnection(Boolean(contract.channels));
+  if (Object.values(contract.requests ?? {}).some(({ stream }) => stream)) builder.addStreams();
   for (const [type, request] of Object.entries(contract.requests ?? {})) builder.addRequest(type, request);
   for (const [type, schema] of Object.entries(contract.messages ?? {})) builder.addMessage(type, schema);
   for (const [name, channel] of Object.entries(contract.channels ?? {})) builder.addChannel(name, channel);
@@ -223,8 +226,17 @@ class DocumentBuilder {
     });
   }
 
-  addRequest(type: string, { payload, reply }: RequestContract): void {
-    const [asked, answered] = [`request ${type}`, `reply ${type}`];
+  addStreams(): void {
+    Object.assign(this.#messages, streamMessages);
+    for (const [key, title] of [["credit", "Return a credit"], ["cancel", "Cancel a stream"]] as const) {
+      const { summary } = streamMessages[key]!; // One of its keys.
+      this.#addOperation(key, CONNECTION, { tag: "protocol", action: "receive", title, summary, messages: [key] });
+    }
+  }
+
+  addRequest(type: string, { payload, reply, stream }: RequestContract): void {
+    const [asked, answered, item] = [`request ${type}`, `reply ${type}`, `item ${type}`];
+    if (stream) this.#messages[item] = streamItem(type, this.#convertIfAny(stream.output, "input", `${asked} item`));
     const envelope = envelopeOf(type);
     this.#messages[asked] = describe(
       type,
@@ -250,7 +262,7 @@ class DocumentBuilder {
       summary: `Handles “${type}”.`,
       tag: "requests",
       messages: [asked],
-      reply: [answered, "error"],
+      reply: [...stream ? [item] : [], answered, "error"],
     });
   }
 

@@ -195,6 +195,21 @@ export const unsubscribeMessages: Readonly<Record<string, AsyncApiMessage>> = {
   ),
 };
 
+const CREDIT: JsonSchema = { type: "integer", minimum: 1, description: "Sent back once the item is processed", examples: [32] };
+
+/** Messages about streams. */
+export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
+  credit: message("stream.credit", "Credit", "Returns the credit of an item, so that more follow.", { credit: CREDIT }, {
+    uid: 8,
+    credit: 32,
+  }),
+  cancel: message("stream.cancel", "Cancel", "Ends the stream with the `uid`. Its end is the answer.", {}, { uid: 8 }),
+};
+
+/** An item of the stream that answers a request. @param output the schema of its data */
+export const streamItem = (type: string, output: JsonSchema): AsyncApiMessage =>
+  message(type, `Item of “${type}”`, "A part of the answer.", { status: { const: "next" }, "data?": output, "credit?": CREDIT });
+
 /** The schema with a description, unless it has one. Draft-07 ignores what is beside a reference. */
 const described = (description: string, schema: JsonSchema): JsonSchema => "$ref" in schema ? schema : { description, ...schema };
 

@@ -3,7 +3,7 @@ import type { PayloadSchema } from "../application/schema.ts";
 import type { ChannelContract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
-import { isPositive } from "../application/options.ts";
+import { isPositive } from "../application/option-checks.ts";
 import { ChannelPattern, type Params } from "./channel-pattern.ts";
 import { RESERVED_EVENTS } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, SCHEMA } from "../application/schema.ts";

@@ -30,7 +30,7 @@ import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { IdQuota } from "./id-quota.ts";
 import { isMs, MS } from "../base/clock.ts";
-import { isPositive } from "../application/options.ts";
+import { isPositive } from "../application/option-checks.ts";
 import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";

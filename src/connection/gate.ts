@@ -96,5 +96,10 @@ function handle(owner: GateOwner, text: string | null): Promise<void> | undefine
     if (!questionsOf(client)?.answer(message)) owner.transmit(notAsked(message).toMessage());
     return undefined;
   }
+  if (type === "stream.credit" || type === "stream.cancel") {
+    // The rate limit is for what a client sends on its own.
+    if (host.handlers.control(client, message)) host.rateGate?.refund(client);
+    return undefined;
+  }
   return host.handlers.dispatch(client, message);
 }

@@ -68,6 +68,11 @@ export class RateGate implements RequestLimit {
     return false;
   }
 
+  /** Returns what a message cost that the server has asked for. */
+  refund(client: WebSocketClient): void {
+    this.#limiter.charge(this.#keyOf(client), this.#now(), -1);
+  }
+
   /** The client's buckets for messages and bytes: rate, size, and what is left now. */
   left(client: WebSocketClient): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
     return this.#limiter.left(this.#keyOf(client), this.#now());

@@ -10,7 +10,7 @@ import { type Clock, CurrentClock, Deadlines, systemClock } from "../base/clock.
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { Connection, type ConnectionHost } from "../connection/connection.ts";
 import { Connections } from "../connection/connections.ts";
-import type { Contract, HandledOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
+import type { Contract, HandledOf, ItemOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
 import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } from "./drain.ts";
 import type { Engine } from "../engines/engine.ts";
@@ -33,6 +33,7 @@ import { type ControllerStats, NO_CLOSES, statsOf } from "./stats.ts";
 import { RateGate } from "../connection/rate-gate.ts";
 import { Sender } from "../connection/sender.ts";
 import type { SavedConnection, Transport } from "../delivery/transport.ts";
+import { Streams } from "../streams/streams.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "../application/websocket-client.ts";
 
@@ -58,6 +59,7 @@ export class WebSocketController<C = Contract> {
   readonly #host: ConnectionHost;
   readonly #keyOf: ClientKey;
   readonly #rights: Rights;
+  readonly #streams: Streams;
   readonly #clock: CurrentClock;
   readonly #backplane: Backplane;
   #opened = 0;
@@ -73,12 +75,11 @@ export class WebSocketController<C = Contract> {
   constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
-    const { logger, heartbeat, clock = systemClock } = resolved;
+    const { logger, heartbeat, timeout, clock = systemClock } = resolved;
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
     const log = errorLogger(logger, monotonic);
-    const report = (error: unknown, client?: WebSocketClient) => {
-      if (!this.#bus.emit("error", client ? { client, error } : { error })) log(error, client);
-    };
+    const report = (error: unknown, client?: WebSocketClient) =>
+      void (this.#bus.emit("error", client ? { client, error } : { error }) || log(error, client));
     this.#deadlines = new Deadlines(clock, report);
     // An `error` listener that throws is only logged: another `error` event would call it again, forever.
     this.#bus = new Bus((error, event, payload) =>
@@ -86,7 +87,9 @@ export class WebSocketController<C = Contract> {
     );
     const outbound = resolved.contract && resolved.validate ? outboundChecks.get(resolved.contract)?.(report) : undefined;
     const observed = new Observed();
+    this.#streams = new Streams({ options: resolved, deadlines: this.#deadlines, outbound, report });
     const handlers = new Handlers({
+      calls: this.#streams,
       emit: (client, message) => this.#bus.emit("message", { client, message }),
       report,
       observed,
@@ -95,17 +98,17 @@ export class WebSocketController<C = Contract> {
       outbound,
     });
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
-    const authenticator = new Authenticator(resolved.authenticate, resolved.timeout, this.#deadlines, now, observed, failures);
+    const authenticator = new Authenticator(resolved.authenticate, timeout, this.#deadlines, now, observed, failures);
     this.#admission = new Admission(resolved);
     const refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
-    const revocations = new Revocations(2 * resolved.timeout);
+    const revocations = new Revocations(2 * timeout);
     this.#rights = new Rights({
       connections: this.#connections,
       revocations,
-      timeout: resolved.timeout,
-      canRefresh: resolved.revalidate !== undefined,
+      timeout,
+      canRefresh: !!resolved.revalidate,
       monotonic,
     });
     this.#backplane = new Backplane({
@@ -141,6 +144,7 @@ export class WebSocketController<C = Contract> {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
         extension()?.admitted(connection.client);
+        this.#streams.changed(connection.client);
       },
       get extension() {
         return extension();
@@ -148,6 +152,7 @@ export class WebSocketController<C = Contract> {
       suspend: (connection) => {
         this.#delivery.remove(connection);
         extension()?.suspended(connection.client);
+        this.#streams.changed(connection.client);
       },
       dismiss: (connection, hasLeft, cause) => {
         this.#closedBy[cause]++;
@@ -156,6 +161,7 @@ export class WebSocketController<C = Contract> {
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
         extension()?.closed(connection.client, hasLeft);
+        this.#streams.changed(connection.client);
       },
     };
     this.upgrade = createUpgrade({
@@ -196,17 +202,18 @@ export class WebSocketController<C = Contract> {
 
   /**
    * Sets the handler that answers one message type. The schema validates the payload, which is the message without `type` and
-   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`. A `WebSocketError`
-   * that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap: the client matches by `uid`.
+   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`, what an async generator
+   * yields item by item. A `WebSocketError` that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap.
    *
    * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
    * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a schema.
    */
-  handle<Type extends RequestType<C>, Output extends HandledOf<C, Type>, Reply extends ReplyOf<C, Type>>(
-    type: Type,
-    of: Declared<Output, Reply>,
-    handler: Handler<Output, NoInfer<Reply>, C>,
-  ): void {
+  handle<
+    Type extends RequestType<C>,
+    Output extends HandledOf<C, Type>,
+    Reply extends ReplyOf<C, Type>,
+    Item extends ItemOf<C, Type>,
+  >(type: Type, of: Declared<Output, Reply, Item>, handler: Handler<Output, NoInfer<Reply>, C, NoInfer<Item>>): void {
     this.#host.handlers.handle(type, of, handler as Handler<Output>); // The contract exists in types only.
   }
 
@@ -260,8 +267,7 @@ export class WebSocketController<C = Contract> {
    * @throws {TypeError} for an unknown option, or a value out of range.
    */
   drain(options: DrainOptions = {}): Promise<DrainResult> {
-    const goodbye = () => this.#closed ??= this.#backplane.close();
-    this.#drain ??= new Drain(this.#host, this.#connections, goodbye, options);
+    this.#drain ??= new Drain(this.#host, this.#connections, () => this.#closed ??= this.#backplane.close(), options);
     return this.#drain.run(options.stop);
   }
 
@@ -320,7 +326,13 @@ export class WebSocketController<C = Contract> {
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
     const [opened, active, clients] = [this.#opened, this.#connections.size, this.#clients.size];
-    return statsOf(this.#host, this.#admission, { opened, active, clients, closedBy: this.#closedBy });
+    return statsOf(this.#host, this.#admission, {
+      opened,
+      active,
+      clients,
+      streams: this.#streams.size,
+      closedBy: this.#closedBy,
+    });
   }
 
   /**

@@ -29,6 +29,8 @@ export interface ControllerStats {
   dropped: number;
   /** Messages from clients that the rate limit refused since the start. */
   limited: number;
+  /** Streams that have not ended. */
+  streams: number;
 }
 
 /** The initial `closedBy`. */
@@ -50,7 +52,7 @@ export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
 export function statsOf(
   { deadlines, rateGate, refusals, sender }: Pick<ConnectionHost, "deadlines" | "rateGate" | "refusals" | "sender">,
   { pending, total: reserved, keys }: Admission,
-  { closedBy, ...counts }: Pick<ControllerStats, "opened" | "active" | "clients" | "closedBy">,
+  { closedBy, ...counts }: Pick<ControllerStats, "opened" | "active" | "clients" | "streams" | "closedBy">,
 ): ControllerStats {
   return {
     ...counts,

@@ -24,6 +24,8 @@ export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, Local
   ENGINE_UNAVAILABLE: "the broker that connects the servers is away",
   OUTCOME_UNKNOWN: "the request may have been handled, and its answer is not known",
   NOT_ASKED: "no question is open to this answer",
+  CANCELLED: "the client has cancelled the request",
+  SLOW_CONSUMER: "the client did not read the stream for too long",
 };
 
 /** What each close code means (PROTOCOL.md §6). */

@@ -25,8 +25,10 @@ export interface Contract {
 export interface RequestContract {
   /** The message without `type` and `uid`. */
   readonly payload?: unknown;
-  /** `data` of the reply. */
+  /** `data` of the reply; of a stream, its result. */
   readonly reply?: unknown;
+  /** The items of a stream. Absent: the request is answered at once. */
+  readonly stream?: { readonly output?: unknown };
 }
 
 /** What a channel carries. */
@@ -70,6 +72,16 @@ type AsObject<Payload> = Payload extends object ? Payload : object;
 
 /** Reply to a request type. */
 export type ReplyOf<C, Type extends string> = C extends { readonly requests: infer R } ? InOf<Part<R, Type>, "reply"> : unknown;
+
+/** Request types whose answer is a stream. */
+export type StreamType<C> = C extends { readonly requests: infer R }
+  ? { [Type in keyof R & string]: R[Type] extends { readonly stream: unknown } ? Type : never }[keyof R & string]
+  : string;
+
+/** Item of a stream; `never` if the request type declares none. */
+export type ItemOf<C, Type extends string> = C extends { readonly requests: infer R }
+  ? Part<Part<R, Type>, "stream"> extends infer Stream ? Stream extends undefined ? never : InOf<Stream, "output"> : never
+  : unknown;
 
 /** A message that the server sends on its own. */
 export type MessageFrom<C> = C extends { readonly messages: infer M }

@@ -10,6 +10,7 @@ export type MessageUid = string | number;
 export type ErrorCode =
   | "AUTH_FAILED"
   | "AUTH_TIMEOUT"
+  | "CANCELLED"
   | "DISCONNECTED"
   | "ENGINE_FAILED"
   | "ENGINE_UNAVAILABLE"
@@ -23,6 +24,7 @@ export type ErrorCode =
   | "OUTCOME_UNKNOWN"
   | "REQUESTS_EXCEEDED"
   | "SERVICE_UNAVAILABLE"
+  | "SLOW_CONSUMER"
   | "TIMEOUT"
   | "TOKEN_EXPIRED"
   | "UNSUPPORTED_TYPE"

@@ -17,6 +17,12 @@ function create({ listening = false } = {}) {
   const reports: unknown[] = [];
   const handlers = new Handlers({
     observed: new Observed(),
+    calls: {
+      keep: () => {},
+      release: () => {},
+      stream: () => Promise.reject(new Error("No handler here streams")),
+      control: () => false,
+    },
     emit(_client, message) {
       heard.push(message);
       return listening;

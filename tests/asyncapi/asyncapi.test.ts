@@ -206,10 +206,12 @@ describe("The document's account of the protocol", () => {
   });
 
   it("has a message for each that PROTOCOL.md lists", () => {
-    const names = new Set([...eachMessage(documentOf(contracts["valibot"]!))].map(([, , { name }]) => name));
-    const listed = [...PROTOCOL.slice(0, PROTOCOL.indexOf("## 1 ")).matchAll(/^\| ((?:`\w+`(?:, )?)+) /gm)].flatMap((
+    const contract = contracts["valibot"]!;
+    const document = documentOf({ ...contract, requests: { ...contract.requests, ask: { stream: {} } } });
+    const names = new Set([...eachMessage(document)].map(([, , { name }]) => name));
+    const listed = [...PROTOCOL.slice(0, PROTOCOL.indexOf("## 1 ")).matchAll(/^\| ((?:`[\w.]+`(?:, )?)+) /gm)].flatMap((
       [, types = ""],
-    ) => types.match(/\w+/g) ?? []);
+    ) => types.match(/[\w.]+/g) ?? []);
     assert.ok(listed.length >= 8);
     for (const type of listed) assert.ok(names.has(type), `no message "${type}"`);
   });
@@ -220,6 +222,11 @@ describe("The document's account of the protocol", () => {
       requests: {
         say: { payload: say, reply: v.object({ id: v.number() }) },
         pay: { payload: v.object({ amount: v.number() }), reply: v.object({ id: v.number() }) },
+        ask: {
+          payload: v.object({ prompt: v.string() }),
+          reply: v.object({ tokens: v.number() }),
+          stream: { output: v.string() },
+        },
       },
       messages: { news: say },
       channels: { "room:*": { events: { say } } },

@@ -26,7 +26,13 @@ const CLOSES = {
 };
 
 /** What has happened, where nothing has. */
-const NOTHING = { closedBy: CLOSES, dropped: 0, limited: 0, refused: new Refusals(false, () => 0, () => false).counts };
+const NOTHING = {
+  closedBy: CLOSES,
+  dropped: 0,
+  limited: 0,
+  streams: 0,
+  refused: new Refusals(false, () => 0, () => false).counts,
+};
 
 const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };
 
@@ -256,7 +262,7 @@ describe("WebSocketController.stats", () => {
           await turn();
           for (const connection of opened) connection.closed(1006, "", false);
           clock.advance(3000);
-          const { closedBy: _, dropped: __, limited: ___, refused, ...stats } = controller.stats();
+          const { closedBy: _, dropped: __, limited: ___, streams: ____, refused, ...stats } = controller.stats();
           assert.deepEqual(stats, { opened: opened.length, closed: opened.length, ...IDLE });
           assert.deepEqual(Object.keys(refused), Object.keys(NOTHING.refused));
           assert.equal(clock.timers, 0);

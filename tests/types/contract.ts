@@ -26,6 +26,8 @@ const contract = defineContract({
     count: { payload: v.object({ amount: v.pipe(v.string(), v.transform(Number)) }) },
     now: { reply: v.number() },
     nothing: {},
+    ask: { payload: Text, reply: v.object({ usage: v.number() }), stream: { output: v.string() } },
+    tail: { stream: { output: v.number() } },
   },
   messages: { news: Text, reload: v.object({}) },
   channels: {
@@ -54,6 +56,7 @@ export function handlers(): void {
     same<typeof message.amount, number>();
   });
   controller.handle("now", contract.requests.now, () => Promise.resolve(7));
+  controller.handle("now", contract.requests.now, () => new Promise((resolve) => resolve(7)));
   controller.handle("nothing", contract.requests.nothing, () => {});
   // A schema of its own must output what the contract says, and its handler must answer so.
   controller.handle("say", v.object({ text: v.pipe(v.string(), v.trim()) }), ({ message }) => ({ id: message.text.length }));
@@ -67,6 +70,52 @@ export function handlers(): void {
   controller.handle("say", Text, () => ({ id: "1" }));
   // @ts-expect-error -- no such field
   controller.handle("say", contract.requests.say, ({ message }) => ({ id: message.length }));
+}
+
+export function streams(): void {
+  controller.handle("ask", contract.requests.ask, async function* ({ message, signal }) {
+    same<typeof message.text, string>();
+    same<typeof signal, AbortSignal>();
+    yield message.text;
+    return { usage: 1 };
+  });
+  // Without a result any source does. It may come later.
+  controller.handle("tail", contract.requests.tail, async function* () {
+    yield 1;
+  });
+  controller.handle("tail", contract.requests.tail, () => new ReadableStream<number>());
+  controller.handle("tail", contract.requests.tail, () => Promise.resolve({ [Symbol.asyncIterator]: () => numbers() }));
+  // An answer without items, such as one from a cache.
+  controller.handle("ask", contract.requests.ask, () => ({ usage: 0 }));
+  // @ts-expect-error -- the contract says a string
+  controller.handle("ask", contract.requests.ask, async function* () {
+    yield 1;
+    return { usage: 1 };
+  });
+  // @ts-expect-error -- the contract says a number
+  controller.handle("ask", contract.requests.ask, async function* () {
+    yield "";
+    return { usage: "" };
+  });
+  // @ts-expect-error -- the contract says a number
+  controller.handle("tail", contract.requests.tail, () => new ReadableStream<string>());
+  // @ts-expect-error -- the contract declares no items
+  controller.handle("say", contract.requests.say, async function* () {
+    yield 1;
+  });
+  defineContract({
+    // @ts-expect-error -- the schema of an item is called output
+    requests: { ask: { stream: { items: v.string() } } },
+  });
+  const untyped = new WebSocketController();
+  untyped.handle("ask", Text, async function* () {
+    yield 1;
+  });
+  untyped.handle("say", Text, () => new Promise((resolve) => resolve("later")));
+}
+
+async function* numbers(): AsyncGenerator<number> {
+  yield 1;
 }
 
 export function broadcasts(): void {

@@ -1,0 +1,149 @@
+import type { Contract } from "../protocol/contract-types.ts";
+import type { MessageUid } from "../protocol/errors.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import type { WebSocketClient } from "./websocket-client.ts";
+
+/** The argument of a handler. `C` is the contract of the controller. */
+export interface HandlerContext<Payload, C = Contract> {
+  /** The client that sent the message. */
+  readonly client: WebSocketClient<C>;
+  /** The output of the schema, with `type` and `uid` of the message. */
+  readonly message: Payload & { type: string; uid?: MessageUid };
+  /**
+   * Aborts when the answer is no longer wanted: the client cancels the request or disconnects, its user or role changes, or it does not
+   * read the stream. Pass it on to `fetch` and the like.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** A `ReadableStream` of any runtime. */
+export interface ReadableStreamOf<Item> {
+  /** Locks the stream, and returns what reads it. */
+  getReader(): {
+    /** Reads the next item. */
+    read(): Promise<{ done: boolean; value?: Item | undefined }>;
+    /** Ends the stream. */
+    cancel(reason?: unknown): Promise<void>;
+  };
+}
+
+/** What a handler returns to answer in parts. Each item is sent as one message; the value that a generator returns ends the stream. */
+export type Streamed<Item, Reply = unknown> =
+  | AsyncGenerator<Item, Reply>
+  | (undefined extends Reply ? AsyncIterable<Item> | ReadableStreamOf<Item> : never);
+
+/** What a handler returns: the reply, or a stream if the request declares items. Nothing is declared without a contract. */
+export type Answer<Reply, Item> = [Item] extends [never] ? Reply | Promise<Reply>
+  : unknown extends Reply & Item ? unknown
+  :
+    | Streamed<Item, Reply>
+    | Promise<Streamed<Item, Reply>>
+    | (unknown extends Reply ? never : Reply | Promise<Reply>);
+
+/** What answers in parts, whatever its type. */
+export type Streamable = AsyncIterable<unknown> | ReadableStreamOf<unknown>;
+
+/** Follows the calls of handlers, and sends the answers that come in parts. */
+export interface CallKeeper {
+  /** Aborts the call when it is no longer wanted, until {@link release}. */
+  keep(call: Call): void;
+  /** The call is answered. */
+  release(call: Call): void;
+  /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
+  stream(call: Call, source: Streamable): Promise<unknown>;
+  /** Handles `stream.credit` and `stream.cancel`. Returns whether it was a credit that the server has asked for. */
+  control(client: WebSocketClient, message: WebSocketMessage): boolean;
+}
+
+// Functions, not methods: the application holds the call as the context of its handler.
+
+/** Returns the message of the call, as received. */
+export let requestOf: (call: Call) => WebSocketMessage;
+/** Returns why the call was aborted; `undefined`: it was not. */
+export let reasonOf: (call: Call) => unknown;
+/** Calls the handler. */
+export let runCall: (call: Call) => unknown;
+/** Has the call aborted when it is no longer wanted. */
+export let keepCall: (call: Call) => void;
+/** The call is answered: nothing aborts it any more. */
+export let releaseCall: (call: Call) => void;
+/** Aborts the signal, with the error that the call then ends with. Only the first reason counts. */
+export let abortCall: (call: Call, reason: unknown) => void;
+
+/** One call of a handler, and the argument that it is called with. */
+export class Call implements HandlerContext<object> {
+  readonly client: WebSocketClient;
+  readonly message: HandlerContext<object>["message"];
+  readonly #handler: (context: HandlerContext<object>) => unknown;
+  readonly #request: WebSocketMessage;
+  readonly #keeper: CallKeeper;
+  #abort: AbortController | undefined;
+  #state: "new" | "kept" | "done" = "new";
+  #reason: unknown;
+
+  static {
+    requestOf = (call) => call.#request;
+    reasonOf = (call) => call.#reason;
+    runCall = (call) => call.#handler(call);
+    keepCall = (call) => call.#keep();
+    releaseCall = (call) => call.#release();
+    abortCall = (call, reason) => call.#abortWith(reason);
+  }
+
+  constructor(
+    handler: (context: HandlerContext<object>) => unknown,
+    client: WebSocketClient,
+    message: HandlerContext<object>["message"],
+    request: WebSocketMessage,
+    keeper: CallKeeper,
+  ) {
+    this.client = client;
+    this.message = message;
+    this.#handler = handler;
+    this.#request = request;
+    this.#keeper = keeper;
+  }
+
+  // Created when it is read: an AbortController takes 1 µs, and most handlers need none.
+  get signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController();
+      if (this.#reason !== undefined) this.#abort.abort(this.#reason);
+      else this.#keep();
+    }
+    return this.#abort.signal;
+  }
+
+  #keep(): void {
+    if (this.#state !== "new") return;
+    this.#state = "kept";
+    this.#keeper.keep(this);
+  }
+
+  #release(): void {
+    if (this.#state === "kept") this.#keeper.release(this);
+    this.#state = "done";
+  }
+
+  #abortWith(reason: unknown): void {
+    if (this.#reason !== undefined) return;
+    this.#reason = reason;
+    this.#abort?.abort(reason);
+  }
+}
+
+/** Whether the handler has failed because of its signal, and not of itself. */
+export function isAbort(call: Call, error: unknown): boolean {
+  const reason = reasonOf(call);
+  if (reason === undefined) return false;
+  try {
+    return error === reason || error instanceof Error && error.name === "AbortError";
+  } catch {
+    return false; // A trap of a Proxy throws.
+  }
+}
+
+/** Whether the value is sent in parts. @throws what a trap of a Proxy throws. */
+export function isStreamable(value: unknown): value is Streamable {
+  return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
+}
