@@ -19,6 +19,7 @@ import { racing } from "./behaviours/racing.ts";
 import { recovering } from "./behaviours/recovering.ts";
 import { renewing } from "./behaviours/renewing.ts";
 import { state } from "./behaviours/state.ts";
+import { streaming } from "./behaviours/streaming.ts";
 import { subscribing } from "./behaviours/subscribing.ts";
 import { tokens } from "./behaviours/tokens.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
@@ -60,6 +61,7 @@ const AREAS: Record<string, Behaviour[]> = {
   handling,
   validating,
   asking,
+  streaming,
   faults,
   delivery,
   closing,
