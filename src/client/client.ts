@@ -14,7 +14,17 @@
  *
  * @module
  */
-import type { ChannelName, ChannelOf, Contract, EventOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
+import type {
+  ChannelName,
+  ChannelOf,
+  Contract,
+  EventOf,
+  ItemOf,
+  MessageFrom,
+  ReplyOf,
+  RequestType,
+  StreamType,
+} from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { Connector } from "./connector.ts";
 import type { DataTo, MessageTo, PayloadOf, SubscribeOptionsOf, SubscriptionOf, WithoutEnvelope } from "./contract.ts";
@@ -22,16 +32,17 @@ import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { Emitter } from "./emitter.ts";
 import { checkToken, encode } from "./encode.ts";
 import { ClientError, errorOf, tooBig } from "./error.ts";
-import type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
+import type { ClientClose, ClientEvents, ClientStatus } from "./events.ts";
 import { type ClientOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { Outbox, type Waiting } from "./outbox.ts";
 import { resolveUrl } from "./platform.ts";
 import { type PublishOptions, type RequestOptions, Requests } from "./requests.ts";
+import { type ClientStream, createStreams, type StreamOptions } from "./streams.ts";
 import type { Position, SubscribeOptions } from "./subscription.ts";
 import { Subscriptions } from "./subscriptions.ts";
 
 export { ClientError } from "./error.ts";
-export type { ClientClose, ClientStatus, Reconnecting } from "./events.ts";
+export type { ClientClose, ClientEvents, ClientStatus, Reconnecting } from "./events.ts";
 export type * from "../protocol/contract-types.ts";
 export type * from "./contract.ts";
 export type { Disposes, DisposesAsync } from "./dispose.ts";
@@ -39,6 +50,7 @@ export type { CloseInfo } from "./failure.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 export type { PublishOptions, RequestOptions } from "./requests.ts";
+export type { ClientStream, StreamOptions } from "./streams.ts";
 export type {
   Member,
   OpenSubscription,
@@ -49,25 +61,6 @@ export type {
   Subscription,
   SubscriptionInit,
 } from "./subscription.ts";
-
-/** Events of a client, with the payload of their listeners. */
-export interface ClientEvents<C = Contract> {
-  /** The server has admitted the client. */
-  open: Record<string, never>;
-  /** An open connection has ended, or the client has stopped trying (`isFinal`). */
-  close: ClientClose;
-  /** A reconnection is scheduled. */
-  reconnecting: Reconnecting;
-  /** A message from the server that answers no request and belongs to no subscription. */
-  message: { message: MessageFrom<C> };
-  /**
-   * A failed attempt (once per code in an outage), an error that answers no request, or an unsent message: a {@link ClientError}.
-   * Also what a listener threw; a value that is no `Error` is the `cause` of one.
-   */
-  error: { error: Error };
-  /** {@link BareClient.status} has changed. */
-  status: { status: ClientStatus };
-}
 
 /** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options and a URL without a scheme. */
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
@@ -86,6 +79,10 @@ export class BareClient<C = Contract> {
   readonly #connector: Connector;
   readonly #outbox: Outbox;
   readonly #requests: Requests;
+  readonly #streams = createStreams(
+    (text) => this.#connector.offer(text),
+    (uid, error) => this.#requests.drop(uid, error),
+  );
   readonly #subscriptions: Subscriptions;
   /** Random, so that the `uid` of an idempotent request stays unique on a server that remembers it across connections. */
   #prefix = "";
@@ -221,6 +218,22 @@ export class BareClient<C = Contract> {
   }
 
   /**
+   * Sends a request that is answered in parts. A `break` out of the loop cancels it. A stream does not outlive its connection: its
+   * iteration throws `DISCONNECTED`.
+   */
+  stream<Type extends StreamType<C>>(
+    type: Type,
+    ...[payload, { signal } = {}]: Record<string, never> extends PayloadOf<C, Type>
+      ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
+      : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
+  ): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>> {
+    const uid = this.#nextUid();
+    const request = () => this.#request(type, payload as object, { timeout: 0, ...(signal && { signal }) }, uid);
+    // Items and result are not validated; the contract is trusted.
+    return this.#streams.start(uid, request, signal) as ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
+  }
+
+  /**
    * Publishes to a channel. Resolves with the publication's position, or `{}` for a channel without history.
    *
    * @throws {ClientError} as {@link request}
@@ -294,13 +307,18 @@ export class BareClient<C = Contract> {
     return `${this.#prefix}${++this.#lastUid}`;
   }
 
-  async #request(type: string, payload: object | undefined, options: RequestOptions = {}): Promise<WebSocketMessage> {
+  async #request(
+    type: string,
+    payload: object | undefined,
+    options: RequestOptions = {},
+    uid = this.#nextUid(),
+  ): Promise<WebSocketMessage> {
     if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
       throw new TypeError('Cannot send: pass an object without "type" and "uid"');
     }
     // More random: anonymous clients have one scope in common.
     const end = options.idempotent ? `${this.#options.random().toString(36).slice(1)}.once` : "";
-    const message = { ...payload, type, uid: this.#nextUid() + end };
+    const message = { ...payload, type, uid: uid + end };
     const { timeout = this.#options.requestTimeout } = options;
     return await this.#requests.add(message, { ...options, timeout }, (item) => this.#transmit(item, false));
   }
@@ -340,11 +358,13 @@ export class BareClient<C = Contract> {
   #flush(): void {
     this.#subscriptions.flush();
     this.#outbox.flush((item) => this.#refuse(item) || this.#connector.offer(item.text));
+    this.#streams.flush();
   }
 
   #lost(close: ClientClose, error?: ClientError): void {
     const { code, reason, isFinal } = close;
     this.#subscriptions.lost();
+    this.#streams.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
     // After 1009 any of them may be the message that was too big, so none is sent again.
@@ -365,7 +385,7 @@ export class BareClient<C = Contract> {
       if (wasRefused || !this.#requests.settle(message)) this.#connector.auth(message);
       return;
     }
-    if (this.#subscriptions.receive(message) || this.#requests.settle(message)) return;
+    if (this.#streams.receive(message) || this.#subscriptions.receive(message) || this.#requests.settle(message)) return;
     if (status === "error") {
       // An error that answers no request of ours.
       const error = errorOf(message);

@@ -1,3 +1,4 @@
+import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
 import type { CloseInfo } from "./failure.ts";
 
 /** `connecting` until the server admits the client, `waiting` before the next attempt, `closed` when the client no longer tries. */
@@ -29,4 +30,23 @@ export interface ConnectorEvents {
   reconnecting: Reconnecting;
   /** An attempt failed, or the server sent an error. */
   error: { error: unknown };
+}
+
+/** Events of a client, with the payload of their listeners. */
+export interface ClientEvents<C = Contract> {
+  /** The server has admitted the client. */
+  open: Record<string, never>;
+  /** An open connection has ended, or the client has stopped trying (`isFinal`). */
+  close: ClientClose;
+  /** A reconnection is scheduled. */
+  reconnecting: Reconnecting;
+  /** A message from the server that answers no request and belongs to no subscription. */
+  message: { message: MessageFrom<C> };
+  /**
+   * A failed attempt (once per code in an outage), an error that answers no request, or an unsent message: a {@link ClientError}.
+   * Also what a listener threw; a value that is no `Error` is the `cause` of one.
+   */
+  error: { error: Error };
+  /** {@link BareClient.status} has changed. */
+  status: { status: ClientStatus };
 }

@@ -87,6 +87,14 @@ export class Requests {
     });
   }
 
+  /** Rejects a request that was not sent yet. Returns whether there is one. */
+  drop(uid: unknown, error: unknown): boolean {
+    const pending = this.#pending.get(uid);
+    if (!pending || !this.#outbox.has(pending)) return false;
+    pending.failed(error as ClientError); // Rejects with anything.
+    return true;
+  }
+
   /** Settles the request that the message answers. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean {
     const pending = this.#pending.get(message.uid);

@@ -1,0 +1,149 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { createClient } from "../../src/client/client.ts";
+import { createStreams } from "../../src/client/streams.ts";
+import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+/** Streams of a client whose server accepts messages while `isOpen`. */
+function create() {
+  const state = { isOpen: true, isUnsent: false };
+  const sent: object[] = [];
+  const dropped: unknown[] = [];
+  const stall = new Stall<WebSocketMessage>();
+  const streams = createStreams(
+    (text) => {
+      if (state.isOpen) sent.push(JSON.parse(text));
+      return state.isOpen;
+    },
+    (_uid, error) => {
+      if (state.isUnsent) {
+        dropped.push(error);
+        stall.reject(error);
+      }
+      return state.isUnsent;
+    },
+  );
+  const start = (signal?: AbortSignal) => streams.start("u1", () => stall.promise, signal);
+  const item = (data: unknown, credit?: number) =>
+    streams.receive({ type: "ask", status: "next", uid: "u1", data, ...(credit && { credit }) });
+  return { state, sent, dropped, stall, streams, start, item };
+}
+
+const credit = (n: number) => ({ type: "stream.credit", uid: "u1", credit: n });
+const CANCEL = { type: "stream.cancel", uid: "u1" };
+
+describe("client.stream", () => {
+  it("yields the items in order, those after the end of the stream too, and then the result", async () => {
+    const { start, item, stall, streams } = create();
+    const stream = start();
+    item(1);
+    const iterator = stream[Symbol.asyncIterator]();
+    assert.deepEqual(await iterator.next(), { done: false, value: 1 });
+    const pending = iterator.next();
+    item(undefined);
+    assert.deepEqual(await pending, { done: false, value: undefined });
+    item(3);
+    stall.resolve({ type: "ask", status: "ok", data: "result" });
+    await turn();
+    assert.deepEqual(await iterator.next(), { done: false, value: 3 });
+    assert.deepEqual(await iterator.next(), { done: true, value: undefined });
+    assert.equal(await stream.result, "result");
+    assert.equal(item(4), false);
+    assert.equal(streams.receive({ type: "news", status: "next", uid: 7 }), false);
+  });
+
+  it("sends the credit of an item back when the next is asked for, and no earlier", async () => {
+    const { start, item, sent } = create();
+    const iterator = start()[Symbol.asyncIterator]();
+    item("a");
+    item("b", 2);
+    await iterator.next();
+    await iterator.next();
+    await turn();
+    assert.deepEqual(sent, []);
+    void iterator.next();
+    assert.deepEqual(sent, [credit(2)]);
+  });
+
+  it("sends the last credit once the server accepts messages again, and none on another connection", async () => {
+    const { start, item, sent, state, streams } = create();
+    const iterator = start()[Symbol.asyncIterator]();
+    state.isOpen = false;
+    for (const n of [1, 2]) {
+      item(n, n);
+      await iterator.next();
+    }
+    void iterator.next();
+    streams.flush();
+    assert.deepEqual(sent, []);
+    state.isOpen = true;
+    streams.flush();
+    streams.flush();
+    assert.deepEqual(sent, [credit(2)]);
+    state.isOpen = false;
+    item(3, 3);
+    void iterator.next();
+    streams.lost();
+    state.isOpen = true;
+    streams.flush();
+    assert.deepEqual(sent, [credit(2)]);
+  });
+
+  it("is cancelled by break, once, and the result is what the server ends it with", async () => {
+    const { start, item, sent, stall } = create();
+    const stream = start();
+    item(1, 1);
+    item(2);
+    for await (const data of stream) {
+      assert.equal(data, 1);
+      break;
+    }
+    stream.cancel();
+    assert.deepEqual(sent, [CANCEL]);
+    item(3);
+    stall.resolve({ type: "ask", status: "ok", data: { usage: 1 } });
+    assert.deepEqual(await stream.result, { usage: 1 });
+  });
+
+  it("is not sent at all when it is cancelled before", async () => {
+    const { start, sent, state, dropped } = create();
+    state.isUnsent = true;
+    const stream = start();
+    stream.cancel();
+    await assert.rejects(stream.result, { code: "CANCELLED" });
+    assert.deepEqual([sent, dropped.length], [[], 1]);
+  });
+
+  it("throws the reason of its signal, and cancels", async () => {
+    const { start, item, sent } = create();
+    const controller = new AbortController();
+    const iterator = start(controller.signal)[Symbol.asyncIterator]();
+    item(1);
+    await iterator.next();
+    const pending = iterator.next();
+    controller.abort(new Error("unmounted"));
+    await assert.rejects(pending, /unmounted/);
+    assert.deepEqual(sent, [CANCEL]);
+  });
+
+  it("throws the error of the stream after its items, and whoever ignores the result is safe", async () => {
+    const { start, item, stall } = create();
+    const stream = start();
+    item(1);
+    stall.reject(new Error("no model"));
+    const seen: unknown[] = [];
+    await assert.rejects(async () => {
+      for await (const data of stream) seen.push(data);
+    }, /no model/);
+    assert.deepEqual(seen, [1]);
+    await turn();
+  });
+
+  it("rejects for a payload that is no object, and when the client is closed", async () => {
+    const client = createClient("ws://127.0.0.1:1", { lazy: true, WebSocket: class {} as never });
+    await assert.rejects(client.stream("ask", [] as never).result, TypeError);
+    await client.close();
+    await assert.rejects(client.stream("ask").result, { code: "CLOSED" });
+  });
+});
