@@ -68,7 +68,7 @@ const SECTIONS: readonly {
         "asyncapi",
         "handler-errors",
       ],
-      ...["answers", "limits", "slow-consumers", "hibernation"],
+      ...["streams", "answers", "limits", "slow-consumers", "hibernation"],
     ],
   },
   {
