@@ -4,7 +4,7 @@ import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 
 /** The schema of a request that declares no payload: it outputs an empty object. */
-export const NOTHING = v.object({});
+export const NOTHING: v.ObjectSchema<Record<never, never>, undefined> = v.object({});
 
 /**
  * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe,
