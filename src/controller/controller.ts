@@ -29,7 +29,7 @@ import { outboundChecks } from "../application/outbound.ts";
 import { Refusals } from "../application/refusals.ts";
 import { checkDisconnectFilter, type DisconnectFilter, Revocations } from "../connection/revocations.ts";
 import { Rights } from "../connection/rights.ts";
-import { type ControllerStats, NO_CLOSES, statsOf } from "./stats.ts";
+import { ConnectionCounts, type ControllerStats, statsOf } from "./stats.ts";
 import { RateGate } from "../connection/rate-gate.ts";
 import { Sender } from "../connection/sender.ts";
 import type { SavedConnection, Transport } from "../delivery/transport.ts";
@@ -62,8 +62,7 @@ export class WebSocketController<C = Contract> {
   readonly #streams: Streams;
   readonly #clock: CurrentClock;
   readonly #backplane: Backplane;
-  #opened = 0;
-  readonly #closedBy = { ...NO_CLOSES };
+  readonly #counts = new ConnectionCounts();
   #closed: Promise<void> | undefined;
   #drain: Drain | undefined;
 
@@ -104,13 +103,8 @@ export class WebSocketController<C = Contract> {
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     const revocations = new Revocations(2 * timeout);
-    this.#rights = new Rights({
-      connections: this.#connections,
-      revocations,
-      timeout,
-      canRefresh: !!resolved.revalidate,
-      monotonic,
-    });
+    const canRefresh = resolved.revalidate !== undefined;
+    this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh, monotonic });
     this.#backplane = new Backplane({
       deadlines: this.#deadlines,
       now,
@@ -155,7 +149,7 @@ export class WebSocketController<C = Contract> {
         this.#streams.changed(connection.client);
       },
       dismiss: (connection, hasLeft, cause) => {
-        this.#closedBy[cause]++;
+        this.#counts.closedBy[cause]++;
         observed.observer?.closed(connection.client, cause);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
@@ -325,14 +319,8 @@ export class WebSocketController<C = Contract> {
 
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
-    const [opened, active, clients] = [this.#opened, this.#connections.size, this.#clients.size];
-    return statsOf(this.#host, this.#admission, {
-      opened,
-      active,
-      clients,
-      streams: this.#streams.size,
-      closedBy: this.#closedBy,
-    });
+    const [active, clients, streams] = [this.#connections.size, this.#clients.size, this.#streams.size];
+    return statsOf(this.#host, this.#admission, { ...this.#counts, active, clients, streams });
   }
 
   /**
@@ -370,7 +358,7 @@ export class WebSocketController<C = Contract> {
 
   #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
     const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
-    this.#opened++;
+    this.#counts.opened++;
     this.#host.observed.observer?.opened(connection.client);
     this.#connections.hold(connection);
     this.#backplane.start();

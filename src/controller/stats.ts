@@ -33,20 +33,23 @@ export interface ControllerStats {
   streams: number;
 }
 
-/** The initial `closedBy`. */
-export const NO_CLOSES: Readonly<Record<CloseCause, number>> = {
-  client: 0,
-  server: 0,
-  auth: 0,
-  expired: 0,
-  rate: 0,
-  payload: 0,
-  slow: 0,
-  heartbeat: 0,
-  age: 0,
-  drain: 0,
-  error: 0,
-};
+/** What a controller counts of its connections, since the start. */
+export class ConnectionCounts {
+  opened = 0;
+  readonly closedBy: Record<CloseCause, number> = {
+    client: 0,
+    server: 0,
+    auth: 0,
+    expired: 0,
+    rate: 0,
+    payload: 0,
+    slow: 0,
+    heartbeat: 0,
+    age: 0,
+    drain: 0,
+    error: 0,
+  };
+}
 
 /** Reads the counters of a controller. */
 export function statsOf(
