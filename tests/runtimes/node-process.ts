@@ -69,10 +69,10 @@ export class NodeProcess {
     });
   }
 
-  /** The members that it tells of. */
-  async members(): Promise<string[]> {
+  /** The members that it tells of; what it answers instead if it cannot. */
+  async members(): Promise<string[] | string> {
     const response = await fetch(`http://127.0.0.1:${this.port}/members`, { headers: { connection: "close" } });
-    return await response.json() as string[];
+    return response.ok ? await response.json() as string[] : `${response.status} ${await response.text()}`;
   }
 
   /** Looks at its memory, where there is a process. */

@@ -241,7 +241,12 @@ describe("Nodes", { concurrency: true }, () => {
           if (isTooLate()) break;
         }
         const there = new Set(staying.map(({ member }) => member));
-        for (const node of nodes) checker.members(`The node at ${node.port}`, await node.members(), there);
+        for (const node of nodes) {
+          const members = await node.members();
+          if (typeof members === "string") {
+            faults.problems.push(`The node on ${node.runtime} does not name its members: ${members}`);
+          } else checker.members(`The node at ${node.port}`, members, there);
+        }
         for (const { name, members } of staying) if (members) checker.members(name, members, there);
         await Promise.all(staying.map((client) => client.leave()));
         const memory = nodes.map(({ runtime, memory }) => {

@@ -59,12 +59,17 @@ async function restartWith({ broker }: Store, folder: string, copy?: string): Pr
   if (copy) rmSync(copy, { recursive: true, force: true });
 }
 
-/** Goes back to what it had a while ago. */
+/** Goes back to what it had a while ago. The copy is made while it is stopped: one of files that change is no backup. */
 async function restoreBackup(store: Store, folder: string): Promise<void> {
+  const { broker } = store;
+  const original = join(broker.folder, folder);
+  const copy = `${broker.folder}-copy`;
+  await broker.stop();
   // What another fault has just deleted is lost already.
-  if (!existsSync(join(store.broker.folder, folder))) return;
-  const copy = `${store.broker.folder}-copy`;
-  cpSync(join(store.broker.folder, folder), copy, { recursive: true });
+  const isThere = existsSync(original);
+  if (isThere) cpSync(original, copy, { recursive: true });
+  await broker.start();
+  if (!isThere) return;
   await pause(A_WHILE);
   await restartWith(store, folder, copy);
 }
