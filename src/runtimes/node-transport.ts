@@ -1,8 +1,7 @@
 /** Writes to WebSockets on Node, and on Deno over `node:http`. */
-import { Socket as NetSocket } from "node:net";
 import type { Duplex } from "node:stream";
 // @ts-types="npm:@types/ws@^8.18.2"
-import { WebSocket } from "ws";
+import type { WebSocket } from "ws";
 import { type ClientBatch, WriteQueue } from "../delivery/write-queue.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { EndedFrame, type Frame } from "../protocol/frame.ts";
@@ -10,16 +9,27 @@ import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
+// Not imported: a bundle for a Worker, which has no such module, would not start.
+// deno-lint-ignore no-process-global -- as above
+const { Socket: NetSocket } = process.getBuiltinModule("node:net");
+
 const queue = new WriteQueue();
 
 /** A socket of ws with a hook before its close frame: frames that wait for the end of the turn must go out first. */
-export class FlushingWebSocket extends WebSocket {
+export interface FlushingWebSocket extends WebSocket {
   beforeClose: (() => void) | undefined;
+}
 
-  override close(code?: number, reason?: string | Buffer): void {
-    this.beforeClose?.();
-    super.close(code, reason);
-  }
+/** Makes the class of {@link FlushingWebSocket} of that of ws. */
+export function flushing(Base: typeof WebSocket): typeof WebSocket {
+  return class extends Base implements FlushingWebSocket {
+    beforeClose: (() => void) | undefined;
+
+    override close(code?: number, reason?: string | Buffer): void {
+      this.beforeClose?.();
+      super.close(code, reason);
+    }
+  };
 }
 
 /** The parts of a Node stream that tell how much of a write is under way. */

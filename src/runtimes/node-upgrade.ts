@@ -1,14 +1,17 @@
 /** One GET for a WebSocket on a `node:http` server: finds the listener or app that answers it, and carries out the handshake. */
-import * as http from "node:http";
 import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { pipeline, Readable } from "node:stream";
 // @ts-types="npm:@types/ws@^8.18.2"
-import { WebSocketServer } from "ws";
+import type { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
-import { attach, FlushingWebSocket, LINGER } from "./node-transport.ts";
+import { attach, flushing, type FlushingWebSocket, LINGER } from "./node-transport.ts";
 import { type FetchApp, toRequest } from "./node-request.ts";
 import { type Acceptance, HOST, type Host } from "./runtime.ts";
+import type { Ws } from "./ws.ts";
+
+// Not imported: a bundle for a Worker, which has no such modules, would not start.
+// deno-lint-ignore no-process-global -- as above
+const [http, { pipeline, Readable }] = [process.getBuiltinModule("node:http"), process.getBuiltinModule("node:stream")];
 
 /** An app attached to a server. Without `app`, the server's `request` listeners reach the routes. */
 export interface AttachedApp {
@@ -139,6 +142,7 @@ class HeldResponse extends http.ServerResponse {
 
 /** One GET that requests a WebSocket. Its socket must have an `error` listener. */
 export class NodeUpgrade {
+  readonly #ws: Ws;
   readonly #incoming: IncomingMessage;
   readonly #socket: Socket;
   readonly #head: Buffer;
@@ -147,7 +151,8 @@ export class NodeUpgrade {
   #pass: Pass | undefined;
   #held: HeldResponse | undefined;
 
-  constructor(incoming: IncomingMessage, socket: Socket, head: Buffer) {
+  constructor(ws: Ws, incoming: IncomingMessage, socket: Socket, head: Buffer) {
+    this.#ws = ws;
     this.#incoming = incoming;
     this.#socket = socket;
     this.#head = head;
@@ -250,7 +255,7 @@ export class NodeUpgrade {
     this.#socket.off("close", this.#onClose); // An open connection keeps nothing of its request.
     responseHeaders.set(this.#incoming, merge(acceptance.headers, headers));
     chosenProtocol.set(this.#incoming, acceptance.protocol);
-    webSocketServer(acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
+    webSocketServer(this.#ws, acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;
       attach(ws as FlushingWebSocket, this.#socket, acceptance); // The server creates this class.
     });
@@ -330,7 +335,7 @@ const chosenProtocol = new WeakMap<IncomingMessage, string | null>();
 const servers = new Map<number, WebSocketServer>();
 
 /** Returns a server per limit: ws has one `maxPayload` for each server. */
-function webSocketServer(maxPayload: number): WebSocketServer {
+function webSocketServer({ WebSocket, WebSocketServer }: Ws, maxPayload: number): WebSocketServer {
   let server = servers.get(maxPayload);
   if (server) return server;
   server = new WebSocketServer({
@@ -338,7 +343,7 @@ function webSocketServer(maxPayload: number): WebSocketServer {
     clientTracking: false,
     maxPayload,
     perMessageDeflate: false,
-    WebSocket: FlushingWebSocket,
+    WebSocket: flushing(WebSocket),
     // By default ws answers with the first subprotocol offered, which may be a bearer token.
     handleProtocols: (_offered, request) => chosenProtocol.get(request) ?? false,
   });

@@ -8,10 +8,10 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Connections } from "../connection/connections.ts";
 import { logRecord } from "../application/log.ts";
-import { missingPackage } from "../base/missing-package.ts";
 import { type FetchApp, hasRoute } from "./node-request.ts";
 import type { AttachedApp } from "./node-upgrade.ts";
 import { startRoutes } from "./runtime.ts";
+import { loadWs, type Ws } from "./ws.ts";
 
 export type { FetchApp };
 
@@ -95,8 +95,8 @@ type UpgradeArguments = [incoming: IncomingMessage, socket: Socket, head: Buffer
 
 /** Handles each upgrade request of a server before any other `upgrade` listener. */
 class Upgrades {
-  /** The module that needs `ws`, once it is loaded. It is imported late, so that an error can say what to install. */
-  #node: typeof import("./node-upgrade.ts") | undefined;
+  /** What only a server of `node:http` needs, once it is loaded: late, so that an error can say what to install. */
+  #node: typeof import("./node-upgrade.ts") & { readonly ws: Ws } | undefined;
   readonly #loading: Promise<void>;
   readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
   readonly #emit: UpgradableServer["emit"];
@@ -127,11 +127,8 @@ class Upgrades {
   }
 
   async #load(): Promise<void> {
-    try {
-      this.#node = await import("./node-upgrade.ts");
-    } catch (error) {
-      throw missingPackage("attach", ["ws"], error);
-    }
+    const ws = await loadWs("attach", ["ws"]);
+    this.#node = { ...await import("./node-upgrade.ts"), ws };
   }
 
   add(attached: AttachedApp): void {
@@ -170,7 +167,7 @@ class Upgrades {
       this.#loading.then(() => void this.#server.emit("upgrade", ...args), fail);
       return true;
     }
-    const { endUnread, isTaken, NodeUpgrade, replay } = this.#node;
+    const { endUnread, isTaken, NodeUpgrade, replay, ws } = this.#node;
     const written = socket.bytesWritten;
     const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
     if (!isWebSocket(incoming)) {
@@ -183,7 +180,7 @@ class Upgrades {
     }
     const apps = this.#attached;
     const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
-    const upgrade = new NodeUpgrade(incoming, socket, head);
+    const upgrade = new NodeUpgrade(ws, ...args);
     const run = (unclaimed: Promise<void> | undefined) => {
       if (upgrade.isTaken) return;
       const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {

@@ -17,6 +17,7 @@ import { logRecord } from "../application/log.ts";
 import { websocket } from "../runtimes/bun.ts";
 import { missingPackage } from "../base/missing-package.ts";
 import { HOST, type Host, routesOf, startRoutes } from "../runtimes/runtime.ts";
+import { loadWs } from "../runtimes/ws.ts";
 import { drainOnTermination } from "./termination.ts";
 
 /** Any app with Hono's `fetch`. */
@@ -236,17 +237,20 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   };
 }
 
+/** Packages that a server of `node:http` needs. */
+const PACKAGES = ["ws", "@hono/node-server"];
+
 /** Imports what only servers of `node:http` need. */
 async function load() {
-  try { // Around the imports themselves: a bundler that does not find a package then warns, and goes on.
+  try { // As in `loadWs`.
     return await Promise.all([
       import("@hono/node-server"),
       import("../runtimes/node.ts"),
       import("node:events"),
-      import("../runtimes/node-upgrade.ts"), // Needs `ws`.
+      loadWs("serve", PACKAGES), // For `attachWebSocket`.
     ]);
   } catch (error) {
-    throw missingPackage("serve", ["ws", "@hono/node-server"], error);
+    throw missingPackage("serve", PACKAGES, error);
   }
 }
 

@@ -87,8 +87,8 @@ describe("A misused Worker", () => {
   async function start(useSQLite: boolean) {
     const log = new Log();
     const miniflare = new Miniflare({
-      modules: true,
-      script,
+      // Given as a list, because Miniflare would look for what the Worker never imports.
+      modules: [{ type: "ESModule", path: "worker.js", contents: script }],
       compatibilityDate: "2026-07-01",
       compatibilityFlags: ["enable_request_signal"],
       host: "127.0.0.1",
