@@ -74,7 +74,7 @@ export class WebSocketController<C = Contract> {
   constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
-    const { logger, heartbeat, timeout, clock = systemClock } = resolved;
+    const { logger, heartbeat, timeout, revalidate, clock = systemClock } = resolved;
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
     const log = errorLogger(logger, monotonic);
     const report = (error: unknown, client?: WebSocketClient) =>

@@ -5,6 +5,7 @@ import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
 import { readLate } from "./behaviours/recovering.ts";
+import { losesTheStream, MUTE_READER, readsLate, SLOW_READER } from "./behaviours/streaming.ts";
 import { leavesNoPlace, leavesNothing, staysConnected } from "./behaviours/upgrading.ts";
 import { begin, connect, publish, subscribe, take } from "./channel-client.ts";
 import { conformance, type Difference } from "./conformance.ts";
@@ -93,6 +94,14 @@ const differences: Record<string, Difference> = {
     async instead(server) {
       assert.equal(await readLate(server), 0);
     },
+  },
+  [SLOW_READER]: {
+    because: "workerd 2026-07-30 does not tell how much waits for a client, so that the generator runs ahead",
+    instead: readsLate,
+  },
+  [MUTE_READER]: {
+    because: "workerd 2026-07-30 does not tell how much waits for a client: one of noroshi.v1 sends credit, and of another nothing is known",
+    instead: (server) => losesTheStream(server),
   },
   "a mute peer that is written to is closed with 4504 within two periods": asksNobody,
   "a plain listener that answers protocol pings is never closed": asksNobody,

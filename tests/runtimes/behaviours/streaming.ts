@@ -32,8 +32,13 @@ class Reader {
 
   // deno-lint-ignore no-explicit-any -- as above
   async next(): Promise<any> {
-    while (this.#messages.length === 0) this.#messages = [await this.wire.next()].flat();
-    return this.#messages.shift();
+    for (;;) {
+      while (this.#messages.length === 0) this.#messages = [await this.wire.next()].flat();
+      const message = this.#messages.shift();
+      if (message?.type !== "ping") return message;
+      // A Durable Object asks a client of noroshi.v1 whether it reads.
+      this.send({ ...message, type: "pong" });
+    }
   }
 
   // deno-lint-ignore no-explicit-any -- as above
@@ -75,6 +80,48 @@ class Reader {
 
 // deno-lint-ignore no-explicit-any -- as above
 const codeOf = ({ uid, status, error }: any) => [uid, status, error?.code];
+
+/** The behaviours in which the server has to know how much waits for a client without credit. */
+export const SLOW_READER = "a slow reader without credit slows its generator, and reads everything in the end";
+export const MUTE_READER = "a reader without credit that never reads loses the stream, and not the connection";
+
+/** Reads a stream of 300 texts to its end, while time passes. */
+async function readsEverything(reader: Reader): Promise<void> {
+  let isOver = false;
+  const advancing = (async () => {
+    while (!isOver) await reader.control("advance", { ms: 100 });
+  })();
+  for (let n = 0; n < 300; n++) assert.equal((await reader.next()).data.length, 100_000);
+  assert.equal((await reader.next()).status, "ok");
+  isOver = true;
+  await advancing;
+}
+
+/** Where the runtime does not tell how much waits, the generator runs ahead. Nothing is lost. */
+export async function readsLate(server: TestServer): Promise<void> {
+  const reader = await Reader.open(server, {});
+  reader.wire.socket.pause();
+  reader.run(1, [["texts", 300, 100_000]]);
+  await reader.control("wait", { event: "connect" });
+  reader.wire.socket.resume();
+  await readsEverything(reader);
+}
+
+/** A client that does not read its socket. Once it reads again, its connection is there. */
+export async function losesTheStream(server: TestServer, options: HandshakeOptions = V1): Promise<void> {
+  const reader = await Reader.open(server, options);
+  reader.wire.socket.pause();
+  reader.run(1, [["texts", null, 100_000]]);
+  for (let n = 0; n < 200 && await reader.streams() === 0; n++);
+  for (let n = 0; n < 100 && await reader.streams() > 0; n++) await reader.control("advance", { ms: 20_000 });
+  const [{ code }] = await reader.finished();
+  assert.equal(code, "SLOW_CONSUMER");
+  reader.wire.socket.resume();
+  let last = await reader.next();
+  while (last.status === "next") last = await reader.next();
+  assert.equal(last.error.code, "SLOW_CONSUMER");
+  await reader.isQuiet();
+}
 
 /** Answers in parts, how far they run ahead, and how they end. */
 export const streaming: Behaviour[] = [
@@ -361,7 +408,7 @@ export const streaming: Behaviour[] = [
     },
   },
   {
-    title: "a slow reader without credit slows its generator, and reads everything in the end",
+    title: SLOW_READER,
     async run(server) {
       const reader = await Reader.open(server, {});
       reader.wire.socket.pause();
@@ -374,32 +421,12 @@ export const streaming: Behaviour[] = [
       }
       assert.ok(await reader.yielded() < 300);
       reader.wire.socket.resume();
-      let isOver = false;
-      const advancing = (async () => {
-        while (!isOver) await reader.control("advance", { ms: 100 });
-      })();
-      for (let n = 0; n < 300; n++) assert.equal((await reader.next()).data.length, 100_000);
-      assert.equal((await reader.next()).status, "ok");
-      isOver = true;
-      await advancing;
+      await readsEverything(reader);
     },
   },
   {
-    title: "a reader without credit that never reads loses the stream, and not the connection",
-    async run(server) {
-      const reader = await Reader.open(server, {});
-      reader.wire.socket.pause();
-      reader.run(1, [["texts", null, 100_000]]);
-      for (let n = 0; n < 200 && await reader.streams() === 0; n++);
-      for (let n = 0; n < 100 && await reader.streams() > 0; n++) await reader.control("advance", { ms: 20_000 });
-      const [{ code }] = await reader.finished();
-      assert.equal(code, "SLOW_CONSUMER");
-      reader.wire.socket.resume();
-      let last = await reader.next();
-      while (last.status === "next") last = await reader.next();
-      assert.equal(last.error.code, "SLOW_CONSUMER");
-      await reader.isQuiet();
-    },
+    title: MUTE_READER,
+    run: (server) => losesTheStream(server, {}),
   },
   ...["reset", "close", "disconnect"].map((how): Behaviour => ({
     title: `a stream is aborted when its connection ends (${how}), and so is the signal of a plain handler`,
