@@ -28,7 +28,7 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   closed(client: WebSocketClient, hasLeft: boolean): void;
   /** Whether the client has publications without an answer. */
   isBusy(client: WebSocketClient): boolean;
-  /** Resolves when no channel is open: no client has a subscription, and no member is in its grace period. */
+  /** Resolves when no client has a subscription and no member is in its grace period; at once if there are no other nodes to see that. */
   settled(): Promise<void>;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;

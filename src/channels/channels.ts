@@ -271,7 +271,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       isBusy: (client) => this.#subscriptions.get(client)?.isPublishing ?? false,
       settled: () =>
         new Promise((resolve) => {
-          if (this.#channels.size === 0) resolve();
+          if (this.#channels.size === 0 || this.#host.engine.isAlone) resolve();
           else this.#whenSettled.push(resolve);
         }),
       // While a delivery is in progress, some clients have not been sent everything up to the position.

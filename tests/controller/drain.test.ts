@@ -204,6 +204,14 @@ describe("WebSocketController.drain", () => {
     assert.equal(transport.closes.length, 1);
   });
 
+  it("does not wait for members in their grace period where there are no other nodes", async () => {
+    const { controller, opened } = create(1);
+    new Channels(controller, { room: { authorize: () => true, presence: true } });
+    opened[0]!.connection.message('{"type":"subscribe","channel":"room"}');
+    await turn();
+    assert.deepEqual(await controller.drain(), { closed: 1, cut: 0, isClean: true });
+  });
+
   it("calls stop when the clients have gone, and closes the engine after it", async () => {
     const engine = new MemoryEngine();
     const { clock, controller, left } = create(2, { engine });
