@@ -103,6 +103,7 @@ const SECTIONS: readonly {
         "nats",
         "worker-threads",
       ],
+      ...["metrics"],
       ...[
         "upgrade",
         "hot-reload",

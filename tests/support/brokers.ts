@@ -64,6 +64,20 @@ export class BrokerProcess {
     }, storage);
   }
 
+  /** Prometheus, which stores what it scrapes in its folder. @param config as of a file of its own. */
+  static async prometheus(config: string): Promise<BrokerProcess> {
+    const args = (port: number, folder: string) => [
+      `--config.file=${join(folder, "prometheus.yml")}`,
+      `--storage.tsdb.path=${folder}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ];
+    const program = findProgram("prometheus")!; // Checked by the caller.
+    const broker = new BrokerProcess(await freePort(), program, args, /Server is ready to receive web requests/);
+    await writeFile(join(broker.folder, "prometheus.yml"), config);
+    await broker.start();
+    return broker;
+  }
+
   /** Of its process, while it runs. */
   get pid(): number | undefined {
     return this.#child?.pid;
