@@ -33,6 +33,15 @@ const STATUSES: readonly EngineStatus[] = ["connecting", "ready", "unavailable",
 /** Maximum number of clients whose buffers are read in one collection. With 1,000 of 50,000 it takes 1 ms. */
 const MAX_SAMPLED = 1_000;
 
+/**
+ * Maximum number of durations of handlers and publications in one window: to record one takes the SDK as long as a small message takes to
+ * be handled.
+ */
+const MAX_MEASURED = 200;
+
+/** Length of a window, in ms. */
+const WINDOW = 100;
+
 /** Bounds that the semantic conventions name for calls and for messaging, in seconds. */
 const CALL_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
 
@@ -59,6 +68,9 @@ export class Metrics implements Observer {
   /** Messages by type: an instrument would take as long as a small message. */
   readonly #received = new Map<string, number>();
   readonly #callAttributes = new Map<string, Attributes>();
+  /** Durations that may be recorded in this window. */
+  #left = 0;
+  #nextWindowAt = -Infinity;
   readonly #end: () => void;
 
   constructor(controller: WebSocketController<unknown>, node: ConnectionHost, meter: Meter) {
@@ -141,6 +153,7 @@ export class Metrics implements Observer {
   /** Calls, and records the time until what it returns has settled. */
   #measure<Result>(call: () => Result, record: (seconds: number, error?: Attributes) => void): Result {
     const startedAt = this.#node.monotonic();
+    if (!this.#takes(startedAt)) return call();
     const done = () => record(this.#secondsSince(startedAt));
     const fail = (error: unknown) => {
       record(this.#secondsSince(startedAt), { "error.type": errorTypeOf(error) });
@@ -157,6 +170,14 @@ export class Metrics implements Observer {
       return result;
     }
     return Promise.resolve(result).then((value) => (done(), value), fail) as Result; // Settles as `result` does.
+  }
+
+  #takes(now: number): boolean {
+    if (now >= this.#nextWindowAt) {
+      this.#nextWindowAt = now + WINDOW;
+      this.#left = MAX_MEASURED;
+    }
+    return this.#left > 0 && this.#left-- > 0;
   }
 
   #secondsSince(at: number): number {

@@ -123,6 +123,24 @@ describe("observe", () => {
     assert.equal(transport.take().filter(({ data }) => data === "later" || data === "done").length, 2, "the answers are sent");
   });
 
+  it("measures at most 200 handlers in 100 ms, and counts the messages of all", async () => {
+    const { clock, controller, metrics } = create({ rateLimit: false });
+    controller.handle("say", v.object({}), () => "done");
+    const { connection, transport } = open(controller);
+    const say = () => {
+      for (let n = 0; n < 500; n++) connection.message('{"type":"say"}');
+    };
+    say();
+    clock.advance(99);
+    say();
+    assert.deepEqual(await metrics.by("rpc.server.call.duration", "rpc.method"), { say: 200 });
+    clock.advance(1);
+    say();
+    assert.deepEqual(await metrics.by("rpc.server.call.duration", "rpc.method"), { say: 400 });
+    assert.deepEqual(await metrics.by("noroshi.server.messages.received", TYPE), { say: 1_500 });
+    assert.equal(transport.sent.length, 1_500);
+  });
+
   it("counts what is sent, dropped and limited", async () => {
     const { controller, metrics } = create({ slowConsumer: "drop", maxBufferedBytes: 100, rateLimit: { messages: 1, burst: 1 } });
     const [fast, slow] = [open(controller), open(controller)];
