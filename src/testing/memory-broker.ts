@@ -116,6 +116,16 @@ export class MemoryBroker {
     return (channel) => restores.forEach((restore) => restore(channel));
   }
 
+  /** The members of all nodes are evicted, and the list of nodes, as by Redis without memory. */
+  evict(): void {
+    for (const space of this.#spaces.values()) space.leases.clear();
+  }
+
+  /** The end of the channel's history, in the only namespace; `undefined` without one. Nothing is renewed by it. */
+  end(channel: string): Position | undefined {
+    return [...this.#spaces.values()].at(-1)?.histories.end(channel);
+  }
+
   async #connect(node: number, listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
     let space = this.#spaces.get(options.namespace);
     if (!space) this.#spaces.set(options.namespace, space = new Space(this.#now, this.#step));

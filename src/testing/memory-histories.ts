@@ -9,7 +9,7 @@ interface Entry extends BrokerEntry {
 interface History {
   readonly epoch: string;
   offset: number;
-  entries: Entry[];
+  readonly entries: Entry[];
   /** When the entries expire, and when positions do, in ms of the broker's clock. */
   entriesUntil: number;
   until: number;
@@ -70,7 +70,7 @@ export class HistoryStore {
     history.offset += this.#step();
     const position = { epoch: history.epoch, offset: history.offset };
     history.entries.push({ position, envelope, time, previous });
-    history.entries = history.entries.slice(-size);
+    if (history.entries.length > size) history.entries.splice(0, history.entries.length - size);
     history.entriesUntil = time + ttl;
     history.until = time + ttl + terms.slack;
     this.#expire(history, ttl);
@@ -95,8 +95,8 @@ export class HistoryStore {
     if (after.epoch !== history.epoch || after.offset > history.offset) return refused;
     const page: Entry[] = [];
     let [at, bytes, count, hasMore] = [after.offset, 0, 0, false];
-    for (const entry of history.entries) {
-      if (entry.position.offset <= after.offset) continue;
+    const first = history.entries.findLastIndex(({ position }) => position.offset <= after.offset) + 1;
+    for (const entry of history.entries.slice(first)) {
       if (entry.previous !== at || ++count > most) return refused;
       at = entry.position.offset;
       bytes += entry.envelope.length + ENTRY_BYTES;
@@ -114,6 +114,12 @@ export class HistoryStore {
     if (!history) return null;
     history.until = this.#now() + ttl + terms.slack;
     return { epoch: history.epoch, offset: history.offset };
+  }
+
+  /** The end of the history, without renewing it. */
+  end(channel: string): Position | undefined {
+    const history = this.#histories.get(channel);
+    return history && { epoch: history.epoch, offset: history.offset };
   }
 
   /** Ends the history, if it is of this epoch. @param epoch @default any */
@@ -135,7 +141,9 @@ export class HistoryStore {
 
   #expire(history: History, ttl: number): void {
     const now = this.#now();
-    const isOver = history.entriesUntil <= now;
-    history.entries = isOver ? [] : history.entries.filter(({ time }) => time > now - ttl);
+    const { entries } = history;
+    // The oldest come first.
+    const kept = history.entriesUntil <= now ? -1 : entries.findIndex(({ time }) => time > now - ttl);
+    if (kept !== 0) entries.splice(0, kept < 0 ? entries.length : kept);
   }
 }

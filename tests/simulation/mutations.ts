@@ -6,6 +6,8 @@ export interface Mutation {
   readonly file: string;
   readonly before: string;
   readonly after: string;
+  /** The commit that mended it, where it was real. */
+  readonly mendedBy?: string;
 }
 
 /** By name. `npm run simulate -- --mutation <name>` looks for the seed that finds it. */
@@ -41,23 +43,46 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "this.#host.gap(position);",
     after: "",
   },
-  "epoch-ignored": {
-    title: "A history that has begun anew is taken for the earlier one",
+  "gap-position": {
+    title: "After a gap a channel goes on from the position before it",
     file: "channels/channel.ts",
-    before: "return this.gap();\n    }\n    if (position) this.position = position;",
-    after: "}\n    if (position) this.position = position;",
+    before: "gap(position: Position | null = this.position): void {\n    this.position = position;",
+    after: "gap(_position: Position | null = this.position): void {",
+    mendedBy: "74fdf30",
+  },
+  "unreadable-skipped": {
+    title: "A publication that cannot be read is skipped",
+    file: "engines/broker/history-reader.ts",
+    before: "if (isMissing || entries.length < page.entries.length) {",
+    after: "if (isMissing) {",
+    mendedBy: "13e1baf",
+  },
+  "read-shared": {
+    title: "A client that recovers shares a read that began before a publication which it is not sent either",
+    file: "channels/channel.ts",
+    before: "must not reuse a page read before this publication: it would miss it.\n    this.#reads.clear();",
+    after: "must not reuse",
+    mendedBy: "9e8b29c",
   },
   "feed-hole": {
     title: "A subscription keeps publications after one for which it had no room",
     file: "channels/feed.ts",
     before: "if (!this.hasOverflowed && this.#kept?.push(frame)) return true;",
     after: "if (this.#kept?.push(frame)) return true;",
+    mendedBy: "3ebeecd",
   },
   "feed-twice": {
     title: "A subscription sends again what it has sent from the history",
     file: "channels/feed.ts",
     before: "if (position && this.at && position.epoch === this.at.epoch && position.offset <= this.at.offset) return true;",
     after: "",
+  },
+  "turn-awaited": {
+    title: "A subscription that has to read again waits for the read that it is part of",
+    file: "channels/subscription.ts",
+    before: "return void this.#resume(false);\n    }\n    this.#live();",
+    after: "return await this.#resume(false);\n    }\n    this.#live();",
+    mendedBy: "063adcc",
   },
   "page-incomplete": {
     title: "A recovery whose history does not reach back far enough counts as complete",
@@ -77,17 +102,53 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "await Promise.all(batch.map(({ channel, member }) => this.join(channel, member)));",
     after: "",
   },
-  "leave-forgotten": {
-    title: "A leave that failed because the broker was away is not announced later",
-    file: "engines/broker/presence.ts",
-    before: "this.#left.set(keyOf(channel, user), leaving);",
-    after: "",
+  "announced-stale": {
+    title: "A node announces a member that has left while its place was read",
+    file: "engines/broker/announcer.ts",
+    before: "if (own.has(channel, member)) await this.#send(",
+    after: "await this.#send(",
+    mendedBy: "d69d91e",
   },
   "backup-members": {
     title: "Members that a restored backup lists stay though they have left",
     file: "engines/broker/announcer.ts",
     before: "if (user && !this.own.hasUser(channel, user)) await this.leave(channel, user);",
     after: "",
+    mendedBy: "854709b",
+  },
+  "evicted-at-once": {
+    title: "Members leave when the broker has evicted the list of nodes",
+    file: "engines/broker/reconnection.ts",
+    before: "if (!wasKnown || !nodes.includes(this.#options.node)) this.#beats = 0;",
+    after: "",
+    mendedBy: "226b519",
+  },
+  "list-once": {
+    title: "A client whose list of members could not be read never receives it",
+    file: "channels/presence.ts",
+    before: "await new Promise<void>((due) => deadlines.set({ deadline: 0, heapIndex: -1, due }, LIST_PERIOD));",
+    after: "return;",
+    mendedBy: "47905d9",
+  },
+  "data-of-closed": {
+    title: "A member keeps the data of a connection that is closed",
+    file: "channels/presence.ts",
+    before: "if (member.entries.length > 0) this.#join(member);",
+    after: "if (member.entries.length > 0) return;",
+    mendedBy: "6be498c",
+  },
+  "sealed-once": {
+    title: "Envelopes of one kind that overtook each other are dropped as copies",
+    file: "engines/broker/replay-guard.ts",
+    before: "if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;",
+    after: "if (number <= this.#floor || number <= this.#top) return false;",
+    mendedBy: "32a6750",
+  },
+  "next-unread": {
+    title: "What a node of the next version writes for this one is not read",
+    file: "engines/broker/envelope.ts",
+    before: "(any.min ?? any.v) > VERSION",
+    after: "any.v > VERSION",
   },
   "orders-missed": {
     title: "A node that was cut off does not read the orders it missed",
@@ -99,12 +160,26 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     title: "A late order also ends connections that were opened after it was given",
     file: "connection/rights.ts",
     before: "return matching.filter(({ identity }) => identity.provedAt <= until);",
-    after: "return matching;",
+    after: "return until < 0 ? [] : matching;",
   },
-  "sealed-once": {
-    title: "Envelopes of one kind that overtook each other are dropped as copies",
-    file: "engines/broker/replay-guard.ts",
-    before: "if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;",
-    after: "if (number <= this.#floor || number <= this.#top) return false;",
+  "rights-restored": {
+    title: "An authentication that has begun before the rights were taken restores them",
+    file: "connection/rights.ts",
+    before: "if (age < revocations.keep) revocations.add(kind, filter, monotonic());",
+    after: "void [kind, filter, age, monotonic, revocations];",
+    mendedBy: "78fd4bd",
+  },
+  "order-unknown": {
+    title: "An order of a node that is not known yet is dropped",
+    file: "engines/broker/envelope.ts",
+    before: 'if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };',
+    after: "",
+    mendedBy: "7be09dd",
+  },
+  "order-unsent": {
+    title: "An order that is given while the broker is away is not sent later",
+    file: "engines/broker/orders.ts",
+    before: "this.#waiting.push(order);",
+    after: "",
   },
 };

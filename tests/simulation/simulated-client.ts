@@ -10,16 +10,19 @@ export interface World {
   readonly turns: SeededTurns;
   /** Virtual time, in ms. */
   readonly elapsed: number;
-  /** Whether the clients only come back and read. */
-  readonly isSettling: boolean;
   readonly nodes: readonly TestNode[];
-  wait(ms: number): Promise<void>;
-  /** Time until the client acts again, in ms. */
-  pause(dice: Dice): number;
-  record(text: string): void;
+  /** @param direction 0: sent, 1: received, 2: a state. */
+  record(client: number, direction: number, text: string): void;
   /** The connection has ended with this code. */
   ended(client: SimulatedClient, code: number): void;
+  /** What was published after the position was not sent to the client, which knows it. */
+  lost(client: SimulatedClient, channel: string, position: Position | undefined): void;
+  /** The client received that the user has left. */
+  left(client: SimulatedClient, user: string): void;
 }
+
+/** A position of a client. */
+export type Position = NonNullable<Follower["position"]>;
 
 /** Who a client is. */
 export interface ClientOptions {
@@ -33,10 +36,7 @@ export interface ClientOptions {
 }
 
 /** Time without an answer after which a client gives its connection up, in ms. */
-const SILENCE = 20_000;
-
-/** Pause between two attempts to come back, in ms. */
-const RETRY = 1_000;
+const SILENCE = 5_000;
 
 /** A message of the server. Whatever is in it is read. */
 // deno-lint-ignore no-explicit-any -- the server is what is tested
@@ -44,7 +44,8 @@ type Message = any;
 
 interface Asked {
   readonly channel: string;
-  readonly recover?: { epoch: string; offset: number } | undefined;
+  readonly at: number;
+  readonly recover?: Position | undefined;
   /** Set for a publication. */
   readonly id?: string;
 }
@@ -55,32 +56,40 @@ export class SimulatedClient {
   readonly user: string | undefined;
   readonly room: string;
   readonly watches: boolean;
+  readonly dice: Dice;
   readonly followers: ReadonlyMap<string, Follower>;
   /** When its connection was opened, in ms of the virtual time. */
   openedAt = 0;
+  /** The node it is connected to. */
+  node: TestNode | undefined;
+  readonly #number: number;
   readonly #world: World;
-  readonly #dice: Dice;
   readonly #asked = new Map<string, Asked>();
   /** The uid of its subscription to each channel. Messages of an earlier one are ignored. */
   readonly #current = new Map<string, string>();
+  /** The channels whose subscription has begun. */
+  readonly #started = new Set<string>();
   readonly #channels: readonly string[];
   #wire: Wire | undefined;
+  #isConnecting = false;
   #isOpen = false;
   #isStalled = false;
-  #isMember = false;
+  /** Nothing arrives any more, which it has not noticed. */
+  #isLost = false;
   #members: Map<string, string> | undefined;
   #connections = 0;
   #uids = 0;
-  /** When the oldest ping without an answer was sent. */
-  #pinged: number | undefined;
+  /** When the oldest message was sent after which nothing has arrived. */
+  #sentAt: number | undefined;
 
-  constructor(name: string, world: World, { channels, room, user, watches, dice }: ClientOptions) {
-    this.name = name;
+  constructor(number: number, world: World, { channels, room, user, watches, dice }: ClientOptions) {
+    const name = this.name = `c${number}`;
+    this.#number = number;
     this.user = user;
     this.room = room;
     this.watches = watches;
+    this.dice = dice;
     this.#world = world;
-    this.#dice = dice;
     this.#channels = channels;
     this.followers = new Map(channels.map((channel) => [channel, world.checker.follow(channel, name)]));
   }
@@ -90,80 +99,95 @@ export class SimulatedClient {
     return `${this.name}/${this.#connections}`;
   }
 
-  get members(): Iterable<string> | undefined {
-    return this.watches ? this.#members?.values() ?? [] : undefined;
+  get isMember(): boolean {
+    return this.isConnected && this.#started.has(this.room);
+  }
+
+  /** The members it knows, user and data; `undefined` if it does not receive them. */
+  get members(): ReadonlyMap<string, string> | undefined {
+    return this.watches && this.isMember ? this.#members ?? new Map() : undefined;
   }
 
   get isConnected(): boolean {
-    return this.#isOpen;
+    return this.#isOpen && !this.#isLost;
   }
 
-  /** Acts at random until the world settles. */
-  async wander(): Promise<void> {
-    const dice = this.#dice;
-    for (;;) {
-      await this.#world.wait(this.#world.pause(dice));
-      if (this.#world.isSettling) return;
-      const choice = dice.below(100);
-      if (!this.#isOpen) await this.#connect();
-      else if (this.#isStalled) this.#isStalled = false, this.#wire!.unstall(); // It is open.
-      else if (!this.#isAlive()) continue;
-      else if (choice < 3) this.#drop();
-      else if (choice < 5) this.#isStalled = true, this.#wire!.stall(); // As above.
-      else if (choice < 25) this.#subscribe(dice.pick(this.#channels));
-      else if (choice < 28) this.#unsubscribe(dice.pick(this.#channels));
-      else for (let count = 1 + dice.below(8); count > 0; count--) this.#publish(dice.pick(this.#channels));
+  /** The channels whose publications it receives. */
+  get subscribed(): readonly string[] {
+    return this.isConnected ? this.#channels.filter((channel) => this.#started.has(channel)) : [];
+  }
+
+  /** What was sent before this time and has no answer yet, by channel. */
+  unanswered(before: number): readonly string[] {
+    return this.isConnected ? Array.from(this.#asked.values()).filter(({ at }) => at < before).map(({ channel }) => channel) : [];
+  }
+
+  /** Does one thing at random. */
+  act(): void {
+    const { dice } = this;
+    if (!this.#isOpen) return this.#connect();
+    if (this.#isStalled) return this.unstall();
+    if (this.#hasGivenUp()) return;
+    const choice = dice.below(100);
+    if (choice < 3) this.#drop();
+    else if (choice < 6) this.#stall();
+    else if (choice < 16) this.#subscribe(dice.pick(this.#channels));
+    else if (choice < 18) this.#unsubscribe(dice.pick(this.#channels));
+    else {
+      // A channel at a time, or what it holds would not show that some is missing.
+      const channel = dice.pick(this.#channels);
+      for (let count = 1 + dice.below(6); count > 0; count--) this.#publish(dice.chance(0.9) ? channel : dice.pick(this.#channels));
     }
   }
 
-  /** Comes back, subscribes to everything and waits for the answers, until it is too late. */
-  async settle(isTooLate: () => boolean): Promise<void> {
+  /** Reads again. */
+  unstall(): void {
     if (this.#isStalled) this.#wire?.unstall();
     this.#isStalled = false;
-    if (this.#isOpen) { for (const channel of this.#channels) this.#subscribe(channel); }
-    while (!this.#isOpen || !this.#isMember || this.#unanswered().length > 0) {
-      if (isTooLate()) {
-        const lacks = `connected: ${this.#isOpen}, member: ${this.#isMember}, without an answer: ${
-          this.#unanswered().join(", ")
-        }`;
-        return this.#world.checker.problem(`${this.name} did not come back (${lacks})`);
-      }
-      if (!this.#isOpen) await this.#connect();
-      else if (this.#isAlive()) {
-        if (!this.#isMember && !this.#isAsked(this.room)) this.#attend();
-        for (const channel of this.#channels) if (!this.#current.has(channel)) this.#subscribe(channel);
-      }
-      await this.#world.wait(RETRY + this.#dice.below(RETRY));
+  }
+
+  /** Connects and subscribes to everything. Call it until it returns `true`: all has been answered. */
+  comeBack(): boolean {
+    if (!this.#isOpen) this.#connect();
+    else if (!this.#hasGivenUp()) {
+      if (!this.#current.has(this.room)) this.#attend();
+      for (const channel of this.#channels) if (!this.#current.has(channel)) this.#subscribe(channel);
+      if (this.#isLost) this.#publish(this.#channels[0]!); // Each has at least one.
     }
+    return this.isMember && this.#channels.every((channel) => this.#started.has(channel));
   }
 
   /** Its network fails. @param isSilent whether neither end notices. */
   cut(isSilent: boolean): void {
-    if (isSilent) this.#wire?.lose();
-    else this.#wire?.reset();
+    if (!this.#wire) return;
+    if (isSilent) {
+      this.#wire.lose();
+      this.#isLost = true;
+    } else this.#wire.reset();
   }
 
-  #unanswered(): string[] {
-    return this.#channels.filter((channel) => this.#isAsked(channel) || !this.#current.has(channel));
-  }
-
-  async #connect(): Promise<void> {
-    const { nodes, turns } = this.#world;
+  #connect(): void {
+    const { nodes } = this.#world;
     const running = nodes.filter(({ isUp }) => isUp);
-    if (running.length === 0) return;
+    if (running.length === 0 || this.#isConnecting) return;
+    this.#isConnecting = true;
+    void this.#upgrade(this.dice.pick(running)).finally(() => this.#isConnecting = false);
+  }
+
+  async #upgrade(node: TestNode): Promise<void> {
     const query = this.user === undefined ? "" : `?access_token=${this.user}`;
     const headers = { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13", "sec-websocket-key": KEY };
     const request = new Request(`http://localhost/websocket${query}`, { headers });
     let wire: Wire | undefined;
     try {
-      await this.#dice.pick(running).upgrade(request, "127.0.0.1", ({ status }) => {
-        this.#world.record(`${this.name} ${status}`);
-        return wire = this.#open(turns);
+      await node.upgrade(request, "127.0.0.1", ({ status }) => {
+        this.#world.record(this.#number, 2, `${status}`);
+        return wire = this.#open(this.#world.turns);
       });
     } catch {
       return; // The node has just ended: another time, or another one.
     }
-    if (wire) this.#wire = wire;
+    if (wire) [this.#wire, this.node] = [wire, node];
   }
 
   #open(turns: SeededTurns): Wire {
@@ -172,12 +196,13 @@ export class SimulatedClient {
       {
         message: (text) => {
           if (this.#wire !== wire) return;
-          this.#world.record(`${this.name}<${text}`);
+          this.#sentAt = undefined;
+          this.#world.record(this.#number, 1, text);
           this.#take(JSON.parse(text));
         },
         closing: (code, reason) => wire.answerClose(code, reason),
         closed: (code) => {
-          this.#world.record(`${this.name} ${code}`);
+          this.#world.record(this.#number, 2, `${code}`);
           if (this.#wire === wire) this.#closed(code);
         },
         ping: (number) => wire.pong(number),
@@ -199,31 +224,30 @@ export class SimulatedClient {
 
   #closed(code: number): void {
     const wasOpen = this.#isOpen;
-    this.#wire = this.#members = this.#pinged = undefined;
-    this.#isOpen = this.#isMember = this.#isStalled = false;
+    this.#wire = this.#members = this.#sentAt = this.node = undefined;
+    this.#isOpen = this.#isStalled = this.#isLost = false;
     this.#asked.clear();
     this.#current.clear();
+    this.#started.clear();
     if (wasOpen) this.#world.ended(this, code);
   }
 
-  /** Sends a ping, and gives the connection up when an earlier one has no answer. */
-  #isAlive(): boolean {
-    const { elapsed } = this.#world;
-    if (this.#pinged !== undefined && elapsed - this.#pinged > SILENCE) {
-      this.#wire!.terminate("client"); // It is open.
-      return false;
-    }
-    this.#pinged ??= elapsed;
-    this.#send({ type: "ping" });
+  /** Gives the connection up when nothing has arrived for too long. */
+  #hasGivenUp(): boolean {
+    if (this.#sentAt === undefined || this.#world.elapsed - this.#sentAt < SILENCE) return false;
+    this.#wire!.terminate("client"); // It is open.
     return true;
   }
 
+  #stall(): void {
+    this.#isStalled = true;
+    this.#wire!.stall(); // As above.
+  }
+
   #drop(): void {
-    const wire = this.#wire!; // It is open.
-    const way = this.#dice.below(3);
-    if (way === 0) wire.reset();
-    else if (way === 1) wire.closeFromClient(1000);
-    else wire.lose();
+    const way = this.dice.below(3);
+    if (way === 0) this.#wire!.closeFromClient(1000); // As above.
+    else this.cut(way === 1);
   }
 
   #isAsked(channel: string): boolean {
@@ -235,24 +259,25 @@ export class SimulatedClient {
     const { room, member, watches } = this;
     const uid = `m${this.#uids++}`;
     this.#current.set(room, uid);
-    this.#asked.set(uid, { channel: room });
+    this.#asked.set(uid, { channel: room, at: this.#world.elapsed });
     this.#send({ type: "subscribe", channel: room, uid, data: member, presence: watches });
   }
 
   #subscribe(channel: string): void {
     // A second one meanwhile would change the position that the answer of the first one refers to.
     if (this.#isAsked(channel)) return;
-    const recover = this.#dice.below(10) > 0 ? this.followers.get(channel)?.position : undefined;
+    const recover = this.dice.below(10) > 0 ? this.followers.get(channel)?.position : undefined;
     const uid = `s${this.#uids++}`;
     // Another uid would be another subscription, and everything would arrive twice.
     if (this.#current.has(channel)) this.#unsubscribe(channel);
     this.#current.set(channel, uid);
-    this.#asked.set(uid, { channel, recover });
+    this.#asked.set(uid, { channel, recover, at: this.#world.elapsed });
     this.#send({ type: "subscribe", channel, uid, ...(recover && { recover }) });
   }
 
   #unsubscribe(channel: string): void {
     this.#current.delete(channel);
+    this.#started.delete(channel);
     for (const [uid, asked] of this.#asked) if (asked.channel === channel && asked.id === undefined) this.#asked.delete(uid);
     this.#send({ type: "unsubscribe", channel });
   }
@@ -260,13 +285,16 @@ export class SimulatedClient {
   #publish(channel: string): void {
     const uid = `p${this.#uids++}`;
     const id = `${this.name}/${uid}`;
-    this.#asked.set(uid, { channel, id });
-    this.#send({ type: "publish", channel, event: "wrote", data: { id }, uid });
+    this.#asked.set(uid, { channel, id, at: this.#world.elapsed });
+    // Some are long, so that less of them has room in what is kept.
+    const pad = this.dice.chance(0.1) ? { pad: PAD.slice(this.dice.below(PAD.length)) } : {};
+    this.#send({ type: "publish", channel, event: "wrote", data: { id, ...pad }, uid });
   }
 
   #send(message: object): void {
     const text = JSON.stringify(message);
-    this.#world.record(`${this.name}>${text}`);
+    this.#world.record(this.#number, 0, text);
+    this.#sentAt ??= this.#world.elapsed;
     this.#wire!.sendToServer(text); // Called while it is open only.
   }
 
@@ -274,7 +302,7 @@ export class SimulatedClient {
     const { checker } = this.#world;
     const { type, status, event, channel, uid } = message;
     const asked = this.#asked.get(uid);
-    if (type === "pong") this.#pinged = undefined;
+    if (status === "error" && message.error.code === "TOKEN_EXPIRED") this.#wire?.closeFromClient(1000); // Its rights were taken.
     else if (status === "error") {
       if (message.error.code !== "ENGINE_UNAVAILABLE") checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
       this.#asked.delete(uid);
@@ -284,25 +312,33 @@ export class SimulatedClient {
       this.#asked.delete(uid);
     } else if (type === "presence") this.#present(event, message.members);
     else if (type === "subscription" && this.#current.get(channel) !== uid) return;
-    else if (type === "subscription" && channel === this.room) {
-      this.#isMember = event === "init";
+    else if (type === "subscription" && event === "init") {
+      this.#started.add(channel);
       this.#asked.delete(uid);
-    } else if (type === "subscription" && event === "init") {
+      const follower = this.followers.get(channel);
+      if (message.recovered === false) this.#world.lost(this, channel, asked?.recover ?? follower?.position);
       // An `init` that follows a gap was not asked for.
-      this.followers.get(channel)?.init(message, asked?.recover);
-      this.#asked.delete(uid);
-    } else if (type === "subscription" && event !== "unsubscribe") this.followers.get(channel)?.event(message);
+      follower?.init(message, asked?.recover);
+    } else if (type === "subscription" && event === "unsubscribe") {
+      this.#started.delete(channel);
+      this.#current.delete(channel);
+    } else if (type === "subscription") this.followers.get(channel)?.event(message);
   }
 
   #present(event: string, members: { user: string; data: string }[]): void {
     if (event === "init") this.#members = new Map();
     if (!this.#members) return this.#world.checker.problem(`${this.name} received who came before who was there`);
     for (const { user, data } of members) {
-      if (event === "leave") this.#members.delete(user);
-      else this.#members.set(user, data);
+      if (event === "leave") {
+        this.#members.delete(user);
+        this.#world.left(this, user);
+      } else this.#members.set(user, data);
     }
   }
 }
+
+/** What fills a long publication. */
+export const PAD = "x".repeat(1_000);
 
 /** A key as each client draws one (RFC 6455 §4.1). Nothing here checks the answer to it. */
 const KEY = "dGhlIHNhbXBsZSBub25jZQ==";

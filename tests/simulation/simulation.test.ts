@@ -5,7 +5,7 @@ import { simulate } from "./simulation.ts";
 
 describe("simulate", () => {
   it("replays a seed to the byte", async () => {
-    const size = { seed: 11, hours: 0.1, nodes: 3, clients: 10 };
+    const size = { seed: 11, hours: 0.3, nodes: 3, clients: 10 };
     const first = await simulate(size);
     const second = await simulate(size);
     assert.deepEqual(second, first);
@@ -14,7 +14,7 @@ describe("simulate", () => {
 
   for (const seed of [1, 2, 3, 4]) {
     it(`finds nothing that breaks a promise, with seed ${seed}`, async () => {
-      const { problems, counts } = await simulate({ seed, hours: 0.5, nodes: 3, clients: 14 });
+      const { problems, counts } = await simulate({ seed, hours: 2, nodes: 3, clients: 12 });
       assert.deepEqual(problems, []);
       assert.ok(counts["published"]! > 20 && counts["recovered"]! > 0, JSON.stringify(counts)); // Counted in every episode.
     });

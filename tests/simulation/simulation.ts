@@ -12,10 +12,15 @@ import { TestNode } from "../../src/testing/node.ts";
 import { VirtualTime } from "../../src/testing/virtual-time.ts";
 import { Checker } from "../support/checker.ts";
 import { Dice } from "./dice.ts";
+import { type Cluster, type FaultKind, Faults, FAULTS, type Running } from "./faults.ts";
+import { Inspection } from "./inspection.ts";
 import { NodeTime } from "./node-time.ts";
 import { SeededTurns } from "./seeded-turns.ts";
-import { SimulatedClient, type World } from "./simulated-client.ts";
-import { type BrokerFaults, NO_FAULTS, UnreliableBroker } from "./unreliable-broker.ts";
+import { replaceHmac, withoutStacks } from "./replacements.ts";
+import { PAD, type Position, SimulatedClient, type World } from "./simulated-client.ts";
+import { NO_FAULTS, UnreliableBroker } from "./unreliable-broker.ts";
+
+export { FAULTS } from "./faults.ts";
 
 /** What a simulation consists of. */
 export interface SimulationOptions {
@@ -42,56 +47,38 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
-/** Things happen in bursts: a busy time of some seconds, then minutes in which leases, heartbeats and histories run out. */
-const BUSY = [5 * SECOND, 40 * SECOND] as const;
-const QUIET = [10 * MINUTE, 45 * MINUTE] as const;
+/** A round begins with some busy seconds. What began in them lasts on, sometimes for minutes; then it is quiet. */
+const BUSY = [2 * SECOND, 15 * SECOND] as const;
+const LONGEST = 10 * MINUTE;
 
-/** Longer than the defaults: virtual hours would consist of heartbeats. */
-const ENGINE = { lease: 4 * MINUTE, checkInterval: 2 * MINUTE, timeout: 5 * SECOND, linger: 30 * SECOND };
-const HEARTBEAT = { period: 30 * MINUTE, timeout: MINUTE };
+/** Longer than the defaults: virtual hours would consist of beats and checks. */
+const ENGINE = { lease: 6 * MINUTE, checkInterval: 3 * MINUTE, timeout: 5 * SECOND, linger: 30 * SECOND };
+const HEARTBEAT = { period: 10 * MINUTE, timeout: MINUTE };
+const HISTORY_SIZE = 150;
 /** Histories of a broker that loses data run out too. The others are kept, so that no recovery may fail. */
-const HISTORY = { lossy: { size: 50, ttl: 3 * HOUR }, lasting: { size: 2_000, ttl: 500 * HOUR } };
+const HISTORIES = { lossy: [10 * SECOND, 10 * MINUTE, 3 * HOUR], lasting: [500 * HOUR] };
 const GRACE = 2 * SECOND;
 
-/** The members of a room are read anew at every 12th check, so that everybody agrees by then. */
-const SETTLED = Math.max(14 * ENGINE.checkInterval, HEARTBEAT.period + 2 * HEARTBEAT.timeout, 3 * ENGINE.lease);
-const TOO_LATE = 2 * HOUR;
+/** Time after the last fault until each node has caught up, unless something was lost without a sign. */
+const RECONNECTED = 30 * SECOND;
+/** Time until each node has noticed everything: a few checks, and three leases in which the members of a dead node are removed. */
+const SETTLED = 3 * ENGINE.lease + 2 * ENGINE.checkInterval;
+const TOO_LATE = 30 * MINUTE;
 
-/** An order may concern a client that authenticated up to `timeout` later, and clocks run at different rates. */
-const ORDER_SLACK = 60 * SECOND;
+const AUTHENTICATION = 10 * SECOND;
+/** An order may concern a client that authenticated up to the timeout later, and clocks run at different rates. */
+const ORDER_SLACK = AUTHENTICATION + 5 * SECOND;
 const FORBIDDEN = 4403;
 
 const CHANNELS_A_CLIENT = 2;
-const CLIENTS_A_CHANNEL = 4;
-const CLIENTS_A_ROOM = 30;
+const CLIENTS_A_CHANNEL = 3;
+const CLIENTS_A_ROOM = 6;
 
-/** How often connections to the broker fail by themselves, in an episode with such faults. */
-const UNRELIABLE: BrokerFaults = { lost: 0.01, doubled: 0.01, late: 0.02, refused: 0.0005, unanswered: 0.0005 };
+/** What the application publishes on its nodes: so many bursts a round for each client, of so many publications on average. */
+const [BURSTS_A_CLIENT, BURST] = [1.5, 25];
 
-/** The faults, and those by which the broker loses what it has acknowledged. */
-export const FAULTS = [
-  ...["network", "clocks", "node killed", "node stopped", "node cut off", "broker restarted", "broker cut off"],
-  ...["clients cut off", "order", "everything lost", "backup restored", "history lost", "tail lost"],
-] as const;
-export type FaultKind = string;
-const LOSSES: readonly FaultKind[] = ["everything lost", "backup restored", "history lost", "tail lost"];
-
-/** An order to end the connections of a user. */
-interface Order {
-  readonly user: string;
-  readonly at: number;
-  /** Who was connected, with the time since when. */
-  readonly clients: ReadonlyMap<SimulatedClient, number>;
-  /** Whether the order was sent, so that every node has to carry it out. */
-  isSent: boolean;
-  /** Whether the broker has lost it since. */
-  isLost: boolean;
-}
-
-interface Running {
-  controller: WebSocketController;
-  channels: Channels;
-}
+/** Pauses of a client between two things that it does, in ms. */
+const PAUSES = [0, 0, 1, 5, 50, 500, 3_000];
 
 /** Runs one simulation. */
 export async function simulate(options: SimulationOptions): Promise<SimulationResult> {
@@ -103,98 +90,120 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
   }
 }
 
-class Simulation implements World {
+class Simulation implements World, Cluster {
   readonly checker: Checker;
   readonly turns: SeededTurns;
   readonly nodes: readonly TestNode[];
-  isSettling = false;
+  readonly running: Running[] = [];
+  readonly clocks: readonly NodeTime[];
+  readonly clients: readonly SimulatedClient[];
+  readonly channels: readonly string[];
+  readonly broker: UnreliableBroker;
+  readonly banned: Set<string> = new Set();
   readonly #options: SimulationOptions;
   readonly #dice: Dice;
   readonly #time: VirtualTime;
-  readonly #broker: UnreliableBroker;
-  readonly #running: Running[] = [];
-  readonly #clocks: readonly NodeTime[];
-  /** Nodes with a fault that is not over. */
-  readonly #troubled = new Set<number>();
-  readonly #channels: readonly string[];
-  readonly #clients: readonly SimulatedClient[];
-  readonly #orders: Order[] = [];
-  readonly #kinds: readonly FaultKind[];
-  readonly #isSigned: boolean;
+  readonly #faults: Faults;
+  readonly #inspection: Inspection;
+  readonly #secret: string | undefined;
+  readonly #isLossy: boolean;
   readonly #history: HistoryOptions;
   readonly #release: readonly (() => void)[];
-  readonly #problems: string[] = [];
-  readonly #faults: Record<string, number> = {};
+  readonly #publisher: Dice;
+  readonly #authenticator: Dice;
+  #published = 0;
   #hash = 0;
   #other = 0;
-  /** The current burst. */
-  #busy: readonly [from: number, to: number] = [0, 0];
-  #backup: ((channel?: string) => void) | undefined;
+  /** When this round has begun. */
+  #round = 0;
+  /** Members that are said to have left, with the connections that they had. */
+  #left: { readonly client: SimulatedClient; readonly openedAt: number; readonly watcher: string }[] = [];
 
   constructor(options: SimulationOptions) {
-    const { seed, nodes, clients } = options;
+    const { seed, nodes, clients, faults = FAULTS } = options;
     this.#options = options;
     const dice = this.#dice = new Dice(seed, "schedule");
-    this.turns = new SeededTurns(new Dice(seed, "turns"), (error) => this.#failed(error));
+    this.turns = new SeededTurns(new Dice(seed, "turns"), (error) => this.failed(error));
     const time = this.#time = new VirtualTime(1_800_000_000_000, () => this.turns.settle());
-    this.#release = [replaceGlobals(time, new Dice(seed, "globals").random), this.turns.replaceImmediate()];
-    this.checker = new Checker();
+    this.#release = [
+      replaceGlobals(time, new Dice(seed, "globals").random),
+      this.turns.replaceImmediate(),
+      ...(options.log ? [] : [withoutStacks()]),
+      replaceHmac(),
+    ];
+    this.checker = new Checker(); // Its clock is virtual now.
     // In half of the episodes the broker keeps what it has acknowledged: then no recovery may fail.
-    const isLossy = dice.chance(0.5);
-    this.#isSigned = seed % 4 !== 0;
-    this.#history = HISTORY[isLossy ? "lossy" : "lasting"];
-    this.#kinds = (options.faults ?? FAULTS).filter((kind) => isLossy || !LOSSES.includes(kind));
-    const hasClocks = this.#kinds.includes("clocks");
-    this.#clocks = Array.from(
+    this.#isLossy = dice.chance(0.5);
+    this.#secret = dice.chance(0.5) ? "a secret of the simulation" : undefined;
+    this.#history = { size: HISTORY_SIZE, ttl: dice.pick(HISTORIES[this.#isLossy ? "lossy" : "lasting"]) };
+    const hasClocks = faults.includes("clocks");
+    this.clocks = Array.from(
       { length: nodes },
       () => new NodeTime(time, hasClocks ? 0.99 + dice.random() / 50 : 1, hasClocks ? dice.below(4 * HOUR) - 2 * HOUR : 0),
     );
-    this.#broker = new UnreliableBroker(this.turns, () => time.now, new Dice(seed, "broker"));
+    this.broker = new UnreliableBroker(this.turns, () => time.now, new Dice(seed, "broker"), this.#secret);
     const build = (number: number) => this.#build(number);
-    this.nodes = this.#clocks.map((clock, number) =>
+    this.nodes = this.clocks.map((clock, number) =>
       new TestNode(number, { time: clock, env: {}, broker: undefined, sqlite: undefined, build })
     );
     const count = Math.max(1, Math.ceil(clients * CHANNELS_A_CLIENT / CLIENTS_A_CHANNEL));
-    this.#channels = Array.from({ length: count }, (_, number) => `log:${number}`);
-    this.#clients = Array.from({ length: clients }, (_, number) => {
+    this.channels = Array.from({ length: count }, (_, number) => `log:${number}`);
+    this.clients = Array.from({ length: clients }, (_, number) => {
       const own = new Dice(seed, `client ${number}`);
-      return new SimulatedClient(`c${number}`, this, {
-        channels: [...new Set(Array.from({ length: CHANNELS_A_CLIENT }, () => own.pick(this.#channels)))],
+      return new SimulatedClient(number, this, {
+        channels: [...new Set(Array.from({ length: CHANNELS_A_CLIENT }, () => own.pick(this.channels)))],
         room: `room:${Math.floor(number / CLIENTS_A_ROOM)}`,
-        user: number % 2 === 0 ? `user${number}` : undefined,
-        watches: number % 10 === 0,
+        // Of three clients two are of the same user, and one is anonymous.
+        user: number % 3 === 2 ? undefined : `user${Math.floor(number / 3)}`,
+        watches: number % 4 === 0,
         dice: own,
       });
     });
+    this.#publisher = new Dice(seed, "publisher");
+    this.#authenticator = new Dice(seed, "authenticator");
+    this.#faults = new Faults(this, new Dice(seed, "faults"), faults, this.#isLossy);
+    this.#inspection = new Inspection(this, this.checker);
   }
 
   get elapsed(): number {
     return this.#time.elapsed;
   }
 
-  wait(ms: number): Promise<void> {
-    return new Promise((resolve) => void this.#time.set(resolve, ms, "the simulation"));
-  }
+  readonly wait = (ms: number): Promise<void> => new Promise((resolve) => void this.#time.set(resolve, ms, "the simulation"));
 
-  pause(dice: Dice): number {
-    const [from, to] = this.#busy;
-    if (this.elapsed < to && dice.chance(0.3)) return dice.pick([0, 0, 1, 5, 50, 500, 3_000]);
-    // Once in the next burst.
-    return Math.max(0, from + dice.random() * (to - from) - this.elapsed) + (this.elapsed < from ? 0 : MINUTE);
-  }
-
-  record(text: string): void {
-    let [hash, other] = [this.#hash, this.#other];
+  record(who: number, direction: number, text: string): void {
+    let hash = Math.imul(this.#hash ^ who, 0x01000193) ^ direction;
     for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
-    other = Math.imul(other ^ hash ^ Math.floor(this.elapsed), 0x85ebca6b);
+    const other = Math.imul(this.#other ^ hash ^ Math.floor(this.elapsed), 0x85ebca6b);
     this.#hash = hash;
     this.#other = other ^ (other >>> 15);
   }
 
   ended(client: SimulatedClient, code: number): void {
     if (code !== FORBIDDEN) return;
-    const isDue = this.#orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
+    const isDue = this.#faults.orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
     if (!isDue) this.#problem(`${client.name}, who was connected since ${client.openedAt} ms, was disconnected without an order`);
+  }
+
+  lost({ name }: SimulatedClient, channel: string, position: Position | undefined): void {
+    if (this.#isLossy || (position && this.checker.countAfter(channel, position) >= HISTORY_SIZE)) return;
+    this.#problem(`${name} could not recover from ${position?.offset} of ${channel}, though the broker lost nothing`);
+  }
+
+  left({ name: watcher }: SimulatedClient, left: string): void {
+    if (!this.#faults.isHarmless) return;
+    for (const client of this.clients) {
+      const { user, openedAt, isMember } = client;
+      if (user === left && isMember && openedAt < this.#round) this.#left.push({ client, openedAt, watcher });
+    }
+  }
+
+  say(text: string): void {
+    this.#options.log?.(`${Math.floor(this.elapsed / 10) / 100} s ${text}`);
+  }
+
+  failed(error: unknown): void {
+    this.#problem(`Something threw: ${error instanceof Error ? error.stack : String(error)}`);
   }
 
   release(): void {
@@ -204,38 +213,112 @@ class Simulation implements World {
   async run(): Promise<SimulationResult> {
     for (const node of this.nodes) node.start();
     await this.#time.advance(SECOND);
-    const { hours } = this.#options;
-    const isUnreliable = this.#kinds.includes("network");
-    const end = hours * HOUR;
-    for (let isFirst = true; isFirst || this.elapsed < end; isFirst = false) {
-      const length = between(this.#dice, BUSY);
-      this.#busy = [this.elapsed + SECOND, this.elapsed + SECOND + length];
-      if (isFirst) { for (const client of this.#clients) this.#go(client.wander()); }
-      this.#broker.faults = isUnreliable ? UNRELIABLE : NO_FAULTS;
-      this.#backup = this.#broker.memory.backup();
-      for (let count = 1 + this.#dice.below(6); count > 0; count--) this.#plan(length);
-      await this.#time.advance(SECOND + length);
-      if (this.#dice.chance(0.5)) this.#broker.faults = NO_FAULTS;
-      const quiet = between(this.#dice, QUIET);
-      this.#busy = [this.elapsed + quiet, this.elapsed + quiet + 1];
-      await this.#time.advance(quiet - SECOND);
+    const end = this.#options.hours * HOUR;
+    for (let isFirst = true; isFirst || (this.elapsed < end && this.checker.isSound); isFirst = false) await this.#runRound();
+    if (this.checker.isSound) await this.#comeBack();
+    for (const { number, isUp } of this.nodes) {
+      if (isUp) this.nodes[number]!.kill(); // One of them.
+      this.broker.kill(number);
     }
-    await this.#settle();
-    await this.#verify();
-    for (const node of this.nodes) this.#kill(node.number);
-    const problems = [...this.#problems, ...this.checker.problems()];
+    await this.turns.settle();
     const { counts, histories } = this.checker;
-    if (this.#history === HISTORY.lasting && counts.lost > 0) {
-      problems.push(`${counts.lost} recoveries failed, though the broker lost nothing`);
-    }
     const hash = `${(this.#hash >>> 0).toString(16)}${(this.#other >>> 0).toString(16)}`;
-    return { problems, hash, counts: { ...counts, histories, hours: this.elapsed / HOUR, ...this.#faults } };
+    return {
+      problems: this.checker.problems(),
+      hash,
+      counts: { ...counts, histories, hours: this.elapsed / HOUR, ...this.#faults.counts },
+    };
+  }
+
+  async #runRound(): Promise<void> {
+    const dice = this.#dice;
+    this.#round = this.elapsed;
+    this.#left = [];
+    this.banned.clear();
+    const busy = between(dice, BUSY);
+    const end = this.elapsed + busy + (dice.chance(0.4) ? dice.below(LONGEST) : 5 * SECOND);
+    this.#faults.begin(busy, end);
+    for (const client of this.clients) this.#wander(client, busy, end);
+    for (let count = this.clients.length * BURSTS_A_CLIENT; count > 0; count--) {
+      const length = this.#publisher.chance(0.8) ? busy : end - this.elapsed;
+      this.#time.set(() => this.#publish(), this.#publisher.below(length), "the application");
+    }
+    await this.#time.advance(end - this.elapsed);
+    for (const late = end + TOO_LATE; this.#faults.isActive; await this.#time.advance(SECOND)) {
+      if (this.elapsed > late) return this.#problem("A fault does not end");
+    }
+    await this.#calm();
+    if (dice.chance(0.3)) await this.#time.advance(dice.below(20 * MINUTE));
+  }
+
+  /** Lets a client do some things in this round: most of them soon, and the last one at any time. */
+  #wander(client: SimulatedClient, busy: number, end: number): void {
+    const { dice } = client;
+    let left = 1 + dice.below(5);
+    const later = (ms: number) => void this.#time.set(act, ms, client.name);
+    const act = () => {
+      client.act();
+      if (--left > 0) later(dice.pick(PAUSES));
+      else if (left === 0 && dice.chance(0.5)) later(dice.below(Math.max(1, end - this.elapsed)));
+    };
+    later(dice.below(busy));
+  }
+
+  /** The application publishes some at once on a node, most of them to one channel. */
+  #publish(): void {
+    const dice = this.#publisher;
+    const running = this.nodes.filter(({ isUp }) => isUp);
+    if (running.length === 0) return;
+    const { channels } = this.running[dice.pick(running).number]!; // It runs.
+    const most = dice.pick(this.channels);
+    for (let count = 1 + dice.below(2 * BURST); count > 0; count--) {
+      const channel = dice.chance(0.95) ? most : dice.pick(this.channels);
+      const id = `s/${this.#published++}`;
+      channels.publish(channel, "wrote", dice.chance(0.05) ? { id, pad: PAD.slice(dice.below(PAD.length)) } : { id }).then(
+        (position) => position && this.checker.published(channel, position, id),
+        () => {}, // It is not known whether it was published.
+      );
+    }
+  }
+
+  /** Nothing fails any more. Everything that is promised has to be so within a known time. */
+  async #calm(): Promise<void> {
+    const start = this.elapsed;
+    this.broker.faults = NO_FAULTS;
+    for (const client of this.clients) client.unstall();
+    const faults = this.#faults;
+    await this.#time.advance(RECONNECTED);
+    if (faults.isPrompt) this.#inspection.positions(start);
+    await this.#time.advance(SETTLED - RECONNECTED);
+    this.#inspection.positions(start);
+    this.checker.review();
+    await this.#drive(this.#inspection.members());
+    // Nodes that do not sign carry out no orders of others.
+    if (this.#secret !== undefined) this.#inspection.orders(faults.orders.filter(({ at }) => at >= this.#round));
+    faults.orders = faults.orders.slice(-100);
+    for (const { client, openedAt, watcher } of this.#left) {
+      if (client.isMember && client.openedAt === openedAt) this.#problem(`${watcher} received that ${client.name} had left, who is there`);
+    }
+  }
+
+  /** Everybody comes back. */
+  async #comeBack(): Promise<void> {
+    this.banned.clear();
+    const start = this.elapsed;
+    for (let away: readonly SimulatedClient[] = this.clients; away.length > 0;) {
+      away = this.clients.filter((client) => !client.comeBack());
+      await this.#time.advance(2 * SECOND);
+      if (this.elapsed < start + TOO_LATE) continue;
+      return this.#problem(`${away.map(({ name }) => name).join(", ")} did not come back`);
+    }
+    this.#round = this.elapsed;
+    await this.#calm();
   }
 
   #build(number: number) {
-    const engine = new BrokerEngine(this.#broker.of(number), {
+    const engine = new BrokerEngine(this.broker.of(number), {
       ...ENGINE,
-      ...(this.#isSigned && { secret: "a secret of the simulation" }),
+      ...(this.#secret !== undefined && { secret: this.#secret }),
     });
     const controller = new WebSocketController({
       engine,
@@ -244,179 +327,27 @@ class Simulation implements World {
       mode: "public",
       rateLimit: false,
       heartbeat: HEARTBEAT,
+      timeout: AUTHENTICATION,
       maxBufferedBytes: 4_096,
-      authenticate: (credentials) =>
-        "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
+      authenticate: (credentials) => "access_token" in credentials ? this.#authenticate(credentials.access_token) : null,
+      revalidate: ({ accountability: { user } }) => user === null ? { accountability: { user, role: null } } : this.#authenticate(user),
     });
     // What fails is in the answers to the clients, and in what they receive.
-    controller.on("error", ({ error }) => this.#options.log?.(`${this.#seconds} s node ${number}: ${String(error)}`));
+    controller.on("error", ({ error }) => this.#options.log && this.say(`node ${number}: ${String(error)}`));
     const channels = new Channels(controller, {
       "log:*": { authorize: () => true, history: this.#history },
       "room:*": { authorize: () => true, presence: { data: "client", grace: GRACE } },
     });
-    this.#running[number] = { controller, channels };
+    this.running[number] = { controller, channels };
     return new Hono().get("/websocket", controller.upgrade);
   }
 
-  // Faults
-
-  #plan(length: number): void {
-    const kinds = this.#kinds.filter((kind) => kind !== "network");
-    if (kinds.length === 0) return;
-    const kind = this.#dice.pick(kinds);
-    const at = this.#dice.below(length);
-    this.#go(
-      this.wait(at).then(() => {
-        if (this.isSettling) return;
-        this.#faults[kind] = (this.#faults[kind] ?? 0) + 1;
-        this.#say(kind);
-        return this.#happen(kind);
-      }),
-    );
-  }
-
-  async #happen(kind: FaultKind): Promise<void> {
-    const dice = this.#dice;
-    const { memory } = this.#broker;
-    // Most are over before anybody gives up; some last.
-    const duration = dice.chance(0.7) ? dice.below(4 * SECOND) : dice.below(10 * MINUTE);
-    switch (kind) {
-      case "node killed":
-        return await this.#trouble(async (number) => {
-          this.#kill(number);
-          await this.wait(duration);
-          this.nodes[number]!.start(); // One of them.
-        });
-      case "node stopped":
-        return await this.#trouble(async (number) => {
-          await this.nodes[number]!.stop(); // As above.
-          await this.wait(duration);
-          this.#broker.kill(number);
-          this.nodes[number]!.start();
-        });
-      case "node cut off":
-        return await this.#trouble(async (number) => {
-          memory.cut(number);
-          await this.wait(duration);
-          memory.restore(number);
-        });
-      case "clocks":
-        return dice.pick(this.#clocks).turn(dice.below(2 * HOUR) - HOUR);
-      case "broker restarted":
-        return this.#broker.restart();
-      case "broker cut off":
-        for (const { number } of this.nodes) memory.cut(number);
-        await this.wait(duration);
-        for (const { number } of this.nodes) if (!this.#troubled.has(number)) memory.restore(number);
-        return;
-      case "clients cut off":
-        for (let count = 1 + dice.below(1 + this.#clients.length / 10); count > 0; count--) {
-          dice.pick(this.#clients).cut(dice.chance(0.5));
-        }
-        return;
-      case "order":
-        return await this.#order(dice.pick(this.#clients));
-      case "everything lost":
-        this.#lose();
-        memory.forget();
-        return this.#broker.restart();
-      case "backup restored":
-        this.#lose();
-        this.#backup!(); // Made before each burst.
-        return this.#broker.restart();
-      case "history lost":
-      case "tail lost": {
-        const channel = dice.pick(this.#channels);
-        const restore = kind === "tail lost" ? memory.backup() : this.#backup!; // As above.
-        await this.wait(kind === "tail lost" ? dice.below(3 * SECOND) : 0);
-        return restore(channel);
-      }
-    }
-  }
-
-  /** A fault of a node that has none. */
-  async #trouble(happen: (number: number) => Promise<void>): Promise<void> {
-    const free = this.nodes.filter(({ number, isUp }) => isUp && !this.#troubled.has(number));
-    if (free.length === 0) return;
-    const { number } = this.#dice.pick(free);
-    this.#troubled.add(number);
-    this.#say(`node ${number}`);
-    await happen(number);
-    this.#troubled.delete(number);
-    this.#say(`node ${number} is well`);
-  }
-
-  #kill(number: number): void {
-    if (this.nodes[number]!.isUp) this.nodes[number]!.kill(); // One of them.
-    this.#broker.kill(number);
-  }
-
-  #lose(): void {
-    for (const order of this.#orders) order.isLost = true;
-  }
-
-  async #order({ user }: SimulatedClient): Promise<void> {
-    const free = this.nodes.filter(({ number, isUp }) => isUp && !this.#troubled.has(number));
-    if (user === undefined || free.length === 0) return;
-    const { number } = this.#dice.pick(free);
-    const connected = this.#clients.filter((client) => client.user === user && client.isConnected);
-    const clients = new Map(connected.map((client) => [client, client.openedAt]));
-    const order: Order = { user, at: this.elapsed, clients, isSent: false, isLost: false };
-    this.#orders.push(order);
-    const { isSent } = await this.#running[number]!.controller.disconnect({ user }); // It is running.
-    order.isSent = isSent;
-  }
-
-  // The end
-
-  async #settle(): Promise<void> {
-    this.isSettling = true;
-    this.#broker.faults = NO_FAULTS;
-    // Everything that was planned is over by then.
-    await this.#time.advance(BUSY[1] + 11 * MINUTE);
-    const start = this.elapsed;
-    const isTooLate = () => this.elapsed > start + TOO_LATE;
-    for (let away: readonly SimulatedClient[] = this.#clients; away.length > 0 && !isTooLate();) {
-      let isOver = false;
-      this.#go(Promise.all(away.map((client) => client.settle(isTooLate))).then(() => void (isOver = true)));
-      while (!isOver) await this.#time.advance(10 * SECOND);
-      await this.#time.advance(SETTLED);
-      // A connection that was lost in silence is noticed by its heartbeat only.
-      away = this.#clients.filter(({ isConnected }) => !isConnected);
-    }
-  }
-
-  async #verify(): Promise<void> {
-    const { checker } = this;
-    for (const { user, at, clients, isSent, isLost } of this.#orders) {
-      if (!isSent || isLost) continue;
-      for (const [client, openedAt] of clients) {
-        if (client.isConnected && client.openedAt === openedAt) {
-          this.#problem(`${client.name} is still connected, though ${user} was disconnected at ${Math.floor(at / SECOND)} s`);
-        }
-      }
-    }
-    for (const room of new Set(this.#clients.map(({ room }) => room))) {
-      const clients = this.#clients.filter((client) => client.room === room);
-      const there = new Set(clients.map(({ member }) => member));
-      for (const { number } of this.nodes) {
-        const members = await this.#drive(this.#running[number]!.channels.presence(room)); // All are running.
-        checker.members(`node ${number}, in ${room},`, members.map(({ data }) => String(data)), there);
-      }
-      for (const { name, members } of clients) if (members) checker.members(`${name}, in ${room},`, members, there);
-    }
-    for (const channel of this.#channels) {
-      const followers = this.#clients.filter((client) => client.followers.has(channel));
-      if (followers.length === 0) continue;
-      const { engine } = this.#running[this.#dice.below(this.nodes.length)]!.controller; // As above.
-      const { position } = await this.#drive(Promise.resolve(engine.read(channel, this.#history, null, 0)));
-      for (const client of followers) {
-        const own = client.followers.get(channel)!.position; // As filtered.
-        if (own?.epoch === position.epoch && own.offset === position.offset) continue;
-        const [is, end] = [own, position].map((at) => at && `${at.offset} in ${at.epoch}`);
-        this.#problem(`${client.name} is at ${is} of ${channel}, which ends at ${end}`);
-      }
-    }
+  /** Some answers take so long that the rights change meanwhile. */
+  async #authenticate(user: string) {
+    const isBanned = this.banned.has(user);
+    const dice = this.#authenticator;
+    if (dice.chance(0.2)) await this.wait(dice.below(3 * SECOND));
+    return isBanned ? null : { accountability: { user, role: null } };
   }
 
   async #drive<Value>(promise: Promise<Value>): Promise<Value> {
@@ -427,25 +358,9 @@ class Simulation implements World {
     return await driven;
   }
 
-  #go(promise: Promise<unknown>): void {
-    promise.catch((error) => this.#failed(error));
-  }
-
-  #failed(error: unknown): void {
-    this.#problem(`Something threw: ${error instanceof Error ? error.stack : String(error)}`);
-  }
-
   #problem(text: string): void {
-    this.#say(text);
-    this.#problems.push(text);
-  }
-
-  get #seconds(): number {
-    return Math.floor(this.elapsed / 10) / 100;
-  }
-
-  #say(text: string): void {
-    this.#options.log?.(`${this.#seconds} s ${text}`);
+    this.say(text);
+    this.checker.problem(text);
   }
 }
 

@@ -1,6 +1,8 @@
-import type { Broker, BrokerListener, BrokerSession } from "../../src/engines/broker/broker.ts";
+import { type Broker, type BrokerListener, type BrokerSession, then } from "../../src/engines/broker/broker.ts";
+import type { Awaitable } from "../../src/engines/engine.ts";
 import { MemoryBroker } from "../../src/testing/memory-broker.ts";
 import type { Dice } from "./dice.ts";
+import { hash } from "./replacements.ts";
 import type { SeededTurns } from "./seeded-turns.ts";
 
 /** How often something goes wrong, as probabilities. */
@@ -12,14 +14,16 @@ export interface BrokerFaults {
   /** The connection fails before a request has reached the broker, or after it was carried out and before its answer. Each request. */
   readonly refused: number;
   readonly unanswered: number;
+  /** No node can read a publication in the history. Each publication. */
+  readonly unreadable: number;
 }
 
-export const NO_FAULTS: BrokerFaults = { lost: 0, doubled: 0, late: 0, refused: 0, unanswered: 0 };
+export const NO_FAULTS: BrokerFaults = { lost: 0, doubled: 0, late: 0, refused: 0, unanswered: 0, unreadable: 0 };
 
 /** Offsets grow by random steps, as in Redis: an offset that was lost does not come again. */
 const STEPS = 1_000_000;
 
-/** Turns by which a late publication is overtaken. */
+/** Turns by which a late publication or announcement is overtaken. */
 const LATE = 6;
 
 /** One connection of a node. */
@@ -34,9 +38,14 @@ export class UnreliableBroker {
   readonly #dice: Dice;
   readonly #turns: SeededTurns;
   readonly #connections = new Map<number, Set<Connection>>();
+  readonly #secret: string | undefined;
+  /** The nodes that are of the next version. */
+  readonly #upgraded = new Set<number>();
 
-  constructor(turns: SeededTurns, now: () => number, dice: Dice) {
+  /** @param secret of the nodes, if they sign. */
+  constructor(turns: SeededTurns, now: () => number, dice: Dice, secret: string | undefined) {
     this.#dice = dice;
+    this.#secret = secret;
     this.#turns = turns;
     this.memory = new MemoryBroker(turns, now, () => 1 + dice.below(STEPS - 1));
   }
@@ -62,7 +71,7 @@ export class UnreliableBroker {
           },
         };
         connections.add(connection);
-        session = this.#wrap(await broker.connect(this.#lossy(listener, () => isOver), options), connection, () => {
+        session = this.#wrap(await broker.connect(this.#lossy(listener, () => isOver), options), connection, node, () => {
           isOver = true;
           connections.delete(connection);
         });
@@ -79,6 +88,12 @@ export class UnreliableBroker {
     }
   }
 
+  /** From now on the node is of the next version, which writes more than this one reads, or of this one again. */
+  upgrade(node: number, isNext: boolean): void {
+    if (isNext) this.#upgraded.add(node);
+    else this.#upgraded.delete(node);
+  }
+
   /** The process of the node has ended. */
   kill(node: number): void {
     this.#of(node).clear();
@@ -92,8 +107,21 @@ export class UnreliableBroker {
   }
 
   #lossy(listener: BrokerListener, isOver: () => boolean): BrokerListener {
+    const waiting = new Map<string, string[]>();
     return {
       ...listener,
+      // Announcements of one channel arrive in order. Those of others may overtake them.
+      member: (channel, envelope) => {
+        const earlier = waiting.get(channel);
+        if (earlier) return void earlier.push(envelope);
+        if (!this.#dice.chance(this.faults.late)) return listener.member(channel, envelope);
+        const held = [envelope];
+        waiting.set(channel, held);
+        this.#turns.postpone(() => {
+          waiting.delete(channel);
+          for (const each of held) if (!isOver()) listener.member(channel, each);
+        }, 1 + this.#dice.below(LATE));
+      },
       live: (channel, envelope, position, previous) => {
         const { lost, doubled, late } = this.faults;
         const deliver = () => isOver() || listener.live(channel, envelope, position, previous);
@@ -107,7 +135,8 @@ export class UnreliableBroker {
   }
 
   /** A session whose requests may end the connection. */
-  #wrap(session: BrokerSession, connection: Connection, closed: () => void): BrokerSession {
+  #wrap(session: BrokerSession, connection: Connection, node: number, closed: () => void): BrokerSession {
+    const written = (scope: string, envelope: string) => this.#upgraded.has(node) ? this.#next(scope, envelope) : envelope;
     const ask = <Arguments extends unknown[], Answer>(call: (...args: Arguments) => Promise<Answer>) => {
       return async (...args: Arguments): Promise<Answer> => {
         const { refused, unanswered } = this.faults;
@@ -131,17 +160,22 @@ export class UnreliableBroker {
       now: () => session.now(),
       listen: ask(session.listen),
       unlisten: ask(session.unlisten),
-      publish: ask(session.publish),
+      publish: ask((channel, seal, history, ...others) => {
+        const isUnreadable = history !== null && this.#dice.chance(this.faults.unreadable);
+        const sealed = (): Awaitable<string> =>
+          then(seal(), (envelope) => isUnreadable ? envelope.replace('"kind"', '"none"') : written(channel, envelope));
+        return session.publish(channel, sealed, history, ...others);
+      }),
       read: ask(session.read),
       endHistory: ask(session.endHistory),
       tops: ask(session.tops),
-      send: ask(session.send),
-      keep: ask(session.keep),
+      send: ask((envelope) => session.send(written("", envelope))),
+      keep: ask((envelope, number) => session.keep(written("", envelope), number)),
       kept: ask(session.kept),
       beat: ask(session.beat),
       nodes: ask(session.nodes),
-      join: ask(session.join),
-      leave: ask(session.leave),
+      join: ask((channel, user, envelope) => session.join(channel, user, written(channel, envelope))),
+      leave: ask((channel, user, envelope, isLast) => session.leave(channel, user, written(channel, envelope), isLast)),
       members: ask(session.members),
       ownMembers: ask(session.ownMembers),
       retire: ask(session.retire),
@@ -150,5 +184,12 @@ export class UnreliableBroker {
         session.close();
       },
     };
+  }
+
+  /** The envelope as the next version writes it: this one can read it, and does not know all of its header. */
+  #next(scope: string, envelope: string): string {
+    const text = envelope.slice(envelope.indexOf("\n") + 1).replace('{"v":2,', '{"v":3,"min":2,"new":{},');
+    const signature = this.#secret === undefined ? "" : hash(`${scope}\n${text}`, hash(this.#secret, ""));
+    return `${signature}\n${text}`;
   }
 }

@@ -14,24 +14,31 @@ interface Stretch {
   readonly channel: string;
   readonly follower: string;
   readonly epoch: string;
-  /** After this one. */
-  readonly from: number;
-  readonly received: number[];
+  /** After this one; later, after the last one that was reviewed. */
+  from: number;
+  received: number[];
+  /** Of its channel and epoch, once anything is received. */
+  log?: Log;
+  /** Whether another one has begun. */
+  isOver?: boolean;
 }
 
 /** What was published at each offset, as far as anybody knows. */
 interface Log {
   readonly ids: Map<number, string>;
   /** When each was first heard of, in seconds since the beginning. */
-  readonly times: Map<number, string>;
+  readonly times: Map<number, number>;
   top: number;
+  /** The offsets in order, without those that are new since the last review. */
+  sorted: number[];
+  fresh: number[];
 }
 
 /** What all clients together have seen and done. */
 export class Checker {
   /** By channel and epoch. */
   readonly #logs = new Map<string, Log>();
-  readonly #stretches: Stretch[] = [];
+  #stretches: Stretch[] = [];
   readonly #problems: string[] = [];
   /** How much of what there was, for whoever reads that there were no problems. */
   readonly counts = { published: 0, received: 0, begun: 0, recovered: 0, lost: 0 };
@@ -46,7 +53,12 @@ export class Checker {
   /** A publication was acknowledged. */
   published(channel: string, { epoch, offset }: Position, id: string): void {
     this.counts.published++;
-    this.#note(channel, epoch, offset, id, "its acknowledgement");
+    this.#note(this.#logOf(channel, epoch), channel, offset, id, "its acknowledgement");
+  }
+
+  /** Whether nothing was wrong so far. {@link problems} may find more. */
+  get isSound(): boolean {
+    return this.#problems.length === 0;
   }
 
   /** @param follower whose problems are told by this name. */
@@ -58,9 +70,10 @@ export class Checker {
     this.#stretches.push(stretch);
   }
 
-  received({ channel, follower, epoch }: Stretch, offset: number, id: string): void {
+  received(stretch: Stretch, offset: number, id: string): void {
+    const { channel, follower, epoch } = stretch;
     this.counts.received++;
-    this.#note(channel, epoch, offset, id, follower);
+    this.#note(stretch.log ??= this.#logOf(channel, epoch), channel, offset, id, follower);
   }
 
   problem(text: string): void {
@@ -82,23 +95,38 @@ export class Checker {
 
   /** Everything that was not as promised, once all is quiet. */
   problems(): string[] {
-    const problems = [...this.#problems];
-    const sorted = new Map(Array.from(this.#logs, ([key, { ids }]) => [key, Float64Array.from(ids.keys()).sort()]));
-    for (const { channel, follower, epoch, from, received } of this.#stretches) {
-      const offsets = sorted.get(`${channel} ${epoch}`) ?? new Float64Array();
-      const last = received.at(-1) ?? from;
+    this.review();
+    return [...this.#problems];
+  }
+
+  /** Compares what was sent since the last time with what was published. Call it when all is quiet. */
+  review(): void {
+    for (const log of this.#logs.values()) {
+      if (log.fresh.length === 0) continue;
+      const isLater = log.sorted.length === 0 || log.fresh.every((offset) => offset > log.sorted.at(-1)!); // There is one.
+      const both = isLater ? log.fresh.sort((one, other) => one - other) : [...log.sorted, ...log.fresh].sort((one, other) => one - other);
+      if (isLater) log.sorted.push(...both);
+      else log.sorted = both;
+      log.fresh = [];
+    }
+    for (const stretch of this.#stretches) {
+      const { channel, follower, epoch, from, received } = stretch;
+      const last = received.at(-1);
+      if (last === undefined) continue;
+      const { sorted, times } = this.#logOf(channel, epoch);
       const seen = new Set(received);
       const missing = [];
-      for (let at = above(offsets, from); at < offsets.length && offsets[at]! <= last; at++) {
-        if (!seen.has(offsets[at]!)) missing.push(offsets[at]!);
+      for (let at = above(sorted, from); at < sorted.length && sorted[at]! <= last; at++) {
+        if (!seen.has(sorted[at]!)) missing.push(sorted[at]!);
       }
       if (missing.length > 0) {
-        const times = this.#logs.get(`${channel} ${epoch}`)?.times;
-        const texts = missing.map((offset) => `${offset} (${times?.get(offset)} s)`);
-        problems.push(`${follower} was not sent ${texts.join(", ")} of ${channel}, between ${from} and ${last}, in ${epoch}`);
+        const texts = missing.map((offset) => `${offset} (${times.get(offset)} s)`);
+        this.problem(`${follower} was not sent ${texts.join(", ")} of ${channel}, between ${from} and ${last}, in ${epoch}`);
       }
+      stretch.from = last;
+      stretch.received = [];
     }
-    return problems;
+    this.#stretches = this.#stretches.filter(({ isOver }) => !isOver);
   }
 
   /** How many histories there were: a channel whose history was lost has begun another one. */
@@ -111,21 +139,33 @@ export class Checker {
     return this.#logs.get(`${channel} ${epoch}`)?.top ?? 0;
   }
 
-  #note(channel: string, epoch: string, offset: number, id: string, source: string): void {
+  /** How many publications after the position are known. */
+  countAfter(channel: string, { epoch, offset }: Position): number {
+    let count = 0;
+    for (const each of this.#logs.get(`${channel} ${epoch}`)?.ids.keys() ?? []) if (each > offset) count++;
+    return count;
+  }
+
+  #logOf(channel: string, epoch: string): Log {
     const key = `${channel} ${epoch}`;
     let log = this.#logs.get(key);
-    if (!log) this.#logs.set(key, log = { ids: new Map(), times: new Map(), top: 0 });
+    if (!log) this.#logs.set(key, log = { ids: new Map(), times: new Map(), top: 0, sorted: [], fresh: [] });
+    return log;
+  }
+
+  #note(log: Log, channel: string, offset: number, id: string, source: string): void {
     log.top = Math.max(log.top, offset);
     const known = log.ids.get(offset);
     if (known === undefined) {
       log.ids.set(offset, id);
-      log.times.set(offset, `${this.seconds}`);
+      log.fresh.push(offset);
+      log.times.set(offset, this.seconds);
     } else if (known !== id) this.problem(`${channel} has ${known} and ${id} at ${offset}, as ${source} says`);
   }
 }
 
 /** Where the first offset above the limit is. */
-function above(offsets: Float64Array, limit: number): number {
+function above(offsets: readonly number[], limit: number): number {
   let [low, high] = [0, offsets.length];
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -171,6 +211,7 @@ export class Follower {
     else counts.begun++;
     if (asked && recovered === undefined) this.#problem("asked to recover and was not told whether it did");
     this.#position = { epoch, offset };
+    if (this.#stretch) this.#stretch.isOver = true;
     this.#stretch = { channel: this.#channel, follower: this.#name, epoch, from: offset, received: [] };
     this.#checker.begin(this.#stretch);
   }

@@ -1,0 +1,50 @@
+import process from "node:process";
+
+/** Errors have no stacks until the returned function is called: an outage makes many. */
+export function withoutStacks(): () => void {
+  const errors = Error as { stackTraceLimit?: number | undefined }; // Of V8 and JavaScriptCore.
+  const { stackTraceLimit } = errors;
+  errors.stackTraceLimit = 0;
+  return () => void (errors.stackTraceLimit = stackTraceLimit);
+}
+
+/** Signatures that are remembered. */
+const MAX_KNOWN = 1_000;
+
+/**
+ * Nodes sign with a short hash of the key and the text until the returned function is called. Whoever does not have the key still cannot
+ * make a signature by accident, and it costs a tenth of HMAC-SHA256.
+ */
+export function replaceHmac(): () => void {
+  const original = process.getBuiltinModule;
+  // Each text is verified by every node that receives it.
+  const known = new Map<string, string>();
+  const digest = (text: string, key: string) => {
+    let found = known.get(text);
+    if (found === undefined) {
+      if (known.size >= MAX_KNOWN) known.clear();
+      known.set(text, found = hash(text, hash(key, "")));
+    }
+    return found;
+  };
+  const crypto = {
+    // All nodes have the same key.
+    createHmac: (_algorithm: string, key: string) => ({ update: (text: string) => ({ digest: () => digest(text, key) }) }),
+    timingSafeEqual: (one: Uint8Array, other: Uint8Array) => one.every((byte, index) => byte === other[index]),
+  };
+  const replaced = (id: string) => id === "node:crypto" ? crypto : original?.(id);
+  Object.defineProperty(process, "getBuiltinModule", { value: replaced, configurable: true, writable: true });
+  return () => Object.defineProperty(process, "getBuiltinModule", { value: original, configurable: true, writable: true });
+}
+
+/** 64 hexadecimal digits. */
+export function hash(text: string, key: string): string {
+  let [one, other] = [0x811c9dc5, 0x9e3779b1];
+  for (let index = 0; index < key.length; index++) one = Math.imul(one ^ key.charCodeAt(index), 0x01000193);
+  for (let index = 0; index < text.length; index++) {
+    one = Math.imul(one ^ text.charCodeAt(index), 0x01000193);
+    other = Math.imul(other ^ one, 0x85ebca6b);
+  }
+  const digits = (one >>> 0).toString(16).padStart(8, "0") + ((other ^ (other >>> 15)) >>> 0).toString(16).padStart(8, "0");
+  return digits.repeat(4);
+}
