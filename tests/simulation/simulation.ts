@@ -109,6 +109,8 @@ class Simulation implements World, Cluster {
   readonly #isLossy: boolean;
   readonly #history: HistoryOptions;
   readonly #release: readonly (() => void)[];
+  /** Whether nothing fails and nobody does anything. */
+  #isCalm = false;
   readonly #publisher: Dice;
   readonly #authenticator: Dice;
   #published = 0;
@@ -180,6 +182,7 @@ class Simulation implements World, Cluster {
   }
 
   ended(client: SimulatedClient, code: number): void {
+    if (!this.#isCalm && client.dice.chance(0.5)) this.#return(client);
     if (code !== FORBIDDEN) return;
     const isDue = this.#faults.orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
     if (!isDue) this.#problem(`${client.name}, who was connected since ${client.openedAt} ms, was disconnected without an order`);
@@ -234,6 +237,7 @@ class Simulation implements World, Cluster {
     const dice = this.#dice;
     this.#round = this.elapsed;
     this.#left = [];
+    this.#isCalm = false;
     this.banned.clear();
     const busy = between(dice, BUSY);
     const end = this.elapsed + busy + (dice.chance(0.4) ? dice.below(LONGEST) : 5 * SECOND);
@@ -257,6 +261,7 @@ class Simulation implements World, Cluster {
     let left = 1 + dice.below(5);
     const later = (ms: number) => void this.#time.set(act, ms, client.name);
     const act = () => {
+      if (this.#isCalm) return;
       client.act();
       if (--left > 0) later(dice.pick(PAUSES));
       else if (left === 0 && dice.chance(0.5)) later(dice.below(Math.max(1, end - this.elapsed)));
@@ -264,13 +269,22 @@ class Simulation implements World, Cluster {
     later(dice.below(busy));
   }
 
+  /** Lets a client come back soon, and publishes at the same time: what arrives in one turn arrives in any order. */
+  #return(client: SimulatedClient): void {
+    const { dice, followers } = client;
+    const pause = dice.pick(PAUSES);
+    this.#time.set(() => this.#isCalm || client.act(), pause, client.name);
+    const channel = dice.pick([...followers.keys()]);
+    if (dice.chance(0.3)) this.#time.set(() => this.#publish(channel), pause, "the application");
+  }
+
   /** The application publishes some at once on a node, most of them to one channel. */
-  #publish(): void {
+  #publish(most: string = this.#publisher.pick(this.channels)): void {
+    if (this.#isCalm) return;
     const dice = this.#publisher;
     const running = this.nodes.filter(({ isUp }) => isUp);
     if (running.length === 0) return;
     const { channels } = this.running[dice.pick(running).number]!; // It runs.
-    const most = dice.pick(this.channels);
     for (let count = 1 + dice.below(2 * BURST); count > 0; count--) {
       const channel = dice.chance(0.95) ? most : dice.pick(this.channels);
       const id = `s/${this.#published++}`;
@@ -284,6 +298,7 @@ class Simulation implements World, Cluster {
   /** Nothing fails any more. Everything that is promised has to be so within a known time. */
   async #calm(): Promise<void> {
     const start = this.elapsed;
+    this.#isCalm = true;
     this.broker.faults = NO_FAULTS;
     for (const client of this.clients) client.unstall();
     const faults = this.#faults;
