@@ -63,7 +63,9 @@ async function run({ simulate }: SimulationModule): Promise<Run> {
     for (const [name, count] of Object.entries(result.counts)) counts[name] = (counts[name] ?? 0) + count;
     const { user, system } = process.cpuUsage(before);
     counts["seconds of CPU"] = Math.round((user + system) / 1e5) / 10;
-    if (values.mutation === undefined) console.log(`seed ${size.seed}: ${result.problems.length} problems, transcript ${result.hash}`);
+    if (values.mutation === undefined) {
+      console.log(`seed ${size.seed}: ${result.problems.length} problems, transcript ${result.hash}`);
+    }
     if (result.problems.length > 0) return { counts, failure: { size, problems: result.problems } };
   }
   return { counts };
@@ -83,7 +85,13 @@ async function report({ simulate, FAULTS }: SimulationModule, { size, problems }
   if (problems.length > 10) console.log(`  and ${problems.length - 10} more`);
   console.log(`Repeat it: ${commandOf(size)}`);
   if (!values.shrink) return;
-  const smallest = await shrink(simulate, size, problems, FAULTS, (smaller) => console.log(`  still fails: ${commandOf(smaller)}`));
+  const smallest = await shrink(
+    simulate,
+    size,
+    problems,
+    FAULTS,
+    (smaller) => console.log(`  still fails: ${commandOf(smaller)}`),
+  );
   console.log(`Smaller: ${commandOf(smallest)}`);
 }
 

@@ -100,7 +100,8 @@ const differences: Record<string, Difference> = {
     instead: readsLate,
   },
   [MUTE_READER]: {
-    because: "workerd 2026-07-30 does not tell how much waits for a client: one of noroshi.v1 sends credit, and of another nothing is known",
+    because:
+      "workerd 2026-07-30 does not tell how much waits for a client: one of noroshi.v1 sends credit, and of another nothing is known",
     instead: (server) => losesTheStream(server),
   },
   "a mute peer that is written to is closed with 4504 within two periods": asksNobody,

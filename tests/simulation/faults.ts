@@ -290,6 +290,8 @@ export class Faults {
     const { controller } = running[number]!; // It is running.
     if (kind === "refresh") banned.add(user);
     // Never settles if its node is killed meanwhile.
-    void (kind === "order" ? controller.disconnect({ user }) : controller.refresh({ user })).then(({ isSent }) => order.isSent = isSent);
+    void (kind === "order" ? controller.disconnect({ user }) : controller.refresh({ user })).then(({ isSent }) =>
+      order.isSent = isSent
+    );
   }
 }

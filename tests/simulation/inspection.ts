@@ -38,11 +38,16 @@ export class Inspection {
       const data = new Set(there.map(({ member }) => member));
       let first: ReadonlyMap<string, string> | undefined;
       const compare = (source: string, members: Iterable<readonly [user: string, data: string]>) => {
-        const known = new Map(Array.from(members, ([user, data]) => [user.startsWith("uid:") ? data.split("/")[0]! : user, data])); // There is a first part.
+        const known = new Map(
+          Array.from(members, ([user, data]) => [user.startsWith("uid:") ? data.split("/")[0]! : user, data]),
+        ); // There is a first part.
         this.#checker.members(`${source}, in ${room},`, known.keys(), names);
         for (const [name, each] of known) {
-          if (names.has(name) && !data.has(each)) this.#problem(`${source}, in ${room}, has data of ${name} that is gone: ${each}`);
-          else if (first?.has(name) && first.get(name) !== each) this.#problem(`${source}, in ${room}, has other data of ${name}: ${each}`);
+          if (names.has(name) && !data.has(each)) {
+            this.#problem(`${source}, in ${room}, has data of ${name} that is gone: ${each}`);
+          } else if (first?.has(name) && first.get(name) !== each) {
+            this.#problem(`${source}, in ${room}, has other data of ${name}: ${each}`);
+          }
         }
         first ??= known;
       };

@@ -6,8 +6,9 @@ import { kindOf, shrink, type Size } from "./shrink.ts";
 const ALL: FaultKind[] = ["clocks", "order", "network", "node killed"];
 
 /** A simulation that fails in a way of its own if the size is like this. */
-const failingIf = (fails: (size: Size) => boolean, problem = (size: Size) => `c${size.seed} is at ${size.hours}`) => (size: Size) =>
-  Promise.resolve({ problems: fails(size) ? [problem(size)] : [], hash: "", counts: { hours: size.hours } });
+const failingIf =
+  (fails: (size: Size) => boolean, problem = (size: Size) => `c${size.seed} is at ${size.hours}`) => (size: Size) =>
+    Promise.resolve({ problems: fails(size) ? [problem(size)] : [], hash: "", counts: { hours: size.hours } });
 
 describe("shrink", () => {
   const size: Size = { seed: 3, hours: 10, nodes: 5, clients: 40 };
@@ -35,7 +36,10 @@ describe("shrink", () => {
 
 describe("kindOf", () => {
   it("leaves out names and numbers", () => {
-    assert.equal(kindOf("c7 is at 12 in n1.4 of log:3, which ends at 17 in n1.4"), kindOf("c1 is at 2 in n0.1 of log:0, which ends at 3 in n0.1"));
+    assert.equal(
+      kindOf("c7 is at 12 in n1.4 of log:3, which ends at 17 in n1.4"),
+      kindOf("c1 is at 2 in n0.1 of log:0, which ends at 3 in n0.1"),
+    );
     assert.notEqual(kindOf("c7 is at 12"), kindOf("c7 did not come back"));
   });
 });

@@ -136,7 +136,9 @@ export class SimulatedClient {
     else {
       // A channel at a time, or what it holds would not show that some is missing.
       const channel = dice.pick(this.#channels);
-      for (let count = 1 + dice.below(6); count > 0; count--) this.#publish(dice.chance(0.9) ? channel : dice.pick(this.#channels));
+      for (let count = 1 + dice.below(6); count > 0; count--) {
+        this.#publish(dice.chance(0.9) ? channel : dice.pick(this.#channels));
+      }
     }
   }
 
@@ -224,7 +226,11 @@ export class SimulatedClient {
 
   #closed(code: number): void {
     const wasOpen = this.#isOpen;
-    this.#wire = this.#members = this.#sentAt = this.node = undefined;
+    this.#wire =
+      this.#members =
+      this.#sentAt =
+      this.node =
+        undefined;
     this.#isOpen = this.#isStalled = this.#isLost = false;
     this.#asked.clear();
     this.#current.clear();

@@ -12,7 +12,7 @@ import { TestNode } from "../../src/testing/node.ts";
 import { VirtualTime } from "../../src/testing/virtual-time.ts";
 import { Checker } from "../support/checker.ts";
 import { Dice } from "./dice.ts";
-import { type Cluster, type FaultKind, Faults, FAULTS, type Running } from "./faults.ts";
+import { type Cluster, type FaultKind, FAULTS, Faults, type Running } from "./faults.ts";
 import { Inspection } from "./inspection.ts";
 import { NodeTime } from "./node-time.ts";
 import { SeededTurns } from "./seeded-turns.ts";
@@ -312,7 +312,9 @@ class Simulation implements World, Cluster {
     if (this.#secret !== undefined) this.#inspection.orders(faults.orders.filter(({ at }) => at >= this.#round));
     faults.orders = faults.orders.slice(-100);
     for (const { client, openedAt, watcher } of this.#left) {
-      if (client.isMember && client.openedAt === openedAt) this.#problem(`${watcher} received that ${client.name} had left, who is there`);
+      if (client.isMember && client.openedAt === openedAt) {
+        this.#problem(`${watcher} received that ${client.name} had left, who is there`);
+      }
     }
   }
 
@@ -345,7 +347,8 @@ class Simulation implements World, Cluster {
       timeout: AUTHENTICATION,
       maxBufferedBytes: 4_096,
       authenticate: (credentials) => "access_token" in credentials ? this.#authenticate(credentials.access_token) : null,
-      revalidate: ({ accountability: { user } }) => user === null ? { accountability: { user, role: null } } : this.#authenticate(user),
+      revalidate: ({ accountability: { user } }) =>
+        user === null ? { accountability: { user, role: null } } : this.#authenticate(user),
     });
     // What fails is in the answers to the clients, and in what they receive.
     controller.on("error", ({ error }) => this.#options.log && this.say(`node ${number}: ${String(error)}`));

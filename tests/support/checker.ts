@@ -104,7 +104,9 @@ export class Checker {
     for (const log of this.#logs.values()) {
       if (log.fresh.length === 0) continue;
       const isLater = log.sorted.length === 0 || log.fresh.every((offset) => offset > log.sorted.at(-1)!); // There is one.
-      const both = isLater ? log.fresh.sort((one, other) => one - other) : [...log.sorted, ...log.fresh].sort((one, other) => one - other);
+      const both = isLater
+        ? log.fresh.sort((one, other) => one - other)
+        : [...log.sorted, ...log.fresh].sort((one, other) => one - other);
       if (isLater) log.sorted.push(...both);
       else log.sorted = both;
       log.fresh = [];
