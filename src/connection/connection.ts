@@ -1,44 +1,23 @@
 /** One connection: its state, and the paths of its messages in and out. */
 import type { AuthenticationState } from "../application/authentication.ts";
-import type { Deadlines, Timed } from "../base/clock.ts";
+import type { Timed } from "../base/clock.ts";
 import { ABNORMAL, checkCloseCode, type CloseCause, CloseCode, cutCloseReason, isFinal } from "../protocol/close.ts";
 import { SHORT_CLOSE_TIMEOUT } from "../protocol/close.ts";
+import type { ConnectionHost } from "./connection-host.ts";
 import { type Close, type ConnectionState, isSaved } from "./state.ts";
-import type { Delivery, IndexedRecipient, IndexKeys } from "../delivery/delivery.ts";
+import type { IndexedRecipient, IndexKeys } from "../delivery/delivery.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { MessageUid } from "../protocol/errors.ts";
-import type { Extension } from "../application/extension.ts";
-import { FLOOD, type GateHost, type GateOwner, pass, receive } from "./gate.ts";
-import type { Heartbeat, HeartbeatOwner } from "./heartbeat.ts";
-import { Identity, type IdentityHost, type IdentityOwner } from "./identity.ts";
+import { FLOOD, pass, receive } from "./gate.ts";
+import { Identity } from "./identity.ts";
 import type { Slot } from "../base/limits.ts";
-import type { OutboundChecks } from "../application/outbound.ts";
 import { ageLimit, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
-import type { Sender, SenderOwner } from "./sender.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
 import { questionsOf, WebSocketClient } from "../application/websocket-client.ts";
-
-/** What all connections of a controller share. */
-export interface ConnectionHost extends IdentityHost, GateHost {
-  readonly deadlines: Deadlines;
-  readonly delivery: Pick<Delivery, "add" | "remove" | "published">;
-  readonly extension: Extension | undefined;
-  /** Absent: messages to clients are not checked against a contract. */
-  readonly outbound: OutboundChecks | undefined;
-  /** Absent: the heartbeat is off. */
-  readonly heartbeat: Heartbeat | undefined;
-  readonly sender: Sender;
-  /** Lists the client and delivers to it, or indexes it again after its accountability changed. */
-  admit(connection: Connection): void;
-  /** Stops delivery to the client, which stays listed. */
-  suspend(connection: Connection): void;
-  /** Removes the client from the list. `hasLeft`: it is not expected back. */
-  dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
-}
 
 /** Holds open connections until they close. */
 export interface ConnectionKeeper {
@@ -54,8 +33,7 @@ const MAX_WALL_WAIT = 60_000;
  * admitted, no application code sees it and nothing is sent to it before `auth ok`.
  * @internal
  */
-export class Connection
-  implements ClientConnection, GateOwner, HeartbeatOwner, IdentityOwner, IndexedRecipient, SenderOwner, Timed {
+export class Connection implements ClientConnection, IndexedRecipient, Timed {
   readonly client: WebSocketClient;
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
@@ -71,11 +49,16 @@ export class Connection
   #endsAt = Infinity;
   /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
+  /** When the next check of the heartbeat is, in ms of the monotonic clock; Infinity: never. */
   readonly nextPingAt: number = Infinity;
+  /** When the peer last sent anything, in ms of the monotonic clock. The heartbeat writes it too. */
   receivedAt = 0;
+  /** Dropped messages that the client has not been notified of. */
   readonly missed: number = 0;
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. */
   readonly following: number = Infinity;
-  flood: Flood | undefined = undefined;
+  /** Absent until a message is refused. */
+  readonly flood: Flood | undefined = undefined;
   indexedBy: IndexKeys | undefined = undefined;
   /** Whether a message to the client was dropped, which may have been an answer. */
   hasDropped = false;
@@ -327,10 +310,12 @@ export class Connection
 
   // Called by the identity and the shared services
 
+  /** Counts the connection as the user's. `false`: the user has reached `maxConnectionsPerUser`. */
   claim(user: string | null): boolean {
     return this.#slot.claim(user);
   }
 
+  /** Changes the state. An admitted client is listed and receives messages; an expired one stays listed and receives none. */
   enter(state: "admitted" | "expired"): void {
     if (!this.#isLive) return;
     const isNew = !this.isKnown;
@@ -344,6 +329,7 @@ export class Connection
     this.changed();
   }
 
+  /** The accountability or a deadline changed. */
   changed(): void {
     if (!this.#isLive) return;
     if (this.#state === "admitted") this.host.admit(this);
@@ -351,6 +337,7 @@ export class Connection
     this.save();
   }
 
+  /** Holds later messages until the promise settles, which must not reject. */
   hold(settled: Promise<void>): void {
     this.pipeline ??= new Pipeline(this.host.options, (text) => this.#isLive ? pass(this, text) : undefined, this.transport);
     this.pipeline.hold(settled);
@@ -361,20 +348,24 @@ export class Connection
     return this.identity.revalidate();
   }
 
+  /** Pings the peer. */
   probe(): void {
     const { heartbeat } = this.host.options;
     if (heartbeat && heartbeat.message) this.send(new Frame('{"type":"ping"}', true));
     this.transport.ping?.();
   }
 
+  /** The first message was dropped. */
   fellBehind(): void {
     this.#schedule();
   }
 
+  /** The client was notified of the messages it missed. */
   notified(): void {
     this.host.extension?.readable(this.client);
   }
 
+  /** The peer did not answer a ping in time. */
   timedOut(): void {
     // Reading was paused, so the client was not silent: a middleware or an authentication took too long.
     if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");

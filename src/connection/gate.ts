@@ -1,40 +1,14 @@
 /** The gate that inbound messages pass: size, rate, order, decoding, identity, then the handlers. */
-import { type LimitsHost, limitsOf } from "./announced-limits.ts";
+import { limitsOf } from "./announced-limits.ts";
 import { byteLength, exceedsBytes, textOf } from "../protocol/bytes.ts";
 import { CloseCode } from "../protocol/close.ts";
-import type { ConnectionState } from "./state.ts";
-import type { Extension } from "../application/extension.ts";
-import type { Handlers } from "../application/handlers.ts";
-import type { Identity } from "./identity.ts";
-import type { Observed } from "../application/observer.ts";
-import type { Pipeline } from "./pipeline.ts";
+import type { Connection } from "./connection.ts";
 import { ANSWER, isAnswer, notAsked } from "../application/questions.ts";
 import { questionsOf } from "../application/websocket-client.ts";
 import { decode, encode } from "../protocol/protocol.ts";
-import type { RateGateOwner } from "./rate-gate.ts";
-import type { Transport } from "../delivery/transport.ts";
 
 /** Close reason when more messages wait than `maxPipelined` or `maxPayload` allows. */
 export const FLOOD = "Too many messages waiting";
-
-/** What the gate needs from the controller. */
-export interface GateHost {
-  /** Absent: the controller has no channels. */
-  readonly extension: Extension | undefined;
-  readonly handlers: Handlers;
-  readonly observed: Observed;
-}
-
-/** The connection whose messages pass the gate. */
-export interface GateOwner extends RateGateOwner {
-  readonly host: LimitsHost & GateHost & { readonly options: { readonly maxPayload: number } };
-  readonly identity: Identity;
-  readonly pipeline: Pipeline | undefined;
-  readonly transport: Transport;
-  readonly state: ConnectionState;
-  /** Holds later messages until the promise settles, which must not reject. */
-  hold(settled: Promise<void>): void;
-}
 
 /**
  * Checks the size and rate of an inbound frame, then hands it to {@link pass}, after a wait if an earlier message holds it.
@@ -42,7 +16,7 @@ export interface GateOwner extends RateGateOwner {
  *
  * @param now the time, in ms of the monotonic clock.
  */
-export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
+export function receive(owner: Connection, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
   const { options: { maxPayload }, rateGate } = owner.host;
   if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
     return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
@@ -55,13 +29,13 @@ export function receive(owner: GateOwner, data: string | ArrayBuffer | ArrayBuff
 }
 
 /** Decodes a message, checks the identity and calls the handlers. `null`: the frame was not text. */
-export function pass(owner: GateOwner, text: string | null): void {
+export function pass(owner: Connection, text: string | null): void {
   const settled = handle(owner, text);
   if (settled) owner.hold(settled);
 }
 
 /** Later messages wait for the promise, if there is one. It never rejects. */
-function handle(owner: GateOwner, text: string | null): Promise<void> | undefined {
+function handle(owner: Connection, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
   // The timer may be late, or the wall clock set forward.
   if (owner.state === "admitted" && identity.remaining === 0) {

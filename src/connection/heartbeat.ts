@@ -1,19 +1,8 @@
 import type { Writable } from "../base/writable.ts";
+import type { Connection } from "./connection.ts";
 
-/** A connection that the heartbeat checks. */
-export interface HeartbeatOwner {
-  /** When the next check is, in ms of the monotonic clock; Infinity: never. */
-  readonly nextPingAt: number;
-  /** When the peer last sent anything, in ms of the monotonic clock. The connection writes it too. */
-  receivedAt: number;
-  /** Pings the peer. */
-  probe(): void;
-  /** The peer did not answer a ping in time. */
-  timedOut(): void;
-}
-
-/** What only {@link Heartbeat} may write, too. */
-type Checked = Writable<HeartbeatOwner>;
+/** The connection that is checked. Only {@link Heartbeat} writes `nextPingAt`. */
+type Checked = Writable<Pick<Connection, "nextPingAt" | "receivedAt" | "probe" | "timedOut">>;
 
 /** `receivedAt` from a ping until the peer sends anything. */
 const AWAITS_ANSWER = -Infinity;
@@ -53,7 +42,7 @@ export class Heartbeat {
   }
 
   /** Time until {@link due} must be called, in ms; Infinity: never. */
-  remaining({ nextPingAt }: HeartbeatOwner): number {
+  remaining({ nextPingAt }: Checked): number {
     return Math.max(0, nextPingAt - this.#now());
   }
 

@@ -1,53 +1,14 @@
 import * as v from "valibot";
-import { type LimitsHost, limitsOf } from "./announced-limits.ts";
-import type { Attempt, AuthenticationState, Authenticator, Credentials, Revalidate } from "../application/authentication.ts";
-import type { Bus } from "../base/bus.ts";
+import { limitsOf } from "./announced-limits.ts";
+import type { Attempt, AuthenticationState, Credentials, Revalidate } from "../application/authentication.ts";
 import { type CloseCause, CloseCode } from "../protocol/close.ts";
-import type { ConnectionState } from "./state.ts";
+import type { Connection } from "./connection.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
-import type { WebSocketEvents } from "../application/events.ts";
-import type { ResolvedOptions } from "../application/options.ts";
 import { BATCHING } from "../delivery/write-queue.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "../protocol/protocol.ts";
-import type { Refusals } from "../application/refusals.ts";
-import type { Revocation, Revocations } from "./revocations.ts";
+import type { Revocation } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
-import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
-
-/** What identities need from the controller. */
-export interface IdentityHost extends LimitsHost {
-  readonly options: ResolvedOptions;
-  readonly authenticator: Authenticator;
-  readonly bus: Bus<WebSocketEvents>;
-  /** The wall clock, in ms. */
-  now(): number;
-  /** The monotonic clock, in ms. */
-  monotonic(): number;
-  report(error: unknown, client?: WebSocketClient): void;
-  readonly refusals: Refusals;
-  readonly revocations: Revocations;
-}
-
-/** The connection an identity belongs to. */
-export interface IdentityOwner {
-  readonly state: ConnectionState;
-  /** Whether the client was admitted, so that the application has seen it. */
-  readonly isKnown: boolean;
-  readonly host: IdentityHost;
-  readonly client: WebSocketClient;
-  readonly readyState: number;
-  /** Sends a frame, whether or not the client is admitted. */
-  transmit(frame: string): void;
-  close(code: number, reason: string, cause: CloseCause): void;
-  /** Counts the connection as the user's. `false`: the user has reached `maxConnectionsPerUser`. */
-  claim(user: string | null): boolean;
-  /** Changes the state. An admitted client is listed and receives messages; an expired one stays listed and receives none. */
-  enter(state: "admitted" | "expired"): void;
-  /** The accountability or a deadline changed. */
-  changed(): void;
-  /** Holds later messages until the promise settles, which must not reject. */
-  hold(settled: Promise<void>): void;
-}
+import type { Accountability } from "../application/websocket-client.ts";
 
 const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
 
@@ -65,14 +26,14 @@ export class Identity {
   /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` when it is not running. */
   revalidating: Promise<void> | undefined;
 
-  readonly #owner: IdentityOwner;
+  readonly #owner: Connection;
   #failures = 0;
   /** `until` in ms of the monotonic clock. It decides while awake, because the wall clock may step. */
   #dueAt = 0;
   /** Raised by everything that outdates the answer of an earlier `revalidate`. */
   #generation = 0;
 
-  constructor(owner: IdentityOwner) {
+  constructor(owner: Connection) {
     this.#owner = owner;
   }
 

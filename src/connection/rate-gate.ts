@@ -1,5 +1,7 @@
+import type { Writable } from "../base/writable.ts";
+import type { Connection } from "./connection.ts";
 import type { ClientKey } from "../application/client-key.ts";
-import { type CloseCause, CloseCode } from "../protocol/close.ts";
+import { CloseCode } from "../protocol/close.ts";
 import type { RequestLimit } from "../application/extension.ts";
 import { MAX_EXCESS, type RateLimit, RateLimiter } from "../base/limits.ts";
 import { type AnnouncedLimits, encode } from "../protocol/protocol.ts";
@@ -19,15 +21,8 @@ export interface Flood {
   notifiedUntil: number;
 }
 
-/** A connection whose messages are limited. */
-export interface RateGateOwner {
-  readonly client: WebSocketClient;
-  readonly isPending: boolean;
-  /** Absent until a message is refused. Written by {@link RateGate} only. */
-  flood: Flood | undefined;
-  transmit(text: string): void;
-  close(code: number, reason: string, cause: CloseCause): void;
-}
+/** The connection whose message is limited. Only {@link RateGate} writes `flood`. */
+type Limited = Writable<Pick<Connection, "client" | "isPending" | "flood" | "transmit" | "close">>;
 
 /** Applies the option `rateLimit` to all connections of a controller. */
 export class RateGate implements RequestLimit {
@@ -49,7 +44,7 @@ export class RateGate implements RequestLimit {
    *
    * @param now the time, in ms of the monotonic clock, which the caller has read already.
    */
-  lets(owner: RateGateOwner, bytes: number, now: number): boolean {
+  lets(owner: Limited, bytes: number, now: number): boolean {
     const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
     if (wait === 0) {
       if (owner.flood && owner.flood.excess > 0) owner.flood.excess--;

@@ -1,27 +1,14 @@
 import type { Writable } from "../base/writable.ts";
-import { type CloseCause, CloseCode } from "../protocol/close.ts";
+import { CloseCode } from "../protocol/close.ts";
+import type { Connection } from "./connection.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
-import { DRAINED_BYTES, OPEN, type Transport } from "../delivery/transport.ts";
+import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 
-/** A connection that frames are sent to. */
-export interface SenderOwner {
-  /** Dropped messages that the client has not been notified of. */
-  readonly missed: number;
-  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. */
-  readonly following: number;
-  readonly readyState: number;
-  readonly transport: Transport;
-  close(code: number, reason: string, cause: CloseCause): void;
-  /** The first message was dropped: {@link Sender.due} must be called in {@link Sender.remaining} ms. */
-  fellBehind(): void;
-  /** The client was notified of the messages it missed. */
-  notified(): void;
-  error(error: unknown): void;
-}
-
-/** What only {@link Sender} may write, too. */
-type Receiver = Writable<SenderOwner>;
+/** The connection that frames are sent to. Only {@link Sender} writes `missed` and `following`. */
+type Receiver = Writable<
+  Pick<Connection, "missed" | "following" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error">
+>;
 
 /** Interval at which a slow client is checked for room, in ms. */
 const PERIOD = 250;
@@ -95,7 +82,7 @@ export class Sender {
   }
 
   /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
-  remaining({ missed }: SenderOwner): number {
+  remaining({ missed }: Receiver): number {
     return missed > 0 ? PERIOD : Infinity;
   }
 

@@ -8,7 +8,8 @@ import { type ClientKey, clientKey } from "../application/client-key.ts";
 import { ALONE, type Cluster, type OrderResult } from "./cluster.ts";
 import { type Clock, CurrentClock, Deadlines, systemClock } from "../base/clock.ts";
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
-import { Connection, type ConnectionHost } from "../connection/connection.ts";
+import { Connection } from "../connection/connection.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import { Connections } from "../connection/connections.ts";
 import type { Contract, HandledOf, ItemOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
@@ -74,7 +75,7 @@ export class WebSocketController<C = Contract> {
   constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
-    const { logger, heartbeat, timeout, revalidate, clock = systemClock } = resolved;
+    const { logger, heartbeat, timeout, clock = systemClock } = resolved;
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
     const log = errorLogger(logger, monotonic);
     const report = (error: unknown, client?: WebSocketClient) =>

@@ -1,6 +1,6 @@
 import type { ClientKey } from "../application/client-key.ts";
 import type { Extension, ExtensionHost } from "../application/extension.ts";
-import type { ConnectionHost } from "../connection/connection.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { Backplane } from "./backplane.ts";
 

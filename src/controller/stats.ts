@@ -1,4 +1,4 @@
-import type { ConnectionHost } from "../connection/connection.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import type { Admission } from "../base/limits.ts";
 import type { RefusalReason } from "../application/refusals.ts";
 import type { CloseCause } from "../protocol/close.ts";

@@ -10,7 +10,7 @@ import type {
 import type { AuthenticationOutcome, Observer } from "../application/observer.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import { isThenable } from "../base/guard.ts";
-import type { ConnectionHost } from "../connection/connection.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import type { EngineStatus } from "../engines/engine.ts";
 import type { CloseCause } from "../protocol/close.ts";

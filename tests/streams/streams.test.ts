@@ -141,6 +141,7 @@ describe("A handler that streams", () => {
     const { controller, send, take } = create({ maxStreams: 2, protocol: "noroshi.v1" });
     const stall = new Stall();
     const cancelled: unknown[] = [];
+    // deno-lint-ignore require-yield -- it stalls before its first item
     controller.handle("ask", any, async function* () {
       await stall.promise;
     });
@@ -241,6 +242,7 @@ describe("stream.cancel", () => {
       try {
         for (;;) yield 1;
       } finally {
+        // deno-lint-ignore no-unsafe-finally -- what is tried
         throw new Error("in finally");
       }
     });

@@ -61,6 +61,7 @@ class Reader {
   /** How the generators ended. */
   // deno-lint-ignore no-explicit-any -- as above
   async finished(count = 1): Promise<any[]> {
+    // deno-lint-ignore no-explicit-any -- as above
     return await this.control("wait", { event: "finished", count }) as Promise<any[]>; // Of `record`.
   }
 

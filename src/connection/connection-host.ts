@@ -1,0 +1,51 @@
+import type { Authenticator } from "../application/authentication.ts";
+import type { Bus } from "../base/bus.ts";
+import type { Deadlines } from "../base/clock.ts";
+import type { CloseCause } from "../protocol/close.ts";
+import type { Connection } from "./connection.ts";
+import type { Delivery } from "../delivery/delivery.ts";
+import type { WebSocketEvents } from "../application/events.ts";
+import type { Extension } from "../application/extension.ts";
+import type { Handlers } from "../application/handlers.ts";
+import type { Heartbeat } from "./heartbeat.ts";
+import type { Observed } from "../application/observer.ts";
+import type { ResolvedOptions } from "../application/options.ts";
+import type { OutboundChecks } from "../application/outbound.ts";
+import type { RateGate } from "./rate-gate.ts";
+import type { Refusals } from "../application/refusals.ts";
+import type { Revocations } from "./revocations.ts";
+import type { Sender } from "./sender.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+
+/** What all connections of a controller share. */
+export interface ConnectionHost {
+  readonly options: ResolvedOptions;
+  readonly authenticator: Authenticator;
+  readonly bus: Bus<WebSocketEvents>;
+  readonly deadlines: Deadlines;
+  readonly delivery: Pick<Delivery, "add" | "remove" | "published">;
+  /** Absent: the controller has no channels. */
+  readonly extension: Extension | undefined;
+  readonly handlers: Handlers;
+  /** Absent: the heartbeat is off. */
+  readonly heartbeat: Heartbeat | undefined;
+  readonly observed: Observed;
+  /** Absent: messages to clients are not checked against a contract. */
+  readonly outbound: OutboundChecks | undefined;
+  /** Absent: messages are not limited. */
+  readonly rateGate: RateGate | undefined;
+  readonly refusals: Refusals;
+  readonly revocations: Revocations;
+  readonly sender: Sender;
+  /** The wall clock, in ms. */
+  now(): number;
+  /** The monotonic clock, in ms. */
+  monotonic(): number;
+  report(error: unknown, client?: WebSocketClient): void;
+  /** Lists the client and delivers to it, or indexes it again after its accountability changed. */
+  admit(connection: Connection): void;
+  /** Stops delivery to the client, which stays listed. */
+  suspend(connection: Connection): void;
+  /** Removes the client from the list. `hasLeft`: it is not expected back. */
+  dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
+}
