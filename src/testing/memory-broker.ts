@@ -121,9 +121,9 @@ export class MemoryBroker {
     for (const space of this.#spaces.values()) space.leases.clear();
   }
 
-  /** The end of the channel's history, in the only namespace; `undefined` without one. Nothing is renewed by it. */
-  end(channel: string): Position | undefined {
-    return [...this.#spaces.values()].at(-1)?.histories.end(channel);
+  /** The histories of the only namespace. */
+  get histories(): HistoryStore | undefined {
+    return [...this.#spaces.values()].at(-1)?.histories;
   }
 
   async #connect(node: number, listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {

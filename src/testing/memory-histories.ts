@@ -122,6 +122,13 @@ export class HistoryStore {
     return history && { epoch: history.epoch, offset: history.offset };
   }
 
+  /** Whether everything after the position is still in the history. */
+  reaches(channel: string, { epoch, offset }: Position): boolean {
+    const history = this.#histories.get(channel);
+    if (history?.epoch !== epoch) return false;
+    return history.offset === offset || (history.entries[0]?.previous ?? Infinity) <= offset;
+  }
+
   /** Ends the history, if it is of this epoch. @param epoch @default any */
   delete(channel: string, epoch?: string): void {
     if (epoch === undefined || this.#histories.get(channel)?.epoch === epoch) this.#histories.delete(channel);

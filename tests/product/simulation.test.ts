@@ -1,4 +1,4 @@
-/** `npm run simulate`: what is promised holds in many virtual hours of faults, and faults that were once real are found. */
+/** `npm run simulate`: what is promised holds in many virtual hours of faults. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
@@ -17,28 +17,11 @@ function simulate(...args: string[]): Promise<{ code: number; output: string }> 
   });
 }
 
-/** The arguments of a command that was printed, such as `npm run simulate -- --seed 7 --faults "network,order"`. */
-const argumentsOf = (command: string): string[] =>
-  (command.match(/"[^"]*"|\S+/g) ?? []).map((word) => word.replaceAll('"', "")).slice(4);
-
 describe("npm run simulate", () => {
-  it("finds nothing that breaks a promise in 40 hours", async () => {
-    const { code, output } = await simulate("--hours", "40");
+  it("finds nothing that breaks a promise in 20 hours", async () => {
+    const { code, output } = await simulate("--hours", "20");
     assert.equal(code, 0, output);
     const counts = JSON.parse(output.trim().split("\n").at(-1)!); // It has printed something.
-    assert.ok(counts.hours >= 40 && counts.published > 20_000, output);
-  });
-
-  it("finds a fault in the code, and prints the command of a smaller simulation that finds it too", async () => {
-    const { code, output } = await simulate("--mutation", "tail-unchecked", "--hours", "10", "--shrink");
-    assert.equal(code, 0, output);
-    assert.match(output, /^found +tail-unchecked after .* h, .* s of CPU, seed 1: /m);
-    const command = output.match(/^Smaller: (.*)$/m)?.[1] ?? "";
-    const [, clients, faults] = command.match(/--clients (\d+) --faults "([^"]*)"/) ?? [];
-    assert.ok(Number(clients) < 12, output);
-    // A publication has to be lost on its way to a node.
-    assert.equal(faults, "network", output);
-    const again = await simulate(...argumentsOf(command));
-    assert.match(again.output, /^found /m);
+    assert.ok(counts.hours >= 20 && counts.published > 10_000, output);
   });
 });

@@ -20,7 +20,7 @@ export class Inspection {
       if (unanswered.length > 0) this.#problem(`${client.name} has no answer for ${[...new Set(unanswered)].join(", ")}`);
       for (const channel of client.subscribed) {
         const own = client.followers.get(channel)?.position;
-        const end = broker.memory.end(channel);
+        const end = broker.memory.histories?.end(channel);
         if (own && own.epoch === end?.epoch && own.offset === end.offset) continue;
         const [is, should] = [own, end].map((at) => at && `${at.offset} in ${at.epoch}`);
         this.#problem(`${client.name} is at ${is} of ${channel}, which ends at ${should}`);

@@ -174,7 +174,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "engines/broker/envelope.ts",
     before: 'if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };',
     after: "",
-    mendedBy: "7be09dd",
+    mendedBy: "f20a1f4",
   },
   "order-unsent": {
     title: "An order that is given while the broker is away is not sent later",

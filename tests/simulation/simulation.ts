@@ -189,7 +189,7 @@ class Simulation implements World, Cluster {
   }
 
   lost({ name }: SimulatedClient, channel: string, position: Position | undefined): void {
-    if (this.#isLossy || (position && this.checker.countAfter(channel, position) >= HISTORY_SIZE)) return;
+    if (this.#isLossy || (position && !this.broker.memory.histories?.reaches(channel, position))) return;
     this.#problem(`${name} could not recover from ${position?.offset} of ${channel}, though the broker lost nothing`);
   }
 

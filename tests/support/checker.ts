@@ -141,13 +141,6 @@ export class Checker {
     return this.#logs.get(`${channel} ${epoch}`)?.top ?? 0;
   }
 
-  /** How many publications after the position are known. */
-  countAfter(channel: string, { epoch, offset }: Position): number {
-    let count = 0;
-    for (const each of this.#logs.get(`${channel} ${epoch}`)?.ids.keys() ?? []) if (each > offset) count++;
-    return count;
-  }
-
   #logOf(channel: string, epoch: string): Log {
     const key = `${channel} ${epoch}`;
     let log = this.#logs.get(key);
