@@ -65,7 +65,7 @@ const TICK = 50;
 /** Upper bound of `retryAfter`, in ms: that of the client. */
 const MAX_RETRY_AFTER = 300_000;
 
-/** Time for the last close frames, and then for the engine, once everything else is over or `timeout` has passed, in ms. */
+/** Time for the last close frames, and then for the engine, once `timeout` has passed, in ms. */
 const LAST_WAIT = 500;
 
 /** Default of `timeout` beyond `window`, in ms: `closeTimeout` and `presence.grace`. */
@@ -139,20 +139,26 @@ export class Drain implements Timed {
       await this.#host.extension?.settled();
       waitsFor = () => "requests of the server are under way";
       await Promise.all(this.#stops.map((stop) => stop()));
+      waitsFor = () => "the engine is not closed";
+      await this.#connections.closeAll(CloseCode.GOING_AWAY, "Going away"); // Also those that open from now on.
+      await this.#goodbye();
     };
     const attempt = (ms: number, step: () => Promise<void>, what: () => string) =>
       within(deadlines, ms, step, () => new Error(`Cannot drain in ${ms} ms: ${what()}`));
-    const fail = (error: unknown) => {
-      report(error);
+    let fault: unknown;
+    const isClean = await attempt(timeout, steps, () => waitsFor()).then(() => true, (error) => {
+      report(fault = error);
       return false;
-    };
-    const isOver = await attempt(timeout, steps, () => waitsFor()).then(() => true, fail);
+    });
     deadlines.delete(this);
+    if (isClean) return { closed: this.#closed, cut: 0, isClean };
     const cut = this.#live().length;
     const closing = this.#connections.closeAll(CloseCode.GOING_AWAY, "Going away");
-    await attempt(LAST_WAIT, () => closing, () => "").catch(() => {}); // Reported above, if there were any.
-    const hasLeft = await attempt(LAST_WAIT, this.#goodbye, () => "the engine is not closed").then(() => true, fail);
-    return { closed: this.#closed, cut, isClean: isOver && hasLeft };
+    await attempt(LAST_WAIT, () => closing, () => "").catch(() => {}); // Reported above.
+    await attempt(LAST_WAIT, this.#goodbye, waitsFor).catch((error) => {
+      if (error !== fault) report(error);
+    });
+    return { closed: this.#closed, cut, isClean };
   }
 
   #live(): Connection[] {
