@@ -1,397 +1,400 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
-import { ClientSocket } from "./client-socket.ts";
-import { checkToken } from "./encode.ts";
+import { type ClientSocket, openSocket } from "./client-socket.ts";
+import { bytesOf, checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter, retryIn } from "./error.ts";
 import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";
 import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
-import { Pace } from "./pace.ts";
-import { onWake } from "./platform.ts";
-
-/** What a connector needs from the client. */
-export interface ConnectorHost {
-  readonly options: ResolvedOptions;
-  readonly url: string;
-  /** Returns a new unique uid. */
-  nextUid(): string;
-  /** The server has admitted the client, or accepted its new credentials. */
-  ready(isNew: boolean): void;
-  /** The server accepts messages again. */
-  resume(): void;
-  /** Number of `subscribe` messages that are sent and unanswered. */
-  unanswered(): number;
-  received(message: WebSocketMessage): void;
-  /** An admitted connection, or the last one, has ended. Called before the events; `error` says why the client gave up. */
-  lost(close: ClientClose, error?: ClientError): void;
-  ping(): WebSocketMessage;
-  emit<Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]): void;
-}
+import { createPace } from "./pace.ts";
+import { createTimer, onWake } from "./platform.ts";
+import type { Requests } from "./requests.ts";
+import type { Streams } from "./streams.ts";
+import type { Subscriptions } from "./subscriptions.ts";
 
 /** Keeps at most one connection: opens it, authenticates and reconnects. */
-export class Connector {
-  status: ClientStatus = "closed";
-  /** Whether the server handles messages: the client is admitted and its credentials have not expired. */
-  isReady = false;
-  /** See {@link BareClient.error}. */
-  error: ClientError | undefined;
-  readonly pace: Pace;
-  readonly #host: ConnectorHost;
-  #connection: ClientSocket | undefined;
-  /** Resolves when the last connection is gone. */
-  #gone: Promise<void> = Promise.resolve();
-  /** While waiting: the next attempt. Otherwise: the limit for being admitted. */
-  #timer: unknown;
-  /** Incremented by each attempt and end, so that an async step can tell that it is out of date. */
-  #generation = 0;
-  /** Attempts since a connection last held for `backoff.reset`; sets the backoff. */
-  #attempt = 0;
-  /** Attempts since the client was last admitted; reported in errors. */
-  #attempts = 0;
-  #close: CloseInfo | undefined;
-  #openSince = 0;
-  /** Earliest time of the next attempt, from `retry_after` or a close reason. All times here are ms of the monotonic clock. */
-  #notBefore = 0;
-  /** The `uid` of the pending `auth`, or of the ping sent in its place. */
-  #authUid: string | undefined;
-  /** A ping was sent in place of `auth`: the first message that is not `auth` shows that the client is admitted. */
-  #isProbing = false;
-  /** Error of the credentials in this attempt, from the server, `token` or `renew`. */
-  #credentialsError: ClientError | undefined;
-  /** Code of the last `error` event in this outage, so that each code is reported once and not per attempt. */
-  #reported: string | undefined;
-  /** The last credentials were refused. A second refusal in a row is final. */
-  #wasRefused = false;
-  /** Consecutive upgrades that were, or may have been, refused. */
-  #refusals = 0;
-  /** `renew` must run before the next attempt. */
-  #mustRenew = false;
-  #isClosing = false;
-  #stopListening: (() => void) | undefined;
-
-  constructor(host: ConnectorHost) {
-    this.#host = host;
-    this.pace = new Pace({
-      clock: host.options.clock,
-      nextUid: host.nextUid,
-      send: (text) => this.#connection?.send(text),
-      unanswered: host.unanswered,
-      resume: () => {
-        if (this.isReady) host.resume();
-      },
-    });
-  }
-
+export interface Connector {
+  readonly status: ClientStatus;
+  readonly error: ClientError | undefined;
+  /** Why the client is closed. */
+  whyClosed(): ClientError;
+  /** The error for messages that cannot be sent. */
+  notConnected(): ClientError;
   /**
    * Connects, retries now, or pings an open connection.
    *
    * @param isEarly ignores the time that the server asked to wait.
    */
-  wake(isEarly: boolean): void {
-    if (this.status === "open") this.#connection?.liveness.probe();
-    else if (this.status === "closed") {
-      this.#stopListening = onWake(() => this.wake(false), () => this.#sleep());
-      this.#attempt = this.#attempts = this.#refusals = 0;
-      this.#wasRefused = this.#mustRenew = false;
-      this.error = this.#close = this.#reported = undefined;
-      void this.#connect();
-    } else if (this.status === "waiting") {
-      const rest = isEarly ? 0 : this.#notBefore - this.#now();
-      if (rest <= 0) void this.#connect();
-      else this.#wait(() => void this.#connect(), rest);
-    }
-  }
-
-  /** The page enters the back/forward cache, where its socket would keep answering pings: disconnect until it is shown again. */
-  #sleep(): void {
-    // Not 1000, which would announce the member as having left.
-    if (this.status !== "waiting") this.#fail(4000, "Page hidden");
-    this.#host.options.clock.clearTimeout(this.#timer);
-  }
-
+  wake(isEarly: boolean): void;
   /** Sends a message even while the server is not ready for others. */
-  send(message: WebSocketMessage): void {
-    this.#connection?.send(JSON.stringify(this.pace.probe(message)));
-  }
-
-  /** Sends a message if the server accepts it now. Returns whether it did. */
-  offer(text: string, isSubscribe?: boolean): boolean {
-    return this.isReady && this.pace.send(text, isSubscribe);
-  }
-
-  /** Closes for good. Resolves when the connection is gone. */
-  close(code: number, reason: string): Promise<void> {
-    if (this.#connection) {
-      this.#isClosing = true;
-      this.#connection.end(code, reason, code);
-    } else if (this.status !== "closed") this.#finish({ code, reason, wasClean: true });
-    return this.#gone;
-  }
-
-  /** The error for messages that cannot be sent. */
-  notConnected(): ClientError {
-    return this.#describe("NOT_CONNECTED");
-  }
-
+  send(message: WebSocketMessage): void;
+  /**
+   * Sends a message if the server accepts it now.
+   *
+   * @param refused called if the message exceeds the server's maximum, for which the server would close the connection
+   * @returns whether it was sent or refused
+   */
+  offer(text: string, refused: (error: ClientError) => void, isSubscribe?: boolean): boolean;
   /** Handles an answer to `auth`, or the notice that the credentials have expired. */
-  auth(message: WebSocketMessage): void {
-    const { uid, status } = message;
-    const isAnswer = this.#authUid && uid === this.#authUid;
-    if (status === "ok") {
-      if (isAnswer) this.#admitted();
-      return;
-    }
-    const error = errorOf(message);
-    if (error.code === "TOKEN_EXPIRED" && !isAnswer) return void this.#renew(error);
-    this.heed(error);
-    this.#report(this.#credentialsError = error);
-    // In public mode the server keeps the connection, and the client would silently continue as anonymous (PROTOCOL.md §2.4).
-    if (isAnswer) this.#refuse(error);
-  }
-
+  auth(message: WebSocketMessage): void;
   /** Applies the error's `retry_after`, and returns it in ms. */
-  heed(error: ClientError): number {
-    const wait = retryAfter(error);
-    if (wait) this.pace.pause(wait);
-    this.#notBefore = Math.max(this.#notBefore, this.#now() + wait);
-    return wait;
-  }
+  heed(error: ClientError): number;
+  /** Closes for good. Resolves when the connection is gone. */
+  close(code: number, reason: string): Promise<void>;
+}
 
-  /** A getter, because a listener may have changed the status, which TypeScript would take for unchanged. */
-  get #isClosed(): boolean {
-    return this.status === "closed";
-  }
+/**
+ * @param nextUid returns a new unique uid
+ * @param emit emits an event of the client
+ * @param receive takes what the server sends
+ */
+export function createConnector(
+  options: ResolvedOptions,
+  url: string,
+  nextUid: () => string,
+  emit: <Event extends keyof ConnectorEvents>(event: Event, payload: ConnectorEvents[Event]) => void,
+  receive: (message: WebSocketMessage) => void,
+  subscriptions: Subscriptions,
+  requests: Requests,
+  streams: Streams,
+): Connector {
+  const { clock, token, tokenIn, renew, timeout, protocols, backoff, reconnect, maxAttempts, maxRefusals } = options;
+  let status: ClientStatus = "closed";
+  /** Whether the server handles messages: the client is admitted and its credentials have not expired. */
+  let isReady = false;
+  let error: ClientError | undefined;
+  let socket: ClientSocket | undefined;
+  let gone = Promise.resolve();
+  /** While waiting: the next attempt. Otherwise: the limit for being admitted. */
+  const timer = createTimer(clock);
+  /** Incremented by each attempt and end, so that an async step can tell that it is out of date. */
+  let generation = 0;
+  /** Attempts since a connection last held for `backoff.reset`; sets the backoff. */
+  let attempt = 0;
+  /** Attempts since the client was last admitted; reported in errors. */
+  let attempts = 0;
+  let lastClose: CloseInfo | undefined;
+  let openSince: number;
+  /** Earliest time of the next attempt, from `retry_after` or a close reason. All times here are ms of the monotonic clock. */
+  let notBefore = 0;
+  /** The `uid` of the pending `auth`, or of the ping sent in its place. */
+  let authUid: string | undefined;
+  /** A ping was sent in place of `auth`: the first message that is not `auth` shows that the client is admitted. */
+  let isProbing = false;
+  /** Error of the credentials in this attempt, from the server, `token` or `renew`. */
+  let credentialsError: ClientError | undefined;
+  /** Code of the last `error` event in this outage, so that each code is reported once and not per attempt. */
+  let reported: string | undefined;
+  /** The last credentials were refused. A second refusal in a row is final. */
+  let wasRefused: boolean;
+  /** Consecutive upgrades that were, or may have been, refused. */
+  let refusals: number;
+  /** `renew` must run before the next attempt. */
+  let mustRenew: boolean;
+  let isClosing = false;
+  let stopListening: (() => void) | undefined;
 
-  #now(): number {
-    return this.#host.options.clock.monotonic();
-  }
+  const flush = () => {
+    if (!isReady) return;
+    subscriptions.flush();
+    requests.flush();
+    streams.flush();
+  };
+  const pace = createPace(clock, nextUid, (text) => socket?.send(text), flush, subscriptions.unanswered);
+  const now = () => clock.monotonic();
+  // A function, because a listener may have changed the status, which TypeScript would take for unchanged.
+  const isClosed = () => status === "closed";
+  const whyClosed = () => error ?? new ClientError("CLOSED", "The client is closed");
+  const describe = (code?: string, cause: unknown = error) => notConnected(url, attempts, lastClose, code, cause);
+  const send = (message: object) => socket?.send(JSON.stringify(message));
 
-  #setStatus(status: ClientStatus): void {
-    if (this.status === status) return;
-    this.status = status;
-    this.#host.emit("status", { status });
-  }
-
-  #describe(code?: string, cause: unknown = this.error): ClientError {
-    return notConnected(this.#host.url, this.#attempts, this.#close, code, cause);
-  }
+  const setStatus = (next: ClientStatus) => {
+    if (status === next) return;
+    status = next;
+    emit("status", { status });
+  };
 
   /** Emits `error`, once per code in an outage. */
-  #report(error: ClientError): void {
-    if (this.status !== "open" && error.code === this.#reported) return;
-    this.#reported = error.code;
-    this.#host.emit("error", { error });
-  }
-
-  #wait(callback: () => void, delay: number): void {
-    const { clock } = this.#host.options;
-    clock.clearTimeout(this.#timer);
-    this.#timer = clock.setTimeout(callback, delay);
-  }
+  const report = (error: ClientError) => {
+    if (status !== "open" && error.code === reported) return;
+    reported = error.code;
+    emit("error", { error });
+  };
+  const reportCredentials = (error: ClientError) => report(credentialsError = error);
 
   /** Starts the timeout for being admitted. */
-  #startTimeout(): void {
-    const { clock, timeout } = this.#host.options;
-    if (timeout) this.#wait(() => this.#fail(1006, this.#connection ? "No answer" : "No token"), timeout);
-    else clock.clearTimeout(this.#timer);
-  }
+  const startTimeout = () => timer(timeout ? () => fail(1006, socket ? "No answer" : "No token") : undefined, timeout);
 
-  async #connect(): Promise<void> {
-    const { options, url, received, ping } = this.#host;
-    const { tokenIn } = options;
-    const generation = ++this.#generation;
-    this.#attempts++;
-    this.#credentialsError = undefined;
-    this.#startTimeout();
-    this.#setStatus("connecting");
-    const token = await this.#getToken(generation);
-    if (generation !== this.#generation) return;
-    try {
-      const protocols = [...options.protocols];
-      let address = url;
-      if (token && tokenIn === "protocol") protocols.push(`bearer.${token}`);
-      if (token && tokenIn === "query") {
-        address += `${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(token)}`;
-      }
-      this.#connection = new ClientSocket(
-        {
-          ...options,
-          received: (message) => {
-            this.pace.heard(message);
-            if (this.#isProbing) this.#checkAdmission(message);
-            if (this.#connection) received(message);
-          },
-          ping: () => this.pace.probe(ping()),
-          opened: () => this.#authenticate(tokenIn === "message" ? token : undefined),
-          ended: (close) => this.#lost(close),
-          invalid: (error) => this.#host.emit("error", { error }),
-        },
-        address,
-        protocols,
-      );
-      this.#gone = this.#connection.gone;
-    } catch (error) {
-      // An invalid URL, or a token that is no valid subprotocol: another attempt would fail the same way.
-      this.#close = { code: 1006, reason: withoutSecrets(textOf(error), token), wasClean: false };
-      this.#report(this.#credentialsError = this.#describe());
-      this.#finish(this.#close, this.#credentialsError);
+  const wake = (isEarly: boolean) => {
+    if (status === "open") socket?.probe();
+    else if (status === "closed") {
+      stopListening = onWake(() => wake(false), sleep);
+      attempt = attempts = refusals = 0;
+      wasRefused = mustRenew = false;
+      error = lastClose = reported = undefined;
+      void connect();
+    } else if (status === "waiting") {
+      const rest = isEarly ? 0 : notBefore - now();
+      if (rest <= 0) void connect();
+      else timer(() => void connect(), rest);
     }
-  }
+  };
+
+  /** The page enters the back/forward cache, where its socket would keep answering pings: disconnect until it is shown again. */
+  const sleep = () => {
+    // Not 1000, which would announce the member as having left.
+    if (status !== "waiting") fail(4000, "Page hidden");
+    timer();
+  };
+
+  const connect = async () => {
+    const current = ++generation;
+    attempts++;
+    credentialsError = undefined;
+    startTimeout();
+    setStatus("connecting");
+    const secret = await getToken(current);
+    if (current !== generation) return;
+    try {
+      socket = openSocket(
+        options,
+        secret && tokenIn === "query" ? `${url}${url.includes("?") ? "&" : "?"}access_token=${encodeURIComponent(secret)}` : url,
+        secret && tokenIn === "protocol" ? [...protocols, `bearer.${secret}`] : protocols,
+        {
+          opened: () => authenticate(tokenIn === "message" ? secret : undefined),
+          received(message) {
+            pace.heard(message);
+            if (isProbing) checkAdmission(message);
+            if (socket) receive(message);
+          },
+          ended: lost,
+          // A hibernating Durable Object answers a bare ping without waking; only recoverable subscriptions need more from the pong.
+          ping: () => send(pace.probe({ type: "ping", ...(subscriptions.haveHistory() && { uid: nextUid() }) })),
+          invalid: (error) => emit("error", { error }),
+        },
+      );
+      ({ gone } = socket);
+    } catch (why) {
+      // An invalid URL, or a token that is no valid subprotocol: another attempt would fail the same way.
+      lastClose = { code: 1006, reason: withoutSecrets(textOf(why), secret), wasClean: false };
+      reportCredentials(describe());
+      finish(lastClose, credentialsError);
+    }
+  };
 
   /** Runs `renew` if it is due, then gets the token. A failure ends the attempt. */
-  async #getToken(generation: number): Promise<Token> {
-    const { token, renew } = this.#host.options;
+  const getToken = async (current: number): Promise<Token> => {
     try {
-      if (renew && this.#mustRenew) {
+      if (renew && mustRenew) {
         const isRenewed = await renew() !== false;
-        if (generation !== this.#generation) return undefined;
-        this.#mustRenew = false;
+        if (current !== generation) return;
+        mustRenew = false;
         if (!isRenewed) {
           const reason = "The session has ended";
-          this.#report(this.#credentialsError = new ClientError("AUTH_FAILED", reason, {}, this.error));
-          this.#finish({ code: 4401, reason, wasClean: false }, this.#credentialsError);
-          return undefined;
+          reportCredentials(new ClientError("AUTH_FAILED", reason, {}, error));
+          finish({ code: 4401, reason, wasClean: false }, credentialsError);
+          return;
         }
       }
       return checkToken(typeof token === "function" ? await token() : token);
-    } catch (error) {
-      if (generation === this.#generation) {
-        this.#report(this.#credentialsError = new ClientError("TOKEN_FAILED", "Cannot get a token", {}, error));
-        this.#fail(1006, "Cannot get a token");
-      }
-      return undefined;
+    } catch (why) {
+      if (current !== generation) return;
+      const reason = "Cannot get a token";
+      reportCredentials(new ClientError("TOKEN_FAILED", reason, {}, why));
+      fail(1006, reason);
     }
-  }
+  };
 
   /** Sends the token, or a ping that is answered only if the client was admitted without one (PROTOCOL.md §3.5). */
-  #authenticate(token: Token): void {
-    const uid = this.#authUid = this.#host.nextUid();
-    this.#isProbing = !token;
-    this.pace.mark(uid);
+  const authenticate = (secret?: Token) => {
+    const uid = authUid = nextUid();
+    isProbing = !secret;
+    pace.mark(uid);
     // With a `uid`: a runtime may answer bare pings by itself, without knowing whether the client is admitted.
-    const message = token ? { type: "auth", uid, access_token: token } : { type: "ping", uid, limits: true };
-    this.#connection?.send(JSON.stringify(message));
-  }
+    send(secret ? { type: "auth", uid, access_token: secret } : { type: "ping", uid, limits: true });
+  };
 
   /** Before it admits a client, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
-  #checkAdmission({ type, uid }: WebSocketMessage): void {
+  const checkAdmission = ({ type, uid }: WebSocketMessage) => {
     if (type === "auth") return;
-    if (!this.#mustRenew) return this.#admitted();
-    // By this pong, every message sent after the expiry has been refused and queued again. Not 1000, as in `#sleep`.
-    if (uid === this.#authUid) this.#fail(4000, "Token expired");
-  }
+    if (!mustRenew) admitted();
+    // By this pong, every message sent after the expiry has been refused and queued again. Not 1000, as in `sleep`.
+    else if (uid === authUid) fail(4000, "Token expired");
+  };
 
-  #admitted(): void {
-    const isNew = this.status !== "open";
-    this.#host.options.clock.clearTimeout(this.#timer);
-    this.#authUid = this.#reported = undefined;
-    this.#credentialsError = this.#close = this.error = undefined;
-    this.#isProbing = this.#wasRefused = this.#mustRenew = false;
-    this.#attempts = this.#refusals = 0;
-    this.isReady = true;
+  const admitted = () => {
+    const isNew = status !== "open";
+    timer();
+    authUid =
+      reported =
+      credentialsError =
+      lastClose =
+      error =
+        undefined;
+    isProbing = wasRefused = mustRenew = false;
+    attempts = refusals = 0;
+    isReady = true;
     if (isNew) {
-      this.#openSince = this.#now();
-      this.#connection?.liveness.start();
-      this.#setStatus("open");
+      openSince = now();
+      socket?.start();
+      setStatus("open");
     }
     // A listener may have closed the client.
-    if (this.isReady) this.#host.ready(isNew);
-  }
+    if (!isReady) return;
+    subscriptions.askAll();
+    flush();
+    if (isNew) emit("open", {});
+  };
 
   /** The credentials have expired: sends a new token on the same connection, or renews the session and reconnects. */
-  async #renew(error: ClientError): Promise<void> {
-    const { token, renew } = this.#host.options;
-    if (this.#mustRenew || !this.isReady && !this.#isProbing) return; // Already under way.
-    this.isReady = this.#isProbing = false;
-    this.#startTimeout();
-    const generation = this.#generation;
-    const renewed = typeof token === "function" && await this.#getToken(generation);
-    if (generation !== this.#generation) return;
-    if (renewed) return this.#authenticate(renewed);
+  const renewToken = async (why: ClientError) => {
+    if (mustRenew || !isReady && !isProbing) return; // Already under way.
+    isReady = isProbing = false;
+    startTimeout();
+    const current = generation;
+    const renewed = typeof token === "function" && await getToken(current);
+    if (current !== generation) return;
+    if (renewed) return authenticate(renewed);
     if (renew) {
-      this.#credentialsError = error;
-      this.#mustRenew = true;
-      return this.#authenticate(undefined);
+      credentialsError = why;
+      mustRenew = true;
+      return authenticate();
     }
-    this.#report(this.#credentialsError = error);
-    this.#refuse(error);
-  }
+    reportCredentials(why);
+    refuse(why);
+  };
 
-  #refuse({ code, message }: ClientError): void {
+  const refuse = ({ code, message }: ClientError) =>
     // The code with which the server closes, or would close, such a client.
-    this.#fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
-  }
+    fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
 
-  #fail(code: number, reason: string): void {
-    if (this.#connection) this.#connection.end(code, reason);
-    else this.#lost({ code, reason, wasClean: false });
-  }
+  const heed = (why: ClientError) => {
+    const ms = retryAfter(why);
+    if (ms) pace.pause(ms);
+    notBefore = Math.max(notBefore, now() + ms);
+    return ms;
+  };
 
-  #lost(close: CloseInfo): void {
-    const { options } = this.#host;
-    const { status } = this;
+  const fail = (code: number, reason: string) => {
+    if (socket) socket.end(code, reason);
+    else lost({ code, reason, wasClean: false });
+  };
+
+  const lost = (close: CloseInfo, wasOpened = true) => {
     const wasOpen = status === "open";
-    const wasOpened = !this.#connection || this.#connection.wasOpened;
-    const generation = ++this.#generation;
-    this.#connection = this.#authUid = undefined;
-    this.pace.reset();
-    this.isReady = this.#isProbing = false;
-    this.#close = close;
-    if (this.#isClosing) return this.#finish(close);
-    const error = this.error = this.#credentialsError ?? this.#describe(undefined, null);
-    if (wasOpen) this.#reported = this.#credentialsError?.code;
-    else this.#report(error);
+    const current = ++generation;
+    socket = authUid = undefined;
+    pace.reset();
+    isReady = isProbing = false;
+    lastClose = close;
+    if (isClosing) return finish(close);
+    const why = error = credentialsError ?? describe(undefined, null);
+    if (wasOpen) reported = credentialsError?.code;
+    else report(why);
     // A listener may have closed or reopened the client.
-    if (generation !== this.#generation) return;
-    if (!this.#mayReconnect(close, wasOpened)) return this.#finish(close, error);
+    if (current !== generation) return;
+    if (!mayReconnect(close, wasOpened)) return finish(close, why);
     // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second. So does one that
     // read too slowly (4508): the next would ask for the same history again.
-    if (wasOpen && close.code !== 4508 && this.#now() - this.#openSince >= options.backoff.reset) this.#attempt = 0;
-    this.#notBefore = Math.max(this.#notBefore, this.#now() + retryIn(close.reason));
-    const delay = this.#notBefore - this.#now() + backoffDelay(this.#attempt++, options, close.code);
-    const attempt = this.#attempt;
-    this.#wait(() => void this.#connect(), delay);
-    this.status = "waiting";
-    if (wasOpen) this.#host.lost({ ...close, isFinal: false });
-    this.#host.emit("status", { status: "waiting" });
-    if (wasOpen && !this.#isClosed) this.#host.emit("close", { ...close, isFinal: false });
-    if (generation === this.#generation) this.#host.emit("reconnecting", { attempt, delay, close });
-  }
+    if (wasOpen && close.code !== 4508 && now() - openSince >= backoff.reset) attempt = 0;
+    notBefore = Math.max(notBefore, now() + retryIn(close.reason));
+    const delay = notBefore - now() + backoffDelay(attempt++, options, close.code);
+    timer(() => void connect(), delay);
+    status = "waiting";
+    if (wasOpen) interrupt({ ...close, isFinal: false });
+    emit("status", { status });
+    if (wasOpen && !isClosed()) emit("close", { ...close, isFinal: false });
+    if (current === generation) emit("reconnecting", { attempt, delay, close });
+  };
 
-  #mayReconnect({ code, status, reason }: CloseInfo, wasOpened: boolean): boolean {
-    const { token, renew, reconnect, maxAttempts, maxRefusals } = this.#host.options;
+  const mayReconnect = ({ code, status, reason }: CloseInfo, wasOpened: boolean) => {
     const isRefused = status === 401 || status === 403;
     // A browser reports a refused upgrade only as 1006 without a reason.
-    this.#refusals = isRefused || !wasOpened && !reason ? this.#refusals + 1 : 0;
-    if (!reconnect || maxAttempts && this.#attempts >= maxAttempts) return false;
+    refusals = isRefused || !wasOpened && !reason ? refusals + 1 : 0;
+    if (!reconnect || maxAttempts && attempts >= maxAttempts) return false;
     if (code >= 4400 && code < 4500) {
       // Retrying unchanged is pointless (PROTOCOL.md §6).
-      if (this.#wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
-      this.#wasRefused = true;
-      this.#mustRenew = !!renew;
+      if (wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
+      wasRefused = true;
+      mustRenew = !!renew;
     }
-    if (this.#refusals && this.#refusals === maxRefusals) {
-      if (isRefused && (this.#wasRefused || !renew)) return false;
-      this.#refusals = 0;
-      this.#wasRefused ||= isRefused;
-      this.#mustRenew = !!renew;
+    if (refusals && refusals === maxRefusals) {
+      if (isRefused && (wasRefused || !renew)) return false;
+      refusals = 0;
+      wasRefused ||= isRefused;
+      mustRenew = !!renew;
     }
     return true;
-  }
+  };
 
-  /** @param error why the client gave up; `undefined` when the application closed it. */
-  #finish(close: CloseInfo, error?: ClientError): void {
-    this.#generation++;
-    this.#isClosing = false;
-    this.error = error;
-    this.#host.options.clock.clearTimeout(this.#timer);
-    this.#stopListening?.();
-    const wasClosed = this.status === "closed";
-    this.status = "closed";
+  /** @param why why the client gave up; `undefined` when the application closed it. */
+  const finish = (close: CloseInfo, why?: ClientError) => {
+    generation++;
+    isClosing = false;
+    error = why;
+    timer();
+    stopListening?.();
+    const wasClosed = isClosed();
+    status = "closed";
     const final = { ...close, isFinal: true };
-    this.#host.lost(final, error);
+    interrupt(final);
     // A callback may have opened the client again.
-    if (!wasClosed && this.#isClosed) this.#host.emit("status", { status: "closed" });
-    this.#host.emit("close", final);
-  }
+    if (!wasClosed && isClosed()) emit("status", { status });
+    emit("close", final);
+  };
+
+  /** An admitted connection, or the last one, has ended. */
+  const interrupt = (close: ClientClose) => {
+    const { code, reason, isFinal } = close;
+    subscriptions.lost();
+    streams.lost();
+    const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
+    const lost = new ClientError("DISCONNECTED", why, { close });
+    // After 1009 any of them may be the message that was too big, so none is sent again.
+    requests.lost(lost, code !== 1009, /^drained\b/.test(reason));
+    if (!isFinal) return;
+    const gaveUp = error;
+    requests.end(whyClosed(), lost);
+    if (gaveUp) subscriptions.interrupt(gaveUp);
+  };
+
+  return {
+    get status() {
+      return status;
+    },
+    get error() {
+      return error;
+    },
+    whyClosed,
+    notConnected: () => describe("NOT_CONNECTED"),
+    wake,
+    heed,
+    send: (message) => send(pace.probe(message)),
+    offer(text, refused, isSubscribe) {
+      const size = bytesOf(text);
+      if (!pace.isTooBig(size)) return isReady && pace.offer(text, size, isSubscribe);
+      refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: the message is too big for the server"));
+      return true;
+    },
+    auth(message) {
+      const isAnswer = authUid && message.uid === authUid;
+      if (message["status"] === "ok") {
+        if (isAnswer) admitted();
+        return;
+      }
+      const why = errorOf(message);
+      if (why.code === "TOKEN_EXPIRED" && !isAnswer) return void renewToken(why);
+      heed(why);
+      reportCredentials(why);
+      // In public mode the server keeps the connection, and the client would silently continue as anonymous (PROTOCOL.md §2.4).
+      if (isAnswer) refuse(why);
+    },
+    close(code, reason) {
+      if (socket) {
+        isClosing = true;
+        socket.end(code, reason, code);
+      } else if (!isClosed()) finish({ code, reason, wasClean: true });
+      return gone;
+    },
+  };
 }

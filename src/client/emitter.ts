@@ -10,45 +10,48 @@ export function guard(call: () => unknown, report: (error: unknown) => void): vo
   }
 }
 
-/** An object of its own, because the same function may be registered twice. */
-interface Registration<Event> {
-  readonly event: Event;
-  readonly listener: (payload: never) => unknown;
+/** A client's listeners. */
+export interface Emitter<Events extends { error: { error: Error } }> {
+  /** Returns a function that removes this registration. */
+  on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void;
+  /** Removes the earliest registration of the listener. */
+  off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void;
+  emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void;
+  /** Emits an `error` event, or logs the error if there is no listener. */
+  report(error: unknown): void;
 }
 
-/** A client's listeners. */
-export class Emitter<Events extends { error: { error: Error } }> {
-  readonly #registrations = new Set<Registration<keyof Events>>();
-
-  /** Returns a function that removes this registration. */
-  on<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): () => void {
-    const registration = { event, listener };
-    this.#registrations.add(registration);
-    return () => void this.#registrations.delete(registration);
-  }
-
-  /** Removes the earliest registration of the listener. */
-  off<Event extends keyof Events>(event: Event, listener: (payload: Events[Event]) => unknown): void {
-    const registration = this.#of(event).find((each) => each.listener === listener);
-    if (registration) this.#registrations.delete(registration);
-  }
-
-  emit<Event extends keyof Events>(event: Event, payload: Events[Event]): void {
-    for (const { listener } of this.#of(event)) {
-      // An `error` listener that throws must not be called with its own error. `on` ties each listener to its event's payload.
-      guard(() => listener(payload as never), event === "error" ? log : this.report);
-    }
-  }
-
+/** Creates the listeners of a client. */
+export function createEmitter<Events extends { error: { error: Error } }>(): Emitter<Events> {
+  /** Each is an array of its own, because the same function may be registered twice. */
+  const registrations = new Set<readonly [event: keyof Events, listener: (payload: never) => unknown]>();
   /** A copy: a listener may add and remove others. */
-  #of(event: keyof Events): Registration<keyof Events>[] {
-    return [...this.#registrations].filter((each) => each.event === event);
-  }
+  const of = (event: keyof Events) => [...registrations].filter(([each]) => each === event);
 
-  /** Emits an `error` event, or logs the error if there is no listener. */
-  readonly report = (error: unknown): void => {
-    if (this.#of("error")[0]) this.emit("error", { error: asError(error) } as Events["error"]);
+  const emit: Emitter<Events>["emit"] = (event, payload) => {
+    for (const [, listener] of of(event)) {
+      // An `error` listener that throws must not be called with its own error. `on` ties each listener to its event's payload.
+      guard(() => listener(payload as never), event === "error" ? log : report);
+    }
+  };
+
+  const report = (error: unknown) => {
+    if (of("error")[0]) emit("error", { error: asError(error) } as Events["error"]);
     else log(error);
+  };
+
+  return {
+    on(event, listener) {
+      const registration = [event, listener] as const;
+      registrations.add(registration);
+      return () => void registrations.delete(registration);
+    },
+    off(event, listener) {
+      // Deleting `undefined` does nothing.
+      registrations.delete(of(event).find(([, each]) => each === listener)!);
+    },
+    emit,
+    report,
   };
 }
 

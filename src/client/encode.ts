@@ -22,3 +22,6 @@ export function checkToken(token: unknown): Token {
   if (typeof (token ?? "") !== "string") throw new TypeError("Cannot send: the token is no string");
   return token as Token; // Checked: a string, `null` or `undefined`.
 }
+
+/** UTF-8 length. `JSON.stringify` escapes lone surrogates, at which `encodeURI` would throw. */
+export const bytesOf = (text: string): number => encodeURI(text).replace(/%../g, "_").length;

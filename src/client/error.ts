@@ -42,9 +42,6 @@ export class ClientError extends Error {
   }
 }
 
-/** The error for a message above the server's size limit. */
-export const tooBig = (): ClientError => new ClientError("MESSAGE_TOO_BIG", "Cannot send: the message is too big for the server");
-
 /** Upper bound of `retry_after`, in ms: a faulty server must not stop a client for longer. */
 const MAX_RETRY_AFTER = 300_000;
 

@@ -22,6 +22,8 @@ export interface Reconnecting {
 
 /** Events of a connector. */
 export interface ConnectorEvents {
+  /** The server has admitted the client. */
+  open: Record<string, never>;
   /** The status has changed. */
   status: { status: ClientStatus };
   /** An admitted connection, or the last one, has ended. */

@@ -1,4 +1,4 @@
-import type { ClientClock } from "./platform.ts";
+import { type ClientClock, createTimer } from "./platform.ts";
 
 /** Interval of the timer, in ms: a machine that wakes from sleep is noticed within half a second. */
 const TICK = 500;
@@ -10,76 +10,59 @@ const PATIENCE = 4_000;
 const WAKE_PATIENCE = 400;
 
 /** Detects a dead connection: pings every period, and immediately after a sleep. */
-export class LivenessProbe {
-  readonly #clock: ClientClock;
-  readonly #period: number;
-  readonly #ping: () => void;
-  readonly #dead: () => void;
-  #timer: unknown;
-  /** Time of the last tick, by the wall clock and by the monotonic clock. */
-  #wall = 0;
-  #last = 0;
-  /** ms until the next ping. */
-  #untilPing = 0;
-  /** ms until the connection is declared dead; `Infinity` while no answer is due. */
-  #untilDead = Infinity;
-
-  /**
-   * @param ping sends a ping
-   * @param dead called when no answer came in time
-   */
-  constructor(clock: ClientClock, period: number, ping: () => void, dead: () => void) {
-    this.#clock = clock;
-    this.#period = period || Infinity;
-    this.#ping = ping;
-    this.#dead = dead;
-  }
-
-  start(): void {
-    this.#untilPing = this.#period;
-    this.#wait();
-  }
-
-  stop(): void {
-    this.#clock.clearTimeout(this.#timer);
-  }
-
+export interface LivenessProbe {
+  start(): void;
+  stop(): void;
   /** Any frame counts as an answer. */
-  heard(): void {
-    this.#untilDead = Infinity;
-  }
-
+  heard(): void;
   /** Pings now. */
-  probe(patience: number = PATIENCE): void {
-    this.#untilPing = this.#period;
-    this.#untilDead = Math.min(this.#untilDead, patience);
-    this.#wait();
-    this.#ping();
-  }
+  probe(): void;
+}
+
+/**
+ * @param period ms between pings; `0` pings only when asked to
+ * @param ping sends a ping
+ * @param dead called when no answer came in time
+ */
+export function createLivenessProbe(clock: ClientClock, period: number, ping: () => void, dead: () => void): LivenessProbe {
+  const timer = createTimer(clock);
+  /** Time of the last tick, by the wall clock and by the monotonic clock. */
+  let wall: number;
+  let last: number;
+  /** Time of the next ping, and when the connection is declared dead: `Infinity` while no answer is due. */
+  let pingAt: number;
+  let deadAt = Infinity;
+
+  const start = () => {
+    pingAt = clock.monotonic() + (period || Infinity);
+    wait();
+  };
 
   /** Without a period the timer runs only while an answer is due. */
-  #wait(delay: number = TICK): void {
-    this.#clock.clearTimeout(this.#timer);
-    this.#wall = this.#clock.now();
-    this.#last = this.#clock.monotonic();
-    if (Math.min(this.#untilPing, this.#untilDead) < Infinity) {
-      this.#timer = this.#clock.setTimeout(() => this.#tick(), delay);
-    }
-  }
+  const wait = (delay = TICK) => {
+    wall = clock.now();
+    last = clock.monotonic();
+    timer(Math.min(pingAt, deadAt) < Infinity ? tick : undefined, delay);
+  };
 
-  #tick(): void {
-    const elapsed = this.#clock.monotonic() - this.#last;
+  const probe = (patience = PATIENCE) => {
+    deadAt = Math.min(deadAt, clock.monotonic() + patience);
+    start();
+    ping();
+  };
+
+  const tick = () => {
+    const now = clock.monotonic();
     // Some monotonic clocks stop during sleep, hence the wall clock. One that is set forward costs one needless ping.
-    if (Math.max(elapsed, this.#clock.now() - this.#wall) > TICK + JUMP) {
+    if (Math.max(now - last, clock.now() - wall) > TICK + JUMP) {
       // An answer that was due before the sleep may still be unread.
-      this.#untilDead = Infinity;
-      this.probe(WAKE_PATIENCE);
-      return this.#wait(WAKE_PATIENCE);
-    }
-    this.#untilDead -= elapsed;
-    this.#untilPing -= elapsed;
-    if (this.#untilDead <= 0) this.#dead();
-    else if (this.#untilPing <= 0) this.probe();
-    else this.#wait();
-  }
+      deadAt = Infinity;
+      probe(WAKE_PATIENCE);
+      wait(WAKE_PATIENCE);
+    } else if (now >= deadAt) dead();
+    else if (now >= pingAt) probe();
+    else wait();
+  };
+
+  return { start, stop: timer, heard: () => void (deadAt = Infinity), probe };
 }

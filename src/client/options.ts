@@ -108,7 +108,8 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
   return resolved as ResolvedOptions;
 }
 
-const DURATIONS = /^(heartbeat|timeout|requestTimeout|base|cap|reset|maxAge)$/;
+/** Numbers that are no durations. */
+const COUNTS = /^max(?!Age)/;
 
 /**
  * Checks a duration: a timer above 2³¹−1 ms would fire at once.
@@ -127,7 +128,7 @@ function merge<T extends object>(defaults: T, given: object): T {
   for (const [name, value] of Object.entries(given)) {
     if (!(name in defaults)) throw new TypeError(`Cannot create the client: unknown option "${name}"`);
     if (value === undefined) continue;
-    if (DURATIONS.test(name)) checkMs(`Cannot create the client: option "${name}"`, value);
+    if (typeof merged[name] === "number" && !COUNTS.test(name)) checkMs(`Cannot create the client: option "${name}"`, value);
     merged[name] = name === "backoff" || name === "outbox" ? merge(merged[name] as object, value) : value;
   }
   return merged as T;

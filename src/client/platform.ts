@@ -22,6 +22,18 @@ export const systemClock: ClientClock = {
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
 };
 
+/** Sets a timer in place of the last; without a callback it only cancels that. */
+export type Timer = (callback?: () => void, delay?: number) => void;
+
+/** Returns one timer of a clock. */
+export function createTimer(clock: ClientClock): Timer {
+  let handle: unknown;
+  return (callback, delay = 0) => {
+    clock.clearTimeout(handle);
+    handle = callback && clock.setTimeout(callback, delay);
+  };
+}
+
 /** The part of `WebSocket` that the client uses: common to browsers, server runtimes, React Native and `ws`. */
 export interface WebSocketLike {
   /** 0 connecting, 1 open, 2 closing, 3 closed. */
@@ -62,20 +74,16 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
   // Browser globals; other platforms have some of them.
   const page = globalThis as PartialEventTarget & { document?: PartialEventTarget };
   const { document } = page;
-  const onVisible = () => {
-    if (document?.visibilityState !== "hidden") wake();
-  };
-  // A page that is not persisted is unloaded, and the browser closes its connections with 1001.
-  const onPageTransition: PageListener = ({ type, persisted }) => {
-    if (persisted) (type === "pagehide" ? sleep : wake)();
+  const listener: PageListener = ({ type, persisted }) => {
+    // A page that is not persisted is unloaded, and the browser closes its connections with 1001.
+    if (/^page/.test(type)) {
+      if (persisted) (type === "pagehide" ? sleep : wake)();
+      // Going offline may not affect this connection, so it is only checked.
+    } else if (/line$/.test(type) || document?.visibilityState !== "hidden") wake();
   };
   const toggle = (method: "addEventListener" | "removeEventListener") => {
-    page[method]?.("online", wake);
-    // Going offline may not affect this connection, so it is only checked.
-    page[method]?.("offline", wake);
-    page[method]?.("pagehide", onPageTransition);
-    page[method]?.("pageshow", onPageTransition);
-    document?.[method]?.("visibilitychange", onVisible);
+    for (const event of ["online", "offline", "pagehide", "pageshow"]) page[method]?.(event, listener);
+    document?.[method]?.("visibilitychange", listener);
   };
   toggle("addEventListener");
   return () => toggle("removeEventListener");

@@ -1,9 +1,8 @@
+import type { MessageUid } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
-import { checkMs } from "./options.ts";
-import type { Outbox, Waiting } from "./outbox.ts";
-import type { ClientClock } from "./platform.ts";
+import type { ResolvedOptions } from "./options.ts";
+import { createTimer } from "./platform.ts";
 
 /** Options of {@link BareClient.request}. */
 export interface RequestOptions {
@@ -28,105 +27,141 @@ export interface PublishOptions extends RequestOptions {
   id?: string;
 }
 
-interface Pending extends Waiting {
+/** A message that is not sent yet, or a request that is not answered yet. */
+interface Pending {
+  readonly text: string;
+  /** Of a request. */
+  readonly uid: MessageUid | undefined;
   readonly idempotent: boolean | undefined;
-  settle(message: WebSocketMessage): void;
+  /** A request is settled by its answer, any other message as soon as it is sent. */
+  settle(answer?: WebSocketMessage): void;
+  fail(error: unknown): void;
+  /** It was sent on a connection that was then lost, so the server may have handled it. */
+  wasSent?: boolean;
 }
 
-/** Requests without a reply yet, by `uid`. */
-export class Requests {
-  readonly #clock: ClientClock;
-  readonly #outbox: Outbox;
-  readonly #pending = new Map<unknown, Pending>();
-  /** Requests that {@link retry} has queued again. */
-  #refused: Pending[] = [];
-
-  constructor(clock: ClientClock, outbox: Outbox) {
-    this.#clock = clock;
-    this.#outbox = outbox;
-  }
-
-  /** @param transmit sends the message or queues it */
-  add(
-    message: WebSocketMessage,
-    options: RequestOptions & { timeout: number },
-    transmit: (item: Waiting) => void,
-  ): Promise<WebSocketMessage> {
-    const { timeout, signal, idempotent } = options;
-    checkMs('Cannot request: option "timeout"', timeout);
-    return new Promise((resolve, reject) => {
-      const text = encode(message);
-      const done = () => {
-        this.#pending.delete(message.uid);
-        this.#outbox.delete(item);
-        this.#clock.clearTimeout(timer);
-        signal?.removeEventListener("abort", abort);
-      };
-      const failed = (error: unknown) => {
-        done();
-        reject(error);
-      };
-      // Polyfilled signals, as in React Native, have no reason.
-      const abort = () => failed(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
-      const timeOut = () => failed(this.#outbox.unsent(item) ?? new ClientError("TIMEOUT", `No answer within ${timeout} ms`));
-      const timer = timeout && this.#clock.setTimeout(timeOut, timeout);
-      const item: Pending = {
-        text,
-        idempotent,
-        failed,
-        settle(answer) {
-          if (answer["status"] !== "ok") return failed(errorOf(answer));
-          done();
-          resolve(answer);
-        },
-      };
-      if (signal?.aborted) return abort();
-      signal?.addEventListener("abort", abort);
-      this.#pending.set(message.uid, item);
-      transmit(item);
-    });
-  }
-
+/** The messages of a client: a queue of those that cannot be sent yet, bounded in number and age, and the requests without an answer. */
+export interface Requests {
+  /** Sends a message, or queues it. Resolves with the answer, or, without a `uid`, when the socket has accepted it. */
+  add(text: string, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
   /** Rejects a request that was not sent yet. Returns whether there is one. */
-  drop(uid: unknown, error: unknown): boolean {
-    const pending = this.#pending.get(uid);
-    if (!pending || !this.#outbox.has(pending)) return false;
-    pending.failed(error as ClientError); // Rejects with anything.
-    return true;
-  }
-
+  drop(uid: unknown, error: unknown): boolean;
   /** Settles the request that the message answers. Returns whether there is one. */
-  settle(message: WebSocketMessage): boolean {
-    const pending = this.#pending.get(message.uid);
-    if (!pending || message["status"] === undefined) return false;
-    pending.settle(message);
-    return true;
-  }
-
-  /** Queues a request again that the server refused unread because the token had expired. */
-  retry(uid: unknown): boolean {
-    const pending = this.#pending.get(uid);
-    if (pending) {
-      // Several may be refused, one by one: they keep their order.
-      this.#refused = [...this.#refused.filter((item) => this.#outbox.has(item)), pending];
-      this.#outbox.restore(this.#refused);
-    }
-    return !!pending;
-  }
-
+  settle(message: WebSocketMessage): boolean;
+  /** Queues a request again that the server refused unread because the token had expired. Returns whether there is one. */
+  retry(uid: unknown): boolean;
+  /** Sends in order until the server accepts no more. */
+  flush(): void;
   /**
    * The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
    *
    * @param wasDrained whether the server has handled no request without answering it (PROTOCOL.md §6), so that all are
    */
-  lost(error: ClientError, mayRetry: boolean, wasDrained: boolean): void {
-    const retried: Pending[] = [];
-    for (const item of [...this.#pending.values()]) {
-      if (this.#outbox.has(item)) continue;
-      item.wasSent ||= !wasDrained;
-      if ((item.idempotent || wasDrained) && mayRetry) retried.push(item);
-      else item.failed(error);
-    }
-    this.#outbox.restore(retried);
-  }
+  lost(error: ClientError, mayRetry: boolean, wasDrained: boolean): void;
+  /** The client is closed: rejects what is queued, with `lost` what was sent before. */
+  end(error: ClientError, lost: ClientError): void;
+}
+
+/**
+ * @param offer sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error.
+ * @param whyUnsent returns why the client is not connected; `undefined` while it is
+ */
+export function createRequests(
+  { clock, outbox: { maxMessages } }: ResolvedOptions,
+  offer: (text: string, refused: (error: ClientError) => void) => boolean,
+  whyUnsent: () => ClientError | undefined,
+): Requests {
+  const pending = new Map<unknown, Pending>();
+  let queue = new Set<Pending>();
+  /** Requests that `retry` has queued again. */
+  let refused: Pending[] = [];
+
+  /** Puts messages that were sent before back at the front. They do not count towards the limit. */
+  const restore = (items: Pending[]) => queue = new Set([...items, ...queue]);
+
+  return {
+    add: (text, uid, { timeout, signal, idempotent }) =>
+      new Promise((resolve, reject) => {
+        const timer = createTimer(clock);
+        const done = () => {
+          timer();
+          pending.delete(uid);
+          queue.delete(item);
+          signal?.removeEventListener("abort", abort);
+        };
+        const item: Pending = {
+          text,
+          uid,
+          idempotent,
+          settle(answer) {
+            done();
+            resolve(answer!); // A request is settled by an answer only.
+          },
+          fail(error) {
+            done();
+            reject(error);
+          },
+        };
+        // Polyfilled signals, as in React Native, have no reason.
+        const abort = () => item.fail(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
+        if (signal?.aborted) return abort();
+        signal?.addEventListener("abort", abort);
+        if (uid) pending.set(uid, item);
+        // Queued messages go first.
+        if (queue.size || !offer(text, item.fail)) {
+          // While connected the queue drains at the server's pace, so the limit does not apply.
+          if (whyUnsent() && queue.size >= maxMessages) {
+            return item.fail(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
+          }
+          queue.add(item);
+        } else if (!uid) item.settle();
+        const expired = () =>
+          item.fail(
+            queue.has(item) && !item.wasSent
+              ? whyUnsent() ?? new ClientError(uid ? "TIMEOUT" : "OUTBOX_EXPIRED", "Not sent in time: the server asks to wait")
+              : new ClientError("TIMEOUT", `No answer within ${timeout} ms`),
+          );
+        if (timeout && (queue.has(item) || pending.has(uid))) timer(expired, timeout);
+      }),
+    drop(uid, error) {
+      const item = pending.get(uid);
+      const isQueued = !!item && queue.has(item);
+      if (isQueued) item.fail(error);
+      return isQueued;
+    },
+    settle(message) {
+      const item = pending.get(message.uid);
+      const { status } = message;
+      if (!item || status === undefined) return false;
+      if (status === "ok") item.settle(message);
+      else item.fail(errorOf(message));
+      return true;
+    },
+    retry(uid) {
+      const item = pending.get(uid);
+      // Several may be refused, one by one: they keep their order.
+      if (item) restore(refused = [...refused.filter((each) => queue.has(each)), item]);
+      return !!item;
+    },
+    flush() {
+      for (const item of queue) {
+        if (!offer(item.text, item.fail)) return;
+        queue.delete(item);
+        if (!item.uid) item.settle();
+      }
+    },
+    lost(error, mayRetry, wasDrained) {
+      const retried: Pending[] = [];
+      for (const item of [...pending.values()]) {
+        if (queue.has(item)) continue;
+        item.wasSent ||= !wasDrained;
+        if ((item.idempotent || wasDrained) && mayRetry) retried.push(item);
+        else item.fail(error);
+      }
+      restore(retried);
+    },
+    end(error, lost) {
+      for (const item of [...queue]) item.fail(item.wasSent ? lost : error);
+    },
+  };
 }

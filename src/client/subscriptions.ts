@@ -1,169 +1,330 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
-import { type ClientError, errorOf, retryAfter, tooBig } from "./error.ts";
+import { disposeBy } from "./dispose.ts";
+import { guard } from "./emitter.ts";
+import { encode } from "./encode.ts";
+import { type ClientError, errorOf, retryAfter } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { ClientSubscription, type ClientSubscriptionHost, type Position, type SubscribeOptions } from "./subscription.ts";
+import { createTimer } from "./platform.ts";
+import type {
+  Member,
+  OpenSubscription,
+  Position,
+  PresenceChange,
+  Publication,
+  SubscribeOptions,
+  SubscriptionInit,
+} from "./subscription.ts";
 
 /** Errors after which a subscription is tried again. */
 const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 
-/** What the subscriptions need from the client. */
-export interface SubscriptionsHost {
-  readonly options: ResolvedOptions;
-  /** Why the client is closed; `undefined` if it is not. */
-  whyClosed(): ClientError | undefined;
-  /** Sends the message if the server accepts it now. Returns whether it did. */
-  send(text: string, isSubscribe: boolean): boolean;
-  /** Whether the message exceeds the server's maximum. */
-  isTooBig(text: string): boolean;
-  /** Reports what a callback threw. */
-  report(error: unknown): void;
+type Item = SubscriptionInit | Publication;
+
+/** Settles a pending `next()`. */
+type Reader = [resolve: (result: IteratorResult<Item, undefined>) => void, reject: (error: ClientError) => void];
+
+/** What the collection needs from one subscription. */
+interface Entry extends OpenSubscription {
+  readonly uid: string;
+  /** The server has answered `subscribe` on this connection. `undefined`: it was not asked. */
+  isLive?: boolean | undefined;
+  /** The `subscribe` message, with the current position. */
+  text(): string;
+  /** Handles a message of the subscription. */
+  receive(message: WebSocketMessage): void;
+  /** The server has reached this position: asks for what is missing. */
+  reached(position: Position): void;
+  /** The server refuses or ends the subscription: it is asked for again later, or ends with the error. */
+  refused(error: ClientError): void;
+  /** Ends the subscription; iterators receive the error, if any. */
+  end(error?: ClientError): void;
+  /** The client is closed: an iteration fails, since it would wait forever; callbacks stay. */
+  interrupt(error: ClientError): void;
 }
 
-/** A client's subscriptions, by `uid`. */
-export class Subscriptions implements ClientSubscriptionHost {
-  readonly #host: SubscriptionsHost;
-  readonly report: (error: unknown) => void;
-  readonly #subscriptions = new Map<unknown, ClientSubscription>();
-  /** Queued messages by `uid`: a subscription stands for its `subscribe`, a string is an `unsubscribe`. */
-  readonly #waiting = new Map<unknown, ClientSubscription | string>();
-  /** Those whose `subscribe` was sent on this connection. */
-  readonly #asked = new Set<unknown>();
-
-  constructor(host: SubscriptionsHost) {
-    this.#host = host;
-    this.report = host.report;
-  }
-
+/** A client's subscriptions, with their recovery after lost connections, lost messages and slow iterators. */
+export interface Subscriptions {
   /** Whether a pong could reveal missed publications. */
-  get haveHistory(): boolean {
-    return [...this.#subscriptions.values()].some(({ position }) => position);
-  }
-
+  haveHistory(): boolean;
   /** How many `subscribe` messages of this connection are unanswered. */
-  get unanswered(): number {
-    return [...this.#asked].filter((uid) => !this.#subscriptions.get(uid)?.isLive).length;
-  }
-
-  add(channel: string, uid: string, options: SubscribeOptions): ClientSubscription {
-    const subscription = new ClientSubscription(this, channel, uid, options);
-    this.#subscriptions.set(uid, subscription);
-    this.ask(subscription);
-    return subscription;
-  }
-
-  check(subscription: ClientSubscription): void {
-    const why = this.#host.whyClosed();
-    if (why) this.#interrupt(subscription, why);
-  }
-
-  ask(subscription: ClientSubscription): void {
-    this.#waiting.set(subscription.uid, subscription);
-    this.flush();
-  }
-
+  unanswered(): number;
+  /** @throws {TypeError} for options that JSON cannot encode. */
+  add(channel: string, options: SubscribeOptions): OpenSubscription;
   /** Queues all that are not live; on a new connection that is every one. */
-  askAll(): void {
-    for (const [uid, subscription] of this.#subscriptions) {
-      if (subscription.isLive) continue;
-      this.#waiting.delete(uid); // Keeps the order of subscribing.
-      this.#waiting.set(uid, subscription);
-    }
-    this.flush();
-  }
-
-  remove(subscription: ClientSubscription): void {
-    const { uid } = subscription;
-    const wasAsked = this.#asked.has(uid);
-    if (!this.#forget(subscription) || !wasAsked) return;
-    this.#waiting.set(uid, JSON.stringify({ type: "unsubscribe", uid }));
-    this.flush();
-  }
-
+  askAll(): void;
   /** Sends as many queued messages as the server accepts now. */
-  flush(): void {
-    for (const [uid, item] of this.#waiting) {
-      const text = typeof item === "string" ? item : item.text;
-      if (typeof item !== "string") {
-        if (this.#host.isTooBig(text)) {
-          this.#forget(item);
-          // Deferred until `subscribe()` has returned.
-          void Promise.resolve().then(() => item.end(tooBig()));
-          continue;
-        }
-      }
-      if (!this.#host.send(text, typeof item !== "string")) return;
-      this.#waiting.delete(uid);
-      if (typeof item !== "string") this.#asked.add(uid);
-    }
-  }
-
+  flush(): void;
   /** Handles the message if it belongs to a subscription. Returns whether it did. */
-  receive(message: WebSocketMessage): boolean {
-    const { type, status, uid } = message;
-    const subscription = this.#subscriptions.get(uid);
-    if (status === "error" && subscription) this.#refused(subscription, errorOf(message));
-    else if (type !== "subscription" && type !== "presence") return false;
-    // A message of an unknown subscription is a late one, after `unsubscribe`.
-    else if (message["event"] === "unsubscribe") {
-      if (subscription) {
-        this.#refused(subscription, errorOf({ error: { code: message["reason"], message: "Ended by the server" } }));
-      }
-    } else subscription?.receive(message);
-    return true;
-  }
-
-  /** The pong lists the positions the server has reached; a subscription that lags asks for what it missed. */
-  pong(channels: unknown): void {
-    for (const subscription of this.#subscriptions.values()) {
-      const at = (channels as Record<string, Position> | undefined)?.[subscription.channel];
-      if (at?.epoch && !subscription.isAt(at)) this.ask(subscription);
-    }
-  }
-
-  lost(): void {
-    this.#waiting.clear();
-    this.#asked.clear();
-    for (const subscription of this.#subscriptions.values()) subscription.isLive = false;
-  }
-
-  end(): void {
-    for (const subscription of [...this.#subscriptions.values()]) {
-      this.#forget(subscription);
-      subscription.end();
-    }
-  }
-
+  receive(message: WebSocketMessage): boolean;
+  /** The pong lists the positions the server has reached. */
+  pong(channels: unknown): void;
+  /** The connection is lost. */
+  lost(): void;
+  /** The application closes the client. */
+  end(): void;
   /** The client is closed: iterations fail, subscriptions with callbacks stay. */
-  interrupt(error: ClientError): void {
-    for (const subscription of [...this.#subscriptions.values()]) this.#interrupt(subscription, error);
-  }
-
-  #interrupt(subscription: ClientSubscription, error: ClientError): void {
-    this.#host.options.clock.clearTimeout(subscription.timer);
-    if (!subscription.interrupt(error)) this.#forget(subscription);
-  }
-
-  #forget({ uid, timer }: ClientSubscription): boolean {
-    this.#host.options.clock.clearTimeout(timer);
-    this.#waiting.delete(uid);
-    this.#asked.delete(uid);
-    return this.#subscriptions.delete(uid);
-  }
-
-  #refused(subscription: ClientSubscription, error: ClientError): void {
-    subscription.isLive = false;
-    this.#asked.delete(subscription.uid);
-    if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
-    if (!TRANSIENT.test(error.code)) {
-      this.#forget(subscription);
-      return subscription.end(error);
-    }
-    const { options } = this.#host;
-    const { clock } = options;
-    clock.clearTimeout(subscription.timer);
-    subscription.timer = clock.setTimeout(() => {
-      if (!subscription.isLive) this.ask(subscription);
-    }, retryAfter(error) + backoffDelay(subscription.failures++, options));
-  }
+  interrupt(error: ClientError): void;
 }
+
+/**
+ * @param nextUid returns a new unique uid
+ * @param offer sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error.
+ * @param whyClosed returns why the client is closed; `undefined` if it is not
+ * @param report reports what a callback threw
+ */
+export function createSubscriptions(
+  options: ResolvedOptions,
+  nextUid: () => string,
+  offer: (text: string, refused: (error: ClientError) => void, isSubscribe: boolean) => boolean,
+  whyClosed: () => ClientError | undefined,
+  report: (error: unknown) => void,
+): Subscriptions {
+  const entries = new Map<unknown, Entry>();
+  /** Queued messages by `uid`, in order: the `subscribe` of a subscription, or, without one, an `unsubscribe`. */
+  const queue = new Map<unknown, Entry | undefined>();
+  /** A copy: a callback may subscribe and unsubscribe. */
+  const all = () => [...entries.values()];
+
+  const flush = () => {
+    for (const [uid, entry] of queue) {
+      const text = entry ? entry.text() : JSON.stringify({ type: "unsubscribe", uid });
+      // Deferred until `subscribe()` has returned.
+      if (!offer(text, (error) => void Promise.resolve().then(() => entry?.refused(error)), !!entry)) return;
+      queue.delete(uid);
+      if (entry) entry.isLive ??= false;
+    }
+  };
+
+  const ask = (entry: Entry) => {
+    queue.set(entry.uid, entry);
+    flush();
+  };
+
+  const create = (channel: string, subscribeOptions: SubscribeOptions): Entry => {
+    const { event: only, query, data, presence, recover, buffer, onInit, onEvent, onPresence, onGap, onError } = subscribeOptions;
+    const uid = nextUid();
+    // Encoded here, so that invalid options throw in `subscribe()` and not while other messages are sent.
+    const request = encode({
+      type: "subscribe",
+      channel,
+      uid,
+      event: only, // JSON drops undefined fields.
+      query,
+      data,
+      presence: presence || onPresence ? true : undefined,
+    });
+    let position: Position | undefined = recover && JSON.parse(encode(recover));
+    const members = new Map<string, Member>();
+    /** An `init` has come, so the next one that is not a recovery marks a gap. */
+    let hasBegun = !!recover;
+    // With callbacks nobody is expected to iterate, so nothing is queued until somebody does.
+    let keepsItems = !(onInit || onEvent || onPresence);
+    /** The queue is full: publications are discarded until it has been read, then recovered from `position`. */
+    let isBehind = false;
+    const items: Item[] = [];
+    const readers: Reader[] = [];
+    /** An iterator exists; a second one would steal its items. */
+    let hasIterator = false;
+    let ended: { error: ClientError | undefined } | undefined;
+    /** Consecutive transient errors; sets the backoff. */
+    let failures = 0;
+    /** For the next try after a transient error. */
+    const timer = createTimer(options.clock);
+
+    const call = <Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args) => {
+      if (callback && !ended) guard(() => callback(...args), report);
+    };
+
+    /** Hands queued items to pending reads. */
+    const serve = () => {
+      while (readers.length) {
+        const value = items.shift();
+        if (isBehind && !items.length && !ended) {
+          isBehind = false;
+          ask(entry);
+        }
+        if (!value && !ended) return;
+        const [resolve, reject] = readers.shift()!; // The loop has checked that there is one.
+        if (value) resolve({ done: false, value });
+        else if (ended?.error) reject(ended.error);
+        else resolve({ done: true, value: undefined });
+      }
+    };
+
+    const push = (item: Item) => {
+      if (keepsItems && !ended) items.push(item);
+      serve();
+    };
+
+    const begin = ({ data, epoch, offset, recovered }: WebSocketMessage) => {
+      entry.isLive = true;
+      failures = 0;
+      // The missed publications follow; those already known are dropped by their offset.
+      if (recovered === true && position) return;
+      position = typeof epoch === "string" && typeof offset === "number" ? { epoch, offset } : undefined;
+      const isGap = hasBegun;
+      hasBegun = true;
+      // Items still queued predate the snapshot; the `init` queued behind them marks the gap.
+      if (isGap) call(onGap);
+      isBehind = false;
+      const init: SubscriptionInit = { event: "init", data, ...(isGap && { recovered: false }) };
+      call(onInit, init);
+      push(init);
+    };
+
+    const publication = (event: string, { data, offset }: WebSocketMessage) => {
+      if (isBehind) return;
+      const place = typeof offset === "number" ? { offset } : undefined;
+      if (position && place && place.offset <= position.offset) return;
+      isBehind = items.length >= (buffer || 1_000);
+      if (isBehind) return;
+      if (position) position = { ...position, ...place };
+      const item: Publication = { event, data, ...place };
+      call(onEvent, item);
+      push(item);
+    };
+
+    const changePresence = (event: unknown, changed: unknown) => {
+      if (!Array.isArray(changed) || !isChange(event)) return;
+      const valid = changed.filter((member): member is Member => typeof member?.user === "string");
+      if (event === "init") members.clear();
+      for (const member of valid) {
+        if (event === "leave") members.delete(member.user);
+        else members.set(member.user, member);
+      }
+      call(onPresence, { event, members: valid, present: entry.present });
+    };
+
+    const entry: Entry = {
+      channel,
+      uid,
+      get position() {
+        return position;
+      },
+      get present() {
+        return [...members.values()];
+      },
+      text: () => position ? `${request.slice(0, -1)},"recover":${JSON.stringify(position)}}` : request,
+      receive(message) {
+        const { type, status, event, reason } = message;
+        if (status === "error") entry.refused(errorOf(message));
+        else if (event === "unsubscribe") entry.refused(errorOf({ error: { code: reason, message: "Ended by the server" } }));
+        else if (type === "presence") changePresence(event, message["members"]);
+        else if (event === "init") begin(message);
+        else if (typeof event === "string" && hasBegun) publication(event, message);
+      },
+      refused(error) {
+        entry.isLive = undefined;
+        if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
+        if (!TRANSIENT.test(error.code)) return entry.end(error);
+        timer(() => {
+          if (!entry.isLive) ask(entry);
+        }, retryAfter(error) + backoffDelay(failures++, options));
+      },
+      reached({ epoch, offset }) {
+        // With an event filter the offsets have holes.
+        if (!position || !entry.isLive || isBehind || only) return;
+        if (epoch !== position.epoch || !(offset <= position.offset)) ask(entry);
+      },
+      end(error) {
+        timer();
+        entries.delete(uid);
+        queue.delete(uid);
+        if (ended) return;
+        if (error) call(onError, error);
+        ended = { error };
+        serve();
+      },
+      interrupt(error) {
+        timer();
+        if (keepsItems) entry.end(error);
+        else call(onError, error);
+      },
+      unsubscribe() {
+        if (ended) return;
+        items.length = 0;
+        entry.end();
+        if (entry.isLive === undefined) return;
+        queue.set(uid, undefined);
+        flush();
+      },
+      // Not a generator: its `return()` would wait for the pending `next()`.
+      [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
+        if (hasIterator && !ended) throw new TypeError("Cannot iterate: another loop does, subscribe again");
+        hasIterator = keepsItems = true;
+        check(entry);
+        return {
+          next: () =>
+            new Promise((...reader) => {
+              readers.push(reader);
+              serve();
+            }),
+          return: () => {
+            entry.unsubscribe();
+            return Promise.resolve({ done: true, value: undefined });
+          },
+          [Symbol.asyncIterator]() {
+            return this;
+          },
+        };
+      },
+    };
+    disposeBy(entry, entry.unsubscribe);
+    return entry;
+  };
+
+  /** Interrupts a subscription if the client is closed. */
+  const check = (entry: Entry) => {
+    const why = whyClosed();
+    if (why) entry.interrupt(why);
+  };
+
+  return {
+    haveHistory: () => all().some(({ position }) => position),
+    unanswered: () => all().filter(({ isLive }) => isLive === false).length,
+    add(channel, subscribeOptions) {
+      const entry = create(channel, subscribeOptions);
+      entries.set(entry.uid, entry);
+      ask(entry);
+      // Deferred: an `onError` callback may use the returned subscription.
+      void Promise.resolve().then(() => check(entry));
+      return entry;
+    },
+    askAll() {
+      for (const entry of all()) {
+        if (entry.isLive) continue;
+        queue.delete(entry.uid); // Keeps the order of subscribing.
+        queue.set(entry.uid, entry);
+      }
+      flush();
+    },
+    flush,
+    receive(message) {
+      const { type, status, uid } = message;
+      const entry = entries.get(uid);
+      // A message of an unknown subscription is a late one, after `unsubscribe`.
+      if (type !== "subscription" && type !== "presence" && !(entry && status === "error")) return false;
+      entry?.receive(message);
+      return true;
+    },
+    pong(channels) {
+      for (const entry of all()) {
+        const at = (channels as Record<string, Position> | undefined)?.[entry.channel];
+        if (at?.epoch) entry.reached(at);
+      }
+    },
+    lost() {
+      queue.clear();
+      for (const entry of all()) entry.isLive = undefined;
+    },
+    end() {
+      for (const entry of all()) entry.end();
+    },
+    interrupt(error) {
+      for (const entry of all()) entry.interrupt(error);
+    },
+  };
+}
+
+const isChange = (event: unknown): event is PresenceChange["event"] => /^(init|join|leave)$/.test(event as string);

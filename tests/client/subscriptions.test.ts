@@ -438,6 +438,19 @@ describe("A subscription whose reader is slow", () => {
     for (const offset of [3, 4, 5]) assert.equal((await read()).data, offset);
   });
 
+  it("asks for nothing once the server has ended it", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const iterator = client.subscribe("news", { buffer: 2 })[Symbol.asyncIterator]();
+    const [{ uid }] = socket.take();
+    begin(socket, uid, { epoch: "e", offset: 0 });
+    for (const offset of [1, 2, 3]) publish(socket, uid, offset);
+    socket.receive({ type: "subscription", event: "unsubscribe", uid, reason: "FORBIDDEN" });
+    for (const offset of [0, 1]) assert.equal(((await iterator.next()).value as { data?: unknown }).data ?? 0, offset);
+    await assert.rejects(iterator.next(), { code: "FORBIDDEN" });
+    assert.deepEqual(socket.take(), []);
+  });
+
   it("is told of a gap where there is no history", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
