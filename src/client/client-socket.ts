@@ -2,7 +2,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientError } from "./error.ts";
 import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";
-import { createLivenessProbe } from "./liveness-probe.ts";
+import { createLivenessProbe, type LivenessProbe } from "./liveness-probe.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
 
@@ -22,13 +22,9 @@ export interface ClientSocketHost {
 }
 
 /** One WebSocket from opening to close, with a heartbeat that detects a dead peer. */
-export interface ClientSocket {
+export interface ClientSocket extends LivenessProbe {
   /** Resolves when the socket has closed, or the peer did not answer the close in time. */
   readonly gone: Promise<void>;
-  /** Starts the heartbeat. */
-  start(): void;
-  /** Pings now. */
-  probe(): void;
   send(text: string): void;
   /**
    * Ends the connection at once, without waiting for the peer, which may be dead. Later frames are ignored.
@@ -102,9 +98,8 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
   };
 
   return {
+    ...liveness,
     gone,
-    start: liveness.start,
-    probe: liveness.probe,
     send(text) {
       // After a close, browsers drop the message silently and some runtimes throw.
       if (socket.readyState === 1) socket.send(text);

@@ -29,7 +29,7 @@ import { createConnector } from "./connector.ts";
 import type { DataTo, MessageTo, PayloadOf, SubscribeOptionsOf, SubscriptionOf, WithoutEnvelope } from "./contract.ts";
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { createEmitter } from "./emitter.ts";
-import { checkToken, encode } from "./encode.ts";
+import { checkToken } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
 import type { ClientEvents, ClientStatus } from "./events.ts";
 import { checkMs, type ClientOptions, resolveOptions } from "./options.ts";
@@ -193,6 +193,9 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     connector.wake(true);
   };
 
+  /** Whether the client connects, or waits for the next attempt. */
+  const isOpening = () => /ing$/.test(connector.status);
+
   const openIfIdle = () => {
     if (isIdle) connect();
   };
@@ -201,7 +204,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     resolved,
     nextUid,
     (text, refused, isSubscribe) => connector.offer(text, refused, isSubscribe),
-    () => connector.status === "closed" ? connector.whyClosed() : undefined,
+    () => connector.whyClosed(),
     report,
   );
 
@@ -209,11 +212,11 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     resolved,
     (text, refused) => {
       openIfIdle();
-      if (connector.status !== "closed") return connector.offer(text, refused);
-      refused(connector.whyClosed());
-      return true;
+      const why = connector.whyClosed();
+      if (why) refused(why);
+      return !!why || connector.offer(text, refused);
     },
-    () => connector.status === "open" ? undefined : connector.notConnected(),
+    () => connector.whyUnsent(),
   );
 
   const streams = createStreams((text) => connector.offer(text, () => {}), requests.drop);
@@ -267,7 +270,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     checkMs('Cannot request: option "timeout"', timeout);
     // More random: anonymous clients have one scope in common.
     uid += options.idempotent ? `${random().toString(36).slice(1)}.once` : "";
-    return await requests.add(encode({ ...payload, type, uid }), uid, { ...options, timeout });
+    return await requests.add({ ...payload, type, uid }, uid, { ...options, timeout });
   };
 
   const client: BareClient = {
@@ -285,27 +288,27 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       if (opening) return opening;
       const ready = new Promise<void>((resolve, reject) => {
         const update = () => {
-          if (connector.status === "open") resolve();
-          else if (connector.status === "closed") reject(connector.whyClosed());
-          else return;
-          opening = undefined;
+          if (isOpening()) return;
           stop();
+          opening = undefined;
+          const why = connector.whyClosed();
+          if (why) reject(why);
+          else resolve();
         };
         const stop = on("status", update);
         update();
       });
       ready.catch(() => {}); // Reading `ready` without awaiting it must not raise an unhandled rejection.
-      if (/ing$/.test(connector.status)) opening = ready;
+      if (isOpening()) opening = ready;
       return ready;
     },
     on,
     off,
     connect,
     send(message) {
-      const send = async () => void await requests.add(encode(message), undefined, { timeout: outbox.maxAge });
-      const sent = send();
+      const sent: Promise<unknown> = requests.add(message, undefined, { timeout: outbox.maxAge });
       sent.catch((error) => emit("error", { error }));
-      return sent;
+      return sent as Promise<void>; // Without a `uid` there is no answer.
     },
     request: (type, payload, options) => request(type, payload, options).then(({ data }) => data),
     stream(type, payload, { signal } = {}) {

@@ -16,10 +16,10 @@ import type { Subscriptions } from "./subscriptions.ts";
 export interface Connector {
   readonly status: ClientStatus;
   readonly error: ClientError | undefined;
-  /** Why the client is closed. */
-  whyClosed(): ClientError;
-  /** The error for messages that cannot be sent. */
-  notConnected(): ClientError;
+  /** Why the client is closed; `undefined` if it is not. */
+  whyClosed(): ClientError | undefined;
+  /** Why nothing is sent; `undefined` while the client is open. */
+  whyUnsent(): ClientError | undefined;
   /**
    * Connects, retries now, or pings an open connection.
    *
@@ -104,7 +104,7 @@ export function createConnector(
   const now = () => clock.monotonic();
   // A function, because a listener may have changed the status, which TypeScript would take for unchanged.
   const isClosed = () => status === "closed";
-  const whyClosed = () => error ?? new ClientError("CLOSED", "The client is closed");
+  const whyClosed = () => isClosed() ? error ?? new ClientError("CLOSED", "The client is closed") : undefined;
   const describe = (code?: string, cause: unknown = error) => notConnected(url, attempts, lastClose, code, cause);
   const send = (message: object) => socket?.send(JSON.stringify(message));
 
@@ -353,9 +353,8 @@ export function createConnector(
     // After 1009 any of them may be the message that was too big, so none is sent again.
     requests.lost(lost, code !== 1009, /^drained\b/.test(reason));
     if (!isFinal) return;
-    const gaveUp = error;
-    requests.end(whyClosed(), lost);
-    if (gaveUp) subscriptions.interrupt(gaveUp);
+    requests.end(whyClosed()!, lost); // It is closed.
+    if (error) subscriptions.interrupt(error);
   };
 
   return {
@@ -366,7 +365,7 @@ export function createConnector(
       return error;
     },
     whyClosed,
-    notConnected: () => describe("NOT_CONNECTED"),
+    whyUnsent: () => status === "open" ? undefined : describe("NOT_CONNECTED"),
     wake,
     heed,
     send: (message) => send(pace.probe(message)),

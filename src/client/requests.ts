@@ -1,5 +1,6 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { encode } from "./encode.ts";
 import { ClientError, errorOf } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
@@ -42,10 +43,12 @@ interface Pending {
 
 /** The messages of a client: a queue of those that cannot be sent yet, bounded in number and age, and the requests without an answer. */
 export interface Requests {
-  /** Sends a message, or queues it. Resolves with the answer, or, without a `uid`, when the socket has accepted it. */
-  add(text: string, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
-  /** Rejects a request that was not sent yet. Returns whether there is one. */
-  drop(uid: unknown, error: unknown): boolean;
+  /**
+   * Sends a message, or queues it. Resolves with the answer, or, without a `uid`, when the socket has accepted it.
+   *
+   * @throws {TypeError} as a rejection, for a message that JSON cannot encode
+   */
+  add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
   /** Settles the request that the message answers. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean;
   /** Queues a request again that the server refused unread because the token had expired. Returns whether there is one. */
@@ -80,8 +83,9 @@ export function createRequests(
   const restore = (items: Pending[]) => queue = new Set([...items, ...queue]);
 
   return {
-    add: (text, uid, { timeout, signal, idempotent }) =>
+    add: (message, uid, { timeout, signal, idempotent }) =>
       new Promise((resolve, reject) => {
+        const text = encode(message);
         const timer = createTimer(clock);
         const done = () => {
           timer();
@@ -123,12 +127,6 @@ export function createRequests(
           );
         if (timeout && (queue.has(item) || pending.has(uid))) timer(expired, timeout);
       }),
-    drop(uid, error) {
-      const item = pending.get(uid);
-      const isQueued = !!item && queue.has(item);
-      if (isQueued) item.fail(error);
-      return isQueued;
-    },
     settle(message) {
       const item = pending.get(message.uid);
       const { status } = message;

@@ -96,12 +96,7 @@ export function createSubscriptions(
     }
   };
 
-  const ask = (entry: Entry) => {
-    queue.set(entry.uid, entry);
-    flush();
-  };
-
-  const create = (channel: string, subscribeOptions: SubscribeOptions): Entry => {
+  const add = (channel: string, subscribeOptions: SubscribeOptions): OpenSubscription => {
     const { event: only, query, data, presence, recover, buffer, onInit, onEvent, onPresence, onGap, onError } = subscribeOptions;
     const uid = nextUid();
     // Encoded here, so that invalid options throw in `subscribe()` and not while other messages are sent.
@@ -132,6 +127,17 @@ export function createSubscriptions(
     /** For the next try after a transient error. */
     const timer = createTimer(options.clock);
 
+    const ask = () => {
+      queue.set(uid, entry);
+      flush();
+    };
+
+    /** Interrupts the subscription if the client is closed. */
+    const check = () => {
+      const why = whyClosed();
+      if (why) entry.interrupt(why);
+    };
+
     const call = <Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args) => {
       if (callback && !ended) guard(() => callback(...args), report);
     };
@@ -142,7 +148,7 @@ export function createSubscriptions(
         const value = items.shift();
         if (isBehind && !items.length && !ended) {
           isBehind = false;
-          ask(entry);
+          ask();
         }
         if (!value && !ended) return;
         const [resolve, reject] = readers.shift()!; // The loop has checked that there is one.
@@ -152,7 +158,8 @@ export function createSubscriptions(
       }
     };
 
-    const push = (item: Item) => {
+    const deliver = <Received extends Item>(callback: ((item: Received) => unknown) | undefined, item: Received) => {
+      call(callback, item);
       if (keepsItems && !ended) items.push(item);
       serve();
     };
@@ -168,9 +175,7 @@ export function createSubscriptions(
       // Items still queued predate the snapshot; the `init` queued behind them marks the gap.
       if (isGap) call(onGap);
       isBehind = false;
-      const init: SubscriptionInit = { event: "init", data, ...(isGap && { recovered: false }) };
-      call(onInit, init);
-      push(init);
+      deliver(onInit, { event: "init", data, ...(isGap && { recovered: false }) });
     };
 
     const publication = (event: string, { data, offset }: WebSocketMessage) => {
@@ -180,9 +185,7 @@ export function createSubscriptions(
       isBehind = items.length >= (buffer || 1_000);
       if (isBehind) return;
       if (position) position = { ...position, ...place };
-      const item: Publication = { event, data, ...place };
-      call(onEvent, item);
-      push(item);
+      deliver(onEvent, { event, data, ...place });
     };
 
     const changePresence = (event: unknown, changed: unknown) => {
@@ -219,13 +222,13 @@ export function createSubscriptions(
         if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
         if (!TRANSIENT.test(error.code)) return entry.end(error);
         timer(() => {
-          if (!entry.isLive) ask(entry);
+          if (!entry.isLive) ask();
         }, retryAfter(error) + backoffDelay(failures++, options));
       },
       reached({ epoch, offset }) {
         // With an event filter the offsets have holes.
         if (!position || !entry.isLive || isBehind || only) return;
-        if (epoch !== position.epoch || !(offset <= position.offset)) ask(entry);
+        if (epoch !== position.epoch || !(offset <= position.offset)) ask();
       },
       end(error) {
         timer();
@@ -253,7 +256,7 @@ export function createSubscriptions(
       [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
         if (hasIterator && !ended) throw new TypeError("Cannot iterate: another loop does, subscribe again");
         hasIterator = keepsItems = true;
-        check(entry);
+        check();
         return {
           next: () =>
             new Promise((...reader) => {
@@ -271,26 +274,17 @@ export function createSubscriptions(
       },
     };
     disposeBy(entry, entry.unsubscribe);
+    entries.set(uid, entry);
+    ask();
+    // Deferred: an `onError` callback may use the returned subscription.
+    void Promise.resolve().then(check);
     return entry;
-  };
-
-  /** Interrupts a subscription if the client is closed. */
-  const check = (entry: Entry) => {
-    const why = whyClosed();
-    if (why) entry.interrupt(why);
   };
 
   return {
     haveHistory: () => all().some(({ position }) => position),
     unanswered: () => all().filter(({ isLive }) => isLive === false).length,
-    add(channel, subscribeOptions) {
-      const entry = create(channel, subscribeOptions);
-      entries.set(entry.uid, entry);
-      ask(entry);
-      // Deferred: an `onError` callback may use the returned subscription.
-      void Promise.resolve().then(() => check(entry));
-      return entry;
-    },
+    add,
     askAll() {
       for (const entry of all()) {
         if (entry.isLive) continue;
