@@ -60,6 +60,13 @@ type CheckedMessage<Type extends string, M> = M extends TypedSchema
   ? In<M> extends object ? M : `Cannot declare "${Type}": a message must be an object, such as v.object({ … })`
   : `Cannot declare "${Type}": a message must be a schema`;
 
+/** @internal */
+type CheckedQuestion<Type extends string, Q> = {
+  readonly [Key in keyof Q]: Key extends "payload" ? CheckedMessage<Type, Q[Key]>
+    : Key extends "reply" ? Q[Key] extends RunSchema ? Q[Key] : `Cannot declare "${Type}": reply must be a schema`
+    : `Cannot declare "${Type}": a question has payload and reply, not "${Key & string}"`;
+};
+
 type CheckedEvent<Event extends string, E> = Event extends "init" | "unsubscribe" | "join" | "leave"
   ? `Cannot declare the event "${Event}": the protocol uses this name, choose another`
   : E extends RunSchema ? E
@@ -81,6 +88,11 @@ export type CheckedContract<D> = {
         ? `Cannot declare the request "${Type}": the protocol uses this name, choose another`
         : CheckedRequest<Type & string, D[Key][Type]>;
     }
+    : Key extends "questions" ? {
+        readonly [Type in keyof D[Key]]: Type extends ReservedMessage
+          ? `Cannot declare the question "${Type}": the protocol uses this name, choose another`
+          : CheckedQuestion<Type & string, D[Key][Type]>;
+      }
     : Key extends "messages" ? {
         readonly [Type in keyof D[Key]]: Type extends ReservedMessage
           ? `Cannot declare the message "${Type}": the protocol uses this name, choose another`
@@ -92,7 +104,7 @@ export type CheckedContract<D> = {
             & Name
             & string}": use A–Z a–z 0–9 _ - . : / @ = + ~, {name} for a parameter, and * at the end for a prefix`;
       }
-    : `Cannot declare "${Key & string}": a contract has requests, messages and channels`;
+    : `Cannot declare "${Key & string}": a contract has requests, questions, messages and channels`;
 };
 
 /**

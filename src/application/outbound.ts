@@ -13,6 +13,8 @@ export interface OutboundChecks {
   item(type: string, data: unknown, client: WebSocketClient): void;
   /** A message that is no answer: broadcast, or sent to one client. A string of the application is not checked. */
   message(frame: Frame, client?: WebSocketClient): void;
+  /** A question to one client, or to many. */
+  question(type: string, payload: unknown, client?: WebSocketClient): void;
   /** @param declared the name that the channel is declared by. @param json the data. */
   publication(declared: string, channel: string, event: string, json: string): void;
   /** @param declared as in {@link publication}. */
@@ -56,6 +58,14 @@ export class Outbound implements OutboundChecks {
     const what = `The message "${type}"`;
     if (own(messages, type) === undefined) this.#tell(what, "is not in the contract", client);
     else this.#check(what, messages[type], () => payload, client);
+  }
+
+  question(type: string, payload: unknown, client?: WebSocketClient): void {
+    const { questions } = this.#contract;
+    if (!questions) return;
+    const [what, declared] = [`The question "${type}"`, own(questions, type)];
+    if (declared === undefined) this.#tell(what, "is not in the contract", client);
+    else this.#check(what, declared.payload, () => asJson(payload), client);
   }
 
   publication(declared: string, channel: string, event: string, json: string): void {

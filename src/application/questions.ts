@@ -1,4 +1,5 @@
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
+import type { Contract } from "../protocol/contract-types.ts";
 import type { PayloadSchema } from "./schema.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
@@ -11,7 +12,7 @@ export interface AskOptions<Reply = unknown> {
   timeout?: number;
   /** Rejects with its reason when aborted; a later answer counts as late. */
   signal?: AbortSignal;
-  /** Validates the answer. Absent: it is whatever the client sent. */
+  /** Validates the answer. @default the schema of the option `contract`; without one, the answer is whatever the client sent */
   reply?: PayloadSchema<unknown, Reply>;
 }
 
@@ -45,6 +46,17 @@ export const notAsked = ({ type, uid }: WebSocketMessage): WebSocketError =>
   new WebSocketError(type, "NOT_ASKED", "No question with this uid is open: the answer is late, or is not the first", {
     uid: uid!,
   });
+
+/** Adds the schema that the contract declares for the answer. An answer is input: it is validated in production, too. */
+export function withReply<Options extends { reply?: PayloadSchema<unknown, unknown> }>(
+  contract: object | undefined,
+  type: string,
+  options: Options,
+): Options {
+  const { questions } = (contract ?? {}) as Contract; // Returned by `defineContract`.
+  const declared = questions && Object.hasOwn(questions, type) ? questions[type] : undefined;
+  return declared?.reply === undefined || options.reply ? options : { ...options, reply: declared.reply };
+}
 
 /** Maximum number of open questions to one client. */
 const MAX_QUESTIONS = 64;

@@ -1,10 +1,10 @@
 import type { Recipient } from "../delivery/audience.ts";
 import type { CloseCause } from "../protocol/close.ts";
-import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
+import type { AnswerOf, AskedType, Contract, MessageFrom, QuestionArguments } from "../protocol/contract-types.ts";
 import type { ErrorMessage, MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { type AskedConnection, type AskOptions, Questions } from "./questions.ts";
+import { type AskedConnection, type AskOptions, Questions, withReply } from "./questions.ts";
 
 /** Any value that JSON can represent. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
@@ -66,7 +66,11 @@ export interface ClientConnection extends Recipient, AskedConnection {
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
   /** `outbound` is absent if nothing is checked against a contract. */
   readonly host: AskedConnection["host"] & {
-    readonly outbound?: { message(frame: Frame, client: WebSocketClient): void } | undefined;
+    readonly outbound?: {
+      message(frame: Frame, client: WebSocketClient): void;
+      question(type: string, payload: unknown, client: WebSocketClient): void;
+    } | undefined;
+    readonly options?: { readonly contract: object | undefined };
   };
   /** Saves the state that must survive hibernation. */
   save(): void;
@@ -81,6 +85,9 @@ export let connectionOf: (client: WebSocketClient) => ClientConnection;
 /** Returns the open questions to a client; `undefined` if it was never asked: internal, as {@link connectionOf}. */
 export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 
+/** Asks a client what is checked already, and validates by no contract: internal, as {@link connectionOf}. */
+export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Questions["ask"]>) => Promise<unknown>;
+
 /** One connected client: the same object in every event from `connect` to `close`. `C` is the contract of its controller. */
 export class WebSocketClient<C = Contract> {
   /** Facts copied from the upgrade request. */
@@ -93,6 +100,7 @@ export class WebSocketClient<C = Contract> {
   static {
     connectionOf = (client) => client.#connection;
     questionsOf = (client) => client.#questions;
+    askUnchecked = (client, ...question) => (client.#questions ??= new Questions(client.#connection)).ask(...question);
   }
 
   /** Created by the controller; an application receives clients in events. */
@@ -172,10 +180,17 @@ export class WebSocketClient<C = Contract> {
    * does not fit; LIMIT_EXCEEDED if 64 questions are open; the code of the client's error. An aborted signal rejects with its reason.
    * @throws {TypeError} as a rejection, for an invalid type, payload or option.
    */
-  ask<Reply = unknown>(type: string, payload: object = {}, options: AskOptions<Reply> = {}): Promise<Reply> {
-    const asked = (this.#questions ??= new Questions(this.#connection)).ask(type, payload, options);
+  ask<Type extends AskedType<C>, Reply extends AnswerOf<C, Type> = AnswerOf<C, Type>>(
+    type: Type,
+    ...question: QuestionArguments<C, Type, [options?: AskOptions<Reply>]>
+  ): Promise<Reply> {
+    const { host } = this.#connection;
+    const [payload = {}, options = {}] = question as [payload?: object, options?: AskOptions<Reply>]; // A payload is an object.
+    const client = this as WebSocketClient<unknown> as WebSocketClient; // As in `send`.
+    const asked = askUnchecked(client, type, payload, withReply(host.options?.contract, type, options));
     asked.catch(() => {}); // The caller gets the rejection.
-    return asked;
+    host.outbound?.question(type, payload, client);
+    return asked as Promise<Reply>; // As the schema says, or unchecked.
   }
 
   /**

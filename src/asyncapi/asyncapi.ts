@@ -12,8 +12,6 @@
  *
  * @module
  */
-import { CloseCode } from "../protocol/close.ts";
-import { CLOSE_MEANINGS, ERROR_MEANINGS } from "../protocol/code-meanings.ts";
 import type { ChannelContract, Contract, RequestContract } from "../protocol/contract-types.ts";
 import type {
   AsyncApiChannel,
@@ -23,6 +21,7 @@ import type {
   AsyncApiOptions,
   AsyncApiReference,
 } from "./document.ts";
+import { closeCodes, errors } from "./codes.ts";
 import { exampleOf } from "./example.ts";
 import { channelAddress, channelField } from "./channel-name.ts";
 import {
@@ -43,6 +42,7 @@ import {
   publication,
   publish,
   published,
+  refusal,
   streamItem,
   streamMessages,
   subscriptionMessages,
@@ -101,6 +101,7 @@ export function asyncapi(contract: Contract, options: AsyncApiOptions): AsyncApi
   builder.addConnection(Boolean(contract.channels));
   if (Object.values(contract.requests ?? {}).some(({ stream }) => stream)) builder.addStreams();
   for (const [type, request] of Object.entries(contract.requests ?? {})) builder.addRequest(type, request);
+  for (const [type, question] of Object.entries(contract.questions ?? {})) builder.addQuestion(type, question);
   for (const [type, schema] of Object.entries(contract.messages ?? {})) builder.addMessage(type, schema);
   for (const [name, channel] of Object.entries(contract.channels ?? {})) builder.addChannel(name, channel);
 
@@ -118,14 +119,8 @@ export function asyncapi(contract: Contract, options: AsyncApiOptions): AsyncApi
       ...(Object.keys(builder.schemas).length > 0 && { schemas: builder.schemas }),
       ...(securitySchemes && { securitySchemes }),
     },
-    "x-errors": Object.entries(ERROR_MEANINGS).map(([code, meaning]) => ({ code, meaning })),
-    "x-close-codes": Object.entries(CloseCode).map(([name, code]) => ({
-      code,
-      name,
-      meaning: CLOSE_MEANINGS[name as keyof typeof CloseCode], // A key of it.
-      // 44xx are the client's fault, and a message that was too big stays so.
-      reconnect: !(code >= 4400 && code < 4500) && code !== CloseCode.MESSAGE_TOO_BIG,
-    })),
+    "x-errors": errors,
+    "x-close-codes": closeCodes,
   };
 }
 
@@ -234,28 +229,11 @@ class DocumentBuilder {
     }
   }
 
-  addRequest(type: string, { payload, reply, stream }: RequestContract): void {
-    const [asked, answered, item] = [`request ${type}`, `reply ${type}`, `item ${type}`];
-    if (stream) this.#messages[item] = streamItem(type, this.#convertIfAny(stream.output, "input", `${asked} item`));
-    const envelope = envelopeOf(type);
-    this.#messages[asked] = describe(
-      type,
-      `Request “${type}”`,
-      payload === undefined ? "A request without a payload." : "A request with its payload.",
-      payload === undefined
-        ? envelope
-        : withEnvelope(this.#convert(payload, "input", `${asked} payload`), envelope, this.#resolve),
-    );
-    const isRequired = reply !== undefined && !acceptsUndefined(reply);
-    this.#messages[answered] = describe(type, `Reply to “${type}”`, "The request succeeded.", {
-      ...envelope,
-      properties: {
-        ...envelope["properties"] as JsonSchema, // Of the envelope.
-        status: { const: "ok" },
-        data: this.#convertIfAny(reply, "input", `${asked} reply`),
-      },
-      required: ["type", "status", ...isRequired ? ["data"] : []],
-    });
+  addRequest(type: string, request: RequestContract): void {
+    const { stream } = request;
+    const item = `item ${type}`;
+    if (stream) this.#messages[item] = streamItem(type, this.#convertIfAny(stream.output, "input", `request ${type} item`));
+    const [asked, answered] = this.#addExchange(type, request, ["request", "reply", "The request succeeded."]);
     this.#addOperation(asked, CONNECTION, {
       action: "receive",
       title: type,
@@ -264,6 +242,47 @@ class DocumentBuilder {
       messages: [asked],
       reply: [...stream ? [item] : [], answered, "error"],
     });
+  }
+
+  addQuestion(type: string, question: RequestContract): void {
+    const [asked, answered] = this.#addExchange(type, question, ["question", "answer", "The client answered."]);
+    this.#messages["refusal"] = refusal;
+    this.#addOperation(asked, CONNECTION, {
+      action: "send",
+      title: type,
+      summary: `Asks a client “${type}”.`,
+      tag: "questions",
+      messages: [asked],
+      reply: [answered, "refusal"],
+    });
+  }
+
+  /** Adds what is asked and what answers it, and returns their names. */
+  #addExchange(
+    type: string,
+    { payload, reply }: RequestContract,
+    [ask, answer, summary]: [ask: "request" | "question", answer: string, summary: string],
+  ): [asked: string, answered: string] {
+    const names: [string, string] = [`${ask} ${type}`, `${answer} ${type}`];
+    const [asked, answered] = names;
+    const envelope = envelopeOf(type, ask === "question");
+    const schema = payload === undefined
+      ? envelope
+      : withEnvelope(this.#convert(payload, "input", `${asked} payload`), envelope, this.#resolve);
+    const title = (word: string) => `${word.charAt(0).toUpperCase()}${word.slice(1)}`;
+    const text = payload === undefined ? `A ${ask} without a payload.` : `A ${ask} with its payload.`;
+    this.#messages[asked] = describe(type, `${title(ask)} “${type}”`, text, schema);
+    const isRequired = reply !== undefined && !acceptsUndefined(reply);
+    this.#messages[answered] = describe(type, `${title(answer)} to “${type}”`, summary, {
+      ...envelope,
+      properties: {
+        ...envelope["properties"] as JsonSchema, // Of the envelope.
+        status: { const: "ok" },
+        data: this.#convertIfAny(reply, "input", `${asked} reply`),
+      },
+      required: [...envelope["required"] as string[], "status", ...isRequired ? ["data"] : []],
+    });
+    return names;
   }
 
   addMessage(type: string, schema: unknown): void {

@@ -42,6 +42,9 @@ export function asyncapiPage(document: AsyncApiDocument): Route {
   };
 }
 
+/** Sections of the parts of a contract that are of no channel, by tag. */
+const PARTS = { requests: "Requests", questions: "Questions of the server", messages: "Messages of the server" };
+
 class Page {
   readonly #document: AsyncApiDocument;
 
@@ -54,9 +57,9 @@ class Page {
     const tags = [...new Set(Object.values(this.#document.operations).flatMap(({ tags }) => tags.map(({ name }) => name)))];
     const ofChannels = tags.filter((tag) => tag.startsWith("channel "));
     const sections: [id: string, title: string, content: Html][] = [
-      ...["requests", "messages"].filter((tag) => tags.includes(tag)).map((tag): [string, string, Html] => [
+      ...Object.entries(PARTS).filter(([tag]) => tags.includes(tag)).map(([tag, title]): [string, string, Html] => [
         tag,
-        tag === "requests" ? "Requests" : "Messages of the server",
+        title,
         this.#operations(tag),
       ]),
       ...ofChannels.map((tag, index): [string, string, Html] => [`channel-${index}`, `C${tag.slice(1)}`, this.#operations(tag)]),

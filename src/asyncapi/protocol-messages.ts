@@ -39,11 +39,14 @@ const LIMITS: JsonSchema = {
   required: ["payload", "waiting"],
 };
 
+/** The `uid` of a question and its answer. */
+const QUESTION_UID: JsonSchema = { type: "string", pattern: "^ask:", maxLength: 64, examples: ["ask:7f0c"] };
+
 /** The fields of every message; those of a type follow. */
-export const envelopeOf = (type: string): JsonSchema => ({
+export const envelopeOf = (type: string, isQuestion = false): JsonSchema => ({
   type: "object",
-  properties: { type: { const: type }, uid: UID },
-  required: ["type"],
+  properties: { type: { const: type }, uid: isQuestion ? QUESTION_UID : UID },
+  required: isQuestion ? ["type", "uid"] : ["type"],
 });
 
 /** Fields of a message beside `type` and `uid`. A name that ends in `?` may be absent. */
@@ -175,6 +178,12 @@ export const connectionMessages: Readonly<Record<string, AsyncApiMessage>> = {
     "error?": { type: "object", properties: { code: { type: "string" } }, required: ["code"] },
   }, [{ type: "confirm", uid: "ask:7f0c", status: "ok", data: { yes: true } }]),
 };
+
+/** The answer of a client that refuses a question. */
+export const refusal: AsyncApiMessage = questionMessage("Refusal", "Refuses a question, with its type and `uid`.", {
+  status: { const: "error" },
+  error: { type: "object", properties: { code: { type: "string" } }, required: ["code"] },
+}, [{ type: "confirm", uid: "ask:7f0c", status: "error", error: { code: "DECLINED" } }]);
 
 /** Messages that end subscriptions to any channel. */
 export const unsubscribeMessages: Readonly<Record<string, AsyncApiMessage>> = {
@@ -308,8 +317,8 @@ export const published: AsyncApiMessage = message("publish", "Published", "The p
 /** A message of any type, with the `uid` of a question. */
 function questionMessage(title: string, summary: string, fields: Fields, examples: Record<string, unknown>[]): AsyncApiMessage {
   const { payload, ...rest } = message("question", title, summary, fields);
-  const properties = { ...payload["properties"] as Fields, type: NAME, uid: { type: "string", pattern: "^ask:", maxLength: 64 } };
-  const required = ["type", "uid", ...fields["status"] ? ["status"] : []];
+  const properties = { ...payload["properties"] as Fields, type: NAME, uid: QUESTION_UID };
+  const required = ["type", "uid", ...Object.keys(fields).filter((name) => !name.endsWith("?"))];
   return { ...rest, payload: { ...payload, properties, required }, examples: examples.map((payload) => ({ payload })) };
 }
 

@@ -15,6 +15,7 @@
  * @module
  */
 import type {
+  AskedType,
   ChannelName,
   ChannelOf,
   Contract,
@@ -26,7 +27,16 @@ import type {
 } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { createConnector } from "./connector.ts";
-import type { DataTo, MessageTo, PayloadOf, SubscribeOptionsOf, SubscriptionOf, WithoutEnvelope } from "./contract.ts";
+import type {
+  AnswerTo,
+  AskedOf,
+  DataTo,
+  MessageTo,
+  PayloadOf,
+  SubscribeOptionsOf,
+  SubscriptionOf,
+  WithoutEnvelope,
+} from "./contract.ts";
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { createEmitter } from "./emitter.ts";
 import { checkToken } from "./encode.ts";
@@ -149,7 +159,10 @@ export interface BareClient<C = Contract> {
    * Answers a type of questions of the server with what the handler returns. A `ClientError` that it throws is the answer, with its code;
    * any other error is answered `INTERNAL_ERROR` and emits `error`. Returns a function that removes the handler.
    */
-  handle<Payload = Record<string, unknown>>(type: string, handler: (question: Payload) => unknown): () => void;
+  handle<Type extends AskedType<C>>(
+    type: Type,
+    handler: (question: AskedOf<C, Type>) => AnswerTo<C, Type> | Promise<AnswerTo<C, Type>>,
+  ): () => void;
 
   /**
    * Subscribes to a channel until you unsubscribe; after a reconnect the subscription resumes from its position. Iterate over the

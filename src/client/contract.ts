@@ -1,4 +1,4 @@
-import type { EventOf, In, InOf, Out, Part, RequestType } from "../protocol/contract-types.ts";
+import type { EventOf, In, InOf, Out, Part, QuestionOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { Publication, SubscribeOptions, Subscription, SubscriptionInit } from "./subscription.ts";
 
@@ -14,6 +14,13 @@ export type WithoutEnvelope<Payload> = Payload & { readonly type?: never; readon
 export type MessageTo<C> = C extends { readonly requests: unknown }
   ? { [Type in RequestType<C>]: { type: Type } & PayloadOf<C, Type> }[RequestType<C>]
   : WebSocketMessage;
+
+/** A question as its handler receives it, without `type` and `uid`. It is not validated; the contract is trusted. */
+export type AskedOf<C, Type extends string> = C extends { readonly questions: unknown } ? QuestionOf<C, Type>
+  : Record<string, unknown>;
+
+/** Answer to a question. */
+export type AnswerTo<C, Type extends string> = C extends { readonly questions: infer Q } ? InOf<Part<Q, Type>, "reply"> : unknown;
 
 /** Data that may be published as an event of a channel. */
 export type DataTo<H, Event extends string> = H extends { readonly events: infer Events }

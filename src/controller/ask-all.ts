@@ -1,8 +1,10 @@
 import type { PayloadSchema } from "../application/schema.ts";
-import type { WebSocketClient } from "../application/websocket-client.ts";
+import type { OutboundChecks } from "../application/outbound.ts";
+import { askUnchecked, type WebSocketClient } from "../application/websocket-client.ts";
 import { checkSchema, parse, SCHEMA } from "../application/schema.ts";
 import { isMs, MS } from "../base/clock.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import type { Contract, QuestionArguments } from "../protocol/contract-types.ts";
 import { type ErrorCode, WebSocketError } from "../protocol/errors.ts";
 import { jsonOf } from "../protocol/protocol.ts";
 
@@ -10,7 +12,7 @@ import { jsonOf } from "../protocol/protocol.ts";
 export interface AskAllOptions<Reply = unknown> {
   /** Time for the clients to answer, in ms. Other nodes have a second more. @default {10_000} */
   timeout?: number;
-  /** Validates each answer. Absent: it is whatever the client sent. */
+  /** Validates each answer. @default the schema of the option `contract`; without one, an answer is whatever the client sent */
   reply?: PayloadSchema<unknown, Reply>;
 }
 
@@ -18,12 +20,16 @@ export interface AskAllOptions<Reply = unknown> {
  * The arguments of {@link WebSocketController.askAll}: the type, the payload, which clients are asked, and options. The call rejects
  * with a TypeError if one of them is invalid, and with ENGINE_UNAVAILABLE if the engine cannot list the nodes.
  */
-export type AskAllQuestion<Reply = unknown> = [
-  type: string,
-  payload?: object,
-  filter?: BroadcastFilter,
-  options?: AskAllOptions<Reply>,
+export type AskAllQuestion<Reply = unknown, C = Contract, Type extends string = string> = [
+  type: Type,
+  ...question: QuestionArguments<C, Type, [filter?: BroadcastFilter, options?: AskAllOptions<Reply>]>,
 ];
+
+/** What the contract says of questions. */
+export interface QuestionHost {
+  readonly options: { readonly contract: object | undefined };
+  readonly outbound: OutboundChecks | undefined;
+}
 
 /** The answer of one client. */
 export interface AskReply<Reply = unknown> {
@@ -94,7 +100,7 @@ export async function askClients(clients: readonly WebSocketClient[], request: A
   await Promise.all(clients.map(async (client) => {
     const { uid, accountability: { user } } = client;
     try {
-      const data = await client.ask(type, JSON.parse(payload), { timeout });
+      const data = await askUnchecked(client, type, JSON.parse(payload), { timeout });
       const text = data === undefined ? undefined : JSON.stringify(data);
       if (text !== undefined && text.length > MAX_REPLY) answers.failed.push({ uid, code: "LIMIT_EXCEEDED" });
       else answers.replies.push(text === undefined ? { uid, user } : { uid, user, data: text });

@@ -1,5 +1,6 @@
 /** The messages between nodes: broadcasts, orders that change rights, and questions about clients and counters. */
-import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, inParts } from "./ask-all.ts";
+import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, inParts, type QuestionHost } from "./ask-all.ts";
+import { withReply } from "../application/questions.ts";
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
 import { cutCloseReason } from "../protocol/close.ts";
 import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
@@ -145,9 +146,13 @@ export class Cluster {
   // The controller's side
 
   /** See {@link WebSocketController.askAll}. */
-  async askAll<Reply>(...[type, payload = {}, filter = {}, options = {}]: AskAllQuestion<Reply>): Promise<AskAllResult<Reply>> {
+  async askAll<Reply>(
+    { options: { contract }, outbound }: QuestionHost,
+    ...[type, payload = {}, filter = {}, options = {}]: AskAllQuestion<Reply>
+  ): Promise<AskAllResult<Reply>> {
     const host = this.#host();
-    const asked = new AskedClients(type, payload, options);
+    const asked = new AskedClients(type, payload, withReply(contract, type, options));
+    outbound?.question(type, payload);
     const { request } = asked;
     const others = this.#ask({ type: "ask.clients", filter: checkFilter(filter), request }, asked.patience, (answer) => {
       asked.add(answer.node, answer);

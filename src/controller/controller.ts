@@ -11,6 +11,7 @@ import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { Connections } from "../connection/connections.ts";
+import type { AnswerOf, AskedType } from "../protocol/contract-types.ts";
 import type { Contract, HandledOf, ItemOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
 import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } from "./drain.ts";
@@ -234,8 +235,10 @@ export class WebSocketController<C = Contract> {
   }
 
   /** Asks the clients on all nodes that the filter matches. Resolves with the answers, and with the clients and nodes without one. */
-  askAll<Reply = unknown>(...question: AskAllQuestion<Reply>): Promise<AskAllResult<Reply>> {
-    return this.#backplane.cluster.askAll(...question);
+  askAll<Type extends AskedType<C>, Reply extends AnswerOf<C, Type> = AnswerOf<C, Type>>(
+    ...question: AskAllQuestion<Reply, C, Type>
+  ): Promise<AskAllResult<Reply>> {
+    return this.#backplane.cluster.askAll(this.#host, ...question as unknown as AskAllQuestion<Reply>); // As in `on`.
   }
 
   /** The admitted clients of this node, as a live set: do not modify it. */

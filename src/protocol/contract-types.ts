@@ -15,6 +15,8 @@ export interface TypedSchema {
 export interface Contract {
   /** Request types that the server handles. */
   readonly requests?: { readonly [type: string]: RequestContract };
+  /** Questions that the server asks a client; the reply is the answer of the client. */
+  readonly questions?: { readonly [type: string]: RequestContract };
   /** Messages that the server sends on its own; each is an object. */
   readonly messages?: { readonly [type: string]: unknown };
   /** Channels; `{id}` in a name is a parameter, and a name that ends in `*` is a prefix. */
@@ -82,6 +84,24 @@ export type StreamType<C> = C extends { readonly requests: infer R }
 export type ItemOf<C, Type extends string> = C extends { readonly requests: infer R }
   ? Part<Part<R, Type>, "stream"> extends infer Stream ? Stream extends undefined ? never : InOf<Stream, "output"> : never
   : unknown;
+
+/** Types of the questions. */
+export type AskedType<C> = C extends { readonly questions: infer Q } ? keyof Q & string : string;
+
+/** Payload of a question. Neither side runs its schema. */
+export type QuestionOf<C, Type extends string> = C extends { readonly questions: infer Q }
+  ? Part<Part<Q, Type>, "payload"> extends infer Payload ? Payload extends undefined ? Record<string, never> : In<Payload> : never
+  : object;
+
+/** Answer to a question as the server returns it: the output of its schema. */
+export type AnswerOf<C, Type extends string> = C extends { readonly questions: infer Q }
+  ? Part<Part<Q, Type>, "reply"> extends infer Reply ? Reply extends undefined ? unknown : Out<Reply> : never
+  : unknown;
+
+/** What follows the type of a question: the payload, optional if none of its fields is required, and `Rest`. */
+export type QuestionArguments<C, Type extends string, Rest extends unknown[]> = Record<string, never> extends QuestionOf<C, Type>
+  ? [payload?: QuestionOf<C, Type>, ...rest: Rest]
+  : [payload: QuestionOf<C, Type>, ...rest: Rest];
 
 /** A message that the server sends on its own. */
 export type MessageFrom<C> = C extends { readonly messages: infer M }

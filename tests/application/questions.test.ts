@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
+import { defineContract, type WebSocketClient, WebSocketController } from "../../mod.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { observe } from "../support/observed.ts";
 import { HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
@@ -67,6 +68,38 @@ describe("client.ask", () => {
       bad,
       (error) => codeIs("INVALID_PAYLOAD")(error) && (error as WebSocketError).details!["path"] === "yes",
     );
+  });
+
+  it("validates the answer by the contract, in production too, or by the schema that is passed", async () => {
+    const contract = defineContract({
+      questions: { confirm: { reply: v.pipe(v.object({ n: v.string() }), v.transform(({ n }) => Number(n))) } },
+    });
+    const controller = new WebSocketController({ contract, validate: false, logger: false });
+    const { connection, transport, client } = open(controller as unknown as WebSocketController);
+    const typed = client as unknown as WebSocketClient<typeof contract>;
+    const respond = async (data: unknown) => {
+      await turn();
+      connection.message(JSON.stringify(answer(transport.take()[0].uid, data)));
+    };
+    const good = typed.ask("confirm");
+    await respond({ n: "7" });
+    assert.equal(await good satisfies number, 7);
+    const bad = typed.ask("confirm");
+    await respond({ n: 7 });
+    await assert.rejects(bad, codeIs("INVALID_PAYLOAD"));
+    const own = typed.ask("confirm", {}, { reply: v.literal(3) });
+    await respond(3);
+    assert.equal(await own, 3);
+    const undeclared = client.ask("constructor");
+    await respond(4);
+    assert.equal(await undeclared, 4);
+    // Once, on the node that asks: the schema does not read its own output.
+    const all = controller.askAll("confirm");
+    await respond({ n: "8" });
+    assert.deepEqual((await all).replies.map(({ data }) => data satisfies number), [8]);
+    const none = controller.askAll("confirm");
+    await respond({ n: 8 });
+    assert.deepEqual((await none).missing.map(({ code }) => code), ["INVALID_PAYLOAD"]);
   });
 
   it("rejects with the code of the client's error, and without its text", async () => {
@@ -185,7 +218,7 @@ describe("client.ask", () => {
     const { controller, client, asked, receive, transport } = create();
     const order: string[] = [];
     controller.use(async (_context, next) => {
-      order.push(await client.ask<string>("confirm"));
+      order.push(await client.ask("confirm") as string);
       await next();
     });
     controller.handle("first", v.object({}), () => void order.push("first"));

@@ -75,6 +75,34 @@ describe("asyncapi", () => {
     }
   });
 
+  it("describes a question as an operation with the answers to it", () => {
+    for (const name of ["valibot", "Zod 4", "ArkType"]) {
+      const document = documentOf(contracts[name]!);
+      const { action, messages, reply, tags } = document.operations["question confirm"]!;
+      const names = (references: readonly { $ref: string }[]) =>
+        references.map(({ $ref }) => decodeURIComponent($ref.split("/").at(-1)!));
+      assert.deepEqual([action, names(messages), names(reply!.messages), tags], [
+        "send",
+        ["question confirm"],
+        ["answer confirm", "refusal"],
+        [{ name: "questions" }],
+      ]);
+      const [asks, answers, refuses] = ["question confirm", "answer confirm", "refusal"].map((message) =>
+        validatorOf(document, CONNECTION, message)
+      );
+      const envelope = { type: "confirm", uid: "ask:1" };
+      assert.deepEqual([asks!({ ...envelope, text: "Delete it?" }), asks!(envelope), asks!({ ...envelope, uid: 1, text: "" })], [
+        true,
+        false,
+        false,
+      ]);
+      const answer = (data: unknown) => answers!({ ...envelope, status: "ok", data });
+      assert.deepEqual([answer({ yes: true }), answer({ yes: "yes" }), answer(undefined)], [true, false, false]);
+      const refusal = (error: object) => refuses!({ ...envelope, status: "error", error });
+      assert.deepEqual([refusal({ code: "DECLINED" }), refusal({})], [true, false]);
+    }
+  });
+
   it("describes what a client publishes by the input of a schema, and what subscribers receive by its output", () => {
     for (const name of ["valibot", "Zod 4", "ArkType"]) {
       const document = documentOf(contracts[name]!);

@@ -55,6 +55,18 @@ describe("diffContracts", () => {
       { requests: { say: { reply: v.object({ id: v.number(), at: v.optional(v.number()) }) } } },
       ["compatible Reply to “say”, data.at: added"],
     ],
+    "a question less": [{ questions: { a: {}, b: {} } }, { questions: { a: {} } }, ["breaking Question b: removed"]],
+    "a question more": [{ questions: { a: {} } }, { questions: { a: {}, b: {} } }, ["compatible Question b: added"]],
+    "a question that may hold more": [
+      { questions: { say: { payload: short } } },
+      { questions: { say: { payload: text } } },
+      ["breaking Question “say”, text: maxLength 3 → none"],
+    ],
+    "an answer of which less is accepted": [
+      { questions: { say: { reply: text } } },
+      { questions: { say: { reply: short } } },
+      ["breaking Answer to “say”, data.text: maxLength none → 3"],
+    ],
     "a message less": [{ messages: { news: text } }, { messages: {} }, ["breaking Message news: removed"]],
     "a channel less": [{ channels: { a: {}, b: {} } }, { channels: { a: {} } }, ["breaking Channel b: removed"]],
     "a channel more": [{ channels: { a: {} } }, { channels: { a: {}, b: {} } }, ["compatible Channel b: added"]],

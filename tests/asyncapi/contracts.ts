@@ -12,6 +12,10 @@ const valibot = defineContract({
     say: { payload: v.object({ room: v.string(), text: v.string() }), reply: v.object({ id: v.number() }) },
     leave: {},
   },
+  questions: {
+    confirm: { payload: v.object({ text: v.string() }), reply: v.object({ yes: v.boolean() }) },
+    "ready?": {},
+  },
   messages: { news: v.object({ text: v.string(), urgent: v.optional(v.boolean()) }) },
   channels: {
     "room:*": {
@@ -30,6 +34,10 @@ const zod: Contract = {
   requests: {
     say: { payload: z.object({ room: z.string(), text: z.string() }), reply: z.object({ id: z.number() }) },
     leave: {},
+  },
+  questions: {
+    confirm: { payload: z.object({ text: z.string() }), reply: z.object({ yes: z.boolean() }) },
+    "ready?": {},
   },
   messages: { news: z.object({ text: z.string(), urgent: z.boolean().optional() }) },
   channels: {
@@ -50,6 +58,7 @@ const arktype: Contract = {
     say: { payload: type({ room: "string", text: "string" }), reply: type({ id: "number" }) },
     leave: {},
   },
+  questions: { confirm: { payload: type({ text: "string" }), reply: type({ yes: "boolean" }) }, "ready?": {} },
   messages: { news: type({ text: "string", "urgent?": "boolean" }) },
   channels: {
     "room:*": {

@@ -168,7 +168,7 @@ describe("client.handle", () => {
   it("answers the questions of its type with what the handler returns, until it is removed", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
-    const stop = client.handle<{ n: number }>("double", ({ n }) => Promise.resolve(2 * n));
+    const stop = client.handle("double", ({ n }) => Promise.resolve(2 * (n as number)));
     client.handle("nothing", () => {});
     socket.receive({ type: "double", uid: "ask:1", n: 4 });
     socket.receive({ type: "nothing", uid: "ask:2" });

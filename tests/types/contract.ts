@@ -29,6 +29,11 @@ const contract = defineContract({
     ask: { payload: Text, reply: v.object({ usage: v.number() }), stream: { output: v.string() } },
     tail: { stream: { output: v.number() } },
   },
+  questions: {
+    confirm: { payload: Text, reply: v.object({ yes: v.boolean(), amount: v.pipe(v.string(), v.transform(Number)) }) },
+    "ready?": { reply: v.optional(v.number()) },
+    anything: { payload: v.object({ text: v.optional(v.string()) }) },
+  },
   messages: { news: Text, reload: v.object({}) },
   channels: {
     "room:*": {
@@ -164,6 +169,41 @@ export const channels = new Channels(controller, {
   },
   "tenant:{tenant}:*": { authorize: ({ params }) => params.tenant === "acme" },
 });
+
+export async function questions(asked: WebSocketClient<typeof contract>, untyped: WebSocketClient): Promise<void> {
+  const answer = await asked.ask("confirm", { text: "Delete it?" }, { timeout: 1_000 });
+  same<typeof answer, { yes: boolean; amount: number }>();
+  same<Awaited<ReturnType<typeof ready>>, number | undefined>();
+  function ready() {
+    return asked.ask("ready?");
+  }
+  const own = await asked.ask("anything", {}, { reply: v.object({ id: v.number() }) });
+  same<typeof own, { id: number }>();
+  const { replies } = await controller.askAll("confirm", { text: "Delete it?" }, { role: "player" });
+  same<(typeof replies)[number]["data"], { yes: boolean; amount: number }>();
+  void controller.askAll("ready?");
+  void controller.askAll("ready?", {}, { user: "mika" }, { timeout: 1_000 });
+  const free = await untyped.ask("confirm", { text: 1 });
+  same<typeof free, unknown>();
+  const validated = await untyped.ask("confirm", {}, { reply: v.object({ yes: v.boolean() }) });
+  same<typeof validated, { yes: boolean }>();
+  // @ts-expect-error -- no such question
+  void asked.ask("cofirm", { text: "Delete it?" });
+  // @ts-expect-error -- the contract says a string
+  void asked.ask("confirm", { text: 1 });
+  // @ts-expect-error -- the text is missing
+  void asked.ask("confirm");
+  // @ts-expect-error -- the contract says another answer
+  void asked.ask("confirm", { text: "Delete it?" }, { reply: v.object({ yes: v.string() }) });
+  // @ts-expect-error -- a question without a payload
+  void asked.ask("ready?", { text: "Delete it?" });
+  // @ts-expect-error -- no such question
+  void controller.askAll("redy?");
+  // @ts-expect-error -- the contract says a string
+  void controller.askAll("confirm", { text: 1 });
+  // @ts-expect-error -- the text is missing
+  void controller.askAll("confirm");
+}
 
 export async function publications(name: string): Promise<void> {
   await channels.publish("room:1", "said", { text: "Hello", likes: 1 });
@@ -381,6 +421,16 @@ export function contracts(): void {
   defineContract({ request: { say: { payload: Text } }, messages: {} });
   // @ts-expect-error -- the protocol's own
   defineContract({ messages: { pong: Text } });
+  // @ts-expect-error -- the protocol's own
+  defineContract({ questions: { ping: {} } });
+  // @ts-expect-error -- a payload is an object
+  defineContract({ questions: { confirm: { payload: v.string() } } });
+  // @ts-expect-error -- no schema
+  defineContract({ questions: { confirm: { reply: { yes: v.boolean() } } } });
+  // @ts-expect-error -- a misspelt field
+  defineContract({ questions: { confirm: { payload: Text, replay: Text } } });
+  // @ts-expect-error -- a schema in the place of `{ payload }`
+  defineContract({ questions: { confirm: Text } });
   // @ts-expect-error -- a message is an object
   defineContract({ messages: { news: v.string() } });
   // @ts-expect-error -- no schema
@@ -413,6 +463,21 @@ export function client(): void {
   void client.publish("tenant:acme:board:1", "logged", { text: "Hello" });
   // @ts-expect-error -- no such channel
   client.subscribe("board:1");
+  client.handle("confirm", ({ text }) => {
+    same<typeof text, string>();
+    return { yes: true, amount: "1" };
+  });
+  client.handle("ready?", () => Promise.resolve(7));
+  client.handle("anything", ({ text }) => text);
+  // @ts-expect-error -- no such question
+  client.handle("cofirm", () => ({ yes: true, amount: "1" }));
+  // @ts-expect-error -- the contract says a boolean
+  client.handle("confirm", () => ({ yes: "yes", amount: "1" }));
+  // @ts-expect-error -- the contract says a boolean, and this one comes later
+  client.handle("confirm", () => Promise.resolve({ yes: "yes", amount: "1" }));
+  // @ts-expect-error -- no such field
+  client.handle("confirm", ({ title }) => ({ yes: title === "", amount: "1" }));
+  createClient("ws://localhost").handle("anything", ({ text }) => same<typeof text, unknown>());
   client.on("error", ({ error }) => {
     same<typeof error, Error>();
     return error.message;
