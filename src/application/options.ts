@@ -197,7 +197,7 @@ export interface WebSocketControllerOptions<C = Contract> {
   /** The contract of the server and its clients, as `defineContract` returned it; it types the controller. */
   contract?: C;
   /**
-   * `"outbound"`: replies, messages, publications and snapshots of the server are checked against the option `contract`. One that
+   * `"outbound"`: replies, messages, questions, publications, snapshots and data of members are checked against the option `contract`. One that
    * does not fit becomes an `error` event, and is sent all the same. An event whose schema outputs another type than it reads is
    * not checked. `false`: nothing is checked.
    *

@@ -17,8 +17,10 @@ export interface OutboundChecks {
   question(type: string, payload: unknown, client?: WebSocketClient): void;
   /** @param declared the name that the channel is declared by. @param json the data. */
   publication(declared: string, channel: string, event: string, json: string): void;
-  /** @param declared as in {@link publication}. */
+  /** The answer to a subscription, with or without a `query`. @param declared as in {@link publication}. */
   snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void;
+  /** The data of the client's member. @param declared, json as in {@link publication}. */
+  member(declared: string, channel: string, json: string, client: WebSocketClient): void;
 }
 
 type Report = (error: unknown, client?: WebSocketClient) => void;
@@ -80,6 +82,10 @@ export class Outbound implements OutboundChecks {
 
   snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void {
     this.#check(`The snapshot of "${channel}"`, own(this.#contract.channels, declared)?.snapshot, () => asJson(data), client);
+  }
+
+  member(declared: string, channel: string, json: string, client: WebSocketClient): void {
+    this.#check(`The member in "${channel}"`, own(this.#contract.channels, declared)?.member, () => JSON.parse(json), client);
   }
 
   #check(what: string, schema: unknown, read: () => unknown, client?: WebSocketClient): void {

@@ -52,7 +52,7 @@ export class SubscriptionPresence {
       if (this.#hasEnded) return;
       // Joins in `renew`, when the client is admitted again.
       if (connectionOf(client).isSuspended) return void (this.#postponed = enter);
-      this.#enter(memberDataOf(options, message, client, host.report));
+      this.#enter(memberDataOf(options, message, client, host));
       if (!this.#hasEnded) this.#owner.changed();
     };
     if (message.presence) void this.#presence.list(this.#observe(false)).then(enter);
@@ -118,15 +118,27 @@ export class SubscriptionPresence {
   }
 }
 
-/** The data of the client's member, as JSON text. */
+/** The data of the client's member, as JSON text, which is checked against the contract. */
 function memberDataOf(
+  options: ResolvedChannel,
+  request: SubscriptionRequest,
+  client: WebSocketClient,
+  { outbound, report }: ExtensionHost,
+): string | undefined {
+  const { name, presence } = options;
+  const json = presence?.data === "client" ? request.data : madeDataOf(options, request, client, report);
+  if (json !== undefined) outbound?.member(name, request.channel, json, client);
+  return json;
+}
+
+/** What the application makes of it. */
+function madeDataOf(
   { params, presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,
   client: WebSocketClient,
   report: ExtensionHost["report"],
 ): string | undefined {
   const make = presence?.data;
-  if (make === "client") return text;
   if (typeof make !== "function") return undefined;
   const fail = (error: unknown) => report(error, client);
   let json: string | undefined;

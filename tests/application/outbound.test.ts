@@ -17,6 +17,7 @@ const contract = defineContract({
     later: { reply: z.object({ id: z.number().refine((id) => Promise.resolve(id > 0)) }) },
     free: {},
   },
+  questions: { confirm: { payload: v.strictObject({ text: v.string() }), reply: v.object({ yes: v.boolean() }) }, "ready?": {} },
   messages: { news: v.strictObject({ text: v.string(), at: v.optional(v.string()) }), alert: type({ level: "number" }) },
   channels: {
     "room:{id}": {
@@ -31,6 +32,8 @@ const contract = defineContract({
         plain: z.object({ n: z.number() }),
       },
       snapshot: v.array(v.string()),
+      query: v.object({ limit: v.optional(v.number()) }),
+      member: v.strictObject({ name: v.string() }),
     },
     free: {},
   },
@@ -142,6 +145,58 @@ describe("The option validate", () => {
       'The publication "plain" to "room:1" does not fit the contract at "n", and was sent all the same',
       'The publication "trimmed" to "room:1" does not fit the contract, and was sent all the same',
       'The publication "siad" to "room:1" is not in the contract, and was sent all the same',
+    ]);
+  });
+
+  it("reports a snapshot that answers a query, and the data of a member, that do not fit, and sends them", async () => {
+    const { controller, client, receive, answers, errors } = create();
+    new Channels(controller, {
+      "room:{id}": {
+        authorize: () => true,
+        snapshot: ({ query }) => query["limit"] === 1 ? ["fits"] : [1 as never],
+        presence: { data: ({ data, params }) => params.id === "none" ? undefined : data as { name: string } },
+      },
+      free: { authorize: () => true, presence: { data: "client" } },
+    });
+    const subscribe = (channel: string, data: unknown, limit = 1) =>
+      receive({ type: "subscribe", channel, data, query: { limit }, presence: true });
+    subscribe("room:1", { name: "Ann" });
+    subscribe("room:none", { name: 1 });
+    subscribe("free", 7);
+    await turn();
+    assert.deepEqual(errors(), []);
+    subscribe("room:2", { name: 7 });
+    subscribe("room:3", { name: "Ann" }, 2);
+    await turn();
+    await turn(); // Joins are sent a turn later.
+    const joined = answers().filter(({ event }) => event === "join").map(({ channel, members }) => [channel, members[0].data]);
+    assert.deepEqual(joined.sort(), [["free", 7], ["room:1", { name: "Ann" }], ["room:2", { name: 7 }], ["room:3", {
+      name: "Ann",
+    }], [
+      "room:none",
+      undefined,
+    ]]);
+    assert.deepEqual(errors().sort(), [
+      ['The member in "room:2" does not fit the contract at "name", and was sent all the same', client.uid],
+      ['The snapshot of "room:3" does not fit the contract at "0", and was sent all the same', client.uid],
+    ]);
+  });
+
+  it("reports a question that does not fit, or that the contract does not have, and asks it", async () => {
+    const { controller, client, answers, errors } = create();
+    void client.ask("confirm", { text: "Delete it?" });
+    void client.ask("ready?");
+    void controller.askAll("confirm", { text: "Delete it?" });
+    assert.deepEqual(errors(), []);
+    void client.ask("confirm", { text: 1 as never });
+    void client.ask("cofirm" as never);
+    void controller.askAll("confirm", {} as never);
+    await turn();
+    assert.equal(answers().length, 6);
+    assert.deepEqual(errors(), [
+      ['The question "confirm" does not fit the contract at "text", and was sent all the same', client.uid],
+      ['The question "cofirm" is not in the contract, and was sent all the same', client.uid],
+      ['The question "confirm" does not fit the contract at "text", and was sent all the same', undefined],
     ]);
   });
 
