@@ -51,6 +51,8 @@ export interface Requests {
   add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
   /** Settles the request that the message answers. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean;
+  /** Rejects a request that was not sent yet. Returns whether there is one. */
+  drop(uid: unknown, error: unknown): boolean;
   /** Queues a request again that the server refused unread because the token had expired. Returns whether there is one. */
   retry(uid: unknown): boolean;
   /** Sends in order until the server accepts no more. */
@@ -133,6 +135,12 @@ export function createRequests(
       if (!item || status === undefined) return false;
       if (status === "ok") item.settle(message);
       else item.fail(errorOf(message));
+      return true;
+    },
+    drop(uid, error) {
+      const item = pending.get(uid);
+      if (!item || !queue.has(item)) return false;
+      item.fail(error);
       return true;
     },
     retry(uid) {
