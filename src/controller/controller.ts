@@ -76,7 +76,7 @@ export class WebSocketController<C = Contract> {
   constructor(options: WebSocketControllerOptions<C> = {}) {
     const resolved = resolveOptions(options);
     this.name = resolved.name;
-    const { logger, heartbeat, timeout, clock = systemClock } = resolved;
+    const { logger, heartbeat, timeout, revalidate, clock = systemClock } = resolved;
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
     const log = errorLogger(logger, monotonic);
     const report = (error: unknown, client?: WebSocketClient) =>
@@ -105,8 +105,7 @@ export class WebSocketController<C = Contract> {
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     const revocations = new Revocations(2 * timeout);
-    const canRefresh = resolved.revalidate !== undefined;
-    this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh, monotonic });
+    this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh: !!revalidate, monotonic });
     this.#backplane = new Backplane({
       deadlines: this.#deadlines,
       now,
