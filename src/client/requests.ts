@@ -49,10 +49,10 @@ export interface Requests {
    * @throws {TypeError} as a rejection, for a message that JSON cannot encode
    */
   add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
-  /** Settles the request that the message answers. Returns whether there is one. */
-  settle(message: WebSocketMessage): boolean;
   /** Rejects a request that was not sent yet. Returns whether there is one. */
   drop(uid: unknown, error: unknown): boolean;
+  /** Settles the request that the message answers. Returns whether there is one. */
+  settle(message: WebSocketMessage): boolean;
   /** Queues a request again that the server refused unread because the token had expired. Returns whether there is one. */
   retry(uid: unknown): boolean;
   /** Sends in order until the server accepts no more. */
@@ -129,18 +129,18 @@ export function createRequests(
           );
         if (timeout && (queue.has(item) || pending.has(uid))) timer(expired, timeout);
       }),
+    drop(uid, error) {
+      const item = pending.get(uid);
+      const isQueued = !!item && queue.has(item);
+      if (isQueued) item.fail(error);
+      return isQueued;
+    },
     settle(message) {
       const item = pending.get(message.uid);
       const { status } = message;
       if (!item || status === undefined) return false;
       if (status === "ok") item.settle(message);
       else item.fail(errorOf(message));
-      return true;
-    },
-    drop(uid, error) {
-      const item = pending.get(uid);
-      if (!item || !queue.has(item)) return false;
-      item.fail(error);
       return true;
     },
     retry(uid) {
