@@ -44,6 +44,8 @@ export class WanderingClient {
   #wire: Wire | undefined;
   #beating: ReturnType<typeof setInterval> | undefined;
   #connections = 0;
+  /** Of the node that it was last connected to. */
+  #port = 0;
   #isMember = false;
   /** What it was told of whom, by user. */
   #members: Map<string, string> | undefined;
@@ -116,9 +118,11 @@ export class WanderingClient {
         const where = behind().map((channel) => {
           const position = this.#followers.get(channel)?.position;
           const end = position && checker.top(channel, position.epoch);
-          return `${channel} at ${position?.offset} of ${end}${this.#isAsked(channel) ? ", whose subscribe is unanswered" : ""}`;
+          const unanswered = this.#isAsked(channel) ? ", whose subscribe is unanswered" : "";
+          return `${channel} at ${position?.offset} of ${end}${unanswered}, last sent ${this.#recent.get(channel)?.join(" ")}`;
         });
-        return checker.problem(`${this.name} did not come back: it is no member, or ${where.join(", ")} is not the end`);
+        const state = `on port ${this.#port}, ${this.#wire ? "connected" : "cut off"}, ${this.#isMember ? "a" : "no"} member`;
+        return checker.problem(`${this.name} did not come back: ${state}; not at the end: ${where.join("; ")}`);
       }
       if (!this.#wire) await this.#connect();
       else {
@@ -141,7 +145,8 @@ export class WanderingClient {
 
   async #connect(): Promise<void> {
     const { ports, random } = this.#options;
-    const wire = Wire.begin(random.pick(ports()), this.#path);
+    const port = this.#port = random.pick(ports());
+    const wire = Wire.begin(port, this.#path);
     this.#heard = performance.now();
     const beating = this.#beating = setInterval(() => {
       if (performance.now() - this.#heard > SILENCE) wire.reset();
@@ -156,6 +161,9 @@ export class WanderingClient {
     if (this.#isMissed) this.#attend();
   }
   #heard = 0;
+
+  /** The last messages of each channel, with the time, for the report of a client that does not come back. */
+  readonly #recent = new Map<string, string[]>();
 
   /** Whether it is to become a member. */
   get #isMissed(): boolean {
@@ -228,6 +236,10 @@ export class WanderingClient {
     const { checker } = this.#options;
     const { type, status, event, channel, uid } = message;
     const asked = this.#asked.get(uid);
+    if (channel !== undefined && channel !== this.#options.room) {
+      const recent = this.#recent.get(channel) ?? [];
+      this.#recent.set(channel, [...recent.slice(-5), `${Math.round(performance.now())} ms ${JSON.stringify(message)}`]);
+    }
     if (status === "error") {
       if (message.error.code !== "ENGINE_UNAVAILABLE") checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
       this.#asked.delete(uid);
