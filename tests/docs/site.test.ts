@@ -197,7 +197,7 @@ describe("The site", { skip: noSite, timeout: 300_000 }, () => {
     it("finds a page by the search", () =>
       visit("/", {}, async (page) => {
         await page.click(".DocSearch-Button");
-        await page.fill(".search-input", "slow consumer");
+        await page.fill(".search-input", "reads too slowly");
         const first = page.locator(".result").first();
         await first.waitFor();
         await first.click();
