@@ -17,3 +17,9 @@ export function disposeBy(target: object, end: () => unknown): void {
   const { dispose, asyncDispose } = Symbol as { dispose?: symbol; asyncDispose?: symbol };
   if (dispose && asyncDispose) Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end });
 }
+
+/** Removes the method of `Symbol.asyncIterator` where the platform has no such symbol, as React Native: it would be named "undefined". */
+export function withoutUnnamed<Target extends object>(target: Target): Target {
+  if (!Symbol.asyncIterator) Reflect.deleteProperty(target, "undefined");
+  return target;
+}

@@ -1,4 +1,5 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { withoutUnnamed } from "./dispose.ts";
 import { ClientError } from "./error.ts";
 
 /** Options of {@link BareClient.stream}. */
@@ -96,7 +97,7 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
         serve();
       });
       result.then(() => done(), done);
-      return {
+      return withoutUnnamed({
         result,
         cancel: () => cancel(),
         // Not a generator: its `return()` would wait for the pending `next()`.
@@ -113,7 +114,7 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
             return Promise.resolve({ done: true, value: undefined });
           },
         }),
-      };
+      });
     },
     receive(message) {
       const take = message["status"] === "next" && open.get(message.uid);

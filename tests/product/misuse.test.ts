@@ -136,7 +136,7 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
   ],
   "a contract with a misspelt field": [
     "defineContract({ requests: { say: { payload: Text, replay: Text } } });",
-    /'"Cannot declare \\"say\\": a request has payload and reply, not \\"replay\\""'\.$|Did you mean to write 'reply'\?$/,
+    /'"Cannot declare \\"say\\": a request has payload, reply and stream, not \\"replay\\""'\.$|Did you mean to write 'reply'\?$/,
   ],
   "a contract with a misspelt part": [
     "defineContract({ request: { say: { payload: Text } } });",
