@@ -151,7 +151,8 @@ export class Deadlines {
   }
 
   /** Sets the deadline of the item, in ms from now, in place of an earlier one. */
-  set(item: HeapItem, delay: number): void {
+  set(timed: Timed, delay: number): void {
+    const item: HeapItem = timed;
     this.#due.delete(item);
     item.deadline = this.#clock.monotonic() + delay;
     if (item.heapIndex < 0) item.heapIndex = this.#heap.push(item) - 1;
@@ -161,7 +162,8 @@ export class Deadlines {
   }
 
   /** Removes the deadline of the item, if it has one. */
-  delete(item: HeapItem): void {
+  delete(timed: Timed): void {
+    const item: HeapItem = timed;
     this.#due.delete(item);
     const { heapIndex: index } = item;
     if (index < 0) return;

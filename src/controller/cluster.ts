@@ -145,7 +145,10 @@ export class Cluster {
 
   // The controller's side
 
-  /** See {@link WebSocketController.askAll}. */
+  /**
+   * See {@link WebSocketController.askAll}.
+   * @internal
+   */
   async askAll<Reply>(
     { options: { contract }, outbound }: QuestionHost,
     ...[type, payload = {}, filter = {}, options = {}]: AskAllQuestion<Reply>

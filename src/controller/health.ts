@@ -1,12 +1,11 @@
-import type { Context } from "hono";
 import type { WebSocketController } from "./controller.ts";
 
 /** Handlers for the probes of a service manager or a load balancer. */
 export interface Health {
   /** Liveness: answers 200 as long as the process answers, while it drains and while its broker is away, too. */
-  live(c: Context): Response;
+  live(): Response;
   /** Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready. */
-  ready(c: Context): Response;
+  ready(): Response;
 }
 
 /**
@@ -25,12 +24,13 @@ export function health(...controllers: Pick<WebSocketController, "status" | "eng
   if (controllers.length === 0 || !controllers.every((controller) => typeof controller?.status === "string")) {
     throw new TypeError("Cannot create the probes: pass the controller, such as health(controller)");
   }
-  const answer = (c: Context, status: string, code: 200 | 503) => c.json({ status }, code, { "cache-control": "no-store" });
+  const answer = (status: string, code: 200 | 503) =>
+    Response.json({ status }, { status: code, headers: { "cache-control": "no-store" } });
   return {
-    live: (c) => answer(c, "live", 200),
-    ready: (c) => {
+    live: () => answer("live", 200),
+    ready: () => {
       const fault = controllers.map(faultOf).find((each) => each !== undefined);
-      return answer(c, fault ?? "ready", fault === undefined ? 200 : 503);
+      return answer(fault ?? "ready", fault === undefined ? 200 : 503);
     },
   };
 }

@@ -37,7 +37,9 @@ export class MemoryEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   /** There are no other nodes. */
   readonly isAlone = true;
+  /** When it sweeps next, in ms of the monotonic clock. */
   readonly deadline: number = 0;
+  /** Index in the heap of deadlines. */
   readonly heapIndex: number = -1;
 
   readonly #histories = new Map<string, History>();

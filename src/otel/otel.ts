@@ -17,10 +17,17 @@ import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
 import { Metrics } from "./metrics.ts";
 
+/**
+ * Documented by @opentelemetry/api: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type OtelMeter = Meter;
+
 /** Options of {@link observe}. */
 export interface ObserveOptions {
   /** Records the metrics. @default {metrics.getMeter("noroshi")} of `@opentelemetry/api` */
-  meter?: Meter;
+  meter?: OtelMeter;
 }
 
 /**

@@ -88,7 +88,9 @@ export class BroadcastChannelEngine implements Engine, Timed {
   status: EngineStatus = "ready";
   /** Only code of this process can write to the channel. */
   readonly isSigned = true;
+  /** When it sweeps next, in ms of the monotonic clock. */
   readonly deadline: number = 0;
+  /** Index in the heap of deadlines. */
   readonly heapIndex: number = -1;
 
   readonly #options: Required<BroadcastChannelEngineOptions>;
