@@ -211,7 +211,7 @@ ${this.#fields(schema, depth + 1)}${
       this.#document["x-close-codes"].map(({ code, name, meaning, reconnect }) =>
         html`
           <dt><code>${code} ${name}</code></dt>
-          <dd>${meaning}; ${reconnect ? "the client comes back with backoff" : "the client does not come back unchanged"}</dd>
+          <dd>${meaning}; ${reconnect ? "the client comes back" : "the client does not come back unchanged"}</dd>
         `
       )
     }</dl>`;
