@@ -5,7 +5,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
 /** How an authentication ended; `limited`: too many from its address have failed, and `authenticate` was not called. */
 export type AuthenticationOutcome = "accepted" | "refused" | "limited" | "failed";
 
-/** Follows what one controller does: `noroshi/otel` has one. Its methods must not throw, except what they call has thrown. */
+/** Receives the events of one controller for `noroshi/otel`. A method throws only what the function that it calls has thrown. */
 export interface Observer {
   /** A connection was created, or restored from hibernation. */
   opened(client: WebSocketClient): void;

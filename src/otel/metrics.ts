@@ -20,7 +20,10 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { measureDelay } from "./event-loop.ts";
 
 /** The types that the protocol itself has. */
-const PROTOCOL_TYPES: ReadonlySet<string> = new Set(["auth", "ping", "pong", "subscribe", "unsubscribe", "publish"]);
+const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
+  ...["auth", "ping", "pong", "subscribe", "unsubscribe", "publish"],
+  ...["stream.credit", "stream.cancel"],
+]);
 
 /** The label of whatever is not declared: a client chooses its types, and each label costs memory in every later step. */
 const OTHER = "_other";
@@ -122,7 +125,7 @@ export class Metrics implements Observer {
 
   closed(client: WebSocketClient, cause: CloseCause): void {
     const openedAt = this.#openedAt.get(client);
-    if (openedAt === undefined) return; // It was opened before anybody observed.
+    if (openedAt === undefined) return; // It was opened before `observe`.
     this.#openedAt.delete(client);
     this.#age.record(this.#secondsSince(openedAt), { ...this.#websocket, "noroshi.close.cause": cause });
   }
@@ -150,7 +153,7 @@ export class Metrics implements Observer {
     this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
   }
 
-  /** Calls, and records the time until what it returns has settled. */
+  /** Calls the function, and records the time until its result has settled. */
   #measure<Result>(call: () => Result, record: (seconds: number, error?: Attributes) => void): Result {
     const startedAt = this.#node.monotonic();
     if (!this.#takes(startedAt)) return call();

@@ -32,8 +32,8 @@ const MAX_PERIOD = 500;
 
 /** The calls of one client that can be aborted. Its streams take turns, and share what may wait for the client. */
 export class ClientCalls implements StreamOwner, Timed {
-  deadline = 0;
-  heapIndex = -1;
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
   readonly #client: WebSocketClient;
   readonly #connection: ClientConnection;
   readonly #host: StreamsHost;
@@ -167,7 +167,7 @@ export class ClientCalls implements StreamOwner, Timed {
   due(): void {
     const now = this.deadlines.now();
     const { unreadBytes } = this.#connection;
-    // While the transport moves, what it holds has not reached the client.
+    // As long as the client reads older bytes, the stream behind them is not slow.
     const isMoving = unreadBytes < this.#unread || this.#connection.isSuspended;
     this.#unread = unreadBytes;
     // Reading may take longer than a heartbeat.

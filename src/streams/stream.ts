@@ -29,7 +29,7 @@ export class Stream {
   readonly call: Call;
   /** Settles when the end of the stream may be sent: with the result, or with the error. */
   readonly ended: Promise<unknown>;
-  /** Since when it waits for the client to read, in ms; `undefined`: it does not. Written by its owner only. */
+  /** Since when it waits for the client to read, in ms; `undefined`: it does not. Its owner sets it, and the end clears it. */
   waitingSince: number | undefined;
   /** Absent: the items are sent as fast as the transport takes them. */
   readonly window: CreditWindow | undefined;

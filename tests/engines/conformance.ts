@@ -457,7 +457,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await looked;
         for (const [number, page] of (await Promise.all(read)).entries()) {
           assert.equal(page.isComplete, true);
-          // What has come by now is in it, and what was told of is not.
+          // The page has the publications so far, without those that the listener has received.
           assert.deepEqual(page.publications.map(dataOf), range(10).slice(number + 1, number + 1 + page.publications.length));
         }
       });

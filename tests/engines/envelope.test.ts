@@ -156,7 +156,7 @@ describe("Envelopes", () => {
             JSON.stringify(fields),
           );
         }
-        // A later version says which it can be read by, and what it adds is nothing to this one.
+        // An envelope of a later version names the oldest version that can read it. This version ignores the added fields.
         for (const fields of [{ v: 3, min: 2 }, { v: 9, min: 2, later: { a: [1] } }, { later: "x" }]) {
           assert.deepEqual(await create("b", secrets).refuse("message", "", seal(fields)), {
             kind: "message",

@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import { WebSocketController } from "../../mod.ts";
 import { testkit } from "../../src/testing/testkit.ts";
 
-/** A cluster of three nodes; whoever names itself is admitted. */
+/** A cluster of three nodes. Each client is admitted as the user that it names. */
 function cluster() {
   const controllers: WebSocketController[] = [];
   const kit = testkit((node) => {

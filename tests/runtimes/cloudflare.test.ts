@@ -380,6 +380,7 @@ describe("Durable Object, at a deployment", () => {
   async function listen(server: TestServer, channel: string) {
     const seen = Array.from({ length: COUNT }, () => ({ items: [] as unknown[], codes: [] as number[], delays: [] as number[] }));
     const clients: Client[] = [];
+    let wake = () => {};
     // One after the other: workerd does not evict an object for half a minute after it has accepted several at once.
     for (const { items, codes, delays } of seen) {
       const url = `ws://127.0.0.1:${server.port}/realtime`;
@@ -390,14 +391,17 @@ describe("Durable Object, at a deployment", () => {
       await new Promise<void>((resolve) => {
         client.subscribe(channel, {
           onInit: () => resolve(),
-          onEvent: ({ data }) => items.push(data),
+          onEvent: ({ data }) => {
+            items.push(data);
+            wake();
+          },
           onGap: () => items.push("gap"),
         });
       });
     }
     const say = (data: number) => server.control("realtime", "publish", { channel, data });
     const heard = async (data: number) => {
-      while (!seen.every(({ items }) => items.includes(data))) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (!seen.every(({ items }) => items.includes(data))) await new Promise<void>((resolve) => wake = resolve);
     };
     return { clients, seen, say, heard };
   }

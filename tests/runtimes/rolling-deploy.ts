@@ -13,7 +13,7 @@ import { BrokerProcess, freePort } from "../support/brokers.ts";
 import { Nginx } from "./nginx.ts";
 import { COMMANDS } from "./server.ts";
 
-/** What is deployed, and to whom. */
+/** The size and the load of a deploy. */
 export interface RollingDeploy {
   readonly broker: "redis" | "nats";
   readonly runtime: "bun" | "deno" | "node";
@@ -55,7 +55,7 @@ export interface DeployReport {
   /** Publications that a client was not sent, and those that it was sent twice or out of order. */
   readonly lost: number;
   readonly doubled: number;
-  /** Times that a client was told `recovered: false`. */
+  /** Number of `recovered: false` that clients received. */
   readonly gaps: number;
   /** `leave` events of users who stayed. */
   readonly leaves: number;
@@ -127,6 +127,7 @@ class Listener {
   /** When it was admitted, in ms. */
   readonly opened: number[] = [];
   isListening: Promise<void>;
+  #wake = () => {};
 
   constructor(url: string, number: number, channel: number, watches: boolean, closes: Record<number, number>) {
     this.channel = channel;
@@ -144,7 +145,10 @@ class Listener {
       client.subscribe(`room:${channel}`, {
         onInit: () => resolve(),
         onGap: () => this.gaps++,
-        onEvent: ({ data }: { data: unknown }) => this.received.push(data as number), // As the publisher sends them.
+        onEvent: ({ data }: { data: unknown }) => {
+          this.received.push(data as number); // As the publisher sends them.
+          this.#wake();
+        },
         ...(watches && {
           onPresence: ({ event, members }: { event: string; members: unknown[] }) => {
             if (event === "leave") this.leaves += members.length;
@@ -153,9 +157,13 @@ class Listener {
       } as never); // Its types are those of a contract.
     });
   }
+  /** Resolves with the next publication. */
+  next(): Promise<void> {
+    return new Promise((resolve) => this.#wake = resolve);
+  }
 }
 
-/** Deploys, and resolves with what was seen. */
+/** Deploys, and resolves with the counts. */
 export async function deployRolling(deploy: RollingDeploy): Promise<DeployReport> {
   const { clients, plainClients, crowd, rate, report = () => {}, proxies = 1 } = deploy;
   const broker = await BrokerProcess[deploy.broker]();
@@ -236,7 +244,11 @@ export async function deployRolling(deploy: RollingDeploy): Promise<DeployReport
     await Promise.all([publishing, asking]);
     // The last publications are on their way. Whoever has not received them after this has lost them.
     const isComplete = ({ channel, received }: Listener) => new Set(received).size === published[channel];
-    for (let waited = 0; waited < 20_000 && !listeners.every(isComplete); waited += 50) await sleep(50);
+    let isLate = false;
+    const late = sleep(20_000, undefined, { ref: false }).then(() => void (isLate = true));
+    for (const listener of listeners) {
+      while (!isLate && !isComplete(listener)) await Promise.race([late, listener.next()]);
+    }
     let [lost, doubled] = [0, 0];
     for (const { channel, received } of listeners) {
       lost += published[channel]! - new Set(received).size;

@@ -142,7 +142,7 @@ export class Envelopes {
       const isNew = arrives && this.#keys.length > 0 ? this.guard.accept(kind, node, number) : true;
       const opened = { kind, node, number, time: header.time, event: header.event, body };
       if (isNew) return opened;
-      // Its time tells whom it concerns, as that of an order from the store. Nobody would read it there again.
+      // The node reads the store only after it reconnects, so it must accept the order now. Its time limits it to older connections.
       if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };
       return drop(isNew === null ? "unknown node" : "replayed", node);
     });
