@@ -251,6 +251,27 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
         await page.getByLabel("Password").waitFor();
       });
 
+      test("says that the user is logged out when the browser has no cookie any more, and not before", async () => {
+        const page = await openAs("ann");
+        await page.route("**/logout", async (route) => {
+          const answer = await route.fetch();
+          await status(page, "closed"); // The server closes the connection before it answers.
+          assert.equal(await page.locator("body").getAttribute("data-view"), "chat");
+          await route.fulfill({ response: answer });
+        });
+        await page.getByRole("button", { name: "Log out" }).click();
+        await page.getByLabel("Password").waitFor();
+        assert.deepEqual(await page.context().cookies(), []);
+      });
+
+      test("says when a log-out has failed", async () => {
+        const page = await openAs("ann");
+        await page.route("**/logout", (route) => route.fulfill({ status: 502, body: "" }));
+        await page.getByRole("button", { name: "Log out" }).click();
+        await page.getByRole("alert").filter({ hasText: "You are still logged in" }).waitFor();
+        await say(page, "Still here");
+      });
+
       test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 120_000 }, async () => {
         const [ann, ben] = [await openAs("ann"), await openAs("ben")];
         await Promise.all([person(ann, "ben").waitFor(), person(ben, "ann").waitFor()]);

@@ -7,7 +7,7 @@ const STATUS = {
   connecting: "Connecting…",
   open: "Connected",
   waiting: "Connection lost. Trying again…",
-  closed: "Logged out",
+  closed: "Disconnected",
 };
 
 const client = createClient<typeof contract>("/websocket", {
@@ -20,11 +20,15 @@ const messages = find("messages");
 let me = "";
 let room: Room = "lobby";
 let subscription: Pick<Subscription, "unsubscribe"> | undefined;
+let loggingOut: Promise<void> | undefined;
 
-client.on("status", ({ status }) => {
+client.on("status", async ({ status }) => {
   find("status").textContent = STATUS[status];
   document.body.dataset.status = status;
-  if (status === "closed") leave(); // Logged out here or elsewhere, or the session has ended.
+  if (status !== "closed") return;
+  // The server closes the connection first and then answers. Only its answer removes the cookie.
+  await Promise.allSettled([loggingOut]);
+  leave(); // Logged out here or elsewhere, or the session has ended.
 });
 
 function enter(user: string): void {
@@ -108,8 +112,13 @@ composer.addEventListener("submit", async (event) => {
 });
 
 find("logout").addEventListener("click", async () => {
-  await logOut();
-  await client.close();
+  loggingOut = logOut();
+  try {
+    await loggingOut;
+    await client.close();
+  } catch (error) {
+    showError((error as Error).message); // Of fetch.
+  }
 });
 addEventListener("hashchange", () => me && openRoom());
 

@@ -15,7 +15,8 @@ export async function logIn(user: string, password: string): Promise<string> {
 }
 
 export async function logOut(): Promise<void> {
-  await post("/logout", {});
+  const response = await post("/logout", {});
+  if (!response.ok) throw new Error("You are still logged in: try again");
 }
 
 function post(path: string, body: object): Promise<Response> {
