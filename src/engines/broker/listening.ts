@@ -1,5 +1,5 @@
 import type { Deadlines, Timed } from "../../base/clock.ts";
-import { unavailable } from "./broker.ts";
+import { inBatches, unavailable } from "./broker.ts";
 import type { Reconnection } from "./reconnection.ts";
 
 interface Waiting {
@@ -102,10 +102,15 @@ export class Listening implements Timed {
     if (this.#isPumping || this.#closed) return;
     this.#isPumping = true;
     while (this.#waiting.length > 0 || this.#gone.length > 0) {
-      const gone = this.#gone.splice(0, BATCH);
-      // A failure ends the session, and the next one starts without these channels.
-      if (gone.length > 0) await this.#link.call("unsubscribe", (session) => session.unlisten(gone)).catch(() => {});
+      // Taken together, and all that are gone: a channel that is in both is wanted again, and one that goes meanwhile is gone later.
+      const gone = this.#gone.splice(0);
       const batch = this.#waiting.splice(0, BATCH);
+      for (const part of inBatches(gone, BATCH)) {
+        // A new session may have begun meanwhile, which listens to what is wanted.
+        const channels = part.filter((channel) => !this.#listened.has(channel));
+        // A failure ends the session, and the next one starts without these channels.
+        await this.#link.call("unsubscribe", (session) => session.unlisten(channels)).catch(() => {});
+      }
       if (batch.length === 0) continue;
       try {
         const listened = this.#listened;
