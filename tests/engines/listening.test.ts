@@ -44,7 +44,7 @@ describe("Listening", () => {
     const session = new HeldSession();
     const link = { call: (_: string, ask: (session: HeldSession) => Promise<unknown>) => ask(session) };
     const wanted = new Set<string>();
-    const deadlines = new Deadlines(clock, assert.fail);
+    const deadlines = new Deadlines(clock, (error) => assert.fail(String(error)));
     // A reconnection is only called.
     const listening = new Listening(link as unknown as Reconnection, deadlines, LINGER, (channel) => wanted.has(channel));
     const listen = async (channel: string) => {
