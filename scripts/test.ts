@@ -64,10 +64,9 @@ const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
 /** Runs a test program that writes a JUnit report, and says how. */
 const UNIT: Record<string, (files: string[], report: string) => [command: string, ...args: string[]]> = {
   node: (files, report) => [
-    ...[NODE, "--import", "tsx", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
+    ...[NODE, "--import", "./scripts/typescript.mjs", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
-    ...(files.length > 1 && files.every(sharesProcess) ? ["scripts/together.ts"] : ["--test"]),
-    ...files,
+    ...["scripts/together.ts", ...files],
   ],
   // Isolated, as the test files are on the other runtimes: they would share the default controller.
   bun: (files, report) => [
@@ -191,7 +190,7 @@ async function runTests(
 /** On Node most files share a process, and each of the others is one. */
 function unitGroups(runtime: string, files: string[]): string[][] {
   if (runtime !== "node") return [files];
-  return [files.filter(sharesProcess), files.filter((file) => !sharesProcess(file))];
+  return [files.filter(sharesProcess), ...files.filter((file) => !sharesProcess(file)).map((file) => [file])];
 }
 
 function sharesProcess(file: string): boolean {

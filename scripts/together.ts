@@ -1,4 +1,4 @@
-/** Runs several test files in this process: to start one for each takes as much CPU as most of them. */
+/** Runs test files in this process: to start one for each takes as much CPU as most of them. */
 import process from "node:process";
 import { it } from "node:test";
 import { pathToFileURL } from "node:url";

@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, describe, it } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const tsx = join(root, "node_modules/tsx/dist/loader.mjs");
 const program = join(root, "scripts/publication.ts");
 
 const SET = {
@@ -36,7 +36,7 @@ describe("publication", () => {
   }
 
   function run(folder: string, ...args: string[]): { status: number | null; faults: string[] } {
-    const { status, stderr } = spawnSync(process.execPath, ["--import", pathToFileURL(tsx).href, program, ...args], {
+    const { status, stderr } = spawnSync(process.execPath, [...TYPESCRIPT, program, ...args], {
       cwd: folder,
       encoding: "utf8",
     });

@@ -12,6 +12,7 @@ import {
 } from "../../src/engines/broadcast-channel/broadcast-channel.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { TestClock } from "../support/test-clock.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
 import { turn } from "../support/waiting.ts";
 import { conformance, range } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
@@ -232,9 +233,7 @@ describe("BroadcastChannelEngine", () => {
 function startWorker(): Worker {
   const url = new URL("worker.ts", import.meta.url);
   if ("Bun" in globalThis || "Deno" in globalThis) return new Worker(url);
-  // `--import tsx` is for the main thread only.
-  const code = `import("tsx/esm/api").then(({ register }) => (register(), import(${JSON.stringify(url)})))`;
-  return new Worker(code, { eval: true, execArgv: [] });
+  return new Worker(url, { execArgv: [...TYPESCRIPT] });
 }
 
 /** A worker thread with a server, as `worker.ts` makes it. */

@@ -15,6 +15,7 @@ import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { type ErrorCode, WebSocketError } from "../../src/protocol/errors.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 
 export type BrokerName = "redis" | "nats";
@@ -26,7 +27,7 @@ const bin = (name: string) => join(here, "../../node_modules/.bin", name);
 const COMMANDS: Record<Runtime, [command: string, ...args: string[]]> = {
   bun: [bin("bun"), "run"],
   deno: [bin("deno"), "run", "-A", "--no-lock"],
-  node: ["node", "--import", "tsx"],
+  node: ["node", ...TYPESCRIPT],
 };
 
 /** What the engine may tell. */

@@ -11,6 +11,7 @@ import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
 import { lacks } from "../support/brokers.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -25,7 +26,7 @@ class Cluster {
 
   constructor() {
     const env = { ...process.env, PORT: "0", NO_COLOR: "1" };
-    const args = ["--import", "tsx", "examples/cluster/main.ts"];
+    const args = [...TYPESCRIPT, "examples/cluster/main.ts"];
     this.#child = spawn(process.execPath, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
     this.#exited = new Promise((resolve) => this.#child.on("exit", resolve));
   }

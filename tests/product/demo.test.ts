@@ -10,6 +10,7 @@ import type { Browser, BrowserContext, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { findViolations } from "../support/axe.ts";
 import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const bin = (name: string): string => join(root, "node_modules/.bin", name);
@@ -25,7 +26,7 @@ interface Demo {
 const COMMANDS = {
   bun: [bin("bun"), "run"],
   deno: [bin("deno"), "run", "-A", "--no-lock"],
-  node: [process.execPath, "--import", "tsx"],
+  node: [process.execPath, ...TYPESCRIPT],
 };
 
 /** Starts the demo of a runtime and resolves with the address that it prints. */

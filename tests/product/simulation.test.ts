@@ -5,13 +5,14 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
 /** Resolves with the exit code and what it printed. */
 function simulate(...args: string[]): Promise<{ code: number; output: string }> {
   return new Promise((resolve) => {
-    execFile(process.execPath, ["--import", "tsx", "scripts/simulate.ts", ...args], { cwd: root }, (error, stdout, stderr) => {
+    execFile(process.execPath, [...TYPESCRIPT, "scripts/simulate.ts", ...args], { cwd: root }, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr });
     });
   });

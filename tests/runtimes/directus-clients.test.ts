@@ -6,13 +6,14 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { TYPESCRIPT } from "../support/typescript.ts";
 import { COMMANDS, NATIVE_DENO, startServer, type TestServer } from "./server.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const ROWS = Array.from({ length: 30 }, (_, id) => id);
 
 /** Node 20 has a WebSocket behind a flag. */
-const NODE = [process.execPath, ...(typeof WebSocket === "undefined" ? ["--experimental-websocket"] : []), "--import", "tsx"];
+const NODE = [process.execPath, ...(typeof WebSocket === "undefined" ? ["--experimental-websocket"] : []), ...TYPESCRIPT];
 
 const CLIENTS: [runtime: string, command: string[], socket: "ws" | "global"][] = [
   ["Node", NODE, "global"],

@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { after, afterEach, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
+import { TYPESCRIPT } from "../support/typescript.ts";
 import { ConnectedSdk, type Message, next, type SdkVersion } from "./directus-sdk.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -17,7 +18,7 @@ const bin = (name: string): string => join(root, "node_modules/.bin", name);
 const COMMANDS = {
   Bun: [bin("bun"), "run"],
   Deno: [bin("deno"), "run", "-A", "--no-lock"],
-  Node: [process.execPath, "--import", "tsx"],
+  Node: [process.execPath, ...TYPESCRIPT],
 } as const;
 
 /** The example, started: `url` rejects with what it printed when it ends before it listens. */

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 /** A server under test, in a process of its own. */
 export interface TestServer {
@@ -34,7 +35,7 @@ export const NATIVE_DENO: string = join(here, "fixture/serve-deno.ts");
 export const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
   deno: [bin("deno"), "run", "-A", "--no-lock"],
-  node: [process.execPath, "--import", "tsx"],
+  node: [process.execPath, ...TYPESCRIPT],
 };
 
 /** Starts the fixture on a runtime and resolves once it listens. */
