@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { endAll, findNode, packPackage, runProject, start, type Tools } from "../tests/docs/projects.ts";
+import { endAll, findNode, unpackPackage, runProject, start, type Tools } from "../tests/docs/projects.ts";
 import { listProjects, type Project, readOutput, readSnippets } from "../tests/docs/snippets.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -32,7 +32,7 @@ async function main(words: string[]): Promise<number> {
   const projects = listProjects(readSnippets(root, PAGE)).filter(({ heading }) =>
     words.length === 0 || words.includes(heading.toLowerCase())
   );
-  const packed = await packPackage(folder);
+  const packed = await unpackPackage(folder);
   const node = await findNode(folder);
   if (node === undefined) throw new Error("Cannot run the quick starts: Node is older than 22.18, and npm has no node@24");
   const registry = (await start("npm config get registry", folder, { path: [] }).ended).trim();

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { buildPackage } from "../tests/support/packed.ts";
 import { type Outcome, type Row, runStages, type Stage } from "./stages.ts";
 
 /** Tests of the whole product, which start browsers, bundlers and servers themselves: a stage each, on Node. */
@@ -76,6 +77,15 @@ const UNIT: Record<string, (files: string[], report: string) => [command: string
   deno: (files, report) => [DENO, "test", "-A", "--no-check", `--junit-path=${report}`, ...files],
 };
 
+/** What a test file has that takes the packed package. */
+const NEEDS_PACKAGE = /\b(?:un)?packPackage\b/;
+
+/** Files that several stages share, for as long as this process runs. */
+const shared = mkdtempSync(join(tmpdir(), "noroshi-tests-"));
+process.once("exit", () => rmSync(shared, { recursive: true, force: true }));
+
+let tarball: Promise<string> | undefined;
+
 /** Whether there is one stage only, which prints while it runs. */
 let isAlone = false;
 
@@ -119,11 +129,11 @@ function listStages(): Stage[] {
     })),
     ...listTests(PRODUCT).map((file) => ({
       name: basename(file, ".test.ts"),
-      run: () => runTests("node", [file]),
+      run: () => runProductTests(file),
     })),
     ...listTests(DOCS).map((file) => ({
       name: `docs ${basename(file, ".test.ts")}`,
-      run: () => runTests("node", [file]),
+      run: () => runProductTests(file),
     })),
   ];
 }
@@ -165,6 +175,17 @@ async function runChecks(): Promise<Outcome> {
     }
   });
   return outcome;
+}
+
+/** The package is built once for all of them. */
+async function runProductTests(file: string): Promise<Outcome> {
+  if (!NEEDS_PACKAGE.test(readFileSync(join(root, file), "utf8"))) return await runTests("node", [file]);
+  try {
+    tarball ??= buildPackage(shared);
+    return await runTests("node", [file], undefined, { NOROSHI_TARBALL: await tarball });
+  } catch (error) {
+    return { passed: 0, failures: [`Cannot pack the package: ${error}`], skipped: 0, output: "" };
+  }
 }
 
 async function runTests(

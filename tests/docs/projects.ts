@@ -1,10 +1,11 @@
 /** Runs the projects of a page in folders of their own, as a reader would type them. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFile, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { packPackage } from "../support/packed.ts";
 import type { Project } from "./snippets.ts";
 
 /** What the machine has. */
@@ -21,11 +22,9 @@ export interface Tools {
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** Packs the package into `folder`, and unpacks it there as JSR would serve it. */
-export async function packPackage(folder: string): Promise<Pick<Tools, "tarball" | "unpacked">> {
-  await start(`npm pack --pack-destination "${folder}" --loglevel=error`, root, { path: [] }).ended;
-  const name = (await readdir(folder)).find((name) => name.endsWith(".tgz"))!; // npm has made it.
-  const tarball = join(folder, name);
+/** Unpacks the packed package into `folder` as JSR would serve it. */
+export async function unpackPackage(folder: string): Promise<Pick<Tools, "tarball" | "unpacked">> {
+  const tarball = await packPackage(folder);
   await start(`tar -xzf "${tarball}"`, folder, { path: [] }).ended;
   const unpacked = join(folder, "jsr");
   await rename(join(folder, "package"), unpacked);

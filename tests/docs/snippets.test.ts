@@ -12,7 +12,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Change, endAll, findNode, packPackage, runProject, start, type Tools } from "./projects.ts";
+import { type Change, endAll, findNode, runProject, start, type Tools, unpackPackage } from "./projects.ts";
 import {
   isMarked,
   isProgram,
@@ -52,7 +52,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     noRegistry = await start("npm view valibot version --prefer-online --fetch-retries=0", folder, { path: [] }).ended
       .then(() => false as const, () => "no npm registry");
     // Beside each other: the package is built, and Node may be fetched.
-    const [packed, node] = await Promise.all([packPackage(folder), noRegistry ? undefined : findNode(folder)]);
+    const [packed, node] = await Promise.all([unpackPackage(folder), noRegistry ? undefined : findNode(folder)]);
     hasNode = node !== undefined;
     tools = { ...packed, path: node === undefined ? [programs] : [node, programs] };
     consumer = join(folder, "consumer");

@@ -16,6 +16,7 @@ import { WebSocket } from "ws";
 import { listSections } from "../../scripts/docs/pages.ts";
 import { createClient } from "../../src/client/client.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
+import { packPackage } from "../support/packed.ts";
 import { endAll, findNode, start, type Tools } from "./projects.ts";
 import { readSnippets } from "./snippets.ts";
 
@@ -122,15 +123,7 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
       return skips = "no Node 22.18 or newer, and the npm package node@24 cannot be had";
     }
     tools = { path: [node, join(root, "node_modules/.bin")] };
-    await start(
-      `npm pack --pack-destination "${place}" --loglevel=error`,
-      root,
-      { path: [] },
-    ).ended;
-    tarball = join(
-      place,
-      readdirSync(place).find((name) => name.endsWith(".tgz"))!,
-    ); // Packed above.
+    tarball = await packPackage(place);
     folder = join(place, "chat");
     if (!noRedis) redis = await BrokerProcess.redis();
   }, { timeout: 240_000 });

@@ -18,7 +18,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
-import { endAll, findNode, install, packPackage, start, type Tools } from "../docs/projects.ts";
+import { endAll, findNode, install, start, type Tools, unpackPackage } from "../docs/projects.ts";
 import { Caddy } from "../runtimes/caddy.ts";
 import { Nginx } from "../runtimes/nginx.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
@@ -59,7 +59,7 @@ describe("The recipes", { skip: noShell }, () => {
     noRegistry = await start("npm view valibot version --prefer-online --fetch-retries=0", folder, { path: [] }).ended
       .then(() => false as const, () => "no npm registry");
     if (noRegistry) return;
-    const [packed, node] = await Promise.all([packPackage(folder), findNode(folder)]);
+    const [packed, node] = await Promise.all([unpackPackage(folder), findNode(folder)]);
     if (node === undefined) noRegistry = "no Node 22.18 or newer, and the npm package node@24 cannot be had";
     else tools = { ...packed, path: [node, join(modules, ".bin")] };
   }, { timeout: 180_000 });

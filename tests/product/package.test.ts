@@ -1,13 +1,14 @@
 /** The npm package as its users get it: packed, installed into an empty folder, and run, type-checked and linted from there. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
+import { packPackage } from "../support/packed.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const modules = join(root, "node_modules");
@@ -191,10 +192,7 @@ describe("The npm package", () => {
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "noroshi-package-"));
-    await npm(root, "pack", "--pack-destination", folder);
-    const [name = ""] = await readdir(folder);
-    assert.match(name, /\.tgz$/);
-    tarball = join(folder, name);
+    tarball = await packPackage(folder);
 
     consumer = join(folder, "consumer");
     await mkdir(consumer);
