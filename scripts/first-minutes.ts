@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { endAll, findNode, unpackPackage, runProject, start, type Tools } from "../tests/docs/projects.ts";
+import { endAll, findNode, runProject, start, type Tools, unpackPackage } from "../tests/docs/projects.ts";
 import { listProjects, type Project, readOutput, readSnippets } from "../tests/docs/snippets.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");

@@ -10,7 +10,7 @@ import { WebSocketController, WebSocketService } from "../../mod.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { serve } from "../../src/serve/serve.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -33,7 +33,7 @@ interface Window {
   subscription: { unsubscribe(): void };
 }
 
-describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout: 120_000 }, () => {
+describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout: 300_000 }, () => {
   let html: string;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;
@@ -56,7 +56,7 @@ describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout:
     });
 
   before(async () => {
-    const [{ build }, { chromium }] = await Promise.all([import("esbuild"), import("playwright-core")]);
+    const { build } = await import("esbuild");
     const { outputFiles: [script] } = await build({
       stdin: { contents: PAGE, resolveDir: root },
       bundle: true,
@@ -83,9 +83,8 @@ describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout:
       .get("/page", (c) => c.html(html)).get("/other", (c) => c.html("<!doctype html><h1>Another page</h1>"));
     server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
     // Playwright switches the cache off.
-    const path = { executablePath: executablePath! };
-    browsers.with = await chromium.launch({ ...path, args: QUIET, ignoreDefaultArgs: ["--disable-back-forward-cache"] });
-    browsers.without = await chromium.launch({ ...path, args: QUIET });
+    browsers.with = await launchBrowser({ ignoreDefaultArgs: ["--disable-back-forward-cache"] });
+    browsers.without = await launchBrowser();
   });
   beforeEach(() => {
     changes = [];
@@ -116,7 +115,6 @@ describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout:
       });
     });
     page = await browser.newPage();
-    page.setDefaultTimeout(20_000);
     await page.goto(`${server.url}page?${channel}`);
     await member();
     await until(() => changes.length > 0);

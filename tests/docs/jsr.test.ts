@@ -27,12 +27,12 @@ describe("The JSR package", { skip: noShell }, () => {
     );
   });
 
-  it("documents every symbol", { timeout: 240_000 }, async () => {
+  it("documents every symbol", { timeout: 300_000 }, async () => {
     // Exits with 1, and says where.
     await start(`deno doc --lint ${Object.values(exports).join(" ")}`, root, tools).ended;
   });
 
-  it("type-checks as a consumer sees it", { timeout: 240_000 }, async (t) => {
+  it("type-checks as a consumer sees it", { timeout: 300_000 }, async (t) => {
     try {
       await start("npm view valibot version --prefer-online --fetch-retries=0", folder, tools).ended;
     } catch {

@@ -16,7 +16,7 @@ import { slugify } from "../../scripts/docs/links.ts";
 import { llms } from "../../scripts/docs/llms.ts";
 import { listSections } from "../../scripts/docs/pages.ts";
 import { optionsPage, optionsReference } from "../../scripts/docs/reference.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const vitepress = join(root, "docs/node_modules/vitepress/bin/vitepress.js");
@@ -158,17 +158,16 @@ describe("The site", { skip: noSite, timeout: 300_000 }, () => {
     assert.deepEqual([...new Set(dead)], []);
   });
 
-  describe("in a browser", { skip: noBrowser, timeout: 120_000 }, () => {
+  describe("in a browser", { skip: noBrowser, timeout: 300_000 }, () => {
     let browser: Browser;
     let server: Server;
     let origin: string;
 
     before(async () => {
-      const { chromium } = await import("playwright-core");
       server = serveFolder(out);
       await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
       origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`; // It listens on TCP.
-      browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+      browser = await launchBrowser();
     });
     after(async () => {
       await browser?.close();

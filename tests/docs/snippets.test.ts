@@ -60,7 +60,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     await cp(packed.unpacked, join(consumer, "node_modules/noroshi"), { recursive: true });
     await writeFile(join(consumer, "package.json"), JSON.stringify({ private: true, type: "module" }));
     await copyFile(join(root, "tests/docs/given.d.ts"), join(consumer, "given.d.ts"));
-  }, { timeout: 180_000 });
+  }, { timeout: 300_000 });
   after(async () => {
     endAll();
     await rm(folder, { recursive: true, force: true });
@@ -74,7 +74,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     for (const page of new Set(unmarked.map(({ page }) => page))) t.diagnostic(`not tested: ${page}`);
   });
 
-  it("type-check", { timeout: 120_000 }, async () => {
+  it("type-check", { timeout: 300_000 }, async () => {
     const written = new Map<string, Snippet>();
     for (const [index, snippet] of snippets.filter((snippet) => isProgram(snippet) && isMarked(snippet)).entries()) {
       // The files of a project import each other; the files of other headings have the same names.
@@ -123,7 +123,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     const [tool = ""] = project.commands[0]!.split(" ");
     for (const [name, change] of [["", undefined] as const, ...VARIANTS[isForNode(project) ? tool : ""] ?? []]) {
       const title = [project.page, project.heading, name].filter((word) => word !== "").join(", ");
-      it(`run: ${title}`, { timeout: 240_000 }, async (t) => {
+      it(`run: ${title}`, { timeout: 300_000 }, async (t) => {
         if (noRegistry) return t.skip(noRegistry);
         if (tool === "npm" && !hasNode) return t.skip("no Node 22.18 or newer, and the npm package node@24 cannot be had");
         const place = join(folder, title.replaceAll(/\W+/g, "-"));
@@ -141,7 +141,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
   }
 
   for (const snippet of snippets.filter(({ language, words, file }) => language === "ts" && words.includes("run") && !file)) {
-    it(`run: ${where(snippet)}`, { timeout: 60_000 }, async () => {
+    it(`run: ${where(snippet)}`, { timeout: 300_000 }, async () => {
       const name = join(consumer, `${where(snippet).replaceAll(/\W+/g, "-")}.ts`);
       await writeFile(name, snippet.code);
       assert.deepEqual((await start(`bun "${name}"`, consumer, tools).ended).trim().split("\n"), readOutput(snippet.code));

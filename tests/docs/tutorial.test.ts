@@ -126,7 +126,7 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
     tarball = await packPackage(place);
     folder = join(place, "chat");
     if (!noRedis) redis = await BrokerProcess.redis();
-  }, { timeout: 240_000 });
+  }, { timeout: 300_000 });
   after(async () => {
     endAll();
     await redis?.close();
@@ -134,7 +134,7 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
   });
 
   for (const page of pages) {
-    it(page, { timeout: 240_000 }, async (t) => {
+    it(page, { timeout: 300_000 }, async (t) => {
       if (skips) return t.skip(skips);
       for (const [name, text] of filesOf(page)) {
         await mkdir(dirname(join(folder, name)), { recursive: true });
@@ -172,7 +172,7 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
   };
   for (const [runtime, { serve, test }] of Object.entries(RUNTIMES)) {
     it(`leaves a chat that runs and passes its tests on ${runtime}`, {
-      timeout: 240_000,
+      timeout: 300_000,
     }, async (t) => {
       if (skips || noRedis) return t.skip(skips || String(noRedis));
       const port = await freePort();

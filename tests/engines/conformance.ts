@@ -42,7 +42,7 @@ export interface EngineFixtureOptions {
 /** Longer than any test. */
 const LONG: HistoryOptions = { size: 100, ttl: 300_000 };
 
-const TIMEOUT = 60_000;
+const TIMEOUT = 300_000;
 
 export function conformance(name: string, options: EngineFixtureOptions): void {
   const { nodes, skip = false, histories = true, channels = 1_000 } = options;

@@ -305,7 +305,7 @@ describe("Envelopes", () => {
     for (const _ of range(2)) assert.ok(await b.open("message", "", envelope));
   });
 
-  it("are remembered of ten thousand nodes", { timeout: 60_000 }, async () => {
+  it("are remembered of ten thousand nodes", { timeout: 300_000 }, async () => {
     const b = create("b");
     const of = (node: number, number = 1) => sign("", `${header({ node: `n${node}`, number })}\n1`);
     for (const number of range(10_000)) {

@@ -40,7 +40,7 @@ export const NOWHERE: Position = { epoch: "an-epoch", offset: 1_000_000 };
 const LONG: HistoryOptions = { size: 1_000, ttl: 300_000 };
 const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 1_000 };
 const SECRET = "a secret of the application";
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 
 export function faults(name: string, { skip = false, start, engine: make, inject }: FaultFixtureOptions): void {
   describe(`The engine "${name}"`, { skip }, () => {

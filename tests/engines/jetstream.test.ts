@@ -41,7 +41,7 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
 }
 
 describe("JetStream.list", () => {
-  it("asks again where the time was over, whether the server says so or not", { timeout: 60_000 }, async () => {
+  it("asks again where the time was over, whether the server says so or not", { timeout: 300_000 }, async () => {
     for (const end of ["status", "silence"] as const) {
       const { asked, list } = create([[4, end], [3, end], [3, end]]);
       const { messages, isWhole } = await list();
@@ -50,7 +50,7 @@ describe("JetStream.list", () => {
     }
   });
 
-  it("is not whole where nothing more comes", { timeout: 60_000 }, async () => {
+  it("is not whole where nothing more comes", { timeout: 300_000 }, async () => {
     const { asked, list } = create([[4, "status"], [0, "status"]]);
     const { messages, isWhole } = await list();
     assert.deepEqual([messages.length, isWhole, asked], [4, false, [10, 6]]);

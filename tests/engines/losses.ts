@@ -46,7 +46,7 @@ export interface LossFixtureOptions {
 }
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 
 /** Publications before the copy, before the loss, and after it: offsets of after the loss pass those of before. */
 const [COPIED, BEFORE, AFTER] = [4, 10, 30];

@@ -11,7 +11,7 @@ import { publish, range } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 60_000 };
 const FAST = { lease: 1_500, checkInterval: 50, linger: 300, timeout: 5_000 };
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 
 describe("The stream of histories", { skip: lacks("nats-server") }, () => {
   let broker: BrokerProcess;

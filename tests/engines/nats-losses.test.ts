@@ -131,7 +131,7 @@ async function fill(connection: NatsConnection): Promise<void> {
 
 /** A backup of before an epoch that the nodes know. */
 describe("The engine over a NATS that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
-  it("begins another one", { timeout: 60_000 }, async () => {
+  it("begins another one", { timeout: 300_000 }, async () => {
     const history: HistoryOptions = { size: 100, ttl: 300_000 };
     const broker = await BrokerProcess.nats();
     const copy = `${broker.folder}-copy`;
@@ -162,7 +162,7 @@ describe("The engine over a NATS that goes back to an earlier epoch", { skip: la
 });
 
 describe("The engine over a NATS that restarts with less", { skip: lacks("nats-server") }, () => {
-  it("begins another epoch, also where the node that is left has only received what is lost", { timeout: 28_000 }, async () => {
+  it("begins another epoch, also where the node that is left has only received what is lost", { timeout: 300_000 }, async () => {
     const history: HistoryOptions = { size: 100, ttl: 60_000 };
     const broker = await BrokerProcess.nats();
     const copy = `${broker.folder}-copy`;

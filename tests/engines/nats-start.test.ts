@@ -11,7 +11,7 @@ import { TestHost } from "./test-host.ts";
 
 const FAST = { lease: 1_500, checkInterval: 100, linger: 300, timeout: 5_000 };
 const HISTORY = { size: 10, ttl: 60_000 };
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 const USER = { user: "app", pass: "secret" };
 
 const permitting = (permissions: string) =>

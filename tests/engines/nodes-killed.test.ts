@@ -61,7 +61,7 @@ const handledBy = () => {
 for (const [name, { skip, start }] of Object.entries(BROKERS)) {
   describe(`Publications and requests with an id, over ${name}`, {
     skip,
-    timeout: 60_000 + KILLS * 30_000,
+    timeout: 300_000 + KILLS * 30_000,
   }, () => {
     it(`happen once when a node is killed and another repeats them, ${KILLS} times`, async (t) => {
       const random = new Random();

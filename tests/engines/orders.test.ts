@@ -15,7 +15,7 @@ import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 
 const SECRET = "a secret of the tests";
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 const HOURS = 3_600_000;
 /** The longest that an authentication takes, in ms: an order that comes late ends those of so much later. */
 const AUTHENTICATION = 500;

@@ -74,7 +74,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   };
 
   for (const [what, clients] of Object.entries(SEPARATED)) {
-    it(`keeps applications apart by ${what}`, { timeout: 60_000 }, async () => {
+    it(`keeps applications apart by ${what}`, { timeout: 300_000 }, async () => {
       const nodes: BrokerNode[] = [];
       try {
         for (const client of clients(broker.port)) {
@@ -108,7 +108,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "runs as a user who may no more than the docs say",
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       await admin([
         "ACL",
@@ -154,7 +154,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "names the first cause where it is refused",
-    { timeout: 30_000 },
+    { timeout: 300_000 },
     async () => {
       for (const [, client] of clientsOf("nobody", "wrong")) {
         assert.match(await refusal(client), /WRONGPASS/);
@@ -225,7 +225,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "refuses Redis Cluster: its clients at once, and a server of one at the start",
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       const cluster = new Cluster([{ host: "127.0.0.1", port: broker.port }], {
         lazyConnect: true,
@@ -262,7 +262,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "joins members again whose keys Redis has given up",
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       const namespace = "evicted";
@@ -322,7 +322,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
 
   it(
     "reports nobody as left whose keys Redis has given up, however often who listens compares",
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
       // The second compares members in its second look, and in each one after it has not found some.

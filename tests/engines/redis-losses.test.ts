@@ -150,7 +150,7 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
     for (const notices of ["the next publication", "a look"]) {
       it(
         `misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`,
-        { timeout: 60_000 },
+        { timeout: 300_000 },
         async () => {
           const fixture = new Fixture();
           try {
@@ -242,7 +242,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
     return { fixture, server, node, started, isCutOff };
   };
 
-  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 60_000 }, async () => {
+  it("goes on where the first to connect missed a run, and another one comes that has not", { timeout: 300_000 }, async () => {
     const { fixture, server, started, isCutOff } = await create();
     try {
       const [knowing, late] = [await started(), await started()];
@@ -279,7 +279,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
   for (const comes of [true, false]) {
     it(
       `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
-      { timeout: 60_000 },
+      { timeout: 300_000 },
       async () => {
         const { fixture, server, node, started, isCutOff } = await create(comes ? 10_000 : 1_500);
         try {
@@ -306,7 +306,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
 });
 
 describe("The engine over a persistent Redis that restarts with less", { skip: lacks("redis-server") }, () => {
-  it("ends the histories, also where the node that is left has only received what is lost", { timeout: 28_000 }, async () => {
+  it("ends the histories, also where the node that is left has only received what is lost", { timeout: 300_000 }, async () => {
     const fixture = new Fixture();
     const server = await fixture.redis(...LASTING);
     const copy = `${server.folder}-copy`;

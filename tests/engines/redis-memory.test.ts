@@ -9,7 +9,7 @@ import { publish, range } from "./conformance.ts";
 
 const FAST = { lease: 3_000, checkInterval: 300, linger: 300, timeout: 5_000 };
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 
 describe("The engine over a Redis that gives up keys", {
   skip: lacks("redis-server"),

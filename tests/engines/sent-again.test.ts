@@ -47,9 +47,9 @@ for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CAS
     after(async () => {
       await Promise.all(nodes.map(({ engine }) => engine.close()));
       await broker?.close();
-    }, { timeout: 28_000 });
+    }, { timeout: 300_000 });
 
-    it(`are no copies when they are sent again to a server ${title}`, { timeout: 28_000 }, async () => {
+    it(`are no copies when they are sent again to a server ${title}`, { timeout: 300_000 }, async () => {
       broker = await start();
       const { port } = broker;
       nodes.push(...await Promise.all([1, 2].map(() => startNode(engine(port)))));

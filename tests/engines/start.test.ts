@@ -26,7 +26,7 @@ const BROKERS = {
 
 for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
   describe(`A node over ${name}`, { skip: lacks(program) }, () => {
-    it("lets its first clients subscribe and publish while the broker starts", { timeout: 60_000 }, async () => {
+    it("lets its first clients subscribe and publish while the broker starts", { timeout: 300_000 }, async () => {
       const broker = await start();
       await broker.stop();
       const controller = new WebSocketController({

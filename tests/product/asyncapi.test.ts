@@ -12,7 +12,7 @@ import { asyncapi, type AsyncApiDocument, asyncapiPage } from "../../src/asyncap
 import type { Contract } from "../../src/protocol/contract-types.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { contracts } from "../asyncapi/contracts.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 
 /** The parser recommends a newer version of AsyncAPI: the document is one of 3.0. */
 const RECOMMENDATION = "asyncapi-latest-version";
@@ -60,8 +60,7 @@ describe("asyncapiPage, in a browser", { skip: noBrowser, timeout: 300_000 }, ()
   let server: Awaited<ReturnType<typeof serve>>;
 
   before(async () => {
-    const { chromium } = await import("playwright-core");
-    browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+    browser = await launchBrowser();
     const app = new Hono();
     for (const [index, contract] of [newsroom, contracts["odd schemas"]!].entries()) {
       app.get(`/asyncapi/${index}`, asyncapiPage(documentOf(contract)));

@@ -15,7 +15,7 @@ import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { Nginx } from "../runtimes/nginx.ts";
 import { findViolations } from "../support/axe.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { ChatNode, ChatProject, logIn, PASSWORD } from "../support/chat-project.ts";
 
@@ -78,12 +78,12 @@ class Listener {
   }
 }
 
-describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
+describe("examples/chat", { skip: elsewhere, timeout: 1_500_000 }, () => {
   const project = new ChatProject();
-  before(() => project.make("ann", "ben"), { timeout: 120_000 });
+  before(() => project.make("ann", "ben"), { timeout: 300_000 });
   after(() => project.remove());
 
-  test("lets two clients that have logged in talk, and nobody else", { timeout: 120_000 }, async (t) => {
+  test("lets two clients that have logged in talk, and nobody else", { timeout: 300_000 }, async (t) => {
     const node = await ChatNode.start(project, {});
     t.after(() => node.stop());
     const [ann, ben] = [await logIn(node.url, "ann"), await logIn(node.url, "ben")];
@@ -133,10 +133,9 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
       nginx.createCertificate("chat.example.com");
       await nginx.start(configuration());
       if (!noBrowser) {
-        const { chromium } = await import("playwright-core");
-        browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+        browser = await launchBrowser();
       }
-    }, { timeout: 120_000 });
+    }, { timeout: 300_000 });
     after(async () => {
       await browser?.close();
       await Promise.all(nodes.map((node) => node.stop()));
@@ -165,7 +164,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
       nodes[index] = await ChatNode.start(project, { ...env, PORT: `${nodes[index]!.port}` });
     }
 
-    test("loses, doubles and reorders nothing when a node is killed", { timeout: 120_000 }, async (t) => {
+    test("loses, doubles and reorders nothing when a node is killed", { timeout: 300_000 }, async (t) => {
       const [ann, ben] = [await logIn(nodes[0]!.url, "ann"), await logIn(nodes[1]!.url, "ben")];
       // One client of each user at each node, and one of each through nginx.
       const through = [new Listener(url, ann.token), new Listener(url, ben.token)];
@@ -207,7 +206,6 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
         await context.addCookies([{ name: "session", value: token!, url, httpOnly: true, secure: true, sameSite: "Strict" }]);
         const page = await context.newPage();
         pages.push(page);
-        page.setDefaultTimeout(20_000);
         page.on("pageerror", (error) => faults.push(String(error)));
         page.on("console", (message) => {
           if (/content security policy/i.test(message.text())) faults.push(message.text());
@@ -272,7 +270,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
         await say(page, "Still here");
       });
 
-      test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 120_000 }, async () => {
+      test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 300_000 }, async () => {
         const [ann, ben] = [await openAs("ann"), await openAs("ben")];
         await Promise.all([person(ann, "ben").waitFor(), person(ben, "ann").waitFor()]);
         await say(ann, "Before");
@@ -305,7 +303,7 @@ describe("examples/chat", { skip: elsewhere, timeout: 540_000 }, () => {
         assert.deepEqual(faultsOnPhone, [0]);
       });
 
-      test("has nothing that axe finds wrong, in light and dark, on a desk and on a phone", { timeout: 120_000 }, async () => {
+      test("has nothing that axe finds wrong, in light and dark, on a desk and on a phone", { timeout: 300_000 }, async () => {
         const page = await openAs("ann");
         await say(page, "The kettle is on");
         await person(page, "ann").waitFor();

@@ -9,7 +9,7 @@ import { WebSocketController, WebSocketService } from "../../mod.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { Hono } from "hono";
 import { getCookie, setCookie } from "hono/cookie";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { Proxy } from "../support/proxy.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
@@ -69,7 +69,7 @@ interface Seen {
   closes: { code: number; at: number }[];
 }
 
-describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 120_000 }, () => {
+describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 300_000 }, () => {
   let browser: Browser;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;
@@ -80,7 +80,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
   let contexts: BrowserContext[] = [];
 
   before(async () => {
-    const [{ build }, { chromium }] = await Promise.all([import("esbuild"), import("playwright-core")]);
+    const { build } = await import("esbuild");
     const scriptOf = async (page: string) => {
       const { outputFiles: [script] } = await build({
         stdin: { contents: page.replace("noroshi/client", "./src/client/client.ts"), resolveDir: root },
@@ -118,7 +118,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
       })
       .get("/page", (c) => c.html(page)).get("/door", (c) => c.html(door));
     server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
-    browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+    browser = await launchBrowser();
   });
   afterEach(async () => {
     await Promise.all(contexts.map((context) => context.close()));
@@ -138,7 +138,6 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
       contexts.push(context);
     }
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
     await page.goto(url);
     await page.waitForFunction(() => (globalThis as unknown as { seen?: Seen }).seen?.present.length === 1);
     return { page, context, cdp: await context.newCDPSession(page) };
@@ -215,7 +214,6 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     contexts.push(context);
     await context.addCookies(Object.entries(cookies).map(([name, value]) => ({ name, value, url, httpOnly: true })));
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
     await page.goto(`${url}/door`);
     await page.waitForFunction(() => "connect" in globalThis);
     return page;

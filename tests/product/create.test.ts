@@ -95,12 +95,12 @@ describe("npm create noroshi", () => {
       await symlink(join(bin, name), join(folder, "node_modules/.bin", name));
     }
     program = join(folder, "node_modules/create-noroshi/index.js");
-  }, { timeout: 120_000 });
+  }, { timeout: 300_000 });
   after(() => rm(folder, { recursive: true, force: true }));
 
   it(
     "asks again for what it does not know, and takes the default for an empty line",
-    { timeout: 20_000 },
+    { timeout: 300_000 },
     async () => {
       const output = await run(
         folder,
@@ -124,7 +124,7 @@ describe("npm create noroshi", () => {
 
   it(
     "refuses a folder with files, a file, and an unknown runtime, and writes nothing",
-    { timeout: 20_000 },
+    { timeout: 300_000 },
     async () => {
       await mkdir(join(folder, "full"));
       await writeFile(join(folder, "full/mine.txt"), "mine");
@@ -150,7 +150,7 @@ describe("npm create noroshi", () => {
   for (const runtime of RUNTIMES) {
     for (const client of CLIENTS) {
       it(`gives a chat on ${runtime} with the client ${client}`, {
-        timeout: 120_000,
+        timeout: 300_000,
       }, async (t) => {
         const project = join(folder, `${runtime}-${client}`);
         await run(folder, [

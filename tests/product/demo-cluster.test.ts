@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { lacks } from "../support/brokers.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
@@ -134,7 +134,7 @@ class Listener {
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the cluster is tested from Node" : false;
 
-describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 180_000 }, () => {
+describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 300_000 }, () => {
   let cluster: Cluster;
 
   before(async () => {
@@ -143,7 +143,7 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 
   });
   after(() => cluster?.stop());
 
-  test("it loses, doubles and reorders nothing when a node is killed", { timeout: 60_000 }, async (t) => {
+  test("it loses, doubles and reorders nothing when a node is killed", { timeout: 300_000 }, async (t) => {
     const { url, pids } = cluster;
     const tokens = await Promise.all([
       signIn(url, "mika", "beacon"),
@@ -199,14 +199,12 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 
   describe("its page", { skip: noBrowser }, () => {
     let browser: Browser;
     before(async () => {
-      const { chromium } = await import("playwright-core");
-      browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+      browser = await launchBrowser();
     });
     after(() => browser?.close());
 
     async function openAs(user: string, password: string): Promise<Page> {
       const page = await (await browser.newContext({ viewport: { width: 1180, height: 820 } })).newPage();
-      page.setDefaultTimeout(20_000);
       await page.goto(`${cluster.url}/#harbour`);
       await page.locator("#accounts button").first().waitFor();
       await page.getByLabel("Name").fill(user);
@@ -231,7 +229,7 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 
       await page.locator("#note").filter({ hasText: "Sent" }).waitFor();
     }
 
-    test("it names the nodes, and goes on with what was said when its own was killed", { timeout: 60_000 }, async () => {
+    test("it names the nodes, and goes on with what was said when its own was killed", { timeout: 300_000 }, async () => {
       const [mika, tomas] = [await openAs("mika", "beacon"), await openAs("tomas", "cinder")];
       const [mine, other] = [await live(mika), await live(tomas)];
       await Promise.all([
@@ -253,7 +251,7 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 
     });
   });
 
-  test("it leaves nothing behind when it is ended", { timeout: 30_000 }, async () => {
+  test("it leaves nothing behind when it is ended", { timeout: 300_000 }, async () => {
     const pids = [...cluster.pids.values()];
     assert.equal(pids.length, 4);
     assert.equal(await cluster.stop(), 0);

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { findViolations } from "../support/axe.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -119,7 +119,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
     cloudflare: startCloudflare,
   };
   for (const [runtime, startDemo] of Object.entries(starts)) {
-    test(`createNewsroom serves its page, its login and its wire on ${runtime}`, { timeout: 60_000 }, async (t) => {
+    test(`createNewsroom serves its page, its login and its wire on ${runtime}`, { timeout: 300_000 }, async (t) => {
       const { url, stop } = await startDemo();
       t.after(stop);
 
@@ -171,7 +171,7 @@ describe("createNewsroom", { skip: elsewhere }, () => {
 describe("createNewsroom on cloudflare", { skip: elsewhere }, () => {
   test(
     "createNewsroom keeps the wire, what was said in a room, and its clients there, while the object sleeps",
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async (t) => {
       const { url, evict, stop } = await startCloudflare();
       t.after(stop);
@@ -253,15 +253,14 @@ async function connect(url: string, access_token: string): Promise<Client> {
 
 // In a browser
 
-describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 400_000 }, () => {
+describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
   let demo: Demo;
   let browser: Browser;
   let contexts: BrowserContext[] = [];
   const faults: string[] = [];
 
   before(async () => {
-    const { chromium } = await import("playwright-core");
-    [demo, browser] = await Promise.all([start("node"), chromium.launch({ executablePath: executablePath!, args: QUIET })]);
+    [demo, browser] = await Promise.all([start("node"), launchBrowser()]);
   });
   afterEach(async () => {
     await Promise.all(contexts.map((context) => context.close()));
@@ -277,7 +276,6 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 400_000 }
     const context = await browser.newContext({ viewport: { width: 1180, height: 820 } });
     contexts.push(context);
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
     page.on("pageerror", (error) => faults.push(String(error)));
     page.on("console", (message) => {
       if (/content security policy/i.test(message.text())) faults.push(message.text());
@@ -537,7 +535,7 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 400_000 }
     });
   }
 
-  test("axe finds nothing wrong, in light and dark, on a desk and on a phone", { timeout: 90_000 }, async () => {
+  test("axe finds nothing wrong, in light and dark, on a desk and on a phone", { timeout: 300_000 }, async () => {
     const page = await open();
     await signIn(page, "lena", "wrong");
     await error(page, "AUTH_FAILED").waitFor();

@@ -62,7 +62,7 @@ describe("The recipes", { skip: noShell }, () => {
     const [packed, node] = await Promise.all([unpackPackage(folder), findNode(folder)]);
     if (node === undefined) noRegistry = "no Node 22.18 or newer, and the npm package node@24 cannot be had";
     else tools = { ...packed, path: [node, join(modules, ".bin")] };
-  }, { timeout: 180_000 });
+  }, { timeout: 300_000 });
   after(async () => {
     endAll();
     await rm(folder, { recursive: true, force: true });
@@ -88,7 +88,7 @@ describe("The recipes", { skip: noShell }, () => {
         );
         nodes.set(runtime, await Container.run(image, tools, broker.port));
       }
-    }, { timeout: 240_000 });
+    }, { timeout: 300_000 });
     after(async () => {
       await Promise.all([...nodes.values()].map((node) => node.stop()));
       await broker?.close();
@@ -99,7 +99,7 @@ describe("The recipes", { skip: noShell }, () => {
       for (const { image } of nodes.values()) assert.match(image.user ?? "", /^(?!root$|0$)\w+$/);
     });
 
-    it("are healthy while they run", { timeout: 60_000 }, async (t) => {
+    it("are healthy while they run", { timeout: 300_000 }, async (t) => {
       if (noRegistry) return t.skip(noRegistry);
       for (const node of nodes.values()) assert.equal(await node.checkHealth(), 0);
     });
@@ -157,7 +157,7 @@ describe("The recipes", { skip: noShell }, () => {
           return { client, hear };
         }
 
-        it("a client of each node reaches those of all, at the site and below a path", { timeout: 60_000 }, async (t) => {
+        it("a client of each node reaches those of all, at the site and below a path", { timeout: 300_000 }, async (t) => {
           if (noRegistry) return t.skip(noRegistry);
           const connected = [];
           for (const path of ["/websocket", "/chat/websocket", "/chat/websocket"]) {
@@ -186,7 +186,7 @@ describe("The recipes", { skip: noShell }, () => {
           response.destroy();
         });
 
-        it("a client of a node that stops goes on at another one, and misses nothing", { timeout: 60_000 }, async (t) => {
+        it("a client of a node that stops goes on at another one, and misses nothing", { timeout: 300_000 }, async (t) => {
           if (noRegistry) return t.skip(noRegistry);
           const { client } = connect("/chat/websocket");
           const room = client.subscribe("room:1")[Symbol.asyncIterator]();
@@ -207,7 +207,7 @@ describe("The recipes", { skip: noShell }, () => {
           await serving.start();
         });
 
-        it("a response is passed on while it is still being sent", { timeout: 30_000 }, async (t) => {
+        it("a response is passed on while it is still being sent", { timeout: 300_000 }, async (t) => {
           if (noRegistry) return t.skip(noRegistry);
           const streaming = createServer((_incoming, outgoing) => void outgoing.write("first part"));
           streaming.listen(0, "127.0.0.1");
@@ -235,7 +235,7 @@ describe("The recipes", { skip: noShell }, () => {
       });
     }
 
-    it("are not ready while the broker is away, and live all the same", { timeout: 60_000 }, async (t) => {
+    it("are not ready while the broker is away, and live all the same", { timeout: 300_000 }, async (t) => {
       if (noRegistry) return t.skip(noRegistry);
       await broker.stop();
       for (const node of nodes.values()) {

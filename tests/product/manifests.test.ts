@@ -77,7 +77,7 @@ describe("The manifests of the recipes", { skip: noShell, timeout: 300_000 }, ()
         }),
       toml: require("smol-toml").parse,
     };
-  }, { timeout: 240_000 });
+  }, { timeout: 300_000 });
   after(() => rm(folder, { recursive: true, force: true }));
 
   it("compose.yaml is a Compose file, and gives a node longer than it takes to close", (t) => {
@@ -102,7 +102,7 @@ describe("The manifests of the recipes", { skip: noShell, timeout: 300_000 }, ()
   });
 
   it("kubernetes.yaml has only fields that Kubernetes knows, and gives a pod longer than it takes to close", {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async (t) => {
     if (noRegistry) return t.skip(noRegistry);
     const resources = parse.yaml(recipe("kubernetes.yaml")) as KubernetesResource[]; // Each has these two fields.

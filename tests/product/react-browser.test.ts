@@ -11,7 +11,7 @@ import * as v from "valibot";
 import { WebSocketController } from "../../mod.ts";
 import { Channels, type ChannelsStats } from "../../src/channels/channels.ts";
 import { serve } from "../../src/serve/serve.ts";
-import { executablePath, noBrowser, QUIET } from "../support/browser.ts";
+import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { Proxy } from "../support/proxy.ts";
 import { App, type Rooms, type RoomsPage } from "./react-page.ts";
 
@@ -66,7 +66,7 @@ async function startServer(script: string, said: unknown[], port = 0) {
   };
 }
 
-describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, timeout: 120_000 }, () => {
+describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, timeout: 300_000 }, () => {
   let script: string;
   let browser: Browser;
   let said: unknown[];
@@ -77,7 +77,7 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, tim
   let complaints: string[];
 
   before(async () => {
-    const [{ build }, { chromium }] = await Promise.all([import("esbuild"), import("playwright-core")]);
+    const { build } = await import("esbuild");
     const { outputFiles: [bundle] } = await build({
       stdin: { contents: SCRIPT, resolveDir: root },
       bundle: true,
@@ -87,7 +87,7 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, tim
       write: false,
     });
     script = bundle!.text;
-    browser = await chromium.launch({ executablePath: executablePath!, args: QUIET });
+    browser = await launchBrowser();
   });
   after(() => browser?.close());
 
@@ -96,7 +96,6 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, tim
     server = await startServer(script, said);
     proxy = await Proxy.open(server.port);
     page = await browser.newPage();
-    page.setDefaultTimeout(20_000);
     complaints = [];
     page.on("pageerror", (error) => complaints.push(String(error)));
     page.on("console", (message) => {

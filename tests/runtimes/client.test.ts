@@ -23,11 +23,11 @@ for (const [name, start] of Object.entries(SERVERS)) {
     after(() => server.stop());
 
     for (const [runtime, [command = "", ...args]] of Object.entries(COMMANDS)) {
-      it(`does on ${runtime} what it promises`, { timeout: 60_000 }, async (t) => {
+      it(`does on ${runtime} what it promises`, { timeout: 300_000 }, async (t) => {
         const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
           const env = { ...process.env, PORT: String(server.port), NO_COLOR: "1" };
           const file = join(here, "fixture/client.ts");
-          execFile(command, [...args, file], { env, cwd: join(here, "../.."), timeout: 50_000 }, (error, stdout, stderr) => {
+          execFile(command, [...args, file], { env, cwd: join(here, "../.."), timeout: 240_000 }, (error, stdout, stderr) => {
             resolve({ code: error ? error.code ?? error.signal : 0, output: stdout + stderr });
           });
         });

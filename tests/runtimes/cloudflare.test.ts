@@ -160,7 +160,7 @@ const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.ur
 describe("Durable Object, with code around its app", () => {
   const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
   for (const [around, status] of Object.entries(answers)) {
-    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 60_000 }, async () => {
+    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 300_000 }, async () => {
       const server = await startDurableObject(file);
       try {
         const path = around === "early"
@@ -177,7 +177,7 @@ describe("Durable Object, with code around its app", () => {
     });
   }
 
-  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 60_000 }, async () => {
+  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       for (const around of ["copy", "twice"]) {
@@ -194,7 +194,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("connects nobody when the client goes away before the app has answered", { timeout: 60_000 }, async () => {
+  it("connects nobody when the client goes away before the app has answered", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const wire = Wire.begin(server.port, "/strict?access_token=stall:ann&around=gone");
@@ -210,7 +210,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 60_000 }, async () => {
+  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       assert.equal((await Wire.request(server.port, "/strict?access_token=ann&front=1")).answer.status, 502);
@@ -223,7 +223,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 60_000 }, async () => {
+  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const theirs = await Wire.open(server.port, "/theirs");
@@ -243,7 +243,7 @@ describe("Durable Object, with code around its app", () => {
 });
 
 describe("Durable Object, beside another of its isolate", () => {
-  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 60_000 }, async () => {
+  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
@@ -267,7 +267,7 @@ describe("Durable Object, beside another of its isolate", () => {
 describe("Durable Object, to a client of noroshi.v1", () => {
   const options = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 
-  it("sends more in one event than may wait, for within it the client cannot answer", { timeout: 60_000 }, async () => {
+  it("sends more in one event than may wait, for within it the client cannot answer", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       await keepsWhoReads(server, options);
@@ -279,7 +279,7 @@ describe("Durable Object, to a client of noroshi.v1", () => {
 });
 
 describe("Durable Object, where every client is to answer a ping message", () => {
-  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 60_000 }, async () => {
+  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const mute = await Wire.open(server.port, "/asking");
@@ -300,7 +300,7 @@ describe("Durable Object, where every client is to answer a ping message", () =>
 });
 
 describe("Durable Object, asleep", () => {
-  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 60_000 }, async () => {
+  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/realtime?access_token=ann::1");
@@ -315,7 +315,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("answers a client's ping without waking, once nobody is pending", { timeout: 60_000 }, async () => {
+  it("answers a client's ping without waking, once nobody is pending", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/handshake");
@@ -333,7 +333,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("wakes to tell who is in a channel that somebody has left who was lost before it slept", { timeout: 40_000 }, async () => {
+  it("wakes to tell who is in a channel that somebody has left who was lost before it slept", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const [eve, ann] = [
@@ -356,21 +356,25 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("closes clients of channels that it has forgotten, where its class has no SQLite storage", { timeout: 60_000 }, async () => {
-    const server = await startDurableObject(undefined, false);
-    try {
-      const [wire, other] = [await connect(server), await Wire.open(server.port, "/public")];
-      await begin(wire, "log:1");
-      await publish(server, "log:1", 1);
-      assert.equal((await wire.next()).data, 1);
-      await server.evict!();
-      assert.equal((await other.ask({ type: "say", text: "still here" })).data, "still here");
-      assert.equal((await wire.closed).code, 1012);
-    } finally {
-      Wire.resetAll();
-      await server.stop();
-    }
-  });
+  it(
+    "closes clients of channels that it has forgotten, where its class has no SQLite storage",
+    { timeout: 300_000 },
+    async () => {
+      const server = await startDurableObject(undefined, false);
+      try {
+        const [wire, other] = [await connect(server), await Wire.open(server.port, "/public")];
+        await begin(wire, "log:1");
+        await publish(server, "log:1", 1);
+        assert.equal((await wire.next()).data, 1);
+        await server.evict!();
+        assert.equal((await other.ask({ type: "say", text: "still here" })).data, "still here");
+        assert.equal((await wire.closed).code, 1012);
+      } finally {
+        Wire.resetAll();
+        await server.stop();
+      }
+    },
+  );
 });
 
 describe("Durable Object, at a deployment", () => {
@@ -406,7 +410,7 @@ describe("Durable Object, at a deployment", () => {
     return { clients, seen, say, heard };
   }
 
-  it("cuts its clients, which come back spread over half a second and miss nothing", { timeout: 60_000 }, async () => {
+  it("cuts its clients, which come back spread over half a second and miss nothing", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     const { clients, seen, say, heard } = await listen(server, "log:deployed");
     try {
@@ -425,26 +429,30 @@ describe("Durable Object, at a deployment", () => {
     }
   });
 
-  it("can be drained before: its clients stay away as long as they are told, and miss nothing", { timeout: 60_000 }, async () => {
-    const server = await startDurableObject();
-    const { clients, seen, say, heard } = await listen(server, "log:drained");
-    try {
-      await say(1);
-      await heard(1);
-      await server.control("realtime", "drain", { window: 500, retryAfter: 1_000 });
-      const [{ event: _, ...result }] = await server.control("realtime", "wait", { event: "drained" });
-      assert.deepEqual(result, { closed: COUNT, cut: 0, isClean: true });
-      assert.equal((await Wire.request(server.port, "/realtime")).answer.status, 503);
-      await server.restart!();
-      await say(2);
-      await heard(2);
-      for (const { items, codes, delays } of seen) {
-        assert.deepEqual({ items, codes }, { items: [1, 2], codes: [1012] });
-        assert.ok(delays[0]! >= 1_000 && delays[0]! <= 1_250, `${delays}`);
+  it(
+    "can be drained before: its clients stay away as long as they are told, and miss nothing",
+    { timeout: 300_000 },
+    async () => {
+      const server = await startDurableObject();
+      const { clients, seen, say, heard } = await listen(server, "log:drained");
+      try {
+        await say(1);
+        await heard(1);
+        await server.control("realtime", "drain", { window: 500, retryAfter: 1_000 });
+        const [{ event: _, ...result }] = await server.control("realtime", "wait", { event: "drained" });
+        assert.deepEqual(result, { closed: COUNT, cut: 0, isClean: true });
+        assert.equal((await Wire.request(server.port, "/realtime")).answer.status, 503);
+        await server.restart!();
+        await say(2);
+        await heard(2);
+        for (const { items, codes, delays } of seen) {
+          assert.deepEqual({ items, codes }, { items: [1, 2], codes: [1012] });
+          assert.ok(delays[0]! >= 1_000 && delays[0]! <= 1_250, `${delays}`);
+        }
+      } finally {
+        await Promise.all(clients.map((client) => client.close()));
+        await server.stop();
       }
-    } finally {
-      await Promise.all(clients.map((client) => client.close()));
-      await server.stop();
-    }
-  });
+    },
+  );
 });

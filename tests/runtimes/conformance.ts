@@ -97,7 +97,7 @@ export function conformance(runtime: string, start: () => Promise<TestServer>, o
           if (hibernating && !hibernates) continue;
           const difference = differences[title];
           const name = difference ? `${title} — differs: ${difference.because}` : title;
-          it(name, { timeout: 60_000 }, async () => {
+          it(name, { timeout: 300_000 }, async () => {
             await server.control("all", "fresh");
             try {
               await (difference?.instead ?? run)(server);

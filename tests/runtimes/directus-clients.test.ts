@@ -59,7 +59,7 @@ for (
     for (const [runtime, command, socket] of CLIENTS) {
       for (const version of ["26", "18"]) {
         it(`reach the generator of the Directus SDK ${version} on ${runtime} with ${socket === "ws" ? "ws" : "its WebSocket"}`, {
-          timeout: 60_000,
+          timeout: 300_000,
         }, async () => {
           assert.deepEqual(await receive(server, command, socket, version), {
             received: ROWS.length,

@@ -253,7 +253,7 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
     after(() => keeper.stop());
 
     for (const ending of Object.keys(ENDINGS)) {
-      it(`end with ${ending} and leave nothing behind`, { skip: without[ending] ?? false, timeout: 60_000 }, async () => {
+      it(`end with ${ending} and leave nothing behind`, { skip: without[ending] ?? false, timeout: 300_000 }, async () => {
         try {
           await keeper.round(Array<string>(EACH).fill(ending));
           await keeper.settle();
@@ -267,7 +267,7 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
       });
     }
 
-    const stays = { skip: !endsRefused && "A refusal is a plain answer here: the client may ask again", timeout: 60_000 };
+    const stays = { skip: !endsRefused && "A refusal is a plain answer here: the client may ask again", timeout: 300_000 };
     it(`end though ${STAYING} clients that were refused keep their own side open`, stays, async () => {
       // What asks for no upgrade is the HTTP server's to keep alive.
       const refusals = Object.values(REFUSALS).filter(([, , { method, follow, headers = {} } = {}]) =>
@@ -279,14 +279,14 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
       }));
     });
 
-    it(`end though ${STAYING} clients that have closed keep their own side open`, { timeout: 60_000 }, async () => {
+    it(`end though ${STAYING} clients that have closed keep their own side open`, { timeout: 300_000 }, async () => {
       await keeper.stay(Array.from({ length: STAYING }, () => async (door) => {
         const wire = await door.open("/public", { staysOpen: true });
         assert.equal((await wire.close(1000)).code, 1000);
       }));
     });
 
-    it(`${UPGRADES} that end in every way at once leave nothing behind`, { timeout: 240_000 }, async (t: TestContext) => {
+    it(`${UPGRADES} that end in every way at once leave nothing behind`, { timeout: 300_000 }, async (t: TestContext) => {
       await keeper.mixed(endings, WARM_UP);
       await keeper.settle();
       const earlier = await keeper.resources();

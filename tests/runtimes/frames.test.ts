@@ -407,7 +407,7 @@ for (const [runtime, character] of Object.entries(CHARACTERS)) {
     after(() => server.stop());
 
     const test = (title: string, suffix: string, run: () => Promise<void>) => {
-      it(title + suffix, { timeout: 60_000 }, async ({ signal }) => {
+      it(title + suffix, { timeout: 300_000 }, async ({ signal }) => {
         // Out of time, it must not reset what the next one has opened.
         signal.addEventListener("abort", () => Wire.resetAll());
         await server.control("all", "fresh");

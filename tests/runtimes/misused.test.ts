@@ -46,7 +46,7 @@ describe("A misused server", () => {
     ["deno", "not attached", /Write Deno\.serve\(app\.fetch\), or attachWebSocket\(server, app\)/],
   ];
   for (const [runtime, misuse, advice] of cases) {
-    it(`answers 501 and logs what to write on ${runtime}: ${misuse}`, { timeout: 20_000 }, async (t) => {
+    it(`answers 501 and logs what to write on ${runtime}: ${misuse}`, { timeout: 300_000 }, async (t) => {
       const [command = "", ...args] = COMMANDS[runtime]!;
       const child = spawn(command, [...args, fixture("misused.ts"), misuse], { stdio: ["ignore", "pipe", "pipe"] });
       const exited = new Promise((resolve) => child.on("exit", resolve));
@@ -102,7 +102,7 @@ describe("A misused Worker", () => {
     return { miniflare, log, port: Number(port) };
   }
 
-  it("logs how to write a Durable Object when the app runs in a plain Worker", { timeout: 20_000 }, async (t) => {
+  it("logs how to write a Durable Object when the app runs in a plain Worker", { timeout: 300_000 }, async (t) => {
     const { miniflare, log, port } = await start(true);
     t.after(() => miniflare.dispose());
     assert.equal((await Wire.request(port, "/websocket")).answer.status, 501);
@@ -112,7 +112,7 @@ describe("A misused Worker", () => {
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);
   });
 
-  it("says how to write a Durable Object when a Worker calls serve", { timeout: 20_000 }, async (t) => {
+  it("says how to write a Durable Object when a Worker calls serve", { timeout: 300_000 }, async (t) => {
     const { miniflare, port } = await start(true);
     t.after(() => miniflare.dispose());
     const { body } = (await Wire.request(port, "/serve", { headers: {} })).answer;
@@ -122,7 +122,7 @@ describe("A misused Worker", () => {
     );
   });
 
-  it("logs that hibernation loses channels when its class has no SQLite storage", { timeout: 20_000 }, async (t) => {
+  it("logs that hibernation loses channels when its class has no SQLite storage", { timeout: 300_000 }, async (t) => {
     const { miniflare, log, port } = await start(false);
     t.after(() => miniflare.dispose());
     await Wire.open(port, "/object");

@@ -19,7 +19,7 @@ import { attachWebSocket } from "../../src/runtimes/node.ts";
 import { listen, openConnections, OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { Wire } from "./wire.ts";
 
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** A library beside ours. */

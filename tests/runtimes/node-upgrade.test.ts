@@ -14,7 +14,7 @@ for (const runtime of ["node", "deno"] as const) {
   describe(`serve on ${runtime}`, () => {
     afterEach(() => Wire.resetAll());
 
-    it("is reachable while refused clients keep their sides open, with 200 file descriptors", { timeout: 60_000 }, async () => {
+    it("is reachable while refused clients keep their sides open, with 200 file descriptors", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime, undefined, 200);
       const clients = Array.from({ length: 300 }, () => new Stubborn(server.port, requestOf("GET", "/guarded/public", OPENING)));
       // Out of descriptors a server drops the next ones unanswered. Each try below is a connection of its own, and its end is waited for.
@@ -28,7 +28,7 @@ for (const runtime of ["node", "deno"] as const) {
       assert.equal(await server.stop(), 0);
     });
 
-    it("has every place back when clients leave during the upgrade", { timeout: 60_000 }, async () => {
+    it("has every place back when clients leave during the upgrade", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime);
       for (const headers of [{}, { "Sec-WebSocket-Protocol": "a," }, { Upgrade: "websocket, foo" }]) {
         for (

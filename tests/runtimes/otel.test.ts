@@ -113,7 +113,7 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
   });
 
   for (const runtime of runtimes) {
-    it(`add up on ${runtime}: opened − closed = active, by every cause`, { timeout: 120_000 }, async () => {
+    it(`add up on ${runtime}: opened − closed = active, by every cause`, { timeout: 300_000 }, async () => {
       const of = (metric: string) => `${metric}{runtime="${runtime}"}`;
       const expected = closes[runtime]!;
       const total = Object.values(expected).reduce((sum, count) => sum + count, 0);
@@ -140,13 +140,13 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
       assert.deepEqual(await query(published, "runtime", (found) => found[runtime] === said), { [runtime]: said });
     });
 
-    it(`satisfy promtool on ${runtime}`, { timeout: 60_000 }, async () => {
+    it(`satisfy promtool on ${runtime}`, { timeout: 300_000 }, async () => {
       const response = await fetch(`http://127.0.0.1:${servers[runtime]!.port}/metrics`);
       assert.equal(await promtool("check metrics", await response.text()), "");
     });
   }
 
-  it("have rules and a dashboard that name nothing else", { timeout: 60_000 }, async () => {
+  it("have rules and a dashboard that name nothing else", { timeout: 300_000 }, async () => {
     const response = await fetch(`http://127.0.0.1:${servers.node!.port}/metrics`);
     const metrics = await response.text();
     assert.match(await promtool(`check config ${join(example, "prometheus.yaml")}`), /SUCCESS: \d+ rules found/);

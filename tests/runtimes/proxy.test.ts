@@ -114,7 +114,7 @@ function configure(
     server { listen 127.0.0.1:${ports.second};\n${locations.join("\n")} }`;
 }
 
-describe("behind nginx", { concurrency: true, skip: lacks("nginx"), timeout: 120_000 }, () => {
+describe("behind nginx", { concurrency: true, skip: lacks("nginx"), timeout: 300_000 }, () => {
   const nginx = new Nginx();
   const needsTls = { skip: lacks("openssl") };
   const needsIPv6 = { skip: !hasIPv6 && "the machine has no IPv6" };
@@ -350,7 +350,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx"), timeout: 120
         }
       });
 
-      it("a client that the proxy cuts for its silence sees 1006 and comes back", { timeout: 60_000 }, async () => {
+      it("a client that the proxy cuts for its silence sees 1006 and comes back", { timeout: 300_000 }, async () => {
         const client = createClient(`ws://127.0.0.1:${ports.http}/${runtime}/impatient/mute`, {
           WebSocket,
           heartbeat: 0,
@@ -363,7 +363,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx"), timeout: 120
         await client.close();
       });
 
-      it("a heartbeat shorter than the proxy's timeout keeps a silent connection", { timeout: 60_000 }, async () => {
+      it("a heartbeat shorter than the proxy's timeout keeps a silent connection", { timeout: 300_000 }, async () => {
         const wire = await open("patient", "beating");
         await wire.pinged(6);
         assert.equal((await wire.ask({ type: "echo", n: 1 })).data.n, 1);

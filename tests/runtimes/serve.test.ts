@@ -12,7 +12,7 @@ import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
-  it("listens again after it ran out of file descriptors", { timeout: 60_000 }, async () => {
+  it("listens again after it ran out of file descriptors", { timeout: 300_000 }, async () => {
     const server = await startServer("deno", undefined, 60);
     const wires: Wire[] = [];
     // As many as there are descriptors, and some: they are accepted or not.
@@ -33,7 +33,7 @@ describe("serve on deno", () => {
 for (const runtime of ["bun", "deno", "node"] as const) {
   it(
     `a history that is kept for an hour and a BroadcastChannel keep no process on ${runtime} from ending`,
-    { timeout: 60_000 },
+    { timeout: 300_000 },
     async () => {
       const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
       const child = spawn(command, [...args, fileURLToPath(new URL("fixture/idle.ts", import.meta.url))], { stdio: "inherit" });
@@ -44,7 +44,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   );
 
   describe(`serve on ${runtime}`, () => {
-    it("closes clients with 1012 and exits with 0 when told to terminate", { timeout: 60_000 }, async () => {
+    it("closes clients with 1012 and exits with 0 when told to terminate", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime);
       const admitted = await Wire.open(server.port, "/public");
       const pending = await Wire.open(server.port, "/handshake");
@@ -70,7 +70,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       return await servers.port("FIRST");
     }
 
-    it("ends connections that have no request under way at once", { timeout: 60_000 }, async () => {
+    it("ends connections that have no request under way at once", { timeout: 300_000 }, async () => {
       const port = await start();
       // Bun does not accept it before its first byte, so it hears of nothing.
       const silent = await connected(port);
@@ -86,7 +86,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       silent.destroy();
     });
 
-    it("answers the request under way with Connection: close, and ends", { timeout: 60_000 }, async () => {
+    it("answers the request under way with Connection: close, and ends", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true });
@@ -101,7 +101,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("sends the rest of a response that has begun, and ends", { timeout: 60_000 }, async () => {
+    it("sends the rest of a response that has begun, and ends", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const answer = response(port, "/stream/a", new Agent({ keepAlive: true }));
@@ -113,7 +113,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("takes no other request on a connection that sends one after the other", { timeout: 60_000 }, async () => {
+    it("takes no other request on a connection that sends one after the other", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -130,7 +130,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("refuses an upgrade that was under way", { timeout: 60_000 }, async () => {
+    it("refuses an upgrade that was under way", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const wire = Wire.begin(port, "/upgrade/a");
@@ -143,34 +143,38 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("closes clients without a request first, still answers, and lets the engine leave last", { timeout: 60_000 }, async () => {
-      const port = await start({ window: 1_000, timeout: 600_000, retryAfter: 1_500 });
-      const [busy, idle] = [await Wire.open(port, "/websocket"), await Wire.open(port, "/websocket")];
-      const kept = await idleConnection(port);
-      assert.equal((await response(port, "/ready")).body, '{"status":"ready"}');
-      busy.send({ type: "work", name: "a" });
-      await servers.held("a");
-      servers.signal("SIGTERM");
-      await closed(kept);
-      assert.deepEqual(await idle.closed, { code: 1012, reason: "drained retry=1500" });
-      // The other client keeps the server up.
-      const refused = await Wire.request(port, "/websocket");
-      assert.deepEqual([refused.answer.status, refused.answer.headers["retry-after"]], [503, "2"]);
-      const [page, live, ready] = await Promise.all(["/", "/live", "/ready"].map((path) => response(port, path)));
-      assert.deepEqual([page!.body, page!.headers.connection], ["plain page", "close"]);
-      assert.deepEqual([live!.body, ready!.body], ['{"status":"live"}', '{"status":"draining"}']);
-      const answer = response(port, "/held/b");
-      await servers.held("b");
-      servers.release("a");
-      assert.deepEqual(await busy.next(), { type: "work", status: "ok", data: "a" });
-      assert.deepEqual(await busy.closed, { code: 1012, reason: "drained retry=1500" });
-      servers.release("b");
-      assert.equal((await answer).body, "released");
-      await servers.saidGoodbye();
-      assert.equal(await servers.exited, 0);
-    });
+    it(
+      "closes clients without a request first, still answers, and lets the engine leave last",
+      { timeout: 300_000 },
+      async () => {
+        const port = await start({ window: 1_000, timeout: 600_000, retryAfter: 1_500 });
+        const [busy, idle] = [await Wire.open(port, "/websocket"), await Wire.open(port, "/websocket")];
+        const kept = await idleConnection(port);
+        assert.equal((await response(port, "/ready")).body, '{"status":"ready"}');
+        busy.send({ type: "work", name: "a" });
+        await servers.held("a");
+        servers.signal("SIGTERM");
+        await closed(kept);
+        assert.deepEqual(await idle.closed, { code: 1012, reason: "drained retry=1500" });
+        // The other client keeps the server up.
+        const refused = await Wire.request(port, "/websocket");
+        assert.deepEqual([refused.answer.status, refused.answer.headers["retry-after"]], [503, "2"]);
+        const [page, live, ready] = await Promise.all(["/", "/live", "/ready"].map((path) => response(port, path)));
+        assert.deepEqual([page!.body, page!.headers.connection], ["plain page", "close"]);
+        assert.deepEqual([live!.body, ready!.body], ['{"status":"live"}', '{"status":"draining"}']);
+        const answer = response(port, "/held/b");
+        await servers.held("b");
+        servers.release("a");
+        assert.deepEqual(await busy.next(), { type: "work", status: "ok", data: "a" });
+        assert.deepEqual(await busy.closed, { code: 1012, reason: "drained retry=1500" });
+        servers.release("b");
+        assert.equal((await answer).body, "released");
+        await servers.saidGoodbye();
+        assert.equal(await servers.exited, 0);
+      },
+    );
 
-    it("exits with 0 though a client never answers the close handshake", { timeout: 60_000 }, async () => {
+    it("exits with 0 though a client never answers the close handshake", { timeout: 300_000 }, async () => {
       const wire = await Wire.open(await start(), "/websocket");
       wire.answersClose = false;
       servers.signal("SIGTERM");
@@ -178,7 +182,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       wire.reset();
     });
 
-    it("exits with 1 when a request had to be cut, of a client or of HTTP", { timeout: 60_000 }, async () => {
+    it("exits with 1 when a request had to be cut, of a client or of HTTP", { timeout: 300_000 }, async () => {
       const wire = await Wire.open(await start({ timeout: 500 }), "/websocket");
       wire.send({ type: "work", name: "a" });
       await servers.held("a");
@@ -194,7 +198,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
     });
 
     for (const [name, whose] of [["SECOND", "of another copy of the package"], ["THIRD", "that handles no signals"]] as const) {
-      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 60_000 }, async () => {
+      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 300_000 }, async () => {
         const idle = await idleConnection(await start());
         const answer = response(await servers.port(name), "/held/a");
         await servers.held("a");
@@ -206,7 +210,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       });
     }
 
-    it("exits at once on a second signal", { timeout: 60_000 }, async () => {
+    it("exits at once on a second signal", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const answer = response(port, "/held/a");
@@ -250,7 +254,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       });
     }
 
-    it("takes messages as large as each controller allows, and no larger", { timeout: 60_000 }, async () => {
+    it("takes messages as large as each controller allows, and no larger", { timeout: 300_000 }, async () => {
       const measure = (length: number) => ({ type: "measure", text: "x".repeat(length) });
       const usual = await Wire.open(server.port, "/usual");
       // The first larger limit comes while that one is open.
@@ -272,7 +276,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
 // Each waits for more than ten seconds.
 describe("serve ends half a request, and lets a response be quiet for longer", { concurrency: true }, () => {
   for (const runtime of ["bun", "deno", "node"] as const) {
-    it(`on ${runtime}`, { timeout: 60_000 }, async () => {
+    it(`on ${runtime}`, { timeout: 300_000 }, async () => {
       const servers = new HeldServers(runtime);
       after(() => servers.kill());
       const port = await servers.port("FIRST");

@@ -47,12 +47,12 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
           : await startServer(runtime, fixture("serve-history.ts"));
         start = await ask<Position>("fill", "POST");
         await recover();
-      }, { timeout: 60_000 });
+      }, { timeout: 300_000 });
       after(async () => {
         Wire.resetAll();
         await server?.stop();
         await broker?.close();
-      }, { timeout: 60_000 });
+      }, { timeout: 300_000 });
 
       const ask = async <Answer>(path: string, method = "GET"): Promise<Answer> => {
         const response = await fetch(`http://127.0.0.1:${server.port}/${path}`, { method, headers: { connection: "close" } });
@@ -75,7 +75,7 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
 
       for (const protocol of engine in ENGINES ? [undefined] : [undefined, "noroshi.v1"]) {
         for (const [title, messageOf] of Object.entries(KINDS)) {
-          it(`${title}: takes little of it${protocol ? `, by ${protocol}` : ""}`, { timeout: 60_000 }, async () => {
+          it(`${title}: takes little of it${protocol ? `, by ${protocol}` : ""}`, { timeout: 300_000 }, async () => {
             const before = await state();
             const wire = await Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } });
             wire.socket.pause();

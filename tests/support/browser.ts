@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import process from "node:process";
+import type { Browser, LaunchOptions } from "playwright-core";
 
 function findBrowser(): string | undefined {
   if (process.env["CHROMIUM"]) return process.env["CHROMIUM"]; // One that was asked for by name and is not there must fail, not skip.
@@ -28,3 +29,15 @@ export const QUIET: string[] = [
   "--disable-component-update",
   "--disable-sync",
 ];
+
+/** After this many ms a step in the browser is treated as hanging: a busy machine takes many times the seconds of a free one. */
+const HANGS = 240_000;
+
+/** Starts the browser that is installed. */
+export async function launchBrowser(options: LaunchOptions = {}): Promise<Browser> {
+  const { chromium } = await import("playwright-core");
+  // Tests that need a browser skip where there is none.
+  const browser = await chromium.launch({ executablePath: executablePath!, args: QUIET, timeout: HANGS, ...options });
+  browser.on("context", (context) => context.setDefaultTimeout(HANGS));
+  return browser;
+}

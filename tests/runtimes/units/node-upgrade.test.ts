@@ -13,7 +13,7 @@ import { Wire } from "../wire.ts";
 import { unhandledIn } from "../../support/unhandled.ts";
 
 // A timeout per test, so that the report names the one that hangs.
-const it = (name: string, run: () => Promise<void>) => void test(name, { timeout: 20_000 }, run);
+const it = (name: string, run: () => Promise<void>) => void test(name, { timeout: 300_000 }, run);
 
 /** Starts a server whose `request` listener is the app, behind `guard` if it is given. */
 async function start(app: Hono, guard?: (request: Request) => Response | undefined): Promise<{ server: Server; port: number }> {
