@@ -23,12 +23,15 @@ const documentOf = (contract: Contract): AsyncApiDocument =>
     toJsonSchema,
   });
 
+/** One for all schemas: it compiles the schema of schemas first, which takes 10 ms. */
+const ajv = new Ajv({ strict: false, validateFormats: false });
+
 /** Validates values by the schema of a message. */
 function validatorOf(document: AsyncApiDocument, channel: string, message: string): (value: unknown) => boolean {
   const { components, channels } = document;
   const { payload } = channels[channel]!.messages[message]!;
   // References count from the root, so the components are put there.
-  const validate = new Ajv({ strict: false, validateFormats: false }).compile({ ...payload, components });
+  const validate = ajv.compile({ ...payload, components });
   return (value) => validate(value);
 }
 
