@@ -19,6 +19,8 @@ export interface World {
   lost(client: SimulatedClient, channel: string, position: Position | undefined): void;
   /** The client received that the user has left. */
   left(client: SimulatedClient, user: string): void;
+  /** Users whose rights are taken in this round. */
+  readonly banned: ReadonlySet<string>;
 }
 
 /** A position of a client. */
@@ -309,6 +311,8 @@ export class SimulatedClient {
     const { type, status, event, channel, uid } = message;
     const asked = this.#asked.get(uid);
     if (status === "error" && message.error.code === "TOKEN_EXPIRED") this.#wire?.closeFromClient(1000); // Its rights were taken.
+    // Its rights were taken while it connected. The server closes the connection.
+    else if (type === "auth" && message.error?.code === "AUTH_FAILED" && this.#world.banned.has(this.user ?? "")) return;
     else if (status === "error") {
       if (message.error.code !== "ENGINE_UNAVAILABLE") checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
       this.#asked.delete(uid);
