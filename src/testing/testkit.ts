@@ -38,6 +38,9 @@ import { Turns } from "./turns.ts";
 import { VirtualClock, VirtualTime } from "./virtual-time.ts";
 import type { Recorder, Wire } from "./wire.ts";
 
+// Node loads the classes of `fetch` when they are first read, which takes tens of ms: here, and not in the first test.
+void globalThis.Request;
+
 export type { Client } from "../client/client.ts";
 export type { Tested, TestedApp, TestedNode } from "./node.ts";
 export type { TestClientOptions, TestConnectOptions, TestkitOptions, TestSocketOptions } from "./options.ts";

@@ -86,6 +86,7 @@ export class VirtualTime {
 
   /** @internal Called by clocks. */
   clear(number: unknown): boolean {
+    if (this.#timers[0]?.number === number) return this.#timers.shift() !== undefined; // The one that fires.
     const index = this.#timers.findIndex((timer) => timer.number === number);
     return index >= 0 && this.#timers.splice(index, 1).length > 0;
   }
@@ -103,8 +104,9 @@ export class VirtualTime {
     for (let next = this.#timers[0]; next && next.at <= end; next = this.#timers[0]) {
       this.#elapsed = Math.max(this.#elapsed, next.at);
       // Those of one moment fire together, as on every runtime. What they set for this moment is the next round.
-      const due = this.#timers.filter(({ at }) => at <= this.#elapsed);
-      for (const timer of due) {
+      let count = 1;
+      while (count < this.#timers.length && this.#timers[count]!.at <= this.#elapsed) count++; // Below the length.
+      for (const timer of this.#timers.slice(0, count)) {
         if (!this.clear(timer.number)) continue; // An earlier one has cleared it.
         timer.callback();
         await undefined;
