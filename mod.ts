@@ -77,13 +77,8 @@ export type { AskAllOptions, AskAllQuestion, AskAllResult, AskMissing, AskReply 
 export type { AskOptions } from "./src/application/questions.ts";
 export type { RateLimit } from "./src/base/limits.ts";
 export type { Origins } from "./src/application/origin.ts";
-export type {
-  ClientAddress,
-  HeartbeatOptions,
-  Logger,
-  RateLimitOptions,
-  WebSocketControllerOptions,
-} from "./src/application/options.ts";
+export type { ClientAddress, HeartbeatOptions, RateLimitOptions, WebSocketControllerOptions } from "./src/application/options.ts";
+export type { LogEvent, LoggedError, Logger, LoggerOption, LogLevel, LogRecord } from "./src/application/log.ts";
 export type { DisconnectFilter } from "./src/connection/revocations.ts";
 export type { ControllerStats } from "./src/controller/stats.ts";
 export type { RefusalReason } from "./src/application/refusals.ts";

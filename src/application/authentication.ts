@@ -113,7 +113,7 @@ export class Authenticator {
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {
-    this.#observed.observer?.authenticated(attempt.outcome);
+    this.#observed.observer?.authenticated?.(attempt.outcome);
     if (attempt.outcome === "refused") this.#failures?.failed(ip);
     return attempt;
   }

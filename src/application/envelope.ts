@@ -18,14 +18,17 @@ export function isPlainSchema(schema: object): boolean {
   return typeof entries === "object" && entries !== null && !("type" in entries || "uid" in entries);
 }
 
+/** What is not the payload. Only observers read `traceparent`. */
+const ENVELOPE: ReadonlySet<string> = new Set(["type", "uid", "traceparent", "__proto__"]);
+
 /**
- * The message without its envelope, so that a `strictObject` need not list `type` and `uid`. Copied in a loop: a rest pattern
+ * The message without its envelope, so that a `strictObject` need not list its fields. Copied in a loop: a rest pattern
  * took 11 % of the time of an echo on Node.
  */
 export function payloadOf(message: WebSocketMessage): Record<string, unknown> {
   const payload: Record<string, unknown> = {};
   for (const key of Object.keys(message)) {
-    if (key !== "type" && key !== "uid" && key !== "__proto__") payload[key] = message[key];
+    if (!ENVELOPE.has(key)) payload[key] = message[key];
   }
   return payload;
 }

@@ -10,6 +10,7 @@ import {
   releaseCall,
   requestOf,
   runCall,
+  type Streamable,
 } from "./call.ts";
 import type { RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
@@ -311,11 +312,17 @@ export class Handlers {
   #answer(call: Call, data: unknown): Promise<void> | undefined {
     if (isStreamable(data)) {
       keepCall(call);
-      return this.#host.calls.stream(call, data).then((result) => this.#reply(call, result))
+      return this.#stream(call, data).then((result) => this.#reply(call, result))
         .catch((error) => this.#fail(call, error));
     }
     this.#reply(call, data);
     return undefined;
+  }
+
+  #stream(call: Call, data: Streamable): Promise<unknown> {
+    const { calls, observed: { observer } } = this.#host;
+    const send = () => calls.stream(call, data);
+    return observer?.stream ? observer.stream(requestOf(call), call.client, send) : send();
   }
 
   #reply(call: Call, data: unknown): void {
@@ -348,7 +355,7 @@ export class Handlers {
 
 /** Calls the handler, by way of the observer if there is one. */
 function observed(observer: Observer | undefined, call: Call, run: (call: Call) => unknown): unknown {
-  return observer ? observer.handle(requestOf(call), () => run(call)) : run(call);
+  return observer?.handle ? observer.handle(requestOf(call), call.client, () => run(call)) : run(call);
 }
 
 /** Calls the handler of an idempotent request, whose answer is kept whole. */

@@ -1,6 +1,72 @@
 import { guard } from "../base/guard.ts";
-import type { Logger } from "./options.ts";
+import type { Observed } from "./observer.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import type { RefusalReason } from "./refusals.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
+
+/**
+ * What a record is about.
+ *
+ * - `noroshi.upgrade.refused`: an upgrade was answered with an HTTP error (`warn`)
+ * - `noroshi.auth.refused`: an `auth` message was refused, or did not come in time (`warn`)
+ * - `noroshi.history.unsaved`: a Durable Object has no storage for channels (`warn`)
+ * - `noroshi.socket.unhandled`: Bun opened a socket of another library without its handler (`warn`)
+ * - `noroshi.error`: an error that no `error` listener has taken (`error`)
+ */
+export type LogEvent =
+  | "noroshi.upgrade.refused"
+  | "noroshi.auth.refused"
+  | "noroshi.history.unsaved"
+  | "noroshi.socket.unhandled"
+  | "noroshi.error";
+
+/** The severity of a record, and the method of the {@link Logger} that receives it. */
+export type LogLevel = "warn" | "error";
+
+/** An error as plain data: bounded, and without control characters. */
+export interface LoggedError {
+  /** Name and message. */
+  message: string;
+  /** The lines of the stack. */
+  stack?: string;
+  cause?: LoggedError;
+}
+
+/** The fields of a record. Text of clients in them is cut, and its control characters are escaped. */
+export interface LogRecord {
+  /** What the record is about. */
+  event: LogEvent;
+  /** Why it was refused, as in `controller.stats().refused`. */
+  reason?: RefusalReason;
+  /** The error code that the client was sent, or of the error. */
+  code?: string;
+  /** The client's address. */
+  ip?: string;
+  /** The origin that was refused. */
+  origin?: string;
+  /** The host that the request named, which the origin does not match. */
+  host?: string;
+  /** The option whose limit is reached. */
+  option?: string;
+  /** The value of that option. */
+  limit?: number;
+  /** The `uid` of the client. */
+  client?: string;
+  error?: LoggedError;
+  /** Number of records of this kind that were left out since the last one. */
+  suppressed?: number;
+}
+
+/** Receives the records: `console`, a logger of pino, or any object with these methods. */
+export interface Logger {
+  /** Logs a refusal, or something to set up differently. */
+  warn(record: LogRecord, message: string): void;
+  /** Logs an error. */
+  error(record: LogRecord, message: string): void;
+}
+
+/** The option `logger`. */
+export type LoggerOption = Logger | "text" | "json" | false;
 
 // C0 and C1 controls, DEL, and U+2028 and U+2029, which some log readers treat as line ends.
 // deno-lint-ignore no-control-regex -- matching control characters is the purpose.
@@ -10,7 +76,10 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 export const escapeControls = (text: string): string =>
   text.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-/** Maximum length of a message, in characters. */
+/** Maximum length of a message and of a text field, in characters. */
+const MAX_TEXT = 512;
+
+/** Maximum length of the message of an error, in characters. */
 const MAX_MESSAGE = 1_024;
 
 /** Maximum number of lines of a stack. V8 records 10 by default. */
@@ -22,56 +91,80 @@ const MAX_FRAME = 256;
 /** Maximum number of causes. */
 const MAX_CAUSES = 2;
 
-/**
- * Formats an unhandled error: the client's `uid` and the message on one line, the stack and the causes on indented lines; or all
- * of it on one line of JSON.
- *
- * @param suppressed number of similar errors that were not logged.
- */
-export function logRecord(error: unknown, client?: WebSocketClient, format: Logger["format"] = "text", suppressed = 0): string {
-  const description = describe(error);
-  if (format === "json") {
-    const more = suppressed > 0 && { suppressed };
-    return json({ level: "error", ...(client && { client: client.uid }), ...asJson(description), ...more });
-  }
-  const lines = asLines(description);
-  return `[noroshi]${client ? ` client=${client.uid}` : ""} ${lines.join("\n    ")}${leftOut(suppressed)}`;
-}
-
-/** Formats a warning as one line. */
-export function logWarning(text: string, format: Logger["format"], suppressed = 0): string {
-  if (format === "json") return json({ level: "warn", message: cut(text, MAX_WARNING), ...(suppressed > 0 && { suppressed }) });
-  return `[noroshi] ${cut(escapeControls(cut(text, MAX_WARNING)), MAX_WARNING)}${leftOut(suppressed)}`;
-}
-
-/** Maximum length of a warning, in characters. */
-const MAX_WARNING = 512;
-
-const leftOut = (count: number) => count === 0 ? "" : ` (${count} more like it were left out)`;
-
 const cut = (text: string, length: number) => text.slice(0, length);
 
-// JSON escapes C0 controls only.
-const json = (record: object) => escapeControls(JSON.stringify(record));
+/** Cut before and after: escaping makes it longer. */
+const clean = (text: string, length: number = MAX_TEXT) => cut(escapeControls(cut(text, length)), length);
 
-/** An error as the log shows it. */
-interface Description {
-  message: string;
-  frames: string[];
-  cause?: Description;
+/** Formats a record for people: one line, and the stack of an error on indented lines below. */
+export function asText({ client, error, suppressed = 0 }: LogRecord, message: string): string {
+  const more = suppressed > 0 ? ` (${suppressed} more like it were left out)` : "";
+  const lines = [message, ...stackLines(error)];
+  return `[noroshi]${client === undefined ? "" : ` client=${client}`} ${lines.join("\n    ")}${more}`;
 }
 
-function describe(error: unknown, depth = 0): Description {
+const stackLines = ({ stack, cause }: Partial<LoggedError> = {}): string[] => [
+  ...stack?.split("\n") ?? [],
+  ...cause ? [`caused by ${cause.message}`, ...stackLines(cause)] : [],
+];
+
+/** Formats a record as one line of JSON. */
+export const asJson = (level: LogLevel, record: LogRecord, message: string): string =>
+  JSON.stringify({ time: new Date().toISOString(), level, ...record, message });
+
+/** Writes to the console. @param format @default text on a terminal, JSON otherwise */
+export function consoleLogger(format?: "text" | "json"): Logger {
+  const write = (level: LogLevel) => (record: LogRecord, message: string) =>
+    console[level](
+      (format ?? (isTerminal() ? "text" : "json")) === "text" ? asText(record, message) : asJson(level, record, message),
+    );
+  return { warn: write("warn"), error: write("error") };
+}
+
+/** Whether the console is read by a person: it writes warnings and errors to stderr. */
+function isTerminal(): boolean {
+  const { Deno, process } = globalThis as { Deno?: Terminals<"isTerminal">; process?: Terminals<"isTTY"> }; // Of the runtime.
+  return Deno ? Deno.stderr?.isTerminal?.() === true : process?.stderr?.isTTY === true;
+}
+
+interface Terminals<Name extends string> {
+  readonly stderr?: { readonly [name in Name]?: name extends "isTTY" ? boolean : () => boolean };
+}
+
+const loggerOf = (option: LoggerOption): Logger | undefined =>
+  option === false
+    ? undefined
+    : typeof option === "string"
+    ? consoleLogger(option)
+    : option === console
+    ? consoleLogger()
+    : option;
+
+/** The record of an error. */
+export function errorRecord(error: unknown, client?: WebSocketClient): readonly [LogRecord, message: string] {
+  const described = describe(error);
+  const code = WebSocketError.from(error)?.code;
+  const record: LogRecord = {
+    event: "noroshi.error",
+    ...(client && { client: client.uid }),
+    ...(code !== undefined && { code: clean(code) }),
+    error: described,
+  };
+  return [record, described.message];
+}
+
+function describe(error: unknown, depth = 0): LoggedError {
   try {
-    if (!(error instanceof Error)) return { message: cut(`Thrown: ${String(error)}`, MAX_MESSAGE), frames: [] };
+    if (!(error instanceof Error)) return { message: clean(`Thrown: ${String(error)}`, MAX_MESSAGE) };
     const { cause } = error;
+    const frames = framesOf(error).map(escapeControls);
     return {
-      message: cut(String(error), MAX_MESSAGE),
-      frames: framesOf(error),
+      message: clean(String(error), MAX_MESSAGE),
+      ...(frames.length > 0 && { stack: frames.join("\n") }),
       ...(cause !== undefined && depth < MAX_CAUSES && { cause: describe(cause, depth + 1) }),
     };
   } catch {
-    return { message: "Thrown: a value that cannot be shown", frames: [] }; // Its own `toString` or `stack` throws.
+    return { message: "Thrown: a value that cannot be shown" }; // Its own `toString` or `stack` throws.
   }
 }
 
@@ -81,17 +174,6 @@ function framesOf({ message, stack = "" }: Error, max = MAX_FRAMES): string[] {
   const frames = stack.slice(start < message.length ? 0 : start).matchAll(/^ +(at .*)$/gm);
   return Array.from({ length: max }, () => frames.next().value?.[1])
     .flatMap((frame) => frame === undefined ? [] : [cut(frame, MAX_FRAME)]);
-}
-
-function asLines({ message, frames, cause }: Description): string[] {
-  const lines = [cut(escapeControls(message), MAX_MESSAGE), ...frames.map(escapeControls)];
-  if (!cause) return lines;
-  const [first, ...rest] = asLines(cause);
-  return [...lines, `caused by ${first}`, ...rest];
-}
-
-function asJson({ message, frames, cause }: Description): object {
-  return { message, ...(frames.length > 0 && { stack: frames.join("\n") }), ...(cause && { cause: asJson(cause) }) };
 }
 
 /** Minimum time between two lines of one kind, in ms. */
@@ -139,19 +221,46 @@ export class LogThrottle {
   }
 }
 
-/** Returns a function that logs unhandled errors, at most one a second from the same place in the code. */
-export function errorLogger(
-  logger: Logger | false,
-  monotonic: () => number,
-): (error: unknown, client?: WebSocketClient) => void {
-  const throttle = new LogThrottle(monotonic);
-  return (error, client) => {
-    if (!logger) return;
-    const left = throttle.take(placeOf(error));
-    if (left === undefined) return;
-    // An error of the logger itself cannot be reported anywhere.
-    guard(() => logger.error(logRecord(error, client, logger.format, left)), () => {});
+/** Writes records: at most one of each kind a second, whatever clients do. Passes them to the observer too. */
+export class Log {
+  readonly #logger: Logger | undefined;
+  readonly #observed: Pick<Observed, "observer">;
+  readonly #throttles: Readonly<Record<LogLevel, LogThrottle>>;
+
+  /** @param monotonic the monotonic clock, in ms. */
+  constructor(option: LoggerOption, monotonic: () => number, observed: Pick<Observed, "observer"> = { observer: undefined }) {
+    this.#logger = loggerOf(option);
+    this.#observed = observed;
+    this.#throttles = { warn: new LogThrottle(monotonic), error: new LogThrottle(monotonic) };
+  }
+
+  /** @param kind of which one is written a second. @param describe returns the record; called only if it is written. */
+  warn(kind: string, describe: () => readonly [LogRecord, message: string]): void {
+    this.#write("warn", kind, () => {
+      const [record, message] = describe();
+      const fields = Object.entries(record).map(([name, value]) => [name, typeof value === "string" ? clean(value) : value]);
+      return [Object.fromEntries(fields) as LogRecord, clean(message)]; // The same fields, of the same types.
+    });
+  }
+
+  /** Writes an error that no listener has taken: of one place in the code one a second. */
+  readonly error = (error: unknown, client?: WebSocketClient): void => {
+    this.#write("error", placeOf(error), () => errorRecord(error, client));
   };
+
+  #write(level: LogLevel, kind: string, describe: () => readonly [LogRecord, message: string]): void {
+    const { observer } = this.#observed;
+    if (!this.#logger && !observer) return;
+    const suppressed = this.#throttles[level].take(kind);
+    if (suppressed === undefined) return;
+    // An error of the logger itself cannot be reported anywhere.
+    guard(() => {
+      const [fields, message] = describe();
+      const record = suppressed > 0 ? { ...fields, suppressed } : fields;
+      guard(() => observer?.logged?.(level, record, message), () => {});
+      return this.#logger?.[level](record, message);
+    }, () => {});
+  }
 }
 
 /** The place where the error was created. Its message would not do: it may contain input, and differ each time. */

@@ -1,49 +1,112 @@
 import type { CloseCause } from "../protocol/close.ts";
+import type { LogLevel, LogRecord } from "./log.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /** How an authentication ended; `limited`: too many from its address have failed, and `authenticate` was not called. */
 export type AuthenticationOutcome = "accepted" | "refused" | "limited" | "failed";
 
-/** Receives the events of one controller for `noroshi/otel`. A method throws only what the function that it calls has thrown. */
-export interface Observer {
-  /** A connection was created, or restored from hibernation. */
-  opened(client: WebSocketClient): void;
-  /** A connection was closed. */
-  closed(client: WebSocketClient, cause: CloseCause): void;
-  /** Credentials were verified. */
-  authenticated(outcome: AuthenticationOutcome): void;
-  /** A message came in that the rate limit accepts. `null`: it could not be decoded. */
-  received(type: string | null): void;
-  /** Calls a handler, and returns what it returns. */
-  handle(request: WebSocketMessage, call: () => unknown): unknown;
-  /** Publishes to a channel, and returns what that returns. */
-  publish<Result>(call: () => Result): Result;
-  /** A subscription was to continue from a position; whether it has received all since. */
-  recovered(isComplete: boolean): void;
-  /** It was removed. */
-  end(): void;
+/** A publication on its way to the engine. */
+export interface Publishing {
+  readonly channel: string;
+  /** The name that the channel is declared with, such as `room:*`. */
+  readonly declared: string;
+  readonly event: string;
+  /** Of a client the `traceparent` of its message, unchecked, or `null`; `undefined`: the application publishes. */
+  readonly parent: unknown;
+  /** Set by an observer: the span that other nodes continue. */
+  traceparent?: string;
 }
 
-/** The observer of a controller, which all parts of the controller read. */
+/** A publication of any node that this one delivers to its subscribers. */
+export interface Delivering extends Pick<Publishing, "channel" | "declared" | "event"> {
+  /** The span that has published it, unchecked. */
+  readonly traceparent: string;
+  readonly subscriptions: number;
+}
+
+/** Receives the events of one controller. A method throws only what the function that it calls has thrown. */
+export interface Observer {
+  /** A connection was created, or restored from hibernation. */
+  opened?(client: WebSocketClient): void;
+  /** A connection was closed. */
+  closed?(client: WebSocketClient, cause: CloseCause): void;
+  /** Credentials were verified. */
+  authenticated?(outcome: AuthenticationOutcome): void;
+  /** A message came in that the rate limit accepts. `null`: it could not be decoded. */
+  received?(type: string | null, client: WebSocketClient): void;
+  /** Calls a handler, and returns what it returns. */
+  handle?(request: WebSocketMessage, client: WebSocketClient, call: () => unknown): unknown;
+  /** Sends what {@link handle} has returned in parts. The promise settles when all is sent. */
+  stream?(request: WebSocketMessage, client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown>;
+  /** Publishes to a channel, and returns what that returns. */
+  publish?<Result>(publishing: Publishing, call: () => Result): Result;
+  /** Delivers a publication that a span has published. */
+  deliver?(delivering: Delivering, call: () => void): void;
+  /** A subscription was to continue from a position; whether it has received all since. */
+  recovered?(isComplete: boolean): void;
+  /** A record was logged. */
+  logged?(level: LogLevel, record: LogRecord, message: string): void;
+  /** It was removed. */
+  end?(): void;
+}
+
+/** Makes one observer of several. Each call goes through the first one first. */
+export function combine(observers: readonly Observer[]): Observer | undefined {
+  if (observers.length < 2) return observers[0];
+  /** The calls of all of them, each around the next. */
+  const around = <Call extends () => unknown>(call: Call, wrap: (observer: Observer, next: Call) => Call): ReturnType<Call> =>
+    observers.reduceRight((next, observer) => wrap(observer, next), call)() as ReturnType<Call>; // Each returns what the call does.
+  return {
+    opened: (client) => observers.forEach((each) => each.opened?.(client)),
+    closed: (client, cause) => observers.forEach((each) => each.closed?.(client, cause)),
+    authenticated: (outcome) => observers.forEach((each) => each.authenticated?.(outcome)),
+    received: (type, client) => observers.forEach((each) => each.received?.(type, client)),
+    handle: (request, client, call) =>
+      around(call, (each, next) => each.handle ? () => each.handle!(request, client, next) : next),
+    stream: (request, client, send) =>
+      around(send, (each, next) => each.stream ? () => each.stream!(request, client, next) : next),
+    publish: (publishing, call) => around(call, (each, next) => each.publish ? () => each.publish!(publishing, next) : next),
+    deliver: (delivering, call) => around(call, (each, next) => each.deliver ? () => each.deliver!(delivering, next) : next),
+    recovered: (isComplete) => observers.forEach((each) => each.recovered?.(isComplete)),
+    logged: (level, record, message) => observers.forEach((each) => each.logged?.(level, record, message)),
+    end: () => observers.forEach((each) => each.end?.()),
+  };
+}
+
+/** The observers of a controller, which all parts of the controller read. */
 export class Observed {
   /** Message types that have a handler. */
   readonly types: Set<string> = new Set();
+  readonly #installed = new Map<string, Observer>();
   #observer: Observer | undefined;
 
-  /** Absent: nothing is measured. */
+  /** All observers as one. Absent: nothing is measured. */
   get observer(): Observer | undefined {
     return this.#observer;
   }
 
-  /** Installs an observer. Returns a function that removes it. @throws {TypeError} if there is one already. */
-  install(create: () => Observer): () => void {
-    if (this.#observer) throw new TypeError("Cannot observe the controller: it is observed already, end that first");
-    const observer = this.#observer = create();
+  /**
+   * Installs an observer. Returns a function that removes it.
+   *
+   * @param name of what observes, such as `OpenTelemetry`. @throws {TypeError} if it does already.
+   */
+  install(name: string, create: () => Observer): () => void {
+    if (this.#installed.has(name)) {
+      throw new TypeError(`Cannot observe the controller: ${name} observes it already, end that first`);
+    }
+    const observer = create();
+    this.#installed.set(name, observer);
+    this.#update();
     return () => {
-      if (this.#observer !== observer) return;
-      this.#observer = undefined;
-      observer.end();
+      if (this.#installed.get(name) !== observer) return;
+      this.#installed.delete(name);
+      this.#update();
+      observer.end?.();
     };
+  }
+
+  #update(): void {
+    this.#observer = combine([...this.#installed.values()]);
   }
 }

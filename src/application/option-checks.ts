@@ -27,10 +27,11 @@ export function isObjectOf(value: unknown, checks: Record<string, (field: unknow
 /** What {@link isLimit} accepts, for error messages. */
 export const LIMIT = "a whole number from 1, or Infinity";
 
-/** Whether the value is a `Logger`. */
+/** Whether the value is a `Logger`, or the name of a format. One with a format is of an earlier version, where it took lines of text. */
 export function isLogger(value: unknown): boolean {
+  if (value === "text" || value === "json") return true;
   if (typeof value !== "object" || value === null || !("warn" in value && "error" in value)) return false;
-  return !("format" in value) || value.format === undefined || value.format === "text" || value.format === "json";
+  return isFunction(value.warn) && isFunction(value.error) && !("format" in value && typeof value.format === "string");
 }
 
 /** Drops undefined fields, so that spreading the result keeps the defaults. */

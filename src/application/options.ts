@@ -3,6 +3,7 @@ import type { Authenticate, Revalidate } from "./authentication.ts";
 import { type Clock, isMs, MS } from "../base/clock.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import type { Engine } from "../engines/engine.ts";
+import type { LoggerOption } from "./log.ts";
 import type { Once } from "./once.ts";
 import { isDevelopment } from "../base/environment.ts";
 import type { ConnectionLimits, RateLimit } from "../base/limits.ts";
@@ -21,21 +22,6 @@ import {
 } from "./option-checks.ts";
 import { isOriginPattern, type Origins } from "./origin.ts";
 import type { AuthenticationMode, WebSocketClient } from "./websocket-client.ts";
-
-/** The logger, such as `console`. */
-export interface Logger {
-  /**
-   * `"json"`: each record is one line of JSON, `{ level, message, client?, stack?, cause?, suppressed? }`. `"text"`: it is for people,
-   * and the stack of an error stands on indented lines below its message.
-   *
-   * @default {"text"}
-   */
-  readonly format?: "text" | "json";
-  /** Logs a refusal or a reached limit. */
-  warn(record: string): void;
-  /** Logs an error. */
-  error(record: string): void;
-}
 
 /** Options of the heartbeat, which detects dead connections. */
 export interface HeartbeatOptions {
@@ -204,8 +190,14 @@ export interface WebSocketControllerOptions<C = Contract> {
    * @default {"outbound"} with a `contract`, where `NODE_ENV` can be read and is not `"production"`; else `false`
    */
   validate?: "outbound" | false;
-  /** Logs errors without an `error` listener, refusals, and reached limits; `false`: no log. @default {console} */
-  logger?: Logger | false;
+  /**
+   * Logs errors without an `error` listener, refusals, and reached limits: to an object with `warn(record, message)` and
+   * `error(record, message)`, such as a logger of pino, or to the console as `"text"` or `"json"`. `console`: `"text"` on a terminal, else
+   * `"json"`. `false`: no log.
+   *
+   * @default {console}
+   */
+  logger?: LoggerOption;
   /** Stores histories and members and connects nodes. @default in memory; in a Durable Object its own storage */
   engine?: Engine;
   /** Answers repeats of idempotent requests: `answerOnce()` of `noroshi/once`. @default each request is handled */
@@ -246,7 +238,7 @@ export interface ResolvedOptions extends ConnectionLimits {
   readonly closeTimeout: number;
   readonly contract: object | undefined;
   readonly validate: "outbound" | false;
-  readonly logger: Logger | false;
+  readonly logger: LoggerOption;
   readonly engine: Engine | undefined;
   readonly once: Once | undefined;
   readonly node: string | undefined;
@@ -300,7 +292,7 @@ const CHECKS: { readonly [Name in keyof ResolvedOptions]: readonly [(value: unkn
   validate: [(value) => value === "outbound" || value === false, '"outbound" or false'],
   logger: [
     (value) => value === false || isLogger(value),
-    'an object with warn and error, such as console, its format "text" or "json" if it has one, or false',
+    '"text", "json", false, or an object with warn and error, such as console or pino(), and without a format',
   ],
   engine: [(value) => typeof value === "object" && value !== null && "publish" in value, "an Engine, such as new MemoryEngine()"],
   once: [(value) => typeof value === "object" && value !== null && "answer" in value, "answerOnce() of noroshi/once"],

@@ -1,9 +1,7 @@
 import { describeCause } from "../base/describe-cause.ts";
 import type { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketEvents } from "./events.ts";
-import { guard } from "../base/guard.ts";
-import { LogThrottle, logWarning } from "./log.ts";
-import type { Logger } from "./options.ts";
+import type { Log, LogRecord } from "./log.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
@@ -61,34 +59,30 @@ const REASONS_BY_CODE: Record<string, RefusalReason> = {
   SERVICE_UNAVAILABLE: "unavailable",
 };
 
+/** What an operator reads of a refusal: the fields of its record, and its message with the option or proxy setting to change. */
+export type DescribedRefusal = readonly [fields: Omit<LogRecord, "event" | "reason">, message: string];
+
 /** Counts refusals by reason, and logs at most one a second of each. */
 export class Refusals {
   readonly counts: Record<RefusalReason, number>;
-  readonly #logger: Logger | false;
-  readonly #throttle: LogThrottle;
-
+  readonly #log: Pick<Log, "warn">;
   readonly #emit: (failure: WebSocketEvents["auth.failure"]) => boolean;
 
-  /**
-   * @param now the monotonic clock, in ms.
-   * @param emit emits `auth.failure`; returns whether there is a listener.
-   */
-  constructor(logger: Logger | false, now: () => number, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
+  /** @param emit emits `auth.failure`; returns whether there is a listener. */
+  constructor(log: Pick<Log, "warn">, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
     this.#emit = emit;
     this.counts = { ...NONE };
-    this.#logger = logger;
-    this.#throttle = new LogThrottle(now);
+    this.#log = log;
   }
 
-  /** Counts a refusal. `describe` returns its log line: the cause, and the option or proxy setting to change. Absent: no line. */
-  add(reason: RefusalReason, describe?: () => string): void {
+  /** Counts a refusal. @param describe absent: nothing is logged. */
+  add(reason: RefusalReason, describe?: () => DescribedRefusal, event: LogRecord["event"] = "noroshi.upgrade.refused"): void {
     this.counts[reason]++;
-    const logger = this.#logger;
-    if (!logger || !describe) return;
-    const left = this.#throttle.take(reason);
-    if (left === undefined) return;
-    // An error of the logger itself cannot be reported anywhere.
-    guard(() => logger.warn(logWarning(describe(), logger.format, left)), () => {});
+    if (!describe) return;
+    this.#log.warn(reason, () => {
+      const [fields, message] = describe();
+      return [{ event, reason, ...fields }, message];
+    });
   }
 
   /**
@@ -96,12 +90,26 @@ export class Refusals {
    *
    * @param error sent to the client.
    * @param cause shown only to the application and in the log.
+   * @param what was refused: "a client"
+   * @param ip the address of the client.
    */
-  addFailure(error: WebSocketError, cause: unknown, what: string, client?: WebSocketClient): void {
+  addFailure(
+    error: WebSocketError,
+    cause: unknown,
+    { what, ip, client, event }: {
+      what: string;
+      ip: string | null;
+      client?: WebSocketClient | undefined;
+      event: LogRecord["event"];
+    },
+  ): void {
     const hasListener = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
-    const line = () => `Refused ${what}: ${describeCause(cause, error)}`;
+    const describe = (): DescribedRefusal => [
+      { code: error.code, ...(ip !== null && { ip }), ...(client && { client: client.uid }) },
+      `Refused ${what}: ${describeCause(cause, error)}`,
+    ];
     // An application's code may be the name of an inherited property, such as "constructor".
     const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code] : undefined;
-    this.add(reason ?? "token", hasListener ? undefined : line);
+    this.add(reason ?? "token", hasListener ? undefined : describe, event);
   }
 }

@@ -24,6 +24,7 @@ import { type ChannelOptions, ChannelTable, type EventSchemas, type ResolvedChan
 import { CloseCode } from "../protocol/close.ts";
 import type { ChannelContract, ChannelName, ChannelOf, Contract, DataOf, EventOf } from "../protocol/contract-types.ts";
 import { WebSocketController } from "../controller/controller.ts";
+import type { Publishing } from "../application/observer.ts";
 import { describeCopies } from "../base/copies.ts";
 import type { Awaitable, Member, Position, Publication } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
@@ -166,7 +167,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       isOpen: (name) => this.#channels.has(name),
       channel: (name, options) => this.#channel(name, options),
       ids: new IdQuota(maxIdsPerUser, idWindow, host.monotonic),
-      publish: (channel, options, event, data, id) => this.#publish(channel, options, event, data, id),
+      publish: (...publication) => this.#publish(...publication),
     };
   }
 
@@ -277,7 +278,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
       stats: () => this.stats(),
-      published: (name: string, publication: Publication) => this.#channels.get(name)?.deliver(publication),
+      published: (name: string, publication: Publication) => this.#deliver(name, publication),
       gap: (name: string, position?: Position) => this.#channels.get(name)?.gap(position),
       present: (name: string, joined: readonly Member[], left: readonly string[]) =>
         this.#channels.get(name)?.presence?.changed(joined, left),
@@ -290,13 +291,26 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     event: string,
     data: string,
     id?: string,
+    parent?: unknown,
   ): Awaitable<Position | null> {
     this.#host.outbound?.publication(name, channel, event, data);
-    const content = { event, data };
     const once = id === undefined ? id : { id, window: this.#idWindow };
     const { engine, observed: { observer } } = this.#host;
-    if (!observer) return engine.publish(channel, content, history, once);
-    return observer.publish(() => engine.publish(channel, content, history, once));
+    if (!observer?.publish) return engine.publish(channel, { event, data }, history, once);
+    const publishing: Publishing = { channel, declared: name, event, parent };
+    return observer.publish(publishing, () => {
+      const { traceparent } = publishing;
+      return engine.publish(channel, { event, data, ...(traceparent !== undefined && { traceparent }) }, history, once);
+    });
+  }
+
+  #deliver(name: string, publication: Publication): void {
+    const channel = this.#channels.get(name);
+    const { traceparent, event } = publication;
+    const { observer } = this.#host.observed;
+    if (!channel || traceparent === undefined || !observer?.deliver) return channel?.deliver(publication);
+    const { options: { name: declared }, size: subscriptions } = channel;
+    observer.deliver({ channel: name, declared, event, traceparent, subscriptions }, () => channel.deliver(publication));
   }
 
   #handle(client: WebSocketClient, message: WebSocketMessage): void {

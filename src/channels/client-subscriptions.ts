@@ -35,7 +35,17 @@ export interface ClientSubscriptionsHost {
   /** The channel on this node, created if necessary. */
   channel(name: string, options: ResolvedChannel): Channel;
   readonly ids: IdQuota;
-  publish(channel: string, options: ResolvedChannel, event: string, data: string, id?: string): Awaitable<Position | null>;
+  /** @param parent of a client its `traceparent`, unchecked; `null`: it has sent none. */
+  publish(
+    ...[channel, options, event, data, id, parent]: [
+      string,
+      ResolvedChannel,
+      event: string,
+      data: string,
+      id?: string,
+      parent?: unknown,
+    ]
+  ): Awaitable<Position | null>;
 }
 
 /** Maximum size of the `query` of a subscription, in bytes of JSON. */
@@ -141,7 +151,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     const publishing = this.#publishing ??= new Map();
     const before = publishing.get(request.channel);
     this.#publishingCount++;
-    const done = this.#publish(request, options, before).catch((error) =>
+    const done = this.#publish(request, options, before, message["traceparent"] ?? null).catch((error) =>
       this.#refuse(request, shownError(error, "publish", this))
     );
     publishing.set(request.channel, done);
@@ -318,7 +328,12 @@ export class ClientSubscriptions implements SubscriptionOwner {
   }
 
   /** Publishes in the order of the calls, however long each authorization takes. */
-  async #publish(request: PublishMessage, options: ResolvedChannel, before: Promise<void> | undefined): Promise<void> {
+  async #publish(
+    request: PublishMessage,
+    options: ResolvedChannel,
+    before: Promise<void> | undefined,
+    parent: unknown,
+  ): Promise<void> {
     const { channel, event, data = null, uid, id } = request;
     const { client, host } = this;
     const ask = () => permit(options, { client, channel, params: options.params(channel), action: "publish", event, data }, host);
@@ -347,7 +362,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
     // Anonymous clients have one scope in common: their address changes when they reconnect.
     const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
-    const position = await this.#shared.publish(channel, options, event, json, scoped);
+    const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
     this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
 

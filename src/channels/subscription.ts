@@ -270,7 +270,7 @@ export class Subscription implements ChannelRecipient, Timed {
     }
     if (!connectionOf(client).send(frame)) return false;
     const { recovered } = fields;
-    if (typeof recovered === "boolean") host.observed.observer?.recovered(recovered);
+    if (typeof recovered === "boolean") host.observed.observer?.recovered?.(recovered);
     const isFirst = this.#state === "starting";
     this.#enter(next);
     if (!isFirst) return true;

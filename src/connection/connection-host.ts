@@ -37,6 +37,7 @@ export interface ConnectionHost {
   readonly refusals: Refusals;
   readonly revocations: Revocations;
   readonly sender: Sender;
+  readonly streams: { readonly items: number };
   /** The wall clock, in ms. */
   now(): number;
   /** The monotonic clock, in ms. */

@@ -8,7 +8,7 @@ import { BATCHING } from "../delivery/write-queue.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "../protocol/protocol.ts";
 import type { Revocation } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
-import type { Accountability } from "../application/websocket-client.ts";
+import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
 
 const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
 
@@ -250,7 +250,7 @@ export class Identity {
     this.#assume(ANONYMOUS, null);
     this.#owner.enter("admitted");
     this.#answer(error);
-    this.#owner.host.refusals.addFailure(error, attempt.cause, "a client", this.#owner.client);
+    this.#addFailure(error, attempt.cause, this.#owner.client);
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
@@ -310,8 +310,14 @@ export class Identity {
    */
   #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
     this.#answer(error);
-    this.#owner.host.refusals.addFailure(error, why, "a client", this.#owner.isKnown ? this.#owner.client : undefined);
+    this.#addFailure(error, why, this.#owner.isKnown ? this.#owner.client : undefined);
     this.#owner.close(code, error.message, cause);
+  }
+
+  /** @param client shown to the application, if it was admitted. */
+  #addFailure(error: WebSocketError, why: unknown, client: WebSocketClient | undefined): void {
+    const { ip } = this.#owner.client.handshake;
+    this.#owner.host.refusals.addFailure(error, why, { what: "a client", ip, client, event: "noroshi.auth.refused" });
   }
 }
 

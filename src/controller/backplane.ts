@@ -2,15 +2,15 @@ import type { Deadlines } from "../base/clock.ts";
 import { Cluster, type ClusterHost } from "./cluster.ts";
 import type { Engine } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
-import { guard } from "../base/guard.ts";
-import { logWarning } from "../application/log.ts";
+import type { Log } from "../application/log.ts";
 import { MemoryEngine } from "../engines/memory-engine.ts";
-import type { Logger, ResolvedOptions } from "../application/options.ts";
+import type { ResolvedOptions } from "../application/options.ts";
 
 /** The operations that other nodes request of this one. */
 export interface LocalNode
   extends Pick<ClusterHost, "receiveBroadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
   readonly deadlines: Deadlines;
+  readonly log: Pick<Log, "warn">;
   /** The wall clock, in ms. */
   now(): number;
 }
@@ -27,14 +27,12 @@ export class Backplane {
   readonly cluster: Cluster;
   readonly #local: LocalNode;
   readonly #name: string | undefined;
-  readonly #logger: Logger | false;
   #engine: Engine | undefined;
   #node: string | undefined;
   #host: ClusterHost | undefined;
 
-  constructor(local: LocalNode, { engine, node, logger }: Pick<ResolvedOptions, "engine" | "node" | "logger">) {
+  constructor(local: LocalNode, { engine, node }: Pick<ResolvedOptions, "engine" | "node">) {
     this.#local = local;
-    this.#logger = logger;
     this.#engine = engine;
     this.#name = node;
     this.cluster = new Cluster(() => this.#clusterHost());
@@ -80,10 +78,9 @@ export class Backplane {
   }
 
   #warn(): void {
-    const logger = this.#logger;
-    if (!logger || hasWarned) return;
+    if (hasWarned) return;
     hasWarned = true; // Once: an object is built again after each hibernation.
-    guard(() => logger.warn(logWarning(IN_MEMORY, logger.format)), () => {});
+    this.#local.log.warn("unsaved", () => [{ event: "noroshi.history.unsaved" }, IN_MEMORY]);
   }
 
   /**

@@ -22,7 +22,7 @@ import { extend } from "./extend.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "../application/handlers.ts";
 import { Heartbeat } from "../connection/heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "../base/limits.ts";
-import { errorLogger } from "../application/log.ts";
+import { Log } from "../application/log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "../application/options.ts";
 import { Frame } from "../protocol/frame.ts";
 import { Observed, type Observer } from "../application/observer.ts";
@@ -78,16 +78,16 @@ export class WebSocketController<C = Contract> {
     this.name = resolved.name;
     const { logger, heartbeat, timeout, revalidate, clock = systemClock } = resolved;
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
-    const log = errorLogger(logger, monotonic);
+    const observed = new Observed();
+    const log = new Log(logger, monotonic, observed);
     const report = (error: unknown, client?: WebSocketClient) =>
-      void (this.#bus.emit("error", client ? { client, error } : { error }) || log(error, client));
+      void (this.#bus.emit("error", client ? { client, error } : { error }) || log.error(error, client));
     this.#deadlines = new Deadlines(clock, report);
     // An `error` listener that throws is only logged: another `error` event would call it again, forever.
     this.#bus = new Bus((error, event, payload) =>
-      (event === "error" ? log : report)(error, "client" in payload ? payload.client : undefined)
+      (event === "error" ? log.error : report)(error, "client" in payload ? payload.client : undefined)
     );
     const outbound = resolved.contract && resolved.validate ? outboundChecks.get(resolved.contract)?.(report) : undefined;
-    const observed = new Observed();
     this.#streams = new Streams({ options: resolved, deadlines: this.#deadlines, outbound, report });
     const handlers = new Handlers({
       calls: this.#streams,
@@ -101,13 +101,14 @@ export class WebSocketController<C = Contract> {
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, timeout, this.#deadlines, now, observed, failures);
     this.#admission = new Admission(resolved);
-    const refusals = new Refusals(logger, monotonic, (failure) => this.#bus.emit("auth.failure", failure));
+    const refusals = new Refusals(log, (failure) => this.#bus.emit("auth.failure", failure));
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     const revocations = new Revocations(2 * timeout);
     this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh: !!revalidate, monotonic });
     this.#backplane = new Backplane({
       deadlines: this.#deadlines,
+      log,
       now,
       report,
       receiveBroadcast: (frame, filter) => void this.#delivery.sendToMatching(frame, filter),
@@ -135,6 +136,7 @@ export class WebSocketController<C = Contract> {
       revocations,
       refusals,
       report,
+      streams: this.#streams,
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
@@ -151,7 +153,7 @@ export class WebSocketController<C = Contract> {
       },
       dismiss: (connection, hasLeft, cause) => {
         this.#counts.closedBy[cause]++;
-        observed.observer?.closed(connection.client, cause);
+        observed.observer?.closed?.(connection.client, cause);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
@@ -362,7 +364,7 @@ export class WebSocketController<C = Contract> {
   #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
     const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
     this.#counts.opened++;
-    this.#host.observed.observer?.opened(connection.client);
+    this.#host.observed.observer?.opened?.(connection.client);
     this.#connections.hold(connection);
     this.#backplane.start();
     return connection;
@@ -382,13 +384,9 @@ export class WebSocketController<C = Contract> {
     return extend(extension, { host: this.#host, backplane: this.#backplane, delivery: this.#delivery, keyOf: this.#keyOf });
   }
 
-  /**
-   * Installs the observer that `create` returns. Returns a function that removes it.
-   * @internal
-   * @throws {TypeError} if there is one already.
-   */
-  observe(create: (host: ConnectionHost) => Observer): () => void {
-    return this.#host.observed.install(() => create(this.#host));
+  /** Installs an observer. Returns a function that removes it. @internal @throws {TypeError} if there is one of the name. */
+  observe(name: string, create: (host: ConnectionHost) => Observer): () => void {
+    return this.#host.observed.install(name, () => create(this.#host));
   }
 
   /** Sets the clock of a runtime with its own timers, such as a Durable Object's alarm, unless the option `clock` was passed. */

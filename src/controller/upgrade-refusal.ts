@@ -1,3 +1,4 @@
+import type { LogRecord } from "../application/log.ts";
 import type { ReachedLimit } from "../base/limits.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import type { RefusalReason } from "../application/refusals.ts";
@@ -10,8 +11,10 @@ export interface Refusal {
   headers?: Record<string, string>;
   /** Absent if the refusal is already counted. */
   reason?: RefusalReason;
-  /** Line for the operator. Absent: nothing is logged. */
+  /** The message for the operator. Absent: nothing is logged. */
   log?: string;
+  /** Fields of its record. */
+  fields?: Pick<LogRecord, "origin" | "host" | "option" | "limit">;
 }
 
 export function invalidRequest(message: string, status: Refusal["status"] = 400, headers: Record<string, string> = {}): Refusal {
@@ -27,6 +30,7 @@ export function foreignOrigin(origin: string, host: string): Refusal {
     message: "Pages of this origin may not connect",
     reason: "origin",
     log: `Refused origin ${origin}: the request's host is "${host}". Add it to origins, or let the proxy pass Host`,
+    fields: { origin, host },
   };
 }
 
@@ -123,30 +127,35 @@ export function reached(limit: ReachedLimit | "user", options: ResolvedOptions, 
         ...unavailable("Too many connections"),
         reason: "connections",
         log: `Refused an upgrade: maxConnections (${options.maxConnections}) is reached`,
+        fields: { option: "maxConnections", limit: options.maxConnections },
       };
     case "pending":
       return {
         ...unavailable("Too many connections that have not authenticated"),
         reason: "pending",
         log: `Refused an upgrade: maxPending (${options.maxPending}) is reached`,
+        fields: { option: "maxPending", limit: options.maxPending },
       };
     case "ip-pending":
       return {
         ...tooMany("Too many connections from this address that have not authenticated"),
         reason: "ip",
         log: `Refused ${ip}: maxPendingPerIp (${options.maxPendingPerIp}) is reached. ${BEHIND_PROXY}`,
+        fields: { option: "maxPendingPerIp", limit: options.maxPendingPerIp },
       };
     case "ip":
       return {
         ...tooMany("Too many connections from this address"),
         reason: "ip",
         log: `Refused ${ip}: maxConnectionsPerIp (${options.maxConnectionsPerIp}) is reached. ${BEHIND_PROXY}`,
+        fields: { option: "maxConnectionsPerIp", limit: options.maxConnectionsPerIp },
       };
     case "user":
       return {
         ...tooMany("Too many connections of this user"),
         reason: "user",
         log: `Refused an upgrade: a user has reached maxConnectionsPerUser (${options.maxConnectionsPerUser})`,
+        fields: { option: "maxConnectionsPerUser", limit: options.maxConnectionsPerUser },
       };
   }
 }

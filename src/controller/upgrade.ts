@@ -92,7 +92,8 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
 async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Promise<Response> {
   const { options } = host;
   const runtime = findRuntime(c); // First: it marks the request as ours for the server.
-  const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal);
+  let ip: string | null = null;
+  const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(invalid);
   const url = parseUrl(c.req.url);
@@ -103,7 +104,7 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
   const origin = c.req.header("origin");
-  const ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
+  ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
   // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
@@ -170,7 +171,7 @@ async function verify(
   since: number,
 ): Promise<AuthenticationState | Refusal | null> {
   if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
-  if ("fault" in token) return refusedToken(host, token.source, new Error(token.fault));
+  if ("fault" in token) return refusedToken(host, handshake, token.source, new Error(token.fault));
   const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
   if (attempt.outcome === "accepted") {
     if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
@@ -185,7 +186,7 @@ async function verify(
       }: too many failed authentications from there. ${BEHIND_PROXY}`,
     };
   }
-  if (attempt.outcome === "refused") return refusedToken(host, token.source, attempt.cause, attempt.error);
+  if (attempt.outcome === "refused") return refusedToken(host, handshake, token.source, attempt.cause, attempt.error);
   host.report(attempt.error);
   return unavailable("Authentication is unavailable");
 }
@@ -261,11 +262,12 @@ function findRuntime(c: Context): Runtime | null {
 
 function refusedToken(
   host: UpgradeHost,
+  { ip }: Handshake,
   source: CredentialSource,
   cause: unknown,
   error: WebSocketError = new WebSocketError("auth", "AUTH_FAILED", "The token is not valid"),
 ): Refusal {
-  host.refusals.addFailure(error, cause, `the token of ${PLACES[source]}`);
+  host.refusals.addFailure(error, cause, { what: `the token of ${PLACES[source]}`, ip, event: "noroshi.upgrade.refused" });
   return {
     status: 401,
     code: error.code,
@@ -282,9 +284,10 @@ const PLACES: Record<CredentialSource, string> = {
   cookie: "a cookie",
 };
 
-function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal): Response {
-  const { status, code, message, headers, reason, log } = refusal;
-  if (reason) refusals.add(reason, log === undefined ? undefined : () => log);
+function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal, ip: string | null): Response {
+  const { status, code, message, headers, reason, log, fields } = refusal;
+  const describe = log === undefined ? undefined : () => [{ code, ...(ip !== null && { ip }), ...fields }, log] as const;
+  if (reason) refusals.add(reason, describe);
   return c.json({ error: { code, message } }, status, headers);
 }
 

@@ -26,6 +26,8 @@ export interface PublicationContent {
   readonly event: string;
   /** Data as JSON text. */
   readonly data: string;
+  /** The span that publishes, as in W3C Trace Context. An engine that does not hand it to `published` ends the trace there. */
+  readonly traceparent?: string;
 }
 
 /** Makes a publication happen at most once within a window. */

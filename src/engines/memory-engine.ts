@@ -120,7 +120,13 @@ export class MemoryEngine implements Engine, Timed {
       this.#trim();
     }
     if (once) this.#ids.add(channel, once, publication && publication.position, this.#now());
-    if (this.#subscribed.has(channel)) this.#host?.published(channel, publication ?? { ...content, position: null });
+    if (this.#subscribed.has(channel)) {
+      // Not in the history: those who read it later are not part of the trace.
+      const live = publication && content.traceparent === undefined
+        ? publication
+        : { position: null, ...publication, ...content };
+      this.#host?.published(channel, live);
+    }
     return publication && publication.position;
   }
 

@@ -7,17 +7,17 @@ import type {
   Meter,
   Observable,
 } from "@opentelemetry/api";
-import type { AuthenticationOutcome, Observer } from "../application/observer.ts";
+import type { AuthenticationOutcome, Observer, Publishing } from "../application/observer.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import { isThenable } from "../base/guard.ts";
+import { isStream } from "./outcome.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import type { EngineStatus } from "../engines/engine.ts";
 import type { CloseCause } from "../protocol/close.ts";
-import { ERROR_MEANINGS } from "../protocol/code-meanings.ts";
-import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { measureDelay } from "./event-loop.ts";
+import { errorTypeOf } from "./outcome.ts";
 
 /** The types that the protocol itself has. */
 const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
@@ -27,9 +27,6 @@ const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
 
 /** The label of whatever is not declared: a client chooses its types, and each label costs memory in every later step. */
 const OTHER = "_other";
-
-/** The `error.type` of errors without a code of the protocol. */
-const OTHER_ERROR = "_OTHER";
 
 const STATUSES: readonly EngineStatus[] = ["connecting", "ready", "unavailable", "closed"];
 
@@ -62,11 +59,15 @@ export class Metrics implements Observer {
   /** On every measurement: two controllers of one process differ by it. */
   readonly #common: Attributes;
   readonly #websocket: Attributes;
+  readonly #publishing: Attributes;
   readonly #age: Histogram;
   readonly #authentications: Counter;
   readonly #calls: Histogram;
   readonly #publications: Histogram;
   readonly #recoveries: Counter;
+  readonly #streams: Record<"started" | "ended", Counter>;
+  /** When the handlers of streams were called, if their duration is recorded. */
+  readonly #streaming = new WeakMap<WebSocketMessage, number>();
   readonly #openedAt = new Map<WebSocketClient, number>();
   /** Messages by type: an instrument would take as long as a small message. */
   readonly #received = new Map<string, number>();
@@ -81,10 +82,16 @@ export class Metrics implements Observer {
     this.#node = node;
     this.#common = { "noroshi.controller": controller.name };
     this.#websocket = { ...this.#common, "network.protocol.name": "websocket" };
+    this.#publishing = { ...this.#common, "messaging.system.name": "noroshi", "messaging.operation.name": "publish" };
     const histogram = (name: string, unit: string, explicitBucketBoundaries: number[], description: string) =>
       meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries } });
     this.#age = histogram("noroshi.server.connection.duration", "s", AGE_BOUNDS, "Time from the open socket to its close.");
-    this.#calls = histogram("rpc.server.call.duration", "s", CALL_BOUNDS, "Time that a handler takes.");
+    this.#calls = histogram(
+      "rpc.server.call.duration",
+      "s",
+      CALL_BOUNDS,
+      "Time that a handler takes, until its stream has ended if it answers in parts.",
+    );
     this.#publications = histogram(
       "messaging.client.operation.duration",
       "s",
@@ -99,6 +106,16 @@ export class Metrics implements Observer {
       unit: "{recovery}",
       description: "Subscriptions that were to continue from a position.",
     });
+    this.#streams = {
+      started: meter.createCounter("noroshi.server.streams.started", {
+        unit: "{stream}",
+        description: "Answers in parts that began.",
+      }),
+      ended: meter.createCounter("noroshi.server.streams.ended", {
+        unit: "{stream}",
+        description: "Answers in parts that have ended, by outcome.",
+      }),
+    };
     const buffered = histogram(
       "noroshi.server.connection.buffered",
       "By",
@@ -139,27 +156,48 @@ export class Metrics implements Observer {
     this.#received.set(label, (this.#received.get(label) ?? 0) + 1);
   }
 
-  handle({ type }: WebSocketMessage, call: () => unknown): unknown {
-    const method = this.#node.observed.types.has(type) ? type : OTHER; // A listener may have changed it.
-    return this.#measure(call, (seconds, error) => this.#calls.record(seconds, this.#attributesOf(method, error)));
+  handle(request: WebSocketMessage, _client: WebSocketClient, call: () => unknown): unknown {
+    const method = this.#methodOf(request);
+    return this.#measure(call, (startedAt, error, result) => {
+      if (isStream(result)) this.#streaming.set(request, startedAt);
+      else this.#calls.record(this.#secondsSince(startedAt), this.#attributesOf(method, error));
+    });
   }
 
-  publish<Result>(call: () => Result): Result {
-    const common = { ...this.#common, "messaging.system.name": "noroshi", "messaging.operation.name": "publish" };
-    return this.#measure(call, (seconds, error) => this.#publications.record(seconds, { ...common, ...error }));
+  async stream(request: WebSocketMessage, _client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown> {
+    const { started, ended } = this.#streams;
+    started.add(1, this.#common);
+    let error: Attributes = {};
+    try {
+      return await send();
+    } catch (reason) {
+      error = { "error.type": errorTypeOf(reason) };
+      throw reason;
+    } finally {
+      ended.add(1, { ...this.#common, ...error });
+      const startedAt = this.#streaming.get(request);
+      if (startedAt !== undefined) {
+        this.#calls.record(this.#secondsSince(startedAt), this.#attributesOf(this.#methodOf(request), error));
+      }
+    }
+  }
+
+  publish<Result>(_publishing: Publishing, call: () => Result): Result {
+    return this.#measure(call, (startedAt, error) => {
+      this.#publications.record(this.#secondsSince(startedAt), error ? { ...this.#publishing, ...error } : this.#publishing);
+    });
   }
 
   recovered(isComplete: boolean): void {
     this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
   }
 
-  /** Calls the function, and records the time until its result has settled. */
-  #measure<Result>(call: () => Result, record: (seconds: number, error?: Attributes) => void): Result {
+  /** Calls the function, and `record` when its result has settled. */
+  #measure<Result>(call: () => Result, record: (startedAt: number, error?: Attributes, result?: unknown) => void): Result {
     const startedAt = this.#node.monotonic();
     if (!this.#takes(startedAt)) return call();
-    const done = () => record(this.#secondsSince(startedAt));
     const fail = (error: unknown) => {
-      record(this.#secondsSince(startedAt), { "error.type": errorTypeOf(error) });
+      record(startedAt, { "error.type": errorTypeOf(error) });
       throw error;
     };
     let result: Result;
@@ -169,10 +207,10 @@ export class Metrics implements Observer {
       return fail(error);
     }
     if (!isThenable(result)) {
-      done();
+      record(startedAt, undefined, result);
       return result;
     }
-    return Promise.resolve(result).then((value) => (done(), value), fail) as Result; // Settles as `result` does.
+    return Promise.resolve(result).then((value) => (record(startedAt, undefined, value), value), fail) as Result; // Settles as `result` does.
   }
 
   #takes(now: number): boolean {
@@ -185,6 +223,11 @@ export class Metrics implements Observer {
 
   #secondsSince(at: number): number {
     return (this.#node.monotonic() - at) / 1000;
+  }
+
+  /** A listener may have changed the type. */
+  #methodOf({ type }: WebSocketMessage): string {
+    return this.#node.observed.types.has(type) ? type : OTHER;
   }
 
   /** The same object for the same call: types and codes are bounded. */
@@ -208,7 +251,7 @@ export class Metrics implements Observer {
       description: string,
       read: (observe: (value: number, attributes?: Attributes) => void) => void,
     ) => polls.push({ instrument: meter[kind](`noroshi.server.${name}`, { unit, description }), read });
-    const { delivery, sender } = this.#node;
+    const { delivery, sender, streams } = this.#node;
     const stats = () => this.#controller.stats();
     const byLabel =
       (label: string, counts: () => Iterable<readonly [string, number]>) =>
@@ -298,6 +341,20 @@ export class Metrics implements Observer {
       (observe) => observe(this.#node.extension?.stats().subscriptions ?? 0),
     );
     poll(
+      "createObservableUpDownCounter",
+      "streams.active",
+      "{stream}",
+      "Streams that have not ended.",
+      (observe) => observe(stats().streams),
+    );
+    poll(
+      "createObservableCounter",
+      "streams.items",
+      "{item}",
+      "Items of streams handed to sockets.",
+      (observe) => observe(streams.items),
+    );
+    poll(
       "createObservableGauge",
       "engine.status",
       "1",
@@ -327,10 +384,4 @@ export class Metrics implements Observer {
       if (index++ % step === 0) buffered.record(client.bufferedAmount, this.#common);
     }
   }
-}
-
-/** The code of an error of the protocol. An application may make up codes of its own, and any number of them. */
-function errorTypeOf(error: unknown): string {
-  const code = WebSocketError.from(error)?.code;
-  return code !== undefined && Object.hasOwn(ERROR_MEANINGS, code) ? code : OTHER_ERROR;
 }

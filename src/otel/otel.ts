@@ -43,5 +43,5 @@ export function observe(
   if (!(controller instanceof WebSocketController)) {
     throw new TypeError(`Cannot observe: pass a WebSocketController, such as createWebSocketController()${describeCopies()}`);
   }
-  return controller.observe((node) => new Metrics(controller, node, meter));
+  return controller.observe("OpenTelemetry", (node) => new Metrics(controller, node, meter));
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { CloseCode } from "../protocol/close.ts";
+import { consoleLogger } from "../application/log.ts";
 import { type BunServer, type BunSocket, BunTransport, NO_HANDLER, SOCKET, type SocketData } from "./bun-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
@@ -57,8 +58,9 @@ function refuse(socket: BunSocket): void {
   socket.close(CloseCode.INTERNAL_ERROR, NO_HANDLER);
   if (performance.now() - loggedAt < LOG_PERIOD) return;
   loggedAt = performance.now();
-  console.error(
-    "[noroshi] Closed a socket that another library upgraded: pass that library's handler too, " +
+  consoleLogger().warn(
+    { event: "noroshi.socket.unhandled" },
+    "Closed a socket that another library upgraded: pass that library's handler too, " +
       'Bun.serve({ websocket: websocketWith(itsHandler) }) with websocketWith of "noroshi/bun"',
   );
 }

@@ -7,7 +7,7 @@ import type { EventEmitter } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Connections } from "../connection/connections.ts";
-import { logRecord } from "../application/log.ts";
+import { consoleLogger, errorRecord } from "../application/log.ts";
 import { type FetchApp, hasRoute } from "./node-request.ts";
 import type { AttachedApp } from "./node-upgrade.ts";
 import { startRoutes } from "./runtime.ts";
@@ -159,7 +159,7 @@ class Upgrades {
     if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
     if (socket.destroyed) return true;
     const fail = (error: unknown) => {
-      console.error(logRecord(error));
+      consoleLogger().error(...errorRecord(error));
       socket.destroy();
     };
     if (!this.#node) {

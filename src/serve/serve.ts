@@ -13,7 +13,7 @@ import { type DrainOptions, type DrainResult, resolveDrain } from "../controller
 import { guard } from "../base/guard.ts";
 import { WRITE_OBJECT } from "../controller/upgrade-refusal.ts";
 import { HttpConnections } from "./http-connections.ts";
-import { logRecord } from "../application/log.ts";
+import { consoleLogger, errorRecord } from "../application/log.ts";
 import { websocket } from "../runtimes/bun.ts";
 import { missingPackage } from "../base/missing-package.ts";
 import { HOST, type Host, routesOf, startRoutes } from "../runtimes/runtime.ts";
@@ -103,7 +103,7 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   const close = (): Promise<void> => closed ??= closeServer(listening, drainOptions.timeout).finally(() => forget());
   let drained: Promise<DrainResult> | undefined;
   const drain = (): Promise<DrainResult> => drained ??= drainServer(listening, app, drainOptions).finally(() => forget());
-  const log = (error: unknown) => console.error(logRecord(error));
+  const log = (error: unknown) => consoleLogger().error(...errorRecord(error));
   const onAbort = () => guard(close, log);
 
   const named = hostname === "0.0.0.0" || hostname === "::" ? "localhost" : hostname;

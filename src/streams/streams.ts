@@ -24,6 +24,11 @@ export class Streams implements CallKeeper {
     return size;
   }
 
+  /** Number of items sent since the start. */
+  get items(): number {
+    return this.#turn.items;
+  }
+
   keep(call: Call): void {
     const { client } = call;
     if (connectionOf(client).readyState === OPEN) this.#of(client).add(call);

@@ -11,6 +11,8 @@ export class Turn {
   #left = TURN_BYTES;
   #waiting: (() => void)[] = [];
   #isScheduled = false;
+  /** Items sent since the start. */
+  items = 0;
 
   /** Whether more may be sent in this turn. */
   get isOpen(): boolean {
@@ -18,6 +20,7 @@ export class Turn {
   }
 
   spend(bytes: number): void {
+    this.items++;
     this.#left -= bytes + ITEM_BYTES;
     this.#schedule();
   }

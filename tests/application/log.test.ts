@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { errorLogger, logRecord, LogThrottle } from "../../src/application/log.ts";
+import { asJson, asText, consoleLogger, errorRecord, Log, type LogRecord, LogThrottle } from "../../src/application/log.ts";
+import process from "node:process";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import { createClient } from "../support/fake-connection.ts";
 
 const { client } = createClient();
 
-describe("logRecord", () => {
+const logRecord = (...about: Parameters<typeof errorRecord>) => asText(...errorRecord(...about));
+const jsonOf = (...about: Parameters<typeof errorRecord>) => asJson("error", ...errorRecord(...about));
+
+describe("The record of an error", () => {
   it("has the client and the message on the first line, and the stack and the cause on indented lines", () => {
     const record = logRecord(new TypeError("Cannot greet", { cause: new RangeError("no voice") }), client);
     const [first, ...rest] = record.split("\n");
@@ -60,10 +65,7 @@ describe("logRecord", () => {
     cyclic.cause = cyclic;
     const long = Object.assign(new Error("x"), { stack: `Error: x\n${"    at a (b)\n".repeat(100_000)}` });
     for (const error of ["x".repeat(1_000_000), new Error("\n".repeat(1_000_000)), deep, cyclic, long]) {
-      for (const format of ["text", "json"] as const) {
-        const { length } = logRecord(error, client, format);
-        assert.ok(length < 16_384, `${length}`);
-      }
+      for (const { length } of [logRecord(error, client), jsonOf(error, client)]) assert.ok(length < 16_384, `${length}`);
     }
   });
 
@@ -81,23 +83,82 @@ describe("logRecord", () => {
     ];
     for (const error of hostile) {
       assert.equal(logRecord(error), "[noroshi] Thrown: a value that cannot be shown");
-      const { message } = JSON.parse(logRecord(error, undefined, "json"));
+      const { message } = JSON.parse(jsonOf(error));
       assert.equal(message, "Thrown: a value that cannot be shown");
     }
     const record = logRecord(new Error("x", { cause: { toString: thrower } }));
     assert.match(record, /^\[noroshi\] Error: x\n[^]*\n {4}caused by Thrown: a value that cannot be shown$/);
   });
 
-  it("is one line of JSON when the logger asks for it", () => {
-    const line = logRecord(new TypeError("Cannot\u2028greet", { cause: new Error("no\nvoice") }), client, "json");
+  it("is one line of JSON", () => {
+    const line = jsonOf(new TypeError("Cannot\u2028greet", { cause: new Error("no\nvoice") }), client);
     // deno-lint-ignore no-control-regex -- none of them may be left
     assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
-    const { stack, cause, ...rest } = JSON.parse(line);
-    assert.deepEqual(rest, { level: "error", client: "client-1", message: "TypeError: Cannot\u2028greet" });
+    const { time, error: { stack, cause, message }, ...rest } = JSON.parse(line);
+    assert.match(time, /^\d{4}-\d\d-\d\dT.*Z$/);
+    assert.deepEqual(rest, {
+      level: "error",
+      event: "noroshi.error",
+      client: "client-1",
+      message: "TypeError: Cannot\\u2028greet",
+    });
+    assert.equal(message, rest.message);
     assert.match(stack, /^at .*log\.test\.ts/);
-    assert.equal(cause.message, "Error: no\nvoice");
+    assert.equal(cause.message, "Error: no\\u000avoice");
     assert.match(cause.stack, /^at .*log\.test\.ts/);
-    assert.deepEqual(JSON.parse(logRecord("text", undefined, "json")), { level: "error", message: "Thrown: text" });
+  });
+
+  it("has the code of a WebSocketError", () => {
+    assert.equal(errorRecord(new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Away"))[0].code, "ENGINE_UNAVAILABLE");
+    assert.equal("code" in errorRecord(new Error("x"))[0], false);
+  });
+});
+
+/** What the console receives while `run` runs; with `isTTY` as that of stderr. */
+function printed(isTTY: boolean, run: () => void): unknown[][] {
+  const lines: unknown[][] = [];
+  const { Deno } = globalThis as typeof globalThis & { Deno?: { stderr: { isTerminal: () => boolean } } };
+  const [terminal, property] = Deno ? [Deno.stderr, "isTerminal"] : [process.stderr, "isTTY"];
+  const before = Object.getOwnPropertyDescriptor(terminal, property);
+  Object.defineProperty(terminal, property, { configurable: true, writable: true, value: Deno ? () => isTTY : isTTY });
+  const { warn, error } = console;
+  console.warn = (...line) => void lines.push(["warn", ...line]);
+  console.error = (...line) => void lines.push(["error", ...line]);
+  try {
+    run();
+  } finally {
+    Object.assign(console, { warn, error });
+    if (before) Object.defineProperty(terminal, property, before);
+    else Reflect.deleteProperty(terminal, property);
+  }
+  return lines;
+}
+
+describe("The logger of the console", () => {
+  const record: LogRecord = { event: "noroshi.upgrade.refused", reason: "origin", origin: "https://a.example", suppressed: 2 };
+  const warn = (format?: "text" | "json") => consoleLogger(format).warn(record, "Refused origin https://a.example");
+
+  it("writes a line for people on a terminal, and JSON otherwise", () => {
+    const text = "[noroshi] Refused origin https://a.example (2 more like it were left out)";
+    assert.deepEqual(printed(true, () => warn()), [["warn", text]]);
+    const [[method, line]] = printed(false, () => warn()) as [[string, string]];
+    const { time: _time, ...rest } = JSON.parse(line);
+    assert.equal(method, "warn");
+    assert.deepEqual(rest, { level: "warn", ...record, message: "Refused origin https://a.example" });
+  });
+
+  it("writes the format that it is told to", () => {
+    assert.match(String(printed(false, () => warn("text"))[0]![1]), /^\[noroshi\] Refused/);
+    assert.match(String(printed(true, () => warn("json"))[0]![1]), /^\{/);
+  });
+
+  it("is the default, and what console and the name of a format stand for", () => {
+    for (const option of [console, "text"] as const) {
+      const lines = printed(true, () => new Log(option, () => 0).warn("x", () => [record, "Refused"]));
+      assert.deepEqual(lines, [["warn", "[noroshi] Refused (2 more like it were left out)"]]);
+    }
+    const [[method, line]] = printed(true, () => new Log("json", () => 0).error(new Error("x"), client)) as [[string, string]];
+    assert.deepEqual([method, JSON.parse(line).client], ["error", "client-1"]);
   });
 });
 
@@ -144,48 +205,72 @@ describe("LogThrottle", () => {
   });
 });
 
-describe("errorLogger", () => {
-  it("writes at most one line a second for errors that are made in one place, whatever they say", () => {
+/** A logger that keeps the records. */
+function recorder() {
+  const records: LogRecord[] = [];
+  return { records, logger: { warn: () => assert.fail(), error: (record: LogRecord) => void records.push(record) } };
+}
+
+describe("Log", () => {
+  it("writes at most one record a second for errors that are made in one place, whatever they say", () => {
     let now = 0;
-    const lines: string[] = [];
-    const log = errorLogger({ warn: () => {}, error: (line) => void lines.push(line) }, () => now);
+    const { records, logger } = recorder();
+    const log = new Log(logger, () => now);
     for (let n = 0; n < 10_003; n++) {
       now = n < 10_000 ? 0 : 1_000 * (n - 9_999);
-      log(new Error(n === 10_000 ? "" : `of ${n}\n    at forged (x:${n}:1)`), client);
+      log.error(new Error(n === 10_000 ? "" : `of ${n}\n    at forged (x:${n}:1)`), client);
       if (n !== 9_999) continue;
-      assert.equal(lines.length, 1);
-      log(new TypeError("elsewhere"));
-      log("no error");
-      assert.equal(lines.length, 3);
+      assert.equal(records.length, 1);
+      log.error(new TypeError("elsewhere"));
+      log.error("no error");
+      assert.equal(records.length, 3);
     }
-    assert.equal(lines.length, 6);
-    assert.match(lines[3]!, / \(9999 more like it were left out\)$/);
-    for (const line of lines.slice(4)) assert.doesNotMatch(line, /left out/);
-  });
-
-  it("writes JSON with the number of suppressed ones when the logger asks for it", () => {
-    let now = 0;
-    const lines: string[] = [];
-    const log = errorLogger({ format: "json", warn: () => {}, error: (line) => void lines.push(line) }, () => now);
-    const fail = () => log(new Error("x"), client);
-    for (let n = 0; n < 4; n++) fail();
-    now = 1_000;
-    fail();
-    assert.deepEqual(lines.map((line) => JSON.parse(line).suppressed), [undefined, 3]);
+    assert.deepEqual(records.map(({ suppressed }) => suppressed), [undefined, undefined, undefined, 9_999, undefined, undefined]);
   });
 
   it("writes nothing where there is no logger, and survives one that throws and an error that cannot be shown", () => {
-    errorLogger(false, () => 0)(new Error("x"));
+    new Log(false, () => 0).error(new Error("x"));
     const lines: string[] = [];
-    const log = errorLogger({
-      warn: () => {},
-      error: (line) => {
-        lines.push(line);
-        throw new Error("disk full");
+    const fail = (_record: LogRecord, message: string) => {
+      lines.push(message);
+      throw new Error("disk full");
+    };
+    const log = new Log({ warn: fail, error: fail }, () => 0);
+    log.error(new Error("x"));
+    log.error(new Proxy(new Error("x"), { get: () => assert.fail("hostile") }));
+    log.warn("x", () => [{ event: "noroshi.upgrade.refused" }, "Refused"]);
+    assert.equal(lines.length, 3);
+  });
+
+  it("calls the logger as its own method, as those of pino and winston need it", () => {
+    class Own {
+      readonly #lines: string[] = [];
+      warn = (): void => {};
+      error(_record: LogRecord, message: string) {
+        this.#lines.push(message);
+      }
+      get lines() {
+        return this.#lines;
+      }
+    }
+    const logger = new Own();
+    new Log(logger, () => 0).error("x");
+    assert.deepEqual(logger.lines, ["Thrown: x"]);
+  });
+
+  it("hands each record to the observer too, even without a logger", () => {
+    const seen: unknown[] = [];
+    const observer = { logged: (...record: unknown[]) => void seen.push(record) };
+    const log = new Log(false, () => 0, { observer });
+    for (let n = 0; n < 3; n++) log.warn("origin", () => [{ event: "noroshi.upgrade.refused", reason: "origin" }, "Refused"]);
+    assert.deepEqual(seen, [["warn", { event: "noroshi.upgrade.refused", reason: "origin" }, "Refused"]]);
+    const failing = new Log(recorder().logger, () => 0, {
+      observer: {
+        logged: () => {
+          throw new Error("x");
+        },
       },
-    }, () => 0);
-    log(new Error("x"));
-    log(new Proxy(new Error("x"), { get: () => assert.fail("hostile") }));
-    assert.equal(lines.length, 2);
+    });
+    failing.error(new Error("x"));
   });
 });

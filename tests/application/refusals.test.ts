@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Authenticate, AuthenticationState } from "../../src/application/authentication.ts";
+import { Log, type LoggerOption, type LogRecord } from "../../src/application/log.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { type RefusalReason, Refusals } from "../../src/application/refusals.ts";
@@ -11,49 +12,62 @@ import { Stall, turn } from "../support/waiting.ts";
 
 function recorder() {
   const warnings: string[] = [];
-  return { warnings, logger: { warn: (record: string) => void warnings.push(record), error: assert.fail } };
+  const records: LogRecord[] = [];
+  const warn = (record: LogRecord, message: string) => {
+    records.push(record);
+    warnings.push(message);
+  };
+  return { warnings, records, logger: { warn, error: () => assert.fail() } };
 }
 
+/** Refusals with a log of their own. */
+const refusalsOf = (logger: LoggerOption, now: () => number) => new Refusals(new Log(logger, now), () => false);
+
 describe("Refusals", () => {
-  it("writes one line a second for each reason, and how many it left out", () => {
-    const { warnings, logger } = recorder();
+  it("logs one record a second for each reason, and how many it left out", () => {
+    const { warnings, records, logger } = recorder();
     let now = 0;
-    const refusals = new Refusals(logger, () => now, () => false);
-    for (let n = 0; n < 5; n++) refusals.add("origin", () => `origin ${n}`);
-    refusals.add("token", () => "token");
-    assert.deepEqual(warnings, ["[noroshi] origin 0", "[noroshi] token"]);
+    const refusals = refusalsOf(logger, () => now);
+    for (let n = 0; n < 5; n++) refusals.add("origin", () => [{ ip: "192.0.2.1" }, `origin ${n}`]);
+    refusals.add("token", () => [{}, "token"]);
+    assert.deepEqual(warnings, ["origin 0", "token"]);
     now = 999;
-    refusals.add("origin", () => "early");
+    refusals.add("origin", () => [{}, "early"]);
     now = 1000;
-    refusals.add("origin", () => "origin 6");
-    assert.deepEqual(warnings.slice(2), ["[noroshi] origin 6 (5 more like it were left out)"]);
+    refusals.add("origin", () => [{}, "origin 6"]);
     now = 2000;
-    refusals.add("origin", () => "origin 7");
-    assert.deepEqual(warnings.slice(3), ["[noroshi] origin 7"]);
+    refusals.add("origin", () => [{}, "origin 7"]);
+    assert.deepEqual(warnings.slice(2), ["origin 6", "origin 7"]);
+    const event = "noroshi.upgrade.refused";
+    assert.deepEqual(records, [
+      { event, reason: "origin", ip: "192.0.2.1" },
+      { event, reason: "token" },
+      { event, reason: "origin", suppressed: 5 },
+      { event, reason: "origin" },
+    ]);
     assert.deepEqual([refusals.counts.origin, refusals.counts.token, refusals.counts.ip], [8, 1, 0]);
   });
 
-  it("counts without a line where there is nothing to say, and where the logger is off", () => {
+  it("counts without a record where there is nothing to say, and where the logger is off", () => {
     const { warnings, logger } = recorder();
-    const refusals = new Refusals(logger, () => 0, () => false);
+    const refusals = refusalsOf(logger, () => 0);
     refusals.add("abandoned");
-    const silent = new Refusals(false, () => 0, () => false);
+    const silent = refusalsOf(false, () => 0);
     silent.add("origin", assert.fail);
     assert.deepEqual([warnings, refusals.counts.abandoned, silent.counts.origin], [[], 1, 1]);
   });
 
-  it("writes one short line, whatever somebody puts into it, and survives a logger that throws", () => {
-    const { warnings, logger } = recorder();
-    new Refusals(logger, () => 0, () => false).add(
-      "origin",
-      () => `Refused origin https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`,
-    );
-    assert.match(warnings[0]!, /https:\/\/a\\u000a\[noroshi\] forged\\u2028x/);
-    assert.ok(warnings[0]!.length < 600);
-    new Refusals({ ...logger, format: "json" }, () => 0, () => false).add("origin", () => "Refused\n\u2028");
-    assert.equal(warnings[1], String.raw`{"level":"warn","message":"Refused\n\u2028"}`);
-    const failing = new Refusals({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0, () => false);
-    failing.add("origin", () => "x");
+  it("logs short text in one line, whatever somebody puts into it, and survives a logger that throws", () => {
+    const { warnings, records, logger } = recorder();
+    const forged = `https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`;
+    refusalsOf(logger, () => 0).add("origin", () => [{ origin: forged, limit: 1 }, `Refused origin ${forged}`]);
+    for (const text of [warnings[0]!, records[0]!.origin!]) {
+      assert.match(text, /https:\/\/a\\u000a\[noroshi\] forged\\u2028x/);
+      assert.ok(text.length <= 512);
+    }
+    assert.equal(records[0]!.limit, 1);
+    const failing = refusalsOf({ warn: () => assert.fail("full disk"), error: () => {} }, () => 0);
+    failing.add("origin", () => [{}, "x"]);
     failing.add("token", () => assert.fail("cannot be described"));
     assert.equal(failing.counts.origin, 1);
   });
@@ -64,13 +78,13 @@ async function refused(
   options: WebSocketControllerOptions,
   headers: Record<string, string | null> = {},
   { path = "/websocket", times = 1 } = {},
-): Promise<{ line: string | undefined; counted: Partial<Record<RefusalReason, number>> }> {
-  const { warnings, logger } = recorder();
+): Promise<{ line: string | undefined; record: LogRecord | undefined; counted: Partial<Record<RefusalReason, number>> }> {
+  const { warnings, records, logger } = recorder();
   const { controller, request } = createRoute({ logger, ...options });
   for (let n = 0; n < times; n++) await request(path, headers);
   const counted = Object.fromEntries(Object.entries(controller.stats().refused).filter(([, count]) => count > 0));
   assert.ok(warnings.length <= 1, warnings.join("\n"));
-  return { line: warnings[0], counted };
+  return { line: warnings[0], record: records[0], counted };
 }
 
 const nobody: Authenticate = () => null;
@@ -81,12 +95,13 @@ describe("controller.upgrade, when it refuses", () => {
     title: string,
     options: WebSocketControllerOptions,
     headers: Record<string, string | null>,
-    expected: { line: string; reason: RefusalReason },
+    expected: { line: string; reason: RefusalReason; record?: Partial<LogRecord> },
     how?: { path?: string; times?: number },
   ][] = [
     ["a foreign origin", {}, { origin: "http://localhost:8088", host: "chat" }, {
       line: 'Refused origin http://localhost:8088: the request\'s host is "chat". Add it to origins, or let the proxy pass Host',
       reason: "origin",
+      record: { origin: "http://localhost:8088", host: "chat", ip: "192.0.2.1", code: "FORBIDDEN" },
     }],
     ["a cookie without an origin", { authenticate: ann, cookie: "session" }, { cookie: "session=a" }, {
       line:
@@ -122,28 +137,36 @@ describe("controller.upgrade, when it refuses", () => {
     ],
     ["the limit of all", { maxConnections: 1 }, {}, {
       line: "Refused an upgrade: maxConnections (1) is reached",
+      record: { option: "maxConnections", limit: 1, ip: "192.0.2.1", code: "SERVICE_UNAVAILABLE" },
       reason: "connections",
     }, { times: 2 }],
     ["the limit of the pending", { maxPending: 1, maxPendingPerIp: 9, authenticate: ann }, {}, {
       line: "Refused an upgrade: maxPending (1) is reached",
+      record: { option: "maxPending", limit: 1, ip: "192.0.2.1", code: "SERVICE_UNAVAILABLE" },
       reason: "pending",
     }, { times: 2 }],
     ["an address's share of the pending", { maxPendingPerIp: 1, authenticate: ann }, {}, {
       line: "Refused 192.0.2.1: maxPendingPerIp (1) is reached. Behind a proxy, set clientIp",
+      record: { option: "maxPendingPerIp", limit: 1, ip: "192.0.2.1", code: "LIMIT_EXCEEDED" },
       reason: "ip",
     }, { times: 2 }],
     ["the limit of an address", { maxConnectionsPerIp: 1 }, {}, {
       line: "Refused 192.0.2.1: maxConnectionsPerIp (1) is reached. Behind a proxy, set clientIp",
+      record: { option: "maxConnectionsPerIp", limit: 1, ip: "192.0.2.1", code: "LIMIT_EXCEEDED" },
       reason: "ip",
     }, { times: 2 }],
     ["the limit of a user", { maxConnectionsPerUser: 1, authenticate: ann }, { authorization: "Bearer a" }, {
       line: "Refused an upgrade: a user has reached maxConnectionsPerUser (1)",
+      record: { option: "maxConnectionsPerUser", limit: 1 },
       reason: "user",
     }, { times: 2 }],
   ];
-  for (const [title, options, headers, { line, reason }, how] of cases) {
+  for (const [title, options, headers, { line, reason, record = {} }, how] of cases) {
     it(`names ${title} to the operator and counts it`, async () => {
-      assert.deepEqual(await refused(options, headers, how), { line: `[noroshi] ${line}`, counted: { [reason]: 1 } });
+      const { record: logged, ...rest } = await refused(options, headers, how);
+      assert.deepEqual(rest, { line, counted: { [reason]: 1 } });
+      assert.deepEqual({ ...logged, ...record }, logged);
+      assert.deepEqual([logged?.event, logged?.reason], ["noroshi.upgrade.refused", reason]);
     });
   }
 
@@ -156,7 +179,7 @@ describe("controller.upgrade, when it refuses", () => {
       assert.equal(await status(), 429);
       assert.equal(
         warnings.at(-1),
-        `[noroshi] Refused ${who}: too many failed authentications from there. Behind a proxy, set clientIp`,
+        `Refused ${who}: too many failed authentications from there. Behind a proxy, set clientIp`,
       );
       assert.deepEqual([controller.stats().refused.token, controller.stats().refused.failures], [30, 1]);
     }
@@ -213,7 +236,7 @@ describe("controller.upgrade, when it refuses", () => {
 describe("an auth message that is refused", () => {
   it("hands its cause to auth.failure, or to the operator where nobody listens, and never to the client", async () => {
     for (const isHeard of [true, false]) {
-      const { warnings, logger } = recorder();
+      const { warnings, records, logger } = recorder();
       const { controller, request, opened, transports } = createRoute({
         logger,
         clock: new TestClock(),
@@ -228,7 +251,9 @@ describe("an auth message that is refused", () => {
       await turn();
       assert.deepEqual(transports[0]!.take(), [{ type: "auth", status: "error", error: { code: "AUTH_FAILED", message: "No" } }]);
       assert.deepEqual(causes, isHeard ? ["Error: The signature is wrong"] : []);
-      assert.deepEqual(warnings, isHeard ? [] : ["[noroshi] Refused a client: The signature is wrong"]);
+      assert.deepEqual(warnings, isHeard ? [] : ["Refused a client: The signature is wrong"]);
+      const record = { event: "noroshi.auth.refused", reason: "token", code: "AUTH_FAILED", ip: "192.0.2.1" };
+      assert.deepEqual(records, isHeard ? [] : [record]);
       assert.equal(controller.stats().refused.token, 1);
     }
   });

@@ -1,6 +1,7 @@
 /** Whatever an application, a logger or a socket throws: nothing is left unhandled, unanswered or stuck. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { asText } from "../../src/application/log.ts";
 import * as v from "valibot";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
@@ -221,7 +222,7 @@ describe("a logger", () => {
     const controller = new WebSocketController({
       clock,
       rateLimit: false,
-      logger: { warn() {}, error: (line) => void lines.push(line) },
+      logger: { warn() {}, error: (...record) => void lines.push(asText(...record)) },
     });
     controller.handle("x", v.looseObject({}), ({ message }) => {
       throw new Error(`Cannot do ${message.uid}`);

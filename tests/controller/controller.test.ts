@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { asText } from "../../src/application/log.ts";
 import * as v from "valibot";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { createWebSocketController, getWebSocketController } from "../../src/controller/default-controller.ts";
@@ -14,7 +15,10 @@ const EVENTS = ["connect", "message", "error", "close", "auth.success", "auth.fa
 function createLogged() {
   const records: string[] = [];
   const controller = new WebSocketController({
-    logger: { warn: (record) => void records.push(`warn ${record}`), error: (record) => void records.push(record) },
+    logger: {
+      warn: (_record, message) => void records.push(`warn ${message}`),
+      error: (...record) => void records.push(asText(...record)),
+    },
   });
   return { controller, records };
 }

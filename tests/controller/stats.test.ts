@@ -31,7 +31,7 @@ const NOTHING = {
   dropped: 0,
   limited: 0,
   streams: 0,
-  refused: new Refusals(false, () => 0, () => false).counts,
+  refused: new Refusals({ warn: () => {} }, () => false).counts,
 };
 
 const IDLE = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, keys: 0 };

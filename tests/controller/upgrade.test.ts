@@ -207,7 +207,7 @@ describe("controller.upgrade, refusing", () => {
       authenticate: () => {
         throw new WebSocketError("auth", "OTP_REQUIRED", "A one-time password is required", { details: { n: 1n } });
       },
-      logger: { warn: () => {}, error: assert.fail },
+      logger: { warn: () => {}, error: () => assert.fail() },
     });
     assert.deepEqual(answer, {
       status: 401,

@@ -242,7 +242,7 @@ describe("observe", () => {
 
   it("observes a controller once at a time, and leaves nothing behind when it ends", async () => {
     const { controller, metrics } = create();
-    assert.throws(() => observe(controller), /^TypeError: Cannot observe the controller: it is observed already/);
+    assert.throws(() => observe(controller), /^TypeError: Cannot observe the controller: OpenTelemetry observes it already/);
     assert.throws(() => observe({} as WebSocketController), /^TypeError: Cannot observe: pass a WebSocketController/);
     const { connection } = open(controller);
     metrics.end();

@@ -61,7 +61,7 @@ describe("A misused server", () => {
       const { answer } = await Wire.request(port, "/websocket");
       assert.equal(answer.status, 501);
       assert.equal(JSON.parse(answer.body).error.code, "SERVICE_UNAVAILABLE");
-      assert.match(await log.find(/\[noroshi\]/), advice);
+      assert.match(await log.find(/"event":"noroshi\./), advice);
 
       assert.equal((await Wire.request(port, "/called")).answer.status, 500);
       await log.find(/Cannot upgrade: pass the handler without calling it, app\.get\("\/websocket", controller\.upgrade\)/);
@@ -106,7 +106,7 @@ describe("A misused Worker", () => {
     const { miniflare, log, port } = await start(true);
     t.after(() => miniflare.dispose());
     assert.equal((await Wire.request(port, "/websocket")).answer.status, 501);
-    const line = await log.find(/\[noroshi\]/);
+    const line = await log.find(/"event":"noroshi\./);
     assert.match(line, /runs outside of a Durable Object/);
     assert.match(line, /export class Room extends createWebSocketObject\(\(\) => \(\{ app, controller \}\)\) \{\}/);
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);
@@ -127,7 +127,7 @@ describe("A misused Worker", () => {
     t.after(() => miniflare.dispose());
     await Wire.open(port, "/object");
     assert.match(
-      await log.find(/\[noroshi\]/),
+      await log.find(/"event":"noroshi\./),
       /Channels are lost in hibernation: .* Write new_sqlite_classes instead of new_classes in the migrations of wrangler/,
     );
   });

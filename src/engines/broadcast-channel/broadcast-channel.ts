@@ -76,6 +76,7 @@ const MessageSchema = v.variant("type", [
     event: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
     data: json,
     once,
+    traceparent: v.optional(v.pipe(v.string(), v.maxLength(64))),
   }),
   v.object({ type: v.literal("member"), node, ...member, left: v.boolean() }),
 ]);
@@ -180,15 +181,15 @@ export class BroadcastChannelEngine implements Engine, Timed {
   }
 
   /** Publishes to a channel, and appends to its history if it has one. */
-  publish(channel: string, { event, data }: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): null {
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): null {
     const host = this.#started("publish");
     if (history) this.check(history);
-    this.#checkLength("publish", data);
+    this.#checkLength("publish", content.data);
     if (once && this.#ids.find(channel, once, host.now()) !== undefined) return null;
     if (once) this.#ids.checkRoom();
-    this.#post({ type: "event", node: host.node, channel, event, data, once });
+    this.#post({ type: "event", node: host.node, channel, ...content, once });
     if (once) this.#ids.add(channel, once, null, host.now());
-    if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+    if (this.#subscribed.has(channel)) host.published(channel, { ...content, position: null });
     return null;
   }
 
@@ -277,11 +278,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
       case "message":
         return host.received(message.text);
       case "event": {
-        const { channel, event, data, once } = message;
+        const { channel, event, data, once, traceparent } = message;
         // Two workers may publish the same id at the same time.
         if (once && this.#ids.find(channel, once, host.now()) !== undefined) return;
         if (once) this.#ids.add(channel, once, null, host.now());
-        if (this.#subscribed.has(channel)) host.published(channel, { event, data, position: null });
+        if (this.#subscribed.has(channel)) {
+          host.published(channel, { event, data, position: null, ...(traceparent !== undefined && { traceparent }) });
+        }
         return;
       }
       case "member":

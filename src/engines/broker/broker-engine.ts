@@ -15,7 +15,7 @@ import { type Broker, type BrokerListener, inBatches, Sequence, statusText, then
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
 import type { EnvelopeKind } from "./envelope-kind.ts";
-import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
+import { contentOf, type DropReason, Envelopes, type Opened } from "./envelope.ts";
 import { HistoryReader } from "./history-reader.ts";
 import { Listening } from "./listening.ts";
 import { parseMember, presenceSetOf } from "./presence.ts";
@@ -216,7 +216,7 @@ export class BrokerEngine implements Engine {
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
-    const seal = () => this.#seal(history ? "publication" : "event", channel, content.data, content.event);
+    const seal = () => this.#seal(history ? "publication" : "event", channel, content.data, content);
     return await link.call("publish", (session) => session.publish(channel, seal, history, this.#positionOf(channel), once));
   }
 
@@ -265,7 +265,7 @@ export class BrokerEngine implements Engine {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
           then(open([position ? "publication" : "event"], channel, envelope), (opened) => {
-            if (opened) this.#subscriptions.get(channel)?.receive({ event: opened.event, data: opened.body, position }, previous);
+            if (opened) this.#subscriptions.get(channel)?.receive({ ...contentOf(opened), position }, previous);
           })
         );
       },
@@ -345,8 +345,8 @@ export class BrokerEngine implements Engine {
     return this.#subscriptions.get(channel)?.position;
   }
 
-  #seal(kind: EnvelopeKind, scope: string, body: string, event?: string) {
-    return this.#envelopes!.seal(kind, scope, body, event); // Set by `start`.
+  #seal(kind: EnvelopeKind, scope: string, body: string, of?: { event: string; traceparent?: string }) {
+    return this.#envelopes!.seal(kind, scope, body, of?.event, of?.traceparent); // Set by `start`.
   }
 
   #started(): { host: EngineHost } {

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import type { Awaitable } from "../engine.ts";
+import type { Awaitable, PublicationContent } from "../engine.ts";
 import { FIRST_ISSUE } from "../../protocol/protocol.ts";
 import { then } from "./broker.ts";
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
@@ -28,6 +28,8 @@ export interface Opened {
   readonly time: number;
   readonly event: string;
   readonly body: string;
+  /** The span that has sealed it. */
+  readonly traceparent?: string;
   /** Set if it arrived live from a node that has not stated its numbers, so that it may be a copy. Only orders. */
   readonly mayBeCopy?: true;
 }
@@ -73,6 +75,7 @@ const Header = v.object({
   number: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   time: v.pipe(v.number(), v.finite()),
   event: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64)), "-"),
+  traceparent: v.fallback(v.optional(v.pipe(v.string(), v.maxLength(64))), undefined),
 });
 
 /**
@@ -93,11 +96,11 @@ export class Envelopes {
   }
 
   /** Makes an envelope. @param scope the channel; `""` when there is none. */
-  seal(kind: EnvelopeKind, scope: string, body: string, event?: string): Awaitable<string> {
+  seal(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
     const { node, now, place = nowhere } = this.#options;
     const number = this.guard.next(kind);
     const time = Math.floor(now());
-    const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event })}\n${body}`;
+    const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event, traceparent })}\n${body}`;
     const [key] = this.#keys;
     if (!key) return `\n${text}`;
     const signature = key.sign(`${scope}\n${text}`);
@@ -134,13 +137,21 @@ export class Envelopes {
         return drop("unsupported");
       }
       if (!header) return drop("malformed");
-      const { kind, node, number } = header;
+      const { kind, node, number, traceparent } = header;
       if (header.in !== place()) return drop("forged");
       const body = envelope.slice(headerEnd + 1);
       // The body is put into clients' frames unparsed.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
       const isNew = arrives && this.#keys.length > 0 ? this.guard.accept(kind, node, number) : true;
-      const opened = { kind, node, number, time: header.time, event: header.event, body };
+      const opened = {
+        kind,
+        node,
+        number,
+        time: header.time,
+        event: header.event,
+        body,
+        ...(traceparent !== undefined && { traceparent }),
+      };
       if (isNew) return opened;
       // The node reads the store only after it reconnects, so it must accept the order now. Its time limits it to older connections.
       if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };
@@ -158,6 +169,10 @@ export class Envelopes {
     return isBy(0);
   }
 }
+
+/** What was published, of an envelope that holds a publication. */
+export const contentOf = ({ event, body: data, traceparent }: Opened): PublicationContent =>
+  traceparent === undefined ? { event, data } : { event, data, traceparent };
 
 /** Parses JSON text with a schema; `null` when it does not match. */
 export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: string): Output | null {
