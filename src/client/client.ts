@@ -186,7 +186,7 @@ export interface BareClient<C = Contract> {
 /** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options and a URL without a scheme. */
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
   const resolved = resolveOptions(options);
-  const { token, lazy, random, requestTimeout, outbox } = resolved;
+  const { token, lazy, random, requestTimeout, outbox, traceparent } = resolved;
   if (typeof token !== "function") checkToken(token);
   // The contract exists in types only; at run time everything is JSON.
   const { on, off, emit, report } = createEmitter<ClientEvents>();
@@ -283,7 +283,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     checkMs('Cannot request: option "timeout"', timeout);
     // More random: anonymous clients have one scope in common.
     uid += options.idempotent ? `${random().toString(36).slice(1)}.once` : "";
-    return await requests.add({ ...payload, type, uid }, uid, { ...options, timeout });
+    return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
   };
 
   const client: BareClient = {

@@ -57,6 +57,13 @@ export interface ClientOptions {
   reconnect?: boolean;
   /** Whether to connect only on the first send, request, subscription or use of `ready`. @default {false} */
   lazy?: boolean;
+  /**
+   * Returns the `traceparent` (W3C Trace Context) that a request, a stream or a publication continues on a server that is traced, or
+   * `undefined` for none. If it throws, the request rejects.
+   *
+   * @default nothing is sent
+   */
+  traceparent?: () => string | undefined;
   /** Maximum length of an incoming frame, in characters; a longer one ends the connection. @default {16_777_216} */
   maxFrame?: number;
   /** Subprotocols to offer; use `[]` for a server that supports none. @default {["noroshi.v1"]} */
@@ -71,8 +78,9 @@ export interface ClientOptions {
 
 /** Options with defaults applied. */
 export type ResolvedOptions =
-  & Required<Omit<ClientOptions, "token" | "renew" | "backoff" | "outbox">>
-  & { token: ClientOptions["token"]; renew: ClientOptions["renew"]; backoff: Required<Backoff>; outbox: Required<OutboxOptions> };
+  & Required<Omit<ClientOptions, "token" | "renew" | "traceparent" | "backoff" | "outbox">>
+  & { [Name in "token" | "renew" | "traceparent"]: ClientOptions[Name] }
+  & { backoff: Required<Backoff>; outbox: Required<OutboxOptions> };
 
 type Backoff = NonNullable<ClientOptions["backoff"]>;
 type OutboxOptions = NonNullable<ClientOptions["outbox"]>;
@@ -88,6 +96,7 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     backoff: { base: 500, cap: 30_000, reset: 10_000 },
     outbox: { maxMessages: 100, maxAge: 60_000 },
     renew: undefined,
+    traceparent: undefined,
     maxRefusals: 3,
     maxAttempts: 0,
     reconnect: true,

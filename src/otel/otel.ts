@@ -12,10 +12,16 @@
  *
  * @module
  */
-import { type Meter, metrics } from "@opentelemetry/api";
+import { type Meter, metrics, ProxyTracerProvider, trace, type Tracer } from "@opentelemetry/api";
+import { combine, type Observer } from "../application/observer.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
+import { type LogEmitter, Logs } from "./logs.ts";
 import { Metrics } from "./metrics.ts";
+import { Traces } from "./traces.ts";
+
+export type { EmittedRecord, LogEmitter } from "./logs.ts";
 
 /**
  * Documented by @opentelemetry/api: `deno doc --lint` takes it for a type of this package.
@@ -24,24 +30,49 @@ import { Metrics } from "./metrics.ts";
  */
 type OtelMeter = Meter;
 
+/**
+ * As {@link OtelMeter}.
+ *
+ * @internal
+ */
+type OtelTracer = Tracer;
+
 /** Options of {@link observe}. */
 export interface ObserveOptions {
-  /** Records the metrics. @default {metrics.getMeter("noroshi")} of `@opentelemetry/api` */
-  meter?: OtelMeter;
+  /** Records the metrics; `false`: none. @default {metrics.getMeter("noroshi")} of `@opentelemetry/api` */
+  meter?: OtelMeter | false;
+  /** Makes the spans; `false`: none. @default {trace.getTracer("noroshi")} of `@opentelemetry/api`; none if no SDK provides it */
+  tracer?: OtelTracer | false;
+  /** Takes the records of the log, beside the controller's own `logger`. @default none */
+  logger?: LogEmitter;
 }
 
 /**
- * Reports the metrics of a controller. Start the SDK first: the API hands out meters that record nothing until there is one.
- * Returns a function that ends it.
+ * Reports the metrics, the traces and the log of a controller. Start the SDK first: the API hands out meters and tracers that record
+ * nothing until there is one. Returns a function that ends it.
  *
  * @throws {TypeError} for a controller that is observed already, or one of another copy of the package.
  */
 export function observe(
   controller: WebSocketController<unknown>,
-  { meter = metrics.getMeter("noroshi") }: ObserveOptions = {},
+  { meter = metrics.getMeter("noroshi"), tracer = globalTracer(), logger }: ObserveOptions = {},
 ): () => void {
   if (!(controller instanceof WebSocketController)) {
     throw new TypeError(`Cannot observe: pass a WebSocketController, such as createWebSocketController()${describeCopies()}`);
   }
-  return controller.observe("OpenTelemetry", (node) => new Metrics(controller, node, meter));
+  const { name } = controller;
+  const create = (node: ConnectionHost): Observer[] => [
+    // First: a metric that is recorded within a span refers to it.
+    ...tracer ? [new Traces(name, tracer)] : [],
+    ...meter ? [new Metrics(controller, node, meter)] : [],
+    ...logger ? [new Logs(name, logger)] : [],
+  ];
+  return controller.observe("OpenTelemetry", (node) => combine(create(node)) ?? {});
+}
+
+/** The tracer of the SDK; `false` without one: spans that nobody records would still cost. */
+function globalTracer(): OtelTracer | false {
+  const provider = trace.getTracerProvider();
+  const isAbsent = provider instanceof ProxyTracerProvider && !provider.getDelegateTracer("noroshi");
+  return isAbsent ? false : provider.getTracer("noroshi");
 }

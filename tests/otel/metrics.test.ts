@@ -123,6 +123,55 @@ describe("observe", () => {
     assert.equal(transport.take().filter(({ data }) => data === "later" || data === "done").length, 2, "the answers are sent");
   });
 
+  it("counts streams so that started − ended = active, with their items, and measures a handler until its stream has ended", async () => {
+    const { clock, controller, metrics } = create({ maxStreams: 3 });
+    const stall = new Stall<void>();
+    controller.handle("count", v.object({ way: v.string() }), async function* ({ message: { way }, signal }) {
+      yield 1;
+      yield 2;
+      if (way === "fails") throw new WebSocketError("count", "FORBIDDEN", "No");
+      if (way === "waits") await stall.promise;
+      else await new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    });
+    const { connection } = open(controller);
+    const count = (uid: number, way: string) => connection.message(JSON.stringify({ type: "count", uid, way }));
+    count(1, "waits");
+    count(2, "fails");
+    await settle();
+    count(3, "is cancelled");
+    count(4, "is cut");
+    count(5, "is refused");
+    await settle();
+    connection.message('{"type":"stream.cancel","uid":3}');
+    clock.advance(250);
+    stall.resolve();
+    await settle();
+    assert.deepEqual(await metrics.by("noroshi.server.streams.ended", "error.type"), {
+      undefined: 1,
+      FORBIDDEN: 1,
+      CANCELLED: 1,
+      LIMIT_EXCEEDED: 1,
+    });
+    const read = async () => {
+      const of = (name: string) => metrics.total(`noroshi.server.streams.${name}`);
+      return { started: await of("started"), ended: await of("ended"), active: await of("active"), items: await of("items") };
+    };
+    assert.deepEqual(await read(), { started: 5, ended: 4, active: 1, items: 8 });
+    connection.closed(1006, "", false);
+    await settle();
+    assert.deepEqual(await read(), { started: 5, ended: 5, active: 0, items: 8 });
+    assert.equal((await metrics.by("noroshi.server.streams.ended", "error.type"))["DISCONNECTED"], 1);
+    const calls = (await metrics.series()).filter(({ name }) => name === "rpc.server.call.duration");
+    const sums = Object.fromEntries(calls.map(({ attributes, value, sum }) => [attributes["error.type"] ?? "", [value, sum]]));
+    assert.deepEqual(sums, {
+      "": [1, 0.25],
+      FORBIDDEN: [1, 0],
+      CANCELLED: [1, sums["CANCELLED"]![1]],
+      DISCONNECTED: [1, 0.25],
+      LIMIT_EXCEEDED: [1, 0],
+    });
+  });
+
   it("measures at most 200 handlers in 100 ms, and counts the messages of all", async () => {
     const { clock, controller, metrics } = create({ rateLimit: false });
     controller.handle("say", v.object({}), () => "done");
