@@ -103,7 +103,7 @@ const SECTIONS: readonly {
         "nats",
         "worker-threads",
       ],
-      ...["metrics"],
+      ...["metrics", "tracing", "logs"],
       ...[
         "upgrade",
         "hot-reload",
@@ -124,6 +124,7 @@ const SECTIONS: readonly {
       "api",
       "options",
       "errors",
+      "log",
       "protocol",
       "compatibility",
       "promises",

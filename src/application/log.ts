@@ -29,6 +29,7 @@ export interface LoggedError {
   message: string;
   /** The lines of the stack. */
   stack?: string;
+  /** The cause of the error, and its cause: at most two. */
   cause?: LoggedError;
 }
 
@@ -52,6 +53,7 @@ export interface LogRecord {
   limit?: number;
   /** The `uid` of the client. */
   client?: string;
+  /** What has failed. */
   error?: LoggedError;
   /** Number of records of this kind that were left out since the last one. */
   suppressed?: number;

@@ -384,7 +384,7 @@ export class WebSocketController<C = Contract> {
     return extend(extension, { host: this.#host, backplane: this.#backplane, delivery: this.#delivery, keyOf: this.#keyOf });
   }
 
-  /** Installs an observer. Returns a function that removes it. @internal @throws {TypeError} if there is one of the name. */
+  /** @internal Installs an observer. Returns a function that removes it. @throws {TypeError} if there is one of the name. */
   observe(name: string, create: (host: ConnectionHost) => Observer): () => void {
     return this.#host.observed.install(name, () => create(this.#host));
   }

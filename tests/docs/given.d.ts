@@ -28,3 +28,13 @@ declare module "vitest" {
     & ((value: unknown) => { toContainEqual(item: unknown): void; toMatchSnapshot(): void })
     & { objectContaining(object: object): unknown };
 }
+
+/** As pino has it, as far as it is used. Its logger was tried as the option `logger`, and by its own types. */
+declare module "pino" {
+  export default function pino(): { warn(fields: object, message: string): void; error(fields: object, message: string): void };
+}
+
+/** As `@opentelemetry/api-logs` has it, as far as it is used. */
+declare module "@opentelemetry/api-logs" {
+  export const logs: { getLogger(name: string): { emit(record: object): void } };
+}

@@ -1,0 +1,223 @@
+/**
+ * `noroshi/diagnostics`: publishes what a controller does to `node:diagnostics_channel`, without any package. It does nothing where the
+ * runtime has no such module, and costs a check each time while nobody listens.
+ *
+ * @example
+ * ```ts
+ * import { subscribe } from "node:diagnostics_channel";
+ * import { createWebSocketController } from "noroshi";
+ * import { type ClosedConnection, publishDiagnostics } from "noroshi/diagnostics";
+ *
+ * publishDiagnostics(createWebSocketController());
+ * subscribe("noroshi:connection:close", (message) => {
+ *   const { client, cause } = message as ClosedConnection;
+ *   console.log(client.uid, cause);
+ * });
+ * ```
+ *
+ * @module
+ */
+import type { LogLevel, LogRecord } from "../application/log.ts";
+import type { AuthenticationOutcome, Observer } from "../application/observer.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+import { describeCopies } from "../base/copies.ts";
+import { isThenable } from "../base/guard.ts";
+import { WebSocketController } from "../controller/controller.ts";
+import type { CloseCause } from "../protocol/close.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+
+export type { AuthenticationOutcome };
+
+/** What every message has. */
+export interface Diagnosed {
+  /** The option `name` of the controller. */
+  readonly controller: string;
+}
+
+/** Of `noroshi:connection:open`: the client, which is not admitted yet. */
+export interface OpenedConnection extends Diagnosed {
+  /** The client of the connection. */
+  readonly client: WebSocketClient;
+}
+
+/** Of `noroshi:connection:close`. */
+export interface ClosedConnection extends OpenedConnection {
+  /** Why, as in `controller.stats().closedBy`. */
+  readonly cause: CloseCause;
+}
+
+/** Of `noroshi:authentication`. */
+export interface Authenticated extends Diagnosed {
+  /** How it ended; `limited`: unread, because too many of the address have failed. */
+  readonly outcome: AuthenticationOutcome;
+}
+
+/** Of `noroshi:message`, which the rate limit has accepted. */
+export interface ReceivedMessage extends OpenedConnection {
+  /** `null`: it could not be decoded. */
+  readonly type: string | null;
+}
+
+/** Of `noroshi:recovery`. */
+export interface Recovered extends Diagnosed {
+  /** Whether the subscription has received all since its position. */
+  readonly isComplete: boolean;
+}
+
+/** Of `noroshi:log`. */
+export interface Logged extends Diagnosed {
+  /** The severity. */
+  readonly level: LogLevel;
+  /** The fields. */
+  readonly record: LogRecord;
+  /** The text for people. */
+  readonly message: string;
+}
+
+/** Of the tracing channels `noroshi:handle` and `noroshi:stream`. */
+export interface Handled extends OpenedConnection, Settled {
+  /** The message as received. */
+  readonly request: WebSocketMessage;
+}
+
+/** Of the tracing channel `noroshi:publish`. */
+export interface Published extends Diagnosed, Settled {
+  /** The channel. */
+  readonly channel: string;
+  /** The event of the publication. */
+  readonly event: string;
+}
+
+/** How a call has ended. */
+export interface Settled {
+  /** Set before `end`, or before `asyncEnd` of a promise. */
+  result?: unknown;
+  /** Set before `error`. */
+  error?: unknown;
+}
+
+/** A channel of `node:diagnostics_channel`. */
+interface Channel {
+  readonly hasSubscribers: boolean;
+  publish(message: object): void;
+  runStores<Result>(message: object, call: () => Result): Result;
+}
+
+/** The channels of one kind of call, as {@link Channels.tracingChannel} returns them. */
+interface Tracing {
+  readonly start: Channel;
+  readonly end: Channel;
+  readonly asyncStart: Channel;
+  readonly asyncEnd: Channel;
+  readonly error: Channel;
+}
+
+interface Channels {
+  channel(name: string): Channel;
+  tracingChannel(name: string): Tracing;
+}
+
+/**
+ * Publishes what the controller does to `node:diagnostics_channel`. Returns a function that ends it.
+ *
+ * @throws {TypeError} for a controller that it publishes of already, or one of another copy of the package.
+ */
+export function publishDiagnostics(controller: WebSocketController<unknown>): () => void {
+  if (!(controller instanceof WebSocketController)) {
+    throw new TypeError(
+      `Cannot publish diagnostics: pass a WebSocketController, such as createWebSocketController()${describeCopies()}`,
+    );
+  }
+  return controller.observe("noroshi/diagnostics", () => {
+    const channels = findChannels();
+    return channels ? observerOf(controller.name, channels) : {};
+  });
+}
+
+/** Not imported: runtimes without the module could not load this one. */
+function findChannels(): Channels | undefined {
+  const { process } = globalThis as { process?: { getBuiltinModule?(name: string): Channels | undefined } }; // Of Node, or absent.
+  return process?.getBuiltinModule?.("node:diagnostics_channel");
+}
+
+function observerOf(controller: string, channels: Channels): Observer {
+  const [open, close, authentication, message, recovery, log] = [
+    "connection:open",
+    "connection:close",
+    "authentication",
+    "message",
+    "recovery",
+    "log",
+  ].map((name) => channels.channel(`noroshi:${name}`)) as [Channel, Channel, Channel, Channel, Channel, Channel]; // One for each.
+  const [handle, stream, publish] = ["handle", "stream", "publish"].map((name) => channels.tracingChannel(`noroshi:${name}`)) as [
+    Tracing,
+    Tracing,
+    Tracing,
+  ]; // As above.
+  return {
+    opened(client) {
+      if (open.hasSubscribers) open.publish({ controller, client } satisfies OpenedConnection);
+    },
+    closed(client, cause) {
+      if (close.hasSubscribers) close.publish({ controller, client, cause } satisfies ClosedConnection);
+    },
+    authenticated(outcome) {
+      if (authentication.hasSubscribers) authentication.publish({ controller, outcome } satisfies Authenticated);
+    },
+    received(type, client) {
+      if (message.hasSubscribers) message.publish({ controller, client, type } satisfies ReceivedMessage);
+    },
+    recovered(isComplete) {
+      if (recovery.hasSubscribers) recovery.publish({ controller, isComplete } satisfies Recovered);
+    },
+    logged(level, record, text) {
+      if (log.hasSubscribers) log.publish({ controller, level, record, message: text } satisfies Logged);
+    },
+    handle: (request, client, call) => hasSubscribers(handle) ? traced(handle, { controller, client, request }, call) : call(),
+    stream: (request, client, send) => hasSubscribers(stream) ? traced(stream, { controller, client, request }, send) : send(),
+    publish: ({ channel, event }, call) =>
+      hasSubscribers(publish) ? traced(publish, { controller, channel, event }, call) : call(),
+  };
+}
+
+// Bun's tracing channels do not say whether they have subscribers.
+const hasSubscribers = ({ start, end, asyncStart, asyncEnd, error }: Tracing): boolean =>
+  start.hasSubscribers || end.hasSubscribers || asyncStart.hasSubscribers || asyncEnd.hasSubscribers || error.hasSubscribers;
+
+/** As `tracePromise`, which would answer a synchronous result with a promise. */
+function traced<Result>(
+  { start, end, asyncStart, asyncEnd, error }: Tracing,
+  about: Handled | Published,
+  call: () => Result,
+): Result {
+  const fail = (reason: unknown) => {
+    about.error = reason;
+    error.publish(about);
+  };
+  return start.runStores(about, () => {
+    try {
+      const result = call();
+      if (!isThenable(result)) {
+        about.result = result;
+        return result;
+      }
+      const settled = (settle: () => void) => {
+        settle();
+        asyncStart.publish(about);
+        asyncEnd.publish(about);
+      };
+      return Promise.resolve(result).then((value) => {
+        settled(() => about.result = value);
+        return value;
+      }, (reason) => {
+        settled(() => fail(reason));
+        throw reason;
+      }) as Result; // Settles as `result` does.
+    } catch (reason) {
+      fail(reason);
+      throw reason;
+    } finally {
+      end.publish(about);
+    }
+  });
+}
