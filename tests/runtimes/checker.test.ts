@@ -3,10 +3,12 @@
  * published. `CHECKER_SECONDS=600` does it for longer than the 15 s on each runtime, `SEED=…` begins as another run did.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { WebSocketServer } from "ws";
 import { Checker } from "../support/checker.ts";
 import { Random } from "../support/random.ts";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
@@ -56,4 +58,31 @@ describe("A history", { concurrency: true }, () => {
       await server.stop();
     });
   }
+});
+
+describe("A client that wanders about", () => {
+  it("asks again for a subscription that the server has ended", async () => {
+    const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+    await once(server, "listening");
+    const { port } = server.address() as { port: number }; // Of a TCP server.
+    let subscribed = 0;
+    server.on("connection", (socket) =>
+      socket.on("message", (text) => {
+        const { type, channel, uid } = JSON.parse(String(text));
+        const send = (message: object) => socket.send(JSON.stringify({ type: "subscription", channel, uid, ...message }));
+        if (type !== "subscribe") return;
+        const isLast = ++subscribed === 2;
+        send({ event: "init", epoch: "e", offset: isLast ? 8 : 7 });
+        if (!isLast) send({ event: "unsubscribe", reason: "ENGINE_UNAVAILABLE" });
+      }));
+    const checker = new Checker();
+    checker.published("log:a", { epoch: "e", offset: 8 }, "of another");
+    const options = { ports: () => [port], channels: ["log:a"], random: new Random(), checker };
+    const client = new WanderingClient("c0", options);
+    const tooLate = performance.now() + 10_000;
+    await client.settle(() => performance.now() >= tooLate);
+    await client.leave();
+    server.close();
+    assert.deepEqual([subscribed, checker.problems()], [2, []]);
+  });
 });

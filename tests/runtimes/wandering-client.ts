@@ -252,11 +252,15 @@ export class WanderingClient {
     else if (type === "subscription" && channel === this.#options.room) {
       this.#isMember = event === "init";
       this.#asked.delete(uid);
+    } else if (type === "subscription" && event === "unsubscribe") {
+      // The server has ended it, as when the broker is away.
+      this.#asked.delete(uid);
+      this.#current.delete(channel);
     } else if (type === "subscription" && event === "init") {
       // What the server begins anew by itself was not asked for.
       this.#followers.get(channel)?.init(message, asked?.recover);
       this.#asked.delete(uid);
-    } else if (type === "subscription" && event !== "unsubscribe") this.#followers.get(channel)?.event(message);
+    } else if (type === "subscription") this.#followers.get(channel)?.event(message);
   }
 
   #present(event: string, members: { user: string; data: string }[]): void {
