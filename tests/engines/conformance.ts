@@ -32,7 +32,7 @@ export interface EngineFixtureOptions {
   nodes: number;
   /** Whether it keeps histories; else what takes one is skipped, and the rest done without. @default {true} */
   histories?: boolean;
-  /** How many channels come and go. @default {1_000} */
+  /** How many channels come and go. @default {500} */
   channels?: number;
   /** Why it cannot be run here. */
   skip?: string | false;
@@ -45,7 +45,7 @@ const LONG: HistoryOptions = { size: 100, ttl: 300_000 };
 const TIMEOUT = 300_000;
 
 export function conformance(name: string, options: EngineFixtureOptions): void {
-  const { nodes, skip = false, histories = true, channels = 1_000 } = options;
+  const { nodes, skip = false, histories = true, channels = 500 } = options;
   const alone = { timeout: TIMEOUT };
   const joined = { timeout: TIMEOUT, skip: nodes < 2 && "it joins no nodes" };
   const keeping = { timeout: TIMEOUT, skip: !histories && "it keeps no histories" };
