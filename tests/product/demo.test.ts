@@ -273,7 +273,8 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 1_500_000
   });
 
   async function open(): Promise<Page> {
-    const context = await browser.newContext({ viewport: { width: 1180, height: 820 } });
+    // Without a GPU the browser draws animations that never end by the CPU.
+    const context = await browser.newContext({ viewport: { width: 1180, height: 820 }, reducedMotion: "reduce" });
     contexts.push(context);
     const page = await context.newPage();
     page.on("pageerror", (error) => faults.push(String(error)));

@@ -18,8 +18,24 @@ export const noBrowser: string | false = executablePath
   ? false
   : "no browser: install Chromium or Chrome, or name one in CHROMIUM";
 
+/** Features of Chromium that Playwright switches off. The last flag of a name replaces those before it, so that they are repeated here. */
+const OFF_BY_PLAYWRIGHT = [
+  ...[
+    "AimEnabled",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+  ],
+  ...["HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "LensOverlay", "MediaRouter", "NetworkTimeServiceQuerying"],
+  ...["OptimizationHints", "PaintHolding", "PreconnectToSearch", "TcpPortRandomizationWin", "ThirdPartyStoragePartitioning"],
+];
+
+/** What Chromium prepares for a person: the two pages of its address bar, which each window loads, and a process for the next page. */
+const FOR_PERSONS = ["WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "SpareRendererForSitePerProcess"];
+
 /** What keeps it from doing anything of its own. */
 export const QUIET: string[] = [
+  `--disable-features=${[...OFF_BY_PLAYWRIGHT, ...FOR_PERSONS].join()}`,
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
