@@ -1,7 +1,7 @@
 /** axe-core, on a page as everybody may see it. */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import type { AxeResults } from "axe-core";
+import type { AxeResults, RunOptions } from "axe-core";
 import type { Page } from "playwright-core";
 
 const source = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -20,7 +20,9 @@ export async function findViolations(page: Page): Promise<string[]> {
       await page.setViewportSize(viewport);
       const { violations } = await page.evaluate((): Promise<AxeResults> =>
         // The source has set it.
-        (globalThis as unknown as { axe: { run(): Promise<AxeResults> } }).axe.run()
+        (globalThis as unknown as { axe: { run(options: RunOptions): Promise<AxeResults> } }).axe.run({
+          resultTypes: ["violations"],
+        })
       );
       const look = `${colorScheme}, ${viewport.width} px`;
       found.push(...violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${look}: ${id}: ${html}`)));
