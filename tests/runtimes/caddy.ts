@@ -19,7 +19,7 @@ export class Caddy {
   /** Starts it with a Caddyfile; resolves once it serves. */
   async start(caddyfile: string): Promise<void> {
     // No port but those of the sites, and no certificate of an authority outside.
-    const global = "{\n\tadmin off\n\tauto_https disable_redirects\n\tlocal_certs\n\tskip_install_trust\n}\n";
+    const global = "{\n\tdebug\n\tadmin off\n\tauto_https disable_redirects\n\tlocal_certs\n\tskip_install_trust\n}\n";
     const path = join(this.folder, "Caddyfile");
     writeFileSync(path, `${global}${caddyfile}`);
     // The caller has looked whether it is there.
@@ -32,8 +32,8 @@ export class Caddy {
       let output = "";
       child.stderr.setEncoding("utf8").on("data", (text: string) => {
         output += text;
-        // With the certificates of its sites it can serve them.
-        if (/"serving initial configuration"/.test(output) && /"certificate obtained successfully"/.test(output)) resolve();
+        // It refuses a handshake until it has cached the certificate that it obtained, which only the log for debugging tells.
+        if (/"serving initial configuration"/.test(output) && /"added certificate to cache"/.test(output)) resolve();
       });
       child.on("error", reject);
       child.on("exit", () => reject(new Error(`Caddy did not start: ${output}`)));
