@@ -56,8 +56,10 @@ async function main(): Promise<void> {
   const count = Math.floor(Number(work.settings.count) / turns);
   if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
   const parts = values.servers.split(",");
+  // One of some works only is named in full.
   const servers = SERVERS.filter(({ name, runtime, works, settings }) =>
-    runtime === values.runtime && !works && !settings && parts.some((part) => name.includes(part))
+    runtime === values.runtime && !settings &&
+    parts.some((part) => works ? works.includes(work.name) && name === part : name.includes(part))
   );
   if (servers.length < 2) throw new Error("Cannot measure: there are not two such servers of that runtime");
   await buildServers(servers);

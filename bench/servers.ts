@@ -119,6 +119,17 @@ function schemaServers(runtime: RuntimeName): Server[] {
   ];
 }
 
+/** An echo that is observed: compare it with `noroshi` by `pair.ts`. */
+const observedServers = (runtime: RuntimeName): Server[] =>
+  ["metrics", "traces", "unsampled", "diagnostics"].map((what) => ({
+    name: `observed: ${what}`,
+    runtime,
+    kind: "noroshi",
+    file: "noroshi.ts",
+    args: ["", what],
+    works: ["echo"],
+  }));
+
 /** Those that ping: this project each 30 s, Socket.IO each 25. */
 function heartbeatServers(runtime: RuntimeName): Server[] {
   const works: WorkName[] = ["beats"];
@@ -190,4 +201,6 @@ export const SERVERS: readonly Server[] = [
     settings: BATCHING,
   },
   { name: "raw: hibernation, send loop", runtime: "durable-object", kind: "raw", file: "durable-object.ts", args: ["raw"] },
+
+  ...(["bun", "node", "deno"] as const).flatMap(observedServers),
 ];

@@ -17,9 +17,12 @@ const SCHEMAS: Record<string, () => Promise<PayloadSchema<unknown, { text: strin
   arktype: async () => (await import("arktype")).type({ text: "string" }),
 };
 
-const [library = ""] = process.argv.slice(2);
+const [library = "", observed] = process.argv.slice(2);
+const { app, controller } = createNoroshi(await SCHEMAS[library]?.());
+// Loaded only where it is named.
+if (observed !== undefined) (await import("./observed.ts")).OBSERVE[observed]!(controller);
 
-await serve(createNoroshi(await SCHEMAS[library]?.()).app, {
+await serve(app, {
   port: 0,
   hostname: "127.0.0.1",
   onListen: ({ port }) => console.log(`PORT ${port}`),

@@ -104,7 +104,7 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
     for (const runtime of runtimes) servers[runtime] = await startServer(runtime, fixture);
     for (const runtime of runtimes) closes[runtime] = await runCycles(servers[runtime]!.port, staying);
     prometheus = await startPrometheus(Object.fromEntries(runtimes.map((runtime) => [runtime, servers[runtime]!.port])));
-  }, { timeout: 300_000 });
+  }, { timeout: 300_000 * Math.ceil(CYCLES / 1_000) });
 
   after(async () => {
     for (const socket of staying) socket.terminate();
