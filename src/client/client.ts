@@ -45,7 +45,7 @@ import type { ClientEvents, ClientStatus } from "./events.ts";
 import { checkMs, type ClientOptions, resolveOptions } from "./options.ts";
 import { resolveUrl } from "./platform.ts";
 import { createRequests, type PublishOptions, type RequestOptions } from "./requests.ts";
-import { type ClientStream, createStreams, type StreamOptions } from "./streams.ts";
+import { type AttachOptions, type ClientStream, createStreams, type StreamInfo, type StreamOptions } from "./streams.ts";
 import type { Position, SubscribeOptions, Subscription } from "./subscription.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 
@@ -58,7 +58,7 @@ export type { CloseInfo } from "./failure.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 export type { PublishOptions, RequestOptions } from "./requests.ts";
-export type { ClientStream, StreamOptions } from "./streams.ts";
+export type { AttachOptions, ClientStream, StreamInfo, StreamOptions } from "./streams.ts";
 export type {
   Member,
   OpenSubscription,
@@ -133,8 +133,8 @@ export interface BareClient<C = Contract> {
   ): Promise<ReplyOf<C, Type>>;
 
   /**
-   * Sends a request that is answered in parts. A `break` out of the loop cancels it. A stream does not outlive its connection: its
-   * iteration throws `DISCONNECTED`.
+   * Sends a request that is answered in parts. A `break` out of the loop cancels it. After a lost connection a stream that the server
+   * declares `resumable` goes on where it was; the iteration of any other throws `DISCONNECTED`.
    */
   stream<Type extends StreamType<C>>(
     type: Type,
@@ -142,6 +142,16 @@ export interface BareClient<C = Contract> {
       ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
       : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
   ): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
+
+  /**
+   * Attaches to a running stream that the server declares `resumable`: from another tab, or after a reload.
+   *
+   * @throws {ClientError} STREAM_LOST, from the iteration and the result: there is no such stream of this user, or it is not kept.
+   */
+  attach<Type extends StreamType<C>>(id: string, options?: AttachOptions): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
+
+  /** Lists the running `resumable` streams of the user, on all nodes. @throws {ClientError} as {@link request} */
+  streams(): Promise<StreamInfo[]>;
 
   /**
    * Publishes to a channel. Resolves with the publication's position, or `{}` for a channel without history.
@@ -286,6 +296,18 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
   };
 
+  const stream = (options: AttachOptions = {}, type: string, payload?: object, id?: string) => {
+    const uid = nextUid();
+    const { signal } = options;
+    return streams.start(
+      uid,
+      (id, after) =>
+        request(id ? "stream.resume" : type, id ? { id, after } : payload, { timeout: 0, ...(signal && { signal }) }, uid),
+      options,
+      id,
+    );
+  };
+
   const client: BareClient = {
     get status() {
       return connector.status;
@@ -324,10 +346,9 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       return sent as Promise<void>; // Without a `uid` there is no answer.
     },
     request: (type, payload, options) => request(type, payload, options).then(({ data }) => data),
-    stream(type, payload, { signal } = {}) {
-      const uid = nextUid();
-      return streams.start(uid, () => request(type, payload, { timeout: 0, ...(signal && { signal }) }, uid), signal);
-    },
+    stream: (type, payload, options) => stream(options, type, payload),
+    attach: (id, options) => stream(options, "", {}, id) as ClientStream<never, never>, // The contract exists in types only.
+    streams: () => request("stream.list", {}).then(({ data }) => data as StreamInfo[]), // PROTOCOL.md §3.12
     publish: (channel, event, data, options = {}) => {
       const { id } = options;
       return request("publish", { channel, event, data, id }, { idempotent: !!id, ...options }).then(({ epoch, offset }) =>

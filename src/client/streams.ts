@@ -8,6 +8,22 @@ export interface StreamOptions {
   signal?: AbortSignal;
 }
 
+/** Options of {@link BareClient.attach}. */
+export interface AttachOptions extends StreamOptions {
+  /** The {@link ClientStream.offset} after which to begin. @default {0} */
+  after?: number;
+}
+
+/** A running stream of the user. */
+export interface StreamInfo {
+  /** For {@link BareClient.attach}. */
+  id: string;
+  /** The message type. */
+  type: string;
+  /** The name that the server has given it. */
+  key?: string;
+}
+
 /** An answer in parts. Iterate over it: the server sends more as you read, and ends a stream that nobody reads. */
 export interface ClientStream<Item = unknown, Result = unknown> extends AsyncIterable<Item> {
   /**
@@ -16,6 +32,10 @@ export interface ClientStream<Item = unknown, Result = unknown> extends AsyncIte
    * @throws {ClientError} the server's code, CANCELLED, SLOW_CONSUMER, DISCONNECTED, or another code of {@link BareClient.request}.
    */
   readonly result: Promise<Result>;
+  /** The name of a resumable stream, for {@link BareClient.attach}; `undefined`: another one. Never rejects. */
+  readonly id: Promise<string | undefined>;
+  /** The number of the last item that was read, in a resumable stream; 0: none. */
+  readonly offset: number;
   /** Asks the handler to stop, and ends the iteration. A `break` and `return()` do the same. */
   cancel(): void;
 }
@@ -24,8 +44,16 @@ type Reader = [resolve: (result: IteratorResult<unknown, undefined>) => void, re
 
 /** The streams of a client. */
 export interface Streams {
-  /** @param request sends the request, and settles with the end of the stream. */
-  start(uid: string, request: () => Promise<WebSocketMessage>, signal?: AbortSignal): ClientStream;
+  /**
+   * @param request sends the request, and settles with the end of the stream. With an `id` it resumes the stream.
+   * @param id of a stream that is resumed.
+   */
+  start(
+    uid: string,
+    request: (id?: string, after?: number) => Promise<WebSocketMessage>,
+    options: AttachOptions,
+    id?: string,
+  ): ClientStream;
   /** Takes an item. Returns whether it is of a stream. */
   receive(message: WebSocketMessage): boolean;
   /** Sends what the server accepts now. */
@@ -44,29 +72,44 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
   const due = new Map<string, string>();
 
   return {
-    start(uid, request, signal) {
+    start(uid, request, { signal, after = 0 }, id) {
       const queue: WebSocketMessage[] = [];
       const readers: Reader[] = [];
+      /** Items of the message that was taken from the queue last. */
+      let items: unknown[] = [];
+      /** Its offset, and that of the one before. */
+      let taken = after;
+      let before = after;
       /** Of the last item that was read: sent back when the next is asked for. */
       let credit: unknown;
       let end: { error: unknown } | undefined;
+      let name: (id?: string) => void;
 
       const tell = (type: string) => {
-        const text = JSON.stringify({ type: `stream.${type}`, uid, credit });
+        // The `uid` of a resumable stream may not have arrived on this connection.
+        const isNamed = id && type === "cancel";
+        const text = JSON.stringify({ type: `stream.${type}`, ...(isNamed ? { id } : { uid, credit }) });
         credit = undefined;
-        if (!offer(text)) due.set(uid, text);
+        if (!offer(text)) due.set(isNamed ? text : uid, text);
       };
 
       /** Hands items to pending reads, and then the end. */
       const serve = () => {
         while (readers[0]) {
-          const message = queue.shift();
-          if (!message && !end) return;
-          const [resolve, reject] = readers.shift()!; // The loop has checked that there is one.
+          const message = !items.length && queue.shift();
           if (message) {
             credit = message["credit"] ?? credit;
-            resolve({ done: false, value: message["data"] });
-          } else if (end?.error) reject(end.error);
+            before = taken;
+            taken = message["offset"] as number ?? 0; // PROTOCOL.md §3.11
+            items = message["items"] as unknown[] ?? [message["data"]];
+          }
+          if (!items.length) {
+            if (message) continue;
+            if (!end) return;
+          }
+          const [resolve, reject] = readers.shift()!; // The loop has checked that there is one.
+          if (items.length) resolve({ done: false, value: items.shift() });
+          else if (end?.error) reject(end.error);
           else resolve({ done: true, value: undefined });
         }
       };
@@ -78,27 +121,49 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
 
       const cancel = (error?: unknown) => {
         if (end) return;
-        queue.length = 0;
+        queue.length = items.length = 0;
         credit = undefined;
         finish(error);
-        if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled"))) tell("cancel");
+        if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled")) || id) tell("cancel");
+      };
+
+      /** Sends the request, and resumes the stream after each lost connection. */
+      const run = async (): Promise<unknown> => {
+        for (;;) {
+          try {
+            return (await request(id, taken)).data;
+          } catch (error) {
+            if (!id || end || (error as ClientError).code !== "DISCONNECTED") throw error;
+            queue.length = 0;
+            credit = undefined;
+          }
+        }
       };
 
       const abort = () => cancel(signal!.reason); // Called by the signal only.
       signal?.addEventListener("abort", abort);
-      const result = request().then(({ data }) => data);
+      const named = new Promise<string | undefined>((resolve) => name = resolve);
+      if (id) name!(id);
+      const result = run();
       const done = (error?: unknown) => {
         open.delete(uid);
         signal?.removeEventListener("abort", abort);
+        name();
         finish(error);
       };
       open.set(uid, (message) => {
-        if (!end) queue.push(message);
+        if (message["status"] === "open") id = message["id"] as string; // PROTOCOL.md §3.11
+        else if (!end) queue.push(message);
+        name(id);
         serve();
       });
       result.then(() => done(), done);
       return withoutUnnamed({
         result,
+        id: named,
+        get offset() {
+          return items.length ? before : taken;
+        },
         cancel: () => cancel(),
         // Not a generator: its `return()` would wait for the pending `next()`.
         [Symbol.asyncIterator]: () => ({
@@ -117,15 +182,15 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
       });
     },
     receive(message) {
-      const take = message["status"] === "next" && open.get(message.uid);
+      const take = /^(next|open)$/.test(message["status"] as string) && open.get(message.uid);
       if (take) take(message);
       return !!take;
     },
     flush() {
-      for (const [uid, text] of due) if (offer(text)) due.delete(uid);
+      for (const [key, text] of due) if (offer(text)) due.delete(key);
     },
     lost() {
-      due.clear();
+      for (const [key, text] of due) if (key !== text) due.delete(key);
     },
   };
 }

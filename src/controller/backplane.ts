@@ -1,10 +1,13 @@
 import type { Deadlines } from "../base/clock.ts";
 import { Cluster, type ClusterHost } from "./cluster.ts";
-import type { Engine } from "../engines/engine.ts";
+import type { Engine, EngineHost, HistoryOptions } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import type { Log } from "../application/log.ts";
 import { MemoryEngine } from "../engines/memory-engine.ts";
 import type { ResolvedOptions } from "../application/options.ts";
+import { ResumableStreams } from "../streams/resumable.ts";
+import type { Streams } from "../streams/streams.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** The operations that other nodes request of this one. */
 export interface LocalNode
@@ -24,6 +27,8 @@ let hasWarned = false;
 export class Backplane {
   /** Receives publications and presence changes. */
   extension: Extension | undefined;
+  /** Receives those of channels that are streams. */
+  streams: Streams | undefined;
   readonly cluster: Cluster;
   readonly #local: LocalNode;
   readonly #name: string | undefined;
@@ -55,9 +60,9 @@ export class Backplane {
       node: this.#node,
       now,
       deadlines,
-      published: (channel, publication) => this.extension?.published(channel, publication),
-      gap: (channel, position) => this.extension?.gap(channel, position),
-      present: (channel, joined, left) => this.extension?.present(channel, joined, left),
+      published: (channel, publication) => this.#of(channel)?.published(channel, publication),
+      gap: (channel, position) => this.#of(channel)?.gap(channel, position),
+      present: (channel, joined, left) => this.#of(channel)?.present(channel, joined, left),
       received: (message, age) => this.cluster.received(message, age),
       // Not forwarded: applications read `engine.status`, and the engine reports its failures.
       status: () => {},
@@ -90,7 +95,7 @@ export class Backplane {
    */
   check({ histories }: Extension): void {
     if (this.extension) throw new TypeError("Cannot extend the controller: it has channels already, declare them together");
-    for (const history of histories) this.#engine?.check?.(history);
+    for (const history of histories) this.checkHistory(history);
   }
 
   /** Starts the engine if it can have other nodes: clients here must receive their broadcasts and orders. */
@@ -98,8 +103,37 @@ export class Backplane {
     if (this.shared && this.#node === undefined) void this.engine;
   }
 
+  /** The client was admitted, or its rights have changed. */
+  admitted(client: WebSocketClient): void {
+    this.extension?.admitted(client);
+    this.streams?.changed(client);
+  }
+
+  /** The client must not be sent anything. */
+  suspended(client: WebSocketClient): void {
+    this.extension?.suspended(client);
+    this.streams?.changed(client);
+  }
+
+  /** @param hasLeft whether the client is not expected to reconnect. */
+  closed(client: WebSocketClient, hasLeft: boolean): void {
+    this.extension?.closed(client, hasLeft);
+    this.streams?.changed(client);
+  }
+
+  /** @throws {TypeError} if the engine cannot keep such a history. */
+  checkHistory(history: HistoryOptions): void {
+    this.#engine?.check?.(history);
+  }
+
   async close(): Promise<void> {
+    await this.streams?.resumable?.close();
     if (this.#node !== undefined) await this.#engine?.close();
+  }
+
+  /** The owner of a channel of the engine. */
+  #of(channel: string): Pick<EngineHost, "published" | "gap" | "present"> | undefined {
+    return ResumableStreams.has(channel) ? this.streams?.resumable : this.extension;
   }
 
   #clusterHost(): ClusterHost {

@@ -35,7 +35,7 @@ import { ConnectionCounts, type ControllerStats, statsOf } from "./stats.ts";
 import { RateGate } from "../connection/rate-gate.ts";
 import { Sender } from "../connection/sender.ts";
 import type { SavedConnection, Transport } from "../delivery/transport.ts";
-import { Streams } from "../streams/streams.ts";
+import { type HandleOptions, Streams } from "../streams/streams.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
 import type { Handshake, JsonValue, WebSocketClient } from "../application/websocket-client.ts";
 
@@ -106,7 +106,7 @@ export class WebSocketController<C = Contract> {
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     const revocations = new Revocations(2 * timeout);
     this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh: !!revalidate, monotonic });
-    this.#backplane = new Backplane({
+    const backplane = this.#backplane = new Backplane({
       deadlines: this.#deadlines,
       log,
       now,
@@ -118,7 +118,6 @@ export class WebSocketController<C = Contract> {
       stats: () => this.stats(),
     }, resolved);
     this.#keyOf = clientKey(resolved.rateLimit ? resolved.rateLimit.key : undefined, report);
-    const extension = () => this.#backplane.extension;
     this.#host = {
       options: resolved,
       authenticator,
@@ -140,16 +139,14 @@ export class WebSocketController<C = Contract> {
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
-        extension()?.admitted(connection.client);
-        this.#streams.changed(connection.client);
+        this.#backplane.admitted(connection.client);
       },
       get extension() {
-        return extension();
+        return backplane.extension;
       },
       suspend: (connection) => {
         this.#delivery.remove(connection);
-        extension()?.suspended(connection.client);
-        this.#streams.changed(connection.client);
+        this.#backplane.suspended(connection.client);
       },
       dismiss: (connection, hasLeft, cause) => {
         this.#counts.closedBy[cause]++;
@@ -157,10 +154,10 @@ export class WebSocketController<C = Contract> {
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
-        extension()?.closed(connection.client, hasLeft);
-        this.#streams.changed(connection.client);
+        this.#backplane.closed(connection.client, hasLeft);
       },
     };
+    this.#streams.connect({ backplane, keyOf: this.#keyOf, handlers, rateGate: this.#host.rateGate });
     this.upgrade = createUpgrade({
       options: resolved,
       authenticator,
@@ -203,15 +200,20 @@ export class WebSocketController<C = Contract> {
    * yields item by item. A `WebSocketError` that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap.
    *
    * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
-   * @throws {TypeError} for a reserved type, a type that already has a handler, or anything but a schema.
+   * @throws {TypeError} for a reserved type, a type that already has a handler, anything but a schema, or an invalid option.
    */
   handle<
     Type extends RequestType<C>,
     Output extends HandledOf<C, Type>,
     Reply extends ReplyOf<C, Type>,
     Item extends ItemOf<C, Type>,
-  >(type: Type, of: Declared<Output, Reply, Item>, handler: Handler<Output, NoInfer<Reply>, C, NoInfer<Item>>): void {
-    this.#host.handlers.handle(type, of, handler as Handler<Output>); // The contract exists in types only.
+  >(
+    type: Type,
+    of: Declared<Output, Reply, Item>,
+    handler: Handler<Output, NoInfer<Reply>, C, NoInfer<Item>>,
+    options: HandleOptions<NoInfer<Output>, NoInfer<Item>> = {},
+  ): void {
+    this.#host.handlers.handle(type, of, this.#streams.handlerOf(type, handler as Handler<Output>, options)); // As in `on`.
   }
 
   /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
@@ -343,8 +345,7 @@ export class WebSocketController<C = Contract> {
     since: number = this.#host.revocations.number,
   ): Connection {
     const connection = this.#connect(transport, slot, handshake);
-    // The socket opened after its slot had timed out.
-    if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long");
+    if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long"); // Its slot had timed out.
     else if (identity && !slot.claim(identity.accountability.user)) {
       connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
     }
@@ -354,8 +355,7 @@ export class WebSocketController<C = Contract> {
 
   /** Resumes a connection after hibernation: the client keeps its `uid` and state, and no `connect` event is emitted. */
   restore(transport: Transport, saved: SavedConnection): Connection {
-    // Connection.save wrote both, from values of these types.
-    const { handshake, state } = saved as { handshake: Handshake; state: JsonValue };
+    const { handshake, state } = saved as { handshake: Handshake; state: JsonValue }; // As Connection.save wrote them.
     const connection = this.#connect(transport, this.#admission.restore(handshake.ip), handshake, saved.uid, state);
     connection.restored(saved);
     return connection;

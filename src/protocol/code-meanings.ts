@@ -26,6 +26,7 @@ export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, Local
   NOT_ASKED: "no question is open to this answer",
   CANCELLED: "the client has cancelled the request",
   SLOW_CONSUMER: "the client did not read the stream for too long",
+  STREAM_LOST: "the stream has ended without its generator, is not kept any more, or is not of this client",
 };
 
 /** What each close code means (PROTOCOL.md §6). */

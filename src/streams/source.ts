@@ -8,6 +8,18 @@ export interface Source {
   return?(): unknown;
 }
 
+/** A message of a stream whose fields are encoded already. */
+export class Part {
+  readonly status: "open" | "next";
+  /** JSON, without braces. */
+  readonly fields: string;
+
+  constructor(status: "open" | "next", fields: string) {
+    this.status = status;
+    this.fields = fields;
+  }
+}
+
 /** Opens what a handler returned. @throws what its own code throws. */
 export function openSource(streamable: Streamable): Source {
   if (!("getReader" in streamable)) return streamable[Symbol.asyncIterator]();

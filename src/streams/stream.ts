@@ -4,7 +4,7 @@ import { byteLength } from "../protocol/bytes.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { CreditWindow } from "./credit-window.ts";
-import type { Source } from "./source.ts";
+import { Part, type Source } from "./source.ts";
 
 /** The client of a stream, with its other streams. */
 export interface StreamOwner {
@@ -50,8 +50,7 @@ export class Stream {
     this.window = window;
     this.#owner = owner;
     this.#source = source;
-    const { type, uid } = requestOf(call);
-    this.#head = JSON.stringify({ type, status: "next", uid }).slice(0, -1); // Drops an undefined `uid`.
+    this.#head = this.#headOf("next");
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -93,7 +92,9 @@ export class Stream {
     void within(deadlines, timeout, ending, late).then(([read, returned]) => {
       const failed = [read, returned].find((each) => each.status === "rejected" && !isAbort(this.call, each.reason));
       if (failed?.status === "rejected") return this.#fail(failed.reason);
-      const result = read.status === "fulfilled" && read.value?.done ? read.value.value : undefined;
+      // A resumed stream ends in `return`, if no read was pending.
+      const result = [read, returned].map((each) => each.status === "fulfilled" ? resultOf(each.value) : undefined)
+        .find((each) => each !== undefined);
       const isCancelled = reason instanceof WebSocketError && reason.code === "CANCELLED";
       if (isCancelled && result !== undefined) this.#finish(() => this.#resolve(result));
       else this.#finish(() => this.#reject(reason));
@@ -143,17 +144,30 @@ export class Stream {
 
   /** @throws {TypeError} for an item that JSON cannot represent. */
   #frameOf(item: unknown): Frame {
+    if (item instanceof Part) return this.#sealed(this.#headOf(item.status) + `,${item.fields}`);
     let text = this.#head;
     if (item !== undefined) {
       const json: string | undefined = JSON.stringify(item);
       if (json === undefined) throw new TypeError("Cannot send the item: JSON cannot represent it");
       text += `,"data":${json}`;
     }
+    const frame = this.#sealed(text);
+    this.#owner.check(requestOf(this.call).type, item);
+    return frame;
+  }
+
+  /** Adds the credit, if one is due. */
+  #sealed(text: string): Frame {
     const bytes = byteLength(text);
     const credit = this.window?.add(bytes);
     const end = credit === undefined ? "}" : `,"credit":${credit}}`;
-    this.#owner.check(requestOf(this.call).type, item);
     return new Frame(text + end, true, bytes + end.length, false);
+  }
+
+  /** The beginning of a message, up to its data. */
+  #headOf(status: string): string {
+    const { type, uid } = requestOf(this.call);
+    return JSON.stringify({ type, status, uid }).slice(0, -1); // Drops an undefined `uid`.
   }
 
   /** @param settle sends the end, once the client can be sent it. */
@@ -167,3 +181,9 @@ export class Stream {
     };
   }
 }
+
+/** The result that a generator ended with. */
+const resultOf = (last: unknown): unknown => {
+  const { done, value } = (last ?? {}) as Partial<IteratorResult<unknown>>; // Whatever `return` returned.
+  return done ? value : undefined;
+};

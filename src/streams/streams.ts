@@ -1,27 +1,75 @@
 /** Answers in parts, sent as fast as each client reads, and the signals that tell handlers to stop. */
 import { abortCall, type Call, type CallKeeper, type Streamable } from "../application/call.ts";
+import type { Handler } from "../application/handlers.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { OPEN } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 import { ClientCalls, gone, type StreamsHost } from "./client-calls.ts";
+import type { ResumableOptions } from "./resumable-options.ts";
+import { type AnyHandler, type ResumableHost, ResumableStreams } from "./resumable.ts";
 import { Turn } from "./turn.ts";
+
+/** Options of {@link WebSocketController.handle}. */
+export interface HandleOptions<Payload = unknown, Item = unknown> {
+  /** Whether a stream goes on without its connection, so that its client can resume it. @default {false} */
+  readonly resumable?: boolean | ResumableOptions<Payload, Item>;
+}
+
+/** What resumable streams need from their controller. */
+export interface StreamsNode extends Pick<ResumableHost, "keyOf" | "rateGate"> {
+  readonly backplane: Pick<ResumableHost, "engine" | "checkHistory"> & { streams: Streams | undefined };
+  readonly handlers: Pick<ResumableHost, "handle">;
+}
 
 /** The calls of handlers on one node that can be aborted, and the streams among them. */
 export class Streams implements CallKeeper {
+  /** Those that outlive their connections. Absent: no handler has them. */
+  resumable: ResumableStreams | undefined;
   readonly #host: StreamsHost;
   readonly #clients = new Map<WebSocketClient, ClientCalls>();
   readonly #turn = new Turn();
+  #resumable!: () => ResumableStreams;
 
   constructor(host: StreamsHost) {
     this.#host = host;
+  }
+
+  /** Makes resumable streams possible. */
+  connect({ backplane, keyOf, handlers, rateGate }: StreamsNode): void {
+    const { deadlines, outbound, options: { maxStreams, timeout }, report } = this.#host;
+    const streamsOf = (client: WebSocketClient) => this.#clients.get(client)?.streams ?? 0;
+    this.#resumable = () =>
+      this.resumable ??= new ResumableStreams({
+        get engine() {
+          return backplane.engine;
+        },
+        deadlines,
+        outbound,
+        timeout,
+        maxStreams,
+        turn: this.#turn,
+        rateGate,
+        keyOf,
+        report,
+        streamsOf,
+        checkHistory: (history) => backplane.checkHistory(history),
+        handle: (type, schema, handler) => handlers.handle(type, schema, handler),
+      });
+    backplane.streams = this;
   }
 
   /** Number of streams that have not ended. */
   get size(): number {
     let size = 0;
     for (const { streams } of this.#clients.values()) size += streams;
-    return size;
+    return size + (this.resumable?.unattended ?? 0);
+  }
+
+  /** The handler, with streams that outlive their connections if the options say so. @throws {TypeError} for invalid options. */
+  handlerOf<Payload>(type: string, handler: Handler<Payload>, options: object): Handler<Payload> {
+    const { resumable } = checkOptions(type, options);
+    return resumable ? this.#resumable().add(type, handler as AnyHandler, resumable) : handler; // Called with its own payload.
   }
 
   /** Number of items sent since the start. */
@@ -46,7 +94,11 @@ export class Streams implements CallKeeper {
     return await calls.stream(call, source);
   }
 
-  control(client: WebSocketClient, { type, uid, credit }: WebSocketMessage): boolean {
+  control(client: WebSocketClient, { type, uid, credit, id }: WebSocketMessage): boolean {
+    if (type === "stream.cancel" && uid === undefined && typeof id === "string") {
+      this.resumable?.cancel(client, id);
+      return false;
+    }
     const path = uid === undefined ? "uid" : type === "stream.credit" && !isCredit(credit) ? "credit" : undefined;
     if (path) {
       const details = { details: { path }, ...(uid !== undefined && { uid }) };
@@ -74,6 +126,16 @@ export class Streams implements CallKeeper {
     if (!calls) this.#clients.set(client, calls = new ClientCalls(client, this.#host, this.#turn));
     return calls;
   }
+}
+
+/** Validates the options of `handle`. @throws {TypeError} for an unknown option. */
+function checkOptions(type: string, options: object): HandleOptions {
+  const isObject = typeof options === "object" && options !== null;
+  const unknown = isObject && Object.keys(options).find((name) => name !== "resumable");
+  if (isObject && !unknown) return options; // Its names are checked.
+  throw new TypeError(
+    `Cannot handle "${type}": ${unknown ? `unknown option "${unknown}", use resumable` : "options must be an object"}`,
+  );
 }
 
 const isCredit = (credit: unknown): boolean => Number.isSafeInteger(credit) && (credit as number) > 0;

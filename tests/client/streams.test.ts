@@ -24,7 +24,7 @@ function create() {
       return state.isUnsent;
     },
   );
-  const start = (signal?: AbortSignal) => streams.start("u1", () => stall.promise, signal);
+  const start = (signal?: AbortSignal) => streams.start("u1", () => stall.promise, { ...(signal && { signal }) });
   const item = (data: unknown, credit?: number) =>
     streams.receive({ type: "ask", status: "next", uid: "u1", data, ...(credit && { credit }) });
   return { state, sent, dropped, stall, streams, start, item };

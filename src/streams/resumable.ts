@@ -1,0 +1,235 @@
+import * as v from "valibot";
+import { type Call, type HandlerContext, isStreamable } from "../application/call.ts";
+import type { ClientKey } from "../application/client-key.ts";
+import type { RequestLimit } from "../application/extension.ts";
+import type { Handlers } from "../application/handlers.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+import { within } from "../base/clock.ts";
+import { guard } from "../base/guard.ts";
+import type { Awaitable, Engine, EngineHost, HistoryOptions } from "../engines/engine.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { LogReader, lost } from "./log-reader.ts";
+import { resolveKind, type ResumableOptions, type StreamKind } from "./resumable-options.ts";
+import { StreamLog, type StreamLogHost } from "./stream-log.ts";
+import { StreamRun, type StreamRunHost } from "./stream-run.ts";
+
+/** What resumable streams need from their node. */
+export interface ResumableHost extends Pick<StreamLogHost, "engine">, Omit<StreamRunHost, "ended"> {
+  readonly maxStreams: number;
+  readonly keyOf: ClientKey;
+  /** Number of streams that the client reads. */
+  streamsOf(client: WebSocketClient): number;
+  readonly rateGate: RequestLimit | undefined;
+  /** @throws {TypeError} if the engine cannot keep such a history. */
+  checkHistory(history: HistoryOptions): void;
+  /** Adds a handler. */
+  readonly handle: Handlers["handle"];
+}
+
+/** A handler of any payload. */
+export type AnyHandler = (context: HandlerContext<object>) => unknown;
+
+/** Channels that begin with it are streams. No application can declare one: names have no `*`. */
+const PREFIX = "stream*";
+
+/** Maximum length of a name, in characters. */
+const MAX_ID = 1_024;
+
+/** Maximum length of the application's key of a stream, in characters. */
+const MAX_KEY = 128;
+
+const ResumeSchema = v.object({
+  id: v.pipe(v.string(), v.minLength(1), v.maxLength(MAX_ID)),
+  after: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
+});
+
+/** A running stream, as its user sees it. */
+interface StreamEntry {
+  id: string;
+  type: string;
+  key?: string;
+}
+
+/** The streams of one node that outlive their connections. */
+export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | "present"> {
+  readonly #host: ResumableHost;
+  readonly #kinds = new Map<string, StreamKind>();
+  /** By channel. */
+  readonly #logs = new Map<string, StreamLog>();
+  readonly #runs = new Map<StreamRun, { readonly user: string | null; readonly entry: StreamEntry }>();
+  readonly #logHost: StreamLogHost;
+
+  constructor(host: ResumableHost) {
+    this.#host = host;
+    this.#logHost = {
+      get engine() {
+        return host.engine;
+      },
+      deadlines: host.deadlines,
+      report: (error) => host.report(error),
+      closed: ({ channel }) => void this.#logs.delete(channel),
+    };
+  }
+
+  /** Whether the channel of the engine is a stream. */
+  static has(channel: string): boolean {
+    return channel.startsWith(PREFIX);
+  }
+
+  /** Number of generators without a client. */
+  get unattended(): number {
+    let count = 0;
+    for (const { log } of this.#runs.keys()) if (!log.isAttached) count++;
+    return count;
+  }
+
+  /** Makes the handler's streams resumable. @throws {TypeError} for invalid options. */
+  add(type: string, handler: AnyHandler, options: ResumableOptions | true): AnyHandler {
+    const kind = resolveKind(type, options);
+    this.#host.checkHistory(kind.history);
+    if (this.#kinds.size === 0) this.#serve();
+    this.#kinds.set(type, kind);
+    return (context) => this.#start(context as Call, handler, kind); // Every context is a call.
+  }
+
+  /** Stops the stream with this name, if the client may attach to it. */
+  cancel(client: WebSocketClient, id: string): void {
+    guard(async () => {
+      const reason = new WebSocketError("stream.cancel", "CANCELLED", "The client has cancelled it");
+      const log = await this.#find(client, id);
+      await new LogReader(log, 0, undefined).stop(reason);
+    }, (error) => {
+      // The end of the stream, or there is none.
+      if (!(error instanceof WebSocketError)) this.#host.report(error, client);
+    });
+  }
+
+  /** Ends the generators, because the node ends. */
+  async close(): Promise<void> {
+    const lost = ({ log: { type } }: StreamRun) => new WebSocketError(type, "STREAM_LOST", "The stream is lost: its node ends");
+    await Promise.all(Array.from(this.#runs.keys(), (run) => run.abandon(lost(run))));
+  }
+
+  // Called by the engine
+
+  published: EngineHost["published"] = (channel, publication) => this.#logs.get(channel)?.published(publication);
+
+  gap: EngineHost["gap"] = (channel) => this.#logs.get(channel)?.gap();
+
+  present: EngineHost["present"] = (channel, joined, left) => this.#logs.get(channel)?.present(joined, left);
+
+  #serve(): void {
+    this.#host.handle("stream.resume", ResumeSchema, async (context) => {
+      const { client, message: { id, after } } = context;
+      const wait = this.#host.rateGate?.ask(client, 1) ?? 0;
+      if (wait > 0) {
+        throw new WebSocketError("stream.resume", "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
+      }
+      return new LogReader(await this.#find(client, id), after, context as HandlerContext<object> as Call); // As above.
+    });
+    this.#host.handle("stream.list", v.object({}), ({ client }) => this.#list(client));
+  }
+
+  async #start(call: Call, handler: AnyHandler, kind: StreamKind): Promise<unknown> {
+    const { client } = call;
+    const { type } = kind;
+    const { user } = client.accountability;
+    const { deadlines, keyOf, maxStreams, outbound, report, streamsOf, timeout, turn } = this.#host;
+    const owner = keyOf(client);
+    const unattended = [...this.#runs.keys()].filter((run) => run.owner === owner && !run.log.isAttached).length;
+    if (unattended + streamsOf(client) >= maxStreams) {
+      throw new WebSocketError(type, "LIMIT_EXCEEDED", "Too many streams at once");
+    }
+    const key = kind.key?.(call);
+    if (key !== undefined && (typeof key !== "string" || key.length > MAX_KEY)) {
+      throw new TypeError(`Cannot stream "${type}": the key must be a string of up to ${MAX_KEY} characters`);
+    }
+    const id = idOf(type, kind.authorize ? [user ?? "", key ?? ""] : []);
+    const [channel, list] = [await channelOf(kind, user, id), await listOf(user)];
+    const log = new StreamLog(id, channel, kind, this.#logHost);
+    const ended = () => {
+      if (this.#runs.delete(run) && list) void this.#enlist((engine) => engine.leave(list, id));
+    };
+    const run = new StreamRun(owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
+    const result = await run.run();
+    if (!isStreamable(result)) return result;
+    const entry: StreamEntry = { id, type, ...(key !== undefined && { key }) };
+    this.#logs.set(channel, log);
+    this.#runs.set(run, { user, entry });
+    try {
+      await run.start(result);
+    } catch (error) {
+      this.#runs.delete(run);
+      throw error;
+    }
+    if (list) await this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
+    return new LogReader(log, 0, call);
+  }
+
+  /** Lists the stream for its user, on all nodes. An engine that is unavailable remembers it, and announces it later. */
+  async #enlist(change: (engine: Engine) => Awaitable<void>): Promise<void> {
+    const { engine, report } = this.#host;
+    try {
+      if (!engine.isAlone) await change(engine);
+    } catch (error) {
+      if (WebSocketError.from(error)?.code !== "ENGINE_UNAVAILABLE") report(error);
+    }
+  }
+
+  /** The running streams of the client's user. */
+  async #list({ accountability: { user } }: WebSocketClient): Promise<StreamEntry[]> {
+    const list = await listOf(user);
+    if (!list) return [];
+    const { engine } = this.#host;
+    if (engine.isAlone) return [...this.#runs.values()].filter((run) => run.user === user).map(({ entry }) => entry);
+    return (await engine.members(list)).flatMap(({ data }) => data === undefined ? [] : JSON.parse(data)); // Written by `#start`.
+  }
+
+  /** @throws {WebSocketError} STREAM_LOST if the client may not attach, as if there were no such stream. */
+  async #find(client: WebSocketClient, id: string): Promise<StreamLog> {
+    const { deadlines, timeout } = this.#host;
+    const { type, user, key } = partsOf(id);
+    const kind = this.#kinds.get(type);
+    if (!kind) throw lost();
+    const { authorize } = kind;
+    if (authorize) {
+      const late = () => new WebSocketError("stream.resume", "SERVICE_UNAVAILABLE", "Cannot resume: it took too long, try again");
+      const context = { client, id, type, user: user || null, ...(key && { key }) };
+      if (await within(deadlines, timeout, () => authorize(context), late) !== true) throw lost();
+    }
+    const channel = await channelOf(kind, client.accountability.user, id);
+    let log = this.#logs.get(channel);
+    if (!log) this.#logs.set(channel, log = new StreamLog(id, channel, kind, this.#logHost));
+    return log;
+  }
+}
+
+const idOf = (type: string, more: readonly string[]): string =>
+  [crypto.randomUUID(), type, ...more].map((part) => encodeURIComponent(part.toWellFormed())).join("/");
+
+/** @throws {WebSocketError} STREAM_LOST for what is no id. */
+function partsOf(id: string): { readonly type: string; readonly user?: string; readonly key?: string } {
+  try {
+    const [, type = "", user = "", key = ""] = id.split("/").map(decodeURIComponent);
+    return { type, user, key };
+  } catch {
+    throw lost();
+  }
+}
+
+/** A foreign user names another channel, which does not exist. */
+async function channelOf({ authorize }: StreamKind, user: string | null, id: string): Promise<string> {
+  const owner = authorize || user === null ? "" : await shortOf(user);
+  return `${PREFIX}${owner}*${await shortOf(id)}`;
+}
+
+/** The channel whose members are the running streams of the user. */
+const listOf = async (user: string | null): Promise<string | undefined> =>
+  user === null ? undefined : `streams*${await shortOf(user)}`;
+
+/** The name, or the hash of a long one: names of channels are limited. */
+async function shortOf(name: string): Promise<string> {
+  if (name.length <= 128) return `=${name}`;
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(name));
+  return Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

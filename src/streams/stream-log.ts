@@ -1,0 +1,260 @@
+import type { Deadlines, Timed } from "../base/clock.ts";
+import { type Awaitable, type Engine, type Member, PAGE_BYTES, type Position, type Publication } from "../engines/engine.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import type { LogReader } from "./log-reader.ts";
+import type { StreamKind } from "./resumable-options.ts";
+import { eventOf, type RecordKind, recordOf, type StreamRecord } from "./stream-record.ts";
+import type { StreamRun } from "./stream-run.ts";
+
+/** What the log of a stream needs from its node. */
+export interface StreamLogHost {
+  /** Reading it starts it. */
+  readonly engine: Engine;
+  readonly deadlines: Deadlines;
+  report(error: unknown): void;
+  /** Called when neither the generator nor a reader of this node uses the log. */
+  closed(log: StreamLog): void;
+}
+
+/** Items that a reader has probably missed: read first. */
+const LATEST = 64;
+
+/** Maximum size of what is kept of one stream, in characters of JSON. */
+export const MAX_KEPT = 4_194_304;
+
+/** Time between two attempts of what an unavailable engine refuses, in ms. */
+const RETRY = 250;
+
+/** The member of a stream's channel that says that its generator is alive. */
+const RUN = "run";
+
+/**
+ * One stream on one node: a channel of the engine whose publications are the items. Its members are its generator, and each other
+ * node that has readers, with how far these are.
+ */
+export class StreamLog {
+  readonly id: string;
+  readonly channel: string;
+  readonly kind: StreamKind;
+  /** The generator, if it runs on this node. */
+  run: StreamRun | undefined;
+  readonly #host: StreamLogHost;
+  readonly #readers = new Set<LogReader>();
+  /** The readers of other nodes: the number of the last item that they have read. */
+  readonly #others = new Map<string, number>();
+  /** Whether the generator runs on another node. */
+  #isRemote = false;
+  #opening: Promise<void> | undefined;
+  #isOpen = false;
+  #isClosed = false;
+  /** The member that stands for the readers of this node. */
+  #member: string | undefined;
+  /** What that member says. */
+  #said = { at: 0, stop: false };
+  /** Characters read since. */
+  #unsaid = 0;
+
+  constructor(id: string, channel: string, kind: StreamKind, host: StreamLogHost) {
+    this.id = id;
+    this.channel = channel;
+    this.kind = kind;
+    this.#host = host;
+  }
+
+  get type(): string {
+    return this.kind.type;
+  }
+
+  /** Whether more may be published. */
+  get isRunning(): boolean {
+    return this.run !== undefined || this.#isRemote;
+  }
+
+  get isAttached(): boolean {
+    return this.#readers.size + this.#others.size > 0;
+  }
+
+  /** Number of the last item that a reader has read. */
+  get reached(): number {
+    return Math.max(0, ...Array.from(this.#readers, ({ at }) => at), ...this.#others.values());
+  }
+
+  /** Receives what is published from now on. @throws {WebSocketError} ENGINE_UNAVAILABLE */
+  async open(): Promise<void> {
+    if (!this.#isOpen) await (this.#opening ??= this.#open().finally(() => this.#opening = undefined));
+  }
+
+  // Called by the generator
+
+  /** The generator starts here. @throws {WebSocketError} ENGINE_UNAVAILABLE */
+  async begin(run: StreamRun): Promise<void> {
+    this.run = run;
+    await this.open();
+    if (!this.#host.engine.isAlone) await this.#quietly((engine) => engine.join(this.channel, { user: RUN }));
+  }
+
+  /** The generator has ended. */
+  end(): void {
+    this.run = undefined;
+    if (!this.#host.engine.isAlone) void this.#quietly((engine) => engine.leave(this.channel, RUN));
+    for (const reader of [...this.#readers]) reader.lag();
+    this.#closeUnused();
+  }
+
+  /** @param size number of records to keep. */
+  append(number: number, kind: RecordKind, body: string, size: number): Awaitable<unknown> {
+    const content = { event: eventOf(number, kind), data: body };
+    return this.#host.engine.publish(this.channel, content, { ...this.kind.history, size });
+  }
+
+  /** Repeats what the engine cannot do now, until the time has passed that a stream goes on without a client. */
+  async whenAvailable<Value>(call: () => Awaitable<Value>, isOver: () => boolean): Promise<Value> {
+    const { deadlines } = this.#host;
+    const until = deadlines.now() + this.kind.ttl;
+    for (;;) {
+      try {
+        return await call();
+      } catch (error) {
+        const isUnavailable = WebSocketError.from(error)?.code === "ENGINE_UNAVAILABLE";
+        if (!isUnavailable || isOver() || this.#host.engine.status === "closed" || deadlines.now() >= until) throw error;
+        await new Promise<void>((resolve) => {
+          const timer: Timed = { deadline: 0, heapIndex: -1, due: resolve };
+          deadlines.set(timer, RETRY);
+        });
+      }
+    }
+  }
+
+  // Called by the readers
+
+  attach(reader: LogReader): void {
+    this.#readers.add(reader);
+    this.run?.changed();
+  }
+
+  detach(reader: LogReader): void {
+    if (!this.#readers.delete(reader)) return;
+    this.run?.changed();
+    this.#closeUnused();
+  }
+
+  /** A reader has read a record of this size. */
+  moved({ at }: LogReader, size: number): void {
+    if (this.run) return this.run.changed();
+    if (!this.#member || at <= this.#said.at) return;
+    this.#unsaid += size;
+    if (at - this.#said.at >= this.kind.history.size / 4 || this.#unsaid >= MAX_KEPT / 16) this.#say({ at });
+  }
+
+  /** Reads what follows an item. @param position that of the last record that the reader has seen. */
+  async read(
+    after: number,
+    position: Position | null,
+    isOver: () => boolean,
+  ): Promise<{ readonly records: StreamRecord[]; readonly hasMore: boolean }> {
+    return await this.whenAvailable(async () => {
+      await this.open();
+      const { engine } = this.#host;
+      const { channel, kind: { history } } = this;
+      let page = position && await engine.read(channel, history, position, Infinity, PAGE_BYTES);
+      if (!page?.isComplete) {
+        page = await engine.read(channel, history, null, LATEST);
+        const [first] = page.publications;
+        if (first && page.publications.length >= LATEST && recordOf(first).first > after + 1) {
+          page = await engine.read(channel, history, null, history.size);
+        }
+      }
+      return { records: page.publications.map(recordOf), hasMore: page.hasMore === true };
+    }, isOver);
+  }
+
+  /** Whether the generator stops for what ends a reader. */
+  isStoppedFor(code: string): boolean {
+    return code === "CANCELLED" || code === "FORBIDDEN" && !this.kind.authorize;
+  }
+
+  stop(reason: WebSocketError): void {
+    if (this.run) this.run.stop(reason);
+    else this.#say({ stop: true });
+  }
+
+  // Called by the engine
+
+  published(publication: Publication): void {
+    const record = recordOf(publication);
+    for (const reader of [...this.#readers]) reader.take(record);
+  }
+
+  gap(): void {
+    for (const reader of [...this.#readers]) reader.lag();
+  }
+
+  present(joined: readonly Member[], left: readonly string[]): void {
+    const wasRunning = this.isRunning;
+    for (const user of left) {
+      if (user === RUN) this.#isRemote = false;
+      else this.#others.delete(user);
+    }
+    for (const member of joined) this.#meet(member);
+    this.run?.changed();
+    if (wasRunning && !this.isRunning) this.gap();
+  }
+
+  #meet({ user, data }: Member): void {
+    if (user === RUN) this.#isRemote = !this.run;
+    else if (user !== this.#member && data !== undefined) {
+      const { at, stop } = JSON.parse(data); // Written by `#say`.
+      this.#others.set(user, at);
+      if (stop) this.run?.stop(new WebSocketError(this.type, "CANCELLED", "The client has cancelled it"));
+    }
+  }
+
+  async #open(): Promise<void> {
+    const { engine } = this.#host;
+    try {
+      await engine.subscribe(this.channel, this.kind.history);
+      this.#isOpen = true;
+      if (engine.isAlone) return;
+      for (const member of await engine.members(this.channel)) this.#meet(member);
+      if (this.run) return;
+      this.#member = crypto.randomUUID();
+      this.#say({});
+    } catch (error) {
+      if (this.#isOpen) engine.unsubscribe(this.channel);
+      this.#isOpen = false;
+      throw error;
+    } finally {
+      // `#opening` is set until the caller's `finally`.
+      void Promise.resolve().then(() => this.#closeUnused());
+    }
+  }
+
+  /** Tells the node of the generator about the readers of this node. */
+  #say(change: Partial<{ at: number; stop: boolean }>): void {
+    this.#said = { ...this.#said, ...change };
+    this.#unsaid = 0;
+    const { channel } = this;
+    const user = this.#member;
+    if (user) void this.#quietly((engine) => engine.join(channel, { user, data: JSON.stringify(this.#said) }));
+  }
+
+  /** An engine that is unavailable remembers members, and announces them later. */
+  async #quietly(call: (engine: Engine) => Awaitable<void>): Promise<void> {
+    try {
+      await call(this.#host.engine);
+    } catch (error) {
+      if (WebSocketError.from(error)?.code !== "ENGINE_UNAVAILABLE") this.#host.report(error);
+    }
+  }
+
+  #closeUnused(): void {
+    if (this.run || this.#readers.size > 0 || this.#opening || this.#isClosed) return;
+    this.#isClosed = true;
+    this.#host.closed(this);
+    if (!this.#isOpen) return;
+    const { channel } = this;
+    const user = this.#member;
+    if (user) void this.#quietly((engine) => engine.leave(channel, user));
+    void this.#quietly((engine) => engine.unsubscribe(channel));
+  }
+}
