@@ -43,6 +43,7 @@ import {
   publish,
   published,
   refusal,
+  STREAM_OPERATIONS,
   streamItem,
   streamMessages,
   subscriptionMessages,
@@ -223,9 +224,10 @@ class DocumentBuilder {
 
   addStreams(): void {
     Object.assign(this.#messages, streamMessages);
-    for (const [key, title] of [["credit", "Return a credit"], ["cancel", "Cancel a stream"]] as const) {
+    for (const [key, title, ...replies] of STREAM_OPERATIONS) {
       const { summary } = streamMessages[key]!; // One of its keys.
-      this.#addOperation(key, CONNECTION, { tag: "protocol", action: "receive", title, summary, messages: [key] });
+      const reply = replies.length > 0 && { reply: [...replies, "error"] };
+      this.#addOperation(key, CONNECTION, { tag: "protocol", action: "receive", title, summary, messages: [key], ...reply });
     }
   }
 

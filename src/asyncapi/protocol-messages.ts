@@ -206,18 +206,61 @@ export const unsubscribeMessages: Readonly<Record<string, AsyncApiMessage>> = {
 
 const CREDIT: JsonSchema = { type: "integer", minimum: 1, description: "Sent back once the item is processed", examples: [32] };
 
+/** Fields of a resumable stream. */
+const NUMBERED: Fields = {
+  "id?": { type: "string", description: "With the status `open`: the name of a resumable stream", examples: [] },
+  "offset?": { type: "integer", minimum: 1, description: "In a resumable stream: the number of the item", examples: [] },
+  "items?": { type: "array", description: "In a resumable stream, in place of `data`: several items", examples: [] },
+};
+
+const ENTRY: JsonSchema = {
+  type: "object",
+  properties: { id: { type: "string" }, type: { type: "string" }, key: { type: "string" } },
+  required: ["id", "type"],
+};
+
 /** Messages about streams. */
 export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
   credit: message("stream.credit", "Credit", "Returns the credit of an item, so that more follow.", { credit: CREDIT }, {
     uid: 8,
     credit: 32,
   }),
-  cancel: message("stream.cancel", "Cancel", "Ends the stream with the `uid`. Its end is the answer.", {}, { uid: 8 }),
+  cancel: message("stream.cancel", "Cancel", "Ends the stream with the `uid`. Its end is the answer.", {
+    "id?": { type: "string", description: "In place of the `uid`: the name of a resumable stream", examples: [] },
+  }, { uid: 8 }),
+  resume: message("stream.resume", "Resume", "Reads a resumable stream, after an offset.", {
+    id: { type: "string", description: "The name in its first answer" },
+    "after?": { type: "integer", minimum: 0, description: "Offset of the last item that was processed" },
+  }, { uid: 9, id: "0b9c/ask", after: 1 }),
+  resumed: message("stream.resume", "Resumed", "The name, an item or the end of a stream that is resumed.", {
+    status: { enum: ["open", "next", "ok"] },
+    "data?": {},
+    "credit?": CREDIT,
+    ...NUMBERED,
+  }, { uid: 9, status: "next", data: "lo", offset: 2 }),
+  list: message("stream.list", "List streams", "Asks for the running resumable streams of the user.", {}, { uid: 10 }),
+  listed: message("stream.list", "Streams", "The running resumable streams of the user.", {
+    status: OK,
+    data: { type: "array", items: ENTRY },
+  }, { uid: 10, status: "ok", data: [{ id: "0b9c/ask", type: "ask", key: "chat/5" }] }),
 };
+
+/** What a client does with streams: the message, its title, and the answers. */
+export const STREAM_OPERATIONS: readonly (readonly [key: string, title: string, ...replies: string[]])[] = [
+  ["credit", "Return a credit"],
+  ["cancel", "Cancel a stream"],
+  ["resume", "Resume a stream", "resumed"],
+  ["list", "List streams", "listed"],
+];
 
 /** An item of the stream that answers a request. @param output the schema of its data */
 export const streamItem = (type: string, output: JsonSchema): AsyncApiMessage =>
-  message(type, `Item of “${type}”`, "A part of the answer.", { status: { const: "next" }, "data?": output, "credit?": CREDIT });
+  message(type, `Item of “${type}”`, "A part of the answer.", {
+    status: { enum: ["next", "open"] },
+    "data?": output,
+    "credit?": CREDIT,
+    ...NUMBERED,
+  });
 
 /** The schema with a description, unless it has one. Draft-07 ignores what is beside a reference. */
 const described = (description: string, schema: JsonSchema): JsonSchema => "$ref" in schema ? schema : { description, ...schema };

@@ -119,10 +119,8 @@ export class LogReader implements Source {
   /** Reads what follows from the history. */
   async #read(): Promise<void> {
     const log = this.#log;
-    // Looked at before: what a generator has published before it went is in the page.
-    const { isRunning } = log;
     this.#isLive = true;
-    const { records, hasMore } = await log.read(this.at, this.#last?.position ?? null, () => this.#isDetached);
+    const { records, hasMore, wasRunning } = await log.read(this.at, this.#last?.position ?? null, () => this.#isDetached);
     const since = this.#waiting;
     this.#waiting = [];
     this.#bytes = 0;
@@ -130,7 +128,7 @@ export class LogReader implements Source {
     if (end < this.at) throw lost();
     let { at } = this;
     const fresh = records.filter(({ last }) => last > at && (at = last) > 0);
-    if (!isRunning && fresh.length + since.length === 0) throw lost();
+    if (!wasRunning && fresh.length + since.length === 0) throw lost();
     const isWhole = fresh.every(({ first }, index) => first === this.at + 1 + index);
     const { merge } = log.kind;
     for (const record of merge && isWhole && !this.#skips ? mergeRecords(fresh, merge) : fresh) this.#add(record);

@@ -96,8 +96,8 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   cancel(client: WebSocketClient, id: string): void {
     guard(async () => {
       const reason = new WebSocketError("stream.cancel", "CANCELLED", "The client has cancelled it");
-      const log = await this.#find(client, id);
-      await new LogReader(log, 0, undefined).stop(reason);
+      const reader = await this.#attach(client, id);
+      await reader.stop(reason);
     }, (error) => {
       // The end of the stream, or there is none.
       if (!(error instanceof WebSocketError)) this.#host.report(error, client);
@@ -125,7 +125,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       if (wait > 0) {
         throw new WebSocketError("stream.resume", "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
       }
-      return new LogReader(await this.#find(client, id), after, context as HandlerContext<object> as Call); // As above.
+      return await this.#attach(client, id, after, context as HandlerContext<object> as Call); // As above.
     });
     this.#host.handle("stream.list", v.object({}), ({ client }) => this.#list(client));
   }
@@ -186,7 +186,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   }
 
   /** @throws {WebSocketError} STREAM_LOST if the client may not attach, as if there were no such stream. */
-  async #find(client: WebSocketClient, id: string): Promise<StreamLog> {
+  async #attach(client: WebSocketClient, id: string, after = 0, call?: Call): Promise<LogReader> {
     const { deadlines, timeout } = this.#host;
     const { type, user, key } = partsOf(id);
     const kind = this.#kinds.get(type);
@@ -200,7 +200,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const channel = await channelOf(kind, client.accountability.user, id);
     let log = this.#logs.get(channel);
     if (!log) this.#logs.set(channel, log = new StreamLog(id, channel, kind, this.#logHost));
-    return log;
+    return new LogReader(log, after, call);
   }
 }
 

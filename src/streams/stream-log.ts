@@ -151,11 +151,12 @@ export class StreamLog {
     after: number,
     position: Position | null,
     isOver: () => boolean,
-  ): Promise<{ readonly records: StreamRecord[]; readonly hasMore: boolean }> {
+  ): Promise<{ readonly records: StreamRecord[]; readonly hasMore: boolean; readonly wasRunning: boolean }> {
     return await this.whenAvailable(async () => {
       await this.open();
       const { engine } = this.#host;
-      const { channel, kind: { history } } = this;
+      // Before the read: what a generator has published before it went is in the page.
+      const { channel, isRunning: wasRunning, kind: { history } } = this;
       let page = position && await engine.read(channel, history, position, Infinity, PAGE_BYTES);
       if (!page?.isComplete) {
         page = await engine.read(channel, history, null, LATEST);
@@ -164,7 +165,7 @@ export class StreamLog {
           page = await engine.read(channel, history, null, history.size);
         }
       }
-      return { records: page.publications.map(recordOf), hasMore: page.hasMore === true };
+      return { records: page.publications.map(recordOf), hasMore: page.hasMore === true, wasRunning };
     }, isOver);
   }
 

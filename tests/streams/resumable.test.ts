@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+import type { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
@@ -60,10 +62,6 @@ async function turns(count = 5): Promise<void> {
 }
 
 const next = (n: number, type = "stream.resume", uid = 2) => ({ type, status: "next", uid, data: n, offset: n });
-const fails = (
-  message: { uid?: unknown; status: string; error: { code: string } },
-) => [message.uid, message.status, message.error.code];
-
 describe("A resumable stream", () => {
   it("is named first, then its items are numbered", async () => {
     const { connect, errors } = create();
@@ -110,5 +108,245 @@ describe("A resumable stream", () => {
     late.send({ type: "stream.resume", uid: 2, id, after: 5 });
     await turns();
     assert.deepEqual(late.take().slice(1).map(({ status, offset }) => [status, offset]), [["next", 6], ["ok", undefined]]);
+  });
+
+  it("is merged for a client that has missed items, in one message each, whose offset is that of the last", async () => {
+    const merged: number[][] = [];
+    const merge = (items: unknown[]) => {
+      merged.push(items as number[]);
+      return [items.join("+")];
+    };
+    const { connect, stallAt } = create({ resumable: { merge } });
+    const stall = stallAt(5);
+    const client = connect();
+    client.send({ type: "count", uid: 1, steps: 6 });
+    await turns();
+    const [{ id }, ...items] = client.take();
+    assert.deepEqual(items.flatMap(({ items, data }) => items ?? data).join("+"), "1+2+3+4");
+    merged.length = 0;
+    const other = connect();
+    other.send({ type: "stream.resume", uid: 2, id, after: 1 });
+    await turns();
+    assert.deepEqual(other.take().slice(1), [{ type: "stream.resume", status: "next", uid: 2, items: ["2+3+4"], offset: 4 }]);
+    stall.resolve();
+    await turns();
+    assert.deepEqual(other.take().map(({ data, items }) => items ?? data), [5, 6, { counted: 6 }]);
+    assert.deepEqual(merged, [[2, 3, 4]]);
+  });
+
+  it("is at most size items ahead of the fastest client, and goes on when that has read", async () => {
+    const { connect, counts } = create({ resumable: { size: 100 } });
+    const client = connect("ann", "noroshi.v1");
+    client.send({ type: "count", uid: 1 });
+    await turns(20);
+    const sent = client.take();
+    assert.deepEqual([sent.length, counts.yielded], [64, 63 + 99]);
+    client.send({ type: "stream.credit", uid: 1, credit: 32 });
+    await turns(20);
+    assert.deepEqual([client.take().length, counts.yielded], [32, 63 + 99 + 32]);
+    client.lose();
+    await turns(20);
+    assert.equal(counts.yielded, 63 + 99 + 32);
+  });
+
+  it("is at most 2 MiB ahead, however few items that are, and keeps at most 4 MiB", async () => {
+    const { controller, connect } = create();
+    let yielded = 0;
+    controller.handle("large", v.object({}), async function* () {
+      for (;;) {
+        yielded++;
+        yield "x".repeat(100_000);
+      }
+    }, { resumable: true });
+    const client = connect("ann", "noroshi.v1");
+    client.send({ type: "large", uid: 1 });
+    await turns(100);
+    const ahead = yielded;
+    assert.ok(ahead > 20 && ahead < 40, `${ahead} items`);
+    for (let n = 0; n < 100; n++) {
+      for (const { credit } of client.take()) if (credit) client.send({ type: "stream.credit", uid: 1, credit });
+      await turns(20);
+    }
+    assert.ok(yielded > 100);
+    const { historyBytes } = controller.engine as MemoryEngine;
+    assert.ok(historyBytes < 2 * 4_600_000, `${historyBytes} bytes`);
+  });
+
+  it("is lost for a client whose items are not kept any more", async () => {
+    const { connect, stallAt } = create({ resumable: { size: 10 } });
+    const stall = stallAt(50);
+    const client = connect();
+    client.send({ type: "count", uid: 1, steps: 50 });
+    await turns(20);
+    const [{ id }] = client.take();
+    for (const [after, expected] of [[0, "STREAM_LOST"], [38, "STREAM_LOST"], [39, undefined], [50, "STREAM_LOST"]] as const) {
+      const other = connect();
+      other.send({ type: "stream.resume", uid: 2, id, after });
+      await turns();
+      const messages = other.take();
+      assert.equal(messages.at(-1).error?.code, expected, `after ${after}`);
+      if (!expected) assert.deepEqual(messages.slice(1).map(({ data }) => data), [40, 41, 42, 43, 44, 45, 46, 47, 48, 49]);
+    }
+    stall.resolve();
+  });
+
+  it("is stopped by stream.cancel with its uid and with its id, and answers every client once", async () => {
+    for (const how of ["uid", "id"]) {
+      const { connect, counts, errors, reasons, stallAt } = create();
+      stallAt(3);
+      const first = connect();
+      first.send({ type: "count", uid: 1 });
+      await turns();
+      const [{ id }] = first.take();
+      const other = connect();
+      other.send({ type: "stream.resume", uid: 2, id });
+      await turns();
+      other.take();
+      if (how === "uid") other.send({ type: "stream.cancel", uid: 2 });
+      else connect().send({ type: "stream.cancel", id });
+      await turns();
+      const result = { counted: 2 };
+      assert.deepEqual(first.take(), [{ type: "count", status: "ok", uid: 1, data: result }]);
+      assert.deepEqual(other.take(), [{ type: "stream.resume", status: "ok", uid: 2, data: result }]);
+      assert.deepEqual([counts.finished, reasons, errors()], [1, ["CANCELLED"], []]);
+    }
+  });
+
+  it("is not stopped by a foreign client, with its id", async () => {
+    const { connect, counts, stallAt, errors } = create();
+    stallAt(3);
+    const client = connect();
+    client.send({ type: "count", uid: 1 });
+    await turns();
+    const [{ id }] = client.take();
+    const foreign = connect("bob");
+    foreign.send({ type: "stream.cancel", id });
+    foreign.send({ type: "stream.cancel", id: "nothing" });
+    await turns();
+    assert.deepEqual([foreign.take(), client.take(), counts.finished, errors()], [[], [], 0, []]);
+  });
+
+  it("ends with its error, and with INTERNAL_ERROR for one that is not to be shown and for what is no JSON", async () => {
+    const { controller, connect, errors } = create();
+    const odd: Record<string, () => unknown> = {
+      known: () => {
+        throw new WebSocketError("odd", "NO_MODEL", "No model", { details: { tries: 3 } });
+      },
+      unknown: () => {
+        throw new Error("secret");
+      },
+      item: () => 1n,
+    };
+    controller.handle("odd", v.object({ kind: v.string() }), async function* ({ message }) {
+      yield "first";
+      yield odd[message.kind]!();
+    }, { resumable: true });
+    controller.handle("result", v.object({}), async function* () {
+      yield "first";
+      return 1n;
+    }, { resumable: true });
+    for (
+      const [message, code] of [
+        [{ type: "odd", kind: "known" }, "NO_MODEL"],
+        [{ type: "odd", kind: "unknown" }, "INTERNAL_ERROR"],
+        [{ type: "odd", kind: "item" }, "INTERNAL_ERROR"],
+        [{ type: "result" }, "INTERNAL_ERROR"],
+      ] as const
+    ) {
+      const client = connect();
+      client.send({ ...message, uid: 1 });
+      await turns();
+      const [{ id }, first, end] = client.take();
+      assert.deepEqual([first.data, end.uid, end.error.code], ["first", 1, code]);
+      if (code === "NO_MODEL") assert.equal(end.error.tries, 3);
+      client.send({ type: "stream.resume", uid: 2, id, after: 1 });
+      await turns();
+      assert.deepEqual(client.take().map(({ uid, error }) => [uid, error?.code]), [[2, undefined], [2, code]]);
+    }
+    assert.equal(errors().length, 3);
+  });
+
+  it("without a client counts against maxStreams, and ends after ttl with its deadlines", async () => {
+    const { controller, clock, connect, counts, reasons, stallAt } = create({ maxStreams: 2, resumable: { ttl: 5_000 } });
+    stallAt(2);
+    for (let n = 0; n < 2; n++) {
+      const client = connect();
+      client.send({ type: "count", uid: 1 });
+      await turns();
+      client.lose();
+    }
+    await turns();
+    assert.equal(controller.stats().streams, 2);
+    const client = connect();
+    client.send({ type: "count", uid: 1 });
+    connect("bob").send({ type: "count", uid: 1, steps: 1 });
+    await turns();
+    assert.deepEqual(client.take().map(({ error }) => error.code), ["LIMIT_EXCEEDED"]);
+    clock.advance(4_999);
+    await turns();
+    assert.deepEqual([counts.finished, reasons], [1, []]);
+    clock.advance(1);
+    await turns();
+    assert.deepEqual([counts.finished, reasons, controller.stats().streams], [3, ["STREAM_LOST", "STREAM_LOST"], 0]);
+    client.send({ type: "count", uid: 1, steps: 1 });
+    await turns();
+    assert.equal(client.take().at(-1).status, "ok");
+  });
+
+  it("ends with FORBIDDEN when the role of its client changes", async () => {
+    let role = "editor";
+    const { controller, connect, reasons, stallAt } = create({
+      revalidate: ({ accountability }) => ({ accountability: { ...accountability, role } }),
+    });
+    stallAt(2);
+    const client = connect();
+    client.send({ type: "count", uid: 1 });
+    await turns();
+    client.take();
+    role = "reader";
+    await controller.refresh({});
+    await turns();
+    assert.deepEqual([client.take().map(({ error }) => error?.code), reasons], [["FORBIDDEN"], ["FORBIDDEN"]]);
+  });
+
+  it("is ended by the close of its controller", async () => {
+    const { controller, connect, counts, reasons, stallAt } = create();
+    stallAt(2);
+    const client = connect();
+    client.send({ type: "count", uid: 1 });
+    await turns();
+    client.lose();
+    await controller.close();
+    await turns();
+    assert.deepEqual([counts.finished, reasons], [1, ["STREAM_LOST"]]);
+    const { streams, deadlines } = controller.stats();
+    assert.deepEqual([streams, deadlines], [0, 0]);
+  });
+
+  it("leaves nothing in the engine but its history", async () => {
+    const { controller, connect } = create();
+    const client = connect();
+    for (let uid = 0; uid < 20; uid++) client.send({ type: "count", uid, steps: 2 });
+    await turns(10);
+    assert.equal(client.take().filter(({ status }) => status === "ok").length, 20);
+    for (let n = 0; n < 30; n++) client.send({ type: "stream.resume", uid: n, id: `${n}/count` });
+    await turns(10);
+    assert.equal(client.take().filter(({ error }) => error?.code === "STREAM_LOST").length, 30);
+    const { streams, deadlines } = controller.stats();
+    assert.deepEqual([streams, deadlines], [0, 1]); // The sweep of the histories.
+  });
+
+  it("is refused with invalid options", () => {
+    const { controller } = create();
+    const handle = (resumable: unknown) => () =>
+      controller.handle("other", v.object({}), async function* () {}, { resumable: resumable as ResumableOptions });
+    assert.throws(handle({ ttl: 0 }), /Cannot handle "other": resumable.ttl must be a whole number of ms/);
+    assert.throws(handle({ size: 1 }), /resumable.size must be a whole number from 2/);
+    assert.throws(handle({ marge: () => [] }), /unknown option "resumable.marge", use one of ttl, size, merge/);
+    assert.throws(handle("yes"), /resumable must be true or an object/);
+    assert.throws(
+      () => controller.handle("other", v.object({}), () => 1, { resume: true } as object),
+      /unknown option "resume", use resumable/,
+    );
   });
 });
