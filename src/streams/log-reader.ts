@@ -29,8 +29,10 @@ export class LogReader implements Source {
   #isDetached = false;
   #wake: (() => void) | undefined;
 
-  constructor(log: StreamLog, after: number, call: Call | undefined) {
+  /** @param isFirst whether nothing was published before. */
+  constructor(log: StreamLog, after: number, call: Call | undefined, isFirst = false) {
     this.at = after;
+    this.#isLive = isFirst;
     this.#log = log;
     this.#call = call;
     log.attach(this);
@@ -86,7 +88,7 @@ export class LogReader implements Source {
     const { id, type } = this.#log;
     if (!this.#isOpen) {
       // Read first: a stream that is not there is not named.
-      await this.#read();
+      if (!this.#isLive) await this.#read();
       this.#isOpen = true;
       if (!this.#skips) return { done: false, value: new Part("open", `"id":${JSON.stringify(id)}`) };
     }
@@ -129,6 +131,7 @@ export class LogReader implements Source {
     let { at } = this;
     const fresh = records.filter(({ last }) => last > at && (at = last) > 0);
     if (!wasRunning && fresh.length + since.length === 0) throw lost();
+    if ((fresh[0]?.first ?? 0) > this.at + 1 && !this.#skips) throw lost();
     const isWhole = fresh.every(({ first }, index) => first === this.at + 1 + index);
     const { merge } = log.kind;
     for (const record of merge && isWhole && !this.#skips ? mergeRecords(fresh, merge) : fresh) this.#add(record);

@@ -163,7 +163,10 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       throw error;
     }
     if (list) await this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
-    return new LogReader(log, 0, call);
+    // Attached first: what is published is sent as it is.
+    const reader = new LogReader(log, 0, call, true);
+    run.changed();
+    return reader;
   }
 
   /** Lists the stream for its user, on all nodes. An engine that is unavailable remembers it, and announces it later. */

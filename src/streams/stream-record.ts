@@ -23,13 +23,14 @@ export function recordOf({ event, data, position }: Publication): StreamRecord {
   return { kind: kind as RecordKind, first: Number(number), last: Number(number), body: data, position };
 }
 
-/** Joins items by the application's `merge`. The end, and what is alone, stays. */
+/** Joins items by the application's `merge`. The end stays, and items that do not become fewer. */
 export function mergeRecords(records: StreamRecord[], merge: (items: unknown[]) => unknown[]): StreamRecord[] {
   const items = records.filter(({ kind }) => kind === "next");
   const [first, last] = [items[0], items.at(-1)];
   if (!first || !last || first === last) return records;
   const merged = merge(items.map(({ body }) => JSON.parse(body).data));
   if (!Array.isArray(merged)) throw new TypeError("Cannot merge: return an array of items");
+  if (merged.length >= items.length) return records;
   const body = JSON.stringify({ items: merged });
   return [{ ...last, first: first.first, body }, ...records.filter(({ kind }) => kind !== "next")];
 }

@@ -88,7 +88,7 @@ export class StreamRun implements StreamOwner, Timed {
     return runCall(this.call);
   }
 
-  /** Publishes what the handler has returned. @throws {WebSocketError} ENGINE_UNAVAILABLE */
+  /** Prepares to publish what the handler has returned, from {@link changed} on. @throws {WebSocketError} ENGINE_UNAVAILABLE */
   async start(streamable: Streamable): Promise<void> {
     const source = openSource(streamable);
     try {
@@ -98,10 +98,8 @@ export class StreamRun implements StreamOwner, Timed {
       await source.return?.();
       throw error;
     }
-    const stream = this.#stream = new Stream(this.call, this, source, undefined);
-    stream.ended.then((result) => this.#endWith("ok", { data: result }), (error) => this.#fail(error));
-    this.changed();
-    stream.advance();
+    this.#stream = new Stream(this.call, this, source, undefined);
+    this.#stream.ended.then((result) => this.#endWith("ok", { data: result }), (error) => this.#fail(error));
   }
 
   /** Aborts the signal, and ends the generator. */

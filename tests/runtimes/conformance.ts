@@ -18,6 +18,7 @@ import { publishing } from "./behaviours/publishing.ts";
 import { racing } from "./behaviours/racing.ts";
 import { recovering } from "./behaviours/recovering.ts";
 import { renewing } from "./behaviours/renewing.ts";
+import { resuming } from "./behaviours/resuming.ts";
 import { state } from "./behaviours/state.ts";
 import { streaming } from "./behaviours/streaming.ts";
 import { subscribing } from "./behaviours/subscribing.ts";
@@ -62,6 +63,7 @@ const AREAS: Record<string, Behaviour[]> = {
   validating,
   asking,
   streaming,
+  resuming,
   faults,
   delivery,
   closing,

@@ -7,7 +7,7 @@ const V1 = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 const FOREVER = ["texts", null, 1];
 
 /** A client of the subject, whose frames may be arrays. */
-class Reader {
+export class Reader {
   readonly wire: Wire;
   readonly #server: TestServer;
   // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
@@ -80,7 +80,7 @@ class Reader {
 }
 
 // deno-lint-ignore no-explicit-any -- as above
-const codeOf = ({ uid, status, error }: any) => [uid, status, error?.code];
+export const codeOf = ({ uid, status, error }: any) => [uid, status, error?.code];
 
 /** The behaviours in which the server has to know how much waits for a client without credit. */
 export const SLOW_READER = "a slow reader without credit slows its generator, and reads everything in the end";
