@@ -10,6 +10,7 @@ import { type ClientConnection, connectionOf, type WebSocketClient } from "../ap
 import { CreditWindow } from "./credit-window.ts";
 import { openSource } from "./source.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
+import type { StreamMarks } from "./stream-marks.ts";
 import type { Turn } from "./turn.ts";
 
 /** What streams need from the controller. */
@@ -38,6 +39,7 @@ export class ClientCalls implements StreamOwner, Timed {
   readonly #connection: ClientConnection;
   readonly #host: StreamsHost;
   readonly #turn: Turn;
+  readonly #marks: StreamMarks;
   readonly #calls = new Map<Call, Stream | undefined>();
   /** Number of streams that have not ended. */
   streams = 0;
@@ -51,11 +53,12 @@ export class ClientCalls implements StreamOwner, Timed {
   /** Unread bytes at the last check. */
   #unread = Infinity;
 
-  constructor(client: WebSocketClient, host: StreamsHost, turn: Turn) {
+  constructor(client: WebSocketClient, host: StreamsHost, turn: Turn, marks: StreamMarks) {
     this.#client = client;
     this.#connection = connectionOf(client);
     this.#host = host;
     this.#turn = turn;
+    this.#marks = marks;
     this.#rights = rightsOf(client);
   }
 
@@ -65,7 +68,10 @@ export class ClientCalls implements StreamOwner, Timed {
 
   /** Returns whether none is left. */
   delete(call: Call): boolean {
-    if (this.#calls.get(call)) this.streams--;
+    if (this.#calls.get(call)) {
+      this.streams--;
+      this.#marks.delete(call);
+    }
     this.#calls.delete(call);
     if (this.#calls.size > 0) return false;
     this.deadlines.delete(this);
@@ -85,6 +91,7 @@ export class ClientCalls implements StreamOwner, Timed {
     const stream = new Stream(call, this, source, hasCredit ? new CreditWindow(this.#budget) : undefined);
     this.#calls.set(call, stream);
     this.streams++;
+    this.#marks.add(call);
     stream.advance();
     return await stream.ended;
   }

@@ -8,6 +8,7 @@ import { connectionOf, type WebSocketClient } from "../application/websocket-cli
 import { ClientCalls, gone, type StreamsHost } from "./client-calls.ts";
 import type { ResumableOptions } from "./resumable-options.ts";
 import { type AnyHandler, type ResumableHost, ResumableStreams } from "./resumable.ts";
+import { StreamMarks } from "./stream-marks.ts";
 import { Turn } from "./turn.ts";
 
 /** Options of {@link WebSocketController.handle}. */
@@ -29,6 +30,8 @@ export class Streams implements CallKeeper {
   readonly #host: StreamsHost;
   readonly #clients = new Map<WebSocketClient, ClientCalls>();
   readonly #turn = new Turn();
+  /** Set by `connect`, as the next. */
+  #marks!: StreamMarks;
   #resumable!: () => ResumableStreams;
 
   constructor(host: StreamsHost) {
@@ -56,6 +59,7 @@ export class Streams implements CallKeeper {
         checkHistory: (history) => backplane.checkHistory(history),
         handle: (type, schema, handler) => handlers.handle(type, schema, handler),
       });
+    this.#marks = new StreamMarks(() => backplane.engine, () => this.resumable?.unattended ?? 0);
     backplane.streams = this;
   }
 
@@ -90,7 +94,7 @@ export class Streams implements CallKeeper {
 
   async stream(call: Call, source: Streamable): Promise<unknown> {
     // Not kept if the client has gone: then it is refused.
-    const calls = this.#clients.get(call.client) ?? new ClientCalls(call.client, this.#host, this.#turn);
+    const calls = this.#clients.get(call.client) ?? new ClientCalls(call.client, this.#host, this.#turn, this.#marks);
     return await calls.stream(call, source);
   }
 
@@ -113,7 +117,9 @@ export class Streams implements CallKeeper {
 
   /** The client was admitted or suspended, has other rights, or is gone. */
   changed(client: WebSocketClient): void {
-    this.#clients.get(client)?.changed();
+    const calls = this.#clients.get(client);
+    if (calls) calls.changed();
+    else this.#marks.restored(client);
   }
 
   /** Aborts all calls on this node, as a drain does. Each stream ends with the error. */
@@ -123,7 +129,7 @@ export class Streams implements CallKeeper {
 
   #of(client: WebSocketClient): ClientCalls {
     let calls = this.#clients.get(client);
-    if (!calls) this.#clients.set(client, calls = new ClientCalls(client, this.#host, this.#turn));
+    if (!calls) this.#clients.set(client, calls = new ClientCalls(client, this.#host, this.#turn, this.#marks));
     return calls;
   }
 }

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import * as v from "valibot";
+import { WebSocketController } from "../../mod.ts";
+import type { ClientStream } from "../../src/client/streams.ts";
+import { testkit } from "../../src/testing/testkit.ts";
+import { noSqlite } from "../engines/sqlite.ts";
+
+describe("A stream whose Durable Object is evicted", { skip: noSqlite }, () => {
+  function create() {
+    return testkit(() => {
+      const controller = new WebSocketController({
+        logger: false,
+        authenticate: () => ({ accountability: { user: "ann", role: null }, expires_at: null }),
+      });
+      const steps = async function* () {
+        yield 1;
+        yield 2;
+        await new Promise(() => {});
+      };
+      controller.handle("plain", v.object({}), steps);
+      controller.handle("lasting", v.object({}), steps, { resumable: true });
+      return { app: new Hono().get("/websocket", controller.upgrade), controller };
+    }, { hibernates: true });
+  }
+
+  it("ends: a plain one with DISCONNECTED, a resumable one with STREAM_LOST after what was kept", async () => {
+    const t = create();
+    const client = await t.connect({ token: "ann" });
+    const read = async (stream: ClientStream) => {
+      const items: unknown[] = [];
+      try {
+        for await (const item of stream) items.push(item);
+      } catch (error) {
+        return [items, (error as { code: string }).code];
+      }
+      return items;
+    };
+    const [plain, lasting] = [client.stream("plain"), client.stream("lasting")];
+    const seen = [read(plain), read(lasting)];
+    await t.advance(0);
+    const id = (await lasting.id)!;
+    t.hibernate();
+    await client.send({ type: "wakes it" });
+    await t.advance(1_000);
+    assert.deepEqual(await Promise.all(seen), [[[1, 2], "DISCONNECTED"], [[1, 2], "STREAM_LOST"]]);
+    const late = read(client.attach(id, { after: 1 }));
+    await t.advance(1_000);
+    assert.deepEqual(await late, [[2], "STREAM_LOST"]);
+    t.hibernate();
+    await client.send({ type: "wakes it" });
+    await t.advance(1_000);
+    await t.close();
+  });
+});
