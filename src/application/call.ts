@@ -1,10 +1,11 @@
 import type { Contract } from "../protocol/contract-types.ts";
 import type { MessageUid } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import type { CheckedSchema } from "./schema.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The argument of a handler. `C` is the contract of the controller. */
-export interface HandlerContext<Payload, C = Contract> {
+/** The argument of a handler. `C` is the contract of the controller, `Input` an item of the input, if the request declares one. */
+export interface HandlerContext<Payload, C = Contract, Input = never> {
   /** The client that sent the message. */
   readonly client: WebSocketClient<C>;
   /** The output of the schema, with `type` and `uid` of the message. */
@@ -14,6 +15,14 @@ export interface HandlerContext<Payload, C = Contract> {
    * read the stream. Pass it on to `fetch` and the like.
    */
   readonly signal: AbortSignal;
+  /**
+   * What the client sends after the message: the output of the schema `stream.input` of the request, item by item. The client sends
+   * more as you read. A `break` asks it to stop. Absent if the request declares no input.
+   *
+   * @throws {WebSocketError} INVALID_PAYLOAD for an item that the schema refuses; the client's code if its input fails; the reason of
+   * `signal` once that aborts.
+   */
+  readonly input: [Input] extends [never] ? undefined : AsyncIterable<Input>;
 }
 
 /** A `ReadableStream` of any runtime. */
@@ -47,12 +56,14 @@ export type Streamable = AsyncIterable<unknown> | ReadableStreamOf<unknown>;
 export interface CallKeeper {
   /** Aborts the call when it is no longer wanted, until {@link release}. */
   keep(call: Call): void;
+  /** Opens the input of the call, until {@link release}. @throws {WebSocketError} if the client may not send it. */
+  open(call: Call, schema: CheckedSchema): AsyncIterable<unknown>;
   /** The call is answered. */
   release(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;
-  /** Handles `stream.credit` and `stream.cancel`. Returns whether it was a credit that the server has asked for. */
-  control(client: WebSocketClient, message: WebSocketMessage): boolean;
+  /** Handles a message about a stream, of so many bytes. Returns whether it was a credit that the server has asked for. */
+  control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean;
 }
 
 // Functions, not methods: the application holds the call as the context of its handler.
@@ -61,7 +72,7 @@ export interface CallKeeper {
 export let requestOf: (call: Call) => WebSocketMessage;
 /** Returns why the call was aborted; `undefined`: it was not. */
 export let reasonOf: (call: Call) => unknown;
-/** Calls the handler. */
+/** Opens the input, and calls the handler. */
 export let runCall: (call: Call) => unknown;
 /** Has the call aborted when it is no longer wanted. */
 export let keepCall: (call: Call) => void;
@@ -77,6 +88,8 @@ export class Call implements HandlerContext<object> {
   readonly #handler: (context: HandlerContext<object>) => unknown;
   readonly #request: WebSocketMessage;
   readonly #keeper: CallKeeper;
+  readonly #schema: CheckedSchema | undefined;
+  #input: AsyncIterable<unknown> | undefined;
   #abort: AbortController | undefined;
   #state: "new" | "kept" | "done" = "new";
   #reason: unknown;
@@ -84,7 +97,7 @@ export class Call implements HandlerContext<object> {
   static {
     requestOf = (call) => call.#request;
     reasonOf = (call) => call.#reason;
-    runCall = (call) => call.#handler(call);
+    runCall = (call) => call.#run();
     keepCall = (call) => call.#keep();
     releaseCall = (call) => call.#release();
     abortCall = (call, reason) => call.#abortWith(reason);
@@ -96,12 +109,19 @@ export class Call implements HandlerContext<object> {
     message: HandlerContext<object>["message"],
     request: WebSocketMessage,
     keeper: CallKeeper,
+    /** Of an item of the input. Absent: there is none. */
+    schema?: CheckedSchema,
   ) {
     this.client = client;
     this.message = message;
     this.#handler = handler;
     this.#request = request;
     this.#keeper = keeper;
+    this.#schema = schema;
+  }
+
+  get input(): undefined {
+    return this.#input as undefined; // The type of a handler says so if its request declares an input.
   }
 
   // Created when it is read: an AbortController takes 1 µs, and most handlers need none.
@@ -112,6 +132,11 @@ export class Call implements HandlerContext<object> {
       else this.#keep();
     }
     return this.#abort.signal;
+  }
+
+  #run(): unknown {
+    if (this.#schema) this.#input = this.#keeper.open(this, this.#schema);
+    return this.#handler(this);
   }
 
   #keep(): void {

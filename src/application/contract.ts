@@ -3,13 +3,18 @@ import { Outbound, outboundChecks } from "./outbound.ts";
 import type { PayloadSchema } from "./schema.ts";
 
 /** The payload, the reply and the items of a request. */
-export interface RequestDeclaration<Payload extends object = object, Reply = unknown, Item = unknown> {
+export interface RequestDeclaration<Payload extends object = object, Reply = unknown, Item = unknown, Input = unknown> {
   /** Validates the message without `type` and `uid`. Absent: the payload is ignored, and the handler receives none. */
   readonly payload?: PayloadSchema<unknown, Payload>;
   /** The type of the handler's result. It is checked in development only: see the option `validate`. */
   readonly reply?: PayloadSchema<Reply, unknown>;
-  /** The type of each item of a stream, checked as `reply`. Absent: the handler answers at once. */
-  readonly stream?: { readonly output: PayloadSchema<Item, unknown> };
+  /** Absent: the handler answers at once. */
+  readonly stream?: {
+    /** Validates each item that the client sends after the message. Absent: the handler receives no input. */
+    readonly input?: PayloadSchema<unknown, Input>;
+    /** The type of each item of the answer, checked as `reply`. Absent: the answer has no items. */
+    readonly output?: PayloadSchema<Item, unknown>;
+  };
 }
 
 /** A schema that the server runs. */
@@ -45,13 +50,18 @@ type ReservedRequest<D> =
 /** @internal Messages that the client does not pass on. */
 type ReservedMessage = "auth" | "ping" | "pong" | "subscription" | "presence";
 
+/** @internal Whether it declares the items of the answer, those of the input, or both. */
+type IsStream<S> = [keyof S] extends [never] ? false
+  : S extends { readonly [Key in keyof S]: Key extends "input" | "output" ? RunSchema : never } ? true
+  : false;
+
 /** @internal */
 type CheckedRequest<Type extends string, R> = {
   readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? R[Key]
     : `Cannot declare "${Type}": payload must be a schema of an object, such as v.object({ … })`
     : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a schema`
-    : Key extends "stream"
-      ? R[Key] extends { readonly output: RunSchema } ? R[Key] : `Cannot declare "${Type}": stream must be { output: schema }`
+    : Key extends "stream" ? IsStream<R[Key]> extends true ? R[Key]
+      : `Cannot declare "${Type}": stream must be { input: schema, output: schema }, or one of the two`
     : `Cannot declare "${Type}": a request has payload, reply and stream, not "${Key & string}"`;
 };
 

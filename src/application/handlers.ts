@@ -30,14 +30,16 @@ import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
  * Answers one message type. The value it returns or resolves with is sent as `data` of the answer. An async generator, an
  * `AsyncIterable` or a `ReadableStream` is sent in parts.
  */
-export type Handler<Payload, Reply = unknown, C = Contract, Item = unknown> = (
-  context: HandlerContext<Payload, C>,
-) => Answer<Reply, Item>;
+export type Handler<Payload, Reply = unknown, C = Contract, Item = unknown, Input = never> = (
+  context: HandlerContext<Payload, C, NoInfer<Input>>,
+) => Answer<NoInfer<Reply>, NoInfer<Item>>;
 
-/** Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply and the items. */
-export type Declared<Payload extends object, Reply = unknown, Item = unknown> =
+/**
+ * Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply, the items and the input.
+ */
+export type Declared<Payload extends object, Reply = unknown, Item = unknown, Input = unknown> =
   | PayloadSchema<unknown, Payload>
-  | RequestDeclaration<Payload, Reply, Item>;
+  | RequestDeclaration<Payload, Reply, Item, Input>;
 
 /** The argument of a middleware. */
 export interface MiddlewareContext {
@@ -81,12 +83,17 @@ type Taker = (client: WebSocketClient, message: WebSocketMessage) => void;
 interface Registered {
   readonly schema: CheckedSchema;
   readonly handler: Handler<unknown>;
+  /** Of an item of the input. Absent: there is none. */
+  readonly input: CheckedSchema | undefined;
   /** See {@link isPlainSchema}: the schema may read the whole message, and its output is a new object that needs no copy. */
   readonly isPlain: boolean;
 }
 
+/** Types of messages about streams, which no middleware and listener sees. */
+export const STREAM_TYPES: ReadonlySet<string> = new Set(["stream.credit", "stream.cancel", "stream.input", "stream.end"]);
+
 /** Types that the controller handles itself. */
-const RESERVED = new Set(["auth", "ping", "pong", "stream.credit", "stream.cancel"]);
+const RESERVED = new Set(["auth", "ping", "pong", ...STREAM_TYPES]);
 
 /** Dispatches messages through the application's middleware to its listeners and handlers. */
 export class Handlers {
@@ -119,7 +126,12 @@ export class Handlers {
     }
     if (typeof handler !== "function") throw new TypeError(`Cannot handle "${type}": the handler must be a function`);
     // The map loses the type Output, but `handler` is only called with the output of `schema`.
-    this.#handlers.set(type, { schema: checked, handler: handler as Handler<unknown>, isPlain: isPlainSchema(checked.schema) });
+    this.#handlers.set(type, {
+      schema: checked,
+      input: inputOf(type, declared),
+      handler: handler as Handler<unknown>,
+      isPlain: isPlainSchema(checked.schema),
+    });
     this.#host.observed.types.add(type);
   }
 
@@ -136,9 +148,9 @@ export class Handlers {
     this.#middleware.push(middleware);
   }
 
-  /** Handles `stream.credit` and `stream.cancel`, which no middleware and listener sees. Returns whether the server has asked for it. */
-  control(client: WebSocketClient, message: WebSocketMessage): boolean {
-    return this.#host.calls.control(client, message);
+  /** Handles a message of {@link STREAM_TYPES}. Returns whether the server has asked for it. */
+  control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean {
+    return this.#host.calls.control(client, message, bytes);
   }
 
   /**
@@ -262,7 +274,7 @@ export class Handlers {
 
   /** Answers a message that did not pass its schema. */
   #callOf(
-    { handler, isPlain }: Registered,
+    { handler, isPlain, input }: Registered,
     client: WebSocketClient,
     request: WebSocketMessage,
     parsed: Parsed,
@@ -275,7 +287,7 @@ export class Handlers {
     }
     const output = parsed.output as object; // The type of `handle` demands it.
     const message = isPlain ? intoEnvelope(output, request) : withEnvelope(output, request);
-    return new Call(handler, client, message, request, this.#host.calls);
+    return new Call(handler, client, message, request, this.#host.calls, input);
   }
 
   #takeEntered(): Promise<void> | undefined {
@@ -368,8 +380,17 @@ async function runWhole(call: Call): Promise<unknown> {
   });
 }
 
-/** Whether it is a request of a contract: a plain object, of `payload`, `reply` and `stream` only. */
-const isRequest = <Output extends object, Reply>(
+/** The schema of an item of the input, if the request declares one. @throws {TypeError} for anything but a schema. */
+function inputOf(type: string, declared: Declared<object>): CheckedSchema | undefined {
+  const input = isRequest(declared) ? declared.stream?.input : undefined;
+  if (input === undefined) return undefined;
+  const checked = checkSchema(input);
+  if (!checked) throw new TypeError(`Cannot handle "${type}": stream.input must be ${SCHEMA}`);
+  return checked;
+}
+
+/** @internal Whether it is a request of a contract: a plain object, of `payload`, `reply` and `stream` only. */
+export const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>
   typeof declared === "object" && declared !== null && Object.getPrototypeOf(declared) === Object.prototype &&

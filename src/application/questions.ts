@@ -129,8 +129,8 @@ export class Questions {
   }
 }
 
-/** The code of the client's error. Its text stays unread: the error may be shown to another client. */
-function codeOf(error: unknown): string {
+/** The code of an error of a client. Its text stays unread: the error may be shown to another client. */
+export function codeOf(error: unknown): string {
   const code = (error as { code?: unknown } | undefined)?.code;
   return typeof code === "string" && /^[A-Z][A-Z0-9_]{0,63}$/.test(code) ? code : "UNKNOWN";
 }

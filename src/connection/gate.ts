@@ -3,6 +3,7 @@ import { limitsOf } from "./announced-limits.ts";
 import { byteLength, exceedsBytes, textOf } from "../protocol/bytes.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
+import { STREAM_TYPES } from "../application/handlers.ts";
 import { ANSWER, isAnswer, notAsked } from "../application/questions.ts";
 import { questionsOf } from "../application/websocket-client.ts";
 import { decode, encode } from "../protocol/protocol.ts";
@@ -65,14 +66,15 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
       ...(message["limits"] === true && { limits: limitsOf(host, client) }),
     }));
   }
+  // Also while the credentials are expired: refused, it would be lost in the middle of a stream, which waits until they are renewed.
+  if (STREAM_TYPES.has(type)) {
+    // The rate limit is for what a client sends on its own.
+    if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.
+    return undefined;
+  }
   if (owner.state === "expired") return void identity.refuseMessage(uid);
   if (isAnswer(message)) {
     if (!questionsOf(client)?.answer(message)) owner.transmit(notAsked(message).toMessage());
-    return undefined;
-  }
-  if (type === "stream.credit" || type === "stream.cancel") {
-    // The rate limit is for what a client sends on its own.
-    if (host.handlers.control(client, message)) host.rateGate?.refund(client);
     return undefined;
   }
   return host.handlers.dispatch(client, message);

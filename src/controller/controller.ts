@@ -11,7 +11,7 @@ import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { Connections } from "../connection/connections.ts";
-import type { AnswerOf, AskedType } from "../protocol/contract-types.ts";
+import type { AnswerOf, AskedType, HandledInputOf } from "../protocol/contract-types.ts";
 import type { Contract, HandledOf, ItemOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
 import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } from "./drain.ts";
@@ -199,7 +199,7 @@ export class WebSocketController<C = Contract> {
    * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`, what an async generator
    * yields item by item. A `WebSocketError` that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap.
    *
-   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply.
+   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply, the items and the input.
    * @throws {TypeError} for a reserved type, a type that already has a handler, anything but a schema, or an invalid option.
    */
   handle<
@@ -207,13 +207,14 @@ export class WebSocketController<C = Contract> {
     Output extends HandledOf<C, Type>,
     Reply extends ReplyOf<C, Type>,
     Item extends ItemOf<C, Type>,
+    Input extends HandledInputOf<C, Type> = never,
   >(
     type: Type,
-    of: Declared<Output, Reply, Item>,
-    handler: Handler<Output, NoInfer<Reply>, C, NoInfer<Item>>,
+    of: Declared<Output, Reply, Item, Input>,
+    handler: Handler<Output, NoInfer<Reply>, C, NoInfer<Item>, Input>,
     options: HandleOptions<NoInfer<Output>, NoInfer<Item>> = {},
   ): void {
-    this.#host.handlers.handle(type, of, this.#streams.handlerOf(type, handler as Handler<Output>, options)); // As in `on`.
+    this.#host.handlers.handle(type, of, this.#streams.handlerOf(type, of, handler as Handler<Output>, options)); // As in `on`.
   }
 
   /** Adds a middleware, which runs around every inbound message except `auth`, `ping` and `pong`, in the order of addition. */
@@ -376,8 +377,7 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
-   * Installs the extension, which is the channels.
-   * @internal
+   * Installs the extension, which is the channels. @internal
    * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {

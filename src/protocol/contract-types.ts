@@ -29,8 +29,8 @@ export interface RequestContract {
   readonly payload?: unknown;
   /** `data` of the reply; of a stream, its result. */
   readonly reply?: unknown;
-  /** The items of a stream. Absent: the request is answered at once. */
-  readonly stream?: { readonly output?: unknown };
+  /** The items that the client sends after the message, and those of the answer. Absent: the request is answered at once. */
+  readonly stream?: { readonly input?: unknown; readonly output?: unknown };
 }
 
 /** What a channel carries. */
@@ -82,7 +82,12 @@ export type StreamType<C> = C extends { readonly requests: infer R }
 
 /** Item of a stream; `never` if the request type declares none. */
 export type ItemOf<C, Type extends string> = C extends { readonly requests: infer R }
-  ? Part<Part<R, Type>, "stream"> extends infer Stream ? Stream extends undefined ? never : InOf<Stream, "output"> : never
+  ? Part<Part<Part<R, Type>, "stream">, "output"> extends infer Item ? Item extends undefined ? never : In<Item> : never
+  : unknown;
+
+/** Item of the input as the handler of a request type receives it; `never` if the request type declares none. */
+export type HandledInputOf<C, Type extends string> = C extends { readonly requests: infer R }
+  ? Part<Part<Part<R, Type>, "stream">, "input"> extends infer Item ? Item extends undefined ? never : Out<Item> : never
   : unknown;
 
 /** Types of the questions. */

@@ -33,6 +33,9 @@ export interface StreamRunHost {
 
 const KEEPER: CallKeeper = {
   keep: () => {},
+  open: () => {
+    throw new TypeError("Cannot open an input: none is declared");
+  },
   release: () => {},
   stream: () => Promise.reject(new TypeError("Cannot stream: it is a stream already")),
   control: () => false,

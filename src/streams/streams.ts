@@ -1,11 +1,13 @@
 /** Answers in parts, sent as fast as each client reads, and the signals that tell handlers to stop. */
 import { abortCall, type Call, type CallKeeper, type Streamable } from "../application/call.ts";
-import type { Handler } from "../application/handlers.ts";
+import { type Declared, type Handler, isRequest } from "../application/handlers.ts";
 import { WebSocketError } from "../protocol/errors.ts";
+import type { CheckedSchema } from "../application/schema.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { OPEN } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 import { ClientCalls, gone, type StreamsHost } from "./client-calls.ts";
+import { Inputs } from "./inputs.ts";
 import type { ResumableOptions } from "./resumable-options.ts";
 import { type AnyHandler, type ResumableHost, ResumableStreams } from "./resumable.ts";
 import { StreamMarks } from "./stream-marks.ts";
@@ -29,6 +31,7 @@ export class Streams implements CallKeeper {
   resumable: ResumableStreams | undefined;
   readonly #host: StreamsHost;
   readonly #clients = new Map<WebSocketClient, ClientCalls>();
+  readonly #inputs: Inputs;
   readonly #turn = new Turn();
   /** Set by `connect`, as the next. */
   #marks!: StreamMarks;
@@ -36,6 +39,7 @@ export class Streams implements CallKeeper {
 
   constructor(host: StreamsHost) {
     this.#host = host;
+    this.#inputs = new Inputs(host.options);
   }
 
   /** Makes resumable streams possible. */
@@ -71,8 +75,11 @@ export class Streams implements CallKeeper {
   }
 
   /** The handler, with streams that outlive their connections if the options say so. @throws {TypeError} for invalid options. */
-  handlerOf<Payload>(type: string, handler: Handler<Payload>, options: object): Handler<Payload> {
+  handlerOf<Payload>(type: string, declared: Declared<object>, handler: Handler<Payload>, options: object): Handler<Payload> {
     const { resumable } = checkOptions(type, options);
+    if (resumable && isRequest(declared) && declared.stream?.input) {
+      throw new TypeError(`Cannot handle "${type}": a stream with input cannot be resumed, leave out resumable`);
+    }
     return resumable ? this.#resumable().add(type, handler as AnyHandler, resumable) : handler; // Called with its own payload.
   }
 
@@ -87,7 +94,12 @@ export class Streams implements CallKeeper {
     else abortCall(call, gone(call));
   }
 
+  open(call: Call, schema: CheckedSchema): AsyncIterable<unknown> {
+    return this.#inputs.open(call, schema);
+  }
+
   release(call: Call): void {
+    this.#inputs.release(call);
     const { client } = call;
     if (this.#clients.get(client)?.delete(call)) this.#clients.delete(client);
   }
@@ -98,7 +110,8 @@ export class Streams implements CallKeeper {
     return await calls.stream(call, source);
   }
 
-  control(client: WebSocketClient, { type, uid, credit, id }: WebSocketMessage): boolean {
+  control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean {
+    const { type, uid, credit, id } = message;
     if (type === "stream.cancel" && uid === undefined && typeof id === "string") {
       this.resumable?.cancel(client, id);
       return false;
@@ -111,7 +124,17 @@ export class Streams implements CallKeeper {
     }
     const calls = this.#clients.get(client);
     if (type === "stream.credit") return calls?.credit(uid, credit as number) ?? false; // Checked above.
-    calls?.abort((call) => new WebSocketError(call.message.type, "CANCELLED", "The client has cancelled it"), uid);
+    if (type === "stream.cancel") {
+      calls?.abort((call) => new WebSocketError(call.message.type, "CANCELLED", "The client has cancelled it"), uid);
+    } else {
+      const input = this.#inputs.get(client, uid!); // Checked above.
+      const error = input?.receive(message, bytes);
+      if (input && !error) return false;
+      calls?.abort(
+        (call) => error ?? new WebSocketError(call.message.type, "INVALID_PAYLOAD", "The request takes no input"),
+        uid,
+      );
+    }
     return false;
   }
 
@@ -120,6 +143,7 @@ export class Streams implements CallKeeper {
     const calls = this.#clients.get(client);
     if (calls) calls.changed();
     else this.#marks.restored(client);
+    this.#inputs.changed(client);
   }
 
   /** Aborts all calls on this node, as a drain does. Each stream ends with the error. */

@@ -20,6 +20,7 @@ function create({ listening = false } = {}) {
     calls: {
       keep: () => {},
       release: () => {},
+      open: () => assert.fail("No handler here has input"),
       stream: () => Promise.reject(new Error("No handler here streams")),
       control: () => false,
     },

@@ -348,5 +348,9 @@ describe("A resumable stream", () => {
       () => controller.handle("other", v.object({}), () => 1, { resume: true } as object),
       /unknown option "resume", use resumable/,
     );
+    assert.throws(
+      () => controller.handle("other", { stream: { input: v.string() } }, async function* () {}, { resumable: true }),
+      /a stream with input cannot be resumed, leave out resumable/,
+    );
   });
 });
