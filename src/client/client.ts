@@ -33,6 +33,7 @@ import type {
   DataTo,
   MessageTo,
   PayloadOf,
+  StreamArguments,
   SubscribeOptionsOf,
   SubscriptionOf,
   WithoutEnvelope,
@@ -133,14 +134,12 @@ export interface BareClient<C = Contract> {
   ): Promise<ReplyOf<C, Type>>;
 
   /**
-   * Sends a request that is answered in parts. A `break` out of the loop cancels it. After a lost connection a stream that the server
-   * declares `resumable` goes on where it was; the iteration of any other throws `DISCONNECTED`.
+   * Sends a request that is answered in parts, or whose `input` is. A `break` out of the loop cancels it. After a lost connection a
+   * stream that the server declares `resumable` goes on where it was; the iteration of any other throws `DISCONNECTED`.
    */
   stream<Type extends StreamType<C>>(
     type: Type,
-    ...[payload, options]: Record<string, never> extends PayloadOf<C, Type>
-      ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
-      : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions]
+    ...[payload, options]: StreamArguments<C, Type>
   ): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
 
   /**
@@ -242,7 +241,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     () => connector.whyUnsent(),
   );
 
-  const streams = createStreams((text) => connector.offer(text, () => {}), requests.drop);
+  const streams = createStreams((...text) => connector.offer(...text), requests.drop, report);
 
   const receive = (message: WebSocketMessage) => {
     const { type, uid, status } = message;

@@ -1,5 +1,6 @@
 import type { EventOf, In, InOf, Out, Part, QuestionOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
+import type { StreamOptions } from "./streams.ts";
 import type { Publication, SubscribeOptions, Subscription, SubscriptionInit } from "./subscription.ts";
 
 /** Payload of a request type. */
@@ -9,6 +10,22 @@ export type PayloadOf<C, Type extends string> = C extends { readonly requests: i
 
 /** A payload, without the fields `type` and `uid` that the client sets. */
 export type WithoutEnvelope<Payload> = Payload & { readonly type?: never; readonly uid?: never };
+
+/** Item of the input of a request type; `never` if the request type declares none. */
+export type InputOf<C, Type extends string> = C extends { readonly requests: infer R }
+  ? Part<Part<Part<R, Type>, "stream">, "input"> extends infer Item ? Item extends undefined ? never : In<Item> : never
+  : unknown;
+
+/** What follows the type of a stream: the payload, optional if none of its fields is required, and the options, with a declared input. */
+export type StreamArguments<C, Type extends string> = [InputOf<C, Type>] extends [never]
+  ? Record<string, never> extends PayloadOf<C, Type>
+    ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions<never>]
+  : [payload: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions<never>]
+  : C extends { readonly requests: unknown } ? [
+      payload: WithoutEnvelope<PayloadOf<C, Type>>,
+      options: StreamOptions<InputOf<C, Type>> & { input: AsyncIterable<InputOf<C, Type>> },
+    ]
+  : [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions];
 
 /** A message that the client may send. */
 export type MessageTo<C> = C extends { readonly requests: unknown }

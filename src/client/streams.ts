@@ -1,15 +1,21 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { withoutUnnamed } from "./dispose.ts";
 import { ClientError } from "./error.ts";
+import { createInput } from "./stream-input.ts";
 
 /** Options of {@link BareClient.stream}. */
-export interface StreamOptions {
+export interface StreamOptions<Input = unknown> {
   /** Cancels the stream when aborted. The iteration and the result then reject with its reason. */
   signal?: AbortSignal;
+  /**
+   * Sent to the handler item by item, as fast as it reads. The iteration ends when the handler reads no more, and with the stream. What it
+   * throws ends the input, and is thrown by the stream unless the handler answers all the same.
+   */
+  input?: AsyncIterable<Input>;
 }
 
 /** Options of {@link BareClient.attach}. */
-export interface AttachOptions extends StreamOptions {
+export interface AttachOptions extends Pick<StreamOptions, "signal"> {
   /** The {@link ClientStream.offset} after which to begin. @default {0} */
   after?: number;
 }
@@ -51,10 +57,10 @@ export interface Streams {
   start(
     uid: string,
     request: (id?: string, after?: number) => Promise<WebSocketMessage>,
-    options: AttachOptions,
+    options: AttachOptions & StreamOptions,
     id?: string,
   ): ClientStream;
-  /** Takes an item. Returns whether it is of a stream. */
+  /** Takes an item, or a message about the input. Returns whether it is of a stream. */
   receive(message: WebSocketMessage): boolean;
   /** Sends what the server accepts now. */
   flush(): void;
@@ -63,16 +69,32 @@ export interface Streams {
 }
 
 /**
- * @param offer sends a text if the server accepts it now, and returns whether it did.
+ * @param offer sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error.
  * @param drop rejects a request that was not sent yet, and returns whether there is one.
  */
-export function createStreams(offer: (text: string) => boolean, drop: (uid: string, error: unknown) => boolean): Streams {
+export function createStreams(
+  offer: (text: string, refused: (error: unknown) => void) => boolean,
+  drop: (uid: string, error: unknown) => boolean,
+  report: (error: unknown) => void,
+): Streams {
   const open = new Map<unknown, (message: WebSocketMessage) => void>();
   /** The last credit, or the cancellation, that could not be sent yet. */
   const due = new Map<string, string>();
+  /** Each offers an item of input that could not be sent yet. */
+  const waiting = new Set<() => void>();
+
+  const send = (text: string) =>
+    new Promise<void>((resolve, reject) => {
+      const attempt = () => {
+        if (!offer(text, reject)) return waiting.add(attempt);
+        waiting.delete(attempt);
+        resolve();
+      };
+      attempt();
+    });
 
   return {
-    start(uid, request, { signal, after = 0 }, id) {
+    start(uid, request, { signal, input, after = 0 }, id) {
       const queue: WebSocketMessage[] = [];
       const readers: Reader[] = [];
       /** Items of the message that was taken from the queue last. */
@@ -84,13 +106,15 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
       let credit: unknown;
       let end: { error: unknown } | undefined;
       let name: (id?: string) => void;
+      let cause: unknown;
+      const source = input && createInput(input, uid, send, (error) => cause = error, report);
 
       const tell = (type: string) => {
         // The `uid` of a resumable stream may not have arrived on this connection.
         const isNamed = id && type === "cancel";
         const text = JSON.stringify({ type: `stream.${type}`, ...(isNamed ? { id } : { uid, credit }) });
         credit = undefined;
-        if (!offer(text)) due.set(isNamed ? text : uid, text);
+        if (!offer(text, report)) due.set(isNamed ? text : uid, text);
       };
 
       /** Hands items to pending reads, and then the end. */
@@ -115,6 +139,7 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
       };
 
       const finish = (error?: unknown) => {
+        source?.stop();
         end ??= { error };
         serve();
       };
@@ -144,7 +169,9 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
       signal?.addEventListener("abort", abort);
       const named = new Promise<string | undefined>((resolve) => name = resolve);
       if (id) name!(id);
-      const result = run();
+      const result = run().catch((error) => {
+        throw cause ?? error;
+      });
       const done = (error?: unknown) => {
         open.delete(uid);
         signal?.removeEventListener("abort", abort);
@@ -152,9 +179,12 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
         finish(error);
       };
       open.set(uid, (message) => {
-        if (message["status"] === "open") id = message["id"] as string; // PROTOCOL.md §3.11
-        else if (!end) queue.push(message);
-        name(id);
+        const { type, status, item, bytes } = message;
+        if (type === "stream.credit") source?.grant(item as number, bytes as number); // Only compared.
+        if (type === "stream.cancel") source?.stop();
+        if (status === "open") id = message["id"] as string; // PROTOCOL.md §3.11
+        else if (status && !end) queue.push(message);
+        if (status) name(id);
         serve();
       });
       result.then(() => done(), done);
@@ -182,15 +212,18 @@ export function createStreams(offer: (text: string) => boolean, drop: (uid: stri
       });
     },
     receive(message) {
-      const take = /^(next|open)$/.test(message["status"] as string) && open.get(message.uid);
+      const { status = "next", uid } = message;
+      const take = (status === "next" || status === "open") && open.get(uid);
       if (take) take(message);
       return !!take;
     },
     flush() {
-      for (const [key, text] of due) if (offer(text)) due.delete(key);
+      for (const [key, text] of due) if (offer(text, report)) due.delete(key);
+      for (const attempt of waiting) attempt();
     },
     lost() {
       for (const [key, text] of due) if (key !== text) due.delete(key);
+      waiting.clear();
     },
   };
 }

@@ -23,6 +23,7 @@ function create() {
       }
       return state.isUnsent;
     },
+    (error) => assert.fail(String(error)),
   );
   const start = (signal?: AbortSignal) => streams.start("u1", () => stall.promise, { ...(signal && { signal }) });
   const item = (data: unknown, credit?: number) =>

@@ -28,6 +28,12 @@ const contract = defineContract({
     nothing: {},
     ask: { payload: Text, reply: v.object({ usage: v.number() }), stream: { output: v.string() } },
     tail: { stream: { output: v.number() } },
+    convert: {
+      payload: Text,
+      reply: v.object({ usage: v.number() }),
+      stream: { input: v.pipe(v.string(), v.transform(Number)), output: v.string() },
+    },
+    upload: { reply: v.number(), stream: { input: v.string() } },
   },
   questions: {
     confirm: { payload: Text, reply: v.object({ yes: v.boolean(), amount: v.pipe(v.string(), v.transform(Number)) }) },
@@ -121,6 +127,73 @@ export function streams(): void {
 
 async function* numbers(): AsyncGenerator<number> {
   yield 1;
+}
+
+async function* texts(): AsyncGenerator<string> {
+  yield "";
+}
+
+export function inputs(): void {
+  controller.handle("convert", contract.requests.convert, async function* ({ input }) {
+    for await (const item of input) {
+      same<typeof item, number>();
+      yield String(item);
+    }
+    return { usage: 1 };
+  });
+  controller.handle("upload", contract.requests.upload, async ({ input }) => {
+    let length = 0;
+    for await (const chunk of input) length += chunk.length;
+    return length;
+  });
+  controller.handle("ask", contract.requests.ask, ({ input }) => {
+    same<typeof input, undefined>();
+    return { usage: 0 };
+  });
+  // @ts-expect-error -- a request with input alone is answered at once
+  controller.handle("upload", contract.requests.upload, async function* () {
+    yield 1;
+  });
+  controller.handle("convert", contract.requests.convert, async ({ input }) => {
+    // @ts-expect-error -- an item is a number
+    for await (const item of input) item.length;
+    return { usage: 1 };
+  });
+  defineContract({
+    // @ts-expect-error -- a stream has at least one of the two
+    requests: { ask: { stream: {} } },
+  });
+  defineContract({
+    // @ts-expect-error -- the input is a schema
+    requests: { ask: { stream: { input: "text", output: v.string() } } },
+  });
+  const untyped = new WebSocketController();
+  untyped.handle("sum", { stream: { input: v.number() } }, async ({ input }) => {
+    for await (const item of input) same<typeof item, number>();
+  });
+  untyped.handle("ask", Text, ({ input }) => same<typeof input, undefined>());
+}
+
+export async function inputsOfClients(): Promise<void> {
+  const client = createClient<typeof contract>("ws://localhost");
+  // The client sends what the schema takes, not what it outputs.
+  const stream = client.stream("convert", { text: "" }, { input: texts() });
+  for await (const item of stream) same<typeof item, string>();
+  same<Awaited<typeof stream.result>, { usage: number }>();
+  const upload = client.stream("upload", {}, { input: texts(), signal: new AbortController().signal });
+  same<Awaited<typeof upload.result>, number>();
+  for await (const item of upload) same<typeof item, never>();
+  // @ts-expect-error -- its items are strings
+  client.stream("convert", { text: "" }, { input: numbers() });
+  // @ts-expect-error -- it has input
+  client.stream("upload", {});
+  // @ts-expect-error -- it has input
+  client.stream("upload");
+  // @ts-expect-error -- it has none
+  client.stream("ask", { text: "" }, { input: texts() });
+  // @ts-expect-error -- an array would be sent at once
+  client.stream("upload", {}, { input: [""] });
+  createClient("ws://localhost").stream("anything", {}, { input: numbers() });
 }
 
 export function broadcasts(): void {
