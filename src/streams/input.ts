@@ -39,6 +39,8 @@ export class Input {
   #end: { readonly error?: WebSocketError } | undefined;
   /** Whether the handler reads no more. */
   #isClosed = false;
+  /** Whether the connection has ended. */
+  #isGone = false;
   #wake = (): void => {};
 
   /** @param maxBytes bytes that may wait for the handler now. */
@@ -86,6 +88,7 @@ export class Input {
 
   /** The client was admitted or suspended, or is gone. */
   changed(): void {
+    this.#isGone ||= this.#connection.readyState !== OPEN;
     this.#wake();
   }
 
@@ -144,7 +147,7 @@ export class Input {
   /** Why there is no input any more; `undefined`: there is. */
   get #reason(): unknown {
     if (this.#isClosed) return this.#error("CANCELLED", "Cannot read the input: the request is answered");
-    return reasonOf(this.call) ?? (this.#connection.readyState === OPEN ? undefined : gone(this.call));
+    return reasonOf(this.call) ?? (this.#isGone ? gone(this.call) : undefined);
   }
 
   get #uid(): MessageUid {

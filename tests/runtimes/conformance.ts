@@ -12,6 +12,7 @@ import { draining } from "./behaviours/draining.ts";
 import { expiry } from "./behaviours/expiry.ts";
 import { faults } from "./behaviours/faults.ts";
 import { handling } from "./behaviours/handling.ts";
+import { inputs } from "./behaviours/inputs.ts";
 import { limits } from "./behaviours/limits.ts";
 import { messages } from "./behaviours/messages.ts";
 import { publishing } from "./behaviours/publishing.ts";
@@ -64,6 +65,7 @@ const AREAS: Record<string, Behaviour[]> = {
   asking,
   streaming,
   resuming,
+  inputs,
   faults,
   delivery,
   closing,

@@ -3,7 +3,7 @@ import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
 import { type HandshakeOptions, Wire } from "../wire.ts";
 
-const V1 = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
+export const V1 = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 const FOREVER = ["texts", null, 1];
 
 /** A client of the subject, whose frames may be arrays. */
