@@ -22,7 +22,7 @@
  *
  * @module
  */
-import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import type {
   BareClient,
   ChannelName,
@@ -31,12 +31,19 @@ import type {
   ClientStatus,
   EventOf,
   InitOf,
+  ItemOf,
   Member,
   MemberOf,
   PublicationOf,
+  ReplyOf,
+  StreamArguments,
+  StreamType,
   SubscribeOptions,
   SubscribeOptionsOf,
 } from "./client.ts";
+import { createShownStreams, IDLE, type ShownStreams, type StreamState } from "./shown-streams.ts";
+
+export type { StreamState, StreamStatus } from "./shown-streams.ts";
 
 /** Options of {@link useSubscription}. */
 export interface UseSubscriptionOptions<Item, State> {
@@ -175,4 +182,28 @@ function useShown<Shown>(
     // The key covers the options that are compared by their JSON.
   }, [client, key]);
   return result?.key === key && result.client === client ? result.shown : undefined;
+}
+
+/** Result of {@link useStream}. Its functions are the same in every render. */
+export interface UseStreamResult<C, Type extends string> extends StreamState<ItemOf<C, Type>, ReplyOf<C, Type>> {
+  /** Starts a stream, in place of the one before. */
+  start(...request: StreamArguments<C, Type>): void;
+  /** Asks the handler to stop. The items stay. */
+  stop(): void;
+}
+
+/**
+ * Starts streams of one type, one at a time, and shows the newest. It is cancelled when the component unmounts, and when the client or the
+ * type changes.
+ */
+export function useStream<C, Type extends StreamType<C>>(client: BareClient<C>, type: Type): UseStreamResult<C, Type> {
+  const [shown, setShown] = useState<{ by: ShownStreams; state: StreamState }>();
+  const streams = useMemo(() => {
+    // The contract exists in types only.
+    const by = createShownStreams(client as unknown as BareClient, type, (state) => setShown({ by, state }));
+    return by;
+  }, [client, type]);
+  useEffect(() => streams.end, [streams]);
+  const { start, stop } = streams;
+  return { ...(shown?.by === streams ? shown.state : IDLE), start, stop } as UseStreamResult<C, Type>; // As above.
 }
