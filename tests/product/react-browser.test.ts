@@ -41,6 +41,12 @@ async function startServer(script: string, said: unknown[], port = 0) {
     "room:*": { authorize: () => true, history: { size: 100, ttl: 600_000 }, presence: { grace: 0 }, snapshot: () => said },
   });
   controller.handle("stats", v.object({}), () => channels.stats());
+  controller.handle("streams", v.object({}), () => controller.stats().streams);
+  controller.handle("count", v.object({ to: v.optional(v.number()) }), async function* ({ message: { to }, signal }) {
+    for (let n = 1; n <= (to ?? 3); n++) yield `${n} `;
+    if (to === undefined) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    return "counted";
+  });
   const app = new Hono()
     .get("/websocket", controller.upgrade)
     .get("/script.js", (c) => c.body(script, 200, { "content-type": "text/javascript; charset=utf-8" }))
@@ -140,6 +146,32 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, tim
       await shows("one", "open | a,b,c | ann | fine");
       assert.equal((await stats()).subscriptions, 2);
     }
+  });
+
+  it("show a stream until it ends, is stopped or is unmounted, which ends it at the server", async () => {
+    await open({ one: "count" });
+    await shows("one", "idle | 0 |  | - | fine");
+    const start = (payload: object) =>
+      page.evaluate((payload) => (globalThis as unknown as RoomsPage).answer!.start(payload), payload);
+    const ended = () =>
+      page.waitForFunction(async () => await (globalThis as unknown as RoomsPage).client.request("streams") === 0);
+    await start({ to: 300 });
+    await page.waitForFunction(() => document.getElementById("one")?.textContent?.startsWith("done | 300 |"));
+    await start({});
+    await shows("one", "streaming | 3 | 1 2 3  | - | fine");
+    await page.evaluate(() => (globalThis as unknown as RoomsPage).answer!.stop());
+    await shows("one", "stopped | 3 | 1 2 3  | counted | fine");
+    await start({});
+    await shows("one", "streaming | 3 | 1 2 3  | - | fine");
+    await show({});
+    await ended();
+    await show({ one: "count" });
+    await shows("one", "idle | 0 |  | - | fine");
+    await start({});
+    await shows("one", "streaming | 3 | 1 2 3  | - | fine");
+    proxy.cut();
+    await shows("one", "failed | 3 | 1 2 3  | - | DISCONNECTED");
+    await ended();
   });
 
   it("go over to another channel, and back to one that begins anew", async () => {

@@ -1,9 +1,9 @@
 /** What `react-browser.test.ts` shows in a browser, and renders on a server before. */
 import { createElement, Fragment, useEffect, useState } from "react";
 import { type BareClient, createClient } from "../../src/client/client.ts";
-import { useConnectionStatus, usePresence, useSubscription } from "../../src/client/react.ts";
+import { useConnectionStatus, usePresence, useStream, useSubscription } from "../../src/client/react.ts";
 
-/** The rooms that are shown, by the id of their element. */
+/** The rooms that are shown, by the id of their element; `count` is an answer that comes in parts. */
 export type Rooms = Record<string, string>;
 
 // As an application does: where the module is loaded, on a server too, which may have no WebSocket.
@@ -13,9 +13,19 @@ const client = createClient("/websocket", { lazy: true, token: "ann", backoff: {
 export interface RoomsPage {
   client: BareClient;
   show(rooms: Rooms): void;
+  /** The answer that is shown. */
+  answer?: { start(payload: { to?: number }): void; stop(): void };
 }
 
 const page: RoomsPage = Object.assign(globalThis, { client, show: () => {} });
+
+function Answer({ id }: { id: string }) {
+  const { status, items, text, result, error, start, stop } = useStream(client, "count");
+  useEffect(() => {
+    page.answer = { start, stop };
+  }, [start, stop]);
+  return createElement("p", { id }, [status, items.length, text, result ?? "-", error?.code ?? "fine"].join(" | "));
+}
 
 function Room({ id, channel }: { id: string; channel: string }) {
   const status = useConnectionStatus(client);
@@ -40,6 +50,8 @@ export function App({ first }: { first: Rooms }) {
   return createElement(
     Fragment,
     null,
-    ...Object.entries(rooms).map(([id, channel]) => createElement(Room, { key: id, id, channel })),
+    ...Object.entries(rooms).map(([id, channel]) =>
+      channel === "count" ? createElement(Answer, { key: id, id }) : createElement(Room, { key: id, id, channel })
+    ),
   );
 }
