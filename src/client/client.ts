@@ -295,7 +295,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
   };
 
-  const stream = (options: AttachOptions = {}, type: string, payload?: object, id?: string) => {
+  const stream = (options: AttachOptions & StreamOptions = {}, type: string, payload?: object, id?: string) => {
     const uid = nextUid();
     const { signal } = options;
     return streams.start(
