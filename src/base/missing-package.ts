@@ -1,5 +1,18 @@
+/** Returns the command that installs packages, if the runtime or the program that has started the script says which. */
+function installer(): string | undefined {
+  const { Bun, Deno, process } = globalThis as {
+    Bun?: unknown;
+    Deno?: unknown;
+    process?: { env?: { npm_config_user_agent?: string } };
+  }; // Of the runtime.
+  if (Deno) return "deno add";
+  if (Bun) return "bun add";
+  const agent = process?.env?.npm_config_user_agent?.match(/^(npm|pnpm|yarn)\//)?.[1];
+  return agent && `${agent} ${agent === "npm" ? "install" : "add"}`;
+}
+
 /**
- * Explains why the import of an optional package failed, and names the command that installs it. Returns any other error unchanged.
+ * Explains why the import of an optional package failed, and names the packages to install. Returns any other error unchanged.
  *
  * @param action what cannot be done: "serve"
  * @param packages all packages that the action needs
@@ -10,8 +23,8 @@ export function missingPackage(action: string, packages: readonly string[], erro
   if (name === undefined) return error;
   // An import of a name that an older version does not export.
   const state = error instanceof SyntaxError ? "has another version than Noroshi needs" : "is not installed";
-  const command = "Deno" in globalThis
-    ? `deno add ${packages.map((name) => `npm:${name}`).join(" ")}`
-    : `npm install ${packages.join(" ")}`;
-  return new Error(`Cannot ${action}: the package ${name} ${state}, run ${command}`, { cause: error });
+  const command = installer();
+  const names = packages.map((name) => command === "deno add" ? `npm:${name}` : name).join(" ");
+  const remedy = command === undefined ? `install ${names}` : `run ${command} ${names}`;
+  return new Error(`Cannot ${action}: the package ${name} ${state}, ${remedy}`, { cause: error });
 }

@@ -357,7 +357,7 @@ export class Metrics implements Observer {
     poll(
       "createObservableGauge",
       "engine.status",
-      "1",
+      "{status}", // Collectors append _ratio to the name of a "1".
       "1 for the current status of the engine, 0 for the others.",
       byLabel("noroshi.engine.status", () => {
         const { status } = this.#controller.engine;

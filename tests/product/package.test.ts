@@ -413,6 +413,7 @@ describe("The npm package", () => {
         join(consumer, "serve.js"),
         'import { serve } from "noroshi/serve"; await serve({}).catch(({ message }) => console.log(message));',
       );
+      process.env["npm_config_user_agent"] = "npm/11.0.0"; // As if npm had started the programs: it names the command.
       const attach = 'attachWebSocket(createServer().listen(0, "127.0.0.1"));';
       await writeFile(
         join(consumer, "attach.js"),
