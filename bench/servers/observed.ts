@@ -1,5 +1,5 @@
 /** What is measured of a controller beside its work, with the SDK of OpenTelemetry. */
-import { context, trace } from "@opentelemetry/api";
+import { context } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { MeterProvider, MetricReader } from "@opentelemetry/sdk-metrics";
 import { AlwaysOffSampler, AlwaysOnSampler, BasicTracerProvider, type SpanProcessor } from "@opentelemetry/sdk-trace-base";
@@ -23,8 +23,8 @@ const NOWHERE: SpanProcessor = {
 function traced(sampler: AlwaysOffSampler | AlwaysOnSampler): (controller: WebSocketController) => void {
   return (controller) => {
     context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-    trace.setGlobalTracerProvider(new BasicTracerProvider({ sampler, spanProcessors: [NOWHERE] }));
-    observe(controller, { meter: false });
+    const provider = new BasicTracerProvider({ sampler, spanProcessors: [NOWHERE] });
+    observe(controller, { meter: false, tracer: provider.getTracer("noroshi") });
   };
 }
 
