@@ -68,7 +68,7 @@ const SECTIONS: readonly {
         "asyncapi",
         "handler-errors",
       ],
-      ...["streams", "answers", "limits", "slow-consumers", "hibernation"],
+      ...["streams", "resumable-streams", "answers", "limits", "slow-consumers", "hibernation"],
     ],
   },
   {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createClient } from "../../src/client/client.ts";
+import { ClientError } from "../../src/client/error.ts";
 import { createStreams } from "../../src/client/streams.ts";
 import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -146,5 +147,92 @@ describe("client.stream", () => {
     await assert.rejects(client.stream("ask", [] as never).result, TypeError);
     await client.close();
     await assert.rejects(client.stream("ask").result, { code: "CLOSED" });
+  });
+});
+
+describe("client.stream, resumable", () => {
+  /** A stream whose requests the test answers, one for each connection. */
+  function resumable(after?: number, id?: string) {
+    const created = create();
+    const requests: { id: unknown; after: unknown; stall: Stall<WebSocketMessage> }[] = [];
+    const stream = created.streams.start(
+      "u1",
+      (id, after) => {
+        const stall = new Stall<WebSocketMessage>();
+        requests.push({ id, after, stall });
+        return stall.promise;
+      },
+      after === undefined ? {} : { after },
+      id,
+    );
+    const opened = (id = "name") => created.streams.receive({ type: "ask", status: "open", uid: "u1", id });
+    const next = (fields: object) => created.streams.receive({ type: "ask", status: "next", uid: "u1", ...fields });
+    const lose = async () => {
+      created.streams.lost();
+      requests.at(-1)!.stall.reject(new ClientError("DISCONNECTED", "lost"));
+      await turn();
+    };
+    return { ...created, requests, stream, opened, next, lose, asked: () => requests.map(({ id, after }) => [id, after]) };
+  }
+
+  it("goes on after a lost connection, from the last item that was read", async () => {
+    const { stream, opened, next, lose, asked, requests } = resumable();
+    const iterator = stream[Symbol.asyncIterator]();
+    opened();
+    assert.equal(await stream.id, "name");
+    next({ data: "a", offset: 1 });
+    next({ data: "b", offset: 2 });
+    assert.deepEqual([await iterator.next(), stream.offset], [{ done: false, value: "a" }, 1]);
+    await lose();
+    assert.deepEqual(asked(), [[undefined, 0], ["name", 1]]);
+    opened();
+    next({ data: "b", offset: 2 });
+    assert.equal((await iterator.next()).value, "b");
+    await lose();
+    assert.deepEqual(asked().at(-1), ["name", 2]);
+    requests.at(-1)!.stall.resolve({ type: "stream.resume", status: "ok", data: "end" });
+    await turn();
+    assert.deepEqual([(await iterator.next()).done, await stream.result], [true, "end"]);
+  });
+
+  it("yields merged items one by one, and keeps those that were not read over a lost connection", async () => {
+    const { stream, opened, next, lose, asked } = resumable(3, "name");
+    const iterator = stream[Symbol.asyncIterator]();
+    opened();
+    next({ items: [], offset: 4 });
+    next({ items: ["a", "b"], offset: 6 });
+    assert.deepEqual([(await iterator.next()).value, stream.offset], ["a", 4]);
+    await lose();
+    assert.deepEqual(asked(), [["name", 3], ["name", 6]]);
+    assert.deepEqual([(await iterator.next()).value, stream.offset], ["b", 6]);
+  });
+
+  it("is stopped by its name, on the next connection if there is none", async () => {
+    const { state, stream, streams, opened, lose, sent, requests } = resumable();
+    opened();
+    state.isOpen = false;
+    await lose();
+    stream.cancel();
+    streams.lost();
+    assert.deepEqual(sent, []);
+    state.isOpen = true;
+    streams.flush();
+    streams.flush();
+    assert.deepEqual(sent, [{ type: "stream.cancel", id: "name" }]);
+    requests.at(-1)!.stall.reject(new ClientError("CANCELLED", "x"));
+    await assert.rejects(stream.result, { code: "CANCELLED" });
+    assert.equal(requests.length, 2);
+  });
+
+  it("throws DISCONNECTED while it has no name, and any other error at once", async () => {
+    const unnamed = resumable();
+    await unnamed.lose();
+    await assert.rejects(unnamed.stream.result, { code: "DISCONNECTED" });
+    assert.equal(await unnamed.stream.id, undefined);
+    const named = resumable();
+    named.opened();
+    named.requests[0]!.stall.reject(new ClientError("STREAM_LOST", "x"));
+    await assert.rejects(named.stream.result, { code: "STREAM_LOST" });
+    assert.equal(named.requests.length, 1);
   });
 });

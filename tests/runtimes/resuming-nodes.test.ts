@@ -1,0 +1,173 @@
+/**
+ * Three nodes, on Bun, Deno and Node, share a real broker. 300 clients read resumable streams, and other clients of theirs attach to these.
+ * Meanwhile nodes are killed and cut off from the broker, connections are cut, and the broker restarts. Each stream has to come whole and
+ * in order, or to end with `STREAM_LOST` after a part in order: no gap, no item twice, no reader that waits for ever.
+ *
+ * `FAULT_SECONDS`, `FAULT_CLIENTS`, `FAULT_BROKER` and `SEED` are as in `nodes.test.ts`.
+ */
+import assert from "node:assert/strict";
+import process from "node:process";
+import { describe, it } from "node:test";
+import { WebSocket } from "ws";
+import { type Client, type ClientStream, createClient } from "../../src/client/client.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { Random } from "../support/random.ts";
+import { NodeProcess } from "./node-process.ts";
+import { REDIS_FLAGS } from "./store-losses.ts";
+
+const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
+const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
+const ONLY = process.env["FAULT_BROKER"];
+/** Of each stream: how many items, and the time between two, in ms. */
+const [STEPS, PAUSE] = [25, 150];
+/** A stream that has not ended this long after the last fault hangs, in ms. */
+const TOO_LATE = 120_000;
+
+const BROKERS = {
+  redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis(...REDIS_FLAGS) },
+  nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
+};
+
+const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(resolve, ms));
+
+/** What readers have seen. */
+class Reading {
+  readonly counts = { whole: 0, lost: 0, refused: 0, resumed: 0, attached: 0 };
+  readonly problems: string[] = [];
+  /** Streams that have not ended. */
+  readonly open = new Set<string>();
+  #last = 0;
+
+  /** @param after the item that the reader has already. */
+  async read(who: string, stream: ClientStream<number, number>, after = 0): Promise<void> {
+    const name = `${who}, ${++this.#last}`;
+    this.open.add(name);
+    stream.result.catch(() => {});
+    let at = after;
+    try {
+      for await (const item of stream) {
+        if (item !== at + 1) this.problems.push(`${name}: ${item} after ${at}`);
+        at = item;
+      }
+      const result = await stream.result;
+      if (result !== STEPS || at !== STEPS) this.problems.push(`${name}: ended with ${result} after ${at}`);
+      this.counts.whole++;
+    } catch (error) {
+      const { code } = error as { code: string };
+      if (code === "STREAM_LOST") this.counts.lost++;
+      // A stream that was not named cannot be resumed, and one that has not begun is asked for again.
+      else if (at === after && (await stream.id === undefined || code === "ENGINE_UNAVAILABLE")) this.counts.refused++;
+      else this.problems.push(`${name}: ${code} after ${at}`);
+    } finally {
+      this.open.delete(name);
+    }
+  }
+}
+
+describe("Resumable streams over nodes", () => {
+  for (const [name, { skip, start }] of Object.entries(BROKERS)) {
+    if (ONLY !== undefined && name !== ONLY) continue;
+    it(`come whole and in order, or end with STREAM_LOST, over faults of nodes, of connections and of ${name}`, {
+      skip,
+      timeout: SECONDS * 1_000 + TOO_LATE + 60_000,
+    }, async () => {
+      const random = new Random();
+      const reading = new Reading();
+      const faults: Record<string, number> = {};
+      const broker = await start();
+      const nodes: NodeProcess[] = [];
+      const clients: Client[] = [];
+      console.log(`${name}: SEED=${random.seed}`);
+      try {
+        nodes.push(
+          ...await Promise.all(
+            ["bun", "deno", "node"].map((runtime) =>
+              NodeProcess.start({ runtime, broker: name, brokerPort: broker.port, skew: 0, isSigned: random.seed % 2 === 1 })
+            ),
+          ),
+        );
+        /** Each connection is to another node. */
+        class Roaming extends WebSocket {
+          constructor(url: string, protocols: string[]) {
+            super(url.replace("//any", `//127.0.0.1:${random.pick(nodes).front.port}`), protocols);
+          }
+        }
+        const connect = (user: string) => {
+          const client = createClient(`ws://any/websocket`, {
+            token: user,
+            WebSocket: Roaming as never, // As `ws` has it.
+            backoff: { base: 100, cap: 2_000 },
+            heartbeat: 3_000,
+          });
+          client.on("error", () => {});
+          client.on("open", () => void reading.counts.resumed++);
+          clients.push(client);
+          return client;
+        };
+        const end = performance.now() + SECONDS * 1_000;
+        const isOver = () => performance.now() >= end;
+        const users = Array.from({ length: CLIENTS }, async (_, index) => {
+          const client = connect(`user${index}`);
+          const other = index % 3 === 0 ? connect(`user${index}`) : undefined;
+          while (!isOver()) {
+            const stream = client.stream("count", { steps: STEPS, pause: PAUSE }) as ClientStream<number, number>;
+            const readings = [reading.read(`client ${index}`, stream)];
+            const id = await stream.id;
+            if (id && other) {
+              await pause(random.below(2 * STEPS * PAUSE));
+              const after = random.below(stream.offset + 1);
+              reading.counts.attached++;
+              readings.push(reading.read(`tab ${index}`, other.attach(id, { after }) as ClientStream<number, number>, after));
+            }
+            await Promise.all(readings);
+            await pause(random.below(500));
+          }
+        });
+        const kinds: Record<string, () => Promise<void>> = {
+          "node killed": async () => {
+            const node = random.pick(nodes);
+            await node.kill();
+            await node.start();
+          },
+          "node cut off": async () => {
+            const { back } = random.pick(nodes);
+            back.freeze();
+            await pause(500 + random.below(4_000));
+            back.thaw();
+          },
+          "node stopped": async () => {
+            const node = random.pick(nodes);
+            node.signal("SIGSTOP");
+            await pause(500 + random.below(4_000));
+            node.signal("SIGCONT");
+          },
+          "broker restarted": async () => {
+            await broker.stop();
+            await pause(random.below(1_000));
+            await broker.start();
+          },
+          "connections cut": async () => {
+            random.pick(nodes).front.cut();
+            await pause(500);
+          },
+        };
+        while (!isOver()) {
+          await pause(200 + random.below(1_500));
+          const kind = random.pick(Object.keys(kinds));
+          faults[kind] = (faults[kind] ?? 0) + 1;
+          await kinds[kind]!(); // One of them.
+        }
+        const late = new AbortController();
+        await Promise.race([Promise.all(users), pause(TOO_LATE).then(() => late.abort())]);
+        if (late.signal.aborted) reading.problems.push(...Array.from(reading.open, (each) => `${each}: hangs`));
+        console.log(`${name}: ${JSON.stringify({ ...reading.counts, ...faults })}, SEED=${random.seed}`);
+        assert.deepEqual(reading.problems, [], `SEED=${random.seed}`);
+        assert.ok(reading.counts.whole > CLIENTS, "little was tried");
+      } finally {
+        await Promise.all(clients.map((client) => client.close()));
+        await Promise.all(nodes.map((node) => node.close()));
+        await broker.close();
+      }
+    });
+  }
+});
