@@ -23,6 +23,11 @@ const [STEPS, PAUSE] = [25, 150];
 /** A stream that has not ended this long after the last fault hangs, in ms. */
 const TOO_LATE = 120_000;
 
+/** What a run tries at least. */
+const ENOUGH = { whole: 50, attached: 10 };
+/** A run that has not tried enough goes on for at most this much longer, in ms. */
+const EXTENSION = 90_000;
+
 const BROKERS = {
   redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis(...REDIS_FLAGS) },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
@@ -33,6 +38,8 @@ const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(res
 /** What readers have seen. */
 class Reading {
   readonly counts = { whole: 0, lost: 0, refused: 0, resumed: 0, attached: 0 };
+  /** By code. */
+  readonly refusals: Record<string, number> = {};
   readonly problems: string[] = [];
   /** Streams that have not ended. */
   readonly open = new Set<string>();
@@ -56,8 +63,10 @@ class Reading {
       const { code } = error as { code: string };
       if (code === "STREAM_LOST") this.counts.lost++;
       // A stream that was not named cannot be resumed, and one that has not begun is asked for again.
-      else if (at === after && (await stream.id === undefined || code === "ENGINE_UNAVAILABLE")) this.counts.refused++;
-      else this.problems.push(`${name}: ${code} after ${at}`);
+      else if (at === after && (await stream.id === undefined || code === "ENGINE_UNAVAILABLE")) {
+        this.counts.refused++;
+        this.refusals[code] = (this.refusals[code] ?? 0) + 1;
+      } else this.problems.push(`${name}: ${code} after ${at}`);
     } finally {
       this.open.delete(name);
     }
@@ -69,7 +78,7 @@ describe("Resumable streams over nodes", () => {
     if (ONLY !== undefined && name !== ONLY) continue;
     it(`come whole and in order, or end with STREAM_LOST, over faults of nodes, of connections and of ${name}`, {
       skip,
-      timeout: SECONDS * 1_000 + TOO_LATE + 60_000,
+      timeout: SECONDS * 1_000 + EXTENSION + TOO_LATE + 60_000,
     }, async () => {
       const random = new Random();
       const reading = new Reading();
@@ -105,7 +114,9 @@ describe("Resumable streams over nodes", () => {
           return client;
         };
         const end = performance.now() + SECONDS * 1_000;
-        const isOver = () => performance.now() >= end;
+        const hasTriedEnough = () => reading.counts.whole >= ENOUGH.whole && reading.counts.attached >= ENOUGH.attached;
+        // A busy machine does less in the same time, and goes on for longer.
+        const isOver = () => performance.now() >= end && (hasTriedEnough() || performance.now() >= end + EXTENSION);
         const users = Array.from({ length: CLIENTS }, async (_, index) => {
           const client = connect(`user${index}`);
           const other = index % 3 === 0 ? connect(`user${index}`) : undefined;
@@ -160,9 +171,9 @@ describe("Resumable streams over nodes", () => {
         const late = new AbortController();
         await Promise.race([Promise.all(users), pause(TOO_LATE).then(() => late.abort())]);
         if (late.signal.aborted) reading.problems.push(...Array.from(reading.open, (each) => `${each}: hangs`));
-        console.log(`${name}: ${JSON.stringify({ ...reading.counts, ...faults })}, SEED=${random.seed}`);
+        console.log(`${name}: ${JSON.stringify({ ...reading.counts, ...reading.refusals, ...faults })}, SEED=${random.seed}`);
         assert.deepEqual(reading.problems, [], `SEED=${random.seed}`);
-        assert.ok(reading.counts.whole > CLIENTS, "little was tried");
+        assert.ok(hasTriedEnough(), "little was tried");
       } finally {
         await Promise.all(clients.map((client) => client.close()));
         await Promise.all(nodes.map((node) => node.close()));

@@ -110,6 +110,19 @@ describe("A resumable stream over nodes", () => {
     await t.close();
   });
 
+  it("ends with STREAM_LOST at once when its node is stopped, for a client that goes on with another", async () => {
+    const { t, finished } = createNodes(2);
+    const client = await t.connect({ token: "ann" }); // Of the nodes in turn, the first.
+    const seen = read(count(client, { steps: 1_000 }));
+    await t.advance(1_050);
+    await t.stop(0);
+    assert.deepEqual(finished, ["STREAM_LOST"]);
+    await t.advance(3_000);
+    assert.deepEqual(seen, { items: upTo(seen.items.length), end: "STREAM_LOST" });
+    assert.ok(seen.items.length >= 10);
+    await t.close();
+  });
+
   it("is listed for its user on every node, until it ends", async () => {
     const { t } = createNodes(2, { key: ({ message }) => `up to ${message.steps}` });
     const ann = await t.connect({ token: "ann", node: 0 });
