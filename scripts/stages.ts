@@ -27,6 +27,7 @@ const LONGEST = [
   "engines node",
   "docs tutorial",
   "runtimes unread",
+  "runtimes unread-streams",
   "demo",
   "runtimes deno",
   "runtimes client",

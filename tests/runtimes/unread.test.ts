@@ -1,6 +1,5 @@
 /** A client that asks for much and reads nothing costs no more memory than one that is slow, on every runtime and with every engine. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
@@ -9,6 +8,7 @@ import type { Position } from "../../src/engines/engine.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
+import { rssOfWorkerd } from "./workerd.ts";
 
 const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
 
@@ -95,20 +95,4 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
       }
     });
   }
-}
-
-/** Of the workerd that this process has started. */
-function rssOfWorkerd(): number {
-  let bytes = 0;
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      const [, parent] = status.match(/^PPid:\s*(\d+)/m) ?? [];
-      const [, rss] = status.match(/^VmRSS:\s*(\d+)/m) ?? [];
-      if (Number(parent) === process.pid && /^Name:\s*workerd/m.test(status)) bytes += Number(rss) * 1_024;
-    } catch {
-      // It has ended meanwhile.
-    }
-  }
-  return bytes;
 }

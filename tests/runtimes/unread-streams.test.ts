@@ -1,0 +1,128 @@
+/** Streams that never end, to clients that never read, are bounded: the memory that they take, and what is left of them. */
+import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, afterEach, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { WINDOW } from "./fixture/endless.ts";
+import { startDurableObject, startServer, type TestServer } from "./server.ts";
+import { Wire } from "./wire.ts";
+import { rssOfWorkerd } from "./workerd.ts";
+
+const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
+
+/** Of a client beside its window: its connection, its generator, and what a collector leaves. */
+const CLIENT_BYTES = 65_536;
+
+/** Items ahead of a credit. */
+const MAX_ITEMS = 64;
+
+/** Handshakes under way. */
+const AT_ONCE = 50;
+
+/** Requests to the server while memory is looked at. */
+const LOOKS = 10;
+
+interface State {
+  /** Items that were asked for. */
+  yielded: number;
+  /** Generators that ran their `finally`. */
+  finished: number;
+  /** Clients for whom a window of bytes waits. */
+  full: number;
+  active: number;
+  streams: number;
+  rss: number;
+}
+
+/**
+ * 64 items nearly fill a window. For a plain client the kernel holds some 4 MB first. So there are fewer, and the heap counts beside them;
+ * a runtime's own buffer may be twice as large as what it holds.
+ */
+const KINDS = {
+  "noroshi.v1": { protocol: "noroshi.v1", clients: 1_000, size: 4_000, max: 1_000 * (WINDOW + CLIENT_BYTES) },
+  "no subprotocol": { protocol: undefined, clients: 100, size: 16_000, max: 100 * (2 * WINDOW + CLIENT_BYTES) + 32_000_000 },
+};
+
+for (const runtime of ["node", "bun", "deno", "Deno.serve", "durable object"] as const) {
+  const isObject = runtime === "durable object";
+  describe(`Endless streams to clients that do not read, on ${runtime}`, {
+    skip: isObject && process.platform !== "linux" && "it reads /proc",
+  }, () => {
+    let server: TestServer;
+
+    before(async () => {
+      if (isObject) server = await startDurableObject(fixture("endless-worker.ts"));
+      else if (runtime === "Deno.serve") server = await startServer("deno", fixture("serve-endless-deno.ts"));
+      else server = await startServer(runtime, fixture("serve-endless.ts"));
+    }, { timeout: 60_000 });
+    afterEach(() => Wire.resetAll());
+    after(() => server?.stop(), { timeout: 60_000 });
+
+    async function state(): Promise<State> {
+      const response = await fetch(`http://127.0.0.1:${server.port}/state`, { headers: { connection: "close" } });
+      const answer = await response.json() as State; // Of our own fixture.
+      return { ...answer, rss: answer.rss || rssOfWorkerd() };
+    }
+
+    async function until(isSo: (state: State) => boolean): Promise<State> {
+      for (;;) {
+        const now = await state();
+        if (isSo(now)) return now;
+      }
+    }
+
+    async function open(count: number, protocol: string | undefined): Promise<Wire[]> {
+      const wires: Wire[] = [];
+      while (wires.length < count) {
+        const some = Array.from(
+          { length: Math.min(AT_ONCE, count - wires.length) },
+          () => Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } }),
+        );
+        wires.push(...await Promise.all(some));
+      }
+      return wires;
+    }
+
+    /** Has clients ask and not read, and then leave. Returns by how much memory grew at most. */
+    async function run(clients: number, protocol: string | undefined, size: number): Promise<number> {
+      const before = await state();
+      const wires = await open(clients, protocol);
+      for (const wire of wires) {
+        wire.socket.pause();
+        wire.send({ type: "endless", uid: 1, size });
+      }
+      const isFilled = ({ yielded, full }: State) => protocol ? yielded - before.yielded >= clients * MAX_ITEMS : full >= clients;
+      const filled = await until(isFilled);
+      assert.equal(filled.streams, clients);
+      let most = filled.rss;
+      for (let looks = 0; looks < LOOKS; looks++) {
+        const now = await state();
+        most = Math.max(most, now.rss);
+        // What the kernel holds may grow for a while.
+        if (protocol) assert.equal(now.yielded, filled.yielded, "a generator was asked for more");
+      }
+      // Every second client cancels, and reads nothing now either. The others are cut.
+      for (const [at, wire] of wires.entries()) {
+        if (at % 2) wire.socket.resetAndDestroy();
+        else wire.send({ type: "stream.cancel", uid: 1 });
+      }
+      const left = await until(({ finished }) => finished - before.finished >= clients);
+      assert.deepEqual([left.finished - before.finished, left.streams], [clients, 0]);
+      Wire.resetAll();
+      await until(({ active }) => active === 0);
+      return most - before.rss;
+    }
+
+    for (const [name, { protocol, clients, size, max }] of Object.entries(KINDS)) {
+      // An object does not know what waits for such a client.
+      if (isObject && !protocol) continue;
+      it(`take a bounded part of memory each, by ${name}, and leave nothing`, { timeout: 120_000 }, async () => {
+        // The heap grows to what the work needs, whoever it is for.
+        await run(clients / 5, protocol, size);
+        const growth = await run(clients, protocol, size);
+        assert.ok(growth <= max, `it has grown by ${Math.round(growth / 1e6)} MB`);
+      });
+    }
+  });
+}
