@@ -5,16 +5,13 @@
  * Three nodes behind nginx are replaced in turn. What a client loses, is sent twice or sees fail makes the exit code 1; times do not.
  * With `--from` the nodes that are replaced run another commit.
  */
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { lacks } from "../tests/support/brokers.ts";
 import { type DeployReport, deployRolling } from "../tests/runtimes/rolling-deploy.ts";
+import { checkOut } from "./check-out.ts";
 import { maxDescriptors } from "./process.ts";
-import { root } from "./servers.ts";
 
 const { values } = parseArgs({
   options: {
@@ -81,14 +78,4 @@ function print({ replacements, failed, plainCloses, closes, ...counts }: DeployR
   ];
   console.log("");
   for (const [name, value] of rows) console.log(`${name.padEnd(44)} ${value}`);
-}
-
-/** The sources of a commit, with the packages that are installed here. */
-function checkOut(ref: string): string {
-  const folder = mkdtempSync(join(tmpdir(), "noroshi-from-"));
-  const command = `git -C "${root}" archive ${JSON.stringify(ref)} mod.ts src package.json tsconfig.json | tar -x -C "${folder}"`;
-  const { status } = spawnSync("sh", ["-c", `set -e; ${command}`], { stdio: "inherit" });
-  if (status !== 0) throw new Error(`Cannot check out ${ref}`);
-  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
-  return folder;
 }

@@ -6,14 +6,19 @@
  * The generator does not sleep: whoever sends to one that sleeps wakes it, which the kernel counts as the sender's CPU, and the slower a
  * server is the more often it finds the generator asleep.
  *
- * `node --import tsx bench/pair.ts --work=echo --runtime=bun [--servers=noroshi,raw] [--turns=60]`
+ * `node --import tsx bench/pair.ts --work=echo --runtime=bun [--servers=noroshi,raw] [--turns=60] [--from=COMMIT]`
+ *
+ * With `--from` this project is also measured as it was at that commit.
  */
+import { rmSync } from "node:fs";
+import { join, relative } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { buildServers } from "./build.ts";
 import { buildGenerator, type Program, readDone, startLoad, startServer } from "./measure.ts";
+import { checkOut } from "./check-out.ts";
 import { cpuOf, maxDescriptors } from "./process.ts";
-import { RUNTIME_TITLES, type Server, SERVERS } from "./servers.ts";
+import { root, RUNTIME_TITLES, type Server, SERVERS } from "./servers.ts";
 import { fitWorks, WORKS } from "./works.ts";
 
 const { values } = parseArgs({
@@ -22,12 +27,14 @@ const { values } = parseArgs({
     runtime: { type: "string", default: "bun" },
     servers: { type: "string", default: "noroshi,raw" },
     turns: { type: "string", default: "60" },
+    from: { type: "string" },
   },
 });
 
 // An exit ends the servers too.
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
 const programs: Program[] = [];
+const from = values.from === undefined ? undefined : checkOut(values.from);
 try {
   await main();
 } catch (error) {
@@ -35,6 +42,7 @@ try {
   process.exitCode = 1;
 } finally {
   for (const program of programs.reverse()) program.end();
+  if (from !== undefined) rmSync(from, { recursive: true, force: true });
 }
 
 interface Measured {
@@ -61,6 +69,11 @@ async function main(): Promise<void> {
     runtime === values.runtime && !settings &&
     parts.some((part) => works ? works.includes(work.name) && name === part : name.includes(part))
   );
+  if (from !== undefined) {
+    // What is built for Node is as far below the root as the source is: the path leads to that of the commit from both.
+    const file = relative(join(root, "bench/servers"), join(from, "bench/servers/noroshi.ts"));
+    servers.push({ name: `noroshi of ${values.from}`, runtime: values.runtime as Server["runtime"], kind: "noroshi", file });
+  }
   if (servers.length < 2) throw new Error("Cannot measure: there are not two such servers of that runtime");
   await buildServers(servers);
   const generator = buildGenerator();
@@ -91,9 +104,12 @@ async function main(): Promise<void> {
   report(all);
 }
 
-/** Of each the median, and its ratio to the cheapest raw server: the median of those of the turns, and the middle half of them. */
+/** Of each the median, and its ratio to the cheapest raw server, or to the commit: the median of those of the turns, and the middle half of them. */
 function report(all: readonly Measured[]): void {
-  const raw = all.filter(({ server }) => server.kind === "raw").sort((a, b) => quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5));
+  const raw = all.filter(({ server }) => from === undefined ? server.kind === "raw" : server === all.at(-1)!.server).sort((
+    a,
+    b,
+  ) => quantile(a.cpu, 0.5) - quantile(b.cpu, 0.5));
   const base = raw[0] ?? all[0]!; // There are two.
   for (const { server, cpu } of all) {
     const ratios = cpu.map((value, turn) => value / base.cpu[turn]!); // All have as many turns.
