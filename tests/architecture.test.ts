@@ -30,6 +30,7 @@ const ROOMS: Record<string, string> = {
   "src/testing": "testkit.ts",
   "src/asyncapi": "asyncapi.ts",
   "src/otel": "otel.ts",
+  "src/ai": "ai.ts",
 };
 
 /** The folders of tests beside those of the rooms: of the whole product, of the documentation, of the public types, of a simulated cluster, and what only tests need. */

@@ -68,7 +68,7 @@ const SECTIONS: readonly {
         "asyncapi",
         "handler-errors",
       ],
-      ...["streams", "resumable-streams", "answers", "limits", "slow-consumers", "hibernation"],
+      ...["streams", "resumable-streams", "ai-chat", "answers", "limits", "slow-consumers", "hibernation"],
     ],
   },
   {
@@ -195,6 +195,7 @@ function readRegion(file: string, region?: string): string {
 /** Names that a file name does not spell. */
 const NAMES: Record<string, string> = {
   api: "API",
+  "ai-chat": "AI chat",
   asyncapi: "AsyncAPI",
   "bundlers-and-typescript": "Bundlers and TypeScript",
   "client-connection": "Connection",

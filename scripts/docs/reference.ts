@@ -144,6 +144,16 @@ const TABLES: readonly Table[] = [
     name: "ObserveOptions",
   },
   {
+    title: "`handleChat`",
+    intro: "`handleChat(controller, handler, options)`, of `noroshi/ai`.",
+    name: "ChatOptions",
+  },
+  {
+    title: "`createChatTransport`",
+    intro: "`createChatTransport(client, options)`, of `noroshi/ai`.",
+    name: "ChatTransportOptions",
+  },
+  {
     title: "`MemoryEngine`",
     intro: "`new MemoryEngine(options)`, of `noroshi`.",
     name: "MemoryEngineOptions",

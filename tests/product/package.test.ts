@@ -397,6 +397,7 @@ describe("The npm package", () => {
       "/redis",
       "/nats",
       "/asyncapi",
+      "/ai",
     ];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");
     await run(consumer, process.execPath, "--input-type=module", "--eval", imports);
