@@ -5,7 +5,7 @@
  *
  * Longer runs consist of episodes of `--episode 10` hours, each a cluster of its own with the next seed. A failure prints the command that repeats its episode,
  * and `--shrink` looks for a smaller one. `--mutation <name>` puts a known fault into the code, and expects that an episode finds it;
- * `--mutation all` tries each. `--log` prints what happens when.
+ * `--mutation all` tries each, and `--mutation known` those whose seed is recorded, with that seed. `--log` prints what happens when.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -55,10 +55,10 @@ interface Run {
 }
 
 /** Runs episodes until one fails, or the hours are over. */
-async function run({ simulate }: SimulationModule): Promise<Run> {
+async function run({ simulate }: SimulationModule, whole: Size): Promise<Run> {
   const counts: Record<string, number> = {};
   const before = process.cpuUsage();
-  for (const size of episodes(given)) {
+  for (const size of episodes(whole)) {
     const result = await simulate({ ...size, log });
     for (const [name, count] of Object.entries(result.counts)) counts[name] = (counts[name] ?? 0) + count;
     const { user, system } = process.cpuUsage(before);
@@ -73,7 +73,7 @@ async function run({ simulate }: SimulationModule): Promise<Run> {
 
 async function check(): Promise<number> {
   const built = await buildSimulation(folder, "plain");
-  const { counts, failure } = await run(built);
+  const { counts, failure } = await run(built, given);
   if (failure) await report(built, failure);
   counts["hours"] = Math.round(counts["hours"] ?? 0);
   console.log(JSON.stringify(counts));
@@ -96,14 +96,17 @@ async function report({ simulate, FAULTS }: SimulationModule, { size, problems }
 }
 
 async function tryMutations(name: string): Promise<number> {
-  const names = name === "all" ? Object.keys(MUTATIONS) : name.split(",");
+  const isKnown = name === "known";
+  const all = Object.entries(MUTATIONS).filter(([, { seed }]) => !isKnown || seed !== undefined).map(([each]) => each);
+  const names = isKnown || name === "all" ? all : name.split(",");
   let unfound = 0;
   for (const each of names) {
     const mutation = MUTATIONS[each];
     if (!mutation) throw new Error(`No such mutation: use one of ${Object.keys(MUTATIONS).join(", ")}`);
     const built = await buildSimulation(folder, each, mutation);
-    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built);
-    const after = `${each} after ${hours?.toFixed(1)} h, ${seconds} s of CPU`;
+    const { seed = given.seed } = isKnown ? mutation : given;
+    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built, { ...given, seed });
+    const after = `${each} after ${hours?.toFixed(1)} h from seed ${seed} on, ${seconds} s of CPU`;
     if (failure) console.log(`found     ${after}, seed ${failure.size.seed}: ${failure.problems[0]?.slice(0, 200)}`);
     else console.log(`not found ${after}`);
     if (failure && values.shrink) await report(built, failure);

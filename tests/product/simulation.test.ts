@@ -1,10 +1,15 @@
 /** `npm run simulate`: what is promised holds in many virtual hours of faults. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { buildSimulation } from "../simulation/mutant.ts";
+import { MUTATIONS } from "../simulation/mutations.ts";
+import { kindOf, shrink, type Size } from "../simulation/shrink.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -24,5 +29,33 @@ describe("npm run simulate", () => {
     assert.equal(code, 0, output);
     const counts = JSON.parse(output.trim().split("\n").at(-1)!); // It has printed something.
     assert.ok(counts.hours >= 20 && counts.published > 10_000, output);
+  });
+
+  it("finds faults that are put into the code", async () => {
+    const names = ["gap-unseen", "waiting-lost", "page-incomplete", "members-unannounced"];
+    const { code, output } = await simulate("--mutation", names.join(","), "--hours", "50");
+    assert.equal(code, 0, output);
+    assert.deepEqual(output.match(/(?<=^found +)\S+/gm), names);
+  });
+
+  it("shrinks the failure of a fault in the code", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "noroshi-shrink-"));
+    try {
+      const { simulate, FAULTS } = await buildSimulation(folder, "mutant", MUTATIONS["gap-unseen"]);
+      const size: Size = { seed: 1, hours: 5, nodes: 3, clients: 12 };
+      const { problems } = await simulate(size);
+      assert.ok(problems.length > 0);
+      const smallest = await shrink(simulate, size, problems, FAULTS, () => {});
+      // It is noticed only if a publication is lost between two nodes, or between a client's node and the broker.
+      assert.ok(smallest.faults!.length <= 2, JSON.stringify(smallest)); // Set by `shrink`.
+      assert.ok(
+        smallest.nodes < size.nodes && smallest.clients < size.clients && smallest.hours < size.hours,
+        JSON.stringify(smallest),
+      );
+      const found = (await simulate(smallest)).problems.map(kindOf);
+      assert.ok(problems.map(kindOf).some((kind) => found.includes(kind)));
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
   });
 });
