@@ -7,6 +7,7 @@ import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { answerOnce } from "../../src/once/once.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import { open } from "../support/fake-transport.ts";
 
 export const HISTORY = { size: 100_000, ttl: 3_600_000 };
@@ -74,17 +75,27 @@ async function run(broker: string, port: number, first: number): Promise<void> {
     (number) => write(`handled ${number}`),
   );
   controller.start();
-  await engine.nodes(); // Waits for the broker.
+  await untilAnswered(() => engine.nodes()); // Waits for the broker.
   for (let number = first;; number++) {
     write(`begin ${number}`);
     ask(number);
-    const position = await engine.publish(
-      "log",
-      { event: "wrote", data: `${number}` },
-      HISTORY,
-      onceOf(number),
+    const position = await untilAnswered(() =>
+      engine.publish("log", { event: "wrote", data: `${number}` }, HISTORY, onceOf(number))
     );
     write(`published ${number} ${position!.offset}`);
+  }
+}
+
+/** Asks again when the engine refuses: on a busy machine an answer may take longer than its timeout. The same id makes that safe. */
+async function untilAnswered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof WebSocketError)) throw error;
+      // An engine that is away rejects at once.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   }
 }
 

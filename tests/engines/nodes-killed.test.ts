@@ -92,7 +92,9 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
             stdio: ["ignore", "pipe", "inherit"],
           });
           const first = next;
-          const started = new Promise<void>((resolve) => {
+          const closed = once(child, "close");
+          const started = new Promise<void>((resolve, reject) => {
+            void closed.then(() => reject(new Error("The node has ended by itself")));
             createInterface({ input: child.stdout! }).on("line", (line) => { // Piped above.
               const [word, number = 0, offset = 0] = line.split(" ").map((
                 part,
@@ -112,7 +114,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
           // The random moment is what the test tries.
           await new Promise((resolve) => setTimeout(resolve, random.below(60)));
           child.kill("SIGKILL");
-          await once(child, "close");
+          await closed;
           // What was under way, and a few that were answered.
           const begun = Array.from({ length: next - first }, (_, index) => first + index);
           // A request may be behind the publications.
