@@ -70,4 +70,38 @@ describe("testkit, with globals", () => {
     await t.close();
     assert.equal(globalThis.setTimeout, real.setTimeout);
   });
+
+  it("renews an expired token and recovers a subscription, and prints how long that takes", async () => {
+    for (let count = 0; count < 3; count++) {
+      const start = real.now.call(performance);
+      const { app, channels } = createChat(undefined, {
+        authenticate: (credentials) => {
+          const user = "access_token" in credentials ? credentials.access_token : null;
+          return { accountability: { user, role: null }, expires_at: Date.now() / 1_000 + 900 };
+        },
+      });
+      const t = testkit(app, { globals: true });
+      let tokens = 0;
+      const alice = await t.connect({
+        token: () => {
+          tokens++;
+          return "alice";
+        },
+      });
+      const heard: unknown[] = [];
+      alice.subscribe("room:1", { onEvent: ({ data }) => heard.push(data) });
+      await t.advance(900_000);
+      assert.equal(tokens, 2);
+      await channels.publish("room:1", "said", 1);
+      await t.advance(0);
+      t.cut(alice);
+      await channels.publish("room:1", "said", 2);
+      await t.advance(1_000);
+      await channels.publish("room:1", "said", 3);
+      await t.advance(0);
+      await t.close();
+      assert.deepEqual(heard, [1, 2, 3]);
+      console.log(`15 virtual minutes took ${Math.round(real.now.call(performance) - start)} ms`); // No limit: the machine may be busy.
+    }
+  });
 });
