@@ -78,6 +78,12 @@ describe("The source", () => {
     }
   });
 
+  it("exports nothing named then, which import() would call", () => {
+    for (const [path, text] of sources) {
+      assert.doesNotMatch(text, /^export (?:async )?(?:function\*?|const|let|class) then\b|^export \{[^}]*\bthen\b/m, path);
+    }
+  });
+
   it("imports from its own room and the rooms above it only", () => {
     for (const path of sources.keys()) {
       if (path === "mod.ts") continue;

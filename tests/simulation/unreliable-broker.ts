@@ -1,4 +1,4 @@
-import { type Broker, type BrokerListener, type BrokerSession, then } from "../../src/engines/broker/broker.ts";
+import { type Broker, type BrokerListener, type BrokerSession, chain } from "../../src/engines/broker/broker.ts";
 import type { Awaitable } from "../../src/engines/engine.ts";
 import { MemoryBroker } from "../../src/testing/memory-broker.ts";
 import type { Dice } from "./dice.ts";
@@ -163,7 +163,7 @@ export class UnreliableBroker {
       publish: ask((channel, seal, history, ...others) => {
         const isUnreadable = history !== null && this.#dice.chance(this.faults.unreadable);
         const sealed = (): Awaitable<string> =>
-          then(seal(), (envelope) => isUnreadable ? envelope.replace('"kind"', '"none"') : written(channel, envelope));
+          chain(seal(), (envelope) => isUnreadable ? envelope.replace('"kind"', '"none"') : written(channel, envelope));
         return session.publish(channel, sealed, history, ...others);
       }),
       read: ask(session.read),

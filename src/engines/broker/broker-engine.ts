@@ -11,7 +11,7 @@ import {
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
 import { BrokerAnswers } from "./answers.ts";
-import { type Broker, type BrokerListener, inBatches, Sequence, statusText, then, unavailable } from "./broker.ts";
+import { type Broker, type BrokerListener, chain, inBatches, Sequence, statusText, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
 import type { EnvelopeKind } from "./envelope-kind.ts";
@@ -264,7 +264,7 @@ export class BrokerEngine implements Engine {
       live: (channel, envelope, position, previous) => {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
-          then(open([position ? "publication" : "event"], channel, envelope), (opened) => {
+          chain(open([position ? "publication" : "event"], channel, envelope), (opened) => {
             if (opened) this.#subscriptions.get(channel)?.receive({ ...contentOf(opened), position }, previous);
           })
         );
@@ -274,12 +274,12 @@ export class BrokerEngine implements Engine {
         this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
       message: (envelope) =>
         this.#inbound.run(() =>
-          then(open(["message", "order", "control"], "", envelope), (opened) => opened ? this.#receive(opened) : undefined)
+          chain(open(["message", "order", "control"], "", envelope), (opened) => opened ? this.#receive(opened) : undefined)
         ),
       member: (channel, envelope) => {
         if (!this.#subscriptions.has(channel)) return;
         this.#inbound.run(() =>
-          then(open(["member"], channel, envelope), (opened) => {
+          chain(open(["member"], channel, envelope), (opened) => {
             const parsed = opened && parseMember(opened.body);
             if (opened && !parsed) this.#drop("malformed");
             if (!parsed) return;

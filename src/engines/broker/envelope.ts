@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import type { Awaitable, PublicationContent } from "../engine.ts";
 import { FIRST_ISSUE } from "../../protocol/protocol.ts";
-import { then } from "./broker.ts";
+import { chain } from "./broker.ts";
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { type SigningKey, signingKey } from "./signature.ts";
@@ -127,7 +127,7 @@ export class Envelopes {
     const headerEnd = envelope.indexOf("\n", signatureEnd + 1);
     if (signatureEnd < 0 || signatureEnd > 64 || headerEnd < 0 || headerEnd - signatureEnd > MAX_HEADER) return drop("malformed");
     const text = envelope.slice(signatureEnd + 1);
-    return then(this.#isGenuine(envelope.slice(0, signatureEnd), `${scope}\n${text}`), (isGenuine) => {
+    return chain(this.#isGenuine(envelope.slice(0, signatureEnd), `${scope}\n${text}`), (isGenuine) => {
       if (!isGenuine) return drop("forged");
       const json = envelope.slice(signatureEnd + 1, headerEnd);
       const header = parse(Header, json);
@@ -164,7 +164,7 @@ export class Envelopes {
     if (!/^[0-9a-f]{64}$/.test(signature)) return false;
     const isBy = (number: number): Awaitable<boolean> => {
       const key = this.#keys[number];
-      return key ? then(key.verify(signature, text), (isGenuine) => isGenuine || isBy(number + 1)) : false;
+      return key ? chain(key.verify(signature, text), (isGenuine) => isGenuine || isBy(number + 1)) : false;
     };
     return isBy(0);
   }

@@ -1,6 +1,6 @@
 import type { Awaitable, EngineHost } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
-import { then } from "./broker.ts";
+import { chain } from "./broker.ts";
 import type { Opened } from "./envelope.ts";
 import type { Reconnection } from "./reconnection.ts";
 
@@ -110,7 +110,7 @@ export class Orders {
     // Whole seconds: an order sent at once has age 0, and counts as live.
     const age = Math.floor((this.#now() - at) / 1_000) * 1_000;
     const number = this.#sent++;
-    return then(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
+    return chain(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
   }
 }
 

@@ -1,7 +1,7 @@
 import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
-import { type BrokerListener, type BrokerPage, type BrokerSession, type SessionOptions, then } from "../broker/broker.ts";
+import { type BrokerListener, type BrokerPage, type BrokerSession, chain, type SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
 import { NatsAnswers } from "./answers.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
@@ -137,7 +137,7 @@ export class NatsSession implements BrokerSession {
   }
 
   async publish(...[channel, seal, history, , once]: Parameters<BrokerSession["publish"]>): Promise<Position | null> {
-    const checked = () => then(seal(), (envelope) => this.#checkLength("publish", envelope));
+    const checked = () => chain(seal(), (envelope) => this.#checkLength("publish", envelope));
     if (history) return await this.#history.publish(channel, checked, once);
     const sealed = checked();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
