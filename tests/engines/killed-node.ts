@@ -87,7 +87,7 @@ async function run(broker: string, port: number, first: number): Promise<void> {
 }
 
 /** Asks again when the engine refuses: on a busy machine an answer may take longer than its timeout. The same id makes that safe. */
-async function untilAnswered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+export async function untilAnswered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
   for (;;) {
     try {
       return await ask();

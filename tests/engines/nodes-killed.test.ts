@@ -18,7 +18,7 @@ import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { Random } from "../support/random.ts";
 import { turn } from "../support/waiting.ts";
-import { createEngine, createHandler, HISTORY, onceOf } from "./killed-node.ts";
+import { createEngine, createHandler, HISTORY, onceOf, untilAnswered } from "./killed-node.ts";
 
 const KILLS = Number(process.env["KILLS"] ?? 3);
 const HERE = fileURLToPath(new URL(".", import.meta.url));
@@ -85,7 +85,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
         return position!.offset;
       };
       try {
-        await engine.nodes();
+        await untilAnswered(() => engine.nodes());
         let next = 0;
         for (let kill = 0; kill < KILLS; kill++) {
           const child: ChildProcess = spawn(process.execPath, [program, name, `${broker.port}`, `${next}`], {
@@ -173,7 +173,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
       let isOver = false;
       let repeats = 0;
       try {
-        await engine.nodes();
+        await untilAnswered(() => engine.nodes());
         const untilPublished = async (number: number): Promise<Position> => {
           for (;;) {
             try {
