@@ -1,6 +1,7 @@
 /** `npm run simulate`: what is promised holds in many virtual hours of faults. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -29,6 +30,12 @@ describe("npm run simulate", () => {
     assert.equal(code, 0, output);
     const counts = JSON.parse(output.trim().split("\n").at(-1)!); // It has printed something.
     assert.ok(counts.hours >= 20 && counts.published > 10_000, output);
+  });
+
+  it("has mutations of what is in the source once", () => {
+    for (const [name, { file, before }] of Object.entries(MUTATIONS)) {
+      assert.equal(readFileSync(join(root, "src", file), "utf8").split(before).length, 2, name);
+    }
   });
 
   it("finds faults that are put into the code", async () => {

@@ -169,6 +169,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "engines/broker/orders.ts",
     before: "if (opened) this.received(opened, link.now() - opened.time);",
     after: "",
+    seed: 3,
   },
   "order-ageless": {
     title: "A late order also ends connections that were opened after it was given",
