@@ -68,7 +68,8 @@ const SECTIONS: readonly {
         "asyncapi",
         "handler-errors",
       ],
-      ...["streams", "resumable-streams", "ai-chat", "answers", "limits", "slow-consumers", "hibernation"],
+      ...["streams", "stream-input", "resumable-streams", "ai-chat", "answers"],
+      ...["limits", "slow-consumers", "hibernation"],
     ],
   },
   {
