@@ -314,7 +314,7 @@ describe("The npm package", () => {
     }
   });
 
-  it("brings a client of at most 9.6 kB, with everything in it", async (t) => {
+  it("brings a client of at most 9.8 kB, with everything in it", async (t) => {
     const { build } = await import("esbuild");
     const { outputFiles: [bundle] } = await build({
       stdin: { contents: 'export * from "noroshi/client";', resolveDir: consumer },
@@ -327,7 +327,7 @@ describe("The npm package", () => {
     });
     const { byteLength } = gzipSync(bundle!.contents, { level: 9 });
     t.diagnostic(`noroshi/client: ${bundle!.contents.byteLength} bytes minified, ${byteLength} gzipped`);
-    assert.ok(byteLength <= 9_520, `${byteLength} bytes`);
+    assert.ok(byteLength <= 9_760, `${byteLength} bytes`);
   });
 
   it("has a command that compares two contracts, for people and for CI", { timeout: 300_000 }, async () => {
