@@ -24,6 +24,7 @@ export interface Row extends Outcome {
 /** Those that take longest, the longest first: they start first. Fault runs take all of the machine, and start alone. */
 const LONGEST = [
   "runtimes nodes",
+  "runtimes resuming-nodes",
   "engines node",
   "docs tutorial",
   "runtimes unread",
