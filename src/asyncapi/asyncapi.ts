@@ -232,7 +232,7 @@ class DocumentBuilder {
   }
 
   addRequest(type: string, request: RequestContract): void {
-    const { stream } = request;
+    const stream = request.stream?.input && !request.stream.output ? undefined : request.stream; // Input alone has no items.
     const item = `item ${type}`;
     if (stream) this.#messages[item] = streamItem(type, this.#convertIfAny(stream.output, "input", `request ${type} item`));
     const [asked, answered] = this.#addExchange(type, request, ["request", "reply", "The request succeeded."]);

@@ -219,8 +219,34 @@ const ENTRY: JsonSchema = {
   required: ["id", "type"],
 };
 
+const ITEM: JsonSchema = { type: "integer", minimum: 1, description: "The number of the item, from 1", examples: [1] };
+
+/** Messages about the input of any request. */
+const inputMessages: Readonly<Record<string, AsyncApiMessage>> = {
+  input: message("stream.input", "Input", "A part of the request with the `uid`, as its contract declares it.", {
+    item: ITEM,
+    "data?": {},
+  }, { uid: 9, item: 1, data: "UklGRiQ" }),
+  end: message(
+    "stream.end",
+    "End of the input",
+    "Ends the input of the request with the `uid`. With an error it has failed.",
+    { item: ITEM, "error?": { type: "object", properties: { code: { type: "string" } }, required: ["code"], examples: [] } },
+    { uid: 9, item: 2 },
+  ),
+  granted: message(
+    "stream.credit",
+    "Credit for input",
+    "The client may send items up to this number, while those before have fewer bytes.",
+    { item: ITEM, bytes: { type: "integer", minimum: 1 } },
+    { uid: 9, item: 32, bytes: 262_144 },
+  ),
+  enough: message("stream.cancel", "No more input", "The server reads no more input of the request.", {}, { uid: 9 }),
+};
+
 /** Messages about streams. */
 export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
+  ...inputMessages,
   credit: message("stream.credit", "Credit", "Returns the credit of an item, so that more follow.", { credit: CREDIT }, {
     uid: 8,
     credit: 32,
@@ -249,6 +275,8 @@ export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
 export const STREAM_OPERATIONS: readonly (readonly [key: string, title: string, ...replies: string[]])[] = [
   ["credit", "Return a credit"],
   ["cancel", "Cancel a stream"],
+  ["input", "Send input", "granted", "enough"],
+  ["end", "End the input"],
   ["resume", "Resume a stream", "resumed"],
   ["list", "List streams", "listed"],
 ];

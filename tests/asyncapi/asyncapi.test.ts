@@ -256,6 +256,11 @@ describe("The document's account of the protocol", () => {
           reply: v.object({ tokens: v.number() }),
           stream: { output: v.string() },
         },
+        transcribe: {
+          payload: v.object({ language: v.string() }),
+          reply: v.object({ text: v.string() }),
+          stream: { input: v.string() },
+        },
       },
       messages: { news: say },
       channels: { "room:*": { events: { say } } },
