@@ -41,6 +41,7 @@ import type {
   SubscribeOptions,
   SubscribeOptionsOf,
 } from "./client.ts";
+import type { AttachOptions } from "./streams.ts";
 import { createShownStreams, IDLE, type ShownStreams, type StreamState } from "./shown-streams.ts";
 
 export type { StreamState, StreamStatus } from "./shown-streams.ts";
@@ -188,13 +189,15 @@ function useShown<Shown>(
 export interface UseStreamResult<C, Type extends string> extends StreamState<ItemOf<C, Type>, ReplyOf<C, Type>> {
   /** Starts a stream, in place of the one before. */
   start(...request: StreamArguments<C, Type>): void;
+  /** Reads a stream that the server declares `resumable`, in place of the one before: from its first item, or `after` one. */
+  resume(id: string, options?: AttachOptions): void;
   /** Asks the handler to stop. The items stay. */
   stop(): void;
 }
 
 /**
- * Starts streams of one type, one at a time, and shows the newest. It is cancelled when the component unmounts, and when the client or the
- * type changes.
+ * Starts streams of one type, one at a time, and shows the newest. When the component unmounts, or the client or the type changes, a stream
+ * whose `id` is known goes on, for `resume`. Any other is cancelled.
  */
 export function useStream<C, Type extends StreamType<C>>(client: BareClient<C>, type: Type): UseStreamResult<C, Type> {
   const [shown, setShown] = useState<{ by: ShownStreams; state: StreamState }>();
@@ -204,6 +207,6 @@ export function useStream<C, Type extends StreamType<C>>(client: BareClient<C>, 
     return by;
   }, [client, type]);
   useEffect(() => streams.end, [streams]);
-  const { start, stop } = streams;
-  return { ...(shown?.by === streams ? shown.state : IDLE), start, stop } as UseStreamResult<C, Type>; // As above.
+  const { start, resume, stop } = streams;
+  return { ...(shown?.by === streams ? shown.state : IDLE), start, resume, stop } as UseStreamResult<C, Type>; // As above.
 }

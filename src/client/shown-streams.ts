@@ -1,5 +1,5 @@
 import type { BareClient } from "./client.ts";
-import type { ClientStream, StreamOptions } from "./streams.ts";
+import type { AttachOptions, ClientStream, StreamOptions } from "./streams.ts";
 
 /** Where a stream that is shown is: not started, or how it ended: by `stop`, with its result, or with an error. */
 export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
@@ -7,6 +7,8 @@ export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
 /** What is shown of a stream. */
 export interface StreamState<Item = unknown, Result = unknown> {
   readonly status: StreamStatus;
+  /** The name of a resumable stream, for `resume`; `undefined`: another one, or it has not been answered yet. */
+  readonly id: string | undefined;
   /** The items so far. */
   readonly items: readonly Item[];
   /** The items that are strings, joined. */
@@ -18,15 +20,24 @@ export interface StreamState<Item = unknown, Result = unknown> {
 }
 
 /** The state before the first stream. */
-export const IDLE: StreamState<never, never> = { status: "idle", items: [], text: "", result: undefined, error: undefined };
+export const IDLE: StreamState<never, never> = {
+  status: "idle",
+  id: undefined,
+  items: [],
+  text: "",
+  result: undefined,
+  error: undefined,
+};
 
 /** Shows the streams of one component, one at a time. */
 export interface ShownStreams {
   /** Starts a stream, in place of the one before. */
   start(payload?: object, options?: StreamOptions): void;
+  /** Attaches to a resumable stream, in place of the one before. */
+  resume(id: string, options?: AttachOptions): void;
   /** Asks the handler to stop. The items stay. */
   stop(): void;
-  /** The component is gone. */
+  /** The component is gone: a resumable stream goes on, any other is cancelled. */
   end(): void;
 }
 
@@ -42,6 +53,7 @@ export function createShownStreams(client: BareClient, type: string, show: (stat
     const update = (change: Partial<StreamState>) => {
       if (current === stream) show(state = { ...state, ...change });
     };
+    void stream.id.then((id) => update({ id }));
     void (async () => {
       try {
         for await (const item of stream) {
@@ -57,13 +69,14 @@ export function createShownStreams(client: BareClient, type: string, show: (stat
 
   return {
     start: (payload, options) => follow(() => client.stream(type, payload as Record<string, unknown>, options)), // Of the contract.
+    resume: (id, options) => follow(() => client.attach(id, options)),
     stop() {
       if (state.status !== "streaming") return;
       show(state = { ...state, status: "stopped" });
       current?.cancel();
     },
     end() {
-      current?.cancel();
+      if (state.id === undefined) current?.cancel();
       current = undefined;
       show(state = IDLE);
     },

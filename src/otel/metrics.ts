@@ -22,7 +22,7 @@ import { errorTypeOf } from "./outcome.ts";
 /** The types that the protocol itself has. */
 const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
   ...["auth", "ping", "pong", "subscribe", "unsubscribe", "publish"],
-  ...["stream.credit", "stream.cancel"],
+  ...["stream.credit", "stream.cancel", "stream.input", "stream.end"],
 ]);
 
 /** The label of whatever is not declared: a client chooses its types, and each label costs memory in every later step. */

@@ -201,6 +201,35 @@ describe("useStream", () => {
     assert.deepEqual(server.take(), ["stream.cancel"]);
   });
 
+  it("goes on when it unmounts, if it is resumable, and is resumed by its id", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const receive = (message: object) =>
+      act(async () => {
+        socket.receive(message);
+        await turn();
+      });
+    const first = await mount(client);
+    await act(() => first.now().start({ prompt: "hi" }));
+    const [{ uid }] = socket.take();
+    await receive({ type: "ask", status: "open", uid, id: "1/ask" });
+    await receive({ type: "ask", status: "next", uid, data: "Hel", offset: 1 });
+    const { id, text } = first.now();
+    assert.deepEqual([id, text], ["1/ask", "Hel"]);
+    await first.unmount();
+    await turn();
+    assert.deepEqual(socket.take(), []);
+    const second = await mount(client);
+    await act(() => second.now().resume(id!, { after: 1 }));
+    const [{ uid: resumed, ...request }] = socket.take();
+    assert.deepEqual(request, { type: "stream.resume", id: "1/ask", after: 1 });
+    await receive({ type: "stream.resume", status: "open", uid: resumed, id: "1/ask" });
+    await receive({ type: "stream.resume", status: "next", uid: resumed, items: ["lo"], offset: 2 });
+    assert.equal(second.text(), "streaming | 1 | lo | - | fine");
+    await act(() => second.now().stop());
+    assert.deepEqual(socket.take(), [{ type: "stream.cancel", id: "1/ask" }]);
+  });
+
   it("sends input, and has the types of the contract", async () => {
     const { client, admit } = connectFake<typeof contract>();
     const socket = await admit();
