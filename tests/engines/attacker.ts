@@ -13,6 +13,8 @@ export interface Captured {
 export interface Attacker {
   /** Live messages, the oldest first. */
   readonly captured: readonly Captured[];
+  /** Resolves when all that was sent before is captured. */
+  hear(): Promise<void>;
   /** Writes everything that the history of the channel holds into it once more, as if it were new. */
   copyHistory(channel: string): Promise<void>;
   /** Takes a copy of who is where; returns what writes it back. */
@@ -42,6 +44,7 @@ export async function attackRedis(port: number): Promise<Attacker> {
   });
   return {
     captured,
+    hear: async () => void await subscriber.ping(),
     async copyHistory(channel) {
       const [meta, stream] = [`noroshi:h:${channel}`, `noroshi:s:${channel}`];
       for (const { id, message } of (await client.xRange(stream, "-", "+")) as Entry[]) {
@@ -109,21 +112,25 @@ export async function attackNats(port: number): Promise<Attacker> {
   await connection.flush();
   return {
     captured,
+    hear: () => connection.flush(),
     async copyHistory(channel) {
+      await connection.flush(); // The nodes may have been answered before this connection has read.
       for (const each of stored.filter(({ subject }) => subject.endsWith(`.${channel}`))) {
         if (!copied.includes(each)) await each.again();
         copied.push(each);
       }
     },
-    copyMembers() {
+    async copyMembers() {
+      await connection.flush();
       const copies = [...members];
-      return Promise.resolve(async () => {
+      return async () => {
         for (const [subject, data] of copies) {
           await connection.request(subject, data);
         }
-      });
+      };
     },
     async copyOrders() {
+      await connection.flush();
       for (const [subject, data] of [...orders]) {
         await connection.request(`${subject}0`, data);
       }

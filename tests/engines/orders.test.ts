@@ -177,6 +177,7 @@ for (const [name, { program, start, attack, engine }] of Object.entries(BROKERS)
       const c = await create();
       await pass();
       const anns = [a, b, c].map(({ join }) => join("ann"));
+      await attacker.hear();
       const captured = [...attacker.captured];
       for (let times = 0; times < 3; times++) for (const each of captured) await each.again();
       await attacker.copyOrders();

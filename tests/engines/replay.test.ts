@@ -58,6 +58,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
     };
     /** Writes all that has gone over the broker again, three times; resolves when the node has heard it. */
     const replay = async (from: BrokerNode, to: BrokerNode) => {
+      await attacker.hear();
       const captured = [...attacker.captured];
       for (const _ of range(3)) for (const each of captured) await each.again();
       await arrive(from, to);
@@ -216,6 +217,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
         await a.engine.join("room", { user: "ann" });
         await arrive(a, b);
         await b.host.until(() => "ann" in b.host.membersOf("room"));
+        await attacker.hear();
         for (const each of [...attacker.captured]) {
           await each.again(rename);
           await each.again((subject) => subject.replace("room", "hall"));
