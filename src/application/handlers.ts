@@ -18,7 +18,7 @@ import { Downstream, type LostFailure } from "./downstream.ts";
 import { envelopeOf, errorFor, intoEnvelope, isPlainSchema, NOTHING, payloadOf, withEnvelope } from "./envelope.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { isThenable } from "../base/guard.ts";
+import { guard, isThenable } from "../base/guard.ts";
 import type { Observed, Observer } from "./observer.ts";
 import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
@@ -375,6 +375,8 @@ async function runWhole(call: Call): Promise<unknown> {
   const result = await runCall(call);
   if (!isStreamable(result)) return result;
   const { type } = requestOf(call);
+  // Closes what the stream reads from.
+  guard(() => "getReader" in result ? result.getReader().cancel() : result[Symbol.asyncIterator]().return?.(), () => {});
   throw new WebSocketError(type, "INVALID_PAYLOAD", "Cannot stream the answer to an idempotent request: send it without .once", {
     details: { path: "uid" },
   });

@@ -73,6 +73,14 @@ function slowly(answers: MemoryAnswers): AnswerStore {
 }
 
 describe("answerOnce", () => {
+  it("refuses to keep an answer in parts, and closes what it reads from", async () => {
+    const { controller, join } = create();
+    let isClosed = false;
+    controller.handle("parts", v.object({}), () => new ReadableStream({ cancel: () => void (isClosed = true) }));
+    const [{ error }] = await join().ask("parts");
+    assert.deepEqual([error.code, isClosed], ["INVALID_PAYLOAD", true]);
+  });
+
   it("handles a request once and answers its repeats with the first answer, on every connection of the user", async () => {
     const { join, handled } = create();
     const [tab, other] = [join(), join()];
