@@ -78,6 +78,8 @@ export type { AskOptions } from "./src/application/questions.ts";
 export type { RateLimit } from "./src/base/limits.ts";
 export type { Origins } from "./src/application/origin.ts";
 export type { ClientAddress, HeartbeatOptions, RateLimitOptions, WebSocketControllerOptions } from "./src/application/options.ts";
+export type { AttachContext, ResumableOptions } from "./src/streams/resumable-options.ts";
+export type { HandleOptions } from "./src/streams/streams.ts";
 export type { LogEvent, LoggedError, Logger, LoggerOption, LogLevel, LogRecord } from "./src/application/log.ts";
 export type { DisconnectFilter } from "./src/connection/revocations.ts";
 export type { ControllerStats } from "./src/controller/stats.ts";
