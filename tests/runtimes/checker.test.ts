@@ -68,12 +68,12 @@ describe("A client that wanders about", () => {
     let subscribed = 0;
     server.on("connection", (socket) =>
       socket.on("message", (text) => {
-        const { type, channel, uid } = JSON.parse(String(text));
+        const { type, channel, uid, recover } = JSON.parse(String(text));
         const send = (message: object) => socket.send(JSON.stringify({ type: "subscription", channel, uid, ...message }));
         if (type !== "subscribe") return;
-        const isLast = ++subscribed === 2;
-        send({ event: "init", epoch: "e", offset: isLast ? 8 : 7 });
-        if (!isLast) send({ event: "unsubscribe", reason: "ENGINE_UNAVAILABLE" });
+        send({ event: "init", epoch: "e", offset: 7, ...(recover && { recovered: true }) });
+        if (++subscribed === 1) send({ event: "unsubscribe", reason: "ENGINE_UNAVAILABLE" });
+        else send({ event: "wrote", data: { id: "of another" }, offset: 8 });
       }));
     const checker = new Checker();
     checker.published("log:a", { epoch: "e", offset: 8 }, "of another");

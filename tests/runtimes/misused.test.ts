@@ -13,6 +13,9 @@ import { Wire } from "./wire.ts";
 
 const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
 
+/** The message of a line of the log. */
+const messageOf = (line: string): string => JSON.parse(line).message;
+
 /** Lines of a log, with a way to wait for one. */
 class Log {
   #lines: string[] = [];
@@ -61,7 +64,7 @@ describe("A misused server", () => {
       const { answer } = await Wire.request(port, "/websocket");
       assert.equal(answer.status, 501);
       assert.equal(JSON.parse(answer.body).error.code, "SERVICE_UNAVAILABLE");
-      assert.match(await log.find(/"event":"noroshi\./), advice);
+      assert.match(messageOf(await log.find(/"event":"noroshi\./)), advice);
 
       assert.equal((await Wire.request(port, "/called")).answer.status, 500);
       await log.find(/Cannot upgrade: pass the handler without calling it, app\.get\("\/websocket", controller\.upgrade\)/);
@@ -106,7 +109,7 @@ describe("A misused Worker", () => {
     const { miniflare, log, port } = await start(true);
     t.after(() => miniflare.dispose());
     assert.equal((await Wire.request(port, "/websocket")).answer.status, 501);
-    const line = await log.find(/"event":"noroshi\./);
+    const line = messageOf(await log.find(/"event":"noroshi\./));
     assert.match(line, /runs outside of a Durable Object/);
     assert.match(line, /export class Room extends createWebSocketObject\(\(\) => \(\{ app, controller \}\)\) \{\}/);
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);

@@ -122,7 +122,8 @@ async function measureHeap(inspector: URL): Promise<number> {
 
 /** Has a command of the fixture run that listens on the port. Each test asks three times, and `fetch` takes far more CPU than node:http. */
 export async function control(port: number, subject: string, command: string, body: unknown): Promise<unknown> {
-  const asked = request({ host: "127.0.0.1", port, path: `/control/${subject}/${command}`, method: "POST", agent: false });
+  const path = encodeURI(`/control/${subject}/${command}`);
+  const asked = request({ host: "127.0.0.1", port, path, method: "POST", agent: false });
   asked.end(JSON.stringify(body));
   const [answer] = await once(asked, "response") as [IncomingMessage]; // As node:http emits it.
   const text = await textOf(answer);
