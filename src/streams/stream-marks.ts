@@ -2,6 +2,7 @@ import { type Call, requestOf } from "../application/call.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 import { OPEN, type Transport } from "../delivery/transport.ts";
 import type { Engine, SubscriptionKeeper } from "../engines/engine.ts";
+import { CloseCode } from "../protocol/close.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 
 /** Time between two signs of life, in ms: a pending timer keeps a Durable Object from hibernating. */
@@ -14,33 +15,41 @@ const AWAKE = 1_000;
 export class StreamMarks {
   readonly #engine: () => Engine;
   readonly #unattended: () => number;
+  readonly #report: (error: unknown, client: WebSocketClient) => void;
   readonly #marked = new Map<Call, string>();
   #timer: unknown;
 
   /**
    * @param engine starts it, if it was not.
    * @param unattended returns the number of generators without a client.
+   * @param report called with an error of the storage.
    */
-  constructor(engine: () => Engine, unattended: () => number) {
+  constructor(
+    engine: () => Engine,
+    unattended: () => number,
+    report: (error: unknown, client: WebSocketClient) => void,
+  ) {
     this.#engine = engine;
     this.#unattended = unattended;
+    this.#report = report;
   }
 
   add(call: Call): void {
-    const keeper = this.#keeperOf(call.client);
-    if (!keeper) return;
+    const { client } = call;
     const { type, uid } = requestOf(call);
-    const name = crypto.randomUUID();
-    this.#marked.set(call, name);
-    keeper.save(keyOf(call.client), name, JSON.stringify({ type, uid }));
-    this.#stayAwake();
+    this.#withKeeper(client, (keeper) => {
+      const name = crypto.randomUUID();
+      this.#marked.set(call, name);
+      keeper.save(keyOf(client), name, JSON.stringify({ type, uid }));
+      this.#stayAwake();
+    });
   }
 
   delete(call: Call): void {
     const name = this.#marked.get(call);
     if (!name) return;
     this.#marked.delete(call);
-    this.#keeperOf(call.client)?.delete(keyOf(call.client), name);
+    this.#withKeeper(call.client, (keeper) => keeper.delete(keyOf(call.client), name));
     if (this.#isNeeded) return;
     clearTimeout(this.#timer as number | undefined); // The handle is what `setTimeout` returned, whose type differs.
     this.#timer = undefined;
@@ -48,11 +57,12 @@ export class StreamMarks {
 
   /** Tells a client that was restored which of its streams have ended. Those that are resumable can be resumed. */
   restored(client: WebSocketClient): void {
-    const keeper = this.#keeperOf(client);
-    if (!keeper) return;
     const key = keyOf(client);
-    const marks = keeper.load(key);
-    if (marks.length > 0) keeper.delete(key);
+    let marks: readonly string[] = [];
+    this.#withKeeper(client, (keeper) => {
+      marks = keeper.load(key);
+      if (marks.length > 0) keeper.delete(key);
+    });
     if (connectionOf(client).readyState !== OPEN) return;
     for (const mark of marks) {
       const { type, uid } = JSON.parse(mark); // Written by `add`.
@@ -60,9 +70,17 @@ export class StreamMarks {
     }
   }
 
-  #keeperOf(client: WebSocketClient): SubscriptionKeeper | undefined {
+  /** Calls back if the client may hibernate. A client whose streams cannot be stored would wait for ever: it is closed. */
+  #withKeeper(client: WebSocketClient, call: (keeper: SubscriptionKeeper) => void): void {
     const { transport } = connectionOf(client) as { transport: Partial<Transport> }; // A connection has one.
-    return transport.save && this.#engine().keeper;
+    if (!transport.save) return;
+    try {
+      const { keeper } = this.#engine();
+      if (keeper) call(keeper);
+    } catch (error) {
+      this.#report(error, client);
+      client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the streams");
+    }
   }
 
   get #isNeeded(): boolean {

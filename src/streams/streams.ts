@@ -63,7 +63,7 @@ export class Streams implements CallKeeper {
         checkHistory: (history) => backplane.checkHistory(history),
         handle: (type, schema, handler) => handlers.handle(type, schema, handler),
       });
-    this.#marks = new StreamMarks(() => backplane.engine, () => this.resumable?.unattended ?? 0);
+    this.#marks = new StreamMarks(() => backplane.engine, () => this.resumable?.unattended ?? 0, report);
     backplane.streams = this;
   }
 
