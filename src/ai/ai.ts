@@ -30,7 +30,12 @@ import type { ResumableOptions } from "../streams/resumable-options.ts";
 import type { ChatMessage, ChatRequest } from "./chat-request.ts";
 import { type Chunk, mergeChunks } from "./merge-chunks.ts";
 
-export { type ChatTransportOptions, createChatTransport, type NoroshiChatTransport } from "./chat-transport.ts";
+export {
+  type ChatRequestOptions,
+  type ChatTransportOptions,
+  createChatTransport,
+  type NoroshiChatTransport,
+} from "./chat-transport.ts";
 export type { ChatMessage, ChatRequest } from "./chat-request.ts";
 
 /**

@@ -13,11 +13,16 @@ export interface ChatTransportOptions<Message extends ChatMessage = ChatMessage>
 }
 
 /** The options of the AI SDK that both methods take. */
-interface RequestOptions {
+export interface ChatRequestOptions {
+  /** The id of the chat. */
   chatId: string;
+  /** Stops the answer when it is aborted. */
   abortSignal?: AbortSignal | undefined;
+  /** Must be empty: messages have no headers. */
   headers?: Record<string, string> | Headers | undefined;
+  /** Fields for the handler. */
   body?: object | undefined;
+  /** Sent to the handler as it is. */
   metadata?: unknown;
 }
 
@@ -27,7 +32,7 @@ export interface NoroshiChatTransport<Message extends ChatMessage = ChatMessage>
   readonly resumeStreamIsReplay: true;
   /** Asks for an answer. The chunks are those of the AI SDK, whose types are not known here. */
   sendMessages(
-    options: RequestOptions & {
+    options: ChatRequestOptions & {
       trigger: "submit-message" | "regenerate-message";
       messageId: string | undefined;
       messages: Message[];
@@ -35,7 +40,7 @@ export interface NoroshiChatTransport<Message extends ChatMessage = ChatMessage>
     },
   ): Promise<ReadableStream<never>>;
   /** Finds the running answer of a chat; `null`: none. */
-  reconnectToStream(options: RequestOptions): Promise<ReadableStream<never> | null>;
+  reconnectToStream(options: ChatRequestOptions): Promise<ReadableStream<never> | null>;
   /** Closes the client, with the option `closesClient`. */
   close(): void;
 }

@@ -6,6 +6,7 @@ export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
 
 /** What is shown of a stream. */
 export interface StreamState<Item = unknown, Result = unknown> {
+  /** Where the stream is. */
   readonly status: StreamStatus;
   /** The name of a resumable stream, for `resume`; `undefined`: another one, or it has not been answered yet. */
   readonly id: string | undefined;

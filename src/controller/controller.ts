@@ -377,7 +377,7 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
-   * Installs the extension, which is the channels. @internal
+   * @internal Installs the extension, which is the channels.
    * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {
