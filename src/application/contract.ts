@@ -8,7 +8,7 @@ export interface RequestDeclaration<Payload extends object = object, Reply = unk
   readonly payload?: PayloadSchema<unknown, Payload>;
   /** The type of the handler's result. It is checked in development only: see the option `validate`. */
   readonly reply?: PayloadSchema<Reply, unknown>;
-  /** Absent: the handler answers at once. */
+  /** The items of the input and of the answer. Absent: the request has neither. */
   readonly stream?: {
     /** Validates each item that the client sends after the message. Absent: the handler receives no input. */
     readonly input?: PayloadSchema<unknown, Input>;

@@ -31,7 +31,7 @@ export interface Observer {
   opened?(client: WebSocketClient): void;
   /** A connection was closed. */
   closed?(client: WebSocketClient, cause: CloseCause): void;
-  /** Credentials were verified. */
+  /** An authentication has ended. */
   authenticated?(outcome: AuthenticationOutcome): void;
   /** A message came in that the rate limit accepts. `null`: it could not be decoded. */
   received?(type: string | null, client: WebSocketClient): void;

@@ -152,7 +152,7 @@ export class ClientCalls implements StreamOwner, Timed {
 
   send(stream: Stream, frame: Frame): boolean {
     const isSent = this.#hasRoom && this.#connection.send(frame);
-    if (isSent) this.#turn.spend(frame.bytes);
+    if (isSent) this.#turn.sent(frame.bytes);
     else this.#enqueue(stream);
     return isSent;
   }

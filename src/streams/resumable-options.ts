@@ -35,7 +35,7 @@ export interface ResumableOptions<Payload = unknown, Item = unknown> {
   key?(context: HandlerContext<Payload>): string;
   /**
    * Decides who may attach, and stop the stream. Its id then holds the user and the `key`.
-   * @default the same user; an anonymous client needs the id, which cannot be guessed
+   * @default the same user; of an anonymous client, any anonymous client with the id, which cannot be guessed
    */
   authorize?(context: AttachContext): boolean | Promise<boolean>;
 }

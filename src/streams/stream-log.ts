@@ -230,7 +230,7 @@ export class StreamLog {
     }
   }
 
-  /** Tells the node of the generator about the readers of this node. */
+  /** Reports the readers of this node to the node of the generator. */
   #say(change: Partial<{ at: number; stop: boolean }>): void {
     this.#said = { ...this.#said, ...change };
     this.#unsaid = 0;

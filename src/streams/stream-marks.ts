@@ -55,7 +55,7 @@ export class StreamMarks {
     this.#timer = undefined;
   }
 
-  /** Tells a client that was restored which of its streams have ended. Those that are resumable can be resumed. */
+  /** Notifies a restored client of its streams that have ended. It may resume those that are resumable. */
   restored(client: WebSocketClient): void {
     const key = keyOf(client);
     let marks: readonly string[] = [];

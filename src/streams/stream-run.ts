@@ -111,7 +111,7 @@ export class StreamRun implements StreamOwner, Timed {
     this.#stream?.stop();
   }
 
-  /** As {@link stop}, for a node that ends: the readers are told without waiting for the generator. */
+  /** As {@link stop}, for a node that ends: the readers get the end without waiting for the generator. */
   async abandon(reason: WebSocketError): Promise<void> {
     this.stop(reason);
     this.#isAbandoned = true;

@@ -1,4 +1,4 @@
-/** Answers in parts, sent as fast as each client reads, and the signals that tell handlers to stop. */
+/** Answers in parts, sent as fast as each client reads, and the signals that stop handlers. */
 import { abortCall, type Call, type CallKeeper, type Streamable } from "../application/call.ts";
 import { type Declared, type Handler, isRequest } from "../application/handlers.ts";
 import { WebSocketError } from "../protocol/errors.ts";

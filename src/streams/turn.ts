@@ -19,8 +19,13 @@ export class Turn {
     return this.#left > 0;
   }
 
-  spend(bytes: number): void {
+  /** An item was sent to a client. */
+  sent(bytes: number): void {
     this.items++;
+    this.spend(bytes);
+  }
+
+  spend(bytes: number): void {
     this.#left -= bytes + ITEM_BYTES;
     this.#schedule();
   }

@@ -224,7 +224,7 @@ describe("createChatTransport", () => {
     await t.close();
   });
 
-  it("closes the client where it is told to, and not otherwise", async () => {
+  it("closes the client with closesClient, and not without it", async () => {
     const { t, open } = create();
     const { client } = await open();
     createChatTransport(client).close?.();

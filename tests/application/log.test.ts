@@ -147,7 +147,7 @@ describe("The logger of the console", () => {
     assert.deepEqual(rest, { level: "warn", ...record, message: "Refused origin https://a.example" });
   });
 
-  it("writes the format that it is told to", () => {
+  it("writes the format that was chosen", () => {
     assert.match(String(printed(false, () => warn("text"))[0]![1]), /^\[noroshi\] Refused/);
     assert.match(String(printed(true, () => warn("json"))[0]![1]), /^\{/);
   });
@@ -163,7 +163,7 @@ describe("The logger of the console", () => {
 });
 
 describe("LogThrottle", () => {
-  it("lets one of a kind through a second, and tells how many were left out before the next", () => {
+  it("lets one of a kind through a second, and counts those left out for the next", () => {
     let now = 5;
     const throttle = new LogThrottle(() => now);
     assert.deepEqual([throttle.take("a"), throttle.take("a"), throttle.take("b"), throttle.take("a")], [
