@@ -109,12 +109,10 @@ export function createStreams(
       let cause: unknown;
       const source = input && createInput(input, uid, send, (error) => cause = error, report);
 
-      const tell = (type: string) => {
-        // The `uid` of a resumable stream may not have arrived on this connection.
-        const isNamed = id && type === "cancel";
-        const text = JSON.stringify({ type: `stream.${type}`, ...(isNamed ? { id } : { uid, credit }) });
+      const tell = (type: string, name?: string) => {
+        const text = JSON.stringify({ type: `stream.${type}`, ...(name ? { id: name } : { uid, credit }) });
         credit = undefined;
-        if (!offer(text, report)) due.set(isNamed ? text : uid, text);
+        if (!offer(text, report)) due.set(name ? text : uid, text);
       };
 
       /** Hands items to pending reads, and then the end. */
@@ -149,7 +147,9 @@ export function createStreams(
         queue.length = items.length = 0;
         credit = undefined;
         finish(error);
-        if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled")) || id) tell("cancel");
+        if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled"))) tell("cancel");
+        // The `uid` of a resumable stream may not have arrived on this connection.
+        if (id) tell("cancel", id);
       };
 
       /** Sends the request, and resumes the stream after each lost connection. */

@@ -67,7 +67,8 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
     }));
   }
   // Also while the credentials are expired: refused, it would be lost in the middle of a stream, which waits until they are renewed.
-  if (STREAM_TYPES.has(type)) {
+  // A cancel by `id` stops a stream of other connections too.
+  if (STREAM_TYPES.has(type) && (owner.state !== "expired" || uid !== undefined)) {
     // The rate limit is for what a client sends on its own.
     if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.
     return undefined;

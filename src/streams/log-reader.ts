@@ -16,6 +16,7 @@ export class LogReader implements Source {
   /** Absent: it only waits for the end. */
   readonly #call: Call | undefined;
   #isOpen = false;
+  readonly #isFirst: boolean;
   /** Read, or published since. */
   #waiting: StreamRecord[] = [];
   #bytes = 0;
@@ -32,7 +33,7 @@ export class LogReader implements Source {
   /** @param isFirst whether nothing was published before. */
   constructor(log: StreamLog, after: number, call: Call | undefined, isFirst = false) {
     this.at = after;
-    this.#isLive = isFirst;
+    this.#isLive = this.#isFirst = isFirst;
     this.#log = log;
     this.#call = call;
     log.attach(this);
@@ -58,6 +59,10 @@ export class LogReader implements Source {
   /** Ends the reading. If the client has cancelled the stream, its generator is stopped, and the end awaited. */
   async return(): Promise<unknown> {
     const reason = this.#call && reasonOf(this.#call);
+    if (reason === undefined && this.#isFirst && !this.#isOpen) {
+      // Refused before the client knows its name: nobody will read it.
+      this.#log.stop(new WebSocketError(this.#log.type, "CANCELLED", "The request was refused"));
+    }
     if (!(reason instanceof WebSocketError) || !this.#log.isStoppedFor(reason.code)) return this.#detach();
     return await this.stop(reason);
   }
@@ -122,11 +127,14 @@ export class LogReader implements Source {
   async #read(): Promise<void> {
     const log = this.#log;
     this.#isLive = true;
-    const { records, hasMore, wasRunning } = await log.read(this.at, this.#last?.position ?? null, () => this.#isDetached);
+    const seen = this.#last;
+    const { records, hasMore, wasRunning } = await log.read(this.at, seen?.position ?? null, () => this.#isDetached);
     const since = this.#waiting;
     this.#waiting = [];
     this.#bytes = 0;
-    const end = records.at(-1)?.last ?? this.#last?.last ?? 0;
+    // `take` has set it meanwhile, to a record that is added below or read again.
+    this.#last = records.at(-1) ?? seen;
+    const end = this.#last?.last ?? 0;
     if (end < this.at) throw lost();
     let { at } = this;
     const fresh = records.filter(({ last }) => last > at && (at = last) > 0);

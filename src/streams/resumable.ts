@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type Call, type HandlerContext, isStreamable } from "../application/call.ts";
+import { type Call, type HandlerContext, isStreamable, reasonOf } from "../application/call.ts";
 import type { ClientKey } from "../application/client-key.ts";
 import type { RequestLimit } from "../application/extension.ts";
 import type { Handlers } from "../application/handlers.ts";
@@ -58,6 +58,8 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   readonly #logs = new Map<string, StreamLog>();
   readonly #runs = new Map<StreamRun, { readonly user: string | null; readonly entry: StreamEntry }>();
   readonly #logHost: StreamLogHost;
+  /** Those whose handler has not returned. */
+  readonly #starting = new Set<{ readonly owner: string }>();
 
   constructor(host: ResumableHost) {
     this.#host = host;
@@ -133,13 +135,26 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   async #start(call: Call, handler: AnyHandler, kind: StreamKind): Promise<unknown> {
     const { client } = call;
     const { type } = kind;
-    const { user } = client.accountability;
-    const { deadlines, keyOf, maxStreams, outbound, report, streamsOf, timeout, turn } = this.#host;
+    const { keyOf, maxStreams, streamsOf } = this.#host;
     const owner = keyOf(client);
     const unattended = [...this.#runs.keys()].filter((run) => run.owner === owner && !run.log.isAttached).length;
-    if (unattended + streamsOf(client) >= maxStreams) {
+    const starting = [...this.#starting].filter((each) => each.owner === owner).length;
+    if (unattended + starting + streamsOf(client) >= maxStreams) {
       throw new WebSocketError(type, "LIMIT_EXCEEDED", "Too many streams at once");
     }
+    const own = { owner };
+    this.#starting.add(own);
+    try {
+      return await this.#begin(call, handler, kind, owner);
+    } finally {
+      this.#starting.delete(own);
+    }
+  }
+
+  async #begin(call: Call, handler: AnyHandler, kind: StreamKind, owner: string): Promise<unknown> {
+    const { type } = kind;
+    const { user } = call.client.accountability;
+    const { deadlines, outbound, report, timeout, turn } = this.#host;
     const key = kind.key?.(call);
     if (key !== undefined && (typeof key !== "string" || key.length > MAX_KEY)) {
       throw new TypeError(`Cannot stream "${type}": the key must be a string of up to ${MAX_KEY} characters`);
@@ -151,7 +166,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       if (this.#runs.delete(run) && list) void this.#enlist((engine) => engine.leave(list, id));
     };
     const run = new StreamRun(owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
-    const result = await run.run();
+    const result = await this.#call(call, run);
     if (!isStreamable(result)) return result;
     const entry: StreamEntry = { id, type, ...(key !== undefined && { key }) };
     this.#logs.set(channel, log);
@@ -162,11 +177,28 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       this.#runs.delete(run);
       throw error;
     }
-    if (list) await this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
-    // Attached first: what is published is sent as it is.
+    // Recorded before the generator can end, which leaves the list.
+    const listed = list && this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
+    // Attached before the `await`, in which another node may start the generator: what is published is sent as it is.
     const reader = new LogReader(log, 0, call, true);
+    await listed;
     run.changed();
     return reader;
+  }
+
+  /** Calls the handler, and aborts its signal if the client cancels before the handler has returned. */
+  async #call(call: Call, run: StreamRun): Promise<unknown> {
+    const stop = () => {
+      const reason = reasonOf(call);
+      if (reason instanceof WebSocketError && run.log.isStoppedFor(reason.code)) run.stop(reason);
+    };
+    const { signal } = call;
+    signal.addEventListener("abort", stop);
+    try {
+      return await run.run();
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
   }
 
   /** Lists the stream for its user, on all nodes. An engine that is unavailable remembers it, and announces it later. */

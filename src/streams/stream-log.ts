@@ -40,8 +40,8 @@ export class StreamLog {
   run: StreamRun | undefined;
   readonly #host: StreamLogHost;
   readonly #readers = new Set<LogReader>();
-  /** The readers of other nodes: the number of the last item that they have read. */
-  readonly #others = new Map<string, number>();
+  /** The members that stand for the readers of other nodes. */
+  readonly #others = new Set<string>();
   /** Whether the generator runs on another node. */
   #isRemote = false;
   #opening: Promise<void> | undefined;
@@ -74,10 +74,8 @@ export class StreamLog {
     return this.#readers.size + this.#others.size > 0;
   }
 
-  /** Number of the last item that a reader has read. */
-  get reached(): number {
-    return Math.max(0, ...Array.from(this.#readers, ({ at }) => at), ...this.#others.values());
-  }
+  /** Number of the last item that a reader has read. Where a client says that it is does not count. */
+  reached = 0;
 
   /** Receives what is published from now on. @throws {WebSocketError} ENGINE_UNAVAILABLE */
   async open(): Promise<void> {
@@ -121,6 +119,7 @@ export class StreamLog {
           const timer: Timed = { deadline: 0, heapIndex: -1, due: resolve };
           deadlines.set(timer, RETRY);
         });
+        if (isOver()) throw error;
       }
     }
   }
@@ -140,7 +139,11 @@ export class StreamLog {
 
   /** A reader has read a record of this size. */
   moved({ at }: LogReader, size: number): void {
-    if (this.run) return this.run.changed();
+    if (this.run) {
+      if (at <= this.reached) return;
+      this.reached = at;
+      return this.run.changed();
+    }
     if (!this.#member || at <= this.#said.at) return;
     this.#unsaid += size;
     if (at - this.#said.at >= this.kind.history.size / 4 || this.#unsaid >= MAX_KEPT / 16) this.#say({ at });
@@ -165,7 +168,13 @@ export class StreamLog {
           page = await engine.read(channel, history, null, history.size);
         }
       }
-      return { records: page.publications.map(recordOf), hasMore: page.hasMore === true, wasRunning };
+      const records = page.publications.map(recordOf);
+      let bytes = 0;
+      // One page, of one new record at least: the others are read when these are sent.
+      const end = records.findIndex(({ first, last, body }) =>
+        last > after && (bytes += body.length) > PAGE_BYTES && first > after + 1
+      );
+      return { records: end < 0 ? records : records.slice(0, end), hasMore: end >= 0 || page.hasMore === true, wasRunning };
     }, isOver);
   }
 
@@ -205,7 +214,8 @@ export class StreamLog {
     if (user === RUN) this.#isRemote = !this.run;
     else if (user !== this.#member && data !== undefined) {
       const { at, stop } = JSON.parse(data); // Written by `#say`.
-      this.#others.set(user, at);
+      this.#others.add(user);
+      this.reached = Math.max(this.reached, at);
       if (stop) this.run?.stop(new WebSocketError(this.type, "CANCELLED", "The client has cancelled it"));
     }
   }

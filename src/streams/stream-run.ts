@@ -13,7 +13,7 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 import type { Deadlines, Timed } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
-import { openSource } from "./source.ts";
+import { openSource, type Source } from "./source.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
 import { MAX_KEPT, type StreamLog } from "./stream-log.ts";
 import type { RecordKind } from "./stream-record.ts";
@@ -93,12 +93,13 @@ export class StreamRun implements StreamOwner, Timed {
 
   /** Prepares to publish what the handler has returned, from {@link changed} on. @throws {WebSocketError} ENGINE_UNAVAILABLE */
   async start(streamable: Streamable): Promise<void> {
-    const source = openSource(streamable);
+    let source: Source | undefined;
     try {
+      source = openSource(streamable);
       await this.log.begin(this);
     } catch (error) {
       this.log.end();
-      await source.return?.();
+      await source?.return?.();
       throw error;
     }
     this.#stream = new Stream(this.call, this, source, undefined);
@@ -158,7 +159,13 @@ export class StreamRun implements StreamOwner, Timed {
       this.#isPublished = false;
       this.#host.turn.spend(frame.bytes);
       const rest = frame.text.slice(this.#headLength);
-      const published = this.#append("next", `{${rest.slice(rest.startsWith(",") ? 1 : 0)}`);
+      const body = `{${rest.slice(rest.startsWith(",") ? 1 : 0)}`;
+      let published: Promise<unknown> | undefined;
+      try {
+        published = this.#append("next", body);
+      } catch (error) {
+        published = Promise.reject(error); // An engine of this process throws. Handled below.
+      }
       if (!published) this.#isPublished = true;
       else {
         this.#publishing = published.then(() => {

@@ -227,7 +227,7 @@ describe("useStream", () => {
     await receive({ type: "stream.resume", status: "next", uid: resumed, items: ["lo"], offset: 2 });
     assert.equal(second.text(), "streaming | 1 | lo | - | fine");
     await act(() => second.now().stop());
-    assert.deepEqual(socket.take(), [{ type: "stream.cancel", id: "1/ask" }]);
+    assert.deepEqual(socket.take(), [{ type: "stream.cancel", uid: resumed }, { type: "stream.cancel", id: "1/ask" }]);
   });
 
   it("sends input, and has the types of the contract", async () => {

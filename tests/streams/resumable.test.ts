@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import { WebSocketError } from "../../src/protocol/errors.ts";
-import type { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
@@ -334,6 +334,93 @@ describe("A resumable stream", () => {
     assert.equal(client.take().filter(({ error }) => error?.code === "STREAM_LOST").length, 30);
     const { streams, deadlines } = controller.stats();
     assert.deepEqual([streams, deadlines], [0, 1]); // The sweep of the histories.
+  });
+
+  it("misses no item that is published while a second client attaches", async () => {
+    for (let turnsBefore = 0; turnsBefore < 6; turnsBefore++) {
+      const { connect, stallAt } = create();
+      const stall = stallAt(1);
+      const first = connect();
+      first.send({ type: "count", uid: 1, steps: 3 });
+      await turns();
+      const [{ id }] = first.take();
+      const second = connect();
+      second.send({ type: "stream.resume", uid: 2, id });
+      for (let n = 0; n < turnsBefore; n++) await Promise.resolve();
+      stall.resolve();
+      await turns(10);
+      assert.deepEqual(second.take().slice(1).map(({ data, error }) => error?.code ?? data), [1, 2, 3, { counted: 3 }]);
+    }
+  });
+
+  it("counts against maxStreams while its handler has not answered, and is stopped if it is refused", async () => {
+    const { connect, controller } = create({ maxStreams: 4 });
+    let started = 0;
+    const stall = new Stall();
+    controller.handle("slow", v.object({}), async () => {
+      started++;
+      await stall.promise;
+      return (async function* () {
+        yield 1;
+        await new Promise(() => {});
+      })();
+    }, { resumable: true });
+    const client = connect();
+    for (let uid = 1; uid <= 10; uid++) client.send({ type: "slow", uid });
+    await turns();
+    stall.resolve();
+    await turns(10);
+    const answers = client.take();
+    assert.deepEqual([started, answers.filter(({ status }) => status === "open").length], [4, 4]);
+    assert.equal(answers.filter(({ error }) => error?.code === "LIMIT_EXCEEDED").length, 6);
+    assert.equal(controller.stats().streams, 4);
+  });
+
+  it("aborts the signal of a handler that has not returned when its client cancels", async () => {
+    const { connect, controller } = create();
+    const reasons: unknown[] = [];
+    controller.handle("wait", v.object({}), ({ signal }) =>
+      new Promise((_, reject) =>
+        signal.addEventListener("abort", () => {
+          reasons.push(signal.reason.code);
+          reject(signal.reason);
+        })
+      ), { resumable: true });
+    const client = connect();
+    client.send({ type: "wait", uid: 1 });
+    await turns();
+    client.send({ type: "stream.cancel", uid: 1 });
+    await turns();
+    assert.deepEqual([reasons, client.take().map(({ error }) => error.code)], [["CANCELLED"], ["CANCELLED"]]);
+  });
+
+  it("ends with the error of an engine that throws", async () => {
+    class Full extends MemoryEngine {
+      override publish(...args: Parameters<MemoryEngine["publish"]>): ReturnType<MemoryEngine["publish"]> {
+        if (args[1].data.includes("2")) throw new WebSocketError("engine", "LIMIT_EXCEEDED", "Too large");
+        return super.publish(...args);
+      }
+    }
+    const { connect, controller } = create({ engine: new Full() });
+    const client = connect();
+    client.send({ type: "count", uid: 1, steps: 3 });
+    await turns(10);
+    assert.deepEqual(client.take().map(({ data, error }) => error?.code ?? data), [undefined, 1, "LIMIT_EXCEEDED"]);
+    assert.equal(controller.stats().streams, 0);
+  });
+
+  it("is not driven on by a client that only claims to have read", async () => {
+    const { connect, counts } = create({ resumable: { size: 4 } });
+    const client = connect(undefined, "noroshi.v1");
+    client.send({ type: "count", uid: 1 });
+    await turns(10);
+    const [{ id }] = client.take();
+    client.lose();
+    await turns(10);
+    const { yielded } = counts;
+    for (let uid = 2; uid < 6; uid++) connect().send({ type: "stream.resume", uid, id, after: Number.MAX_SAFE_INTEGER });
+    await turns(10);
+    assert.ok(counts.yielded <= yielded + 1, `${counts.yielded} instead of ${yielded}`);
   });
 
   it("is refused with invalid options", () => {
