@@ -61,7 +61,8 @@ class Reading {
       this.counts.whole++;
     } catch (error) {
       const { code } = error as { code: string };
-      if (code === "STREAM_LOST") this.counts.lost++;
+      // A node that is without the broker for longer than `ttl`, as on a busy machine, gives up with the second code.
+      if (code === "STREAM_LOST" || (code === "ENGINE_UNAVAILABLE" && at > after)) this.counts.lost++;
       // A stream that was not named cannot be resumed, and one that has not begun is asked for again.
       else if (at === after && (await stream.id === undefined || code === "ENGINE_UNAVAILABLE")) {
         this.counts.refused++;
