@@ -50,6 +50,12 @@ interface StreamEntry {
   key?: string;
 }
 
+/** A stream that starts, and the client that it counts against. */
+interface Starting {
+  readonly owner: string;
+  run: StreamRun | undefined;
+}
+
 /** The streams of one node that outlive their connections. */
 export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | "present"> {
   readonly #host: ResumableHost;
@@ -58,8 +64,8 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   readonly #logs = new Map<string, StreamLog>();
   readonly #runs = new Map<StreamRun, { readonly user: string | null; readonly entry: StreamEntry }>();
   readonly #logHost: StreamLogHost;
-  /** Those whose handler has not returned. */
-  readonly #starting = new Set<{ readonly owner: string }>();
+  /** Those that no client reads yet. */
+  readonly #starting = new Set<Starting>();
 
   constructor(host: ResumableHost) {
     this.#host = host;
@@ -137,21 +143,23 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const { type } = kind;
     const { keyOf, maxStreams, streamsOf } = this.#host;
     const owner = keyOf(client);
-    const unattended = [...this.#runs.keys()].filter((run) => run.owner === owner && !run.log.isAttached).length;
-    const starting = [...this.#starting].filter((each) => each.owner === owner).length;
-    if (unattended + starting + streamsOf(client) >= maxStreams) {
+    const starting = [...this.#starting].filter((each) => each.owner === owner);
+    const unattended = [...this.#runs.keys()].filter((run) =>
+      run.owner === owner && !run.log.isAttached && !starting.some((each) => each.run === run)
+    );
+    if (unattended.length + starting.length + streamsOf(client) >= maxStreams) {
       throw new WebSocketError(type, "LIMIT_EXCEEDED", "Too many streams at once");
     }
-    const own = { owner };
+    const own: Starting = { owner, run: undefined };
     this.#starting.add(own);
     try {
-      return await this.#begin(call, handler, kind, owner);
+      return await this.#begin(call, handler, kind, own);
     } finally {
       this.#starting.delete(own);
     }
   }
 
-  async #begin(call: Call, handler: AnyHandler, kind: StreamKind, owner: string): Promise<unknown> {
+  async #begin(call: Call, handler: AnyHandler, kind: StreamKind, own: Starting): Promise<unknown> {
     const { type } = kind;
     const { user } = call.client.accountability;
     const { deadlines, outbound, report, timeout, turn } = this.#host;
@@ -165,7 +173,8 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const ended = () => {
       if (this.#runs.delete(run) && list) void this.#enlist((engine) => engine.leave(list, id));
     };
-    const run = new StreamRun(owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
+    const run = new StreamRun(own.owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
+    own.run = run;
     const result = await this.#call(call, run);
     if (!isStreamable(result)) return result;
     const entry: StreamEntry = { id, type, ...(key !== undefined && { key }) };

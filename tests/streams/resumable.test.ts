@@ -374,6 +374,14 @@ describe("A resumable stream", () => {
     assert.deepEqual([started, answers.filter(({ status }) => status === "open").length], [4, 4]);
     assert.equal(answers.filter(({ error }) => error?.code === "LIMIT_EXCEEDED").length, 6);
     assert.equal(controller.stats().streams, 4);
+    // As many as are allowed may start at once.
+    const other = connect("bob");
+    for (let uid = 1; uid <= 5; uid++) other.send({ type: "count", uid });
+    await turns(10);
+    assert.deepEqual(other.take().filter(({ status }) => status !== "next").map(({ status }) => status).sort(), [
+      "error",
+      ...Array(4).fill("open"),
+    ]);
   });
 
   it("aborts the signal of a handler that has not returned when its client cancels", async () => {
