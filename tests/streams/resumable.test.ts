@@ -376,7 +376,7 @@ describe("A resumable stream", () => {
     assert.equal(controller.stats().streams, 4);
     // As many as are allowed may start at once.
     const other = connect("bob");
-    for (let uid = 1; uid <= 5; uid++) other.send({ type: "count", uid });
+    for (let uid = 1; uid <= 5; uid++) other.send({ type: "slow", uid });
     await turns(10);
     assert.deepEqual(other.take().filter(({ status }) => status !== "next").map(({ status }) => status).sort(), [
       "error",
