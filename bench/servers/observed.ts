@@ -1,4 +1,4 @@
-/** What is measured of a controller beside its work, with the SDK of OpenTelemetry. */
+/** A server that reports itself by the OpenTelemetry SDK while it works, for the cost of reporting. */
 import { context } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
 import { MeterProvider, MetricReader } from "@opentelemetry/sdk-metrics";

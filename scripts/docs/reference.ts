@@ -51,6 +51,17 @@ const TABLES: readonly Table[] = [
     name: "JwtAuthenticatorOptions",
   },
   {
+    title: "`handle`",
+    intro: "The fourth argument of `controller.handle`.",
+    name: "HandleOptions",
+  },
+  {
+    title: "`resumable`",
+    intro: "Of `handle`, beside its functions [`merge`, `key` and `authorize`](../guides/resumable-streams.md).",
+    name: "ResumableOptions",
+    prefix: "resumable.",
+  },
+  {
     title: "A channel",
     intro: "`new Channels(controller, { name: options })`, of `noroshi/channels`.",
     name: "ChannelOptions",
@@ -91,6 +102,16 @@ const TABLES: readonly Table[] = [
     title: "A request",
     intro: "The third argument of `client.request`.",
     name: "RequestOptions",
+  },
+  {
+    title: "A stream",
+    intro: "The third argument of `client.stream`.",
+    name: "StreamOptions",
+  },
+  {
+    title: "`attach`",
+    intro: "The second argument of `client.attach`, beside `signal`.",
+    name: "AttachOptions",
   },
   {
     title: "A subscription",
@@ -145,7 +166,7 @@ const TABLES: readonly Table[] = [
   },
   {
     title: "`handleChat`",
-    intro: "`handleChat(controller, handler, options)`, of `noroshi/ai`.",
+    intro: "`handleChat(controller, handler, options)`, of `noroshi/ai`, beside `ttl`, `size` and `authorize` of `resumable`.",
     name: "ChatOptions",
   },
   {

@@ -1,4 +1,4 @@
-/** What is known of a `UIMessage` of the AI SDK. */
+/** The fields of a `UIMessage` of the AI SDK that are used here. */
 export interface ChatMessage {
   /** Unique in the chat. */
   id: string;

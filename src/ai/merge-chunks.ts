@@ -1,4 +1,4 @@
-/** What is known of a `UIMessageChunk` of the AI SDK. */
+/** The fields of a `UIMessageChunk` of the AI SDK that are used here. */
 export interface Chunk {
   readonly type: string;
   readonly [name: string]: unknown;
@@ -26,7 +26,7 @@ export function mergeChunks(chunks: Chunk[]): Chunk[] {
 function join(last: Chunk | undefined, chunk: Chunk): Chunk | undefined {
   const [piece, of] = PIECES[chunk.type] ?? [];
   if (!piece || !of || last?.type !== chunk.type || last[of] !== chunk[of]) return undefined;
-  // What a provider adds belongs to one piece.
+  // The metadata of a provider belongs to one piece.
   if (last["providerMetadata"] || chunk["providerMetadata"]) return undefined;
   return { ...last, [piece]: `${last[piece]}${chunk[piece]}` };
 }

@@ -18,7 +18,7 @@ export function isPlainSchema(schema: object): boolean {
   return typeof entries === "object" && entries !== null && !("type" in entries || "uid" in entries);
 }
 
-/** What is not the payload. Only observers read `traceparent`. */
+/** The fields that are not part of the payload. Only observers read `traceparent`. */
 const ENVELOPE: ReadonlySet<string> = new Set(["type", "uid", "traceparent", "__proto__"]);
 
 /**

@@ -236,7 +236,7 @@ export class Log {
     this.#throttles = { warn: new LogThrottle(monotonic), error: new LogThrottle(monotonic) };
   }
 
-  /** @param kind of which one is written a second. @param describe returns the record; called only if it is written. */
+  /** @param kind at most one record of a kind is written in a second. @param describe returns the record; called only if it is written. */
   warn(kind: string, describe: () => readonly [LogRecord, message: string]): void {
     this.#write("warn", kind, () => {
       const [record, message] = describe();

@@ -59,7 +59,7 @@ const REASONS_BY_CODE: Record<string, RefusalReason> = {
   SERVICE_UNAVAILABLE: "unavailable",
 };
 
-/** What an operator reads of a refusal: the fields of its record, and its message with the option or proxy setting to change. */
+/** The log record of a refusal: its fields, and a message that names the option or proxy setting to change. */
 export type DescribedRefusal = readonly [fields: Omit<LogRecord, "event" | "reason">, message: string];
 
 /** Counts refusals by reason, and logs at most one a second of each. */

@@ -271,7 +271,7 @@ export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
   }, { uid: 10, status: "ok", data: [{ id: "0b9c/ask", type: "ask", key: "chat/5" }] }),
 };
 
-/** What a client does with streams: the message, its title, and the answers. */
+/** The messages that a client sends for a stream: each with its title and its answers. */
 export const STREAM_OPERATIONS: readonly (readonly [key: string, title: string, ...replies: string[]])[] = [
   ["credit", "Return a credit"],
   ["cancel", "Cancel a stream"],

@@ -4,7 +4,7 @@ import type { AttachOptions, ClientStream, StreamOptions } from "./streams.ts";
 /** Where a stream that is shown is: not started, or how it ended: by `stop`, with its result, or with an error. */
 export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
 
-/** What is shown of a stream. */
+/** The state of a stream, as a component shows it. */
 export interface StreamState<Item = unknown, Result = unknown> {
   /** Where the stream is. */
   readonly status: StreamStatus;

@@ -28,7 +28,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 
 export type { AuthenticationOutcome };
 
-/** What every message has. */
+/** The fields of every message on these channels. */
 export interface Diagnosed {
   /** The option `name` of the controller. */
   readonly controller: string;

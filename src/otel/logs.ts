@@ -1,7 +1,7 @@
 import type { LoggedError, LogLevel, LogRecord } from "../application/log.ts";
 import type { Observer } from "../application/observer.ts";
 
-/** What a record becomes, as in the data model of OpenTelemetry's logs. */
+/** A log record in the data model of OpenTelemetry. */
 export interface EmittedRecord {
   /** The event of the record. */
   eventName: string;

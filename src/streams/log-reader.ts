@@ -22,7 +22,7 @@ export class LogReader implements Source {
   #bytes = 0;
   /** The last record that was seen. Absent: none. */
   #last: StreamRecord | undefined;
-  /** Whether what is published is added to `#waiting`. If not, the history is read once that is empty. */
+  /** Whether publications are added to `#waiting`. If not, the reader reads the history once `#waiting` is empty. */
   #isLive = false;
   #isReading = false;
   /** Only the end is wanted. */

@@ -188,7 +188,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     }
     // Recorded before the generator can end, which leaves the list.
     const listed = list && this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
-    // Attached before the `await`, in which another node may start the generator: what is published is sent as it is.
+    // Attached before the `await`, because an event of a member may start the generator meanwhile. The reader must not miss its first item.
     const reader = new LogReader(log, 0, call, true);
     await listed;
     run.changed();

@@ -19,7 +19,7 @@ export interface StreamLogHost {
 /** Items that a reader has probably missed: read first. */
 const LATEST = 64;
 
-/** Maximum size of what is kept of one stream, in characters of JSON. */
+/** Maximum size of the items that are kept of one stream, in characters of JSON. */
 export const MAX_KEPT = 4_194_304;
 
 /** Time between two attempts of what an unavailable engine refuses, in ms. */
@@ -74,7 +74,7 @@ export class StreamLog {
     return this.#readers.size + this.#others.size > 0;
   }
 
-  /** Number of the last item that a reader has read. Where a client says that it is does not count. */
+  /** Number of the last item that a reader has read. The `after` that a client sends does not count. */
   reached = 0;
 
   /** Receives what is published from now on. @throws {WebSocketError} ENGINE_UNAVAILABLE */

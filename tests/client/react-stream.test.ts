@@ -8,7 +8,7 @@ import { useStream, type UseStreamResult } from "../../src/client/react.ts";
 import { connectFake, type FakeSocket } from "../support/fake-server.ts";
 import { turn } from "../support/waiting.ts";
 
-/** What is used of react-test-renderer, which brings no types. */
+/** The parts of react-test-renderer that are used here. The package has no types. */
 interface Renderer {
   act(callback: () => unknown): Promise<void>;
   create(element: unknown): { toJSON(): unknown; update(element: unknown): void; unmount(): void };

@@ -37,7 +37,7 @@ function create() {
   };
 }
 
-/** An input that counts what is asked of it. */
+/** An input that counts the calls of `next` and `return`. */
 function counter(last = Infinity) {
   const counts = { asked: 0, returned: 0 };
   const input: AsyncIterable<unknown> = {

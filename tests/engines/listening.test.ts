@@ -7,7 +7,7 @@ import { TestClock } from "../support/test-clock.ts";
 
 const LINGER = 1_000;
 
-/** A session that answers when it is told to, and what it listens to then. */
+/** A session that holds its answers until the test asks for them. `listened` has the channels that the broker would send. */
 class HeldSession {
   readonly listened = new Set<string>();
   readonly #waiting: (() => void)[] = [];

@@ -170,7 +170,7 @@ export class Envelopes {
   }
 }
 
-/** What was published, of an envelope that holds a publication. */
+/** The content of an envelope that holds a publication. */
 export const contentOf = ({ event, body: data, traceparent }: Opened): PublicationContent =>
   traceparent === undefined ? { event, data } : { event, data, traceparent };
 
