@@ -31,9 +31,9 @@ function create({ resumable = {}, ...options }: WebSocketControllerOptions & { r
       counts.finished++;
     }
   }, { resumable });
-  const connect = (user: string | null = "ann", protocol: string | null = null) => {
+  const connect = (user: string | null = "ann", protocol: string | null = null, expires_at: number | null = null) => {
     const transport = new FakeTransport();
-    const identity = { accountability: { user, role: null }, expires_at: null };
+    const identity = { accountability: { user, role: null }, expires_at };
     const connection = controller.open(transport, { ...HANDSHAKE, protocol }, identity);
     return {
       connection,
@@ -429,6 +429,49 @@ describe("A resumable stream", () => {
     for (let uid = 2; uid < 6; uid++) connect().send({ type: "stream.resume", uid, id, after: Number.MAX_SAFE_INTEGER });
     await turns(10);
     assert.ok(counts.yielded <= yielded + 1, `${counts.yielded} instead of ${yielded}`);
+  });
+
+  it("is not stopped by its id while the credentials of the client are expired", async () => {
+    const { connect, clock, stallAt } = create();
+    const stall = stallAt(2);
+    const reader = connect();
+    reader.send({ type: "count", uid: 1, steps: 2 });
+    await turns();
+    const [{ id }] = reader.take();
+    const expiring = connect("ann", null, (clock.now() + 1_000) / 1_000);
+    clock.advance(1_500);
+    expiring.send({ type: "stream.cancel", id });
+    await turns();
+    assert.deepEqual(reader.take(), []);
+    stall.resolve();
+    await turns();
+    assert.deepEqual(reader.take().map(({ status }) => status), ["next", "ok"]);
+  });
+
+  it("is resumed page by page, however large the history is", async () => {
+    const { connect, controller } = create();
+    const stalled = new Stall();
+    controller.handle("large", v.object({}), async function* () {
+      for (let n = 1; n <= 30; n++) yield `${n} ${"x".repeat(20_000)}`;
+      await stalled.promise;
+    }, { resumable: true });
+    const reader = connect();
+    reader.send({ type: "large", uid: 1 });
+    await turns(20);
+    const [{ id }] = reader.take();
+    const limits: number[] = [];
+    const { engine } = controller;
+    const read = engine.read.bind(engine);
+    engine.read = (...args) => {
+      limits.push(args[3]);
+      return read(...args);
+    };
+    const other = connect();
+    other.send({ type: "stream.resume", uid: 2, id });
+    await turns(20);
+    assert.deepEqual(other.take().slice(1).map(({ data }) => parseInt(data)), Array.from({ length: 30 }, (_, n) => n + 1));
+    assert.ok(limits.length > 3, `${limits.length} reads`); // 600 kB, of which a page has 128 KiB.
+    stalled.resolve();
   });
 
   it("is refused with invalid options", () => {
