@@ -57,9 +57,9 @@ export class StreamMarks {
 
   /** Notifies a restored client of its streams that have ended. It may resume those that are resumable. */
   restored(client: WebSocketClient): void {
-    const key = keyOf(client);
     let marks: readonly string[] = [];
     this.#withKeeper(client, (keeper) => {
+      const key = keyOf(client);
       marks = keeper.load(key);
       if (marks.length > 0) keeper.delete(key);
     });
