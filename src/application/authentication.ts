@@ -119,11 +119,13 @@ export class Authenticator {
   }
 
   /** Runs any call that returns an authentication state, with the timeout, and validates its result. Never rejects. */
-  run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
+  async run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
     const late = () => new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`);
-    return within(this.#deadlines, this.#timeout, call, late)
-      .then((state) => this.#check(state))
-      .catch((error): Attempt => ({ outcome: "failed", error }));
+    try {
+      return this.#check(await within(this.#deadlines, this.#timeout, call, late));
+    } catch (error) {
+      return { outcome: "failed", error };
+    }
   }
 
   #check(state: AuthenticationState | null): Attempt {

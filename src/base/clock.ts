@@ -1,5 +1,5 @@
 /** Building blocks that know nothing of WebSockets: clock and deadlines, guarded calls, event bus, limits, addresses. */
-import { guard } from "./guard.ts";
+import { guard, isThenable } from "./guard.ts";
 import type { Writable } from "./writable.ts";
 
 /** The time and its timers. A test passes its own clock; a Durable Object's timer is its alarm. */
@@ -59,16 +59,18 @@ export const systemClock: Clock = {
  *
  * @param late returns the error for a call that takes longer.
  */
-export function within<Value>(
+export async function within<Value>(
   deadlines: Deadlines,
   ms: number,
   call: () => Value | Promise<Value>,
   late: () => Error,
 ): Promise<Value> {
-  return new Promise((resolve, reject) => {
+  const result = call();
+  if (!isThenable(result)) return result; // Without a timer.
+  return await new Promise((resolve, reject) => {
     const timer: Timed = { deadline: 0, heapIndex: -1, due: () => reject(late()) };
     deadlines.set(timer, ms);
-    (async () => await call())().then(resolve, reject).finally(() => deadlines.delete(timer));
+    Promise.resolve(result).then(resolve, reject).finally(() => deadlines.delete(timer));
   });
 }
 
