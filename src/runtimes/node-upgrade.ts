@@ -6,7 +6,7 @@ import type { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
 import { attach, flushing, type FlushingWebSocket, LINGER } from "./node-transport.ts";
 import { type FetchApp, toRequest } from "./node-request.ts";
-import { type Acceptance, HOST, type Host } from "./runtime.ts";
+import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 import type { Ws } from "./ws.ts";
 
 // Not imported: a bundle for a Worker, which has no such modules, would not start.
@@ -34,34 +34,32 @@ const MAX_HEADERS = 256;
 /** Statuses of listeners that have no such route: the attached app is asked next. Any other status is the answer. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 
-/** One pass of the request through the server's listeners or through an app. */
-class Pass {
-  readonly host: Host;
+/** One pass of the request through the server's listeners or through an app. The upgrade route finds it as its host. */
+class Pass implements Host, Runtime {
+  readonly connections: Connections;
   /** Whether a route of ours was reached. */
   isOurs = false;
   acceptance: Acceptance | undefined;
+  readonly #incoming: IncomingMessage;
   #isOver = false;
 
   constructor(incoming: IncomingMessage, connections: Connections) {
-    const runtime = {
-      ip: () => incoming.socket.remoteAddress ?? null,
-      accept: (_request: Request, acceptance: Acceptance) => this.#accept(incoming, acceptance),
-    };
-    const asked = () => {
-      this.isOurs = true;
-      return runtime;
-    };
-    this.host = {
-      connections,
-      get runtime() {
-        return asked();
-      },
-    };
+    this.#incoming = incoming;
+    this.connections = connections;
   }
 
-  #accept({ socket }: IncomingMessage, acceptance: Acceptance): Response | null {
+  get runtime(): Runtime {
+    this.isOurs = true;
+    return this;
+  }
+
+  ip(): string | null {
+    return this.#incoming.socket.remoteAddress ?? null;
+  }
+
+  accept(_request: Request, acceptance: Acceptance): Response | null {
     // Another response may have been sent before, such as that of Hono's `timeout()`.
-    if (this.#isOver || this.acceptance || socket.destroyed) return null;
+    if (this.#isOver || this.acceptance || this.#incoming.socket.destroyed) return null;
     this.acceptance = acceptance;
     return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // The constructor refuses 101.
   }
@@ -228,7 +226,7 @@ export class NodeUpgrade {
     const pass = this.#pass = new Pass(this.#incoming, connections);
     const held = this.#held = new HeldResponse(this.#incoming, pass);
     // `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host.
-    Object.assign(held, { [HOST]: pass.host });
+    Object.assign(held, { [HOST]: pass });
     request(held);
     await held.answered;
     if (!held.isAcceptance) pass.abandon(); // Destroyed without a head.
@@ -240,7 +238,7 @@ export class NodeUpgrade {
     const request = toRequest(this.#incoming);
     if (!request) return { pass, response: new Response("Bad Request", { status: 400 }) };
     try {
-      const response: unknown = await app.fetch(request, { incoming: this.#incoming, [HOST]: pass.host });
+      const response: unknown = await app.fetch(request, { incoming: this.#incoming, [HOST]: pass });
       if (isResponse(response)) return { pass, response };
     } catch {
       // Hono's error handler has already run, so only an answer is left.
