@@ -4,6 +4,59 @@ import { getCookie } from "hono/cookie";
 import type { CredentialSource } from "../application/authentication.ts";
 import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
 
+/** The name of the query parameter with the token. */
+const TOKEN = "access_token";
+
+/**
+ * A URL whose path and query need no decoding, as nearly all clients request it. To parse a URL and its query takes Node as long as the rest
+ * of the upgrade route.
+ */
+const PLAIN_URL = new RegExp(
+  [
+    /^(https?:\/\/[^/?#]+)(?=\/)/, // The origin: checked on its own.
+    /(?:\/[\w~!$&'()*,;=:@-][\w.~!$&'()*,;=:@-]*)*\/?/, // No segment begins with a dot: "." and ".." would be resolved.
+    /(?:\?[\w.~-]+=[\w.~-]*(?:&[\w.~-]+=[\w.~-]*)*)?$/,
+  ].map(({ source }) => source).join(""),
+);
+
+/** The target of an upgrade request. */
+export interface Target {
+  /** The URL without its tokens. */
+  readonly url: string;
+  readonly tokens: readonly string[];
+}
+
+/** Takes the tokens out of the URL of a request; `null` if it is not a URL. */
+export function readTarget(text: string): Target | null {
+  const [, origin] = PLAIN_URL.exec(text) ?? [];
+  if (origin === undefined || !isOrigin(origin)) return parseTarget(text);
+  const [path, query] = splitOnce(text, "?");
+  if (!query.includes(TOKEN)) return { url: text, tokens: [] };
+  const tokens: string[] = [];
+  const rest = query.split("&").filter((pair) => {
+    const [name, value] = splitOnce(pair, "=");
+    if (name === TOKEN) tokens.push(value);
+    return name !== TOKEN;
+  });
+  return { url: rest.length > 0 ? `${path}?${rest.join("&")}` : path, tokens };
+}
+
+function parseTarget(text: string): Target | null {
+  if (!URL.canParse(text)) return null;
+  const url = new URL(text);
+  const tokens = url.searchParams.getAll(TOKEN);
+  if (tokens.length > 0) url.searchParams.delete(TOKEN);
+  return { url: url.href, tokens };
+}
+
+/** Whether it is an origin as a URL parser writes it. */
+const isOrigin = (text: string): boolean => URL.canParse(text) && new URL(text).origin === text;
+
+function splitOnce(text: string, separator: string): [before: string, after: string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + separator.length)];
+}
+
 /** Maximum length of a token, in characters. Longer ones are refused unread: no proxy passes such a header. */
 const MAX_TOKEN_LENGTH = 8192;
 
@@ -64,7 +117,12 @@ export type ShownToken = { source: CredentialSource } & ({ value: string } | { f
  * Finds the token of an upgrade: in the subprotocol, Authorization, query or cookie, in this order. An invalid token never falls
  * back to the next place or to anonymous.
  */
-export function readToken(c: Context, url: URL, protocols: string[], cookie: string | undefined): ShownToken | null {
+export function readToken(
+  c: Context,
+  queried: readonly string[],
+  protocols: string[],
+  cookie: string | undefined,
+): ShownToken | null {
   const checked = (value: string, source: CredentialSource): ShownToken =>
     value === ""
       ? { source, fault: "It is empty" }
@@ -84,7 +142,6 @@ export function readToken(c: Context, url: URL, protocols: string[], cookie: str
     return value === undefined ? { source: "header", fault: "It is not Bearer and one token" } : checked(value, "header");
   }
 
-  const queried = url.searchParams.getAll("access_token");
   if (queried.length > 1) return several("query");
   if (queried[0]) return checked(queried[0], "query");
 

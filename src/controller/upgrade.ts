@@ -29,7 +29,7 @@ import {
   tooMany,
   unavailable,
 } from "./upgrade-refusal.ts";
-import { checkRequest, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
+import { checkRequest, readTarget, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 
 /**
@@ -78,7 +78,7 @@ const CALLED =
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   let latestUrl = "";
   // Most clients request the same URL. Consecutive equal URLs share one string, which saves 110 bytes a connection.
-  const shareUrl = (url: string) => url === latestUrl ? latestUrl : latestUrl = url;
+  const shareUrl = (url: string) => url === latestUrl ? latestUrl : latestUrl = copyOf(url);
   // The output type "ws" has no value: no client reads the response of a WebSocket route.
   const handler: UpgradeHandler = (c) => {
     // Thrown where it is called, so that the stack names the application's line.
@@ -96,8 +96,8 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(invalid);
-  const url = parseUrl(c.req.url);
-  if (!url) return refuse(invalidRequest("The request target is not a URL"));
+  const target = readTarget(c.req.url);
+  if (!target) return refuse(invalidRequest("The request target is not a URL"));
   const away = host.awayFor();
   if (away !== undefined) return refuse(leaving(away));
   if (!runtime) return refuse(noRuntime());
@@ -108,20 +108,20 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
-    url: shareUrl(withoutToken(url)),
+    url: shareUrl(target.url),
     origin: origin === undefined ? null : copyOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
-    ip: ip === null ? null : copyOf(ip),
+    ip,
     userAgent: userAgentOf(c),
     protocol: agreedProtocol(offered, options.protocols),
   };
   if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
   if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
   // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
-  const hostname = c.req.header("host")?.toLowerCase() ?? url.host;
+  const hostname = c.req.header("host")?.toLowerCase() ?? new URL(target.url).host;
   if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
     return refuse(foreignOrigin(handshake.origin, hostname));
   }
-  const token = host.authenticator.enabled ? readToken(c, url, offered, options.cookie) : null;
+  const token = host.authenticator.enabled ? readToken(c, target.tokens, offered, options.cookie) : null;
   // Browsers store cookies, and their pages send an origin. Without one, the page behind a cookie is unknown.
   if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
     return refuse(COOKIE_WITHOUT_ORIGIN);
@@ -231,11 +231,12 @@ function clientIp({ options: { clientIp }, report }: UpgradeHost, address: strin
   if (typeof clientIp === "number") {
     // Counted from the right: each trusted proxy appends one entry, and a client can forge the ones further left.
     const entry = splitList(headers.get("x-forwarded-for")).at(-clientIp);
-    return entry === undefined ? own : normalizeAddress(entry) ?? own;
+    const forwarded = entry === undefined ? null : normalizeAddress(entry);
+    return forwarded === null ? own : copyOf(forwarded);
   }
   const ip = ask(() => clientIp({ address, headers }), (ip) => ip === null || typeof ip === "string", report);
   if (ip === undefined) return own;
-  return ip === null ? null : normalizeAddress(ip) ?? ip.slice(0, MAX_ADDRESS_LENGTH);
+  return ip === null ? null : copyOf(normalizeAddress(ip) ?? ip.slice(0, MAX_ADDRESS_LENGTH));
 }
 
 /** The first offered subprotocol that is supported, as the option's own string: a slice would retain the whole header. */
@@ -291,20 +292,20 @@ function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal, 
   return c.json({ error: { code, message } }, status, headers);
 }
 
-function parseUrl(target: string): URL | null {
-  return URL.canParse(target) ? new URL(target) : null;
-}
+/** Headers of the handshake itself, which the runtime sets, and those that describe a body. */
+const OWN_HEADERS: ReadonlySet<string> = new Set([
+  "connection",
+  "content-length",
+  "content-type",
+  "transfer-encoding",
+  "upgrade",
+]);
 
-function withoutToken(url: URL): string {
-  const copy = url.searchParams.has("access_token") ? new URL(url) : url;
-  if (copy !== url) copy.searchParams.delete("access_token");
-  return copy.href;
-}
-
-/** Headers that middleware has set so far, without those of the handshake, which the runtime sets. */
+/** Headers that middleware has set so far, without those of the handshake. */
 function headersOf(c: Context): Headers {
-  const headers = new Headers(c.res.headers);
-  for (const name of ["connection", "content-length", "content-type", "transfer-encoding", "upgrade"]) headers.delete(name);
-  for (const name of [...headers.keys()]) if (name.startsWith("sec-websocket-")) headers.delete(name);
+  const headers = new Headers();
+  for (const [name, value] of c.res.headers) {
+    if (!OWN_HEADERS.has(name) && !name.startsWith("sec-websocket-")) headers.append(name, value);
+  }
   return headers;
 }
