@@ -6,7 +6,9 @@
  * The generator does not sleep: whoever sends to one that sleeps wakes it, which the kernel counts as the sender's CPU, and the slower a
  * server is the more often it finds the generator asleep.
  *
- * `node --import tsx bench/pair.ts --work=echo --runtime=bun [--servers=noroshi,raw] [--turns=60] [--from=COMMIT]`
+ * `node --import tsx bench/pair.ts --work=echo --runtime=bun [--servers=noroshi,raw] [--turns=60] [--count=N] [--from=COMMIT]`
+ *
+ * The work is done `--count` times in all: more of it shows what a server costs that has compiled its code.
  *
  * With `--from` this project is also measured as it was at that commit.
  */
@@ -27,6 +29,7 @@ const { values } = parseArgs({
     runtime: { type: "string", default: "bun" },
     servers: { type: "string", default: "noroshi,raw" },
     turns: { type: "string", default: "60" },
+    count: { type: "string" },
     from: { type: "string" },
   },
 });
@@ -61,7 +64,7 @@ async function main(): Promise<void> {
       "Cannot measure: --work takes the name of one of which the CPU is compared, on one node, and which raw servers do",
     );
   }
-  const count = Math.floor(Number(work.settings.count) / turns);
+  const count = Math.floor(Number(values.count ?? work.settings.count) / turns);
   if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
   const parts = values.servers.split(",");
   // One of some works only is named in full.
