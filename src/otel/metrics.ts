@@ -37,7 +37,7 @@ const MAX_SAMPLED = 1_000;
  * Maximum number of durations of handlers and publications in one window: to record one takes the SDK as long as a small message takes to
  * be handled.
  */
-const MAX_MEASURED = 200;
+const MAX_MEASURED = 100;
 
 /** Length of a window, in ms. */
 const WINDOW = 100;
@@ -69,8 +69,8 @@ export class Metrics implements Observer {
   /** When the handlers of streams were called, if their duration is recorded. */
   readonly #streaming = new WeakMap<WebSocketMessage, number>();
   readonly #openedAt = new Map<WebSocketClient, number>();
-  /** Messages by type: an instrument would take as long as a small message. */
-  readonly #received = new Map<string, number>();
+  /** Messages by declared type, and those of other types: an instrument would take as long as a small message. */
+  readonly #received = new Map<string, { count: number }>();
   readonly #callAttributes = new Map<string, Attributes>();
   /** Durations that may be recorded in this window. */
   #left = 0;
@@ -152,8 +152,15 @@ export class Metrics implements Observer {
   }
 
   received(type: string | null): void {
+    const counter = type === null ? undefined : this.#received.get(type);
+    (counter ?? this.#counterOf(type)).count++;
+  }
+
+  #counterOf(type: string | null): { count: number } {
     const label = type !== null && (PROTOCOL_TYPES.has(type) || this.#node.observed.types.has(type)) ? type : OTHER;
-    this.#received.set(label, (this.#received.get(label) ?? 0) + 1);
+    let counter = this.#received.get(label);
+    if (!counter) this.#received.set(label, counter = { count: 0 });
+    return counter;
   }
 
   handle(request: WebSocketMessage, _client: WebSocketClient, call: () => unknown): unknown {
@@ -296,7 +303,7 @@ export class Metrics implements Observer {
       "messages.received",
       "{message}",
       "Messages of clients, by type; types that are not declared are _other.",
-      byLabel("noroshi.message.type", () => this.#received),
+      byLabel("noroshi.message.type", () => Array.from(this.#received, ([type, { count }]) => [type, count] as const)),
     );
     poll(
       "createObservableCounter",
