@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 const PAUSE = 3_000;
 
 /** How long one may take to end, in ms. */
-const PATIENCE = 5_000;
+const PATIENCE = 15_000;
 
 /** What is started, and how. */
 export interface ProgramOptions {
