@@ -13,6 +13,8 @@ export interface WorkerOptions {
   useSQLite?: boolean;
   /** Whether it can be inspected. @default {false} */
   inspects?: boolean;
+  /** Name of a queue that the Worker produces to, as `QUEUE`, and consumes. @default none */
+  queue?: string;
 }
 
 /** By file: a test that starts a Worker twenty times bundles it once. */
@@ -20,7 +22,7 @@ const bundles = new Map<string, Promise<string>>();
 
 /** Starts a file that exports a Durable Object class, bound under its name in capitals, and resolves once it listens. */
 export async function startWorker(file: string, className: string, options: WorkerOptions = {}): Promise<Worker> {
-  const { useSQLite = true, inspects = false } = options;
+  const { useSQLite = true, inspects = false, queue } = options;
   const script = await (bundles.get(file) ?? bundle(file));
   const miniflare = new Miniflare({
     modules: true,
@@ -30,6 +32,10 @@ export async function startWorker(file: string, className: string, options: Work
     host: "127.0.0.1",
     port: 0,
     ...(inspects && { inspectorPort: 0 }),
+    ...(queue !== undefined && {
+      queueProducers: { QUEUE: queue },
+      queueConsumers: { [queue]: { maxBatchSize: 1, maxBatchTimeout: 0 } },
+    }),
     durableObjects: { [className.toUpperCase()]: { className, useSQLite } },
   });
   const { port } = await miniflare.ready;

@@ -197,7 +197,7 @@ describe("The source", () => {
   it("imports declared dependencies only", () => {
     const declared = { ...npm.dependencies, ...npm.peerDependencies };
     for (const [path, { specifier }] of eachImport()) {
-      if (specifier.startsWith(".") || specifier.startsWith("node:")) continue;
+      if (/^(?:\.|node:|cloudflare:)/.test(specifier)) continue;
       assert.ok(packageOf(specifier) in declared, `${path} imports "${specifier}", which package.json does not list`);
     }
   });

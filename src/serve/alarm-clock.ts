@@ -7,13 +7,14 @@ interface AlarmStorage {
 
 /** Timers on the single alarm of a Durable Object. An alarm wakes a hibernating object; a timer would prevent hibernation. */
 export class AlarmClock implements Clock {
-  readonly #storage: AlarmStorage;
+  readonly #setAlarm: (time: number) => Promise<void>;
   readonly #timers = new Map<number, { at: number; callback: () => void }>();
   #handles = 0;
   #armed = Infinity;
 
   constructor({ storage }: { storage: AlarmStorage }) {
-    this.#storage = storage;
+    const { setAlarm } = storage; // `ApplicationAlarm` replaces it.
+    this.#setAlarm = (time) => setAlarm.call(storage, time);
   }
 
   now(): number {
@@ -50,6 +51,6 @@ export class AlarmClock implements Clock {
     const first = Math.min(...Array.from(this.#timers.values(), ({ at }) => at));
     if (first >= this.#armed) return;
     this.#armed = first;
-    void this.#storage.setAlarm(first);
+    void this.#setAlarm(first);
   }
 }

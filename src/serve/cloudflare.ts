@@ -3,58 +3,65 @@
  *
  * @module
  */
+import type { AnySchemas, Channels, HistoryQuery, MemberRecord } from "../channels/channels.ts";
 import type { Connection } from "../connection/connection.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../protocol/close.ts";
 import { Connections } from "../connection/connections.ts";
+import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
+import type { BroadcastFilter, BroadcastResult } from "../delivery/broadcast.ts";
+import type { DisconnectFilter } from "../connection/revocations.ts";
+import type { OrderResult } from "../controller/cluster.ts";
+import type { Position } from "../engines/engine.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
+import type { Report } from "../base/guard.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { SavedConnection } from "../delivery/transport.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 import { AlarmClock } from "./alarm-clock.ts";
+import { type AlarmInfo, ApplicationAlarm } from "./application-alarm.ts";
+import { DurableObject, type DurableObjectBase, type WebSocketObjectState } from "./durable-object.ts";
 import { type HibernatingSocket, HibernatingTransport, savedOf } from "./hibernating-transport.ts";
-import { type Acceptance, HOST, type Host, type Runtime } from "../runtimes/runtime.ts";
+import {
+  channelsOf,
+  checkFilterObject,
+  type ObjectCalls,
+  publishTo,
+  readFrom,
+  type WebSocketObjectStats,
+} from "./object-calls.ts";
+import { type Upgrade, Upgrades } from "./object-upgrades.ts";
+import { HOST, type Host } from "../runtimes/runtime.ts";
 
+export type { AlarmInfo } from "./application-alarm.ts";
+export type { DurableObjectBase, WebSocketObjectState } from "./durable-object.ts";
+export type { HistoryOfObject, ObjectCalls, PublishArguments, WebSocketObjectStats } from "./object-calls.ts";
 export type { HibernatingSocket, Sql };
 
-/** The part of a Durable Object's state that {@link createWebSocketObject} uses. */
-export interface WebSocketObjectState {
-  /** Accepts a socket that may hibernate. */
-  acceptWebSocket(socket: HibernatingSocket): void;
-  /** The object's open sockets. */
-  getWebSockets(): HibernatingSocket[];
-  /** Sets what workerd answers without waking the object. */
-  setWebSocketAutoResponse(pair?: unknown): void;
-  /** The object's storage and alarm. */
-  readonly storage: {
-    /** Sets the object's one alarm, in ms since 1970. */
-    setAlarm(time: number): Promise<void>;
-    /** Throws on use if the class has no SQLite storage. */
-    readonly sql?: Sql;
-  };
-}
-
 /** The app of one Durable Object, with its controllers. */
-export interface WebSocketObjectApp {
+export interface WebSocketObjectApp<C = Contract, Schemas = AnySchemas> {
   /** One controller, or several with different `name`s: a connection finds its controller by name after hibernation. */
-  controller: WebSocketController | WebSocketController[];
+  controller: WebSocketController<C> | WebSocketController<C>[];
   /** The Hono app with the WebSocket routes. */
   app: { fetch(request: Request, env?: unknown, context?: never): Response | Promise<Response> };
+  /** The channels that `publish`, `presence` and `history` of the object use. Absent: these reject. */
+  channels?: Channels<C, Schemas>;
 }
 
-/** A Durable Object that serves an app and its WebSocket routes. */
-export interface WebSocketObject {
+/** A Durable Object that serves an app and its WebSocket routes, and that Workers and other objects call by RPC. */
+export interface WebSocketObject<Env = unknown, C = Contract, Schemas = AnySchemas, State = WebSocketObjectState>
+  extends DurableObjectBase<State, Env>, ObjectCalls<C, Schemas> {
   /** Answers a request, or upgrades it. */
   fetch(request: Request): Promise<Response>;
-  /** Runs the deadlines that have passed. */
-  alarm(): void;
-  /** A message arrived. */
-  webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void;
-  /** A socket closed. */
-  webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void;
-  /** A socket failed. */
-  webSocketError(socket: HibernatingSocket, error: unknown): void;
+  /** A subclass may have its own, and set its time with `setAlarm` of the storage. */
+  alarm(info?: AlarmInfo): void | Promise<void>;
+  /** A message arrived. A subclass may have its own, which is called after this. */
+  webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void | Promise<void>;
+  /** A socket closed. A subclass may have its own, which is called after this. */
+  webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void | Promise<void>;
+  /** A socket failed. A subclass may have its own, which is called after this. */
+  webSocketError(socket: HibernatingSocket, error: unknown): void | Promise<void>;
 }
 
 /**
@@ -68,6 +75,9 @@ export interface WebSocketObject {
  * (`new_classes` instead of `new_sqlite_classes`) keeps channels in memory: hibernation loses them, and each client is closed
  * with 1012 when the object wakes.
  *
+ * The class extends `DurableObject` of `cloudflare:workers`: Workers and other objects call `publish`, `broadcast`, `disconnect`,
+ * `presence`, `history` and `stats` on its stub. These are of the first controller, and of the channels that `build` returns.
+ *
  * @param build creates the controller and the app with its route, once per object and again after each eviction.
  *
  * @example
@@ -76,33 +86,41 @@ export interface WebSocketObject {
  * export default forward((env: Env) => env.NEWSROOM.getByName("main"));
  * ```
  */
-export function createWebSocketObject<Env>(
-  build: (env: Env, state: WebSocketObjectState) => WebSocketObjectApp,
-): new (state: WebSocketObjectState, env: Env) => WebSocketObject {
-  return class implements WebSocketObject {
+export function createWebSocketObject<
+  Env,
+  C = Contract,
+  Schemas = AnySchemas,
+  State extends WebSocketObjectState = WebSocketObjectState,
+>(
+  build: (env: Env, state: State) => WebSocketObjectApp<C, Schemas>,
+): new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, State> {
+  class Served extends (DurableObject as typeof DurableObjectBase<State, Env>) {
     readonly #app: WebSocketObjectApp["app"];
     readonly #autoResponse: AutoResponse;
+    readonly #channels: unknown;
     readonly #clock: AlarmClock;
     readonly #connections = new Map<HibernatingSocket, Connection>();
+    readonly #controller: WebSocketController<C>;
     readonly #open = new Connections();
     // One per object: objects share module variables, and must not write to each other's sockets.
     readonly #queue = new WriteQueue();
-    readonly #state: WebSocketObjectState;
-    readonly #env: Env;
+    readonly #sql: DatabaseSql | undefined;
 
-    constructor(state: WebSocketObjectState, env: Env) {
-      const { app, controller } = build(env, state);
+    constructor(state: State, env: Env) {
+      super(state, env);
+      const { app, controller, channels } = build(env, state);
       this.#app = app;
-      this.#state = state;
-      this.#env = env;
+      this.#channels = channels;
       this.#clock = new AlarmClock(state);
       const controllers = byName([controller].flat());
+      this.#controller = [controller].flat()[0]!; // byName throws without one.
       this.#autoResponse = new AutoResponse(state);
-      const sql = sqlOf(state);
+      const sql = this.#sql = sqlOf(state);
       for (const each of controllers.values()) {
         each.useClock(this.#clock);
         each.useEngine(sql && new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
       }
+      this.#handleEvents();
       for (const socket of state.getWebSockets()) {
         const saved = savedOf(socket);
         if (!saved) continue; // A socket of another library.
@@ -124,7 +142,7 @@ export function createWebSocketObject<Env>(
       const host: Host = { connections: this.#open, runtime: upgrades };
       try {
         // Copied: all objects of the isolate share `env`.
-        const response = await this.#app.fetch(request, { ...this.#env, [HOST]: host });
+        const response = await this.#app.fetch(request, { ...this.env, [HOST]: host });
         const upgrade = upgrades.carriedBy(response);
         if (!upgrade) return response;
         if (request.signal.aborted) return new Response("The connection is gone", { status: 400 });
@@ -135,87 +153,122 @@ export function createWebSocketObject<Env>(
       }
     }
 
-    alarm(): void {
-      this.#clock.ring();
-      this.#autoResponse.update();
+    async publish(...publication: never): Promise<Position | null> {
+      return await publishTo(this.#channels, publication);
     }
 
-    webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void {
-      this.#connections.get(socket)?.message(message);
-      this.#autoResponse.update();
+    async presence(channel: string): Promise<MemberRecord[]> {
+      return await channelsOf("list the members", this.#channels).presence(channel);
     }
 
-    webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
-      const connection = this.#connections.get(socket);
-      this.#connections.delete(socket);
+    async history(channel: string, query?: HistoryQuery): Promise<never> {
+      return await readFrom(this.#channels, channel, query) as never; // As it was published.
+    }
+
+    // deno-lint-ignore require-await -- a wrong message rejects, as over RPC
+    async broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
+      return this.#controller.broadcast(message, filter);
+    }
+
+    async disconnect(filter: DisconnectFilter, code?: number, reason?: string): Promise<OrderResult> {
+      checkFilterObject("disconnect", filter);
+      const result = await this.#controller.disconnect(filter, code, reason);
+      this.#autoResponse.update();
+      return { ...result }; // A copy: it may be frozen, and another caller's.
+    }
+
+    stats(): Promise<WebSocketObjectStats> {
+      const channels = this.#channels ? channelsOf("count", this.#channels).stats() : undefined;
+      const databaseBytes = this.#sql?.databaseSize;
+      return Promise.resolve({
+        ...this.#controller.stats(),
+        ...(channels && { channels }),
+        ...(databaseBytes !== undefined && { databaseBytes }),
+      });
+    }
+
+    // The events are handled by `#handleEvents`, so that a subclass that does not call `super` breaks nothing.
+    alarm(): void {}
+    webSocketMessage(): void {}
+    webSocketClose(): void {}
+    webSocketError(): void {}
+
+    /** Defines what workerd calls: our handling first, then the method of the subclass. */
+    #handleEvents(): void {
+      const handle = <Name extends "webSocketMessage" | "webSocketClose" | "webSocketError">(
+        name: Name,
+        ours: (...event: Parameters<WebSocketObject[Name]>) => void,
+      ) => {
+        const theirs = this[name] as (...event: Parameters<WebSocketObject[Name]>) => unknown; // A subclass takes the arguments.
+        define(this, name, (...event: Parameters<WebSocketObject[Name]>) => {
+          ours(...event);
+          this.#autoResponse.update();
+          return theirs.apply(this, event);
+        });
+      };
+      handle("webSocketMessage", (socket, message) => this.#connections.get(socket)?.message(message));
+      handle("webSocketClose", (...event) => this.#closed(...event));
+      // A network or peer fault. No close event follows a protocol error.
+      handle("webSocketError", (socket) => this.#forget(socket)?.closed(ABNORMAL, "", false));
+      const theirs = this.alarm as (info: AlarmInfo) => unknown; // As above.
+      define(this, "alarm", () => {
+        this.#clock.ring();
+        this.#autoResponse.update();
+      });
+      if (theirs !== Served.prototype.alarm && this.#sql) {
+        new ApplicationAlarm({
+          sql: this.#sql,
+          clock: this.#clock,
+          report: reportOf(this.#controller),
+          run: (info) => theirs.call(this, info),
+        }).attach(this.ctx.storage);
+      }
+    }
+
+    #closed(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
       // workerd passes on codes that must not be sent (RFC 6455 §7.4.1). Such a close is not clean.
       const clean = wasClean && (code === NO_STATUS || answerCloseCode(code) === code);
-      connection?.closed(clean ? code : ABNORMAL, clean ? reason : "", clean);
+      this.#forget(socket)?.closed(clean ? code : ABNORMAL, clean ? reason : "", clean);
       // Without this the peer waits for its answer forever. The reason is cut: invalid UTF-8 grew when decoded, and close() would
       // throw.
       socket.close(answerCloseCode(code), cutCloseReason(reason));
-      this.#autoResponse.update();
     }
 
-    webSocketError(socket: HibernatingSocket): void {
+    #forget(socket: HibernatingSocket): Connection | undefined {
       const connection = this.#connections.get(socket);
       this.#connections.delete(socket);
-      // A network or peer fault. No close event follows a protocol error.
-      connection?.closed(ABNORMAL, "", false);
-      this.#autoResponse.update();
+      return connection;
     }
 
     #connect({ server, acceptance: { protocol, open } }: Upgrade): void {
-      this.#state.acceptWebSocket(server);
+      this.ctx.acceptWebSocket(server);
       const connection = open(new HibernatingTransport(server, protocol, this.#queue));
       this.#connections.set(server, connection);
       this.#autoResponse.add(connection);
     }
-  };
+  }
+  return Served as unknown as new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, State>; // The methods check what they are passed.
 }
 
-/** An accepted upgrade whose socket is not open yet. */
-interface Upgrade {
-  readonly client: WebSocket;
-  readonly server: HibernatingSocket;
-  readonly acceptance: Acceptance;
+/** Defines a method of one object. workerd calls it instead of that of the class. */
+function define(object: object, name: string, value: unknown): void {
+  Object.defineProperty(object, name, { value, configurable: true, writable: true });
 }
 
-/**
- * The upgrades accepted during one request. The one whose socket the app's response carries becomes a connection; the others are
- * abandoned, because no runtime event ends them. A timeout, an error handler or middleware may answer instead of the route.
- */
-class Upgrades implements Runtime {
-  readonly #accepted: Upgrade[] = [];
-  #ended = false;
+/** What reports as the controller does: by an `error` event, else by a line of its log. */
+function reportOf<C>(controller: WebSocketController<C>): Report {
+  let report: Report = console.error;
+  controller.observe("Durable Object", (host) => {
+    report = (error) => host.report(error);
+    return {};
+  })();
+  return report;
+}
 
-  ip(request: Request): string | null {
-    return request.headers.get("cf-connecting-ip");
-  }
-
-  accept(request: Request, acceptance: Acceptance): Response | null {
-    // workerd treats the socket of a client that has gone as open, and never reports it closed. The signal aborts only with the
-    // compatibility flag `enable_request_signal`.
-    if (this.#ended || request.signal.aborted) return null;
-    const { protocol, headers } = acceptance;
-    const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
-    const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
-    this.#accepted.push({ client, server, acceptance });
-    if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
-    return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // An extension of workerd.
-  }
-
-  /** The upgrade whose socket the response carries. A copy of the response, which Hono may make, carries the same one. */
-  carriedBy(response: Response): Upgrade | undefined {
-    const { webSocket } = response as { webSocket?: WebSocket | null }; // An extension of workerd.
-    return this.#accepted.find(({ client }) => client === webSocket);
-  }
-
-  /** Ends the request: later upgrades are refused, and those without a connection are abandoned. */
-  end(): void {
-    this.#ended = true;
-    for (const { acceptance } of this.#accepted) acceptance.abandoned();
-  }
+/** SQLite storage of a Durable Object. */
+interface DatabaseSql extends Sql {
+  /** Size of the database, in bytes. */
+  readonly databaseSize?: number;
 }
 
 function protocolOf({ handshake }: SavedConnection): string | null {
@@ -223,7 +276,7 @@ function protocolOf({ handshake }: SavedConnection): string | null {
 }
 
 /** The object's SQLite storage, if it has one. */
-function sqlOf({ storage: { sql } }: WebSocketObjectState): Sql | undefined {
+function sqlOf({ storage: { sql } }: WebSocketObjectState): DatabaseSql | undefined {
   try {
     // `sql` always exists, and throws on use if there is no SQLite storage.
     return sql && [...sql.exec("SELECT 1")].length > 0 ? sql : undefined;
@@ -232,7 +285,7 @@ function sqlOf({ storage: { sql } }: WebSocketObjectState): Sql | undefined {
   }
 }
 
-function byName(controllers: WebSocketController[]): Map<string, WebSocketController> {
+function byName<C>(controllers: WebSocketController<C>[]): Map<string, WebSocketController<C>> {
   const named = new Map(controllers.map((controller) => [controller.name, controller]));
   // Names are part of table names, and SQLite ignores the case of ASCII letters.
   const tables = new Set([...named.keys()].map((name) => name.replace(/[A-Z]/g, (letter) => letter.toLowerCase())));
@@ -275,7 +328,6 @@ class AutoResponse {
 
 /** The part of workerd's globals that this file uses. */
 interface WorkerdGlobal {
-  WebSocketPair: new () => [WebSocket, HibernatingSocket];
   WebSocketRequestResponsePair: new (request: string, response: string) => unknown;
 }
 

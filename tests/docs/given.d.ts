@@ -13,8 +13,8 @@ declare function showLogin(): void;
 declare function report(error: unknown): void;
 
 /** As `@cloudflare/workers-types` has it, as far as it is used. */
-interface DurableObjectNamespace {
-  getByName(name: string): { fetch(request: Request): Promise<Response> };
+interface DurableObjectNamespace<T = unknown> {
+  getByName(name: string): T & { fetch(request: Request): Promise<Response> };
 }
 
 /** What an earlier snippet of a page has imported. */

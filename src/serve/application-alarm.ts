@@ -1,0 +1,121 @@
+import type { Clock } from "../base/clock.ts";
+import type { Report } from "../base/guard.ts";
+import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
+
+/** What workerd passes to an `alarm()`. */
+export interface AlarmInfo {
+  /** How often it has failed before. */
+  readonly retryCount: number;
+  /** Whether it has failed before. */
+  readonly isRetry: boolean;
+  /** When it was due, in ms since 1970. */
+  readonly scheduledTime: number;
+}
+
+/** What {@link ApplicationAlarm} needs of its object. */
+export interface ApplicationAlarmHost {
+  readonly sql: Sql;
+  readonly clock: Clock;
+  readonly report: Report;
+  /** The `alarm()` of the subclass. */
+  run(info: AlarmInfo): unknown;
+}
+
+/** The first delay before a failed alarm is repeated, in ms; each further one is twice as long. As workerd's. */
+const FIRST_DELAY = 2_000;
+
+/** How often a failed alarm is repeated. As workerd's. */
+const MAX_RETRIES = 6;
+
+interface AlarmRow {
+  /** When it is due, in ms since 1970. */
+  due: number;
+  /** When it runs next, in ms since 1970. */
+  next: number;
+  retries: number;
+}
+
+const TABLE = '"noroshi_alarm"';
+
+/**
+ * The alarm of a subclass that has an `alarm()`. An object has one alarm, and its timers use it: `setAlarm`, `getAlarm` and `deleteAlarm`
+ * of the storage are replaced by those of a row in a table, whose time is one more timer.
+ */
+export class ApplicationAlarm {
+  readonly #host: ApplicationAlarmHost;
+  #timer: unknown;
+  /** Set while it runs. `isReplaced`: it has set or deleted its alarm meanwhile. */
+  #running: { isReplaced: boolean } | undefined;
+
+  constructor(host: ApplicationAlarmHost) {
+    this.#host = host;
+    rowsOf(
+      host.sql,
+      `CREATE TABLE IF NOT EXISTS ${TABLE} (place INTEGER PRIMARY KEY, due INTEGER, next INTEGER, retries INTEGER)`,
+    );
+    this.#arm();
+  }
+
+  /** Replaces the methods of the storage. */
+  attach(storage: object): void {
+    const methods = {
+      setAlarm: (time: Date | number) => this.#set(time),
+      getAlarm: () => Promise.resolve(this.#running && !this.#running.isReplaced ? null : this.#read()?.due ?? null),
+      deleteAlarm: () => this.#delete(),
+    };
+    for (const [name, value] of Object.entries(methods)) Object.defineProperty(storage, name, { value, configurable: true });
+  }
+
+  // deno-lint-ignore require-await -- a wrong time rejects, as workerd's does
+  async #set(time: Date | number): Promise<void> {
+    const due = Number(time);
+    if (!Number.isFinite(due) || due < 0) throw new TypeError("Cannot set the alarm: pass a Date, or ms since 1970");
+    if (this.#running) this.#running.isReplaced = true;
+    this.#write(Math.floor(due), Math.floor(due), 0);
+  }
+
+  #delete(): Promise<void> {
+    if (this.#running) this.#running.isReplaced = true;
+    rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`);
+    this.#arm();
+    return Promise.resolve();
+  }
+
+  #write(due: number, next: number, retries: number): void {
+    rowsOf(this.#host.sql, `INSERT OR REPLACE INTO ${TABLE} VALUES (0, ?, ?, ?)`, due, next, retries);
+    this.#arm();
+  }
+
+  #read(): AlarmRow | undefined {
+    return rowsOf<AlarmRow>(this.#host.sql, `SELECT due, next, retries FROM ${TABLE}`)[0];
+  }
+
+  #arm(): void {
+    const { clock } = this.#host;
+    clock.clearTimeout(this.#timer);
+    const row = this.#read();
+    if (row) this.#timer = clock.setTimeout(() => this.#ring(row), Math.max(0, row.next - clock.now()));
+  }
+
+  #ring(row: AlarmRow): void {
+    // It runs once at a time, and is armed again when it has ended. Until then the alarm is for an eviction.
+    if (this.#running) this.#timer = this.#host.clock.setTimeout(() => this.#ring(row), FIRST_DELAY);
+    else void this.#run(row);
+  }
+
+  async #run({ due, retries }: AlarmRow): Promise<void> {
+    // Written first: after an eviction it runs again.
+    this.#write(due, this.#host.clock.now() + FIRST_DELAY * 2 ** Math.min(retries, MAX_RETRIES), retries + 1);
+    const running = this.#running = { isReplaced: false };
+    let isOver = true;
+    try {
+      await this.#host.run({ retryCount: retries, isRetry: retries > 0, scheduledTime: due });
+    } catch (cause) {
+      isOver = retries >= MAX_RETRIES;
+      this.#host.report(new Error(`Cannot run alarm(): attempt ${retries + 1} of ${MAX_RETRIES + 1} failed`, { cause }));
+    }
+    this.#running = undefined;
+    if (isOver && !running.isReplaced) rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`);
+    this.#arm();
+  }
+}

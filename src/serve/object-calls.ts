@@ -1,0 +1,123 @@
+import type { AnySchemas, ChannelsOf, ChannelsStats, HistoryQuery, MemberRecord, PublishOptions } from "../channels/channels.ts";
+import type { HistoryRecord, PublicationRecord } from "../channels/history-record.ts";
+import type { DisconnectFilter } from "../connection/revocations.ts";
+import type { OrderResult } from "../controller/cluster.ts";
+import type { ControllerStats } from "../controller/stats.ts";
+import type { BroadcastFilter, BroadcastResult } from "../delivery/broadcast.ts";
+import type { Position } from "../engines/engine.ts";
+import type {
+  ChannelContract,
+  ChannelName,
+  Contract,
+  DataOf,
+  EventOf,
+  InOf,
+  MessageFrom,
+  NameOf,
+} from "../protocol/contract-types.ts";
+
+/** Arguments of `publish`: one tuple for each event of each channel, because workerd's stubs keep no type parameters. */
+export type PublishArguments<D> = D extends { readonly channels: infer H } ? {
+    [Name in keyof H & string]: {
+      [Event in EventOf<H[Name]>]: [
+        channel: NameOf<Name>,
+        event: Event,
+        data: DataOf<H[Name], Event>,
+        options?: PublishOptions,
+      ];
+    }[EventOf<H[Name]>];
+  }[keyof H & string]
+  : [channel: string, event: string, data: unknown, options?: PublishOptions];
+
+/** The history of one of the channels. */
+export type HistoryOfObject<D> = D extends { readonly channels: infer H }
+  ? { [Name in keyof H & string]: Sent<H[Name]> }[keyof H & string]
+  : Sent<ChannelContract>;
+
+/** A history as a stub returns it. */
+type Sent<H> = Omit<HistoryRecord<H>, "publications"> & {
+  publications: { [Event in EventOf<H>]: PublicationRecord<Event, Json<DataOf<H, Event>>> }[EventOf<H>][];
+};
+
+/** `unknown` as the JSON that it is. A stub would make `never` of it, and give up on a type that names itself. */
+type Json<Data> = unknown extends Data ? string | number | boolean | object | null : Data;
+
+/** A member of one of the channels. */
+export interface ObjectMember<D> {
+  /** User id, or `uid:<id>` for a connection without a user. */
+  user: string;
+  /** The member's data. Absent if the channel keeps none. */
+  data?: Json<D extends { readonly channels: infer H } ? { [Name in keyof H]: InOf<H[Name], "member"> }[keyof H] : unknown>;
+}
+
+/** Counters of an object. */
+export interface WebSocketObjectStats extends ControllerStats {
+  /** Counters of its channels. Absent without channels. */
+  channels?: ChannelsStats;
+  /** Size of the object's SQLite database, in bytes. Absent without SQLite storage. */
+  databaseBytes?: number;
+}
+
+/** What Workers and other objects call on an object, by its stub. Each argument is checked, because a stub passes anything. */
+export interface ObjectCalls<C = Contract, Schemas = AnySchemas> {
+  /** Publishes to a channel, as `Channels.publish`. */
+  publish(...publication: PublishArguments<ChannelsOf<C, Schemas>>): Promise<Position | null>;
+  /** Sends a message to the clients that the filter matches, as `WebSocketController.broadcast`. */
+  broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult>;
+  /** Closes the clients that the filter matches, as `WebSocketController.disconnect`. */
+  disconnect(filter: DisconnectFilter, code?: number, reason?: string): Promise<OrderResult>;
+  /** Lists the members of a channel, as `Channels.presence`. */
+  presence(channel: ChannelName<ChannelsOf<C, Schemas>>): Promise<ObjectMember<ChannelsOf<C, Schemas>>[]>;
+  /** Reads the history of a channel, as `Channels.history`. */
+  history(
+    channel: ChannelName<ChannelsOf<C, Schemas>>,
+    query?: HistoryQuery,
+  ): Promise<HistoryOfObject<ChannelsOf<C, Schemas>>>;
+  /** Counts connections, clients and subscriptions. */
+  stats(): Promise<WebSocketObjectStats>;
+}
+
+/** The channels, as far as the calls use them: what they are passed is checked by the channels themselves. */
+interface UntypedChannels {
+  publish(channel: unknown, event: unknown, data: unknown, options?: PublishOptions): Promise<Position | null>;
+  presence(channel: unknown): Promise<MemberRecord[]>;
+  history(channel: unknown, query?: HistoryQuery): Promise<HistoryRecord>;
+  stats(): ChannelsStats;
+}
+
+/** Publishes, checking the options. */
+export async function publishTo(
+  channels: unknown,
+  [channel, event, data, options]: readonly [channel: unknown, event: unknown, data: unknown, options?: unknown],
+): Promise<Position | null> {
+  checkOptions("publish", options, ["id"]);
+  return await channelsOf("publish", channels).publish(channel, event, data, options);
+}
+
+/** Reads a history, checking the query. */
+export async function readFrom(channels: unknown, channel: unknown, query: unknown): Promise<HistoryRecord> {
+  checkOptions("read the history", query, ["limit", "after"]);
+  return await channelsOf("read the history", channels).history(channel, query);
+}
+
+/** The channels that the app has returned. @throws {TypeError} if it has returned none. */
+export function channelsOf(action: string, channels: unknown): UntypedChannels {
+  if (channels) return channels as UntypedChannels; // Channels check what they are passed.
+  throw new TypeError(`Cannot ${action}: the object has no channels, return them too: ({ app, controller, channels })`);
+}
+
+/** @throws {TypeError} for anything but an object with these fields, or `undefined`. */
+export function checkOptions(action: string, options: unknown, names: readonly string[]): asserts options is object | undefined {
+  if (options === undefined) return;
+  const isObject = typeof options === "object" && options !== null;
+  const unknown = isObject ? Object.keys(options).find((name) => !names.includes(name)) : "";
+  if (unknown === undefined) return;
+  throw new TypeError(`Cannot ${action}: the options must be an object with ${names.join(" and ")}, or absent`);
+}
+
+/** @throws {TypeError} for anything but an object. */
+export function checkFilterObject(action: string, filter: unknown): void {
+  if (typeof filter !== "object" || filter === null) {
+    throw new TypeError(`Cannot ${action}: the filter must be an object such as { role: "editor" }`);
+  }
+}
