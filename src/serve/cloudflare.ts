@@ -29,8 +29,10 @@ import {
   type ObjectCalls,
   publishTo,
   readFrom,
+  schedulesOf,
   type WebSocketObjectStats,
 } from "./object-calls.ts";
+import type { AnyPayloads, ScheduleArguments, ScheduleRecord, Schedules } from "./schedules.ts";
 import { type Upgrade, Upgrades } from "./object-upgrades.ts";
 import { HOST, type Host } from "../runtimes/runtime.ts";
 
@@ -40,18 +42,25 @@ export type { HistoryOfObject, ObjectCalls, PublishArguments, WebSocketObjectSta
 export type { HibernatingSocket, Sql };
 
 /** The app of one Durable Object, with its controllers. */
-export interface WebSocketObjectApp<C = Contract, Schemas = AnySchemas> {
+export interface WebSocketObjectApp<C = Contract, Schemas = AnySchemas, Payloads = AnyPayloads> {
   /** One controller, or several with different `name`s: a connection finds its controller by name after hibernation. */
   controller: WebSocketController<C> | WebSocketController<C>[];
   /** The Hono app with the WebSocket routes. */
   app: { fetch(request: Request, env?: unknown, context?: never): Response | Promise<Response> };
   /** The channels that `publish`, `presence` and `history` of the object use. Absent: these reject. */
   channels?: Channels<C, Schemas>;
+  /** The schedules that `schedule`, `cancel`, `schedules` and `deadLetters` of the object use. Absent: these reject. */
+  schedules?: Schedules<Payloads>;
 }
 
 /** A Durable Object that serves an app and its WebSocket routes, and that Workers and other objects call by RPC. */
-export interface WebSocketObject<Env = unknown, C = Contract, Schemas = AnySchemas, State = WebSocketObjectState>
-  extends DurableObjectBase<State, Env>, ObjectCalls<C, Schemas> {
+export interface WebSocketObject<
+  Env = unknown,
+  C = Contract,
+  Schemas = AnySchemas,
+  Payloads = AnyPayloads,
+  State = WebSocketObjectState,
+> extends DurableObjectBase<State, Env>, ObjectCalls<C, Schemas, Payloads> {
   /** Answers a request, or upgrades it. */
   fetch(request: Request): Promise<Response>;
   /** A subclass may have its own, and set its time with `setAlarm` of the storage. */
@@ -76,7 +85,8 @@ export interface WebSocketObject<Env = unknown, C = Contract, Schemas = AnySchem
  * with 1012 when the object wakes.
  *
  * The class extends `DurableObject` of `cloudflare:workers`: Workers and other objects call `publish`, `broadcast`, `disconnect`,
- * `presence`, `history` and `stats` on its stub. These are of the first controller, and of the channels that `build` returns.
+ * `presence`, `history` and `stats` on its stub. These are of the first controller, and of the channels that `build` returns. With
+ * `Schedules` of `noroshi/schedules` they call `schedule`, `cancel`, `schedules` and `deadLetters`, too.
  *
  * @param build creates the controller and the app with its route, once per object and again after each eviction.
  *
@@ -90,10 +100,11 @@ export function createWebSocketObject<
   Env,
   C = Contract,
   Schemas = AnySchemas,
+  Payloads = AnyPayloads,
   State extends WebSocketObjectState = WebSocketObjectState,
 >(
-  build: (env: Env, state: State) => WebSocketObjectApp<C, Schemas>,
-): new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, State> {
+  build: (env: Env, state: State) => WebSocketObjectApp<C, Schemas, Payloads>,
+): new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, Payloads, State> {
   class Served extends (DurableObject as typeof DurableObjectBase<State, Env>) {
     readonly #app: WebSocketObjectApp["app"];
     readonly #autoResponse: AutoResponse;
@@ -104,13 +115,15 @@ export function createWebSocketObject<
     readonly #open = new Connections();
     // One per object: objects share module variables, and must not write to each other's sockets.
     readonly #queue = new WriteQueue();
+    readonly #schedules: Schedules<Payloads> | undefined;
     readonly #sql: DatabaseSql | undefined;
 
     constructor(state: State, env: Env) {
       super(state, env);
-      const { app, controller, channels } = build(env, state);
+      const { app, controller, channels, schedules } = build(env, state);
       this.#app = app;
       this.#channels = channels;
+      this.#schedules = schedules;
       this.#clock = new AlarmClock(state);
       const controllers = byName([controller].flat());
       this.#controller = [controller].flat()[0]!; // byName throws without one.
@@ -120,6 +133,7 @@ export function createWebSocketObject<
         each.useClock(this.#clock);
         each.useEngine(sql && new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
       }
+      schedules?.start({ sql, clock: this.#clock, report: reportOf(this.#controller) });
       this.#handleEvents();
       for (const socket of state.getWebSockets()) {
         const saved = savedOf(socket);
@@ -187,6 +201,22 @@ export function createWebSocketObject<
       });
     }
 
+    async schedule(...call: ScheduleArguments<Payloads>): Promise<string> {
+      return await schedulesOf("schedule", this.#schedules).schedule(...call);
+    }
+
+    async cancel(id: string): Promise<boolean> {
+      return await schedulesOf("cancel", this.#schedules).cancel(id);
+    }
+
+    async schedules(): Promise<ScheduleRecord[]> {
+      return await schedulesOf("list the schedules", this.#schedules).list();
+    }
+
+    async deadLetters(): Promise<ScheduleRecord[]> {
+      return await schedulesOf("list the dead letters", this.#schedules).deadLetters();
+    }
+
     // The events are handled by `#handleEvents`, so that a subclass that does not call `super` breaks nothing.
     alarm(): void {}
     webSocketMessage(): void {}
@@ -247,7 +277,7 @@ export function createWebSocketObject<
       this.#autoResponse.add(connection);
     }
   }
-  return Served as unknown as new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, State>; // The methods check what they are passed.
+  return Served as unknown as new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, Payloads, State>; // The methods check what they are passed.
 }
 
 /** Defines a method of one object. workerd calls it instead of that of the class. */

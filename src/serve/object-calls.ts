@@ -1,4 +1,5 @@
 import type { AnySchemas, ChannelsOf, ChannelsStats, HistoryQuery, MemberRecord, PublishOptions } from "../channels/channels.ts";
+import type { AnyPayloads, ScheduleArguments, ScheduleRecord, Schedules } from "./schedules.ts";
 import type { HistoryRecord, PublicationRecord } from "../channels/history-record.ts";
 import type { DisconnectFilter } from "../connection/revocations.ts";
 import type { OrderResult } from "../controller/cluster.ts";
@@ -59,7 +60,7 @@ export interface WebSocketObjectStats extends ControllerStats {
 }
 
 /** What Workers and other objects call on an object, by its stub. Each argument is checked, because a stub passes anything. */
-export interface ObjectCalls<C = Contract, Schemas = AnySchemas> {
+export interface ObjectCalls<C = Contract, Schemas = AnySchemas, Payloads = AnyPayloads> {
   /** Publishes to a channel, as `Channels.publish`. */
   publish(...publication: PublishArguments<ChannelsOf<C, Schemas>>): Promise<Position | null>;
   /** Sends a message to the clients that the filter matches, as `WebSocketController.broadcast`. */
@@ -75,6 +76,14 @@ export interface ObjectCalls<C = Contract, Schemas = AnySchemas> {
   ): Promise<HistoryOfObject<ChannelsOf<C, Schemas>>>;
   /** Counts connections, clients and subscriptions. */
   stats(): Promise<WebSocketObjectStats>;
+  /** Schedules a call, as `Schedules.schedule`, and returns its id. */
+  schedule(...call: ScheduleArguments<Payloads>): Promise<string>;
+  /** Deletes a schedule or a dead letter. Returns whether there was one. */
+  cancel(id: string): Promise<boolean>;
+  /** Lists the schedules, the next one first. Not `scheduled`, which is what cron triggers call on a Worker. */
+  schedules(): Promise<ScheduleRecord[]>;
+  /** Lists the calls that have failed for good, the latest first. */
+  deadLetters(): Promise<ScheduleRecord[]>;
 }
 
 /** The channels, as far as the calls use them: what they are passed is checked by the channels themselves. */
@@ -120,4 +129,10 @@ export function checkFilterObject(action: string, filter: unknown): void {
   if (typeof filter !== "object" || filter === null) {
     throw new TypeError(`Cannot ${action}: the filter must be an object such as { role: "editor" }`);
   }
+}
+
+/** The schedules that the app has returned. @throws {TypeError} if it has returned none. */
+export function schedulesOf<Payloads>(action: string, schedules: Schedules<Payloads> | undefined): Schedules<Payloads> {
+  if (schedules) return schedules;
+  throw new TypeError(`Cannot ${action}: the object has no schedules, return them too: ({ app, controller, schedules })`);
 }

@@ -163,4 +163,38 @@ describe("An object", { timeout: 300_000 }, () => {
     await evict("failing");
     assert.deepEqual(await call("failing", "wait", "alarm 1"), ["constructor", "alarm 1"]);
   });
+
+  it("calls what is scheduled, after an eviction too, repeats what fails, and keeps dead letters", async () => {
+    const wire = await open("scheduling");
+    await begin(wire, "room:1");
+    await call("scheduling", "schedule", 300, "say", { text: "later" });
+    await evict("scheduling");
+    assert.deepEqual((await wire.next()).data, { text: "later 1" });
+    await call("scheduling", "schedule", 0, "say", { text: "again", failures: 1 });
+    assert.deepEqual((await wire.next()).data, { text: "again 2" });
+
+    const id = await call("scheduling", "schedule", 0, "say", { text: "never", failures: 2 });
+    await call("scheduling", "schedule", 100, "say", { text: "after that" });
+    assert.deepEqual((await wire.next()).data, { text: "after that 1" });
+    const [{ due: _, ...letter }] = await call("scheduling", "deadLetters");
+    assert.deepEqual(letter, {
+      id,
+      name: "say",
+      payload: { text: "never", failures: 2 },
+      attempts: 2,
+      error: "As it was told to",
+    });
+    assert.equal(await call("scheduling", "cancel", id), true);
+
+    await call("scheduling", "schedule", "0 8 * * *", "say", { text: "eight" }, { id: "eight" });
+    const [{ id: listed, cron }] = await call("scheduling", "schedules");
+    assert.deepEqual([listed, cron], ["eight", "0 8 * * *"]);
+    for (let place = 0; place < 2; place++) await call("scheduling", "schedule", 60_000, "say", { text: "" });
+    const { error } = await outcome("scheduling", "schedule", 60_000, "say", { text: "" });
+    assert.deepEqual(error, {
+      name: "WebSocketError",
+      message: 'Cannot schedule "say": the object has as many as maxSchedules',
+      code: "LIMIT_EXCEEDED",
+    });
+  });
 });

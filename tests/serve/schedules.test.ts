@@ -1,0 +1,293 @@
+/** Schedules over the storage of an object that is evicted, by a wall clock that steps. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import type { Clock } from "../../src/base/clock.ts";
+import { type ScheduledCall, type ScheduleHandlers, Schedules, type SchedulesOptions } from "../../src/serve/schedules.ts";
+import { noSqlite, openSqlite } from "../engines/sqlite.ts";
+import { assertProperty } from "../support/property.ts";
+
+/** As the alarm of an object: timers follow the wall clock. */
+class WallClock implements Clock {
+  readonly #timers = new Map<number, { at: number; callback: () => void }>();
+  #handles = 0;
+  #now = Date.parse("2026-11-29T08:00:30Z");
+
+  now(): number {
+    return this.#now;
+  }
+
+  monotonic(): number {
+    return this.#now;
+  }
+
+  setTimeout(callback: () => void, delay: number): number {
+    this.#timers.set(++this.#handles, { at: this.#now + delay, callback });
+    return this.#handles;
+  }
+
+  clearTimeout(handle: unknown): void {
+    this.#timers.delete(handle as number); // What setTimeout returned.
+  }
+
+  /** An eviction: no timer is left. */
+  clear(): void {
+    this.#timers.clear();
+  }
+
+  /** Sets the clock. */
+  async step(ms: number): Promise<void> {
+    this.#now += ms;
+    await this.#ring();
+  }
+
+  /** Lets time pass: each timer fires at its time. */
+  async advance(ms: number): Promise<void> {
+    const end = this.#now + ms;
+    for (;;) {
+      const first = Math.min(...[...this.#timers.values()].map(({ at }) => at));
+      if (first > end) break;
+      this.#now = Math.max(this.#now, first);
+      await this.#ring();
+    }
+    this.#now = end;
+  }
+
+  async #ring(): Promise<void> {
+    for (const [handle, { at, callback }] of [...this.#timers]) {
+      if (at <= this.#now && this.#timers.delete(handle)) callback();
+    }
+    await new Promise((resolve) => setTimeout(resolve)); // The calls that end in this turn have ended.
+  }
+}
+
+const OPTIONS: SchedulesOptions = { attempts: 3, backoff: 1_000, timeout: 10_000 };
+
+type Opened<Payloads> = ReturnType<typeof open<Payloads>>;
+
+/** An object with schedules. */
+function open<Payloads>(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
+  const [sql, clock, errors] = [openSqlite(), new WallClock(), [] as string[]];
+  const start = () => {
+    const schedules = new Schedules(handlers, { ...OPTIONS, ...options });
+    clock.clear();
+    schedules.start({ sql, clock, report: (error) => void errors.push((error as Error).message) });
+    return schedules;
+  };
+  return { sql, clock, errors, start };
+}
+
+describe("Schedules", { skip: noSqlite }, () => {
+  it("calls at a date, after a delay and by a cron expression", async () => {
+    const calls: unknown[] = [];
+    const { clock, start } = open({
+      note: ({ payload, attempt, due }: ScheduledCall<string>) => calls.push([payload, attempt, due]),
+    });
+    const schedules = start();
+    const now = clock.now();
+    await schedules.schedule(new Date(now + 5_000), "note", "date");
+    await schedules.schedule(2_000, "note", "delay");
+    await schedules.schedule("* * * * *", "note", "cron", { id: "every minute" });
+    assert.deepEqual((await schedules.list()).map(({ due }) => due - now), [2_000, 5_000, 30_000]);
+    await clock.advance(90_000);
+    assert.deepEqual(calls, [
+      ["delay", 1, now + 2_000],
+      ["date", 1, now + 5_000],
+      ["cron", 1, now + 30_000],
+      ["cron", 1, now + 90_000],
+    ]);
+    assert.deepEqual(await schedules.list(), [
+      { id: "every minute", name: "note", payload: "cron", due: now + 150_000, cron: "* * * * *", attempts: 0 },
+    ]);
+  });
+
+  it("repeats a call that fails, later each time, and keeps it as a dead letter in the end", async () => {
+    const times: number[] = [];
+    const { clock, errors, start } = open({
+      fail: ({ attempt }: ScheduledCall<undefined>) => {
+        times.push(clock.now());
+        throw new Error(`Failure ${attempt}`);
+      },
+    });
+    const schedules = start();
+    const now = clock.now();
+    const id = await schedules.schedule(0, "fail");
+    await clock.advance(60_000);
+    assert.deepEqual(times.map((time) => time - now), [0, 1_000, 3_000]);
+    assert.deepEqual(await schedules.deadLetters(), [{ id, name: "fail", due: now, attempts: 3, error: "Failure 3" }]);
+    assert.deepEqual(errors, [1, 2, 3].map((attempt) => `Cannot run the schedule "fail": attempt ${attempt} of 3 failed`));
+    assert.equal(await schedules.cancel(id), true);
+    assert.deepEqual([...await schedules.deadLetters(), ...await schedules.list()], []);
+  });
+
+  it("goes on with a cron expression after a call has failed for good, and misses but one call while it is away", async () => {
+    let isBroken = true;
+    let calls = 0;
+    const { clock, start } = open({
+      tick: () => {
+        calls++;
+        if (isBroken) throw new Error("Broken");
+      },
+    });
+    let schedules = start();
+    await schedules.schedule("* * * * *", "tick", undefined, { id: "tick" });
+    await clock.advance(40_000);
+    assert.equal(calls, 3);
+    assert.deepEqual((await schedules.list()).map(({ id, attempts }) => [id, attempts]), [["tick", 0]]);
+    assert.equal((await schedules.deadLetters()).length, 1);
+    isBroken = false;
+    clock.clear();
+    await clock.step(600_000);
+    schedules = start();
+    await clock.advance(0);
+    assert.equal(calls, 4);
+    // The constructor of a class schedules it again, each time.
+    await schedules.schedule("* * * * *", "tick", undefined, { id: "tick" });
+    assert.equal((await schedules.list()).length, 1);
+  });
+
+  it("calls once for each time of a cron expression when the clock is set back during the call", async () => {
+    const dues: number[] = [];
+    const { clock, start }: Opened<{ tick: undefined }> = open({
+      tick: async ({ due }: ScheduledCall<undefined>) => {
+        dues.push(due);
+        if (dues.length === 1) await clock.step(-20_000);
+      },
+    });
+    const schedules = start();
+    const now = clock.now();
+    await schedules.schedule("* * * * *", "tick");
+    await clock.advance(120_000);
+    assert.deepEqual(dues.map((due) => due - now), [30_000, 90_000]);
+  });
+
+  it("calls again what an eviction has ended, and gives up a call that ends its object each time", async () => {
+    const attempts: number[] = [];
+    const { clock, start } = open({
+      crash: ({ attempt }: ScheduledCall<undefined>) => {
+        attempts.push(attempt);
+        return new Promise(() => {});
+      },
+    });
+    let schedules = start();
+    await schedules.schedule(0, "crash");
+    for (let eviction = 0; eviction < 5; eviction++) {
+      await clock.advance(9_000);
+      schedules = start();
+      await clock.advance(1_000);
+    }
+    assert.deepEqual(attempts, [1, 2, 3]);
+    assert.equal((await schedules.deadLetters())[0]?.error, "The object was evicted during the call");
+  });
+
+  it("aborts a call that takes too long, and one that is cancelled or replaced", async () => {
+    const signals: AbortSignal[] = [];
+    const { clock, start } = open({
+      hang: ({ signal }: ScheduledCall<number>) => {
+        signals.push(signal);
+        return new Promise(() => {});
+      },
+    });
+    const schedules = start();
+    const id = await schedules.schedule(0, "hang", 1);
+    await clock.advance(9_999);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [false]);
+    await clock.advance(1_001);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [true, false]);
+    assert.equal((await schedules.list())[0]?.error, "The call took longer than 10000 ms");
+    await schedules.schedule(0, "hang", 2, { id });
+    await clock.advance(0);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [true, true, false]);
+    await schedules.cancel(id);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [true, true, true]);
+    assert.deepEqual(await schedules.list(), []);
+  });
+
+  it("refuses wrong arguments, more schedules than there may be, and calls before the object has started", async () => {
+    const { start } = open({ note: () => {} }, { maxSchedules: 2, maxDeadLetters: 1 });
+    const schedules = start() as unknown as Record<"schedule" | "cancel", (...args: unknown[]) => Promise<unknown>>; // As over RPC.
+    const wrong: [args: unknown[], message: RegExp][] = [
+      [[0, "other"], /^Cannot schedule "other": no such handler, use one of note$/],
+      [[-1, "note"], /^Cannot schedule: pass a Date, a delay in ms from 0, or a cron expression$/],
+      [[NaN, "note"], /pass a Date/],
+      [[new Date(NaN), "note"], /pass a Date/],
+      [[{}, "note"], /pass a Date/],
+      [["at eight", "note"], /^Cannot read the cron expression "at eight"/],
+      [[0, "note", () => {}], /pass a payload of at most 131072 characters/],
+      [[0, "note", "x".repeat(131_072)], /pass a payload of at most 131072 characters/],
+      [[0, "note", 1, null], /whose id is a string of 1 to 64 characters/],
+      [[0, "note", 1, { id: "" }], /whose id is a string of 1 to 64 characters/],
+    ];
+    for (const [args, message] of wrong) await assert.rejects(schedules.schedule(...args), { name: "TypeError", message });
+    await assert.rejects(schedules.cancel(undefined), { name: "TypeError" });
+    assert.equal(await schedules.cancel("unknown"), false);
+    const id = await schedules.schedule(60_000, "note");
+    await schedules.schedule(60_000, "note");
+    await assert.rejects(schedules.schedule(60_000, "note"), { code: "LIMIT_EXCEEDED" });
+    await schedules.schedule(30_000, "note", undefined, { id });
+    await schedules.cancel(id);
+    await schedules.schedule(60_000, "note");
+
+    await assert.rejects(new Schedules({ note: () => {} }).list(), {
+      name: "TypeError",
+      message: /the object has not started/,
+    });
+    assert.throws(() => new Schedules({ note: 1 as never }), { name: "TypeError" });
+    assert.throws(() => new Schedules({}, { attempts: 0 }), { name: "TypeError", message: /option "attempts" must be/ });
+    assert.throws(() => new Schedules({}, { retries: 1 } as never), { name: "TypeError", message: /unknown option "retries"/ });
+  });
+
+  it("keeps the latest dead letters only", async () => {
+    const { clock, start } = open({
+      fail: () => {
+        throw new Error("Failure");
+      },
+    }, { attempts: 1, maxDeadLetters: 3 });
+    const schedules = start();
+    for (let place = 0; place < 5; place++) await schedules.schedule(place * 1_000, "fail", place);
+    await clock.advance(10_000);
+    assert.deepEqual((await schedules.deadLetters()).map(({ payload }) => payload), [4, 3, 2]);
+  });
+
+  it("calls each at least once and never early, or keeps it as a dead letter, whatever the clock and evictions do", async () => {
+    const action = fc.oneof(
+      fc.record({ kind: fc.constant("schedule" as const), delay: fc.integer({ min: 0, max: 20_000 }) }),
+      fc.record({ kind: fc.constant("advance" as const), ms: fc.integer({ min: 0, max: 8_000 }) }),
+      fc.record({ kind: fc.constant("step" as const), ms: fc.integer({ min: -20_000, max: 20_000 }) }),
+      fc.record({ kind: fc.constant("evict" as const) }),
+    );
+    const behaviour = fc.constantFrom("succeed", "fail", "hang");
+    await assertProperty(
+      fc.asyncProperty(fc.array(action, { maxLength: 20 }), fc.array(behaviour), async (actions, behaviours) => {
+        const violations: string[] = [];
+        const done = new Set<string>();
+        const attempts = new Map<string, number>();
+        const { clock, start }: Opened<{ work: undefined }> = open({
+          work: ({ id, due, attempt }: ScheduledCall<undefined>): unknown => {
+            if (clock.now() < due) violations.push(`${id} is early`);
+            if (attempt !== (attempts.get(id) ?? 0) + 1) violations.push(`${id} has attempt ${attempt}`);
+            attempts.set(id, attempt);
+            const next = behaviours.pop();
+            if (next === "hang") return new Promise(() => {});
+            if (next === "fail") throw new Error("Failure");
+            return done.add(id);
+          },
+        });
+        let schedules = start();
+        const all: string[] = [];
+        for (const each of actions) {
+          if (each.kind === "schedule") all.push(await schedules.schedule(each.delay, "work"));
+          else if (each.kind === "advance") await clock.advance(each.ms);
+          else if (each.kind === "step") await clock.step(each.ms);
+          else schedules = start();
+        }
+        await clock.advance(600_000);
+        assert.deepEqual(violations, []);
+        assert.deepEqual(await schedules.list(), []);
+        const dead = new Set((await schedules.deadLetters()).map(({ id }) => id));
+        for (const id of all) assert.ok(done.has(id) !== dead.has(id), "It is lost");
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
