@@ -185,8 +185,13 @@ export class SqliteEngine implements Engine, Timed {
       this.#ids.checkRoom();
     }
     const position = history && this.#histories.append(channel, content, history);
-    if (once) this.#ids.add(channel, once, position);
-    if (this.#subscribed.has(channel)) this.#host?.published(channel, { ...content, position });
+    try {
+      if (once) this.#ids.add(channel, once, position);
+    } finally {
+      // It is in the history, even if a full storage does not take the id.
+      if (this.#subscribed.has(channel)) this.#host?.published(channel, { ...content, position });
+    }
+    if (history) this.#histories.trim(channel);
     return position;
   }
 

@@ -133,22 +133,27 @@ export class SqliteHistories {
       until,
       row.place,
     );
-    // Expired publications are not read. They are deleted with the channel, or when newer ones replace them.
-    const change = bytes - this.#drop(channel, top - size);
-    rowsOf(
-      this.#sql,
-      `UPDATE ${this.#channels} SET top = ?, place = ?, run = ?, bytes = ?, until = ?, ttl = ? WHERE channel = ?`,
-      top,
-      place,
-      run,
-      row.bytes + change,
-      until,
-      ttl,
-      channel,
-    );
-    this.bytes += change;
+    try {
+      // Expired publications are not read. They are deleted with the channel, or when newer ones replace them.
+      const change = bytes - this.#drop(channel, top - size);
+      rowsOf(
+        this.#sql,
+        `UPDATE ${this.#channels} SET top = ?, place = ?, run = ?, bytes = ?, until = ?, ttl = ? WHERE channel = ?`,
+        top,
+        place,
+        run,
+        row.bytes + change,
+        until,
+        ttl,
+        channel,
+      );
+      this.bytes += change;
+    } catch (error) {
+      // The storage is full: a publication of which the channel does not know would be in the way of the next one.
+      rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ? AND top = ?`, channel, top);
+      throw error;
+    }
     this.#owner.expiresAt(until);
-    this.#trim(channel);
     return { epoch: row.epoch, offset: place };
   }
 
@@ -282,7 +287,7 @@ export class SqliteHistories {
     );
     this.bytes += made.bytes;
     this.#owner.expiresAt(until);
-    this.#trim(channel);
+    this.trim(channel);
     return made;
   }
 
@@ -313,7 +318,7 @@ export class SqliteHistories {
    * Frees space: empties the channels that expire first, then deletes the oldest publications of the channel in use. One call
    * examines at most {@link TRIM_ROWS} rows of each; the next calls do the rest.
    */
-  #trim(used: string): void {
+  trim(used: string): void {
     const limit = this.#maxBytes + ROW_BYTES * this.#owner.subscribed();
     if (this.bytes <= limit) return;
     const rows = rowsOf<{ channel: string; bytes: number }>(
