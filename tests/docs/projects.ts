@@ -176,7 +176,8 @@ function lines(output: string): string[] {
   return output.split("\n").filter((line) => line !== "");
 }
 
-function freePort(): Promise<number> {
+/** A port that is free now. */
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on("error", reject);

@@ -1,0 +1,9 @@
+declare namespace Cloudflare {
+  interface GlobalProps {
+    mainModule: typeof import("../src/worker.ts");
+  }
+  interface Env {
+    BOARD: DurableObjectNamespace<import("../src/worker.ts").Board>;
+    ORDERS: Queue<import("../src/contract.ts").Order>;
+  }
+}

@@ -1,0 +1,103 @@
+/** `examples/worker`, a project of its own: its types, its tests inside workerd, what wrangler would deploy, and what `wrangler dev` serves. */
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
+import { createClient } from "../../src/client/client.ts";
+import { packPackage } from "../support/packed.ts";
+import { endAll, findNode, freePort, start } from "../docs/projects.ts";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+const noShell = process.platform === "win32" && "its commands are those of a POSIX shell";
+
+describe("examples/worker", { skip: noShell }, () => {
+  let folder: string;
+  let project: string;
+  let path: string[];
+  let missing: string | false = false;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "noroshi-worker-"));
+    project = join(folder, "project");
+    await cp(join(root, "examples/worker"), project, { recursive: true });
+    const hasRegistry = await start("npm view valibot version --prefer-online --fetch-retries=0", folder, { path: [] }).ended
+      .then(() => true, () => false);
+    const node = hasRegistry ? await findNode(folder) : undefined;
+    if (node === undefined) {
+      missing = "no npm registry, or no Node 22.18 or newer, which wrangler needs";
+      return;
+    }
+    path = [join(project, "node_modules/.bin"), node];
+    const manifest = join(project, "package.json");
+    const text = await readFile(manifest, "utf8");
+    await writeFile(manifest, text.replace(/"noroshi": "[^"]+"/, `"noroshi": "file:${await packPackage(folder)}"`));
+    await start("npm install --no-audit --no-fund", project, { path }).ended;
+  }, { timeout: 900_000 });
+  after(async () => {
+    endAll();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("type-checks with the types of workerd, calls by RPC too", { timeout: 300_000 }, async (t) => {
+    if (missing) return t.skip(missing);
+    await start("npm run check", project, { path }).ended;
+    const wrong = join(project, "src/wrong.ts");
+    await writeFile(
+      wrong,
+      `export async function call({ BOARD }: Env): Promise<void> {
+        const board = BOARD.getByName("main");
+        // @ts-expect-error -- an order, as the contract says
+        await board.publish("orders", "placed", { id: 1 });
+        // @ts-expect-error -- no such channel
+        await board.publish("others", "placed", { id: "1", text: "" });
+        // @ts-expect-error -- no such handler
+        await board.schedule(1_000, "remember", { id: "1", text: "" });
+        const [publication] = (await board.history("orders")).publications;
+        const offset: number | undefined = publication?.offset;
+        // @ts-expect-error -- a number
+        const text: string = offset;
+        void text;
+      }`,
+    );
+    try {
+      await start("npm run check", project, { path }).ended;
+    } finally {
+      await rm(wrong);
+    }
+  });
+
+  it("passes its tests inside workerd", { timeout: 300_000 }, async (t) => {
+    if (missing) return t.skip(missing);
+    assert.match(await start("npm test", project, { path }).ended, /\b2 passed/);
+  });
+
+  it("is bundled for a deployment with its bindings", { timeout: 300_000 }, async (t) => {
+    if (missing) return t.skip(missing);
+    const output = await start("npm run deploy -- --dry-run", project, { path }).ended;
+    assert.match(output, /env\.BOARD \(Board\) +Durable Object/);
+    assert.match(output, /env\.ORDERS \(orders\) +Queue/);
+  });
+
+  it("shows an order that came by the queue, when wrangler dev serves it", { timeout: 300_000 }, async (t) => {
+    if (missing) return t.skip(missing);
+    const port = await freePort();
+    const server = start(`npm start -- --port ${port} --ip 127.0.0.1`, project, { path });
+    await Promise.race([server.listens, server.ended]);
+    const url = `http://127.0.0.1:${port}`;
+    const client = createClient(`${url.replace("http", "ws")}/websocket`, { WebSocket: WebSocket as never }); // As the client uses it.
+    try {
+      const orders = client.subscribe("orders")[Symbol.asyncIterator]();
+      assert.equal((await orders.next()).value?.event, "init");
+      const order = await (await fetch(`${url}/orders`, { method: "POST", body: "Two teas" })).json();
+      const { value } = await orders.next();
+      assert.deepEqual([value?.event, value?.data], ["placed", order]);
+    } finally {
+      await client.close();
+      server.kill();
+    }
+  });
+});
