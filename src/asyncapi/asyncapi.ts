@@ -20,6 +20,7 @@ import type {
   AsyncApiOperation,
   AsyncApiOptions,
   AsyncApiReference,
+  OperationOptions,
 } from "./document.ts";
 import { closeCodes, errors } from "./codes.ts";
 import { exampleOf } from "./example.ts";
@@ -43,12 +44,10 @@ import {
   publish,
   published,
   refusal,
-  STREAM_OPERATIONS,
-  streamItem,
-  streamMessages,
   subscriptionMessages,
   unsubscribeMessages,
 } from "./protocol-messages.ts";
+import { STREAM_OPERATIONS, streamInput, streamItem, streamMessages } from "./stream-messages.ts";
 
 export type {
   AsyncApiChannel,
@@ -127,16 +126,6 @@ export function asyncapi(contract: Contract, options: AsyncApiOptions): AsyncApi
 
 function mapValues<Value>(values: Readonly<Record<string, Value>>, map: (value: Value) => Value): Record<string, Value> {
   return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, map(value)]));
-}
-
-/** An operation without its channel. */
-interface OperationOptions {
-  readonly action: AsyncApiOperation["action"];
-  readonly title: string;
-  readonly summary: string;
-  readonly tag: string;
-  readonly messages: readonly string[];
-  readonly reply?: readonly string[];
 }
 
 class DocumentBuilder {
@@ -232,7 +221,8 @@ class DocumentBuilder {
   }
 
   addRequest(type: string, request: RequestContract): void {
-    const stream = request.stream?.input && !request.stream.output ? undefined : request.stream; // Input alone has no items.
+    const input = request.stream?.input;
+    const stream = input && !request.stream?.output ? undefined : request.stream; // Input alone has no items.
     const item = `item ${type}`;
     if (stream) this.#messages[item] = streamItem(type, this.#convertIfAny(stream.output, "input", `request ${type} item`));
     const [asked, answered] = this.#addExchange(type, request, ["request", "reply", "The request succeeded."]);
@@ -243,6 +233,17 @@ class DocumentBuilder {
       tag: "requests",
       messages: [asked],
       reply: [...stream ? [item] : [], answered, "error"],
+    });
+    if (!input) return;
+    const sent = `input ${type}`;
+    this.#messages[sent] = streamInput(type, this.#convert(input, "input", sent));
+    this.#addOperation(sent, CONNECTION, {
+      action: "receive",
+      title: `Input of ${type}`,
+      summary: `Takes an item of the input of “${type}”.`,
+      tag: "requests",
+      messages: [sent],
+      reply: ["granted", "enough", "error"],
     });
   }
 

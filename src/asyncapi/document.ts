@@ -144,3 +144,13 @@ export interface AsyncApiDocument {
   /** Close codes that the server sends. */
   readonly "x-close-codes": readonly AsyncApiCloseCode[];
 }
+
+/** An operation without its channel. */
+export interface OperationOptions {
+  readonly action: AsyncApiOperation["action"];
+  readonly title: string;
+  readonly summary: string;
+  readonly tag: string;
+  readonly messages: readonly string[];
+  readonly reply?: readonly string[];
+}

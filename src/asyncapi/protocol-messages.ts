@@ -15,7 +15,7 @@ const NAME: JsonSchema = { type: "string", minLength: 1, maxLength: 64 };
 const TOKEN: JsonSchema = { type: "string", minLength: 1, maxLength: 8192 };
 const EPOCH: JsonSchema = { type: "string", maxLength: 64, description: "The history that the offset belongs to" };
 const OFFSET: JsonSchema = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER };
-const OK: JsonSchema = { const: "ok" };
+export const OK: JsonSchema = { const: "ok" };
 const POSITION: JsonSchema = { type: "object", properties: { epoch: EPOCH, offset: OFFSET }, required: ["epoch", "offset"] };
 const BUCKET: JsonSchema = {
   type: "object",
@@ -50,10 +50,10 @@ export const envelopeOf = (type: string, isQuestion = false): JsonSchema => ({
 });
 
 /** Fields of a message beside `type` and `uid`. A name that ends in `?` may be absent. */
-type Fields = Readonly<Record<string, JsonSchema>>;
+export type Fields = Readonly<Record<string, JsonSchema>>;
 
 /** A message of a type. Its examples are written without the type. */
-function message(type: string, title: string, summary: string, fields: Fields, ...examples: object[]): AsyncApiMessage {
+export function message(type: string, title: string, summary: string, fields: Fields, ...examples: object[]): AsyncApiMessage {
   const names = Object.keys(fields);
   const envelope = envelopeOf(type);
   return describe(type, title, summary, {
@@ -203,92 +203,6 @@ export const unsubscribeMessages: Readonly<Record<string, AsyncApiMessage>> = {
     { uid: 1, event: "unsubscribe" },
   ),
 };
-
-const CREDIT: JsonSchema = { type: "integer", minimum: 1, description: "Sent back once the item is processed", examples: [32] };
-
-/** Fields of a resumable stream. */
-const NUMBERED: Fields = {
-  "id?": { type: "string", description: "With the status `open`: the name of a resumable stream", examples: [] },
-  "offset?": { type: "integer", minimum: 1, description: "In a resumable stream: the number of the item", examples: [] },
-  "items?": { type: "array", description: "In a resumable stream, in place of `data`: several items", examples: [] },
-};
-
-const ENTRY: JsonSchema = {
-  type: "object",
-  properties: { id: { type: "string" }, type: { type: "string" }, key: { type: "string" } },
-  required: ["id", "type"],
-};
-
-const ITEM: JsonSchema = { type: "integer", minimum: 1, description: "The number of the item, from 1", examples: [1] };
-
-/** Messages about the input of any request. */
-const inputMessages: Readonly<Record<string, AsyncApiMessage>> = {
-  input: message("stream.input", "Input", "A part of the request with the `uid`, as its contract declares it.", {
-    item: ITEM,
-    "data?": {},
-  }, { uid: 9, item: 1, data: "UklGRiQ" }),
-  end: message(
-    "stream.end",
-    "End of the input",
-    "Ends the input of the request with the `uid`. With an error it has failed.",
-    { item: ITEM, "error?": { type: "object", properties: { code: { type: "string" } }, required: ["code"], examples: [] } },
-    { uid: 9, item: 2 },
-  ),
-  granted: message(
-    "stream.credit",
-    "Credit for input",
-    "The client may send items up to this number, while those before have fewer bytes.",
-    { item: ITEM, bytes: { type: "integer", minimum: 1 } },
-    { uid: 9, item: 32, bytes: 262_144 },
-  ),
-  enough: message("stream.cancel", "No more input", "The server reads no more input of the request.", {}, { uid: 9 }),
-};
-
-/** Messages about streams. */
-export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
-  ...inputMessages,
-  credit: message("stream.credit", "Credit", "Returns the credit of an item, so that more follow.", { credit: CREDIT }, {
-    uid: 8,
-    credit: 32,
-  }),
-  cancel: message("stream.cancel", "Cancel", "Ends the stream with the `uid`. Its end is the answer.", {
-    "id?": { type: "string", description: "In place of the `uid`: the name of a resumable stream", examples: [] },
-  }, { uid: 8 }),
-  resume: message("stream.resume", "Resume", "Reads a resumable stream, after an offset.", {
-    id: { type: "string", description: "The name in its first answer" },
-    "after?": { type: "integer", minimum: 0, description: "Offset of the last item that was processed" },
-  }, { uid: 9, id: "0b9c/ask", after: 1 }),
-  resumed: message("stream.resume", "Resumed", "The name, an item or the end of a stream that is resumed.", {
-    status: { enum: ["open", "next", "ok"] },
-    "data?": {},
-    "credit?": CREDIT,
-    ...NUMBERED,
-  }, { uid: 9, status: "next", data: "lo", offset: 2 }),
-  list: message("stream.list", "List streams", "Asks for the running resumable streams of the user.", {}, { uid: 10 }),
-  listed: message("stream.list", "Streams", "The running resumable streams of the user.", {
-    status: OK,
-    data: { type: "array", items: ENTRY },
-  }, { uid: 10, status: "ok", data: [{ id: "0b9c/ask", type: "ask", key: "chat/5" }] }),
-};
-
-/** The messages that a client sends for a stream: each with its title and its answers. */
-export const STREAM_OPERATIONS: readonly (readonly [key: string, title: string, ...replies: string[]])[] = [
-  ["credit", "Return a credit"],
-  ["cancel", "Cancel a stream"],
-  ["input", "Send input", "granted", "enough"],
-  ["end", "End the input"],
-  ["resume", "Resume a stream", "resumed"],
-  ["list", "List streams", "listed"],
-];
-
-/** An item of the stream that answers a request. @param output the schema of its data */
-export const streamItem = (type: string, output: JsonSchema): AsyncApiMessage =>
-  message(type, `Item of “${type}”`, "A part of the answer.", {
-    status: { enum: ["next", "open"] },
-    "data?": output,
-    "credit?": CREDIT,
-    ...NUMBERED,
-  });
 
 /** The schema with a description, unless it has one. Draft-07 ignores what is beside a reference. */
 const described = (description: string, schema: JsonSchema): JsonSchema => "$ref" in schema ? schema : { description, ...schema };

@@ -245,6 +245,24 @@ describe("The document's account of the protocol", () => {
     for (const type of listed) assert.ok(names.has(type), `no message "${type}"`);
   });
 
+  it("describes an item of the input of each request that declares one", () => {
+    const document = documentOf({
+      requests: {
+        upload: { stream: { input: v.object({ part: v.string() }) } },
+        count: { payload: v.object({}), stream: { input: v.number(), output: v.string() } },
+        ask: { stream: { output: v.string() } },
+      },
+    });
+    const inputs = Object.keys(document.operations).filter((name) => name.startsWith("input "));
+    assert.deepEqual(inputs, ["input upload", "input count"]);
+    const [channel] = [...eachMessage(document)].find(([, name]) => name === "input count")!;
+    const fits = (name: string, data: unknown) =>
+      validatorOf(document, channel, name)({ type: "stream.input", uid: 1, item: 1, data });
+    const items = [1, "1", { part: "a" }, { part: 1 }];
+    assert.deepEqual(items.map((item) => fits("input count", item)), [true, false, false, false]);
+    assert.deepEqual(items.map((item) => fits("input upload", item)), [false, false, true, false]);
+  });
+
   it("accepts every example of PROTOCOL.md", () => {
     const say = v.object({ text: v.string() });
     const document = documentOf({
