@@ -28,15 +28,16 @@ export class Inputs {
     return input.items;
   }
 
-  /** The call is answered. */
-  release(call: Call): void {
+  /** The call is answered. Returns whether it had input. */
+  release(call: Call): boolean {
     const inputs = this.#clients.get(call.client);
     const { uid } = requestOf(call);
     const input = inputs?.get(uid!); // Without a `uid` there is none.
-    if (!inputs || input?.call !== call) return;
+    if (!inputs || input?.call !== call) return false;
     input.close();
     inputs.delete(uid!); // As above.
     if (inputs.size === 0) this.#clients.delete(call.client);
+    return true;
   }
 
   get(client: WebSocketClient, uid: MessageUid): Input | undefined {

@@ -9,7 +9,7 @@ import { WebSocketError } from "../protocol/errors.ts";
 const AWAKE = 1_000;
 
 /**
- * The streams of clients that may hibernate. They are stored, so that a client whose object was evicted learns that its streams have
+ * The streams of clients that may hibernate, and their requests with input. They are stored, so that a client whose object was evicted learns that its streams have
  * ended. Of other clients nothing is stored.
  */
 export class StreamMarks {
@@ -34,7 +34,9 @@ export class StreamMarks {
     this.#report = report;
   }
 
+  /** A call with input that answers in parts is added twice. */
   add(call: Call): void {
+    if (this.#marked.has(call)) return;
     const { client } = call;
     const { type, uid } = requestOf(call);
     this.#withKeeper(client, (keeper) => {

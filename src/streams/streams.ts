@@ -95,11 +95,13 @@ export class Streams implements CallKeeper {
   }
 
   open(call: Call, schema: CheckedSchema): AsyncIterable<unknown> {
-    return this.#inputs.open(call, schema);
+    const input = this.#inputs.open(call, schema);
+    this.#marks.add(call);
+    return input;
   }
 
   release(call: Call): void {
-    this.#inputs.release(call);
+    if (this.#inputs.release(call)) this.#marks.delete(call);
     const { client } = call;
     if (this.#clients.get(client)?.delete(call)) this.#clients.delete(client);
   }

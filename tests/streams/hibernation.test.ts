@@ -21,6 +21,16 @@ describe("A stream whose Durable Object is evicted", { skip: noSqlite }, () => {
       };
       controller.handle("plain", v.object({}), steps);
       controller.handle("lasting", v.object({}), steps, { resumable: true });
+      const Numbers = { stream: { input: v.number() } };
+      controller.handle("sum", Numbers, async ({ input }) => {
+        let sum = 0;
+        for await (const item of input) sum += item;
+        return sum;
+      });
+      controller.handle("echo", Numbers, async function* ({ input }) {
+        for await (const item of input) yield item;
+        return undefined;
+      });
       return { app: new Hono().get("/websocket", controller.upgrade), controller };
     }, { hibernates: true });
   }
@@ -51,6 +61,33 @@ describe("A stream whose Durable Object is evicted", { skip: noSqlite }, () => {
     t.hibernate();
     await client.send({ type: "wakes it" });
     await t.advance(1_000);
+    await t.close();
+  });
+
+  it("ends a request with input with DISCONNECTED, whether it is answered in parts or at once", async () => {
+    const t = create();
+    const client = await t.connect({ token: "ann" });
+    async function* numbers() {
+      yield 1;
+      await new Promise(() => {});
+    }
+    const streams = ["sum", "echo"].map((type) => client.stream(type, {}, { input: numbers() }));
+    const ends = streams.map((stream) => stream.result.catch(({ code }) => code));
+    const [, echoed] = streams.map((stream) => stream[Symbol.asyncIterator]());
+    assert.deepEqual(await echoed!.next(), { done: false, value: 1 });
+    t.hibernate();
+    await client.send({ type: "wakes it" });
+    await t.advance(1_000);
+    assert.deepEqual(await Promise.race([Promise.all(ends), t.advance(60_000)]), ["DISCONNECTED", "DISCONNECTED"]);
+    await assert.rejects(echoed!.next(), { code: "DISCONNECTED" });
+    // A request that is answered leaves no mark behind.
+    const answered = client.stream("sum", {}, {
+      input: (async function* () {
+        yield 2;
+        yield 3;
+      })(),
+    });
+    assert.equal(await answered.result, 5);
     await t.close();
   });
 });
