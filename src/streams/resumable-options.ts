@@ -13,6 +13,8 @@ export interface AttachContext {
   readonly type: string;
   /** The user who started it; `null`: an anonymous client. */
   readonly user: string | null;
+  /** The role that it was started with; `null`: none. */
+  readonly role: string | null;
   /** What {@link ResumableOptions.key} returned. */
   readonly key?: string;
 }
@@ -34,8 +36,8 @@ export interface ResumableOptions<Payload = unknown, Item = unknown> {
   /** A name of yours that `client.streams()` lists, such as the id of a chat: up to 128 characters. @default none */
   key?(context: HandlerContext<Payload>): string;
   /**
-   * Decides who may attach, and stop the stream. Its id then holds the user and the `key`.
-   * @default the same user; of an anonymous client, any anonymous client with the id, which cannot be guessed
+   * Decides who may attach, and stop the stream. Its id then holds the user, the role and the `key`.
+   * @default the same user with the same role; of an anonymous client, any anonymous client with the id, which cannot be guessed
    */
   authorize?(context: AttachContext): boolean | Promise<boolean>;
 }

@@ -3,7 +3,7 @@ import { type Call, type HandlerContext, isStreamable, reasonOf } from "../appli
 import type { ClientKey } from "../application/client-key.ts";
 import type { RequestLimit } from "../application/extension.ts";
 import type { Handlers } from "../application/handlers.ts";
-import type { WebSocketClient } from "../application/websocket-client.ts";
+import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
 import { within } from "../base/clock.ts";
 import { guard } from "../base/guard.ts";
 import type { Awaitable, Engine, EngineHost, HistoryOptions } from "../engines/engine.ts";
@@ -50,6 +50,12 @@ interface StreamEntry {
   key?: string;
 }
 
+/** A running stream of a user, and the role that it was started with. */
+interface Listed {
+  readonly entry: StreamEntry;
+  readonly role: string | null;
+}
+
 /** A stream that starts, and the client that it counts against. */
 interface Starting {
   readonly owner: string;
@@ -62,7 +68,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   readonly #kinds = new Map<string, StreamKind>();
   /** By channel. */
   readonly #logs = new Map<string, StreamLog>();
-  readonly #runs = new Map<StreamRun, { readonly user: string | null; readonly entry: StreamEntry }>();
+  readonly #runs = new Map<StreamRun, Listed & { readonly user: string | null }>();
   readonly #logHost: StreamLogHost;
   /** Those that no client reads yet. */
   readonly #starting = new Set<Starting>();
@@ -161,14 +167,15 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
 
   async #begin(call: Call, handler: AnyHandler, kind: StreamKind, own: Starting): Promise<unknown> {
     const { type } = kind;
-    const { user } = call.client.accountability;
+    const { accountability } = call.client;
+    const { user, role } = accountability;
     const { deadlines, outbound, report, timeout, turn } = this.#host;
     const key = kind.key?.(call);
     if (key !== undefined && (typeof key !== "string" || key.length > MAX_KEY)) {
       throw new TypeError(`Cannot stream "${type}": the key must be a string of up to ${MAX_KEY} characters`);
     }
-    const id = idOf(type, kind.authorize ? [user ?? "", key ?? ""] : []);
-    const [channel, list] = [await channelOf(kind, user, id), await listOf(user)];
+    const id = idOf(type, kind.authorize ? [user ?? "", key ?? "", role ?? ""] : []);
+    const [channel, list] = [await channelOf(kind, accountability, id), await listOf(user)];
     const log = new StreamLog(id, channel, kind, this.#logHost);
     const ended = () => {
       if (this.#runs.delete(run) && list) void this.#enlist((engine) => engine.leave(list, id));
@@ -179,7 +186,8 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     if (!isStreamable(result)) return result;
     const entry: StreamEntry = { id, type, ...(key !== undefined && { key }) };
     this.#logs.set(channel, log);
-    this.#runs.set(run, { user, entry });
+    const listed: Listed = { entry, role };
+    this.#runs.set(run, { ...listed, user });
     try {
       await run.start(result);
     } catch (error) {
@@ -187,10 +195,10 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       throw error;
     }
     // Recorded before the generator can end, which leaves the list.
-    const listed = list && this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(entry) }));
+    const joined = list && this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(listed) }));
     // Attached before the `await`, because an event of a member may start the generator meanwhile. The reader must not miss its first item.
     const reader = new LogReader(log, 0, call, true);
-    await listed;
+    await joined;
     run.changed();
     return reader;
   }
@@ -220,28 +228,30 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     }
   }
 
-  /** The running streams of the client's user. */
-  async #list({ accountability: { user } }: WebSocketClient): Promise<StreamEntry[]> {
+  /** The running streams of the client's user that its role does not rule out. */
+  async #list({ accountability: { user, role } }: WebSocketClient): Promise<StreamEntry[]> {
     const list = await listOf(user);
     if (!list) return [];
     const { engine } = this.#host;
-    if (engine.isAlone) return [...this.#runs.values()].filter((run) => run.user === user).map(({ entry }) => entry);
-    return (await engine.members(list)).flatMap(({ data }) => data === undefined ? [] : JSON.parse(data)); // Written by `#start`.
+    const running: Listed[] = engine.isAlone
+      ? [...this.#runs.values()].filter((run) => run.user === user)
+      : (await engine.members(list)).flatMap(({ data }) => data === undefined ? [] : JSON.parse(data)); // Written by `#begin`.
+    return running.filter((each) => each.role === role || this.#kinds.get(each.entry.type)?.authorize).map(({ entry }) => entry);
   }
 
   /** @throws {WebSocketError} STREAM_LOST if the client may not attach, as if there were no such stream. */
   async #attach(client: WebSocketClient, id: string, after = 0, call?: Call): Promise<LogReader> {
     const { deadlines, timeout } = this.#host;
-    const { type, user, key } = partsOf(id);
+    const { type, user, key, role } = partsOf(id);
     const kind = this.#kinds.get(type);
     if (!kind) throw lost();
     const { authorize } = kind;
     if (authorize) {
       const late = () => new WebSocketError("stream.resume", "SERVICE_UNAVAILABLE", "Cannot resume: it took too long, try again");
-      const context = { client, id, type, user: user || null, ...(key && { key }) };
+      const context = { client, id, type, user: user || null, role: role || null, ...(key && { key }) };
       if (await within(deadlines, timeout, () => authorize(context), late) !== true) throw lost();
     }
-    const channel = await channelOf(kind, client.accountability.user, id);
+    const channel = await channelOf(kind, client.accountability, id);
     let log = this.#logs.get(channel);
     if (!log) this.#logs.set(channel, log = new StreamLog(id, channel, kind, this.#logHost));
     return new LogReader(log, after, call);
@@ -252,18 +262,18 @@ const idOf = (type: string, more: readonly string[]): string =>
   [crypto.randomUUID(), type, ...more].map((part) => encodeURIComponent(part.toWellFormed())).join("/");
 
 /** @throws {WebSocketError} STREAM_LOST for what is no id. */
-function partsOf(id: string): { readonly type: string; readonly user?: string; readonly key?: string } {
+function partsOf(id: string): { readonly type: string; readonly user?: string; readonly key?: string; readonly role?: string } {
   try {
-    const [, type = "", user = "", key = ""] = id.split("/").map(decodeURIComponent);
-    return { type, user, key };
+    const [, type = "", user = "", key = "", role = ""] = id.split("/").map(decodeURIComponent);
+    return { type, user, key, role };
   } catch {
     throw lost();
   }
 }
 
-/** A foreign user names another channel, which does not exist. */
-async function channelOf({ authorize }: StreamKind, user: string | null, id: string): Promise<string> {
-  const owner = authorize || user === null ? "" : await shortOf(user);
+/** A foreign user, or another role, names another channel, which does not exist. */
+async function channelOf({ authorize }: StreamKind, { user, role }: Accountability, id: string): Promise<string> {
+  const owner = authorize ? "" : await shortOf(JSON.stringify([user, role]));
   return `${PREFIX}${owner}*${await shortOf(id)}`;
 }
 

@@ -227,7 +227,7 @@ describe("A resumable stream over nodes", () => {
     const seen = read(bob.attach(id) as ClientStream<number>);
     const mine = read(ann.attach(id) as ClientStream<number>);
     await t.advance(5_000);
-    const context = { type: "count", user: "ann", key: "chat/5" };
+    const context = { type: "count", user: "ann", role: null, key: "chat/5" };
     assert.deepEqual(asked.sort((a, b) => JSON.stringify(a) < JSON.stringify(b) ? -1 : 1), [
       { ...context, by: "ann" },
       { ...context, by: "bob" },

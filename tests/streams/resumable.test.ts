@@ -31,9 +31,14 @@ function create({ resumable = {}, ...options }: WebSocketControllerOptions & { r
       counts.finished++;
     }
   }, { resumable });
-  const connect = (user: string | null = "ann", protocol: string | null = null, expires_at: number | null = null) => {
+  const connect = (
+    user: string | null = "ann",
+    protocol: string | null = null,
+    expires_at: number | null = null,
+    role: string | null = null,
+  ) => {
     const transport = new FakeTransport();
-    const identity = { accountability: { user, role: null }, expires_at };
+    const identity = { accountability: { user, role }, expires_at };
     const connection = controller.open(transport, { ...HANDSHAKE, protocol }, identity);
     return {
       connection,
@@ -307,6 +312,49 @@ describe("A resumable stream", () => {
     await controller.refresh({});
     await turns();
     assert.deepEqual([client.take().map(({ error }) => error?.code), reasons], [["FORBIDDEN"], ["FORBIDDEN"]]);
+  });
+
+  it("is neither resumed nor listed by its user with another role, unless authorize says so", async () => {
+    const roles: unknown[] = [];
+    const authorize: ResumableOptions["authorize"] = ({ client, role }) => {
+      roles.push([role, client.accountability.role]);
+      return true;
+    };
+    for (const resumable of [{}, { authorize }]) {
+      const { connect, stallAt } = create({ resumable });
+      const stall = stallAt(2);
+      const admin = connect("ann", null, null, "admin");
+      admin.send({ type: "count", uid: 1, steps: 2 });
+      await turns();
+      const [{ id }] = admin.take();
+      admin.lose();
+      const demoted = connect("ann", null, null, "reader");
+      const seen = [];
+      for (const client of [demoted, connect("ann", null, null, "admin")]) {
+        client.send({ type: "stream.list", uid: 1 });
+        client.send({ type: "stream.resume", uid: 2, id });
+        await turns();
+        seen.push(client.take().map(({ data, status, error }) => error?.code ?? data ?? status));
+      }
+      const whole = [[{ id, type: "count" }], "open", 1];
+      assert.deepEqual(seen, resumable.authorize ? [whole, whole] : [[[], "STREAM_LOST"], whole]);
+      stall.resolve();
+      await turns();
+    }
+    assert.deepEqual(roles, [["admin", "reader"], ["admin", "admin"]]);
+  });
+
+  it("of an anonymous client is not resumed with a role", async () => {
+    const { connect, stallAt } = create();
+    stallAt(2);
+    const client = connect(null);
+    client.send({ type: "count", uid: 1 });
+    await turns();
+    const [{ id }] = client.take();
+    const other = connect(null, null, null, "guest");
+    other.send({ type: "stream.resume", uid: 2, id });
+    await turns();
+    assert.deepEqual(other.take().map(({ error }) => error.code), ["STREAM_LOST"]);
   });
 
   it("is ended by the close of its controller", async () => {
