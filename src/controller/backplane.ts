@@ -121,6 +121,11 @@ export class Backplane {
     this.streams?.changed(client);
   }
 
+  /** The largest history that the engine keeps; `undefined`: it has no limit. */
+  get maxHistory(): HistoryOptions | undefined {
+    return this.#engine?.maxHistory;
+  }
+
   /** @throws {TypeError} if the engine cannot keep such a history. */
   checkHistory(history: HistoryOptions): void {
     this.#engine?.check?.(history);

@@ -146,6 +146,8 @@ export interface Engine {
   readonly keeper?: SubscriptionKeeper;
   /** Stores answers to requests. Absent: each node has its own, in memory. */
   readonly answers?: AnswerStore;
+  /** The largest history that the engine keeps. Read before {@link start}. @default no limit */
+  readonly maxHistory?: HistoryOptions | undefined;
   /**
    * Checks the history of each declared channel. May be called before {@link start}.
    *

@@ -22,13 +22,14 @@ export interface AttachContext {
 /** Options of a stream that outlives its connection. */
 export interface ResumableOptions<Payload = unknown, Item = unknown> {
   /**
-   * Time in ms that the generator goes on while no client is attached. Items are kept as long, and at least ten minutes.
+   * Time in ms that the generator goes on while no client is attached. Items are kept as long, and at least ten minutes, or as long as
+   * the engine keeps any.
    * @default {60_000}
    */
   readonly ttl?: number;
   /**
    * Maximum number of items kept, and of items that the generator is ahead of the fastest attached client. At most 4 MiB are kept.
-   * @default {10_000}
+   * @default 10,000, or what the engine keeps at most: with NATS its `history.maxSize`
    */
   readonly size?: number;
   /** Joins consecutive items into fewer, for a client that has missed them. Synchronous. */
@@ -42,8 +43,8 @@ export interface ResumableOptions<Payload = unknown, Item = unknown> {
   authorize?(context: AttachContext): boolean | Promise<boolean>;
 }
 
-/** Time in ms that items are kept at least. */
-const KEPT = 600_000;
+/** What is kept if the engine keeps as much: items, and the time in ms. */
+const KEPT: HistoryOptions = { size: 10_000, ttl: 600_000 };
 
 /** Streams of one message type, with the defaults applied. */
 export interface StreamKind extends Pick<ResumableOptions, "merge" | "key" | "authorize"> {
@@ -61,8 +62,13 @@ const CHECKS: { readonly [Name in keyof ResumableOptions]-?: readonly [(value: u
   authorize: [isFunction, "a function"],
 };
 
-/** Validates the options and applies the defaults. @throws {TypeError} for an unknown option or a value out of range. */
-export function resolveKind(type: string, options: ResumableOptions | true): StreamKind {
+/**
+ * Validates the options and applies the defaults.
+ *
+ * @param max the largest history that the engine keeps: defaults stay within it. What the options name is not limited.
+ * @throws {TypeError} for an unknown option or a value out of range.
+ */
+export function resolveKind(type: string, options: ResumableOptions | true, max: HistoryOptions = KEPT): StreamKind {
   const given = options === true ? {} : options;
   const prefix = `Cannot handle "${type}": `;
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
@@ -73,11 +79,11 @@ export function resolveKind(type: string, options: ResumableOptions | true): Str
     if (!check) throw new TypeError(`${prefix}unknown option "resumable.${name}", use one of ${Object.keys(CHECKS).join(", ")}`);
     if (value !== undefined && !check[0](value)) throw new TypeError(`${prefix}resumable.${name} must be ${check[1]}`);
   }
-  const { ttl = 60_000, size = 10_000, merge, key, authorize } = given;
+  const { ttl = Math.min(60_000, max.ttl), size = Math.max(2, Math.min(KEPT.size, max.size)), merge, key, authorize } = given;
   return {
     type,
     ttl,
-    history: { size, ttl: Math.max(ttl, KEPT) },
+    history: { size, ttl: Math.max(ttl, Math.min(KEPT.ttl, max.ttl)) },
     ...(merge && { merge }),
     ...(key && { key }),
     ...(authorize && { authorize }),

@@ -20,6 +20,8 @@ export interface ResumableHost extends Pick<StreamLogHost, "engine">, Omit<Strea
   /** Number of streams that the client reads. */
   streamsOf(client: WebSocketClient): number;
   readonly rateGate: RequestLimit | undefined;
+  /** The largest history that the engine keeps; `undefined`: it has no limit. */
+  readonly maxHistory: HistoryOptions | undefined;
   /** @throws {TypeError} if the engine cannot keep such a history. */
   checkHistory(history: HistoryOptions): void;
   /** Adds a handler. */
@@ -99,7 +101,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
 
   /** Makes the handler's streams resumable. @throws {TypeError} for invalid options. */
   add(type: string, handler: AnyHandler, options: ResumableOptions | true): AnyHandler {
-    const kind = resolveKind(type, options);
+    const kind = resolveKind(type, options, this.#host.maxHistory);
     this.#host.checkHistory(kind.history);
     if (this.#kinds.size === 0) this.#serve();
     this.#kinds.set(type, kind);

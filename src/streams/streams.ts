@@ -21,7 +21,7 @@ export interface HandleOptions<Payload = unknown, Item = unknown> {
 
 /** What resumable streams need from their controller. */
 export interface StreamsNode extends Pick<ResumableHost, "keyOf" | "rateGate"> {
-  readonly backplane: Pick<ResumableHost, "engine" | "checkHistory"> & { streams: Streams | undefined };
+  readonly backplane: Pick<ResumableHost, "engine" | "maxHistory" | "checkHistory"> & { streams: Streams | undefined };
   readonly handlers: Pick<ResumableHost, "handle">;
 }
 
@@ -50,6 +50,9 @@ export class Streams implements CallKeeper {
       this.resumable ??= new ResumableStreams({
         get engine() {
           return backplane.engine;
+        },
+        get maxHistory() {
+          return backplane.maxHistory;
         },
         deadlines,
         outbound,

@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import { WebSocketError } from "../../src/protocol/errors.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
@@ -520,6 +523,39 @@ describe("A resumable stream", () => {
     assert.deepEqual(other.take().slice(1).map(({ data }) => parseInt(data)), Array.from({ length: 30 }, (_, n) => n + 1));
     assert.ok(limits.length > 3, `${limits.length} reads`); // 600 kB, of which a page has 128 KiB.
     stalled.resolve();
+  });
+
+  it("keeps by default what the engine keeps, and is refused if it names more", async () => {
+    class Small extends MemoryEngine {
+      readonly maxHistory = { size: 10, ttl: 30_000 };
+      check({ size, ttl }: HistoryOptions): void {
+        if (size > 10 || ttl > 30_000) throw new TypeError("Cannot keep the history: too large");
+      }
+    }
+    const { connect, counts } = create({ engine: new Small() });
+    const client = connect("ann", "noroshi.v1");
+    client.send({ type: "count", uid: 1 });
+    await turns(20);
+    client.lose();
+    await turns(20);
+    assert.equal(counts.yielded, 63 + 9); // What the client has been sent, and what is kept.
+    for (const resumable of [{ size: 11 }, { ttl: 60_000 }]) {
+      assert.throws(() => create({ engine: new Small(), resumable }), /Cannot keep the history/);
+    }
+    create({ engine: new Small(), resumable: { size: 10, ttl: 30_000 } });
+  });
+
+  it("is declared with the defaults of every engine", () => {
+    const engine = natsEngine({ servers: "nats://127.0.0.1:1" });
+    assert.deepEqual(engine.maxHistory, { size: 1_000, ttl: 3_600_000 });
+    const declare = (resumable: ResumableOptions | true) => {
+      const controller = new WebSocketController({ engine, logger: false });
+      controller.handle("count", v.object({}), async function* () {}, { resumable });
+    };
+    declare(true);
+    declare({ ttl: 3_600_000, size: 1_000 });
+    assert.throws(() => declare({ size: 1_001 }), /raise history.maxSize or history.maxTtl/);
+    assert.throws(() => declare({ ttl: 3_600_001 }), /raise history.maxSize or history.maxTtl/);
   });
 
   it("is refused with invalid options", () => {

@@ -86,6 +86,11 @@ export class BrokerEngine implements Engine {
     return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
   }
 
+  /** The largest history that the broker keeps; `undefined`: it has no limit. */
+  get maxHistory(): HistoryOptions | undefined {
+    return this.#broker.maxHistory;
+  }
+
   /** Checks a history that a channel declares. @throws {TypeError} if the broker cannot keep it. */
   check(history: HistoryOptions): void {
     this.#broker.check?.(history);

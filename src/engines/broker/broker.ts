@@ -136,6 +136,8 @@ export interface SessionOptions {
 /** Opens sessions with a broker. */
 export interface Broker {
   readonly name: string;
+  /** The largest history that the broker keeps. @default no limit */
+  readonly maxHistory?: HistoryOptions;
   /** @throws {TypeError} when the broker cannot keep such a history. */
   check?(history: HistoryOptions): void;
   /** Whether `previous`, as a session reports it, means this offset. @default equality */

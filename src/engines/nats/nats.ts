@@ -95,10 +95,15 @@ class NatsBroker implements Broker {
     this.#bounds = bounds;
   }
 
-  check({ size, ttl }: HistoryOptions): void {
+  get maxHistory(): HistoryOptions {
     const { maxSize, maxTtl } = this.#bounds;
-    if (size <= maxSize && ttl <= maxTtl) return;
-    const bounds = `${maxSize} publications and ${maxTtl} ms`;
+    return { size: maxSize, ttl: maxTtl };
+  }
+
+  check({ size, ttl }: HistoryOptions): void {
+    const max = this.maxHistory;
+    if (size <= max.size && ttl <= max.ttl) return;
+    const bounds = `${max.size} publications and ${max.ttl} ms`;
     throw new TypeError(`Cannot keep the history: the stream allows ${bounds}, raise history.maxSize or history.maxTtl`);
   }
 
