@@ -12,14 +12,14 @@ export interface StreamInput {
 
 /**
  * @param send resolves once the text is sent
- * @param failed called with why the input cannot be sent
+ * @param failed called with why the input cannot be sent, and the number of the message that says so
  * @param report called with what ending the iteration throws
  */
 export function createInput(
   input: AsyncIterable<unknown>,
   uid: string,
   send: (text: string) => Promise<void>,
-  failed: (error: unknown) => void,
+  failed: (error: unknown, item: number) => void,
   report: (error: unknown) => void,
 ): StreamInput {
   const iterator = input[Symbol.asyncIterator]();
@@ -55,7 +55,7 @@ export function createInput(
 
   run().catch((error) => {
     if (isOver) return;
-    failed(error);
+    failed(error, item);
     stop();
     return tell("end", { error: { code: error instanceof ClientError ? error.code : "INTERNAL_ERROR" } });
   });

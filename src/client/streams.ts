@@ -106,8 +106,8 @@ export function createStreams(
       let credit: unknown;
       let end: { error: unknown } | undefined;
       let name: (id?: string) => void;
-      let cause: unknown;
-      const source = input && createInput(input, uid, send, (error) => cause = error, report);
+      let failed: unknown[] = [];
+      const source = input && createInput(input, uid, send, (...failure) => failed = failure, report);
 
       const tell = (type: string, name?: string) => {
         const text = JSON.stringify({ type: `stream.${type}`, ...(name ? { id: name } : { uid, credit }) });
@@ -170,7 +170,9 @@ export function createStreams(
       const named = new Promise<string | undefined>((resolve) => name = resolve);
       if (id) name!(id);
       const result = run().catch((error) => {
-        throw cause ?? error;
+        const [cause, item] = failed;
+        // The handler has failed with the input, and not of something later (PROTOCOL.md §3.14).
+        throw item && error.details?.item === item ? cause : error;
       });
       const done = (error?: unknown) => {
         open.delete(uid);

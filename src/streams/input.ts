@@ -74,7 +74,7 @@ export class Input {
       return this.#error("INVALID_PAYLOAD", `Item ${last.item + 1} of the input is missing`, { path: "item" });
     }
     if (type === "stream.end") {
-      const failed = error === undefined ? undefined : this.#error(codeOf(error), "The input of the client has failed");
+      const failed = error === undefined ? undefined : this.#error(codeOf(error), "The input of the client has failed", { item });
       this.#end = failed ? { error: failed } : {};
     } else if (last.item >= this.#granted.item || last.bytes >= this.#granted.bytes) {
       return this.#error("LIMIT_EXCEEDED", "More input than the credit allows");

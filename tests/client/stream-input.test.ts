@@ -139,10 +139,28 @@ describe("The input of client.stream", () => {
         await grant(9);
         assert.deepEqual(take(), [input(1), end(2, code)]);
         if (isAnswered) stall.resolve({ type: "sum", status: "ok", data: 7 });
-        else stall.reject(new ClientError(code, "The input of the client has failed"));
+        else stall.reject(new ClientError(code, "The input of the client has failed", { item: 2 }));
         if (isAnswered) assert.equal(await stream.result, 7);
         else await assert.rejects(stream.result, (thrown) => thrown === error);
       }
+    }
+  });
+
+  it("is not why a stream fails whose handler has coped with its failure", async () => {
+    const later = [
+      new ClientError("INTERNAL_ERROR", "Something went wrong"),
+      new ClientError("NO_SPEECH", "No speech", { item: 1 }),
+      new ClientError("DISCONNECTED", "The connection was lost"),
+    ];
+    for (const error of later) {
+      const { start, grant, stall } = create();
+      const stream = start((async function* () {
+        yield 1;
+        throw new Error("secret");
+      })());
+      await grant(9);
+      stall.reject(error);
+      await assert.rejects(stream.result, (thrown) => thrown === error);
     }
   });
 

@@ -227,6 +227,7 @@ describe("The input of a request", () => {
       await turn();
       const all = take();
       assert.deepEqual(all.map(codeOf), [fails(code)]);
+      assert.equal(all[0]!.error.item, 2); // The `stream.end`.
       assert.ok(!JSON.stringify(all).includes("secret"));
       assert.deepEqual(errors(), []);
     }
