@@ -208,5 +208,13 @@ export function useStream<C, Type extends StreamType<C>>(client: BareClient<C>, 
   }, [client, type]);
   useEffect(() => streams.end, [streams]);
   const { start, resume, stop } = streams;
-  return { ...(shown?.by === streams ? shown.state : IDLE), start, resume, stop } as UseStreamResult<C, Type>; // As above.
+  const state = shown?.by === streams ? shown.state : IDLE;
+  const { status, id, text, result, error } = state;
+  return {
+    ...{ status, id, text, result, error, start, resume, stop },
+    // Copied for who reads them.
+    get items() {
+      return state.items;
+    },
+  } as UseStreamResult<C, Type>; // As above.
 }

@@ -44,26 +44,47 @@ export interface ShownStreams {
 
 /** @param show called with each new state. */
 export function createShownStreams(client: BareClient, type: string, show: (state: StreamState) => void): ShownStreams {
-  let current: ClientStream | undefined;
+  let current: { readonly stream: ClientStream; update(change: Partial<StreamState>): void } | undefined;
   let state: StreamState = IDLE;
 
   const follow = (begin: () => ClientStream) => {
-    current?.cancel();
-    const stream = current = begin();
-    show(state = { ...IDLE, status: "streaming" });
-    const update = (change: Partial<StreamState>) => {
-      if (current === stream) show(state = { ...state, ...change });
+    current?.stream.cancel();
+    const stream = begin();
+    const all: unknown[] = [];
+    let copy = copyOf(all);
+    let rest: Omit<StreamState, "items"> = { ...IDLE, status: "streaming" };
+    const own = current = {
+      stream,
+      update(change: Partial<StreamState>) {
+        if (current !== own) return;
+        rest = { ...rest, ...change };
+        const shown = copy;
+        show(
+          state = {
+            ...rest,
+            get items() {
+              return shown();
+            },
+          },
+        );
+      },
     };
-    void stream.id.then((id) => update({ id }));
+    own.update({});
+    void stream.id.then((id) => own.update({ id }));
     void (async () => {
+      const iterator = stream[Symbol.asyncIterator]();
       try {
-        for await (const item of stream) {
-          update({ items: [...state.items, item], text: state.text + (typeof item === "string" ? item : "") });
+        // Not `for await`: to leave it would cancel a stream that goes on. One that is not asked for more ends at the server.
+        for (let next = await iterator.next(); !next.done && current === own; next = await iterator.next()) {
+          all.push(next.value);
+          copy = copyOf(all);
+          own.update(typeof next.value === "string" ? { text: rest.text + next.value } : {});
         }
+        if (current !== own) return;
         const result = await stream.result;
-        update({ result, status: state.status === "streaming" ? "done" : state.status });
+        own.update({ result, status: rest.status === "streaming" ? "done" : rest.status });
       } catch (error) {
-        if (state.status === "streaming") update({ status: "failed", error: error as Error }); // Of the client, or of the input.
+        if (rest.status === "streaming") own.update({ status: "failed", error: error as Error }); // Of the client, or of the input.
       }
     })();
   };
@@ -73,13 +94,20 @@ export function createShownStreams(client: BareClient, type: string, show: (stat
     resume: (id, options) => follow(() => client.attach(id, options)),
     stop() {
       if (state.status !== "streaming") return;
-      show(state = { ...state, status: "stopped" });
-      current?.cancel();
+      current?.update({ status: "stopped" });
+      current?.stream.cancel();
     },
     end() {
-      if (state.id === undefined) current?.cancel();
+      if (state.id === undefined) current?.stream.cancel();
       current = undefined;
       show(state = IDLE);
     },
   };
+}
+
+/** Returns the items that are there now: copied when they are first asked for, since copying them with each item takes n². */
+function copyOf(all: readonly unknown[]): () => readonly unknown[] {
+  const { length } = all;
+  let copy: readonly unknown[] | undefined;
+  return () => copy ??= all.slice(0, length);
 }

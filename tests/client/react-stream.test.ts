@@ -230,6 +230,44 @@ describe("useStream", () => {
     assert.deepEqual(socket.take(), [{ type: "stream.cancel", uid: resumed }, { type: "stream.cancel", id: "1/ask" }]);
   });
 
+  it("reads nothing any more of a stream that goes on without it", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const { now, unmount } = await mount(client);
+    await act(() => now().start({ prompt: "hi" }));
+    const [{ uid }] = socket.take();
+    const receive = (message: object) =>
+      act(async () => {
+        socket.receive({ type: "ask", uid, ...message });
+        await turn();
+      });
+    await receive({ status: "open", id: "1/ask" });
+    await receive({ status: "next", data: "a", offset: 1, credit: 1 });
+    assert.deepEqual(socket.take(), [{ type: "stream.credit", uid, credit: 1 }]);
+    await unmount();
+    for (let offset = 2; offset < 5; offset++) await receive({ status: "next", data: "b", offset, credit: offset });
+    assert.deepEqual(socket.take(), []);
+  });
+
+  it("copies the items when they are read, once for each state", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const server = answerer(await admit());
+    const { now, seen } = await mount(client);
+    await act(() => now().start({ prompt: "hi" }));
+    server.take();
+    await server.next("a");
+    const one = now();
+    await server.next("b");
+    const two = now();
+    assert.deepEqual([one.items, two.items, two.text], [["a"], ["a", "b"], "ab"]);
+    assert.equal(one.items, one.items);
+    assert.equal(two.items, now().items);
+    // A state that held its own items would be n² of them.
+    for (const each of seen) assert.equal(typeof Object.getOwnPropertyDescriptor(each, "items")?.get, "function");
+    await server.ok({ usage: 2 });
+    assert.equal(now().items, two.items);
+  });
+
   it("sends input, and has the types of the contract", async () => {
     const { client, admit } = connectFake<typeof contract>();
     const socket = await admit();
