@@ -93,7 +93,7 @@ export class LogReader implements Source {
     const { id, type } = this.#log;
     if (!this.#isOpen) {
       // Read first: a stream that is not there is not named.
-      if (!this.#isLive) await this.#read();
+      if (!this.#isLive && this.#waiting.length === 0) await this.#read();
       this.#isOpen = true;
       if (!this.#skips) return { done: false, value: new Part("open", `"id":${JSON.stringify(id)}`) };
     }

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
-import type { HistoryOptions } from "../../src/engines/engine.ts";
+import type { EngineHost, HistoryOptions, Member } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
@@ -63,6 +63,25 @@ function create({ resumable = {}, ...options }: WebSocketControllerOptions & { r
     connect,
     errors: () => observed.events.flatMap(([event, payload]) => event === "error" ? [String(payload.error)] : []),
   };
+}
+
+/** An engine of several nodes, of which the test plays the others. */
+class SharedEngine extends MemoryEngine {
+  host!: EngineHost;
+  /** Set while a list of streams is joined. */
+  listing: Promise<void> | undefined;
+  /** The channel of the generator that has started last. */
+  running = "";
+  override readonly isAlone = false as true; // The base class is alone.
+  override start(host: EngineHost): void {
+    this.host = host;
+    super.start(host);
+  }
+  override join(channel: string, member: Member): void {
+    super.join(channel, member);
+    if (member.user === "run") this.running = channel;
+    else if (channel.startsWith("streams")) return this.listing as unknown as void; // An engine may answer with a promise.
+  }
 }
 
 async function turns(count = 5): Promise<void> {
@@ -402,6 +421,63 @@ describe("A resumable stream", () => {
       await turns(10);
       assert.deepEqual(second.take().slice(1).map(({ data, error }) => error?.code ?? data), [1, 2, 3, { counted: 3 }]);
     }
+  });
+
+  it("misses no item if a client on another node attaches before the first, whether it has ended by then or not", async () => {
+    for (const hasEnded of [true, false]) {
+      const engine = new SharedEngine();
+      const listing = new Stall();
+      engine.listing = listing.promise;
+      const { connect, counts, stallAt } = create({ engine });
+      const stall = stallAt(2);
+      if (hasEnded) stall.resolve();
+      const client = connect();
+      client.send({ type: "count", uid: 1, steps: 2 });
+      await turns();
+      // The name is not sent yet: another node has it from the list.
+      engine.host.present(engine.running, [{ user: "other", data: '{"at":0,"stop":false}' }], []);
+      await turns();
+      assert.equal(counts.yielded, hasEnded ? 2 : 1);
+      listing.resolve();
+      await turns();
+      stall.resolve();
+      await turns();
+      assert.deepEqual(client.take().map(({ data, error }) => error?.code ?? data), [undefined, 1, 2, { counted: 2 }]);
+    }
+  });
+
+  it("leaves nothing behind when it cannot start, and when it cannot be read", async () => {
+    class Broken extends SharedEngine {
+      readonly followed = new Set<string>();
+      override subscribe(channel: string, history: HistoryOptions | null): ReturnType<MemoryEngine["subscribe"]> {
+        this.followed.add(channel);
+        return super.subscribe(channel, history);
+      }
+      override members(channel: string): Member[] {
+        if (channel.startsWith("stream*")) throw new WebSocketError("engine", "NO_MEMBERS", "No");
+        return super.members(channel);
+      }
+    }
+    const engine = new Broken();
+    const { connect, controller } = create({ engine });
+    const client = connect();
+    client.send({ type: "count", uid: 1 });
+    client.send({ type: "stream.resume", uid: 2, id: "1/count" });
+    await turns(10);
+    assert.deepEqual(client.take().map(({ uid, error }) => [uid, error?.code]).sort(), [[1, "NO_MEMBERS"], [2, "NO_MEMBERS"]]);
+    assert.equal(engine.followed.size, 2);
+    let taken = 0;
+    for (const channel of engine.followed) {
+      engine.host.published(channel, {
+        get event() {
+          taken++;
+          return "1 next";
+        },
+        data: '{"data":1}',
+        position: null,
+      });
+    }
+    assert.deepEqual([taken, controller.stats().streams], [0, 0]);
   });
 
   it("counts against maxStreams while its handler has not answered, and is stopped if it is refused", async () => {
