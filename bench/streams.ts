@@ -77,7 +77,8 @@ function subjectsOf(runtime: RuntimeName): Subject[] {
     { ...noroshi, name: "noroshi, without noroshi.v1", texts },
     ...runtime === "deno" ? [{ ...noroshi, name: "noroshi, Deno.serve", texts, headers: V1, args: ["native"] }] : [],
   ];
-  if (values.flat) return [...own, { runtime, kind: "raw", name: BASE, file: "stream-raw.ts", path: "/", texts }];
+  own.push({ runtime, kind: "raw", name: "by hand", file: "stream-raw.ts", path: "/", texts });
+  if (values.flat) return own;
   return [
     ...own,
     { ...peer, name: BASE, file: "peers/stream-sse.ts", path: "/paced" },
