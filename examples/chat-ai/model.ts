@@ -12,13 +12,16 @@ const usage = {
   outputTokens: { total: 1, text: 1, reasoning: undefined },
 };
 
+/** Time between two words of the model for tests, in ms. */
+const DELAY = Number(process.env["AI_DELAY"] ?? 80);
+
 /** `AI_MODEL` names a model of the AI Gateway, whose key is `AI_GATEWAY_API_KEY`. Without it a model for tests answers. */
 export const createModel = (): LanguageModel =>
   process.env["AI_MODEL"] ?? new MockLanguageModelV4({
     doStream: () =>
       Promise.resolve({
         stream: simulateReadableStream({
-          chunkDelayInMs: 80,
+          chunkDelayInMs: DELAY,
           chunks: [
             { type: "stream-start", warnings: [] } as const,
             { type: "text-start", id: "0" } as const,

@@ -13,6 +13,15 @@ const client = createClient("/websocket", { token: kept("user") });
 const transport = createChatTransport<UIMessage>(client);
 const loadHistory = () => client.request("history", { chatId }) as Promise<UIMessage[]>; // As chat.ts answers.
 
+/** Of several nodes, the one that serves this page, and the one that writes the answer. The first is told before the page is rendered. */
+let nodes: { own?: string; writer?: string } = {};
+let showNodes = (_nodes: typeof nodes) => {};
+client.on("message", ({ message: { type, node } }) => {
+  if (type === "welcome") nodes = { ...nodes, own: node as string }; // As chat.ts sends it, and below.
+  if (type === "asked") nodes = { ...nodes, writer: node as string };
+  showNodes(nodes);
+});
+
 const textOf = ({ parts }: UIMessage) => parts.map((part) => part.type === "text" ? part.text : "").join("");
 
 function Chat({ initial }: { initial: UIMessage[] }) {
@@ -23,9 +32,14 @@ function Chat({ initial }: { initial: UIMessage[] }) {
     resume: true,
   });
   const [text, setText] = useState("");
+  const [shown, setShown] = useState(nodes);
   const end = useRef<HTMLDivElement>(null);
   const isBusy = status === "submitted" || status === "streaming";
 
+  useEffect(() => {
+    showNodes = setShown;
+    setShown(nodes);
+  }, []);
   // Another tab has asked.
   useEffect(() => {
     const onMessage = async ({ message }: { message: { type: string; [name: string]: unknown } }) => {
@@ -47,8 +61,8 @@ function Chat({ initial }: { initial: UIMessage[] }) {
 
   return h(
     "main",
-    { "data-status": status },
-    h("header", null, h("h1", null, "Ask the model"), h("p", null, "Reload in mid-answer, or open a second tab.")),
+    { "data-status": status, "data-node": shown.own, "data-writer": shown.writer },
+    h("header", null, h("h1", null, "Ask the model"), h("p", null, shown.own ? `Served by ${shown.own}.` : "Reload in mid-answer, or open a second tab.")),
     h(
       "div",
       { className: "messages", role: "log", tabIndex: 0, "aria-label": "Messages" },
