@@ -88,10 +88,10 @@ function unwrapped(handler: object): MarkedHandler | undefined {
   return isOurs === true ? handler as MarkedHandler : wrapped && unwrapped(wrapped); // As just seen.
 }
 
-/** The host of a request: from `c.env`, or from the response that `@hono/node-server` puts there. */
+/** The host of a request: of an upgrade from the response that `@hono/node-server` puts into `c.env`, else from there. */
 export function findHost(env: unknown): Host | undefined {
   const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Both are optional.
-  return host ?? outgoing?.[HOST];
+  return outgoing?.[HOST] ?? host;
 }
 
 /** The server of a request, as the upgrade route sees it. */

@@ -215,11 +215,13 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   const isDeno = "Deno" in globalThis;
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
-    fetch: (request, env) => fetch(request, env as NodeEnv), // HTTP/1 by default.
+    // HTTP/1 by default. The server closes connections of other requests too, such as those of `noroshi/http`.
+    fetch: (request, env) => fetch(request, Object.assign(env as NodeEnv, { [HOST]: host })),
     serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
   }) as Server; // As above.
   const http = new HttpConnections(server);
   const { connections } = attachWebSocket(server); // The server's listener reaches the app.
+  const host: Host = { connections };
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects if the address is taken.
   const stopAccepting = isDeno ? keepAccepting(server) : () => {};
