@@ -25,6 +25,7 @@ const ROOMS: Record<string, string> = {
   "src/controller": "controller.ts",
   "src/channels": "channels.ts",
   "src/once": "once.ts",
+  "src/http": "http.ts",
   "src/serve": "serve.ts",
   "src/client": "client.ts",
   "src/testing": "testkit.ts",

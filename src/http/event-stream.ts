@@ -1,0 +1,21 @@
+/** The text of an event stream (HTML, "Server-sent events"), as PROTOCOL.md §8 uses it. */
+
+/** A message is the event without a name. One with a line break, which JSON of ours never has, is sent as a JSON string. */
+export function messageEvent(text: string): string {
+  return /[\r\n]/.test(text) ? event("text", text) : `data: ${text}\n\n`;
+}
+
+/** An event with a name. @param data any JSON */
+export function event(name: string, data: unknown): string {
+  return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+}
+
+/**
+ * Headers of an event stream: nginx buffers a response without `X-Accel-Buffering: no`, and Cloudflare and other proxies may compress one
+ * without `no-transform`, which buffers it too.
+ */
+export const STREAM_HEADERS: Readonly<Record<string, string>> = {
+  "content-type": "text/event-stream; charset=utf-8",
+  "cache-control": "no-store, no-transform",
+  "x-accel-buffering": "no",
+};

@@ -1,0 +1,193 @@
+import type { Connection } from "../connection/connection.ts";
+import { FLOOD } from "../connection/gate.ts";
+import { CLOSED, CLOSING, OPEN, type Transport } from "../delivery/transport.ts";
+import type { Batch, WriteQueue, Writer } from "../delivery/write-queue.ts";
+import { ABNORMAL, answerCloseCode, CloseCode, NO_STATUS } from "../protocol/close.ts";
+import type { Frame } from "../protocol/frame.ts";
+import type { Acceptance } from "../runtimes/runtime.ts";
+import { event, messageEvent } from "./event-stream.ts";
+
+/** What one POST of the client carries. */
+export interface Delivered {
+  /** Number of the POST, from 1. */
+  readonly sequence: number;
+  /** Text frames, in order. */
+  readonly frames: readonly string[];
+  /** Answers a `ping` event, with its number. */
+  readonly pong?: number | null | undefined;
+  /** The client closes. */
+  readonly close?: { readonly code: number; readonly reason: string } | undefined;
+}
+
+/** What {@link EventTransport} needs of its route. */
+export interface EventTransportHost {
+  /** Where frames wait for the end of the turn. */
+  readonly queue: WriteQueue;
+  /** The first event. */
+  readonly opening: object;
+  /** Called when the connection is over or was never opened. */
+  over(): void;
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * A {@link Transport} whose frames leave in an event stream and arrive in requests. A chunk is handed over when the runtime asks for it,
+ * which it does when it has written the one before: what waits is counted here, and is bounded as for a socket.
+ */
+export class EventTransport implements Transport, Writer {
+  readonly socket: ReadableStream<Uint8Array>;
+  readyState: number = OPEN;
+  batch: Batch | undefined = undefined;
+  ponged?: (number: number | undefined) => void;
+  readonly #host: EventTransportHost;
+  #acceptance: Acceptance | undefined;
+  #connection: Connection | undefined;
+  #stream!: ReadableStreamDefaultController<Uint8Array>;
+  #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+  /** Bytes of the last chunk, until the runtime asks for the next one. */
+  #handedOver = 0;
+  #isWanted = false;
+  /** The last event, which waits or has been handed over. */
+  #close: { readonly code: number; readonly reason: string } | undefined;
+  #sequence = 0;
+  #pause: { readonly over: Promise<void>; end(): void } | undefined;
+
+  constructor(acceptance: Acceptance, host: EventTransportHost) {
+    this.#host = host;
+    this.#acceptance = acceptance;
+    this.socket = new ReadableStream({
+      start: (stream) => void (this.#stream = stream),
+      pull: () => this.#pulled(),
+      cancel: () => this.#ended(ABNORMAL, "", false),
+    }, { highWaterMark: 0 }); // Nothing waits where it cannot be counted.
+  }
+
+  get bufferedAmount(): number {
+    return this.#handedOver + this.#waitingBytes + (this.batch?.bytes ?? 0);
+  }
+
+  send(frame: Frame): boolean {
+    this.#host.queue.push(this, frame);
+    return true;
+  }
+
+  write(): void {
+    const { batch } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    if (this.readyState !== OPEN) return;
+    const encode = () => encoder.encode(batch.frames().map(({ text }) => messageEvent(text)).join(""));
+    this.#put(batch.isShared ? batch.encoded ??= encode() : encode());
+  }
+
+  ping(number?: number): void {
+    if (this.readyState === OPEN) this.#put(encoder.encode(event("ping", number ?? null)));
+  }
+
+  pause(): void {
+    if (this.#pause) return;
+    let end = () => {};
+    const over = new Promise<void>((resolve) => end = resolve);
+    this.#pause = { over, end };
+  }
+
+  resume(): void {
+    this.#pause?.end();
+    this.#pause = undefined;
+  }
+
+  get isPaused(): boolean {
+    return this.#pause !== undefined;
+  }
+
+  close(code: number, reason: string): void {
+    this.write();
+    if (this.readyState !== OPEN) return;
+    this.readyState = CLOSING;
+    this.#close = { code, reason };
+    this.#put(encoder.encode(event("close", this.#close)));
+  }
+
+  terminate(): void {
+    this.#abort();
+    this.#ended(ABNORMAL, "", false);
+  }
+
+  /** The response with the stream was replaced by another: no connection opens. */
+  abandon(): void {
+    if (!this.#connection) this.#ended(ABNORMAL, "", false);
+  }
+
+  /**
+   * Hands on what a POST carries, unless that was done before. Resolves with whether its number was in order; while reading is paused, it
+   * resolves when it goes on, so that a client with one POST at a time is held back.
+   */
+  async receive({ sequence, frames, pong, close }: Delivered): Promise<boolean> {
+    const connection = this.#connection;
+    if (!connection || sequence > this.#sequence + 1) return false;
+    if (sequence > this.#sequence) {
+      this.#sequence = sequence;
+      if (this.isPaused) connection.close(CloseCode.RATE_LIMITED, FLOOD, "rate"); // It did not wait for the answer.
+      connection.heard();
+      if (pong !== undefined) this.ponged?.(pong ?? undefined);
+      for (const frame of frames) connection.message(frame);
+      if (close) this.#closedBy(close.code, close.reason);
+    }
+    await this.#pause?.over;
+    return true;
+  }
+
+  #closedBy(code: number, reason: string): void {
+    if (this.readyState !== OPEN) return;
+    this.close(code === NO_STATUS ? CloseCode.NORMAL : answerCloseCode(code), reason);
+    if (this.#waiting.length > 0) this.#abort(); // It no longer reads.
+    this.#ended(code, reason, true);
+  }
+
+  /** Ends the response where it is, which the client sees as a broken one. */
+  #abort(): void {
+    this.#stream.error(new DOMException("The connection was closed", "AbortError"));
+  }
+
+  #pulled(): void {
+    this.#handedOver = 0;
+    this.#isWanted = true;
+    const acceptance = this.#acceptance;
+    this.#acceptance = undefined; // It holds the request, which an idle connection must not.
+    if (!acceptance) return this.#flush();
+    // Only now: middleware may have replaced the response before, and the stream of that one is never read.
+    this.#put(encoder.encode(event("open", this.#host.opening)));
+    this.#connection = acceptance.open(this);
+  }
+
+  #put(chunk: Uint8Array): void {
+    this.#waiting.push(chunk);
+    this.#waitingBytes += chunk.byteLength;
+    this.#flush();
+  }
+
+  #flush(): void {
+    const chunk = this.#isWanted ? this.#waiting.shift() : undefined;
+    if (!chunk) return;
+    this.#isWanted = false;
+    this.#waitingBytes -= chunk.byteLength;
+    this.#handedOver = chunk.byteLength;
+    this.#stream.enqueue(chunk);
+    const close = this.#close;
+    if (!close || this.#waiting.length > 0) return;
+    this.#stream.close();
+    queueMicrotask(() => this.#ended(close.code, close.reason, true)); // As every runtime does, after `close()` has returned.
+  }
+
+  #ended(code: number, reason: string, wasClean: boolean): void {
+    this.readyState = CLOSED;
+    this.#waiting = [];
+    this.resume();
+    this.#acceptance?.abandoned();
+    this.#acceptance = undefined;
+    this.#connection?.closed(code, reason, wasClean);
+    this.#host.over();
+  }
+}

@@ -1,0 +1,229 @@
+import type { Context, MiddlewareHandler } from "hono";
+import * as v from "valibot";
+import { Connections } from "../connection/connections.ts";
+import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
+import { WriteQueue } from "../delivery/write-queue.ts";
+import { bunRuntime } from "../runtimes/bun.ts";
+import { findHost, HOST, type Host } from "../runtimes/runtime.ts";
+import { STREAM_HEADERS } from "./event-stream.ts";
+import { EventTransport } from "./event-transport.ts";
+import { readBody } from "./read-body.ts";
+
+/** Options of {@link fallback}. */
+export interface FallbackOptions {
+  /**
+   * Name of this node, of letters, digits and `_`. It begins the `connection` of each POST, so that a proxy can route by it, and a POST that
+   * reaches another node is answered 409 with it.
+   *
+   * @default a random one
+   */
+  node?: string;
+}
+
+/** Frames of one POST, in bytes, unless one alone is larger: a smaller limit of the server must not refuse several together. */
+const MAX_BATCH = 65_536;
+
+/** JSON takes up to six bytes for one of a frame (`\u0000`), and the envelope some more. */
+const maxBodyOf = (maxPayload: number): number => 6 * Math.max(maxPayload, MAX_BATCH) + 4_096;
+
+/** A code that a client may close with, 1005 without one. */
+const isReadable = (code: number): boolean => isCloseCode(code) || code === NO_STATUS;
+
+const Envelope = v.object({
+  secret: v.string(),
+  sequence: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  frames: v.optional(v.array(v.string()), []),
+  pong: v.optional(v.nullable(v.number())),
+  close: v.optional(v.object({ code: v.pipe(v.number(), v.check(isReadable)), reason: v.string() })),
+});
+
+/** A connection that a POST may name. */
+interface Open {
+  readonly transport: EventTransport;
+  readonly secret: string;
+  readonly maxBody: number;
+}
+
+/**
+ * Lets clients that cannot open a WebSocket use the same route over HTTP: a GET that accepts `text/event-stream` opens a connection, whose
+ * messages arrive by POST (PROTOCOL.md §8). All else passes, so it stands before `controller.upgrade`, which admits these clients too.
+ *
+ * @example
+ * ```ts
+ * app.use("/websocket", fallback());
+ * app.get("/websocket", controller.upgrade);
+ * ```
+ *
+ * @throws {TypeError} for an unknown option, or an invalid name.
+ */
+export function fallback(options: FallbackOptions = {}): MiddlewareHandler {
+  return new FallbackRoute(options).handle;
+}
+
+class FallbackRoute {
+  readonly #open = new Map<string, Open>();
+  // One for each route: the objects of a Worker share module variables, and must not write to each other's streams.
+  readonly #queue = new WriteQueue();
+  #node: string | undefined;
+
+  constructor({ node, ...unknown }: FallbackOptions) {
+    for (const name of Object.keys(unknown)) throw new TypeError(`Cannot create the fallback: unknown option "${name}"`);
+    if (node !== undefined && !/^\w{1,64}$/.test(node)) {
+      throw new TypeError('Cannot create the fallback: option "node" must be 1 to 64 letters, digits or "_"');
+    }
+    this.#node = node;
+  }
+
+  // Not in the constructor: Workers forbid randomness while a module loads.
+  get #name(): string {
+    return this.#node ??= randomId();
+  }
+
+  readonly handle: MiddlewareHandler = async (c, next) => {
+    const { method, headers } = c.req.raw;
+    const connection = c.req.query("connection");
+    if (method === "POST" && connection !== undefined) return await this.#receive(c, connection);
+    if (method === "OPTIONS" && headers.has("access-control-request-method")) return preflight(c);
+    if (method === "GET" && !headers.has("upgrade") && acceptsStream(headers.get("accept"))) return await this.#connect(c, next);
+    return await next();
+  };
+
+  /** Presents the request to `controller.upgrade` as an upgrade, on a runtime whose socket is an event stream. */
+  async #connect(c: Context, next: () => Promise<void>): Promise<Response | void> {
+    const { env, req: { raw } } = c;
+    if (!URL.canParse(raw.url)) return refuse(c, 400, "The request target is not a URL");
+    const ip = addressOf(c);
+    let transport: EventTransport | undefined;
+    const host: Host = {
+      connections: findHost(env)?.connections ?? new Connections(),
+      runtime: {
+        ip: () => ip,
+        accept: (_request, acceptance) => {
+          if (raw.signal.aborted) return null;
+          const id = `${this.#name}.${randomId()}`;
+          const secret = randomId() + randomId();
+          const { protocol, headers, maxPayload } = acceptance;
+          transport = new EventTransport(acceptance, {
+            queue: this.#queue,
+            opening: { connection: id, secret, protocol },
+            over: () => this.#open.delete(id),
+          });
+          this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload) });
+          for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
+          allowOrigin(raw, headers);
+          return new Response(transport.socket, { headers });
+        },
+      },
+    };
+    stayOpen(env, raw);
+    c.req.raw = asUpgrade(raw);
+    c.env = { ...env, [HOST]: host };
+    try {
+      await next();
+    } finally {
+      c.req.raw = raw;
+      c.env = env;
+      if (!c.res.headers.get("content-type")?.startsWith("text/event-stream")) transport?.abandon();
+    }
+  }
+
+  async #receive(c: Context, id: string): Promise<Response> {
+    const open = this.#open.get(id);
+    if (!open) return this.#unknown(c, id);
+    const { transport, secret, maxBody } = open;
+    const text = await readBody(c.req.raw, maxBody);
+    if (text === undefined) return refuse(c, 413, `The body has more than ${maxBody} bytes`);
+    const parsed = v.safeParse(Envelope, parse(text), { abortEarly: true, abortPipeEarly: true });
+    if (!parsed.success) return refuse(c, 400, "The body is not of the form that PROTOCOL.md §8 describes");
+    if (parsed.output.secret !== secret) return this.#unknown(c, id);
+    if (!await transport.receive(parsed.output)) return refuse(c, 400, "The sequence has a gap");
+    allowOrigin(c.req.raw, c.res.headers);
+    return c.body(null, 204);
+  }
+
+  #unknown(c: Context, id: string): Response {
+    const node = id.slice(0, Math.max(0, id.lastIndexOf(".")));
+    if (node === this.#name) return refuse(c, 404, "There is no such connection");
+    return refuse(c, 409, "The connection is on another node: let the proxy route by the connection parameter", { node });
+  }
+}
+
+/** Answers in HTTP, with a body like that of a refused upgrade. */
+function refuse(c: Context, status: 400 | 404 | 409 | 413, message: string, details: object = {}): Response {
+  allowOrigin(c.req.raw, c.res.headers);
+  return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
+}
+
+/**
+ * Lets a page read the answer. The stream is of an origin that `controller.upgrade` has allowed, and an answer to a POST says nothing that
+ * its sender, who knows the connection, does not.
+ */
+function allowOrigin(request: Request, headers: Headers): void {
+  const origin = request.headers.get("origin");
+  if (origin === null) return;
+  headers.set("access-control-allow-origin", origin);
+  headers.set("access-control-allow-credentials", "true"); // As a WebSocket, which carries cookies.
+  headers.append("vary", "Origin");
+}
+
+/** A page may ask for `Authorization`: whether its origin may connect is decided for the request itself. */
+function preflight(c: Context): Response {
+  allowOrigin(c.req.raw, c.res.headers);
+  return c.body(null, 204, {
+    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-headers": "authorization",
+    "access-control-max-age": "7200",
+  });
+}
+
+const acceptsStream = (accept: string | null): boolean => accept !== null && /(?:^|,)\s*text\/event-stream\b/i.test(accept);
+
+/** The request as the opening handshake of RFC 6455. The parameter `protocols` is the header that a page cannot set. */
+function asUpgrade({ url, headers: given, signal }: Request): Request {
+  const target = new URL(url);
+  const headers = new Headers(given);
+  const protocols = target.searchParams.get("protocols");
+  if (protocols !== null) {
+    target.searchParams.delete("protocols");
+    headers.set("sec-websocket-protocol", protocols);
+  }
+  headers.set("upgrade", "websocket");
+  headers.set("connection", "Upgrade");
+  headers.set("sec-websocket-version", "13");
+  headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Nothing answers it.
+  return new Request(target, { headers, signal });
+}
+
+/** Where the servers of Node and Deno put what they know of a request. */
+interface ServerEnv {
+  readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } };
+  readonly remoteAddr?: { readonly hostname?: string };
+}
+
+function addressOf({ env, req: { raw } }: Context): string | null {
+  const { incoming, remoteAddr } = (env ?? {}) as ServerEnv; // Of one runtime or another.
+  const runtime = findHost(env)?.runtime ?? bunRuntime(env, raw);
+  return runtime?.ip(raw) ?? incoming?.socket?.remoteAddress ?? remoteAddr?.hostname ?? null;
+}
+
+/** The part of Bun's server that is used. */
+interface BunServer {
+  timeout?(request: Request, seconds: number): void;
+}
+
+/** Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
+function stayOpen(env: unknown, request: Request): void {
+  if (!bunRuntime(env, request)) return;
+  const { server = env as BunServer, request: original = request } = env as { server?: BunServer; request?: Request }; // As `bunRuntime` has found.
+  server.timeout?.(original, 0);
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // Answered 400.
+  }
+}
+
+const randomId = (): string => crypto.randomUUID().replaceAll("-", "");

@@ -1,0 +1,256 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import * as v from "valibot";
+import { createClient } from "../../src/client/client.ts";
+import { EventSocket } from "../../src/client/sse.ts";
+import { WebSocketController, type WebSocketControllerOptions } from "../../mod.ts";
+import { fallback, type FallbackOptions } from "../../src/http/http.ts";
+import { SHORT_CLOSE_TIMEOUT } from "../../src/protocol/close.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
+
+const URL = "http://localhost/websocket";
+
+/** An app whose route is reached without a network. */
+function start(options: WebSocketControllerOptions = {}, ofFallback: FallbackOptions = {}) {
+  const controller = new WebSocketController({ mode: "public", heartbeat: false, ...options });
+  const app = new Hono();
+  app.use("/websocket", fallback(ofFallback));
+  app.get("/websocket", controller.upgrade);
+  const fetch = async (url: string, init: RequestInit) => await app.request(url, init);
+  /** A client that has no WebSocket. */
+  class Socket extends EventSocket {
+    constructor(url: string, protocols?: string[]) {
+      super(url, protocols, fetch);
+    }
+  }
+  return { app, controller, fetch, Socket };
+}
+
+/** A connection by hand, whose events a test reads one by one. */
+async function open({ app }: Pick<ReturnType<typeof start>, "app">, init: RequestInit = {}) {
+  const response = await app.request(`${URL}?protocols=noroshi.v1`, {
+    ...init,
+    headers: { accept: "text/event-stream", ...init.headers },
+  });
+  assert.equal(response.status, 200, `answered ${response.status}`);
+  const reader = response.body!.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  const next = async (): Promise<{ name: string; data: unknown } | null> => {
+    for (;;) {
+      const end = text.indexOf("\n\n");
+      if (end >= 0) {
+        const [, name = "", data = ""] = /^(?:event: (\w+)\n)?data: ([^]*)$/.exec(text.slice(0, end)) ?? [];
+        text = text.slice(end + 2);
+        return { name, data: JSON.parse(data) };
+      }
+      const { done, value } = await reader.read();
+      if (done) return null;
+      text += decoder.decode(value);
+    }
+  };
+  const { data } = (await next())!; // The first event.
+  const { connection, secret } = data as { connection: string; secret: string };
+  let sequence = 0;
+  const post = async (body: object, to = connection) =>
+    await app.request(`${URL}?connection=${to}`, {
+      method: "POST",
+      body: JSON.stringify({ secret, sequence: ++sequence, ...body }),
+    });
+  return { response, connection, secret, next, post, cancel: () => reader.cancel() };
+}
+
+describe("fallback", () => {
+  it("gives a client without WebSockets the same connection: requests, broadcasts, its close", async () => {
+    const server = start();
+    const { controller, Socket } = server;
+    controller.handle("say", v.object({ text: v.string() }), ({ message }) => message.text);
+    const closes: unknown[] = [];
+    const closed = new Stall();
+    controller.on("close", ({ code, cause, wasClean }) => {
+      closes.push({ code, cause, wasClean });
+      closed.resolve();
+    });
+    const client = createClient(URL, { WebSocket: Socket });
+    const heard = new Stall<unknown>();
+    client.on("message", ({ message }) => heard.resolve(message));
+    assert.equal(await client.request("say", { text: "hello" }), "hello");
+    await controller.broadcast({ type: "news", text: "one" });
+    assert.deepEqual(await heard.promise, { type: "news", text: "one" });
+    const [connected] = [...controller.clients()];
+    assert.deepEqual([connected?.handshake.url, connected?.handshake.protocol], [URL, "noroshi.v1"]);
+    await client.close();
+    await closed.promise;
+    assert.deepEqual(closes, [{ code: 1000, cause: "client", wasClean: true }]);
+    await controller.close();
+  });
+
+  it("answers with what proxies need to pass a stream on", async () => {
+    const server = start();
+    const { response, cancel } = await open(server);
+    const { headers } = response;
+    assert.equal(headers.get("content-type"), "text/event-stream; charset=utf-8");
+    assert.equal(headers.get("cache-control"), "no-store, no-transform");
+    assert.equal(headers.get("x-accel-buffering"), "no");
+    await cancel();
+  });
+
+  it("sends a string with a line break unchanged", async () => {
+    const server = start();
+    const { next, cancel } = await open(server);
+    void server.controller.broadcast("one\r\ntwo\n\nthree");
+    assert.deepEqual(await next(), { name: "text", data: "one\r\ntwo\n\nthree" });
+    await cancel();
+  });
+
+  it("handles a POST once, and none that comes before another", async () => {
+    const server = start();
+    const { next, post, cancel } = await open(server);
+    const ping = (uid: number) => JSON.stringify({ type: "ping", uid });
+    assert.equal((await post({ frames: [ping(1), ping(2)] })).status, 204);
+    assert.equal((await post({ sequence: 1, frames: [ping(1), ping(2)] })).status, 204);
+    assert.equal((await post({ sequence: 4, frames: [ping(4)] })).status, 400);
+    assert.equal((await post({ sequence: 2, frames: [ping(3)] })).status, 204);
+    for (const uid of [1, 2, 3]) assert.deepEqual((await next())?.data, { type: "pong", uid });
+    await cancel();
+  });
+
+  it("takes a POST only with the secret, and of the form that it has", async () => {
+    const server = start({ maxPayload: 1_000 }, { node: "a" });
+    const { connection, post, cancel } = await open(server);
+    assert.match(connection, /^a\.[0-9a-f]{32}$/);
+    assert.equal((await post({ secret: "guessed", frames: ['{"type":"ping"}'] })).status, 404);
+    assert.equal((await post({ frames: [1] })).status, 400);
+    assert.equal((await post({ close: { code: 1006, reason: "" } })).status, 400);
+    assert.equal((await post({ frames: ["x".repeat(500_000)] })).status, 413);
+    assert.equal((await server.app.request(`${URL}?connection=${connection}`, { method: "POST", body: "{" })).status, 400);
+    assert.equal((await post({}, "a.gone")).status, 404);
+    await cancel();
+    assert.equal((await post({ sequence: 1 })).status, 404);
+  });
+
+  it("answers a POST of another node's connection with 409 and the name of that node", async () => {
+    const [one, other] = [start({}, { node: "a" }), start({}, { node: "b" })];
+    const { connection, secret, cancel } = await open(one);
+    const body = JSON.stringify({ secret, sequence: 1 });
+    const answer = await other.app.request(`${URL}?connection=${connection}`, { method: "POST", body });
+    assert.equal(answer.status, 409);
+    const { error } = await answer.json();
+    assert.deepEqual([error.code, error.node], ["INVALID_REQUEST", "a"]);
+    await cancel();
+  });
+
+  it("refuses as the upgrade does: origin, token, limits, a server that leaves", async () => {
+    const authenticate = () => null;
+    const accept = { accept: "text/event-stream" };
+    const strict = start({ mode: "strict", authenticate });
+    assert.equal((await strict.app.request(URL, { headers: accept })).status, 401);
+    assert.equal((await strict.app.request(`${URL}?access_token=x`, { headers: accept })).status, 401);
+    const full = start({ maxConnections: 1 });
+    const { cancel } = await open(full);
+    assert.equal((await full.app.request(URL, { headers: accept })).status, 503);
+    await cancel();
+    await (await open(full)).cancel();
+    const foreign = await full.app.request(URL, { headers: { ...accept, origin: "https://evil.example" } });
+    assert.deepEqual([foreign.status, foreign.headers.get("access-control-allow-origin")], [403, null]);
+    await full.controller.close();
+    assert.equal((await full.app.request(URL, { headers: accept })).status, 503);
+    assert.equal((await full.app.request(URL, { headers: { ...accept, upgrade: "h2c" } })).status, 426);
+    assert.equal((await full.app.request(URL)).status, 426);
+  });
+
+  it("lets pages of an allowed origin read, and ask with a token", async () => {
+    const server = start({ origins: ["https://app.example"] });
+    const headers = { origin: "https://app.example" };
+    const { response, connection, secret, cancel } = await open(server, { headers });
+    const allowed = (answer: Response) => [
+      answer.headers.get("access-control-allow-origin"),
+      answer.headers.get("access-control-allow-credentials"),
+    ];
+    assert.deepEqual(allowed(response), ["https://app.example", "true"]);
+    const body = JSON.stringify({ secret, sequence: 1 });
+    const posted = await server.app.request(`${URL}?connection=${connection}`, { method: "POST", body, headers });
+    assert.deepEqual([posted.status, ...allowed(posted)], [204, "https://app.example", "true"]);
+    const preflight = await server.app.request(URL, {
+      method: "OPTIONS",
+      headers: { ...headers, "access-control-request-method": "GET", "access-control-request-headers": "authorization" },
+    });
+    assert.deepEqual([preflight.status, ...allowed(preflight)], [204, "https://app.example", "true"]);
+    assert.equal(preflight.headers.get("access-control-allow-headers"), "authorization");
+    await cancel();
+  });
+
+  it("closes a client that does not read with 4508", async () => {
+    const clock = new TestClock();
+    const server = start({ maxBufferedBytes: 10_000, clock });
+    const closed = new Stall<object>();
+    server.controller.on("close", ({ code, cause }) => closed.resolve({ code, cause }));
+    await open(server);
+    while (server.controller.clients().size > 0 && [...server.controller.clients()][0]!.readyState === 1) {
+      await server.controller.broadcast({ type: "news", text: "x".repeat(1_000) });
+      await turn();
+    }
+    clock.advance(SHORT_CLOSE_TIMEOUT);
+    assert.deepEqual(await closed.promise, { code: 4508, cause: "slow" });
+  });
+
+  it("holds a client back by the answer to its POST while its messages wait", async () => {
+    const server = start({ maxPipelined: 1 });
+    const stalled = new Stall();
+    server.controller.use(async (_context, next) => {
+      await stalled.promise;
+      await next();
+    });
+    const { post, next, cancel } = await open(server);
+    const say = (uid: number) => JSON.stringify({ type: "say", uid });
+    let isAnswered = false;
+    const posted = post({ frames: [say(1), say(2), say(3)] }).then((answer) => {
+      isAnswered = true;
+      return answer;
+    });
+    await turn();
+    assert.equal(isAnswered, false);
+    stalled.resolve();
+    assert.equal((await posted).status, 204);
+    for (const uid of [1, 2, 3]) assert.equal(((await next())?.data as { uid: number }).uid, uid);
+    await cancel();
+  });
+
+  it("sends the close code as its last event, and ends the stream", async () => {
+    const server = start();
+    const { next } = await open(server);
+    void server.controller.disconnect({ uid: [...server.controller.clients()][0]!.uid }, 4403, "Out");
+    assert.deepEqual(await next(), { name: "close", data: { code: 4403, reason: "Out" } });
+    assert.equal(await next(), null);
+  });
+
+  it("opens nothing when middleware answers in place of the route", async () => {
+    const controller = new WebSocketController({ mode: "public" });
+    const app = new Hono();
+    app.use("/websocket", fallback());
+    app.use("/websocket", async (c, next) => {
+      await next();
+      c.res = c.json({ error: "Replaced" }, 503);
+    });
+    app.get("/websocket", controller.upgrade);
+    assert.equal((await app.request(URL, { headers: { accept: "text/event-stream" } })).status, 503);
+    const { opened, pending } = controller.stats();
+    assert.deepEqual([opened, pending], [0, 0]);
+  });
+
+  it("passes other requests on", async () => {
+    const app = new Hono();
+    app.use(fallback());
+    app.get("/", (c) => c.text("page"));
+    app.post("/", async (c) => c.text(await c.req.text()));
+    assert.equal(await (await app.request("/")).text(), "page");
+    assert.equal(await (await app.request("/", { method: "POST", body: "body" })).text(), "body");
+  });
+
+  it("throws for an unknown option and a name that a URL cannot hold", () => {
+    assert.throws(() => fallback({ nodes: "a" } as FallbackOptions), /unknown option "nodes"/);
+    assert.throws(() => fallback({ node: "a.b" }), /option "node" must be/);
+  });
+});
