@@ -1,0 +1,172 @@
+import type { WebSocketLike } from "./platform.ts";
+
+/** What {@link EventSocket} calls, such as `globalThis.fetch`. */
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** Characters of the frames of one POST, unless one alone is longer (PROTOCOL.md §8). */
+const MAX_BATCH = 65_536;
+
+/** Characters of an event that has not ended. */
+const MAX_EVENT = 2 ** 25;
+
+/** Delay before a POST that failed is repeated, in ms; it doubles. */
+const REPEAT_AFTER = 250;
+const MAX_REPEATS = 6;
+
+const EVENT = /^(?:event: (\w+)\n)?data: ([^]*)$/;
+
+/** What one POST carries. */
+interface Post {
+  frames?: string[];
+  pong?: unknown;
+  close?: { code: number; reason: string };
+}
+
+/**
+ * A socket like `WebSocket` over HTTP (PROTOCOL.md §8): what the server sends arrives as server-sent events, and what it is sent goes out by
+ * POST, one at a time, each with what was sent during the one before.
+ */
+export class EventSocket implements WebSocketLike {
+  readyState = 0;
+  protocol = "";
+  onopen: ((event: never) => void) | null = null;
+  onmessage: ((event: never) => void) | null = null;
+  onclose: ((event: never) => void) | null = null;
+  onerror: ((event: never) => void) | null = null;
+  readonly #fetch: Fetch;
+  readonly #url: string;
+  readonly #abort = new AbortController();
+  #opening = { connection: "", secret: "" };
+  #posts: Post[] = [];
+  #sequence = 0;
+  #isPosting = false;
+
+  /** @throws {TypeError} for an invalid URL. */
+  constructor(url: string, protocols: string[] = [], fetch: Fetch = (...request) => globalThis.fetch(...request)) {
+    const target = new URL(url);
+    target.protocol = target.protocol.replace("ws", "http");
+    this.#url = target.href;
+    this.#fetch = fetch;
+    // A page cannot set the header of subprotocols. A token goes where no log has it.
+    const token = protocols.find((name) => name.startsWith("bearer."))?.slice(7);
+    const names = protocols.filter((name) => !name.startsWith("bearer."));
+    if (names.length > 0) target.searchParams.set("protocols", names.join(","));
+    void this.#run(target.href, { accept: "text/event-stream", ...(token && { authorization: `Bearer ${token}` }) });
+  }
+
+  send(data: string): void {
+    if (this.readyState === 1) this.#post({ frames: [data] });
+  }
+
+  close(code = 1005, reason = ""): void {
+    if (this.readyState === 0) return this.terminate();
+    if (this.readyState !== 1) return;
+    this.#post({ close: { code, reason } });
+    this.readyState = 2;
+  }
+
+  terminate(): void {
+    this.#end(1006, "", false);
+  }
+
+  async #run(url: string, headers: Record<string, string>): Promise<void> {
+    try {
+      const response = await this.#ask(url, { headers });
+      if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
+        this.#fail(`Unexpected server response: ${response.status}`);
+        return void response.body?.cancel();
+      }
+      const reader = response.body.getReader();
+      const decoder = new TextDecoder();
+      let text = "";
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return this.#end(1006, "", false);
+        text += decoder.decode(value, { stream: true });
+        const events = text.split("\n\n");
+        text = events.pop()!; // `split` returns one at least.
+        for (const event of events) this.#take(event);
+        if (text.length > MAX_EVENT) return this.#end(1009, "Message too big", false);
+      }
+    } catch (error) {
+      this.#fail(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #ask(url: string, init: RequestInit): Promise<Response> {
+    // As a WebSocket, which carries the cookies of its server.
+    return this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
+  }
+
+  #take(event: string): void {
+    const [, name, data = "null"] = EVENT.exec(event) ?? [];
+    if (this.readyState === 3 || name === undefined && data === "null") return;
+    if (name === undefined) return this.#emit("message", { data });
+    const value = JSON.parse(data);
+    if (name === "text") this.#emit("message", { data: value });
+    else if (name === "ping") this.#post({ pong: value });
+    else if (name === "close") this.#end(value.code, value.reason, true);
+    else if (name === "open" && this.readyState === 0) {
+      this.#opening = value;
+      this.protocol = value.protocol ?? "";
+      this.readyState = 1;
+      this.#emit("open", {});
+    }
+  }
+
+  #post(post: Post): void {
+    if (this.readyState !== 1) return;
+    const last = this.#posts.at(-1);
+    const size = (frames: string[] = []) => frames.reduce((sum, { length }) => sum + length, 0);
+    // With the first of this turn, or with what waits for the POST under way.
+    if (last && post.frames && size(last.frames) + size(post.frames) <= MAX_BATCH) (last.frames ??= []).push(...post.frames);
+    else this.#posts.push(post);
+    if (this.#isPosting) return;
+    this.#isPosting = true;
+    queueMicrotask(() => void this.#postAll());
+  }
+
+  async #postAll(): Promise<void> {
+    const { connection, secret } = this.#opening;
+    const url = new URL(this.#url);
+    url.searchParams.set("connection", connection);
+    for (let post = this.#posts.shift(); post; post = this.#posts.shift()) {
+      const body = JSON.stringify({ secret, sequence: ++this.#sequence, ...post });
+      if (!await this.#deliver(url.href, body)) return;
+      if (post.close) this.#end(post.close.code, post.close.reason, true);
+    }
+    this.#isPosting = false;
+  }
+
+  /** Repeats a POST until it is answered: the server handles each number once. */
+  async #deliver(url: string, body: string): Promise<boolean> {
+    for (let repeats = 0;; repeats++) {
+      const answer = await this.#ask(url, { method: "POST", body }).catch(() => undefined);
+      if (this.readyState === 3) return false;
+      if (answer?.ok) return true;
+      const status = answer?.status ?? 0;
+      if (status >= 400 && status < 500 || repeats === MAX_REPEATS) {
+        this.#end(status === 413 ? 1009 : 1006, status === 413 ? "Message too big" : `POST: HTTP ${status}`, false);
+        return false;
+      }
+      await new Promise((resolve) => setTimeout(resolve, REPEAT_AFTER * 2 ** repeats));
+    }
+  }
+
+  #fail(message: string): void {
+    if (this.readyState === 3) return;
+    if (this.readyState === 0) this.#emit("error", { message });
+    this.#end(1006, "", false);
+  }
+
+  #end(code: number, reason: string, wasClean: boolean): void {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.#abort.abort();
+    this.#emit("close", { code, reason, wasClean });
+  }
+
+  #emit(type: "open" | "message" | "close" | "error", event: object): void {
+    this[`on${type}`]?.(event as never); // What each handler reads.
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * Lets the client go over server-sent events and POST where WebSockets are cut off. The server needs `fallback()` of `noroshi/http`.
+ *
+ * @example
+ * ```ts
+ * import { createClient } from "noroshi/client";
+ * import { withFallback } from "noroshi/client/sse";
+ *
+ * const client = createClient("wss://example.com/websocket", { WebSocket: withFallback() });
+ * ```
+ *
+ * @module
+ */
+import { EventSocket, type Fetch } from "./event-socket.ts";
+import type { WebSocketConstructor, WebSocketLike } from "./platform.ts";
+
+export { EventSocket };
+export type { Fetch };
+
+/** Options of {@link withFallback}. */
+export interface WithFallbackOptions {
+  /** The WebSocket constructor, such as that of `ws` on Node 20. @default {globalThis.WebSocket} */
+  WebSocket?: WebSocketConstructor;
+  /** Opens streams and sends messages where WebSockets do not work. @default {globalThis.fetch} */
+  fetch?: Fetch;
+  /** Time for a WebSocket to open, in ms: some proxies never answer. @default {5_000} */
+  patience?: number;
+  /**
+   * Time after which an open fallback looks whether WebSockets work again, in ms; each time they do not, it doubles. The next connection is
+   * then a WebSocket. `0` never looks.
+   *
+   * @default {60_000}
+   */
+  retryAfter?: number;
+}
+
+const PATIENCE = 5_000;
+
+/** The longest time between two looks, in ms. */
+const MAX_RETRY = 3_600_000;
+
+/** A code with which a member of a channel is expected back, unlike without one. */
+const NOT_LEAVING = 4000;
+
+/** Servers that are reached over the fallback, for as long as the page lives: `sessionStorage` keeps it over a reload. */
+const KEY = "noroshi.fallback";
+const remembered = new Set<string>();
+
+const storage = () => (globalThis as { sessionStorage?: Storage }).sessionStorage;
+
+/** Whether the last connection to the server was over the fallback. */
+function isRemembered(origin: string): boolean {
+  try {
+    return remembered.has(origin) || storage()?.getItem(`${KEY} ${origin}`) === "1";
+  } catch {
+    return false; // A page without access to its storage.
+  }
+}
+
+function remember(origin: string, isFallback: boolean): void {
+  try {
+    if (isFallback) {
+      remembered.add(origin);
+      storage()?.setItem(`${KEY} ${origin}`, "1");
+    } else {
+      remembered.delete(origin);
+      storage()?.removeItem(`${KEY} ${origin}`);
+    }
+  } catch {
+    // As above: it is remembered until the next page.
+  }
+}
+
+/** Creates a constructor for the option `WebSocket`: its sockets are WebSockets where these work, else {@link EventSocket}s. */
+export function withFallback(options: WithFallbackOptions = {}): WebSocketConstructor {
+  return class extends FallbackSocket {
+    constructor(url: string, protocols?: string[]) {
+      super(options, url, protocols);
+    }
+  };
+}
+
+class FallbackSocket implements WebSocketLike {
+  onopen: ((event: never) => void) | null = null;
+  onmessage: ((event: never) => void) | null = null;
+  onclose: ((event: never) => void) | null = null;
+  onerror: ((event: never) => void) | null = null;
+  readonly #options: WithFallbackOptions;
+  readonly #request: [url: string, protocols?: string[]];
+  readonly #origin: string;
+  #inner: WebSocketLike | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #hasReceived = false;
+  /** What a WebSocket that did not open has said. */
+  #failure: { readonly message?: unknown } | undefined;
+
+  constructor(options: WithFallbackOptions, ...request: [url: string, protocols?: string[]]) {
+    this.#options = options;
+    this.#request = request;
+    this.#origin = new URL(request[0]).host;
+    const WebSocket = this.#WebSocket;
+    if (!WebSocket || isRemembered(this.#origin)) this.#fallBack();
+    else this.#tryFirst(new WebSocket(...request));
+  }
+
+  get #WebSocket(): WebSocketConstructor | undefined {
+    return this.#options.WebSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
+  }
+
+  get readyState(): number {
+    return this.#inner?.readyState ?? 0;
+  }
+
+  send(data: string): void {
+    this.#inner?.send(data);
+  }
+
+  close(code?: number, reason?: string): void {
+    this.#settle();
+    this.#inner?.close(code, reason);
+  }
+
+  terminate(): void {
+    this.#settle();
+    if (this.#inner?.terminate) this.#inner.terminate();
+    else this.#inner?.close(NOT_LEAVING);
+  }
+
+  #tryFirst(socket: WebSocketLike): void {
+    let isOpen = false;
+    const give = () => {
+      socket.onopen = socket.onclose = null;
+      socket.onerror = () => {}; // `ws` reports a socket that is given up.
+      socket.close();
+      this.#fallBack();
+    };
+    this.#timer = setTimeout(give, this.#options.patience ?? PATIENCE);
+    this.#use(socket, {
+      opened: () => {
+        isOpen = true;
+        clearTimeout(this.#timer);
+      },
+      failed: (event) => void (this.#failure = event),
+      ended: () => {
+        clearTimeout(this.#timer);
+        if (!isOpen && !this.#isSettled) {
+          this.#fallBack();
+          return false;
+        }
+        // Something lets the upgrade through and then nothing else.
+        if (isOpen && !this.#hasReceived) remember(this.#origin, true);
+        return true;
+      },
+    });
+  }
+
+  #fallBack(): void {
+    const socket = new EventSocket(...this.#request, this.#options.fetch);
+    let isOpen = false;
+    this.#use(socket, {
+      opened: () => {
+        isOpen = true;
+        remember(this.#origin, true);
+        this.#lookLater(this.#options.retryAfter ?? 60_000);
+      },
+      failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // What it reads of one.
+      ended: () => {
+        clearTimeout(this.#timer);
+        if (!isOpen) remember(this.#origin, false);
+        return true;
+      },
+    });
+  }
+
+  #isSettled = false;
+
+  /** The client has given the connection up: nothing else is tried. */
+  #settle(): void {
+    this.#isSettled = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** @param own is called first; `ended` returns whether the client is to see it. */
+  #use(socket: WebSocketLike, own: { opened(): void; failed(event: object): void; ended(): boolean }): void {
+    this.#inner = socket;
+    socket.onopen = (event) => {
+      own.opened();
+      this.onopen?.(event);
+    };
+    socket.onmessage = (event) => {
+      this.#hasReceived = true;
+      this.onmessage?.(event);
+    };
+    socket.onerror = (event) => own.failed(event);
+    socket.onclose = (event) => {
+      if (own.ended()) this.onclose?.(event);
+    };
+  }
+
+  #lookLater(delay: number): void {
+    const WebSocket = this.#WebSocket;
+    if (!delay || !WebSocket) return;
+    this.#timer = setTimeout(() => {
+      const socket = new WebSocket(...this.#request);
+      let works = false;
+      // Not only open: any answer, and be it a refusal, shows that messages pass.
+      socket.onopen = () => socket.send('{"type":"ping"}');
+      socket.onmessage = () => {
+        works = true;
+        remember(this.#origin, false);
+        socket.close(NOT_LEAVING, "It works");
+      };
+      socket.onerror = () => {};
+      const unanswered = setTimeout(() => socket.close(), this.#options.patience ?? PATIENCE);
+      socket.onclose = () => {
+        clearTimeout(unanswered);
+        if (!works && this.readyState === 1) this.#lookLater(Math.min(2 * delay, MAX_RETRY));
+      };
+    }, delay);
+  }
+}

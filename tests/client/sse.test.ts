@@ -1,0 +1,249 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { WebSocketConstructor } from "../../src/client/client.ts";
+import { createClient } from "../../src/client/client.ts";
+import { EventSocket, withFallback, type WithFallbackOptions } from "../../src/client/sse.ts";
+import { WebSocketController } from "../../mod.ts";
+import { fallback } from "../../src/http/http.ts";
+import { Hono } from "hono";
+import { Stall } from "../support/waiting.ts";
+
+let lastHost = 0;
+
+/** A server without a network: each has a host of its own, because what worked is remembered by host. */
+function start() {
+  const host = `server-${++lastHost}.example`;
+  const controller = new WebSocketController({ mode: "public", heartbeat: false });
+  const requests: string[] = [];
+  const app = new Hono();
+  app.use("/websocket", fallback());
+  app.get("/websocket", controller.upgrade);
+  const fetch = async (url: string, init: RequestInit) => {
+    requests.push(`${init.method ?? "GET"} ${new Headers(init.headers).get("authorization") ?? ""}`.trim());
+    return await app.request(url, init);
+  };
+  return { host, url: `ws://${host}/websocket`, controller, requests, fetch };
+}
+
+/** A WebSocket that does what the test says when it is opened. */
+function socketThat(does: (socket: FakeSocket) => void): { Socket: WebSocketConstructor; opened: FakeSocket[] } {
+  const opened: FakeSocket[] = [];
+  return {
+    opened,
+    Socket: class extends FakeSocket {
+      constructor() {
+        super();
+        opened.push(this);
+        queueMicrotask(() => does(this));
+      }
+    },
+  };
+}
+
+class FakeSocket {
+  readyState = 0;
+  onopen: ((event: never) => void) | null = null;
+  onmessage: ((event: never) => void) | null = null;
+  onclose: ((event: never) => void) | null = null;
+  onerror: ((event: never) => void) | null = null;
+  readonly sent: string[] = [];
+
+  open(): void {
+    this.readyState = 1;
+    this.onopen?.({} as never);
+  }
+
+  fail(message = ""): void {
+    this.readyState = 3;
+    this.onerror?.({ message } as never);
+    this.onclose?.({ code: 1006, reason: "", wasClean: false } as never);
+  }
+
+  send(data: string): void {
+    this.sent.push(data);
+  }
+
+  close(code = 1005): void {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.onclose?.({ code, reason: "", wasClean: true } as never);
+  }
+}
+
+describe("withFallback", () => {
+  const connect = (server: ReturnType<typeof start>, options: WithFallbackOptions) =>
+    createClient(server.url, {
+      WebSocket: withFallback({ fetch: server.fetch, ...options }),
+      backoff: { base: 1, cap: 1 },
+    });
+
+  it("goes over HTTP in the same attempt when the upgrade is refused", async () => {
+    const server = start();
+    const { Socket, opened } = socketThat((socket) => socket.fail("Unexpected server response: 426"));
+    const client = connect(server, { WebSocket: Socket });
+    const errors: string[] = [];
+    client.on("error", ({ error }) => errors.push(String(error)));
+    await client.ready;
+    assert.equal(opened.length, 1);
+    assert.deepEqual([errors, server.requests[0], server.controller.clients().size], [[], "GET", 1]);
+    await client.close();
+  });
+
+  it("goes over HTTP when a WebSocket does not open in time", async () => {
+    const server = start();
+    const { Socket, opened } = socketThat(() => {});
+    const client = connect(server, { WebSocket: Socket, patience: 1 });
+    await client.ready;
+    assert.deepEqual([opened.length, opened[0]!.readyState], [1, 3]);
+    await client.close();
+  });
+
+  it("remembers what worked, for the next connection and the next client", async () => {
+    const server = start();
+    const { Socket, opened } = socketThat((socket) => socket.fail());
+    const client = connect(server, { WebSocket: Socket });
+    await client.ready;
+    const open = new Stall();
+    client.on("open", () => open.resolve());
+    void server.controller.disconnect({ uid: [...server.controller.clients()][0]!.uid }, 4504);
+    await open.promise;
+    const other = connect(server, { WebSocket: Socket });
+    await other.ready;
+    assert.equal(opened.length, 1);
+    await Promise.all([client.close(), other.close()]);
+  });
+
+  it("tries HTTP next after a WebSocket that opened and received nothing", async () => {
+    const server = start();
+    const { Socket, opened } = socketThat((socket) => {
+      socket.open();
+      socket.fail();
+    });
+    const client = connect(server, { WebSocket: Socket });
+    const open = new Stall();
+    client.on("open", () => open.resolve());
+    await open.promise;
+    assert.equal(opened.length, 1);
+    await client.close();
+  });
+
+  it("looks in the background whether WebSockets work, and opens one next time", async () => {
+    const server = start();
+    let works = false;
+    const answered = new Stall();
+    const { Socket, opened } = socketThat((socket) => {
+      if (!works) return socket.fail();
+      socket.open();
+      socket.onmessage?.({ data: '{"type":"pong"}' } as never);
+      answered.resolve();
+    });
+    const client = connect(server, { WebSocket: Socket, retryAfter: 1 });
+    await client.ready;
+    works = true;
+    await answered.promise;
+    const probe = opened.at(-1)!;
+    assert.deepEqual([probe.sent, probe.readyState], [['{"type":"ping"}'], 3]);
+    const before = opened.length;
+    const next = connect(server, { WebSocket: Socket });
+    await new Promise<void>((resolve) => queueMicrotask(resolve));
+    assert.equal(opened.length, before + 1);
+    await Promise.all([client.close(), next.close()]);
+  });
+
+  it("reports why the WebSocket failed when neither works, and begins with it again", async () => {
+    const { Socket, opened } = socketThat((socket) => socket.fail("Unexpected server response: 401"));
+    const client = createClient(`ws://nowhere-${++lastHost}.example/`, {
+      WebSocket: withFallback({ WebSocket: Socket, fetch: () => Promise.reject(new TypeError("Failed to fetch")) }),
+      backoff: { base: 1, cap: 1 },
+      maxAttempts: 2,
+    });
+    await assert.rejects(client.ready, { code: "AUTH_FAILED", message: /2 attempts .* last close 1006 HTTP 401/ });
+    assert.equal(opened.length, 2);
+  });
+
+  it("tries nothing else once the client has given up", async () => {
+    const server = start();
+    const { Socket } = socketThat(() => {});
+    const client = connect(server, { WebSocket: Socket });
+    await new Promise<void>((resolve) => queueMicrotask(resolve));
+    await client.close();
+    assert.deepEqual(server.requests, []);
+  });
+});
+
+describe("EventSocket", () => {
+  it("shows a token where no log has it", async () => {
+    const server = start();
+    const socket = new EventSocket(server.url, ["noroshi.v1", "bearer.abc"], server.fetch);
+    const open = new Stall();
+    socket.onopen = () => open.resolve();
+    await open.promise;
+    assert.deepEqual([server.requests, socket.protocol], [["GET Bearer abc"], "noroshi.v1"]);
+    socket.terminate();
+  });
+
+  it("repeats a POST whose answer was lost, and the server handles it once", async () => {
+    const server = start();
+    let posts = 0;
+    const fetch = async (url: string, init: RequestInit) => {
+      const answer = await server.fetch(url, init);
+      if (init.method === "POST" && ++posts === 1) throw new TypeError("Failed to fetch");
+      return answer;
+    };
+    const socket = new EventSocket(server.url, ["noroshi.v1"], fetch);
+    const received: string[] = [];
+    const second = new Stall();
+    socket.onopen = () => {
+      socket.send('{"type":"ping","uid":1}');
+    };
+    socket.onmessage = ({ data }: { data: string }) => {
+      received.push(data);
+      if (received.length === 1) socket.send('{"type":"ping","uid":2}');
+      else second.resolve();
+    };
+    await second.promise;
+    assert.deepEqual(received.map((text) => JSON.parse(text).uid), [1, 2]);
+    assert.ok(posts >= 2);
+    socket.terminate();
+  });
+
+  it("sends what is sent meanwhile in one POST, in order", async () => {
+    const server = start();
+    const socket = new EventSocket(server.url, ["noroshi.v1"], server.fetch);
+    const done = new Stall();
+    const received: number[] = [];
+    socket.onopen = () => {
+      for (let uid = 0; uid < 50; uid++) socket.send(JSON.stringify({ type: "ping", uid }));
+    };
+    socket.onmessage = ({ data }: { data: string }) => {
+      received.push(JSON.parse(data).uid);
+      if (received.length === 50) done.resolve();
+    };
+    await done.promise;
+    assert.deepEqual(received, Array.from({ length: 50 }, (_, uid) => uid));
+    assert.equal(server.requests.filter((request) => request === "POST").length, 1);
+    socket.close(4000, "done");
+    const closed = new Stall<object>();
+    socket.onclose = (event) => closed.resolve(event);
+    assert.deepEqual(await closed.promise, { code: 4000, reason: "done", wasClean: true });
+  });
+
+  it("fails with the status of a server without the fallback", async () => {
+    const fetch = () => Promise.resolve(new Response("Not here", { status: 404 }));
+    const socket = new EventSocket("wss://example.com/", [], fetch);
+    const failure = new Stall<{ message: string }>();
+    socket.onerror = (event) => failure.resolve(event);
+    assert.equal((await failure.promise).message, "Unexpected server response: 404");
+  });
+
+  it("ends when a POST is refused", async () => {
+    const server = start();
+    const fetch = async (url: string, init: RequestInit) =>
+      init.method === "POST" ? new Response(null, { status: 409 }) : await server.fetch(url, init);
+    const socket = new EventSocket(server.url, [], fetch);
+    socket.onopen = () => socket.send("{}");
+    const closed = new Stall<object>();
+    socket.onclose = (event) => closed.resolve(event);
+    assert.deepEqual(await closed.promise, { code: 1006, reason: "POST: HTTP 409", wasClean: false });
+  });
+});
