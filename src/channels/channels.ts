@@ -32,6 +32,7 @@ import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-re
 import { IdQuota } from "./id-quota.ts";
 import { isMs, MS } from "../base/clock.ts";
 import { isPositive } from "../application/option-checks.ts";
+import { permitReader } from "./permission.ts";
 import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
@@ -132,6 +133,8 @@ export interface ChannelsStats {
 
 /** Adds channels to a controller. `C` is the contract of the controller; without one, `Schemas` are those of the declarations. */
 export class Channels<C = Contract, Schemas = AnySchemas> {
+  /** @internal The controller that it extends. */
+  readonly controller: Pick<WebSocketController, "upgrade">;
   readonly #channels = new Map<string, Channel>();
   readonly #host: ChannelHost;
   readonly #idWindow: number;
@@ -149,6 +152,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
   constructor(controller: WebSocketController<C>, declarations: ChannelDeclarations<C, Schemas>, options: ChannelsOptions = {}) {
     const given = checkLimits(options);
     checkController(controller);
+    this.controller = controller;
     this.#table = new ChannelTable(declarations as ChannelDeclarations); // The contract exists in types only.
     const host = controller.extend(this.#extension());
     const { maxSubscriptions, idWindow, maxIdsPerUser, ...limits } = { ...(host.rateGate ? DEFAULTS : UNLIMITED), ...given };
@@ -231,6 +235,11 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       throw new TypeError(`Cannot list the members of "${channel}": declare it with presence: true`);
     }
     return (await this.#host.engine.members(channel)).map(memberOf);
+  }
+
+  /** @internal Authorizes a client that reads a channel without a subscription. @throws {WebSocketError} as a `subscribe` is refused. */
+  permit(client: WebSocketClient, channel: string): Promise<void> {
+    return permitReader(client, channel, this.#table, this.#host);
   }
 
   /** Counts channels, subscriptions and subscribers on this node, of all channels or of one. */

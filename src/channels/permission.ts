@@ -1,4 +1,4 @@
-import type { Authorization, AuthorizeContext, ResolvedChannel, SnapshotContext } from "./channel-options.ts";
+import type { Authorization, AuthorizeContext, ChannelTable, ResolvedChannel, SnapshotContext } from "./channel-options.ts";
 import { within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { ExtensionHost } from "../application/extension.ts";
@@ -36,6 +36,22 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   if (answer === true) return Infinity;
   if (typeof answer === "object" && answer !== null && typeof answer.ttl === "number" && answer.ttl > 0) return answer.ttl;
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
+}
+
+/** Authorizes a client that reads without a subscription, at the price of one. @throws {WebSocketError} as a `subscribe` is refused. */
+export async function permitReader(
+  client: WebSocketClient,
+  channel: string,
+  table: ChannelTable,
+  host: ExtensionHost,
+): Promise<void> {
+  const options = table.find(channel);
+  if (!options) throw new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
+  const wait = host.rateGate?.ask(client, 1) ?? 0;
+  if (wait > 0) {
+    throw new WebSocketError("subscribe", "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
+  }
+  await permit(options, contextOf(client, { type: "subscribe", channel }, options), host);
 }
 
 /** The context passed to `authorize` for a subscription. */

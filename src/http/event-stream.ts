@@ -1,4 +1,15 @@
-/** The text of an event stream (HTML, "Server-sent events"), as PROTOCOL.md §8 uses it. */
+/** The text of event streams (HTML, "Server-sent events"). */
+import type { Frame } from "../protocol/frame.ts";
+
+/** What a connection looks like in its stream. */
+export interface EventFormat {
+  /** The first event. */
+  opening(): string;
+  /** A frame; empty if the client does not need it. */
+  message(frame: Frame): string;
+  ping(number: number | undefined): string;
+  close(code: number, reason: string): string;
+}
 
 /** A message is the event without a name. One with a line break, which JSON of ours never has, is sent as a JSON string. */
 export function messageEvent(text: string): string {

@@ -5,7 +5,7 @@ import type { Batch, WriteQueue, Writer } from "../delivery/write-queue.ts";
 import { ABNORMAL, answerCloseCode, CloseCode, NO_STATUS } from "../protocol/close.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
-import { event, messageEvent } from "./event-stream.ts";
+import type { EventFormat } from "./event-stream.ts";
 
 /** What one POST of the client carries. */
 export interface Delivered {
@@ -23,8 +23,9 @@ export interface Delivered {
 export interface EventTransportHost {
   /** Where frames wait for the end of the turn. */
   readonly queue: WriteQueue;
-  /** The first event. */
-  readonly opening: object;
+  readonly format: EventFormat;
+  /** Called after a ping, where the client cannot answer one. */
+  pinged?(connection: Connection): void;
   /** Called when the connection is over or was never opened. */
   over(): void;
 }
@@ -78,12 +79,14 @@ export class EventTransport implements Transport, Writer {
     if (!batch) return;
     this.batch = undefined;
     if (this.readyState !== OPEN) return;
-    const encode = () => encoder.encode(batch.frames().map(({ text }) => messageEvent(text)).join(""));
+    const encode = () => encoder.encode(batch.frames().map((frame) => this.#host.format.message(frame)).join(""));
     this.#put(batch.isShared ? batch.encoded ??= encode() : encode());
   }
 
   ping(number?: number): void {
-    if (this.readyState === OPEN) this.#put(encoder.encode(event("ping", number ?? null)));
+    if (this.readyState !== OPEN) return;
+    this.#put(encoder.encode(this.#host.format.ping(number)));
+    if (this.#connection) this.#host.pinged?.(this.#connection);
   }
 
   pause(): void {
@@ -107,12 +110,20 @@ export class EventTransport implements Transport, Writer {
     if (this.readyState !== OPEN) return;
     this.readyState = CLOSING;
     this.#close = { code, reason };
-    this.#put(encoder.encode(event("close", this.#close)));
+    this.#put(encoder.encode(this.#host.format.close(code, reason)));
   }
 
   terminate(): void {
     this.#abort();
     this.#ended(ABNORMAL, "", false);
+  }
+
+  /** Starts the connection, which otherwise starts when the stream is read. */
+  start(): Connection {
+    const acceptance = this.#acceptance!; // It is started once.
+    this.#acceptance = undefined; // It holds the request, which an idle connection must not.
+    this.#put(encoder.encode(this.#host.format.opening()));
+    return this.#connection = acceptance.open(this);
   }
 
   /** The response with the stream was replaced by another: no connection opens. */
@@ -139,6 +150,11 @@ export class EventTransport implements Transport, Writer {
     return true;
   }
 
+  /** A POST was too large to be read. */
+  refuseBody(): void {
+    this.#connection?.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
+  }
+
   #closedBy(code: number, reason: string): void {
     if (this.readyState !== OPEN) return;
     this.close(code === NO_STATUS ? CloseCode.NORMAL : answerCloseCode(code), reason);
@@ -154,15 +170,13 @@ export class EventTransport implements Transport, Writer {
   #pulled(): void {
     this.#handedOver = 0;
     this.#isWanted = true;
-    const acceptance = this.#acceptance;
-    this.#acceptance = undefined; // It holds the request, which an idle connection must not.
-    if (!acceptance) return this.#flush();
     // Only now: middleware may have replaced the response before, and the stream of that one is never read.
-    this.#put(encoder.encode(event("open", this.#host.opening)));
-    this.#connection = acceptance.open(this);
+    if (this.#acceptance) this.start();
+    else this.#flush();
   }
 
   #put(chunk: Uint8Array): void {
+    if (chunk.byteLength === 0) return;
     this.#waiting.push(chunk);
     this.#waitingBytes += chunk.byteLength;
     this.#flush();

@@ -1,12 +1,12 @@
 import type { Context, MiddlewareHandler } from "hono";
 import * as v from "valibot";
-import { Connections } from "../connection/connections.ts";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
-import { bunRuntime } from "../runtimes/bun.ts";
-import { findHost, HOST, type Host } from "../runtimes/runtime.ts";
-import { STREAM_HEADERS } from "./event-stream.ts";
+import type { Acceptance } from "../runtimes/runtime.ts";
+import { allowOrigin, isPreflight, preflight } from "./cors.ts";
+import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
+import { presentUpgrade } from "./plain-upgrade.ts";
 import { readBody } from "./read-body.ts";
 
 /** Options of {@link fallback}. */
@@ -36,6 +36,13 @@ const Envelope = v.object({
   pong: v.optional(v.nullable(v.number())),
   close: v.optional(v.object({ code: v.pipe(v.number(), v.check(isReadable)), reason: v.string() })),
 });
+
+/** The messages of PROTOCOL.md, and the events of its §8 around them. */
+const FORMAT: Omit<EventFormat, "opening"> = {
+  message: ({ text }) => messageEvent(text),
+  ping: (number) => event("ping", number ?? null),
+  close: (code, reason) => event("close", { code, reason }),
+};
 
 /** A connection that a POST may name. */
 interface Open {
@@ -83,56 +90,51 @@ class FallbackRoute {
     const { method, headers } = c.req.raw;
     const connection = c.req.query("connection");
     if (method === "POST" && connection !== undefined) return await this.#receive(c, connection);
-    if (method === "OPTIONS" && headers.has("access-control-request-method")) return preflight(c);
+    if (isPreflight(c.req.raw)) return preflight(c, "authorization");
     if (method === "GET" && !headers.has("upgrade") && acceptsStream(headers.get("accept"))) return await this.#connect(c, next);
     return await next();
   };
 
-  /** Presents the request to `controller.upgrade` as an upgrade, on a runtime whose socket is an event stream. */
   async #connect(c: Context, next: () => Promise<void>): Promise<Response | void> {
-    const { env, req: { raw } } = c;
+    const { raw } = c.req;
     if (!URL.canParse(raw.url)) return refuse(c, 400, "The request target is not a URL");
-    const ip = addressOf(c);
     let transport: EventTransport | undefined;
-    const host: Host = {
-      connections: findHost(env)?.connections ?? new Connections(),
-      runtime: {
-        ip: () => ip,
-        accept: (_request, acceptance) => {
-          if (raw.signal.aborted) return null;
-          const id = `${this.#name}.${randomId()}`;
-          const secret = randomId() + randomId();
-          const { protocol, headers, maxPayload } = acceptance;
-          transport = new EventTransport(acceptance, {
-            queue: this.#queue,
-            opening: { connection: id, secret, protocol },
-            over: () => this.#open.delete(id),
-          });
-          this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload) });
-          for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
-          allowOrigin(raw, headers);
-          return new Response(transport.socket, { headers });
-        },
-      },
+    const accept = (acceptance: Acceptance) => {
+      transport = this.#accept(acceptance);
+      const { headers } = acceptance;
+      for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
+      allowOrigin(raw, headers);
+      return new Response(transport.socket, { headers });
     };
-    stayOpen(env, raw);
-    c.req.raw = asUpgrade(raw);
-    c.env = { ...env, [HOST]: host };
     try {
-      await next();
+      await presentUpgrade(c, accept, next);
     } finally {
-      c.req.raw = raw;
-      c.env = env;
       if (!c.res.headers.get("content-type")?.startsWith("text/event-stream")) transport?.abandon();
     }
+  }
+
+  #accept(acceptance: Acceptance): EventTransport {
+    const id = `${this.#name}.${randomId()}`;
+    const secret = randomId() + randomId();
+    const { protocol, maxPayload } = acceptance;
+    const transport = new EventTransport(acceptance, {
+      queue: this.#queue,
+      format: { ...FORMAT, opening: () => event("open", { connection: id, secret, protocol }) },
+      over: () => this.#open.delete(id),
+    });
+    this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload) });
+    return transport;
   }
 
   async #receive(c: Context, id: string): Promise<Response> {
     const open = this.#open.get(id);
     if (!open) return this.#unknown(c, id);
     const { transport, secret, maxBody } = open;
-    const text = await readBody(c.req.raw, maxBody);
-    if (text === undefined) return refuse(c, 413, `The body has more than ${maxBody} bytes`);
+    const { text, isWhole } = await readBody(c.req.raw, maxBody);
+    if (!isWhole) {
+      if (text.startsWith(`{"secret":"${secret}"`)) transport.refuseBody();
+      return refuse(c, 413, `The body has more than ${maxBody} bytes`);
+    }
     const parsed = v.safeParse(Envelope, parse(text), { abortEarly: true, abortPipeEarly: true });
     if (!parsed.success) return refuse(c, 400, "The body is not of the form that PROTOCOL.md §8 describes");
     if (parsed.output.secret !== secret) return this.#unknown(c, id);
@@ -154,69 +156,8 @@ function refuse(c: Context, status: 400 | 404 | 409 | 413, message: string, deta
   return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
 }
 
-/**
- * Lets a page read the answer. The stream is of an origin that `controller.upgrade` has allowed, and an answer to a POST says nothing that
- * its sender, who knows the connection, does not.
- */
-function allowOrigin(request: Request, headers: Headers): void {
-  const origin = request.headers.get("origin");
-  if (origin === null) return;
-  headers.set("access-control-allow-origin", origin);
-  headers.set("access-control-allow-credentials", "true"); // As a WebSocket, which carries cookies.
-  headers.append("vary", "Origin");
-}
-
-/** A page may ask for `Authorization`: whether its origin may connect is decided for the request itself. */
-function preflight(c: Context): Response {
-  allowOrigin(c.req.raw, c.res.headers);
-  return c.body(null, 204, {
-    "access-control-allow-methods": "GET, POST",
-    "access-control-allow-headers": "authorization",
-    "access-control-max-age": "7200",
-  });
-}
-
+/** Whether the client asks for an event stream. */
 const acceptsStream = (accept: string | null): boolean => accept !== null && /(?:^|,)\s*text\/event-stream\b/i.test(accept);
-
-/** The request as the opening handshake of RFC 6455. The parameter `protocols` is the header that a page cannot set. */
-function asUpgrade({ url, headers: given, signal }: Request): Request {
-  const target = new URL(url);
-  const headers = new Headers(given);
-  const protocols = target.searchParams.get("protocols");
-  if (protocols !== null) {
-    target.searchParams.delete("protocols");
-    headers.set("sec-websocket-protocol", protocols);
-  }
-  headers.set("upgrade", "websocket");
-  headers.set("connection", "Upgrade");
-  headers.set("sec-websocket-version", "13");
-  headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Nothing answers it.
-  return new Request(target, { headers, signal });
-}
-
-/** Where the servers of Node and Deno put what they know of a request. */
-interface ServerEnv {
-  readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } };
-  readonly remoteAddr?: { readonly hostname?: string };
-}
-
-function addressOf({ env, req: { raw } }: Context): string | null {
-  const { incoming, remoteAddr } = (env ?? {}) as ServerEnv; // Of one runtime or another.
-  const runtime = findHost(env)?.runtime ?? bunRuntime(env, raw);
-  return runtime?.ip(raw) ?? incoming?.socket?.remoteAddress ?? remoteAddr?.hostname ?? null;
-}
-
-/** The part of Bun's server that is used. */
-interface BunServer {
-  timeout?(request: Request, seconds: number): void;
-}
-
-/** Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
-function stayOpen(env: unknown, request: Request): void {
-  if (!bunRuntime(env, request)) return;
-  const { server = env as BunServer, request: original = request } = env as { server?: BunServer; request?: Request }; // As `bunRuntime` has found.
-  server.timeout?.(original, 0);
-}
 
 function parse(text: string): unknown {
   try {

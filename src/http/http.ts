@@ -1,9 +1,17 @@
 /**
- * HTTP beside the socket: the same route, identity and messages for clients that cannot hold a WebSocket.
+ * HTTP beside the socket: the same connections, channels and identity for clients that cannot hold a WebSocket.
+ *
+ * @example
+ * ```ts
+ * app.use("/websocket", fallback());
+ * app.get("/websocket", controller.upgrade);
+ * app.route("/channels", channelsHttp(channels));
+ * ```
  *
  * @module
  */
+import { channelsHttp } from "./channels-http.ts";
 import { fallback, type FallbackOptions } from "./fallback.ts";
 
-export { fallback };
+export { channelsHttp, fallback };
 export type { FallbackOptions };

@@ -182,6 +182,20 @@ describe("fallback", () => {
     await cancel();
   });
 
+  it("knows a page of its own origin, which sends no Origin with a GET", async () => {
+    const authenticate = () => ({ accountability: { user: "ann", role: null, admin: false, app: true }, expires_at: null });
+    const server = start({ mode: "strict", authenticate: authenticate as never, cookie: "session" });
+    const headers = { cookie: "session=1", "sec-fetch-site": "same-origin", host: "localhost" };
+    const { cancel } = await open(server, { headers: { ...headers, referer: "https://localhost/page" } });
+    assert.equal([...server.controller.clients()][0]!.handshake.origin, "https://localhost");
+    await cancel();
+    await (await open(server, { headers })).cancel();
+    for (const site of ["same-site", "cross-site", "none"]) {
+      const stranger = { ...headers, "sec-fetch-site": site, accept: "text/event-stream" };
+      assert.equal((await server.app.request(URL, { headers: stranger })).status, 403, site);
+    }
+  });
+
   it("closes a client that does not read with 4508", async () => {
     const clock = new TestClock();
     const server = start({ maxBufferedBytes: 10_000, clock });

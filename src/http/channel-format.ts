@@ -1,0 +1,72 @@
+import { PublicationFrame } from "../channels/publication-frame.ts";
+import type { Position } from "../engines/engine.ts";
+import type { Frame } from "../protocol/frame.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { event, type EventFormat } from "./event-stream.ts";
+import type { Answer } from "./request-transport.ts";
+
+/** What the stream of a channel reports. */
+export interface ChannelListener {
+  /** The channel has answered: `init`, a refusal, or the close of the connection. */
+  answered(answer: Answer): void;
+  /** Nothing follows: the connection is to be closed. */
+  ended(code: string): void;
+}
+
+/** The subscription of a client that knows nothing of Noroshi, such as an `EventSource`. */
+export class ChannelFormat implements EventFormat {
+  readonly #listener: ChannelListener;
+
+  constructor(listener: ChannelListener) {
+    this.#listener = listener;
+  }
+
+  opening(): string {
+    return "";
+  }
+
+  message(frame: Frame): string {
+    if (frame instanceof PublicationFrame) return publicationEvent(frame);
+    if (!frame.isJson) return ""; // A broadcast to all clients.
+    const message = JSON.parse(frame.text) as WebSocketMessage; // Ours.
+    const { type, event: name } = message;
+    if (type === "subscription" && name === "init") {
+      this.#listener.answered({ message });
+      const { epoch, offset, data, recovered } = message;
+      return `${idOf(epoch ? { epoch, offset } as Position : null)}${event("init", { data, recovered })}`; // They come together.
+    }
+    if (type === "subscription" && name === "unsubscribe") {
+      const { reason } = message;
+      this.#listener.ended(String(reason));
+      return event("unsubscribe", { reason });
+    }
+    if (type === "presence") return event("presence", { event: name, members: message["members"] });
+    if (message["status"] !== "error") return "";
+    if (type === "auth") this.#listener.ended("TOKEN_EXPIRED");
+    this.#listener.answered({ message });
+    return type === "server" ? event("server", message["error"]) : "";
+  }
+
+  /** A comment: it keeps the response alive in proxies, and nothing has to answer it. */
+  ping(): string {
+    return ":\n\n";
+  }
+
+  close(code: number, reason: string): string {
+    this.#listener.answered({ close: { code, reason } });
+    return event("close", { code, reason });
+  }
+}
+
+const idOf = (position: Position | null): string => position ? `id: ${position.epoch}:${position.offset}\n` : "";
+
+/** The key before its data, which no name holds unescaped. */
+const DATA = ',"data":';
+
+/** The JSON of its data stands in the frame already. */
+function publicationEvent({ text, event: name, position }: PublicationFrame): string {
+  const end = position ? `,"offset":${position.offset}}`.length : 1;
+  const data = text.slice(text.indexOf(DATA) + DATA.length, -end);
+  // A line break in a name would end the field, and an application may publish any name.
+  return `${idOf(position)}event: ${name.replaceAll(/[\r\n]/g, " ")}\ndata: ${data}\n\n`;
+}

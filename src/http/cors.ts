@@ -1,0 +1,27 @@
+import type { Context } from "hono";
+
+/**
+ * Lets a page read the answer, with the cookies that a WebSocket would carry. It is for answers to pages whose origin the upgrade route has
+ * allowed, and for those that say nothing but what their sender knows.
+ */
+export function allowOrigin(request: Request, headers: Headers): void {
+  const origin = request.headers.get("origin");
+  if (origin === null) return;
+  headers.set("access-control-allow-origin", origin);
+  headers.set("access-control-allow-credentials", "true");
+  headers.append("vary", "Origin");
+}
+
+/** Whether a browser asks before a request of another origin. */
+export const isPreflight = ({ method, headers }: Request): boolean =>
+  method === "OPTIONS" && headers.has("access-control-request-method");
+
+/** Answers that a page may ask: whether its origin may connect is decided for the request itself. */
+export function preflight(c: Context, headers: string): Response {
+  allowOrigin(c.req.raw, c.res.headers);
+  return c.body(null, 204, {
+    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-headers": headers,
+    "access-control-max-age": "7200",
+  });
+}

@@ -1,0 +1,82 @@
+/** Presents a plain request to the upgrade route, so that it admits the client as it admits a socket. */
+import type { Context } from "hono";
+import { Connections } from "../connection/connections.ts";
+import { bunRuntime } from "../runtimes/bun.ts";
+import { type Acceptance, findHost, HOST, type Host } from "../runtimes/runtime.ts";
+
+/**
+ * Runs the route with the request as an opening handshake.
+ *
+ * @param accept returns the response of an accepted one; `null` if the client has gone.
+ * @param route calls `controller.upgrade`.
+ */
+export async function presentUpgrade<Result>(
+  c: Context,
+  accept: (acceptance: Acceptance) => Response | null,
+  route: () => Promise<Result>,
+): Promise<Result> {
+  const { env, req: { raw } } = c;
+  const ip = addressOf(c);
+  const host: Host = {
+    connections: findHost(env)?.connections ?? new Connections(),
+    runtime: { ip: () => ip, accept: (_request, acceptance) => raw.signal.aborted ? null : accept(acceptance) },
+  };
+  stayOpen(env, raw);
+  c.req.raw = asUpgrade(raw);
+  c.env = { ...env, [HOST]: host };
+  try {
+    return await route();
+  } finally {
+    c.req.raw = raw;
+    c.env = env;
+  }
+}
+
+/** The request as the opening handshake of RFC 6455. The parameter `protocols` is the header that a page cannot set. */
+function asUpgrade({ url, headers: given, signal }: Request): Request {
+  const target = new URL(url);
+  const headers = new Headers(given);
+  const protocols = target.searchParams.get("protocols");
+  if (protocols !== null) {
+    target.searchParams.delete("protocols");
+    headers.set("sec-websocket-protocol", protocols);
+  }
+  headers.set("upgrade", "websocket");
+  headers.set("connection", "Upgrade");
+  headers.set("sec-websocket-version", "13");
+  headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Nothing answers it.
+  for (const name of ["content-length", "transfer-encoding"]) headers.delete(name); // A handshake has no body.
+  // With a GET of its own origin a browser sends no Origin: it says so in a header that no page can set.
+  if (!headers.has("origin") && headers.get("sec-fetch-site") === "same-origin") headers.set("origin", originOf(target, headers));
+  return new Request(target, { headers, signal });
+}
+
+/** The origin of the page. Behind a proxy that ends TLS, only its address has the scheme. */
+function originOf(target: URL, headers: Headers): string {
+  const page = headers.get("referer") ?? "";
+  return URL.canParse(page) ? new URL(page).origin : `${target.protocol}//${headers.get("host") ?? target.host}`;
+}
+
+/** Where the servers of Node and Deno put what they know of a request. */
+interface ServerEnv {
+  readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } };
+  readonly remoteAddr?: { readonly hostname?: string };
+}
+
+function addressOf({ env, req: { raw } }: Context): string | null {
+  const { incoming, remoteAddr } = (env ?? {}) as ServerEnv; // Of one runtime or another.
+  const runtime = findHost(env)?.runtime ?? bunRuntime(env, raw);
+  return runtime?.ip(raw) ?? incoming?.socket?.remoteAddress ?? remoteAddr?.hostname ?? null;
+}
+
+/** The part of Bun's server that is used. */
+interface BunServer {
+  timeout?(request: Request, seconds: number): void;
+}
+
+/** Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
+function stayOpen(env: unknown, request: Request): void {
+  if (!bunRuntime(env, request)) return;
+  const { server = env as BunServer, request: original = request } = env as { server?: BunServer; request?: Request }; // As `bunRuntime` has found.
+  server.timeout?.(original, 0);
+}

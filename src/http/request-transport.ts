@@ -1,0 +1,55 @@
+import type { Connection } from "../connection/connection.ts";
+import { CLOSED, OPEN, type Transport } from "../delivery/transport.ts";
+import { CloseCode } from "../protocol/close.ts";
+import type { Frame } from "../protocol/frame.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import type { Acceptance } from "../runtimes/runtime.ts";
+
+/** The answer to a request, or how the connection was closed before it came. */
+export type Answer = { readonly message: WebSocketMessage } | {
+  readonly close: { readonly code: number; readonly reason: string };
+};
+
+/** The connection of one HTTP request: it sends one message, and ends with the answer. */
+export class RequestTransport implements Transport {
+  readonly socket = {};
+  readonly bufferedAmount = 0;
+  readyState: number = OPEN;
+  readonly #connection: Connection;
+  #answer: ((answer: Answer) => void) | undefined;
+
+  constructor({ open }: Acceptance) {
+    this.#connection = open(this);
+  }
+
+  get connection(): Connection {
+    return this.#connection;
+  }
+
+  /** Sends the message, and resolves with the answer to it: its type is the same, or `server` or `auth` if it was refused unread. */
+  request(message: WebSocketMessage): Promise<Answer> {
+    return new Promise((resolve) => {
+      this.#answer = resolve;
+      this.#connection.message(JSON.stringify(message));
+    });
+  }
+
+  /** Ends the connection. */
+  end(): void {
+    this.#connection.close(CloseCode.NORMAL, "Answered");
+  }
+
+  send({ text, isJson }: Frame): boolean {
+    const message = isJson ? JSON.parse(text) as WebSocketMessage : undefined; // Ours, unless it is a string of the application.
+    if (message && ["publish", "server", "auth"].includes(message.type)) this.#answer?.({ message });
+    return true;
+  }
+
+  close(code: number, reason: string): void {
+    this.readyState = CLOSED;
+    this.#answer?.({ close: { code, reason } });
+    queueMicrotask(() => this.#connection.closed(code, reason, true)); // As every runtime does, after `close()` has returned.
+  }
+
+  terminate(): void {}
+}

@@ -1,0 +1,231 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import * as v from "valibot";
+import { WebSocketController, type WebSocketControllerOptions, WebSocketError } from "../../mod.ts";
+import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
+import { channelsHttp } from "../../src/http/http.ts";
+
+const ann = { user: "ann", role: "editor" };
+
+function start(declarations: ChannelDeclarations, options: WebSocketControllerOptions = {}) {
+  const controller = new WebSocketController({
+    mode: "public",
+    heartbeat: false,
+    authenticate: (credentials) =>
+      "access_token" in credentials && credentials.access_token === "ann" ? { accountability: ann, expires_at: null } : null,
+    ...options,
+  });
+  const channels = new Channels(controller, declarations);
+  const app = new Hono();
+  app.use(async (c, next) => {
+    await next();
+    c.header("x-after", "1");
+  });
+  app.route("/channels", channelsHttp(channels));
+  const get = async (path: string, headers: Record<string, string> = {}) => await app.request(`/channels/${path}`, { headers });
+  const post = async (path: string, body: unknown, headers: Record<string, string> = {}) =>
+    await app.request(`/channels/${path}`, { method: "POST", body: JSON.stringify(body), headers });
+  return { app, controller, channels, get, post };
+}
+
+const ROOM: ChannelDeclarations = {
+  "room:*": { authorize: () => true, history: { size: 10, ttl: 60_000 }, snapshot: () => ({ topic: "news" }) },
+};
+
+/** Reads an event stream event by event. */
+function events(response: Response) {
+  assert.equal(response.status, 200);
+  const reader = response.body!.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  return {
+    cancel: () => reader.cancel(),
+    async next(): Promise<Record<string, string> | null> {
+      for (;;) {
+        const end = text.indexOf("\n\n");
+        if (end >= 0) {
+          const event = text.slice(0, end);
+          text = text.slice(end + 2);
+          return Object.fromEntries(
+            event.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+          );
+        }
+        const { done, value } = await reader.read();
+        if (done) return null;
+        text += decoder.decode(value);
+      }
+    },
+  };
+}
+
+const STREAM = { accept: "text/event-stream" };
+
+describe("channelsHttp", () => {
+  it("streams a channel: init with the snapshot, then each publication with its position", async () => {
+    const { channels, get } = start(ROOM);
+    const before = await channels.publish("room:1", "say", "one");
+    const response = await get("room:1", STREAM);
+    assert.equal(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
+    assert.equal(response.headers.get("x-accel-buffering"), "no");
+    assert.equal(response.headers.get("x-after"), "1");
+    const { next, cancel } = events(response);
+    const id = ({ epoch, offset }: { epoch: string; offset: number }) => `${epoch}:${offset}`;
+    assert.deepEqual(await next(), { id: id(before!), event: "init", data: '{"data":{"topic":"news"}}' });
+    const position = await channels.publish("room:1", "say", { text: 'two,"data":' });
+    assert.deepEqual(await next(), { id: id(position!), event: "say", data: JSON.stringify({ text: 'two,"data":' }) });
+    await cancel();
+  });
+
+  it("recovers by Last-Event-ID all that was missed, or says that it cannot", async () => {
+    const { channels, get } = start(ROOM);
+    const first = (await channels.publish("room:1", "say", 1))!;
+    for (const n of [2, 3]) await channels.publish("room:1", "say", n);
+    const id = `${first.epoch}:${first.offset}`;
+    const recovered = events(await get("room:1", { ...STREAM, "last-event-id": id }));
+    assert.deepEqual(await recovered.next(), { id, event: "init", data: '{"recovered":true}' });
+    assert.deepEqual([(await recovered.next())?.["data"], (await recovered.next())?.["data"]], ["2", "3"]);
+    await recovered.cancel();
+    const lost = events(await get("room:1", { ...STREAM, "last-event-id": "other:1" }));
+    assert.deepEqual(JSON.parse((await lost.next())!["data"]!), { data: { topic: "news" }, recovered: false });
+    await lost.cancel();
+  });
+
+  it("keeps a name with a line break in its field", async () => {
+    const { channels, get } = start({ news: { authorize: () => true } });
+    const { next, cancel } = events(await get("news", STREAM));
+    assert.deepEqual(await next(), { event: "init", data: "{}" });
+    await channels.publish("news", "a\ndata: forged\r", null);
+    assert.deepEqual(await next(), { event: "a data: forged ", data: "null" });
+    await cancel();
+  });
+
+  it("sends only what is asked for", async () => {
+    const { channels, get } = start(ROOM);
+    const { next, cancel } = events(await get("room:1?event=say", STREAM));
+    assert.equal((await next())?.["event"], "init");
+    await channels.publish("room:1", "other", 1);
+    await channels.publish("room:1", "say", 2);
+    assert.equal((await next())?.["data"], "2");
+    await cancel();
+  });
+
+  it("refuses with a status what a socket is refused with an error", async () => {
+    const { get, post } = start({
+      closed: { authorize: () => false },
+      ann: { authorize: ({ client }) => client.accountability.user === "ann", history: { size: 10, ttl: 60_000 } },
+      gone: {
+        authorize: () => {
+          throw new WebSocketError("subscribe", "NOT_FOUND", "No such article");
+        },
+      },
+    });
+    for (const headers of [STREAM, {}]) {
+      assert.equal((await get("closed", headers)).status, 403);
+      assert.equal((await get("unknown", headers)).status, 403);
+      assert.equal((await get("ann", headers)).status, 403);
+      assert.equal((await get("gone", headers)).status, 404);
+      assert.equal((await get("ann", { ...headers, authorization: "Bearer bob" })).status, 401);
+      assert.equal((await get("a b", headers)).status, 400);
+      const allowed = await get("ann", { ...headers, authorization: "Bearer ann" });
+      assert.equal(allowed.status, 200);
+      await allowed.body?.cancel();
+    }
+    assert.equal((await get("ann", { ...STREAM, "last-event-id": "nonsense" })).status, 400);
+    const refused = await post("closed", { event: "say" });
+    assert.deepEqual([refused.status, (await refused.json()).error.code], [403, "FORBIDDEN"]);
+  });
+
+  it("asks a client for a token where the server needs one", async () => {
+    const { controller, get, post } = start(ROOM, { mode: "handshake" });
+    assert.equal((await get("room:1", STREAM)).status, 401);
+    assert.equal((await get("room:1")).status, 401);
+    assert.equal((await post("room:1", { event: "say" })).status, 401);
+    const { active } = controller.stats();
+    assert.equal(active, 0);
+  });
+
+  it("answers the history as JSON, by pages, with what a cache needs", async () => {
+    const { channels, get } = start(ROOM);
+    const positions = [];
+    for (const n of [1, 2, 3]) positions.push((await channels.publish("room:1", "say", n))!);
+    const all = await get("room:1");
+    const record = await all.json();
+    assert.deepEqual(record.publications.map(({ data }: { data: number }) => data), [1, 2, 3]);
+    assert.equal(all.headers.get("cache-control"), "private, no-cache");
+    const etag = all.headers.get("etag")!;
+    assert.equal((await get("room:1", { "if-none-match": etag })).status, 304);
+    await channels.publish("room:1", "say", 4);
+    assert.equal((await get("room:1", { "if-none-match": etag })).status, 200);
+
+    const page = await get(`room:1?after=${positions[0]!.epoch}:${positions[0]!.offset}&limit=2`);
+    const { publications, reason } = await page.json();
+    assert.deepEqual([publications.map(({ data }: { data: number }) => data), reason], [[2, 3], "limit"]);
+    assert.match(page.headers.get("cache-control")!, /immutable/);
+    assert.equal((await get("room:1?limit=many")).status, 400);
+    assert.equal((await get("room:1?after=1")).status, 400);
+  });
+
+  it("publishes once by an Idempotency-Key, checked by the schema", async () => {
+    const { channels, post } = start({
+      news: { authorize: () => true, schema: { said: v.object({ text: v.string() }) }, history: { size: 10, ttl: 60_000 } },
+    });
+    const said = { event: "said", data: { text: "hello" } };
+    const first = await post("news", said, { "idempotency-key": '"k1"' });
+    assert.equal(first.status, 200);
+    const position = await first.json();
+    assert.deepEqual(await (await post("news", said, { "idempotency-key": "k1" })).json(), position);
+    const { publications, epoch } = await channels.history("news");
+    assert.deepEqual([publications.length, epoch], [1, position.epoch]);
+    const invalid = await post("news", { event: "said", data: { text: 1 } });
+    assert.deepEqual([invalid.status, (await invalid.json()).error.code], [400, "INVALID_PAYLOAD"]);
+    assert.equal((await post("news", "text")).status, 400);
+    assert.equal((await post("news", said, { "idempotency-key": "x".repeat(65) })).status, 400);
+    assert.equal((await post("news", { event: "said", data: { text: "x".repeat(100_000) } })).status, 413);
+  });
+
+  it("lists the members, of channels that have any", async () => {
+    const { get } = start({ room: { authorize: () => true, presence: true }, news: { authorize: () => true } });
+    const { next, cancel } = events(await get("room?presence", { ...STREAM, authorization: "Bearer ann" }));
+    assert.equal((await next())?.["event"], "init");
+    assert.deepEqual(await next(), { event: "presence", data: '{"event":"init","members":[]}' });
+    assert.deepEqual(await next(), { event: "presence", data: '{"event":"join","members":[{"user":"ann"}]}' });
+    assert.deepEqual(await (await get("room/presence")).json(), { members: [{ user: "ann" }] });
+    assert.equal((await get("news/presence")).status, 404);
+    assert.equal((await get("news")).status, 404);
+    await cancel();
+  });
+
+  it("ends the stream of a client that may not read any more", async () => {
+    const allowed = new Set(["ann"]);
+    const { controller, get } = start({
+      news: { authorize: ({ client }) => allowed.has(client.accountability.user ?? "") },
+    }, { revalidate: () => ({ accountability: { user: "bob", role: null }, expires_at: null }) });
+    const { next } = events(await get("news", { ...STREAM, authorization: "Bearer ann" }));
+    assert.equal((await next())?.["event"], "init");
+    await controller.refresh({ user: "ann" });
+    assert.deepEqual(await next(), { event: "unsubscribe", data: '{"reason":"FORBIDDEN"}' });
+    assert.deepEqual(await next(), { event: "close", data: '{"code":4403,"reason":"FORBIDDEN"}' });
+    assert.equal(await next(), null);
+  });
+
+  it("lets pages of an allowed origin read and publish, and no others", async () => {
+    const { app, get, post } = start(ROOM, { origins: ["https://app.example"] });
+    const origin = { origin: "https://app.example" };
+    for (const answer of [await get("room:1", origin), await post("room:1", { event: "say" }, origin)]) {
+      assert.deepEqual([answer.status, answer.headers.get("access-control-allow-origin")], [200, "https://app.example"]);
+    }
+    assert.equal((await post("room:1", { event: "say" }, { origin: "https://evil.example" })).status, 403);
+    const headers = { ...origin, "access-control-request-method": "POST" };
+    const preflight = await app.request("/channels/room:1", { method: "OPTIONS", headers });
+    assert.match(preflight.headers.get("access-control-allow-headers")!, /idempotency-key/);
+  });
+
+  it("counts a request against the limits, and its connection is over with the answer", async () => {
+    const { controller, get } = start(ROOM, { rateLimit: { messages: 1, burst: 20 } });
+    const statuses = [];
+    for (let n = 0; n < 12; n++) statuses.push((await get("room:1", { authorization: "Bearer ann" })).status);
+    assert.ok(statuses.includes(429), statuses.join(" "));
+    assert.equal(controller.stats().active, 0);
+  });
+});
