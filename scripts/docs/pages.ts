@@ -79,6 +79,8 @@ const SECTIONS: readonly {
       "client-connection",
       "client-messages",
       "client-subscriptions",
+      "without-websockets",
+      "channels-over-http",
       "react-native",
       "bundlers-and-typescript",
     ],

@@ -99,6 +99,16 @@ const TABLES: readonly Table[] = [
     name: "ClientOptions",
   },
   {
+    title: "`withFallback`",
+    intro: "`withFallback(options)`, of `noroshi/client/sse`.",
+    name: "WithFallbackOptions",
+  },
+  {
+    title: "`fallback`",
+    intro: "`fallback(options)`, of `noroshi/http`.",
+    name: "FallbackOptions",
+  },
+  {
     title: "A request",
     intro: "The third argument of `client.request`.",
     name: "RequestOptions",
