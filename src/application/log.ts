@@ -1,4 +1,5 @@
 import { guard } from "../base/guard.ts";
+import type { WebSocketEvents } from "./events.ts";
 import type { Observed } from "./observer.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { RefusalReason } from "./refusals.ts";
@@ -264,6 +265,17 @@ export class Log {
     }, () => {});
   }
 }
+
+/** Passes errors to the observer and to the listeners of `error`. Without a listener they are logged. */
+export const reporter = (
+  observed: Pick<Observed, "observer">,
+  log: Pick<Log, "error">,
+  emit: (failure: WebSocketEvents["error"]) => boolean,
+): (error: unknown, client?: WebSocketClient) => void =>
+(error, client) => {
+  observed.observer?.reported?.(error, client);
+  if (!emit(client ? { client, error } : { error })) log.error(error, client);
+};
 
 /** The place where the error was created. Its message would not do: it may contain input, and differ each time. */
 function placeOf(error: unknown): string {

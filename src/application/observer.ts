@@ -1,4 +1,5 @@
 import type { CloseCause } from "../protocol/close.ts";
+import type { DescribedRefusal, RefusalReason } from "./refusals.ts";
 import type { LogLevel, LogRecord } from "./log.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
@@ -25,16 +26,24 @@ export interface Delivering extends Pick<Publishing, "channel" | "declared" | "e
   readonly subscriptions: number;
 }
 
+/** The close frame of the side that closed first. */
+export interface ClosedBy {
+  readonly code: number;
+  readonly reason: string;
+}
+
 /** Receives the events of one controller. A method throws only what the function that it calls has thrown. */
 export interface Observer {
   /** A connection was created, or restored from hibernation. */
   opened?(client: WebSocketClient): void;
   /** A connection was closed. */
-  closed?(client: WebSocketClient, cause: CloseCause): void;
+  closed?(client: WebSocketClient, cause: CloseCause, close: ClosedBy): void;
+  /** An upgrade or an `auth` message was refused. `describe` is absent if nothing can be said but the reason. */
+  refused?(reason: RefusalReason, describe?: () => DescribedRefusal, client?: WebSocketClient): void;
   /** An authentication has ended. */
   authenticated?(outcome: AuthenticationOutcome): void;
-  /** A message came in that the rate limit accepts. `null`: it could not be decoded. */
-  received?(type: string | null, client: WebSocketClient): void;
+  /** A message came in that the rate limit accepts. `null`, without a message: it could not be decoded. */
+  received?(type: string | null, client: WebSocketClient, message?: WebSocketMessage): void;
   /** Calls a handler, and returns what it returns. */
   handle?(request: WebSocketMessage, client: WebSocketClient, call: () => unknown): unknown;
   /** Sends what {@link handle} has returned in parts. The promise settles when all is sent. */
@@ -45,6 +54,8 @@ export interface Observer {
   deliver?(delivering: Delivering, call: () => void): void;
   /** A subscription was to continue from a position; whether it has received all since. */
   recovered?(isComplete: boolean): void;
+  /** An error was reported: the application's, the engine's or that of a socket. */
+  reported?(error: unknown, client?: WebSocketClient): void;
   /** A record was logged. */
   logged?(level: LogLevel, record: LogRecord, message: string): void;
   /** It was removed. */
@@ -59,15 +70,17 @@ export function combine(observers: readonly Observer[]): Observer | undefined {
     observers.reduceRight((next, observer) => wrap(observer, next), call)() as ReturnType<Call>; // Each returns what the call does.
   return {
     opened: (client) => observers.forEach((each) => each.opened?.(client)),
-    closed: (client, cause) => observers.forEach((each) => each.closed?.(client, cause)),
+    closed: (client, cause, close) => observers.forEach((each) => each.closed?.(client, cause, close)),
+    refused: (...refusal) => observers.forEach((each) => each.refused?.(...refusal)),
     authenticated: (outcome) => observers.forEach((each) => each.authenticated?.(outcome)),
-    received: (type, client) => observers.forEach((each) => each.received?.(type, client)),
+    received: (type, client, message) => observers.forEach((each) => each.received?.(type, client, message)),
     handle: (request, client, call) =>
       around(call, (each, next) => each.handle ? () => each.handle!(request, client, next) : next),
     stream: (request, client, send) =>
       around(send, (each, next) => each.stream ? () => each.stream!(request, client, next) : next),
     publish: (publishing, call) => around(call, (each, next) => each.publish ? () => each.publish!(publishing, next) : next),
     deliver: (delivering, call) => around(call, (each, next) => each.deliver ? () => each.deliver!(delivering, next) : next),
+    reported: (error, client) => observers.forEach((each) => each.reported?.(error, client)),
     recovered: (isComplete) => observers.forEach((each) => each.recovered?.(isComplete)),
     logged: (level, record, message) => observers.forEach((each) => each.logged?.(level, record, message)),
     end: () => observers.forEach((each) => each.end?.()),

@@ -1,6 +1,7 @@
 import { describeCause } from "../base/describe-cause.ts";
 import type { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketEvents } from "./events.ts";
+import type { Observed } from "./observer.ts";
 import type { Log, LogRecord } from "./log.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
@@ -67,18 +68,32 @@ export class Refusals {
   readonly counts: Record<RefusalReason, number>;
   readonly #log: Pick<Log, "warn">;
   readonly #emit: (failure: WebSocketEvents["auth.failure"]) => boolean;
+  readonly #observed: Pick<Observed, "observer">;
 
   /** @param emit emits `auth.failure`; returns whether there is a listener. */
-  constructor(log: Pick<Log, "warn">, emit: (failure: WebSocketEvents["auth.failure"]) => boolean) {
+  constructor(
+    log: Pick<Log, "warn">,
+    emit: (failure: WebSocketEvents["auth.failure"]) => boolean,
+    observed: Pick<Observed, "observer"> = { observer: undefined },
+  ) {
     this.#emit = emit;
+    this.#observed = observed;
     this.counts = { ...NONE };
     this.#log = log;
   }
 
   /** Counts a refusal. @param describe absent: nothing is logged. */
   add(reason: RefusalReason, describe?: () => DescribedRefusal, event: LogRecord["event"] = "noroshi.upgrade.refused"): void {
+    this.#count(reason, describe);
+    if (describe) this.#warn(reason, describe, event);
+  }
+
+  #count(reason: RefusalReason, describe: (() => DescribedRefusal) | undefined, client?: WebSocketClient): void {
     this.counts[reason]++;
-    if (!describe) return;
+    this.#observed.observer?.refused?.(reason, describe, client);
+  }
+
+  #warn(reason: RefusalReason, describe: () => DescribedRefusal, event: LogRecord["event"]): void {
     this.#log.warn(reason, () => {
       const [fields, message] = describe();
       return [{ event, reason, ...fields }, message];
@@ -109,7 +124,8 @@ export class Refusals {
       `Refused ${what}: ${describeCause(cause, error)}`,
     ];
     // An application's code may be the name of an inherited property, such as "constructor".
-    const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code] : undefined;
-    this.add(reason ?? "token", hasListener ? undefined : describe, event);
+    const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code]! : "token"; // It has the code.
+    this.#count(reason, describe, client);
+    if (!hasListener) this.#warn(reason, describe, event);
   }
 }

@@ -260,6 +260,16 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     };
   }
 
+  /** @internal The open channels of this node. */
+  open(): Iterable<Channel> {
+    return this.#channels.values();
+  }
+
+  /** @internal The names of the channels that the client subscribes to. */
+  ofClient(client: WebSocketClient): string[] {
+    return this.#subscriptions.get(client)?.channels ?? [];
+  }
+
   #extension(): Extension {
     return {
       types: ["subscribe", "unsubscribe", "publish"],

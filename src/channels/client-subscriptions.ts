@@ -96,6 +96,10 @@ export class ClientSubscriptions implements SubscriptionOwner {
     return this.#subscriptions.size;
   }
 
+  get channels(): string[] {
+    return [...new Set(Array.from(this.#subscriptions.values(), ({ message }) => message.channel))];
+  }
+
   /** Whether a publication of the client is not answered yet. */
   get isPublishing(): boolean {
     return this.#publishingCount > 0;

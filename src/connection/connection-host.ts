@@ -1,7 +1,7 @@
 import type { Authenticator } from "../application/authentication.ts";
 import type { Bus } from "../base/bus.ts";
 import type { Deadlines } from "../base/clock.ts";
-import type { CloseCause } from "../protocol/close.ts";
+import type { Close } from "./state.ts";
 import type { Connection } from "./connection.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { WebSocketEvents } from "../application/events.ts";
@@ -16,6 +16,18 @@ import type { Refusals } from "../application/refusals.ts";
 import type { Revocations } from "./revocations.ts";
 import type { Sender } from "./sender.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
+
+/** Notes between nodes, for what the core does not contain. */
+export interface NodeNotes {
+  /** The name of this node; reading it starts the engine. */
+  readonly node: string;
+  /** Whether notes of other nodes are authenticated. */
+  readonly isSigned: boolean;
+  /** Sends a note to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
+  tell(name: string, text: string): void;
+  /** Listens to the notes of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
+  listen(name: string, listener: (text: string) => void): () => void;
+}
 
 /** What all connections of a controller share. */
 export interface ConnectionHost {
@@ -37,6 +49,7 @@ export interface ConnectionHost {
   readonly refusals: Refusals;
   readonly revocations: Revocations;
   readonly sender: Sender;
+  readonly nodes: NodeNotes;
   readonly streams: { readonly items: number };
   /** The wall clock, in ms. */
   now(): number;
@@ -48,5 +61,5 @@ export interface ConnectionHost {
   /** Stops delivery to the client, which stays listed. */
   suspend(connection: Connection): void;
   /** Removes the client from the list. `hasLeft`: it is not expected back. */
-  dismiss(connection: Connection, hasLeft: boolean, cause: CloseCause): void;
+  dismiss(connection: Connection, hasLeft: boolean, close: Close): void;
 }

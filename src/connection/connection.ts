@@ -125,7 +125,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.host.deadlines.delete(this);
     this.#slot.release();
     const close = this.#close!; // Set above or by `close`.
-    this.host.dismiss(this, isFinal(close.code), close.cause);
+    this.host.dismiss(this, isFinal(close.code), close);
     // Before the `close` listeners run: they must not count it as open.
     this.#keeper?.delete(this);
     questionsOf(this.client)?.close();

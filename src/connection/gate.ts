@@ -45,7 +45,8 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }
   const decoded = decode(text);
-  host.observed.observer?.received?.(decoded.ok ? decoded.message.type : null, client);
+  if (decoded.ok) host.observed.observer?.received?.(decoded.message.type, client, decoded.message);
+  else host.observed.observer?.received?.(null, client);
   if (!decoded.ok) {
     if (owner.state === "pending") identity.refuseMessage(decoded.error.uid);
     else owner.transmit(decoded.error.toMessage());

@@ -26,6 +26,7 @@ export type Message =
   | { type: "broadcast"; text: string; isJson: boolean; filter: BroadcastFilter }
   | { type: "ask"; question: string; about: "clients" | "stats"; filter: BroadcastFilter }
   | { type: "ask.clients"; question: string; filter: BroadcastFilter; request: AskRequest }
+  | { type: "note"; to: string; text: string }
   | Order
   | Answer;
 
@@ -43,6 +44,7 @@ const MessageSchema = v.variant("type", [
     reason: v.pipe(v.string(), v.maxLength(123)),
     question,
   }),
+  v.object({ type: v.literal("note"), to: id, text: v.string() }),
   v.object({ type: v.literal("refresh"), filter, question }),
   v.object({ type: v.literal("ask"), question: id, about: v.picklist(["clients", "stats"]), filter }),
   // Not a kind of `ask`: earlier versions accept only the two above there.

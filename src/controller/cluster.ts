@@ -6,6 +6,7 @@ import { cutCloseReason } from "../protocol/close.ts";
 import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
 import type { Engine } from "../engines/engine.ts";
 import { Frame } from "../protocol/frame.ts";
+import { guard } from "../base/guard.ts";
 import { type Answer, type Message, type Order, read } from "./cluster-message.ts";
 import type { DisconnectFilter } from "../connection/revocations.ts";
 import type { ControllerStats } from "./stats.ts";
@@ -101,6 +102,8 @@ export class Cluster {
   readonly #questions = new Map<string, Question>();
   /** Orders with confirmations outstanding, by question; each is called with the node that confirms. */
   readonly #orders = new Map<string, (node: string) => void>();
+  /** Listeners of notes, by name. */
+  readonly #listeners = new Map<string, (text: string) => void>();
   #asked = 0;
   #hasWarned = false;
 
@@ -165,6 +168,30 @@ export class Cluster {
     return await asked.result(await others);
   }
 
+  // As NodeNotes of connection-host.ts
+
+  /** @internal */
+  get node(): string {
+    return this.#host().node;
+  }
+
+  /** @internal */
+  get isSigned(): boolean {
+    return this.#host().engine.isSigned ?? false;
+  }
+
+  /** @internal */
+  tell(name: string, text: string): void {
+    this.#send({ type: "note", to: name, text });
+  }
+
+  /** @internal */
+  listen(name: string, listener: (text: string) => void): () => void {
+    if (this.#listeners.has(name)) throw new TypeError(`Cannot listen: "${name}" has a listener already, end that first`);
+    this.#listeners.set(name, listener);
+    return () => void this.#listeners.delete(name);
+  }
+
   /** Asks the other nodes to send the frame to their clients. */
   sendBroadcast({ text, isJson }: Frame, filter: BroadcastFilter): void {
     this.#send({ type: "broadcast", text, isJson, filter });
@@ -206,6 +233,8 @@ export class Cluster {
         return this.#askClients(message);
       case "answer":
         return this.#receiveAnswer(message);
+      case "note":
+        return guard(() => this.#listeners.get(message.to)?.(message.text), host.report);
     }
   }
 

@@ -22,7 +22,7 @@ import { extend } from "./extend.ts";
 import { type Declared, type Handler, Handlers, type Middleware } from "../application/handlers.ts";
 import { Heartbeat } from "../connection/heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "../base/limits.ts";
-import { Log } from "../application/log.ts";
+import { Log, reporter } from "../application/log.ts";
 import { resolveOptions, type WebSocketControllerOptions } from "../application/options.ts";
 import { Frame } from "../protocol/frame.ts";
 import { Observed, type Observer } from "../application/observer.ts";
@@ -80,8 +80,7 @@ export class WebSocketController<C = Contract> {
     const { now, monotonic } = this.#clock = new CurrentClock(clock);
     const observed = new Observed();
     const log = new Log(logger, monotonic, observed);
-    const report = (error: unknown, client?: WebSocketClient) =>
-      void (this.#bus.emit("error", client ? { client, error } : { error }) || log.error(error, client));
+    const report = reporter(observed, log, (failure) => this.#bus.emit("error", failure));
     this.#deadlines = new Deadlines(clock, report);
     // An `error` listener that throws is only logged: another `error` event would call it again, forever.
     this.#bus = new Bus((error, event, payload) =>
@@ -101,7 +100,7 @@ export class WebSocketController<C = Contract> {
     const failures = resolved.rateLimit ? new FailureLimiter(monotonic) : undefined;
     const authenticator = new Authenticator(resolved.authenticate, timeout, this.#deadlines, now, observed, failures);
     this.#admission = new Admission(resolved);
-    const refusals = new Refusals(log, (failure) => this.#bus.emit("auth.failure", failure));
+    const refusals = new Refusals(log, (failure) => this.#bus.emit("auth.failure", failure), observed);
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
     // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
     const revocations = new Revocations(2 * timeout);
@@ -136,6 +135,7 @@ export class WebSocketController<C = Contract> {
       refusals,
       report,
       streams: this.#streams,
+      nodes: backplane.cluster,
       admit: (connection) => {
         this.#clients.add(connection.client);
         this.#delivery.add(connection);
@@ -148,9 +148,9 @@ export class WebSocketController<C = Contract> {
         this.#delivery.remove(connection);
         this.#backplane.suspended(connection.client);
       },
-      dismiss: (connection, hasLeft, cause) => {
-        this.#counts.closedBy[cause]++;
-        observed.observer?.closed?.(connection.client, cause);
+      dismiss: (connection, hasLeft, close) => {
+        this.#counts.closedBy[close.cause]++;
+        observed.observer?.closed?.(connection.client, close.cause, close);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
