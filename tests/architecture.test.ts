@@ -31,6 +31,8 @@ const ROOMS: Record<string, string> = {
   "src/testing": "testkit.ts",
   "src/asyncapi": "asyncapi.ts",
   "src/otel": "otel.ts",
+  "src/inspector": "inspector.ts",
+  "src/inspector/page": "main.ts",
   "src/ai": "ai.ts",
 };
 

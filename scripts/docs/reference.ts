@@ -175,6 +175,11 @@ const TABLES: readonly Table[] = [
     name: "ObserveOptions",
   },
   {
+    title: "`inspector`",
+    intro: "`inspector(controller, options)`, of `noroshi/inspector`. An unknown option throws a `TypeError`.",
+    name: "InspectorOptions",
+  },
+  {
     title: "`handleChat`",
     intro: "`handleChat(controller, handler, options)`, of `noroshi/ai`, beside `ttl`, `size` and `authorize` of `resumable`.",
     name: "ChatOptions",

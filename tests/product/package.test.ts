@@ -265,6 +265,7 @@ describe("The npm package", () => {
       "/broadcast-channel",
       "/redis",
       "/asyncapi",
+      "/inspector",
     ];
     await writeFile(join(consumer, "entries.ts"), entries.map((entry) => `export type {} from "noroshi${entry}";`).join("\n"));
     await compile("server", {
@@ -401,6 +402,7 @@ describe("The npm package", () => {
       "/redis",
       "/nats",
       "/asyncapi",
+      "/inspector",
       "/ai",
     ];
     const imports = entries.map((entry) => `import "noroshi${entry}";`).join(" ");

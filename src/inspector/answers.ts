@@ -1,0 +1,118 @@
+import type { Channels } from "../channels/channels.ts";
+import type { WebSocketController } from "../controller/controller.ts";
+import type { WebSocketClient } from "../application/websocket-client.ts";
+import type { Collector } from "./collector.ts";
+import type { Query } from "./query.ts";
+import type { Answers, ChannelRow, ClientDetail, ClientRow } from "./shown.ts";
+
+/** The channels that the inspector was given, whatever their contract. */
+export type InspectedChannels = Pick<Channels, "history" | "presence" | "open" | "ofClient" | "publish">;
+
+/** Clients in one item, and in one answer of a node. */
+const [ROWS_AT_ONCE, MAX_ROWS] = [500, 20_000];
+
+/** Maximum number of channels and streams in one answer of a node. */
+const MAX_LISTED = 500;
+
+/** Answers questions about one node. */
+export class NodeAnswers {
+  readonly #controller: WebSocketController<unknown>;
+  readonly #collector: Collector;
+  readonly #channels: InspectedChannels | undefined;
+  readonly #node: () => string;
+
+  constructor(
+    controller: WebSocketController<unknown>,
+    collector: Collector,
+    channels: InspectedChannels | undefined,
+    node: () => string,
+  ) {
+    this.#controller = controller;
+    this.#collector = collector;
+    this.#channels = channels;
+    this.#node = node;
+  }
+
+  /** Yields the parts of the answer. */
+  async *answer({ about, text = "", client = "", state = "open" }: Query): AsyncGenerator<Answers[keyof Answers]> {
+    if (about === "clients") yield* this.#clients(text.trim().toLowerCase(), state);
+    else if (about === "client") yield { client: this.#client(client) };
+    else if (about === "channels") yield this.#openChannels(text.trim());
+    else if (about === "streams") {
+      const rows = [...this.#collector.streams()];
+      yield { rows: rows.slice(0, MAX_LISTED), total: rows.length };
+    } else if (about === "refusals") yield { rows: this.#collector.refusals.list() };
+    else if (about === "errors") yield { rows: this.#collector.errors.list() };
+  }
+
+  *#clients(text: string, state: string): Generator<Answers["clients"]> {
+    let rows: ClientRow[] = [];
+    let count = 0;
+    for (const row of this.#matching(text, state)) {
+      if (count++ === MAX_ROWS) return yield { rows, isCut: true };
+      rows.push(row);
+      if (rows.length < ROWS_AT_ONCE) continue;
+      yield { rows };
+      rows = [];
+    }
+    yield { rows };
+  }
+
+  *#matching(text: string, state: string): Generator<ClientRow> {
+    const node = this.#node();
+    if (state !== "open") {
+      for (const { uid, user, role, ip, openedAt, buffered, closed } of this.#collector.closed.list().reverse()) {
+        if (!matches(text, [user, role, ip, uid])) continue;
+        yield { node, uid, user, role, ip, openedAt, buffered, ...(closed && { closed }) };
+      }
+    }
+    if (state === "closed") return;
+    // An id is made when it is first read: not for clients that do not match.
+    const isId = /^[\da-f-]{4,}$/.test(text);
+    for (const client of this.#controller.clients()) {
+      const { accountability: { user, role }, handshake: { ip } } = client;
+      if (matches(text, [user, role, ip]) || isId && client.uid.includes(text)) yield this.#rowOf(client, node);
+    }
+  }
+
+  #rowOf(client: WebSocketClient<unknown>, node: string): ClientRow {
+    const { uid, accountability: { user, role }, handshake: { ip }, bufferedAmount: buffered } = client;
+    const openedAt = this.#collector.lifeOf(client as WebSocketClient)?.openedAt ?? null; // The contract is a type.
+    return { node, uid, user, role, ip, openedAt, buffered };
+  }
+
+  #client(uid: string): ClientDetail | null {
+    const node = this.#node();
+    for (const client of this.#controller.clients()) {
+      if (client.uid !== uid) continue;
+      const { handshake: { url, origin, userAgent, protocol }, expires_at } = client;
+      const life = this.#collector.lifeOf(client as WebSocketClient); // As above.
+      return {
+        ...this.#rowOf(client, node),
+        ...{ url, origin, userAgent, protocol, expires_at },
+        channels: this.#channels?.ofClient(client as WebSocketClient) ?? [], // As above.
+        timeline: life?.list() ?? [],
+        forgotten: life?.forgotten ?? 0,
+      };
+    }
+    const closed = this.#collector.closed.list().findLast((each) => each.uid === uid);
+    return closed ? { node, ...closed } : null;
+  }
+
+  #openChannels(text: string): Answers["channels"] {
+    const rows: ChannelRow[] = [];
+    for (const { name, options, size: subscriptions, position } of this.#channels?.open() ?? []) {
+      if (!name.includes(text)) continue;
+      rows.push({
+        ...{ name, declared: options.name, subscriptions, position, rate: this.#collector.rateOf(name) },
+        hasHistory: options.history !== null,
+        hasPresence: options.presence !== null,
+      });
+    }
+    rows.sort((a, b) => b.subscriptions - a.subscriptions);
+    return { rows: rows.slice(0, MAX_LISTED), total: rows.length };
+  }
+}
+
+const matches = (text: string, fields: readonly (string | null)[]): boolean =>
+  text === "" || fields.some((field) => field?.toLowerCase().includes(text));

@@ -1,0 +1,243 @@
+import type { Origins } from "../application/origin.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { Channels } from "../channels/channels.ts";
+import type { Clock, Timed } from "../base/clock.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
+import { WebSocketController } from "../controller/controller.ts";
+import type { UpgradeHandler } from "../controller/upgrade.ts";
+import { type InspectedChannels, NodeAnswers } from "./answers.ts";
+import { Collector } from "./collector.ts";
+import { ChannelQuerySchema, type Note, QuerySchema, readNote } from "./query.ts";
+import { NodeQuestions } from "./questions.ts";
+import { CHANNEL, type ChannelDetail, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
+import { Tap } from "./tap.ts";
+
+/** The name under which the inspectors of all nodes exchange notes, and that of the observers. */
+const NAME = "noroshi/inspector";
+
+/** Time between two snapshots, in ms. */
+const PERIOD = 1_000;
+
+/** How long a node sends snapshots after another one has asked, in periods. The other repeats it each period. */
+const LEASE = 5;
+
+/** How long a connection of the page may last, in ms. It comes back by itself, and is authorized again. */
+const MAX_AGE = 900_000;
+
+/** Publications in one page of a history. */
+const HISTORY_PAGE = 50;
+
+/** What {@link Inspection} is made of. */
+export interface InspectionOptions {
+  readonly channels: InspectedChannels | undefined;
+  redact(message: WebSocketMessage): unknown;
+}
+
+/**
+ * Looks at one controller while somebody has the page open on any node. The page is connected to a controller of its own: it is not
+ * counted among the clients, and can connect when the one that it looks at refuses everybody.
+ */
+export class Inspection implements Timed {
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
+  /** Origins beside the server's own whose pages may connect. */
+  readonly origins: Origins;
+  readonly #controller: WebSocketController<unknown>;
+  readonly #collector: Collector;
+  readonly #questions: NodeQuestions;
+  readonly #tap: Tap;
+  readonly #host: ConnectionHost;
+  readonly #page: WebSocketController;
+  readonly #feed: Channels;
+  /** The latest snapshot of each node, with the number of periods that it still counts. */
+  readonly #snapshots = new Map<string, { snapshot: Snapshot; left: number }>();
+  #end: (() => void) | undefined;
+  #endTap: (() => void) | undefined;
+  /** Periods left for which other nodes watch this one, and its messages. */
+  #watched = 0;
+  #tapped = 0;
+
+  constructor(controller: WebSocketController<unknown>, { channels, redact }: InspectionOptions) {
+    this.#controller = controller;
+    let host!: ConnectionHost;
+    let collector!: Collector;
+    controller.observe(NAME, (node) => {
+      host = node;
+      collector = new Collector(controller, node);
+      return collector.always;
+    });
+    this.#host = host;
+    this.#collector = collector;
+    this.#tap = new Tap(redact);
+    controller.on("connect", ({ client }) => collector.admitted(client));
+    controller.on("auth.success", ({ client }) => collector.note(client, "auth", "Credentials accepted"));
+
+    const { options: { origins, logger, clientIp }, deadlines, nodes, report } = host;
+    const node = () => nodes.node;
+    const answers = new NodeAnswers(controller, collector, channels, node);
+    const others = () => [...this.#snapshots.keys()].filter((other) => other !== nodes.node);
+    this.#questions = new NodeQuestions({ answers, deadlines, node, others, tell: (note) => this.#tell(note), report });
+    nodes.listen(NAME, (text) => this.#receive(text));
+
+    // Any site may open a page's WebSocket, and cookies are sent along.
+    this.origins = origins === "*" ? [] : origins;
+    this.#page = new WebSocketController({
+      name: NAME,
+      origins: this.origins,
+      logger,
+      clientIp,
+      clock: clockOf(host),
+      maxAge: MAX_AGE,
+      maxConnections: 100,
+      maxPayload: 16_384,
+      maxBufferedBytes: 8_388_608,
+    });
+    this.#feed = new Channels(this.#page, {
+      [CHANNEL]: {
+        authorize: ({ action }) => action === "subscribe",
+        snapshot: () => Array.from(this.#snapshots.values(), ({ snapshot }) => ({ ...snapshot })),
+      },
+      [TAP_CHANNEL]: {
+        authorize: ({ action, client }) => action === "subscribe" && new URL(client.handshake.url).searchParams.has("tap"),
+      },
+    });
+    this.#page.handle("look", QuerySchema, ({ message }) => this.#questions.ask(message));
+    this.#page.handle("channel", ChannelQuerySchema, ({ message: { name, after } }) => readChannel(channels, name, after));
+    this.#page.on("connect", () => this.#start());
+  }
+
+  /** The route of the page. */
+  get upgrade(): UpgradeHandler {
+    return this.#page.upgrade;
+  }
+
+  report(error: unknown): void {
+    this.#host.report(error);
+  }
+
+  /** A period is over. */
+  due(): void {
+    if (this.#controller.isClosed) {
+      this.#stop();
+      return void this.#page.close();
+    }
+    const isOpen = this.#page.clients().size > 0;
+    this.#watched--;
+    this.#tapped--;
+    if (!isOpen && this.#watched <= 0) return this.#stop();
+    // Set first: an error below must not end it.
+    this.#host.deadlines.set(this, PERIOD);
+    this.#look(isOpen);
+  }
+
+  #look(isOpen: boolean): void {
+    const isTapping = isOpen && this.#feed.stats(TAP_CHANNEL).subscriptions > 0;
+    this.#follow(isTapping || this.#tapped > 0);
+    const snapshot = this.#collector.snapshot();
+    for (const [node, kept] of this.#snapshots) if (--kept.left <= 0) this.#snapshots.delete(node);
+    if (isOpen) {
+      this.#show(snapshot);
+      this.#tell({ kind: "watch", isTapping });
+    }
+    if (this.#watched > 0) this.#tell({ kind: "snapshot", snapshot });
+    const batch = this.#endTap && this.#tap.take(snapshot.node);
+    if (!batch || batch.messages.length + batch.skipped === 0) return;
+    if (isTapping) this.#publish(TAP_CHANNEL, "tapped", batch);
+    if (this.#tapped > 0) this.#tell({ kind: "tapped", batch });
+  }
+
+  /** Somebody looks. */
+  #start(): void {
+    if (this.#end) return;
+    const { whileSeen } = this.#collector;
+    const endObserving = this.#controller.observe(`${NAME}, while it is open`, () => whileSeen);
+    const endMeasuring = this.#collector.measure();
+    this.#end = () => {
+      endObserving();
+      endMeasuring();
+    };
+    this.#host.deadlines.set(this, 1); // The first snapshot comes at once.
+  }
+
+  /** Nobody looks. */
+  #stop(): void {
+    this.#end?.();
+    this.#end = undefined;
+    this.#follow(false);
+    this.#snapshots.clear();
+  }
+
+  /** Switches the tap of this node. */
+  #follow(isTapping: boolean): void {
+    if (isTapping === (this.#endTap !== undefined)) return;
+    if (!isTapping) {
+      this.#endTap?.();
+      return void (this.#endTap = undefined);
+    }
+    this.#endTap = this.#controller.observe(`${NAME}, while it taps`, () => ({
+      received: (_type, client, message) => {
+        if (message) this.#tap.add(this.#host.now(), client, message);
+      },
+    }));
+  }
+
+  #show(snapshot: Snapshot): void {
+    this.#snapshots.set(snapshot.node, { snapshot, left: LEASE });
+    this.#publish(CHANNEL, "snapshot", snapshot);
+  }
+
+  #publish(channel: string, event: string, data: Snapshot | TapBatch): void {
+    this.#feed.publish(channel, event, { ...data });
+  }
+
+  #tell(note: Note): void {
+    this.#host.nodes.tell(NAME, JSON.stringify(note));
+  }
+
+  #receive(text: string): void {
+    const note = readNote(text);
+    if (!note) return;
+    const isOpen = this.#page.clients().size > 0;
+    if (note.kind === "watch") {
+      this.#watched = LEASE;
+      // Anybody with access to the broker can send a note. What clients send goes there only for a node that is known.
+      if (note.isTapping && this.#host.nodes.isSigned) this.#tapped = LEASE;
+      this.#start();
+    } else if (note.kind === "ask") this.#questions.answer(note).catch(this.#host.report);
+    else if (note.kind === "answer") this.#questions.receive(note);
+    else if (!isOpen) return;
+    else if (note.kind === "snapshot") this.#show(note.snapshot as unknown as Snapshot); // As a node of this version sends it.
+    else this.#publish(TAP_CHANNEL, "tapped", note.batch as unknown as TapBatch); // As above.
+  }
+}
+
+/** The clock of the controller that is inspected, which its runtime may replace. */
+function clockOf({ deadlines, now, monotonic }: ConnectionHost): Clock {
+  return {
+    now,
+    monotonic,
+    setTimeout(callback, delay) {
+      const timer: Timed = { deadline: 0, heapIndex: -1, due: callback };
+      deadlines.set(timer, delay);
+      return timer;
+    },
+    clearTimeout: (timer) => timer && deadlines.delete(timer as Timed), // What setTimeout returned.
+  };
+}
+
+/** Reads a channel: any node can. */
+async function readChannel(
+  channels: InspectedChannels | undefined,
+  name: string,
+  after: { epoch: string; offset: number } | undefined,
+): Promise<ChannelDetail> {
+  const members = await channels?.presence(name).catch(ofUndeclared) ?? null;
+  const history = await channels?.history(name, { limit: HISTORY_PAGE, ...(after && { after }) }).catch(ofUndeclared) ?? null;
+  return { members, history };
+}
+
+/** The channel is declared without a history, or without presence. */
+function ofUndeclared(error: unknown): null {
+  if (error instanceof TypeError) return null;
+  throw error;
+}

@@ -1,0 +1,133 @@
+/**
+ * `noroshi/inspector`: a page that shows what the nodes are doing, live: connections, clients and why they were closed, channels, streams,
+ * errors.
+ *
+ * @example
+ * ```ts
+ * import { inspector } from "noroshi/inspector";
+ *
+ * app.route("/inspector", inspector(controller, { channels, authorize: (c, action) => isAdmin(c, action) }));
+ * ```
+ *
+ * @module
+ */
+import { type Context, Hono } from "hono";
+import { Channels } from "../channels/channels.ts";
+import { WebSocketController } from "../controller/controller.ts";
+import { describeCopies } from "../base/copies.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { addActions, type Authorize } from "./actions.ts";
+import type { InspectedChannels } from "./answers.ts";
+import { script, style } from "./assets.ts";
+import { Inspection } from "./inspection.ts";
+import { page, POLICY } from "./page.ts";
+import type { InspectorAction } from "./shown.ts";
+
+export type { InspectorAction } from "./shown.ts";
+
+/**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type App = Hono;
+
+/**
+ * As {@link App}.
+ *
+ * @internal
+ */
+type HonoContext = Context;
+
+/**
+ * As {@link App}.
+ *
+ * @internal
+ */
+type AnyChannels = InspectedChannels;
+
+/** Options of {@link inspector}. */
+export interface InspectorOptions {
+  /**
+   * Decides who may look, and who may do what: called with `"view"` for each request, and with the action itself before each action.
+   * Only `true` allows. A `Response` refuses with that response, such as a redirect to the login.
+   */
+  authorize: (context: HonoContext, action: InspectorAction) => boolean | Response | Promise<boolean | Response>;
+  /** The channels of the controller. @default the page shows no channels */
+  channels?: AnyChannels;
+  /**
+   * Returns what the tap shows of a message, or `undefined` to hide it. Fields with names such as `password` and `token` are hidden in any
+   * case. @default the message
+   */
+  redact?: (message: WebSocketMessage) => unknown;
+}
+
+const OPTIONS: readonly string[] = ["authorize", "channels", "redact"] satisfies (keyof InspectorOptions)[];
+
+/**
+ * Creates the app of the inspector, with its page, its WebSocket route and its actions: `app.route("/inspector", inspector(…))`.
+ *
+ * @throws {TypeError} without `authorize`, for an unknown option, a controller that has an inspector, or one of another copy of the package.
+ */
+export function inspector(controller: WebSocketController<unknown>, options: InspectorOptions): App {
+  const { authorize, channels, redact = (message) => message } = checkOptions(controller, options);
+  const inspection = new Inspection(controller, { channels, redact });
+  const ask = authorizer(authorize, inspection);
+  const app = new Hono();
+
+  app.use(async (c, next) => {
+    const refusal = await ask(c, "view");
+    if (refusal) return refusal;
+    // After the upgrade nothing may change the response.
+    if (c.req.header("upgrade") !== undefined) return next();
+    for (const [name, value] of Object.entries(HEADERS)) c.header(name, value);
+    return next();
+  });
+  app.get("/", (c) => c.html(page(c.req.url, controller.name)));
+  app.get("/main.js", (c) => c.body(script, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
+  app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
+  app.get("/live", async (c, next) => {
+    // The URL of a connection says what it was authorized for.
+    return c.req.query("tap") === undefined ? next() : await ask(c, "tap") ?? next();
+  }, (c, next) => inspection.upgrade(c, next)); // Wrapped: the route is none of the application's.
+  addActions(app, { controller, channels, ask, origins: inspection.origins });
+  return app;
+}
+
+const HEADERS = {
+  "Content-Security-Policy": POLICY,
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "no-referrer",
+  "Cache-Control": "no-store",
+};
+
+/** Returns a function that asks the application, and returns the refusal. */
+function authorizer(authorize: InspectorOptions["authorize"], inspection: Inspection): Authorize {
+  return async (c, action) => {
+    let answer: unknown = false;
+    try {
+      answer = await authorize(c, action);
+    } catch (error) {
+      inspection.report(error);
+    }
+    if (answer === true) return undefined;
+    if (answer instanceof Response) return answer;
+    return c.json({ error: { code: "FORBIDDEN", message: `Not allowed to ${action}` } }, 403);
+  };
+}
+
+function checkOptions(controller: WebSocketController<unknown>, options: InspectorOptions): InspectorOptions {
+  const fail = (remedy: string) => new TypeError(`Cannot create the inspector: ${remedy}`);
+  if (!(controller instanceof WebSocketController)) {
+    throw fail(`pass a WebSocketController first, such as createWebSocketController()${describeCopies()}`);
+  }
+  const { authorize, channels, redact }: Partial<InspectorOptions> = options ?? {};
+  const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.includes(name));
+  if (unknown !== undefined) throw fail(`unknown option "${unknown}", use one of ${OPTIONS.join(", ")}`);
+  if (typeof authorize !== "function") {
+    throw fail('pass the option "authorize", a function that says who may look and act: (context, action) => boolean');
+  }
+  if (channels !== undefined && !(channels instanceof Channels)) throw fail('option "channels" must be what new Channels() made');
+  if (redact !== undefined && typeof redact !== "function") throw fail('option "redact" must be a function');
+  return options;
+}

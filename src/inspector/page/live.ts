@@ -1,0 +1,98 @@
+import { ClientError, createClient } from "../../client/client.ts";
+import type { Answers, InspectorAction, Part, Snapshot } from "../shown.ts";
+import { CHANNEL, TAP_CHANNEL, type TapBatch } from "../shown.ts";
+
+/** The folder of the inspector. */
+const base = new URL(".", import.meta.url);
+
+/** How long a node that says nothing is shown, in ms. */
+const PATIENCE = 5_000;
+
+export const client = createClient(new URL("live", base), {
+  backoff: { base: 500, cap: 5_000 },
+  // A browser does not say that an upgrade was refused: ask whether this person may still look.
+  renew: async () => {
+    const { status, ok, redirected } = await fetch(new URL("actions", base));
+    return status >= 500 || ok && !redirected; // A redirect leads to a login.
+  },
+});
+
+/** A node, as its last two snapshots show it. */
+export interface NodeView {
+  readonly snapshot: Snapshot;
+  readonly rates: Readonly<Record<"opened" | "closed" | "received" | "sent" | "published", number>>;
+  /** Of the clock of the page, in ms. */
+  readonly seenAt: number;
+}
+
+export const nodes = new Map<string, NodeView>();
+
+/** Calls back when there is something new to show: at most once in half a second. */
+export function follow(show: () => void): void {
+  let shownAt = -Infinity;
+  const take = (snapshot: Snapshot) => {
+    const seenAt = performance.now();
+    const before = nodes.get(snapshot.node);
+    if (before && before.snapshot.at >= snapshot.at) return;
+    nodes.set(snapshot.node, { snapshot, seenAt, rates: ratesOf(before?.snapshot, snapshot) });
+    for (const [node, view] of nodes) if (seenAt - view.seenAt > PATIENCE) nodes.delete(node);
+    if (seenAt - shownAt < 500) return;
+    shownAt = seenAt;
+    show();
+  };
+  client.subscribe(CHANNEL, {
+    // What the page has seen before the connection was lost has nothing to do with the counters of now.
+    onInit: ({ data }) => (data as Snapshot[]).forEach(take),
+    onEvent: ({ data }) => take(data as Snapshot),
+  });
+}
+
+function ratesOf(before: Snapshot | undefined, now: Snapshot): NodeView["rates"] {
+  const seconds = before ? (now.at - before.at) / 1_000 : 0;
+  const rate = (read: (snapshot: Snapshot) => number) =>
+    before && seconds > 0 ? Math.max(0, (read(now) - read(before)) / seconds) : 0;
+  return {
+    opened: rate(({ stats }) => stats.opened),
+    closed: rate(({ stats }) => stats.closed),
+    received: rate(({ received }) => received),
+    sent: rate(({ sent }) => sent),
+    published: rate(({ published }) => published),
+  };
+}
+
+/** Asks all nodes, or one of them. */
+export async function* look<About extends keyof Answers>(
+  about: About,
+  query: Record<string, unknown> = {},
+): AsyncGenerator<Part<About>> {
+  for await (const part of client.stream("look", { about, ...query })) yield part as Part<About>; // As the server answers.
+}
+
+/** Follows the tap over a connection of its own, which was authorized for it. Returns the end of it. */
+export function tap(onBatch: (batch: TapBatch) => void, onError: (error: ClientError) => void): () => void {
+  const tapping = createClient(new URL("live?tap", base), { maxAttempts: 3 });
+  tapping.subscribe(TAP_CHANNEL, { onEvent: ({ data }) => onBatch(data as TapBatch), onError });
+  return () => void tapping.close();
+}
+
+let allowed: readonly InspectorAction[] = [];
+
+/** Asks what this person may do. */
+export async function readActions(): Promise<void> {
+  const response = await fetch(new URL("actions", base));
+  if (response.ok) allowed = (await response.json()).actions;
+}
+
+export const may = (action: InspectorAction): boolean => allowed.includes(action);
+
+/** Does something; the rejection says why not. */
+export async function act(action: InspectorAction, body: object): Promise<unknown> {
+  const response = await fetch(new URL(`actions/${action}`, base), {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const { result, error } = await response.json().catch(() => ({ error: { message: `The server answered ${response.status}` } }));
+  if (!response.ok) throw new Error(error.message);
+  return result;
+}

@@ -1,0 +1,24 @@
+/** Names of fields whose values are not shown. */
+const SECRET = /pass|secret|token|authorization|cookie|credential|api_?key|private|session|otp|pin$/i;
+
+/** What is shown in place of a secret, or of what is too deep. */
+const [HIDDEN, CUT] = ["•••", "…"];
+
+const [MAX_TEXT, MAX_ITEMS, MAX_DEPTH] = [200, 20, 6];
+
+/** Copies JSON for a person: without the values of fields that may be secret, and cut. */
+export function redact(value: unknown, depth = 0): unknown {
+  if (typeof value === "string") return value.length > MAX_TEXT ? value.slice(0, MAX_TEXT) + CUT : value;
+  if (typeof value !== "object" || value === null) return value;
+  if (depth >= MAX_DEPTH) return CUT;
+  if (Array.isArray(value)) {
+    const items = value.slice(0, MAX_ITEMS).map((item) => redact(item, depth + 1));
+    return value.length > MAX_ITEMS ? [...items, CUT] : items;
+  }
+  const fields = Object.entries(value);
+  const shown = fields.slice(0, MAX_ITEMS).map(([name, field]) => [
+    redact(name),
+    SECRET.test(name) ? HIDDEN : redact(field, depth + 1),
+  ]);
+  return Object.fromEntries(fields.length > MAX_ITEMS ? [...shown, [CUT, fields.length - MAX_ITEMS]] : shown);
+}
