@@ -1,7 +1,8 @@
 import { toJsonSchema } from "@valibot/to-json-schema";
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { sign } from "hono/jwt";
+import { deleteCookie, getCookie, setCookie } from "hono/cookie";
+import { sign, verify } from "hono/jwt";
 import { secureHeaders } from "hono/secure-headers";
 import * as v from "valibot";
 import {
@@ -17,6 +18,7 @@ import {
 } from "../mod.ts";
 import { asyncapi, asyncapiPage } from "../src/asyncapi/asyncapi.ts";
 import { Channels } from "../src/channels/channels.ts";
+import type { inspector } from "../src/inspector/inspector.ts";
 import { contract, type Desk, type News, type Person, type Role, ROLES, type Said } from "./contract.ts";
 
 type Controller = WebSocketController<typeof contract>;
@@ -51,6 +53,8 @@ export interface NewsroomOptions {
   secret?: string | undefined;
   /** How many messages a newcomer is shown, and of each room are kept for who comes back. @default {50} */
   historySize?: number;
+  /** `inspector` of `noroshi/inspector`, for the editors. Absent: there is none, such as in a Durable Object. */
+  inspector?: typeof inspector;
   /** Where this is one newsroom on several nodes. */
   cluster?: {
     /** Where they meet. */
@@ -94,7 +98,10 @@ export function createNewsroom(options: NewsroomOptions): { app: Hono; controlle
   }));
   app.get("/websocket", controller.upgrade);
   app.get("/asyncapi", asyncapiPage(asyncapi(contract, { info: { title: "Newsroom", version: "1.0.0" }, toJsonSchema })));
-  addLogin(app, secret);
+  if (options.inspector) {
+    app.route("/inspector", options.inspector(controller, { channels, authorize: (c) => isEditor(c, secret) }));
+  }
+  addLogin(app, secret, options.inspector !== undefined);
   for (const [path, name, type] of PAGE) {
     app.get(path, async (c) => c.body(await options.readFile(name), 200, { "content-type": type, "cache-control": "no-cache" }));
   }
@@ -112,10 +119,21 @@ const PAGE = [
   ["/room.js", "room.js", "text/javascript; charset=utf-8"],
 ] as const;
 
-function addLogin(app: Hono, secret: string): void {
+/** The cookie of the inspector, whose page has no token of its own. */
+const COOKIE = "newsroom-inspector";
+
+async function isEditor(c: Context, secret: string): Promise<boolean | Response> {
+  const claims = await verify(getCookie(c, COOKIE) ?? "", secret, "HS256").catch(() => undefined);
+  return claims?.["role"] === "editor" || c.redirect("/");
+}
+
+function addLogin(app: Hono, secret: string, hasInspector: boolean): void {
   const refusal = (code: string, message: string) => ({ error: { code, message } });
 
-  app.get("/demo-accounts", (c) => c.json({ accounts: ACCOUNTS, rooms: ROOMS.map(({ id, name }) => ({ id, name })) }));
+  app.get(
+    "/demo-accounts",
+    (c) => c.json({ accounts: ACCOUNTS, rooms: ROOMS.map(({ id, name }) => ({ id, name })), hasInspector }),
+  );
 
   const limit = bodyLimit({ maxSize: 1024, onError: (c) => c.json(refusal("INVALID_PAYLOAD", "That is too long"), 413) });
   app.post("/login", limit, async (c) => {
@@ -127,6 +145,8 @@ function addLogin(app: Hono, secret: string): void {
     const { name, role } = account;
     const now = Math.floor(Date.now() / 1000);
     const access_token = await sign({ sub: user, role, iat: now, exp: now + 12 * 60 * 60 }, secret, "HS256");
+    if (role === "editor") setCookie(c, COOKIE, access_token, { path: "/inspector", httpOnly: true, sameSite: "Strict" });
+    else deleteCookie(c, COOKIE, { path: "/inspector" });
     return c.json({ access_token, account: { user, name, role } });
   });
 }

@@ -1,6 +1,7 @@
 /** One node: the same newsroom, which meets the others at a broker. */
 import process from "node:process";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { inspector } from "../../src/inspector/inspector.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { createNewsroom } from "../app.ts";
 import { readFile } from "../read-file.ts";
@@ -19,6 +20,7 @@ const engine = natsEngine({
 const { app, controller } = createNewsroom({
   readFile,
   secret: JWT_SECRET,
+  inspector,
   cluster: { engine, node: NODE_NAME, kill: () => void process.kill(process.pid, "SIGKILL") },
 });
 

@@ -19,6 +19,7 @@ const ui = {
   account: at("account"),
   accountName: at("account-name"),
   accountRole: at("account-role"),
+  inspector: at("inspector"),
   signOut: at("sign-out"),
   beacons: at("beacons"),
   login: at("login"),
@@ -57,6 +58,7 @@ function showError(place, error) {
 
 let accounts = [];
 let rooms = [];
+let hasInspector = false;
 let account = null;
 let isOffline = false;
 let wire = null;
@@ -118,6 +120,7 @@ function enter(signedIn) {
   ui.accountName.textContent = account.name;
   ui.accountRole.textContent = account.role;
   ui.accountRole.dataset.role = account.role;
+  ui.inspector.hidden = !hasInspector || account.role !== "editor";
   ui.to.replaceChildren(...recipients());
   // Readers write to the editors; that nobody else is reached is the server's to say.
   ui.to.value = account.role === "reader" ? "role:editor" : "";
@@ -475,7 +478,7 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("hashchange", enterPlace);
 
 try {
-  ({ accounts, rooms } = await askServer("/demo-accounts"));
+  ({ accounts, rooms, hasInspector } = await askServer("/demo-accounts"));
   showAccounts();
   const signedIn = kept.read();
   if (signedIn) enter(signedIn);

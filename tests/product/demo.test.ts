@@ -376,6 +376,18 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 1_500_000
     assert.equal(await news(kofi, "For Noor alone").count(), 0);
   });
 
+  test("an editor has the inspector, and a reader has not", async () => {
+    const [mika, lena] = await Promise.all([openAs("mika", "beacon"), openAs("lena", "ember")]);
+    assert.equal(await lena.getByRole("link", { name: "Inspector" }).count(), 0);
+    await lena.goto(`${demo.url}/inspector`);
+    await status(lena, "live"); // It leads back to the newsroom.
+    await mika.getByRole("link", { name: "Inspector" }).click();
+    await mika.getByText("Live, one node").waitFor();
+    await mika.getByRole("link", { name: "Clients" }).click();
+    await mika.locator(".row").filter({ hasText: "lena" }).waitFor();
+    await picture(mika, "inspector");
+  });
+
   test("the list of people counts the tabs of one user and forgets who left", async () => {
     const noor = await openAs("noor", "kindling");
     const person = (user: string) => noor.locator(`#people li[data-user="${user}"]`);
