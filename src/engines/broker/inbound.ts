@@ -1,0 +1,56 @@
+import type { Awaitable } from "../engine.ts";
+import { type BrokerListener, chain, Sequence } from "./broker.ts";
+import { contentOf, type Opened } from "./envelope.ts";
+import type { EnvelopeKind } from "./envelope-kind.ts";
+import type { MemberVerifier } from "./member-verifier.ts";
+import type { NodeSubscription } from "./node-subscription.ts";
+import { parseMember } from "./presence.ts";
+
+/** What the listener needs from its engine. */
+export interface InboundHost {
+  /** Opens an envelope that arrives live; `null` when it was dropped. */
+  open(kinds: readonly EnvelopeKind[], scope: string, envelope: string): Awaitable<Opened | null>;
+  subscription(channel: string): NodeSubscription | undefined;
+  /** Set when the nodes sign. */
+  verifier(): MemberVerifier | undefined;
+  /** Receives a message, an order or a control message. */
+  receive(opened: Opened): void;
+  malformed(): void;
+  report(error: unknown): void;
+}
+
+/** Opens what a session reads live, in the order in which it arrives, and hands it to the subscriptions. */
+export function inboundListener(host: InboundHost): Omit<BrokerListener, "ended"> {
+  const { open, subscription, malformed } = host;
+  const inbound = new Sequence((error) => host.report(error));
+  return {
+    live: (channel, envelope, position, previous) => {
+      if (!subscription(channel)) return;
+      inbound.run(() =>
+        chain(open([position ? "publication" : "event"], channel, envelope), (opened) => {
+          if (opened) subscription(channel)?.receive({ ...contentOf(opened), position }, previous);
+        })
+      );
+    },
+    // Through the sequence: publications before the mark may still be verifying their signatures.
+    mark: (channel, position, previous) => inbound.run(() => subscription(channel)?.passed(position, previous)),
+    message: (envelope) =>
+      inbound.run(() =>
+        chain(open(["message", "order", "control"], "", envelope), (opened) => opened ? host.receive(opened) : undefined)
+      ),
+    member: (channel, envelope) => {
+      if (!subscription(channel)) return;
+      inbound.run(() =>
+        chain(open(["member"], channel, envelope), (opened) => {
+          const parsed = opened && parseMember(opened.body);
+          if (opened && !parsed) malformed();
+          if (!parsed) return;
+          const { member, left } = parsed;
+          host.verifier()?.changed(channel, { ...opened, user: member.user }, left);
+          subscription(channel)?.changed(opened.node, member, left);
+        })
+      );
+    },
+    malformed,
+  };
+}
