@@ -26,14 +26,15 @@ import type { ChannelContract, ChannelName, ChannelOf, Contract, DataOf, EventOf
 import { WebSocketController } from "../controller/controller.ts";
 import type { Publishing } from "../application/observer.ts";
 import { describeCopies } from "../base/copies.ts";
-import type { Awaitable, Member, Position, Publication } from "../engines/engine.ts";
+import type { Awaitable, Member, Position, Publication, PublishOnce } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
 import { IdQuota } from "./id-quota.ts";
 import { isMs, MS } from "../base/clock.ts";
 import { isPositive } from "../application/option-checks.ts";
 import { permitReader } from "./permission.ts";
-import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS, type WebSocketMessage } from "../protocol/protocol.ts";
+import { publicationOf } from "./publication-content.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
@@ -111,6 +112,12 @@ export interface PublishOptions {
    * nothing and resolves with the position of the first. Ids of the server and of each user are separate.
    */
   id?: string;
+  /**
+   * Publishes if and when this transaction commits, with an engine over the database such as `noroshi/postgres`. Of `pg` it is the
+   * client that ran `BEGIN`; of `postgres` and PGlite, what the callback of the transaction receives. Resolves with `null` once the
+   * publication is part of the transaction: its position is given at the commit.
+   */
+  transaction?: unknown;
 }
 
 /** A member of a channel, as returned by {@link Channels.presence}. */
@@ -171,7 +178,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       isOpen: (name) => this.#channels.has(name),
       channel: (name, options) => this.#channel(name, options),
       ids: new IdQuota(maxIdsPerUser, idWindow, host.monotonic),
-      publish: (...publication) => this.#publish(...publication),
+      publish: (channel, options, event, data, id, parent) =>
+        this.#publish(channel, options, event, data, id === undefined ? id : { id, window: idWindow }, parent),
     };
   }
 
@@ -181,7 +189,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
    * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
    * not handled, the process continues.
    *
-   * @throws {TypeError} for an undeclared channel, an invalid event name or id, or data that JSON cannot represent.
+   * @throws {TypeError} for an undeclared channel, an invalid event name or id, data that JSON cannot represent, or a transaction that
+   * the engine cannot publish in.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published. With an `id` it is
    * safe to publish it again. LIMIT_EXCEEDED, as a rejection: the engine remembers too many ids, and nothing was published.
    */
@@ -189,23 +198,15 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     channel: DeclaredName<ChannelsOf<C, Schemas>, Name>,
     event: Event,
     data: DataOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>, Event>,
-    { id }: PublishOptions = {},
+    { id, transaction }: PublishOptions = {},
   ): Promise<Position | null> {
     const options = this.#declared("publish to", channel);
-    const name: unknown = event; // JavaScript may pass anything.
-    if (typeof name !== "string" || name === "" || name.length > 64 || RESERVED_EVENTS.has(name)) {
-      throw new TypeError(
-        `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
-      );
+    const { data: json, once } = publicationOf(channel, event, data, id, this.#idWindow);
+    if (transaction !== undefined && this.#host.engine.hasTransactions !== true) {
+      throw new TypeError(`Cannot publish to "${channel}" in a transaction: pass the controller an engine of noroshi/postgres`);
     }
-    if (id !== undefined && (typeof id !== "string" || id === "" || id.length > MAX_ID_LENGTH)) {
-      throw new TypeError(`Cannot publish to "${channel}": the id must be a string of 1 to ${MAX_ID_LENGTH} characters`);
-    }
-    const json = jsonOf(data);
-    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can represent`);
     // Calls the engine synchronously: a broadcast after this call is sent after the publication.
-    const scoped = id === undefined ? id : JSON.stringify([id]);
-    const published = (async () => await this.#publish(channel, options, event, json, scoped))();
+    const published = (async () => await this.#publish(channel, options, event, json, once, undefined, transaction))();
     published.catch((error) => this.#host.report(error));
     return published;
   }
@@ -309,17 +310,18 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     { name, history }: ResolvedChannel,
     event: string,
     data: string,
-    id?: string,
+    once?: PublishOnce,
     parent?: unknown,
+    transaction?: unknown,
   ): Awaitable<Position | null> {
     this.#host.outbound?.publication(name, channel, event, data);
-    const once = id === undefined ? id : { id, window: this.#idWindow };
     const { engine, observed: { observer } } = this.#host;
-    if (!observer?.publish) return engine.publish(channel, { event, data }, history, once);
+    if (!observer?.publish) return engine.publish(channel, { event, data }, history, once, transaction);
     const publishing: Publishing = { channel, declared: name, event, parent };
     return observer.publish(publishing, () => {
       const { traceparent } = publishing;
-      return engine.publish(channel, { event, data, ...(traceparent !== undefined && { traceparent }) }, history, once);
+      const content = { event, data, ...(traceparent !== undefined && { traceparent }) };
+      return engine.publish(channel, content, history, once, transaction);
     });
   }
 

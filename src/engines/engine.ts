@@ -140,6 +140,8 @@ export interface Engine {
   readonly isAlone?: boolean;
   /** Whether messages from other nodes are authenticated. Orders to end connections are accepted only then. @default {false} */
   readonly isSigned?: boolean;
+  /** Whether {@link publish} takes a transaction of the application. @default {false} */
+  readonly hasTransactions?: boolean;
   /** The last known live nodes, used while the engine is unavailable. @default none */
   readonly lastNodes?: readonly string[];
   /** Stores subscriptions during hibernation. Absent: clients are closed with 1012 when they wake up. */
@@ -178,12 +180,14 @@ export interface Engine {
    *
    * @param once publishes nothing if the channel has a publication with this id, and resolves with the position of that one. The id is
    * stored in the same step.
+   * @param transaction publishes if and when it commits, and resolves with `null` before. Only with {@link hasTransactions}.
    */
   publish(
     channel: string,
     content: PublicationContent,
     history: HistoryOptions | null,
     once?: PublishOnce,
+    transaction?: unknown,
   ): Awaitable<Position | null>;
   /**
    * Reads the publications since a position, or the latest ones if `after` is `null`.

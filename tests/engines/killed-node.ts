@@ -1,10 +1,12 @@
 /** A process that publishes and handles with ids, and writes what it does, until it is killed: see nodes-killed.test.ts. */
 import process from "node:process";
+import pg from "pg";
 import { createClient } from "redis";
 import * as v from "valibot";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { answerOnce } from "../../src/once/once.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
@@ -15,6 +17,12 @@ export const HISTORY = { size: 100_000, ttl: 3_600_000 };
 /** An engine whose store outlives its broker. */
 export function createEngine(broker: string, port: number): BrokerEngine {
   const options = { lease: 2_000, checkInterval: 500, timeout: 5_000 };
+  if (broker === "postgres") {
+    return postgresEngine({
+      client: new pg.Pool({ connectionString: `postgres://noroshi@127.0.0.1:${port}/postgres` }),
+      ...options,
+    });
+  }
   return broker === "redis"
     ? redisEngine({
       client: createClient({ url: `redis://127.0.0.1:${port}` }),

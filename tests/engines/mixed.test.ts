@@ -2,6 +2,7 @@
 import process from "node:process";
 import { brokerFixture } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { conformance } from "./conformance.ts";
 import { type BrokerName, createEngine, type RemoteNode, type Runtime, startRemoteNode } from "./remote-node.ts";
 import type { TestNode } from "./test-host.ts";
@@ -14,9 +15,10 @@ const RUNTIMES = [...ALL.slice(start), ...ALL.slice(0, start)];
 const BROKERS: Record<BrokerName, { skip: string | false; start(): Promise<BrokerProcess> }> = {
   redis: { skip: lacks("redis-server"), start: () => BrokerProcess.redis() },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
+  postgres: { skip: lacksPostgres(), start: () => PostgresProcess.postgres() },
 };
 
-for (const name of ["redis", "nats"] as const) {
+for (const name of ["redis", "nats", "postgres"] as const) {
   const { skip, start } = BROKERS[name];
   conformance(`${name}, on ${RUNTIMES.join(", ")}`, {
     nodes: 4,

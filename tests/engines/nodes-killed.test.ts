@@ -16,6 +16,7 @@ import { build } from "esbuild";
 import type { Position } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { Random } from "../support/random.ts";
 import { turn } from "../support/waiting.ts";
 import { createEngine, createHandler, HISTORY, onceOf, untilAnswered } from "./killed-node.ts";
@@ -47,6 +48,7 @@ const BROKERS = {
     start: () => BrokerProcess.redis("--appendonly", "yes", "--appendfsync", "always"),
   },
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
+  postgres: { skip: lacksPostgres(), start: () => PostgresProcess.postgres({ keeps: true }) },
 };
 
 /** How often each number was handled, on all nodes. */

@@ -1,6 +1,7 @@
 /** Controllers with channels on several nodes that meet at a real broker. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import pg from "pg";
 import { createClient } from "redis";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import { Channels } from "../../src/channels/channels.ts";
@@ -8,11 +9,13 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import type { Engine } from "../../src/engines/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { speakNextVersion } from "./next-version.ts";
 
 const secret = "a secret of the tests";
@@ -34,6 +37,14 @@ const BROKERS: Record<
     skip: lacks("nats-server"),
     start: () => BrokerProcess.nats(),
     engine: (port) => natsEngine({ servers: `nats://127.0.0.1:${port}`, secret, checkInterval: 300, timeout: 10_000 }),
+  },
+  PostgreSQL: {
+    skip: lacksPostgres(),
+    start: () => PostgresProcess.postgres(),
+    engine: (port) => {
+      const client = new pg.Pool({ connectionString: `postgres://noroshi@127.0.0.1:${port}/postgres` });
+      return postgresEngine({ client, secret, checkInterval: 300, timeout: 10_000 });
+    },
   },
 };
 

@@ -8,17 +8,19 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import pg from "pg";
 import { createClient } from "redis";
 import { Deadlines, systemClock } from "../../src/base/clock.ts";
 import type { Engine, EngineHost, EngineStatus } from "../../src/engines/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { type ErrorCode, WebSocketError } from "../../src/protocol/errors.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 
-export type BrokerName = "redis" | "nats";
+export type BrokerName = "redis" | "nats" | "postgres";
 export type Runtime = "bun" | "deno" | "node";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -54,6 +56,12 @@ interface ErrorText {
 /** An engine over that broker, quick to notice all but that it hangs, whose histories are lost when the broker is restarted. */
 export function createEngine(broker: BrokerName, port: number): BrokerEngine {
   const fast = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
+  if (broker === "postgres") {
+    return postgresEngine({
+      client: new pg.Pool({ connectionString: `postgres://noroshi@127.0.0.1:${port}/postgres` }),
+      ...fast,
+    });
+  }
   return broker === "redis"
     ? redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...fast })
     : natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...fast });

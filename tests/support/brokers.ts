@@ -17,7 +17,7 @@ export class BrokerProcess {
   readonly #ready: RegExp;
   #child: ChildProcess | undefined;
 
-  private constructor(port: number, command: string, args: (port: number, folder: string) => string[], ready: RegExp) {
+  protected constructor(port: number, command: string, args: (port: number, folder: string) => string[], ready: RegExp) {
     this.port = port;
     this.#command = command;
     this.#args = args;

@@ -11,14 +11,15 @@ import {
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
 import { BrokerAnswers } from "./answers.ts";
-import { type Broker, type BrokerListener, chain, inBatches, Sequence, statusText, unavailable } from "./broker.ts";
+import { type Broker, type BrokerListener, inBatches, statusText, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
 import type { EnvelopeKind } from "./envelope-kind.ts";
-import { contentOf, type DropReason, Envelopes, type Opened } from "./envelope.ts";
+import { type DropReason, Envelopes, type Opened } from "./envelope.ts";
 import { HistoryReader } from "./history-reader.ts";
+import { inboundListener } from "./inbound.ts";
 import { Listening } from "./listening.ts";
-import { parseMember, presenceSetOf } from "./presence.ts";
+import { presenceSetOf } from "./presence.ts";
 import { Reconnection } from "./reconnection.ts";
 import { NodeSubscription } from "./node-subscription.ts";
 import { Trust } from "./trust.ts";
@@ -38,7 +39,6 @@ export class BrokerEngine implements Engine {
   readonly #awaiting = new Map<string, object>();
   readonly #announcer: Announcer;
   readonly #dropped: Dropped;
-  readonly #inbound = new Sequence((error) => this.#host?.report(error));
   #envelopes: Envelopes | undefined;
   #host: EngineHost | undefined;
   #link: Reconnection | undefined;
@@ -47,7 +47,7 @@ export class BrokerEngine implements Engine {
   #trust: Trust | undefined;
   #reader: HistoryReader | undefined;
 
-  /** Created by {@link natsEngine} and {@link redisEngine}. */
+  /** Created by {@link natsEngine}, {@link redisEngine} and {@link postgresEngine}. */
   constructor(broker: Broker, options: BrokerEngineOptions) {
     this.#broker = broker;
     this.#dropped = new Dropped(broker.name);
@@ -69,6 +69,11 @@ export class BrokerEngine implements Engine {
   /** Whether the option `secret` is set, so that nodes sign what they send. */
   get isSigned(): boolean {
     return this.#options.secrets.length > 0;
+  }
+
+  /** Whether `publish` takes a transaction of the application. */
+  get hasTransactions(): boolean {
+    return this.#broker.publishIn !== undefined;
   }
 
   /** The live nodes as last known. */
@@ -215,8 +220,9 @@ export class BrokerEngine implements Engine {
   }
 
   /** Publishes to a channel, and appends to its history in the same step if it has one. */
-  async publish(...[channel, content, history, once]: Parameters<Engine["publish"]>): Promise<Position | null> {
+  async publish(...[channel, content, history, once, transaction]: Parameters<Engine["publish"]>): Promise<Position | null> {
     this.#checkLength("publish", content.data);
+    if (transaction !== undefined) return await this.#publishIn(transaction, channel, content, history, once);
     // No `await` when the connection is ready: publications are sent in the order of the calls.
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
@@ -263,39 +269,15 @@ export class BrokerEngine implements Engine {
   }
 
   #listener(): Omit<BrokerListener, "ended"> {
-    // `#envelopes` is set by `start`.
-    const open = (kinds: EnvelopeKind[], scope: string, envelope: string) => this.#envelopes!.open(kinds, scope, envelope, true);
-    return {
-      live: (channel, envelope, position, previous) => {
-        if (!this.#subscriptions.has(channel)) return;
-        this.#inbound.run(() =>
-          chain(open([position ? "publication" : "event"], channel, envelope), (opened) => {
-            if (opened) this.#subscriptions.get(channel)?.receive({ ...contentOf(opened), position }, previous);
-          })
-        );
-      },
-      // Through the sequence: publications before the mark may still be verifying their signatures.
-      mark: (channel, position, previous) =>
-        this.#inbound.run(() => this.#subscriptions.get(channel)?.passed(position, previous)),
-      message: (envelope) =>
-        this.#inbound.run(() =>
-          chain(open(["message", "order", "control"], "", envelope), (opened) => opened ? this.#receive(opened) : undefined)
-        ),
-      member: (channel, envelope) => {
-        if (!this.#subscriptions.has(channel)) return;
-        this.#inbound.run(() =>
-          chain(open(["member"], channel, envelope), (opened) => {
-            const parsed = opened && parseMember(opened.body);
-            if (opened && !parsed) this.#drop("malformed");
-            if (!parsed) return;
-            const { member, left } = parsed;
-            this.#trust?.verifier.changed(channel, { ...opened, user: member.user }, left);
-            this.#subscriptions.get(channel)?.changed(opened.node, member, left);
-          })
-        );
-      },
+    return inboundListener({
+      // `#envelopes` is set by `start`.
+      open: (kinds, scope, envelope) => this.#envelopes!.open(kinds, scope, envelope, true),
+      subscription: (channel) => this.#subscriptions.get(channel),
+      verifier: () => this.#trust?.verifier,
+      receive: (opened) => this.#receive(opened),
       malformed: () => this.#drop("malformed"),
-    };
+      report: (error) => this.#host?.report(error),
+    });
   }
 
   #receive(opened: Opened): void {
@@ -339,6 +321,20 @@ export class BrokerEngine implements Engine {
       each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel)
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
+  }
+
+  /** The position is given when the transaction commits. Its envelope has a node name of its own: see {@link Envelopes.sealSingle}. */
+  async #publishIn(
+    transaction: unknown,
+    ...[channel, content, history, once]: Parameters<Engine["publish"]>
+  ): Promise<Position | null> {
+    const { publishIn } = this.#broker;
+    if (!publishIn) throw new TypeError(`Cannot publish in a transaction: ${this.#broker.name} has none of the application`);
+    await this.#connected("publish");
+    const kind = history ? "publication" : "event";
+    const envelope = await this.#envelopes!.sealSingle(kind, channel, content.data, content.event, content.traceparent); // Set by `start`.
+    await publishIn(transaction, this.#options.namespace, channel, envelope, history, once);
+    return null;
   }
 
   #positions(): Position[] {

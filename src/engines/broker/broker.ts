@@ -142,6 +142,15 @@ export interface Broker {
   check?(history: HistoryOptions): void;
   /** Whether `previous`, as a session reports it, means this offset. @default equality */
   follows?(offset: number, previous: number): boolean;
+  /** Publishes an envelope if and when a transaction of the application commits. Needs no session. @throws {TypeError} for no transaction. */
+  publishIn?(
+    transaction: unknown,
+    namespace: string,
+    channel: string,
+    envelope: string,
+    history: HistoryOptions | null,
+    once?: PublishOnce,
+  ): Promise<void>;
   /** Opens a session. */
   connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession>;
 }

@@ -61,6 +61,12 @@ const FIRST_VERSION = 2;
 /** Maximum length of the header, in characters. */
 const MAX_HEADER = 1_024;
 
+/** Starts the name of a node that sends one envelope. Names of other nodes have no dot. */
+const SINGLE = "tx.";
+
+/** Time for which the envelope of a transaction is accepted live, in ms. Older ones are read from the history. */
+const MAX_AGE = 60_000;
+
 const nowhere = () => "";
 
 const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
@@ -97,8 +103,27 @@ export class Envelopes {
 
   /** Makes an envelope. @param scope the channel; `""` when there is none. */
   seal(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
-    const { node, now, place = nowhere } = this.#options;
-    const number = this.guard.next(kind);
+    return this.#seal(kind, scope, body, this.#options.node, this.guard.next(kind), event, traceparent);
+  }
+
+  /**
+   * Makes an envelope that may arrive after later ones of this node: of a transaction that commits when it likes. It is from a node that
+   * sends nothing else, and is accepted live for {@link MAX_AGE}.
+   */
+  sealSingle(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
+    return this.#seal(kind, scope, body, `${SINGLE}${crypto.randomUUID()}`, 1, event, traceparent);
+  }
+
+  #seal(
+    kind: EnvelopeKind,
+    scope: string,
+    body: string,
+    node: string,
+    number: number,
+    event?: string,
+    traceparent?: string,
+  ): Awaitable<string> {
+    const { now, place = nowhere } = this.#options;
     const time = Math.floor(now());
     const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event, traceparent })}\n${body}`;
     const [key] = this.#keys;
@@ -142,7 +167,7 @@ export class Envelopes {
       const body = envelope.slice(headerEnd + 1);
       // The body is put into clients' frames unparsed.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
-      const isNew = arrives && this.#keys.length > 0 ? this.guard.accept(kind, node, number) : true;
+      const isNew = arrives && this.#keys.length > 0 ? this.#isNew(header) : true;
       const opened = {
         kind,
         node,
@@ -157,6 +182,11 @@ export class Envelopes {
       if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };
       return drop(isNew === null ? "unknown node" : "replayed", node);
     });
+  }
+
+  #isNew({ kind, node, number, time }: Pick<Opened, "kind" | "node" | "number" | "time">): boolean | null {
+    if (!node.startsWith(SINGLE)) return this.guard.accept(kind, node, number);
+    return Math.abs(this.#options.now() - time) <= MAX_AGE && this.guard.acceptSingle(node);
   }
 
   #isGenuine(signature: string, text: string): Awaitable<boolean> {

@@ -52,6 +52,8 @@ export class ReplayGuard {
   readonly #arrived = new Map<string, Record<EnvelopeKind, Received>>();
   /** The last number of a control message received, by node, known or not. */
   readonly #controlled = new Map<string, number>();
+  /** Nodes that send one envelope, of which it has arrived. */
+  readonly #single = new Map<string, true>();
   /** This node's numbers when it first heard of another node, by that node. */
   readonly #met = new Map<string, EnvelopeNumbers>();
 
@@ -81,6 +83,13 @@ export class ReplayGuard {
     const arrived = this.#arrived.get(node) ?? ofEach(() => new Received());
     for (const kind of ENVELOPE_KINDS) arrived[kind].startAfter(stated[kind]);
     remember(this.#arrived, node, arrived);
+  }
+
+  /** Records a node that sends one envelope. `false` for a copy. */
+  acceptSingle(node: string): boolean {
+    if (this.#single.has(node)) return false;
+    remember(this.#single, node, true);
+    return true;
   }
 
   /** Records a received number. `false` for a copy, `null` when the node has not stated its numbers. */

@@ -1,0 +1,30 @@
+import type { PublishOnce } from "../engines/engine.ts";
+import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS } from "../protocol/protocol.ts";
+
+/**
+ * Checks what the application publishes, and encodes the data.
+ *
+ * @param idWindow time in ms that the id is remembered, at least.
+ * @throws {TypeError} for an invalid event name or id, or data that JSON cannot represent.
+ */
+export function publicationOf(
+  channel: string,
+  event: unknown,
+  data: unknown,
+  id: string | undefined,
+  idWindow: number,
+): { readonly data: string; readonly once: PublishOnce | undefined } {
+  // JavaScript may pass anything.
+  if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
+    throw new TypeError(
+      `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,
+    );
+  }
+  if (id !== undefined && (typeof id !== "string" || id === "" || id.length > MAX_ID_LENGTH)) {
+    throw new TypeError(`Cannot publish to "${channel}": the id must be a string of 1 to ${MAX_ID_LENGTH} characters`);
+  }
+  const json = jsonOf(data);
+  if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": pass data that JSON can represent`);
+  // Ids of the server and of each user are separate.
+  return { data: json, once: id === undefined ? id : { id: JSON.stringify([id]), window: idWindow } };
+}

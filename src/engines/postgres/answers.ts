@@ -1,0 +1,60 @@
+import * as v from "valibot";
+
+/** A whole number: of a column of 64 bits. */
+const Whole = v.pipe(v.number(), v.safeInteger());
+
+/** A list, which SQL returns as `null` when it is empty. */
+const listOf = <Item>(item: v.GenericSchema<unknown, Item>): v.GenericSchema<unknown, Item[]> =>
+  v.pipe(v.nullable(v.array(item)), v.transform((list) => list ?? []));
+
+/** Of `append`: the position, and whether the id was published before. `null` of `event`. */
+export const Appended: v.GenericSchema<unknown, [epoch: string, offset: number, isKnown: boolean]> = v.tuple([
+  v.string(),
+  Whole,
+  v.boolean(),
+]);
+
+/** An entry of a page. */
+type Entry = [offset: number, previous: number, at: number, envelope: string];
+
+/** Of `read`: the end of the history, whether nothing is missing, the entries, and whether more follow. */
+export const Page: v.GenericSchema<
+  unknown,
+  [epoch: string, offset: number, isComplete: boolean, entries: Entry[], hasMore: boolean]
+> = v.tuple([v.string(), Whole, v.boolean(), v.array(v.tuple([Whole, Whole, Whole, v.string()])), v.boolean()]);
+
+/** Of `fetch`: publications and mail. */
+export const Fetched: v.GenericSchema<
+  unknown,
+  [
+    publications: [channel: string, epoch: string, offset: number, previous: number, envelope: string][],
+    mail: [id: number, envelope: string][],
+  ]
+> = v.tuple([
+  v.array(v.tuple([v.string(), v.string(), Whole, Whole, v.string()])),
+  v.array(v.tuple([Whole, v.string()])),
+]);
+
+/** Of `tops`. */
+export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = listOf(
+  v.nullable(v.tuple([v.string(), Whole])),
+);
+
+/** Of `beat`: whether the lease was valid, the time, and the end of the write-ahead log where it is known. */
+export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, lsn: string | null]> = v.tuple([
+  v.boolean(),
+  Whole,
+  v.nullable(v.string()),
+]);
+
+/** Of `start`: the channel to listen to, and the time. */
+export const Start: v.GenericSchema<unknown, [subject: string, now: number]> = v.tuple([
+  v.pipe(v.string(), v.regex(/^noroshi_[0-9a-f]+$/)),
+  Whole,
+]);
+
+/** Of `nodes`, `members` and `kept`. */
+export const Strings: v.GenericSchema<unknown, string[]> = listOf(v.string());
+
+/** Of `own`. */
+export const Own: v.GenericSchema<unknown, [channel: string, envelope: string][]> = listOf(v.tuple([v.string(), v.string()]));

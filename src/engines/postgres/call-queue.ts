@@ -1,0 +1,70 @@
+import type { PostgresConnection } from "./client.ts";
+
+/** Calls, and characters of their arguments, in one statement. */
+const [MAX_CALLS, MAX_LENGTH] = [200, 4_000_000];
+
+interface Waiting {
+  readonly call: string;
+  resolve(answer: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** Makes calls in their order, one statement at a time: those made meanwhile share the next one, and its commit. */
+export class CallQueue {
+  readonly #connection: Pick<PostgresConnection, "query">;
+  readonly #statement: string;
+  readonly #namespace: string;
+  readonly #failed: (error: unknown) => void;
+  #waiting: Waiting[] = [];
+  #isRunning = false;
+
+  /** @param statement with the namespace and the calls as its parameters. @param failed receives errors that calls reject with. */
+  constructor(
+    connection: Pick<PostgresConnection, "query">,
+    statement: string,
+    namespace: string,
+    failed: (error: unknown) => void,
+  ) {
+    this.#connection = connection;
+    this.#statement = statement;
+    this.#namespace = namespace;
+    this.#failed = failed;
+  }
+
+  call(...call: unknown[]): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ call: JSON.stringify(call), resolve, reject });
+      if (this.#isRunning) return;
+      this.#isRunning = true;
+      // Calls of one turn share a statement.
+      queueMicrotask(() => void this.#run());
+    });
+  }
+
+  async #run(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const batch = this.#take();
+      try {
+        const text = `[${batch.map(({ call }) => call).join()}]`;
+        const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);
+        const answers: unknown = JSON.parse(`${row?.["answers"]}`);
+        if (!Array.isArray(answers) || answers.length !== batch.length) {
+          throw new TypeError("Cannot use the answer of PostgreSQL");
+        }
+        for (const [number, { resolve }] of batch.entries()) resolve(answers[number]);
+      } catch (error) {
+        this.#failed(error);
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#isRunning = false;
+  }
+
+  #take(): Waiting[] {
+    let length = 0;
+    const end = this.#waiting.findIndex(({ call }, number) =>
+      number >= MAX_CALLS || (length += call.length) > MAX_LENGTH && number > 0
+    );
+    return this.#waiting.splice(0, end < 0 ? this.#waiting.length : end);
+  }
+}

@@ -1,0 +1,247 @@
+/** The functions that only nodes call, many at a time. @param s as for the tables. */
+export const calls = (s: string): string => `
+-- A page after a position, or the last publications without one.
+create or replace function ${s}noroshi_read(p_namespace text, p json) returns json language plpgsql as $$
+declare
+  c ${s}noroshi_channels := ${s}noroshi_channel(
+    p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, p->>9, (p->>10)::bigint, false
+  );
+  v_now bigint := ${s}noroshi_now();
+  v_until bigint := v_now + (p->>3)::bigint + (p->>4)::bigint;
+  v_cut bigint := v_now - (p->>3)::bigint;
+  v_after bigint := (p->>6)::bigint;
+  v_most bigint := (p->>7)::bigint;
+  v_confirmed boolean := (p->>11)::boolean;
+  v_count bigint;
+  v_end bigint;
+  v_first bigint;
+  v_whole boolean;
+  v_entries json;
+begin
+  -- Not at each read, for it is a write; and not while another appends, which renews it too.
+  if c.expires < v_until - (p->>4)::bigint / 3 then
+    update ${s}noroshi_channels set expires = greatest(expires, v_until)
+      where id = (select id from ${s}noroshi_channels where id = c.id for update skip locked);
+  end if;
+  if p->>5 is null then
+    select json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos) into v_entries from (
+      select * from ${s}noroshi_publications q
+        where q.channel = c.id and q.pos <= c.pos and q.at > v_cut order by q.pos desc limit v_most
+    ) e;
+    return json_build_array(c.epoch, c.pos, true, coalesce(v_entries, '[]'), false);
+  end if;
+  if p->>5 <> c.epoch or v_after > c.pos then return json_build_array(c.epoch, c.pos, false, '[]'::json, false); end if;
+  select count(*), max(e.pos), min(e.previous), coalesce(bool_and(e.previous = e.before), true)
+    into v_count, v_end, v_first, v_whole from (
+      select q.pos, q.previous, lag(q.pos, 1, v_after) over (order by q.pos) as before from ${s}noroshi_publications q
+        where q.channel = c.id and q.pos > v_after and q.pos <= c.pos and q.at > v_cut
+    ) e;
+  -- A publication skips over a position that the node is sure of: the history went back before it and went on from there.
+  if v_confirmed and v_first < v_after then
+    perform 1 from ${s}noroshi_channels where id = c.id for update;
+    c := ${s}noroshi_begin(c.id, c.run, (p->>3)::bigint + (p->>4)::bigint);
+    return json_build_array(c.epoch, c.pos, false, '[]'::json, false);
+  end if;
+  if not v_whole or coalesce(v_end, v_after) <> c.pos or (not v_confirmed and v_count > v_most) then
+    return json_build_array(c.epoch, c.pos, false, '[]'::json, false);
+  end if;
+  select json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos) into v_entries from (
+    select q.*, row_number() over w as number, sum(length(q.envelope) + 200) over w as bytes
+      from ${s}noroshi_publications q
+      where q.channel = c.id and q.pos > v_after and q.pos <= c.pos and q.at > v_cut
+      window w as (order by q.pos)
+  ) e where e.number = 1 or e.bytes <= (p->>8)::bigint;
+  return json_build_array(
+    c.epoch, c.pos, true, coalesce(v_entries, '[]'), coalesce(json_array_length(v_entries), 0) < v_count
+  );
+end $$;
+
+-- What notifications have named: publications by channel, epoch and position, and mail by its id.
+create or replace function ${s}noroshi_fetch(p_namespace text, p json) returns json language sql volatile as $$
+  select json_build_array(
+    (
+      select coalesce(json_agg(json_build_array(c.name, c.epoch, q.pos, q.previous, q.envelope)), '[]')
+        from json_array_elements(p->1) w
+        join ${s}noroshi_channels c on c.namespace = p_namespace and c.name = w->>0 and c.epoch = w->>1
+        join ${s}noroshi_publications q on q.channel = c.id and q.pos = (w->>2)::bigint
+    ),
+    (
+      select coalesce(json_agg(json_build_array(m.id, m.envelope)), '[]')
+        from ${s}noroshi_mail m where m.id in (select value::bigint from json_array_elements_text(p->2))
+    )
+  )
+$$;
+
+create or replace function ${s}noroshi_tops(p_namespace text, p json) returns json language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+  v_run text := ${s}noroshi_run();
+begin
+  update ${s}noroshi_channels set expires = greatest(expires, v_now + renewed.ttl) from (
+    select c.id, (w->>1)::bigint as ttl from json_array_elements(p->1) w
+      join ${s}noroshi_channels c on c.namespace = p_namespace and c.name = w->>0
+      where c.expires < v_now + (w->>1)::bigint - (w->>2)::bigint / 3 and c.expires > v_now
+      for update of c skip locked
+  ) renewed where noroshi_channels.id = renewed.id;
+  return (
+    select json_agg(
+      case when c.run = v_run and c.expires > v_now and (w.call->>3 is distinct from c.epoch or c.pos >= (w.call->>4)::bigint)
+        then json_build_array(c.epoch, c.pos) end order by w.number
+    ) from json_array_elements(p->1) with ordinality as w (call, number)
+      left join ${s}noroshi_channels c on c.namespace = p_namespace and c.name = w.call->>0
+  );
+end $$;
+
+-- Renews the lease of a node, and removes what has expired.
+create or replace function ${s}noroshi_beat(p_namespace text, p_node text, p_lease bigint, p_beat bigint, p_sweep boolean)
+returns json language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+  v_known boolean;
+  v_dead text[];
+  v_lsn text;
+begin
+  select expires > v_now into v_known from ${s}noroshi_nodes where namespace = p_namespace and node = p_node;
+  insert into ${s}noroshi_nodes values (p_namespace, p_node, v_now + p_lease)
+    on conflict (namespace, node) do update set expires = excluded.expires;
+  with dead as (
+    delete from ${s}noroshi_nodes where (namespace, node) in (
+      select namespace, node from ${s}noroshi_nodes
+        where namespace = p_namespace and expires <= v_now for update skip locked
+    ) returning node
+  ) select array_agg(node) into v_dead from dead;
+  if v_dead is not null then delete from ${s}noroshi_members where namespace = p_namespace and node = any(v_dead); end if;
+  delete from ${s}noroshi_mail where id in (
+    select id from ${s}noroshi_mail where at < v_now - 60000 order by id limit 5000 for update skip locked
+  );
+  if p_sweep then
+    delete from ${s}noroshi_orders where id in (
+      select id from ${s}noroshi_orders where at < v_now - 86400000 order by id limit 5000 for update skip locked
+    );
+    delete from ${s}noroshi_ids where key in (
+      select key from ${s}noroshi_ids where expires < v_now order by expires limit 5000 for update skip locked
+    );
+    delete from ${s}noroshi_answers where key in (
+      select key from ${s}noroshi_answers where expires < v_now order by expires limit 5000 for update skip locked
+    );
+    -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
+    with ended as (
+      delete from ${s}noroshi_channels where id in (
+        select id from ${s}noroshi_channels where expires < v_now - 604800000 limit 1000 for update skip locked
+      ) returning id
+    ), expired as (
+      select id from ended union all
+        (select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000)
+    ) delete from ${s}noroshi_publications where channel in (select id from expired);
+  end if;
+  perform pg_notify(${s}noroshi_subject(p_namespace), 'h ' || p_beat || ' ' || p_node);
+  begin
+    v_lsn := pg_current_wal_flush_lsn();
+  exception when others then
+    null; -- As in noroshi_run.
+  end;
+  return json_build_array(coalesce(v_known, false), v_now, v_lsn);
+end $$;
+
+-- At the start of a session. A database that is behind what the node has seen of it was restored: no history of it goes on.
+create or replace function ${s}noroshi_start(p_namespace text, p_lsn text) returns json language plpgsql as $$
+begin
+  if p_lsn is not null and pg_current_wal_flush_lsn() < p_lsn::pg_lsn then
+    update ${s}noroshi_state set token = gen_random_uuid()::text;
+  end if;
+  return json_build_array(${s}noroshi_subject(p_namespace), ${s}noroshi_now());
+end $$;
+
+create or replace function ${s}noroshi_claim(p_key bytea, p_answer text, p_ttl bigint) returns json language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+  v_answer text;
+begin
+  insert into ${s}noroshi_answers as a values (p_key, p_answer, v_now + p_ttl)
+    on conflict (key) do update set answer = excluded.answer, expires = excluded.expires where a.expires <= v_now;
+  if found then return null; end if;
+  select answer into v_answer from ${s}noroshi_answers where key = p_key;
+  return to_json(v_answer);
+end $$;
+
+-- Calls of a node, in their order and in one transaction: [name, ...arguments] each.
+create or replace function ${s}noroshi_call(p_namespace text, p_calls text) returns text language plpgsql as $$
+declare
+  v_calls json := p_calls::json;
+  v_answers json[] := '{}';
+  v_answer json;
+  p json;
+begin
+  -- Channels and keys are locked in one order by all: else two could wait for each other.
+  for p in
+    select value from json_array_elements(v_calls) where value->>0 in ('append', 'event', 'read', 'end', 'claim', 'settle')
+      order by (value->>1) collate "C"
+  loop
+    if p->>0 = 'append' then
+      perform ${s}noroshi_channel(p_namespace, p->>1, (p->>3)::bigint, (p->>4)::bigint, p->>6, (p->>7)::bigint, true);
+    elsif p->>0 = 'read' then
+      perform ${s}noroshi_channel(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, p->>9, (p->>10)::bigint, false);
+    elsif p->>0 in ('claim', 'settle') then
+      perform ${s}noroshi_lock(p->>1);
+    else
+      if p->>3 is not null and p->>0 = 'event' then perform ${s}noroshi_lock(p->>1); end if;
+      perform 1 from ${s}noroshi_channels where namespace = p_namespace and name = p->>1 for update;
+    end if;
+  end loop;
+  for p in select value from json_array_elements(v_calls) with ordinality as call (value, number) order by number loop
+    v_answer := null;
+    case p->>0
+      when 'append' then
+        v_answer := ${s}noroshi_append(
+          p_namespace, p->>1, p->>2, (p->>3)::bigint, (p->>4)::bigint, (p->>5)::bigint, p->>6, (p->>7)::bigint, p->>8, (p->>9)::bigint
+        );
+      when 'event' then v_answer := ${s}noroshi_event(p_namespace, p->>1, p->>2, p->>3, (p->>4)::bigint);
+      when 'fetch' then v_answer := ${s}noroshi_fetch(p_namespace, p);
+      when 'read' then v_answer := ${s}noroshi_read(p_namespace, p);
+      when 'tops' then v_answer := ${s}noroshi_tops(p_namespace, p);
+      when 'end' then v_answer := ${s}noroshi_end(p_namespace, p->>1, p->>2);
+      when 'send' then v_answer := ${s}noroshi_mail(p_namespace, 'all', '', p->>1);
+      when 'keep' then
+        insert into ${s}noroshi_orders (namespace, at, envelope) values (p_namespace, ${s}noroshi_now(), p->>1);
+        v_answer := ${s}noroshi_mail(p_namespace, 'all', '', p->>1);
+      when 'kept' then
+        select json_agg(o.envelope order by o.id) into v_answer from (
+          select id, envelope from ${s}noroshi_orders
+            where namespace = p_namespace and at >= (p->>1)::bigint order by id desc limit 10000
+        ) o;
+      when 'beat' then
+        v_answer := ${s}noroshi_beat(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, (p->>4)::boolean);
+      when 'nodes' then
+        select json_agg(node) into v_answer from ${s}noroshi_nodes
+          where namespace = p_namespace and expires > ${s}noroshi_now();
+      when 'join' then
+        insert into ${s}noroshi_members
+          values (${s}noroshi_key(p_namespace, p->>1, p->>2, p->>3), p_namespace, p->>1, p->>2, p->>4)
+          on conflict (key) do update set envelope = excluded.envelope;
+        v_answer := ${s}noroshi_mail(p_namespace, 'member', p->>1, p->>4);
+      when 'leave' then
+        delete from ${s}noroshi_members where key = ${s}noroshi_key(p_namespace, p->>1, p->>2, p->>3);
+        v_answer := ${s}noroshi_mail(p_namespace, 'member', p->>1, p->>4);
+      when 'members' then
+        select json_agg(m.envelope) into v_answer from ${s}noroshi_members m
+          join ${s}noroshi_nodes l on l.namespace = m.namespace and l.node = m.node and l.expires > ${s}noroshi_now()
+          where m.namespace = p_namespace and m.channel = p->>1;
+      when 'own' then
+        select json_agg(json_build_array(channel, envelope)) into v_answer from ${s}noroshi_members
+          where namespace = p_namespace and node = p->>1;
+      when 'retire' then
+        delete from ${s}noroshi_members where namespace = p_namespace and node = p->>1;
+        delete from ${s}noroshi_nodes where namespace = p_namespace and node = p->>1;
+      when 'claim' then
+        v_answer := ${s}noroshi_claim(${s}noroshi_key(p_namespace, p->>1), p->>2, (p->>3)::bigint);
+      when 'settle' then
+        insert into ${s}noroshi_answers
+          values (${s}noroshi_key(p_namespace, p->>1), p->>2, ${s}noroshi_now() + (p->>3)::bigint)
+          on conflict (key) do update set answer = excluded.answer, expires = excluded.expires;
+      when 'start' then v_answer := ${s}noroshi_start(p_namespace, p->>1);
+    end case;
+    v_answers := array_append(v_answers, v_answer);
+  end loop;
+  return array_to_json(v_answers)::text;
+end $$;
+`;

@@ -1,0 +1,215 @@
+/** The parts of a client or pool of `pg` that the engine uses. */
+export interface PgClient {
+  // `never`: the libraries overload it.
+  query(text: string, values: never[]): unknown;
+  connect(): Promise<unknown>;
+}
+
+/** The parts of the `sql` of `postgres` that the engine uses. */
+export interface PostgresJsClient {
+  unsafe(text: string, values?: never[]): PromiseLike<unknown>;
+  listen(channel: string, notify: (payload: string) => void, listening?: () => void): Promise<unknown>;
+}
+
+/** The parts of a PGlite that the engine uses. */
+export interface PgliteClient {
+  readonly waitReady: Promise<void>;
+  query(text: string, values?: never[]): Promise<unknown>;
+  exec(text: string): Promise<unknown>;
+  listen(channel: string, notify: (payload: string) => void): Promise<unknown>;
+}
+
+/** A pool or client of `pg` 8 or later, the `sql` of `postgres` 3 or later, or a PGlite. */
+export type PostgresClient = PgClient | PostgresJsClient | PgliteClient;
+
+/** A row of an answer. */
+type Row = Readonly<Record<string, unknown>>;
+
+/** Connections with the database. They end instead of reconnecting. */
+export interface PostgresConnection {
+  /** Runs one statement. */
+  query(text: string, values: readonly string[]): Promise<readonly Row[]>;
+  /** Runs several statements in one transaction. */
+  script(text: string): Promise<void>;
+  /** Resolves when notifications reach `notify`. */
+  listen(channel: string, notify: (payload: string) => void): Promise<void>;
+  close(): void;
+}
+
+/** A client of `pg`, as its constructor makes it. */
+interface Pg {
+  connect(): Promise<unknown>;
+  end(): Promise<unknown>;
+  query(text: string, values?: readonly string[]): Promise<{ readonly rows: readonly Row[] }>;
+  on(event: "notification", listener: (message: { readonly payload?: string }) => void): unknown;
+  on(event: "error" | "end", listener: (error?: unknown) => void): unknown;
+  /** Of every version, though not in the types. */
+  readonly connection?: { readonly stream?: { destroy(): void } };
+}
+
+type PgConstructor = new (options: object) => Pg;
+
+/** A pool of `pg`: what it makes clients with. */
+interface PgPool {
+  readonly Client: PgConstructor;
+  readonly options: object;
+}
+
+/** The `sql` of `postgres`. */
+interface PostgresJs {
+  unsafe(text: string, values?: readonly string[]): Promise<readonly Row[]>;
+  listen(
+    channel: string,
+    notify: (payload: string) => void,
+    listening: () => void,
+  ): Promise<{ unlisten(): Promise<unknown> }>;
+}
+
+interface Pglite {
+  query(text: string, values?: readonly string[]): Promise<{ readonly rows: readonly Row[] }>;
+  transaction(work: (transaction: { exec(text: string): Promise<unknown> }) => Promise<unknown>): Promise<unknown>;
+  listen(channel: string, notify: (payload: string) => void): Promise<() => Promise<void>>;
+}
+
+const isPool = (client: object): boolean => "Client" in client && "options" in client;
+const isPostgresJs = (client: unknown): boolean => typeof client === "function" && "unsafe" in client && "listen" in client;
+const isPglite = (client: object): boolean => "exec" in client && "listen" in client && "waitReady" in client;
+
+/** @throws {TypeError} when the value is a client of none of the libraries. */
+export function checkClient(name: string, client: unknown): void {
+  if (isPostgresJs(client)) return;
+  if (typeof client === "object" && client !== null) {
+    if (isPglite(client) || isPool(client) || ("connectionParameters" in client && "query" in client)) return;
+  }
+  throw new TypeError(
+    `Cannot create the engine: ${name} must be a Pool or Client of "pg", the sql of "postgres", or a PGlite of "@electric-sql/pglite"`,
+  );
+}
+
+/**
+ * Opens connections with the settings of the clients. A pool or client of `pg` is not used itself: connections of the engine's own can
+ * be ended when they hang. @param listen the client whose settings lead to the database directly, without a pooler.
+ */
+export async function connectPostgres(
+  client: PostgresClient,
+  listen: PostgresClient,
+  ended: (error: unknown) => void,
+): Promise<PostgresConnection> {
+  const commands = await open(client, ended);
+  if (isPglite(client) && listen === client) return commands;
+  try {
+    const listener = await open(listen, ended);
+    return {
+      ...commands,
+      listen: listener.listen,
+      close: () => {
+        listener.close();
+        commands.close();
+      },
+    };
+  } catch (error) {
+    commands.close();
+    throw error;
+  }
+}
+
+/** A transaction of the application, which runs one statement. @throws {TypeError} when it is something else, such as a pool. */
+export async function inTransaction(transaction: unknown, text: string, values: readonly (string | null)[]): Promise<void> {
+  if (typeof transaction === "function" && "savepoint" in transaction && "unsafe" in transaction) {
+    return void await (transaction as unknown as { unsafe(...query: unknown[]): Promise<unknown> }).unsafe(text, values); // Of `sql.begin`.
+  }
+  const isClient = typeof transaction === "object" && transaction !== null && "query" in transaction &&
+    typeof transaction.query === "function";
+  if (!isClient || isPool(transaction) || isPglite(transaction)) {
+    throw new TypeError(
+      'Cannot publish in the transaction: pass the client that ran BEGIN, not the pool; of "postgres" and PGlite, what the callback of the transaction receives',
+    );
+  }
+  await (transaction as { query(...query: unknown[]): Promise<unknown> }).query(text, values); // Of `pg` or PGlite.
+}
+
+async function open(client: PostgresClient, ended: (error: unknown) => void): Promise<PostgresConnection> {
+  if (isPostgresJs(client)) return openPostgresJs(client as unknown as PostgresJs, ended);
+  if (isPglite(client)) return openPglite(client as unknown as Pglite);
+  // As checked.
+  return isPool(client)
+    ? await openPg((client as unknown as PgPool).Client, (client as unknown as PgPool).options, ended)
+    : await openPg(
+      client.constructor as PgConstructor,
+      (client as unknown as { connectionParameters: object }).connectionParameters,
+      ended,
+    );
+}
+
+async function openPg(Client: PgConstructor, options: object, ended: (error: unknown) => void): Promise<PostgresConnection> {
+  const client = new Client(options);
+  let isClosed = false;
+  // `error` without a listener ends the process.
+  client.on("error", (error) => isClosed || ended(error));
+  client.on("end", () => isClosed || ended(new Error("Cannot go on: the connection was closed")));
+  await client.connect();
+  return {
+    query: async (text, values) => (await client.query(text, values)).rows,
+    script: async (text) => void await client.query(text),
+    async listen(channel, notify) {
+      client.on("notification", ({ payload }) => notify(payload ?? ""));
+      await client.query(`listen ${channel}`);
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      client.end().catch(() => {}); // It says goodbye, and may not get to: nobody waits for it.
+      client.connection?.stream?.destroy();
+    },
+  };
+}
+
+function openPostgresJs(sql: PostgresJs, ended: (error: unknown) => void): PostgresConnection {
+  let isClosed = false;
+  let unlisten = (): Promise<unknown> => Promise.resolve();
+  return {
+    query: (text, values) => sql.unsafe(text, values),
+    script: async (text) => void await sql.unsafe(text),
+    async listen(channel, notify) {
+      let isListening = false;
+      // It listens again by itself after it lost the connection; notifications in between are lost.
+      const listening = () => {
+        if (isListening && !isClosed) ended(new Error("Cannot go on: the connection that listens was lost"));
+        isListening = true;
+      };
+      const listener = await sql.listen(channel, (payload) => isClosed || notify(payload), listening);
+      unlisten = () => listener.unlisten();
+      if (isClosed) await unlisten();
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      unlisten().catch(() => {}); // The server may be away.
+    },
+  };
+}
+
+function openPglite(db: Pglite): PostgresConnection {
+  let isClosed = false;
+  let unlisten = (): Promise<unknown> => Promise.resolve();
+  return {
+    query: async (text, values) => (await db.query(text, values)).rows,
+    script: async (text) => void await db.transaction((transaction) => transaction.exec(text)),
+    async listen(channel, notify) {
+      unlisten = await db.listen(channel, (payload) => isClosed || notify(payload));
+    },
+    close() {
+      if (isClosed) return;
+      isClosed = true;
+      unlisten().catch(() => {}); // The database may have been closed.
+    },
+  };
+}
+
+/** Whether the error is about the connection or its server, and not about a statement. */
+export function isLost(error: unknown): boolean {
+  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+  if (typeof code !== "string" || !/^[0-9A-Z]{5}$/.test(code)) return true;
+  // Connections, shutdowns, a standby, and tables or functions that are gone: the next session creates them.
+  return /^08|^57P|^53|^25006|^3D|^3F|^42P01|^42883/.test(code);
+}

@@ -1,0 +1,127 @@
+import type { Position } from "../engine.ts";
+import type { BrokerListener } from "../broker/broker.ts";
+
+/** A publication that a notification has named. */
+export interface NamedPublication {
+  readonly channel: string;
+  readonly position: Position;
+}
+
+/** Mail that a notification has named: to all nodes, or an event or a member of a channel. */
+export interface NamedMail {
+  readonly kind: string;
+  readonly channel: string;
+  readonly id: number;
+}
+
+/** A row that a notification has named. */
+export type Named = NamedPublication | NamedMail;
+
+/** The rows of some names. */
+export interface Rows {
+  publication(named: NamedPublication): { readonly previous: number; readonly envelope: string } | undefined;
+  mail(named: NamedMail): string | undefined;
+}
+
+/** What notifications need from their session. */
+export interface NotificationsHost {
+  readonly listener: BrokerListener;
+  /** Whether the session listens to the channel. */
+  follows(channel: string): boolean;
+  /** A node has notified itself. */
+  heard(node: string, beat: number): void;
+  fetch(names: readonly Named[]): Promise<Rows>;
+}
+
+/** Names that one request reads. */
+const MAX_NAMES = 500;
+
+/** Mail that is remembered as delivered: the answer to the call that has sent it may arrive later. */
+const MAX_DELIVERED = 1_000;
+
+/**
+ * Reads the rows that notifications name, in the order of the commits. One request at a time: what is notified meanwhile shares the
+ * next one.
+ */
+export class Notifications {
+  readonly #host: NotificationsHost;
+  #waiting: Named[] = [];
+  #isReading = false;
+  /** Ids of the mail delivered last, and what waits for others. */
+  readonly #delivered = new Set<number>();
+  readonly #awaited = new Map<number, () => void>();
+
+  constructor(host: NotificationsHost) {
+    this.#host = host;
+  }
+
+  receive(payload: string): void {
+    const { listener, heard, follows } = this.#host;
+    const [kind, first = "", second = "", third = ""] = payload.split(" ");
+    if (kind === "h") return heard(second, Number(first) || 0);
+    const number = Number(kind === "p" ? second : first);
+    if ((kind !== "p" && kind !== "m") || !Number.isSafeInteger(number) || number < 1) return listener.malformed();
+    if (kind === "p" ? !follows(third) : second !== "all" && !follows(third)) return;
+    this.#waiting.push(
+      kind === "p"
+        ? { channel: third, position: { epoch: first, offset: number } }
+        : { kind: second, channel: third, id: number },
+    );
+    if (!this.#isReading) void this.#read();
+  }
+
+  /** Resolves when mail of a channel that this node follows was delivered here, so that a node sees its own change. */
+  delivered(channel: string, id: number): Promise<void> {
+    if (!this.#host.follows(channel) || this.#delivered.has(id)) return Promise.resolve();
+    return new Promise((resolve) => this.#awaited.set(id, resolve));
+  }
+
+  /** The node follows some channels no longer. */
+  unfollowed(): void {
+    // Seldom: whoever waits for mail of another channel learns of it a little early.
+    for (const resolve of this.#awaited.values()) resolve();
+    this.#awaited.clear();
+  }
+
+  async #read(): Promise<void> {
+    const { listener, fetch } = this.#host;
+    this.#isReading = true;
+    try {
+      while (this.#waiting.length > 0) {
+        const names = this.#waiting.splice(0, MAX_NAMES);
+        const rows = await fetch(names);
+        for (const named of names) this.#deliver(named, rows);
+      }
+    } catch (error) {
+      listener.ended(error); // What was named would be missing: the next session catches up.
+    }
+    this.#isReading = false;
+  }
+
+  #deliver(named: Named, rows: Rows): void {
+    const { listener } = this.#host;
+    const { channel } = named;
+    if ("position" in named) {
+      const row = rows.publication(named);
+      // Without a row the history has gone on or is another one: a mark that follows nothing makes the subscription read it.
+      if (row) listener.live(channel, row.envelope, named.position, row.previous);
+      else listener.mark(channel, named.position, -1);
+      return;
+    }
+    this.#settle(named.id);
+    const envelope = rows.mail(named);
+    if (envelope === undefined) return; // Removed after a minute: this node was that late.
+    if (named.kind === "all") listener.message(envelope);
+    else if (named.kind === "event") listener.live(channel, envelope, null, 0);
+    else if (named.kind === "member") listener.member(channel, envelope);
+    else listener.malformed();
+  }
+
+  #settle(id: number): void {
+    this.#awaited.get(id)?.();
+    this.#awaited.delete(id);
+    this.#delivered.add(id);
+    if (this.#delivered.size <= MAX_DELIVERED) return;
+    for (const oldest of this.#delivered) return void this.#delivered.delete(oldest);
+  }
+}

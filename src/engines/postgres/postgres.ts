@@ -1,0 +1,117 @@
+/**
+ * The engine over PostgreSQL 13 or later, for applications with a database and no broker. Histories and members are tables, and nodes
+ * notify each other by `NOTIFY`, which names the rows to read.
+ *
+ * @example
+ * ```ts
+ * import { createWebSocketController } from "noroshi";
+ * import { postgresEngine } from "noroshi/postgres";
+ * import { Pool } from "pg";
+ *
+ * createWebSocketController({ engine: postgresEngine({ client: new Pool({ connectionString: "postgres://localhost/shop" }) }) });
+ * ```
+ *
+ * @module
+ */
+import type { HistoryOptions, PublishOnce } from "../engine.ts";
+import { BrokerEngine } from "../broker/broker-engine.ts";
+import type { BrokerEngineOptions } from "../broker/options.ts";
+import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "../broker/broker.ts";
+import { KnownPositions } from "../broker/known-positions.ts";
+import { checkClient, connectPostgres, inTransaction, type PostgresClient, type PostgresConnection } from "./client.ts";
+import { postgresMigrations, prefixOf, VERSION } from "./migrations.ts";
+import { type PostgresMemory, PostgresSession } from "./session.ts";
+
+export type { BrokerEngine } from "../broker/broker-engine.ts";
+export type { BrokerEngineOptions } from "../broker/options.ts";
+export type { PgClient, PgliteClient, PostgresClient, PostgresJsClient } from "./client.ts";
+export { type PostgresMigration, postgresMigrations } from "./migrations.ts";
+
+/** Options of {@link postgresEngine}. */
+export interface PostgresEngineOptions extends BrokerEngineOptions {
+  /**
+   * A `Pool` or `Client` of `pg` 8 or later, the `sql` of `postgres` 3 or later, or a PGlite. Of `pg` the engine takes the settings and
+   * opens two connections of its own; of the others it uses what you pass, and does not close it.
+   */
+  client: PostgresClient;
+  /**
+   * A client whose connection may `LISTEN`, when `client` leads through a pooler in transaction mode, such as PgBouncer.
+   * @default {client}
+   */
+  listen?: PostgresClient;
+  /** Schema of the tables and functions, whose names begin with `noroshi_`. It is created if it is missing. @default {"public"} */
+  schema?: string;
+  /** Whether the engine creates and migrates the tables. If not, run the SQL of `postgresMigrations` first. @default {true} */
+  migrate?: boolean;
+}
+
+/**
+ * Creates an engine that connects nodes over PostgreSQL.
+ *
+ * @throws {TypeError} when an option is out of range, or a client is of none of the libraries.
+ */
+export function postgresEngine(options: PostgresEngineOptions): BrokerEngine {
+  const { client, listen = client, schema = "public", migrate = true, ...rest } = options;
+  checkClient("client", client);
+  checkClient("listen", listen);
+  prefixOf(schema);
+  return new BrokerEngine(new PostgresBroker({ client, listen, schema, migrate }), rest);
+}
+
+class PostgresBroker implements Broker {
+  readonly name = "PostgreSQL";
+  readonly #options: Required<Pick<PostgresEngineOptions, "client" | "listen" | "schema" | "migrate">>;
+  readonly #memory: PostgresMemory = { positions: new KnownPositions(), lsn: null };
+
+  constructor(options: Required<Pick<PostgresEngineOptions, "client" | "listen" | "schema" | "migrate">>) {
+    this.#options = options;
+  }
+
+  async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
+    const { client, listen, schema } = this.#options;
+    const connection = await connectPostgres(client, listen, listener.ended);
+    try {
+      await this.#migrate(connection);
+      const session = new PostgresSession(connection, schema, listener, options, this.#memory);
+      await session.start();
+      return session;
+    } catch (error) {
+      // Before the connections are closed, which would report a less useful error.
+      listener.ended(error);
+      connection.close();
+      throw error;
+    }
+  }
+
+  /** A row of the outbox, which a trigger publishes when the transaction commits. */
+  readonly publishIn = async (
+    transaction: unknown,
+    namespace: string,
+    channel: string,
+    envelope: string,
+    history: HistoryOptions | null,
+    once?: PublishOnce,
+  ): Promise<void> => {
+    const columns = "namespace, channel, body, size, ttl, once_id, once_window";
+    const text = `insert into ${prefixOf(this.#options.schema)}noroshi_outbox (${columns})
+      values ($1::text, $2::text, $3::text, $4::text::bigint, $5::text::bigint, $6::text, $7::text::bigint)`;
+    const numbers = [history?.size, history?.ttl].map((number) => number === undefined ? null : `${number}`);
+    const values = [namespace, channel, envelope, ...numbers, once?.id ?? null, `${once?.window ?? 0}`];
+    await inTransaction(transaction, text, values);
+  };
+
+  async #migrate(connection: PostgresConnection): Promise<void> {
+    const { schema, migrate } = this.#options;
+    const table = `${prefixOf(schema)}noroshi_migrations`;
+    const [found] = await connection.query("select to_regclass($1::text)::text as name", [table]);
+    const [row] = found?.["name"] == null ? [] : await connection.query(`select max(version)::text as version from ${table}`, []);
+    const version = Number(row?.["version"] ?? 0);
+    if (version >= VERSION) return;
+    if (!migrate) {
+      throw new Error(
+        `Cannot use the database: its tables have version ${version} and not ${VERSION}, run the SQL of postgresMigrations("${schema}")`,
+      );
+    }
+    for (const each of postgresMigrations(schema)) if (each.version > version) await connection.script(each.sql);
+  }
+}

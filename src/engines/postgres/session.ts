@@ -1,0 +1,275 @@
+import * as v from "valibot";
+import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../broker/broker.ts";
+import type { KnownPositions } from "../broker/known-positions.ts";
+import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
+import { CallQueue } from "./call-queue.ts";
+import { isLost, type PostgresConnection } from "./client.ts";
+import { prefixOf } from "./migrations.ts";
+import { type Named, Notifications, type Rows } from "./notifications.ts";
+
+/** What a node remembers of PostgreSQL across sessions. A database that has less has lost data. */
+export interface PostgresMemory {
+  readonly positions: KnownPositions;
+  /** The end of the write-ahead log at the last look. */
+  lsn: string | null;
+}
+
+/** Beats between two removals of what has expired. */
+const SWEEP_PERIOD = 20;
+
+/** Session with PostgreSQL: one connection for statements, and one that listens. */
+export class PostgresSession implements BrokerSession {
+  readonly place: string;
+  readonly answers: BrokerSession["answers"];
+  readonly #connection: PostgresConnection;
+  readonly #calls: CallQueue;
+  readonly #listener: BrokerListener;
+  readonly #options: SessionOptions;
+  readonly #memory: PostgresMemory;
+  readonly #notifications: Notifications;
+  readonly #channels = new Set<string>();
+  #beats = 0;
+  #heard = 0;
+  /** The database's time at the last look, and the local time then, in ms. */
+  #time = 0;
+  #looked = 0;
+
+  constructor(
+    connection: PostgresConnection,
+    schema: string,
+    listener: BrokerListener,
+    options: SessionOptions,
+    memory: PostgresMemory,
+  ) {
+    const { namespace, node } = options;
+    this.place = schema === "public" ? namespace : `${schema}.${namespace}`;
+    this.#connection = connection;
+    this.#listener = listener;
+    this.#options = options;
+    this.#memory = memory;
+    const statement = `select ${prefixOf(schema)}noroshi_call($1::text, $2::text) as answers`;
+    this.#calls = new CallQueue(connection, statement, namespace, (error) => {
+      if (isLost(error)) listener.ended(error);
+    });
+    this.answers = {
+      claim: (key, text, ttl) => this.#call(v.nullable(v.string()), "claim", key, text, ttl),
+      settle: (key, text, ttl) => this.#run("settle", key, text, ttl),
+    };
+    this.#notifications = new Notifications({
+      listener,
+      follows: (channel) => this.#channels.has(channel),
+      heard: (from, beat) => {
+        if (from === node) this.#heard = Math.max(this.#heard, beat);
+      },
+      fetch: (names) => this.#fetch(names),
+    });
+  }
+
+  async start(): Promise<void> {
+    const [subject, now] = await this.#call(Start, "start", this.#memory.lsn);
+    this.#look(now);
+    await this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
+  }
+
+  now(): number {
+    return this.#time + performance.now() - this.#looked;
+  }
+
+  listen(channels: readonly string[]): Promise<void> {
+    // The node is notified of all channels, and reads those of these.
+    for (const channel of channels) this.#channels.add(channel);
+    return Promise.resolve();
+  }
+
+  unlisten(channels: readonly string[]): Promise<void> {
+    for (const channel of channels) this.#channels.delete(channel);
+    this.#notifications.unfollowed();
+    return Promise.resolve();
+  }
+
+  async publish(
+    channel: string,
+    seal: Seal,
+    history: HistoryOptions | null,
+    known?: Position,
+    once?: PublishOnce,
+  ): Promise<Position | null> {
+    const sealed = seal();
+    const envelope = typeof sealed === "string" ? sealed : await sealed;
+    const id = [once?.id ?? null, once?.window ?? 0];
+    if (!history) {
+      await this.#run("event", channel, envelope, ...id);
+      return null;
+    }
+    const { size, ttl } = history;
+    const terms = [size, ttl, this.#options.slack, ...this.#known(channel, known)];
+    const [epoch, offset, isKnown] = await this.#call(Appended, "append", channel, envelope, ...terms, ...id);
+    // One without an epoch was published by a node that keeps no history of the channel.
+    if (isKnown) return epoch === "" ? null : { epoch, offset };
+    return this.#at(channel, { epoch, offset });
+  }
+
+  async read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number,
+    known?: Position,
+  ): Promise<BrokerPage> {
+    const { size, ttl } = history;
+    const most = Math.min(limit, size);
+    // A node that catches up with its own position may read more than the size allows: rows stay for a while.
+    const isConfirmed = after !== null && after === known;
+    const bytes = Math.min(maxBytes, Number.MAX_SAFE_INTEGER);
+    const place = [after?.epoch ?? null, after?.offset ?? 0, most, bytes, ...this.#known(channel, known), isConfirmed];
+    const [epoch, offset, isComplete, found, hasMore] = await this.#call(
+      Page,
+      "read",
+      channel,
+      size,
+      ttl,
+      this.#options.slack,
+      ...place,
+    );
+    const position = this.#at(channel, { epoch, offset });
+    const entries = found.map(([offset, previous, time, envelope]) => ({
+      position: { epoch, offset },
+      envelope,
+      time,
+      previous,
+    }));
+    if (after) return { position, entries, isComplete, hasMore };
+    // Only what follows the last hole.
+    const broken = entries.findLastIndex(({ previous }, number) =>
+      number > 0 && previous !== entries[number - 1]!.position.offset
+    );
+    return { position, entries: entries.slice(Math.max(0, broken)), isComplete: true };
+  }
+
+  async endHistory(channel: string, { epoch }: Position): Promise<void> {
+    await this.#run("end", channel, epoch);
+  }
+
+  async tops(
+    channels: readonly string[],
+    histories: readonly HistoryOptions[],
+    known: readonly (Position | undefined)[],
+  ): Promise<(Position | null)[]> {
+    const { slack } = this.#options;
+    // All three have the same length.
+    const asked = channels.map((channel, number) => [
+      channel,
+      histories[number]!.ttl + slack,
+      slack,
+      ...this.#known(channel, known[number]),
+    ]);
+    const tops = await this.#call(Tops, "tops", asked);
+    return channels.map((channel, number) => {
+      const top = tops[number];
+      return top ? this.#at(channel, { epoch: top[0], offset: top[1] }) : null;
+    });
+  }
+
+  async send(envelope: string): Promise<void> {
+    await this.#run("send", envelope);
+  }
+
+  async keep(envelope: string): Promise<void> {
+    await this.#run("keep", envelope);
+  }
+
+  kept(since: number): Promise<string[]> {
+    return this.#call(Strings, "kept", Math.max(0, Math.floor(since)));
+  }
+
+  async beat(): Promise<boolean> {
+    // Each beat notifies this node: if the last one did not arrive, the connection that listens is dead.
+    if (this.#heard < this.#beats) {
+      const error = new Error(
+        "Cannot go on: nothing arrives by the connection that listens; it must lead to PostgreSQL directly",
+      );
+      this.#listener.ended(error);
+      throw error;
+    }
+    const { node, lease } = this.#options;
+    const sweeps = this.#beats % SWEEP_PERIOD === 0;
+    const [wasKnown, now, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats, sweeps);
+    this.#look(now);
+    this.#memory.lsn = lsn;
+    return wasKnown;
+  }
+
+  nodes(): Promise<string[]> {
+    return this.#call(Strings, "nodes");
+  }
+
+  async join(channel: string, user: string, envelope: string): Promise<void> {
+    const id = await this.#call(v.number(), "join", channel, this.#options.node, user, envelope);
+    await this.#notifications.delivered(channel, id);
+  }
+
+  async leave(channel: string, user: string, envelope: string): Promise<void> {
+    const id = await this.#call(v.number(), "leave", channel, this.#options.node, user, envelope);
+    await this.#notifications.delivered(channel, id);
+  }
+
+  members(channel: string): Promise<string[]> {
+    return this.#call(Strings, "members", channel);
+  }
+
+  async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    return (await this.#call(Own, "own", this.#options.node)).map(([channel, envelope]) => ({ channel, envelope }));
+  }
+
+  async retire(): Promise<void> {
+    await this.#run("retire", this.#options.node);
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+
+  async #fetch(names: readonly Named[]): Promise<Rows> {
+    const publications = names.flatMap((named) =>
+      "position" in named ? [[named.channel, named.position.epoch, named.position.offset]] : []
+    );
+    const ids = names.flatMap((named) => "id" in named ? named.id : []);
+    const [found, mail] = await this.#call(Fetched, "fetch", publications, ids);
+    const rows = new Map(found.map(([channel, epoch, offset, previous, envelope]) => [
+      `${channel} ${epoch} ${offset}`,
+      { previous, envelope },
+    ]));
+    const texts = new Map(mail);
+    return {
+      publication: ({ channel, position: { epoch, offset } }) => rows.get(`${channel} ${epoch} ${offset}`),
+      mail: ({ id }) => texts.get(id),
+    };
+  }
+
+  #look(now: number): void {
+    this.#time = now;
+    this.#looked = performance.now();
+  }
+
+  /** The epoch and offset that the channel certainly had. */
+  #known(channel: string, position: Position | undefined): [epoch: string | null, offset: number] {
+    const known = this.#memory.positions.latest(channel, position);
+    return known ? [known.epoch, known.offset] : [null, 0];
+  }
+
+  /** Remembers a position that PostgreSQL has reported. */
+  #at(channel: string, position: Position): Position {
+    this.#memory.positions.remember(channel, position);
+    return position;
+  }
+
+  async #run(...call: unknown[]): Promise<void> {
+    await this.#calls.call(...call);
+  }
+
+  async #call<Answer>(schema: v.GenericSchema<unknown, Answer>, ...call: unknown[]): Promise<Answer> {
+    return v.parse(schema, await this.#calls.call(...call));
+  }
+}

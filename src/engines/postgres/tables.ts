@@ -1,0 +1,94 @@
+/** The tables of the engine. Times are in ms since 1970, by the clock of the database. @param s the quoted schema and a dot. */
+export const tables = (s: string): string => `
+-- What a history was written by: it changes when data was lost.
+create table if not exists ${s}noroshi_state (
+  id integer primary key check (id = 1),
+  token text not null
+);
+
+-- The end of the history of each channel. Its row is locked by whoever appends.
+create table if not exists ${s}noroshi_channels (
+  id bigint generated always as identity primary key,
+  namespace text not null,
+  name text not null,
+  run text not null,
+  epoch text not null,
+  pos bigint not null default 0,
+  n bigint not null default 0,
+  size bigint not null,
+  ttl bigint not null,
+  expires bigint not null,
+  unique (namespace, name)
+);
+
+create table if not exists ${s}noroshi_publications (
+  channel bigint not null,
+  pos bigint not null,
+  previous bigint not null,
+  n bigint not null,
+  at bigint not null,
+  envelope text not null,
+  primary key (channel, pos)
+);
+
+create table if not exists ${s}noroshi_ids (
+  key bytea primary key,
+  epoch text not null,
+  pos bigint not null,
+  expires bigint not null
+);
+create index if not exists noroshi_ids_expires on ${s}noroshi_ids (expires);
+
+create table if not exists ${s}noroshi_answers (
+  key bytea primary key,
+  answer text not null,
+  expires bigint not null
+);
+create index if not exists noroshi_answers_expires on ${s}noroshi_answers (expires);
+
+create table if not exists ${s}noroshi_orders (
+  id bigint generated always as identity primary key,
+  namespace text not null,
+  at bigint not null,
+  envelope text not null
+);
+
+-- What a crash may lose is not written to the log: nodes announce themselves and their members again.
+create unlogged table if not exists ${s}noroshi_mail (
+  id bigint generated always as identity primary key,
+  at bigint not null,
+  envelope text not null
+);
+
+create unlogged table if not exists ${s}noroshi_nodes (
+  namespace text not null,
+  node text not null,
+  expires bigint not null,
+  primary key (namespace, node)
+);
+
+create unlogged table if not exists ${s}noroshi_members (
+  key bytea primary key,
+  namespace text not null,
+  channel text not null,
+  node text not null,
+  envelope text not null
+);
+create index if not exists noroshi_members_channel on ${s}noroshi_members (namespace, channel);
+create index if not exists noroshi_members_node on ${s}noroshi_members (namespace, node);
+
+-- Publications of open transactions. Each is empty again when its transaction commits, so that a crash loses nothing.
+create unlogged table if not exists ${s}noroshi_outbox (
+  xact xid8 not null default pg_current_xact_id(),
+  id bigint generated always as identity,
+  namespace text not null,
+  channel text not null,
+  event text,
+  body text not null,
+  size bigint,
+  ttl bigint,
+  once_id text,
+  once_window bigint,
+  primary key (xact, id)
+);
+`;

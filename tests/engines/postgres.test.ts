@@ -1,0 +1,73 @@
+import { PGlite } from "@electric-sql/pglite";
+import pg from "pg";
+import postgres from "postgres";
+import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/postgres/postgres.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
+import { brokerFixture } from "./broker-fixture.ts";
+import { conformance } from "./conformance.ts";
+
+/** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
+const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
+
+/** The client of one node, and what ends it. */
+interface Client {
+  options: PostgresEngineOptions;
+  end(): Promise<unknown>;
+}
+
+const CLIENTS: Record<string, (url: string) => Client> = {
+  "pg, a pool": (url) => {
+    const client = new pg.Pool({ connectionString: url });
+    return { options: { client }, end: () => client.end() };
+  },
+  "pg, a client, signed, in a schema of its own": (url) => {
+    const client = new pg.Client({ connectionString: url });
+    return { options: { client, secret: "a secret of the tests", schema: "chat" }, end: () => Promise.resolve() };
+  },
+  "postgres": (url) => {
+    const client = postgres(url, { onnotice: () => {} });
+    return { options: { client }, end: () => client.end({ timeout: 0 }) };
+  },
+};
+
+for (const [library, clientOf] of Object.entries(CLIENTS)) {
+  conformance(`postgres, by ${library}`, {
+    nodes: 4,
+    skip: lacksPostgres(),
+    async create() {
+      const broker = await PostgresProcess.postgres();
+      const ends: Client["end"][] = [];
+      const fixture = brokerFixture(() => {
+        const { options, end } = clientOf(broker.url);
+        ends.push(end);
+        return postgresEngine({ ...options, ...FAST });
+      }, () => broker.restart());
+      return {
+        ...fixture,
+        async close() {
+          await fixture.close();
+          await Promise.all(ends.map((end) => end()));
+          await broker.close();
+        },
+      };
+    },
+  });
+}
+
+conformance("postgres, by PGlite", {
+  nodes: 4,
+  async create() {
+    const client = await PGlite.create();
+    const fixture = brokerFixture(
+      () => postgresEngine({ client, ...FAST }),
+      async () => void await client.exec("truncate noroshi_channels, noroshi_publications"),
+    );
+    return {
+      ...fixture,
+      async close() {
+        await fixture.close();
+        await client.close();
+      },
+    };
+  },
+});
