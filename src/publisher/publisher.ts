@@ -1,0 +1,233 @@
+/**
+ * A publisher: publishes, broadcasts and disconnects from a process that serves no connections, such as a cron job, a queue worker or a
+ * command.
+ *
+ * @example
+ * ```ts
+ * import { createPublisher } from "noroshi/publisher";
+ * import { natsEngine } from "noroshi/nats";
+ *
+ * await using publisher = createPublisher({ engine: natsEngine({ servers: "nats://localhost:4222" }) });
+ * await publisher.publish("orders", "created", { id: 7 });
+ * ```
+ *
+ * @module
+ */
+import { Deadlines, isMs, MS, systemClock } from "../base/clock.ts";
+import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
+import { ChannelPattern } from "../channels/channel-pattern.ts";
+import type { PublishOptions } from "../channels/channels.ts";
+import { publicationOf } from "../channels/publication-content.ts";
+import { checkDisconnectFilter, type DisconnectFilter } from "../connection/revocations.ts";
+import { Cluster, type OrderResult } from "../controller/cluster.ts";
+import { read } from "../controller/cluster-message.ts";
+import type { ControllerStats } from "../controller/stats.ts";
+import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
+import type { Engine, HistoryOptions, Position } from "../engines/engine.ts";
+import { checkCloseCode, CloseCode } from "../protocol/close.ts";
+import type { ChannelName, ChannelOf, Contract, DataOf, EventOf, MessageFrom } from "../protocol/contract-types.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { Frame } from "../protocol/frame.ts";
+import { CHANNEL_NAME, type WebSocketMessage } from "../protocol/protocol.ts";
+
+export type { PublishOptions } from "../channels/channels.ts";
+export type { DisconnectFilter } from "../connection/revocations.ts";
+export type { OrderResult } from "../controller/cluster.ts";
+export type { BroadcastFilter } from "../delivery/broadcast.ts";
+export type { Engine, HistoryOptions, Position } from "../engines/engine.ts";
+export type * from "../protocol/contract-types.ts";
+
+/** What a publisher needs to know of a channel. The declarations of `new Channels` have it, too. */
+export interface PublishedChannel {
+  /** Its history, as the nodes declare it: a publication without one ends theirs. @default none */
+  readonly history?: HistoryOptions;
+  /** Ignored: a publisher has all rights. */
+  readonly authorize?: unknown;
+}
+
+/** Options of {@link createPublisher}. */
+export interface PublisherOptions<C = Contract> {
+  /** The engine of the nodes, with the same options as theirs: `natsEngine`, `redisEngine`, `postgresEngine`. */
+  engine: Engine;
+  /**
+   * The channels, by name or by a prefix followed by `*`, as `new Channels` declares them. Others are refused.
+   * @default any channel, without a history
+   */
+  channels?: Readonly<Record<string, PublishedChannel>>;
+  /** The contract of the nodes: it types channels, events, data and messages. */
+  contract?: C;
+  /** Begins the name of this process among the nodes: up to 51 letters, digits, `_` and `-`. @default {"publisher"} */
+  node?: string;
+  /** Time in ms that the `id` of a publication is remembered, at least; as `idWindow` of the nodes. @default {300_000} */
+  idWindow?: number;
+  /** Receives errors of background work, such as of an engine that is away. Calls reject by themselves. @default console.error */
+  onError?: (error: unknown) => void;
+}
+
+/**
+ * Creates a publisher. It connects with its first call, and keeps the process alive until {@link Publisher.close}.
+ *
+ * @throws {TypeError} for an invalid option.
+ */
+export function createPublisher<C = Contract>(options: PublisherOptions<C>): Publisher<C> & DisposesAsync {
+  return new Publisher(options) as Publisher<C> & DisposesAsync; // Added by `disposeBy`.
+}
+
+/** Publishes without serving connections. */
+export class Publisher<C = Contract> {
+  readonly #engine: Engine;
+  readonly #channels: readonly (readonly [ChannelPattern, PublishedChannel])[] | undefined;
+  readonly #idWindow: number;
+  readonly #onError: (error: unknown) => void;
+  readonly #node: string;
+  readonly #cluster: Cluster;
+  /** Calls under way. */
+  readonly #calls = new Set<Promise<unknown>>();
+  #deadlines: Deadlines | undefined;
+  #host: ConstructorParameters<typeof Cluster>[0] | undefined;
+  #closing: Promise<void> | undefined;
+  #alive: ReturnType<typeof setInterval> | undefined;
+
+  /** Created by {@link createPublisher}. */
+  constructor({ engine, channels, node = "publisher", idWindow = 300_000, onError = console.error }: PublisherOptions<C>) {
+    if (typeof engine?.start !== "function") throw fail("pass engine, such as natsEngine({ servers })");
+    if (engine.isAlone) throw fail("the engine has no other nodes: pass that of the nodes, such as natsEngine({ servers })");
+    if (!/^[A-Za-z0-9_-]{1,51}$/.test(node)) throw fail('node must be 1 to 51 letters, digits, "_" or "-"');
+    if (!isMs(idWindow)) throw fail(`idWindow must be ${MS}, such as 300_000`);
+    this.#engine = engine;
+    this.#node = node;
+    this.#idWindow = idWindow;
+    this.#onError = onError;
+    this.#channels = channels && Object.entries(channels)
+      .map(([name, channel]) => [new ChannelPattern(name), channel] as const)
+      .sort(([one], [other]) => Number(other.isExact) - Number(one.isExact) || ChannelPattern.compare(one, other));
+    for (const [, { history }] of this.#channels ?? []) if (history) engine.check?.(history);
+    this.#cluster = new Cluster(() => this.#host!()); // Set by `#start`.
+    disposeBy(this, () => this.close());
+  }
+
+  /**
+   * Publishes to all subscribers on all nodes. Resolves with the position in the history, or with `null` without a history, once the
+   * broker has it.
+   *
+   * @throws {TypeError} for a channel that is not one of `channels`, an invalid event name or id, data that JSON cannot represent, or a
+   * transaction that the engine cannot publish in.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
+   */
+  publish<const Name extends ChannelName<C>, const Event extends EventOf<ChannelOf<C, Name>>>(
+    channel: Name,
+    event: Event,
+    data: DataOf<ChannelOf<C, Name>, Event>,
+    { id, transaction }: PublishOptions = {},
+  ): Promise<Position | null> {
+    const { history = null } = this.#declared(channel);
+    const { data: json, once } = publicationOf(channel, event, data, id, this.#idWindow);
+    if (transaction !== undefined && this.#engine.hasTransactions !== true) {
+      throw new TypeError(`Cannot publish to "${channel}" in a transaction: use an engine of noroshi/postgres`);
+    }
+    return this.#call("publish", (engine) => engine.publish(channel, { event, data: json }, history, once, transaction));
+  }
+
+  /**
+   * Sends a message to the clients of all nodes that the filter matches. Resolves once it was sent to the nodes.
+   *
+   * @throws {TypeError} for a message that JSON cannot represent, or an invalid filter.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
+   */
+  broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<void> {
+    const checked = checkFilter(filter);
+    const { text, isJson } = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
+    const sent = JSON.stringify({ type: "broadcast", text, isJson, filter: checked });
+    return this.#call("broadcast", (engine) => engine.send(sent));
+  }
+
+  /**
+   * Closes the clients of all nodes that the filter matches. Resolves when the nodes have answered, or after 2 s. The engine must have a
+   * `secret`.
+   *
+   * @param filter a user, a role, both, or the `uid` of one client.
+   * @param code @default {4403} forbidden: the client does not reconnect by itself
+   * @throws {TypeError} for an empty filter, an unknown key, an empty or non-string value, or a code that must not be sent.
+   */
+  disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
+    checkDisconnectFilter(filter);
+    checkCloseCode(code);
+    return this.#call("disconnect", async () => await this.#cluster.disconnect(filter, code, reason));
+  }
+
+  /** Waits for the calls under way, and closes the engine. Later calls reject. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#calls);
+    if (this.#deadlines) await this.#engine.close();
+    clearInterval(this.#alive);
+  }
+
+  #call<Answer>(action: string, call: (engine: Engine) => Answer | Promise<Answer>): Promise<Answer> {
+    if (this.#closing) {
+      return Promise.reject(new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: the publisher is closed`));
+    }
+    this.#start();
+    const answer = (async () => await call(this.#engine))();
+    this.#calls.add(answer);
+    const done = () => this.#calls.delete(answer);
+    answer.then(done, done);
+    return answer;
+  }
+
+  #start(): void {
+    if (this.#deadlines) return;
+    const report = this.#onError;
+    const deadlines = this.#deadlines = new Deadlines(systemClock, report);
+    // Timers of engines keep no process alive: while the broker is away nothing else would.
+    this.#alive = setInterval(() => {}, 2 ** 31 - 1);
+    const node = `${this.#node}-${crypto.randomUUID().slice(-12)}`;
+    const engine = this.#engine;
+    const none = (): void => {};
+    this.#host = () => ({
+      deadlines,
+      engine,
+      node,
+      report,
+      receiveBroadcast: none,
+      disconnect: none,
+      refresh: none,
+      clients: () => [],
+      stats: () => ({}) as ControllerStats, // Not asked for: see below.
+    });
+    engine.start({
+      node,
+      now: Date.now,
+      deadlines,
+      published: none,
+      gap: none,
+      present: none,
+      received: (message, age) => this.#received(node, message, age),
+      status: none,
+      report,
+    });
+  }
+
+  /** Nodes wait for the answers of all: this one has no clients, and no counters. */
+  #received(node: string, text: string, age: number | undefined): void {
+    const message = read(text);
+    if (message?.type !== "ask" || message.about !== "stats") return this.#cluster.received(text, age);
+    const answer = { type: "answer", question: message.question, node, isLast: true };
+    (async () => await this.#engine.send(JSON.stringify(answer)))().catch(this.#onError);
+  }
+
+  #declared(channel: string): PublishedChannel {
+    if (typeof channel !== "string" || !CHANNEL_NAME.test(channel)) {
+      throw new TypeError(`Cannot publish to "${channel}": a channel name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~`);
+    }
+    if (!this.#channels) return {};
+    const declared = this.#channels.find(([pattern]) => pattern.matches(channel));
+    if (declared) return declared[1];
+    throw new TypeError(`Cannot publish to "${channel}": no such channel is declared, add it to the option channels`);
+  }
+}
+
+const fail = (remedy: string): TypeError => new TypeError(`Cannot create the publisher: ${remedy}`);

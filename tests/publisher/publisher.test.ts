@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+import { createClient } from "redis";
+import { Channels } from "../../src/channels/channels.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
+import { broadcastChannelEngine } from "../../src/engines/broadcast-channel/broadcast-channel.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { createPublisher, type Publisher } from "../../src/publisher/publisher.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { TestHost } from "../engines/test-host.ts";
+import { FakeTransport, openOn } from "../support/fake-transport.ts";
+import { turn } from "../support/waiting.ts";
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const history = { size: 100, ttl: 300_000 };
+const channels = { "room:*": { authorize: () => true }, log: { authorize: () => true, history } };
+const secret = "a secret of the tests";
+
+/** A client of the node, and what it was sent. */
+function joinAs(controller: WebSocketController, user: string) {
+  const { connection, transport } = openOn(new FakeTransport(), controller, {
+    identity: { accountability: { user, role: "reader" } },
+  });
+  // deno-lint-ignore no-explicit-any -- a test reads whatever was sent
+  const received: any[] = [];
+  return {
+    transport,
+    send: (message: object) => connection.message(JSON.stringify(message)),
+    // deno-lint-ignore no-explicit-any -- as above
+    async find(condition: (message: any) => boolean): Promise<any> {
+      for (;;) {
+        received.push(...transport.take());
+        const found = received.find(condition);
+        if (found) return found;
+        await turn();
+      }
+    },
+  };
+}
+
+describe("A publisher", () => {
+  it("publishes and broadcasts to nodes without being one that serves", async () => {
+    const namespace = "publisher";
+    const controller = new WebSocketController({ engine: broadcastChannelEngine({ namespace }), logger: false });
+    new Channels(controller, { "room:*": { authorize: () => true } });
+    controller.start();
+    const client = joinAs(controller, "ann");
+    client.send({ type: "subscribe", channel: "room:1", uid: "s" });
+    await client.find(({ event }) => event === "init");
+    const publisher = createPublisher({ engine: broadcastChannelEngine({ namespace }) });
+    assert.equal(await publisher.publish("room:1", "say", { text: "Hello" }), null);
+    assert.deepEqual((await client.find(({ event }) => event === "say")).data, { text: "Hello" });
+    await publisher.broadcast({ type: "news", text: "All" });
+    await publisher.broadcast({ type: "news", text: "Nobody" }, { user: "bob" });
+    await publisher.broadcast({ type: "news", text: "Ann" }, { user: "ann" });
+    await client.find(({ text }) => text === "Ann");
+    assert.equal(client.transport.sent.some((text) => text.includes("Nobody")), false);
+    // It answers what nodes ask of all, so that nobody waits for it.
+    assert.deepEqual((await controller.cluster.clients()).missing, []);
+    const stats = await controller.cluster.stats();
+    assert.deepEqual([Object.keys(stats.nodes).length, stats.missing], [1, []]);
+    await publisher.close();
+    await assert.rejects(publisher.publish("room:1", "say", 1), { code: "ENGINE_UNAVAILABLE" });
+    await controller.engine.close(); // The fake client would not answer a close.
+  });
+
+  it("connects with its first call only", async () => {
+    const engine = broadcastChannelEngine({ namespace: "lazy" });
+    const publisher = createPublisher({ engine });
+    await publisher.close();
+    assert.doesNotThrow(() => engine.start(new TestHost())); // It throws when it was started before.
+    engine.close();
+  });
+
+  it("refuses options, channels, events, data, messages and filters that are none", async () => {
+    const engine = broadcastChannelEngine({ namespace: "refused" });
+    const options = [
+      { engine: undefined },
+      { engine: {} },
+      { engine: new MemoryEngine() },
+      { engine, node: "a b" },
+      { engine, idWindow: 0 },
+      { engine, channels: { "a b": {} } },
+      { engine, channels: { log: { history } } }, // This engine keeps none.
+    ];
+    for (const option of options) {
+      assert.throws(() => createPublisher(option as Parameters<typeof createPublisher>[0]), TypeError);
+    }
+    const publisher = createPublisher({ engine, channels: { "room:*": {} } });
+    const calls: (() => unknown)[] = [
+      () => publisher.publish("other", "say", 1),
+      () => publisher.publish("room:1", "", 1),
+      () => publisher.publish("room:1", "init", 1),
+      () => publisher.publish("room:1", "say", 1n),
+      () => publisher.publish("room:1", "say", 1, { id: "" }),
+      () => publisher.publish("room:1", "say", 1, { transaction: {} }),
+      () => createPublisher({ engine }).publish("a b", "say", 1),
+      () => publisher.broadcast(undefined as unknown as string),
+      () => publisher.broadcast("text", { user: "" }),
+      () => publisher.disconnect({}),
+      () => publisher.disconnect({ user: "ann" }, 1005),
+    ];
+    for (const [number, call] of calls.entries()) assert.throws(call, TypeError, `call ${number}`);
+    await publisher.close();
+  });
+
+  it("has no controller and no hono in its bundle", async () => {
+    const { metafile, outputFiles } = await build({
+      entryPoints: [join(root, "src/publisher/publisher.ts")],
+      bundle: true,
+      format: "esm",
+      platform: "neutral",
+      minify: true,
+      metafile: true,
+      write: false,
+      external: ["valibot", "mitt"],
+    });
+    const inputs = Object.keys(metafile.inputs).join();
+    assert.doesNotMatch(inputs, /hono|controller\/controller\.ts|channels\/channels\.ts|runtimes\//);
+    const bytes = gzipSync(outputFiles[0]!.contents).length;
+    assert.ok(bytes < 12_000, `${bytes} bytes gzipped`);
+  });
+});
+
+describe("A publisher over Redis", { skip: lacks("redis-server") }, () => {
+  let broker: BrokerProcess;
+  let controller: WebSocketController;
+  let nodes: Channels;
+  let folder: string;
+  before(async () => {
+    broker = await BrokerProcess.redis();
+    controller = new WebSocketController({ engine: engineOf(), logger: false });
+    nodes = new Channels(controller, channels);
+    controller.start();
+    while (controller.engine.status !== "ready") await turn();
+    folder = mkdtempSync(join(root, "node_modules/.noroshi-publisher-"));
+  });
+  after(async () => {
+    await controller?.engine.close();
+    await broker?.close();
+    if (folder) rmSync(folder, { recursive: true, force: true });
+  });
+
+  const engineOf = () =>
+    redisEngine({ client: createClient({ url: `redis://127.0.0.1:${broker.port}` }), secret, timeout: 10_000 });
+
+  it("disconnects clients, and is told that the nodes have", async () => {
+    const client = joinAs(controller, "mallory");
+    const publisher: Publisher = createPublisher({ engine: engineOf() });
+    assert.deepEqual(await publisher.disconnect({ user: "mallory" }, 4403, "Out"), { missing: [], isSent: true });
+    assert.deepEqual(client.transport.closes, [{ code: 4403, reason: "Out" }]);
+    await publisher.close();
+  });
+
+  it("loses nothing when its process ends after one publication", async () => {
+    const program = join(folder, "program.mjs");
+    await build({
+      stdin: {
+        contents: `
+          import { createClient } from "redis";
+          import { redisEngine } from "${join(root, "src/engines/redis/redis.ts")}";
+          import { createPublisher } from "${join(root, "src/publisher/publisher.ts")}";
+          const engine = redisEngine({ client: createClient({ url: process.argv[2] }), secret: "${secret}", timeout: 10_000 });
+          const channels = { log: { history: { size: 100, ttl: 300_000 } } };
+          async function main() {
+            await using publisher = createPublisher({ engine, channels });
+            if (process.argv[3] === "awaited") await publisher.publish("log", "ran", process.argv[3], { id: process.argv[3] });
+            else publisher.publish("log", "ran", process.argv[3]);
+            if (process.argv[3] === "awaited") process.exit(0);
+          }
+          await main();
+        `,
+        resolveDir: root,
+      },
+      outfile: program,
+      bundle: true,
+      packages: "external",
+      platform: "node",
+      format: "esm",
+      target: "node20",
+    });
+    for (const mode of ["awaited", "disposed"]) await run(process.execPath, [program, `redis://127.0.0.1:${broker.port}`, mode]);
+    const { publications } = await nodes.history("log");
+    assert.deepEqual(publications.map(({ event, data }) => [event, data]), [["ran", "awaited"], ["ran", "disposed"]]);
+  });
+});
