@@ -135,7 +135,7 @@ const TABLES: readonly Table[] = [
   },
   {
     title: "Every engine over a broker",
-    intro: "Of `redisEngine` and `natsEngine`.",
+    intro: "Of `redisEngine`, `natsEngine` and `postgresEngine`.",
     name: "BrokerEngineOptions",
   },
   {
@@ -153,6 +153,16 @@ const TABLES: readonly Table[] = [
     intro: "Bounds of the stream.",
     name: "NatsHistoryOptions",
     prefix: "history.",
+  },
+  {
+    title: "`postgresEngine`",
+    intro: "Of `noroshi/postgres`, beside those of every engine.",
+    name: "PostgresEngineOptions",
+  },
+  {
+    title: "`createPublisher`",
+    intro: "Of `noroshi/publisher`.",
+    name: "PublisherOptions",
   },
   {
     title: "`broadcastChannelEngine`",

@@ -264,6 +264,8 @@ describe("The npm package", () => {
       "/once",
       "/broadcast-channel",
       "/redis",
+      "/postgres",
+      "/publisher",
       "/asyncapi",
       "/inspector",
     ];
