@@ -266,8 +266,7 @@ class DocumentBuilder {
     { payload, reply }: RequestContract,
     [ask, answer, summary]: [ask: "request" | "question", answer: string, summary: string],
   ): [asked: string, answered: string] {
-    const names: [string, string] = [`${ask} ${type}`, `${answer} ${type}`];
-    const [asked, answered] = names;
+    const [asked, answered] = [`${ask} ${type}`, `${answer} ${type}`] as const;
     const envelope = envelopeOf(type, ask === "question");
     const schema = payload === undefined
       ? envelope
@@ -285,7 +284,7 @@ class DocumentBuilder {
       },
       required: [...envelope["required"] as string[], "status", ...isRequired ? ["data"] : []],
     });
-    return names;
+    return [asked, answered];
   }
 
   addMessage(type: string, schema: unknown): void {
