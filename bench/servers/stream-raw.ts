@@ -55,7 +55,9 @@ if (Bun) {
     hostname: "127.0.0.1",
     fetch: (request: Request, server: { upgrade(request: Request): boolean }) =>
       server.upgrade(request) ? undefined : new Response(null, { status: 400 }),
-    websocket: { message: (ws: BunSocket, text: string) => stream(text, ws, () => ws.getBufferedAmount(), () => ws.readyState === 1) },
+    websocket: {
+      message: (ws: BunSocket, text: string) => stream(text, ws, () => ws.getBufferedAmount(), () => ws.readyState === 1),
+    },
   });
   console.log(`PORT ${port}`);
 } else if (Deno) {

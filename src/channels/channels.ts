@@ -29,9 +29,8 @@ import { describeCopies } from "../base/copies.ts";
 import type { Awaitable, Member, Position, Publication, PublishOnce } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-record.ts";
+import { checkLimits, DEFAULTS, UNLIMITED } from "./channels-limits.ts";
 import { IdQuota } from "./id-quota.ts";
-import { isMs, MS } from "../base/clock.ts";
-import { isPositive } from "../application/option-checks.ts";
 import { permitReader } from "./permission.ts";
 import { publicationOf } from "./publication-content.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
@@ -360,37 +359,6 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       `Cannot ${action} "${channel}": no such channel is declared, add it or a name ending in * to new Channels()`,
     );
   }
-}
-
-const DEFAULTS: Required<ChannelsOptions> = {
-  maxSubscriptions: 128,
-  maxSubscriptionsPerUser: 10_000,
-  maxNewChannelsPerMinute: 1_000,
-  idWindow: 300_000,
-  maxIdsPerUser: 10_000,
-};
-
-/** Defaults with `rateLimit: false`, which turns off all limits per user. */
-const UNLIMITED: Required<ChannelsOptions> = {
-  ...DEFAULTS,
-  maxSubscriptionsPerUser: Infinity,
-  maxNewChannelsPerMinute: Infinity,
-  maxIdsPerUser: Infinity,
-};
-
-/** The options that are set. @throws {TypeError} for an unknown option or an invalid limit. */
-function checkLimits(options: ChannelsOptions): ChannelsOptions {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  for (const [name, value] of given) {
-    if (!Object.hasOwn(DEFAULTS, name)) {
-      throw new TypeError(`Cannot create the channels: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`);
-    }
-    if (name === "idWindow" ? !isMs(value) : value !== Infinity && !isPositive(value)) {
-      const remedy = name === "idWindow" ? `${MS}, such as 300_000` : "a whole number from 1, or Infinity";
-      throw new TypeError(`Cannot create the channels: option "${name}" must be ${remedy}`);
-    }
-  }
-  return Object.fromEntries(given);
 }
 
 const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
