@@ -101,6 +101,7 @@ const SECTIONS: readonly {
         "deploy-nginx",
         "deploy-caddy",
         "deploy-fly",
+        "other-edges",
         "scale-out",
         "redis",
         "nats",
