@@ -1,16 +1,21 @@
 /**
- * Takes the pictures of the README from the demo, and those of the tutorial from its chat, in light and dark: `node --import tsx scripts/screenshot.ts`. It needs Chromium, or a
- * browser named in `CHROMIUM`.
+ * Takes the pictures of the README from the demo, that of the inspector, and those of the tutorial from its chat, in light and dark:
+ * `node --import tsx scripts/screenshot.ts`. It needs Chromium, or a browser named in `CHROMIUM`. `inspector` takes that one only.
  */
 import { statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { chromium, type Page } from "playwright-core";
+import { Hono } from "hono";
+import * as v from "valibot";
 import { WebSocket } from "ws";
 import { createNewsroom } from "../examples/app.ts";
 import { readFile } from "../examples/read-file.ts";
+import { Channels } from "../src/channels/channels.ts";
 import { createClient } from "../src/client/client.ts";
+import { WebSocketController } from "../src/controller/controller.ts";
+import { inspector } from "../src/inspector/inspector.ts";
 import { serve } from "../src/serve/serve.ts";
 import { executablePath, QUIET } from "../tests/support/browser.ts";
 import { ChatNode, ChatProject, logIn as logInToChat } from "../tests/support/chat-project.ts";
@@ -32,10 +37,18 @@ const NEWS: readonly { user: string; text: string; to?: { role: string } | { use
   { user: "noor", text: "All passengers are safe, says the captain." },
 ];
 
+/** What the inspector has seen when its picture is taken, in ms. */
+const SEEN = 60_000;
+
 if (!executablePath) throw new Error("Cannot take pictures: no browser. Install Chromium or Chrome, or name one in CHROMIUM");
 const folder = join(dirname(fileURLToPath(import.meta.url)), "../docs/public/images");
-const server = await serve(createNewsroom({ readFile }).app, { port: 0, hostname: "127.0.0.1", onListen: false });
 const browser = await chromium.launch({ executablePath, args: QUIET });
+if (process.argv[2] === "inspector") {
+  await takeInspector();
+  await browser.close();
+  process.exit();
+}
+const server = await serve(createNewsroom({ readFile }).app, { port: 0, hostname: "127.0.0.1", onListen: false });
 const clients = new Map<string, ReturnType<typeof createClient>>();
 for (const user of Object.keys(PASSWORDS)) {
   const client = createClient(`${server.url}websocket`, { token: () => logIn(user), WebSocket });
@@ -59,6 +72,7 @@ for (const colorScheme of ["light", "dark"] as const) {
 await Promise.all([...clients.values()].map((client) => client.close()));
 await server.close();
 await takeChat();
+await takeInspector();
 await browser.close();
 
 async function logIn(user: string): Promise<string> {
@@ -107,6 +121,54 @@ async function takeChat(): Promise<void> {
   await Promise.all([...members.values()].map((client) => client.close()));
   await node.stop();
   project.remove();
+}
+
+/** Sixty clients that talk, some that leave or are refused. */
+async function takeInspector(): Promise<void> {
+  const controller = new WebSocketController({
+    node: "harbour",
+    logger: false,
+    authenticate: (credentials) =>
+      "access_token" in credentials && credentials.access_token !== "expired"
+        ? { accountability: { user: credentials.access_token, role: "reader" } }
+        : null,
+  });
+  const channels = new Channels(controller, { "room:*": { authorize: () => true, history: { size: 50, ttl: 60_000 } } });
+  controller.handle("say", v.object({ text: v.string() }), async ({ message: { text } }) => {
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * 30));
+    await channels.publish("room:quay", "say", { text });
+  });
+  const app = new Hono().get("/websocket", controller.upgrade);
+  app.route("/inspector", inspector(controller, { channels, authorize: () => true }));
+  const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false });
+  const connect = (token: string) => createClient(`${server.url}websocket`, { token, WebSocket });
+  const clients = Array.from({ length: 60 }, (_, index) => connect(`user-${index}`));
+  await Promise.all(clients.map(({ ready }) => ready));
+  for (const client of clients) client.subscribe("room:quay");
+  const pages = await Promise.all((["light", "dark"] as const).map(async (colorScheme) => {
+    const page = await browser.newPage({ viewport: PAGE, colorScheme, reducedMotion: "reduce" });
+    await page.goto(`${server.url}inspector`);
+    return { page, colorScheme };
+  }));
+  const talking = setInterval(() => {
+    const count = 1 + Math.round(6 * Math.random() * (1.2 + Math.sin(performance.now() / 8_000)));
+    for (const client of clients.slice(0, count)) client.request("say", { text: "The ferry turned back" }).catch(() => {});
+  }, 150);
+  let turn = 0;
+  const leaving = setInterval(() => {
+    clients.pop()?.close().catch(() => {});
+    const late = connect(`late-${++turn}`);
+    late.subscribe("room:quay");
+    clients.unshift(late);
+    if (turn % 2 === 0) connect("expired").ready.catch(() => {});
+    if (turn % 3 === 0) void controller.disconnect({ user: `late-${turn - 1}` }, 4403, "Disconnected");
+  }, 4_000);
+  await new Promise((resolve) => setTimeout(resolve, SEEN));
+  for (const { page, colorScheme } of pages) await save(page, `inspector-${colorScheme}`);
+  clearInterval(talking);
+  clearInterval(leaving);
+  await Promise.all(clients.map((client) => client.close()));
+  await server.close();
 }
 
 async function save(page: Page, name: string): Promise<void> {

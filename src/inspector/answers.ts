@@ -61,9 +61,9 @@ export class NodeAnswers {
   *#matching(text: string, state: string): Generator<ClientRow> {
     const node = this.#node();
     if (state !== "open") {
-      for (const { uid, user, role, ip, openedAt, buffered, closed } of this.#collector.closed.list().reverse()) {
+      for (const { uid, user, role, ip, openedAt, buffered, closed } of this.#collector.closed()) {
         if (!matches(text, [user, role, ip, uid])) continue;
-        yield { node, uid, user, role, ip, openedAt, buffered, ...(closed && { closed }) };
+        yield { node, uid, user, role, ip, openedAt, buffered, closed };
       }
     }
     if (state === "closed") return;
@@ -95,8 +95,8 @@ export class NodeAnswers {
         forgotten: life?.forgotten ?? 0,
       };
     }
-    const closed = this.#collector.closed.list().findLast((each) => each.uid === uid);
-    return closed ? { node, ...closed } : null;
+    for (const closed of this.#collector.closed()) if (closed.uid === uid) return { node, ...closed };
+    return null;
   }
 
   #openChannels(text: string): Answers["channels"] {

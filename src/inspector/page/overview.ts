@@ -66,9 +66,9 @@ const TILES: readonly Tile[] = [
     value: (views) => sum(views, ({ snapshot }) => snapshot.subscriptions),
     show: number,
     about: (views) =>
-      `${number(sum(views, ({ snapshot }) => snapshot.channels))} channels open, ${
+      `channels: ${number(sum(views, ({ snapshot }) => snapshot.channels))}, published: ${
         number(sum(views, ({ rates }) => rates.published))
-      } publications /s`,
+      } /s`,
   },
   {
     label: "Largest buffer",
