@@ -1,7 +1,13 @@
 /** The page of the inspector in a real browser. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import { dirname, join } from "node:path";
+import process from "node:process";
 import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
 import { Hono } from "hono";
 import type { Browser, Page } from "playwright-core";
 import * as v from "valibot";
@@ -13,8 +19,13 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import { inspector, type InspectorAction } from "../../src/inspector/inspector.ts";
 import { type RunningServer, serve } from "../../src/serve/serve.ts";
 import { findViolations } from "../support/axe.ts";
+import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
+import { Firefox, noFirefox } from "../support/firefox.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
+
+const here = dirname(fileURLToPath(import.meta.url));
 
 /** An app with an inspector, which serves. */
 class Node {
@@ -295,6 +306,100 @@ describe("The page of the inspector", { skip: noBrowser, timeout: 600_000 }, () 
       }
     });
   }
+});
+
+describe(
+  "The page of the inspector, on two nodes over Redis",
+  { skip: noBrowser || lacks("redis-server"), timeout: 300_000 },
+  () => {
+    it("shows both nodes, and goes on with the other one when the node that it is connected to is killed", async (t) => {
+      const redis = await BrokerProcess.redis();
+      const nodes = await Promise.all(["harbour", "quay"].map((name) => startProgram(t, name, redis.port)));
+      const browser = await launchBrowser();
+      t.after(async () => {
+        await browser.close();
+        await redis.close();
+      });
+      // One address for both, as behind a load balancer.
+      let target = nodes[0]!;
+      const front = createServer((socket) => {
+        const through = connect(target.port, "127.0.0.1");
+        for (const [one, other] of [[socket, through], [through, socket]] as const) {
+          one.on("error", () => {}); // "close" follows.
+          one.on("close", () => other.destroy());
+          one.pipe(other);
+        }
+      });
+      front.listen(0, "127.0.0.1");
+      t.after(() => front.close());
+      await once(front, "listening");
+      const { port } = front.address() as { port: number }; // Of a TCP server.
+      const ann = createClient(`ws://127.0.0.1:${nodes[1]!.port}/websocket`, { token: "ann", WebSocket });
+      t.after(() => ann.close());
+      await ann.ready;
+
+      const page = await browser.newPage({ viewport: { width: 1280, height: 860 } });
+      await page.goto(`http://127.0.0.1:${port}/inspector#clients`);
+      await page.getByText("Live, 2 nodes").waitFor();
+      const row = page.locator(".row").filter({ hasText: "ann" }).filter({ hasText: "quay" });
+      await row.click();
+      await page.getByText("Timeline").waitFor();
+
+      target = nodes[1]!;
+      process.kill(nodes[0]!.pid, "SIGKILL");
+      await page.getByText("Live, one node").waitFor();
+      await page.getByRole("button", { name: "Disconnect…" }).last().click();
+      await page.getByRole("button", { name: "Disconnect", exact: true }).click();
+      await page.getByText("Closed with 4403").first().waitFor();
+    });
+
+    /** Starts the program of a node. */
+    async function startProgram(t: { after(end: () => void): void }, name: string, redis: number) {
+      const child = spawn(process.execPath, [...TYPESCRIPT, join(here, "inspector-node.ts")], {
+        env: { ...process.env, NAME: name, REDIS: `${redis}` },
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      t.after(() => child.kill("SIGKILL"));
+      const [text] = await once(child.stdout, "data");
+      return { pid: child.pid!, port: Number(text) }; // It runs.
+    }
+  },
+);
+
+describe("The page of the inspector, in Firefox", { skip: noFirefox, timeout: 300_000 }, () => {
+  it("shows clients, disconnects one by keyboard, and comes back when its node does", async (t) => {
+    let node = await new Node().start();
+    const firefox = await Firefox.launch();
+    t.after(async () => {
+      await firefox.close();
+      await node.stop();
+    });
+    const shows = (text: string) => firefox.until(`document.body.innerText.includes(${JSON.stringify(text)})`);
+    const click = (name: string) =>
+      firefox.evaluate(
+        `() => [...document.querySelectorAll("a, button")].findLast((each) => each.textContent === ${
+          JSON.stringify(name)
+        }).click()`,
+      );
+    const ann = await node.connect("ann");
+    await firefox.goto(`${node.url}inspector`);
+    await shows("Live, one node");
+    await shows("harbour");
+    await click("Clients");
+    await shows("1 client");
+    await firefox.evaluate(`() => document.querySelector(".virtual").focus()`);
+    await firefox.press("\uE015", "\uE007"); // Arrow down, Enter.
+    await shows("Timeline");
+    await shows("Credentials accepted");
+    await click("Disconnect…");
+    await firefox.press("\uE007");
+    await shows("Closed with 4403");
+    await assert.rejects(ann.request("say", { text: "closed" }), { code: "FORBIDDEN" });
+    await node.stop();
+    await shows("Connection lost, trying again…");
+    node = await new Node().start(Number(new URL(node.url).port));
+    await shows("Live, one node");
+  });
 });
 
 /** Controls that are smaller than 44 px, and how far the page is wider than the screen. */
