@@ -95,22 +95,21 @@ export async function connectPostgres(
   listen: PostgresClient,
   ended: (error: unknown) => void,
 ): Promise<PostgresConnection> {
-  const commands = await open(client, ended);
-  if (isPglite(client) && listen === client) return commands;
-  try {
-    const listener = await open(listen, ended);
-    return {
-      ...commands,
-      listen: listener.listen,
-      close: () => {
-        listener.close();
-        commands.close();
-      },
-    };
-  } catch (error) {
-    commands.close();
-    throw error;
+  if (isPglite(client) && listen === client) return await open(client, ended);
+  // Together: to begin takes a server process of PostgreSQL some ms.
+  const [commands, listener] = await Promise.allSettled([open(client, ended), open(listen, ended)]);
+  if (commands.status === "rejected" || listener.status === "rejected") {
+    for (const each of [commands, listener]) if (each.status === "fulfilled") each.value.close();
+    throw (commands.status === "rejected" ? commands : listener as PromiseRejectedResult).reason; // One of the two was.
   }
+  return {
+    ...commands.value,
+    listen: listener.value.listen,
+    close: () => {
+      listener.value.close();
+      commands.value.close();
+    },
+  };
 }
 
 /** A transaction of the application, which runs one statement. @throws {TypeError} when it is something else, such as a pool. */

@@ -102,10 +102,7 @@ class PostgresBroker implements Broker {
 
   async #migrate(connection: PostgresConnection): Promise<void> {
     const { schema, migrate } = this.#options;
-    const table = `${prefixOf(schema)}noroshi_migrations`;
-    const [found] = await connection.query("select to_regclass($1::text)::text as name", [table]);
-    const [row] = found?.["name"] == null ? [] : await connection.query(`select max(version)::text as version from ${table}`, []);
-    const version = Number(row?.["version"] ?? 0);
+    const version = await versionOf(connection, `${prefixOf(schema)}noroshi_migrations`);
     if (version >= VERSION) return;
     if (!migrate) {
       throw new Error(
@@ -113,5 +110,17 @@ class PostgresBroker implements Broker {
       );
     }
     for (const each of postgresMigrations(schema)) if (each.version > version) await connection.script(each.sql);
+  }
+}
+
+/** The version of the tables; 0 when there are none. */
+async function versionOf(connection: PostgresConnection, table: string): Promise<number> {
+  try {
+    const [row] = await connection.query(`select max(version)::text as version from ${table}`, []);
+    return Number(row?.["version"] ?? 0);
+  } catch (error) {
+    const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+    if (code === "42P01" || code === "3F000") return 0; // No such table, or schema.
+    throw error;
   }
 }

@@ -194,7 +194,7 @@ export class PostgresSession implements BrokerSession {
       throw error;
     }
     const { node, lease } = this.#options;
-    const sweeps = this.#beats % SWEEP_PERIOD === 0;
+    const sweeps = this.#beats % SWEEP_PERIOD === 1; // Not the first, which a publisher waits for.
     const [wasKnown, now, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats, sweeps);
     this.#look(now);
     this.#memory.lsn = lsn;
