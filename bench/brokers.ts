@@ -1,21 +1,25 @@
 /**
  * What one broker carries: its CPU for each publication, by how many nodes listen, and what a channel with a history takes of its memory and CPU.
  *
- * `node --import tsx bench/brokers.ts [--publications=20000] [--channels=10000] [--lock=FILE]`
+ * `node --import tsx bench/brokers.ts [--publications=20000] [--channels=10000] [--only=redis] [--lock=FILE]`
  *
  * The nodes are engines in this process, so that what is reached a second is theirs and the broker's together; only the CPU and the memory
  * of the broker are its own.
  */
+import { readFileSync } from "node:fs";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import pg from "pg";
 import { createClient } from "redis";
 import { Deadlines, systemClock } from "../src/base/clock.ts";
 import type { EngineHost, HistoryOptions } from "../src/engines/engine.ts";
 import type { BrokerEngine } from "../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../src/engines/nats/nats.ts";
+import { postgresEngine } from "../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../tests/support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../tests/support/postgres.ts";
 import { lock } from "./lock.ts";
 import { cpuOf, memoryOf } from "./process.ts";
 import { said } from "./servers/message.ts";
@@ -24,6 +28,7 @@ const { values } = parseArgs({
   options: {
     publications: { type: "string", default: "20000" },
     channels: { type: "string", default: "10000" },
+    only: { type: "string" },
     lock: { type: "string" },
   },
 });
@@ -39,7 +44,22 @@ const LOOKS = 3;
 const HISTORY: HistoryOptions = { size: 100, ttl: 3_600_000 };
 const KINDS = ["broadcast", "publish", "publish, history"] as const;
 
-type BrokerName = "redis" | "nats";
+const BROKERS = {
+  redis: { lack: lacks("redis-server"), start: () => BrokerProcess.redis() },
+  nats: { lack: lacks("nats-server"), start: () => BrokerProcess.nats() },
+  // As it is installed: a publication is on the disk when it is answered.
+  postgres: { lack: lacksPostgres(), start: () => PostgresProcess.postgres({ flags: ["-c", "fsync=on"] }) },
+};
+
+type BrokerName = keyof typeof BROKERS;
+
+function engineOf(name: BrokerName, port: number): BrokerEngine {
+  if (name === "postgres") {
+    return postgresEngine({ client: new pg.Pool({ connectionString: `postgres://noroshi@127.0.0.1:${port}/postgres` }) });
+  }
+  const url = `${name}://127.0.0.1:${port}`;
+  return name === "nats" ? natsEngine({ servers: url }) : redisEngine({ client: createClient({ url }) });
+}
 
 /** A node without clients, which counts what it is told. */
 class Node {
@@ -47,8 +67,7 @@ class Node {
   readonly engine: BrokerEngine;
 
   constructor(name: BrokerName, port: number) {
-    const url = `${name}://127.0.0.1:${port}`;
-    this.engine = name === "nats" ? natsEngine({ servers: url }) : redisEngine({ client: createClient({ url }) });
+    this.engine = engineOf(name, port);
     const count = () => {
       this.received++;
     };
@@ -71,18 +90,28 @@ class Node {
   }
 }
 
-async function withNodes(name: BrokerName, number: number, work: (nodes: Node[], pid: number) => Promise<void>): Promise<void> {
+async function withNodes(
+  name: BrokerName,
+  number: number,
+  work: (nodes: Node[], pids: number[]) => Promise<void>,
+): Promise<void> {
   const release = values.lock === undefined ? () => {} : await lock(values.lock);
-  const broker = await BrokerProcess[name]();
+  const broker = await BROKERS[name].start();
   const nodes = Array.from({ length: number }, () => new Node(name, broker.port));
   try {
     for (const node of nodes) await node.ready();
-    await work(nodes, broker.pid!); // It runs.
+    await work(nodes, processesOf(broker.pid!)); // It runs.
   } finally {
     for (const { engine } of nodes) await engine.close();
     await broker.close();
     release();
   }
+}
+
+/** The process and its children: PostgreSQL has one for each connection. */
+function processesOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").filter(Boolean);
+  return [pid, ...children.map(Number)];
 }
 
 /** Calls so often, with so many calls under way. */
@@ -94,7 +123,7 @@ async function repeat(times: number, call: (number: number) => unknown): Promise
 }
 
 async function publications(name: BrokerName, kind: (typeof KINDS)[number], listening: number): Promise<void> {
-  await withNodes(name, listening + 1, async ([publisher, ...listeners], pid) => {
+  await withNodes(name, listening + 1, async ([publisher, ...listeners], pids) => {
     const { engine } = publisher!; // There is one more than listen.
     const history = kind === "publish, history" ? HISTORY : null;
     if (kind !== "broadcast") { for (const listener of listeners) await listener.engine.subscribe("load", history); }
@@ -106,34 +135,34 @@ async function publications(name: BrokerName, kind: (typeof KINDS)[number], list
     const warmUp = count / 5;
     await repeat(warmUp, send);
     await arrive(warmUp);
-    const [cpu, own, begin] = [cpuOf([pid]), process.cpuUsage(), performance.now()];
+    const [cpu, own, begin] = [cpuOf(pids), process.cpuUsage(), performance.now()];
     await repeat(count, send);
     await arrive(warmUp + count);
     const seconds = (performance.now() - begin) / 1000;
     const { user, system } = process.cpuUsage(own);
-    const micros = (cpuOf([pid]) - cpu) * 1e6 / count;
+    const micros = (cpuOf(pids) - cpu) * 1e6 / count;
     row(name, kind, `${listening}`, micros.toFixed(1), ((user + system) / count).toFixed(0), (count / seconds).toFixed(0));
   });
 }
 
 async function histories(name: BrokerName): Promise<void> {
-  await withNodes(name, 1, async ([node], pid) => {
+  await withNodes(name, 1, async ([node], pids) => {
     const { engine } = node!;
     const data = JSON.stringify(said(1));
-    const before = memoryOf([pid]);
+    const before = memoryOf(pids);
     const memory = async (each: number, from: number) => {
       await repeat(channelCount * (each - from), (number) => {
         return engine.publish(`channel:${number % channelCount}`, { event: "said", data }, HISTORY);
       });
       await sleep(1500);
-      return ((memoryOf([pid]) - before) / channelCount).toFixed(2);
+      return ((memoryOf(pids) - before) / channelCount).toFixed(2);
     };
     const [one, ten] = [await memory(1, 0), await memory(10, 1)];
     await repeat(channelCount, (number) => engine.subscribe(`channel:${number}`, HISTORY));
     await sleep(1500);
-    const cpu = cpuOf([pid]);
+    const cpu = cpuOf(pids);
     await sleep(LOOKS * CHECK_INTERVAL);
-    const look = ((cpuOf([pid]) - cpu) * 1e6 / LOOKS / channelCount).toFixed(1);
+    const look = ((cpuOf(pids) - cpu) * 1e6 / LOOKS / channelCount).toFixed(1);
     console.log(
       `${name}, ${channelCount} channels with a history: with 1 publication ${one} kB each, with 10 ${ten} kB; ${look} µs each to be looked after`,
     );
@@ -146,10 +175,11 @@ function row(...cells: string[]): void {
 
 row("broker", "sends", "nodes that listen", "broker µs", "nodes µs, all", "reached a second");
 row("---", "---", "---:", "---:", "---:", "---:");
-for (const name of ["redis", "nats"] as const) {
-  const lack = lacks(`${name}-server`);
+const names = (Object.keys(BROKERS) as BrokerName[]).filter((name) => values.only === undefined || name === values.only);
+for (const name of names) {
+  const { lack } = BROKERS[name];
   if (lack) console.log(lack);
   else for (const kind of KINDS) for (const listening of NODES) await publications(name, kind, listening);
 }
-for (const name of ["redis", "nats"] as const) if (!lacks(`${name}-server`)) await histories(name);
+for (const name of names) if (!BROKERS[name].lack) await histories(name);
 process.exit(0);
