@@ -12,6 +12,7 @@
  */
 import { channelsHttp } from "./channels-http.ts";
 import { fallback, type FallbackOptions } from "./fallback.ts";
+import { type Webhook, webhook, type WebhookOptions } from "./webhook.ts";
 
-export { channelsHttp, fallback };
-export type { FallbackOptions };
+export { channelsHttp, fallback, webhook };
+export type { FallbackOptions, Webhook, WebhookOptions };

@@ -1,0 +1,101 @@
+import type { Context, Handler } from "hono";
+import { readBody } from "./read-body.ts";
+
+/** A verified webhook. */
+export interface Webhook {
+  /** The same for each attempt of the sender: pass it as `id` to `channels.publish`. */
+  readonly id: string;
+  /** When it was sent, in ms since 1970. */
+  readonly sentAt: number;
+  /** The body, from JSON. It is signed, and its form is not checked. */
+  readonly payload: unknown;
+}
+
+/** Options of {@link webhook}. */
+export interface WebhookOptions {
+  /** Time that the sender's clock may differ, and that a webhook may take to arrive, in ms. @default {300_000} */
+  tolerance?: number;
+  /** Maximum size of the body, in bytes. @default {1_048_576} */
+  maxBody?: number;
+  /** Returns the time, in ms since 1970. @default {Date.now} */
+  now?: () => number;
+}
+
+/**
+ * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The sender is answered
+ * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON, and 413 for one too large. What
+ * the handler throws goes to Hono's error handler, so that the sender tries again.
+ *
+ * @param secret as the sender gives it, `whsec_…`; two while one replaces the other.
+ * @throws {TypeError} for a secret that is not base64.
+ *
+ * @example
+ * ```ts
+ * app.post("/webhooks", webhook(secret, async ({ id, payload }) => {
+ *   const { type, data } = parse(Event, payload);
+ *   await channels.publish("orders", type, data, { id });
+ * }));
+ * ```
+ */
+export function webhook(
+  secret: string | readonly string[],
+  handler: (webhook: Webhook, c: Context) => void | Promise<void>,
+  { tolerance = 300_000, maxBody = 1_048_576, now = Date.now }: WebhookOptions = {},
+): Handler {
+  const secrets = [secret].flat().map(bytesOf);
+  if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
+  return async (c) => {
+    const refuse = (status: 400 | 401 | 413, message: string) => c.json({ error: { code: "INVALID_REQUEST", message } }, status);
+    const id = c.req.header("webhook-id");
+    const timestamp = c.req.header("webhook-timestamp") ?? "";
+    const signatures = c.req.header("webhook-signature");
+    if (!id || !signatures || !/^\d{1,12}$/.test(timestamp)) return refuse(401, "The webhook is not signed");
+    const sentAt = 1_000 * Number(timestamp);
+    // Before anything is read: a repeat by somebody else is not to be answered after that time.
+    if (Math.abs(now() - sentAt) > tolerance) return refuse(401, "The webhook is too old, or of the future");
+    const { text, isWhole } = await readBody(c.req.raw, maxBody);
+    if (!isWhole) return refuse(413, `The body has more than ${maxBody} bytes`);
+    if (!await isSigned(`${id}.${timestamp}.${text}`, signatures, secrets)) return refuse(401, "The signature is not valid");
+    let payload: unknown;
+    try {
+      payload = JSON.parse(text);
+    } catch {
+      return refuse(400, "The body is not JSON");
+    }
+    await handler({ id, sentAt, payload }, c);
+    return c.body(null, 204);
+  };
+}
+
+/** Maximum signatures that are looked at: a sender has one for each of its secrets. */
+const MAX_SIGNATURES = 8;
+
+const HMAC = { name: "HMAC", hash: "SHA-256" };
+
+/** Whether one of the signatures is of one of the secrets. */
+async function isSigned(signed: string, signatures: string, secrets: readonly Uint8Array<ArrayBuffer>[]): Promise<boolean> {
+  const data = new TextEncoder().encode(signed);
+  for (const secret of secrets) {
+    const key = await crypto.subtle.importKey("raw", secret, HMAC, false, ["verify"]);
+    for (const signature of signatures.split(" ").slice(0, MAX_SIGNATURES)) {
+      const [, base64] = /^v1,([A-Za-z0-9+/]+={0,2})$/.exec(signature) ?? [];
+      const bytes = base64 && decode(base64);
+      if (bytes && await crypto.subtle.verify(HMAC, key, bytes, data)) return true;
+    }
+  }
+  return false;
+}
+
+function bytesOf(secret: string): Uint8Array<ArrayBuffer> {
+  const bytes = decode(String(secret).replace(/^whsec_/, ""));
+  if (bytes && bytes.byteLength > 0) return bytes;
+  throw new TypeError("Cannot receive webhooks: the secret must be base64, as the sender gives it, with or without whsec_");
+}
+
+function decode(base64: string): Uint8Array<ArrayBuffer> | undefined {
+  try {
+    return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  } catch {
+    return undefined; // It is not base64, which the caller reports.
+  }
+}

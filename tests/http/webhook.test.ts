@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { describe, it } from "node:test";
+import { Hono } from "hono";
+import { type Webhook, webhook } from "../../src/http/http.ts";
+
+const KEY = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NOW = 1_800_000_000_000;
+
+function start(secret: string | string[] = `whsec_${KEY}`) {
+  const received: Webhook[] = [];
+  const app = new Hono();
+  app.post("/", webhook(secret, (webhook) => void received.push(webhook), { now: () => NOW, maxBody: 100 }));
+  app.onError((_error, c) => c.text("Failed", 500));
+  return { app, received };
+}
+
+function signed(body: string, { id = "msg_1", at = NOW, key = KEY, version = "v1" } = {}) {
+  const timestamp = String(at / 1_000);
+  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${id}.${timestamp}.${body}`).digest("base64");
+  const headers = { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": `${version},${signature}` };
+  return { method: "POST", headers, body };
+}
+
+describe("webhook", () => {
+  it("hands on what is signed, with the id of all its attempts", async () => {
+    const { app, received } = start();
+    assert.equal((await app.request("/", signed('{"type":"paid","data":1}'))).status, 204);
+    assert.deepEqual(received, [{ id: "msg_1", sentAt: NOW, payload: { type: "paid", data: 1 } }]);
+  });
+
+  it("verifies the example of Standard Webhooks", async () => {
+    // As the libraries of the specification test it.
+    const received: Webhook[] = [];
+    const app = new Hono().post(
+      "/",
+      webhook(`whsec_${KEY}`, (webhook) => void received.push(webhook), { now: () => 1614265330_000 }),
+    );
+    const headers = {
+      "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+      "webhook-timestamp": "1614265330",
+      "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    };
+    assert.equal((await app.request("/", { method: "POST", headers, body: '{"test": 2432232314}' })).status, 204);
+    assert.deepEqual(received[0]?.payload, { test: 2432232314 });
+  });
+
+  it("accepts one of several signatures and secrets, as while a secret is replaced", async () => {
+    const other = Buffer.from("another secret of the sender").toString("base64");
+    const { app, received } = start([other, KEY]);
+    const { headers, ...rest } = signed("{}");
+    const both = { ...headers, "webhook-signature": `v1a,abc v1,AAAA v1,!! ${headers["webhook-signature"]}` };
+    assert.equal((await app.request("/", { ...rest, headers: both })).status, 204);
+    assert.equal((await app.request("/", signed("{}", { key: other, id: "msg_2" }))).status, 204);
+    assert.equal(received.length, 2);
+  });
+
+  it("refuses what is not signed by the secret, was changed, or is old", async () => {
+    const { app, received } = start();
+    const { headers, ...rest } = signed("{}");
+    const status = async (init: RequestInit) => (await app.request("/", init)).status;
+    assert.equal(await status({ ...rest, headers: {} }), 401);
+    assert.equal(await status({ ...rest, headers, body: "[]" }), 401);
+    assert.equal(await status({ ...rest, headers: { ...headers, "webhook-id": "msg_2" } }), 401);
+    assert.equal(await status(signed("{}", { key: Buffer.from("guessed").toString("base64") })), 401);
+    assert.equal(await status(signed("{}", { version: "v2" })), 401);
+    assert.equal(await status(signed("{}", { at: NOW - 301_000 })), 401);
+    assert.equal(await status(signed("{}", { at: NOW + 301_000 })), 401);
+    assert.equal(await status(signed("{")), 400);
+    assert.equal(await status(signed(JSON.stringify("x".repeat(200)))), 413);
+    assert.deepEqual(received, []);
+  });
+
+  it("answers 500 when the handler fails, so that the sender tries again", async () => {
+    const app = new Hono().post("/", webhook(KEY, () => Promise.reject(new Error("The engine is away")), { now: () => NOW }));
+    app.onError((_error, c) => c.text("Failed", 500));
+    assert.equal((await app.request("/", signed("{}"))).status, 500);
+  });
+
+  it("throws for a secret that is none", () => {
+    for (const secret of ["", "whsec_", "not base64!", []]) assert.throws(() => webhook(secret, () => {}), TypeError);
+  });
+});
