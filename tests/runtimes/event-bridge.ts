@@ -1,0 +1,260 @@
+/**
+ * A server that speaks RFC 6455 to a test and the fallback transport to the server under test, so that the conformance suite runs over both.
+ * It adds nothing: each frame of the test is a POST, and each event of the stream is a frame.
+ */
+import { once } from "node:events";
+import { Agent, type ClientRequest, createServer, type IncomingMessage, request, type Server, ServerResponse } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
+import { WebSocket, WebSocketServer } from "ws";
+import { checkRequest } from "../../src/controller/upgrade-request.ts";
+import { NO_STATUS } from "../../src/protocol/close.ts";
+import { turn } from "../support/waiting.ts";
+import type { TestServer } from "./server.ts";
+
+/** Bytes that wait on one side before nothing more is read of the other. */
+const MAX_HELD = 65_536;
+
+/** Frames of one POST. */
+const MAX_FRAMES = 64;
+
+/** Headers of the handshake, which the fallback does not have. */
+const HANDSHAKE = /^(?:upgrade|connection|accept|sec-websocket-.*)$/i;
+
+/** Passes a close frame on in its order. ws would answer it at once, by calling `close`. */
+class BridgedSocket extends WebSocket {
+  link: Link | undefined;
+
+  override close(code: number = NO_STATUS, reason: string | Buffer = ""): void {
+    this.link?.post({ close: { code, reason: String(reason) } });
+  }
+
+  end(code: number, reason: string): void {
+    super.close(code, reason);
+  }
+}
+
+/** What the client of the fallback sends in one POST. */
+interface Post {
+  frames?: string[];
+  pong?: number | null;
+  close?: { code: number; reason: string };
+  answered?: () => void;
+}
+
+/** One connection: a socket of the test and a stream of the server. */
+class Link {
+  readonly #ws: BridgedSocket;
+  readonly #socket: Socket;
+  readonly #port: number;
+  readonly #stream: IncomingMessage;
+  readonly #path: string;
+  /** Resolves when the last pong is answered. */
+  ponged: Promise<void> | undefined;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  #opening: { connection: string; secret: string } | undefined;
+  #posts: Post[] = [];
+  #sequence = 0;
+  #isPosting = false;
+  #isOver = false;
+
+  constructor(ws: BridgedSocket, socket: Socket, port: number, stream: IncomingMessage, path: string) {
+    this.#ws = ws;
+    this.#socket = socket;
+    this.#port = port;
+    this.#stream = stream;
+    this.#path = path;
+    ws.link = this;
+    ws.on("message", (data: Buffer) => this.post({ frames: [data.toString()] }));
+    ws.on("ping", () => this.post({}));
+    ws.on("pong", (data: Buffer) => {
+      this.ponged = new Promise((resolve) => this.post({ pong: data[0] ?? null, answered: resolve }));
+    });
+    ws.on("error", () => {}); // `close` follows.
+    ws.on("close", () => {
+      this.#isOver = true;
+      stream.destroy();
+      this.#agent.destroy();
+    });
+    void this.#read();
+  }
+
+  post(post: Post): void {
+    const last = this.#posts.at(-1);
+    if (last && post.frames && (last.frames?.length ?? 0) < MAX_FRAMES) (last.frames ??= []).push(...post.frames);
+    else this.#posts.push(post);
+    if (this.#posts.length > 1) this.#ws.pause();
+    if (!this.#isPosting && this.#opening) void this.#send();
+  }
+
+  async #send(): Promise<void> {
+    this.#isPosting = true;
+    while (this.#posts.length > 0 && !this.#isOver) {
+      const { connection, secret } = this.#opening!; // It was opened before.
+      const post = this.#posts.shift();
+      const path = `${this.#path}${this.#path.includes("?") ? "&" : "?"}connection=${connection}`;
+      const asked = request({ host: "127.0.0.1", port: this.#port, path, method: "POST", agent: this.#agent });
+      asked.end(JSON.stringify({ secret, sequence: ++this.#sequence, ...post }));
+      try {
+        const [answer] = await once(asked, "response") as [IncomingMessage]; // As node:http emits it.
+        answer.resume();
+      } catch {
+        break; // The server has gone: the stream ends too.
+      } finally {
+        post?.answered?.();
+      }
+      if (this.#posts.length === 0 && this.#ws.isPaused) this.#ws.resume();
+    }
+    this.#isPosting = false;
+  }
+
+  async #read(): Promise<void> {
+    let text = "";
+    let close: { code: number; reason: string } | undefined;
+    try {
+      this.#stream.setEncoding("utf8");
+      for await (const chunk of this.#stream) {
+        text += chunk;
+        for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+          const [, name = "", data = ""] = /^(?:event: (\w+)\n)?data: ([^]*)$/.exec(text.slice(0, end)) ?? [];
+          text = text.slice(end + 2);
+          if (name === "close") close = JSON.parse(data);
+          else this.#take(name, data);
+        }
+        if (this.#ws.bufferedAmount > MAX_HELD) await once(this.#socket, "drain");
+      }
+    } catch {
+      // The response broke off.
+    }
+    if (close) this.#ws.end(close.code, close.reason);
+    else this.#ws.terminate();
+  }
+
+  #take(name: string, data: string): void {
+    if (name === "") this.#ws.send(data);
+    else if (name === "text") this.#ws.send(JSON.parse(data));
+    else if (name === "ping") this.#ws.ping(data === "null" ? "" : Buffer.from([Number(data)]));
+    else if (name === "open") {
+      this.#opening = JSON.parse(data);
+      if (this.#posts.length > 0) void this.#send();
+    }
+  }
+}
+
+/** A server under test, reached over the fallback. */
+export class EventBridge implements TestServer {
+  port = 0;
+  readonly #inner: TestServer;
+  readonly #links = new Set<Link>();
+  readonly #server: Server = createServer({ maxHeaderSize: 1_000_000, insecureHTTPParser: true });
+  readonly #sockets = new WebSocketServer({
+    ...{ noServer: true, clientTracking: false, perMessageDeflate: false },
+    ...{ WebSocket: BridgedSocket, handleProtocols: () => false },
+  });
+
+  constructor(inner: TestServer) {
+    this.#inner = inner;
+    this.#server.maxHeadersCount = 0;
+    this.#server.on("request", (incoming, outgoing) => this.#pass(incoming, outgoing));
+    this.#server.on("upgrade", (incoming, socket: Socket, head) => this.#upgrade(incoming, socket, head));
+    this.#server.on("clientError", (_error, socket) => socket.destroy());
+  }
+
+  async start(): Promise<this> {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+    this.port = (this.#server.address() as AddressInfo).port; // A TCP server, not a pipe.
+    return this;
+  }
+
+  async control(subject: string, command: string, body: unknown = {}): Promise<never> {
+    // A pong takes another way than the command: before the clock goes on, those that the test has sent are answered.
+    if (command === "advance") {
+      for (let turns = 0; turns < 2; turns++) await turn();
+      await Promise.all([...this.#links].map((link) => link.ponged));
+    }
+    return await this.#inner.control(subject, command, body) as never; // A test reads what it expects.
+  }
+
+  async pause(): Promise<void> {}
+
+  async stop(): Promise<number | null> {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    return await this.#inner.stop();
+  }
+
+  /** Passes on a request that asks for no upgrade. */
+  #pass(incoming: IncomingMessage, outgoing: ServerResponse): void {
+    const { method, url: path, rawHeaders } = incoming;
+    const options = { host: "127.0.0.1", port: this.#inner.port, method, path, agent: false, setHost: false };
+    const asked = request({ ...options, headers: rawHeaders as never }); // Node takes a flat list.
+    asked.on("error", () => outgoing.destroy());
+    asked.on("response", (answer) => {
+      outgoing.writeHead(answer.statusCode ?? 500, answer.rawHeaders);
+      answer.pipe(outgoing);
+    });
+    incoming.pipe(asked);
+  }
+
+  /** Passes the bytes of a request and of all that follows it on the connection. */
+  #tunnel({ method, url, rawHeaders }: IncomingMessage, socket: Socket, head: Buffer): void {
+    const lines = [`${method} ${url} HTTP/1.1`];
+    for (let i = 0; i < rawHeaders.length; i += 2) lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
+    const inner = connect(this.#inner.port, "127.0.0.1");
+    inner.write(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
+    socket.on("error", () => inner.destroy());
+    inner.on("error", () => socket.destroy());
+    socket.on("close", () => inner.destroy());
+    socket.pipe(inner);
+    inner.pipe(socket);
+  }
+
+  #upgrade(incoming: IncomingMessage, socket: Socket, head: Buffer): void {
+    socket.on("error", () => {}); // `close` follows.
+    const { url = "/", headers, rawHeaders } = incoming;
+    const checked = { method: incoming.method ?? "GET", headers: new Headers(headers as Record<string, string>) };
+    // A handshake that is none is refused as ever.
+    if (checkRequest(checked as unknown as Request)) return this.#tunnel(incoming, socket, head); // It reads these two.
+    const kept = rawHeaders.flatMap((name, i) => i % 2 === 0 && !HANDSHAKE.test(name) ? [name, rawHeaders[i + 1]!] : []);
+    const offered = headers["sec-websocket-protocol"];
+    const path = offered === undefined ? url : `${url}${url.includes("?") ? "&" : "?"}protocols=${encodeURIComponent(offered)}`;
+    const options = { host: "127.0.0.1", port: this.#inner.port, path, agent: false, setHost: false };
+    const asked = request({ ...options, headers: [...kept, "Accept", "text/event-stream"] as never }); // Node takes a flat list.
+    asked.on("error", () => socket.destroy());
+    asked.on("response", (stream) => this.#answered(incoming, socket, head, asked, stream));
+    socket.once("close", () => asked.destroy());
+    asked.end();
+  }
+
+  #answered(incoming: IncomingMessage, socket: Socket, head: Buffer, asked: ClientRequest, stream: IncomingMessage): void {
+    const { statusCode = 500, rawHeaders } = stream;
+    if (!stream.headers["content-type"]?.startsWith("text/event-stream")) {
+      const response = new ServerResponse(incoming);
+      response.assignSocket(socket);
+      response.writeHead(statusCode, rawHeaders);
+      stream.pipe(response);
+      response.once("finish", () => socket.end());
+      socket.resume(); // Else its end is not seen.
+      return;
+    }
+    if (socket.destroyed) return void asked.destroy();
+    // The subprotocol that was agreed comes in the first event.
+    stream.once("data", (chunk: Buffer) => {
+      stream.pause();
+      stream.unshift(chunk);
+      const [, opening = "{}"] = /^event: open\ndata: (.*)\n/.exec(chunk.toString()) ?? [];
+      const { protocol } = JSON.parse(opening) as { protocol?: string | null };
+      this.#sockets.once("headers", (lines: string[]) => {
+        for (let i = 0; i < rawHeaders.length; i += 2) {
+          if (/^(?:x-before|x-after|set-cookie)$/i.test(rawHeaders[i]!)) lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
+        }
+        if (protocol) lines.push(`sec-websocket-protocol: ${protocol}`);
+      });
+      this.#sockets.handleUpgrade(incoming, socket, head, (ws) => {
+        const link = new Link(ws as BridgedSocket, socket, this.#inner.port, stream, incoming.url ?? "/"); // It calls back with the class given.
+        this.#links.add(link);
+        ws.once("close", () => this.#links.delete(link));
+      });
+    });
+  }
+}

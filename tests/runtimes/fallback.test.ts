@@ -1,0 +1,50 @@
+/** The conformance suite over the fallback transport: server-sent events one way, and POST the other. */
+import assert from "node:assert/strict";
+import { heldBack } from "./behaviours/authentication.ts";
+import { conformance, type Difference } from "./conformance.ts";
+import { EventBridge } from "./event-bridge.ts";
+import { startServer } from "./server.ts";
+import { Wire } from "./wire.ts";
+
+const DIFFERENCES: Record<string, Difference> = {
+  ...heldBack,
+  "a client that reads is kept and misses nothing when it is sent more in one turn than may wait": {
+    because: "a stream is read once the turn is over, so that all of it waits until then",
+    async instead(server) {
+      const wire = await Wire.open(server.port, "/bounded");
+      await wire.ask({ type: "ping" });
+      const news = Array.from({ length: 20 }, (_, n) => ({ type: "news", n, text: "x".repeat(10_000) }));
+      await server.control("bounded", "turn", { steps: news.map((send) => ({ send })) });
+      for (let n = 0; n < 7; n++) assert.equal((await wire.next()).n, n);
+      assert.equal((await wire.closed).code, 4508);
+    },
+  },
+  "a peer that never answers the close handshake is gone after the close timeout": {
+    because: "the last event needs no answer: the connection is over when the response has ended",
+    async instead(server) {
+      const wire = await Wire.open(server.port, "/public");
+      wire.answersClose = false;
+      wire.send({ type: "close", code: 4000, reason: "bye" });
+      const [{ code, reason, wasClean }] = await server.control("public", "wait", { event: "close" });
+      assert.deepEqual({ code, reason, wasClean }, { code: 4000, reason: "bye", wasClean: true });
+      await server.control("public", "quiet");
+    },
+  },
+};
+
+/** As in `bun.test.ts`. */
+const ON_BUN: Record<string, Difference> = {
+  "answers 4xx to an odd request target and lives on": {
+    because: "Bun mends the target before anybody sees it",
+    async instead({ port }) {
+      for (const target of ["http://[/public", "//[/public", "http://a:b:c/public"]) await Wire.request(port, target);
+      await Wire.open(port, "/public");
+    },
+  },
+};
+
+for (const runtime of ["node", "bun", "deno"] as const) {
+  conformance(`The fallback on ${runtime}`, async () => await new EventBridge(await startServer(runtime)).start(), {
+    differences: runtime === "bun" ? { ...DIFFERENCES, ...ON_BUN } : DIFFERENCES,
+  });
+}
