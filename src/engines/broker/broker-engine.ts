@@ -118,15 +118,8 @@ export class BrokerEngine implements Engine {
       now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
-    const session = {
-      node: host.node,
-      namespace,
-      lease,
-      slack: 3 * checkInterval,
-      timeout,
-      now,
-      positions: () => this.#positions(),
-    };
+    const positions = () => this.#positions();
+    const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now, positions };
     this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
       greet: async () => await this.#trust?.greet(),
