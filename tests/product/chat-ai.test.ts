@@ -3,18 +3,38 @@ import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { serveStatic } from "@hono/node-server/serve-static";
 import type { LanguageModel } from "ai";
 import { MockLanguageModelV4 } from "ai/test";
 import type { Browser, Page } from "playwright-core";
-import { createChatApp } from "../../examples/chat-ai/chat.ts";
-import { serve } from "../../src/serve/serve.ts";
+import type * as ChatServer from "../../examples/chat-ai/chat.ts";
+import type * as Serve from "../../src/serve/serve.ts";
 import { findViolations } from "../support/axe.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** The example and what serves it, from one copy of the project: the example imports it by its name. */
+async function loadServer(): Promise<typeof ChatServer & Pick<typeof Serve, "serve">> {
+  const { build } = await import("esbuild");
+  const outfile = join(root, "node_modules/.cache/chat-ai.mjs"); // Below the packages that it is to find.
+  await build({
+    stdin: {
+      contents: 'export * from "./examples/chat-ai/chat.ts"; export { serve } from "noroshi/serve";',
+      resolveDir: root,
+    },
+    tsconfig: join(root, "tsconfig.json"),
+    bundle: true,
+    packages: "external",
+    platform: "node",
+    format: "esm",
+    outfile,
+    logLevel: "error",
+  });
+  return await import(pathToFileURL(outfile).href);
+}
 
 /** A model that writes what the test says. */
 class Model {
@@ -50,7 +70,7 @@ class Model {
 describe("examples/chat-ai, in a browser", { skip: elsewhere || noBrowser, timeout: 480_000 }, () => {
   const model = new Model();
   let browser: Browser;
-  let server: Awaited<ReturnType<typeof serve>>;
+  let server: Awaited<ReturnType<typeof Serve.serve>>;
   let script: string;
 
   before(async () => {
@@ -64,6 +84,7 @@ describe("examples/chat-ai, in a browser", { skip: elsewhere || noBrowser, timeo
       write: false,
     });
     script = bundle!.text; // There is one.
+    const { createChatApp, serve } = await loadServer();
     const { app } = createChatApp(model.model);
     app.get("/main.js", (c) => c.body(script, 200, { "content-type": "text/javascript" }));
     app.use(serveStatic({ root: join(root, "examples/chat-ai/public") }));
@@ -80,10 +101,8 @@ describe("examples/chat-ai, in a browser", { skip: elsewhere || noBrowser, timeo
   it("goes on after a reload, shows the answer in a second tab, and stops in both", async () => {
     const context = await browser.newContext({ colorScheme: "light" });
     const page = await context.newPage();
-
-    page.on("pageerror", (e) => console.error("PAGEERR", e));
+    page.on("pageerror", (error) => console.error(error));
     await page.goto(server.url);
-    console.error("gone");
     await page.getByLabel("Your question").fill("Is it raining?");
     await page.getByRole("button", { name: "Send" }).click();
     await page.getByRole("button", { name: "Stop" }).waitFor();
