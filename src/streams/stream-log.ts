@@ -162,10 +162,12 @@ export class StreamLog {
       const { channel, isRunning: wasRunning, kind: { history } } = this;
       let page = position && await engine.read(channel, history, position, Infinity, PAGE_BYTES);
       if (!page?.isComplete) {
-        page = await engine.read(channel, history, null, LATEST);
-        const [first] = page.publications;
-        if (first && page.publications.length >= LATEST && recordOf(first).first > after + 1) {
-          page = await engine.read(channel, history, null, history.size);
+        // What it has missed, and not all that is kept: at most four times as much.
+        for (let limit = LATEST;; limit *= 4) {
+          page = await engine.read(channel, history, null, Math.min(limit, history.size));
+          const [first] = page.publications;
+          const isWhole = !first || page.publications.length < limit || recordOf(first).first <= after + 1;
+          if (isWhole || limit >= history.size) break;
         }
       }
       const records = page.publications.map(recordOf);

@@ -601,6 +601,35 @@ describe("A resumable stream", () => {
     stalled.resolve();
   });
 
+  it("reads at most four times what a client has missed, and 64 items at least", async () => {
+    const { connect, controller, stallAt } = create();
+    const stall = stallAt(2_001);
+    const reader = connect();
+    reader.send({ type: "count", uid: 1, steps: 2_001 });
+    await turns(20);
+    const [{ id }] = reader.take();
+    const { engine } = controller;
+    const read = engine.read.bind(engine);
+    const limits: number[] = [];
+    engine.read = (...args) => {
+      limits.push(args[3]);
+      return read(...args);
+    };
+    for (const [after, expected] of [[1_990, [64]], [1_900, [64, 256]], [0, [64, 256, 1_024, 4_096]]] as const) {
+      limits.length = 0;
+      const other = connect();
+      other.send({ type: "stream.resume", uid: 2, id, after });
+      await turns(20);
+      assert.deepEqual(
+        other.take().slice(1).map(({ data }) => data),
+        Array.from({ length: 2_000 - after }, (_, n) => after + n + 1),
+      );
+      // Pages that follow begin at a position.
+      assert.deepEqual(limits.filter((limit) => limit < Infinity), expected);
+    }
+    stall.resolve();
+  });
+
   it("keeps by default what the engine keeps, and is refused if it names more", async () => {
     class Small extends MemoryEngine {
       readonly maxHistory = { size: 10, ttl: 30_000 };
