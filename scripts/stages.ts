@@ -37,6 +37,7 @@ const LONGEST = [
   "asyncapi",
   "deploy",
   "docs snippets",
+  "worker",
   "unit node",
   "unit deno",
   "engines deno",

@@ -14,7 +14,6 @@ import type { OrderResult } from "../controller/cluster.ts";
 import type { Position } from "../engines/engine.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
-import type { Report } from "../base/guard.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { SavedConnection } from "../delivery/transport.ts";
@@ -33,6 +32,7 @@ import {
   type WebSocketObjectStats,
 } from "./object-calls.ts";
 import type { AnyPayloads, ScheduleArguments, ScheduleRecord, Schedules } from "./schedules.ts";
+import { reportOf } from "./report-of.ts";
 import { type Upgrade, Upgrades } from "./object-upgrades.ts";
 import { HOST, type Host } from "../runtimes/runtime.ts";
 
@@ -245,14 +245,18 @@ export function createWebSocketObject<
         this.#clock.ring();
         this.#autoResponse.update();
       });
-      if (theirs !== Served.prototype.alarm && this.#sql) {
-        new ApplicationAlarm({
-          sql: this.#sql,
-          clock: this.#clock,
-          report: reportOf(this.#controller),
-          run: (info) => theirs.call(this, info),
-        }).attach(this.ctx.storage);
+      if (theirs === Served.prototype.alarm) return;
+      if (!this.#sql) {
+        throw new TypeError(
+          "Cannot build the object: an alarm() of its own needs SQLite storage, write new_sqlite_classes instead of new_classes",
+        );
       }
+      new ApplicationAlarm({
+        sql: this.#sql,
+        clock: this.#clock,
+        report: reportOf(this.#controller),
+        run: (info) => theirs.call(this, info),
+      }).attach(this.ctx.storage);
     }
 
     #closed(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {
@@ -283,16 +287,6 @@ export function createWebSocketObject<
 /** Defines a method of one object. workerd calls it instead of that of the class. */
 function define(object: object, name: string, value: unknown): void {
   Object.defineProperty(object, name, { value, configurable: true, writable: true });
-}
-
-/** What reports as the controller does: by an `error` event, else by a line of its log. */
-function reportOf<C>(controller: WebSocketController<C>): Report {
-  let report: Report = console.error;
-  controller.observe("Durable Object", (host) => {
-    report = (error) => host.report(error);
-    return {};
-  })();
-  return report;
 }
 
 /** SQLite storage of a Durable Object. */

@@ -235,7 +235,9 @@ export class Schedules<Payloads = AnyPayloads> {
     clock.clearTimeout(this.#timer);
     const isFull = this.#running.size >= MAX_RUNNING;
     const next = isFull ? Math.min(...[...this.#running.values()].map(({ until }) => until)) : table.next();
-    if (next !== null) this.#timer = clock.setTimeout(() => this.#due(), Math.max(0, next - clock.now()));
+    if (next === null) return;
+    // A longer delay fires after 1 ms, but for that of an alarm.
+    this.#timer = clock.setTimeout(() => this.#due(), Math.min(Math.max(0, next - clock.now()), 2 ** 31 - 1));
   }
 
   #due(): void {

@@ -7,6 +7,8 @@ import { BrokerEngine } from "../engines/broker/broker-engine.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import { type Acceptance, HOST, type Host, type Route, routesOf, startRoutes } from "../runtimes/runtime.ts";
 import { HibernatingTransport, savedOf } from "../serve/hibernating-transport.ts";
+import { reportOf } from "../serve/report-of.ts";
+import type { Schedules } from "../serve/schedules.ts";
 import type { MemoryBroker } from "./memory-broker.ts";
 import type { MemorySqlite } from "./memory-sqlite.ts";
 import { listenerOf, MemoryTransport, ServerSocket } from "./memory-transport.ts";
@@ -29,6 +31,8 @@ export interface TestedNode {
   readonly controller: WebSocketController | WebSocketController[];
   /** The app with the WebSocket routes. */
   readonly app: TestedApp;
+  /** Started where the kit hibernates. */
+  readonly schedules?: Schedules<never>;
 }
 
 /** What a node needs of its kit. */
@@ -77,7 +81,7 @@ export class TestNode {
     const { broker, sqlite, time, build } = this.#host;
     this.#clock = new VirtualClock(time, `node ${this.number}`);
     this.#connections = new Connections();
-    const { app, controllers } = resolve(build(this.number));
+    const { app, controllers, schedules } = resolve(build(this.number));
     const routes = routesOf(app) as Route<WebSocketController>[]; // Only a controller marks its route with itself.
     const all = [...new Set([...controllers, ...routes.map(({ controller }) => controller)])];
     for (const [index, controller] of all.entries()) {
@@ -89,6 +93,8 @@ export class TestNode {
       if (controller.engine === engine) continue;
       throw new TypeError("Cannot join the nodes: a controller has the option engine, leave it out in tests of several nodes");
     }
+    const [first] = all;
+    if (sqlite && first) schedules?.start({ sql: sqlite.open(this.number), clock: this.#clock, report: reportOf(first) });
     this.#running = { app, controllers: all };
     this.paths = routes.map(({ path }) => path);
     startRoutes(app);
@@ -222,9 +228,11 @@ export class TestNode {
   }
 }
 
-function resolve(tested: Tested): { app: TestedApp; controllers: WebSocketController[] } {
+function resolve(
+  tested: Tested,
+): { app: TestedApp; controllers: WebSocketController[]; schedules?: Schedules<never> | undefined } {
   if (tested instanceof WebSocketController) return { app: new Hono().get("/", tested.upgrade), controllers: [tested] };
-  if ("app" in tested) return { app: tested.app, controllers: [tested.controller].flat() };
+  if ("app" in tested) return { app: tested.app, controllers: [tested.controller].flat(), schedules: tested.schedules };
   if (typeof tested?.fetch !== "function") {
     throw new TypeError(
       "Cannot test it: pass a Hono app, a controller, { app, controller }, or a function that returns one of them",

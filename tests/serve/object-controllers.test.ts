@@ -26,6 +26,29 @@ describe("createWebSocketObject", () => {
     build("admin", "admin2", "ädmin", "Ädmin");
   });
 
+  it("refuses an alarm() of a class without SQLite storage, which would never be called", () => {
+    const Base = createWebSocketObject(() => ({ app: new Hono(), controller: new WebSocketController({ logger: false }) }));
+    class Alarmed extends Base {
+      override alarm(): void {}
+    }
+    assert.throws(() => new Alarmed(state, {}), { name: "TypeError", message: /an alarm\(\) of its own needs SQLite storage/ });
+    new (class extends Base {})(state, {});
+  });
+
+  it("rejects calls of channels and schedules that its app has not returned", async () => {
+    const object =
+      new (createWebSocketObject(() => ({ app: new Hono(), controller: new WebSocketController({ logger: false }) })))(
+        state,
+        {},
+      );
+    await assert.rejects(object.publish("room", "say", 1), { name: "TypeError", message: /has no channels, return them too/ });
+    await assert.rejects(object.presence("room"), { name: "TypeError", message: /has no channels/ });
+    await assert.rejects(object.history("room"), { name: "TypeError", message: /has no channels/ });
+    await assert.rejects(object.schedule(0, "call"), { name: "TypeError", message: /has no schedules, return them too/ });
+    await assert.rejects(object.schedules(), { name: "TypeError", message: /has no schedules/ });
+    assert.equal((await object.stats()).channels, undefined);
+  });
+
   it("refuses names that differ only in case, because SQLite would use the same tables", () => {
     for (const names of [["main", "main"], ["admin", "Admin"], ["guest", "admin", "ADMIN"]]) {
       assert.throws(() => build(...names), {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { type ScheduledCall, Schedules } from "../../src/serve/schedules.ts";
 import { testkit } from "../../src/testing/testkit.ts";
 import { noSqlite } from "../engines/sqlite.ts";
 import { createChat, received } from "./chat.ts";
@@ -29,6 +30,24 @@ describe("testkit, hibernation", { skip: noSqlite }, () => {
     t.hibernate();
     await bob.close();
     assert.equal(chats[3]!.controller.clients().size, 2);
+    await t.close();
+  });
+
+  it("calls what is scheduled, and wakes for it", async () => {
+    const calls: string[] = [];
+    const built: Schedules<{ note: string }>[] = [];
+    const t = testkit(() => {
+      const schedules = new Schedules({ note: ({ payload }: ScheduledCall<string>) => calls.push(`${payload} ${t.now}`) });
+      built.push(schedules);
+      return { ...createChat(() => t.now), schedules };
+    }, { hibernates: true });
+    const now = t.now;
+    await built[0]!.schedule(60_000, "note", "a minute");
+    t.hibernate();
+    await t.advance(59_000);
+    assert.equal(built.length, 1);
+    await t.advance(2_000);
+    assert.deepEqual([built.length, calls], [2, [`a minute ${now + 60_000}`]]);
     await t.close();
   });
 
