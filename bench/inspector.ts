@@ -79,14 +79,14 @@ async function measureClients(): Promise<void> {
         await setTimeout(Math.min(10_000, WINDOW));
       }
       const { user, system } = process.cpuUsage(before);
-      shares[name]!.push((user + system) / 10 / (performance.now() - startedAt));
+      const share = (user + system) / 10 / (performance.now() - startedAt);
+      shares[name]!.push(share);
+      console.log(`${name}: ${share.toFixed(2)} %`);
       await page?.close();
       await setTimeout(2_000);
     }
   }
-  for (const [name, all] of Object.entries(shares)) {
-    console.log(`${name}: ${median(all)} % of a core (${all.map((share) => share.toFixed(2)).join(", ")})`);
-  }
+  for (const [name, all] of Object.entries(shares)) console.log(`${name}, median: ${median(all)} % of a core`);
   clients.kill();
 }
 
