@@ -109,7 +109,7 @@ const SECTIONS: readonly {
         "publish-without-a-connection",
         "worker-threads",
       ],
-      ...["metrics", "tracing", "logs"],
+      ...["metrics", "tracing", "logs", "inspector"],
       ...[
         "upgrade",
         "hot-reload",
