@@ -62,7 +62,7 @@ export class PostgresProcess extends BrokerProcess {
       const all = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
       return asUser(findPostgres("postgres")!, ["-D", join(folder, "data"), "-p", `${port}`, ...all, ...flags])[1]; // Checked by the caller.
     };
-    super(port, asUser(findPostgres("postgres")!, [])[0], args, /database system is ready to accept connections/);
+    super(port, asUser(findPostgres("postgres")!, [])[0], args, /database system is ready to accept (?:read-only )?connections/);
     this.#keeps = keeps;
   }
 
@@ -93,6 +93,21 @@ export class PostgresProcess extends BrokerProcess {
     }
     rmSync(join(this.data, "postmaster.pid"), { force: true });
     await super.start();
+  }
+
+  /** A copy of the data as it is now, while it runs. @param flags more flags of pg_basebackup, such as of a standby. */
+  async backup(to: string, port: number = this.port, flags: readonly string[] = []): Promise<void> {
+    const args = ["-D", to, "-h", "127.0.0.1", "-p", `${port}`, "-U", "noroshi", "--checkpoint=fast", "--no-sync", ...flags];
+    await run(...asUser(findPostgres("pg_basebackup")!, args)); // Beside the server.
+  }
+
+  /** A standby of it that follows by this port. */
+  async standby(port: number): Promise<PostgresProcess> {
+    const standby = new PostgresProcess(await freePort(), true, []);
+    giveTo(standby.folder);
+    await this.backup(standby.data, port, ["--write-recovery-conf"]);
+    await standby.start();
+    return standby;
   }
 
   /** Copies a data folder, with its owner. */

@@ -40,10 +40,11 @@ export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | n
   v.nullable(v.tuple([v.string(), Whole])),
 );
 
-/** Of `beat`: whether the lease was valid, the time, and the end of the write-ahead log where it is known. */
-export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, lsn: string | null]> = v.tuple([
+/** Of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log where it is known. */
+export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run: string, lsn: string | null]> = v.tuple([
   v.boolean(),
   Whole,
+  v.string(),
   v.nullable(v.string()),
 ]);
 

@@ -140,13 +140,13 @@ begin
   exception when others then
     null; -- As in noroshi_run.
   end;
-  return json_build_array(coalesce(v_known, false), v_now, v_lsn);
+  return json_build_array(coalesce(v_known, false), v_now, ${s}noroshi_run(), v_lsn);
 end $$;
 
 -- At the start of a session. A database that is behind what the node has seen of it was restored: no history of it goes on.
-create or replace function ${s}noroshi_start(p_namespace text, p_lsn text) returns json language plpgsql as $$
+create or replace function ${s}noroshi_start(p_namespace text, p_run text, p_lsn text) returns json language plpgsql as $$
 begin
-  if p_lsn is not null and pg_current_wal_flush_lsn() < p_lsn::pg_lsn then
+  if p_lsn is not null and p_run = ${s}noroshi_run() and pg_current_wal_flush_lsn() < p_lsn::pg_lsn then
     update ${s}noroshi_state set token = gen_random_uuid()::text;
   end if;
   return json_build_array(${s}noroshi_subject(p_namespace), ${s}noroshi_now());
@@ -238,7 +238,7 @@ begin
         insert into ${s}noroshi_answers
           values (${s}noroshi_key(p_namespace, p->>1), p->>2, ${s}noroshi_now() + (p->>3)::bigint)
           on conflict (key) do update set answer = excluded.answer, expires = excluded.expires;
-      when 'start' then v_answer := ${s}noroshi_start(p_namespace, p->>1);
+      when 'start' then v_answer := ${s}noroshi_start(p_namespace, p->>1, p->>2);
     end case;
     v_answers := array_append(v_answers, v_answer);
   end loop;

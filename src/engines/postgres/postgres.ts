@@ -61,7 +61,7 @@ export function postgresEngine(options: PostgresEngineOptions): BrokerEngine {
 class PostgresBroker implements Broker {
   readonly name = "PostgreSQL";
   readonly #options: Required<Pick<PostgresEngineOptions, "client" | "listen" | "schema" | "migrate">>;
-  readonly #memory: PostgresMemory = { positions: new KnownPositions(), lsn: null };
+  readonly #memory: PostgresMemory = { positions: new KnownPositions(), run: "", lsn: null };
 
   constructor(options: Required<Pick<PostgresEngineOptions, "client" | "listen" | "schema" | "migrate">>) {
     this.#options = options;

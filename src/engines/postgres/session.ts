@@ -11,7 +11,8 @@ import { type Named, Notifications, type Rows } from "./notifications.ts";
 /** What a node remembers of PostgreSQL across sessions. A database that has less has lost data. */
 export interface PostgresMemory {
   readonly positions: KnownPositions;
-  /** The end of the write-ahead log at the last look. */
+  /** What histories were written by at the last look, and the end of the write-ahead log. */
+  run: string;
   lsn: string | null;
 }
 
@@ -67,7 +68,7 @@ export class PostgresSession implements BrokerSession {
   }
 
   async start(): Promise<void> {
-    const [subject, now] = await this.#call(Start, "start", this.#memory.lsn);
+    const [subject, now] = await this.#call(Start, "start", this.#memory.run, this.#memory.lsn);
     this.#look(now);
     await this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
   }
@@ -195,8 +196,9 @@ export class PostgresSession implements BrokerSession {
     }
     const { node, lease } = this.#options;
     const sweeps = this.#beats % SWEEP_PERIOD === 1; // Not the first, which a publisher waits for.
-    const [wasKnown, now, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats, sweeps);
+    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats, sweeps);
     this.#look(now);
+    this.#memory.run = run;
     this.#memory.lsn = lsn;
     return wasKnown;
   }
@@ -206,13 +208,11 @@ export class PostgresSession implements BrokerSession {
   }
 
   async join(channel: string, user: string, envelope: string): Promise<void> {
-    const id = await this.#call(v.number(), "join", channel, this.#options.node, user, envelope);
-    await this.#notifications.delivered(channel, id);
+    await this.#change("join", channel, user, envelope);
   }
 
   async leave(channel: string, user: string, envelope: string): Promise<void> {
-    const id = await this.#call(v.number(), "leave", channel, this.#options.node, user, envelope);
-    await this.#notifications.delivered(channel, id);
+    await this.#change("leave", channel, user, envelope);
   }
 
   members(channel: string): Promise<string[]> {
@@ -229,6 +229,13 @@ export class PostgresSession implements BrokerSession {
 
   close(): void {
     this.#connection.close();
+  }
+
+  /** Changes a member. Where this node follows the channel, it sees the change by the time that this resolves. */
+  async #change(change: "join" | "leave", channel: string, user: string, envelope: string): Promise<void> {
+    const follows = this.#channels.has(channel);
+    const id = await this.#call(v.number(), change, channel, this.#options.node, user, envelope);
+    if (follows) await this.#notifications.delivered(channel, id);
   }
 
   async #fetch(names: readonly Named[]): Promise<Rows> {

@@ -53,9 +53,12 @@ create table if not exists ${s}noroshi_orders (
   envelope text not null
 );
 
+-- Of its own, and logged: a sequence that belongs to an unlogged table cannot be read on a standby that was promoted.
+create sequence if not exists ${s}noroshi_serial;
+
 -- What a crash may lose is not written to the log: nodes announce themselves and their members again.
 create unlogged table if not exists ${s}noroshi_mail (
-  id bigint generated always as identity primary key,
+  id bigint primary key default nextval('${s}noroshi_serial'),
   at bigint not null,
   envelope text not null
 );
@@ -80,7 +83,7 @@ create index if not exists noroshi_members_node on ${s}noroshi_members (namespac
 -- Publications of open transactions. Each is empty again when its transaction commits, so that a crash loses nothing.
 create unlogged table if not exists ${s}noroshi_outbox (
   xact xid8 not null default pg_current_xact_id(),
-  id bigint generated always as identity,
+  id bigint not null default nextval('${s}noroshi_serial'),
   namespace text not null,
   channel text not null,
   event text,
