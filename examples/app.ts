@@ -19,6 +19,7 @@ import {
 import { asyncapi, asyncapiPage } from "../src/asyncapi/asyncapi.ts";
 import { Channels } from "../src/channels/channels.ts";
 import type { inspector } from "../src/inspector/inspector.ts";
+import { fallback } from "../src/http/http.ts";
 import { contract, type Desk, type News, type Person, type Role, ROLES, type Said } from "./contract.ts";
 
 type Controller = WebSocketController<typeof contract>;
@@ -96,6 +97,7 @@ export function createNewsroom(options: NewsroomOptions): { app: Hono; controlle
       frameAncestors: ["'none'"],
     },
   }));
+  app.use("/websocket", fallback());
   app.get("/websocket", controller.upgrade);
   app.get("/asyncapi", asyncapiPage(asyncapi(contract, { info: { title: "Newsroom", version: "1.0.0" }, toJsonSchema })));
   if (options.inspector) {

@@ -6,11 +6,14 @@ import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-/** `noroshi/client` as one file of JavaScript. */
+/** `noroshi/client` and its fallback as one file of JavaScript. */
 export async function buildClient(): Promise<string> {
   const { build, stop } = await import("esbuild");
   const { outputFiles: [bundle] } = await build({
-    entryPoints: [join(here, "../src/client/client.ts")],
+    stdin: {
+      contents: 'export * from "./src/client/client.ts"; export * from "./src/client/sse.ts";',
+      resolveDir: join(here, ".."),
+    },
     absWorkingDir: join(here, ".."),
     bundle: true,
     format: "esm",

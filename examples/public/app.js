@@ -3,7 +3,7 @@ import { Nodes } from "./nodes.js";
 import { Ridge } from "./ridge.js";
 import { Room } from "./room.js";
 // @ts-ignore -- Built on request (../build-client.ts), so there need not be a file.
-import { createClient } from "./client.js";
+import { createClient, withFallback } from "./client.js";
 
 const DESKS = { editor: "Editors", reporter: "Reporters", reader: "Readers" };
 const MAX_TEXT = 500;
@@ -238,6 +238,8 @@ function showStatus(status, retryAt) {
 /** Sockets that are open. */
 const sockets = new Set();
 
+const Socket = withFallback();
+
 /** A constructor of sockets that the button cuts off, and that do not open while the page is offline. */
 function SwitchedSocket(url, protocols) {
   if (isOffline) {
@@ -245,9 +247,9 @@ function SwitchedSocket(url, protocols) {
     setTimeout(() => failed.onclose?.({ code: 1006, reason: "", wasClean: false }));
     return failed;
   }
-  const socket = new WebSocket(url, protocols);
+  for (const each of sockets) if (each.readyState === WebSocket.CLOSED) sockets.delete(each);
+  const socket = new Socket(url, protocols);
   sockets.add(socket);
-  socket.addEventListener("close", () => sockets.delete(socket));
   return socket;
 }
 
