@@ -81,6 +81,7 @@ const SECTIONS: readonly {
       "client-subscriptions",
       "without-websockets",
       "channels-over-http",
+      "webhooks",
       "react-native",
       "bundlers-and-typescript",
     ],

@@ -109,6 +109,11 @@ const TABLES: readonly Table[] = [
     name: "FallbackOptions",
   },
   {
+    title: "`webhook`",
+    intro: "The third argument of `webhook`, of `noroshi/http`.",
+    name: "WebhookOptions",
+  },
+  {
     title: "A request",
     intro: "The third argument of `client.request`.",
     name: "RequestOptions",
