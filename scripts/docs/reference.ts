@@ -114,6 +114,11 @@ const TABLES: readonly Table[] = [
     name: "WebhookOptions",
   },
   {
+    title: "`channelsOpenApi`",
+    intro: "`channelsOpenApi(contract, options)`, of `noroshi/http`.",
+    name: "ChannelsOpenApiOptions",
+  },
+  {
     title: "A request",
     intro: "The third argument of `client.request`.",
     name: "RequestOptions",

@@ -11,8 +11,10 @@
  * @module
  */
 import { channelsHttp } from "./channels-http.ts";
+import { channelsOpenApi, type ChannelsOpenApiOptions, type OpenApiDocument } from "./openapi.ts";
 import { fallback, type FallbackOptions } from "./fallback.ts";
 import { type Webhook, webhook, type WebhookOptions } from "./webhook.ts";
 
-export { channelsHttp, fallback, webhook };
-export type { FallbackOptions, Webhook, WebhookOptions };
+export { channelsHttp, channelsOpenApi, fallback, webhook };
+export type { ToJsonSchema } from "../asyncapi/json-schema.ts";
+export type { ChannelsOpenApiOptions, FallbackOptions, OpenApiDocument, Webhook, WebhookOptions };
