@@ -68,7 +68,7 @@ export class Inspection implements Timed {
     });
     this.#host = host;
     this.#collector = collector;
-    this.#tap = new Tap(redact);
+    this.#tap = new Tap(redact, host.report);
     controller.on("connect", ({ client }) => collector.admitted(client));
     controller.on("auth.success", ({ client }) => collector.note(client, "auth", "Credentials accepted"));
 

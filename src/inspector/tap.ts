@@ -1,4 +1,5 @@
 import type { WebSocketClient } from "../application/websocket-client.ts";
+import { guard, type Report } from "../base/guard.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { redact } from "./redact.ts";
 import type { TapBatch, Tapped } from "./shown.ts";
@@ -12,12 +13,14 @@ const UNSEEN: ReadonlySet<string> = new Set(["auth", "ping", "pong"]);
 /** Shows some messages of clients while somebody asks for them. */
 export class Tap {
   readonly #redact: (message: WebSocketMessage) => unknown;
+  readonly #report: Report;
   #messages: Tapped[] = [];
   #skipped = 0;
 
-  /** @param redact of the application. */
-  constructor(redact: (message: WebSocketMessage) => unknown) {
+  /** @param redact of the application. @param report receives what it throws. */
+  constructor(redact: (message: WebSocketMessage) => unknown, report: Report) {
     this.#redact = redact;
+    this.#report = report;
   }
 
   /** @param now of the wall clock, in ms. */
@@ -25,9 +28,17 @@ export class Tap {
     if (UNSEEN.has(message.type)) return;
     if (this.#messages.length >= MAX_MESSAGES) return void this.#skipped++;
     const { uid, accountability: { user } } = client;
-    const shown = this.#redact(message);
-    if (shown === undefined) return;
-    this.#messages.push({ at: now, uid, user, type: message.type, message: redact(shown) });
+    // Guarded: `redact` is called on the way of every message, with whatever a client sends.
+    guard(() => {
+      const shown = this.#redact(message);
+      if (shown === undefined) return;
+      const tapped = { at: now, uid, user, type: message.type, message: redact(shown) };
+      JSON.stringify(tapped); // Throws here, with a BigInt, and not when the batch is sent.
+      this.#messages.push(tapped);
+    }, (error) => {
+      this.#skipped++;
+      this.#report(error);
+    });
   }
 
   /** What was seen since the last call. */

@@ -318,6 +318,31 @@ describe("inspector", () => {
     assert.deepEqual(batches, []);
   });
 
+  it("reports what redact throws and what is no JSON, counts it as skipped, and never shows credentials", async () => {
+    const { app, controller } = createNode({
+      redact: ({ text, ...message }) => ({ ...message, text: (text as string).toUpperCase(), ...text === "big" && { size: 1n } }),
+    });
+    const errors: string[] = [];
+    controller.on("error", ({ error }) => void errors.push(String(error)));
+    await using t = testkit({ app, controller });
+    const ann = await t.connect({ path: "/websocket", token: "ann" });
+    const tapping = await t.connect({ path: "/inspector/live?tap" });
+    const batches: TapBatch[] = [];
+    tapping.subscribe(TAP_CHANNEL, { onEvent: ({ data }) => void batches.push(data as TapBatch) });
+    await t.advance(2_000);
+    void ann.send({ type: "nothing" });
+    void ann.send({ type: "note", text: "big" });
+    void ann.send({ type: "note", text: "hi" });
+    const socket = await t.socket({ path: "/websocket" });
+    socket.send({ type: "auth", access_token: "ben", text: "a secret" });
+    socket.send({ type: "ping", text: "a heartbeat" });
+    await t.advance(1_000);
+    const [{ messages, skipped }] = batches as [TapBatch];
+    assert.deepEqual(messages.map(({ message }) => message), [{ type: "note", text: "HI" }]);
+    assert.equal(skipped, 2);
+    assert.match(errors.join(), /toUpperCase.*BigInt/);
+  });
+
   it("closes the page with the controller", async () => {
     const { app, controller } = createNode();
     await using t = testkit({ app, controller });
