@@ -21,7 +21,7 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 export interface NodeNotes {
   /** The name of this node; reading it starts the engine. */
   readonly node: string;
-  /** Whether notes of other nodes are authenticated. */
+  /** Whether notes of other nodes are authenticated, or there are never other nodes. */
   readonly isSigned: boolean;
   /** Sends a note to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
   tell(name: string, text: string): void;

@@ -177,7 +177,8 @@ export class Cluster {
 
   /** @internal */
   get isSigned(): boolean {
-    return this.#host().engine.isSigned ?? false;
+    const { isAlone, isSigned } = this.#host().engine;
+    return isAlone || isSigned || false;
   }
 
   /** @internal */

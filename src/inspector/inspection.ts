@@ -68,7 +68,7 @@ export class Inspection implements Timed {
     });
     this.#host = host;
     this.#collector = collector;
-    this.#tap = new Tap(redact, host.report);
+    this.#tap = new Tap(redact, (error) => host.report(error));
     controller.on("connect", ({ client }) => collector.admitted(client));
     controller.on("auth.success", ({ client }) => collector.note(client, "auth", "Credentials accepted"));
 
@@ -195,13 +195,13 @@ export class Inspection implements Timed {
   }
 
   #receive(text: string): void {
-    const note = readNote(text);
+    // Anybody with access to the broker can send a note, whatever `authorize` says.
+    const note = this.#host.nodes.isSigned ? readNote(text) : null;
     if (!note) return;
     const isOpen = this.#page.clients().size > 0;
     if (note.kind === "watch") {
       this.#watched = LEASE;
-      // Anybody with access to the broker can send a note. What clients send goes there only for a node that is known.
-      if (note.isTapping && this.#host.nodes.isSigned) this.#tapped = LEASE;
+      if (note.isTapping) this.#tapped = LEASE;
       this.#start();
     } else if (note.kind === "ask") this.#questions.answer(note).catch(this.#host.report);
     else if (note.kind === "answer") this.#questions.receive(note);

@@ -37,7 +37,7 @@ export interface Snapshot {
   readonly at: number;
   readonly status: ControllerStatus;
   readonly engine: EngineStatus;
-  /** Whether it accepts a tap that another node asks for. */
+  /** `false`: it takes and answers no notes of other nodes, because anybody with access to the broker can send them. */
   readonly isSigned: boolean;
   readonly stats: ControllerStats;
   readonly channels: number;

@@ -6,6 +6,9 @@ import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
 import type { Client } from "../../src/client/client.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
+import type { EngineHost } from "../../src/engines/engine.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import type { Note } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
 import { type Answers, CHANNEL, type Part, type Snapshot, TAP_CHANNEL, type TapBatch } from "../../src/inspector/shown.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
@@ -40,6 +43,33 @@ function createNode(options: Partial<InspectorOptions> = {}, controllerOptions: 
   app.get("/websocket", controller.upgrade);
   app.route("/inspector", inspector(controller, { authorize: everybody, channels, ...options }));
   return { app, controller, channels };
+}
+
+/** Notes of other nodes come in when the test says so. */
+class SharedEngine extends MemoryEngine {
+  override readonly isAlone = (false as boolean) as true; // The type of `MemoryEngine`, which has no other nodes.
+  readonly isSigned: boolean;
+  readonly sent: Note[] = [];
+  #host: EngineHost | undefined;
+
+  constructor(isSigned: boolean) {
+    super();
+    this.isSigned = isSigned;
+  }
+
+  override start(host: EngineHost): void {
+    this.#host = host;
+    super.start(host);
+  }
+
+  override send(message = ""): void {
+    const { type, text } = JSON.parse(message);
+    if (type === "note") this.sent.push(JSON.parse(text));
+  }
+
+  receive(note: Note): void {
+    this.#host?.received(JSON.stringify({ type: "note", to: "noroshi/inspector", text: JSON.stringify(note) }));
+  }
 }
 
 const PAGE = { path: "/inspector/live" };
@@ -342,6 +372,28 @@ describe("inspector", () => {
     assert.equal(skipped, 2);
     assert.match(errors.join(), /toUpperCase.*BigInt/);
   });
+
+  for (const isSigned of [true, false]) {
+    it(`${isSigned ? "answers" : "ignores"} the notes of other nodes when the engine ${isSigned ? "signs" : "does not sign"}`, async () => {
+      const engine = new SharedEngine(isSigned);
+      const { app, controller } = createNode({}, { engine });
+      await using t = testkit({ app, controller });
+      const ann = await t.connect({ path: "/websocket", token: "ann" });
+      engine.receive({ kind: "ask", id: "a question", query: { about: "clients" } });
+      engine.receive({ kind: "watch", isTapping: true });
+      await t.advance(100);
+      await ann.request("say", { text: "a message of ann" });
+      await t.advance(2_000);
+      const kinds = [...new Set(engine.sent.map(({ kind }) => kind))].sort();
+      assert.deepEqual(kinds, isSigned ? ["answer", "snapshot", "tapped"] : []);
+
+      const page = await t.connect(PAGE);
+      const seen: Snapshot[] = [];
+      page.subscribe(CHANNEL, { onEvent: ({ data }) => void seen.push(data as Snapshot) });
+      await t.advance(1_001);
+      assert.equal(seen.at(-1)!.isSigned, isSigned);
+    });
+  }
 
   it("closes the page with the controller", async () => {
     const { app, controller } = createNode();

@@ -88,6 +88,11 @@ export function createOverview(): View {
   const causes = new Counts("Why connections closed", "No connection has closed yet.", ({ closedBy }) => closedBy, CAUSES);
   const refusals = new Counts("Why clients were refused", "No client was refused.", ({ refused }) => refused, REASONS);
   const list = create("tbody");
+  const unsigned = create(
+    "p",
+    { class: "soft", hidden: true },
+    "Only this node is shown: pass the engine a secret, so that the nodes know who asks.",
+  );
   const rows = new KeyedList<NodeView>(list, () => create("tr"), showNode);
   const element = create(
     "section",
@@ -99,6 +104,7 @@ export function createOverview(): View {
       "div",
       { class: "panel" },
       create("h3", {}, "Nodes"),
+      unsigned,
       create(
         "div",
         { class: "scroll", tabindex: 0, role: "region", "aria-label": "Nodes" },
@@ -127,6 +133,7 @@ export function createOverview(): View {
         chart.draw();
       }
       if (!isShown) return;
+      unsigned.hidden = views.every(({ snapshot }) => snapshot.isSigned);
       causes.show(views);
       refusals.show(views);
       rows.show([...nodes].sort(([one], [other]) => one < other ? -1 : 1));

@@ -80,15 +80,7 @@ export function createTap(): View {
     tick(isShown) {
       if (!isShown) return;
       toggle.disabled = !may("tap");
-      const unsigned = [...nodes.values()].some(({ snapshot }) => !snapshot.isSigned) && nodes.size > 1;
-      setText(
-        note,
-        may("tap")
-          ? unsigned
-            ? "Only the node of this page shows its messages: pass the engine a secret, so that the others know who asks."
-            : ""
-          : "You are not allowed to tap.",
-      );
+      setText(note, may("tap") ? "" : "You are not allowed to tap.");
     },
   };
 }
