@@ -270,6 +270,11 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     return this.#subscriptions.get(client)?.channels ?? [];
   }
 
+  /** @internal How the channel is declared. @throws {TypeError} if it is not. */
+  declared(channel: string): ResolvedChannel {
+    return this.#declared("read", channel);
+  }
+
   #extension(): Extension {
     return {
       types: ["subscribe", "unsubscribe", "publish"],

@@ -6,6 +6,8 @@ import type { WebSocketController } from "../controller/controller.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { FIRST_ISSUE } from "../protocol/protocol.ts";
 import type { InspectedChannels } from "./answers.ts";
+import { ChannelQuerySchema } from "./query.ts";
+import { readChannel } from "./read-channel.ts";
 import { ACTIONS, type InspectorAction } from "./shown.ts";
 
 /** Asks the application; resolves with the refusal, or with `undefined`. */
@@ -26,6 +28,7 @@ const id = v.pipe(v.string(), v.minLength(1), v.maxLength(256));
 const filter = v.strictObject({ user: v.exactOptional(id), role: v.exactOptional(id) });
 
 const SCHEMAS = {
+  read: ChannelQuerySchema,
   disconnect: v.object({
     filter: v.strictObject({ user: v.exactOptional(id), role: v.exactOptional(id), uid: v.exactOptional(id) }),
     code: v.optional(v.number()),
@@ -39,6 +42,7 @@ const SCHEMAS = {
 /** Adds `GET /actions`, which names those that are allowed, and a `POST` route for each action. */
 export function addActions(app: Hono, { controller, channels, ask, origins }: ActionsHost): void {
   const run = {
+    read: (query: v.InferOutput<typeof SCHEMAS.read>) => readChannel(channels, query),
     disconnect: ({ filter, code, reason }: v.InferOutput<typeof SCHEMAS.disconnect>) =>
       controller.disconnect(filter, code, reason),
     refresh: ({ filter }: v.InferOutput<typeof SCHEMAS.refresh>) => controller.refresh(filter),

@@ -6,7 +6,7 @@ import type { Query } from "./query.ts";
 import type { Answers, ChannelRow, ClientDetail, ClientRow } from "./shown.ts";
 
 /** The channels that the inspector was given, whatever their contract. */
-export type InspectedChannels = Pick<Channels, "history" | "presence" | "open" | "ofClient" | "publish">;
+export type InspectedChannels = Pick<Channels, "declared" | "history" | "presence" | "open" | "ofClient" | "publish">;
 
 /** Clients in one item, and in one answer of a node. */
 const [ROWS_AT_ONCE, MAX_ROWS] = [500, 20_000];

@@ -7,9 +7,9 @@ import { WebSocketController } from "../controller/controller.ts";
 import type { UpgradeHandler } from "../controller/upgrade.ts";
 import { type InspectedChannels, NodeAnswers } from "./answers.ts";
 import { Collector } from "./collector.ts";
-import { ChannelQuerySchema, type Note, QuerySchema, readNote } from "./query.ts";
+import { type Note, QuerySchema, readNote } from "./query.ts";
 import { NodeQuestions } from "./questions.ts";
-import { CHANNEL, type ChannelDetail, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
+import { CHANNEL, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
 import { Tap } from "./tap.ts";
 
 /** The name under which the inspectors of all nodes exchange notes, and that of the observers. */
@@ -23,9 +23,6 @@ const LEASE = 5;
 
 /** How long a connection of the page may last, in ms. It comes back by itself, and is authorized again. */
 const MAX_AGE = 900_000;
-
-/** Publications in one page of a history. */
-const HISTORY_PAGE = 50;
 
 /** What {@link Inspection} is made of. */
 export interface InspectionOptions {
@@ -102,7 +99,6 @@ export class Inspection implements Timed {
       },
     });
     this.#page.handle("look", QuerySchema, ({ message }) => this.#questions.ask(message));
-    this.#page.handle("channel", ChannelQuerySchema, ({ message: { name, after } }) => readChannel(channels, name, after));
     this.#page.on("connect", () => this.#start());
   }
 
@@ -223,21 +219,4 @@ function clockOf({ deadlines, now, monotonic }: ConnectionHost): Clock {
     },
     clearTimeout: (timer) => timer && deadlines.delete(timer as Timed), // What setTimeout returned.
   };
-}
-
-/** Reads a channel: any node can. */
-async function readChannel(
-  channels: InspectedChannels | undefined,
-  name: string,
-  after: { epoch: string; offset: number } | undefined,
-): Promise<ChannelDetail> {
-  const members = await channels?.presence(name).catch(ofUndeclared) ?? null;
-  const history = await channels?.history(name, { limit: HISTORY_PAGE, ...(after && { after }) }).catch(ofUndeclared) ?? null;
-  return { members, history };
-}
-
-/** The channel is declared without a history, or without presence. */
-function ofUndeclared(error: unknown): null {
-  if (error instanceof TypeError) return null;
-  throw error;
 }

@@ -7,10 +7,11 @@ import type { RefusalReason } from "../application/refusals.ts";
 // What the server sends to the page.
 
 /** What a person may be allowed to do. `view` is asked for everything, the others for what they name as well. */
-export type InspectorAction = "view" | "disconnect" | "refresh" | "broadcast" | "publish" | "tap";
+export type InspectorAction = "view" | "read" | "disconnect" | "refresh" | "broadcast" | "publish" | "tap";
 
-/** The actions that change something. */
-export const ACTIONS: readonly ["disconnect", "refresh", "broadcast", "publish"] = [
+/** The actions that are requests of their own. */
+export const ACTIONS: readonly ["read", "disconnect", "refresh", "broadcast", "publish"] = [
+  "read",
   "disconnect",
   "refresh",
   "broadcast",
@@ -120,7 +121,7 @@ export interface ChannelRow {
   readonly rate: number;
 }
 
-/** A part of the history of a channel, oldest first, and the position of its end. */
+/** A part of the history of a channel, oldest first and redacted, and the position of its end. */
 export interface HistoryPart extends Position {
   readonly publications: readonly { readonly event: string; readonly data: unknown; readonly offset: number }[];
 }
@@ -174,7 +175,6 @@ export interface Answers {
   clients: { readonly rows: readonly ClientRow[]; readonly isCut?: boolean };
   client: { readonly client: ClientDetail | null };
   channels: { readonly rows: readonly ChannelRow[]; readonly total: number };
-  channel: ChannelDetail;
   streams: { readonly rows: readonly StreamRow[]; readonly total: number };
   refusals: { readonly rows: readonly Incident[] };
   errors: { readonly rows: readonly Incident[] };

@@ -10,7 +10,7 @@ import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import type { Note } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
-import { type Answers, CHANNEL, type Part, type Snapshot, TAP_CHANNEL, type TapBatch } from "../../src/inspector/shown.ts";
+import { type Answers, CHANNEL, type ChannelDetail, type Part, type Snapshot, TAP_CHANNEL, type TapBatch } from "../../src/inspector/shown.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { testkit, UpgradeRefused } from "../../src/testing/testkit.ts";
 
@@ -28,7 +28,7 @@ function createNode(options: Partial<InspectorOptions> = {}, controllerOptions: 
     ...controllerOptions,
   });
   const channels = new Channels(controller, {
-    "room:*": { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: true },
+    "room:*": { authorize: () => true, history: { size: 100, ttl: 60_000 }, presence: { data: () => ({ token: "k" }) } },
     plain: { authorize: () => true },
   });
   controller.handle("say", v.object({ text: v.string() }), ({ message }) => message.text);
@@ -139,10 +139,11 @@ describe("inspector", () => {
   });
 
   it("asks for each action separately", async () => {
-    for (const only of ["disconnect", "refresh", "broadcast", "publish"] as const) {
+    for (const only of ["read", "disconnect", "refresh", "broadcast", "publish"] as const) {
       const { app } = createNode({ authorize: (_, action) => action === "view" || action === only });
       assert.deepEqual(await (await app.request("/inspector/actions")).json(), { actions: [only] });
       const bodies = {
+        read: { name: "room:1" },
         disconnect: { filter: { user: "nobody" } },
         refresh: { filter: { user: "nobody" } },
         broadcast: { message: { type: "hi" }, filter: {} },
@@ -293,16 +294,27 @@ describe("inspector", () => {
         ["plain", "plain", 1, undefined],
       ],
     );
-    const latest = await page.request("channel", { name: "room:1" }) as Answers["channel"];
-    assert.deepEqual(latest.members, [{ user: "ann" }]);
+    const read = async (query: object) => (await (await post(app, "read", query)).json()).result as ChannelDetail;
+    const latest = await read({ name: "room:1" });
+    assert.deepEqual(latest.members, [{ user: "ann", data: { token: "•••" } }]);
     assert.deepEqual(
       latest.history!.publications.map(({ offset }) => offset),
       Array.from({ length: 50 }, (_, index) => index + 11),
     );
     const after = { epoch: latest.history!.epoch, offset: 5 };
-    const earlier = await page.request("channel", { name: "room:1", after }) as Answers["channel"];
+    const earlier = await read({ name: "room:1", after });
     assert.deepEqual(earlier.history!.publications[0], { event: "say", data: { index: 6 }, offset: 6 });
-    assert.deepEqual(await page.request("channel", { name: "plain" }), { members: null, history: null });
+    assert.deepEqual(await read({ name: "plain" }), { members: null, history: null });
+    await channels.publish("room:1", "say", { password: "hunter2", text: "x".repeat(500) });
+    const { history, members } = await read({ name: "room:2" });
+    assert.deepEqual([history!.publications, members], [[], []]);
+    const shown = (await read({ name: "room:1" })).history!.publications.at(-1)!.data as Record<string, string>;
+    assert.deepEqual([shown["password"], shown["text"]!.length], ["•••", 201]);
+    for (const query of [{ name: "nowhere" }, { name: "room:1", after: { epoch: "x", offset: -1 } }]) {
+      const response = await post(app, "read", query);
+      assert.equal(response.status, 400);
+      assert.match((await response.json()).error.message, /^Cannot read "(nowhere|room:1)"/);
+    }
   });
 
   it("taps messages for those who may, redacted and bounded, and nothing before", async () => {

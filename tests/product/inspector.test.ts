@@ -32,7 +32,7 @@ class Node {
   readonly controller: WebSocketController;
   readonly channels: Channels;
   /** What `authorize` allows. */
-  readonly allowed = new Set<InspectorAction>(["view", "disconnect", "refresh", "broadcast", "publish", "tap"]);
+  readonly allowed = new Set<InspectorAction>(["view", "read", "disconnect", "refresh", "broadcast", "publish", "tap"]);
   readonly #clients: Client[] = [];
   #server: RunningServer | undefined;
 

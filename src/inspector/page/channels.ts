@@ -1,7 +1,7 @@
 import { publish } from "./dialogs.ts";
 import { create, KeyedList, setText } from "./dom.ts";
 import { json, number } from "./format.ts";
-import { client, look, may } from "./live.ts";
+import { act, look, may } from "./live.ts";
 import type { ChannelDetail, ChannelRow } from "../shown.ts";
 import type { View } from "./view.ts";
 
@@ -147,9 +147,11 @@ class ChannelPanel {
     const name = this.#name;
     let detail: ChannelDetail;
     try {
-      detail = await client.request("channel", { name, ...(after && { after }) }) as ChannelDetail; // As the server answers.
+      if (!may("read")) throw new Error("You are not allowed to read channels.");
+      detail = await act("read", { name, ...(after && { after }) }) as ChannelDetail; // As the server answers.
     } catch (error) {
-      return void this.#content.replaceChildren(create("p", { class: "error" }, String(error)));
+      const text = error instanceof Error ? error.message : String(error);
+      return void this.#content.replaceChildren(create("h3", {}, name), create("p", { class: "error" }, text));
     }
     if (name !== this.#name) return;
     this.#content.replaceChildren(
