@@ -18,11 +18,11 @@ const NAME = "noroshi/inspector";
 /** Time between two snapshots, in ms. */
 const PERIOD = 1_000;
 
-/** How long a node sends snapshots after another one has asked, in periods. The other repeats it each period. */
+/** How long a node goes on after the page was connected, or another node has asked, in periods. */
 const LEASE = 5;
 
 /** How long a connection of the page may last, in ms. It comes back by itself, and is authorized again. */
-const MAX_AGE = 900_000;
+const MAX_AGE = 60_000;
 
 /** What {@link Inspection} is made of. */
 export interface InspectionOptions {
@@ -50,6 +50,8 @@ export class Inspection implements Timed {
   readonly #snapshots = new Map<string, { snapshot: Snapshot; left: number }>();
   #end: (() => void) | undefined;
   #endTap: (() => void) | undefined;
+  /** Periods left for the page to come back. */
+  #awaited = 0;
   /** Periods left for which other nodes watch this one, and its messages. */
   #watched = 0;
   #tapped = 0;
@@ -118,9 +120,10 @@ export class Inspection implements Timed {
       return void this.#page.close();
     }
     const isOpen = this.#page.clients().size > 0;
+    this.#awaited = isOpen ? LEASE : this.#awaited - 1;
     this.#watched--;
     this.#tapped--;
-    if (!isOpen && this.#watched <= 0) return this.#stop();
+    if (this.#awaited <= 0 && this.#watched <= 0) return this.#stop();
     // Set first: an error below must not end it.
     this.#host.deadlines.set(this, PERIOD);
     this.#look(isOpen);

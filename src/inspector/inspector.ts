@@ -50,7 +50,8 @@ type AnyChannels = InspectedChannels;
 export interface InspectorOptions {
   /**
    * Decides who may look, and who may do what: called with `"view"` for each request, and with the action itself before each action.
-   * Only `true` allows. A `Response` refuses with that response, such as a redirect to the login.
+   * A connection of the page lasts a minute at most, and is then authorized again. Only `true` allows. A `Response` refuses with that
+   * response, such as a redirect to the login.
    */
   authorize: (context: HonoContext, action: InspectorAction) => boolean | Response | Promise<boolean | Response>;
   /** The channels of the controller. @default the page shows no channels */

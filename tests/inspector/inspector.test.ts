@@ -198,7 +198,7 @@ describe("inspector", () => {
     await t.advance(3_000);
     assert.equal(seen.length, count + 3);
     await page.close();
-    await t.advance(2_000);
+    await t.advance(6_000);
     await ann.request("say", { text: "nobody looks" });
     const again = await t.connect(PAGE);
     again.subscribe(CHANNEL, { onEvent: ({ data }) => void seen.push(data as Snapshot) });
@@ -353,7 +353,7 @@ describe("inspector", () => {
     assert.doesNotMatch(shown, /hunter2|"k"|x{300}/);
     assert.match(shown, /•••.*…/);
     await tapping.close();
-    await t.advance(2_000);
+    await t.advance(6_000);
     batches.length = 0;
     await ann.request("say", { text: "unseen" });
     await t.advance(2_000);
@@ -406,6 +406,21 @@ describe("inspector", () => {
       assert.equal(seen.at(-1)!.isSigned, isSigned);
     });
   }
+
+  it("authorizes a page and a tap again within a minute", async () => {
+    const may = new Set(["view", "tap"]);
+    const { app, controller } = createNode({ authorize: (_, action) => may.has(action) });
+    await using t = testkit({ app, controller });
+    const page = await t.connect(PAGE);
+    const tapping = await t.connect({ path: "/inspector/live?tap", maxAttempts: 1 });
+    may.delete("tap");
+    await t.advance(65_000);
+    assert.equal(tapping.status, "closed");
+    assert.equal(page.status, "open");
+    may.clear();
+    await t.advance(60_000);
+    assert.notEqual(page.status, "open");
+  });
 
   it("closes the page with the controller", async () => {
     const { app, controller } = createNode();

@@ -57,7 +57,12 @@ function showStatus(): void {
   setText(status, texts[client.status as keyof typeof texts] ?? client.status); // The others are not for people.
 }
 
-client.on("status", showStatus);
+// Each minute the connection is made anew: that is not worth a word.
+let showing: ReturnType<typeof setTimeout> | undefined;
+client.on("status", ({ status }) => {
+  clearTimeout(showing);
+  showing = setTimeout(showStatus, status === "connecting" || status === "waiting" ? 2_000 : 0);
+});
 follow(() => {
   showStatus();
   for (const view of views) view.tick(view === current);
