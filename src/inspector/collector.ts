@@ -47,6 +47,8 @@ export class Collector {
   #counted = new Map<string, number>();
   #rates: ReadonlyMap<string, number> = new Map();
   #delay = 0;
+  /** Whether somebody looks. */
+  #isSeen = false;
   #usage: Usage | undefined;
 
   constructor(controller: WebSocketController<unknown>, node: ConnectionHost) {
@@ -97,8 +99,7 @@ export class Collector {
         return await send();
       } finally {
         this.#streams.delete(request);
-        const { type } = request;
-        this.note(client, "stream", `Stream ${clean(type)} ended`);
+        if (this.#isSeen) this.#count(client, "stream", `Stream ${clean(request.type)} ended`);
       }
     },
   };
@@ -108,7 +109,7 @@ export class Collector {
     received: (type, client) => {
       this.#received++;
       if (type === "ping" || type === "pong") return;
-      this.note(client, "message", type === null ? "Sent what cannot be decoded" : `Sent ${clean(type)}`);
+      this.#count(client, "message", type === null ? "Sent what cannot be decoded" : `Sent ${clean(type)}`);
     },
     handle: (_request, _client, call) => {
       const startedAt = this.#node.monotonic();
@@ -128,10 +129,21 @@ export class Collector {
     },
   };
 
-  /** Measures the event loop while somebody looks. Returns the end of it. */
-  measure(): () => void {
+  /** Somebody looks: measures the event loop and keeps messages. Returns the end of both. */
+  begin(): () => void {
+    this.#isSeen = true;
     this.#usage = readUsage(this.#node.monotonic());
-    return measureDelay((seconds) => this.#delay = Math.max(this.#delay, seconds * 1_000));
+    const end = measureDelay((seconds) => this.#delay = Math.max(this.#delay, seconds * 1_000));
+    return () => {
+      end();
+      this.#isSeen = false;
+      for (const life of this.#lives.values()) life.forget();
+      for (const { life } of this.#closed.list()) life?.forget();
+    };
+  }
+
+  #count(client: WebSocketClient, kind: EntryKind, text: string): void {
+    this.#lives.get(client)?.count(this.#node.now(), kind, text);
   }
 
   /** Adds something to the life of a client. */

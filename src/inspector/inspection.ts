@@ -150,10 +150,10 @@ export class Inspection implements Timed {
     if (this.#end) return;
     const { whileSeen } = this.#collector;
     const endObserving = this.#controller.observe(`${NAME}, while it is open`, () => whileSeen);
-    const endMeasuring = this.#collector.measure();
+    const end = this.#collector.begin();
     this.#end = () => {
       endObserving();
-      endMeasuring();
+      end();
     };
     this.#host.deadlines.set(this, 1); // The first snapshot comes at once.
   }

@@ -1,14 +1,27 @@
 import { Ring } from "./ring.ts";
 import type { Entry, EntryKind } from "./shown.ts";
 
-/** Maximum number of entries of one client, beside its start. */
+/** Maximum number of entries of one client, beside its start and its messages. */
 const MAX_ENTRIES = 100;
+
+/** Maximum number of entries about messages and streams of one client, one for each type. */
+const MAX_MESSAGES = 20;
+
+/** An entry whose text is known. */
+interface Counted {
+  readonly kind: EntryKind;
+  readonly at: number;
+  until: number;
+  count: number;
+}
 
 /** What happened to one client. A quiet one costs three fields. */
 export class Life {
   readonly openedAt: number;
   admittedAt = 0;
   #entries: Ring<Entry> | undefined;
+  /** By text. */
+  #messages: Map<string, Counted> | undefined;
   /** Number of entries that are not kept any more. */
   forgotten = 0;
 
@@ -25,13 +38,36 @@ export class Life {
     else if (entries.push({ kind, text, at, until: at, count: 1 })) this.forgotten++;
   }
 
+  /** Adds a message or a stream, or counts it with those of the same text. */
+  count(at: number, kind: EntryKind, text: string): void {
+    const messages = this.#messages ??= new Map();
+    const same = messages.get(text);
+    if (same) {
+      same.until = at;
+      return void same.count++;
+    }
+    if (messages.size === MAX_MESSAGES) {
+      const [oldest] = messages.keys();
+      messages.delete(oldest!); // It is full.
+      this.forgotten++;
+    }
+    messages.set(text, { kind, at, until: at, count: 1 });
+  }
+
+  /** Drops messages and streams. */
+  forget(): void {
+    this.#messages = undefined;
+  }
+
   /** Oldest first. */
   list(): Entry[] {
     const once = (kind: EntryKind, text: string, at: number): Entry => ({ kind, text, at, until: at, count: 1 });
+    const messages = Array.from(this.#messages ?? [], ([text, counted]) => ({ ...counted, text }));
+    const entries = [...this.#entries?.list() ?? [], ...messages];
     return [
       once("opened", "The upgrade was accepted", this.openedAt),
       ...this.admittedAt > 0 ? [once("admitted", "The client was admitted", this.admittedAt)] : [],
-      ...this.#entries?.list() ?? [],
+      ...messages.length > 0 ? entries.sort((one, other) => one.at - other.at) : entries,
     ];
   }
 }

@@ -422,6 +422,47 @@ describe("inspector", () => {
     assert.notEqual(page.status, "open");
   });
 
+  it("keeps 20 types of messages of a client with their counts, while somebody looks", async () => {
+    const { app, controller } = createNode();
+    await using t = testkit({ app, controller });
+    const ann = await t.connect({ path: "/websocket", token: "ann" });
+    const [{ uid }] = [...controller.clients()] as [{ uid: string }]; // The client of ann.
+    const timeline = async (page: Client) => {
+      const [part] = await look(page, "client", { client: uid });
+      const { timeline, forgotten } = part!.data.client!;
+      return { texts: timeline.slice(3).map(({ text, count }) => `${text} ${count}`), forgotten };
+    };
+    const count = async () => {
+      const stream = ann.stream("count")[Symbol.asyncIterator]();
+      await stream.next();
+      await stream.return?.();
+      await t.advance(10);
+    };
+    await count();
+    const page = await t.connect(PAGE);
+    await t.advance(10);
+    assert.deepEqual(await timeline(page), { texts: [], forgotten: 0 }, "a stream while nobody looks");
+    for (let round = 0; round < 3; round++) {
+      for (const type of ["note", "sign"]) void ann.send({ type });
+    }
+    await t.advance(10);
+    assert.deepEqual(await timeline(page), { texts: ["Sent note 3", "Sent sign 3"], forgotten: 0 });
+    await count();
+    assert.match((await timeline(page)).texts.join(), /Sent count 1,.*Stream count ended 1/);
+    for (let index = 0; index < 30; index++) void ann.send({ type: `type-${index}` });
+    await t.advance(20_000); // The client keeps to the rate limit.
+    const full = await timeline(page);
+    assert.deepEqual(full.texts, Array.from({ length: 20 }, (_, index) => `Sent type-${index + 10} 1`));
+    // The page is connected anew each minute.
+    await page.close();
+    await t.advance(2_000);
+    const again = await t.connect(PAGE);
+    assert.equal((await timeline(again)).texts.length, 20);
+    await again.close();
+    await t.advance(10_000);
+    assert.deepEqual((await timeline(await t.connect(PAGE))).texts, []);
+  });
+
   it("closes the page with the controller", async () => {
     const { app, controller } = createNode();
     await using t = testkit({ app, controller });
