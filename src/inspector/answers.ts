@@ -3,6 +3,7 @@ import type { WebSocketController } from "../controller/controller.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import type { Collector } from "./collector.ts";
 import type { Query } from "./query.ts";
+import { redactUrl } from "./redact.ts";
 import type { Answers, ChannelRow, ClientDetail, ClientRow } from "./shown.ts";
 
 /** The channels that the inspector was given, whatever their contract. */
@@ -89,7 +90,7 @@ export class NodeAnswers {
       const life = this.#collector.lifeOf(client as WebSocketClient); // As above.
       return {
         ...this.#rowOf(client, node),
-        ...{ url, origin, userAgent, protocol, expires_at },
+        ...{ url: redactUrl(url), origin, userAgent, protocol, expires_at },
         channels: this.#channels?.ofClient(client as WebSocketClient) ?? [], // As above.
         timeline: life?.list() ?? [],
         forgotten: life?.forgotten ?? 0,

@@ -11,6 +11,7 @@ import type { CloseCause } from "../protocol/close.ts";
 import { DurationSamples, round } from "./durations.ts";
 import { Journal } from "./journal.ts";
 import { Life } from "./life.ts";
+import { redactUrl } from "./redact.ts";
 import { Ring } from "./ring.ts";
 import type { ClientDetail, Ending, EntryKind, Snapshot, StreamRow } from "./shown.ts";
 import { readUsage, type Usage } from "./usage.ts";
@@ -248,7 +249,7 @@ function detailOf({ uid, accountability: { user, role }, expires_at, handshake, 
   const reason = clean(ending.reason);
   const text = `Closed with ${code}${reason && ` “${reason}”`}: ${cause}`;
   return {
-    ...{ uid, user, role, ip, url, origin, userAgent, protocol, expires_at },
+    ...{ uid, user, role, ip, url: redactUrl(url), origin, userAgent, protocol, expires_at },
     buffered: 0,
     openedAt: life?.openedAt ?? null,
     closed: { at, cause, code, reason },

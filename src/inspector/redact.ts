@@ -1,10 +1,19 @@
 /** Names of fields whose values are not shown. */
-const SECRET = /pass|secret|token|authorization|cookie|credential|api_?key|private|session|otp|pin$/i;
+const SECRET =
+  /pass|secret|token|authorization|cookie|credential|api[-_]?key|private|session|jwt|bearer|signature|(?:^|[-_])auth(?:$|[-_])|otp|pin$/i;
 
 /** What is shown in place of a secret, or of what is too deep. */
 const [HIDDEN, CUT] = ["•••", "…"];
 
-const [MAX_TEXT, MAX_ITEMS, MAX_DEPTH] = [200, 20, 6];
+const [MAX_TEXT, MAX_ITEMS, MAX_DEPTH, MAX_URL] = [200, 20, 6, 512];
+
+/** The path of a URL and the names in its query: a ticket for one connection may have any name. */
+export function redactUrl(url: string): string {
+  const { pathname, searchParams } = new URL(url);
+  const names = [...new Set(searchParams.keys())].slice(0, MAX_ITEMS).map((name) => `${encodeURIComponent(name)}=${HIDDEN}`);
+  const shown = names.length > 0 ? `${pathname}?${names.join("&")}` : pathname;
+  return shown.length > MAX_URL ? shown.slice(0, MAX_URL) + CUT : shown;
+}
 
 /** Copies JSON for a person: without the values of fields that may be secret, and cut. */
 export function redact(value: unknown, depth = 0): unknown {

@@ -98,6 +98,7 @@ export interface Entry {
 
 /** One client, and its life so far. */
 export interface ClientDetail extends ClientRow {
+  /** Its path and the names in its query. */
   readonly url: string;
   readonly origin: string | null;
   readonly userAgent: string | null;

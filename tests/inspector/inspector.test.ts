@@ -209,7 +209,7 @@ describe("inspector", () => {
   it("finds clients by user, role, address and uid, and says why a closed one was closed", async () => {
     const { app, controller } = createNode();
     await using t = testkit({ app, controller });
-    const ann = await t.connect({ path: "/websocket", token: "ann", ip: "192.0.2.7" });
+    const ann = await t.connect({ path: "/websocket?ticket=SECRET", token: "ann", ip: "192.0.2.7" });
     await t.connect({ path: "/websocket", token: "ben", ip: "192.0.2.8" });
     await t.connect({ path: "/websocket", token: "eve", ip: "192.0.2.9" });
     const page = await t.connect(PAGE);
@@ -227,6 +227,7 @@ describe("inspector", () => {
     await ann.request("say", { text: "hi" });
     const [open] = await look(page, "client", { client: uid });
     assert.deepEqual(open!.data.client!.channels, ["room:1"]);
+    assert.equal(open!.data.client!.url, "/websocket?ticket=•••");
     assert.deepEqual(open!.data.client!.timeline.map(({ kind, text, count }) => [kind, text, count]), [
       ["opened", "The upgrade was accepted", 1],
       ["admitted", "The client was admitted", 1],
@@ -240,7 +241,8 @@ describe("inspector", () => {
     assert.deepEqual(await users({}), ["ben", "eve"]);
     assert.deepEqual(await users({ state: "closed" }), ["ann"]);
     const [closed] = await look(page, "client", { client: uid });
-    const { closed: ending, timeline } = closed!.data.client!;
+    const { closed: ending, timeline, url } = closed!.data.client!;
+    assert.equal(url, "/websocket?ticket=•••");
     assert.deepEqual([ending!.cause, ending!.code, ending!.reason], ["server", 4403, "Enough"]);
     assert.equal(timeline.at(-1)!.text, "Closed with 4403 “Enough”: server");
   });
