@@ -1,7 +1,7 @@
 import type { Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import * as v from "valibot";
-import { isAllowedOrigin, type Origins } from "../application/origin.ts";
+import { isAllowedOrigin } from "../application/origin.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { FIRST_ISSUE } from "../protocol/protocol.ts";
@@ -18,7 +18,7 @@ export interface ActionsHost {
   readonly controller: WebSocketController<unknown>;
   readonly channels: InspectedChannels | undefined;
   readonly ask: Authorize;
-  readonly origins: Origins;
+  readonly origins: readonly string[];
 }
 
 /** Maximum size of a request, in bytes. */

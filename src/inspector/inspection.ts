@@ -1,4 +1,3 @@
-import type { Origins } from "../application/origin.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { Channels } from "../channels/channels.ts";
 import type { Clock, Timed } from "../base/clock.ts";
@@ -28,6 +27,8 @@ const MAX_AGE = 60_000;
 export interface InspectionOptions {
   readonly channels: InspectedChannels | undefined;
   redact(message: WebSocketMessage): unknown;
+  /** Origins beside the server's own whose pages may connect. */
+  readonly origins: readonly string[];
 }
 
 /**
@@ -37,8 +38,6 @@ export interface InspectionOptions {
 export class Inspection implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
-  /** Origins beside the server's own whose pages may connect. */
-  readonly origins: Origins;
   readonly #controller: WebSocketController<unknown>;
   readonly #collector: Collector;
   readonly #questions: NodeQuestions;
@@ -56,7 +55,7 @@ export class Inspection implements Timed {
   #watched = 0;
   #tapped = 0;
 
-  constructor(controller: WebSocketController<unknown>, { channels, redact }: InspectionOptions) {
+  constructor(controller: WebSocketController<unknown>, { channels, redact, origins }: InspectionOptions) {
     this.#controller = controller;
     let host!: ConnectionHost;
     let collector!: Collector;
@@ -71,18 +70,16 @@ export class Inspection implements Timed {
     controller.on("connect", ({ client }) => collector.admitted(client));
     controller.on("auth.success", ({ client }) => collector.note(client, "auth", "Credentials accepted"));
 
-    const { options: { origins, logger, clientIp }, deadlines, nodes, report } = host;
+    const { options: { logger, clientIp }, deadlines, nodes, report } = host;
     const node = () => nodes.node;
     const answers = new NodeAnswers(controller, collector, channels, node);
     const others = () => [...this.#snapshots.keys()].filter((other) => other !== nodes.node);
     this.#questions = new NodeQuestions({ answers, deadlines, node, others, tell: (note) => this.#tell(note), report });
     nodes.listen(NAME, (text) => this.#receive(text));
 
-    // Any site may open a page's WebSocket, and cookies are sent along.
-    this.origins = origins === "*" ? [] : origins;
     this.#page = new WebSocketController({
       name: NAME,
-      origins: this.origins,
+      origins, // Not those of the controller: their pages are clients, and have no business here.
       logger,
       clientIp,
       clock: clockOf(host),

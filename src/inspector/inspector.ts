@@ -12,6 +12,7 @@
  * @module
  */
 import { type Context, Hono } from "hono";
+import { isOriginPattern } from "../application/origin.ts";
 import { Channels } from "../channels/channels.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
@@ -61,9 +62,14 @@ export interface InspectorOptions {
    * case. @default the message
    */
   redact?: (message: WebSocketMessage) => unknown;
+  /**
+   * Origins of the page besides the request's own host, such as `["https://ops.example.com"]` behind a proxy that changes `Host`. Those
+   * of the controller do not count. @default {[]}
+   */
+  origins?: readonly string[];
 }
 
-const OPTIONS: readonly string[] = ["authorize", "channels", "redact"] satisfies (keyof InspectorOptions)[];
+const OPTIONS: readonly string[] = ["authorize", "channels", "redact", "origins"] satisfies (keyof InspectorOptions)[];
 
 /**
  * Creates the app of the inspector, with its page, its WebSocket route and its actions: `app.route("/inspector", inspector(…))`.
@@ -71,8 +77,8 @@ const OPTIONS: readonly string[] = ["authorize", "channels", "redact"] satisfies
  * @throws {TypeError} without `authorize`, for an unknown option, a controller that has an inspector, or one of another copy of the package.
  */
 export function inspector(controller: WebSocketController<unknown>, options: InspectorOptions): App {
-  const { authorize, channels, redact = (message) => message } = checkOptions(controller, options);
-  const inspection = new Inspection(controller, { channels, redact });
+  const { authorize, channels, redact = (message) => message, origins = [] } = checkOptions(controller, options);
+  const inspection = new Inspection(controller, { channels, redact, origins });
   const ask = authorizer(authorize, inspection);
   const app = new Hono();
 
@@ -91,7 +97,7 @@ export function inspector(controller: WebSocketController<unknown>, options: Ins
     // The URL of a connection says what it was authorized for.
     return c.req.query("tap") === undefined ? next() : await ask(c, "tap") ?? next();
   }, (c, next) => inspection.upgrade(c, next)); // Wrapped: the route is none of the application's.
-  addActions(app, { controller, channels, ask, origins: inspection.origins });
+  addActions(app, { controller, channels, ask, origins });
   return app;
 }
 
@@ -122,7 +128,7 @@ function checkOptions(controller: WebSocketController<unknown>, options: Inspect
   if (!(controller instanceof WebSocketController)) {
     throw fail(`pass a WebSocketController first, such as createWebSocketController()${describeCopies()}`);
   }
-  const { authorize, channels, redact }: Partial<InspectorOptions> = options ?? {};
+  const { authorize, channels, redact, origins }: Partial<InspectorOptions> = options ?? {};
   const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.includes(name));
   if (unknown !== undefined) throw fail(`unknown option "${unknown}", use one of ${OPTIONS.join(", ")}`);
   if (typeof authorize !== "function") {
@@ -130,5 +136,8 @@ function checkOptions(controller: WebSocketController<unknown>, options: Inspect
   }
   if (channels !== undefined && !(channels instanceof Channels)) throw fail('option "channels" must be what new Channels() made');
   if (redact !== undefined && typeof redact !== "function") throw fail('option "redact" must be a function');
+  if (origins !== undefined && !(Array.isArray(origins) && origins.every(isOriginPattern))) {
+    throw fail('option "origins" must be a list of origins without a path, such as ["https://ops.example.com"]');
+  }
   return options;
 }

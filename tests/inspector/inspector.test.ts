@@ -97,6 +97,9 @@ describe("inspector", () => {
     assert.throws(() => inspector(controller, { authorize: everybody, tap: 1 } as InspectorOptions), /unknown option "tap"/);
     assert.throws(() => inspector({} as WebSocketController, { authorize: everybody }), /pass a WebSocketController/);
     assert.throws(() => inspector(controller, { authorize: everybody, channels: {} as Channels }), /new Channels\(\)/);
+    for (const origins of ["*", ["https://ops.example/path"], [1]] as unknown as string[][]) {
+      assert.throws(() => inspector(controller, { authorize: everybody, origins }), /option "origins" must be a list/);
+    }
     inspector(controller, { authorize: everybody });
     assert.throws(() => inspector(controller, { authorize: everybody }), /observes it already/);
   });
@@ -153,6 +156,18 @@ describe("inspector", () => {
         assert.equal((await post(app, action, body)).status, action === only ? 200 : 403, `${action}, allowed ${only}`);
       }
     }
+  });
+
+  it("accepts pages of its own host and of its own origins, not of those of the controller", async () => {
+    const { app, controller } = createNode({ origins: ["https://ops.example"] }, { origins: ["https://app.example"] });
+    await using t = testkit({ app, controller });
+    const body = { filter: { user: "ann" } };
+    for (const [origin, status] of [["https://ops.example", 200], ["http://localhost", 200], ["https://app.example", 403]] as const) {
+      assert.equal((await post(app, "disconnect", body, { origin })).status, status, origin);
+    }
+    await t.socket({ path: "/websocket", headers: { origin: "https://app.example" } });
+    await assert.rejects(t.socket({ ...PAGE, headers: { origin: "https://app.example" } }), UpgradeRefused);
+    await t.socket({ ...PAGE, headers: { origin: "https://ops.example" } });
   });
 
   it("refuses actions of other sites, of forms, and of invalid payloads", async () => {
