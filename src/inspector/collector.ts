@@ -43,6 +43,7 @@ export class Collector {
   readonly #lives = new Map<WebSocketClient, Life>();
   readonly #streams = new Map<WebSocketMessage, { client: WebSocketClient; startedAt: number }>();
   readonly #handled = new DurationSamples();
+  #seq = 0;
   #received = 0;
   #published = 0;
   #counted = new Map<string, number>();
@@ -193,6 +194,7 @@ export class Collector {
     return {
       node: nodes.node,
       at: this.#node.now(),
+      seq: ++this.#seq,
       status,
       engine: engine.status,
       isSigned: nodes.isSigned,

@@ -34,8 +34,10 @@ export interface Durations {
 /** One node at one time. Counters are since its start, those with a star since somebody first looked. */
 export interface Snapshot {
   readonly node: string;
-  /** Of its wall clock, in ms. */
+  /** Of its wall clock, in ms, which may step back. */
   readonly at: number;
+  /** Each snapshot of the node has the next number. */
+  readonly seq: number;
   readonly status: ControllerStatus;
   readonly engine: EngineStatus;
   /** `false`: it takes and answers no notes of other nodes, because anybody with access to the broker can send them. */

@@ -212,6 +212,7 @@ describe("inspector", () => {
     const count = seen.length;
     await t.advance(3_000);
     assert.equal(seen.length, count + 3);
+    assert.deepEqual(seen.slice(-3).map(({ seq }) => seq - last.seq), [1, 2, 3]);
     await page.close();
     await t.advance(6_000);
     await ann.request("say", { text: "nobody looks" });

@@ -1,12 +1,10 @@
 import { ClientError, createClient } from "../../client/client.ts";
 import type { Answers, InspectorAction, Part, Snapshot } from "../shown.ts";
 import { CHANNEL, TAP_CHANNEL, type TapBatch } from "../shown.ts";
+import { type NodeView, takeSnapshot } from "./node-views.ts";
 
 /** The folder of the inspector. */
 const base = new URL(".", import.meta.url);
-
-/** How long a node that says nothing is shown, in ms. */
-const PATIENCE = 5_000;
 
 export const client = createClient(new URL("live", base), {
   backoff: { base: 500, cap: 5_000 },
@@ -17,14 +15,6 @@ export const client = createClient(new URL("live", base), {
   },
 });
 
-/** A node, as its last two snapshots show it. */
-export interface NodeView {
-  readonly snapshot: Snapshot;
-  readonly rates: Readonly<Record<"opened" | "closed" | "received" | "sent" | "published", number>>;
-  /** Of the clock of the page, in ms. */
-  readonly seenAt: number;
-}
-
 export const nodes = new Map<string, NodeView>();
 
 /** Calls back when there is something new to show: at most once in half a second. */
@@ -32,10 +22,7 @@ export function follow(show: () => void): void {
   let shownAt = -Infinity;
   const take = (snapshot: Snapshot) => {
     const seenAt = performance.now();
-    const before = nodes.get(snapshot.node);
-    if (before && before.snapshot.at >= snapshot.at) return;
-    nodes.set(snapshot.node, { snapshot, seenAt, rates: ratesOf(before?.snapshot, snapshot) });
-    for (const [node, view] of nodes) if (seenAt - view.seenAt > PATIENCE) nodes.delete(node);
+    takeSnapshot(nodes, snapshot, seenAt);
     if (seenAt - shownAt < 500) return;
     shownAt = seenAt;
     show();
@@ -45,19 +32,6 @@ export function follow(show: () => void): void {
     onInit: ({ data }) => (data as Snapshot[]).forEach(take),
     onEvent: ({ data }) => take(data as Snapshot),
   });
-}
-
-function ratesOf(before: Snapshot | undefined, now: Snapshot): NodeView["rates"] {
-  const seconds = before ? (now.at - before.at) / 1_000 : 0;
-  const rate = (read: (snapshot: Snapshot) => number) =>
-    before && seconds > 0 ? Math.max(0, (read(now) - read(before)) / seconds) : 0;
-  return {
-    opened: rate(({ stats }) => stats.opened),
-    closed: rate(({ stats }) => stats.closed),
-    received: rate(({ received }) => received),
-    sent: rate(({ sent }) => sent),
-    published: rate(({ published }) => published),
-  };
 }
 
 /** Asks all nodes, or one of them. */

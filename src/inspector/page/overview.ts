@@ -1,7 +1,8 @@
 import { Chart } from "./chart.ts";
 import { create, KeyedList, setText } from "./dom.ts";
 import { bytes, milliseconds, nodeName, number } from "./format.ts";
-import { nodes, type NodeView } from "./live.ts";
+import { nodes } from "./live.ts";
+import type { NodeView } from "./node-views.ts";
 import { CAUSES, REASONS } from "./meanings.ts";
 import type { Snapshot } from "../shown.ts";
 import type { View } from "./view.ts";
