@@ -6,7 +6,7 @@ import { WebSocketController } from "../controller/controller.ts";
 import type { UpgradeHandler } from "../controller/upgrade.ts";
 import { type InspectedChannels, NodeAnswers } from "./answers.ts";
 import { Collector } from "./collector.ts";
-import { type Note, QuerySchema, readNote } from "./query.ts";
+import { type Note, QuerySchema, readNote, writeNote } from "./query.ts";
 import { NodeQuestions } from "./questions.ts";
 import { CHANNEL, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
 import { Tap } from "./tap.ts";
@@ -187,7 +187,7 @@ export class Inspection implements Timed {
   }
 
   #tell(note: Note): void {
-    this.#host.nodes.tell(NAME, JSON.stringify(note));
+    this.#host.nodes.tell(NAME, writeNote(note));
   }
 
   #receive(text: string): void {

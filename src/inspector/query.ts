@@ -45,15 +45,42 @@ export const ChannelQuerySchema: v.GenericSchema<unknown, ChannelQuery> = v.obje
   after: v.optional(v.object({ epoch: v.string(), offset: v.number() })),
 });
 
+/** Of what notes consist of: nodes of another version ignore them. */
+const VERSION = 1;
+
+const version = v.literal(VERSION);
+const [numbers, count] = [v.record(v.string(), v.number()), v.number()];
+
+/** What the page reads of each snapshot. */
+const SnapshotSchema = v.looseObject({
+  ...{ node: text, status: text, engine: text, isSigned: v.boolean() },
+  ...{ at: count, seq: count, channels: count, subscriptions: count, sent: count, received: count, published: count },
+  ...{ delay: count, buffered: count, errors: count, memory: v.optional(count), cpu: v.optional(count) },
+  stats: v.looseObject({
+    ...{ opened: count, closed: count, active: count, clients: count, dropped: count, limited: count, streams: count },
+    ...{ refused: numbers, closedBy: numbers },
+  }),
+  handled: v.object({ count, p50: count, p99: count }),
+});
+
+const TappedSchema = v.looseObject({ at: count, uid: text, user: v.nullable(v.string()), type: text });
+
 const NoteSchema = v.variant("kind", [
-  v.object({ kind: v.literal("watch"), isTapping: v.boolean() }),
-  v.object({ kind: v.literal("snapshot"), snapshot: v.looseObject({ node: text }) }),
-  v.object({ kind: v.literal("tapped"), batch: v.looseObject({ node: text }) }),
-  v.object({ kind: v.literal("ask"), id: text, query: QuerySchema }),
-  v.object({ kind: v.literal("answer"), id: text, node: text, data: v.optional(v.looseObject({})) }),
+  v.object({ v: version, kind: v.literal("watch"), isTapping: v.boolean() }),
+  v.object({ v: version, kind: v.literal("snapshot"), snapshot: SnapshotSchema }),
+  v.object({
+    v: version,
+    kind: v.literal("tapped"),
+    batch: v.looseObject({ node: text, messages: v.array(TappedSchema), skipped: count }),
+  }),
+  v.object({ v: version, kind: v.literal("ask"), id: text, query: QuerySchema }),
+  v.object({ v: version, kind: v.literal("answer"), id: text, node: text, data: v.optional(v.looseObject({})) }),
 ]);
 
-/** Reads a note; `null`: it is of another version, or forged. */
+/** The JSON of a note. */
+export const writeNote = (note: Note): string => JSON.stringify({ v: VERSION, ...note });
+
+/** Reads a note; `null`: it is of another version, or not valid. */
 export function readNote(json: string): Note | null {
   try {
     const parsed = v.safeParse(NoteSchema, JSON.parse(json), FIRST_ISSUE);

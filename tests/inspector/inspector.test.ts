@@ -8,7 +8,7 @@ import type { Client } from "../../src/client/client.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import type { Note } from "../../src/inspector/query.ts";
+import { type Note, writeNote } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
 import { type Answers, CHANNEL, type ChannelDetail, type Part, type Snapshot, TAP_CHANNEL, type TapBatch } from "../../src/inspector/shown.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
@@ -67,8 +67,9 @@ class SharedEngine extends MemoryEngine {
     if (type === "note") this.sent.push(JSON.parse(text));
   }
 
-  receive(note: Note): void {
-    this.#host?.received(JSON.stringify({ type: "note", to: "noroshi/inspector", text: JSON.stringify(note) }));
+  receive(note: Note | string): void {
+    const text = typeof note === "string" ? note : writeNote(note);
+    this.#host?.received(JSON.stringify({ type: "note", to: "noroshi/inspector", text }));
   }
 }
 
@@ -479,6 +480,27 @@ describe("inspector", () => {
     await again.close();
     await t.advance(10_000);
     assert.deepEqual((await timeline(await t.connect(PAGE))).texts, []);
+  });
+
+  it("ignores notes of another version, and snapshots that lack what the page reads", async () => {
+    const engine = new SharedEngine(true);
+    const { app, controller } = createNode({}, { engine });
+    await using t = testkit({ app, controller });
+    const page = await t.connect(PAGE);
+    const seen: Snapshot[] = [];
+    page.subscribe(CHANNEL, { onEvent: ({ data }) => void seen.push(data as Snapshot) });
+    await t.advance(1_001);
+    const snapshot = seen.at(-1)!;
+    const receive = (note: object) => engine.receive(JSON.stringify(note));
+    const others = () => [...new Set(seen.map(({ node }) => node))].filter((node) => node !== snapshot.node);
+    receive({ v: 2, kind: "snapshot", snapshot: { ...snapshot, node: "newer" } });
+    receive({ kind: "snapshot", snapshot: { ...snapshot, node: "older" } });
+    receive({ v: 1, kind: "snapshot", snapshot: { ...snapshot, node: "no-stats", stats: {} } });
+    receive({ v: 1, kind: "snapshot", snapshot: { ...snapshot, node: "no-handled", handled: undefined } });
+    receive({ v: 1, kind: "tapped", batch: { node: "no-messages" } });
+    receive({ v: 1, kind: "snapshot", snapshot: { ...snapshot, node: "the-same" } });
+    await t.advance(1_000);
+    assert.deepEqual(others(), ["the-same"]);
   });
 
   it("closes the page with the controller", async () => {
