@@ -9,8 +9,8 @@ import type { Answers, ChannelRow, ClientDetail, ClientRow } from "./shown.ts";
 /** The channels that the inspector was given, whatever their contract. */
 export type InspectedChannels = Pick<Channels, "declared" | "history" | "presence" | "open" | "ofClient" | "publish">;
 
-/** Clients in one item, and in one answer of a node. */
-const [ROWS_AT_ONCE, MAX_ROWS] = [500, 20_000];
+/** Clients in one item. */
+const ROWS_AT_ONCE = 500;
 
 /** Maximum number of channels and streams in one answer of a node. */
 const MAX_LISTED = 500;
@@ -35,8 +35,8 @@ export class NodeAnswers {
   }
 
   /** Yields the parts of the answer. */
-  async *answer({ about, text = "", client = "", state = "open" }: Query): AsyncGenerator<Answers[keyof Answers]> {
-    if (about === "clients") yield* this.#clients(text.trim().toLowerCase(), state);
+  async *answer({ about, text = "", client = "", state = "open", limit = 500 }: Query): AsyncGenerator<Answers[keyof Answers]> {
+    if (about === "clients") yield* this.#clients(text.trim().toLowerCase(), state, limit);
     else if (about === "client") yield { client: this.#client(client) };
     else if (about === "channels") yield this.#openChannels(text.trim());
     else if (about === "streams") {
@@ -46,34 +46,33 @@ export class NodeAnswers {
     else if (about === "errors") yield { rows: this.#collector.errors.list() };
   }
 
-  *#clients(text: string, state: string): Generator<Answers["clients"]> {
-    let rows: ClientRow[] = [];
-    let count = 0;
-    for (const row of this.#matching(text, state)) {
-      if (count++ === MAX_ROWS) return yield { rows, isCut: true };
-      rows.push(row);
-      if (rows.length < ROWS_AT_ONCE) continue;
-      yield { rows };
-      rows = [];
+  *#clients(text: string, state: string, limit: number): Generator<Answers["clients"]> {
+    const node = this.#node();
+    const open = state === "closed" ? [] : this.#openMatching(text);
+    const closed = state === "open" ? [] : this.#closedMatching(text, node);
+    const total = open.length + closed.length;
+    const newest = open.slice(-limit).map((client) => this.#rowOf(client, node));
+    const rows = [...newest, ...closed.slice(0, limit)];
+    for (let start = 0; start === 0 || start < rows.length; start += ROWS_AT_ONCE) {
+      yield { rows: rows.slice(start, start + ROWS_AT_ONCE), total: start === 0 ? total : 0 };
     }
-    yield { rows };
   }
 
-  *#matching(text: string, state: string): Generator<ClientRow> {
-    const node = this.#node();
-    if (state !== "open") {
-      for (const { uid, user, role, ip, openedAt, buffered, closed } of this.#collector.closed()) {
-        if (!matches(text, [user, role, ip, uid])) continue;
-        yield { node, uid, user, role, ip, openedAt, buffered, closed };
-      }
-    }
-    if (state === "closed") return;
+  /** The oldest first. */
+  #openMatching(text: string): WebSocketClient<unknown>[] {
     // An id is made when it is first read: not for clients that do not match.
     const isId = /^[\da-f-]{4,}$/.test(text);
-    for (const client of this.#controller.clients()) {
+    return [...this.#controller.clients()].filter((client) => {
       const { accountability: { user, role }, handshake: { ip } } = client;
-      if (matches(text, [user, role, ip]) || isId && client.uid.includes(text)) yield this.#rowOf(client, node);
-    }
+      return matches(text, [user, role, ip]) || isId && client.uid.includes(text);
+    });
+  }
+
+  /** The last one first. */
+  #closedMatching(text: string, node: string): ClientRow[] {
+    return [...this.#collector.closed()]
+      .filter(({ user, role, ip, uid }) => matches(text, [user, role, ip, uid]))
+      .map(({ uid, user, role, ip, openedAt, buffered, closed }) => ({ node, uid, user, role, ip, openedAt, buffered, closed }));
   }
 
   #rowOf(client: WebSocketClient<unknown>, node: string): ClientRow {

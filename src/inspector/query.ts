@@ -11,6 +11,8 @@ export interface Query {
   node?: string | undefined;
   /** Of clients. @default {"open"} */
   state?: "open" | "closed" | "all" | undefined;
+  /** Maximum number of clients that a node lists, the newest ones. @default {500} */
+  limit?: number | undefined;
 }
 
 /** A question about one channel, which any node can answer. */
@@ -30,6 +32,9 @@ export type Note =
   /** Without `data` it was the last part. */
   | { kind: "answer"; id: string; node: string; data?: object | undefined };
 
+/** Maximum number of clients that a node lists in one answer. */
+export const MAX_CLIENTS = 20_000;
+
 const text = v.pipe(v.string(), v.maxLength(256));
 
 export const QuerySchema: v.GenericSchema<unknown, Query> = v.object({
@@ -38,6 +43,7 @@ export const QuerySchema: v.GenericSchema<unknown, Query> = v.object({
   client: v.optional(text),
   node: v.optional(text),
   state: v.optional(v.picklist(["open", "closed", "all"])),
+  limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_CLIENTS))),
 });
 
 export const ChannelQuerySchema: v.GenericSchema<unknown, ChannelQuery> = v.object({

@@ -11,7 +11,10 @@ const HISTORY_PAGE = 50;
  *
  * @throws {TypeError} for a channel that is not declared, or a position that is none.
  */
-export async function readChannel(channels: InspectedChannels | undefined, { name, after }: ChannelQuery): Promise<ChannelDetail> {
+export async function readChannel(
+  channels: InspectedChannels | undefined,
+  { name, after }: ChannelQuery,
+): Promise<ChannelDetail> {
   if (!channels) throw new TypeError('Cannot read a channel: pass the option "channels" to the inspector');
   const { history, presence } = channels.declared(name);
   const members = presence ? await channels.presence(name) : null;

@@ -175,7 +175,8 @@ export interface TapBatch {
 
 /** The answers to a question, by its name: items of a stream, of one node each. */
 export interface Answers {
-  clients: { readonly rows: readonly ClientRow[]; readonly isCut?: boolean };
+  /** The newest clients; `total` counts in the first part of a node all that match. */
+  clients: { readonly rows: readonly ClientRow[]; readonly total: number };
   client: { readonly client: ClientDetail | null };
   channels: { readonly rows: readonly ChannelRow[]; readonly total: number };
   streams: { readonly rows: readonly StreamRow[]; readonly total: number };

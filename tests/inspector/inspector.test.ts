@@ -10,9 +10,18 @@ import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { type Note, writeNote } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
-import { type Answers, CHANNEL, type ChannelDetail, type Part, type Snapshot, TAP_CHANNEL, type TapBatch } from "../../src/inspector/shown.ts";
+import {
+  type Answers,
+  CHANNEL,
+  type ChannelDetail,
+  type Part,
+  type Snapshot,
+  TAP_CHANNEL,
+  type TapBatch,
+} from "../../src/inspector/shown.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { testkit, UpgradeRefused } from "../../src/testing/testkit.ts";
+import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 
 const everybody = () => true;
 
@@ -163,7 +172,9 @@ describe("inspector", () => {
     const { app, controller } = createNode({ origins: ["https://ops.example"] }, { origins: ["https://app.example"] });
     await using t = testkit({ app, controller });
     const body = { filter: { user: "ann" } };
-    for (const [origin, status] of [["https://ops.example", 200], ["http://localhost", 200], ["https://app.example", 403]] as const) {
+    for (
+      const [origin, status] of [["https://ops.example", 200], ["http://localhost", 200], ["https://app.example", 403]] as const
+    ) {
       assert.equal((await post(app, "disconnect", body, { origin })).status, status, origin);
     }
     await t.socket({ path: "/websocket", headers: { origin: "https://app.example" } });
@@ -262,6 +273,38 @@ describe("inspector", () => {
     assert.equal(url, "/websocket?ticket=•••");
     assert.deepEqual([ending!.cause, ending!.code, ending!.reason], ["server", 4403, "Enough"]);
     assert.equal(timeline.at(-1)!.text, "Closed with 4403 “Enough”: server");
+  });
+
+  it("lists the newest clients up to the limit, and counts all", async () => {
+    const { app, controller } = createNode();
+    await using t = testkit({ app, controller });
+    for (let index = 0; index < 1_200; index++) {
+      controller.open(new FakeTransport(), HANDSHAKE, { accountability: { user: `user-${index}`, role: null } });
+    }
+    const page = await t.connect(PAGE);
+    const read = async (query: object) => {
+      const parts = (await look(page, "clients", query)).map(({ data }) => data);
+      const users = parts.flatMap(({ rows }) => rows.map(({ user }) => user));
+      return { users, total: parts.reduce((sum, { total }) => sum + total, 0) };
+    };
+    const first = await read({});
+    assert.deepEqual([first.users.length, first.users[0], first.users.at(-1), first.total], [
+      500,
+      "user-700",
+      "user-1199",
+      1_200,
+    ]);
+    const more = await read({ limit: 2_000 });
+    assert.deepEqual([more.users.length, more.total], [1_200, 1_200]);
+    const some = await read({ text: "user-11", limit: 3 });
+    assert.deepEqual(some, { users: ["user-1197", "user-1198", "user-1199"], total: 111 });
+    await assert.rejects(read({ limit: 20_001 }), { code: "INVALID_PAYLOAD" });
+    for (const token of ["ann", "ben"]) {
+      const client = await t.connect({ path: "/websocket", token });
+      await client.close();
+    }
+    await t.advance(100);
+    assert.deepEqual(await read({ state: "closed", limit: 1 }), { users: ["ben"], total: 2 });
   });
 
   it("keeps the refusals with their reasons, and the errors", async () => {
@@ -445,7 +488,7 @@ describe("inspector", () => {
     const { app, controller } = createNode();
     await using t = testkit({ app, controller });
     const ann = await t.connect({ path: "/websocket", token: "ann" });
-    const [{ uid }] = [...controller.clients()] as [{ uid: string }]; // The client of ann.
+    const { uid } = [...controller.clients()][0]!; // The client of ann.
     const timeline = async (page: Client) => {
       const [part] = await look(page, "client", { client: uid });
       const { timeline, forgotten } = part!.data.client!;

@@ -11,7 +11,9 @@ describe("takeSnapshot", () => {
     const nodes = new Map<string, NodeView>();
     takeSnapshot(nodes, snapshotOf("a", 1, 100_000), 0);
     takeSnapshot(nodes, snapshotOf("b", 1, 100_000), 0);
-    for (let second = 1; second <= 6; second++) takeSnapshot(nodes, snapshotOf("a", 1 + second, 1_000 * second, 10 * second), 1_000 * second);
+    for (let second = 1; second <= 6; second++) {
+      takeSnapshot(nodes, snapshotOf("a", 1 + second, 1_000 * second, 10 * second), 1_000 * second);
+    }
     assert.equal(nodes.get("a")!.snapshot.sent, 60);
     assert.equal(nodes.get("a")!.rates.sent, 10);
     assert.deepEqual([...nodes.keys()], ["a"], "a node that says nothing is removed");

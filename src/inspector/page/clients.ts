@@ -7,6 +7,9 @@ import type { ClientRow } from "../shown.ts";
 import type { View } from "./view.ts";
 import { VirtualList } from "./virtual-list.ts";
 
+/** Clients that a node lists at first, and at most: more are read when somebody scrolls to the end. */
+const [PAGE, MAX_LISTED] = [500, 20_000];
+
 /** Time between two readings of the list, in ticks of a second: a long one costs the nodes more. */
 const ticksFor = (rows: number): number => rows > 2_000 ? 10 : 3;
 
@@ -22,12 +25,12 @@ export function createClients(): View {
     ...{ type: "search", id: "client-search", placeholder: "User, role, address or uid", autocomplete: "off" },
     input: () => {
       clearTimeout(typing);
-      typing = setTimeout(() => void read(), 200);
+      typing = setTimeout(start, 200);
     },
   });
   const state = create(
     "select",
-    { id: "client-state", change: () => void read() },
+    { id: "client-state", change: () => start() },
     create("option", { value: "open" }, "Open"),
     create("option", { value: "closed" }, "Closed lately"),
     create("option", { value: "all" }, "Both"),
@@ -39,26 +42,44 @@ export function createClients(): View {
   });
   const actions = create("div", { class: "actions" });
   let typing: ReturnType<typeof setTimeout> | undefined;
-  let [reading, ticks, rows] = [0, 0, 0];
+  let [reading, ticks, rows, total, limit] = [0, 0, 0, 0, PAGE];
+  let isReading = false;
+
+  const start = () => {
+    limit = PAGE;
+    void read();
+  };
+  const readOn = () => {
+    const { scrollTop, clientHeight, scrollHeight } = list.element;
+    const isAtEnd = clientHeight > 0 && scrollHeight - scrollTop < 2 * clientHeight;
+    if (!isAtEnd || isReading || rows >= total || limit >= MAX_LISTED) return;
+    limit = Math.min(MAX_LISTED, 4 * limit);
+    void read();
+  };
+  list.element.addEventListener("scroll", readOn);
 
   const read = async () => {
-    const number = ++reading;
+    const turn = ++reading;
     ticks = 0;
     const found: ClientRow[] = [];
-    let isCut = false;
+    let matching = 0;
+    isReading = true;
     try {
-      for await (const { data } of look("clients", { text: search.value, state: state.value })) {
-        if (number !== reading) return;
+      for await (const { data } of look("clients", { text: search.value, state: state.value, limit })) {
+        if (turn !== reading) return;
         found.push(...data.rows);
-        isCut ||= data.isCut === true;
+        matching += data.total;
       }
     } catch {
       return; // The connection was lost: the list is read again when it is back.
+    } finally {
+      if (turn === reading) isReading = false;
     }
-    if (number !== reading) return;
-    rows = found.length;
+    if (turn !== reading) return;
+    [rows, total] = [found.length, matching];
     list.show(found.sort((one, other) => timeOf(other) - timeOf(one)));
-    setText(count, `${numberOf(rows)}${isCut ? ", and more" : ""}`);
+    setText(count, `${numberOf(total)}${rows < total ? `, the newest ${number(rows)} listed` : ""}`);
+    readOn(); // Somebody may have scrolled in the meantime.
   };
   client.on("status", ({ status }) => {
     if (status === "open" && !element.hidden) void read();
