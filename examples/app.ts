@@ -151,6 +151,10 @@ function addLogin(app: Hono, secret: string, hasInspector: boolean): void {
     else deleteCookie(c, COOKIE, { path: "/inspector" });
     return c.json({ access_token, account: { user, name, role } });
   });
+  app.delete("/login", (c) => {
+    deleteCookie(c, COOKIE, { path: "/inspector" });
+    return c.body(null, 204);
+  });
 }
 
 /** What is kept: of the wire, for newcomers, and of each room, for who comes back too. */

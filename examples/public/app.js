@@ -157,6 +157,8 @@ function leave(error) {
     room =
       null;
   left.close();
+  // The cookie of the inspector is not for scripts. Without the server it stays until the next login.
+  fetch("/login", { method: "DELETE", keepalive: true }).catch(() => {});
   setOffline(false);
   kept.clear();
   known = new Set();

@@ -143,6 +143,10 @@ describe("createNewsroom", { skip: elsewhere }, () => {
       assert.equal(refused.status, 401);
       assert.equal((await refused.json()).error.code, "AUTH_FAILED");
 
+      const signedOut = await fetch(`${url}/login`, { method: "DELETE" });
+      assert.equal(signedOut.status, 204);
+      assert.match(signedOut.headers.get("set-cookie")!, /^newsroom-inspector=; Max-Age=0; Path=\/inspector/);
+
       const mika = await enter(url, "mika", "beacon");
       const lena = await enter(url, "lena", "ember");
       mika.send({ type: "post", uid: 1, text: "From the quay", to: { user: "lena" } });
@@ -386,6 +390,13 @@ describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 1_500_000
     await mika.getByRole("link", { name: "Clients" }).click();
     await mika.locator(".row").filter({ hasText: "lena" }).waitFor();
     await picture(mika, "inspector");
+    await mika.goto(demo.url);
+    await status(mika, "live");
+    const signedOut = mika.waitForResponse((response) => response.request().method() === "DELETE");
+    await mika.getByRole("button", { name: "Sign out" }).click();
+    await signedOut;
+    await mika.goto(`${demo.url}/inspector`);
+    await status(mika, "signed-out");
   });
 
   test("the list of people counts the tabs of one user and forgets who left", async () => {
