@@ -24,7 +24,7 @@ export interface NodeNotes {
   /** Whether notes of other nodes are authenticated, or there are never other nodes. */
   readonly isSigned: boolean;
   /** Sends a note to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
-  tell(name: string, text: string): void;
+  send(name: string, text: string): void;
   /** Listens to the notes of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
   listen(name: string, listener: (text: string) => void): () => void;
 }

@@ -182,7 +182,7 @@ export class Cluster {
   }
 
   /** @internal */
-  tell(name: string, text: string): void {
+  send(name: string, text: string): void {
     this.#send({ type: "note", to: name, text });
   }
 

@@ -74,7 +74,7 @@ export class Inspection implements Timed {
     const node = () => nodes.node;
     const answers = new NodeAnswers(controller, collector, channels, node);
     const others = () => [...this.#snapshots.keys()].filter((other) => other !== nodes.node);
-    this.#questions = new NodeQuestions({ answers, deadlines, node, others, tell: (note) => this.#tell(note), report });
+    this.#questions = new NodeQuestions({ answers, deadlines, node, others, send: (note) => this.#send(note), report });
     nodes.listen(NAME, (text) => this.#receive(text));
 
     this.#page = new WebSocketController({
@@ -133,13 +133,13 @@ export class Inspection implements Timed {
     for (const [node, kept] of this.#snapshots) if (--kept.left <= 0) this.#snapshots.delete(node);
     if (isOpen) {
       this.#show(snapshot);
-      this.#tell({ kind: "watch", isTapping });
+      this.#send({ kind: "watch", isTapping });
     }
-    if (this.#watched > 0) this.#tell({ kind: "snapshot", snapshot });
+    if (this.#watched > 0) this.#send({ kind: "snapshot", snapshot });
     const batch = this.#endTap && this.#tap.take(snapshot.node);
     if (!batch || batch.messages.length + batch.skipped === 0) return;
     if (isTapping) this.#publish(TAP_CHANNEL, "tapped", batch);
-    if (this.#tapped > 0) this.#tell({ kind: "tapped", batch });
+    if (this.#tapped > 0) this.#send({ kind: "tapped", batch });
   }
 
   /** Somebody looks. */
@@ -186,8 +186,8 @@ export class Inspection implements Timed {
     this.#feed.publish(channel, event, { ...data });
   }
 
-  #tell(note: Note): void {
-    this.#host.nodes.tell(NAME, writeNote(note));
+  #send(note: Note): void {
+    this.#host.nodes.send(NAME, writeNote(note));
   }
 
   #receive(text: string): void {

@@ -27,7 +27,7 @@ import type { InspectorAction } from "./shown.ts";
 export type { InspectorAction } from "./shown.ts";
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

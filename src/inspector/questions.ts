@@ -14,7 +14,7 @@ export interface QuestionsHost {
   node(): string;
   /** The other nodes that have an inspector. */
   others(): readonly string[];
-  tell(note: Note): void;
+  send(note: Note): void;
   report(error: unknown): void;
 }
 
@@ -61,7 +61,7 @@ export class NodeQuestions {
         });
         if (waiting.size > 0) {
           deadlines.set(timer, PATIENCE);
-          this.#host.tell({ kind: "ask", id, query });
+          this.#host.send({ kind: "ask", id, query });
         }
         const own = async () => {
           for await (const data of answers.answer(query)) {
@@ -85,8 +85,8 @@ export class NodeQuestions {
   async answer({ id, query }: Extract<Note, { kind: "ask" }>): Promise<void> {
     const node = this.#host.node();
     if (query.node !== undefined && query.node !== node) return;
-    for await (const data of this.#host.answers.answer(query)) this.#host.tell({ kind: "answer", id, node, data });
-    this.#host.tell({ kind: "answer", id, node });
+    for await (const data of this.#host.answers.answer(query)) this.#host.send({ kind: "answer", id, node, data });
+    this.#host.send({ kind: "answer", id, node });
   }
 
   /** Another node has answered. Without `data` it was the last part. */

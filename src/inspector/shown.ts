@@ -78,7 +78,7 @@ export interface ClientRow {
   readonly user: string | null;
   readonly role: string | null;
   readonly ip: string | null;
-  /** Of the wall clock, in ms; `null`: before the inspector was created, or one of too many. */
+  /** Of the wall clock, in ms; `null`: it connected before the inspector was created, or when 20,000 were open. */
   readonly openedAt: number | null;
   /** Bytes. */
   readonly buffered: number;
