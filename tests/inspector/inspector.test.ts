@@ -220,7 +220,7 @@ describe("inspector", () => {
     await t.advance(1_000);
     const last = seen.at(-1)!;
     assert.deepEqual([last.stats.active, last.stats.clients, last.received, last.handled.count], [1, 1, 2, 2]);
-    assert.deepEqual([last.status, last.engine], ["running", "ready"]);
+    assert.deepEqual([last.status, last.engine, last.isSigned], ["running", "ready", true]);
     const count = seen.length;
     await t.advance(3_000);
     assert.equal(seen.length, count + 3);
