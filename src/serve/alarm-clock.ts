@@ -1,4 +1,5 @@
 import type { Clock } from "../base/clock.ts";
+import { guard, type Report } from "../base/guard.ts";
 
 /** The part of a Durable Object's storage that this file uses. */
 interface AlarmStorage {
@@ -9,10 +10,12 @@ interface AlarmStorage {
 export class AlarmClock implements Clock {
   readonly #setAlarm: (time: number) => Promise<void>;
   readonly #timers = new Map<number, { at: number; callback: () => void }>();
+  readonly #report: Report;
   #handles = 0;
   #armed = Infinity;
 
-  constructor({ storage }: { storage: AlarmStorage }) {
+  constructor({ storage }: { storage: AlarmStorage }, report: Report) {
+    this.#report = report;
     const { setAlarm } = storage; // `ApplicationAlarm` replaces it.
     this.#setAlarm = (time) => setAlarm.call(storage, time);
   }
@@ -37,12 +40,12 @@ export class AlarmClock implements Clock {
     this.#timers.delete(handle as number); // What setTimeout returned.
   }
 
-  /** Runs the due timers. The object's `alarm` handler calls it. */
+  /** Runs the due timers, also after one that throws. The object's `alarm` handler calls it. */
   ring(): void {
     this.#armed = Infinity;
     const now = Date.now();
     for (const [handle, { at, callback }] of [...this.#timers]) {
-      if (at <= now && this.#timers.delete(handle)) callback();
+      if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);
     }
     this.#arm();
   }

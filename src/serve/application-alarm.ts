@@ -1,6 +1,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Report } from "../base/guard.ts";
 import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
+import { storageDelay } from "./storage-delay.ts";
 
 /** What workerd passes to an `alarm()`. */
 export interface AlarmInfo {
@@ -44,6 +45,8 @@ const TABLE = '"noroshi_alarm"';
 export class ApplicationAlarm {
   readonly #host: ApplicationAlarmHost;
   #timer: unknown;
+  /** How often in a row the storage has failed. */
+  #failures = 0;
   /** Set while it runs. `isReplaced`: it has set or deleted its alarm meanwhile. */
   #running: { isReplaced: boolean } | undefined;
 
@@ -93,8 +96,24 @@ export class ApplicationAlarm {
   #arm(): void {
     const { clock } = this.#host;
     clock.clearTimeout(this.#timer);
-    const row = this.#read();
-    if (row) this.#timer = clock.setTimeout(() => this.#ring(row), Math.max(0, row.next - clock.now()));
+    this.#try(() => {
+      const row = this.#read();
+      if (row) this.#timer = clock.setTimeout(() => this.#ring(row), Math.max(0, row.next - clock.now()));
+    });
+  }
+
+  /** Does something with the storage. If it fails, the alarm is armed again later. */
+  #try(step: () => void): boolean {
+    const { clock, report } = this.#host;
+    try {
+      step();
+      return true;
+    } catch (error) {
+      report(error);
+      clock.clearTimeout(this.#timer);
+      this.#timer = clock.setTimeout(() => this.#arm(), storageDelay(++this.#failures));
+      return false;
+    }
   }
 
   #ring(row: AlarmRow): void {
@@ -104,8 +123,10 @@ export class ApplicationAlarm {
   }
 
   async #run({ due, retries }: AlarmRow): Promise<void> {
+    const next = this.#host.clock.now() + FIRST_DELAY * 2 ** Math.min(retries, MAX_RETRIES);
     // Written first: after an eviction it runs again.
-    this.#write(due, this.#host.clock.now() + FIRST_DELAY * 2 ** Math.min(retries, MAX_RETRIES), retries + 1);
+    if (!this.#try(() => this.#write(due, next, retries + 1))) return;
+    this.#failures = 0;
     const running = this.#running = { isReplaced: false };
     let isOver = true;
     try {
@@ -115,7 +136,7 @@ export class ApplicationAlarm {
       this.#host.report(new Error(`Cannot run alarm(): attempt ${retries + 1} of ${MAX_RETRIES + 1} failed`, { cause }));
     }
     this.#running = undefined;
-    if (isOver && !running.isReplaced) rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`);
-    this.#arm();
+    const isDeleted = !isOver || running.isReplaced || this.#try(() => rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`));
+    if (isDeleted) this.#arm();
   }
 }

@@ -14,6 +14,7 @@ import type { OrderResult } from "../controller/cluster.ts";
 import type { Position } from "../engines/engine.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
+import type { Report } from "../base/guard.ts";
 import { SqliteEngine } from "../engines/sqlite-engine.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { SavedConnection } from "../delivery/transport.ts";
@@ -115,6 +116,7 @@ export function createWebSocketObject<
     readonly #open = new Connections();
     // One per object: objects share module variables, and must not write to each other's sockets.
     readonly #queue = new WriteQueue();
+    readonly #report: Report;
     readonly #schedules: Schedules<Payloads> | undefined;
     readonly #sql: DatabaseSql | undefined;
 
@@ -124,16 +126,17 @@ export function createWebSocketObject<
       this.#app = app;
       this.#channels = channels;
       this.#schedules = schedules;
-      this.#clock = new AlarmClock(state);
       const controllers = byName([controller].flat());
       this.#controller = [controller].flat()[0]!; // byName throws without one.
+      const report = this.#report = reportOf(this.#controller);
+      this.#clock = new AlarmClock(state, report);
       this.#autoResponse = new AutoResponse(state);
       const sql = this.#sql = sqlOf(state);
       for (const each of controllers.values()) {
         each.useClock(this.#clock);
         each.useEngine(sql && new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
       }
-      schedules?.start({ sql, clock: this.#clock, report: reportOf(this.#controller) });
+      schedules?.start({ sql, clock: this.#clock, report });
       this.#handleEvents();
       for (const socket of state.getWebSockets()) {
         const saved = savedOf(socket);
@@ -254,7 +257,7 @@ export function createWebSocketObject<
       new ApplicationAlarm({
         sql: this.#sql,
         clock: this.#clock,
-        report: reportOf(this.#controller),
+        report: this.#report,
         run: (info) => theirs.call(this, info),
       }).attach(this.ctx.storage);
     }

@@ -18,12 +18,13 @@
  * @module
  */
 import { type Clock, isMs, MS } from "../base/clock.ts";
-import type { Report } from "../base/guard.ts";
+import { guard, type Report } from "../base/guard.ts";
 import { isPositive } from "../application/option-checks.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { parseCron } from "./cron.ts";
 import { type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
+import { storageDelay } from "./storage-delay.ts";
 
 /** One call of a handler. */
 export interface ScheduledCall<Payload = unknown> {
@@ -138,6 +139,8 @@ export class Schedules<Payloads = AnyPayloads> {
   readonly #running = new Map<string, Running>();
   #started: Started | undefined;
   #timer: unknown;
+  /** How often in a row the storage has failed. */
+  #failures = 0;
 
   /** @throws {TypeError} for a handler that is not a function, an unknown option, or a value out of range. */
   constructor(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
@@ -231,27 +234,50 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   #arm(): void {
-    const { table, clock } = this.#started!; // Called once it is there.
+    const { clock } = this.#started!; // Called once it is there.
     clock.clearTimeout(this.#timer);
-    const isFull = this.#running.size >= MAX_RUNNING;
-    const next = isFull ? Math.min(...[...this.#running.values()].map(({ until }) => until)) : table.next();
+    const next = this.#next();
     if (next === null) return;
-    // A longer delay fires after 1 ms, but for that of an alarm.
-    this.#timer = clock.setTimeout(() => this.#due(), Math.min(Math.max(0, next - clock.now()), 2 ** 31 - 1));
+    const delay = Math.max(next - clock.now(), storageDelay(this.#failures));
+    // A longer delay fires after 1 ms, except that of an alarm.
+    this.#timer = clock.setTimeout(() => this.#due(), Math.min(delay, 2 ** 31 - 1));
+  }
+
+  /** When something is to happen next. */
+  #next(): number | null {
+    const { table, clock, report } = this.#started!; // As in `#arm`.
+    if (this.#running.size >= MAX_RUNNING) return Math.min(...[...this.#running.values()].map(({ until }) => until));
+    try {
+      return table.next();
+    } catch (error) {
+      report(error);
+      this.#failures ||= 1;
+      return clock.now();
+    }
   }
 
   #due(): void {
-    const { table, clock } = this.#started!; // As in `#arm`.
+    const { table, clock, report } = this.#started!; // As in `#arm`.
     const now = clock.now();
+    let isFailed = false;
+    // One by one: a failure of the storage must not keep the others from being called.
+    const attempt = (step: () => void) =>
+      guard(step, (error) => {
+        isFailed = true;
+        report(error);
+      });
     for (const [id, { until }] of this.#running) {
       if (until > now) continue;
       this.#stop(id);
-      this.#fail(table.find(id), new Error(`The call took longer than ${this.#options.timeout} ms`));
+      attempt(() => this.#fail(table.find(id), new Error(`The call took longer than ${this.#options.timeout} ms`)));
     }
-    for (const row of table.due(now, MAX_RUNNING)) {
-      if (this.#running.size >= MAX_RUNNING) break;
-      if (!this.#running.has(row.id)) this.#call(row, now);
-    }
+    attempt(() => {
+      for (const row of table.due(now, MAX_RUNNING)) {
+        if (this.#running.size >= MAX_RUNNING) break;
+        if (!this.#running.has(row.id)) attempt(() => this.#call(row, now));
+      }
+    });
+    this.#failures = isFailed ? this.#failures + 1 : 0;
     this.#arm();
   }
 
@@ -284,14 +310,9 @@ export class Schedules<Payloads = AnyPayloads> {
     // It was cancelled or replaced, or has taken too long.
     if (this.#running.get(id) !== running) return;
     this.#running.delete(id);
-    const { report } = this.#started!; // As in `#arm`.
-    try {
-      if (failure) this.#fail(row, failure.error);
-      else this.#succeed(row);
-      this.#arm();
-    } catch (error) {
-      report(error); // The storage is full: it is called again when its time is over.
-    }
+    // If the storage fails it is called again when its time is over.
+    guard(() => failure ? this.#fail(row, failure.error) : this.#succeed(row), this.#started!.report); // As in `#arm`.
+    this.#arm();
   }
 
   #succeed(row: ScheduleRow): void {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { Clock } from "../../src/base/clock.ts";
+import type { Sql } from "../../src/engines/sqlite-histories.ts";
 import { type ScheduledCall, type ScheduleHandlers, Schedules, type SchedulesOptions } from "../../src/serve/schedules.ts";
 import { noSqlite, openSqlite } from "../engines/sqlite.ts";
 import { assertProperty } from "../support/property.ts";
@@ -67,14 +68,22 @@ type Opened<Payloads> = ReturnType<typeof open<Payloads>>;
 
 /** An object with schedules. */
 function open<Payloads>(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
-  const [sql, clock, errors] = [openSqlite(), new WallClock(), [] as string[]];
+  const [database, clock, errors] = [openSqlite(), new WallClock(), [] as string[]];
+  /** Which statements fail. */
+  const storage: { fails?: RegExp | undefined } = {};
+  const sql: Sql = {
+    exec(query, ...bindings) {
+      if (storage.fails?.test(query)) throw new Error("The storage fails");
+      return database.exec(query, ...bindings);
+    },
+  };
   const start = () => {
     const schedules = new Schedules(handlers, { ...OPTIONS, ...options });
     clock.clear();
     schedules.start({ sql, clock, report: (error) => void errors.push((error as Error).message) });
     return schedules;
   };
-  return { sql, clock, errors, start };
+  return { storage, clock, errors, start };
 }
 
 describe("Schedules", { skip: noSqlite }, () => {
@@ -236,6 +245,25 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.throws(() => new Schedules({}, { attempts: 0 }), { name: "TypeError", message: /option "attempts" must be/ });
     assert.throws(() => new Schedules({}, { retries: 1 } as never), { name: "TypeError", message: /unknown option "retries"/ });
   });
+
+  for (const [statements, fails] of [["read", /SELECT/], ["written", /INSERT/], ["deleted", /DELETE/]] as const) {
+    it(`goes on once the storage works again, after nothing could be ${statements}`, async () => {
+      const calls: unknown[] = [];
+      const { storage, clock, errors, start } = open({ note: ({ payload }: ScheduledCall<number>) => calls.push(payload) });
+      const schedules = start();
+      for (let place = 0; place < 3; place++) await schedules.schedule(1_000, "note", place);
+      storage.fails = fails;
+      await clock.advance(600_000);
+      // Later each time, a minute in the end.
+      assert.ok(errors.length >= 3 && errors.length < 60, `${errors.length} errors`);
+      assert.deepEqual([...new Set(errors)].filter((error) => !error.startsWith("Cannot run")), ["The storage fails"]);
+      storage.fails = undefined;
+      await schedules.schedule(0, "note", 3);
+      await clock.advance(120_000);
+      assert.deepEqual([...new Set(calls)].sort(), [0, 1, 2, 3]);
+      assert.deepEqual(await schedules.list(), []);
+    });
+  }
 
   it("keeps the latest dead letters only", async () => {
     const { clock, start } = open({
