@@ -18,8 +18,8 @@ export interface ApplicationAlarmHost {
   readonly sql: Sql;
   readonly clock: Clock;
   readonly report: Report;
-  /** The `alarm()` of the subclass. */
-  run(info: AlarmInfo): unknown;
+  /** The `alarm()` of the subclass. Absent: it has none, and its `setAlarm` rejects, as workerd's does. */
+  run?(info: AlarmInfo): unknown;
 }
 
 /** The first delay before a failed alarm is repeated, in ms; each further one is twice as long. As workerd's. */
@@ -39,8 +39,8 @@ interface AlarmRow {
 const TABLE = '"noroshi_alarm"';
 
 /**
- * The alarm of a subclass that has an `alarm()`. An object has one alarm, and its timers use it: `setAlarm`, `getAlarm` and `deleteAlarm`
- * of the storage are replaced by those of a row in a table, whose time is one more timer.
+ * The alarm of a subclass. An object has one alarm, and its timers use it: `setAlarm`, `getAlarm` and `deleteAlarm` of the storage are
+ * replaced by those of a row in a table, whose time is one more timer.
  */
 export class ApplicationAlarm {
   readonly #host: ApplicationAlarmHost;
@@ -72,6 +72,7 @@ export class ApplicationAlarm {
   // deno-lint-ignore require-await -- a wrong time rejects, as workerd's does
   async #set(time: Date | number): Promise<void> {
     const due = Number(time);
+    if (!this.#host.run) throw new TypeError("Cannot set the alarm: the class has no alarm(), add one");
     if (!Number.isFinite(due) || due < 0) throw new TypeError("Cannot set the alarm: pass a Date, or ms since 1970");
     if (this.#running) this.#running.isReplaced = true;
     this.#write(Math.floor(due), Math.floor(due), 0);
@@ -130,7 +131,7 @@ export class ApplicationAlarm {
     const running = this.#running = { isReplaced: false };
     let isOver = true;
     try {
-      await this.#host.run({ retryCount: retries, isRetry: retries > 0, scheduledTime: due });
+      await this.#host.run?.({ retryCount: retries, isRetry: retries > 0, scheduledTime: due });
     } catch (cause) {
       isOver = retries >= MAX_RETRIES;
       this.#host.report(new Error(`Cannot run alarm(): attempt ${retries + 1} of ${MAX_RETRIES + 1} failed`, { cause }));

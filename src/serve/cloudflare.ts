@@ -248,18 +248,19 @@ export function createWebSocketObject<
         this.#clock.ring();
         this.#autoResponse.update();
       });
-      if (theirs === Served.prototype.alarm) return;
-      if (!this.#sql) {
+      const isTheirs = theirs !== Served.prototype.alarm;
+      if (this.#sql) {
+        new ApplicationAlarm({
+          sql: this.#sql,
+          clock: this.#clock,
+          report: this.#report,
+          ...(isTheirs && { run: (info) => theirs.call(this, info) }),
+        }).attach(this.ctx.storage);
+      } else if (isTheirs) {
         throw new TypeError(
           "Cannot build the object: an alarm() of its own needs SQLite storage, write new_sqlite_classes instead of new_classes",
         );
       }
-      new ApplicationAlarm({
-        sql: this.#sql,
-        clock: this.#clock,
-        report: this.#report,
-        run: (info) => theirs.call(this, info),
-      }).attach(this.ctx.storage);
     }
 
     #closed(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void {

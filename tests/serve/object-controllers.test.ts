@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../../src/controller/controller.ts";
+import { noSqlite, openSqlite } from "../engines/sqlite.ts";
 import { createWebSocketObject, type WebSocketObjectState } from "../../src/serve/cloudflare.ts";
 
 /** An object without SQLite storage and without sockets. */
@@ -16,6 +17,10 @@ const state = {
 (globalThis as { WebSocketRequestResponsePair?: unknown }).WebSocketRequestResponsePair ??= class {};
 
 function build(...names: string[]) {
+  return buildOn(state, ...names);
+}
+
+function buildOn(state: WebSocketObjectState, ...names: string[]) {
   const controller = names.map((name) => new WebSocketController({ name, logger: false }));
   return new (createWebSocketObject(() => ({ app: new Hono(), controller })))(state, {});
 }
@@ -33,6 +38,19 @@ describe("createWebSocketObject", () => {
     }
     assert.throws(() => new Alarmed(state, {}), { name: "TypeError", message: /an alarm\(\) of its own needs SQLite storage/ });
     new (class extends Base {})(state, {});
+  });
+
+  it("keeps its own alarm from a class that has none", { skip: noSqlite }, async () => {
+    const deleted: string[] = [];
+    const storage = {
+      sql: openSqlite(),
+      setAlarm: () => Promise.resolve(),
+      deleteAlarm: () => Promise.resolve(void deleted.push("the object's alarm")),
+    };
+    buildOn({ ...state, storage }, "main");
+    await storage.deleteAlarm();
+    assert.deepEqual(deleted, []);
+    await assert.rejects(storage.setAlarm(), { name: "TypeError", message: /the class has no alarm\(\)/ });
   });
 
   it("rejects calls of channels and schedules that its app has not returned", async () => {
