@@ -1,6 +1,9 @@
 import type { Clock } from "../base/clock.ts";
 import { guard, type Report } from "../base/guard.ts";
 
+/** The end of the times that workerd accepts for an alarm, in ms since 1970. */
+export const MAX_ALARM: number = Date.UTC(2189, 0, 1);
+
 /** The part of a Durable Object's storage that this file uses. */
 interface AlarmStorage {
   setAlarm(time: number): Promise<void>;
@@ -54,6 +57,15 @@ export class AlarmClock implements Clock {
     const first = Math.min(...Array.from(this.#timers.values(), ({ at }) => at));
     if (first >= this.#armed) return;
     this.#armed = first;
-    void this.#setAlarm(first);
+    void this.#set(first);
+  }
+
+  async #set(time: number): Promise<void> {
+    try {
+      await this.#setAlarm(time);
+    } catch (error) {
+      if (this.#armed === time) this.#armed = Infinity; // The next timer sets it again.
+      this.#report(error);
+    }
   }
 }

@@ -1,6 +1,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Report } from "../base/guard.ts";
 import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
+import { MAX_ALARM } from "./alarm-clock.ts";
 import { storageDelay } from "./storage-delay.ts";
 
 /** What workerd passes to an `alarm()`. */
@@ -73,7 +74,9 @@ export class ApplicationAlarm {
   async #set(time: Date | number): Promise<void> {
     const due = Number(time);
     if (!this.#host.run) throw new TypeError("Cannot set the alarm: the class has no alarm(), add one");
-    if (!Number.isFinite(due) || due < 0) throw new TypeError("Cannot set the alarm: pass a Date, or ms since 1970");
+    if (!(due >= 0 && due < MAX_ALARM)) {
+      throw new TypeError("Cannot set the alarm: pass a Date before 2189, or its ms since 1970");
+    }
     if (this.#running) this.#running.isReplaced = true;
     this.#write(Math.floor(due), Math.floor(due), 0);
   }

@@ -22,6 +22,7 @@ import { guard, type Report } from "../base/guard.ts";
 import { isPositive } from "../application/option-checks.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import { WebSocketError } from "../protocol/errors.ts";
+import { MAX_ALARM } from "./alarm-clock.ts";
 import { parseCron } from "./cron.ts";
 import { type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
 import { storageDelay } from "./storage-delay.ts";
@@ -368,8 +369,8 @@ function checkOptions(options: SchedulesOptions): SchedulesOptions {
 
 function dueOf(when: unknown, now: number): number {
   const due = when instanceof Date ? when.getTime() : now + Math.ceil(Number(typeof when === "number" && when >= 0 ? when : NaN));
-  if (Number.isSafeInteger(due)) return due;
-  throw new TypeError("Cannot schedule: pass a Date, a delay in ms from 0, or a cron expression");
+  if (due < MAX_ALARM) return due;
+  throw new TypeError("Cannot schedule: pass a Date before 2189, a delay in ms from 0, or a cron expression");
 }
 
 function idOf(options: unknown): string | undefined {

@@ -18,4 +18,17 @@ describe("AlarmClock", () => {
     assert.equal(alarms.length, 2);
     assert.ok(alarms[1]! - alarms[0]! >= 60_000);
   });
+
+  it("reports an alarm that the storage refuses, and sets one again for the next timer", async () => {
+    const [alarms, errors] = [[] as number[], [] as unknown[]];
+    const error = new Error("As it was told to");
+    const setAlarm = (time: number) => alarms.push(time) === 1 ? Promise.reject(error) : Promise.resolve();
+    const clock = new AlarmClock({ storage: { setAlarm } }, (error) => errors.push(error));
+    clock.setTimeout(() => {}, 1_000);
+    clock.setTimeout(() => {}, 60_000); // Within the same turn.
+    await new Promise((resolve) => setTimeout(resolve));
+    assert.deepEqual([alarms.length, errors], [1, [error]]);
+    clock.setTimeout(() => {}, 60_000);
+    assert.deepEqual(alarms, [alarms[0], alarms[0]]);
+  });
 });

@@ -40,6 +40,14 @@ function open() {
 }
 
 describe("ApplicationAlarm", { skip: noSqlite }, () => {
+  it("refuses times that workerd does not accept for an alarm", async () => {
+    const { storage } = open();
+    for (const time of [NaN, -1, Infinity, new Date("2189-01-01")]) {
+      await assert.rejects(storage.setAlarm(time), { name: "TypeError", message: /pass a Date before 2189/ });
+    }
+    await storage.setAlarm(new Date("2188-12-31"));
+  });
+
   for (const [statements, fails] of [["read", /SELECT/], ["written", /INSERT/], ["deleted", /DELETE/]] as const) {
     it(`runs once the storage works again, after nothing could be ${statements}`, async () => {
       const { disk, storage, clock, errors, calls, advance } = open();

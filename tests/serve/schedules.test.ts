@@ -217,7 +217,10 @@ describe("Schedules", { skip: noSqlite }, () => {
     const schedules = start() as unknown as Record<"schedule" | "cancel", (...args: unknown[]) => Promise<unknown>>; // As over RPC.
     const wrong: [args: unknown[], message: RegExp][] = [
       [[0, "other"], /^Cannot schedule "other": no such handler, use one of note$/],
-      [[-1, "note"], /^Cannot schedule: pass a Date, a delay in ms from 0, or a cron expression$/],
+      [[-1, "note"], /^Cannot schedule: pass a Date before 2189, a delay in ms from 0, or a cron expression$/],
+      [[new Date("2189-01-01"), "note"], /pass a Date before 2189/],
+      [[2 ** 45, "note"], /pass a Date before 2189/],
+      [[Infinity, "note"], /pass a Date before 2189/],
       [[NaN, "note"], /pass a Date/],
       [[new Date(NaN), "note"], /pass a Date/],
       [[{}, "note"], /pass a Date/],
