@@ -10,6 +10,9 @@ const FIELDS = [
 /** Years within which every date occurs: 29 February is left out in 2100. */
 const MAX_YEARS = 8;
 
+/** Maximum characters of an expression. */
+const MAX_LENGTH = 256;
+
 const PART = /^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:\/(\d{1,2}))?$/;
 
 /**
@@ -21,6 +24,9 @@ const PART = /^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:\/(\d{1,2}))?$/;
  * @throws {TypeError} for anything else, and for a date that never comes.
  */
 export function parseCron(expression: string): (after: number) => number {
+  if (expression.length > MAX_LENGTH) {
+    throw new TypeError(`Cannot read the cron expression: it has more than ${MAX_LENGTH} characters`);
+  }
   const fields = expression.trim().split(/\s+/);
   if (fields.length !== FIELDS.length) throw wrong(expression, 'write five fields, such as "0 8 * * 1-5"');
   const [minutes, hours, days, months, weekdays] = fields.map((field, index) => valuesOf(expression, field, index)) as [

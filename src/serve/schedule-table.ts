@@ -1,3 +1,4 @@
+import { byteLength } from "../protocol/bytes.ts";
 import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
 
 /** A schedule, as it is stored. Times are in ms since 1970. */
@@ -16,13 +17,25 @@ export interface ScheduleRow {
   readonly error: string | null;
 }
 
+/** How many rows there are, and the bytes of their payloads. */
+interface Total {
+  size: number;
+  bytes: number;
+}
+
+interface WeightRow {
+  readonly next: number | null;
+  readonly bytes: number;
+}
+
 const TABLE = '"noroshi_schedules"';
 const COLUMNS = "id, name, payload, due, next, cron, attempts, error";
 
 /** The schedules of an object, in a table. */
 export class ScheduleTable {
-  /** Number of schedules. Dead letters are none. */
-  size = 0;
+  /** The schedules. */
+  readonly live: Readonly<Total>;
+  readonly #dead: Total;
   readonly #sql: Sql;
 
   constructor(sql: Sql) {
@@ -30,20 +43,23 @@ export class ScheduleTable {
     rowsOf(
       sql,
       `CREATE TABLE IF NOT EXISTS ${TABLE}
-       (id TEXT PRIMARY KEY, name TEXT, payload TEXT, due INTEGER, next INTEGER, cron TEXT, attempts INTEGER, error TEXT) WITHOUT ROWID`,
+       (id TEXT PRIMARY KEY, name TEXT, bytes INTEGER, payload TEXT, due INTEGER, next INTEGER, cron TEXT, attempts INTEGER, error TEXT) WITHOUT ROWID`,
     );
     rowsOf(sql, `CREATE INDEX IF NOT EXISTS "noroshi_schedules_next" ON ${TABLE} (next)`);
-    this.size = rowsOf<{ size: number }>(sql, `SELECT COUNT(next) AS size FROM ${TABLE}`)[0]?.size ?? 0;
+    this.live = this.#total("IS NOT NULL");
+    this.#dead = this.#total("IS NULL");
   }
 
   put({ id, name, payload, due, next, cron, attempts, error }: ScheduleRow): void {
-    const before = this.find(id);
+    const [before] = rowsOf<WeightRow>(this.#sql, `SELECT next, bytes FROM ${TABLE} WHERE id = ?`, id);
+    const bytes = bytesOf(payload);
     rowsOf(
       this.#sql,
-      `INSERT OR REPLACE INTO ${TABLE} (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-      ...[id, name, payload, due, next, cron, attempts, error],
+      `INSERT OR REPLACE INTO ${TABLE} (${COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...[id, name, payload, due, next, cron, attempts, error, bytes],
     );
-    this.size += countOf({ next }) - countOf(before);
+    this.#count(before, -1);
+    this.#count({ next, bytes }, 1);
   }
 
   find(id: string): ScheduleRow | undefined {
@@ -51,8 +67,8 @@ export class ScheduleTable {
   }
 
   delete(id: string): boolean {
-    const [deleted] = rowsOf<Pick<ScheduleRow, "next">>(this.#sql, `DELETE FROM ${TABLE} WHERE id = ? RETURNING next`, id);
-    this.size -= countOf(deleted);
+    const [deleted] = rowsOf<WeightRow>(this.#sql, `DELETE FROM ${TABLE} WHERE id = ? RETURNING next, bytes`, id);
+    this.#count(deleted, -1);
     return deleted !== undefined;
   }
 
@@ -66,22 +82,35 @@ export class ScheduleTable {
     return rowsOf(this.#sql, `SELECT ${COLUMNS} FROM ${TABLE} WHERE next <= ? ORDER BY next LIMIT ?`, now, limit);
   }
 
-  live(): ScheduleRow[] {
+  list(): ScheduleRow[] {
     return rowsOf(this.#sql, `SELECT ${COLUMNS} FROM ${TABLE} WHERE next IS NOT NULL ORDER BY next`);
   }
 
-  dead(): ScheduleRow[] {
+  deadLetters(): ScheduleRow[] {
     return rowsOf(this.#sql, `SELECT ${COLUMNS} FROM ${TABLE} WHERE next IS NULL ORDER BY due DESC`);
   }
 
   /** Deletes the oldest dead letters. */
-  trimDead(max: number): void {
-    rowsOf(
-      this.#sql,
-      `DELETE FROM ${TABLE} WHERE id IN (SELECT id FROM ${TABLE} WHERE next IS NULL ORDER BY due DESC LIMIT -1 OFFSET ?)`,
-      max,
-    );
+  trimDead(max: number, maxBytes: number): void {
+    while (this.#dead.size > max || this.#dead.bytes > maxBytes) {
+      const [oldest] = rowsOf<{ id: string }>(this.#sql, `SELECT id FROM ${TABLE} WHERE next IS NULL ORDER BY due LIMIT 1`);
+      if (!oldest) return;
+      this.delete(oldest.id);
+    }
+  }
+
+  #total(condition: string): Total {
+    const sum = `SELECT COUNT(*) AS size, IFNULL(SUM(bytes), 0) AS bytes FROM ${TABLE} WHERE next ${condition}`;
+    return rowsOf<Total>(this.#sql, sum)[0]!; // One row, as of each sum.
+  }
+
+  #count(row: WeightRow | undefined, sign: 1 | -1): void {
+    if (!row) return;
+    const total: Total = row.next === null ? this.#dead : this.live;
+    total.size += sign;
+    total.bytes += sign * row.bytes;
   }
 }
 
-const countOf = (row: Pick<ScheduleRow, "next"> | undefined): number => row && row.next !== null ? 1 : 0;
+/** Size of a payload. */
+export const bytesOf = (payload: string | null): number => payload === null ? 0 : byteLength(payload);

@@ -22,9 +22,9 @@ import { guard, type Report } from "../base/guard.ts";
 import { isPositive } from "../application/option-checks.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { MAX_ALARM } from "./alarm-clock.ts";
 import { parseCron } from "./cron.ts";
-import { type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
+import { dueOf, idOf, MAX_PAYLOADS, payloadOf } from "./schedule-arguments.ts";
+import { bytesOf, type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
 import { storageDelay } from "./storage-delay.ts";
 
 /** One call of a handler. */
@@ -106,9 +106,6 @@ export interface SchedulesHost {
   readonly report: Report;
 }
 
-/** Maximum characters of a payload as JSON. */
-const MAX_PAYLOAD = 131_072;
-
 /** Maximum number of calls at once. The others wait. */
 const MAX_RUNNING = 100;
 
@@ -159,7 +156,7 @@ export class Schedules<Payloads = AnyPayloads> {
    * repeated. While the object is away nothing is called; what was due is called when it is back, a cron expression once.
    *
    * @throws {TypeError} as a rejection, for a time, a name, a payload or an id that is not valid.
-   * @throws {WebSocketError} LIMIT_EXCEEDED, as a rejection: there are `maxSchedules`.
+   * @throws {WebSocketError} LIMIT_EXCEEDED, as a rejection: there are `maxSchedules`, or their payloads have more than 16 MiB together.
    */
   // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
   async schedule(...[when, name, payload, options = {}]: ScheduleArguments<Payloads>): Promise<string> {
@@ -172,15 +169,15 @@ export class Schedules<Payloads = AnyPayloads> {
     const { table, clock } = this.#use("schedule");
     const due = cron ? cron(clock.now()) : dueOf(when as Date | number, clock.now()); // A string is a cron expression.
     const known = table.find(id);
-    if (!known || known.next === null) {
-      if (table.size >= this.#options.maxSchedules) {
-        throw new WebSocketError(
-          "schedule",
-          "LIMIT_EXCEEDED",
-          `Cannot schedule "${name}": the object has as many as maxSchedules`,
-        );
-      }
-    } else if (cron && known.cron === when && known.name === name && known.payload === json) return id; // It goes on.
+    const isLive = known !== undefined && known.next !== null;
+    if (isLive && cron && known.cron === when && known.name === name && known.payload === json) return id; // It goes on.
+    if (!isLive && table.live.size >= this.#options.maxSchedules) {
+      throw exceeded(name, "maxSchedules is reached: cancel some, or raise it");
+    }
+    const more = bytesOf(json) - (isLive ? bytesOf(known.payload) : 0);
+    if (more > 0 && table.live.bytes + more > MAX_PAYLOADS) {
+      throw exceeded(name, `all payloads together have at most ${MAX_PAYLOADS} bytes: cancel some schedules`);
+    }
     this.#stop(id);
     table.put({ id, name, payload: json, due, next: due, cron: cron ? when as string : null, attempts: 0, error: null });
     this.#arm();
@@ -202,14 +199,14 @@ export class Schedules<Payloads = AnyPayloads> {
   // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
   async list(): Promise<ScheduleRecord[]> {
     const { table } = this.#use("list the schedules");
-    return table.live().map(recordOf);
+    return table.list().map(recordOf);
   }
 
   /** Lists the calls that have failed `attempts` times, the latest first. Schedule one again by its id, or cancel it. */
   // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
   async deadLetters(): Promise<ScheduleRecord[]> {
     const { table } = this.#use("list the dead letters");
-    return table.dead().map(recordOf);
+    return table.deadLetters().map(recordOf);
   }
 
   /**
@@ -336,7 +333,7 @@ export class Schedules<Payloads = AnyPayloads> {
     // The following calls of a cron expression are not lost with this one.
     if (row.cron !== null) table.put(this.#following(row));
     table.put({ ...row, id: row.cron === null ? id : crypto.randomUUID(), error, next: null });
-    table.trimDead(maxDeadLetters);
+    table.trimDead(maxDeadLetters, MAX_PAYLOADS);
   }
 
   /** The next call of a cron expression: not of a minute that has been, if the clock was set back. */
@@ -367,24 +364,8 @@ function checkOptions(options: SchedulesOptions): SchedulesOptions {
   return Object.fromEntries(given);
 }
 
-function dueOf(when: unknown, now: number): number {
-  const due = when instanceof Date ? when.getTime() : now + Math.ceil(Number(typeof when === "number" && when >= 0 ? when : NaN));
-  if (due < MAX_ALARM) return due;
-  throw new TypeError("Cannot schedule: pass a Date before 2189, a delay in ms from 0, or a cron expression");
-}
-
-function idOf(options: unknown): string | undefined {
-  const { id } = typeof options === "object" && options !== null ? options as { id?: unknown } : { id: null };
-  if (id === undefined || typeof id === "string" && id !== "" && id.length <= 64) return id;
-  throw new TypeError("Cannot schedule: the options must be an object whose id is a string of 1 to 64 characters, or absent");
-}
-
-function payloadOf(name: string, payload: unknown): string | null {
-  if (payload === undefined) return null;
-  const json = JSON.stringify(payload) as string | undefined; // Of a function it is not a string.
-  if (json !== undefined && json.length <= MAX_PAYLOAD) return json;
-  throw new TypeError(`Cannot schedule "${name}": pass a payload of at most ${MAX_PAYLOAD} characters of JSON`);
-}
+const exceeded = (name: string, remedy: string) =>
+  new WebSocketError("schedule", "LIMIT_EXCEEDED", `Cannot schedule "${name}": ${remedy}`);
 
 const recordOf = ({ id, name, payload, due, cron, attempts, error }: ScheduleRow): ScheduleRecord => ({
   ...{ id, name, due, attempts },

@@ -193,7 +193,7 @@ describe("An object", { timeout: 300_000 }, () => {
     const { error } = await outcome("scheduling", "schedule", 60_000, "say", { text: "" });
     assert.deepEqual(error, {
       name: "WebSocketError",
-      message: 'Cannot schedule "say": the object has as many as maxSchedules',
+      message: 'Cannot schedule "say": maxSchedules is reached: cancel some, or raise it',
       code: "LIMIT_EXCEEDED",
     });
   });

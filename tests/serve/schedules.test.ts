@@ -225,8 +225,10 @@ describe("Schedules", { skip: noSqlite }, () => {
       [[new Date(NaN), "note"], /pass a Date/],
       [[{}, "note"], /pass a Date/],
       [["at eight", "note"], /^Cannot read the cron expression "at eight"/],
-      [[0, "note", () => {}], /pass a payload of at most 131072 characters/],
-      [[0, "note", "x".repeat(131_072)], /pass a payload of at most 131072 characters/],
+      [[0, "note", () => {}], /pass a payload of at most 131072 bytes/],
+      [[0, "note", "x".repeat(131_072)], /pass a payload of at most 131072 bytes/],
+      [[0, "note", "é".repeat(65_536)], /pass a payload of at most 131072 bytes/],
+      [["0,".repeat(128) + "0 * * * *", "note"], /it has more than 256 characters/],
       [[0, "note", 1, null], /whose id is a string of 1 to 64 characters/],
       [[0, "note", 1, { id: "" }], /whose id is a string of 1 to 64 characters/],
     ];
@@ -235,7 +237,10 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.equal(await schedules.cancel("unknown"), false);
     const id = await schedules.schedule(60_000, "note");
     await schedules.schedule(60_000, "note");
-    await assert.rejects(schedules.schedule(60_000, "note"), { code: "LIMIT_EXCEEDED" });
+    await assert.rejects(schedules.schedule(60_000, "note"), {
+      code: "LIMIT_EXCEEDED",
+      message: 'Cannot schedule "note": maxSchedules is reached: cancel some, or raise it',
+    });
     await schedules.schedule(30_000, "note", undefined, { id });
     await schedules.cancel(id);
     await schedules.schedule(60_000, "note");
@@ -278,6 +283,29 @@ describe("Schedules", { skip: noSqlite }, () => {
     for (let place = 0; place < 5; place++) await schedules.schedule(place * 1_000, "fail", place);
     await clock.advance(10_000);
     assert.deepEqual((await schedules.deadLetters()).map(({ payload }) => payload), [4, 3, 2]);
+  });
+
+  it("keeps at most 16 MiB of payloads, and of those of dead letters", async () => {
+    const { clock, start } = open({
+      fail: (_call: ScheduledCall<string>) => {
+        throw new Error("Failure");
+      },
+    }, { attempts: 1 });
+    let schedules = start();
+    const payload = "x".repeat(131_070); // 128 KiB, with its quotes.
+    for (let place = 0; place < 128; place++) await schedules.schedule(10_000, "fail", payload, { id: `${place}` });
+    await schedules.schedule(9_000, "fail", payload, { id: "0" });
+    const message = 'Cannot schedule "fail": all payloads together have at most 16777216 bytes: cancel some schedules';
+    for (let restart = 0; restart < 2; restart++) {
+      await assert.rejects(schedules.schedule(60_000, "fail", ""), { code: "LIMIT_EXCEEDED", message });
+      schedules = start();
+    }
+    await clock.advance(10_000);
+    // They are dead letters, which leave room for schedules.
+    await schedules.schedule(0, "fail", payload);
+    await clock.advance(0);
+    const letters = (await schedules.deadLetters()).map(({ id }) => id);
+    assert.deepEqual([letters.length, letters.includes("0"), letters.includes("1")], [128, false, true]);
   });
 
   it("calls each at least once and never early, or keeps it as a dead letter, whatever the clock and evictions do", async () => {
