@@ -7,8 +7,8 @@ const FIELDS = [
   ["day of the week", 0, 7],
 ] as const;
 
-/** Years within which every date occurs: 29 February is left out in 2100. */
-const MAX_YEARS = 8;
+/** Years within which every date occurs: 29 February on one day of the week, with 2100 between. */
+const MAX_YEARS = 40;
 
 /** Maximum characters of an expression. */
 const MAX_LENGTH = 256;
@@ -18,7 +18,7 @@ const PART = /^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:\/(\d{1,2}))?$/;
 /**
  * Reads a cron expression of five fields, in UTC: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday). A field has
  * `*`, numbers, ranges (`1-5`), steps (`0-59/15`), or a list of them (`0,30`). With both days given, either is enough, as in
- * POSIX `crontab`.
+ * POSIX `crontab`; if one of them begins with `*`, such as a step, both must match, as in Vixie cron.
  *
  * @returns the first time after another, both in ms since 1970.
  * @throws {TypeError} for anything else, and for a date that never comes.

@@ -22,6 +22,12 @@ describe("parseCron", () => {
       // Either day is enough when both are given: the 13th, or a Friday.
       ["0 0 13 * 5", "2026-12-11T00:00:00.000Z", "2026-12-13T00:00:00.000Z"],
       ["0 0 13 * 5", "2026-12-13T00:00:00.000Z", "2026-12-18T00:00:00.000Z"],
+      // Both must match when one begins with *: an odd day that is a Friday, the 13th that is a Sunday or a Friday.
+      ["0 0 */2 * 5", "2026-12-01T00:00:00.000Z", "2026-12-11T00:00:00.000Z"],
+      ["0 0 13 * */5", "2026-12-13T00:00:00.000Z", "2027-06-13T00:00:00.000Z"],
+      // 29 February on a Sunday: each 28 years, and each 40 over 2100.
+      ["0 0 29 2 */7", "2032-03-01T00:00:00.000Z", "2060-02-29T00:00:00.000Z"],
+      ["0 0 29 2 */7", "2088-03-01T00:00:00.000Z", "2128-02-29T00:00:00.000Z"],
     ];
     for (const [expression, after, expected] of times) assert.equal(next(expression, after), expected, expression);
   });
