@@ -39,7 +39,7 @@ async function loadDurableObject(): Promise<typeof DurableObjectBase> {
     const { DurableObject } = await import("cloudflare:workers" as string) as { DurableObject: typeof DurableObjectBase }; // As workerd has it.
     return DurableObject;
   } catch {
-    // Has the same fields. The brand exists in types only.
+    // Only workerd has the module, and there the import cannot fail. This class has the same fields; the brand exists in types only.
     return class {
       ctx: unknown;
       env: unknown;
