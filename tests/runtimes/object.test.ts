@@ -164,6 +164,29 @@ describe("An object", { timeout: 300_000 }, () => {
     assert.deepEqual(await call("failing", "wait", "alarm 1"), ["constructor", "alarm 1"]);
   });
 
+  it("starts anew when it deletes all and ends itself", async () => {
+    const wire = await open("erased");
+    await begin(wire, "room:1");
+    await call("erased", "publish", "room:1", "said", { text: "before" });
+    await wire.next();
+    await call("erased", "schedule", 60_000, "say", { text: "later" });
+    await call("erased", "setAlarm", 60_000);
+    const { error } = await outcome("erased", "erase");
+    assert.equal((error as { message: string }).message, "Erased");
+    await wire.closed;
+
+    const again = await open("erased");
+    await begin(again, "room:1");
+    assert.deepEqual(await call("erased", "schedules"), []);
+    assert.equal(await call("erased", "hasAlarm"), false);
+    await call("erased", "publish", "room:1", "said", { text: "after" });
+    assert.deepEqual((await again.next()).data, { text: "after" });
+    const { publications } = await call("erased", "history", "room:1");
+    assert.deepEqual(publications.map(({ data }: { data: unknown }) => data), [{ text: "after" }]);
+    await call("erased", "schedule", 0, "say", { text: "scheduled" });
+    assert.deepEqual((await again.next()).data, { text: "scheduled 1" });
+  });
+
   it("calls what is scheduled, after an eviction too, repeats what fails, and keeps dead letters", async () => {
     const wire = await open("scheduling");
     await begin(wire, "room:1");
