@@ -1,6 +1,6 @@
 import { type Context, Hono } from "hono";
 import type { Channels } from "../channels/channels.ts";
-import type { WebSocketClient } from "../application/websocket-client.ts";
+import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
 import type { Connection } from "../connection/connection.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { WebSocketError } from "../protocol/errors.ts";
@@ -45,7 +45,8 @@ export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Hono {
     .use(async (c, next) =>
       isPreflight(c.req.raw) ? preflight(c, "authorization, content-type, idempotency-key, last-event-id") : await next()
     )
-    .get("/:channel", (c) => finish(c, acceptsStream(c) ? routes.subscribe(c) : routes.read(c)))
+    // Hono answers a HEAD by the route of GET and drops the body: its stream would never be read.
+    .get("/:channel", (c) => finish(c, c.req.raw.method === "GET" && acceptsStream(c) ? routes.subscribe(c) : routes.read(c)))
     .post("/:channel", (c) => finish(c, routes.publish(c)))
     .get("/:channel/presence", (c) => finish(c, routes.presence(c)));
 }
@@ -85,7 +86,7 @@ class ChannelRoutes {
           // In its own turn: the event that says why is being written.
           ended: (code) => queueMicrotask(() => connection.close(closeCodeOf(code), code)),
         }),
-        pinged: (connection) => connection.heard(), // Nothing answers: a client that has gone ends the response.
+        pulled: (connection) => connection.heard(),
         over: () => {},
       });
       const connection = transport.start();
@@ -103,11 +104,16 @@ class ChannelRoutes {
     const refusal = await this.#present(c, accept);
     if (!opened) return refusal;
     const { connection, response } = opened as { connection: Connection; response: Response }; // Set by the callback.
+    const before = c.res; // What answers meanwhile, such as Hono's timeout(), replaces it.
     const first = await answer;
-    if ("message" in first && first.message["status"] === undefined) return response;
+    const isRead = c.res === before && !c.req.raw.signal.aborted;
+    if (isRead && "message" in first && first.message["status"] === undefined) return response;
     connection.close(CloseCode.NORMAL, "Refused");
     await response.body?.cancel();
-    return refuse(c, failureOf(first));
+    return refuse(
+      c,
+      isRead ? failureOf(first) : { status: 503, code: "SERVICE_UNAVAILABLE", message: "Nobody reads the answer" },
+    );
   }
 
   async read(c: Context): Promise<Response> {
@@ -157,12 +163,16 @@ class ChannelRoutes {
   async #permitted(c: Context, answer: (channel: string) => Promise<Response>): Promise<Response> {
     const channel = nameOf(c);
     if (!channel) return refuse(c, invalid("The channel has no valid name"));
-    return await this.#exchange(c, async ({ connection: { client } }) => {
-      const error = await this.#refusalOf(client, channel);
+    return await this.#exchange(c, async (transport) => {
+      const { client, accountability } = transport.connection;
+      const error = await this.#refusalOf(client, channel) ?? revoked(transport, accountability);
       if (error) return refuse(c, failureOf(error));
-      allowOrigin(c.req.raw, c.res.headers);
       try {
-        return await answer(channel);
+        const response = await answer(channel);
+        const error = revoked(transport, accountability);
+        if (error) return refuse(c, failureOf(error));
+        allowOrigin(c.req.raw, response.headers);
+        return response;
       } catch (error) {
         // The channel is declared without a history, or without presence.
         if (error instanceof TypeError) return refuse(c, { ...invalid("The channel does not offer this"), status: 404 });
@@ -210,6 +220,18 @@ function refuse(c: Context, { status, code, message, retryAfter, ...details }: F
   if (retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(retryAfter / 1_000))));
   return c.json({ error: { code, message, ...details } }, status);
 }
+
+/** The refusal of a client that was closed, expired, or got other rights since it was authorized. */
+function revoked({ closed, connection }: RequestTransport, accountability: Accountability): Answer | undefined {
+  if (closed) return closed;
+  if (connection.state !== "admitted") return errorOf("TOKEN_EXPIRED", "The token has expired");
+  if (connection.accountability !== accountability) return errorOf("SERVICE_UNAVAILABLE", "Your rights have changed: try again");
+  return undefined;
+}
+
+const errorOf = (code: string, message: string): Answer => ({
+  message: { type: "server", status: "error", error: { code, message } },
+});
 
 /** The close after a subscription that the server has ended: another connection may have more luck, or none. */
 const closeCodeOf = (reason: string): number =>

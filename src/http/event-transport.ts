@@ -24,8 +24,8 @@ export interface EventTransportHost {
   /** Where frames wait for the end of the turn. */
   readonly queue: WriteQueue;
   readonly format: EventFormat;
-  /** Called after a ping, where the client cannot answer one. */
-  pinged?(connection: Connection): void;
+  /** Called when the runtime asks for the next chunk: the sign of life of a client that cannot answer a ping. */
+  pulled?(connection: Connection): void;
   /** Called when the connection is over or was never opened. */
   over(): void;
 }
@@ -86,7 +86,6 @@ export class EventTransport implements Transport, Writer {
   ping(number?: number): void {
     if (this.readyState !== OPEN) return;
     this.#put(encoder.encode(this.#host.format.ping(number)));
-    if (this.#connection) this.#host.pinged?.(this.#connection);
   }
 
   pause(): void {
@@ -170,6 +169,7 @@ export class EventTransport implements Transport, Writer {
   #pulled(): void {
     this.#handedOver = 0;
     this.#isWanted = true;
+    if (this.#connection) this.#host.pulled?.(this.#connection);
     // Only now: middleware may have replaced the response before, and the stream of that one is never read.
     if (this.#acceptance) this.start();
     else this.#flush();

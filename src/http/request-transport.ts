@@ -5,10 +5,13 @@ import type { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
 
-/** The answer to a request, or how the connection was closed before it came. */
-export type Answer = { readonly message: WebSocketMessage } | {
+/** How a connection was closed before its answer. */
+export interface Closed {
   readonly close: { readonly code: number; readonly reason: string };
-};
+}
+
+/** The answer to a request, or the close that came before it. */
+export type Answer = { readonly message: WebSocketMessage } | Closed;
 
 /** The connection of one HTTP request: it sends one message, and ends with the answer. */
 export class RequestTransport implements Transport {
@@ -17,6 +20,7 @@ export class RequestTransport implements Transport {
   readyState: number = OPEN;
   readonly #connection: Connection;
   #answer: ((answer: Answer) => void) | undefined;
+  #closed: Closed | undefined;
 
   constructor({ open }: Acceptance) {
     this.#connection = open(this);
@@ -26,9 +30,15 @@ export class RequestTransport implements Transport {
     return this.#connection;
   }
 
+  /** Set when the server has closed the connection. */
+  get closed(): Closed | undefined {
+    return this.#closed;
+  }
+
   /** Sends the message, and resolves with the answer to it: its type is the same, or `server` or `auth` if it was refused unread. */
   request(message: WebSocketMessage): Promise<Answer> {
     return new Promise((resolve) => {
+      if (this.#closed) return resolve(this.#closed);
       this.#answer = resolve;
       this.#connection.message(JSON.stringify(message));
     });
@@ -47,7 +57,8 @@ export class RequestTransport implements Transport {
 
   close(code: number, reason: string): void {
     this.readyState = CLOSED;
-    this.#answer?.({ close: { code, reason } });
+    this.#closed = { close: { code, reason } };
+    this.#answer?.(this.#closed);
     queueMicrotask(() => this.#connection.closed(code, reason, true)); // As every runtime does, after `close()` has returned.
   }
 

@@ -5,6 +5,8 @@ import * as v from "valibot";
 import { WebSocketController, type WebSocketControllerOptions, WebSocketError } from "../../mod.ts";
 import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
 import { channelsHttp } from "../../src/http/http.ts";
+import { TestClock } from "../support/test-clock.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 const ann = { user: "ann", role: "editor" };
 
@@ -227,5 +229,103 @@ describe("channelsHttp", () => {
     for (let n = 0; n < 12; n++) statuses.push((await get("room:1", { authorization: "Bearer ann" })).status);
     assert.ok(statuses.includes(429), statuses.join(" "));
     assert.equal(controller.stats().active, 0);
+  });
+
+  it("subscribes nothing for a HEAD, whose body is never read", async () => {
+    const { app, channels } = start(ROOM);
+    assert.equal((await app.request("/channels/room:1", { method: "HEAD", headers: STREAM })).status, 200);
+    assert.equal(channels.stats().subscribers, 0);
+  });
+
+  it("ends a subscription whose response was replaced while authorize ran", async () => {
+    const stalled = new Stall();
+    const late = new Stall();
+    const { controller, channels } = start({
+      news: { authorize: () => stalled.promise.then(() => true) },
+    });
+    const app = new Hono();
+    app.use(async (c, next) => {
+      void next().then(() => late.resolve());
+      await turn();
+      c.res = c.json({ error: "Late" }, 504);
+    });
+    app.route("/channels", channelsHttp(channels));
+    assert.equal((await app.request("/channels/news", { headers: STREAM })).status, 504);
+    stalled.resolve();
+    await late.promise;
+    await turn();
+    assert.deepEqual([controller.stats().active, channels.stats().subscribers], [0, 0]);
+  });
+
+  it("closes a stream that nobody reads, and keeps one that is read", async () => {
+    const clock = new TestClock();
+    const { controller, channels, get } = start(ROOM, {
+      clock,
+      closeTimeout: 1_000,
+      heartbeat: { period: 1_000, timeout: 1_000 },
+    });
+    const read = events(await get("room:1", STREAM));
+    const { body } = await get("room:1", STREAM);
+    assert.equal((await read.next())?.["event"], "init");
+    const following = (async () => {
+      while (await read.next());
+    })();
+    assert.equal(channels.stats().subscribers, 2);
+    for (let n = 0; n < 50; n++) {
+      clock.advance(100);
+      await turn();
+    }
+    assert.deepEqual([channels.stats().subscribers, controller.stats().active], [1, 1]);
+    await assert.rejects(async () => await body!.getReader().read(), /closed/);
+    await read.cancel();
+    await following;
+  });
+
+  it("answers a client that was closed before its request", async () => {
+    const { controller, get, post } = start(ROOM);
+    controller.on("connect", ({ client }) => client.close(4403, "Banned"));
+    for (const answer of [await post("room:1", { event: "say" }), await get("room:1"), await get("room:1", STREAM)]) {
+      assert.deepEqual([answer.status, (await answer.json()).error.message], [403, "Banned"]);
+    }
+    assert.equal(controller.stats().active, 0);
+  });
+
+  it("answers 403 to a client that is disconnected while its body arrives", async () => {
+    const { app, controller } = start(ROOM);
+    const arrived = new Stall();
+    const reading = new Stall();
+    const body = new ReadableStream({
+      async pull(stream) {
+        reading.resolve();
+        await arrived.promise;
+        stream.enqueue(new TextEncoder().encode('{"event":"say"}'));
+        stream.close();
+      },
+    }, { highWaterMark: 0 });
+    const init = { method: "POST", body, duplex: "half", headers: { authorization: "Bearer ann" } };
+    const answer = app.request("/channels/room:1", init);
+    await reading.promise;
+    await controller.disconnect({ user: "ann" });
+    arrived.resolve();
+    assert.equal((await answer).status, 403);
+  });
+
+  it("reads nothing for a client that is closed or gets other rights while authorize runs", async () => {
+    let stalled = new Stall();
+    const { controller, channels, get } = start({
+      news: { authorize: () => stalled.promise.then(() => true), history: { size: 10, ttl: 60_000 }, presence: true },
+    }, { revalidate: () => ({ accountability: { user: "bob", role: null }, expires_at: null }) });
+    await channels.publish("news", "say", "secret");
+    for (const path of ["news", "news/presence"]) {
+      for (const revoke of [() => controller.disconnect({ user: "ann" }), () => controller.refresh({ user: "ann" })]) {
+        const answer = get(path, { authorization: "Bearer ann" });
+        await turn();
+        await revoke();
+        stalled.resolve();
+        stalled = new Stall();
+        const { status } = await answer;
+        assert.ok(status === 403 || status === 503, String(status));
+      }
+    }
   });
 });
