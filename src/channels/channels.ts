@@ -238,7 +238,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
   }
 
   /** @internal Authorizes a client that reads a channel without a subscription. @throws {WebSocketError} as a `subscribe` is refused. */
-  permit(client: WebSocketClient, channel: string): Promise<void> {
+  permit(client: WebSocketClient, channel: string): Promise<ResolvedChannel> {
     return permitReader(client, channel, this.#table, this.#host);
   }
 

@@ -38,13 +38,17 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
 }
 
-/** Authorizes a client that reads without a subscription, at the price of one. @throws {WebSocketError} as a `subscribe` is refused. */
+/**
+ * Authorizes a client that reads without a subscription, at the price of one. Resolves with the options of the channel.
+ *
+ * @throws {WebSocketError} as a `subscribe` is refused.
+ */
 export async function permitReader(
   client: WebSocketClient,
   channel: string,
   table: ChannelTable,
   host: ExtensionHost,
-): Promise<void> {
+): Promise<ResolvedChannel> {
   const options = table.find(channel);
   if (!options) throw new WebSocketError("subscribe", "FORBIDDEN", "Not allowed");
   const wait = host.rateGate?.ask(client, 1) ?? 0;
@@ -52,6 +56,7 @@ export async function permitReader(
     throw new WebSocketError("subscribe", "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
   }
   await permit(options, contextOf(client, { type: "subscribe", channel }, options), host);
+  return options;
 }
 
 /** The context passed to `authorize` for a subscription. */

@@ -60,6 +60,12 @@ export class ChannelFormat implements EventFormat {
 
 const idOf = (position: Position | null): string => position ? `id: ${position.epoch}:${position.offset}\n` : "";
 
+/** Names of the stream's own events and of `EventSource`, and names that look escaped. */
+const OWN = /^(?:~|(?:close|error|init|open|presence|server|unsubscribe)$)/;
+
+/** The name of a publication in the stream. A line break would end the field; an own name would forge an event of the stream. */
+const nameOf = (name: string): string => name.replaceAll(/[\r\n]/g, " ").replace(OWN, "~$&");
+
 /** The key before its data, which no name holds unescaped. */
 const DATA = ',"data":';
 
@@ -67,6 +73,5 @@ const DATA = ',"data":';
 function publicationEvent({ text, event: name, position }: PublicationFrame): string {
   const end = position ? `,"offset":${position.offset}}`.length : 1;
   const data = text.slice(text.indexOf(DATA) + DATA.length, -end);
-  // A line break in a name would end the field, and an application may publish any name.
-  return `${idOf(position)}event: ${name.replaceAll(/[\r\n]/g, " ")}\ndata: ${data}\n\n`;
+  return `${idOf(position)}event: ${nameOf(name)}\ndata: ${data}\n\n`;
 }

@@ -1,10 +1,14 @@
 import { type Context, Hono } from "hono";
 import type { Channels } from "../channels/channels.ts";
-import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
+import type { Accountability } from "../application/websocket-client.ts";
+import { within } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
+import type { ConnectionHost } from "../connection/connection-host.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { CHANNEL_NAME, MAX_ID_LENGTH, type WebSocketMessage } from "../protocol/protocol.ts";
+import { CHANNEL_NAME, isTooDeep, MAX_DEPTH, MAX_ID_LENGTH, type WebSocketMessage } from "../protocol/protocol.ts";
+import type { HistoryRecord } from "../channels/history-record.ts";
+import { byteLength } from "../protocol/bytes.ts";
 import type { Position } from "../engines/engine.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
@@ -13,7 +17,7 @@ import { allowOrigin, isPreflight, preflight } from "./cors.ts";
 import { STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
 import { type Failure, failureOf, invalid } from "./failure.ts";
-import { presentUpgrade } from "./plain-upgrade.ts";
+import { presentUpgrade, stayOpen } from "./plain-upgrade.ts";
 import { readBody } from "./read-body.ts";
 import { type Answer, RequestTransport } from "./request-transport.ts";
 
@@ -22,6 +26,8 @@ const ENVELOPE = 4_096;
 
 /** Publications of one page, unless `limit` asks for fewer. */
 const MAX_PAGE = 1_000;
+
+const FORM = 'The body is {"event": "…", "data": …}';
 
 /** A full page is the same for ever: only what follows it grows. */
 const FOR_EVER = "private, max-age=31536000, immutable";
@@ -54,11 +60,18 @@ export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Hono {
 /** The route has answered already on the context, whose headers Hono would merge into the answer. */
 async function finish(c: Context, answer: Promise<Response>): Promise<Response> {
   const response = await answer;
+  response.headers.append("vary", "Accept, Authorization, Cookie, Origin");
   c.res = undefined;
   return c.res = response;
 }
 
 const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i.test(c.req.header("accept") ?? "");
+
+/** An answer in JSON. Without a body the client has it already. */
+interface Reply {
+  readonly headers: Record<string, string>;
+  readonly body?: object;
+}
 
 class ChannelRoutes {
   readonly #channels: Channels;
@@ -75,6 +88,8 @@ class ChannelRoutes {
       return refuse(c, invalid(channel ? "The position is <epoch>:<offset>" : "The channel has no valid name"));
     }
     const { event, presence, query } = c.req.query();
+    if (presence && presence !== "true") return refuse(c, invalid("presence is true, or has no value"));
+    const { raw } = c.req;
     let answered = (_answer: Answer) => {};
     const answer = new Promise<Answer>((resolve) => answered = resolve);
     let opened: { readonly response: Response; readonly connection: Connection } | undefined;
@@ -97,7 +112,8 @@ class ChannelRoutes {
       }
       const { headers } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
-      allowOrigin(c.req.raw, headers);
+      allowOrigin(raw, headers);
+      stayOpen(c.env, raw);
       opened = { connection, response: new Response(transport.socket, { headers }) };
       return opened.response;
     };
@@ -106,7 +122,7 @@ class ChannelRoutes {
     const { connection, response } = opened as { connection: Connection; response: Response }; // Set by the callback.
     const before = c.res; // What answers meanwhile, such as Hono's timeout(), replaces it.
     const first = await answer;
-    const isRead = c.res === before && !c.req.raw.signal.aborted;
+    const isRead = c.res === before && !raw.signal.aborted;
     if (isRead && "message" in first && first.message["status"] === undefined) return response;
     connection.close(CloseCode.NORMAL, "Refused");
     await response.body?.cancel();
@@ -121,21 +137,20 @@ class ChannelRoutes {
     const after = positionOf(c.req.query("after"));
     if (after === null) return refuse(c, invalid("after is <epoch>:<offset>"));
     if (!/^\d{1,9}$/.test(limit)) return refuse(c, invalid("limit is a whole number"));
-    return await this.#permitted(c, async (channel) => {
+    return await this.#permitted(c, "history", async (channel, { options: { maxBufferedBytes } }) => {
       const query = { limit: Math.min(Number(limit), MAX_PAGE), ...(after && { after }) };
-      const record = await this.#channels.history(channel, query);
-      const last = record.reason === "limit" ? record.publications.at(-1)?.offset ?? record.offset : record.offset;
-      const etag = `"${record.epoch}:${last}:${record.publications.length}"`;
-      const headers = { etag, "cache-control": record.reason === "limit" && after ? FOR_EVER : "private, no-cache" };
-      if (c.req.header("if-none-match") === etag) return c.body(null, 304, headers);
-      return c.json(record, 200, headers);
+      const record = cut(await this.#channels.history(channel, query), after, maxBufferedBytes);
+      const etag = `"${record.epoch}:${record.offset}:${record.publications.length}"`;
+      const isFull = record.reason === "limit" && after !== undefined;
+      const headers = { etag, "cache-control": isFull && !showsCredential(c) ? FOR_EVER : "private, no-cache" };
+      return { headers, ...(c.req.header("if-none-match") !== etag && { body: record }) };
     });
   }
 
   async presence(c: Context): Promise<Response> {
-    return await this.#permitted(c, async (channel) => {
+    return await this.#permitted(c, "presence", async (channel) => {
       const members = await this.#channels.presence(channel);
-      return c.json({ members }, 200, { "cache-control": "private, no-cache" });
+      return { headers: { "cache-control": "private, no-cache" }, body: { members } };
     });
   }
 
@@ -147,48 +162,50 @@ class ChannelRoutes {
       return refuse(c, invalid(`Idempotency-Key has 1 to ${MAX_ID_LENGTH} characters`));
     }
     return await this.#exchange(c, async (transport, maxPayload) => {
-      const { text, isWhole } = await readBody(c.req.raw, maxPayload + ENVELOPE);
-      if (!isWhole) return refuse(c, { ...invalid(`The body has more than ${maxPayload} bytes`), status: 413 });
-      const { event, data } = Object(parsed(text));
-      if (typeof event !== "string") return refuse(c, invalid('The body is {"event": "…", "data": …}'));
+      const { deadlines, options: { timeout } } = transport.connection.host;
+      const read = within(deadlines, timeout, () => readBody(c.req.raw, maxPayload + ENVELOPE), () => new Error("Late"));
+      const body = await read.catch(() => undefined);
+      if (!body) return refuse(c, { ...invalid("The body took too long"), status: 408 });
+      if (body.end === "large") return refuse(c, { ...invalid(`The body has more than ${maxPayload} bytes`), status: 413 });
+      if (body.end === "broken") return refuse(c, invalid("The body is not whole"));
+      const isDeep = isTooDeep(body.text);
+      const { event, data } = Object(isDeep ? null : parsed(body.text));
+      // Sent in any case: a malformed one counts against the rate limit too.
       const answer = await transport.request({ type: "publish", channel, event, data, ...(key && { id: key }) });
-      if (!("message" in answer) || answer.message["status"] !== "ok") return refuse(c, failureOf(answer));
+      if (!("message" in answer) || answer.message["status"] !== "ok") {
+        const failure = failureOf(answer);
+        if (failure.status !== 400 || typeof event === "string") return refuse(c, failure);
+        return refuse(c, { ...failure, message: isDeep ? `Nested deeper than ${MAX_DEPTH} levels` : FORM });
+      }
       const { epoch, offset } = answer.message;
       allowOrigin(c.req.raw, c.res.headers);
       return c.json({ epoch, offset });
     });
   }
 
-  /** Answers a client that may subscribe to the channel. */
-  async #permitted(c: Context, answer: (channel: string) => Promise<Response>): Promise<Response> {
+  /** Answers a client that may subscribe to the channel. What it is sent counts against the rate limit, as for a subscription. */
+  async #permitted(
+    c: Context,
+    needed: "history" | "presence",
+    answer: (channel: string, host: ConnectionHost) => Promise<Reply>,
+  ): Promise<Response> {
     const channel = nameOf(c);
     if (!channel) return refuse(c, invalid("The channel has no valid name"));
     return await this.#exchange(c, async (transport) => {
-      const { client, accountability } = transport.connection;
-      const error = await this.#refusalOf(client, channel) ?? revoked(transport, accountability);
+      const { client, accountability, host } = transport.connection;
+      const options = await this.#channels.permit(client, channel);
+      const error = revoked(transport, accountability);
       if (error) return refuse(c, failureOf(error));
-      try {
-        const response = await answer(channel);
-        const error = revoked(transport, accountability);
-        if (error) return refuse(c, failureOf(error));
-        allowOrigin(c.req.raw, response.headers);
-        return response;
-      } catch (error) {
-        // The channel is declared without a history, or without presence.
-        if (error instanceof TypeError) return refuse(c, { ...invalid("The channel does not offer this"), status: 404 });
-        throw error;
-      }
+      if (!options[needed]) return refuse(c, { ...invalid(`The channel has no ${needed}`), status: 404 });
+      const { headers, body } = await answer(channel, host);
+      const late = revoked(transport, accountability);
+      if (late) return refuse(c, failureOf(late));
+      allowOrigin(c.req.raw, c.res.headers);
+      if (body === undefined) return c.body(null, 304, headers);
+      const text = JSON.stringify(body);
+      host.rateGate?.spend(client, byteLength(text));
+      return c.body(text, 200, { ...headers, "content-type": "application/json" });
     });
-  }
-
-  async #refusalOf(client: WebSocketClient, channel: string): Promise<Answer | undefined> {
-    try {
-      await this.#channels.permit(client, channel);
-    } catch (error) {
-      const shown = WebSocketError.from(error);
-      if (!shown) throw error; // Hono's error handler answers 500.
-      return { message: JSON.parse(shown.toMessage()) as WebSocketMessage };
-    }
   }
 
   /** Opens a connection for the time of one request. */
@@ -203,6 +220,10 @@ class ChannelRoutes {
     try {
       if (transport.connection.isPending) return refuse(c, { status: 401, code: "AUTH_FAILED", message: "A token is required" });
       return await answer(transport, maxPayload);
+    } catch (error) {
+      const shown = WebSocketError.from(error);
+      if (!shown) throw error; // Hono's error handler answers 500.
+      return refuse(c, failureOf({ message: JSON.parse(shown.toMessage()) as WebSocketMessage })); // As every error encodes itself.
     } finally {
       transport.end();
     }
@@ -219,6 +240,27 @@ function refuse(c: Context, { status, code, message, retryAfter, ...details }: F
   allowOrigin(c.req.raw, c.res.headers);
   if (retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(retryAfter / 1_000))));
   return c.json({ error: { code, message, ...details } }, status);
+}
+
+/** Whether the answer may depend on a credential, which an answer from the cache does not check again. */
+const showsCredential = ({ req }: Context): boolean =>
+  req.header("authorization") !== undefined || req.header("cookie") !== undefined || req.query("access_token") !== undefined;
+
+/**
+ * The part of a record that fits into an answer: the latest publications, or the first ones after a position. A page that more follow ends
+ * where its last publication is, so that it stays the same, and the next page begins there.
+ */
+function cut(record: HistoryRecord, after: Position | undefined, maxBytes: number): HistoryRecord {
+  const { publications: all } = record;
+  let bytes = 0;
+  const exceeds = (publication: object): boolean => (bytes += byteLength(JSON.stringify(publication))) > maxBytes;
+  // At least one: it was published within the limits of the server.
+  if (!after) return { ...record, publications: all.slice(Math.min(all.findLastIndex(exceeds) + 1, all.length - 1)) };
+  const end = all.findIndex(exceeds);
+  const publications = end < 0 ? all : all.slice(0, Math.max(end, 1));
+  const reason = record.reason ?? (publications.length < all.length ? "limit" : undefined);
+  if (reason !== "limit") return { ...record, publications };
+  return { ...record, offset: publications.at(-1)?.offset ?? after.offset, publications, isComplete: false, reason };
 }
 
 /** The refusal of a client that was closed, expired, or got other rights since it was authorized. */

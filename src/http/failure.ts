@@ -3,7 +3,7 @@ import type { Answer } from "./request-transport.ts";
 
 /** An error as HTTP answers it. */
 export interface Failure {
-  readonly status: 400 | 401 | 403 | 404 | 413 | 429 | 500 | 503;
+  readonly status: 400 | 401 | 403 | 404 | 408 | 413 | 429 | 500 | 503;
   readonly code: string;
   readonly message: string;
   /** When the client may ask again, in ms. */

@@ -6,7 +6,7 @@ import type { Acceptance } from "../runtimes/runtime.ts";
 import { allowOrigin, isPreflight, preflight } from "./cors.ts";
 import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
-import { presentUpgrade } from "./plain-upgrade.ts";
+import { presentUpgrade, stayOpen } from "./plain-upgrade.ts";
 import { readBody } from "./read-body.ts";
 
 /** Options of {@link fallback}. */
@@ -104,6 +104,7 @@ class FallbackRoute {
       const { headers } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
       allowOrigin(raw, headers);
+      stayOpen(c.env, raw);
       return new Response(transport.socket, { headers });
     };
     try {
@@ -130,8 +131,9 @@ class FallbackRoute {
     const open = this.#open.get(id);
     if (!open) return this.#unknown(c, id);
     const { transport, secret, maxBody } = open;
-    const { text, isWhole } = await readBody(c.req.raw, maxBody);
-    if (!isWhole) {
+    const { text, end } = await readBody(c.req.raw, maxBody);
+    if (end === "broken") return refuse(c, 400, "The body is not whole");
+    if (end === "large") {
       if (text.startsWith(`{"secret":"${secret}"`)) transport.refuseBody();
       return refuse(c, 413, `The body has more than ${maxBody} bytes`);
     }

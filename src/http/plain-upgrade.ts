@@ -21,7 +21,6 @@ export async function presentUpgrade<Result>(
     connections: findHost(env)?.connections ?? new Connections(),
     runtime: { ip: () => ip, accept: (_request, acceptance) => raw.signal.aborted ? null : accept(acceptance) },
   };
-  stayOpen(env, raw);
   c.req.raw = asUpgrade(raw);
   c.env = { ...env, [HOST]: host };
   try {
@@ -74,8 +73,8 @@ interface BunServer {
   timeout?(request: Request, seconds: number): void;
 }
 
-/** Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
-function stayOpen(env: unknown, request: Request): void {
+/** For a stream: Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
+export function stayOpen(env: unknown, request: Request): void {
   if (!bunRuntime(env, request)) return;
   const { server = env as BunServer, request: original = request } = env as { server?: BunServer; request?: Request }; // As `bunRuntime` has found.
   server.timeout?.(original, 0);

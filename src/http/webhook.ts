@@ -53,8 +53,9 @@ export function webhook(
     const sentAt = 1_000 * Number(timestamp);
     // Before anything is read: a repeat by somebody else is not to be answered after that time.
     if (Math.abs(now() - sentAt) > tolerance) return refuse(401, "The webhook is too old, or of the future");
-    const { text, isWhole } = await readBody(c.req.raw, maxBody);
-    if (!isWhole) return refuse(413, `The body has more than ${maxBody} bytes`);
+    const { text, end } = await readBody(c.req.raw, maxBody);
+    if (end === "broken") return refuse(400, "The body is not whole");
+    if (end === "large") return refuse(413, `The body has more than ${maxBody} bytes`);
     if (!await isSigned(`${id}.${timestamp}.${text}`, signatures, secrets)) return refuse(401, "The signature is not valid");
     let payload: unknown;
     try {

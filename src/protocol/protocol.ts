@@ -308,8 +308,7 @@ const invalid = (reason: string, uid?: MessageUid): Decoded => ({
 /** Decodes the text of a frame; `null`: a binary frame that is not UTF-8. Invalid input returns an error and never throws. */
 export function decode(text: string | null): Decoded {
   if (text === null) return invalid("Binary that is not UTF-8 text");
-  // JSON.parse accepts millions of levels, but 100,000 block Bun for 1.3 s, and JSON.stringify throws at 10,000.
-  if (mayBeDeeper(text, MAX_DEPTH) && isDeeper(text, MAX_DEPTH)) return invalid(`Nested deeper than ${MAX_DEPTH} levels`);
+  if (isTooDeep(text)) return invalid(`Nested deeper than ${MAX_DEPTH} levels`);
   let value: unknown;
   try {
     value = text.includes("__proto__") || text.includes("\\u") ? JSON.parse(text, withoutProto) : JSON.parse(text);
@@ -333,6 +332,12 @@ export function decode(text: string | null): Decoded {
 
 // JSON.parse creates an own key `__proto__`; Object.assign in an application would then set the prototype.
 const withoutProto = (key: string, value: unknown): unknown => key === "__proto__" ? undefined : value;
+
+/**
+ * Whether JSON text is nested deeper than {@link MAX_DEPTH}. `JSON.parse` accepts millions of levels, but 100,000 block Bun for 1.3 s, and
+ * `JSON.stringify` throws at 10,000.
+ */
+export const isTooDeep = (text: string): boolean => mayBeDeeper(text, MAX_DEPTH) && isDeeper(text, MAX_DEPTH);
 
 /** Whether the text has more than `limit` opening brackets: indexOf is 10 times as fast as the exact loop in {@link isDeeper}. */
 function mayBeDeeper(text: string, limit: number): boolean {

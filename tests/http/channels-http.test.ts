@@ -62,6 +62,7 @@ function events(response: Response) {
 }
 
 const STREAM = { accept: "text/event-stream" };
+const ANN = { authorization: "Bearer ann" };
 
 describe("channelsHttp", () => {
   it("streams a channel: init with the snapshot, then each publication with its position", async () => {
@@ -327,5 +328,102 @@ describe("channelsHttp", () => {
         assert.ok(status === 403 || status === 503, String(status));
       }
     }
+  });
+
+  it("keeps publications from forging events of the stream", async () => {
+    const { channels, get } = start({ news: { authorize: () => true } });
+    const { next, cancel } = events(await get("news", STREAM));
+    await next();
+    const names = ["presence", "close", "server", "open", "error", "~close", "closed", "message"];
+    for (const name of names) await channels.publish("news", name, 1);
+    const seen = [];
+    for (const _ of names) seen.push((await next())?.["event"]);
+    assert.deepEqual(seen, ["~presence", "~close", "~server", "~open", "~error", "~~close", "closed", "message"]);
+    await cancel();
+  });
+
+  it("refuses JSON that is too deep, and counts malformed bodies against the rate limit", async () => {
+    const { app, post } = start(ROOM, { clock: new TestClock(), rateLimit: { messages: 1, burst: 3 } });
+    const body = `{"event":"say","data":${"[".repeat(30_000)}${"]".repeat(30_000)}}`;
+    const deep = await app.request("/channels/room:1", { method: "POST", body, headers: ANN });
+    const { error } = await deep.json();
+    assert.deepEqual([deep.status, error.code, error.message], [400, "INVALID_PAYLOAD", "Nested deeper than 32 levels"]);
+    const statuses = [];
+    for (let n = 0; n < 4; n++) statuses.push((await post("room:1", { event: 1 }, ANN)).status);
+    assert.deepEqual(statuses.slice(-2), [429, 429], statuses.join(" "));
+  });
+
+  it("counts what it answers against the rate limit, and cuts a page at maxBufferedBytes", async () => {
+    const { channels, get } = start(ROOM, { maxBufferedBytes: 10_000 });
+    const positions = [];
+    for (let n = 0; n < 5; n++) positions.push((await channels.publish("room:1", "say", `${n}${"x".repeat(4_000)}`))!);
+    const read = async (path: string) => {
+      const record = await (await get(path)).json();
+      return [record.publications.map(({ offset }: { offset: number }) => offset), record.offset, record.reason];
+    };
+    const [first, second, third, fourth, fifth] = positions.map(({ offset }) => offset);
+    assert.deepEqual(await read("room:1"), [[fourth, fifth], fifth, undefined]);
+    const { epoch } = positions[0]!;
+    assert.deepEqual(await read(`room:1?after=${epoch}:${first}`), [[second, third], third, "limit"]);
+    assert.deepEqual(await read(`room:1?after=${epoch}:${third}`), [[fourth, fifth], fifth, undefined]);
+    const small = start(ROOM, { clock: new TestClock(), rateLimit: { messages: 1, burst: 50 } });
+    for (let n = 0; n < 10; n++) await small.channels.publish("room:1", "say", "x".repeat(60_000));
+    const statuses = [];
+    for (let n = 0; n < 4; n++) statuses.push((await small.get("room:1", ANN)).status);
+    assert.deepEqual(statuses.at(-1), 429, statuses.join(" "));
+  });
+
+  it("lets a full page be kept only where no credential was shown, and fixes its end", async () => {
+    const { channels, get } = start(ROOM);
+    const positions = [];
+    for (const n of [1, 2, 3]) positions.push((await channels.publish("room:1", "say", n))!);
+    const path = `room:1?after=${positions[0]!.epoch}:${positions[0]!.offset}&limit=1`;
+    const page = await get(path);
+    assert.match(page.headers.get("vary")!, /Accept, Authorization, Cookie, Origin/);
+    const text = await page.text();
+    await channels.publish("room:1", "say", 4);
+    assert.equal(await (await get(path)).text(), text);
+    assert.equal(JSON.parse(text).offset, positions[1]!.offset);
+    for (const headers of [{ authorization: "Bearer ann" }, { cookie: "a=1" }]) {
+      assert.equal((await get(path, headers)).headers.get("cache-control"), "private, no-cache");
+    }
+  });
+
+  it("answers 408 to a body that does not come, and 400 to one that breaks off", async () => {
+    const clock = new TestClock();
+    const { app, controller } = start(ROOM, { clock, timeout: 1_000 });
+    const reading = new Stall();
+    const post = (body: ReadableStream) =>
+      app.request("/channels/room:1", { method: "POST", body, duplex: "half" } as RequestInit); // DOM's type lacks duplex.
+    const slow = post(new ReadableStream({ pull: () => reading.resolve() }));
+    await reading.promise;
+    await turn();
+    clock.advance(1_000);
+    assert.equal((await slow).status, 408);
+    const broken = await post(new ReadableStream({ pull: (stream) => stream.error(new Error("Aborted")) }));
+    assert.equal(broken.status, 400);
+    assert.equal(controller.stats().active, 0);
+  });
+
+  it("answers 503 while the engine is unavailable, and hides no fault of the application", async () => {
+    const { app, channels, get } = start({ ...ROOM, broken: { authorize: () => (undefined as never as () => true)() } });
+    const errors: unknown[] = [];
+    app.onError((error, c) => {
+      errors.push(error);
+      return c.text("Fault", 500);
+    });
+    channels.history = () => Promise.reject(new WebSocketError("engine", "ENGINE_UNAVAILABLE", "The engine is unavailable"));
+    assert.equal((await get("room:1")).status, 503);
+    assert.equal((await get("broken")).status, 500);
+    assert.ok(errors[0] instanceof TypeError);
+  });
+
+  it("joins the members only where presence is asked for", async () => {
+    const { get } = start({ room: { authorize: () => true, presence: true } });
+    assert.equal((await get("room?presence=false", STREAM)).status, 400);
+    const { next, cancel } = events(await get("room?presence=true", STREAM));
+    await next();
+    assert.equal((await next())?.["event"], "presence");
+    await cancel();
   });
 });
