@@ -121,6 +121,7 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
     return refuse(foreignOrigin(handshake.origin, hostname));
   }
+  runtime.allowed?.();
   const token = host.authenticator.enabled ? readToken(c, target.tokens, offered, options.cookie) : null;
   // Browsers store cookies, and their pages send an origin. Without one, the page behind a cookie is unknown.
   if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
@@ -201,7 +202,7 @@ function accept(
   since: number,
 ): Response | string | null {
   const { maxPayload, heartbeat } = host.options;
-  const server = findHost(c.env);
+  const server = findHost(c.env, c.req.raw);
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: headersOf(c),
@@ -258,7 +259,7 @@ const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
-  return findHost(env)?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
+  return findHost(env, c.req.raw)?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
 }
 
 function refusedToken(

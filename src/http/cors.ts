@@ -1,14 +1,15 @@
 import type { Context } from "hono";
 
 /**
- * Lets a page read the answer, with the cookies that a WebSocket would carry. It is for answers to pages whose origin the upgrade route has
- * allowed, and for those that say nothing but what their sender knows.
+ * Lets a page read the answer, with the cookies that a WebSocket would carry: a page whose origin the upgrade route has allowed, or any page
+ * if the answer depends only on its request.
  */
 export function allowOrigin(request: Request, headers: Headers): void {
   const origin = request.headers.get("origin");
   if (origin === null) return;
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-allow-credentials", "true");
+  headers.set("access-control-expose-headers", "ETag, Retry-After");
   headers.append("vary", "Origin");
 }
 

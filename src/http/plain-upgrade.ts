@@ -2,6 +2,7 @@
 import type { Context } from "hono";
 import { Connections } from "../connection/connections.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
+import { allowOrigin } from "./cors.ts";
 import { type Acceptance, findHost, HOST, type Host } from "../runtimes/runtime.ts";
 
 /**
@@ -17,17 +18,25 @@ export async function presentUpgrade<Result>(
 ): Promise<Result> {
   const { env, req: { raw } } = c;
   const ip = addressOf(c);
+  let isAllowed = false;
   const host: Host = {
     connections: findHost(env)?.connections ?? new Connections(),
-    runtime: { ip: () => ip, accept: (_request, acceptance) => raw.signal.aborted ? null : accept(acceptance) },
+    runtime: {
+      ip: () => ip,
+      allowed: () => void (isAllowed = true),
+      accept: (_request, acceptance) => raw.signal.aborted ? null : accept(acceptance),
+    },
   };
-  c.req.raw = asUpgrade(raw);
-  c.env = { ...env, [HOST]: host };
+  // With the request: `env` belongs to the server, whose methods need it as it is.
+  c.req.raw = Object.assign(asUpgrade(raw), { [HOST]: host });
   try {
-    return await route();
+    const result = await route();
+    const { headers } = result instanceof Response ? result : c.res;
+    // A page that may connect may read why it was refused.
+    if (isAllowed && !headers.has("access-control-allow-origin")) allowOrigin(raw, headers);
+    return result;
   } finally {
     c.req.raw = raw;
-    c.env = env;
   }
 }
 
@@ -45,15 +54,26 @@ function asUpgrade({ url, headers: given, signal }: Request): Request {
   headers.set("sec-websocket-version", "13");
   headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Nothing answers it.
   for (const name of ["content-length", "transfer-encoding"]) headers.delete(name); // A handshake has no body.
-  // With a GET of its own origin a browser sends no Origin: it says so in a header that no page can set.
-  if (!headers.has("origin") && headers.get("sec-fetch-site") === "same-origin") headers.set("origin", originOf(target, headers));
+  if (!headers.has("origin")) {
+    const origin = originOf(target, headers);
+    if (origin !== undefined) headers.set("origin", origin);
+  }
   return new Request(target, { headers, signal });
 }
 
-/** The origin of the page. Behind a proxy that ends TLS, only its address has the scheme. */
-function originOf(target: URL, headers: Headers): string {
+/**
+ * The origin of a page that sends no Origin, by headers that no page can set: a browser sends none with a GET of the page's own origin, or
+ * without CORS. Absent outside of a browser, and for a page that hides its address from one without Sec-Fetch-Site: over `http://`, or in
+ * Safari before 16.4.
+ */
+function originOf(target: URL, headers: Headers): string | undefined {
+  const site = headers.get("sec-fetch-site");
+  if (site === "cross-site" || site === "same-site") return "null"; // As a page that may not be named: it is refused.
+  if (site === "none") return undefined; // The user entered the address.
   const page = headers.get("referer") ?? "";
-  return URL.canParse(page) ? new URL(page).origin : `${target.protocol}//${headers.get("host") ?? target.host}`;
+  if (URL.canParse(page)) return new URL(page).origin;
+  // Behind a proxy that ends TLS, only the page's address has its scheme.
+  return site === null ? undefined : `${target.protocol}//${headers.get("host") ?? target.host}`;
 }
 
 /** Where the servers of Node and Deno put what they know of a request. */

@@ -24,6 +24,8 @@ export interface Acceptance {
 export interface Runtime {
   /** The client's address; `null` if the runtime does not report it. */
   ip(request: Request): string | null;
+  /** Called when the page's origin may connect, or there is none. Absent if the answer is the same. */
+  allowed?(): void;
   /** Waits until a reset right after the request is detectable. Absent if the runtime needs no time for that. */
   settle?(): Promise<void>;
   /**
@@ -88,8 +90,13 @@ function unwrapped(handler: object): MarkedHandler | undefined {
   return isOurs === true ? handler as MarkedHandler : wrapped && unwrapped(wrapped); // As just seen.
 }
 
-/** The host of a request: of an upgrade from the response that `@hono/node-server` puts into `c.env`, else from there. */
-export function findHost(env: unknown): Host | undefined {
+/**
+ * The host of a request: its own, if `noroshi/http` presents it as an upgrade; of an upgrade from the response that `@hono/node-server` puts
+ * into `c.env`; else from there.
+ */
+export function findHost(env: unknown, request?: Request): Host | undefined {
+  const { [HOST]: own } = (request ?? {}) as { [HOST]?: Host }; // Optional, as below.
+  if (own) return own;
   const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Both are optional.
   return outgoing?.[HOST] ?? host;
 }

@@ -219,6 +219,8 @@ describe("channelsHttp", () => {
       assert.deepEqual([answer.status, answer.headers.get("access-control-allow-origin")], [200, "https://app.example"]);
     }
     assert.equal((await post("room:1", { event: "say" }, { origin: "https://evil.example" })).status, 403);
+    const refused = await get("room:1", { ...origin, authorization: "Bearer bob" });
+    assert.deepEqual([refused.status, refused.headers.get("access-control-allow-origin")], [401, "https://app.example"]);
     const headers = { ...origin, "access-control-request-method": "POST" };
     const preflight = await app.request("/channels/room:1", { method: "OPTIONS", headers });
     assert.match(preflight.headers.get("access-control-allow-headers")!, /idempotency-key/);

@@ -194,6 +194,52 @@ describe("fallback", () => {
       const stranger = { ...headers, "sec-fetch-site": site, accept: "text/event-stream" };
       assert.equal((await server.app.request(URL, { headers: stranger })).status, 403, site);
     }
+    // Over http:// a page sends its address only.
+    const { "sec-fetch-site": _site, ...old } = headers;
+    await (await open(server, { headers: { ...old, referer: "http://localhost/page" } })).cancel();
+    for (const referer of ["http://evil.example/", "about:blank"]) {
+      const answer = await server.app.request(URL, { headers: { ...old, referer, accept: "text/event-stream" } });
+      assert.equal(answer.status, 403, referer);
+    }
+  });
+
+  it("refuses a page of another site that sends no Origin, where a cookie needs none", async () => {
+    const server = start({ cookie: "session", authenticate: () => null, allowCookieWithoutOrigin: true });
+    for (const site of ["same-site", "cross-site"]) {
+      const headers = { accept: "text/event-stream", "sec-fetch-site": site, "sec-fetch-mode": "no-cors" };
+      assert.equal((await server.app.request(URL, { headers })).status, 403, site);
+    }
+  });
+
+  it("lets a page that may connect read why it was refused", async () => {
+    const server = start({ mode: "strict", origins: ["https://app.example"], authenticate: () => null });
+    const headers = { accept: "text/event-stream", authorization: "Bearer bad" };
+    const refused = await server.app.request(URL, { headers: { ...headers, origin: "https://app.example" } });
+    assert.deepEqual([refused.status, refused.headers.get("access-control-allow-origin")], [401, "https://app.example"]);
+    assert.equal(refused.headers.get("access-control-expose-headers"), "ETag, Retry-After");
+    const foreign = await server.app.request(URL, { headers: { ...headers, origin: "https://evil.example" } });
+    assert.equal(foreign.headers.get("access-control-allow-origin"), null);
+  });
+
+  it("leaves c.env as the server passes it", async () => {
+    class Info {
+      readonly #address = "192.0.2.1";
+      get remoteAddr() {
+        return { hostname: this.#address };
+      }
+    }
+    const controller = new WebSocketController({ mode: "public" });
+    const app = new Hono();
+    const seen: unknown[] = [];
+    app.use("/websocket", fallback());
+    app.use("/websocket", async (c, next) => {
+      seen.push((c.env as Info).remoteAddr.hostname);
+      await next();
+    });
+    app.get("/websocket", controller.upgrade);
+    const response = await app.request(URL, { headers: { accept: "text/event-stream" } }, new Info());
+    assert.deepEqual([response.status, seen], [200, ["192.0.2.1"]]);
+    await response.body?.cancel();
   });
 
   it("closes a client that does not read with 4508", async () => {
