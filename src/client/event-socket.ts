@@ -13,6 +13,9 @@ const MAX_EVENT = 2 ** 25;
 const REPEAT_AFTER = 250;
 const MAX_REPEATS = 6;
 
+/** Time for the last event to arrive once the server no longer knows the connection, in ms. */
+const LAST_EVENT = 2_000;
+
 const EVENT = /^(?:event: (\w+)\n)?data: ([^]*)$/;
 
 /** What one POST carries. */
@@ -23,8 +26,8 @@ interface Post {
 }
 
 /**
- * A socket like `WebSocket` over HTTP (PROTOCOL.md §8): what the server sends arrives as server-sent events, and what it is sent goes out by
- * POST, one at a time, each with what was sent during the one before.
+ * A socket like `WebSocket` over HTTP (PROTOCOL.md §8): it receives server-sent events and sends by POST, one at a time, each with the frames
+ * that were sent during the one before.
  */
 export class EventSocket implements WebSocketLike {
   readyState = 0;
@@ -40,6 +43,7 @@ export class EventSocket implements WebSocketLike {
   #posts: Post[] = [];
   #sequence = 0;
   #isPosting = false;
+  #lost: ReturnType<typeof setTimeout> | undefined;
 
   /** @throws {TypeError} for an invalid URL. */
   constructor(url: string, protocols: string[] = [], fetch: Fetch = (...request) => globalThis.fetch(...request)) {
@@ -47,7 +51,7 @@ export class EventSocket implements WebSocketLike {
     target.protocol = target.protocol.replace("ws", "http");
     this.#url = target.href;
     this.#fetch = fetch;
-    // A page cannot set the header of subprotocols. A token goes where no log has it.
+    // A page cannot set the header of subprotocols. A token goes into a header, which logs omit.
     const token = protocols.find((name) => name.startsWith("bearer."))?.slice(7);
     const names = protocols.filter((name) => !name.startsWith("bearer."));
     if (names.length > 0) target.searchParams.set("protocols", names.join(","));
@@ -145,6 +149,11 @@ export class EventSocket implements WebSocketLike {
       if (this.readyState === 3) return false;
       if (answer?.ok) return true;
       const status = answer?.status ?? 0;
+      if (status === 404) {
+        // The server has closed the connection: its event `close`, with the code, may still arrive.
+        this.#lost = setTimeout(() => this.#end(1006, "POST: HTTP 404", false), LAST_EVENT);
+        return false;
+      }
       if (status >= 400 && status < 500 || repeats === MAX_REPEATS) {
         this.#end(status === 413 ? 1009 : 1006, status === 413 ? "Message too big" : `POST: HTTP ${status}`, false);
         return false;
@@ -162,6 +171,7 @@ export class EventSocket implements WebSocketLike {
   #end(code: number, reason: string, wasClean: boolean): void {
     if (this.readyState === 3) return;
     this.readyState = 3;
+    clearTimeout(this.#lost);
     this.#abort.abort();
     this.#emit("close", { code, reason, wasClean });
   }

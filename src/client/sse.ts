@@ -26,8 +26,8 @@ export interface WithFallbackOptions {
   /** Time for a WebSocket to open, in ms: some proxies never answer. @default {5_000} */
   patience?: number;
   /**
-   * Time after which an open fallback looks whether WebSockets work again, in ms; each time they do not, it doubles. The next connection is
-   * then a WebSocket. `0` never looks.
+   * Time after which an open fallback probes with a WebSocket, in ms; each time that fails, it doubles. Once it succeeds, the next connection
+   * is a WebSocket. `0` never probes.
    *
    * @default {60_000}
    */
@@ -36,7 +36,7 @@ export interface WithFallbackOptions {
 
 const PATIENCE = 5_000;
 
-/** The longest time between two looks, in ms. */
+/** Maximum time between two probes, in ms. */
 const MAX_RETRY = 3_600_000;
 
 /** A code with which a member of a channel is expected back, unlike without one. */
@@ -91,6 +91,8 @@ class FallbackSocket implements WebSocketLike {
   #inner: WebSocketLike | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #hasReceived = false;
+  /** Whether the client sends a token in a message, as servers in mode `handshake` need it first. */
+  #authenticates = false;
   /** What a WebSocket that did not open has said. */
   #failure: { readonly message?: unknown } | undefined;
 
@@ -112,6 +114,7 @@ class FallbackSocket implements WebSocketLike {
   }
 
   send(data: string): void {
+    this.#authenticates ||= data.startsWith('{"type":"auth"');
     this.#inner?.send(data);
   }
 
@@ -148,7 +151,7 @@ class FallbackSocket implements WebSocketLike {
           return false;
         }
         // Something lets the upgrade through and then nothing else.
-        if (isOpen && !this.#hasReceived) remember(this.#origin, true);
+        if (isOpen && !this.#hasReceived && !this.#isSettled) remember(this.#origin, true);
         return true;
       },
     });
@@ -161,7 +164,7 @@ class FallbackSocket implements WebSocketLike {
       opened: () => {
         isOpen = true;
         remember(this.#origin, true);
-        this.#lookLater(this.#options.retryAfter ?? 60_000);
+        this.#probeLater(this.#options.retryAfter ?? 60_000);
       },
       failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // What it reads of one.
       ended: () => {
@@ -197,24 +200,25 @@ class FallbackSocket implements WebSocketLike {
     };
   }
 
-  #lookLater(delay: number): void {
+  #probeLater(delay: number): void {
     const WebSocket = this.#WebSocket;
     if (!delay || !WebSocket) return;
     this.#timer = setTimeout(() => {
       const socket = new WebSocket(...this.#request);
       let works = false;
-      // Not only open: any answer, and be it a refusal, shows that messages pass.
-      socket.onopen = () => socket.send('{"type":"ping"}');
-      socket.onmessage = () => {
+      const succeed = () => {
         works = true;
         remember(this.#origin, false);
         socket.close(NOT_LEAVING, "It works");
       };
+      // An answer shows that messages pass too. Before the token it would be a failed authentication.
+      socket.onopen = () => this.#authenticates ? succeed() : socket.send('{"type":"ping"}');
+      socket.onmessage = succeed;
       socket.onerror = () => {};
       const unanswered = setTimeout(() => socket.close(), this.#options.patience ?? PATIENCE);
       socket.onclose = () => {
         clearTimeout(unanswered);
-        if (!works && this.readyState === 1) this.#lookLater(Math.min(2 * delay, MAX_RETRY));
+        if (!works && this.readyState === 1) this.#probeLater(Math.min(2 * delay, MAX_RETRY));
       };
     }, delay);
   }

@@ -2,7 +2,7 @@ import type { Connection } from "../connection/connection.ts";
 import { FLOOD } from "../connection/gate.ts";
 import { CLOSED, CLOSING, OPEN, type Transport } from "../delivery/transport.ts";
 import type { Batch, WriteQueue, Writer } from "../delivery/write-queue.ts";
-import { ABNORMAL, answerCloseCode, CloseCode, NO_STATUS } from "../protocol/close.ts";
+import { ABNORMAL, answerCloseCode, CloseCode, cutCloseReason, NO_STATUS } from "../protocol/close.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
 import type { EventFormat } from "./event-stream.ts";
@@ -86,6 +86,7 @@ export class EventTransport implements Transport, Writer {
   ping(number?: number): void {
     if (this.readyState !== OPEN) return;
     this.#put(encoder.encode(this.#host.format.ping(number)));
+    if (this.#host.pulled) this.ponged?.(number); // Its client never answers, and reads each event on its own.
   }
 
   pause(): void {
@@ -156,9 +157,10 @@ export class EventTransport implements Transport, Writer {
 
   #closedBy(code: number, reason: string): void {
     if (this.readyState !== OPEN) return;
-    this.close(code === NO_STATUS ? CloseCode.NORMAL : answerCloseCode(code), reason);
+    const cut = cutCloseReason(reason);
+    this.close(code === NO_STATUS ? CloseCode.NORMAL : answerCloseCode(code), cut);
     if (this.#waiting.length > 0) this.#abort(); // It no longer reads.
-    this.#ended(code, reason, true);
+    this.#ended(code, cut, true);
   }
 
   /** Ends the response where it is, which the client sees as a broken one. */

@@ -2,11 +2,12 @@ import type { Context, MiddlewareHandler } from "hono";
 import * as v from "valibot";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
+import { consoleLogger } from "../application/log.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
 import { allowOrigin, isPreflight, preflight } from "./cors.ts";
 import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
-import { presentUpgrade, stayOpen } from "./plain-upgrade.ts";
+import { hasToken, presentUpgrade, stayOpen } from "./plain-upgrade.ts";
 import { readBody } from "./read-body.ts";
 
 /** Options of {@link fallback}. */
@@ -20,21 +21,24 @@ export interface FallbackOptions {
   node?: string;
 }
 
-/** Frames of one POST, in bytes, unless one alone is larger: a smaller limit of the server must not refuse several together. */
+/** Characters of the frames of one POST, unless it has one only: a smaller limit of the server must not refuse several together. */
 const MAX_BATCH = 65_536;
+
+/** Frames of one POST. A message has at least 12 characters. */
+const MAX_FRAMES = 8_192;
 
 /** JSON takes up to six bytes for one of a frame (`\u0000`), and the envelope some more. */
 const maxBodyOf = (maxPayload: number): number => 6 * Math.max(maxPayload, MAX_BATCH) + 4_096;
 
-/** A code that a client may close with, 1005 without one. */
-const isReadable = (code: number): boolean => isCloseCode(code) || code === NO_STATUS;
+/** Whether a client may close with the code; 1005 stands for none. */
+const isClientCode = (code: number): boolean => isCloseCode(code) || code === NO_STATUS;
 
 const Envelope = v.object({
   secret: v.string(),
   sequence: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   frames: v.optional(v.array(v.string()), []),
   pong: v.optional(v.nullable(v.number())),
-  close: v.optional(v.object({ code: v.pipe(v.number(), v.check(isReadable)), reason: v.string() })),
+  close: v.optional(v.object({ code: v.pipe(v.number(), v.check(isClientCode)), reason: v.string() })),
 });
 
 /** The messages of PROTOCOL.md, and the events of its §8 around them. */
@@ -53,7 +57,7 @@ interface Open {
 
 /**
  * Lets clients that cannot open a WebSocket use the same route over HTTP: a GET that accepts `text/event-stream` opens a connection, whose
- * messages arrive by POST (PROTOCOL.md §8). All else passes, so it stands before `controller.upgrade`, which admits these clients too.
+ * messages arrive by POST (PROTOCOL.md §8). Register it before `controller.upgrade`, which admits these clients too; other requests pass.
  *
  * @example
  * ```ts
@@ -89,8 +93,17 @@ class FallbackRoute {
   readonly handle: MiddlewareHandler = async (c, next) => {
     const { method, headers } = c.req.raw;
     const connection = c.req.query("connection");
-    if (method === "POST" && connection !== undefined) return await this.#receive(c, connection);
-    if (isPreflight(c.req.raw)) return preflight(c, "authorization");
+    if (method === "POST" && connection !== undefined) {
+      const open = this.#open.get(connection);
+      if (open) return await this.#receive(c, connection, open);
+      await next(); // Another route may have a parameter of this name.
+      if (!UNROUTED.has(c.res.status)) return;
+      c.res = undefined; // Otherwise Hono keeps it.
+      c.res = this.#unknown(c, connection);
+      return;
+    }
+    // Where it stands before the whole app, the preflights of other routes are not its own.
+    if (isPreflight(c.req.raw) && !c.req.routePath.endsWith("*")) return preflight(c, "authorization");
     if (method === "GET" && !headers.has("upgrade") && acceptsStream(headers.get("accept"))) return await this.#connect(c, next);
     return await next();
   };
@@ -98,6 +111,9 @@ class FallbackRoute {
   async #connect(c: Context, next: () => Promise<void>): Promise<Response | void> {
     const { raw } = c.req;
     if (!URL.canParse(raw.url)) return refuse(c, 400, "The request target is not a URL");
+    if (hasToken(c.req.query("protocols") ?? "")) {
+      return refuse(c, 400, "A token does not belong into protocols: send Authorization");
+    }
     let transport: EventTransport | undefined;
     const accept = (acceptance: Acceptance) => {
       transport = this.#accept(acceptance);
@@ -127,9 +143,7 @@ class FallbackRoute {
     return transport;
   }
 
-  async #receive(c: Context, id: string): Promise<Response> {
-    const open = this.#open.get(id);
-    if (!open) return this.#unknown(c, id);
+  async #receive(c: Context, id: string, open: Open): Promise<Response> {
     const { transport, secret, maxBody } = open;
     const { text, end } = await readBody(c.req.raw, maxBody);
     if (end === "broken") return refuse(c, 400, "The body is not whole");
@@ -139,18 +153,39 @@ class FallbackRoute {
     }
     const parsed = v.safeParse(Envelope, parse(text), { abortEarly: true, abortPipeEarly: true });
     if (!parsed.success) return refuse(c, 400, "The body is not of the form that PROTOCOL.md §8 describes");
+    const { frames } = parsed.output;
     if (parsed.output.secret !== secret) return this.#unknown(c, id);
+    if (frames.length > 1 && (frames.length > MAX_FRAMES || frames.reduce((sum, { length }) => sum + length, 0) > MAX_BATCH)) {
+      transport.refuseBody();
+      return refuse(c, 413, `The frames have more than ${MAX_BATCH} characters, or are more than ${MAX_FRAMES}`);
+    }
     if (!await transport.receive(parsed.output)) return refuse(c, 400, "The sequence has a gap");
     allowOrigin(c.req.raw, c.res.headers);
     return c.body(null, 204);
   }
 
+  #loggedAt = -Infinity;
+
   #unknown(c: Context, id: string): Response {
     const node = id.slice(0, Math.max(0, id.lastIndexOf(".")));
     if (node === this.#name) return refuse(c, 404, "There is no such connection");
+    if (performance.now() - this.#loggedAt >= LOG_PERIOD) {
+      this.#loggedAt = performance.now();
+      consoleLogger().warn(
+        { event: "noroshi.upgrade.refused", code: "INVALID_REQUEST" },
+        `Refused a POST of a connection on another node: let the proxy route by the name before the "." in the parameter connection, ` +
+          'and give each node a name, fallback({ node: "a" })',
+      );
+    }
     return refuse(c, 409, "The connection is on another node: let the proxy route by the connection parameter", { node });
   }
 }
+
+/** Statuses of a POST that no other route has taken. */
+const UNROUTED: ReadonlySet<number> = new Set([404, 405, 426]);
+
+/** Minimum time between two log lines, in ms. */
+const LOG_PERIOD = 1_000;
 
 /** Answers in HTTP, with a body like that of a refused upgrade. */
 function refuse(c: Context, status: 400 | 404 | 409 | 413, message: string, details: object = {}): Response {

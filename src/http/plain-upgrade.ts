@@ -40,6 +40,9 @@ export async function presentUpgrade<Result>(
   }
 }
 
+/** Whether a list of subprotocols has a token, which must not stand in a URL. */
+export const hasToken = (protocols: string): boolean => /(?:^|,)\s*bearer\./.test(protocols);
+
 /** The request as the opening handshake of RFC 6455. The parameter `protocols` is the header that a page cannot set. */
 function asUpgrade({ url, headers: given, signal }: Request): Request {
   const target = new URL(url);
@@ -47,7 +50,7 @@ function asUpgrade({ url, headers: given, signal }: Request): Request {
   const protocols = target.searchParams.get("protocols");
   if (protocols !== null) {
     target.searchParams.delete("protocols");
-    headers.set("sec-websocket-protocol", protocols);
+    if (!hasToken(protocols)) headers.set("sec-websocket-protocol", protocols);
   }
   headers.set("upgrade", "websocket");
   headers.set("connection", "Upgrade");

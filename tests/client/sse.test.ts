@@ -6,7 +6,7 @@ import { EventSocket, withFallback, type WithFallbackOptions } from "../../src/c
 import { WebSocketController } from "../../mod.ts";
 import { fallback } from "../../src/http/http.ts";
 import { Hono } from "hono";
-import { Stall } from "../support/waiting.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 let lastHost = 0;
 
@@ -127,7 +127,7 @@ describe("withFallback", () => {
     await client.close();
   });
 
-  it("looks in the background whether WebSockets work, and opens one next time", async () => {
+  it("probes in the background whether WebSockets work, and opens one next time", async () => {
     const server = start();
     let works = false;
     const answered = new Stall();
@@ -148,6 +148,35 @@ describe("withFallback", () => {
     await new Promise<void>((resolve) => queueMicrotask(resolve));
     assert.equal(opened.length, before + 1);
     await Promise.all([client.close(), next.close()]);
+  });
+
+  it("remembers nothing of a WebSocket that its owner closes before the first message", async () => {
+    const server = start();
+    const { Socket: WebSocket, opened } = socketThat((socket) => socket.open());
+    const Socket = withFallback({ WebSocket, fetch: server.fetch });
+    for (let n = 0; n < 2; n++) {
+      const socket = new Socket(server.url);
+      await new Promise((resolve) => socket.onopen = resolve as () => void);
+      socket.close(1000);
+    }
+    assert.deepEqual([opened.length, server.requests.length], [2, 0]);
+  });
+
+  it("sends nothing in a probe for a client that authenticates by message", async () => {
+    const server = start();
+    const probed = new Stall<FakeSocket>();
+    let sockets = 0;
+    const { Socket: WebSocket } = socketThat((socket) => {
+      if (sockets++ === 0) return socket.fail();
+      socket.open();
+      probed.resolve(socket);
+    });
+    const socket = new (withFallback({ WebSocket, fetch: server.fetch, retryAfter: 1 }))(server.url);
+    await new Promise((resolve) => socket.onopen = resolve as () => void);
+    socket.send('{"type":"auth","access_token":"ann"}');
+    const { sent, readyState } = await probed.promise;
+    assert.deepEqual([sent, readyState], [[], 3]);
+    socket.close();
   });
 
   it("reports why the WebSocket failed when neither works, and begins with it again", async () => {
@@ -172,7 +201,7 @@ describe("withFallback", () => {
 });
 
 describe("EventSocket", () => {
-  it("shows a token where no log has it", async () => {
+  it("sends a token in a header, which logs omit", async () => {
     const server = start();
     const socket = new EventSocket(server.url, ["noroshi.v1", "bearer.abc"], server.fetch);
     const open = new Stall();
@@ -234,6 +263,35 @@ describe("EventSocket", () => {
     const failure = new Stall<{ message: string }>();
     socket.onerror = (event) => failure.resolve(event);
     assert.equal((await failure.promise).message, "Unexpected server response: 404");
+  });
+
+  it("waits for the close code when the server no longer knows the connection", async () => {
+    const server = start();
+    const { controller } = server;
+    const posted = new Stall();
+    let isHeld = false;
+    const fetch = async (url: string, init: RequestInit) => {
+      const answer = await server.fetch(url, init);
+      if (init.method === "POST") {
+        posted.resolve();
+        return answer;
+      }
+      const late = new TransformStream<Uint8Array, Uint8Array>({
+        async transform(chunk, stream) {
+          if (isHeld) await posted.promise.then(() => new Promise((resolve) => setTimeout(resolve)));
+          stream.enqueue(chunk);
+        },
+      });
+      return new Response(answer.body!.pipeThrough(late), answer);
+    };
+    const socket = new EventSocket(server.url, ["noroshi.v1"], fetch);
+    await new Promise((resolve) => socket.onopen = resolve as () => void);
+    const closed = new Promise((resolve) => socket.onclose = resolve as () => void);
+    isHeld = true;
+    await controller.disconnect({ uid: [...controller.clients()][0]!.uid }, 4403, "Out");
+    await turn();
+    socket.send('{"type":"ping"}');
+    assert.deepEqual(await closed, { code: 4403, reason: "Out", wasClean: true });
   });
 
   it("ends when a POST is refused", async () => {

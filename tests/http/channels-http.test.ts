@@ -428,4 +428,18 @@ describe("channelsHttp", () => {
     assert.equal((await next())?.["event"], "presence");
     await cancel();
   });
+
+  it("waits for nobody between two events with stopAndWait", async () => {
+    const { channels, get } = start(ROOM, { stopAndWait: "all" });
+    const { next, cancel } = events(await get("room:1", STREAM));
+    await next();
+    const seen = [];
+    for (const n of [1, 2, 3]) await channels.publish("room:1", "say", n);
+    while (seen.length < 3) {
+      const event = await next();
+      if (event?.["event"]) seen.push(event["data"]);
+    }
+    assert.deepEqual(seen, ["1", "2", "3"]);
+    await cancel();
+  });
 });

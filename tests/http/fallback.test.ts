@@ -300,6 +300,47 @@ describe("fallback", () => {
     assert.deepEqual([opened, pending], [0, 0]);
   });
 
+  it("cuts the reason of a client's close", async () => {
+    const server = start();
+    const closed = new Stall<string>();
+    server.controller.on("close", ({ reason }) => closed.resolve(reason));
+    const { post } = await open(server);
+    await post({ close: { code: 4000, reason: "x".repeat(10_000) } });
+    assert.equal((await closed.promise).length, 123);
+  });
+
+  it("refuses a token in the URL's subprotocols", async () => {
+    const server = start();
+    const headers = { accept: "text/event-stream" };
+    assert.equal((await server.app.request(`${URL}?protocols=noroshi.v1,bearer.secret`, { headers })).status, 400);
+  });
+
+  it("closes a client whose POST has too many frames, or too many characters of them", async () => {
+    for (const frames of [Array<string>(8_193).fill(""), ["x".repeat(40_000), "x".repeat(40_000)]]) {
+      const server = start({ maxPayload: 50_000 });
+      const { post, next } = await open(server);
+      assert.equal((await post({ frames })).status, 413);
+      assert.deepEqual(await next(), { name: "close", data: { code: 1009, reason: "Message too big" } });
+    }
+  });
+
+  it("leaves the requests of other routes alone where it stands before the whole app", async () => {
+    const app = new Hono();
+    app.use(fallback());
+    app.post("/api", (c) => c.text("done"));
+    const headers = { origin: "https://evil.example", "access-control-request-method": "POST" };
+    const preflight = await app.request("/api", { method: "OPTIONS", headers });
+    assert.deepEqual([preflight.status, preflight.headers.get("access-control-allow-origin")], [404, null]);
+    assert.equal(await (await app.request("/api?connection=5", { method: "POST" })).text(), "done");
+  });
+
+  it("logs the remedy when a POST reaches another node, once a second", async (t) => {
+    const server = start({}, { node: "b" });
+    const { mock } = t.mock.method(console, "warn", () => {});
+    for (let n = 0; n < 3; n++) await server.app.request(`${URL}?connection=a.1`, { method: "POST" });
+    assert.deepEqual([mock.callCount(), String(mock.calls[0]?.arguments).includes("let the proxy route by")], [1, true]);
+  });
+
   it("passes other requests on", async () => {
     const app = new Hono();
     app.use(fallback());
