@@ -136,7 +136,7 @@ describe("withFallback, behind an nginx that refuses upgrades", {
     await client.close();
   });
 
-  it("is closed with 1001 when its server stops, and is not waited for", async () => {
+  it("is closed with 1001 when its server stops, which does not wait for it", async () => {
     const third = await start("c");
     const client = createClient(`ws://127.0.0.1:${third.server.port}/websocket`, {
       WebSocket: withFallback({
@@ -204,7 +204,7 @@ describe("withFallback, behind an nginx that refuses upgrades", {
       assert.equal((await seen()).opened.includes("WebSocket"), false);
     });
 
-    it("leaves an EventSource what it knows: events of their name, and a position to come back from", async () => {
+    it("serves an EventSource: events by their name, and a position to recover from", async () => {
       await page.waitForFunction(() => ((globalThis as unknown as { seen: Seen }).seen.source?.length ?? 0) >= 2);
       const [init, say] = (await seen()).source as [string, { data: string; lastEventId: string }];
       assert.equal(init, "{}");
