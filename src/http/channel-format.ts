@@ -1,9 +1,13 @@
 import { PublicationFrame } from "../channels/publication-frame.ts";
 import type { Position } from "../engines/engine.ts";
+import { isFinal } from "../protocol/close.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { event, type EventFormat } from "./event-stream.ts";
 import type { Answer } from "./request-transport.ts";
+
+/** Shortest time until an `EventSource` comes back after a close, in ms; the longest is five times that. */
+const MIN_RETRY = 1_000;
 
 /** What the stream of a channel reports. */
 export interface ChannelListener {
@@ -54,7 +58,9 @@ export class ChannelFormat implements EventFormat {
 
   close(code: number, reason: string): string {
     this.#listener.answered({ close: { code, reason } });
-    return event("close", { code, reason });
+    // Without it, all clients of a node that drains would come back after the same time.
+    const retry = isFinal(code) ? "" : `retry: ${MIN_RETRY + Math.floor(MIN_RETRY * 4 * Math.random())}\n`;
+    return retry + event("close", { code, reason });
   }
 }
 

@@ -212,6 +212,16 @@ describe("channelsHttp", () => {
     assert.equal(await next(), null);
   });
 
+  it("spreads the clients of a server that leaves", async () => {
+    const { controller, get } = start(ROOM);
+    const { next } = events(await get("room:1", STREAM));
+    await next();
+    [...controller.clients()][0]!.close(1012, "Restart");
+    const { retry, ...close } = (await next())!;
+    assert.deepEqual(close, { event: "close", data: '{"code":1012,"reason":"Restart"}' });
+    assert.ok(Number(retry) >= 1_000 && Number(retry) < 5_000, String(retry));
+  });
+
   it("lets pages of an allowed origin read and publish, and no others", async () => {
     const { app, get, post } = start(ROOM, { origins: ["https://app.example"] });
     const origin = { origin: "https://app.example" };
