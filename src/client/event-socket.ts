@@ -30,11 +30,17 @@ interface Post {
  * that were sent during the one before.
  */
 export class EventSocket implements WebSocketLike {
+  /** As of `WebSocket`: 0 to 3. */
   readyState = 0;
+  /** The subprotocol that the server has chosen. */
   protocol = "";
+  /** Called when the stream is open. */
   onopen: ((event: never) => void) | null = null;
+  /** Called with each frame. */
   onmessage: ((event: never) => void) | null = null;
+  /** Called when the connection has ended. */
   onclose: ((event: never) => void) | null = null;
+  /** Called when it cannot connect, or loses the connection. */
   onerror: ((event: never) => void) | null = null;
   readonly #fetch: Fetch;
   readonly #url: string;
@@ -45,7 +51,7 @@ export class EventSocket implements WebSocketLike {
   #isPosting = false;
   #lost: ReturnType<typeof setTimeout> | undefined;
 
-  /** @throws {TypeError} for an invalid URL. */
+  /** Connects. @throws {TypeError} for an invalid URL. */
   constructor(url: string, protocols: string[] = [], fetch: Fetch = (...request) => globalThis.fetch(...request)) {
     const target = new URL(url);
     target.protocol = target.protocol.replace("ws", "http");
@@ -58,10 +64,12 @@ export class EventSocket implements WebSocketLike {
     void this.#run(target.href, { accept: "text/event-stream", ...(token && { authorization: `Bearer ${token}` }) });
   }
 
+  /** Sends a frame. Dropped unless it is open. */
   send(data: string): void {
     if (this.readyState === 1) this.#post({ frames: [data] });
   }
 
+  /** Closes the connection with a code and a reason. */
   close(code = 1005, reason = ""): void {
     if (this.readyState === 0) return this.terminate();
     if (this.readyState !== 1) return;
@@ -69,6 +77,7 @@ export class EventSocket implements WebSocketLike {
     this.readyState = 2;
   }
 
+  /** Ends the connection without telling the server. */
   terminate(): void {
     this.#end(1006, "", false);
   }

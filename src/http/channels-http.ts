@@ -6,7 +6,8 @@ import type { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { CHANNEL_NAME, isTooDeep, MAX_DEPTH, MAX_ID_LENGTH, type WebSocketMessage } from "../protocol/protocol.ts";
+import { isTooDeep, MAX_DEPTH } from "../protocol/depth.ts";
+import { CHANNEL_NAME, MAX_ID_LENGTH, type WebSocketMessage } from "../protocol/protocol.ts";
 import type { HistoryRecord } from "../channels/history-record.ts";
 import { byteLength } from "../protocol/bytes.ts";
 import type { Position } from "../engines/engine.ts";
@@ -33,6 +34,13 @@ const FORM = 'The body is {"event": "…", "data": …}';
 const FOR_EVER = "private, max-age=31536000, immutable";
 
 /**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Routes = Hono;
+
+/**
  * Offers the channels over HTTP, for servers, curl and `EventSource`, with the same identity, `authorize` and limits as over a socket:
  *
  * - `GET /:channel` that accepts `text/event-stream`: a subscription, which recovers by `Last-Event-ID`
@@ -45,7 +53,7 @@ const FOR_EVER = "private, max-age=31536000, immutable";
  * app.route("/channels", channelsHttp(channels));
  * ```
  */
-export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Hono {
+export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Routes {
   const routes = new ChannelRoutes(channels as unknown as Channels); // The contract exists in types only.
   return new Hono()
     .use(async (c, next) =>

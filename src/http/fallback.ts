@@ -56,6 +56,13 @@ interface Open {
 }
 
 /**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Middleware = MiddlewareHandler;
+
+/**
  * Lets clients that cannot open a WebSocket use the same route over HTTP: a GET that accepts `text/event-stream` opens a connection, whose
  * messages arrive by POST (PROTOCOL.md §8). Register it before `controller.upgrade`, which admits these clients too; other requests pass.
  *
@@ -67,7 +74,7 @@ interface Open {
  *
  * @throws {TypeError} for an unknown option, or an invalid name.
  */
-export function fallback(options: FallbackOptions = {}): MiddlewareHandler {
+export function fallback(options: FallbackOptions = {}): Middleware {
   return new FallbackRoute(options).handle;
 }
 

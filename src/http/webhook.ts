@@ -22,6 +22,20 @@ export interface WebhookOptions {
 }
 
 /**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type Route = Handler;
+
+/**
+ * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ *
+ * @internal
+ */
+type RequestContext = Context;
+
+/**
  * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The sender is answered
  * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON, and 413 for one too large. What
  * the handler throws goes to Hono's error handler, so that the sender tries again.
@@ -39,9 +53,9 @@ export interface WebhookOptions {
  */
 export function webhook(
   secret: string | readonly string[],
-  handler: (webhook: Webhook, c: Context) => void | Promise<void>,
+  handler: (webhook: Webhook, c: RequestContext) => void | Promise<void>,
   { tolerance = 300_000, maxBody = 1_048_576, now = Date.now }: WebhookOptions = {},
-): Handler {
+): Route {
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {

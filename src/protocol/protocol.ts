@@ -1,4 +1,5 @@
 /** The wire protocol (PROTOCOL.md): messages with their schemas and JSON codec, frames, errors and close codes. */
+import { isTooDeep, MAX_DEPTH } from "./depth.ts";
 import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
@@ -294,9 +295,6 @@ export const UnsubscribeMessageSchema: Schema<unknown, UnsubscribeMessage> = wit
 /** Stops validation at the first issue: valibot's issues quote the input and can be 3,000 times as large. */
 export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;
 
-/** Maximum nesting of a message; a deeper one is answered `INVALID_PAYLOAD`. */
-export const MAX_DEPTH = 32;
-
 /** A decoded message, or the error to answer with. */
 export type Decoded = { ok: true; message: WebSocketMessage } | { ok: false; error: WebSocketError };
 
@@ -332,37 +330,6 @@ export function decode(text: string | null): Decoded {
 
 // JSON.parse creates an own key `__proto__`; Object.assign in an application would then set the prototype.
 const withoutProto = (key: string, value: unknown): unknown => key === "__proto__" ? undefined : value;
-
-/**
- * Whether JSON text is nested deeper than {@link MAX_DEPTH}. `JSON.parse` accepts millions of levels, but 100,000 block Bun for 1.3 s, and
- * `JSON.stringify` throws at 10,000.
- */
-export const isTooDeep = (text: string): boolean => mayBeDeeper(text, MAX_DEPTH) && isDeeper(text, MAX_DEPTH);
-
-/** Whether the text has more than `limit` opening brackets: indexOf is 10 times as fast as the exact loop in {@link isDeeper}. */
-function mayBeDeeper(text: string, limit: number): boolean {
-  let count = 0;
-  for (const bracket of ["{", "["]) {
-    for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1)) if (++count > limit) return true;
-  }
-  return false;
-}
-
-function isDeeper(text: string, limit: number): boolean {
-  let depth = 0;
-  let quoted = false;
-  for (let i = 0; i < text.length; i++) {
-    const char = text.charCodeAt(i);
-    if (quoted) {
-      if (char === 0x5c /* \ */) i++;
-      else if (char === 0x22 /* " */) quoted = false;
-    } else if (char === 0x22) quoted = true;
-    else if (char === 0x5b /* [ */ || char === 0x7b /* { */) {
-      if (++depth > limit) return true;
-    } else if (char === 0x5d /* ] */ || char === 0x7d /* } */) depth--;
-  }
-  return false;
-}
 
 const NO_TYPE = 'Cannot send the message: it has no type, write { type: "news", … }';
 

@@ -39,7 +39,15 @@ import { HOST, type Host } from "../runtimes/runtime.ts";
 
 export type { AlarmInfo } from "./application-alarm.ts";
 export type { DurableObjectBase, WebSocketObjectState } from "./durable-object.ts";
-export type { HistoryOfObject, ObjectCalls, PublishArguments, WebSocketObjectStats } from "./object-calls.ts";
+export type {
+  HistoryOfObject,
+  ObjectCalls,
+  ObjectHistory,
+  ObjectJson,
+  ObjectMember,
+  PublishArguments,
+  WebSocketObjectStats,
+} from "./object-calls.ts";
 export type { HibernatingSocket, Sql };
 
 /** The app of one Durable Object, with its controllers. */

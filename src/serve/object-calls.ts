@@ -32,23 +32,23 @@ export type PublishArguments<D> = D extends { readonly channels: infer H } ? {
 
 /** The history of one of the channels. */
 export type HistoryOfObject<D> = D extends { readonly channels: infer H }
-  ? { [Name in keyof H & string]: Sent<H[Name]> }[keyof H & string]
-  : Sent<ChannelContract>;
+  ? { [Name in keyof H & string]: ObjectHistory<H[Name]> }[keyof H & string]
+  : ObjectHistory<ChannelContract>;
 
 /** A history as a stub returns it. */
-type Sent<H> = Omit<HistoryRecord<H>, "publications"> & {
-  publications: { [Event in EventOf<H>]: PublicationRecord<Event, Json<DataOf<H, Event>>> }[EventOf<H>][];
+export type ObjectHistory<H> = Omit<HistoryRecord<H>, "publications"> & {
+  publications: { [Event in EventOf<H>]: PublicationRecord<Event, ObjectJson<DataOf<H, Event>>> }[EventOf<H>][];
 };
 
 /** `unknown` as the JSON that it is. A stub would make `never` of it, and give up on a type that names itself. */
-type Json<Data> = unknown extends Data ? string | number | boolean | object | null : Data;
+export type ObjectJson<Data> = unknown extends Data ? string | number | boolean | object | null : Data;
 
 /** A member of one of the channels. */
 export interface ObjectMember<D> {
   /** User id, or `uid:<id>` for a connection without a user. */
   user: string;
   /** The member's data. Absent if the channel keeps none. */
-  data?: Json<D extends { readonly channels: infer H } ? { [Name in keyof H]: InOf<H[Name], "member"> }[keyof H] : unknown>;
+  data?: ObjectJson<D extends { readonly channels: infer H } ? { [Name in keyof H]: InOf<H[Name], "member"> }[keyof H] : unknown>;
 }
 
 /** Counters of an object. */

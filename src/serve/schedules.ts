@@ -99,7 +99,7 @@ export interface ScheduleRecord {
   error?: string;
 }
 
-/** What the object gives its schedules. */
+/** @internal What the object gives its schedules. */
 export interface SchedulesHost {
   readonly sql: Sql | undefined;
   readonly clock: Clock;
@@ -140,7 +140,7 @@ export class Schedules<Payloads = AnyPayloads> {
   /** How often in a row the storage has failed. */
   #failures = 0;
 
-  /** @throws {TypeError} for a handler that is not a function, an unknown option, or a value out of range. */
+  /** Declares the handlers by name. @throws {TypeError} for one that is no function, an unknown option, or a value out of range. */
   constructor(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
     this.#handlers = new Map(Object.entries(handlers) as [string, (call: ScheduledCall) => unknown][]); // Checked next.
     for (const [name, handler] of this.#handlers) {

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import { textOf } from "../../src/protocol/bytes.ts";
-import { decode, type Decoded, issuePath, MAX_DEPTH } from "../../src/protocol/protocol.ts";
+import { MAX_DEPTH } from "../../src/protocol/depth.ts";
+import { decode, type Decoded, issuePath } from "../../src/protocol/protocol.ts";
 
 /** What was wrong with a frame that could not be read. */
 function refusal(decoded: Decoded) {

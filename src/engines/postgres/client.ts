@@ -1,21 +1,28 @@
 /** The parts of a client or pool of `pg` that the engine uses. */
 export interface PgClient {
-  // `never`: the libraries overload it.
+  /** Runs a statement. Its parameters are `never`, because the libraries overload it. */
   query(text: string, values: never[]): unknown;
+  /** Connects, or takes a connection of the pool. */
   connect(): Promise<unknown>;
 }
 
 /** The parts of the `sql` of `postgres` that the engine uses. */
 export interface PostgresJsClient {
+  /** Runs a statement. */
   unsafe(text: string, values?: never[]): PromiseLike<unknown>;
+  /** Receives the notifications of a channel. */
   listen(channel: string, notify: (payload: string) => void, listening?: () => void): Promise<unknown>;
 }
 
 /** The parts of a PGlite that the engine uses. */
 export interface PgliteClient {
+  /** Resolves when the database has started. */
   readonly waitReady: Promise<void>;
+  /** Runs a statement. */
   query(text: string, values?: never[]): Promise<unknown>;
+  /** Runs several statements. */
   exec(text: string): Promise<unknown>;
+  /** Receives the notifications of a channel. */
   listen(channel: string, notify: (payload: string) => void): Promise<unknown>;
 }
 
