@@ -14,8 +14,11 @@ import type { TestServer } from "./server.ts";
 /** Bytes that wait on one side before nothing more is read of the other. */
 const MAX_HELD = 65_536;
 
-/** Frames of one POST. */
+/** Frames of one POST, and their characters (PROTOCOL.md §8). */
 const MAX_FRAMES = 64;
+const MAX_BATCH = 65_536;
+
+const sizeOf = (frames: string[] = []) => frames.reduce((sum, { length }) => sum + length, 0);
 
 /** Headers of the handshake, which the fallback does not have. */
 const HANDSHAKE = /^(?:upgrade|connection|accept|sec-websocket-.*)$/i;
@@ -80,7 +83,8 @@ class Link {
 
   post(post: Post): void {
     const last = this.#posts.at(-1);
-    if (last && post.frames && (last.frames?.length ?? 0) < MAX_FRAMES) (last.frames ??= []).push(...post.frames);
+    const hasRoom = (last?.frames?.length ?? 0) < MAX_FRAMES && sizeOf(last?.frames) + sizeOf(post.frames) <= MAX_BATCH;
+    if (last && post.frames && hasRoom) (last.frames ??= []).push(...post.frames);
     else this.#posts.push(post);
     if (this.#posts.length > 1) this.#ws.pause();
     if (!this.#isPosting && this.#opening) void this.#send();
@@ -215,9 +219,16 @@ export class EventBridge implements TestServer {
     const checked = { method: incoming.method ?? "GET", headers: new Headers(headers as Record<string, string>) };
     // A handshake that is none is refused as ever.
     if (checkRequest(checked as unknown as Request)) return this.#tunnel(incoming, socket, head); // It reads these two.
-    const kept = rawHeaders.flatMap((name, i) => i % 2 === 0 && !HANDSHAKE.test(name) ? [name, rawHeaders[i + 1]!] : []);
-    const offered = headers["sec-websocket-protocol"];
-    const path = offered === undefined ? url : `${url}${url.includes("?") ? "&" : "?"}protocols=${encodeURIComponent(offered)}`;
+    const offered = headers["sec-websocket-protocol"]?.split(",").map((name) => name.trim()) ?? [];
+    // A token does not belong into the URL: the client sends it as Authorization, which comes after a subprotocol.
+    const tokens = offered.filter((name) => name.startsWith("bearer.")).map((name) => name.slice("bearer.".length));
+    const names = offered.filter((name) => !name.startsWith("bearer."));
+    const left = tokens.length > 0 ? /^(?:authorization|upgrade|connection|accept|sec-websocket-.*)$/i : HANDSHAKE;
+    const kept = rawHeaders.flatMap((name, i) => i % 2 === 0 && !left.test(name) ? [name, rawHeaders[i + 1]!] : []);
+    if (tokens.length > 0) kept.push("Authorization", tokens.map((token) => `Bearer ${token}`).join(", "));
+    const path = names.length === 0
+      ? url
+      : `${url}${url.includes("?") ? "&" : "?"}protocols=${encodeURIComponent(names.join(","))}`;
     const options = { host: "127.0.0.1", port: this.#inner.port, path, agent: false, setHost: false };
     const asked = request({ ...options, headers: [...kept, "Accept", "text/event-stream"] as never }); // Node takes a flat list.
     asked.on("error", () => socket.destroy());
