@@ -1,5 +1,5 @@
 /**
- * Lets the client go over server-sent events and POST where WebSockets are cut off. The server needs `fallback()` of `noroshi/http`.
+ * Lets the client use server-sent events and POST where WebSockets are blocked. The server needs `fallback()` of `noroshi/http`.
  *
  * @example
  * ```ts
@@ -23,18 +23,18 @@ export interface WithFallbackOptions {
   WebSocket?: WebSocketConstructor;
   /** Opens streams and sends messages where WebSockets do not work. @default {globalThis.fetch} */
   fetch?: Fetch;
-  /** Time for a WebSocket to open, in ms: some proxies never answer. @default {5_000} */
-  patience?: number;
+  /** Time for a WebSocket to open, in ms, before the fallback is used: some proxies never answer. @default {5_000} */
+  openTimeout?: number;
   /**
-   * Time after which an open fallback probes with a WebSocket, in ms; each time that fails, it doubles. Once it succeeds, the next connection
-   * is a WebSocket. `0` never probes.
+   * Time until an open fallback probes whether a WebSocket works, in ms. It doubles after each failed probe, up to an hour. After a
+   * successful probe the next connection is a WebSocket. `0` never probes.
    *
    * @default {60_000}
    */
-  retryAfter?: number;
+  probeAfter?: number;
 }
 
-const PATIENCE = 5_000;
+const OPEN_TIMEOUT = 5_000;
 
 /** Maximum time between two probes, in ms. */
 const MAX_RETRY = 3_600_000;
@@ -71,8 +71,18 @@ function remember(origin: string, isFallback: boolean): void {
   }
 }
 
-/** Creates a constructor for the option `WebSocket`: its sockets are WebSockets where these work, else {@link EventSocket}s. */
+const OPTIONS: ReadonlySet<string> = new Set<keyof WithFallbackOptions>(["WebSocket", "fetch", "openTimeout", "probeAfter"]);
+
+/**
+ * Creates a constructor for the option `WebSocket`: its sockets are WebSockets where these work, else {@link EventSocket}s.
+ *
+ * @throws {TypeError} for an unknown option.
+ */
 export function withFallback(options: WithFallbackOptions = {}): WebSocketConstructor {
+  const unknown = Object.keys(options).find((name) => !OPTIONS.has(name));
+  if (unknown !== undefined) {
+    throw new TypeError(`Cannot create the fallback: unknown option "${unknown}", use one of ${[...OPTIONS].join(", ")}`);
+  }
   return class extends FallbackSocket {
     constructor(url: string, protocols?: string[]) {
       super(options, url, protocols);
@@ -137,7 +147,7 @@ class FallbackSocket implements WebSocketLike {
       socket.close();
       this.#fallBack();
     };
-    this.#timer = setTimeout(give, this.#options.patience ?? PATIENCE);
+    this.#timer = setTimeout(give, this.#options.openTimeout ?? OPEN_TIMEOUT);
     this.#use(socket, {
       opened: () => {
         isOpen = true;
@@ -164,7 +174,7 @@ class FallbackSocket implements WebSocketLike {
       opened: () => {
         isOpen = true;
         remember(this.#origin, true);
-        this.#probeLater(this.#options.retryAfter ?? 60_000);
+        this.#probeLater(this.#options.probeAfter ?? 60_000);
       },
       failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // What it reads of one.
       ended: () => {
@@ -215,7 +225,7 @@ class FallbackSocket implements WebSocketLike {
       socket.onopen = () => this.#authenticates ? succeed() : socket.send('{"type":"ping"}');
       socket.onmessage = succeed;
       socket.onerror = () => {};
-      const unanswered = setTimeout(() => socket.close(), this.#options.patience ?? PATIENCE);
+      const unanswered = setTimeout(() => socket.close(), this.#options.openTimeout ?? OPEN_TIMEOUT);
       socket.onclose = () => {
         clearTimeout(unanswered);
         if (!works && this.readyState === 1) this.#probeLater(Math.min(2 * delay, MAX_RETRY));

@@ -22,14 +22,14 @@ export interface WebhookOptions {
 }
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */
 type Route = Handler;
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */
@@ -41,7 +41,7 @@ type RequestContext = Context;
  * the handler throws goes to Hono's error handler, so that the sender tries again.
  *
  * @param secret as the sender gives it, `whsec_…`; two while one replaces the other.
- * @throws {TypeError} for a secret that is not base64.
+ * @throws {TypeError} for a secret that is not base64, or an unknown option.
  *
  * @example
  * ```ts
@@ -54,8 +54,9 @@ type RequestContext = Context;
 export function webhook(
   secret: string | readonly string[],
   handler: (webhook: Webhook, c: RequestContext) => void | Promise<void>,
-  { tolerance = 300_000, maxBody = 1_048_576, now = Date.now }: WebhookOptions = {},
+  { tolerance = 300_000, maxBody = 1_048_576, now = Date.now, ...unknown }: WebhookOptions = {},
 ): Route {
+  for (const name of Object.keys(unknown)) throw new TypeError(`Cannot receive webhooks: unknown option "${name}"`);
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {

@@ -71,6 +71,10 @@ class FakeSocket {
 }
 
 describe("withFallback", () => {
+  it("throws for an unknown option", () => {
+    assert.throws(() => withFallback({ openTimout: 1 } as never), { name: "TypeError", message: /unknown option "openTimout"/ });
+  });
+
   const connect = (server: ReturnType<typeof start>, options: WithFallbackOptions) =>
     createClient(server.url, {
       WebSocket: withFallback({ fetch: server.fetch, ...options }),
@@ -92,7 +96,7 @@ describe("withFallback", () => {
   it("goes over HTTP when a WebSocket does not open in time", async () => {
     const server = start();
     const { Socket, opened } = socketThat(() => {});
-    const client = connect(server, { WebSocket: Socket, patience: 1 });
+    const client = connect(server, { WebSocket: Socket, openTimeout: 1 });
     await client.ready;
     assert.deepEqual([opened.length, opened[0]!.readyState], [1, 3]);
     await client.close();
@@ -137,7 +141,7 @@ describe("withFallback", () => {
       socket.onmessage?.({ data: '{"type":"pong"}' } as never);
       answered.resolve();
     });
-    const client = connect(server, { WebSocket: Socket, retryAfter: 1 });
+    const client = connect(server, { WebSocket: Socket, probeAfter: 1 });
     await client.ready;
     works = true;
     await answered.promise;
@@ -171,7 +175,7 @@ describe("withFallback", () => {
       socket.open();
       probed.resolve(socket);
     });
-    const socket = new (withFallback({ WebSocket, fetch: server.fetch, retryAfter: 1 }))(server.url);
+    const socket = new (withFallback({ WebSocket, fetch: server.fetch, probeAfter: 1 }))(server.url);
     await new Promise((resolve) => socket.onopen = resolve as () => void);
     socket.send('{"type":"auth","access_token":"ann"}');
     const { sent, readyState } = await probed.promise;

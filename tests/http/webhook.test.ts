@@ -77,6 +77,11 @@ describe("webhook", () => {
     assert.equal((await app.request("/", signed("{}"))).status, 500);
   });
 
+  it("throws for an unknown option", () => {
+    const expected = { name: "TypeError", message: 'Cannot receive webhooks: unknown option "tolerence"' };
+    assert.throws(() => webhook("whsec_c2VjcmV0", () => {}, { tolerence: 1 } as never), expected);
+  });
+
   it("throws for a secret that is none", () => {
     for (const secret of ["", "whsec_", "not base64!", []]) assert.throws(() => webhook(secret, () => {}), TypeError);
   });
