@@ -4,7 +4,7 @@
  * `npm run bench -- [--quick] [--rounds=5] [--only=fanout,echo] [--runtimes=bun,node] [--servers=noroshi,crossws] [--out=bench/results]
  * [--polls] [--lock=FILE]`
  *
- * A server is named by a part of its name. The lock is held for each single measurement, so that others can use the machine in between. It never fails on a time; README.md says how it measures.
+ * A server is named by a part of its name. The lock is held for each single measurement, so that two benchmarks never measure at once. It never fails on a time; README.md says how it measures.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";

@@ -62,6 +62,11 @@ const TABLES: readonly Table[] = [
     prefix: "resumable.",
   },
   {
+    title: "Schedules",
+    intro: "`new Schedules(handlers, options)`, of `noroshi/schedules`.",
+    name: "SchedulesOptions",
+  },
+  {
     title: "A channel",
     intro: "`new Channels(controller, { name: options })`, of `noroshi/channels`.",
     name: "ChannelOptions",

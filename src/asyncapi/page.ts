@@ -5,7 +5,7 @@ import { isSchema, type JsonSchema, resolvePointer } from "./json-schema.ts";
 import { style } from "./page-style.ts";
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

@@ -33,7 +33,7 @@ import { checkRequest, readTarget, readToken, type ShownToken, splitList } from 
 import type { Handshake } from "../application/websocket-client.ts";
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

@@ -34,7 +34,7 @@ const FORM = 'The body is {"event": "…", "data": …}';
 const FOR_EVER = "private, max-age=31536000, immutable";
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

@@ -13,8 +13,8 @@ import { readBody } from "./read-body.ts";
 /** Options of {@link fallback}. */
 export interface FallbackOptions {
   /**
-   * Name of this node, of letters, digits and `_`. It begins the `connection` of each POST, so that a proxy can route by it, and a POST that
-   * reaches another node is answered 409 with it.
+   * Name of this node: 1 to 64 letters, digits or `_`. The `connection` parameter of each POST begins with it, so that a proxy can route
+   * by it. A POST that reaches another node is answered 409 with the name of the right one.
    *
    * @default a random one
    */
@@ -56,7 +56,7 @@ interface Open {
 }
 
 /**
- * Documented by Hono: `deno doc --lint` takes it for a type of this package.
+ * Documented by Hono: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */
@@ -119,7 +119,7 @@ class FallbackRoute {
     const { raw } = c.req;
     if (!URL.canParse(raw.url)) return refuse(c, 400, "The request target is not a URL");
     if (hasToken(c.req.query("protocols") ?? "")) {
-      return refuse(c, 400, "A token does not belong into protocols: send Authorization");
+      return refuse(c, 400, "Cannot take a token from the parameter protocols: send it in the Authorization header");
     }
     let transport: EventTransport | undefined;
     const accept = (acceptance: Acceptance) => {

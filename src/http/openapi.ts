@@ -11,7 +11,7 @@ export interface ChannelsOpenApiOptions {
   readonly path?: string;
   /** Servers of OpenAPI, such as `[{ url: "https://example.com" }]`. @default none */
   readonly servers?: readonly { readonly url: string; readonly [field: string]: unknown }[];
-  /** Security schemes of OpenAPI, by name: a request shows one of them. @default none */
+  /** Security schemes of OpenAPI, by name. A request needs one of them. @default none */
   readonly securitySchemes?: { readonly [name: string]: { readonly type: string; readonly [field: string]: unknown } };
   /** As that of `asyncapi`: for valibot, `toJsonSchema` of `@valibot/to-json-schema`. */
   readonly toJsonSchema?: ToJsonSchema;
@@ -25,7 +25,7 @@ export interface OpenApiDocument {
   readonly info: AsyncApiInfo;
   /** Servers. */
   readonly servers?: ChannelsOpenApiOptions["servers"];
-  /** One of these is shown. */
+  /** A request needs one of these. */
   readonly security?: readonly { readonly [name: string]: readonly string[] }[];
   /** The channels, by their paths. */
   readonly paths: { readonly [path: string]: JsonSchema };

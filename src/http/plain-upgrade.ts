@@ -65,9 +65,9 @@ function asUpgrade({ url, headers: given, signal }: Request): Request {
 }
 
 /**
- * The origin of a page that sends no Origin, by headers that no page can set: a browser sends none with a GET of the page's own origin, or
- * without CORS. Absent outside of a browser, and for a page that hides its address from one without Sec-Fetch-Site: over `http://`, or in
- * Safari before 16.4.
+ * The origin of a request without `Origin`, from headers that no page can set: browsers send no `Origin` with a same-origin or no-CORS GET.
+ * Returns `undefined` outside of a browser, and where there is neither `Sec-Fetch-Site` (absent over `http://`, and in Safari before 16.4)
+ * nor `Referer`.
  */
 function originOf(target: URL, headers: Headers): string | undefined {
   const site = headers.get("sec-fetch-site");

@@ -24,7 +24,7 @@ import { Traces } from "./traces.ts";
 export type { EmittedRecord, LogEmitter } from "./logs.ts";
 
 /**
- * Documented by @opentelemetry/api: `deno doc --lint` takes it for a type of this package.
+ * Documented by @opentelemetry/api: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { type ErrorMessage, isUid, type MessageUid, WebSocketError } from "./errors.ts";
 
 /**
- * Documented by valibot: `deno doc --lint` takes it for a type of this package.
+ * Documented by valibot: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

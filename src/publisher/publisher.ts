@@ -60,7 +60,7 @@ export interface PublisherOptions<C = Contract> {
   node?: string;
   /** Time in ms that the `id` of a publication is remembered, at least; as `idWindow` of the nodes. @default {300_000} */
   idWindow?: number;
-  /** Receives errors of background work, such as of an engine that is away. Calls reject by themselves. @default console.error */
+  /** Receives errors outside of calls, such as a lost connection to the broker. Errors of calls reject the call. @default console.error */
   onError?: (error: unknown) => void;
 }
 
@@ -142,8 +142,8 @@ export class Publisher<C = Contract> {
   }
 
   /**
-   * Closes the clients of all nodes that the filter matches. Resolves when the nodes have answered, or after 2 s. The engine must have a
-   * `secret`.
+   * Closes the clients of all nodes that the filter matches. Resolves when the nodes have answered, or after 2 s. Without a `secret` of
+   * the engine nothing is sent: it resolves with `isSent: false`, and `onError` receives a `TypeError` once.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not reconnect by itself

@@ -98,6 +98,8 @@ export interface WebSocketObject<
  * `Schedules` of `noroshi/schedules` they call `schedule`, `cancel`, `schedules` and `deadLetters`, too.
  *
  * @param build creates the controller and the app with its route, once per object and again after each eviction.
+ * @throws {TypeError} when the object starts: without a controller, with two of the same name, or, without SQLite storage, with
+ * `schedules` or an `alarm()` of its own.
  *
  * @example
  * ```ts

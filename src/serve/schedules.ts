@@ -214,7 +214,11 @@ export class Schedules<Payloads = AnyPayloads> {
    * @throws {TypeError} without SQLite storage, or if they are started already.
    */
   start(host: SchedulesHost): void {
-    if (this.#started) throw new TypeError("Cannot start the schedules: they are another object's, make them in its function");
+    if (this.#started) {
+      throw new TypeError(
+        "Cannot start the schedules: another object uses them, create them in the function passed to createWebSocketObject",
+      );
+    }
     if (!host.sql) {
       throw new TypeError(
         "Cannot start the schedules: the class has no SQLite storage, write new_sqlite_classes instead of new_classes",
@@ -227,7 +231,7 @@ export class Schedules<Payloads = AnyPayloads> {
   #use(action: string): Started {
     if (this.#started) return this.#started;
     throw new TypeError(
-      `Cannot ${action}: the object has not started, return the schedules from its function and call it in the constructor of the class`,
+      `Cannot ${action}: the object has not started, return the schedules from the function passed to createWebSocketObject, and call this in the constructor of the class or later`,
     );
   }
 

@@ -154,7 +154,7 @@ describe("A publisher over Redis", { skip: lacks("redis-server") }, () => {
   const engineOf = () =>
     redisEngine({ client: createClient({ url: `redis://127.0.0.1:${broker.port}` }), secret, timeout: 10_000 });
 
-  it("disconnects clients, and is told that the nodes have", async () => {
+  it("disconnects clients, and resolves when the nodes have confirmed it", async () => {
     const client = joinAs(controller, "mallory");
     const publisher: Publisher = createPublisher({ engine: engineOf() });
     assert.deepEqual(await publisher.disconnect({ user: "mallory" }, 4403, "Out"), { missing: [], isSent: true });

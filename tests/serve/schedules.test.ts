@@ -129,7 +129,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual([...await schedules.deadLetters(), ...await schedules.list()], []);
   });
 
-  it("goes on with a cron expression after a call has failed for good, and misses but one call while it is away", async () => {
+  it("goes on with a cron expression after a call has failed for good, and makes up for missed times with one call", async () => {
     let isBroken = true;
     let calls = 0;
     const { clock, start } = open({

@@ -15,9 +15,9 @@ const Base = createWebSocketObject((_env: Env, _state: DurableObjectState) => {
     clock: { authorize: ({ action }) => action === "subscribe" },
   });
   const schedules = new Schedules({
-    // A call may come twice: with the id it is published once.
+    // A call may run twice; the id publishes it once. "placed" has used the bare id on this channel.
     forget: async ({ id, payload }: ScheduledCall<Order>) => {
-      await channels.publish("orders", "forgotten", payload, { id });
+      await channels.publish("orders", "forgotten", payload, { id: `forgotten ${id}` });
     },
   });
   return { app: new Hono().get("/websocket", controller.upgrade), controller, channels, schedules };

@@ -322,7 +322,11 @@ export class BrokerEngine implements Engine {
     ...[channel, content, history, once]: Parameters<Engine["publish"]>
   ): Promise<Position | null> {
     const { publishIn } = this.#broker;
-    if (!publishIn) throw new TypeError(`Cannot publish in a transaction: ${this.#broker.name} has none of the application`);
+    if (!publishIn) {
+      throw new TypeError(
+        `Cannot publish in a transaction: ${this.#broker.name} does not support it, use an engine of noroshi/postgres`,
+      );
+    }
     await this.#connected("publish");
     const kind = history ? "publication" : "event";
     const envelope = await this.#envelopes!.sealSingle(kind, channel, content.data, content.event, content.traceparent); // Set by `start`.

@@ -27,14 +27,14 @@ export type { BrokerEngineOptions } from "../broker/options.ts";
 export type { NatsHistoryOptions } from "./history.ts";
 
 /**
- * Documented by @nats-io/nats-core: `deno doc --lint` takes it for a type of this package.
+ * Documented by @nats-io/nats-core: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */
 type Options = ConnectionOptions;
 
 /**
- * Documented by @nats-io/nats-core: `deno doc --lint` takes it for a type of this package.
+ * Documented by @nats-io/nats-core: `deno doc --lint` treats it as a type of this package.
  *
  * @internal
  */

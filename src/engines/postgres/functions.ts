@@ -199,7 +199,7 @@ create or replace function ${s}noroshi_publish(channel text, event text, data js
 returns void language plpgsql as $$
 begin
   if channel is null or channel !~ '^[A-Za-z0-9_.:/@=+~-]{1,255}$' then
-    raise exception 'Cannot publish: % is no name of a channel', quote_nullable(channel);
+    raise exception 'Cannot publish: % is not a valid channel name', quote_nullable(channel);
   end if;
   if event is null or length(event) not between 1 and 64 then
     raise exception 'Cannot publish to %: the event must have 1 to 64 characters', channel;

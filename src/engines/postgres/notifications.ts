@@ -78,7 +78,7 @@ export class Notifications {
 
   /** The node follows some channels no longer. */
   unfollowed(): void {
-    // Seldom: whoever waits for mail of another channel learns of it a little early.
+    // Rare. Calls that wait for mail of another channel resolve a little early.
     for (const resolve of this.#awaited.values()) resolve();
     this.#awaited.clear();
   }

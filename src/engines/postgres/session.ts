@@ -189,7 +189,7 @@ export class PostgresSession implements BrokerSession {
     // Each beat notifies this node: if the last one did not arrive, the connection that listens is dead.
     if (this.#heard < this.#beats) {
       const error = new Error(
-        "Cannot go on: nothing arrives by the connection that listens; it must lead to PostgreSQL directly",
+        "Cannot receive notifications: none arrives on the connection that listens, pass the option listen a client without a pooler",
       );
       this.#listener.ended(error);
       throw error;
