@@ -36,7 +36,8 @@ function create(node: string, secrets: readonly string[] = [SECRET], maxLength =
     assert.equal(dropped.length, opened ? 0 : 1, "each is counted once");
     return opened ?? dropped.pop()!; // As just counted.
   };
-  return { clock, dropped, seal, open, refuse, guard: envelopes.guard };
+  const sealSingle = async (kind: EnvelopeKind, scope: string, body: string) => await envelopes.sealSingle(kind, scope, body);
+  return { clock, dropped, seal, sealSingle, open, refuse, guard: envelopes.guard };
 }
 
 /** Signs as the envelope says that it is signed, without its code. */
@@ -323,6 +324,19 @@ describe("Envelopes", () => {
     }
     assert.equal(await b.refuse("message", "", of(1, 2)), "unknown node");
     assert.ok(await b.open("message", "", await b.seal("message", "", "1")));
+  });
+});
+
+describe("The envelope of a transaction", () => {
+  it("is accepted live once, up to an hour after it was sealed", async () => {
+    const a = create("a");
+    for (const [age, reasons] of [[3_600_000, ["replayed"]], [3_600_001, ["replayed", "replayed"]]] as const) {
+      const b = create("b");
+      const envelope = await a.sealSingle("event", "room", "1");
+      b.clock.now += age;
+      for (const _ of range(2)) await b.open("event", "room", envelope);
+      assert.deepEqual(b.dropped, reasons);
+    }
   });
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type LedgerEntry, type LedgerPage, Ledgers } from "../../src/engines/broker/ledger.ts";
+import { Ledger, type LedgerEntry, type LedgerPage, Ledgers } from "../../src/engines/broker/ledger.ts";
 
 const SIZE = 20;
 const epoch = "1.a";
@@ -47,5 +47,38 @@ describe("The ledgers of a node", () => {
     end = SIZE;
     await Promise.all([15, 16, 17].map(judge));
     assert.deepEqual(asked, [undefined, 10]);
+  });
+
+  /** What a ledger says of publications, each at the next offset. */
+  const judgeAll = (found: readonly Pick<LedgerEntry, "node" | "sealed" | "taken">[], size = SIZE) => {
+    const ledger = new Ledger(epoch);
+    return found.map((each, index) => {
+      const verdict = ledger.look({ ...each, offset: index + 1, number: 1 });
+      ledger.trim(size);
+      return { verdict, size: ledger.size };
+    });
+  };
+
+  it("take the publication of a transaction that lasted up to an hour, once", () => {
+    const lasted = (node: string, sealed: number, taken: number) => ({ node, sealed, taken });
+    const verdicts = judgeAll([
+      lasted("a", 3_600_000, 3_600_000),
+      lasted("tx.1", 0, 3_600_000),
+      lasted("tx.1", 0, 3_600_000),
+      lasted("tx.2", -1, 3_600_000),
+      lasted("b", 3_500_000, 3_600_000),
+    ]);
+    assert.deepEqual(verdicts.map(({ verdict }) => verdict), ["genuine", "genuine", "replayed", "stale", "stale"]);
+  });
+
+  it("remember the last transactions of a channel, and take no copy of those before", () => {
+    const transactions = Array.from({ length: 60_000 }, (_, time) => ({ node: `tx.${time}`, sealed: time, taken: time }));
+    const judged = judgeAll([...transactions, { ...transactions[0]!, taken: 60_000 }, {
+      ...transactions[59_999]!,
+      taken: 60_000,
+    }]);
+    assert.ok(judged.slice(0, 60_000).every(({ verdict }) => verdict === "genuine"));
+    assert.deepEqual(judged.slice(-2).map(({ verdict }) => verdict), ["stale", "replayed"]);
+    assert.equal(judged.at(-1)?.size, 50_000 + SIZE);
   });
 });

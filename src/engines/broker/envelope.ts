@@ -5,6 +5,7 @@ import { chain } from "./broker.ts";
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { type SigningKey, signingKey } from "./signature.ts";
+import { Singles } from "./singles.ts";
 
 /** Why an envelope was dropped. */
 export type DropReason =
@@ -61,12 +62,6 @@ const FIRST_VERSION = 2;
 /** Maximum length of the header, in characters. */
 const MAX_HEADER = 1_024;
 
-/** Starts the name of a node that sends one envelope. Names of other nodes have no dot. */
-const SINGLE = "tx.";
-
-/** Time for which the envelope of a transaction is accepted live, in ms. Older ones are read from the history. */
-const MAX_AGE = 60_000;
-
 const nowhere = () => "";
 
 const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
@@ -107,11 +102,11 @@ export class Envelopes {
   }
 
   /**
-   * Makes an envelope that may arrive after later ones of this node: of a transaction that commits when it likes. It is from a node that
-   * sends nothing else, and is accepted live for {@link MAX_AGE}.
+   * Makes an envelope that may arrive after later ones of this node: that of a transaction, which may commit at any later time. Its node
+   * sends nothing else: see {@link Singles}.
    */
   sealSingle(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
-    return this.#seal(kind, scope, body, `${SINGLE}${crypto.randomUUID()}`, 1, event, traceparent);
+    return this.#seal(kind, scope, body, Singles.name(), 1, event, traceparent);
   }
 
   #seal(
@@ -185,8 +180,8 @@ export class Envelopes {
   }
 
   #isNew({ kind, node, number, time }: Pick<Opened, "kind" | "node" | "number" | "time">): boolean | null {
-    if (!node.startsWith(SINGLE)) return this.guard.accept(kind, node, number);
-    return Math.abs(this.#options.now() - time) <= MAX_AGE && this.guard.acceptSingle(node);
+    if (!Singles.has(node)) return this.guard.accept(kind, node, number);
+    return this.guard.singles.look(node, time, this.#options.now()) === "genuine";
   }
 
   #isGenuine(signature: string, text: string): Awaitable<boolean> {

@@ -1,4 +1,5 @@
 import type { Position } from "../engine.ts";
+import { Singles } from "./singles.ts";
 
 /** The fields of a stored publication that show whether it is a copy. */
 export interface LedgerEntry {
@@ -26,6 +27,7 @@ export class Ledger {
   /** By offset: number and node of the publication, or why the entry is not one. */
   readonly #entries = new Map<number, string>();
   readonly #numbers = new Map<string, number>();
+  readonly #singles = new Singles();
   #offset = 0;
   #sealed = -Infinity;
 
@@ -38,24 +40,28 @@ export class Ledger {
     return this.#offset;
   }
 
+  /** Publications and nodes recorded. */
   get size(): number {
-    return this.#entries.size;
+    return this.#entries.size + this.#singles.size;
   }
 
   /** Judges an entry, and records it if it is new. */
   look(entry: LedgerEntry): Verdict {
-    const { offset, node, number, sealed, taken } = entry;
+    const { offset, node, number } = entry;
     const name = `${number} ${node}`;
     const known = this.#entries.get(offset);
     if (known === "replayed" || known === "stale") return known;
     if (known !== undefined) return known === name ? "genuine" : "missing";
     if (offset <= this.#offset) return "missing";
     this.#offset = offset;
-    const isCopy = number <= (this.#numbers.get(node) ?? 0);
-    const isStale = Math.abs(sealed - taken) > MAX_APART || sealed < this.#sealed - MAX_APART;
-    const verdict = isCopy ? "replayed" : isStale ? "stale" : "genuine";
+    const verdict = Singles.has(node) ? this.#singles.look(node, entry.sealed, entry.taken) : this.#lookInOrder(entry);
     this.#entries.set(offset, verdict === "genuine" ? name : verdict);
-    if (verdict !== "genuine") return verdict;
+    return verdict;
+  }
+
+  #lookInOrder({ node, number, sealed, taken }: LedgerEntry): "genuine" | "replayed" | "stale" {
+    if (number <= (this.#numbers.get(node) ?? 0)) return "replayed";
+    if (Math.abs(sealed - taken) > MAX_APART || sealed < this.#sealed - MAX_APART) return "stale";
     this.#numbers.set(node, number);
     this.#sealed = Math.max(this.#sealed, sealed);
     return "genuine";

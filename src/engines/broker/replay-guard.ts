@@ -1,4 +1,5 @@
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
+import { Singles } from "./singles.ts";
 
 /** A node's last number of each kind of envelope. */
 export type EnvelopeNumbers = Readonly<Record<EnvelopeKind, number>>;
@@ -44,6 +45,8 @@ class Received {
  * envelope with a greater number was sent after this node started.
  */
 export class ReplayGuard {
+  /** Those whose envelope has arrived. */
+  readonly singles: Singles = new Singles();
   readonly #node: string;
   readonly #own = ofEach(() => 0);
   /** The numbers of this node that came back from the broker. */
@@ -52,8 +55,6 @@ export class ReplayGuard {
   readonly #arrived = new Map<string, Record<EnvelopeKind, Received>>();
   /** The last number of a control message received, by node, known or not. */
   readonly #controlled = new Map<string, number>();
-  /** Nodes that send one envelope, of which it has arrived. */
-  readonly #single = new Map<string, true>();
   /** This node's numbers when it first heard of another node, by that node. */
   readonly #met = new Map<string, EnvelopeNumbers>();
 
@@ -83,13 +84,6 @@ export class ReplayGuard {
     const arrived = this.#arrived.get(node) ?? ofEach(() => new Received());
     for (const kind of ENVELOPE_KINDS) arrived[kind].startAfter(stated[kind]);
     remember(this.#arrived, node, arrived);
-  }
-
-  /** Records a node that sends one envelope. `false` for a copy. */
-  acceptSingle(node: string): boolean {
-    if (this.#single.has(node)) return false;
-    remember(this.#single, node, true);
-    return true;
   }
 
   /** Records a received number. `false` for a copy, `null` when the node has not stated its numbers. */
