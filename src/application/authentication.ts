@@ -215,6 +215,10 @@ function faultOf(state: unknown): string | null {
   for (const key of ["user", "role"]) {
     const id = (accountability as Record<string, unknown>)[key];
     if (id !== null && (typeof id !== "string" || id === "")) return `accountability.${key} must be a non-empty string or null`;
+    // The JSON of PostgreSQL holds neither.
+    if (id !== null && (id.includes("\u0000") || /\p{Surrogate}/u.test(id))) {
+      return `accountability.${key} must have no NUL and no half of a surrogate pair`;
+    }
     if (id !== null && byteLength(id) > MAX_ID_BYTES) return `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long`;
   }
   if (expires_at !== undefined && expires_at !== null && !Number.isFinite(expires_at)) {
