@@ -15,8 +15,10 @@ async function create() {
   let listener: BrokerListener | undefined;
   let stall: Stall | undefined;
   const asked: string[] = [];
+  const refused = new Set<string>();
   const tell = (action: "join" | "leave") => async (_channel: string, user: string) => {
     asked.push(`${action} ${user}`);
+    if (refused.has(user)) throw new Error(`${user} is refused`);
     if (action === "join") members.add(user);
     else members.delete(user);
     await stall?.promise;
@@ -42,6 +44,9 @@ async function create() {
   await host.until(() => engine.status === "ready");
   return {
     engine,
+    host,
+    clock,
+    refused,
     members,
     asked,
     /** Ends the session. */
@@ -121,6 +126,25 @@ describe("A node that comes back to its broker", () => {
     release();
     await resume();
     assert.deepEqual([...members], []);
+    await engine.close();
+  });
+
+  it("goes on when the broker refuses one member, and announces it again at the next check", async () => {
+    const { engine, host, clock, refused, members, asked, end, resume } = await create();
+    for (const user of ["mika", "noa", "ren"]) await engine.join("room", { user });
+    end();
+    members.clear();
+    refused.add("noa");
+    await resume();
+    assert.deepEqual([engine.status, [...members].sort()], ["ready", ["mika", "ren"]]);
+    assert.match(String(host.errors.at(-1)), /Fake is refusing/);
+    refused.clear();
+    clock.advance(1e6);
+    while (!members.has("noa")) await turn();
+    const count = asked.length;
+    clock.advance(1e6);
+    await turn();
+    assert.deepEqual([engine.status, asked.length], ["ready", count]);
     await engine.close();
   });
 });

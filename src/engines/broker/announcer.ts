@@ -15,6 +15,7 @@ export interface AnnouncerHost {
   verifier(): MemberVerifier | undefined;
   subscription(channel: string): NodeSubscription | undefined;
   malformed(): void;
+  report(error: unknown): void;
 }
 
 /** Announcements sent before the first of them is answered. */
@@ -24,9 +25,15 @@ const ANNOUNCED_AT_ONCE = 200;
 export class Announcer {
   readonly own: OwnMembers = new OwnMembers();
   readonly #host: AnnouncerHost;
+  #isIncomplete = false;
 
   constructor(host: AnnouncerHost) {
     this.#host = host;
+  }
+
+  /** Whether the broker refused a part of the last announcement. */
+  get isIncomplete(): boolean {
+    return this.#isIncomplete;
   }
 
   /** Reads the members of a channel on all nodes. When the nodes sign, only members that their nodes confirm. */
@@ -60,15 +67,16 @@ export class Announcer {
     if (leaving) this.own.announced(leaving);
   }
 
-  /** Announces all pending leaves and all members, each in its state at the moment of sending. */
+  /** Announces all pending leaves and all members, each in its state at the moment of sending. What is refused is reported. */
   async announce(): Promise<void> {
     const { own } = this;
+    this.#isIncomplete = false;
     for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
       const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
-      await Promise.all(gone.map(({ channel, user }) => this.leave(channel, user)));
+      await this.#settle(gone.map(({ channel, user }) => this.leave(channel, user)));
     }
     for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
-      await Promise.all(batch.map(({ channel, member }) => this.join(channel, member)));
+      await this.#settle(batch.map(({ channel, member }) => this.join(channel, member)));
     }
   }
 
@@ -86,6 +94,15 @@ export class Announcer {
   async retire(): Promise<void> {
     for (const { channel, member } of this.own.all) this.own.leave(channel, member.user);
     await this.announce();
+  }
+
+  /** The refusal of one announcement must not end the session of all others. @throws when the session has ended. */
+  async #settle(announcements: readonly Promise<void>[]): Promise<void> {
+    const refused = (await Promise.allSettled(announcements)).find(({ status }) => status === "rejected");
+    if (refused?.status !== "rejected") return;
+    await this.#host.link("announce");
+    if (!this.#isIncomplete) this.#host.report(refused.reason);
+    this.#isIncomplete = true;
   }
 
   async #send(action: "join" | "leave", channel: string, user: string, body: string): Promise<void> {

@@ -58,6 +58,7 @@ export class BrokerEngine implements Engine {
       verifier: () => this.#trust?.verifier,
       subscription: (channel) => this.#subscriptions.get(channel),
       malformed: () => this.#drop("malformed"),
+      report: (error) => this.#host?.report(error),
     });
   }
 
@@ -302,6 +303,7 @@ export class BrokerEngine implements Engine {
   /** Compares the ends of the histories at each check, and the members every 12th check or when some are doubtful. */
   async #look(rounds: number): Promise<void> {
     const link = this.#ready("compare");
+    if (this.#announcer.isIncomplete) await this.#announcer.announce();
     const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
     for (const batch of inBatches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
