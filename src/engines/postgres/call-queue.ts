@@ -1,4 +1,4 @@
-import type { PostgresConnection } from "./client.ts";
+import { isLost, type PostgresConnection } from "./client.ts";
 
 /** Calls, and characters of their arguments, in one statement. */
 const [MAX_CALLS, MAX_LENGTH] = [200, 4_000_000];
@@ -42,22 +42,29 @@ export class CallQueue {
   }
 
   async #run(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const batch = this.#take();
-      try {
-        const text = `[${batch.map(({ call }) => call).join()}]`;
-        const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);
-        const answers: unknown = JSON.parse(`${row?.["answers"]}`);
-        if (!Array.isArray(answers) || answers.length !== batch.length) {
-          throw new TypeError("Cannot use the answer of PostgreSQL");
-        }
-        for (const [number, { resolve }] of batch.entries()) resolve(answers[number]);
-      } catch (error) {
-        this.#failed(error);
-        for (const { reject } of batch) reject(error);
-      }
-    }
+    while (this.#waiting.length > 0) await this.#send(this.#take());
     this.#isRunning = false;
+  }
+
+  async #send(batch: readonly Waiting[]): Promise<void> {
+    try {
+      const text = `[${batch.map(({ call }) => call).join()}]`;
+      const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);
+      const answers: unknown = JSON.parse(`${row?.["answers"]}`);
+      if (!Array.isArray(answers) || answers.length !== batch.length) {
+        throw new TypeError("Cannot use the answer of PostgreSQL");
+      }
+      for (const [number, { resolve }] of batch.entries()) resolve(answers[number]);
+    } catch (error) {
+      if (batch.length > 1 && !isLost(error)) {
+        // One call has failed, and the transaction of all was rolled back.
+        const half = batch.length >> 1;
+        await this.#send(batch.slice(0, half));
+        return await this.#send(batch.slice(half));
+      }
+      this.#failed(error);
+      for (const { reject } of batch) reject(error);
+    }
   }
 
   #take(): Waiting[] {
