@@ -55,7 +55,7 @@ export class UnreliableBroker {
     return {
       ...broker,
       name: "The simulated broker",
-      connect: async (listener, options) => {
+      connect: async (listener, options, abandoned) => {
         if (this.#dice.chance(this.faults.refused)) throw new Error("The connection was refused");
         let isOver = false;
         // deno-lint-ignore prefer-const -- `fail` may be called before it is assigned.
@@ -71,10 +71,15 @@ export class UnreliableBroker {
           },
         };
         connections.add(connection);
-        session = this.#wrap(await broker.connect(this.#lossy(listener, () => isOver), options), connection, node, () => {
-          isOver = true;
-          connections.delete(connection);
-        });
+        session = this.#wrap(
+          await broker.connect(this.#lossy(listener, () => isOver), options, abandoned),
+          connection,
+          node,
+          () => {
+            isOver = true;
+            connections.delete(connection);
+          },
+        );
         if (isOver) session.close();
         return session;
       },

@@ -151,8 +151,8 @@ export interface Broker {
     history: HistoryOptions | null,
     once?: PublishOnce,
   ): Promise<void>;
-  /** Opens a session. */
-  connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession>;
+  /** Opens a session. @param abandoned aborted when nobody waits for the session any more, or when it has failed. */
+  connect(listener: BrokerListener, options: SessionOptions, abandoned: AbortSignal): Promise<BrokerSession>;
 }
 
 /**

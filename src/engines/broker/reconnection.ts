@@ -180,6 +180,7 @@ export class Reconnection {
     let session: BrokerSession | undefined;
     let error: unknown;
     let isOver = false;
+    const abandoned = new AbortController();
     const ended = (reason: unknown) => {
       error ??= reason;
       if (isOver) return;
@@ -201,7 +202,7 @@ export class Reconnection {
       ended,
     };
     try {
-      const connecting = this.#broker.connect(listener, this.#options);
+      const connecting = this.#broker.connect(listener, this.#options, abandoned.signal);
       // A session that opens after the timeout, or after the engine was closed, is closed at once.
       connecting.then((late) => (isOver || this.#closed) && late.close(), () => {});
       const connected = await this.#wait("connect", connecting);
@@ -221,6 +222,7 @@ export class Reconnection {
       this.#deadlines.set(this.#looking, this.#checkInterval);
       await this.#hooks.resume();
     } catch (reason) {
+      abandoned.abort(reason);
       if (this.#closed || (isOver && session)) return;
       ended(reason);
     }

@@ -95,16 +95,20 @@ export function checkClient(name: string, client: unknown): void {
 
 /**
  * Opens connections with the settings of the clients. A pool or client of `pg` is not used itself: connections of the engine's own can
- * be ended when they hang. @param listen the client whose settings lead to the database directly, without a pooler.
+ * be ended when they hang.
+ *
+ * @param listen the client whose settings lead to the database directly, without a pooler.
+ * @param abandoned ends the attempt.
  */
 export async function connectPostgres(
   client: PostgresClient,
   listen: PostgresClient,
   ended: (error: unknown) => void,
+  abandoned: AbortSignal,
 ): Promise<PostgresConnection> {
-  if (isPglite(client) && listen === client) return await open(client, ended);
+  if (isPglite(client) && listen === client) return await open(client, ended, abandoned);
   // Together: to begin takes a server process of PostgreSQL some ms.
-  const [commands, listener] = await Promise.allSettled([open(client, ended), open(listen, ended)]);
+  const [commands, listener] = await Promise.allSettled([open(client, ended, abandoned), open(listen, ended, abandoned)]);
   if (commands.status === "rejected" || listener.status === "rejected") {
     for (const each of [commands, listener]) if (each.status === "fulfilled") each.value.close();
     throw (commands.status === "rejected" ? commands : listener as PromiseRejectedResult).reason; // One of the two was.
@@ -134,26 +138,40 @@ export async function inTransaction(transaction: unknown, text: string, values: 
   await (transaction as { query(...query: unknown[]): Promise<unknown> }).query(text, values); // Of `pg` or PGlite.
 }
 
-async function open(client: PostgresClient, ended: (error: unknown) => void): Promise<PostgresConnection> {
+async function open(
+  client: PostgresClient,
+  ended: (error: unknown) => void,
+  abandoned: AbortSignal,
+): Promise<PostgresConnection> {
   if (isPostgresJs(client)) return openPostgresJs(client as unknown as PostgresJs, ended);
   if (isPglite(client)) return openPglite(client as unknown as Pglite);
   // As checked.
   return isPool(client)
-    ? await openPg((client as unknown as PgPool).Client, (client as unknown as PgPool).options, ended)
+    ? await openPg((client as unknown as PgPool).Client, (client as unknown as PgPool).options, ended, abandoned)
     : await openPg(
       client.constructor as PgConstructor,
       (client as unknown as { connectionParameters: object }).connectionParameters,
       ended,
+      abandoned,
     );
 }
 
-async function openPg(Client: PgConstructor, options: object, ended: (error: unknown) => void): Promise<PostgresConnection> {
+async function openPg(
+  Client: PgConstructor,
+  options: object,
+  ended: (error: unknown) => void,
+  abandoned: AbortSignal,
+): Promise<PostgresConnection> {
   const client = new Client(options);
   let isClosed = false;
   // `error` without a listener ends the process.
   client.on("error", (error) => isClosed || ended(error));
   client.on("end", () => isClosed || ended(new Error("Cannot go on: the connection was closed")));
+  const destroy = () => client.connection?.stream?.destroy();
+  // A server that accepts and stays silent would keep the process alive.
+  abandoned.addEventListener("abort", destroy, { once: true });
   await client.connect();
+  abandoned.removeEventListener("abort", destroy);
   return {
     query: async (text, values) => (await client.query(text, values)).rows,
     script: async (text) => void await client.query(text),
@@ -164,8 +182,8 @@ async function openPg(Client: PgConstructor, options: object, ended: (error: unk
     close() {
       if (isClosed) return;
       isClosed = true;
-      client.end().catch(() => {}); // It says goodbye, and may not get to: nobody waits for it.
-      client.connection?.stream?.destroy();
+      client.end().catch(() => {}); // The server may be unreachable, so nothing waits for the goodbye.
+      destroy();
     },
   };
 }

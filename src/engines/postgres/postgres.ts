@@ -67,10 +67,13 @@ class PostgresBroker implements Broker {
     this.#options = options;
   }
 
-  async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
+  async connect(listener: BrokerListener, options: SessionOptions, abandoned: AbortSignal): Promise<BrokerSession> {
     const { client, listen, schema } = this.#options;
-    const connection = await connectPostgres(client, listen, listener.ended);
+    const connection = await connectPostgres(client, listen, listener.ended, abandoned);
+    // Statements under way get an error instead of an answer that may never come.
+    abandoned.addEventListener("abort", () => connection.close(), { once: true });
     try {
+      abandoned.throwIfAborted();
       await this.#migrate(connection);
       const session = new PostgresSession(connection, schema, listener, options, this.#memory);
       await session.start();
