@@ -37,4 +37,32 @@ describe("A queue of calls", () => {
     assert.deepEqual(results.map(({ status }) => status), ["rejected", "rejected", "rejected"]);
     assert.deepEqual([run, failures.length], [[], 1]);
   });
+
+  it("rejects what waits when it is stopped, and runs nothing later", async () => {
+    const { queue, run, stalls } = create();
+    const stall = new Stall();
+    stalls.push(stall);
+    const first = queue.call("first");
+    await turn();
+    const waiting = ["a", "b"].map((name) => queue.call(name));
+    queue.stop(new Error("Closed"));
+    const rejected = Promise.all([...waiting, queue.call("late")].map((call) => assert.rejects(call, /Closed/)));
+    stall.resolve();
+    assert.equal(await first, "first");
+    await rejected;
+    await turn();
+    assert.deepEqual(run, [["first"]]);
+  });
+
+  it("runs no half of a failed statement after it is stopped", async () => {
+    const { queue, run, stalls } = create();
+    const stall = new Stall();
+    stalls.push(stall);
+    const calls = ["a", "bad", "b"].map((name) => assert.rejects(queue.call(name), /Closed/));
+    await turn();
+    queue.stop(new Error("Closed"));
+    stall.resolve();
+    await Promise.all(calls);
+    assert.deepEqual(run, []);
+  });
 });

@@ -17,6 +17,7 @@ export class CallQueue {
   readonly #failed: (error: unknown) => void;
   #waiting: Waiting[] = [];
   #isRunning = false;
+  #stopped: unknown;
 
   /** @param statement with the namespace and the calls as its parameters. @param failed receives errors that calls reject with. */
   constructor(
@@ -32,6 +33,7 @@ export class CallQueue {
   }
 
   call(...call: unknown[]): Promise<unknown> {
+    if (this.#stopped !== undefined) return Promise.reject(this.#stopped);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ call: JSON.stringify(call), resolve, reject });
       if (this.#isRunning) return;
@@ -41,6 +43,12 @@ export class CallQueue {
     });
   }
 
+  /** Rejects the calls that wait, and later ones: on a later session they would follow newer calls. */
+  stop(reason: unknown): void {
+    this.#stopped ??= reason;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#stopped);
+  }
+
   async #run(): Promise<void> {
     while (this.#waiting.length > 0) await this.#send(this.#take());
     this.#isRunning = false;
@@ -48,6 +56,8 @@ export class CallQueue {
 
   async #send(batch: readonly Waiting[]): Promise<void> {
     try {
+      // Of a half that waited for the other one.
+      if (this.#stopped !== undefined) throw this.#stopped;
       const text = `[${batch.map(({ call }) => call).join()}]`;
       const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);
       const answers: unknown = JSON.parse(`${row?.["answers"]}`);

@@ -228,6 +228,7 @@ export class PostgresSession implements BrokerSession {
   }
 
   close(): void {
+    this.#calls.stop(new Error("Cannot go on: the session was closed"));
     this.#connection.close();
   }
 
