@@ -32,7 +32,7 @@ import { type HistoryQuery, type HistoryRecord, readHistory } from "./history-re
 import { checkLimits, DEFAULTS, UNLIMITED } from "./channels-limits.ts";
 import { IdQuota } from "./id-quota.ts";
 import { permitReader } from "./permission.ts";
-import { publicationOf } from "./publication-content.ts";
+import { publicationOf, transactionOf } from "./publication-content.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
@@ -197,15 +197,13 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     channel: DeclaredName<ChannelsOf<C, Schemas>, Name>,
     event: Event,
     data: DataOf<DeclarationOf<ChannelsOf<C, Schemas>, Name>, Event>,
-    { id, transaction }: PublishOptions = {},
+    options: PublishOptions = {},
   ): Promise<Position | null> {
-    const options = this.#declared("publish to", channel);
-    const { data: json, once } = publicationOf(channel, event, data, id, this.#idWindow);
-    if (transaction !== undefined && this.#host.engine.hasTransactions !== true) {
-      throw new TypeError(`Cannot publish to "${channel}" in a transaction: pass the controller an engine of noroshi/postgres`);
-    }
+    const declared = this.#declared("publish to", channel);
+    const { data: json, once } = publicationOf(channel, event, data, options.id, this.#idWindow);
+    const transaction = transactionOf(channel, options, this.#host.engine, "pass the controller an engine of noroshi/postgres");
     // Calls the engine synchronously: a broadcast after this call is sent after the publication.
-    const published = (async () => await this.#publish(channel, options, event, json, once, undefined, transaction))();
+    const published = (async () => await this.#publish(channel, declared, event, json, once, undefined, transaction))();
     published.catch((error) => this.#host.report(error));
     return published;
   }

@@ -1,5 +1,27 @@
-import type { PublishOnce } from "../engines/engine.ts";
+import type { Engine, PublishOnce } from "../engines/engine.ts";
 import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS } from "../protocol/protocol.ts";
+
+/**
+ * Checks the transaction that the application publishes in.
+ *
+ * @param remedy how to get an engine that takes transactions.
+ * @throws {TypeError} for one that is `undefined`, or that the engine does not take.
+ */
+export function transactionOf(
+  channel: string,
+  options: { readonly transaction?: unknown },
+  { hasTransactions = false }: Pick<Engine, "hasTransactions">,
+  remedy: string,
+): unknown {
+  const { transaction } = options;
+  if (!("transaction" in options)) return undefined;
+  // A variable that is not set must not publish outside of the transaction.
+  if (transaction === undefined) {
+    throw new TypeError(`Cannot publish to "${channel}": transaction is undefined, pass one or leave it out`);
+  }
+  if (!hasTransactions) throw new TypeError(`Cannot publish to "${channel}" in a transaction: ${remedy}`);
+  return transaction;
+}
 
 /**
  * Checks what the application publishes, and encodes the data.

@@ -17,7 +17,7 @@ import { Deadlines, isMs, MS, systemClock } from "../base/clock.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import { ChannelPattern } from "../channels/channel-pattern.ts";
 import type { PublishOptions } from "../channels/channels.ts";
-import { publicationOf } from "../channels/publication-content.ts";
+import { publicationOf, transactionOf } from "../channels/publication-content.ts";
 import { checkDisconnectFilter, type DisconnectFilter } from "../connection/revocations.ts";
 import { Cluster, type OrderResult } from "../controller/cluster.ts";
 import { read } from "../controller/cluster-message.ts";
@@ -60,7 +60,7 @@ export interface PublisherOptions<C = Contract> {
   node?: string;
   /** Time in ms that the `id` of a publication is remembered, at least; as `idWindow` of the nodes. @default {300_000} */
   idWindow?: number;
-  /** Receives errors outside of calls, such as a lost connection to the broker. Errors of calls reject the call. @default console.error */
+  /** Receives errors outside of calls, such as a lost connection to the broker, and those that a call rejects with. @default console.error */
   onError?: (error: unknown) => void;
 }
 
@@ -118,13 +118,11 @@ export class Publisher<C = Contract> {
     channel: Name,
     event: Event,
     data: DataOf<ChannelOf<C, Name>, Event>,
-    { id, transaction }: PublishOptions = {},
+    options: PublishOptions = {},
   ): Promise<Position | null> {
     const { history = null } = this.#declared(channel);
-    const { data: json, once } = publicationOf(channel, event, data, id, this.#idWindow);
-    if (transaction !== undefined && this.#engine.hasTransactions !== true) {
-      throw new TypeError(`Cannot publish to "${channel}" in a transaction: use an engine of noroshi/postgres`);
-    }
+    const { data: json, once } = publicationOf(channel, event, data, options.id, this.#idWindow);
+    const transaction = transactionOf(channel, options, this.#engine, "use an engine of noroshi/postgres");
     return this.#call("publish", (engine) => engine.publish(channel, { event, data: json }, history, once, transaction));
   }
 
@@ -173,8 +171,8 @@ export class Publisher<C = Contract> {
     this.#start();
     const answer = (async () => await call(this.#engine))();
     this.#calls.add(answer);
-    const done = () => this.#calls.delete(answer);
-    answer.then(done, done);
+    // A caller that does not wait for the answer gets no rejection.
+    answer.catch(this.#onError).finally(() => this.#calls.delete(answer));
     return answer;
   }
 

@@ -38,6 +38,11 @@ describe("Channels.publish with an id", () => {
     }
   });
 
+  it("throws for a transaction that is undefined", () => {
+    const { channels } = createChannels({ a: kept });
+    assert.throws(() => channels.publish("a", "e", 1, { transaction: undefined }), /^TypeError: .* transaction is undefined/);
+  });
+
   it("refuses a window and a limit that are out of range", () => {
     const { controller } = observe();
     for (const options of [{ idWindow: 0 }, { idWindow: Infinity }, { maxIdsPerUser: 0 }]) {

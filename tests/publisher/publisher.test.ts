@@ -18,7 +18,7 @@ import { createPublisher, type Publisher } from "../../src/publisher/publisher.t
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { TestHost } from "../engines/test-host.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
-import { turn } from "../support/waiting.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -104,6 +104,7 @@ describe("A publisher", () => {
       () => publisher.publish("room:1", "say", 1n),
       () => publisher.publish("room:1", "say", 1, { id: "" }),
       () => publisher.publish("room:1", "say", 1, { transaction: {} }),
+      () => publisher.publish("room:1", "say", 1, { transaction: undefined }),
       () => createPublisher({ engine }).publish("a b", "say", 1),
       () => publisher.broadcast(undefined as unknown as string),
       () => publisher.broadcast("text", { user: "" }),
@@ -112,6 +113,17 @@ describe("A publisher", () => {
     ];
     for (const [number, call] of calls.entries()) assert.throws(call, TypeError, `call ${number}`);
     await publisher.close();
+  });
+
+  it("reports a call that fails, also when nobody waits for it", async () => {
+    const engine = broadcastChannelEngine({ namespace: "failing" });
+    const failure = new Error("Not this one");
+    engine.send = () => Promise.reject(failure);
+    const reported = new Stall<unknown>();
+    const publisher = createPublisher({ engine, onError: (error) => reported.resolve(error) });
+    void publisher.broadcast("text");
+    await publisher.close();
+    assert.equal(await reported.promise, failure);
   });
 
   it("has no controller and no hono in its bundle", async () => {
