@@ -82,34 +82,68 @@ begin
   return c;
 end $$;
 
--- Steps are random, so that a publication that replaces a lost one stands elsewhere. Publications that the size has no room for
--- stay for 10 s: nodes that were notified of them read them meanwhile.
+-- The answer to a publication whose id was published before. Another id is stored with its position.
+create or replace function ${s}noroshi_once(
+  p_namespace text, p_channel text, p_once text, p_window bigint, p_epoch text, p_pos bigint
+) returns json language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+  v_key bytea := ${s}noroshi_key(p_namespace, p_channel, p_once);
+  v_id ${s}noroshi_ids;
+begin
+  select * into v_id from ${s}noroshi_ids where key = v_key and expires > v_now;
+  if v_id.key is not null then return json_build_array(v_id.epoch, v_id.pos, true); end if;
+  insert into ${s}noroshi_ids values (v_key, p_epoch, p_pos, v_now + p_window)
+    on conflict (key) do update set epoch = excluded.epoch, pos = excluded.pos, expires = excluded.expires;
+  return null;
+end $$;
+
+-- Steps are random, so that a publication that replaces a lost one stands elsewhere.
+create or replace function ${s}noroshi_next(p_pos bigint) returns bigint language sql volatile as $$
+  select p_pos + 1 + floor(random() * 999998)::bigint
+$$;
+
+-- Adds a publication to a history, whose row the caller has locked and saves afterwards.
+create or replace function ${s}noroshi_add(c ${s}noroshi_channels, p_pos bigint, p_envelope text) returns void language plpgsql as $$
+begin
+  insert into ${s}noroshi_publications values (c.id, p_pos, c.pos, c.n + 1, ${s}noroshi_now(), p_envelope);
+  perform pg_notify(${s}noroshi_subject(c.namespace), 'p ' || c.epoch || ' ' || p_pos || ' ' || c.name);
+end $$;
+
+-- Saves the end of a history after some publications. Publications that the size has no room for stay for 10 s: nodes that were
+-- notified of them read them meanwhile.
+create or replace function ${s}noroshi_save(c ${s}noroshi_channels, p_slack bigint, p_added bigint) returns void language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+begin
+  update ${s}noroshi_channels set pos = c.pos, n = c.n, size = c.size, ttl = c.ttl,
+    expires = greatest(c.expires, v_now + c.ttl + p_slack) where id = c.id;
+  delete from ${s}noroshi_publications where channel = c.id and pos in (
+    select oldest.pos from (
+      select p.pos, p.n, p.at from ${s}noroshi_publications p where p.channel = c.id order by p.pos limit 20 * p_added
+    ) oldest where oldest.at < v_now - 10000 and (oldest.n <= c.n - c.size or oldest.at <= v_now - c.ttl)
+  );
+end $$;
+
 create or replace function ${s}noroshi_append(
   p_namespace text, p_channel text, p_envelope text, p_size bigint, p_ttl bigint, p_slack bigint,
   p_epoch text, p_pos bigint, p_once text, p_window bigint
 ) returns json language plpgsql as $$
 declare
   c ${s}noroshi_channels := ${s}noroshi_channel(p_namespace, p_channel, p_size, p_ttl, p_epoch, p_pos, true);
-  v_now bigint := ${s}noroshi_now();
-  v_pos bigint := c.pos + 1 + floor(random() * 999998)::bigint;
-  v_key bytea := ${s}noroshi_key(p_namespace, p_channel, p_once);
-  v_id ${s}noroshi_ids;
+  v_pos bigint := ${s}noroshi_next(c.pos);
+  v_known json;
 begin
   if p_once is not null then
-    select * into v_id from ${s}noroshi_ids where key = v_key and expires > v_now;
-    if v_id.key is not null then return json_build_array(v_id.epoch, v_id.pos, true); end if;
-    insert into ${s}noroshi_ids values (v_key, c.epoch, v_pos, v_now + p_window)
-      on conflict (key) do update set epoch = excluded.epoch, pos = excluded.pos, expires = excluded.expires;
+    v_known := ${s}noroshi_once(p_namespace, p_channel, p_once, p_window, c.epoch, v_pos);
+    if v_known is not null then return v_known; end if;
   end if;
-  insert into ${s}noroshi_publications values (c.id, v_pos, c.pos, c.n + 1, v_now, p_envelope);
-  update ${s}noroshi_channels set pos = v_pos, n = c.n + 1, size = p_size, ttl = p_ttl,
-    expires = greatest(c.expires, v_now + p_ttl + p_slack) where id = c.id;
-  delete from ${s}noroshi_publications where channel = c.id and pos in (
-    select oldest.pos from (
-      select p.pos, p.n, p.at from ${s}noroshi_publications p where p.channel = c.id order by p.pos limit 20
-    ) oldest where oldest.at < v_now - 10000 and (oldest.n <= c.n + 1 - p_size or oldest.at <= v_now - p_ttl)
-  );
-  perform pg_notify(${s}noroshi_subject(p_namespace), 'p ' || c.epoch || ' ' || v_pos || ' ' || p_channel);
+  perform ${s}noroshi_add(c, v_pos, p_envelope);
+  c.pos := v_pos;
+  c.n := c.n + 1;
+  c.size := p_size;
+  c.ttl := p_ttl;
+  perform ${s}noroshi_save(c, p_slack, 1);
   return json_build_array(c.epoch, v_pos, false);
 end $$;
 
@@ -158,35 +192,64 @@ create or replace function ${s}noroshi_flush() returns trigger language plpgsql 
 declare
   o ${s}noroshi_outbox;
   c ${s}noroshi_channels;
-  v_size bigint;
-  v_ttl bigint;
+  v_namespace text;
+  v_channel text;
+  v_added bigint := 0;
+  v_pos bigint;
   v_envelope text;
+  v_is_new boolean;
 begin
-  -- All of the transaction at once, and in one order for all transactions: else two could wait for each other.
+  -- It runs for each row, and the first run takes them all.
+  perform 1 from ${s}noroshi_outbox where xact = new.xact and id = new.id;
+  if not found then return null; end if;
+  -- In one order for all transactions: else two could wait for each other.
   for o in
     with taken as (delete from ${s}noroshi_outbox where xact = pg_current_xact_id() returning *)
     select * from taken order by namespace collate "C", channel collate "C", id
   loop
-    v_size := o.size;
-    v_ttl := o.ttl;
+    if (o.namespace, o.channel) is distinct from (v_namespace, v_channel) then
+      -- Once for each channel: each version of a row is visited again by whoever updates it later in the transaction.
+      if v_added > 0 then perform ${s}noroshi_save(c, 15000, v_added); end if;
+      c := null;
+      v_added := 0;
+      v_namespace := o.namespace;
+      v_channel := o.channel;
+    end if;
+    if o.size is not null then
+      if c.id is null then c := ${s}noroshi_channel(o.namespace, o.channel, o.size, o.ttl, null, 0, true); end if;
+      c.size := o.size;
+      c.ttl := o.ttl;
+    elsif c.id is null and o.event is not null then
+      select * into c from ${s}noroshi_channels where namespace = o.namespace and name = o.channel;
+      if c.id is not null then c := ${s}noroshi_channel(o.namespace, o.channel, c.size, c.ttl, null, 0, true); end if;
+    end if;
     v_envelope := o.body;
     if o.event is not null then
-      select * into c from ${s}noroshi_channels where namespace = o.namespace and name = o.channel;
-      v_size := c.size;
-      v_ttl := c.ttl;
       v_envelope := E'\\n' || json_build_object(
-        'v', 2, 'in', '', 'kind', case when v_size is null then 'event' else 'publication' end,
+        'v', 2, 'in', '', 'kind', case when c.id is null then 'event' else 'publication' end,
         'node', 'sql.' || gen_random_uuid(), 'number', 1, 'time', ${s}noroshi_now(), 'event', o.event
       ) || E'\\n' || o.body;
     end if;
-    if v_size is null then
+    if c.id is null or (o.size is null and o.event is null) then
+      if v_added > 0 then perform ${s}noroshi_save(c, 15000, v_added); end if;
+      c := null;
+      v_added := 0;
       perform ${s}noroshi_event(o.namespace, o.channel, v_envelope, o.once_id, o.once_window);
     else
-      perform ${s}noroshi_append(
-        o.namespace, o.channel, v_envelope, v_size, v_ttl, 15000, null, 0, o.once_id, o.once_window
-      );
+      v_pos := ${s}noroshi_next(c.pos);
+      v_is_new := true;
+      if o.once_id is not null then
+        v_is_new := ${s}noroshi_once(o.namespace, o.channel, o.once_id, o.once_window, c.epoch, v_pos) is null;
+      end if;
+      if v_is_new then
+        perform ${s}noroshi_add(c, v_pos, v_envelope);
+        c.pos := v_pos;
+        c.n := c.n + 1;
+        v_added := v_added + 1;
+      end if;
     end if;
   end loop;
+  if v_added > 0 then perform ${s}noroshi_save(c, 15000, v_added); end if;
   return null;
 end $$;
 
