@@ -35,8 +35,9 @@ export const DurableObject: typeof DurableObjectBase = await loadDurableObject()
 
 async function loadDurableObject(): Promise<typeof DurableObjectBase> {
   try {
-    // `as string`: no compiler but that of Workers finds the module. In a `try`, bundlers leave it to the runtime.
-    const { DurableObject } = await import("cloudflare:workers" as string) as { DurableObject: typeof DurableObjectBase }; // As workerd has it.
+    // In a `try`, bundlers leave it to the runtime. Not a computed name, which Miniflare refuses in a script.
+    // @ts-ignore: only the compiler of a Worker finds the module.
+    const { DurableObject } = await import("cloudflare:workers") as { DurableObject: typeof DurableObjectBase }; // As workerd has it.
     return DurableObject;
   } catch {
     // Only workerd has the module, and there the import cannot fail. This class has the same fields; the brand exists in types only.
