@@ -49,4 +49,39 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([publications.map(({ data }) => Number(data)), node.host.data("batch:2")], [expected, expected]);
     assert.deepEqual([node.host.gaps, node.host.errors, node.engine.dropped], [[], [], {}]);
   });
+
+  for (const level of ["repeatable read", "serializable"]) {
+    it(`fail at the commit when a history began that the snapshot of ${level} lacks`, TIMEOUT, async () => {
+      const transactions: Record<string, (transaction: pg.Client, channel: string) => Promise<unknown>> = {
+        sql: (transaction, channel) => transaction.query("select noroshi_publish($1, 'say', '1')", [channel]),
+        node: (transaction, channel) =>
+          Promise.resolve(node.engine.publish(channel, { event: "say", data: "1" }, null, undefined, transaction)),
+      };
+      for (const [by, publish] of Object.entries(transactions)) {
+        const channel = `${by}:${level.replace(" ", "-")}`;
+        const transaction = new pg.Client({ connectionString: broker.url });
+        await transaction.connect();
+        await transaction.query(`begin isolation level ${level}`);
+        await transaction.query("select count(*) from noroshi_channels");
+        const start = await node.engine.subscribe(channel, HISTORY);
+        await publish(transaction, channel);
+        await assert.rejects(transaction.query("commit"), { code: "40001" });
+        await transaction.query(`begin isolation level ${level}`);
+        await transaction.query("select noroshi_publish($1, 'say', '2')", [channel]);
+        await transaction.query("commit");
+        await transaction.end();
+        const { isComplete, publications } = await node.engine.read(channel, HISTORY, start, 100);
+        assert.deepEqual([isComplete, publications.map(({ data }) => data)], [true, ["2"]]);
+      }
+    });
+  }
+
+  it("publish to one channel without a history from several transactions at once", TIMEOUT, async () => {
+    await node.engine.subscribe("several", null);
+    const numbers = Array.from({ length: 20 }, (_, number) => number);
+    await Promise.all(numbers.map((number) => client.query("select noroshi_publish('several', 'say', $1)", [number])));
+    await node.host.until(() => node.host.publications("several").length >= 20);
+    assert.deepEqual((node.host.data("several") as number[]).sort((one, other) => one - other), numbers);
+    assert.deepEqual((await client.query("select * from noroshi_channels where name = 'several'")).rows, []);
+  });
 });

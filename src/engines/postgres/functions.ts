@@ -187,6 +187,25 @@ begin
   return null;
 end $$;
 
+-- Locks the row of a history, or its name where there is none: no other transaction begins one before this one has ended, and one
+-- that an older snapshot does not show is a serialization failure.
+create or replace function ${s}noroshi_find(p_namespace text, p_name text) returns ${s}noroshi_channels language plpgsql as $$
+declare
+  c ${s}noroshi_channels;
+  v_id bigint;
+begin
+  loop
+    select * into c from ${s}noroshi_channels where namespace = p_namespace and name = p_name for update;
+    if c.id is not null then return c; end if;
+    insert into ${s}noroshi_channels (namespace, name, run, epoch, size, ttl, expires) values (p_namespace, p_name, '', '', 0, 0, 0)
+      on conflict do nothing returning id into v_id;
+    if v_id is not null then
+      delete from ${s}noroshi_channels where id = v_id;
+      return null;
+    end if;
+  end loop;
+end $$;
+
 -- At commit: positions are given in the order of the commits, and no lock is held while the transaction works.
 create or replace function ${s}noroshi_flush() returns trigger language plpgsql as $$
 declare
@@ -198,6 +217,7 @@ declare
   v_pos bigint;
   v_envelope text;
   v_is_new boolean;
+  v_is_free boolean := false;
 begin
   -- It runs for each row, and the first run takes them all.
   perform 1 from ${s}noroshi_outbox where xact = new.xact and id = new.id;
@@ -212,6 +232,7 @@ begin
       if v_added > 0 then perform ${s}noroshi_save(c, 15000, v_added); end if;
       c := null;
       v_added := 0;
+      v_is_free := false;
       v_namespace := o.namespace;
       v_channel := o.channel;
     end if;
@@ -219,8 +240,10 @@ begin
       if c.id is null then c := ${s}noroshi_channel(o.namespace, o.channel, o.size, o.ttl, null, 0, true); end if;
       c.size := o.size;
       c.ttl := o.ttl;
-    elsif c.id is null and o.event is not null then
-      select * into c from ${s}noroshi_channels where namespace = o.namespace and name = o.channel;
+      v_is_free := false;
+    elsif c.id is null and not v_is_free then
+      c := ${s}noroshi_find(o.namespace, o.channel);
+      v_is_free := c.id is null;
       if c.id is not null then c := ${s}noroshi_channel(o.namespace, o.channel, c.size, c.ttl, null, 0, true); end if;
     end if;
     v_envelope := o.body;
