@@ -84,4 +84,18 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual((node.host.data("several") as number[]).sort((one, other) => one - other), numbers);
     assert.deepEqual((await client.query("select * from noroshi_channels where name = 'several'")).rows, []);
   });
+
+  it("remove the publications of all expired channels, 1,000 channels at a time", TIMEOUT, async () => {
+    await client.query(`
+      with made as (
+        insert into noroshi_channels (namespace, name, run, epoch, n, size, ttl, expires)
+          select 'other', 'expired:' || number, '', '', 1, 1, 1, noroshi_now() - 1000 from generate_series(1, 2500) number returning id
+      ) insert into noroshi_publications select id, 1, 0, 1, 0, '' from made
+    `);
+    for (let sweep = 0; sweep < 3; sweep++) {
+      await client.query("select noroshi_call('other', '[[\"beat\",\"none\",1,1,true]]')");
+    }
+    const { rows } = await client.query("select count(*)::int from noroshi_publications where envelope = ''");
+    assert.deepEqual(rows, [{ count: 0 }]);
+  });
 });

@@ -129,9 +129,11 @@ begin
       delete from ${s}noroshi_channels where id in (
         select id from ${s}noroshi_channels where expires < v_now - 604800000 limit 1000 for update skip locked
       ) returning id
-    ), expired as (
-      select id from ended union all
-        (select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000)
+    ) delete from ${s}noroshi_publications where channel in (select id from ended);
+    with expired as (
+      update ${s}noroshi_channels set n = 0 where id in (
+        select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000 for update skip locked
+      ) returning id
     ) delete from ${s}noroshi_publications where channel in (select id from expired);
   end if;
   perform pg_notify(${s}noroshi_subject(p_namespace), 'h ' || p_beat || ' ' || p_node);
