@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import pg from "pg";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
-import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
+import { postgresEngine, postgresMigrations } from "../../src/engines/postgres/postgres.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 
@@ -93,9 +93,23 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
       ) insert into noroshi_publications select id, 1, 0, 1, 0, '' from made
     `);
     for (let sweep = 0; sweep < 3; sweep++) {
-      await client.query("select noroshi_call('other', '[[\"beat\",\"none\",1,1,true]]')");
+      await client.query("select noroshi_call('other', '[[\"sweep\",true]]')");
     }
     const { rows } = await client.query("select count(*)::int from noroshi_publications where envelope = ''");
     assert.deepEqual(rows, [{ count: 0 }]);
+  });
+
+  it("remove mail at once, however much there is", { timeout: 30_000 }, async () => {
+    const quiet = await PostgresProcess.postgres();
+    const pool = new pg.Pool({ connectionString: quiet.url });
+    for (const { sql } of postgresMigrations()) await pool.query(sql);
+    await pool.query("insert into noroshi_mail (at, envelope) select 0, '' from generate_series(1, 22000)");
+    // It beats once during the test.
+    const only = await startNode(postgresEngine({ client: pool, ...FAST, lease: 3_600_000 }));
+    const left = async () => (await pool.query("select 1 from noroshi_mail where at = 0 limit 1")).rows.length;
+    while (await left() > 0) continue;
+    await only.engine.close();
+    await pool.end();
+    await quiet.close();
   });
 });

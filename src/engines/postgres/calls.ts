@@ -92,8 +92,8 @@ begin
   );
 end $$;
 
--- Renews the lease of a node, and removes what has expired.
-create or replace function ${s}noroshi_beat(p_namespace text, p_node text, p_lease bigint, p_beat bigint, p_sweep boolean)
+-- Renews the lease of a node, and removes those that have expired.
+create or replace function ${s}noroshi_beat(p_namespace text, p_node text, p_lease bigint, p_beat bigint)
 returns json language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
@@ -111,31 +111,6 @@ begin
     ) returning node
   ) select array_agg(node) into v_dead from dead;
   if v_dead is not null then delete from ${s}noroshi_members where namespace = p_namespace and node = any(v_dead); end if;
-  delete from ${s}noroshi_mail where id in (
-    select id from ${s}noroshi_mail where at < v_now - 60000 order by id limit 5000 for update skip locked
-  );
-  if p_sweep then
-    delete from ${s}noroshi_orders where id in (
-      select id from ${s}noroshi_orders where at < v_now - 86400000 order by id limit 5000 for update skip locked
-    );
-    delete from ${s}noroshi_ids where key in (
-      select key from ${s}noroshi_ids where expires < v_now order by expires limit 5000 for update skip locked
-    );
-    delete from ${s}noroshi_answers where key in (
-      select key from ${s}noroshi_answers where expires < v_now order by expires limit 5000 for update skip locked
-    );
-    -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
-    with ended as (
-      delete from ${s}noroshi_channels where id in (
-        select id from ${s}noroshi_channels where expires < v_now - 604800000 limit 1000 for update skip locked
-      ) returning id
-    ) delete from ${s}noroshi_publications where channel in (select id from ended);
-    with expired as (
-      update ${s}noroshi_channels set n = 0 where id in (
-        select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000 for update skip locked
-      ) returning id
-    ) delete from ${s}noroshi_publications where channel in (select id from expired);
-  end if;
   perform pg_notify(${s}noroshi_subject(p_namespace), 'h ' || p_beat || ' ' || p_node);
   begin
     v_lsn := pg_current_wal_flush_lsn();
@@ -143,6 +118,51 @@ begin
     null; -- As in noroshi_run.
   end;
   return json_build_array(coalesce(v_known, false), v_now, ${s}noroshi_run(), v_lsn);
+end $$;
+
+-- Removes a part of the mail, or of all that has expired. Returns whether there may be more.
+create or replace function ${s}noroshi_sweep(p_all boolean) returns json language plpgsql as $$
+declare
+  v_now bigint := ${s}noroshi_now();
+  v_more boolean;
+  v_count bigint;
+begin
+  delete from ${s}noroshi_mail where id in (
+    select id from ${s}noroshi_mail where at < v_now - 60000 order by id limit 5000 for update skip locked
+  );
+  get diagnostics v_count = row_count;
+  v_more := v_count >= 5000;
+  if p_all then
+    delete from ${s}noroshi_orders where id in (
+      select id from ${s}noroshi_orders where at < v_now - 86400000 order by id limit 5000 for update skip locked
+    );
+    get diagnostics v_count = row_count;
+    v_more := v_more or v_count >= 5000;
+    delete from ${s}noroshi_ids where key in (
+      select key from ${s}noroshi_ids where expires < v_now order by expires limit 5000 for update skip locked
+    );
+    get diagnostics v_count = row_count;
+    v_more := v_more or v_count >= 5000;
+    delete from ${s}noroshi_answers where key in (
+      select key from ${s}noroshi_answers where expires < v_now order by expires limit 5000 for update skip locked
+    );
+    get diagnostics v_count = row_count;
+    v_more := v_more or v_count >= 5000;
+    -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
+    with ended as (
+      delete from ${s}noroshi_channels where id in (
+        select id from ${s}noroshi_channels where expires < v_now - 604800000 limit 1000 for update skip locked
+      ) returning id
+    ), gone as (delete from ${s}noroshi_publications where channel in (select id from ended))
+    select v_more or count(*) >= 1000 into v_more from ended;
+    with expired as (
+      update ${s}noroshi_channels set n = 0 where id in (
+        select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000 for update skip locked
+      ) returning id
+    ), gone as (delete from ${s}noroshi_publications where channel in (select id from expired))
+    select v_more or count(*) >= 1000 into v_more from expired;
+  end if;
+  return to_json(v_more);
 end $$;
 
 -- At the start of a session. A database that is behind what the node has seen of it was restored: no history of it goes on.
@@ -212,7 +232,8 @@ begin
             where namespace = p_namespace and at >= (p->>1)::bigint order by id desc limit 10000
         ) o;
       when 'beat' then
-        v_answer := ${s}noroshi_beat(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, (p->>4)::boolean);
+        v_answer := ${s}noroshi_beat(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint);
+      when 'sweep' then v_answer := ${s}noroshi_sweep((p->>1)::boolean);
       when 'nodes' then
         select json_agg(node) into v_answer from ${s}noroshi_nodes
           where namespace = p_namespace and expires > ${s}noroshi_now();

@@ -30,6 +30,8 @@ export class PostgresSession implements BrokerSession {
   readonly #memory: PostgresMemory;
   readonly #notifications: Notifications;
   readonly #channels = new Set<string>();
+  #isSweeping = false;
+  #isClosed = false;
   #beats = 0;
   #heard = 0;
   /** The database's time at the last look, and the local time then, in ms. */
@@ -195,11 +197,11 @@ export class PostgresSession implements BrokerSession {
       throw error;
     }
     const { node, lease } = this.#options;
-    const sweeps = this.#beats % SWEEP_PERIOD === 1; // Not the first, which a publisher waits for.
-    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats, sweeps);
+    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats);
     this.#look(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;
+    if (!this.#isSweeping) void this.#sweep(this.#beats % SWEEP_PERIOD === 2); // Not the first, a publisher has just that one.
     return wasKnown;
   }
 
@@ -229,6 +231,7 @@ export class PostgresSession implements BrokerSession {
 
   close(): void {
     this.#calls.stop(new Error("Cannot go on: the session was closed"));
+    this.#isClosed = true;
     this.#connection.close();
   }
 
@@ -237,6 +240,17 @@ export class PostgresSession implements BrokerSession {
     const follows = this.#channels.has(channel);
     const id = await this.#call(v.number(), change, channel, this.#options.node, user, envelope);
     if (follows) await this.#notifications.delivered(channel, id);
+  }
+
+  /** Removes what has expired, in short steps: other calls wait for each. */
+  async #sweep(all: boolean): Promise<void> {
+    this.#isSweeping = true;
+    try {
+      while (!this.#isClosed && await this.#call(v.boolean(), "sweep", all));
+    } catch (error) {
+      if (!this.#isClosed) this.#listener.ended(error);
+    }
+    this.#isSweeping = false;
   }
 
   async #fetch(names: readonly Named[]): Promise<Rows> {
