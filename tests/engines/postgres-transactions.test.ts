@@ -266,9 +266,20 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
       const [channel, event] of [["a b", "say"], ["", "say"], [null, "say"], ["room", ""], ["room", "x".repeat(65)], [
         "room",
         null,
-      ]]
+      ], ...["init", "unsubscribe", "join", "leave", "\u{1f600}".repeat(33)].map((event) => ["room", event])]
     ) {
       await assert.rejects(client.query("select noroshi_publish($1, $2, '1')", [channel, event]), /Cannot publish/);
     }
+    const long = client.query("select noroshi_publish('room', 'say', to_jsonb($1::text))", ["x".repeat(900_000)]);
+    await assert.rejects(long, /898,000/);
+    await client.query("select noroshi_publish('room', 'say', to_jsonb($1::text))", ["\u00e9".repeat(600_000)]);
+    await client.query("select noroshi_publish('room', $1, '1')", ["\u{1f600}".repeat(32)]);
+  });
+
+  it("noroshi_publish keeps as much as the last node that read the history", TIMEOUT, async () => {
+    await node.engine.subscribe("terms", { size: 1, ttl: 1_000 });
+    await node.engine.read("terms", HISTORY, null, 10);
+    const { rows } = await client.query("select size::int, ttl::int from noroshi_channels where name = 'terms'");
+    assert.deepEqual(rows, [{ ...HISTORY }]);
   });
 });

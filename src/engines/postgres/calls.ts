@@ -19,8 +19,8 @@ declare
   v_entries json;
 begin
   -- Not at each read, for it is a write; and not while another appends, which renews it too.
-  if c.expires < v_until - (p->>4)::bigint / 3 then
-    update ${s}noroshi_channels set expires = greatest(expires, v_until)
+  if c.expires < v_until - (p->>4)::bigint / 3 or (c.size, c.ttl) is distinct from ((p->>2)::bigint, (p->>3)::bigint) then
+    update ${s}noroshi_channels set size = (p->>2)::bigint, ttl = (p->>3)::bigint, expires = greatest(expires, v_until)
       where id = (select id from ${s}noroshi_channels where id = c.id for update skip locked);
   end if;
   if p->>5 is null then

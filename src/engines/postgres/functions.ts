@@ -1,3 +1,5 @@
+import { RESERVED_EVENTS } from "../../protocol/protocol.ts";
+
 /** The functions that the tables are written by, for the engine, for transactions and for triggers. @param s as for the tables. */
 export const functions = (s: string): string => `
 create or replace function ${s}noroshi_now() returns bigint language sql volatile as $$
@@ -280,6 +282,11 @@ drop trigger if exists noroshi_outbox_commit on ${s}noroshi_outbox;
 create constraint trigger noroshi_outbox_commit after insert on ${s}noroshi_outbox
   deferrable initially deferred for each row execute function ${s}noroshi_flush();
 
+-- The length of a text in UTF-16 units, as in JavaScript.
+create or replace function ${s}noroshi_length(p_text text) returns bigint language sql immutable as $$
+  select length(regexp_replace(p_text, '[^\\u0001-\\uffff]', 'xx', 'g'))::bigint
+$$;
+
 -- Publishes from SQL, such as from a trigger: when the transaction commits. Not for nodes with a secret: it signs nothing.
 create or replace function ${s}noroshi_publish(channel text, event text, data jsonb, namespace text default 'noroshi')
 returns void language plpgsql as $$
@@ -287,8 +294,14 @@ begin
   if channel is null or channel !~ '^[A-Za-z0-9_.:/@=+~-]{1,255}$' then
     raise exception 'Cannot publish: % is not a valid channel name', quote_nullable(channel);
   end if;
-  if event is null or length(event) not between 1 and 64 then
-    raise exception 'Cannot publish to %: the event must have 1 to 64 characters', channel;
+  if event is null or event in (${
+  [...RESERVED_EVENTS].map((name) => `'${name}'`).join()
+}) or ${s}noroshi_length(event) not between 1 and 64 then
+    raise exception 'Cannot publish to %: the event must have 1 to 64 characters and not be reserved by the protocol', channel;
+  end if;
+  -- A character takes a byte at least: most texts need not be counted.
+  if octet_length(data::text) > 898000 and ${s}noroshi_length(data::text) > 898000 then
+    raise exception 'Cannot publish to %: the data has more than 898,000 characters', channel;
   end if;
   insert into ${s}noroshi_outbox (namespace, channel, event, body)
     values (noroshi_publish.namespace, noroshi_publish.channel, noroshi_publish.event, coalesce(data, 'null')::text);
