@@ -112,4 +112,37 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await pool.end();
     await quiet.close();
   });
+
+  it("need the rights that the guide names, and no others", TIMEOUT, async () => {
+    const { rows: tables } = await client.query("select tablename from pg_tables where tablename like 'noroshi%'");
+    const { rows: all } = await client.query("select oid::regprocedure::text as name from pg_proc where proname like 'noroshi%'");
+    const names = all.map(({ name }) => name).join();
+    await client.query(`
+      create role app login;
+      revoke all on schema public from public;
+      revoke execute on function ${names} from public;
+      grant usage on schema public to app;
+      grant usage on sequence noroshi_serial to app;
+      grant select, insert, update, delete on ${tables.map(({ tablename }) => tablename).join()} to app;
+      grant execute on function ${names} to app;
+    `);
+    const pool = new pg.Pool({ connectionString: broker.url.replace("noroshi@", "app@") });
+    const app = await startNode(postgresEngine({ client: pool, ...FAST }));
+    const start = await app.engine.subscribe("rights", HISTORY);
+    await app.engine.publish("rights", { event: "say", data: "1" }, HISTORY);
+    const transaction = new pg.Client({ connectionString: broker.url.replace("noroshi@", "app@") });
+    await transaction.connect();
+    await transaction.query("begin");
+    await app.engine.publish("rights", { event: "say", data: "2" }, HISTORY, undefined, transaction);
+    await transaction.query("select noroshi_publish('rights', 'say', '3')");
+    await transaction.query("commit");
+    await transaction.end();
+    await pool.query("select noroshi_call('noroshi', '[[\"sweep\",true]]')");
+    const page = await app.engine.read("rights", HISTORY, start, 10);
+    await app.host.until(() => app.host.publications("rights").length >= 3);
+    await app.engine.close();
+    await pool.end();
+    assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, ["1", "2", "3"]]);
+    assert.deepEqual(app.host.errors, []);
+  });
 });
