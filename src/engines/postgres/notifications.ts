@@ -50,6 +50,10 @@ export class Notifications {
   /** Ids of the mail delivered last, and what waits for others. */
   readonly #delivered = new Set<number>();
   readonly #awaited = new Map<number, () => void>();
+  /** Numbers of names that were notified, and of those that were handled. */
+  #notified = 0;
+  #handled = 0;
+  #settling: { readonly upTo: number; readonly resolve: () => void }[] = [];
 
   constructor(host: NotificationsHost) {
     this.#host = host;
@@ -62,6 +66,7 @@ export class Notifications {
     const number = Number(kind === "p" ? second : first);
     if ((kind !== "p" && kind !== "m") || !Number.isSafeInteger(number) || number < 1) return listener.malformed();
     if (kind === "p" ? !follows(third) : second !== "all" && !follows(third)) return;
+    this.#notified++;
     this.#waiting.push(
       kind === "p"
         ? { channel: third, position: { epoch: first, offset: number } }
@@ -74,6 +79,13 @@ export class Notifications {
   delivered(channel: string, id: number): Promise<void> {
     if (!this.#host.follows(channel) || this.#delivered.has(id)) return Promise.resolve();
     return new Promise((resolve) => this.#awaited.set(id, resolve));
+  }
+
+  /** Resolves when what was notified up to now is delivered. */
+  settled(): Promise<void> {
+    const upTo = this.#notified;
+    if (this.#handled >= upTo) return Promise.resolve();
+    return new Promise((resolve) => this.#settling.push({ upTo, resolve }));
   }
 
   /** The node follows some channels no longer. */
@@ -91,11 +103,19 @@ export class Notifications {
         const names = this.#waiting.splice(0, MAX_NAMES);
         const rows = await fetch(names);
         for (const named of names) this.#deliver(named, rows);
+        this.#release(this.#handled += names.length);
       }
     } catch (error) {
       listener.ended(error); // What was named would be missing: the next session catches up.
+      this.#release(Infinity);
     }
     this.#isReading = false;
+  }
+
+  #release(handled: number): void {
+    const settled = this.#settling.filter(({ upTo }) => upTo <= handled);
+    this.#settling = this.#settling.filter(({ upTo }) => upTo > handled);
+    for (const { resolve } of settled) resolve();
   }
 
   #deliver(named: Named, rows: Rows): void {

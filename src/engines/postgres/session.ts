@@ -169,6 +169,8 @@ export class PostgresSession implements BrokerSession {
       ...this.#known(channel, known[number]),
     ]);
     const tops = await this.#call(Tops, "tops", asked);
+    // Otherwise the check takes what is being read for lost.
+    await this.#notifications.settled();
     return channels.map((channel, number) => {
       const top = tops[number];
       return top ? this.#at(channel, { epoch: top[0], offset: top[1] }) : null;
