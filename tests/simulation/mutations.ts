@@ -110,7 +110,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "members-unannounced": {
     title: "A node does not announce its members again when the broker has lost them",
     file: "engines/broker/announcer.ts",
-    before: "await Promise.all(batch.map(({ channel, member }) => this.join(channel, member)));",
+    before: "await this.#settle(batch.map(({ channel, member }) => this.join(channel, member)));",
     after: "",
     seed: 1,
   },
