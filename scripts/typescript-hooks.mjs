@@ -1,5 +1,5 @@
 /** Removes types with esbuild, and keeps the result in node_modules/.cache. */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -34,8 +34,8 @@ async function compile(text, loader, url, file) {
     sourcefile: fileURLToPath(url),
   });
   mkdirSync(cache, { recursive: true });
-  // Renamed, so that a process that runs at the same time reads all of it or nothing.
-  const partial = new URL(`${file.href}.${process.pid}`);
+  // Renamed, so that a process that runs at the same time reads all of it or nothing. Worker threads have the same process id.
+  const partial = new URL(`${file.href}.${randomUUID()}`);
   writeFileSync(partial, code);
   renameSync(partial, file);
   return code;
