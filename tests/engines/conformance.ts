@@ -830,7 +830,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await b.engine.join(channel, { user: "yuki" });
           await a.host.until(() => "yuki" in a.host.membersOf(channel));
           await b.engine.leave(channel, "yuki");
-          await a.host.until(() => !("yuki" in a.host.membersOf(channel)));
+          for (const { host } of [a, b]) await host.until(() => !("yuki" in host.membersOf(channel)));
           await told("newer");
           await a.engine.join(channel, { user: "mika", data: data("newest") });
           await told("newest");
