@@ -1,6 +1,6 @@
 /**
  * `npm run chat-ai:nodes`: the chat on three nodes that meet at Redis, behind a front that spreads clients over them. Kill the node that
- * writes an answer, or the one that serves a page, by its pid, and watch. What is killed is started again after three seconds.
+ * writes an answer, or the one that serves a page, by its pid, and watch. A killed node starts again after three seconds.
  *
  * `PORT` is the front's, and `REDIS_URL` is a server that runs already. Without it Debian's `redis-server` is started.
  */

@@ -154,6 +154,7 @@ export class EventSocket implements WebSocketLike {
   /** Repeats a POST until it is answered: the server handles each number once. */
   async #deliver(url: string, body: string): Promise<boolean> {
     for (let repeats = 0;; repeats++) {
+      // Without an answer it is repeated below.
       const answer = await this.#ask(url, { method: "POST", body }).catch(() => undefined);
       if (this.readyState === 3) return false;
       if (answer?.ok) return true;

@@ -176,7 +176,7 @@ class FallbackSocket implements WebSocketLike {
         remember(this.#origin, true);
         this.#probeLater(this.#options.probeAfter ?? 60_000);
       },
-      failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // What it reads of one.
+      failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // The client reads only `message`.
       ended: () => {
         clearTimeout(this.#timer);
         if (!isOpen) remember(this.#origin, false);

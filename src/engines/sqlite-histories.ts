@@ -149,7 +149,7 @@ export class SqliteHistories {
       );
       this.bytes += change;
     } catch (error) {
-      // The storage is full: a publication of which the channel does not know would be in the way of the next one.
+      // The storage is full: the row of this publication would collide with the next one, because the channel was not updated.
       rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ? AND top = ?`, channel, top);
       throw error;
     }

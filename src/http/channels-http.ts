@@ -172,7 +172,7 @@ class ChannelRoutes {
     return await this.#exchange(c, async (transport, maxPayload) => {
       const { deadlines, options: { timeout } } = transport.connection.host;
       const read = within(deadlines, timeout, () => readBody(c.req.raw, maxPayload + ENVELOPE), () => new Error("Late"));
-      const body = await read.catch(() => undefined);
+      const body = await read.catch(() => undefined); // It rejects only when the time is over.
       if (!body) return refuse(c, { ...invalid("The body took too long"), status: 408 });
       if (body.end === "large") return refuse(c, { ...invalid(`The body has more than ${maxPayload} bytes`), status: 413 });
       if (body.end === "broken") return refuse(c, invalid("The body is not whole"));

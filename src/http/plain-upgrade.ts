@@ -79,7 +79,7 @@ function originOf(target: URL, headers: Headers): string | undefined {
   return site === null ? undefined : `${target.protocol}//${headers.get("host") ?? target.host}`;
 }
 
-/** Where the servers of Node and Deno put what they know of a request. */
+/** Where the servers of Node and Deno put the address of the client. */
 interface ServerEnv {
   readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } };
   readonly remoteAddr?: { readonly hostname?: string };

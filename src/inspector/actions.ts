@@ -79,6 +79,7 @@ export function addActions(app: Hono, { controller, channels, ask, origins }: Ac
       },
       limit,
       async (c) => {
+        // A body that is not JSON fails the schema.
         const parsed = v.safeParse(SCHEMAS[action], await c.req.json().catch(() => undefined), FIRST_ISSUE);
         if (!parsed.success) return fail(c, 400, "INVALID_PAYLOAD", `The payload of ${action} is not valid`);
         try {

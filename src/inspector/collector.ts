@@ -239,7 +239,7 @@ export class Collector {
   }
 }
 
-/** What is kept of a client that has gone. */
+/** Facts about a client that has disconnected, for the list and its timeline. */
 interface ClosedClient extends Pick<WebSocketClient, "uid" | "accountability" | "expires_at" | "handshake"> {
   readonly life: Life | undefined;
   readonly ending: Ending;

@@ -13,7 +13,7 @@ const client = createClient("/websocket", { token: kept("user") });
 const transport = createChatTransport<UIMessage>(client);
 const loadHistory = () => client.request("history", { chatId }) as Promise<UIMessage[]>; // As chat.ts answers.
 
-/** Of several nodes, the one that serves this page, and the one that writes the answer. The first is told before the page is rendered. */
+/** Of several nodes, the one that serves this page, and the one that writes the answer. `own` is known before the page is rendered. */
 let nodes: { own?: string; writer?: string } = {};
 let showNodes = (_nodes: typeof nodes) => {};
 client.on("message", ({ message: { type, node } }) => {

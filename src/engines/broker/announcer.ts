@@ -67,7 +67,7 @@ export class Announcer {
     if (leaving) this.own.announced(leaving);
   }
 
-  /** Announces all pending leaves and all members, each in its state at the moment of sending. What is refused is reported. */
+  /** Announces all pending leaves and all members, each in its state at the moment of sending. Reports a refusal of the broker. */
   async announce(): Promise<void> {
     const { own } = this;
     this.#isIncomplete = false;

@@ -143,9 +143,9 @@ async function open(
   ended: (error: unknown) => void,
   abandoned: AbortSignal,
 ): Promise<PostgresConnection> {
+  // The checks below tell the three libraries apart by methods that only one of them has; their types say more than is used here.
   if (isPostgresJs(client)) return openPostgresJs(client as unknown as PostgresJs, ended);
   if (isPglite(client)) return openPglite(client as unknown as Pglite);
-  // As checked.
   return isPool(client)
     ? await openPg((client as unknown as PgPool).Client, (client as unknown as PgPool).options, ended, abandoned)
     : await openPg(

@@ -61,7 +61,7 @@ export class ClientPanel {
     this.#content.replaceChildren(
       ...found ? detailOf(found) : [create("p", { class: "empty" }, "The node does not know this client.")],
     );
-    if (hasFocus) this.element.querySelector("button")?.focus(); // What had it is another element now.
+    if (hasFocus) this.element.querySelector("button")?.focus(); // The focused button was replaced.
   }
 }
 

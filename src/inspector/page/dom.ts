@@ -1,4 +1,4 @@
-/** Elements, without markup: what is shown was written by others. */
+/** Creates elements without parsing markup: names and messages come from clients. */
 
 type Attributes = Record<string, string | number | boolean | undefined | ((event: never) => unknown)>;
 type Child = Node | string | undefined | false;

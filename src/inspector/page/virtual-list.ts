@@ -3,7 +3,7 @@ import { create } from "./dom.ts";
 /** Rows above and below those that are seen. */
 const MARGIN = 8;
 
-/** A list of any length, of which only the rows that are seen exist. Arrows, Page Up, Page Down, Home and End move; Enter opens. */
+/** A list of any length, with elements for the visible rows only. Arrows, Page Up, Page Down, Home and End move; Enter opens. */
 export class VirtualList<Item> {
   readonly element: HTMLElement;
   readonly #space: HTMLElement;
