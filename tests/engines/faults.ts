@@ -438,18 +438,20 @@ export function faults(name: string, { skip = false, start, engine: make, inject
           assert.deepEqual(inside.host.data("room:null"), [0]);
           // What is forged is in the history: there is a hole, and what follows is told of.
           await inside.host.until(() => inside.host.gaps.includes(`room:${LONG}`));
-          await publish(fence.engine, `room:${LONG}`, LONG, 1, 1);
-          await inside.host.until(() => inside.host.data(`room:${LONG}`).at(-1) === 1);
+          // A gap covers what is published until it is told: one of two may cover the next publication too.
+          let last = 0;
+          do {
+            const gaps = inside.host.gaps.length;
+            await publish(fence.engine, `room:${LONG}`, LONG, 1, ++last);
+            await inside.host.until(() => inside.host.data(`room:${LONG}`).at(-1) === last || inside.host.gaps.length > gaps);
+          } while (inside.host.data(`room:${LONG}`).at(-1) !== last);
           assert.ok(!inside.host.data(`room:${LONG}`).includes(666));
           assert.deepEqual(inside.host.messages, ["fence"]);
           assert.deepEqual(await inside.engine.members("room:null"), []);
           assert.deepEqual(
             (await inside.engine.read(`room:${LONG}`, LONG, null, 10))
-              .publications.map(({ data }) => data),
-            [
-              "0",
-              "1",
-            ],
+              .publications.map(({ data }) => Number(data)),
+            range(last + 1),
           );
           assert.ok(
             inside.engine.dropped["forged"]! >= 8,
