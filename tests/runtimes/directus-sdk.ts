@@ -38,7 +38,8 @@ export class ConnectedSdk {
     const connected = this;
     class Watched extends WebSocket {
       constructor(url: string) {
-        super(url, options);
+        // Inflating is asynchronous: the close could come between a ping and the SDK's answer, which expects an open socket.
+        super(url, { perMessageDeflate: false, ...options });
         connected.sockets.push(this);
         this.on("message", (data) => {
           connected.received.push(JSON.parse(String(data)));
