@@ -138,7 +138,7 @@ export class BrokerEngine implements Engine {
     const { own } = this.#announcer;
     const members = (channel: string) => own.of(channel).map((member) => own.placed(member));
     const follows = (channel: string) => this.#subscriptions.has(channel);
-    if (isSigned) this.#trust = new Trust({ host, link, envelopes, timeout, members, follows, dropped });
+    if (isSigned) this.#trust = new Trust({ host, link, envelopes, lease, checkInterval, timeout, members, follows, dropped });
     this.#reader = new HistoryReader({
       isSigned,
       page: (channel, ...question) =>

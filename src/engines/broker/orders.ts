@@ -8,6 +8,8 @@ import type { Reconnection } from "./reconnection.ts";
 export interface OrdersHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
+  /** Maximum time until the node notices that it receives nothing from the broker, in ms. */
+  readonly unnoticed: number;
   /** Seals an order. */
   seal(body: string): Awaitable<string>;
   /** Opens a stored order. */
@@ -31,7 +33,7 @@ export class Orders {
   #waiting: { readonly text: string; readonly at: number }[] = [];
   readonly #obeyed = new Set<string>();
   #sent = 0;
-  /** When this node last received everything for certain, in ms of its monotonic clock. `#slack` is subtracted when orders are read. */
+  /** When the last session ended or had read all orders, in ms of the monotonic clock. Orders are read from `#slack` before that. */
   #heard: number;
   #slack = 0;
 
@@ -80,7 +82,7 @@ export class Orders {
   /** The session ended. */
   ended(): void {
     this.#heard = this.#now();
-    this.#slack = SLACK;
+    this.#slack = SLACK + this.#host.unnoticed;
   }
 
   /** After a connect: reads the orders that were missed, and sends those that wait. */

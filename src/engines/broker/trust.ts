@@ -11,6 +11,10 @@ export interface TrustHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
   readonly envelopes: Envelopes;
+  /** Three times the interval of the beats, in ms. */
+  readonly lease: number;
+  /** Interval of the checks, in ms. */
+  readonly checkInterval: number;
   /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
   /** The members of a channel on this node. */
@@ -31,7 +35,7 @@ export class Trust {
   readonly #neighbours: Neighbours;
 
   constructor(trust: TrustHost) {
-    const { host, link, envelopes, timeout, members, follows, dropped } = trust;
+    const { host, link, envelopes, lease, checkInterval, timeout, members, follows, dropped } = trust;
     const { node, deadlines } = host;
     this.#host = trust;
     const neighbours = this.#neighbours = new Neighbours({
@@ -46,6 +50,8 @@ export class Trust {
     this.orders = new Orders({
       host,
       link,
+      // A silent broker is noticed by a beat or a check that has no answer.
+      unnoticed: lease + checkInterval + timeout,
       seal: (body) => envelopes.seal("order", "", body),
       open: (envelope) => envelopes.open(["order"], "", envelope, false),
       malformed: () => dropped("malformed"),
