@@ -29,6 +29,8 @@ export interface SimulationOptions {
   readonly hours: number;
   readonly nodes: number;
   readonly clients: number;
+  /** Publications that the application publishes at once, on average. @default {25} */
+  readonly burst?: number | undefined;
   /** The faults that may happen. @default all */
   readonly faults?: readonly FaultKind[] | undefined;
   /** Prints what happens when. */
@@ -74,8 +76,8 @@ const CHANNELS_A_CLIENT = 2;
 const CLIENTS_A_CHANNEL = 3;
 const CLIENTS_A_ROOM = 6;
 
-/** What the application publishes on its nodes: so many bursts a round for each client, of so many publications on average. */
-const [BURSTS_A_CLIENT, BURST] = [1.5, 25];
+/** What the application publishes on its nodes, in bursts a round for each client. */
+const BURSTS_A_CLIENT = 1.5;
 
 /** Pauses of a client between two things that it does, in ms. */
 const PAUSES = [0, 0, 1, 5, 50, 500, 3_000];
@@ -285,7 +287,8 @@ class Simulation implements World, Cluster {
     const running = this.nodes.filter(({ isUp }) => isUp);
     if (running.length === 0) return;
     const { channels } = this.running[dice.pick(running).number]!; // It runs.
-    for (let count = 1 + dice.below(2 * BURST); count > 0; count--) {
+    const { burst = 25 } = this.#options;
+    for (let count = 1 + dice.below(2 * burst); count > 0; count--) {
       const channel = dice.chance(0.95) ? most : dice.pick(this.channels);
       const id = `s/${this.#published++}`;
       channels.publish(channel, "wrote", dice.chance(0.05) ? { id, pad: PAD.slice(dice.below(PAD.length)) } : { id }).then(
