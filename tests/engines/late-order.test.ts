@@ -2,12 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../../mod.ts";
-import { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
-import { MemoryBroker } from "../../src/testing/memory-broker.ts";
 import { testkit } from "../../src/testing/testkit.ts";
-import { Turns } from "../../src/testing/turns.ts";
-import { VirtualClock, VirtualTime } from "../../src/testing/virtual-time.ts";
-import { startNode } from "./broker-fixture.ts";
+import { VirtualNodes } from "./virtual-nodes.ts";
 
 /** A cluster of three nodes. Each client is admitted as the user that it names. */
 function cluster() {
@@ -65,30 +61,16 @@ describe("An order", () => {
 
   // Found by the simulation, seed 1000096 with 2 nodes and 4 clients.
   it("reaches a node that notices only after minutes that it was cut off", async () => {
-    const turns = new Turns((error) => {
-      throw error;
-    });
-    turns.watch();
-    const time = new VirtualTime(1_800_000_000_000, () => turns.settle());
-    const broker = new MemoryBroker(turns, () => time.now);
-    const start = (number: number) => {
-      const options = { secret: "a secret of the tests", lease: 360_000, checkInterval: 180_000, timeout: 5_000 };
-      return startNode(new BrokerEngine(broker.of(number), options), new VirtualClock(time, `node ${number}`));
-    };
-    const starting = Promise.all([start(0), start(1)]);
-    await time.advance(2_000);
-    const [cut, sender] = await starting;
-    broker.cut(0);
-    await time.advance(1_000);
-    await sender.engine.order("an order");
-    await time.advance(150_000);
+    const nodes = new VirtualNodes({ secret: "a secret of the tests", lease: 360_000, checkInterval: 180_000, timeout: 5_000 });
+    const [cut, sender] = [await nodes.start(0), await nodes.start(1)];
+    nodes.broker.cut(0);
+    await nodes.advance(1_000);
+    await nodes.during(sender.engine.order("an order"), 1_000);
+    await nodes.advance(150_000);
     assert.equal(cut.engine.status, "unavailable");
-    broker.restore(0);
-    await time.advance(10_000);
+    nodes.broker.restore(0);
+    await nodes.advance(10_000);
     assert.deepEqual(cut.host.messages, ["an order"]);
-    const closing = Promise.all([cut, sender].map(({ engine }) => engine.close()));
-    await time.advance(1_000);
-    await closing;
-    turns.unwatch();
+    await nodes.close();
   });
 });

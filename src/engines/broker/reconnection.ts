@@ -30,6 +30,9 @@ const PAUSES = [100, 5_000] as const;
 /** Watchdog rounds per timeout. */
 const ROUNDS = 2;
 
+/** Time until a check that is brought forward, in ms: what made it necessary may come many times. */
+const SOON = 1_000;
+
 /** Timeouts that one call may take while others are answered: a broker under load is slow, and reconnecting would add to the load. */
 const MOST_TIMEOUTS = 3;
 
@@ -151,6 +154,12 @@ export class Reconnection {
   /** Queries the nodes that are alive. */
   async name(): Promise<readonly string[]> {
     return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
+  }
+
+  /** Brings the next check forward. */
+  lookSoon(): void {
+    const { heapIndex, deadline } = this.#looking;
+    if (heapIndex >= 0 && deadline > this.#deadlines.now() + SOON) this.#deadlines.set(this.#looking, SOON);
   }
 
   close(): Promise<void> {

@@ -64,9 +64,10 @@ export class Trust {
     await this.#neighbours.greet(await this.#host.link.name());
   }
 
-  /** An envelope came from an unknown node. */
+  /** An envelope came from an unknown node, and may have been a publication that is dropped now. The check finds that. */
   meet(node: string): void {
     this.#neighbours.meet(node);
+    this.#host.link.lookSoon();
   }
 
   /** Handles an order or a control message. */
