@@ -11,6 +11,7 @@ import { setTimeout } from "node:timers/promises";
 import { Hono } from "hono";
 import { WebSocket } from "ws";
 import { createClient } from "../src/client/client.ts";
+import { streams } from "../src/client/streams.ts";
 import { WebSocketController } from "../src/controller/controller.ts";
 import { inspector } from "../src/inspector/inspector.ts";
 import { CHANNEL } from "../src/inspector/shown.ts";
@@ -55,7 +56,7 @@ async function measureClients(): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) {
     const names = Object.keys(shares);
     for (const name of round % 2 ? names.reverse() : names) {
-      const page = name === "nobody looks" ? undefined : createClient(`${server.url}inspector/live`, { WebSocket });
+      const page = name === "nobody looks" ? undefined : createClient(`${server.url}inspector/live`, { WebSocket, streams });
       page?.subscribe(CHANNEL, { onEvent: () => {} });
       await page?.ready;
       await setTimeout(2_000);

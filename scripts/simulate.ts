@@ -3,9 +3,11 @@
  *
  *     npm run simulate -- --seed 7 --hours 24 --nodes 5 --clients 300
  *
- * Longer runs consist of episodes of `--episode 10` hours, each a cluster of its own with the next seed. A failure prints the command that repeats its episode,
- * and `--shrink` looks for a smaller one. `--burst 25` is how many publications come at once, on average. `--mutation <name>` puts a known fault into the code, and expects that an episode finds it;
- * `--mutation all` tries each, and `--mutation known` those whose seed is recorded, with that seed. `--log` prints what happens when.
+ * Longer runs consist of episodes of `--episode 10` hours, each a cluster of its own with the next seed. `--library 4` adds as many clients
+ * of `noroshi/client` to those without a library, and `--burst 25` is how many publications come at once, on average. A failure prints the
+ * command that repeats its episode, and `--shrink` looks for a smaller one. `--mutation <name>` puts a known fault into the code, and
+ * expects that an episode finds it; `--mutation all` tries each, and `--mutation known` those whose seed is recorded, with that seed.
+ * `--log` prints what happens when.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,6 +29,7 @@ const { values } = parseArgs({
     episode: { type: "string", default: EPISODE },
     nodes: { type: "string", default: "3" },
     clients: { type: "string", default: "12" },
+    library: { type: "string", default: "0" },
     burst: { type: "string" },
     faults: { type: "string" },
     mutation: { type: "string" },
@@ -39,6 +42,7 @@ const given: Size = {
   hours: Number(values.hours),
   nodes: Number(values.nodes),
   clients: Number(values.clients),
+  library: Number(values.library),
   burst: values.burst === undefined ? undefined : Number(values.burst),
   faults: values.faults?.split(",").filter((name) => name !== "") as FaultKind[] | undefined, // Other names have no effect.
 };
@@ -124,8 +128,9 @@ function* episodes(size: Size): Generator<Size> {
   }
 }
 
-function commandOf({ seed, hours, nodes, clients, burst, faults }: Size): string {
+function commandOf({ seed, hours, nodes, clients, library, burst, faults }: Size): string {
   const options = [`--seed ${seed}`, `--hours ${Number(hours.toFixed(2))}`, `--nodes ${nodes}`, `--clients ${clients}`];
+  if (library) options.push(`--library ${library}`);
   if (burst !== undefined) options.push(`--burst ${burst}`);
   if (hours > Number(EPISODE)) options.push(`--episode ${values.episode}`);
   const quoted = faults ? [`--faults "${faults.join(",")}"`] : [];

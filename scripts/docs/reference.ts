@@ -130,7 +130,7 @@ const TABLES: readonly Table[] = [
   },
   {
     title: "A stream",
-    intro: "The third argument of `client.stream`.",
+    intro: "The third argument of `client.stream`, which the option `streams` of `noroshi/client/streams` adds.",
     name: "StreamOptions",
   },
   {

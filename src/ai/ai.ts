@@ -16,8 +16,9 @@
  * import { useChat } from "@ai-sdk/react";
  * import { createChatTransport } from "noroshi/ai";
  * import { createClient } from "noroshi/client";
+ * import { streams } from "noroshi/client/streams";
  *
- * const transport = createChatTransport(createClient("/websocket"));
+ * const transport = createChatTransport(createClient("/websocket", { streams }));
  * const { messages, sendMessage, stop } = useChat({ id, transport, resume: true });
  * ```
  *

@@ -1,5 +1,6 @@
 import type { BareClient } from "../client/client.ts";
-import type { ClientStream } from "../client/streams.ts";
+import { checkStreams, type ClientStream } from "../client/stream.ts";
+import type { Streaming } from "../client/streams.ts";
 import type { ChatMessage, ChatRequest } from "./chat-request.ts";
 
 /** Options of {@link createChatTransport}. */
@@ -47,15 +48,18 @@ export interface NoroshiChatTransport<Message extends ChatMessage = ChatMessage>
 
 /**
  * Creates a `ChatTransport` for `useChat` over the connection of a client. `resume` and `resumeStream` find the running answer of a chat
- * again, after a reload or in another tab. For that the user must be logged in.
+ * again, after a reload or in another tab. For that the user must be logged in. The client needs the option `streams`.
  *
  * It sends no headers, because messages have none: pass `body` instead.
+ *
+ * @throws {TypeError} for a client without streams.
  */
 export function createChatTransport<Message extends ChatMessage = ChatMessage, C = unknown>(
-  client: BareClient<C>,
+  client: BareClient<C> & Streaming<C>,
   { type = "chat", prepare = (request) => request, closesClient = false }: ChatTransportOptions<Message> = {},
 ): NoroshiChatTransport<Message> {
-  const bare = client as unknown as BareClient; // The contract exists in types only.
+  checkStreams(client);
+  const bare = client as unknown as Streaming; // The contract exists in types only.
   /** Of each chat, the last reconnect. */
   const latest = new Map<string, object>();
 

@@ -14,26 +14,15 @@
  *
  * @module
  */
-import type {
-  AskedType,
-  ChannelName,
-  ChannelOf,
-  Contract,
-  EventOf,
-  ItemOf,
-  ReplyOf,
-  RequestType,
-  StreamType,
-} from "../protocol/contract-types.ts";
+import type { AskedType, ChannelName, ChannelOf, Contract, EventOf, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { createConnector } from "./connector.ts";
+import { type Connector, createConnector } from "./connector.ts";
 import type {
   AnswerTo,
   AskedOf,
   DataTo,
   MessageTo,
   PayloadOf,
-  StreamArguments,
   SubscribeOptionsOf,
   SubscriptionOf,
   WithoutEnvelope,
@@ -46,7 +35,8 @@ import type { ClientEvents, ClientStatus } from "./events.ts";
 import { checkMs, type ClientOptions, resolveOptions } from "./options.ts";
 import { resolveUrl } from "./platform.ts";
 import { createRequests, type PublishOptions, type RequestOptions } from "./requests.ts";
-import { type AttachOptions, type ClientStream, createStreams, type StreamInfo, type StreamOptions } from "./streams.ts";
+import type { StreamsFactory } from "./stream.ts";
+import type { Streaming } from "./streams.ts";
 import type { Position, SubscribeOptions, Subscription } from "./subscription.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 
@@ -59,7 +49,8 @@ export type { CloseInfo } from "./failure.ts";
 export type { ClientOptions, Token } from "./options.ts";
 export type { ClientClock, WebSocketConstructor, WebSocketLike } from "./platform.ts";
 export type { PublishOptions, RequestOptions } from "./requests.ts";
-export type { AttachOptions, ClientStream, StreamInfo, StreamOptions } from "./streams.ts";
+export type { AttachOptions, ClientStream, StreamInfo, StreamOptions, Streams, StreamsFactory, StreamsHost } from "./stream.ts";
+export type { Streaming } from "./streams.ts";
 export type {
   Member,
   OpenSubscription,
@@ -73,6 +64,9 @@ export type {
 
 /** A client that reconnects by itself. `using` and `await using` close it at the end of their block. */
 export type Client<C = Contract> = BareClient<C> & Disposes & DisposesAsync;
+
+/** A {@link Client} with the option `streams`. */
+export type StreamingClient<C = Contract> = Client<C> & Streaming<C>;
 
 /** {@link Client} without `using`. */
 export interface BareClient<C = Contract> {
@@ -134,25 +128,6 @@ export interface BareClient<C = Contract> {
   ): Promise<ReplyOf<C, Type>>;
 
   /**
-   * Sends a request that is answered in parts, or whose `input` is. A `break` out of the loop cancels it. After a lost connection a
-   * stream that the server declares `resumable` goes on where it was; the iteration of any other throws `DISCONNECTED`.
-   */
-  stream<Type extends StreamType<C>>(
-    type: Type,
-    ...[payload, options]: StreamArguments<C, Type>
-  ): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
-
-  /**
-   * Attaches to a running stream that the server declares `resumable`: from another tab, or after a reload.
-   *
-   * @throws {ClientError} STREAM_LOST, from the iteration and the result: there is no such stream of this user, or it is not kept.
-   */
-  attach<Type extends StreamType<C>>(id: string, options?: AttachOptions): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
-
-  /** Lists the running `resumable` streams of the user, on all nodes. @throws {ClientError} as {@link request} */
-  streams(): Promise<StreamInfo[]>;
-
-  /**
    * Publishes to a channel. Resolves with the publication's position, or `{}` for a channel without history.
    *
    * @throws {ClientError} as {@link request}
@@ -192,7 +167,13 @@ export interface BareClient<C = Contract> {
   close(code?: number, reason?: string): Promise<void>;
 }
 
+/** Creates a client with streams, as below. */
+export function createClient<C = Contract>(
+  url: string | URL,
+  options: ClientOptions & { streams: StreamsFactory },
+): StreamingClient<C>;
 /** Creates a client and connects it, unless `lazy` is set. @throws {TypeError} for invalid options and a URL without a scheme. */
+export function createClient<C = Contract>(url: string | URL, options?: ClientOptions): Client<C>;
 export function createClient<C = Contract>(url: string | URL, options: ClientOptions = {}): Client<C> {
   const resolved = resolveOptions(options);
   const { token, lazy, random, requestTimeout, outbox, traceparent } = resolved;
@@ -222,10 +203,12 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     if (isIdle) connect();
   };
 
+  const offer: Connector["offer"] = (...text) => connector.offer(...text);
+
   const subscriptions = createSubscriptions(
     resolved,
     nextUid,
-    (text, refused, isSubscribe) => connector.offer(text, refused, isSubscribe),
+    offer,
     () => connector.whyClosed(),
     report,
   );
@@ -236,12 +219,28 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       openIfIdle();
       const why = connector.whyClosed();
       if (why) refused(why);
-      return !!why || connector.offer(text, refused);
+      return !!why || offer(text, refused);
     },
     () => connector.whyUnsent(),
   );
 
-  const streams = createStreams((...text) => connector.offer(...text), requests.drop, report);
+  const request = async (
+    type: string,
+    payload: object | undefined,
+    options: RequestOptions = {},
+    uid = nextUid(),
+  ): Promise<WebSocketMessage> => {
+    if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
+      throw new TypeError('Cannot send: pass an object without "type" and "uid"');
+    }
+    const { timeout = requestTimeout } = options;
+    checkMs('Cannot request: option "timeout"', timeout);
+    // More random: anonymous clients have one scope in common.
+    uid += options.idempotent ? `${random().toString(36).slice(1)}.once` : "";
+    return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
+  };
+
+  const streams = resolved.streams?.({ nextUid, request, offer, drop: requests.drop, report });
 
   const receive = (message: WebSocketMessage) => {
     const { type, uid, status } = message;
@@ -254,7 +253,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       if (!wasRefused && !requests.settle(message)) connector.auth(message);
       return;
     }
-    if (streams.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;
+    if (streams?.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;
     if (status === "error") {
       // An error that answers no request of ours.
       const error = errorOf(message);
@@ -278,34 +277,6 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     requests,
     streams,
   );
-
-  const request = async (
-    type: string,
-    payload: object | undefined,
-    options: RequestOptions = {},
-    uid = nextUid(),
-  ): Promise<WebSocketMessage> => {
-    if (payload && (typeof payload !== "object" || Array.isArray(payload) || "type" in payload || "uid" in payload)) {
-      throw new TypeError('Cannot send: pass an object without "type" and "uid"');
-    }
-    const { timeout = requestTimeout } = options;
-    checkMs('Cannot request: option "timeout"', timeout);
-    // More random: anonymous clients have one scope in common.
-    uid += options.idempotent ? `${random().toString(36).slice(1)}.once` : "";
-    return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
-  };
-
-  const stream = (options: AttachOptions & StreamOptions = {}, type: string, payload?: object, id?: string) => {
-    const uid = nextUid();
-    const { signal } = options;
-    return streams.start(
-      uid,
-      (id, after) =>
-        request(id ? "stream.resume" : type, id ? { id, after } : payload, { timeout: 0, ...(signal && { signal }) }, uid),
-      options,
-      id,
-    );
-  };
 
   const client: BareClient = {
     get status() {
@@ -345,9 +316,6 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       return sent as Promise<void>; // Without a `uid` there is no answer.
     },
     request: (type, payload, options) => request(type, payload, options).then(({ data }) => data),
-    stream: (type, payload, options) => stream(options, type, payload),
-    attach: (id, options) => stream(options, "", {}, id) as ClientStream<never, never>, // The contract exists in types only.
-    streams: () => request("stream.list", {}).then(({ data }) => data as StreamInfo[]), // PROTOCOL.md §3.12
     publish: (channel, event, data, options = {}) => {
       const { id } = options;
       return request("publish", { channel, event, data, id }, { idempotent: !!id, ...options }).then(({ epoch, offset }) =>
@@ -381,6 +349,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       return connector.close(code, reason);
     },
   };
+  Object.assign(client, streams?.methods);
   disposeBy(client, () => client.close());
   if (!lazy) connect();
   return client as unknown as Client<C>; // `disposeBy` has added the methods of `using`; the contract exists in types only.

@@ -9,7 +9,7 @@ import type { ResolvedOptions, Token } from "./options.ts";
 import { createPace } from "./pace.ts";
 import { createTimer, onWake } from "./platform.ts";
 import type { Requests } from "./requests.ts";
-import type { Streams } from "./streams.ts";
+import type { Streams } from "./stream.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
 /** Keeps at most one connection: opens it, authenticates and reconnects. */
@@ -56,7 +56,7 @@ export function createConnector(
   receive: (message: WebSocketMessage) => void,
   subscriptions: Subscriptions,
   requests: Requests,
-  streams: Streams,
+  streams: Streams | undefined,
 ): Connector {
   const { clock, token, tokenIn, renew, timeout, protocols, backoff, reconnect, maxAttempts, maxRefusals } = options;
   let status: ClientStatus = "closed";
@@ -98,7 +98,7 @@ export function createConnector(
     if (!isReady) return;
     subscriptions.flush();
     requests.flush();
-    streams.flush();
+    streams?.flush();
   };
   const pace = createPace(clock, nextUid, (text) => socket?.send(text), flush, subscriptions.unanswered);
   const now = () => clock.monotonic();
@@ -136,7 +136,7 @@ export function createConnector(
     } else if (status === "waiting") {
       const rest = isEarly ? 0 : notBefore - now();
       if (rest <= 0) void connect();
-      else timer(() => void connect(), rest);
+      else timer(connect, rest);
     }
   };
 
@@ -299,7 +299,7 @@ export function createConnector(
     if (wasOpen && close.code !== 4508 && now() - openSince >= backoff.reset) attempt = 0;
     notBefore = Math.max(notBefore, now() + retryIn(close.reason));
     const delay = notBefore - now() + backoffDelay(attempt++, options, close.code);
-    timer(() => void connect(), delay);
+    timer(connect, delay);
     status = "waiting";
     if (wasOpen) interrupt({ ...close, isFinal: false });
     emit("status", { status });
@@ -347,7 +347,7 @@ export function createConnector(
   const interrupt = (close: ClientClose) => {
     const { code, reason, isFinal } = close;
     subscriptions.lost();
-    streams.lost();
+    streams?.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
     // After 1009 any of them may be the message that was too big, so none is sent again.

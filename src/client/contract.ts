@@ -1,6 +1,6 @@
 import type { EventOf, In, InOf, Out, Part, QuestionOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import type { StreamOptions } from "./streams.ts";
+import type { StreamOptions } from "./stream.ts";
 import type { Publication, SubscribeOptions, Subscription, SubscriptionInit } from "./subscription.ts";
 
 /** Payload of a request type. */

@@ -1,4 +1,5 @@
 import { type ClientClock, systemClock, type WebSocketConstructor } from "./platform.ts";
+import type { StreamsFactory } from "./stream.ts";
 
 /** Credentials of the client; absent for an anonymous one. */
 export type Token = string | null | undefined;
@@ -64,6 +65,8 @@ export interface ClientOptions {
    * @default nothing is sent
    */
   traceparent?: () => string | undefined;
+  /** Streams, imported from `noroshi/client/streams`: adds `stream`, `attach` and `streams` to the client. @default none */
+  streams?: StreamsFactory;
   /** Maximum length of an incoming frame, in characters; a longer one ends the connection. @default {16_777_216} */
   maxFrame?: number;
   /** Subprotocols to offer; use `[]` for a server that supports none. @default {["noroshi.v1"]} */
@@ -78,8 +81,8 @@ export interface ClientOptions {
 
 /** Options with defaults applied. */
 export type ResolvedOptions =
-  & Required<Omit<ClientOptions, "token" | "renew" | "traceparent" | "backoff" | "outbox">>
-  & { [Name in "token" | "renew" | "traceparent"]: ClientOptions[Name] }
+  & Required<Omit<ClientOptions, "token" | "renew" | "traceparent" | "streams" | "backoff" | "outbox">>
+  & { [Name in "token" | "renew" | "traceparent" | "streams"]: ClientOptions[Name] }
   & { backoff: Required<Backoff>; outbox: Required<OutboxOptions> };
 
 type Backoff = NonNullable<ClientOptions["backoff"]>;
@@ -97,6 +100,7 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     outbox: { maxMessages: 100, maxAge: 60_000 },
     renew: undefined,
     traceparent: undefined,
+    streams: undefined,
     maxRefusals: 3,
     maxAttempts: 0,
     reconnect: true,

@@ -41,7 +41,8 @@ import type {
   SubscribeOptions,
   SubscribeOptionsOf,
 } from "./client.ts";
-import type { AttachOptions } from "./streams.ts";
+import type { AttachOptions } from "./stream.ts";
+import type { Streaming } from "./streams.ts";
 import { createShownStreams, IDLE, type ShownStreams, type StreamState } from "./shown-streams.ts";
 
 export type { StreamState, StreamStatus } from "./shown-streams.ts";
@@ -197,13 +198,16 @@ export interface UseStreamResult<C, Type extends string> extends StreamState<Ite
 
 /**
  * Starts streams of one type, one at a time, and shows the newest. When the component unmounts, or the client or the type changes, a stream
- * whose `id` is known goes on, for `resume`. Any other is cancelled.
+ * whose `id` is known goes on, for `resume`. Any other is cancelled. The client needs the option `streams`.
  */
-export function useStream<C, Type extends StreamType<C>>(client: BareClient<C>, type: Type): UseStreamResult<C, Type> {
+export function useStream<C, Type extends StreamType<C>>(
+  client: BareClient<C> & Streaming<C>,
+  type: Type,
+): UseStreamResult<C, Type> {
   const [shown, setShown] = useState<{ by: ShownStreams; state: StreamState }>();
   const streams = useMemo(() => {
     // The contract exists in types only.
-    const by = createShownStreams(client as unknown as BareClient, type, (state) => setShown({ by, state }));
+    const by = createShownStreams(client as Streaming, type, (state) => setShown({ by, state }));
     return by;
   }, [client, type]);
   useEffect(() => streams.end, [streams]);

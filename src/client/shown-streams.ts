@@ -1,5 +1,5 @@
-import type { BareClient } from "./client.ts";
-import type { AttachOptions, ClientStream, StreamOptions } from "./streams.ts";
+import { type AttachOptions, checkStreams, type ClientStream, type StreamOptions } from "./stream.ts";
+import type { Streaming } from "./streams.ts";
 
 /** Where a stream that is shown is: not started, or how it ended: by `stop`, with its result, or with an error. */
 export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
@@ -42,8 +42,12 @@ export interface ShownStreams {
   end(): void;
 }
 
-/** @param show called with each new state. */
-export function createShownStreams(client: BareClient, type: string, show: (state: StreamState) => void): ShownStreams {
+/**
+ * @param show called with each new state.
+ * @throws {TypeError} for a client without streams.
+ */
+export function createShownStreams(client: Streaming, type: string, show: (state: StreamState) => void): ShownStreams {
+  checkStreams(client);
   let current: { readonly stream: ClientStream; update(change: Partial<StreamState>): void } | undefined;
   let state: StreamState = IDLE;
 

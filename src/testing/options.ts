@@ -34,7 +34,8 @@ export interface TestConnectOptions {
 }
 
 /** Options of a client of `noroshi/client`, and how it reaches the app. */
-export interface TestClientOptions extends Omit<ClientOptions, "WebSocket" | "clock" | "random">, TestConnectOptions {}
+export interface TestClientOptions
+  extends Omit<ClientOptions, "WebSocket" | "clock" | "random" | "streams">, TestConnectOptions {}
 
 /** Options of a bare socket. */
 export interface TestSocketOptions extends TestConnectOptions {

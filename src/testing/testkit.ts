@@ -16,7 +16,8 @@
  * @module
  */
 import type { Clock } from "../base/clock.ts";
-import { type Client, createClient, type WebSocketConstructor } from "../client/client.ts";
+import { createClient, type StreamingClient, type WebSocketConstructor } from "../client/client.ts";
+import { streams } from "../client/streams.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { replaceGlobals } from "./globals.ts";
@@ -41,7 +42,7 @@ import type { Recorder, Wire } from "./wire.ts";
 // Node loads the classes of `fetch` when they are first read, which takes tens of ms: here, and not in the first test.
 void globalThis.Request;
 
-export type { Client } from "../client/client.ts";
+export type { Client, StreamingClient } from "../client/client.ts";
 export type { Tested, TestedApp, TestedNode } from "./node.ts";
 export type { TestClientOptions, TestConnectOptions, TestkitOptions, TestSocketOptions } from "./options.ts";
 export { type TestClose, TestSocket, UpgradeRefused } from "./test-socket.ts";
@@ -129,11 +130,11 @@ export class BareTestkit {
   }
 
   /**
-   * Connects a client of `noroshi/client`. Resolves when the server has admitted it.
+   * Connects a client of `noroshi/client`, with streams. Resolves when the server has admitted it.
    *
    * @throws {ClientError} why the first attempt failed: the client is then closed.
    */
-  async connect<C = Contract>(options: TestClientOptions = {}): Promise<Client<C>> {
+  async connect<C = Contract>(options: TestClientOptions = {}): Promise<StreamingClient<C>> {
     const client = this.client<C>(options);
     let stop = () => {};
     const failed = new Promise<never>((_, reject) => {
@@ -150,14 +151,15 @@ export class BareTestkit {
     return client;
   }
 
-  /** Creates a client of `noroshi/client`, and does not wait for it. */
-  client<C = Contract>(options: TestClientOptions = {}): Client<C> {
+  /** Creates a client of `noroshi/client`, with streams, and does not wait for it. */
+  client<C = Contract>(options: TestClientOptions = {}): StreamingClient<C> {
     const { path, node, headers, ip, ...rest } = options;
     const number = this.#ends.size + 1;
     const transcript = new Transcript();
     const end: End = { transcript, socket: undefined, close: () => client.close() };
-    const client: Client<C> = createClient<C>(this.#url(path), {
+    const client: StreamingClient<C> = createClient<C>(this.#url(path), {
       ...rest,
+      streams,
       WebSocket: this.#socketClass({ node, headers, ip }, transcript.record, (socket) => end.socket = socket),
       clock: new VirtualClock(this.#time, `client ${number}`),
       random: randomOf((this.#options.seed ?? 1) + number * 0x9e3779b1),

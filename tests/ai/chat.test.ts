@@ -7,6 +7,7 @@ import { MockLanguageModelV4 } from "ai/test";
 import { WebSocketController } from "../../mod.ts";
 import { createChatTransport, handleChat } from "../../src/ai/ai.ts";
 import { mergeChunks } from "../../src/ai/merge-chunks.ts";
+import { createClient } from "../../src/client/client.ts";
 import { ClientError } from "../../src/client/error.ts";
 import { testkit } from "../../src/testing/testkit.ts";
 
@@ -222,6 +223,12 @@ describe("createChatTransport", () => {
       await assert.rejects(transport.reconnectToStream({ chatId: "garden", headers }), TypeError);
     }
     await t.close();
+  });
+
+  it("says what a client without streams needs", () => {
+    const client = createClient("ws://localhost", { lazy: true, WebSocket: class {} as never });
+    // @ts-expect-error -- it has no streams
+    assert.throws(() => createChatTransport(client), { name: "TypeError", message: /noroshi\/client\/streams$/ });
   });
 
   it("closes the client with closesClient, and not without it", async () => {

@@ -4,6 +4,7 @@ import { createElement, StrictMode, useEffect } from "react";
 import { renderToString } from "react-dom/server";
 import * as v from "valibot";
 import { defineContract } from "../../mod.ts";
+import { createClient } from "../../src/client/client.ts";
 import { useStream, type UseStreamResult } from "../../src/client/react.ts";
 import { connectFake, type FakeSocket } from "../support/fake-server.ts";
 import { turn } from "../support/waiting.ts";
@@ -90,6 +91,13 @@ describe("useStream", () => {
     const { text } = await mount(client);
     assert.equal(text(), "idle | 0 |  | - | fine");
     assert.equal(sockets.length, 0);
+  });
+
+  it("says what a client without streams needs", () => {
+    const client = createClient("ws://localhost", { lazy: true, WebSocket: class {} as never });
+    // @ts-expect-error -- it has no streams
+    const Answer = () => useStream(client, "ask").status;
+    assert.throws(() => renderToString(createElement(Answer)), { name: "TypeError", message: /noroshi\/client\/streams$/ });
   });
 
   it("shows the items as they come, and then the result", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ClientError } from "../../src/client/client.ts";
-import { createStreams } from "../../src/client/streams.ts";
+import { type Streaming, streams as createStreams } from "../../src/client/streams.ts";
 import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
@@ -12,22 +12,25 @@ function create() {
   const sent: any[] = [];
   const reports: unknown[] = [];
   const stall = new Stall<WebSocketMessage>();
-  const streams = createStreams(
-    (text, refused) => {
+  const streams = createStreams({
+    nextUid: () => "u1",
+    request: () => stall.promise,
+    offer: (text, refused) => {
       if (text.length > 200) refused(new ClientError("MESSAGE_TOO_BIG", "Too big"));
       else if (state.isOpen) sent.push(JSON.parse(text));
       return state.isOpen;
     },
-    () => false,
-    (error) => reports.push(error),
-  );
+    drop: () => false,
+    report: (error) => reports.push(error),
+  });
+  const { stream } = streams.methods as Streaming; // As `createClient` returns them.
   return {
     state,
     reports,
     streams,
     stall,
     take: () => sent.splice(0),
-    start: (input: AsyncIterable<unknown>) => streams.start("u1", () => stall.promise, { input }),
+    start: (input: AsyncIterable<unknown>) => stream("upload", {}, { input }),
     /** Returns whether there is a stream to grant it to. */
     grant: async (item: number, bytes = 10_000) => {
       const isOpen = streams.receive({ type: "stream.credit", uid: "u1", item, bytes });

@@ -1,35 +1,38 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { createClient } from "../../src/client/client.ts";
+import { createClient, type StreamsHost } from "../../src/client/client.ts";
 import { ClientError } from "../../src/client/error.ts";
-import { createStreams } from "../../src/client/streams.ts";
+import { type Streaming, streams as createStreams } from "../../src/client/streams.ts";
 import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 /** Streams of a client whose server accepts messages while `isOpen`. */
-function create() {
+function create(request?: StreamsHost["request"]) {
   const state = { isOpen: true, isUnsent: false };
   const sent: object[] = [];
   const dropped: unknown[] = [];
   const stall = new Stall<WebSocketMessage>();
-  const streams = createStreams(
-    (text) => {
+  const streams = createStreams({
+    nextUid: () => "u1",
+    request: request ?? (() => stall.promise),
+    offer: (text) => {
       if (state.isOpen) sent.push(JSON.parse(text));
       return state.isOpen;
     },
-    (_uid, error) => {
+    drop: (_uid, error) => {
       if (state.isUnsent) {
         dropped.push(error);
         stall.reject(error);
       }
       return state.isUnsent;
     },
-    (error) => assert.fail(String(error)),
-  );
-  const start = (signal?: AbortSignal) => streams.start("u1", () => stall.promise, { ...(signal && { signal }) });
+    report: (error) => assert.fail(String(error)),
+  });
+  const methods = streams.methods as Streaming; // As `createClient` returns them.
+  const start = (signal?: AbortSignal) => methods.stream("ask", {}, { ...(signal && { signal }) });
   const item = (data: unknown, credit?: number) =>
     streams.receive({ type: "ask", status: "next", uid: "u1", data, ...(credit && { credit }) });
-  return { state, sent, dropped, stall, streams, start, item };
+  return { state, sent, dropped, stall, streams, methods, start, item };
 }
 
 const credit = (n: number) => ({ type: "stream.credit", uid: "u1", credit: n });
@@ -143,7 +146,7 @@ describe("client.stream", () => {
   });
 
   it("rejects for a payload that is no object, and when the client is closed", async () => {
-    const client = createClient("ws://127.0.0.1:1", { lazy: true, WebSocket: class {} as never });
+    const client = createClient("ws://127.0.0.1:1", { lazy: true, WebSocket: class {} as never, streams: createStreams });
     await assert.rejects(client.stream("ask", [] as never).result, TypeError);
     await client.close();
     await assert.rejects(client.stream("ask").result, { code: "CLOSED" });
@@ -153,18 +156,14 @@ describe("client.stream", () => {
 describe("client.stream, resumable", () => {
   /** A stream whose requests the test answers, one for each connection. */
   function resumable(after?: number, id?: string) {
-    const created = create();
-    const requests: { id: unknown; after: unknown; stall: Stall<WebSocketMessage> }[] = [];
-    const stream = created.streams.start(
-      "u1",
-      (id, after) => {
-        const stall = new Stall<WebSocketMessage>();
-        requests.push({ id, after, stall });
-        return stall.promise;
-      },
-      after === undefined ? {} : { after },
-      id,
-    );
+    const requests: { type: string; payload: object | undefined; stall: Stall<WebSocketMessage> }[] = [];
+    const created = create((type, payload) => {
+      const stall = new Stall<WebSocketMessage>();
+      requests.push({ type, payload, stall });
+      return stall.promise;
+    });
+    const { stream: start, attach } = created.methods;
+    const stream = id === undefined ? start("ask", { prompt: "Hi" }) : attach(id, after === undefined ? {} : { after });
     const opened = (id = "name") => created.streams.receive({ type: "ask", status: "open", uid: "u1", id });
     const next = (fields: object) => created.streams.receive({ type: "ask", status: "next", uid: "u1", ...fields });
     const lose = async () => {
@@ -172,7 +171,15 @@ describe("client.stream, resumable", () => {
       requests.at(-1)!.stall.reject(new ClientError("DISCONNECTED", "lost"));
       await turn();
     };
-    return { ...created, requests, stream, opened, next, lose, asked: () => requests.map(({ id, after }) => [id, after]) };
+    return {
+      ...created,
+      requests,
+      stream,
+      opened,
+      next,
+      lose,
+      asked: () => requests.map(({ type, payload }) => [type, payload]),
+    };
   }
 
   it("goes on after a lost connection, from the last item that was read", async () => {
@@ -184,12 +191,12 @@ describe("client.stream, resumable", () => {
     next({ data: "b", offset: 2 });
     assert.deepEqual([await iterator.next(), stream.offset], [{ done: false, value: "a" }, 1]);
     await lose();
-    assert.deepEqual(asked(), [[undefined, 0], ["name", 1]]);
+    assert.deepEqual(asked(), [["ask", { prompt: "Hi" }], ["stream.resume", { id: "name", after: 1 }]]);
     opened();
     next({ data: "b", offset: 2 });
     assert.equal((await iterator.next()).value, "b");
     await lose();
-    assert.deepEqual(asked().at(-1), ["name", 2]);
+    assert.deepEqual(asked().at(-1), ["stream.resume", { id: "name", after: 2 }]);
     requests.at(-1)!.stall.resolve({ type: "stream.resume", status: "ok", data: "end" });
     await turn();
     assert.deepEqual([(await iterator.next()).done, await stream.result], [true, "end"]);
@@ -203,7 +210,7 @@ describe("client.stream, resumable", () => {
     next({ items: ["a", "b"], offset: 6 });
     assert.deepEqual([(await iterator.next()).value, stream.offset], ["a", 4]);
     await lose();
-    assert.deepEqual(asked(), [["name", 3], ["name", 6]]);
+    assert.deepEqual(asked(), [["stream.resume", { id: "name", after: 3 }], ["stream.resume", { id: "name", after: 6 }]]);
     assert.deepEqual([(await iterator.next()).value, stream.offset], ["b", 6]);
   });
 

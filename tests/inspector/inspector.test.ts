@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import { Hono } from "hono";
 import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
-import type { Client } from "../../src/client/client.ts";
+import type { StreamingClient } from "../../src/client/client.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
@@ -85,7 +85,11 @@ class SharedEngine extends MemoryEngine {
 const PAGE = { path: "/inspector/live" };
 
 /** Asks as the page does. */
-async function look<About extends keyof Answers>(page: Client, about: About, query: object = {}): Promise<Part<About>[]> {
+async function look<About extends keyof Answers>(
+  page: StreamingClient,
+  about: About,
+  query: object = {},
+): Promise<Part<About>[]> {
   const parts: Part<About>[] = [];
   for await (const part of page.stream("look", { about, ...query })) parts.push(part as Part<About>); // As the server answers.
   return parts;
@@ -489,7 +493,7 @@ describe("inspector", () => {
     await using t = testkit({ app, controller });
     const ann = await t.connect({ path: "/websocket", token: "ann" });
     const { uid } = [...controller.clients()][0]!; // The client of ann.
-    const timeline = async (page: Client) => {
+    const timeline = async (page: StreamingClient) => {
       const [part] = await look(page, "client", { client: uid });
       const { timeline, forgotten } = part!.data.client!;
       return { texts: timeline.slice(3).map(({ text, count }) => `${text} ${count}`), forgotten };

@@ -14,7 +14,8 @@ import * as v from "valibot";
 import { WebSocket } from "ws";
 import { assetsPath, buildAssets } from "../../scripts/inspector.ts";
 import { Channels } from "../../src/channels/channels.ts";
-import { type Client, createClient } from "../../src/client/client.ts";
+import { createClient, type StreamingClient } from "../../src/client/client.ts";
+import { streams } from "../../src/client/streams.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { inspector, type InspectorAction } from "../../src/inspector/inspector.ts";
 import { type RunningServer, serve } from "../../src/serve/serve.ts";
@@ -33,7 +34,7 @@ class Node {
   readonly channels: Channels;
   /** What `authorize` allows. */
   readonly allowed = new Set<InspectorAction>(["view", "read", "disconnect", "refresh", "broadcast", "publish", "tap"]);
-  readonly #clients: Client[] = [];
+  readonly #clients: StreamingClient[] = [];
   #server: RunningServer | undefined;
 
   constructor() {
@@ -73,8 +74,8 @@ class Node {
     return this;
   }
 
-  async connect(token: string): Promise<Client> {
-    const client = createClient(`${this.url}websocket`, { token, WebSocket });
+  async connect(token: string): Promise<StreamingClient> {
+    const client = createClient(`${this.url}websocket`, { token, WebSocket, streams });
     this.#clients.push(client);
     await client.ready;
     return client;

@@ -9,7 +9,8 @@ import assert from "node:assert/strict";
 import process from "node:process";
 import { describe, it } from "node:test";
 import { WebSocket } from "ws";
-import { type Client, type ClientStream, createClient } from "../../src/client/client.ts";
+import { type ClientStream, createClient, type StreamingClient } from "../../src/client/client.ts";
+import { streams } from "../../src/client/streams.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { Random } from "../support/random.ts";
 import { NodeProcess } from "./node-process.ts";
@@ -86,7 +87,7 @@ describe("Resumable streams over nodes", () => {
       const faults: Record<string, number> = {};
       const broker = await start();
       const nodes: NodeProcess[] = [];
-      const clients: Client[] = [];
+      const clients: StreamingClient[] = [];
       console.log(`${name}: SEED=${random.seed}`);
       try {
         nodes.push(
@@ -108,6 +109,7 @@ describe("Resumable streams over nodes", () => {
             WebSocket: Roaming as never, // As `ws` has it.
             backoff: { base: 100, cap: 2_000 },
             heartbeat: 3_000,
+            streams,
           });
           client.on("error", () => {});
           client.on("open", () => void reading.counts.resumed++);

@@ -3,7 +3,7 @@ import type { Channels } from "../../src/channels/channels.ts";
 import type { TestNode } from "../../src/testing/node.ts";
 import type { Dice } from "./dice.ts";
 import type { NodeTime } from "./node-time.ts";
-import type { SimulatedClient } from "./simulated-client.ts";
+import type { AnyClient } from "./simulated-client.ts";
 import { type BrokerFaults, NO_FAULTS, type UnreliableBroker } from "./unreliable-broker.ts";
 
 const SECOND = 1_000;
@@ -52,7 +52,7 @@ export interface Order {
   /** The node that was asked. */
   readonly node: number;
   /** Who was connected, with the time since when. */
-  readonly clients: ReadonlyMap<SimulatedClient, number>;
+  readonly clients: ReadonlyMap<AnyClient, number>;
   /** Whether it was sent; until then only that node has it. */
   isSent: boolean;
   /** Whether it is lost, so that nobody has to carry it out. */
@@ -71,7 +71,7 @@ export interface Cluster {
   readonly nodes: readonly TestNode[];
   readonly running: readonly Running[];
   readonly clocks: readonly NodeTime[];
-  readonly clients: readonly SimulatedClient[];
+  readonly clients: readonly AnyClient[];
   readonly channels: readonly string[];
   readonly broker: UnreliableBroker;
   /** Users whose rights are taken in this round. */
@@ -271,7 +271,7 @@ export class Faults {
     for (const order of this.orders) order.isLost = true;
   }
 
-  #order(kind: Order["kind"], { user }: SimulatedClient): void {
+  #order(kind: Order["kind"], { user }: AnyClient): void {
     const { banned, clients, elapsed, running } = this.#cluster;
     const number = this.#healthy();
     if (user === undefined || number === undefined) return;

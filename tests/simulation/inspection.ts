@@ -1,6 +1,6 @@
 import type { Checker } from "../support/checker.ts";
 import type { Cluster, Order } from "./faults.ts";
-import type { SimulatedClient } from "./simulated-client.ts";
+import type { AnyClient } from "./simulated-client.ts";
 
 /** Compares what nodes and clients know with what is so, when nothing has happened for some time. */
 export class Inspection {
@@ -88,4 +88,4 @@ export class Inspection {
   }
 }
 
-const nameOf = ({ name, user }: SimulatedClient): string => user ?? name;
+const nameOf = ({ name, user }: AnyClient): string => user ?? name;

@@ -43,6 +43,7 @@ export async function shrink(
   for (const fault of best.faults!) await attempt({ faults: best.faults!.filter((each) => each !== fault) }); // Set above.
   while (best.clients > 1 && await attempt({ clients: Math.floor(best.clients / 2) }));
   while (best.clients > 1 && await attempt({ clients: best.clients - 1 }));
+  while (best.library && await attempt({ library: best.library - 1 }));
   while (best.nodes > 1 && await attempt({ nodes: best.nodes - 1 }));
   while (best.hours > STEP && await attempt({ hours: best.hours / 2 }));
   return best;

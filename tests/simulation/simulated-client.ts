@@ -1,3 +1,4 @@
+import type { ClientClock } from "../../src/client/client.ts";
 import type { TestNode } from "../../src/testing/node.ts";
 import { Wire } from "../../src/testing/wire.ts";
 import type { Checker, Follower } from "../support/checker.ts";
@@ -11,14 +12,16 @@ export interface World {
   /** Virtual time, in ms. */
   readonly elapsed: number;
   readonly nodes: readonly TestNode[];
+  /** A clock of its own. */
+  clock(owner: string): ClientClock;
   /** @param direction 0: sent, 1: received, 2: a state. */
   record(client: number, direction: number, text: string): void;
   /** The connection has ended with this code. */
-  ended(client: SimulatedClient, code: number): void;
+  ended(client: AnyClient, code: number): void;
   /** What was published after the position was not sent to the client, which knows it. */
-  lost(client: SimulatedClient, channel: string, position: Position | undefined): void;
+  lost(client: AnyClient, channel: string, position: Position | undefined): void;
   /** The client received that the user has left. */
-  left(client: SimulatedClient, user: string): void;
+  left(client: AnyClient, user: string): void;
   /** Users whose rights are taken in this round. */
   readonly banned: ReadonlySet<string>;
 }
@@ -52,17 +55,46 @@ interface Asked {
   readonly id?: string;
 }
 
+/** A client of a simulation, with a library or without. */
+export interface AnyClient {
+  readonly name: string;
+  readonly user: string | undefined;
+  readonly room: string;
+  readonly dice: Dice;
+  readonly followers: ReadonlyMap<string, Follower>;
+  /** When its connection was opened, in ms of the virtual time. */
+  readonly openedAt: number;
+  /** The node it is connected to. */
+  readonly node: TestNode | undefined;
+  /** Its data as a member. */
+  readonly member: string;
+  readonly isMember: boolean;
+  /** The members it knows, user and data; `undefined` if it does not receive them. */
+  readonly members: ReadonlyMap<string, string> | undefined;
+  readonly isConnected: boolean;
+  /** The channels whose publications it receives. */
+  readonly subscribed: readonly string[];
+  /** What was sent before this time and has no answer yet, by channel. */
+  unanswered(before: number): readonly string[];
+  /** Does one thing at random. */
+  act(): void;
+  /** Reads again. */
+  unstall(): void;
+  /** Connects and subscribes to everything. Call it until it returns `true`: all has been answered. */
+  comeBack(): boolean;
+  /** Its network fails. @param isSilent whether neither end notices. */
+  cut(isSilent: boolean): void;
+}
+
 /** A client without a library: it connects, subscribes, publishes, drops and comes back at random, and records what it receives. */
-export class SimulatedClient {
+export class SimulatedClient implements AnyClient {
   readonly name: string;
   readonly user: string | undefined;
   readonly room: string;
   readonly watches: boolean;
   readonly dice: Dice;
   readonly followers: ReadonlyMap<string, Follower>;
-  /** When its connection was opened, in ms of the virtual time. */
   openedAt = 0;
-  /** The node it is connected to. */
   node: TestNode | undefined;
   readonly #number: number;
   readonly #world: World;
@@ -105,7 +137,6 @@ export class SimulatedClient {
     return this.isConnected && this.#started.has(this.room);
   }
 
-  /** The members it knows, user and data; `undefined` if it does not receive them. */
   get members(): ReadonlyMap<string, string> | undefined {
     return this.watches && this.isMember ? this.#members ?? new Map() : undefined;
   }
@@ -114,17 +145,14 @@ export class SimulatedClient {
     return this.#isOpen && !this.#isLost;
   }
 
-  /** The channels whose publications it receives. */
   get subscribed(): readonly string[] {
     return this.isConnected ? this.#channels.filter((channel) => this.#started.has(channel)) : [];
   }
 
-  /** What was sent before this time and has no answer yet, by channel. */
   unanswered(before: number): readonly string[] {
     return this.isConnected ? Array.from(this.#asked.values()).filter(({ at }) => at < before).map(({ channel }) => channel) : [];
   }
 
-  /** Does one thing at random. */
   act(): void {
     const { dice } = this;
     if (!this.#isOpen) return this.#connect();
@@ -144,13 +172,11 @@ export class SimulatedClient {
     }
   }
 
-  /** Reads again. */
   unstall(): void {
     if (this.#isStalled) this.#wire?.unstall();
     this.#isStalled = false;
   }
 
-  /** Connects and subscribes to everything. Call it until it returns `true`: all has been answered. */
   comeBack(): boolean {
     if (!this.#isOpen) this.#connect();
     else if (!this.#hasGivenUp()) {
@@ -161,7 +187,6 @@ export class SimulatedClient {
     return this.isMember && this.#channels.every((channel) => this.#started.has(channel));
   }
 
-  /** Its network fails. @param isSilent whether neither end notices. */
   cut(isSilent: boolean): void {
     if (!this.#wire) return;
     if (isSilent) {

@@ -9,7 +9,7 @@ import { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { replaceGlobals } from "../../src/testing/globals.ts";
 import { TestNode } from "../../src/testing/node.ts";
-import { VirtualTime } from "../../src/testing/virtual-time.ts";
+import { VirtualClock, VirtualTime } from "../../src/testing/virtual-time.ts";
 import { Checker } from "../support/checker.ts";
 import { Dice } from "./dice.ts";
 import { type Cluster, type FaultKind, FAULTS, Faults, type Running } from "./faults.ts";
@@ -17,7 +17,8 @@ import { Inspection } from "./inspection.ts";
 import { NodeTime } from "./node-time.ts";
 import { SeededTurns } from "./seeded-turns.ts";
 import { replaceHmac, withoutStacks } from "./replacements.ts";
-import { PAD, type Position, SimulatedClient, type World } from "./simulated-client.ts";
+import { LibraryClient } from "./library-client.ts";
+import { type AnyClient, PAD, type Position, SimulatedClient, type World } from "./simulated-client.ts";
 import { NO_FAULTS, UnreliableBroker } from "./unreliable-broker.ts";
 
 export { FAULTS } from "./faults.ts";
@@ -28,7 +29,10 @@ export interface SimulationOptions {
   /** Virtual time with faults, in hours. */
   readonly hours: number;
   readonly nodes: number;
+  /** Clients without a library. */
   readonly clients: number;
+  /** Clients of `noroshi/client`. @default 0 */
+  readonly library?: number | undefined;
   /** Publications that the application publishes at once, on average. @default {25} */
   readonly burst?: number | undefined;
   /** The faults that may happen. @default all */
@@ -98,7 +102,7 @@ class Simulation implements World, Cluster {
   readonly nodes: readonly TestNode[];
   readonly running: Running[] = [];
   readonly clocks: readonly NodeTime[];
-  readonly clients: readonly SimulatedClient[];
+  readonly clients: readonly AnyClient[];
   readonly channels: readonly string[];
   readonly broker: UnreliableBroker;
   readonly banned: Set<string> = new Set();
@@ -121,10 +125,10 @@ class Simulation implements World, Cluster {
   /** When this round has begun. */
   #round = 0;
   /** Members that are said to have left, with the connections that they had. */
-  #left: { readonly client: SimulatedClient; readonly openedAt: number; readonly watcher: string }[] = [];
+  #left: { readonly client: AnyClient; readonly openedAt: number; readonly watcher: string }[] = [];
 
   constructor(options: SimulationOptions) {
-    const { seed, nodes, clients, faults = FAULTS } = options;
+    const { seed, nodes, clients, library = 0, faults = FAULTS } = options;
     this.#options = options;
     const dice = this.#dice = new Dice(seed, "schedule");
     this.turns = new SeededTurns(new Dice(seed, "turns"), (error) => this.failed(error));
@@ -150,11 +154,13 @@ class Simulation implements World, Cluster {
     this.nodes = this.clocks.map((clock, number) =>
       new TestNode(number, { time: clock, env: {}, broker: undefined, sqlite: undefined, build })
     );
-    const count = Math.max(1, Math.ceil(clients * CHANNELS_A_CLIENT / CLIENTS_A_CHANNEL));
+    const all = clients + library;
+    const count = Math.max(1, Math.ceil(all * CHANNELS_A_CLIENT / CLIENTS_A_CHANNEL));
     this.channels = Array.from({ length: count }, (_, number) => `log:${number}`);
-    this.clients = Array.from({ length: clients }, (_, number) => {
+    this.clients = Array.from({ length: all }, (_, number) => {
       const own = new Dice(seed, `client ${number}`);
-      return new SimulatedClient(number, this, {
+      const Client = number < clients ? SimulatedClient : LibraryClient;
+      return new Client(number, this, {
         channels: [...new Set(Array.from({ length: CHANNELS_A_CLIENT }, () => own.pick(this.channels)))],
         room: `room:${Math.floor(number / CLIENTS_A_ROOM)}`,
         // Of three clients two are of the same user, and one is anonymous.
@@ -173,6 +179,10 @@ class Simulation implements World, Cluster {
     return this.#time.elapsed;
   }
 
+  clock(owner: string): VirtualClock {
+    return new VirtualClock(this.#time, owner);
+  }
+
   readonly wait = (ms: number): Promise<void> => new Promise((resolve) => void this.#time.set(resolve, ms, "the simulation"));
 
   record(who: number, direction: number, text: string): void {
@@ -183,19 +193,19 @@ class Simulation implements World, Cluster {
     this.#other = other ^ (other >>> 15);
   }
 
-  ended(client: SimulatedClient, code: number): void {
+  ended(client: AnyClient, code: number): void {
     if (!this.#isCalm && client.dice.chance(0.5)) this.#return(client);
     if (code !== FORBIDDEN) return;
     const isDue = this.#faults.orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
     if (!isDue) this.#problem(`${client.name}, who was connected since ${client.openedAt} ms, was disconnected without an order`);
   }
 
-  lost({ name }: SimulatedClient, channel: string, position: Position | undefined): void {
+  lost({ name }: AnyClient, channel: string, position: Position | undefined): void {
     if (this.#isLossy || (position && !this.broker.memory.histories?.reaches(channel, position))) return;
     this.#problem(`${name} could not recover from ${position?.offset} of ${channel}, though the broker lost nothing`);
   }
 
-  left({ name: watcher }: SimulatedClient, left: string): void {
+  left({ name: watcher }: AnyClient, left: string): void {
     if (!this.#faults.isHarmless) return;
     for (const client of this.clients) {
       const { user, openedAt, isMember } = client;
@@ -258,7 +268,7 @@ class Simulation implements World, Cluster {
   }
 
   /** Lets a client do some things in this round: most of them soon, and the last one at any time. */
-  #wander(client: SimulatedClient, busy: number, end: number): void {
+  #wander(client: AnyClient, busy: number, end: number): void {
     const { dice } = client;
     let left = 1 + dice.below(5);
     const later = (ms: number) => void this.#time.set(act, ms, client.name);
@@ -272,7 +282,7 @@ class Simulation implements World, Cluster {
   }
 
   /** Lets a client come back soon, and publishes at the same time: what arrives in one turn arrives in any order. */
-  #return(client: SimulatedClient): void {
+  #return(client: AnyClient): void {
     const { dice, followers } = client;
     const pause = dice.pick(PAUSES);
     this.#time.set(() => this.#isCalm || client.act(), pause, client.name);
@@ -325,7 +335,7 @@ class Simulation implements World, Cluster {
   async #comeBack(): Promise<void> {
     this.banned.clear();
     const start = this.elapsed;
-    for (let away: readonly SimulatedClient[] = this.clients; away.length > 0;) {
+    for (let away: readonly AnyClient[] = this.clients; away.length > 0;) {
       away = this.clients.filter((client) => !client.comeBack());
       await this.#time.advance(2 * SECOND);
       if (this.elapsed < start + TOO_LATE) continue;

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import { Hono } from "hono";
 import * as v from "valibot";
 import { WebSocketController, WebSocketError } from "../../mod.ts";
-import type { Client } from "../../src/client/client.ts";
+import type { StreamingClient } from "../../src/client/client.ts";
 import type { ClientStream } from "../../src/client/streams.ts";
 import type { ResumableOptions } from "../../src/streams/resumable-options.ts";
 import { testkit } from "../../src/testing/testkit.ts";
@@ -68,7 +68,7 @@ function read<Item>(stream: ClientStream<Item>) {
 }
 
 const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1);
-const count = (client: Client, payload: Count = {}) => client.stream("count", payload) as ClientStream<number>;
+const count = (client: StreamingClient, payload: Count = {}) => client.stream("count", payload) as ClientStream<number>;
 
 describe("A resumable stream over nodes", () => {
   it("goes on for a client that comes back to another node, with no item lost or sent twice", async () => {

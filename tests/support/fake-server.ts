@@ -1,4 +1,5 @@
 import { type ClientOptions, createClient, type WebSocketConstructor, type WebSocketLike } from "../../src/client/client.ts";
+import { streams } from "../../src/client/streams.ts";
 import { Random } from "./random.ts";
 import { TestClock } from "./test-clock.ts";
 import { turn } from "./waiting.ts";
@@ -86,6 +87,7 @@ export function connectFake<C>(options: ClientOptions = {}) {
   const events: [event: string, payload: unknown][] = [];
   const random = new Random();
   const client = createClient<C>("wss://example.com/websocket", {
+    streams,
     WebSocket: Socket as WebSocketConstructor,
     clock,
     random: () => random.below(2 ** 30) / 2 ** 30,

@@ -12,7 +12,9 @@ import {
   WebSocketService,
 } from "../../mod.ts";
 import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
-import { createClient } from "../../src/client/client.ts";
+import { type Client, createClient, type StreamingClient } from "../../src/client/client.ts";
+import { useStream } from "../../src/client/react.ts";
+import { streams as clientStreams } from "../../src/client/streams.ts";
 
 /** Compiles only when the two types are the same. */
 function same<A, B>(..._equal: (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? [] : [never]): void {}
@@ -175,7 +177,7 @@ export function inputs(): void {
 }
 
 export async function inputsOfClients(): Promise<void> {
-  const client = createClient<typeof contract>("ws://localhost");
+  const client = createClient<typeof contract>("ws://localhost", { streams: clientStreams });
   // The client sends what the schema takes, not what it outputs.
   const stream = client.stream("convert", { text: "" }, { input: texts() });
   for await (const item of stream) same<typeof item, string>();
@@ -193,7 +195,14 @@ export async function inputsOfClients(): Promise<void> {
   client.stream("ask", { text: "" }, { input: texts() });
   // @ts-expect-error -- an array would be sent at once
   client.stream("upload", {}, { input: [""] });
-  createClient("ws://localhost").stream("anything", {}, { input: numbers() });
+  createClient("ws://localhost", { streams: clientStreams, lazy: true }).stream("anything", {}, { input: numbers() });
+  same<typeof client, StreamingClient<typeof contract>>();
+  const without = createClient<typeof contract>("ws://localhost", { lazy: true });
+  same<typeof without, Client<typeof contract>>();
+  // @ts-expect-error -- it needs the option `streams`
+  without.stream("ask", { text: "" });
+  // @ts-expect-error -- so does the hook
+  useStream(without, "ask");
 }
 
 export function broadcasts(): void {

@@ -1,6 +1,7 @@
 import { useChat } from "@ai-sdk/react";
 import { type UIMessage } from "ai";
 import { createClient } from "noroshi/client";
+import { streams } from "noroshi/client/streams";
 import { createChatTransport } from "noroshi/ai";
 import { createElement as h, useEffect, useRef, useState } from "react";
 import { createRoot } from "react-dom/client";
@@ -9,7 +10,7 @@ import { createRoot } from "react-dom/client";
 const kept = (name: string) => localStorage[name] ??= crypto.randomUUID();
 const chatId: string = kept("chat");
 
-const client = createClient("/websocket", { token: kept("user") });
+const client = createClient("/websocket", { token: kept("user"), streams });
 const transport = createChatTransport<UIMessage>(client);
 const loadHistory = () => client.request("history", { chatId }) as Promise<UIMessage[]>; // As chat.ts answers.
 

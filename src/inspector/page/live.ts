@@ -1,4 +1,5 @@
 import { ClientError, createClient } from "../../client/client.ts";
+import { streams } from "../../client/streams.ts";
 import type { Answers, InspectorAction, Part, Snapshot } from "../shown.ts";
 import { CHANNEL, TAP_CHANNEL, type TapBatch } from "../shown.ts";
 import { type NodeView, takeSnapshot } from "./node-views.ts";
@@ -7,6 +8,7 @@ import { type NodeView, takeSnapshot } from "./node-views.ts";
 const base = new URL(".", import.meta.url);
 
 export const client = createClient(new URL("live", base), {
+  streams,
   backoff: { base: 500, cap: 5_000 },
   // A browser does not say that an upgrade was refused: ask whether this person may still look.
   renew: async () => {
