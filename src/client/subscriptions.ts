@@ -6,6 +6,7 @@ import { encode } from "./encode.ts";
 import { type ClientError, errorOf, retryAfter } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
+import { createReading } from "./reading.ts";
 import type {
   Member,
   OpenSubscription,
@@ -20,9 +21,6 @@ import type {
 const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 
 type Item = SubscriptionInit | Publication;
-
-/** Settles a pending `next()`. */
-type Reader = [resolve: (result: IteratorResult<Item, undefined>) => void, reject: (error: ClientError) => void];
 
 /** What the collection needs from one subscription. */
 interface Entry extends OpenSubscription {
@@ -99,8 +97,8 @@ export function createSubscriptions(
   const add = (channel: string, subscribeOptions: SubscribeOptions): OpenSubscription => {
     const { event: only, query, data, presence, recover, buffer, onInit, onEvent, onPresence, onGap, onError } = subscribeOptions;
     const uid = nextUid();
-    // Encoded here, so that invalid options throw in `subscribe()` and not while other messages are sent.
-    const request = encode({
+    // A copy, made here so that invalid options throw in `subscribe()` and not while other messages are sent.
+    const request = JSON.parse(encode({
       type: "subscribe",
       channel,
       uid,
@@ -108,7 +106,7 @@ export function createSubscriptions(
       query,
       data,
       presence: presence || onPresence ? true : undefined,
-    });
+    }));
     let position: Position | undefined = recover && JSON.parse(encode(recover));
     const members = new Map<string, Member>();
     /** An `init` has come, so the next one that is not a recovery marks a gap. */
@@ -118,10 +116,8 @@ export function createSubscriptions(
     /** The queue is full: publications are discarded until it has been read, then recovered from `position`. */
     let isBehind = false;
     const items: Item[] = [];
-    const readers: Reader[] = [];
     /** An iterator exists; a second one would steal its items. */
     let hasIterator = false;
-    let ended: { error: ClientError | undefined } | undefined;
     /** Consecutive transient errors; sets the backoff. */
     let failures = 0;
     /** For the next try after a transient error. */
@@ -139,29 +135,22 @@ export function createSubscriptions(
     };
 
     const call = <Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args) => {
-      if (callback && !ended) guard(() => callback(...args), report);
+      if (callback && !reading.hasEnded) guard(() => callback(...args), report);
     };
 
-    /** Hands queued items to pending reads. */
-    const serve = () => {
-      while (readers.length) {
-        const value = items.shift();
-        if (isBehind && !items.length && !ended) {
-          isBehind = false;
-          ask();
-        }
-        if (!value && !ended) return;
-        const [resolve, reject] = readers.shift()!; // The loop has checked that there is one.
-        if (value) resolve({ done: false, value });
-        else if (ended?.error) reject(ended.error);
-        else resolve({ done: true, value: undefined });
+    const reading = createReading<Item>(() => {
+      const value = items.shift();
+      if (isBehind && !items.length && !reading.hasEnded) {
+        isBehind = false;
+        ask();
       }
-    };
+      return value && { value };
+    }, () => entry.unsubscribe());
 
     const deliver = <Received extends Item>(callback: ((item: Received) => unknown) | undefined, item: Received) => {
       call(callback, item);
-      if (keepsItems && !ended) items.push(item);
-      serve();
+      if (keepsItems && !reading.hasEnded) items.push(item);
+      reading.serve();
     };
 
     const begin = ({ data, epoch, offset, recovered }: WebSocketMessage) => {
@@ -208,7 +197,7 @@ export function createSubscriptions(
       get present() {
         return [...members.values()];
       },
-      text: () => position ? `${request.slice(0, -1)},"recover":${JSON.stringify(position)}}` : request,
+      text: () => JSON.stringify({ ...request, recover: position }),
       receive(message) {
         const { type, status, event, reason } = message;
         if (status === "error") entry.refused(errorOf(message));
@@ -234,10 +223,8 @@ export function createSubscriptions(
         timer();
         entries.delete(uid);
         queue.delete(uid);
-        if (ended) return;
-        if (error) call(onError, error);
-        ended = { error };
-        serve();
+        if (error) call(onError, error); // Not after the end.
+        reading.end(error);
       },
       interrupt(error) {
         timer();
@@ -245,32 +232,18 @@ export function createSubscriptions(
         else call(onError, error);
       },
       unsubscribe() {
-        if (ended) return;
+        if (reading.hasEnded) return;
         items.length = 0;
         entry.end();
         if (entry.isLive === undefined) return;
         queue.set(uid, undefined);
         flush();
       },
-      // Not a generator: its `return()` would wait for the pending `next()`.
-      [Symbol.asyncIterator](): AsyncIterableIterator<Item, undefined> {
-        if (hasIterator && !ended) throw new TypeError("Cannot iterate: another loop does, subscribe again");
+      [Symbol.asyncIterator]() {
+        if (hasIterator && !reading.hasEnded) throw new TypeError("Cannot iterate: another loop does, subscribe again");
         hasIterator = keepsItems = true;
         check();
-        return {
-          next: () =>
-            new Promise((...reader) => {
-              readers.push(reader);
-              serve();
-            }),
-          return: () => {
-            entry.unsubscribe();
-            return Promise.resolve({ done: true, value: undefined });
-          },
-          [Symbol.asyncIterator]() {
-            return this;
-          },
-        };
+        return reading.iterate();
       },
     };
     disposeBy(withoutUnnamed(entry), entry.unsubscribe);
