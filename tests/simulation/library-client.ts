@@ -112,7 +112,10 @@ export class LibraryClient implements AnyClient {
 
   act(): void {
     const { dice } = this;
-    if (!this.#isOpen) return this.#connect();
+    if (!this.#isOpen) {
+      this.#subscribeToAll();
+      return this.#client.connect();
+    }
     if (this.#connection?.isStalled) return this.unstall();
     // As when its page becomes visible: it checks the connection.
     if (this.#connection?.isLost) return this.#client.connect();
@@ -121,6 +124,8 @@ export class LibraryClient implements AnyClient {
     else if (choice < 6) this.#stall();
     else if (choice < 16) this.#subscribe(dice.pick(this.#channels));
     else if (choice < 18) this.#unsubscribe(dice.pick(this.#channels));
+    // The answer names the positions that the server has reached.
+    else if (choice < 26) this.#client.connect();
     else {
       const channel = dice.pick(this.#channels);
       for (let count = 1 + dice.below(6); count > 0; count--) {
@@ -136,7 +141,8 @@ export class LibraryClient implements AnyClient {
   }
 
   comeBack(): boolean {
-    if (!this.#isOpen || this.#connection?.isLost) this.#connect();
+    this.#subscribeToAll();
+    if (!this.#isOpen || this.#connection?.isLost) this.#client.connect();
     return this.isMember && this.#channels.every((channel) => this.#hasStarted(channel));
   }
 
@@ -157,9 +163,8 @@ export class LibraryClient implements AnyClient {
     return this.isConnected && this.#connection!.started.has(channel); // It is open.
   }
 
-  #connect(): void {
+  #subscribeToAll(): void {
     for (const channel of [this.room, ...this.#channels]) if (!this.#subscriptions.has(channel)) this.#subscribe(channel);
-    this.#client.connect();
   }
 
   #open(url: string, protocols?: string[]): MemorySocket {

@@ -8,8 +8,10 @@ export interface Mutation {
   readonly after: string;
   /** The commit that mended it, where it was real. */
   readonly mendedBy?: string;
-  /** The first seed, from 1 on, whose 10 hours with 3 nodes and 12 clients find it. */
+  /** The first seed, from 1 on, whose 10 hours with 3 nodes, 12 clients and those of `library` find it. */
   readonly seed?: number;
+  /** Clients of `noroshi/client`, for what is wrong with that. */
+  readonly library?: number;
 }
 
 /** By name. `npm run simulate -- --mutation <name>` looks for the seed that finds it. */
@@ -197,5 +199,52 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "engines/broker/orders.ts",
     before: "this.#waiting.push(order);",
     after: "",
+  },
+  "client-unmoved": {
+    title: "A client recovers from where it began, and not from the last publication it has received",
+    file: "client/subscriptions.ts",
+    before: "if (position) position = { ...position, ...place };",
+    after: "",
+    seed: 1,
+    library: 4,
+  },
+  "client-doubled": {
+    title: "A client takes what it has received already",
+    file: "client/subscriptions.ts",
+    before: "if (position && place && place.offset <= position.offset) return;",
+    after: "",
+    library: 4,
+  },
+  "client-gap-hidden": {
+    title: "A client does not report that it could not recover",
+    file: "client/subscriptions.ts",
+    before: "if (recovered === true && position) return;",
+    after: "if (position) return;",
+    seed: 1,
+    library: 4,
+  },
+  "client-gap-invented": {
+    title: "A client starts anew though it has recovered",
+    file: "client/subscriptions.ts",
+    before: "if (recovered === true && position) return;",
+    after: "",
+    seed: 1,
+    library: 4,
+  },
+  "client-not-subscribed": {
+    title: "A client that is back does not subscribe again",
+    file: "client/subscriptions.ts",
+    before: "for (const entry of all()) entry.isLive = undefined;",
+    after: "",
+    seed: 1,
+    library: 4,
+  },
+  "client-refused-once": {
+    title: "A client does not ask again after a subscription was refused for a moment",
+    file: "client/subscriptions.ts",
+    before: "if (!entry.isLive) ask();\n        }, retryAfter",
+    after: "}, retryAfter",
+    seed: 1,
+    library: 4,
   },
 };

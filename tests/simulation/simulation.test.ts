@@ -19,4 +19,14 @@ describe("simulate", () => {
       assert.ok(counts["published"]! > 20 && counts["recovered"]! > 0, JSON.stringify(counts)); // Counted in every episode.
     });
   }
+
+  for (const seed of [1, 2]) {
+    it(`finds nothing that breaks a promise to clients of the library, with seed ${seed}`, async () => {
+      const size = { seed, hours: 2, nodes: 3, clients: 4, library: 8 };
+      const { problems, counts, hash } = await simulate(size);
+      assert.deepEqual(problems, []);
+      assert.ok(counts["published"]! > 20 && counts["recovered"]! > 0, JSON.stringify(counts)); // As above.
+      assert.equal((await simulate(size)).hash, hash);
+    });
+  }
 });
