@@ -12,7 +12,7 @@ import { observe } from "../../src/otel/otel.ts";
 import { collectSpans, inContexts, type Spanned } from "../otel/spans.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { open } from "../support/fake-transport.ts";
-import { turn } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 
 const TIMEOUT = { timeout: 300_000 };
 const SECRET = "a secret of the tests";
@@ -31,11 +31,6 @@ const BROKERS = {
     engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, secret: SECRET }),
   },
 };
-
-/** Resolves when it is so; the test's own timeout is the longest it may take. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await turn();
-}
 
 for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
   describe(`A trace over ${name}`, { skip: lacks(program) }, () => {

@@ -13,7 +13,7 @@ import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
-import { Stall, turn } from "../support/waiting.ts";
+import { Stall, turn, until } from "../support/waiting.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { speakNextVersion } from "./next-version.ts";
@@ -47,11 +47,6 @@ const BROKERS: Record<
     },
   },
 };
-
-/** Resolves when it is so; the test's own timeout is the longest it may take. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await turn();
-}
 
 /** The other end of a connection. */
 class Peer {

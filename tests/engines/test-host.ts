@@ -1,5 +1,6 @@
 import { type Clock, Deadlines, systemClock } from "../../src/base/clock.ts";
 import type { Engine, EngineHost, EngineStatus, Member, Position, Publication } from "../../src/engines/engine.ts";
+import { inTime } from "../support/waiting.ts";
 
 /** One thing an engine has told of the members of a channel. */
 export interface Presence {
@@ -109,17 +110,39 @@ export class TestHost implements EngineHost {
     return members;
   }
 
-  /** Resolves when the condition holds, which is looked at whenever the engine has told something. */
-  until(condition: () => boolean): Promise<void> {
-    return new Promise((resolve) => {
-      const look = () => {
+  /** Resolves when the condition holds, which is looked at whenever the engine has told something. Rejects with all that it told if it hangs. */
+  async until(condition: () => boolean): Promise<void> {
+    if (condition()) return;
+    let look = () => {};
+    const holds = new Promise<void>((resolve) => {
+      look = () => {
         if (!condition()) return;
         this.#waiting.delete(look);
         resolve();
       };
       this.#waiting.add(look);
-      look();
     });
+    try {
+      await inTime(condition, () => this.#seen(), holds);
+    } finally {
+      this.#waiting.delete(look);
+    }
+  }
+
+  #seen(): object {
+    const { statuses, errors, ages, isStopped } = this;
+    const published = Object.fromEntries(
+      [...this.#publications].map(([channel, all]) => [
+        channel,
+        `${all.length}, the last ${
+          all.slice(-12).map(({ data, position }) => `${data.slice(0, 40)} at ${position?.offset}`).join(", ")
+        }`,
+      ]),
+    );
+    return {
+      ...{ statuses, isStopped, errors: errors.map(String), gaps: this.#gaps.slice(-12), published },
+      ...{ members: this.presence.slice(-12), messages: this.messages.slice(-12), ages: ages.slice(-12) },
+    };
   }
 
   #told(): void {

@@ -18,6 +18,7 @@ import { findViolations } from "../support/axe.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { ChatNode, ChatProject, logIn, PASSWORD } from "../support/chat-project.ts";
+import { inTime } from "../support/waiting.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -74,7 +75,13 @@ class Listener {
 
   /** Resolves when it is so, after anything that was heard. */
   async until(isSo: (listener: Listener) => boolean): Promise<void> {
-    while (!isSo(this)) await new Promise<void>((resolve) => this.#wake = resolve);
+    const so = async () => {
+      while (!isSo(this)) await new Promise<void>((resolve) => this.#wake = resolve);
+    };
+    await inTime(isSo, () => {
+      const { heard, present, gaps, client: { status } } = this;
+      return { status, heard, present, gaps };
+    }, so());
   }
 }
 

@@ -12,6 +12,7 @@ import { type Client, createClient } from "../../src/client/client.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { lacks } from "../support/brokers.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
+import { inTime } from "../support/waiting.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -49,7 +50,10 @@ class Cluster {
 
   /** Resolves when it is so, after a line of its output. */
   async until(isSo: () => boolean): Promise<void> {
-    while (!isSo()) await new Promise<void>((resolve) => this.#wake = resolve);
+    const so = async () => {
+      while (!isSo()) await new Promise<void>((resolve) => this.#wake = resolve);
+    };
+    await inTime(isSo, () => ({ url: this.url, pids: this.pids }), so());
   }
 
   /** What Ctrl-C does. Resolves with the exit code. */
@@ -128,13 +132,19 @@ class Listener {
 
   /** Resolves when it is so, after anything it was told. */
   async until(isSo: () => boolean): Promise<void> {
-    while (!isSo()) await new Promise<void>((resolve) => this.#wake = resolve);
+    const so = async () => {
+      while (!isSo()) await new Promise<void>((resolve) => this.#wake = resolve);
+    };
+    await inTime(isSo, () => {
+      const { node, heard, present, desks, gaps, client: { status } } = this;
+      return { status, node, heard, present, desks, gaps };
+    }, so());
   }
 }
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the cluster is tested from Node" : false;
 
-describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 300_000 }, () => {
+describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 1_500_000 }, () => {
   let cluster: Cluster;
 
   before(async () => {

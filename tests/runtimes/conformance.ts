@@ -26,6 +26,7 @@ import { subscribing } from "./behaviours/subscribing.ts";
 import { tokens } from "./behaviours/tokens.ts";
 import { upgrading } from "./behaviours/upgrading.ts";
 import { validating } from "./behaviours/validating.ts";
+import { inTime } from "../support/waiting.ts";
 import type { TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
@@ -104,7 +105,7 @@ export function conformance(runtime: string, start: () => Promise<TestServer>, o
           it(name, { timeout: 300_000 }, async () => {
             await server.control("all", "fresh");
             try {
-              await (difference?.instead ?? run)(server);
+              await inTime("what this test waits for", () => Wire.seen(), (difference?.instead ?? run)(server));
             } finally {
               Wire.resetAll();
             }

@@ -2,6 +2,7 @@ import * as latest from "@directus/sdk";
 import * as sdk18 from "directus-sdk-18";
 import assert from "node:assert/strict";
 import { type ClientOptions, WebSocket } from "ws";
+import { inTime } from "../support/waiting.ts";
 
 /** A row of the tests' collections. */
 export interface Article {
@@ -65,19 +66,30 @@ export class ConnectedSdk {
 
   /** Resolves with all frames when there are so many. */
   async until(count: number): Promise<Message[]> {
-    while (this.frames.length < count) await new Promise<void>((resolve) => this.#wake = resolve);
-    return this.frames;
+    const all = async () => {
+      while (this.frames.length < count) await new Promise<void>((resolve) => this.#wake = resolve);
+      return this.frames;
+    };
+    return await inTime(`${count} frames`, () => this.#seen(), all());
   }
 
   /** Sends it as the SDK does and resolves with the answer. All that was sent before has been read by then. */
   async ask(message: Message): Promise<Message> {
     const uid = `asked-${this.sent.length}`;
     this.sdk.sendMessage({ ...message, uid });
-    for (;;) {
-      const answer = this.received.find((each) => each["uid"] === uid);
-      if (answer) return answer;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
+    const answered = async () => {
+      for (;;) {
+        const answer = this.received.find((each) => each["uid"] === uid);
+        if (answer) return answer;
+        await new Promise<void>((resolve) => this.#wake = resolve);
+      }
+    };
+    return await inTime(`the answer to ${uid}`, () => this.#seen(), answered());
+  }
+
+  #seen(): object {
+    const { sockets, sent, received } = this;
+    return { states: sockets.map(({ readyState }) => readyState), sent: sent.slice(-8), received: received.slice(-8) };
   }
 
   /** Ends the connection as a lost network does. */

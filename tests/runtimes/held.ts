@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { inTime } from "../support/waiting.ts";
 import { COMMANDS } from "./server.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -63,10 +64,11 @@ export class HeldServers {
   }
 
   #said(line: RegExp): Promise<RegExpMatchArray> {
-    return new Promise((resolve) => {
+    const said = new Promise<RegExpMatchArray>((resolve) => {
       this.#waiting.push({ line, resolve });
       this.#look();
     });
+    return inTime(line, () => ({ exitCode: this.#child.exitCode, lines: this.#lines }), said);
   }
 
   #look(): void {

@@ -74,12 +74,16 @@ export class Wire {
   #closing = false;
   #onClose: () => void = () => {};
 
-  static readonly #open = new Set<Socket>();
+  static readonly #open = new Set<Wire>();
+  /** The last messages, for the error of a test that hangs. */
+  readonly #last: string[] = [];
+  readonly #path: string;
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, path = "") {
     this.socket = socket;
-    Wire.#open.add(socket);
-    socket.on("close", () => Wire.#open.delete(socket));
+    this.#path = path;
+    Wire.#open.add(this);
+    socket.on("close", () => Wire.#open.delete(this));
     this.ended = new Promise((resolve) => socket.on("end", resolve));
     this.closed = new Promise((resolve) => {
       this.#onClose = () => {
@@ -109,7 +113,7 @@ export class Wire {
   /** Sends the request; {@link answered} resolves once its answer is there. */
   static begin(port: number, path: string, options: HandshakeOptions = {}): Wire {
     const socket = connectTo(port, options);
-    const wire = new Wire(socket);
+    const wire = new Wire(socket, path);
     const key = randomBytes(16).toString("base64");
     const headers: Record<string, string | undefined> = {
       Host: `127.0.0.1:${port}`,
@@ -141,7 +145,20 @@ export class Wire {
 
   /** Ends what a test left open, with a reset. */
   static resetAll(): void {
-    for (const socket of Wire.#open) reset(socket);
+    for (const { socket } of Wire.#open) reset(socket);
+  }
+
+  /** What the open connections have seen, for the error of a test that hangs. */
+  static seen(): object[] {
+    return Array.from(Wire.#open, (wire) => ({
+      path: wire.#path,
+      answer: wire.answer.status,
+      unread: wire.#messages.length,
+      last: wire.#last,
+      close: wire.#over ? wire.#close : "none",
+      pings: wire.pings,
+      pongs: wire.pongs.length,
+    }));
   }
 
   /** Opens a connection, or throws with the answer. */
@@ -255,6 +272,8 @@ export class Wire {
 
   #take({ opcode, payload }: Frame): void {
     if (opcode === 1) {
+      this.#last.push(payload.toString("utf8", 0, 200));
+      if (this.#last.length > 5) this.#last.shift();
       const wake = this.#waiting.shift();
       if (wake) wake(payload.toString());
       else this.#messages.push(payload.toString());
