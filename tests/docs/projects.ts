@@ -1,10 +1,10 @@
 /** Runs the projects of a page in folders of their own, as a reader would type them. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { freePort } from "../support/brokers.ts";
 import { packPackage } from "../support/packed.ts";
 import type { Project } from "./snippets.ts";
 
@@ -174,18 +174,6 @@ function kill(child: ChildProcess): void {
 
 function lines(output: string): string[] {
   return output.split("\n").filter((line) => line !== "");
-}
-
-/** A port that is free now. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-    });
-  });
 }
 
 /** Folder of a Node that runs TypeScript: this one or, if it is older than 22.18, the npm package `node@24`. */

@@ -10,7 +10,8 @@ import { it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
-import { freePort, start } from "../docs/projects.ts";
+import { start } from "../docs/projects.ts";
+import { freePort } from "../support/brokers.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 

@@ -20,7 +20,7 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import { inspector, type InspectorAction } from "../../src/inspector/inspector.ts";
 import { type RunningServer, serve } from "../../src/serve/serve.ts";
 import { findViolations } from "../support/axe.ts";
-import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 import { Firefox, noFirefox } from "../support/firefox.ts";
@@ -65,7 +65,8 @@ class Node {
     return this.#server!.url; // It was started.
   }
 
-  async start(port = 0): Promise<this> {
+  async start(port?: number): Promise<this> {
+    port ??= await freePort();
     const app = new Hono();
     const { controller, channels } = this;
     app.get("/websocket", controller.upgrade);
@@ -90,7 +91,7 @@ class Node {
 
 const VIEWS = ["Overview", "Clients", "Channels", "Streams", "Errors", "Tap"];
 
-describe("The page of the inspector", { skip: noBrowser, timeout: 600_000 }, () => {
+describe("The page of the inspector", { skip: noBrowser, timeout: 1_500_000 }, () => {
   let browser: Browser;
   before(async () => void (browser = await launchBrowser()));
   after(() => browser?.close());
@@ -371,7 +372,7 @@ describe(
   },
 );
 
-describe("The page of the inspector, in Firefox", { skip: noFirefox, timeout: 300_000 }, () => {
+describe("The page of the inspector, in Firefox", { skip: noFirefox, timeout: 1_500_000 }, () => {
   it("shows clients, disconnects one by keyboard, and comes back when its node does", async (t) => {
     let node = await new Node().start();
     const firefox = await Firefox.launch();

@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { packPackage } from "../support/packed.ts";
-import { endAll, findNode, freePort, start } from "../docs/projects.ts";
+import { endAll, findNode, start } from "../docs/projects.ts";
+import { freePort } from "../support/brokers.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const noShell = process.platform === "win32" && "its commands are those of a POSIX shell";

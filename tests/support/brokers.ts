@@ -145,12 +145,30 @@ export function findProgram(name: string): string | undefined {
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
-/** A port of this machine that nobody listens to. */
+/** Ports that no system gives to a connection by itself, from the first on. */
+const [FIRST_PORT, PORTS] = [10_000, 22_000];
+
+/** So many processes that run at the same time have ports of their own. */
+const PROCESSES = 220;
+
+/** Where this process goes on. */
+let nextPort = Math.floor((process.pid % PROCESSES + Math.random()) * PORTS / PROCESSES);
+
+/**
+ * A port of this machine that nobody listens to, and that nobody gets while a server restarts on it: a connection that another process opens
+ * has one of a range above.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number }; // Of a TCP server.
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const port = FIRST_PORT + nextPort++ % PORTS;
+    const server = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }

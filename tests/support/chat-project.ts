@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { freePort } from "./brokers.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -66,7 +67,8 @@ export class ChatNode {
   }
 
   static async start(project: ChatProject, env: Record<string, string>): Promise<ChatNode> {
-    const child = project.spawn(["main.ts"], { PORT: "0", ...env });
+    // One of its own, on which it can be started again.
+    const child = project.spawn(["main.ts"], { PORT: `${await freePort()}`, ...env });
     for await (const line of createInterface({ input: child.stdout! })) { // Piped.
       const [url] = line.match(/http:\/\/127\.0\.0\.1:\d+/) ?? [];
       if (url) return new ChatNode(child, url);
