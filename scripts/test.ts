@@ -122,7 +122,8 @@ function listStages(): Stage[] {
     ...Object.keys(UNIT).map((runtime) => ({
       name: `engines ${runtime}`,
       // A process for each: they start brokers, and Bun ends the processes of all files when a test of one runs out of time.
-      run: () => runGroups(runtime, engineTests(runtime).map((file) => [file]), IN_MEMORY),
+      // They wait for brokers most of the time.
+      run: () => runGroups(runtime, engineTests(runtime).map((file) => [file]), 4, IN_MEMORY),
     })),
     ...listTests(RUNTIMES).map((file) => ({
       name: `runtimes ${basename(file, ".test.ts")}`,
@@ -220,10 +221,10 @@ function sharesProcess(file: string): boolean {
     !NEEDS_PROCESS.test(readFileSync(join(root, file), "utf8"));
 }
 
-/** A process for each group, two at once. What several print is shown one after the other. */
-async function runGroups(runtime: string, groups: string[][], env: Record<string, string> = {}): Promise<Outcome> {
+/** A process for each group, so many at once. What several print is shown one after the other. */
+async function runGroups(runtime: string, groups: string[][], count = 2, env: Record<string, string> = {}): Promise<Outcome> {
   const total: Outcome = { passed: 0, failures: [], skipped: 0, output: "" };
-  await someAtOnce(2, groups, async (files) => {
+  await someAtOnce(count, groups, async (files) => {
     const mode = groups.length > 1 || !isAlone ? "collect" : "show";
     const { passed, failures, skipped, output } = await runTests(runtime, files, mode, env);
     total.output += output;
@@ -315,6 +316,8 @@ function execute(
       console.error(`Cannot start ${command}: ${error.message}`);
       done(1);
     });
+    // What a program that failed has left behind may hold its output open, so that it would never close.
+    child.on("exit", () => endGroup(child));
     child.on("close", (code) => done(code ?? 1));
   });
 }
@@ -323,7 +326,18 @@ function execute(
 function end(child: ChildProcess): void {
   if (child.pid === undefined) return;
   if (IS_WINDOWS) spawnSync("taskkill", ["/pid", String(child.pid), "/t", "/f"]);
-  else process.kill(-child.pid, "SIGKILL");
+  else endGroup(child);
+}
+
+/** Ends what a program has started. On Windows that is unknown once it has ended. */
+function endGroup({ pid }: ChildProcess): void {
+  if (IS_WINDOWS || pid === undefined) return;
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch (error) {
+    // Nothing is left, which macOS says otherwise.
+    if (!["ESRCH", "EPERM"].includes((error as { code: string }).code)) throw error;
+  }
 }
 
 function printSummary(rows: readonly Row[]): number {
