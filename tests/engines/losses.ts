@@ -3,9 +3,9 @@
  * nodes that know nothing. A page is either all that was published since its position, or none of it and not complete.
  */
 import assert from "node:assert/strict";
-import { afterEach, describe, it } from "node:test";
+import { describe, it, type TestContext } from "node:test";
 import type { Engine, HistoryOptions, Position } from "../../src/engines/engine.ts";
-import { turn } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 import { publish, range } from "./conformance.ts";
 import type { TestNode } from "./test-host.ts";
 
@@ -52,25 +52,29 @@ const TIMEOUT = { timeout: 300_000 };
 const [COPIED, BEFORE, AFTER] = [4, 10, 30];
 
 export function losses(name: string, { skip = false, losses, create }: LossFixtureOptions): void {
-  describe(`The engine "${name}" over a store that loses`, { skip }, () => {
-    let fixture: LossFixture;
-    afterEach(() => fixture?.close(), TIMEOUT);
+  // Each has a store of its own, and waits most of the time.
+  describe(`The engine "${name}" over a store that loses`, { skip, concurrency: 4 }, () => {
+    const open = async (t: TestContext, loss: Loss) => {
+      const fixture = await create(loss);
+      t.after(() => fixture.close(), TIMEOUT);
+      return fixture;
+    };
 
     for (const loss of losses) {
       /** Publishes up to the loss; where each publication stands, and before them where the channel began. */
-      const begin = async (channel: string) => {
-        fixture = await create(loss);
+      const begin = async (t: TestContext, channel: string) => {
+        const fixture = await open(t, loss);
         const [live, publisher] = [await fixture.node(), await fixture.node()];
         const start = await live.engine.subscribe(channel, HISTORY);
         const positions = [start!, ...await publish(publisher.engine, channel, HISTORY, COPIED)];
         await fixture.copy?.();
         positions.push(...await publish(publisher.engine, channel, HISTORY, BEFORE - COPIED, COPIED));
         await live.host.until(() => live.host.publications(channel).length === BEFORE);
-        return { live, publisher, positions };
+        return { fixture, live, publisher, positions };
       };
 
-      it(`${loss}: a node that is subscribed is told of each publication, or of a gap`, TIMEOUT, async () => {
-        const { live, publisher, positions } = await begin("room");
+      it(`${loss}: a node that is subscribed is told of each publication, or of a gap`, TIMEOUT, async (t) => {
+        const { fixture, live, publisher, positions } = await begin(t, "room");
         await fixture.lose("room");
         await publishAll(publisher, "room");
         await live.host.until(() => coversAll(live, "room"));
@@ -85,8 +89,8 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         it(
           `${loss}: members that have left since are gone`,
           TIMEOUT,
-          async () => {
-            fixture = await create(loss);
+          async (t) => {
+            const fixture = await open(t, loss);
             const [node, watcher] = [
               await fixture.node(),
               await fixture.node(),
@@ -111,10 +115,10 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
                 .catch(() => []); // It may be on its way back.
               return members.map(({ user }) => user).join();
             };
-            while (
-              await names(other.engine) !== "stays" ||
-              await names(watcher.engine) !== "stays"
-            ) await turn();
+            for (const { engine } of [other, watcher]) {
+              let listed = "";
+              await until(async () => (listed = await names(engine)) === "stays", () => listed);
+            }
             await node.host.until(() => node.engine.status === "ready");
           },
         );
@@ -123,8 +127,8 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
       it(
         `${loss}: nodes that know nothing of it recover all, or nothing`,
         TIMEOUT,
-        async () => {
-          const { live, publisher, positions } = await begin("room");
+        async (t) => {
+          const { fixture, live, publisher, positions } = await begin(t, "room");
           for (const node of [live, publisher]) await node.engine.close();
           await fixture.lose("room");
           const node = await fixture.node();
@@ -138,9 +142,9 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         },
       );
 
-      it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async () => {
+      it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async (t) => {
         // While others know more, the next epoch may begin at any moment.
-        const { live, publisher } = await begin("room");
+        const { fixture, live, publisher } = await begin(t, "room");
         for (const node of [live, publisher]) await node.engine.close();
         await fixture.lose("room");
         const node = await fixture.node();

@@ -16,6 +16,7 @@ function start(engine = new MemoryEngine(), clock = new TestClock()) {
 conformance("memory", {
   nodes: 1,
   channels: 10_000,
+  isVirtual: true,
   create() {
     const clock = new TestClock();
     const node = (): Promise<TestNode> => Promise.resolve(start(new MemoryEngine(), clock));

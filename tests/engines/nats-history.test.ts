@@ -10,7 +10,7 @@ import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 60_000 };
-const FAST = { lease: 1_500, checkInterval: 50, linger: 300, timeout: 5_000 };
+const FAST = { lease: 6_000, checkInterval: 50, linger: 300, timeout: 5_000 };
 const TIMEOUT = { timeout: 300_000 };
 
 describe("The stream of histories", { skip: lacks("nats-server") }, () => {
@@ -114,7 +114,6 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
       async () => {
         const options = {
           namespace: `bucket-${bucket}`,
-          lease: 900,
           checkInterval: 1_000,
         };
         const [a, b] = [await node(options), await node(options)];

@@ -13,7 +13,7 @@ import { publish } from "./conformance.ts";
 import { type Loss, losses } from "./losses.ts";
 import type { TestNode } from "./test-host.ts";
 
-const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 2_000 };
+const FAST = { lease: 6_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 losses("nats", {
   skip: lacks("nats-server"),

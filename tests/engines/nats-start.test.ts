@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { afterEach, describe, it } from "node:test";
-import { connect } from "@nats-io/transport-node";
+import { describe, it, type TestContext } from "node:test";
+import type { NatsConnection } from "@nats-io/nats-core";
+import { connect, type NodeConnectionOptions } from "@nats-io/transport-node";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine, type NatsEngineOptions } from "../../src/engines/nats/nats.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
@@ -9,7 +11,7 @@ import { startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 import { TestHost } from "./test-host.ts";
 
-const FAST = { lease: 1_500, checkInterval: 100, linger: 300, timeout: 5_000 };
+const FAST = { lease: 6_000, checkInterval: 100, linger: 300, timeout: 10_000 };
 const HISTORY = { size: 10, ttl: 60_000 };
 const TIMEOUT = { timeout: 300_000 };
 const USER = { user: "app", pass: "secret" };
@@ -74,37 +76,53 @@ const FAULTS: {
   },
 ];
 
-describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
-  const ends: (() => Promise<unknown>)[] = [];
-  afterEach(async () => {
-    for (const end of ends.splice(0).reverse()) await end();
-  }, TIMEOUT);
+/** Ends what a test has started, the last first. */
+class Ends {
+  readonly #ends: (() => Promise<unknown>)[] = [];
 
-  const engineOf = (port: number, options: Partial<NatsEngineOptions> = {}) => {
+  constructor(t: TestContext) {
+    t.after(async () => {
+      for (const end of this.#ends.reverse()) await end();
+    });
+  }
+
+  engine(port: number, options: Partial<NatsEngineOptions> = {}): BrokerEngine {
     const engine = natsEngine({ servers: `nats://127.0.0.1:${port}`, ...FAST, ...options });
-    ends.push(() => engine.close());
+    this.#ends.push(() => engine.close());
     return engine;
-  };
-  const serverWith = async (config: string, storage?: "none") => {
+  }
+
+  async server(config: string, storage?: "none"): Promise<BrokerProcess> {
     const broker = await BrokerProcess.natsWith(config, storage);
-    ends.push(() => broker.close());
+    this.#ends.push(() => broker.close());
     return broker;
-  };
-  /** What it reports that it cannot start by. */
-  const failure = async (port: number, options: Partial<NatsEngineOptions> = {}) => {
-    const engine = engineOf(port, options);
+  }
+
+  async connection(options: NodeConnectionOptions): Promise<NatsConnection> {
+    const connection = await connect(options);
+    this.#ends.push(() => connection.close());
+    return connection;
+  }
+
+  /** What an engine reports that it cannot start by. */
+  async failure(port: number, options: Partial<NatsEngineOptions> = {}) {
+    const engine = this.engine(port, options);
     const host = new TestHost();
     engine.start(host);
     await host.until(() => host.errors.length > 0);
     assert.deepEqual(host.statuses, ["unavailable"]);
     return { engine, error: host.errors[0] as WebSocketError & { cause: Error } };
-  };
+  }
+}
 
+// Beside each other: most wait for three timeouts, or for a lease.
+describe("An engine over NATS", { skip: lacks("nats-server"), concurrency: true }, () => {
   for (const { title, config = "", storage, options, cause } of FAULTS) {
-    it(`says the first cause where ${title}, in its error and in those of what is asked meanwhile`, TIMEOUT, async () => {
-      const { port } = await serverWith(config, storage);
+    it(`says the first cause where ${title}, in its error and in those of what is asked meanwhile`, TIMEOUT, async (t) => {
+      const ends = new Ends(t);
+      const { port } = await ends.server(config, storage);
       // Calls at the start wait for three of its timeouts.
-      const { engine, error } = await failure(port, { ...options, timeout: 1_000 });
+      const { engine, error } = await ends.failure(port, { ...options, timeout: 3_000 });
       assert.match(error.message, cause);
       assert.match(error.cause.message, cause);
       await assert.rejects(async () => await engine.publish("room", { event: "say", data: "1" }, null), (refusal) => {
@@ -117,19 +135,19 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     });
   }
 
-  it("says the first cause where nobody listens", TIMEOUT, async () => {
-    const { error } = await failure(await freePort());
+  it("says the first cause where nobody listens", TIMEOUT, async (t) => {
+    const { error } = await new Ends(t).failure(await freePort());
     assert.match(error.message, /connection refused|ECONNREFUSED/i);
   });
 
   it(
     "says what a permission that is taken away has ended, and that a connection of one's own is not ended",
     TIMEOUT,
-    async () => {
-      const { port } = await serverWith(permitting('subscribe: { deny: ["noroshi.noroshi.channel.secret.>"] }'));
-      const connection = await connect({ servers: `127.0.0.1:${port}`, ...USER, maxReconnectAttempts: -1 });
-      ends.push(() => connection.close());
-      const { engine, host } = await startNode(engineOf(port, { connection }));
+    async (t) => {
+      const ends = new Ends(t);
+      const { port } = await ends.server(permitting('subscribe: { deny: ["noroshi.noroshi.channel.secret.>"] }'));
+      const connection = await ends.connection({ servers: `127.0.0.1:${port}`, ...USER, maxReconnectAttempts: -1 });
+      const { engine, host } = await startNode(ends.engine(port, { connection }));
       // What is the application's own is no matter of the engine's.
       connection.publish("elsewhere", "x");
       await engine.subscribe("room", HISTORY);
@@ -140,19 +158,21 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     },
   );
 
-  it("starts by default where JetStream has little room", TIMEOUT, async () => {
-    const { port } = await serverWith("jetstream { max_file_store: 60MB }");
-    const { engine } = await startNode(engineOf(port));
+  it("starts by default where JetStream has little room", TIMEOUT, async (t) => {
+    const ends = new Ends(t);
+    const { port } = await ends.server("jetstream { max_file_store: 60MB }");
+    const { engine } = await startNode(ends.engine(port));
     assert.equal((await publish(engine, "room", HISTORY, 3)).length, 3);
   });
 
-  it("needs no more than the permissions that the documentation has", TIMEOUT, async () => {
+  it("needs no more than the permissions that the documentation has", TIMEOUT, async (t) => {
+    const ends = new Ends(t);
     const page = await readFile(new URL("../../docs/guides/nats.md", import.meta.url), "utf8");
     const [, config] = page.match(/```(?:text|conf)?\n(authorization [^`]+)```/) ?? [];
     assert.ok(config !== undefined);
-    const { port } = await serverWith(config);
+    const { port } = await ends.server(config);
     const options = { ...FAST, namespace: "shop", options: { user: "shop", pass: "a password", inboxPrefix: "_INBOX_shop" } };
-    const [a, b] = [await startNode(engineOf(port, options)), await startNode(engineOf(port, options))];
+    const [a, b] = [await startNode(ends.engine(port, options)), await startNode(ends.engine(port, options))];
     for (const { engine } of [a, b]) await engine.subscribe("room", HISTORY);
     const [first] = await publish(a.engine, "room", HISTORY, 5);
     await publish(a.engine, "plain", null, 1);
@@ -166,7 +186,7 @@ describe("An engine over NATS", { skip: lacks("nats-server") }, () => {
     await a.engine.leave("room", "mika");
     await b.host.until(() => !("mika" in b.host.membersOf("room")));
     // A node that was killed is swept by another one.
-    const killed = await startNode(engineOf(port, options));
+    const killed = await startNode(ends.engine(port, options));
     await killed.engine.join("room", { user: "yuki" });
     await b.host.until(() => "yuki" in b.host.membersOf("room"));
     killed.kill();

@@ -13,7 +13,7 @@ import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { publish, range } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const FAST = { secret: "a secret of the tests", lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000 };
+const FAST = { secret: "a secret of the tests", lease: 15_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const TIMEOUT = { timeout: 300_000 };
 const HOURS = 3_600_000;
 

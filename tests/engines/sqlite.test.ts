@@ -12,6 +12,7 @@ import { TestHost, type TestNode } from "./test-host.ts";
 
 conformance("sqlite", {
   nodes: 1,
+  isVirtual: true,
   channels: 10_000,
   skip: noSqlite,
   create() {

@@ -12,7 +12,7 @@ import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 10_000 };
+const FAST = { lease: 15_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const [OLD, NEW] = ["the secret of before", "the secret of tomorrow"];
 
 const BROKERS = {

@@ -7,7 +7,7 @@ import { broadcastChannelEngine } from "../../src/engines/broadcast-channel/broa
 import { serve } from "../../src/serve/serve.ts";
 
 const controller = new WebSocketController({
-  engine: broadcastChannelEngine({ lease: 1_500 }),
+  engine: broadcastChannelEngine({ lease: 5_000 }),
   logger: false,
   authenticate: (credentials) =>
     "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
@@ -20,7 +20,7 @@ const commands = {
   broadcast: (text: string, user?: string) => controller.broadcast({ type: "news", text }, user === undefined ? {} : { user }),
   publish: (text: string) => channels.publish("room", "say", text),
   disconnect: (user: string) => controller.disconnect({ user }, 4403, "Out"),
-  clients: () => controller.cluster.clients({}, { timeout: 1_000 }),
+  clients: (timeout: string) => controller.cluster.clients({}, { timeout: Number(timeout) }),
   nodes: () => controller.engine.nodes(),
   presence: () => channels.presence("room"),
   errors: () => errors,

@@ -14,6 +14,7 @@ const PACE = 10;
 for (const secret of [[], ["a secret of the tests"]]) {
   conformance(`a broker in memory${secret.length > 0 ? ", signed" : ""}`, {
     nodes: 4,
+    isVirtual: true,
     channels: 200,
     create() {
       const turns = new Turns((error) => {
