@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { type IncomingMessage, request } from "node:http";
+import { Agent, type IncomingMessage, request } from "node:http";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { text as textOf } from "node:stream/consumers";
+import { json, text as textOf } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
@@ -117,6 +117,35 @@ async function measureHeap(inspector: URL): Promise<number> {
     }
   } finally {
     socket.terminate();
+  }
+}
+
+/** Asks a server again and again over one connection. */
+export class Asker {
+  readonly #port: number;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
+
+  constructor(port: number) {
+    this.#port = port;
+  }
+
+  /** Resolves with the JSON that it answers. */
+  async ask<Answer>(path: string, method: "GET" | "POST" = "GET"): Promise<Answer> {
+    for (;;) {
+      const asked = request({ host: "127.0.0.1", port: this.#port, path, method, agent: this.#agent });
+      asked.end();
+      try {
+        const [answer] = await once(asked, "response") as [IncomingMessage]; // As node:http emits it.
+        return await json(answer) as Answer; // Of a fixture.
+      } catch (error) {
+        // The server may end a connection that was idle just when it is used again.
+        if (!asked.reusedSocket) throw error;
+      }
+    }
+  }
+
+  close(): void {
+    this.#agent.destroy();
   }
 }
 

@@ -6,7 +6,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Position } from "../../src/engines/engine.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
-import { startDurableObject, startServer, type TestServer } from "./server.ts";
+import { Asker, startDurableObject, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 import { rssOfWorkerd } from "./workerd.ts";
 
@@ -37,6 +37,7 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
     }, () => {
       let broker: BrokerProcess | undefined;
       let server: TestServer;
+      let asker: Asker;
       let start: Position;
 
       before(async () => {
@@ -45,24 +46,18 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
         server = runtime === "durable object"
           ? await startDurableObject(fixture("history-worker.ts"))
           : await startServer(runtime, fixture("serve-history.ts"));
-        start = await ask<Position>("fill", "POST");
+        asker = new Asker(server.port);
+        start = await asker.ask<Position>("/fill", "POST");
         await recover();
       }, { timeout: 300_000 });
       after(async () => {
         Wire.resetAll();
+        asker?.close();
         await server?.stop();
         await broker?.close();
       }, { timeout: 300_000 });
 
-      const ask = async <Answer>(path: string, method = "GET"): Promise<Answer> => {
-        const response = await fetch(`http://127.0.0.1:${server.port}/${path}`, { method, headers: { connection: "close" } });
-        return await response.json() as Answer; // Of our own fixture.
-      };
-
-      const state = async () => {
-        const { messages, rss } = await ask<{ messages: number; rss: number }>("state");
-        return { messages, rss: rss || rssOfWorkerd() };
-      };
+      const rss = async () => await asker.ask<number>("/rss") || rssOfWorkerd();
 
       /** A client that reads gets all of it, in order. */
       async function recover(): Promise<void> {
@@ -76,19 +71,20 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
       for (const protocol of engine in ENGINES ? [undefined] : [undefined, "noroshi.v1"]) {
         for (const [title, messageOf] of Object.entries(KINDS)) {
           it(`${title}: takes little of it${protocol ? `, by ${protocol}` : ""}`, { timeout: 300_000 }, async () => {
-            const before = await state();
+            const before = await rss();
+            const messages = await asker.ask<number>("/messages");
             const wire = await Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } });
             wire.socket.pause();
             for (let uid = 0; uid < SUBSCRIPTIONS; uid++) {
               wire.send({ type: "subscribe", ...messageOf(start, uid) });
               // One by one: what is asked for at once is read once.
-              while ((await state()).messages - before.messages <= uid);
+              while (await asker.ask<number>("/messages") - messages <= uid);
             }
             // By then what it has asked a broker for has been answered: what is asked after it comes after it.
             await recover();
             let most = 0;
-            for (let looks = 0; looks < LOOKS; looks++) most = Math.max(most, (await state()).rss);
-            assert.ok(most - before.rss < MAX_GROWTH, `it has grown by ${Math.round((most - before.rss) / 1e6)} MB`);
+            for (let looks = 0; looks < LOOKS; looks++) most = Math.max(most, await rss());
+            assert.ok(most - before < MAX_GROWTH, `it has grown by ${Math.round((most - before) / 1e6)} MB`);
             wire.socket.resetAndDestroy();
           });
         }
