@@ -42,7 +42,7 @@ const EXTENSION = 90_000;
 /** A client that is not back this long after the last fault is lost, in ms. */
 const TOO_LATE = 120_000;
 /** Time between two measurements of the nodes' memory, in ms. */
-const WEIGHED = 500;
+const WEIGHED = 250;
 /** Measurements that each third of a run must have. */
 const MIN_WEIGHED = 10;
 /** Memory that a node may have more in the last third of a run than in the first, in MB, and times. */

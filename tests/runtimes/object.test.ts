@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { startWorker, type Worker } from "../../scripts/worker.ts";
+import { until } from "../support/waiting.ts";
 import { begin } from "./channel-client.ts";
 import { Wire } from "./wire.ts";
 
@@ -30,7 +31,7 @@ const open = (name: string, path = "/websocket") => Wire.open(worker.port, `${pa
 
 const evict = (name: string) => worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
 
-describe("An object", { timeout: 300_000 }, () => {
+describe("An object", { timeout: 1_500_000 }, () => {
   before(async () => {
     worker = await startWorker(file, "Fixture", { queue: "events" });
   });
@@ -149,8 +150,13 @@ describe("An object", { timeout: 300_000 }, () => {
     assert.equal(await call("alarmed", "hasAlarm"), false);
     // The controller's own deadline, of the history, is an alarm too.
     await call("alarmed", "publish", "room:1", "said", { text: "a deadline" });
-    await call("alarmed", "setAlarm", 500);
-    await evict("alarmed");
+    // Where a busy machine takes longer than that, it has rung before the eviction: then with a longer one.
+    for (let delay = 250, begin = -Infinity; performance.now() - begin >= delay;) {
+      delay *= 2;
+      begin = performance.now();
+      await call("alarmed", "setAlarm", delay);
+      await evict("alarmed");
+    }
     assert.deepEqual(await call("alarmed", "wait", "alarm 0"), ["constructor", "alarm 0"]);
     assert.equal(await call("alarmed", "hasAlarm"), false);
   });
@@ -158,10 +164,10 @@ describe("An object", { timeout: 300_000 }, () => {
   it("repeats an alarm that fails, and one that an eviction has ended", async () => {
     await call("failing", "setAlarm", 0, 1);
     assert.deepEqual(await call("failing", "wait", "alarm 1"), ["constructor", "alarm 0", "alarm 1"]);
-    await call("failing", "setAlarm", 0, 0, true);
-    await call("failing", "wait", "alarm 0");
-    await evict("failing");
-    assert.deepEqual(await call("failing", "wait", "alarm 1"), ["constructor", "alarm 1"]);
+    await call("stalled", "setAlarm", 0, 0, true);
+    await call("stalled", "wait", "alarm 0");
+    await evict("stalled");
+    assert.deepEqual(await call("stalled", "wait", "alarm 1"), ["constructor", "alarm 1"]);
   });
 
   it("starts anew when it deletes all and ends itself", async () => {
@@ -199,7 +205,10 @@ describe("An object", { timeout: 300_000 }, () => {
     const id = await call("scheduling", "schedule", 0, "say", { text: "never", failures: 2 });
     await call("scheduling", "schedule", 100, "say", { text: "after that" });
     assert.deepEqual((await wire.next()).data, { text: "after that 1" });
-    const [{ due: _, ...letter }] = await call("scheduling", "deadLetters");
+    // On a busy machine what is repeated comes after what was due later.
+    let letters: Record<string, unknown>[] = [];
+    await until(async () => (letters = await call("scheduling", "deadLetters")).length > 0);
+    const [{ due: _, ...letter }] = letters as [Record<string, unknown>]; // As awaited.
     assert.deepEqual(letter, {
       id,
       name: "say",

@@ -34,6 +34,8 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       const client = createClient(`ws://127.0.0.1:${proxy.port}/${id}`, {
         WebSocket: Ws as unknown as WebSocketConstructor, // It has all that is needed.
         backoff: { base: 10, cap: 20 },
+        // A machine that stands still for seconds would look like one that slept, after which the client is impatient.
+        heartbeat: 0,
         ...options,
       });
       const errors: unknown[] = [];
