@@ -29,7 +29,7 @@ const hasWords = (page: Page, count: number) =>
 /** The names of the node that serves a page, and of the one that writes its answer. */
 const nodeOf = (page: Page, which: "node" | "writer") => page.locator(`main[data-${which}]`).getAttribute(`data-${which}`);
 
-describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis-server"), timeout: 480_000 }, () => {
+describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis-server"), timeout: 1_500_000 }, () => {
   let broker: BrokerProcess;
   let browser: Browser;
   let nodes: ChildProcess;
@@ -50,7 +50,7 @@ describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis
     nodes = spawn(process.execPath, ["--import", "tsx", "examples/chat-ai/nodes.ts"], {
       cwd: root,
       // Slow: an answer outlives what happens to it.
-      env: { ...process.env, PORT: "0", NO_COLOR: "1", AI_DELAY: "500", REDIS_URL: `redis://127.0.0.1:${broker.port}` },
+      env: { ...process.env, PORT: "0", NO_COLOR: "1", AI_DELAY: "1000", REDIS_URL: `redis://127.0.0.1:${broker.port}` },
       stdio: ["ignore", "pipe", "inherit"],
     });
     const lines = createInterface({ input: nodes.stdout! }); // Piped.

@@ -22,7 +22,7 @@ const seen = window.seen = { status: [], data: [], gaps: 0, present: [], closes:
 const kept = JSON.parse(sessionStorage.getItem("position") ?? "null") ?? undefined;
 // One that is patient comes back in good time only when it is told that the network is there.
 const backoff = location.search === "?patient" ? { base: 1e6, cap: 1e6 } : {};
-const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat: 5_000, backoff });
+const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat: 60_000, backoff });
 client.on("status", ({ status }) => seen.status.push(status));
 client.on("close", (close) => seen.closes.push({ ...close, at: Date.now() }));
 const subscription = client.subscribe("room:1", {
@@ -69,7 +69,7 @@ interface Seen {
   closes: { code: number; at: number }[];
 }
 
-describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 300_000 }, () => {
+describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
   let browser: Browser;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;
@@ -177,7 +177,8 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 
     });
     await page.waitForFunction(() => (globalThis as unknown as { seen: Seen }).seen.closes.length > 0);
     const { closes: [close] } = await seen(page);
-    assert.ok(close!.at - start < 1_000, `${close!.at - start} ms`);
+    // Long before its heartbeat could have.
+    assert.ok(close!.at - start < 30_000, `${close!.at - start} ms`);
     await received(page, "while frozen");
   });
 

@@ -70,7 +70,7 @@ async function start(node: string) {
 
 describe("withFallback, behind an nginx that refuses upgrades", {
   skip: elsewhere || lacks("nginx"),
-  timeout: 300_000,
+  timeout: 1_500_000,
 }, () => {
   const nginx = new Nginx();
   let one: Awaited<ReturnType<typeof start>>;

@@ -17,7 +17,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
 describe("The newsroom, behind an nginx that refuses upgrades", {
   skip: elsewhere || lacks("nginx") || noBrowser,
-  timeout: 300_000,
+  timeout: 1_500_000,
 }, () => {
   let browser: Browser;
   let url: string;

@@ -62,13 +62,13 @@ describe("The recipes", { skip: noShell }, () => {
     const [packed, node] = await Promise.all([unpackPackage(folder), findNode(folder)]);
     if (node === undefined) noRegistry = "no Node 22.18 or newer, and the npm package node@24 cannot be had";
     else tools = { ...packed, path: [node, join(modules, ".bin")] };
-  }, { timeout: 300_000 });
+  }, { timeout: 900_000 });
   after(async () => {
     endAll();
     await rm(folder, { recursive: true, force: true });
   });
 
-  describe("in containers", { skip: lacks("nats-server"), timeout: 300_000 }, () => {
+  describe("in containers", { skip: lacks("nats-server"), timeout: 1_500_000 }, () => {
     const nodes = new Map<RuntimeName, Container>();
     let broker: BrokerProcess;
 
@@ -88,7 +88,7 @@ describe("The recipes", { skip: noShell }, () => {
         );
         nodes.set(runtime, await Container.run(image, tools, broker.port));
       }
-    }, { timeout: 300_000 });
+    }, { timeout: 900_000 });
     after(async () => {
       await Promise.all([...nodes.values()].map((node) => node.stop()));
       await broker?.close();
