@@ -38,6 +38,26 @@ describe("A queue of calls", () => {
     assert.deepEqual([run, failures.length], [[], 1]);
   });
 
+  it("runs a statement again that another transaction conflicts with, and not for ever", async () => {
+    for (const code of ["40001", "40P01"]) {
+      const run: string[] = [];
+      let conflicts = 2;
+      const query = (_statement: string, [, text]: readonly string[]) => {
+        run.push(text!); // As called by the queue.
+        return conflicts-- > 0
+          ? Promise.reject(Object.assign(new Error("Later"), { code }))
+          : Promise.resolve([{ answers: text }]);
+      };
+      const failures: unknown[] = [];
+      const queue = new CallQueue({ query }, "select", "noroshi", (error) => failures.push(error));
+      assert.deepEqual(await Promise.all(["a", "b"].map((name) => queue.call(name))), [["a"], ["b"]]);
+      assert.deepEqual([run, failures], [range(3).map(() => '[["a"],["b"]]'), []]);
+      conflicts = Infinity;
+      await assert.rejects(queue.call("c"), { code });
+      assert.equal(failures.length, 1);
+    }
+  });
+
   it("rejects what waits when it is stopped, and runs nothing later", async () => {
     const { queue, run, stalls } = create();
     const stall = new Stall();

@@ -1,33 +1,21 @@
 /** The tables and functions of the PostgreSQL engine, by their SQL. */
 import assert from "node:assert/strict";
-import { after, before, describe, it } from "node:test";
+import { describe, it } from "node:test";
 import pg from "pg";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { postgresEngine, postgresMigrations } from "../../src/engines/postgres/postgres.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
-import { type BrokerNode, startNode } from "./broker-fixture.ts";
+import { startNode } from "./broker-fixture.ts";
+import { publish, range } from "./conformance.ts";
+import { FAST, TIMEOUT, usePostgres } from "./postgres-fixture.ts";
 
-const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const TIMEOUT = { timeout: 120_000 };
 
 describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
-  let broker: PostgresProcess;
-  let client: pg.Pool;
-  let node: BrokerNode;
-
-  before(async () => {
-    broker = await PostgresProcess.postgres();
-    client = new pg.Pool({ connectionString: broker.url });
-    node = await startNode(postgresEngine({ client, ...FAST }));
-  }, TIMEOUT);
-  after(async () => {
-    await node?.engine.close();
-    await client?.end();
-    await broker?.close();
-  }, TIMEOUT);
+  const on = usePostgres();
 
   it("write the row of a channel once for all publications of a transaction", TIMEOUT, async () => {
+    const { client, node } = on;
     await client.query(`
       create table writes (name text);
       create function note_write() returns trigger language plpgsql as $$
@@ -45,13 +33,14 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual(rows.map(({ name }) => name), ["batch:1", "batch:2"]);
     for (const channel of ["batch:1", "batch:2"]) await node.host.until(() => node.host.publications(channel).length >= 100);
     const { publications } = await node.engine.read("batch:2", HISTORY, null, 100);
-    const expected = Array.from({ length: 100 }, (_, number) => 2 * number + 1);
+    const expected = range(100).map((number) => 2 * number + 1);
     assert.deepEqual([publications.map(({ data }) => Number(data)), node.host.data("batch:2")], [expected, expected]);
     assert.deepEqual([node.host.gaps, node.host.errors, node.engine.dropped], [[], [], {}]);
   });
 
   for (const level of ["repeatable read", "serializable"]) {
     it(`fail at the commit when a history began that the snapshot of ${level} lacks`, TIMEOUT, async () => {
+      const { connect, node } = on;
       const transactions: Record<string, (transaction: pg.Client, channel: string) => Promise<unknown>> = {
         sql: (transaction, channel) => transaction.query("select noroshi_publish($1, 'say', '1')", [channel]),
         node: (transaction, channel) =>
@@ -59,8 +48,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
       };
       for (const [by, publish] of Object.entries(transactions)) {
         const channel = `${by}:${level.replace(" ", "-")}`;
-        const transaction = new pg.Client({ connectionString: broker.url });
-        await transaction.connect();
+        const transaction = await connect();
         await transaction.query(`begin isolation level ${level}`);
         await transaction.query("select count(*) from noroshi_channels");
         const start = await node.engine.subscribe(channel, HISTORY);
@@ -76,16 +64,74 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     });
   }
 
+  // Both at the level READ COMMITTED, in which a statement does not see what is not committed yet.
+  const event = (channel: string) =>
+    `select noroshi_call('noroshi', '${JSON.stringify([["event", channel, '\n{"v":2}\n1', null, 0]])}') as answers`;
+  const begin = (channel: string) =>
+    `select noroshi_call('noroshi', '${
+      JSON.stringify([["read", channel, 100, 300_000, 1_000, null, 0, 0, 0, null, 0, false]])
+    }') as answers`;
+
+  it("end a history that another transaction is about to begin, with a publication without one", TIMEOUT, async () => {
+    const { client, node } = on;
+    const [beginning, publishing] = [await on.connect(), await on.connect()];
+    await beginning.query("begin");
+    const { rows: [row] } = await beginning.query(begin("about-to-begin"));
+    const [[epoch, offset]] = JSON.parse(row.answers);
+    const published = publishing.query(event("about-to-begin"));
+    await isOverOrWaits(client, published, publishing);
+    await beginning.query("commit");
+    await published;
+    const page = await node.engine.read("about-to-begin", HISTORY, { epoch, offset }, 100);
+    assert.equal(page.isComplete, false);
+    for (const connection of [beginning, publishing]) await connection.end();
+  });
+
+  it("begin no history before a publication without one that is about to commit", TIMEOUT, async () => {
+    const { client, node } = on;
+    const [beginning, publishing] = [await on.connect(), await on.connect()];
+    await publishing.query("begin");
+    await publishing.query(event("about-to-end"));
+    const begun = beginning.query(begin("about-to-end"));
+    const isOver = await isOverOrWaits(client, begun, beginning);
+    await publishing.query("commit");
+    const [[epoch, offset]] = JSON.parse((await begun).rows[0].answers);
+    const page = await node.engine.read("about-to-end", HISTORY, { epoch, offset }, 100);
+    // One that was there before lacks the publication.
+    assert.equal(page.isComplete, !isOver);
+    for (const connection of [beginning, publishing]) await connection.end();
+  });
+
+  it("let nodes begin histories of the same channels and end them, in any order", TIMEOUT, async () => {
+    const { node } = on;
+    const other = await startNode(postgresEngine({ client: on.client, ...FAST }));
+    const channels = range(20).map((number) => `mixed:${number}`);
+    for (const round of range(5)) {
+      await Promise.all(
+        [node, other].flatMap(({ engine }, index) =>
+          (index ? channels : channels.toReversed()).flatMap((channel, number) => [
+            publish(engine, channel, (number + index + round) % 3 ? HISTORY : null, 1),
+            engine.read(channel, HISTORY, null, 1),
+            publish(engine, channel, (number + index + round) % 2 ? null : HISTORY, 1),
+          ])
+        ),
+      );
+    }
+    await other.engine.close();
+    assert.deepEqual([node.host.errors, other.host.errors], [[], []]);
+  });
+
   it("publish to one channel without a history from several transactions at once", TIMEOUT, async () => {
+    const { client, node } = on;
     await node.engine.subscribe("several", null);
-    const numbers = Array.from({ length: 20 }, (_, number) => number);
-    await Promise.all(numbers.map((number) => client.query("select noroshi_publish('several', 'say', $1)", [number])));
+    await Promise.all(range(20).map((number) => client.query("select noroshi_publish('several', 'say', $1)", [number])));
     await node.host.until(() => node.host.publications("several").length >= 20);
-    assert.deepEqual((node.host.data("several") as number[]).sort((one, other) => one - other), numbers);
+    assert.deepEqual((node.host.data("several") as number[]).sort((one, other) => one - other), range(20));
     assert.deepEqual((await client.query("select * from noroshi_channels where name = 'several'")).rows, []);
   });
 
   it("remove the publications of all expired channels, 1,000 channels at a time", TIMEOUT, async () => {
+    const { client } = on;
     await client.query(`
       with made as (
         insert into noroshi_channels (namespace, name, run, epoch, n, size, ttl, expires)
@@ -97,6 +143,38 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     }
     const { rows } = await client.query("select count(*)::int from noroshi_publications where envelope = ''");
     assert.deepEqual(rows, [{ count: 0 }]);
+  });
+
+  it("remove what the size has no room for, of a channel that nobody publishes to", TIMEOUT, async () => {
+    const { client, node } = on;
+    const small = { size: 10, ttl: HISTORY.ttl };
+    const channels = range(60).map((number) => `quiet:${number}`);
+    const starts = await Promise.all(channels.map((channel) => node.engine.subscribe(channel, small)));
+    await publish(node.engine, channels[0]!, small, 400);
+    for (const channel of channels.slice(1)) await publish(node.engine, channel, small, 11);
+    const count = async (condition: string) => {
+      const text = "select count(*)::int as count from noroshi_publications p join noroshi_channels c on c.id = p.channel";
+      return (await client.query(`${text} where c.name like 'quiet:%' and ${condition}`)).rows[0].count;
+    };
+    const sweep = () => client.query("select noroshi_call('noroshi', '[[\"sweep\",true]]')");
+    await sweep();
+    // Nodes that were notified of them may still read them.
+    assert.equal(await count("true"), 400 + 59 * 11);
+    const text =
+      "update noroshi_publications set at = at - 10001 where channel in (select id from noroshi_channels where name like 'quiet:%')";
+    await client.query(text);
+    for (let sweeps = 0; await count("p.n <= c.n - c.size") > 0; sweeps++) {
+      assert.ok(sweeps < 20, "each removes some");
+      await sweep();
+    }
+    assert.equal(await count("true"), 600);
+    assert.equal(await count("c.gone = c.n - c.size"), 600);
+    // What is left goes on.
+    const [position] = await publish(node.engine, channels[1]!, small, 1, 11);
+    const page = await node.engine.read(channels[1]!, small, null, 100);
+    assert.deepEqual([page.position, page.publications.map(({ data }) => Number(data))], [position, range(10).map((n) => 2 + n)]);
+    assert.equal((await node.engine.read(channels[1]!, small, starts[1]!, 100)).isComplete, false);
+    for (const channel of channels) node.engine.unsubscribe(channel);
   });
 
   it("remove mail at once, however much there is", { timeout: 30_000 }, async () => {
@@ -114,6 +192,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
   });
 
   it("need the rights that the guide names, and no others", TIMEOUT, async () => {
+    const { broker, client } = on;
     const { rows: tables } = await client.query("select tablename from pg_tables where tablename like 'noroshi%'");
     const { rows: all } = await client.query("select oid::regprocedure::text as name from pg_proc where proname like 'noroshi%'");
     const names = all.map(({ name }) => name).join();
@@ -146,3 +225,17 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual(app.host.errors, []);
   });
 });
+
+/** Resolves when the query is over, with `true`, or when its connection waits for a lock. */
+async function isOverOrWaits(
+  client: pg.Pool,
+  query: Promise<unknown>,
+  { processID }: pg.Client & { processID?: number },
+): Promise<boolean> {
+  let isOver = false;
+  query.then(() => isOver = true, () => isOver = true);
+  for (;;) {
+    const { rows } = await client.query("select 1 from pg_locks where pid = $1 and not granted", [processID]);
+    if (isOver || rows.length > 0) return isOver;
+  }
+}

@@ -9,10 +9,9 @@ import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/po
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
+import { FAST, TIMEOUT, usePostgres } from "./postgres-fixture.ts";
 
-const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-const TIMEOUT = { timeout: 300_000 };
 const say = (data: unknown) => ({ event: "say", data: JSON.stringify(data) });
 
 /** A way to run transactions. */
@@ -200,22 +199,10 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
 }
 
 describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
-  let broker: PostgresProcess;
-  let client: pg.Pool;
-  let node: BrokerNode;
-
-  before(async () => {
-    broker = await PostgresProcess.postgres();
-    client = new pg.Pool({ connectionString: broker.url });
-    node = await startNode(postgresEngine({ client, ...FAST }));
-  }, TIMEOUT);
-  after(async () => {
-    await node?.engine.close();
-    await client?.end();
-    await broker?.close();
-  }, TIMEOUT);
+  const on = usePostgres();
 
   it("a publication of a backend that is killed never happens", TIMEOUT, async () => {
+    const { client, node } = on;
     await node.engine.subscribe("killed", HISTORY);
     const transaction = await client.connect();
     const ended = new Promise<void>((resolve) => transaction.on("error", () => resolve()));
@@ -233,6 +220,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
   });
 
   it("a trigger publishes what the transaction has changed, to channels with a history and without", TIMEOUT, async () => {
+    const { client, node } = on;
     await client.query(`
       create table orders (id integer primary key, state text not null);
       create function publish_order() returns trigger language plpgsql as $$
@@ -262,6 +250,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
   });
 
   it("noroshi_publish refuses what is no channel or event", TIMEOUT, async () => {
+    const { client } = on;
     for (
       const [channel, event] of [["a b", "say"], ["", "say"], [null, "say"], ["room", ""], ["room", "x".repeat(65)], [
         "room",
@@ -277,6 +266,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
   });
 
   it("noroshi_publish keeps as much as the last node that read the history", TIMEOUT, async () => {
+    const { client, node } = on;
     await node.engine.subscribe("terms", { size: 1, ttl: 1_000 });
     await node.engine.read("terms", HISTORY, null, 10);
     const { rows } = await client.query("select size::int, ttl::int from noroshi_channels where name = 'terms'");

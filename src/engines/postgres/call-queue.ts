@@ -1,7 +1,10 @@
-import { isLost, type PostgresConnection } from "./client.ts";
+import { isConflict, isLost, type PostgresConnection } from "./client.ts";
 
 /** Calls, and characters of their arguments, in one statement. */
 const [MAX_CALLS, MAX_LENGTH] = [200, 4_000_000];
+
+/** Runs of a statement that other transactions conflict with. */
+const MAX_RUNS = 5;
 
 interface Waiting {
   readonly call: string;
@@ -54,7 +57,7 @@ export class CallQueue {
     this.#isRunning = false;
   }
 
-  async #send(batch: readonly Waiting[]): Promise<void> {
+  async #send(batch: readonly Waiting[], runs = 1): Promise<void> {
     try {
       // Of a half that waited for the other one.
       if (this.#stopped !== undefined) throw this.#stopped;
@@ -66,6 +69,7 @@ export class CallQueue {
       }
       for (const [number, { resolve }] of batch.entries()) resolve(answers[number]);
     } catch (error) {
+      if (runs < MAX_RUNS && isConflict(error)) return await this.#send(batch, runs + 1);
       if (batch.length > 1 && !isLost(error)) {
         // One call has failed, and the transaction of all was rolled back.
         const half = batch.length >> 1;

@@ -156,11 +156,27 @@ begin
     ), gone as (delete from ${s}noroshi_publications where channel in (select id from ended))
     select v_more or count(*) >= 1000 into v_more from ended;
     with expired as (
-      update ${s}noroshi_channels set n = 0 where id in (
+      update ${s}noroshi_channels set n = 0, gone = 0 where id in (
         select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000 for update skip locked
       ) returning id
     ), gone as (delete from ${s}noroshi_publications where channel in (select id from expired))
     select v_more or count(*) >= 1000 into v_more from expired;
+    -- Of channels that are quiet: others remove them as they publish.
+    with quiet as (
+      select c.id, c.n - c.size as surplus from ${s}noroshi_channels c cross join lateral (
+        select q.n, q.at from ${s}noroshi_publications q where q.channel = c.id order by q.pos limit 1
+      ) oldest where c.n - c.size > c.gone and oldest.n <= c.n - c.size and oldest.at < v_now - 10000
+        limit 50 for update of c skip locked
+    ), removed as (
+      delete from ${s}noroshi_publications where (channel, pos) in (
+        select each.channel, each.pos from quiet cross join lateral (
+          select q.channel, q.pos, q.n, q.at from ${s}noroshi_publications q where q.channel = quiet.id order by q.pos limit 100
+        ) each where each.n <= quiet.surplus and each.at < v_now - 10000
+      ) returning channel, n
+    ), noted as (
+      update ${s}noroshi_channels set gone = last.n
+        from (select channel, max(n) as n from removed group by channel) last where id = last.channel
+    ) select v_more or count(*) >= 50 into v_more from removed;
   end if;
   return to_json(v_more);
 end $$;
@@ -192,9 +208,24 @@ declare
   v_calls json := p_calls::json;
   v_answers json[] := '{}';
   v_answer json;
+  v_gate integer;
+  v_begins boolean;
   p json;
 begin
-  -- Channels and keys are locked in one order by all: else two could wait for each other.
+  -- Gates, and then channels and keys, are locked in one order by all: else two could wait for each other.
+  for v_gate, v_begins in
+    select ${s}noroshi_gate(p_namespace, each.name), bool_or(each.begins) from (
+      select call.name, bool_or(call.kind = 'event') as publishes, bool_or(call.kind in ('append', 'read')) and (
+        bool_or(call.kind in ('event', 'end'))
+          or not exists (select from ${s}noroshi_channels c where c.namespace = p_namespace and c.name = call.name)
+      ) as begins from (
+        select value->>0 as kind, value->>1 as name from json_array_elements(v_calls)
+          where value->>0 in ('append', 'event', 'read', 'end')
+      ) call group by call.name
+    ) each where each.publishes or each.begins group by 1 order by 1
+  loop
+    perform ${s}noroshi_enter(v_gate, v_begins);
+  end loop;
   for p in
     select value from json_array_elements(v_calls) where value->>0 in ('append', 'event', 'read', 'end', 'claim', 'settle')
       order by (value->>1) collate "C"

@@ -232,8 +232,19 @@ function openPglite(db: Pglite): PostgresConnection {
 
 /** Whether the error is about the connection or its server, and not about a statement. */
 export function isLost(error: unknown): boolean {
-  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
-  if (typeof code !== "string" || !/^[0-9A-Z]{5}$/.test(code)) return true;
+  const code = codeOf(error);
+  if (code === undefined) return true;
   // Connections, shutdowns, a standby, and tables or functions that are gone: the next session creates them.
   return /^08|^57P|^53|^25006|^3D|^3F|^42P01|^42883/.test(code);
+}
+
+/** Whether the statement was rolled back in favour of another transaction, and may be run again. */
+export function isConflict(error: unknown): boolean {
+  return ["40001", "40P01"].includes(codeOf(error) ?? "");
+}
+
+/** The SQLSTATE of an error of the database. */
+export function codeOf(error: unknown): string | undefined {
+  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }

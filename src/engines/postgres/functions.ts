@@ -20,6 +20,21 @@ create or replace function ${s}noroshi_lock(p_name text) returns void language s
   select pg_advisory_xact_lock(hashtextextended('${s.replaceAll("'", "''")}' || p_name, 0))
 $$;
 
+-- Begins of histories exclude publications without one, which could not see and end a history that is not committed yet. By a few
+-- gates: a lock for each channel could be more locks than a transaction may have.
+create or replace function ${s}noroshi_gate(p_namespace text, p_name text) returns integer language sql immutable as $$
+  select hashtext(p_namespace || ' ' || p_name) & 63
+$$;
+
+create or replace function ${s}noroshi_enter(p_gate integer, p_begins boolean) returns void language plpgsql as $$
+begin
+  if p_begins then
+    perform pg_advisory_xact_lock(hashtext('${s.replaceAll("'", "''")}noroshi_gate'), p_gate);
+  else
+    perform pg_advisory_xact_lock_shared(hashtext('${s.replaceAll("'", "''")}noroshi_gate'), p_gate);
+  end if;
+end $$;
+
 -- The token and the timeline: a standby that is promoted, and a backup that is recovered to a point in time, begin another one.
 create or replace function ${s}noroshi_run() returns text language plpgsql as $$
 declare
@@ -57,6 +72,8 @@ begin
     end if;
     v_now := ${s}noroshi_now();
     if c.id is null then
+      -- The caller has entered by it, unless the history was ended meanwhile.
+      perform ${s}noroshi_enter(${s}noroshi_gate(p_namespace, p_name), true);
       insert into ${s}noroshi_channels (namespace, name, run, epoch, size, ttl, expires)
         values (p_namespace, p_name, v_run, gen_random_uuid()::text, p_size, p_ttl, v_now + p_ttl)
         on conflict do nothing returning * into c;
@@ -79,7 +96,7 @@ declare
 begin
   delete from ${s}noroshi_publications where channel = p_id;
   update ${s}noroshi_channels
-    set run = p_run, epoch = gen_random_uuid()::text, pos = 0, n = 0, expires = ${s}noroshi_now() + p_ttl
+    set run = p_run, epoch = gen_random_uuid()::text, pos = 0, n = 0, gone = 0, expires = ${s}noroshi_now() + p_ttl
     where id = p_id returning * into c;
   return c;
 end $$;
@@ -113,18 +130,21 @@ begin
 end $$;
 
 -- Saves the end of a history after some publications. Publications that the size has no room for stay for 10 s: nodes that were
--- notified of them read them meanwhile.
+-- notified of them read them meanwhile. The sweep removes those of a channel that is quiet then.
 create or replace function ${s}noroshi_save(c ${s}noroshi_channels, p_slack bigint, p_added bigint) returns void language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
+  v_gone bigint;
 begin
-  update ${s}noroshi_channels set pos = c.pos, n = c.n, size = c.size, ttl = c.ttl,
+  with removed as (
+    delete from ${s}noroshi_publications where channel = c.id and pos in (
+      select oldest.pos from (
+        select p.pos, p.n, p.at from ${s}noroshi_publications p where p.channel = c.id order by p.pos limit 20 * p_added
+      ) oldest where oldest.at < v_now - 10000 and (oldest.n <= c.n - c.size or oldest.at <= v_now - c.ttl)
+    ) returning n
+  ) select max(n) into v_gone from removed;
+  update ${s}noroshi_channels set pos = c.pos, n = c.n, gone = greatest(gone, v_gone), size = c.size, ttl = c.ttl,
     expires = greatest(c.expires, v_now + c.ttl + p_slack) where id = c.id;
-  delete from ${s}noroshi_publications where channel = c.id and pos in (
-    select oldest.pos from (
-      select p.pos, p.n, p.at from ${s}noroshi_publications p where p.channel = c.id order by p.pos limit 20 * p_added
-    ) oldest where oldest.at < v_now - 10000 and (oldest.n <= c.n - c.size or oldest.at <= v_now - c.ttl)
-  );
 end $$;
 
 create or replace function ${s}noroshi_append(
@@ -159,7 +179,8 @@ begin
   return to_json(v_id);
 end $$;
 
--- Publishes without a history, and ends the one that others keep: it lacks this publication.
+-- Publishes without a history, and ends the one that others keep: it lacks this publication. The caller has entered by the gate of the
+-- channel or called noroshi_find: else it would leave a history that another transaction is about to begin.
 create or replace function ${s}noroshi_event(p_namespace text, p_channel text, p_envelope text, p_once text, p_window bigint)
 returns json language plpgsql as $$
 declare
@@ -220,10 +241,19 @@ declare
   v_envelope text;
   v_is_new boolean;
   v_is_free boolean := false;
+  v_gate integer;
 begin
   -- It runs for each row, and the first run takes them all.
   perform 1 from ${s}noroshi_outbox where xact = new.xact and id = new.id;
   if not found then return null; end if;
+  for v_gate in
+    select distinct ${s}noroshi_gate(w.namespace, w.channel) from ${s}noroshi_outbox w
+      left join ${s}noroshi_channels k on k.namespace = w.namespace and k.name = w.channel
+      where w.xact = new.xact group by w.namespace, w.channel
+      having bool_or(w.size is not null) and bool_or(w.size is null or k.id is null) order by 1
+  loop
+    perform ${s}noroshi_enter(v_gate, true);
+  end loop;
   -- In one order for all transactions: else two could wait for each other.
   for o in
     with taken as (delete from ${s}noroshi_outbox where xact = pg_current_xact_id() returning *)

@@ -6,7 +6,8 @@ create table if not exists ${s}noroshi_state (
   token text not null
 );
 
--- The end of the history of each channel. Its row is locked by whoever appends.
+-- The end of the history of each channel. Its row is locked by whoever appends. Publications are counted from 1: the last one is n, and
+-- those up to gone were removed.
 create table if not exists ${s}noroshi_channels (
   id bigint generated always as identity primary key,
   namespace text not null,
@@ -15,6 +16,7 @@ create table if not exists ${s}noroshi_channels (
   epoch text not null,
   pos bigint not null default 0,
   n bigint not null default 0,
+  gone bigint not null default 0,
   size bigint not null,
   ttl bigint not null,
   expires bigint not null,
