@@ -1,14 +1,13 @@
-import process from "node:process";
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
 import { PGlite } from "@electric-sql/pglite";
 import pg from "pg";
 import postgres from "postgres";
 import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/postgres/postgres.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
-import { brokerFixture } from "./broker-fixture.ts";
+import { brokerFixture, startNode } from "./broker-fixture.ts";
 import { conformance } from "./conformance.ts";
-
-/** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
-const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
+import { FAST, TIMEOUT } from "./postgres-fixture.ts";
 
 /** The client of one node, and what ends it. */
 interface Client {
@@ -57,7 +56,6 @@ for (const [library, clientOf] of Object.entries(CLIENTS)) {
 
 conformance("postgres, by PGlite", {
   nodes: 4,
-  skip: !process.env["PGLITE"] && "members of several nodes are not always listed: PGLITE=1 runs it",
   async create() {
     const client = await PGlite.create();
     const fixture = brokerFixture(
@@ -73,4 +71,18 @@ conformance("postgres, by PGlite", {
       },
     };
   },
+});
+
+describe("The engine over PGlite", () => {
+  it("lets timers run while its calls follow each other", TIMEOUT, async () => {
+    const client = await PGlite.create();
+    const { engine } = await startNode(postgresEngine({ client, ...FAST }));
+    let turns = 0;
+    const timer = setInterval(() => turns++, 1);
+    for (let number = 0; number < 300; number++) await engine.publish("room", { event: "say", data: `${number}` }, null);
+    clearInterval(timer);
+    await engine.close();
+    await client.close();
+    assert.ok(turns > 1, `${turns} turns`);
+  });
 });
