@@ -20,12 +20,12 @@ export const lacksPostgres = (): string | false =>
   findPostgres("postgres") === undefined && "PostgreSQL is not installed: on Debian, apt-get install postgresql";
 
 /** It refuses to run as root: then it runs as the user that Debian's package has made. */
-function asUser(command: string, args: readonly string[]): [command: string, args: string[]] {
+export function asUser(command: string, args: readonly string[]): [command: string, args: string[]] {
   if (process.getuid?.() !== 0) return [command, [...args]];
   return ["setpriv", ["--reuid=postgres", "--regid=postgres", "--clear-groups", command, ...args]];
 }
 
-function giveTo(folder: string): void {
+export function giveTo(folder: string): void {
   if (process.getuid?.() !== 0) return;
   const [, , uid, gid] = /^postgres:.*$/m.exec(readFileSync("/etc/passwd", "utf8"))![0].split(":"); // Of Debian's package.
   chownSync(folder, Number(uid), Number(gid));
