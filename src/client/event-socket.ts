@@ -164,7 +164,7 @@ export class EventSocket implements WebSocketLike {
         this.#lost = setTimeout(() => this.#end(1006, "POST: HTTP 404", false), LAST_EVENT);
         return false;
       }
-      if (status >= 400 && status < 500 || repeats === MAX_REPEATS) {
+      if (status >= 400 && status < 500 && status !== 408 || repeats === MAX_REPEATS) {
         this.#end(status === 413 ? 1009 : 1006, status === 413 ? "Message too big" : `POST: HTTP ${status}`, false);
         return false;
       }

@@ -1,7 +1,6 @@
 import { type Context, Hono } from "hono";
 import type { Channels } from "../channels/channels.ts";
 import type { Accountability } from "../application/websocket-client.ts";
-import { within } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { CloseCode } from "../protocol/close.ts";
@@ -171,9 +170,8 @@ class ChannelRoutes {
     }
     return await this.#exchange(c, async (transport, maxPayload) => {
       const { deadlines, options: { timeout } } = transport.connection.host;
-      const read = within(deadlines, timeout, () => readBody(c.req.raw, maxPayload + ENVELOPE), () => new Error("Late"));
-      const body = await read.catch(() => undefined); // It rejects only when the time is over.
-      if (!body) return refuse(c, { ...invalid("The body took too long"), status: 408 });
+      const body = await readBody(c.req.raw, maxPayload + ENVELOPE, { deadlines, timeout });
+      if (body.end === "late") return refuse(c, { ...invalid("The body took too long"), status: 408 });
       if (body.end === "large") return refuse(c, { ...invalid(`The body has more than ${maxPayload} bytes`), status: 413 });
       if (body.end === "broken") return refuse(c, invalid("The body is not whole"));
       const isDeep = isTooDeep(body.text);

@@ -65,6 +65,11 @@ export class EventTransport implements Transport, Writer {
     }, { highWaterMark: 0 }); // Nothing waits where it cannot be counted.
   }
 
+  /** Absent: the stream has not been read yet. */
+  get connection(): Connection | undefined {
+    return this.#connection;
+  }
+
   get bufferedAmount(): number {
     return this.#handedOver + this.#waitingBytes + (this.batch?.bytes ?? 0);
   }

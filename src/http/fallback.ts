@@ -152,7 +152,11 @@ class FallbackRoute {
 
   async #receive(c: Context, id: string, open: Open): Promise<Response> {
     const { transport, secret, maxBody } = open;
-    const { text, end } = await readBody(c.req.raw, maxBody);
+    const { connection } = transport;
+    if (!connection) return this.#unknown(c, id); // The client has not read its secret yet.
+    const { deadlines, options: { timeout } } = connection.host;
+    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout });
+    if (end === "late") return refuse(c, 408, "The body took too long");
     if (end === "broken") return refuse(c, 400, "The body is not whole");
     if (end === "large") {
       if (text.startsWith(`{"secret":"${secret}"`)) transport.refuseBody();
@@ -195,7 +199,7 @@ const UNROUTED: ReadonlySet<number> = new Set([404, 405, 426]);
 const LOG_PERIOD = 1_000;
 
 /** Answers in HTTP, with a body like that of a refused upgrade. */
-function refuse(c: Context, status: 400 | 404 | 409 | 413, message: string, details: object = {}): Response {
+function refuse(c: Context, status: 400 | 404 | 408 | 409 | 413, message: string, details: object = {}): Response {
   allowOrigin(c.req.raw, c.res.headers);
   return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
 }

@@ -1,28 +1,53 @@
+import type { Deadlines, Timed } from "../base/clock.ts";
+
 /** The body of a request, or as much of it as was read. */
 export interface Body {
   readonly text: string;
-  /** `large`: it has more bytes than allowed. `broken`: the client stopped sending it. */
-  readonly end: "whole" | "large" | "broken";
+  /** `large`: it has more bytes than allowed. `broken`: the client stopped sending it. `late`: it took too long. */
+  readonly end: "whole" | "large" | "broken" | "late";
 }
 
-/** Reads the body as text, at most so many bytes and the chunk beyond them. */
-export async function readBody(request: Request, maxBytes: number): Promise<Body> {
+/** How long to wait for a body. */
+export interface Patience {
+  readonly deadlines: Deadlines;
+  /** In ms. */
+  readonly timeout: number;
+}
+
+/** Reads the body as text, at most so many bytes and the chunk beyond them, and until its time is over. */
+export async function readBody(request: Request, maxBytes: number, { deadlines, timeout }: Patience): Promise<Body> {
+  let due = () => {};
+  const late = new Promise<Body>((resolve) => due = () => resolve({ text: "", end: "late" }));
+  const timer: Timed = { deadline: 0, heapIndex: -1, due };
+  deadlines.set(timer, timeout);
+  try {
+    // What is late is not cancelled: that would cut the connection before the answer. The server ends it after the answer.
+    return await Promise.race([read(request, maxBytes), late]);
+  } finally {
+    deadlines.delete(timer);
+  }
+}
+
+async function read(request: Request, maxBytes: number): Promise<Body> {
+  // The server holds the client to the length: no stream is needed, which costs Node as much as the rest of a small request.
+  const isShort = Number(request.headers.get("content-length") ?? Infinity) <= maxBytes;
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
-  const reader = request.body?.getReader();
-  if (!reader) return { text, end: "whole" };
   try {
+    if (isShort) return { text: await request.text(), end: "whole" };
+    const reader = request.body?.getReader();
+    if (!reader) return { text, end: "whole" };
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return { text: text + decoder.decode(), end: "whole" };
       bytes += value.byteLength;
       text += decoder.decode(value, { stream: true });
-      if (bytes > maxBytes) break;
+      if (bytes <= maxBytes) continue;
+      reader.cancel().catch(() => {}); // The client has gone, which its next answer shows.
+      return { text, end: "large" };
     }
   } catch {
     return { text, end: "broken" }; // Nobody reads the answer, and the application has made no mistake.
   }
-  reader.cancel().catch(() => {}); // The client has gone, which its next answer shows.
-  return { text, end: "large" };
 }

@@ -1,4 +1,6 @@
 import type { Context, Handler } from "hono";
+import { consoleLogger, errorRecord } from "../application/log.ts";
+import { Deadlines, isMs, MS, systemClock } from "../base/clock.ts";
 import { readBody } from "./read-body.ts";
 
 /** A verified webhook. */
@@ -17,6 +19,8 @@ export interface WebhookOptions {
   tolerance?: number;
   /** Maximum size of the body, in bytes. @default {1_048_576} */
   maxBody?: number;
+  /** Time for the body to arrive, in ms. @default {10_000} */
+  timeout?: number;
   /** Returns the time, in ms since 1970. @default {Date.now} */
   now?: () => number;
 }
@@ -37,8 +41,8 @@ type RequestContext = Context;
 
 /**
  * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The sender is answered
- * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON, and 413 for one too large. What
- * the handler throws goes to Hono's error handler, so that the sender tries again.
+ * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON, 408 for one too slow, and 413 for
+ * one too large. What the handler throws goes to Hono's error handler, so that the sender tries again.
  *
  * @param secret as the sender gives it, `whsec_…`; two while one replaces the other.
  * @throws {TypeError} for a secret that is not base64, or an unknown option.
@@ -54,13 +58,16 @@ type RequestContext = Context;
 export function webhook(
   secret: string | readonly string[],
   handler: (webhook: Webhook, c: RequestContext) => void | Promise<void>,
-  { tolerance = 300_000, maxBody = 1_048_576, now = Date.now, ...unknown }: WebhookOptions = {},
+  { tolerance = 300_000, maxBody = 1_048_576, timeout = 10_000, now = Date.now, ...unknown }: WebhookOptions = {},
 ): Route {
   for (const name of Object.keys(unknown)) throw new TypeError(`Cannot receive webhooks: unknown option "${name}"`);
+  if (!isMs(timeout)) throw new TypeError(`Cannot receive webhooks: option "timeout" must be ${MS}`);
+  const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {
-    const refuse = (status: 400 | 401 | 413, message: string) => c.json({ error: { code: "INVALID_REQUEST", message } }, status);
+    const refuse = (status: 400 | 401 | 408 | 413, message: string) =>
+      c.json({ error: { code: "INVALID_REQUEST", message } }, status);
     const id = c.req.header("webhook-id");
     const timestamp = c.req.header("webhook-timestamp") ?? "";
     const signatures = c.req.header("webhook-signature");
@@ -68,7 +75,8 @@ export function webhook(
     const sentAt = 1_000 * Number(timestamp);
     // Before anything is read: a repeat by somebody else is not to be answered after that time.
     if (Math.abs(now() - sentAt) > tolerance) return refuse(401, "The webhook is too old, or of the future");
-    const { text, end } = await readBody(c.req.raw, maxBody);
+    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout });
+    if (end === "late") return refuse(408, "The body took too long");
     if (end === "broken") return refuse(400, "The body is not whole");
     if (end === "large") return refuse(413, `The body has more than ${maxBody} bytes`);
     if (!await isSigned(`${id}.${timestamp}.${text}`, signatures, secrets)) return refuse(401, "The signature is not valid");

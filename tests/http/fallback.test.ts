@@ -9,8 +9,7 @@ import { fallback, type FallbackOptions } from "../../src/http/http.ts";
 import { SHORT_CLOSE_TIMEOUT } from "../../src/protocol/close.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
-
-const URL = "http://localhost/websocket";
+import { openStream, URL } from "./event-connection.ts";
 
 /** An app whose route is reached without a network. */
 function start(options: WebSocketControllerOptions = {}, ofFallback: FallbackOptions = {}) {
@@ -28,39 +27,8 @@ function start(options: WebSocketControllerOptions = {}, ofFallback: FallbackOpt
   return { app, controller, fetch, Socket };
 }
 
-/** A connection by hand, whose events a test reads one by one. */
-async function open({ app }: Pick<ReturnType<typeof start>, "app">, init: RequestInit = {}) {
-  const response = await app.request(`${URL}?protocols=noroshi.v1`, {
-    ...init,
-    headers: { accept: "text/event-stream", ...init.headers },
-  });
-  assert.equal(response.status, 200, `answered ${response.status}`);
-  const reader = response.body!.getReader();
-  const decoder = new TextDecoder();
-  let text = "";
-  const next = async (): Promise<{ name: string; data: unknown } | null> => {
-    for (;;) {
-      const end = text.indexOf("\n\n");
-      if (end >= 0) {
-        const [, name = "", data = ""] = /^(?:event: (\w+)\n)?data: ([^]*)$/.exec(text.slice(0, end)) ?? [];
-        text = text.slice(end + 2);
-        return { name, data: JSON.parse(data) };
-      }
-      const { done, value } = await reader.read();
-      if (done) return null;
-      text += decoder.decode(value);
-    }
-  };
-  const { data } = (await next())!; // The first event.
-  const { connection, secret } = data as { connection: string; secret: string };
-  let sequence = 0;
-  const post = async (body: object, to = connection) =>
-    await app.request(`${URL}?connection=${to}`, {
-      method: "POST",
-      body: JSON.stringify({ secret, sequence: ++sequence, ...body }),
-    });
-  return { response, connection, secret, next, post, cancel: () => reader.cancel() };
-}
+/** A connection by hand. */
+const open = ({ app }: Pick<ReturnType<typeof start>, "app">, init: RequestInit = {}) => openStream(app, init);
 
 describe("fallback", () => {
   it("gives a client without WebSockets the same connection: requests, broadcasts, its close", async () => {
@@ -126,7 +94,7 @@ describe("fallback", () => {
     assert.equal((await post({ close: { code: 1006, reason: "" } })).status, 400);
     assert.equal((await post({ frames: ["x".repeat(500_000)] })).status, 413);
     assert.equal((await server.app.request(`${URL}?connection=${connection}`, { method: "POST", body: "{" })).status, 400);
-    assert.equal((await post({}, "a.gone")).status, 404);
+    assert.equal((await post({}, { connection: "a.gone" })).status, 404);
     await cancel();
     assert.equal((await post({ sequence: 1 })).status, 404);
   });
@@ -332,6 +300,34 @@ describe("fallback", () => {
     const preflight = await app.request("/api", { method: "OPTIONS", headers });
     assert.deepEqual([preflight.status, preflight.headers.get("access-control-allow-origin")], [404, null]);
     assert.equal(await (await app.request("/api?connection=5", { method: "POST" })).text(), "done");
+  });
+
+  it("answers 408 to a body that does not come, and takes the POST once it is repeated", async () => {
+    const clock = new TestClock();
+    const server = start({ clock, timeout: 3_000 });
+    const { connection, secret, next, post, cancel } = await open(server);
+    const body = JSON.stringify({ secret, sequence: 1, frames: ['{"type":"ping","uid":1}'] });
+    const asked = new Stall();
+    const chunks = [body.slice(0, 10)];
+    const slow = server.app.request(`${URL}?connection=${connection}`, {
+      method: "POST",
+      body: new ReadableStream({
+        pull(stream) {
+          const chunk = chunks.shift();
+          if (chunk !== undefined) return stream.enqueue(new TextEncoder().encode(chunk));
+          asked.resolve();
+          return new Promise(() => {});
+        },
+      }),
+      duplex: "half",
+    } as RequestInit);
+    await asked.promise;
+    clock.advance(3_000);
+    const answer = await slow;
+    assert.deepEqual([answer.status, (await answer.json()).error.message], [408, "The body took too long"]);
+    assert.equal((await post({ sequence: 1, frames: ['{"type":"ping","uid":1}'] })).status, 204);
+    assert.deepEqual((await next())?.data, { type: "pong", uid: 1 });
+    await cancel();
   });
 
   it("logs the remedy when a POST reaches another node, once a second", async (t) => {

@@ -45,6 +45,16 @@ describe("webhook", () => {
     assert.deepEqual(received[0]?.payload, { test: 2432232314 });
   });
 
+  it("answers 408 to a body that does not come in time", async () => {
+    const app = new Hono().post("/", webhook(`whsec_${KEY}`, () => {}, { now: () => NOW, timeout: 5 }));
+    const body = new ReadableStream({ pull: () => new Promise(() => {}) });
+    const alive = setInterval(() => {}, 1_000); // As a server would: its deadlines alone keep no process alive.
+    const answer = await app.request("/", { ...signed("{}"), body, duplex: "half" } as RequestInit);
+    clearInterval(alive);
+    assert.equal(answer.status, 408);
+    assert.throws(() => webhook(`whsec_${KEY}`, () => {}, { timeout: 0 }), /option "timeout" must be/);
+  });
+
   it("accepts one of several signatures and secrets, as while a secret is replaced", async () => {
     const other = Buffer.from("another secret of the sender").toString("base64");
     const { app, received } = start([other, KEY]);
