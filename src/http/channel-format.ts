@@ -6,7 +6,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { event, type EventFormat } from "./event-stream.ts";
 import type { Answer } from "./request-transport.ts";
 
-/** Shortest time until an `EventSource` comes back after a close, in ms; the longest is five times that. */
+/** Shortest time until an `EventSource` comes back after a close, in ms. */
 const MIN_RETRY = 1_000;
 
 /** What the stream of a channel reports. */
@@ -58,10 +58,19 @@ export class ChannelFormat implements EventFormat {
 
   close(code: number, reason: string): string {
     this.#listener.answered({ close: { code, reason } });
-    // Without it, all clients of a node that drains would come back after the same time.
-    const retry = isFinal(code) ? "" : `retry: ${MIN_RETRY + Math.floor(MIN_RETRY * 4 * Math.random())}\n`;
-    return retry + event("close", { code, reason });
+    return closeEvent(code, reason);
   }
+}
+
+/**
+ * The last event of a stream.
+ *
+ * @param retryAfter shortest time until an `EventSource` comes back, in ms; the longest is four seconds more, or twice that.
+ */
+export function closeEvent(code: number, reason: string, retryAfter: number = MIN_RETRY): string {
+  // Without it, all clients of a node that drains would come back after the same time.
+  const spread = Math.max(retryAfter, 4 * MIN_RETRY) * Math.random();
+  return `${isFinal(code) ? "" : `retry: ${retryAfter + Math.floor(spread)}\n`}${event("close", { code, reason })}`;
 }
 
 const idOf = (position: Position | null): string => position ? `id: ${position.epoch}:${position.offset}\n` : "";

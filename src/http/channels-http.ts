@@ -12,7 +12,7 @@ import { byteLength } from "../protocol/bytes.ts";
 import type { Position } from "../engines/engine.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
-import { ChannelFormat } from "./channel-format.ts";
+import { ChannelFormat, closeEvent } from "./channel-format.ts";
 import { allowOrigin, isPreflight, preflight } from "./cors.ts";
 import { STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
@@ -59,7 +59,10 @@ export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Routes
       isPreflight(c.req.raw) ? preflight(c, "authorization, content-type, idempotency-key, last-event-id") : await next()
     )
     // Hono answers a HEAD by the route of GET and drops the body: its stream would never be read.
-    .get("/:channel", (c) => finish(c, c.req.raw.method === "GET" && acceptsStream(c) ? routes.subscribe(c) : routes.read(c)))
+    .get("/:channel", (c) => {
+      const isStream = c.req.raw.method === "GET" && acceptsStream(c);
+      return finish(c, isStream ? routes.subscribe(c).then((answer) => comeBack(c, answer)) : routes.read(c));
+    })
     .post("/:channel", (c) => finish(c, routes.publish(c)))
     .get("/:channel/presence", (c) => finish(c, routes.presence(c)));
 }
@@ -73,6 +76,25 @@ async function finish(c: Context, answer: Promise<Response>): Promise<Response> 
 }
 
 const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i.test(c.req.header("accept") ?? "");
+
+/** Close codes in place of the statuses of what may work later. */
+const LATER: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
+
+/**
+ * An `EventSource` ends for good at an error status. Where it may have more luck later, it is answered with a stream that says when to come
+ * back, as one that the server ends.
+ */
+async function comeBack(c: Context, answer: Response): Promise<Response> {
+  const code = LATER[answer.status];
+  if (code === undefined) return answer;
+  const { error } = await answer.json() as { error: { message: string } }; // As every refusal has it.
+  const headers = new Headers(answer.headers);
+  const retryAfter = headers.get("retry-after");
+  for (const name of ["content-length", "retry-after"]) headers.delete(name);
+  for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
+  if (!headers.has("access-control-allow-origin")) allowOrigin(c.req.raw, headers);
+  return new Response(closeEvent(code, error.message, retryAfter === null ? undefined : 1_000 * Number(retryAfter)), { headers });
+}
 
 /** An answer in JSON. Without a body the client has it already. */
 interface Reply {

@@ -417,6 +417,45 @@ describe("channelsHttp", () => {
     assert.equal(controller.stats().active, 0);
   });
 
+  it("answers a stream that may work later with an event and a time to come back, which an EventSource understands", async () => {
+    const { controller, get } = start(ROOM, { maxConnections: 1, origins: ["https://app.example"] });
+    const held = events(await get("room:1", STREAM));
+    await held.next();
+    const origin = { origin: "https://app.example" };
+    const read = async (answer: Response) => {
+      const event = (await events(answer).next())!;
+      assert.equal(answer.headers.get("content-type"), "text/event-stream; charset=utf-8");
+      assert.equal(answer.headers.get("access-control-allow-origin"), "https://app.example");
+      assert.equal(answer.headers.get("retry-after"), null);
+      assert.equal(event["event"], "close");
+      return [JSON.parse(event["data"]!), Number(event["retry"])] as const;
+    };
+    const [full, retry] = await read(await get("room:1", { ...STREAM, ...origin }));
+    assert.deepEqual(full, { code: 1013, reason: "Too many connections" });
+    assert.ok(retry >= 5_000 && retry <= 10_000, String(retry));
+    assert.equal((await get("room:1")).status, 503); // No stream.
+    await held.cancel();
+    void controller.close();
+    assert.deepEqual((await read(await get("room:1", { ...STREAM, ...origin })))[0], {
+      code: 1013,
+      reason: "The server is going away",
+    });
+    assert.equal(controller.stats().refused.draining, 1);
+
+    const limits = { clock: new TestClock(), rateLimit: { messages: 1, burst: 1 } };
+    const limited = start(ROOM, { ...limits, origins: ["https://app.example"] });
+    await events(await limited.get("room:1", { ...STREAM, ...ANN })).next();
+    const [tooMany] = await read(await limited.get("room:1", { ...STREAM, ...ANN, ...origin }));
+    assert.equal(tooMany.code, 4529);
+  });
+
+  it("answers a stream that never works with an error status, at which an EventSource stays away", async () => {
+    const { get } = start({ ...ROOM, secret: { authorize: () => false } });
+    assert.equal((await get("secret", STREAM)).status, 403);
+    assert.equal((await get("room:1", { ...STREAM, authorization: "Bearer bob" })).status, 401);
+    assert.equal((await get("room:1?after=x", STREAM)).status, 400);
+  });
+
   it("answers 503 while the engine is unavailable, and hides no fault of the application", async () => {
     const { app, channels, get } = start({ ...ROOM, broken: { authorize: () => (undefined as never as () => true)() } });
     const errors: unknown[] = [];

@@ -1,7 +1,7 @@
 /** Firefox by WebDriver BiDi, which it speaks itself: the browsers of Playwright are other builds. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -17,6 +17,8 @@ interface Answer {
   type: "success" | "error";
   result: {
     context?: string;
+    /** Of a screenshot, in base64. */
+    data?: string;
     contexts?: { context: string }[];
     type?: string;
     result?: { value?: unknown };
@@ -93,6 +95,12 @@ export class Firefox {
   async press(...keys: string[]): Promise<void> {
     const actions = keys.flatMap((value) => [{ type: "keyDown", value }, { type: "keyUp", value }]);
     await this.#send("input.performActions", { context: this.#context, actions: [{ type: "key", id: "keyboard", actions }] });
+  }
+
+  /** Takes a picture of the page, as a PNG. */
+  async screenshot(path: string): Promise<void> {
+    const { data = "" } = await this.#send("browsingContext.captureScreenshot", { context: this.#context });
+    writeFileSync(path, data, "base64");
   }
 
   async close(): Promise<void> {
