@@ -3,7 +3,7 @@ import type { Context } from "hono";
 import { Connections } from "../connection/connections.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
 import { allowOrigin } from "./cors.ts";
-import { type Acceptance, findHost, HOST, type Host } from "../runtimes/runtime.ts";
+import { type Acceptance, findHost, presentRequest } from "../runtimes/runtime.ts";
 
 /**
  * Runs the route with the request as an opening handshake.
@@ -19,16 +19,17 @@ export async function presentUpgrade<Result>(
   const { env, req: { raw } } = c;
   const ip = addressOf(c);
   let isAllowed = false;
-  const host: Host = {
+  // With the request, not in `env`: that belongs to the server, whose methods need it as it is.
+  const presented = presentRequest(asUpgrade(raw), {
     connections: findHost(env)?.connections ?? new Connections(),
     runtime: {
       ip: () => ip,
       allowed: () => void (isAllowed = true),
       accept: (_request, acceptance) => raw.signal.aborted ? null : accept(acceptance),
     },
-  };
-  // With the request: `env` belongs to the server, whose methods need it as it is.
-  c.req.raw = Object.assign(asUpgrade(raw), { [HOST]: host });
+  });
+  c.req.raw = presented.request;
+  c.env = withAddresses(env, (request) => presented.has(request) ? raw : request);
   try {
     const result = await route();
     const { headers } = result instanceof Response ? result : c.res;
@@ -37,6 +38,8 @@ export async function presentUpgrade<Result>(
     return result;
   } finally {
     c.req.raw = raw;
+    c.env = env;
+    presented.end();
   }
 }
 
@@ -93,8 +96,29 @@ function addressOf({ env, req: { raw } }: Context): string | null {
 
 /** The part of Bun's server that is used. */
 interface BunServer {
+  requestIP(request: Request): unknown;
   timeout?(request: Request, seconds: number): void;
 }
+
+/**
+ * On Bun, `env` with a server that finds the address of a presented request, as `getConnInfo` of Hono asks it: Bun knows its own requests
+ * only. Elsewhere `env` itself, from which `getConnInfo` reads the address.
+ */
+function withAddresses(env: unknown, originalOf: (request: Request) => Request): unknown {
+  if (!isBunServer(env) && !(typeof env === "object" && env !== null && "server" in env && isBunServer(env.server))) return env;
+  const server = ("server" in env ? env.server : env) as BunServer; // As just seen.
+  const proxy = new Proxy(server, {
+    get(target, name) {
+      if (name === "requestIP") return (request: Request) => target.requestIP(originalOf(request));
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value; // Its methods need the server itself.
+    },
+  });
+  return "server" in env ? { ...env, server: proxy } : proxy;
+}
+
+const isBunServer = (value: unknown): value is BunServer & object =>
+  "Bun" in globalThis && typeof (value as Partial<BunServer> | null | undefined)?.requestIP === "function";
 
 /** For a stream: Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
 export function stayOpen(env: unknown, request: Request): void {

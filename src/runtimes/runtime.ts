@@ -90,12 +90,40 @@ function unwrapped(handler: object): MarkedHandler | undefined {
   return isOurs === true ? handler as MarkedHandler : wrapped && unwrapped(wrapped); // As just seen.
 }
 
+/** Header of a request that {@link presentRequest} returns. A header survives the copies that middleware makes, such as `mount()`. */
+const PRESENTED = "noroshi-presented";
+
+/** Hosts of presented requests, by the value of their header. Registered, like {@link HOST}. */
+const presented: Map<string, Host> = (globalThis as { [key: symbol]: Map<string, Host> | undefined }) // Only this module writes it.
+  [Symbol.for("noroshi.presented")] ??= new Map();
+
+/** A request with a host of its own. */
+export interface Presented {
+  readonly request: Request;
+  /** Whether it is the request, or a copy of it. */
+  has(request: Request): boolean;
+  /** The host is no longer found. */
+  end(): void;
+}
+
+/** Presents a request as one that this host can upgrade. */
+export function presentRequest(request: Request, host: Host): Presented {
+  const key = crypto.randomUUID(); // A client must not guess it.
+  presented.set(key, host);
+  request.headers.set(PRESENTED, key);
+  return {
+    request,
+    has: ({ headers }) => headers.get(PRESENTED) === key,
+    end: () => void presented.delete(key),
+  };
+}
+
 /**
- * The host of a request: its own, if `noroshi/http` presents it as an upgrade; of an upgrade from the response that `@hono/node-server` puts
- * into `c.env`; else from there.
+ * The host of a request: its own, if it is presented as an upgrade; of an upgrade from the response that `@hono/node-server` puts into
+ * `c.env`; else from there.
  */
 export function findHost(env: unknown, request?: Request): Host | undefined {
-  const { [HOST]: own } = (request ?? {}) as { [HOST]?: Host }; // Optional, as below.
+  const own = presented.size > 0 && request ? presented.get(request.headers.get(PRESENTED) ?? "") : undefined;
   if (own) return own;
   const { [HOST]: host, outgoing } = (env ?? {}) as { [HOST]?: Host; outgoing?: { [HOST]?: Host } }; // Both are optional.
   return outgoing?.[HOST] ?? host;
