@@ -15,6 +15,7 @@ import { serve } from "../../src/serve/serve.ts";
 import { Nginx } from "../runtimes/nginx.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { freePort, lacks } from "../support/brokers.ts";
+import { Firefox, noFirefox } from "../support/firefox.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -55,6 +56,20 @@ interface Seen {
 
 let html = "";
 
+async function buildPage(): Promise<string> {
+  const { build } = await import("esbuild");
+  const { outputFiles: [script] } = await build({
+    stdin: {
+      contents: PAGE.replace("noroshi/client/sse", "./src/client/sse.ts").replace("noroshi/client", "./src/client/client.ts"),
+      resolveDir: root,
+    },
+    bundle: true,
+    format: "esm",
+    write: false,
+  });
+  return `<!doctype html><title>Fallback</title><script type="module">${script!.text}</script>`;
+}
+
 /** One node, with what the tests use of it. */
 async function start(node: string) {
   const controller = new WebSocketController({ mode: "public", logger: false, clientIp: 1 });
@@ -79,6 +94,7 @@ describe("withFallback, behind an nginx that refuses upgrades", {
   let unrouted: number;
 
   before(async () => {
+    html = await buildPage();
     [one, other] = await Promise.all([start("a"), start("b")]);
     [port, unrouted] = [await freePort(), await freePort()];
     // As it is by default: Upgrade is not passed on, responses are buffered and compressed.
@@ -161,17 +177,6 @@ describe("withFallback, behind an nginx that refuses upgrades", {
     let page: Page;
 
     before(async () => {
-      const { build } = await import("esbuild");
-      const { outputFiles: [script] } = await build({
-        stdin: {
-          contents: PAGE.replace("noroshi/client/sse", "./src/client/sse.ts").replace("noroshi/client", "./src/client/client.ts"),
-          resolveDir: root,
-        },
-        bundle: true,
-        format: "esm",
-        write: false,
-      });
-      html = `<!doctype html><title>Fallback</title><script type="module">${script!.text}</script>`;
       browser = await launchBrowser();
       page = await browser.newPage();
     });
@@ -211,5 +216,18 @@ describe("withFallback, behind an nginx that refuses upgrades", {
       assert.equal(say.data, '"again"');
       assert.match(say.lastEventId, /^.+:\d+$/);
     });
+  });
+
+  it("works in Firefox as in Chromium, with an EventSource beside it", { skip: noFirefox }, async (t) => {
+    const firefox = await Firefox.launch();
+    t.after(() => firefox.close());
+    await firefox.goto(`http://127.0.0.1:${port}/page`);
+    await firefox.until(`window.client?.status === "open" && window.seen.source?.length === 1`);
+    await Promise.all([one, other].map(({ channels }) => channels.publish("room:1", "say", "hello")));
+    await firefox.until(`window.seen.data.includes("hello") && window.seen.source.length === 2`);
+    const seen = await firefox.evaluate(`() => JSON.stringify(window.seen)`) as string; // As asked for.
+    const { errors, gaps, opened } = JSON.parse(seen) as Seen; // As the page keeps it.
+    assert.deepEqual([errors, gaps, opened.slice(0, 3)], [[], 0, ["WebSocket", "GET", "POST"]]);
+    await firefox.evaluate(`() => window.client.close()`);
   });
 });

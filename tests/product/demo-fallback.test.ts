@@ -1,4 +1,4 @@
-/** `npm run demo:fallback`, in a browser: the newsroom behind an nginx that refuses upgrades. */
+/** `npm run demo:fallback`, in Chromium and Firefox: the newsroom behind an nginx that refuses upgrades. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,16 +10,16 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { freePort, lacks } from "../support/brokers.ts";
+import { Firefox, noFirefox } from "../support/firefox.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
 describe("The newsroom, behind an nginx that refuses upgrades", {
-  skip: elsewhere || lacks("nginx") || noBrowser,
+  skip: elsewhere || lacks("nginx"),
   timeout: 1_500_000,
 }, () => {
-  let browser: Browser;
   let url: string;
   let stop: () => Promise<unknown>;
 
@@ -40,14 +40,10 @@ describe("The newsroom, behind an nginx that refuses upgrades", {
       if (url) break;
     }
     child.stdout.resume();
-    browser = await launchBrowser();
   });
-  after(async () => {
-    await browser?.close();
-    await stop?.();
-  });
+  after(() => stop?.());
 
-  async function enter(user: string, password: string): Promise<Page> {
+  async function enter(browser: Browser, user: string, password: string): Promise<Page> {
     const page = await (await browser.newContext()).newPage();
     await page.goto(url);
     await page.locator("#accounts button").first().waitFor();
@@ -58,8 +54,10 @@ describe("The newsroom, behind an nginx that refuses upgrades", {
     return page;
   }
 
-  it("brings what one writes to the other, goes offline and comes back to what was said", async () => {
-    const [mika, noor] = await Promise.all([enter("mika", "beacon"), enter("noor", "kindling")]);
+  it("brings what one writes to the other, goes offline and comes back to what was said", { skip: noBrowser }, async (t) => {
+    const browser = await launchBrowser();
+    t.after(() => browser.close());
+    const [mika, noor] = await Promise.all([enter(browser, "mika", "beacon"), enter(browser, "noor", "kindling")]);
     const send = async (text: string) => {
       await mika.getByLabel("Message").fill(text);
       await mika.getByRole("button", { name: "Send" }).click();
@@ -77,5 +75,39 @@ describe("The newsroom, behind an nginx that refuses upgrades", {
 
     const sent = await mika.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
     assert.ok(sent.some((name) => name.includes("/websocket?connection=")), sent.join("\n"));
+  });
+
+  it("does in Firefox what it does in Chromium", { skip: noFirefox }, async (t) => {
+    const firefox = await Firefox.launch();
+    t.after(() => firefox.close());
+    const isStatus = (status: string) => firefox.until(`document.documentElement.dataset.status === "${status}"`);
+    const shows = (text: string) => firefox.until(`document.querySelector("#news").innerText.includes(${JSON.stringify(text)})`);
+    const click = (selector: string) => firefox.evaluate(`() => document.querySelector("${selector}").click()`);
+    const send = async (text: string) => {
+      await firefox.evaluate(`() => document.querySelector("#text").focus()`);
+      await firefox.press(...text);
+      await click("#send");
+    };
+    await firefox.goto(url);
+    await firefox.until(`document.querySelector("#accounts button")`);
+    await firefox.evaluate(`() => {
+      document.querySelector("#user").value = "tomas";
+      document.querySelector("#password").value = "cinder";
+      document.querySelector("#login-form").requestSubmit();
+    }`);
+    await isStatus("live");
+    await send("The bridge is open");
+    await shows("The bridge is open");
+    await click("#network");
+    await isStatus("waiting");
+    await click("#network");
+    await isStatus("live");
+    await send("And closed again");
+    await shows("And closed again");
+    if (process.env["SCREENSHOTS"]) await firefox.screenshot(join(process.env["SCREENSHOTS"], "fallback-firefox.png"));
+    const hasPosted = await firefox.evaluate(
+      `() => performance.getEntriesByType("resource").some(({ name }) => name.includes("/websocket?connection="))`,
+    );
+    assert.equal(hasPosted, true);
   });
 });
