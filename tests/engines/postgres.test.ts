@@ -1,13 +1,10 @@
-import assert from "node:assert/strict";
-import { describe, it } from "node:test";
-import { PGlite } from "@electric-sql/pglite";
 import pg from "pg";
 import postgres from "postgres";
 import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/postgres/postgres.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
-import { brokerFixture, startNode } from "./broker-fixture.ts";
+import { brokerFixture } from "./broker-fixture.ts";
 import { conformance } from "./conformance.ts";
-import { FAST, TIMEOUT } from "./postgres-fixture.ts";
+import { FAST } from "./postgres-fixture.ts";
 
 /** The client of one node, and what ends it. */
 interface Client {
@@ -53,36 +50,3 @@ for (const [library, clientOf] of Object.entries(CLIENTS)) {
     },
   });
 }
-
-conformance("postgres, by PGlite", {
-  nodes: 4,
-  async create() {
-    const client = await PGlite.create();
-    const fixture = brokerFixture(
-      // It works in this process, which is busy with all nodes.
-      () => postgresEngine({ client, ...FAST, lease: 12_000 }),
-      async () => void await client.exec("truncate noroshi_channels, noroshi_publications"),
-    );
-    return {
-      ...fixture,
-      async close() {
-        await fixture.close();
-        await client.close();
-      },
-    };
-  },
-});
-
-describe("The engine over PGlite", () => {
-  it("lets timers run while its calls follow each other", TIMEOUT, async () => {
-    const client = await PGlite.create();
-    const { engine } = await startNode(postgresEngine({ client, ...FAST }));
-    let turns = 0;
-    const timer = setInterval(() => turns++, 1);
-    for (let number = 0; number < 300; number++) await engine.publish("room", { event: "say", data: `${number}` }, null);
-    clearInterval(timer);
-    await engine.close();
-    await client.close();
-    assert.ok(turns > 1, `${turns} turns`);
-  });
-});
