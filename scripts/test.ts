@@ -25,9 +25,10 @@ const ENGINES = "tests/engines";
 
 /**
  * Tests that start brokers run on Node, which speaks to them as the other runtimes do. Those run the mixed suite, in which nodes of all three
- * meet at both brokers.
+ * meet at each broker, and what a driver of PostgreSQL does when connections hang or end.
  */
-const NODE_BROKERS = /\/(?:nats|postgres|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
+const NODE_BROKERS =
+  /\/(?:nats|postgres(?!-(?:faults|nodes|silent)\.)|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
 
 /** What a test file has that needs a process of its own on Node: the default controller, the heap, globals, or hooks of all tests. */
 const NEEDS_PROCESS =
