@@ -4,8 +4,8 @@
  * received with what was published, the members that nodes list with the clients that are connected, and the memory of the nodes at the end
  * with that at the start. The clocks of the nodes differ.
  *
- * - `FAULT_SECONDS=3600` goes on for an hour instead of 30 s, with both brokers at once; `FAULT_BROKER=redis` with one. `npm run test:long` goes
- *   on for ten minutes.
+ * - `FAULT_SECONDS=3600` goes on for an hour instead of 30 s, with Redis and NATS at once; `FAULT_BROKER=redis` with one, and
+ *   `FAULT_BROKER=postgres` with PostgreSQL. `npm run test:long` goes on for ten minutes.
  * - `SEED=…` repeats the random choices of another run.
  * - `FAULTS=all` has every fault, also what a broker loses.
  * - `FAULTS="nodes killed,backup restored"` has only these faults, and `FAULTS=none` none; `-backup restored` all but this one.
@@ -17,6 +17,7 @@ import process from "node:process";
 import { after, describe, it } from "node:test";
 import { Checker } from "../support/checker.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { Random } from "../support/random.ts";
 import { exceedLimits, recoverWithoutReading } from "./hostile-clients.ts";
 import { NodeProcess } from "./node-process.ts";
@@ -70,6 +71,12 @@ const BROKERS: Record<string, BrokerKind> = {
     start: () => BrokerProcess.redis(...REDIS_FLAGS),
   },
   nats: { skip: lacks("nats-server"), losses: NATS_LOSSES, start: () => BrokerProcess.nats() },
+  postgres: {
+    // Three brokers with three nodes each are too much for two cores.
+    skip: lacksPostgres() || (ONLY !== "postgres" && "it has runs of its own: FAULT_BROKER=postgres"),
+    losses: {},
+    start: () => PostgresProcess.postgres({ keeps: true }),
+  },
 };
 
 /** What goes wrong, one after the other. */
