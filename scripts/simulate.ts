@@ -111,8 +111,8 @@ async function tryMutations(name: string): Promise<number> {
     if (!mutation) throw new Error(`No such mutation: use one of ${Object.keys(MUTATIONS).join(", ")}`);
     const built = await buildSimulation(folder, each, mutation);
     const { seed = given.seed } = isKnown ? mutation : given;
-    const { library = given.library } = mutation;
-    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built, { ...given, library, seed });
+    const { library = given.library, size } = mutation;
+    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built, { ...given, library, ...size, seed });
     const after = `${each} after ${hours?.toFixed(1)} h from seed ${seed} on, ${seconds} s of CPU`;
     if (failure) console.log(`found     ${after}, seed ${failure.size.seed}: ${failure.problems[0]?.slice(0, 200)}`);
     else console.log(`not found ${after}`);

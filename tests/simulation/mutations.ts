@@ -8,10 +8,11 @@ export interface Mutation {
   readonly after: string;
   /** The commit that mended it, where it was real. */
   readonly mendedBy?: string;
-  /** The first seed, from 1 on, whose 10 hours with 3 nodes, 12 clients and those of `library` find it. */
+  /** The first seed whose 10 hours find it: from 1 on with 3 nodes, 12 clients and those of `library`; from 1,000,001 on with `size`. */
   readonly seed?: number;
   /** Clients of `noroshi/client`, for what is wrong with that. */
   readonly library?: number;
+  readonly size?: { readonly nodes: number; readonly clients: number };
 }
 
 /** By name. `npm run simulate -- --mutation <name>` looks for the seed that finds it. */
@@ -87,6 +88,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "channels/feed.ts",
     before: "if (position && this.at && position.epoch === this.at.epoch && position.offset <= this.at.offset) return true;",
     after: "",
+    seed: 1,
   },
   "turn-awaited": {
     title: "A subscription that has to read again waits for the read that it is part of",
@@ -94,6 +96,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "return void this.#resume(false);\n    }\n    this.#live();",
     after: "return await this.#resume(false);\n    }\n    this.#live();",
     mendedBy: "063adcc",
+    seed: 1,
   },
   "page-incomplete": {
     title: "A recovery whose history does not reach back far enough counts as complete",
@@ -122,6 +125,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "if (own.has(channel, member)) await this.#send(",
     after: "await this.#send(",
     mendedBy: "d69d91e",
+    seed: 7,
   },
   "backup-members": {
     title: "Members that a restored backup lists stay though they have left",
@@ -144,6 +148,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "await new Promise<void>((due) => deadlines.set({ deadline: 0, heapIndex: -1, due }, LIST_PERIOD));",
     after: "return;",
     mendedBy: "47905d9",
+    seed: 5,
   },
   "data-of-closed": {
     title: "A member keeps the data of a connection that is closed",
@@ -159,12 +164,14 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;",
     after: "if (number <= this.#floor || number <= this.#top) return false;",
     mendedBy: "32a6750",
+    seed: 8,
   },
   "next-unread": {
     title: "What a node of the next version writes for this one is not read",
     file: "engines/broker/envelope.ts",
     before: "(any.min ?? any.v) > VERSION",
     after: "any.v > VERSION",
+    seed: 1,
   },
   "orders-missed": {
     title: "A node that was cut off does not read the orders it missed",
@@ -199,6 +206,24 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "engines/broker/orders.ts",
     before: "this.#waiting.push(order);",
     after: "",
+  },
+  "order-unheard": {
+    title: "A node that is cut off for minutes before it notices reads only the orders of the last one",
+    file: "engines/broker/orders.ts",
+    before: "this.#slack = SLACK + this.#host.unnoticed;",
+    after: "this.#slack = SLACK;",
+    mendedBy: "aab53cf",
+    seed: 1000096,
+    size: { nodes: 2, clients: 4 },
+  },
+  "unknown-unread": {
+    title: "A publication of a node that is not known yet is found by the next check only",
+    file: "engines/broker/trust.ts",
+    before: "this.#host.link.lookSoon();",
+    after: "",
+    mendedBy: "0f534fc",
+    seed: 1000121,
+    size: { nodes: 2, clients: 4 },
   },
   "client-unmoved": {
     title: "A client recovers from where it began, and not from the last publication it has received",
