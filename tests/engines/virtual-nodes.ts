@@ -43,7 +43,8 @@ export class VirtualNodes {
   }
 
   async close(): Promise<void> {
-    await this.during(Promise.all(this.#nodes.map(({ engine }) => engine.close())), 1_000);
+    const left = this.#nodes.filter(({ host }) => !host.isStopped);
+    await this.during(Promise.all(left.map(({ engine }) => engine.close())), 1_000);
     this.#turns.unwatch();
   }
 }

@@ -121,7 +121,7 @@ export class BrokerEngine implements Engine {
     });
     const positions = () => this.#positions();
     const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now, positions };
-    this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
+    const link = this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
       greet: async () => await this.#trust?.greet(),
       ended: () => this.#trust?.orders.ended(),
@@ -134,7 +134,6 @@ export class BrokerEngine implements Engine {
         await this.#link!.call("leave", (session) => session.retire()); // Set: it calls this hook.
       },
     });
-    const link = this.#link;
     const { own } = this.#announcer;
     const members = (channel: string) => own.of(channel).map((member) => own.placed(member));
     const follows = (channel: string) => this.#subscriptions.has(channel);
@@ -300,10 +299,10 @@ export class BrokerEngine implements Engine {
     await this.#announcer.dismiss();
   }
 
-  /** Compares the ends of the histories at each check, and the members every 12th check or when some are doubtful. */
+  /** Compares the ends of the histories at each check, and the members every 12th regular one or when some are doubtful. */
   async #look(rounds: number): Promise<void> {
     const link = this.#ready("compare");
-    if (this.#announcer.isIncomplete) await this.#announcer.announce();
+    if (rounds > 0 && this.#announcer.isIncomplete) await this.#announcer.announce();
     const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
     for (const batch of inBatches(kept, 200)) {
       const channels = batch.map(({ channel }) => channel);
@@ -312,6 +311,7 @@ export class BrokerEngine implements Engine {
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
+    if (rounds === 0) return;
     const renewed = [...this.#subscriptions.values()].filter((each) =>
       each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel)
     );

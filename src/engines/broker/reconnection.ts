@@ -14,7 +14,7 @@ export interface ReconnectionHooks {
   ended?(): void;
   /** The status is `ready`, at first or again: anything sent over an earlier session may be lost. */
   resume(): Promise<void>;
-  /** Runs every `checkInterval`. @param rounds how often it has run in this session, from 1. */
+  /** Runs every `checkInterval`, and in between after `lookSoon`. @param rounds how often it has run regularly in this session; 0: in between. */
   look(rounds: number): Promise<void>;
   /** The nodes that are alive: after each beat, once the other nodes have had a lease to beat. */
   nodes(nodes: ReadonlySet<string>): void;
@@ -30,7 +30,7 @@ const PAUSES = [100, 5_000] as const;
 /** Watchdog rounds per timeout. */
 const ROUNDS = 2;
 
-/** Time until a check that is brought forward, in ms: what made it necessary may come many times. */
+/** Time until a check in between, in ms: what makes it necessary may come many times. */
 const SOON = 1_000;
 
 /** Timeouts that one call may take while others are answered: a broker under load is slow, and reconnecting would add to the load. */
@@ -66,6 +66,7 @@ export class Reconnection {
   readonly #watchdog = new Alarm(() => this.#watch());
   readonly #beating = new Alarm(() => void this.#beat());
   readonly #looking = new Alarm(() => void this.#look());
+  readonly #soon = new Alarm(() => void this.#hooks.look(0).catch((error) => this.#failed(error)));
   readonly #pause = new Alarm(() => void this.#connect());
   readonly #starting = new Alarm(() => this.#started());
   readonly #tried: Promise<void>;
@@ -156,10 +157,9 @@ export class Reconnection {
     return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
   }
 
-  /** Brings the next check forward. */
+  /** Checks in between. Such checks are not counted: the members of a node have the regular ones to come back. */
   lookSoon(): void {
-    const { heapIndex, deadline } = this.#looking;
-    if (heapIndex >= 0 && deadline > this.#deadlines.now() + SOON) this.#deadlines.set(this.#looking, SOON);
+    if (this.#status === "ready" && this.#soon.heapIndex < 0) this.#deadlines.set(this.#soon, SOON);
   }
 
   close(): Promise<void> {
@@ -177,7 +177,7 @@ export class Reconnection {
     const session = this.#session;
     this.#session = undefined;
     session?.close();
-    for (const alarm of [this.#beating, this.#looking, this.#pause]) this.#deadlines.delete(alarm);
+    for (const alarm of [this.#beating, this.#looking, this.#soon, this.#pause]) this.#deadlines.delete(alarm);
     this.#rejectAll(this.#unavailable("go on", "closed"));
   }
 
@@ -251,7 +251,7 @@ export class Reconnection {
     const cause = this.#reason = firstCause(reason);
     const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // `connect` of an application may reject with anything.
     const error = this.#unavailable("go on", `away (${text})`, cause);
-    for (const alarm of [this.#beating, this.#looking]) this.#deadlines.delete(alarm);
+    for (const alarm of [this.#beating, this.#looking, this.#soon]) this.#deadlines.delete(alarm);
     // Reported once per outage.
     if (this.#status !== "unavailable") this.#host.report(error);
     this.#set("unavailable");

@@ -50,8 +50,8 @@ export class Trust {
     this.orders = new Orders({
       host,
       link,
-      // A silent broker is noticed by a beat or a check that has no answer.
-      unnoticed: lease + checkInterval + timeout,
+      // A silent broker is noticed by a beat or a check that has no answer for up to three timeouts.
+      unnoticed: lease + checkInterval + 3 * timeout,
       seal: (body) => envelopes.seal("order", "", body),
       open: (envelope) => envelopes.open(["order"], "", envelope, false),
       malformed: () => dropped("malformed"),
