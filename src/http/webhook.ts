@@ -62,7 +62,6 @@ export function webhook(
 ): Route {
   for (const name of Object.keys(unknown)) throw new TypeError(`Cannot receive webhooks: unknown option "${name}"`);
   if (!isMs(timeout)) throw new TypeError(`Cannot receive webhooks: option "timeout" must be ${MS}`);
-  const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {
@@ -75,6 +74,8 @@ export function webhook(
     const sentAt = 1_000 * Number(timestamp);
     // Before anything is read: a repeat by somebody else is not to be answered after that time.
     if (Math.abs(now() - sentAt) > tolerance) return refuse(401, "The webhook is too old, or of the future");
+    // Not shared: in a Worker a timer ends with the request that has set it.
+    const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
     const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout });
     if (end === "late") return refuse(408, "The body took too long");
     if (end === "broken") return refuse(400, "The body is not whole");
