@@ -159,14 +159,15 @@ let nextPort = Math.floor((process.pid % PROCESSES + Math.random()) * PORTS / PR
  * has one of a range above.
  */
 export async function freePort(): Promise<number> {
-  for (;;) {
+  for (let tries = 0;; tries++) {
     const port = FIRST_PORT + nextPort++ % PORTS;
     const server = createServer();
-    const isFree = await new Promise<boolean>((resolve) => {
-      server.once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => resolve(true));
+    const fault = await new Promise<Error | undefined>((resolve) => {
+      server.once("error", resolve);
+      server.listen(port, "127.0.0.1", () => resolve(undefined));
     });
-    if (!isFree) continue;
+    if (fault && tries < PORTS) continue;
+    if (fault) throw fault;
     server.close();
     await once(server, "close");
     return port;

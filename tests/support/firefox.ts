@@ -7,6 +7,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { WebSocket } from "ws";
 import { findProgram, lacks } from "./brokers.ts";
+import { inTime } from "./waiting.ts";
 
 /** Why the tests in Firefox are skipped, or `false`. */
 export const noFirefox: string | false = lacks("firefox-esr");
@@ -32,7 +33,7 @@ export class Firefox {
   readonly #child: ChildProcess;
   readonly #folder: string;
   readonly #socket: WebSocket;
-  readonly #waiting = new Map<number, (answer: Answer) => void>();
+  readonly #waiting = new Map<number, { resolve(answer: Answer): void; reject(error: Error): void }>();
   #context = "";
   #sent = 0;
 
@@ -42,8 +43,11 @@ export class Firefox {
     this.#socket = socket;
     socket.on("message", (data) => {
       const answer: Answer = JSON.parse(String(data));
-      this.#waiting.get(answer.id)?.(answer); // Events have no id.
+      this.#waiting.get(answer.id)?.resolve(answer); // Events have no id.
       this.#waiting.delete(answer.id);
+    });
+    socket.on("close", () => {
+      for (const { reject } of this.#waiting.values()) reject(new Error("Firefox has ended"));
     });
   }
 
@@ -104,21 +108,22 @@ export class Firefox {
   }
 
   async close(): Promise<void> {
-    const gone = once(this.#child, "exit");
-    await this.#send("browser.close", {}).catch(() => {}); // It ends before it answers.
-    await gone;
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode === null && signalCode === null) {
+      const gone = once(this.#child, "exit");
+      await this.#send("browser.close", {}).catch(() => {}); // It ends before it answers.
+      await gone;
+    }
     this.#socket.terminate();
     rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  #send(method: string, params: object): Promise<Answer["result"]> {
+  async #send(method: string, params: object): Promise<Answer["result"]> {
     const id = ++this.#sent;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, ({ type, result, message }) => {
-        if (type === "success") resolve(result);
-        else reject(new Error(`${method}: ${message}`));
-      });
-      this.#socket.send(JSON.stringify({ id, method, params }));
-    });
+    const answer = new Promise<Answer>((resolve, reject) => void this.#waiting.set(id, { resolve, reject }));
+    this.#socket.send(JSON.stringify({ id, method, params }));
+    const { type, result, message } = await inTime(`Firefox's answer to ${method}`, () => params, answer);
+    if (type === "success") return result;
+    throw new Error(`${method}: ${message}`);
   }
 }

@@ -34,15 +34,16 @@ const PAUSE = 2;
  * @param seen for the error of a test that hangs.
  */
 export async function until(condition: () => boolean | Promise<boolean>, seen: () => unknown = () => ({})): Promise<void> {
-  let isLate = false;
-  const stop = countdown(() => isLate = true);
-  try {
-    for (let polls = 0; !await condition(); polls++) {
-      if (isLate) throw hangs(condition, seen());
+  let isOver = false;
+  const polling = async () => {
+    for (let polls = 0; !await condition() && !isOver; polls++) {
       await (polls < POLLS ? turn() : new Promise<void>((resolve) => void setTimeout(resolve, PAUSE)));
     }
+  };
+  try {
+    await inTime(condition, seen, polling());
   } finally {
-    stop();
+    isOver = true;
   }
 }
 
