@@ -839,13 +839,12 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     // Each waits most of the time.
     describe("time", { concurrency: isVirtual ? 1 : true }, () => {
       it("ends the recovery of what has expired, and not before", keeping, () =>
-        within(4_000, async (ttl, begin) => {
+        within(4_000, async (ttl) => {
           const channel = channelOf();
           const history = { size: 100, ttl };
           const fresh = await a.engine.subscribe(channel, history);
           const [first] = await publish(a.engine, channel, history, 1);
           await fixture.advance(ttl * 3 / 4);
-          begin();
           const [second] = await publish(a.engine, channel, history, 1, 1);
           const read = (position: Position) => b.engine.read(channel, history, position, 100);
           // From when the first has expired, there are three quarters of the time until the second does.
@@ -861,7 +860,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         "ends no history where someone is subscribed: it goes on after all has expired",
         keeping,
         () =>
-          within(2_000, async (ttl, begin) => {
+          within(2_000, async (ttl) => {
             const channel = channelOf();
             const history = { size: 100, ttl };
             await a.engine.subscribe(channel, history);
@@ -873,7 +872,6 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
               publications: [],
               isComplete: true,
             });
-            begin();
             const [next] = await publish(b.engine, channel, history, 1, 2);
             assert.equal(next!.epoch, top!.epoch);
             const page = await b.engine.read(channel, history, top!, 100);
@@ -889,7 +887,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           [{ size: 100, ttl: 400 }, LONG],
           [LONG, { size: 2, ttl: 400 }],
         ];
-        /** Whether the node was told of all without a gap. */
+        /** Whether the node was told of all without a gap, and the history goes on. */
         const declare = async (old: HistoryOptions, later: HistoryOptions) => {
           const channel = channelOf();
           const positions = [(await a.engine.subscribe(channel, old))!];
@@ -914,17 +912,17 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await fixture.advance(500);
           await check();
           await a.host.until(() => a.host.data(channel).length >= 8 || a.host.gapsOf(channel).length > 0);
-          // The longer ttl holds.
-          assert.equal((await a.engine.read(channel, LONG, positions.at(-1)!, 1)).isComplete, true);
+          const { isComplete } = await a.engine.read(channel, LONG, positions.at(-1)!, 1);
           a.engine.unsubscribe(channel);
-          if (a.host.gapsOf(channel).length > 0) return false;
+          // The longer ttl holds.
+          if (!isComplete || a.host.gapsOf(channel).length > 0) return false;
           assert.deepEqual(a.host.data(channel), range(8));
           return true;
         };
         await Promise.all(bounds.map(async ([old, later]) => {
-          // A node that looks at the history before it was told of all of it may find that some has gone: now and then.
+          // A machine that stands still between two looks lets the shorter time end. So does a look before all that it finds is told.
           for (let tries = 1; !await declare(old, later); tries++) {
-            assert.ok(tries < 5, `a gap each time, of ${JSON.stringify([old, later])}`);
+            assert.ok(tries < 10, `it ends each time, of ${JSON.stringify([old, later])}`);
           }
         }));
       });
@@ -1023,17 +1021,13 @@ async function untilNodes(engine: Engine, nodes: readonly TestNode[]): Promise<v
   await until(async () => (listed = [...await engine.nodes()].sort().join()) === expected, () => ({ listed, expected }));
 }
 
-/**
- * Runs a test of a time to live, in ms, and again with a longer one if a busy machine has taken longer than that for what was to be done in it.
- *
- * @param run calls `begin` before the publication that must not expire.
- */
-async function within(ttl: number, run: (ttl: number, begin: () => void) => Promise<void>): Promise<void> {
-  let start = Infinity;
+/** Runs a test of a time to live, in ms, and again with a longer one if it has failed and a busy machine has taken much longer than that. */
+async function within(ttl: number, run: (ttl: number) => Promise<void>): Promise<void> {
+  const start = performance.now();
   try {
-    return await run(ttl, () => start = performance.now());
+    return await run(ttl);
   } catch (error) {
-    if (!(performance.now() - start >= ttl) || ttl > 60_000) throw error;
+    if (performance.now() - start < 1.5 * ttl || ttl > 60_000) throw error;
   }
   await within(ttl * 4, run);
 }

@@ -8,7 +8,7 @@ import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { conformance } from "./conformance.ts";
 
 /** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
-const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
+const FAST = { lease: 8_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 /** Its store is lost when the server is restarted. */
 const history = { storage: "memory" } as const;

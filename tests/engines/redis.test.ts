@@ -11,7 +11,7 @@ const CLIENTS: Record<string, (port: number) => RedisEngineOptions["client"]> = 
 };
 
 /** Quick to notice all but silence: a busy machine keeps a broker or a node silent for a while. */
-const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
+const FAST = { lease: 8_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 const SECRETS: Record<string, string[]> = { redis: [], ioredis: ["a secret of the tests"] };
 

@@ -55,7 +55,7 @@ interface ErrorText {
 
 /** An engine over that broker, quick to notice all but that it hangs, whose histories are lost when the broker is restarted. */
 export function createEngine(broker: BrokerName, port: number): BrokerEngine {
-  const fast = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
+  const fast = { lease: 8_000, checkInterval: 300, linger: 300, timeout: 10_000, secret: "a secret of the tests" };
   if (broker === "postgres") {
     return postgresEngine({
       client: new pg.Pool({ connectionString: `postgres://noroshi@127.0.0.1:${port}/postgres` }),
