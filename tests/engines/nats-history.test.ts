@@ -78,6 +78,23 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     assert.deepEqual([host.data("quiet"), host.gaps, host.errors], [[0, 1], [], []]);
   });
 
+  it("is read as far as it was asked for", TIMEOUT, async () => {
+    const own = await connect({ servers: `127.0.0.1:${broker.port}`, maxReconnectAttempts: -1 });
+    const { engine } = await node({ connection: own, namespace: "large", checkInterval: 60_000, lease: 60_000 });
+    const data = JSON.stringify("x".repeat(10_000));
+    const [count, asked] = [100, 3];
+    for (let number = 0; number < count; number++) await engine.publish("large", { event: "say", data }, HISTORY);
+    await publish(engine, "large", HISTORY, 1, 7);
+    const { inBytes } = own.stats();
+    const page = await engine.read("large", HISTORY, null, asked);
+    const bytes = own.stats().inBytes - inBytes;
+    assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, [data, data, "7"]]);
+    assert.deepEqual(page.position, page.publications.at(-1)!.position);
+    assert.ok(bytes < count * data.length / 2, `${bytes} bytes for ${asked} publications of ${data.length}`);
+    await engine.close();
+    await own.close();
+  });
+
   it("is made again when it is deleted, as another epoch, and takes what is published meanwhile", TIMEOUT, async () => {
     const [a, b] = [await node(), await node()];
     await b.engine.subscribe("deleted", HISTORY);

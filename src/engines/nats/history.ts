@@ -251,9 +251,9 @@ export class NatsHistory {
       return { position: { epoch, offset: top }, entries, isComplete };
     };
     if (!after) {
-      const all = most > 0 ? await this.#jetstream.list(this.#stream, subject, 1, Infinity) : { messages: [] };
-      const last = all.messages.at(-1);
-      const kept = all.messages.filter(({ text, time }) => !isMark(text) && time > oldest);
+      const messages = most > 0 ? await this.#jetstream.listLast(this.#stream, subject, most + MARKS) : [];
+      const last = messages.at(-1);
+      const kept = messages.filter(({ text, time }) => !isMark(text) && time > oldest);
       return page(last ? standsFor(last) : await this.#top(name), kept.slice(Math.max(0, kept.length - most)), true);
     }
     const refused = async () => page(await this.#top(name), [], false);

@@ -228,6 +228,7 @@ export class JetStream {
    * `limit`, and fewer than `count` when some are deleted during the read.
    *
    * @param maxBytes approximate size after which the list ends.
+   * @param headers_only whether the texts are left out.
    */
   async list(
     stream: string,
@@ -235,6 +236,7 @@ export class JetStream {
     from: number | "last of each",
     limit: number,
     maxBytes: number = Infinity,
+    headers_only = false,
   ): Promise<StreamList> {
     const config = {
       filter_subject: subject,
@@ -242,6 +244,7 @@ export class JetStream {
       inactive_threshold: 10_000 * NANOSECONDS,
       mem_storage: true,
       num_replicas: 1,
+      headers_only,
       ...(from === "last of each"
         ? { deliver_policy: "last_per_subject" }
         : { deliver_policy: "by_start_sequence", opt_start_seq: Math.max(1, from) }),
@@ -254,6 +257,14 @@ export class JetStream {
       // Otherwise it would stay until `inactive_threshold`.
       if (!this.#connection.isClosed()) this.#connection.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
     }
+  }
+
+  /** The last messages of a subject. No request asks for them: it reads where all are, and then the texts of the last ones. */
+  async listLast(stream: string, subject: string, count: number): Promise<readonly StreamMessage[]> {
+    const all = await this.list(stream, subject, 1, count);
+    if (all.count <= count) return all.messages;
+    const { messages } = await this.list(stream, subject, 1, Infinity, Infinity, true);
+    return (await this.list(stream, subject, messages.at(-count)?.sequence ?? 1, Infinity)).messages;
   }
 
   async #fetch(stream: string, consumer: string, count: number, maxBytes: number): Promise<StreamMessage[]> {
