@@ -8,14 +8,19 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
+import pg from "pg";
 import { createClient } from "redis";
 import { Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { broadcastChannelEngine } from "../../src/engines/broadcast-channel/broadcast-channel.ts";
+import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { natsEngine } from "../../src/engines/nats/nats.ts";
+import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { createPublisher, type Publisher } from "../../src/publisher/publisher.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { TestHost } from "../engines/test-host.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -23,7 +28,11 @@ import { Stall, turn } from "../support/waiting.ts";
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const history = { size: 100, ttl: 300_000 };
-const channels = { "room:*": { authorize: () => true }, log: { authorize: () => true, history } };
+const channels = {
+  "room:*": { authorize: () => true },
+  kept: { authorize: () => true, history },
+  log: { authorize: () => true, history },
+};
 const secret = "a secret of the tests";
 
 /** A client of the node, and what it was sent. */
@@ -144,65 +153,131 @@ describe("A publisher", () => {
   });
 });
 
-describe("A publisher over Redis", { skip: lacks("redis-server") }, () => {
-  let broker: BrokerProcess;
-  let controller: WebSocketController;
-  let nodes: Channels;
-  let folder: string;
-  before(async () => {
-    broker = await BrokerProcess.redis();
-    controller = new WebSocketController({ engine: engineOf(), logger: false });
-    nodes = new Channels(controller, channels);
-    controller.start();
-    while (controller.engine.status !== "ready") await turn();
-    folder = mkdtempSync(join(root, "node_modules/.noroshi-publisher-"));
-  });
-  after(async () => {
-    await controller?.engine.close();
-    await broker?.close();
-    if (folder) rmSync(folder, { recursive: true, force: true });
-  });
+/** A broker, and how nodes, and a program that has its URL in `process.argv[2]`, reach it. */
+interface PublisherBroker {
+  readonly skip: string | false;
+  readonly imports: string;
+  /** Of the engine: an expression of the URL. */
+  readonly engineText: string;
+  start(): Promise<BrokerProcess>;
+  url(port: number): string;
+  engine(url: string): BrokerEngine;
+}
 
-  const engineOf = () =>
-    redisEngine({ client: createClient({ url: `redis://127.0.0.1:${broker.port}` }), secret, timeout: 10_000 });
+const FAST = { secret, timeout: 10_000 };
+const fast = JSON.stringify(FAST);
 
-  it("disconnects clients, and resolves when the nodes have confirmed it", async () => {
-    const client = joinAs(controller, "mallory");
-    const publisher: Publisher = createPublisher({ engine: engineOf() });
-    assert.deepEqual(await publisher.disconnect({ user: "mallory" }, 4403, "Out"), { missing: [], isSent: true });
-    assert.deepEqual(client.transport.closes, [{ code: 4403, reason: "Out" }]);
-    await publisher.close();
-  });
+const BROKERS: Record<string, PublisherBroker> = {
+  Redis: {
+    skip: lacks("redis-server"),
+    imports: `
+      import { createClient } from "redis";
+      import { redisEngine } from "${join(root, "src/engines/redis/redis.ts")}";
+    `,
+    engineText: `redisEngine({ client: createClient({ url }), ...${fast} })`,
+    start: () => BrokerProcess.redis(),
+    url: (port) => `redis://127.0.0.1:${port}`,
+    engine: (url) => redisEngine({ client: createClient({ url }), ...FAST }),
+  },
+  NATS: {
+    skip: lacks("nats-server"),
+    imports: `import { natsEngine } from "${join(root, "src/engines/nats/nats.ts")}";`,
+    engineText: `natsEngine({ servers: url, ...${fast} })`,
+    start: () => BrokerProcess.nats(),
+    url: (port) => `nats://127.0.0.1:${port}`,
+    engine: (url) => natsEngine({ servers: url, ...FAST }),
+  },
+  PostgreSQL: {
+    skip: lacksPostgres(),
+    imports: `
+      import pg from "pg";
+      import { postgresEngine } from "${join(root, "src/engines/postgres/postgres.ts")}";
+    `,
+    engineText: `postgresEngine({ client: new pg.Pool({ connectionString: url }), ...${fast} })`,
+    start: () => PostgresProcess.postgres(),
+    url: (port) => `postgres://noroshi@127.0.0.1:${port}/postgres`,
+    engine: (url) => postgresEngine({ client: new pg.Pool({ connectionString: url }), ...FAST }),
+  },
+};
 
-  it("loses nothing when its process ends after one publication", async () => {
-    const program = join(folder, "program.mjs");
-    await build({
-      stdin: {
-        contents: `
-          import { createClient } from "redis";
-          import { redisEngine } from "${join(root, "src/engines/redis/redis.ts")}";
-          import { createPublisher } from "${join(root, "src/publisher/publisher.ts")}";
-          const engine = redisEngine({ client: createClient({ url: process.argv[2] }), secret: "${secret}", timeout: 10_000 });
-          const channels = { log: { history: { size: 100, ttl: 300_000 } } };
-          async function main() {
-            await using publisher = createPublisher({ engine, channels });
-            if (process.argv[3] === "awaited") await publisher.publish("log", "ran", process.argv[3], { id: process.argv[3] });
-            else publisher.publish("log", "ran", process.argv[3]);
-            if (process.argv[3] === "awaited") process.exit(0);
-          }
-          await main();
-        `,
-        resolveDir: root,
-      },
-      outfile: program,
-      bundle: true,
-      packages: "external",
-      platform: "node",
-      format: "esm",
-      target: "node20",
+for (const [name, { skip, imports, engineText, start, url, engine }] of Object.entries(BROKERS)) {
+  describe(`A publisher over ${name}`, { skip }, () => {
+    let broker: BrokerProcess;
+    let controller: WebSocketController;
+    let nodes: Channels;
+    let folder: string;
+    before(async () => {
+      broker = await start();
+      controller = new WebSocketController({ engine: engine(url(broker.port)), logger: false });
+      nodes = new Channels(controller, channels);
+      controller.start();
+      while (controller.engine.status !== "ready") await turn();
+      folder = mkdtempSync(join(root, "node_modules/.noroshi-publisher-"));
     });
-    for (const mode of ["awaited", "disposed"]) await run(process.execPath, [program, `redis://127.0.0.1:${broker.port}`, mode]);
-    const { publications } = await nodes.history("log");
-    assert.deepEqual(publications.map(({ event, data }) => [event, data]), [["ran", "awaited"], ["ran", "disposed"]]);
+    after(async () => {
+      await controller?.engine.close();
+      await broker?.close();
+      if (folder) rmSync(folder, { recursive: true, force: true });
+    });
+
+    it("publishes to the clients of the nodes, with their history, and once by an id", async () => {
+      const client = joinAs(controller, "ann");
+      client.send({ type: "subscribe", channel: "room:1", uid: "r" });
+      client.send({ type: "subscribe", channel: "kept", uid: "k" });
+      const { epoch, offset } = await client.find(({ event, uid }) => event === "init" && uid === "k");
+      await client.find(({ event, uid }) => event === "init" && uid === "r");
+      const publisher: Publisher = createPublisher({ engine: engine(url(broker.port)), channels });
+      assert.equal(await publisher.publish("room:1", "say", { text: "Hello" }), null);
+      const position = await publisher.publish("kept", "say", 1, { id: "one" });
+      assert.deepEqual(await publisher.publish("kept", "say", 1, { id: "one" }), position);
+      await publisher.publish("kept", "say", 2);
+      await publisher.broadcast({ type: "news", text: "All" });
+      assert.deepEqual((await client.find(({ uid, event }) => uid === "r" && event === "say")).data, { text: "Hello" });
+      await client.find(({ uid, data }) => uid === "k" && data === 2);
+      await client.find(({ text }) => text === "All");
+      await publisher.close();
+      const page = await nodes.history("kept", { after: { epoch, offset } });
+      assert.deepEqual([page.isComplete, page.publications.map(({ data }) => data)], [true, [1, 2]]);
+    });
+
+    it("disconnects clients, and resolves when the nodes have confirmed it", async () => {
+      const client = joinAs(controller, "mallory");
+      const publisher: Publisher = createPublisher({ engine: engine(url(broker.port)) });
+      assert.deepEqual(await publisher.disconnect({ user: "mallory" }, 4403, "Out"), { missing: [], isSent: true });
+      assert.deepEqual(client.transport.closes, [{ code: 4403, reason: "Out" }]);
+      await publisher.close();
+    });
+
+    it("loses nothing when its process ends after one publication", async () => {
+      const program = join(folder, "program.mjs");
+      await build({
+        stdin: {
+          contents: `
+            ${imports}
+            import { createPublisher } from "${join(root, "src/publisher/publisher.ts")}";
+            const [, , url, mode] = process.argv;
+            const engine = ${engineText};
+            const channels = { log: { history: { size: 100, ttl: 300_000 } } };
+            async function main() {
+              await using publisher = createPublisher({ engine, channels });
+              if (mode === "awaited") await publisher.publish("log", "ran", mode, { id: mode });
+              else publisher.publish("log", "ran", mode);
+              if (mode === "awaited") process.exit(0);
+            }
+            await main();
+          `,
+          resolveDir: root,
+        },
+        outfile: program,
+        bundle: true,
+        packages: "external",
+        platform: "node",
+        format: "esm",
+        target: "node20",
+      });
+      for (const mode of ["awaited", "disposed"]) await run(process.execPath, [program, url(broker.port), mode]);
+      const { publications } = await nodes.history("log");
+      assert.deepEqual(publications.map(({ event, data }) => [event, data]), [["ran", "awaited"], ["ran", "disposed"]]);
+    });
   });
-});
+}

@@ -91,7 +91,9 @@ export class NatsSession implements BrokerSession {
   async start(): Promise<void> {
     this.#watch();
     // A shared connection may be reconnecting; `flush` waits for it.
-    await this.#connection.flush();
+    if (this.#isShared) await this.#connection.flush();
+    // The server takes what follows after it, so that it is subscribed when that is answered.
+    this.#own = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
     const { storage, replicas } = this.#bounds;
     await Promise.all([
       this.#history.open(),
@@ -113,8 +115,6 @@ export class NatsSession implements BrokerSession {
         this.#buckets.set(bucket, made);
       }),
     ]);
-    this.#own = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
-    await this.#connection.flush();
   }
 
   async listen(channels: readonly string[]): Promise<void> {
@@ -179,7 +179,17 @@ export class NatsSession implements BrokerSession {
 
   async beat(): Promise<boolean> {
     this.#unkept.round();
-    await Promise.all([this.#history.verify(), ...[...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known))]);
+    const buckets = [...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known));
+    const [wasKnown] = await Promise.all([this.#renew(), this.#history.verify(), ...buckets]);
+    if (!wasKnown) return false;
+    // `false` makes the engine announce its members again, which renews their expiry.
+    if (performance.now() - this.#announced < KEPT / 3) return true;
+    this.#announced = performance.now();
+    return false;
+  }
+
+  /** Writes that the node is there. Resolves with whether the last time is still written. */
+  async #renew(): Promise<boolean> {
     const { node, lease } = this.#options;
     const subject = `$KV.${this.#nodesBucket}.${node}`;
     const last = this.#beat;
@@ -187,11 +197,7 @@ export class NatsSession implements BrokerSession {
     const wasKnown = last !== undefined && await write(last);
     // The first beat, or another node has removed this one.
     this.#beat = wasKnown || (await write())!; // `null` only with an expected sequence.
-    if (!wasKnown) return false;
-    // `false` makes the engine announce its members again, which renews their expiry.
-    if (performance.now() - this.#announced < KEPT / 3) return true;
-    this.#announced = performance.now();
-    return false;
+    return Boolean(wasKnown);
   }
 
   async nodes(): Promise<string[]> {

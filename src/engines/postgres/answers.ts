@@ -48,11 +48,8 @@ export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run
   v.nullable(v.string()),
 ]);
 
-/** Of `start`: the channel to listen to, and the time. */
-export const Start: v.GenericSchema<unknown, [subject: string, now: number]> = v.tuple([
-  v.pipe(v.string(), v.regex(/^noroshi_[0-9a-f]+$/)),
-  Whole,
-]);
+/** Of `start`, the only call of its statement: the time. */
+export const Start: v.GenericSchema<unknown, [now: number]> = v.tuple([Whole]);
 
 /** Of `nodes`, `members` and `kept`. */
 export const Strings: v.GenericSchema<unknown, string[]> = listOf(v.string());

@@ -187,7 +187,7 @@ begin
   if p_lsn is not null and p_run = ${s}noroshi_run() and pg_current_wal_flush_lsn() < p_lsn::pg_lsn then
     update ${s}noroshi_state set token = gen_random_uuid()::text;
   end if;
-  return json_build_array(${s}noroshi_subject(p_namespace), ${s}noroshi_now());
+  return to_json(${s}noroshi_now());
 end $$;
 
 create or replace function ${s}noroshi_claim(p_key bytea, p_answer text, p_ttl bigint) returns json language plpgsql as $$

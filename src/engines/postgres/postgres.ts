@@ -74,9 +74,8 @@ class PostgresBroker implements Broker {
     abandoned.addEventListener("abort", () => connection.close(), { once: true });
     try {
       abandoned.throwIfAborted();
-      await this.#migrate(connection);
       const session = new PostgresSession(connection, schema, listener, options, this.#memory);
-      await session.start();
+      await session.start((version) => this.#migrate(connection, version));
       return session;
     } catch (error) {
       // Before the connections are closed, which would report a less useful error.
@@ -103,27 +102,15 @@ class PostgresBroker implements Broker {
     await inTransaction(transaction, text, values);
   };
 
-  async #migrate(connection: PostgresConnection): Promise<void> {
+  async #migrate(connection: PostgresConnection, version: number): Promise<boolean> {
     const { schema, migrate } = this.#options;
-    const version = await versionOf(connection, `${prefixOf(schema)}noroshi_migrations`);
-    if (version >= VERSION) return;
+    if (version >= VERSION) return false;
     if (!migrate) {
       throw new Error(
         `Cannot use the database: its tables have version ${version} and not ${VERSION}, run the SQL of postgresMigrations("${schema}")`,
       );
     }
     for (const each of postgresMigrations(schema)) if (each.version > version) await connection.script(each.sql);
-  }
-}
-
-/** The version of the tables; 0 when there are none. */
-async function versionOf(connection: PostgresConnection, table: string): Promise<number> {
-  try {
-    const [row] = await connection.query(`select max(version)::text as version from ${table}`, []);
-    return Number(row?.["version"] ?? 0);
-  } catch (error) {
-    const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
-    if (code === "42P01" || code === "3F000") return 0; // No such table, or schema.
-    throw error;
+    return true;
   }
 }

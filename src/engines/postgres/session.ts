@@ -4,7 +4,7 @@ import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } 
 import type { KnownPositions } from "../broker/known-positions.ts";
 import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
 import { CallQueue } from "./call-queue.ts";
-import { isLost, type PostgresConnection } from "./client.ts";
+import { codeOf, isLost, type PostgresConnection } from "./client.ts";
 import { prefixOf } from "./migrations.ts";
 import { type Named, Notifications, type Rows } from "./notifications.ts";
 
@@ -16,6 +16,9 @@ export interface PostgresMemory {
   lsn: string | null;
 }
 
+/** No such table, schema or function. */
+const MISSING = ["42P01", "3F000", "42883"];
+
 /** Beats between two removals of what has expired. */
 const SWEEP_PERIOD = 20;
 
@@ -24,6 +27,8 @@ export class PostgresSession implements BrokerSession {
   readonly place: string;
   readonly answers: BrokerSession["answers"];
   readonly #connection: PostgresConnection;
+  readonly #prefix: string;
+  readonly #statement: string;
   readonly #calls: CallQueue;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
@@ -51,8 +56,9 @@ export class PostgresSession implements BrokerSession {
     this.#listener = listener;
     this.#options = options;
     this.#memory = memory;
-    const statement = `select ${prefixOf(schema)}noroshi_call($1::text, $2::text) as answers`;
-    this.#calls = new CallQueue(connection, statement, namespace, (error) => {
+    this.#prefix = prefixOf(schema);
+    this.#statement = `${this.#prefix}noroshi_call($1::text, $2::text) as answers`;
+    this.#calls = new CallQueue(connection, `select ${this.#statement}`, namespace, (error) => {
       if (isLost(error)) listener.ended(error);
     });
     this.answers = {
@@ -69,10 +75,14 @@ export class PostgresSession implements BrokerSession {
     });
   }
 
-  async start(): Promise<void> {
-    const [subject, now] = await this.#call(Start, "start", this.#memory.run, this.#memory.lsn);
-    this.#look(now);
-    await this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
+  /** @param migrate brings tables of this version up to date. Resolves with whether it has changed them. */
+  async start(migrate: (version: number) => Promise<boolean>): Promise<void> {
+    const subject = await subjectOf(this.#prefix, this.#options.namespace);
+    const listening = this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
+    listening.catch(() => {}); // Awaited below.
+    const [version, now] = await this.#begin(MISSING);
+    this.#look(await migrate(version) ? (await this.#begin([]))[1] : now);
+    await listening;
   }
 
   now(): number {
@@ -203,7 +213,9 @@ export class PostgresSession implements BrokerSession {
     this.#look(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;
-    if (!this.#isSweeping) void this.#sweep(this.#beats % SWEEP_PERIOD === 2); // Not the first, a publisher has just that one.
+    const sweepsAll = this.#beats % SWEEP_PERIOD === 2; // Not the first, a publisher has just that one.
+    // After the calls that wait for the first beat.
+    setTimeout(() => this.#isSweeping || void this.#sweep(sweepsAll));
     return wasKnown;
   }
 
@@ -242,6 +254,19 @@ export class PostgresSession implements BrokerSession {
     const follows = this.#channels.has(channel);
     const id = await this.#call(v.number(), change, channel, this.#options.node, user, envelope);
     if (follows) await this.#notifications.delivered(channel, id);
+  }
+
+  /** The version of the tables and the time, in one round trip. @param allowed errors that mean that there are no tables: version 0. */
+  async #begin(allowed: readonly string[]): Promise<[version: number, now: number]> {
+    const { run, lsn } = this.#memory;
+    const text = `select (select max(version) from ${this.#prefix}noroshi_migrations)::text as version, ${this.#statement}`;
+    try {
+      const [row] = await this.#connection.query(text, [this.#options.namespace, JSON.stringify([["start", run, lsn]])]);
+      return [Number(row?.["version"] ?? 0), ...v.parse(Start, JSON.parse(`${row?.["answers"]}`))];
+    } catch (error) {
+      if (allowed.includes(codeOf(error) ?? "")) return [0, 0];
+      throw error;
+    }
   }
 
   /** Removes what has expired, in short steps: other calls wait for each. */
@@ -296,4 +321,11 @@ export class PostgresSession implements BrokerSession {
   async #call<Answer>(schema: v.GenericSchema<unknown, Answer>, ...call: unknown[]): Promise<Answer> {
     return v.parse(schema, await this.#calls.call(...call));
   }
+}
+
+/** What `noroshi_subject` returns: the session listens while it begins. */
+async function subjectOf(prefix: string, namespace: string): Promise<string> {
+  const bytes = new TextEncoder().encode(JSON.stringify([prefix, namespace]));
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return `noroshi_${Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
