@@ -13,6 +13,11 @@ export function allowOrigin(request: Request, headers: Headers): void {
   headers.append("vary", "Origin");
 }
 
+/** As {@link allowOrigin}, for the answer of a context: to read its headers makes a response, at half the cost of a small request on Node. */
+export function allowPage(c: Context): void {
+  if (c.req.raw.headers.has("origin")) allowOrigin(c.req.raw, c.res.headers);
+}
+
 /** Whether a browser asks before a request of another origin. */
 export const isPreflight = ({ method, headers }: Request): boolean =>
   method === "OPTIONS" && headers.has("access-control-request-method");

@@ -3,8 +3,9 @@ import * as v from "valibot";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import { consoleLogger } from "../application/log.ts";
+import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
-import { allowOrigin, isPreflight, preflight } from "./cors.ts";
+import { allowOrigin, allowPage, isPreflight, preflight } from "./cors.ts";
 import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
 import { hasToken, presentUpgrade, stayOpen } from "./plain-upgrade.ts";
@@ -98,7 +99,7 @@ class FallbackRoute {
   }
 
   readonly handle: MiddlewareHandler = async (c, next) => {
-    const { method, headers } = c.req.raw;
+    const { method } = c.req.raw;
     const connection = c.req.query("connection");
     if (method === "POST" && connection !== undefined) {
       const open = this.#open.get(connection);
@@ -111,6 +112,7 @@ class FallbackRoute {
     }
     // Where it stands before the whole app, the preflights of other routes are not its own.
     if (isPreflight(c.req.raw) && !c.req.routePath.endsWith("*")) return preflight(c, "authorization");
+    const { headers } = c.req.raw;
     if (method === "GET" && !headers.has("upgrade") && acceptsStream(headers.get("accept"))) return await this.#connect(c, next);
     return await next();
   };
@@ -171,7 +173,9 @@ class FallbackRoute {
       return refuse(c, 413, `The frames have more than ${MAX_BATCH} characters, or are more than ${MAX_FRAMES}`);
     }
     if (!await transport.receive(parsed.output)) return refuse(c, 400, "The sequence has a gap");
-    allowOrigin(c.req.raw, c.res.headers);
+    // What the messages were answered leaves first: to write the answer of the POST takes Node as long as all of that.
+    if (transport.batch) await new Promise<void>(afterTurn);
+    allowPage(c);
     return c.body(null, 204);
   }
 
@@ -200,7 +204,7 @@ const LOG_PERIOD = 1_000;
 
 /** Answers in HTTP, with a body like that of a refused upgrade. */
 function refuse(c: Context, status: 400 | 404 | 408 | 409 | 413, message: string, details: object = {}): Response {
-  allowOrigin(c.req.raw, c.res.headers);
+  allowPage(c);
   return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
 }
 
