@@ -177,7 +177,8 @@ describe("The declarations of the package", () => {
     const suite = (await readFile(join(root, "tests/types/contract.ts"), "utf8"))
       .replace('"../../mod.ts"', '"noroshi"')
       .replace('"../../src/channels/channels.ts"', '"noroshi/channels"')
-      .replace('"../../src/client/client.ts"', '"noroshi/client"');
+      .replace('"../../src/client/client.ts"', '"noroshi/client"')
+      .replace('"../../src/client/streams.ts"', '"noroshi/client/streams"');
     for (const extension of ["ts", "cts"]) await writeFile(join(folder, `suite.${extension}`), suite);
   }, { timeout: TIMEOUT });
   after(() => rm(folder, { recursive: true, force: true }));

@@ -13,7 +13,6 @@ import {
 } from "../../mod.ts";
 import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
 import { type Client, createClient, type StreamingClient } from "../../src/client/client.ts";
-import { useStream } from "../../src/client/react.ts";
 import { streams as clientStreams } from "../../src/client/streams.ts";
 
 /** Compiles only when the two types are the same. */
@@ -201,8 +200,6 @@ export async function inputsOfClients(): Promise<void> {
   same<typeof without, Client<typeof contract>>();
   // @ts-expect-error -- it needs the option `streams`
   without.stream("ask", { text: "" });
-  // @ts-expect-error -- so does the hook
-  useStream(without, "ask");
 }
 
 export function broadcasts(): void {
