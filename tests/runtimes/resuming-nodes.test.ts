@@ -75,7 +75,7 @@ class Reading {
   }
 }
 
-describe("Resumable streams over nodes", { concurrency: true }, () => {
+describe("Resumable streams over nodes", () => {
   for (const [name, { skip, start }] of Object.entries(BROKERS)) {
     if (ONLY !== undefined && name !== ONLY) continue;
     it(`come whole and in order, or end with STREAM_LOST, over faults of nodes, of connections and of ${name}`, {
