@@ -133,6 +133,7 @@ class ChannelRoutes {
         pulled: (connection) => connection.heard(),
         over: () => {},
       });
+      transport.watch(raw);
       const connection = transport.start();
       if (connection.isPending) connection.close(CloseCode.AUTH_FAILED, "A token is required", "auth");
       else {

@@ -131,6 +131,16 @@ export class EventTransport implements Transport, Writer {
     return this.#connection = acceptance.open(this);
   }
 
+  /**
+   * Ends the connection when the client has gone. workerd cancels the stream only when it writes to it. While its Worker has not passed the
+   * response on it aborts the signal of the request, with the compatibility flag `enable_request_signal`. Elsewhere the stream is cancelled
+   * at once, and the signal would hold the request.
+   */
+  watch(request: Request): void {
+    if (!("WebSocketPair" in globalThis)) return;
+    request.signal.addEventListener("abort", () => this.#ended(ABNORMAL, "", false));
+  }
+
   /** The response with the stream was replaced by another: no connection opens. */
   abandon(): void {
     if (!this.#connection) this.#ended(ABNORMAL, "", false);

@@ -126,6 +126,7 @@ class FallbackRoute {
     let transport: EventTransport | undefined;
     const accept = (acceptance: Acceptance) => {
       transport = this.#accept(acceptance);
+      transport.watch(raw);
       const { headers } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
       allowOrigin(raw, headers);

@@ -20,6 +20,9 @@ const MAX_BATCH = 65_536;
 
 const sizeOf = (frames: string[] = []) => frames.reduce((sum, { length }) => sum + length, 0);
 
+/** What the end of a request or the stream tells. */
+const ignore = () => {};
+
 /** Headers of the handshake, which the fallback does not have. */
 const HANDSHAKE = /^(?:upgrade|connection|accept|sec-websocket-.*)$/i;
 
@@ -81,6 +84,13 @@ class Link {
     void this.#read();
   }
 
+  async end(): Promise<void> {
+    if (this.#ws.readyState === WebSocket.CLOSED) return;
+    const closed = once(this.#ws, "close");
+    this.#ws.terminate();
+    await closed;
+  }
+
   post(post: Post): void {
     const last = this.#posts.at(-1);
     const hasRoom = (last?.frames?.length ?? 0) < MAX_FRAMES && sizeOf(last?.frames) + sizeOf(post.frames) <= MAX_BATCH;
@@ -97,6 +107,8 @@ class Link {
       const post = this.#posts.shift();
       const path = `${this.#path}${this.#path.includes("?") ? "&" : "?"}connection=${connection}`;
       const asked = request({ host: "127.0.0.1", port: this.#port, path, method: "POST", agent: this.#agent });
+      asked.on("error", ignore); // Also after the answer.
+      asked.on("socket", (socket) => socket.off("error", ignore).on("error", ignore)); // A body that is refused is still being written.
       asked.end(JSON.stringify({ secret, sequence: ++this.#sequence, ...post }));
       try {
         const [answer] = await once(asked, "response") as [IncomingMessage]; // As node:http emits it.
@@ -148,6 +160,8 @@ class Link {
 export class EventBridge implements TestServer {
   port = 0;
   readonly #inner: TestServer;
+  readonly #pokes: number;
+  #poking: Promise<void> = Promise.resolve();
   readonly #links = new Set<Link>();
   readonly #server: Server = createServer({ maxHeaderSize: 1_000_000, insecureHTTPParser: true });
   readonly #sockets = new WebSocketServer({
@@ -155,8 +169,10 @@ export class EventBridge implements TestServer {
     ...{ WebSocket: BridgedSocket, handleProtocols: () => false },
   });
 
-  constructor(inner: TestServer) {
+  /** @param pokes how often the server is to write to all streams, as of `poked-worker.ts`, once a client has gone. */
+  constructor(inner: TestServer, pokes = 0) {
     this.#inner = inner;
+    this.#pokes = pokes;
     this.#server.maxHeadersCount = 0;
     this.#server.on("request", (incoming, outgoing) => this.#pass(incoming, outgoing));
     this.#server.on("upgrade", (incoming, socket: Socket, head) => this.#upgrade(incoming, socket, head));
@@ -171,6 +187,7 @@ export class EventBridge implements TestServer {
   }
 
   async control(subject: string, command: string, body: unknown = {}): Promise<never> {
+    if (command === "fresh") await this.#forget();
     // A pong takes another way than the command: before the clock goes on, those that the test has sent are answered.
     if (command === "advance") {
       for (let turns = 0; turns < 2; turns++) await turn();
@@ -185,6 +202,27 @@ export class EventBridge implements TestServer {
     this.#server.close();
     this.#server.closeAllConnections();
     return await this.#inner.stop();
+  }
+
+  /** A test begins: what is left of the one before must not reach it. */
+  async #forget(): Promise<void> {
+    await Promise.all([...this.#links].map((link) => link.end()));
+    await this.#poking;
+  }
+
+  /** The kernel takes what is written first to a socket that was closed. */
+  async #poke(): Promise<void> {
+    for (let poke = 0; poke < this.#pokes; poke++) {
+      const asked = request({ host: "127.0.0.1", port: this.#inner.port, path: "/poke", method: "POST", agent: false });
+      asked.on("error", ignore); // Also after the answer.
+      asked.end();
+      try {
+        const [answer] = await once(asked, "response") as [IncomingMessage]; // As node:http emits it.
+        answer.resume();
+      } catch {
+        return; // The server has gone.
+      }
+    }
   }
 
   /** Passes on a request that asks for no upgrade. */
@@ -264,7 +302,10 @@ export class EventBridge implements TestServer {
       this.#sockets.handleUpgrade(incoming, socket, head, (ws) => {
         const link = new Link(ws as BridgedSocket, socket, this.#inner.port, stream, incoming.url ?? "/"); // It calls back with the class given.
         this.#links.add(link);
-        ws.once("close", () => this.#links.delete(link));
+        ws.once("close", () => {
+          this.#links.delete(link);
+          this.#poking = this.#poking.then(() => this.#poke());
+        });
       });
     });
   }

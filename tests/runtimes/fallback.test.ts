@@ -1,9 +1,10 @@
 /** The conformance suite over the fallback transport: server-sent events one way, and POST the other. */
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { heldBack } from "./behaviours/authentication.ts";
 import { conformance, type Difference } from "./conformance.ts";
 import { EventBridge } from "./event-bridge.ts";
-import { startServer } from "./server.ts";
+import { startDurableObject, startServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 const DIFFERENCES: Record<string, Difference> = {
@@ -48,3 +49,37 @@ for (const runtime of ["node", "bun", "deno"] as const) {
     differences: runtime === "bun" ? { ...DIFFERENCES, ...ON_BUN } : DIFFERENCES,
   });
 }
+
+/** As in `cloudflare.test.ts`. */
+const IN_AN_OBJECT: Record<string, Difference> = {
+  "answers 4xx when the method is not GET": {
+    because: "workerd answers 500 itself",
+    async instead({ port }) {
+      assert.equal(
+        (await Wire.request(port, "/public", { method: "POST", headers: { "Content-Length": "0" } })).answer.status,
+        500,
+      );
+      await Wire.open(port, "/public");
+    },
+  },
+  "answers 4xx to an odd request target and lives on": {
+    because: "workerd answers 500 itself to a target it cannot parse",
+    async instead({ port }) {
+      assert.equal((await Wire.request(port, "http://[/public")).answer.status, 500);
+      await Wire.open(port, "/public");
+    },
+  },
+  "answers 4xx to an upgrade with a thousand headers": {
+    because: "workerd takes as many as come; Cloudflare's network has a limit of its own",
+    async instead({ port }) {
+      const headers = Object.fromEntries(Array.from({ length: 1_000 }, (_, i) => [`X${i}`, "1"]));
+      assert.equal((await Wire.request(port, "/public", { headers })).answer.status, 101);
+    },
+  },
+};
+
+const poked = fileURLToPath(new URL("fixture/poked-worker.ts", import.meta.url));
+
+conformance("The fallback on a Durable Object", async () => await new EventBridge(await startDurableObject(poked), 4).start(), {
+  differences: { ...DIFFERENCES, ...IN_AN_OBJECT },
+});
