@@ -40,3 +40,9 @@ export async function* paced(): AsyncGenerator<ReturnType<typeof itemOf>, void> 
 export async function* flat(): AsyncGenerator<ReturnType<typeof itemOf>, void> {
   for (let seq = 0;; seq++) yield itemOf(seq);
 }
+
+/** Calls back with 50 items a second, the same for all who listen. */
+export function publishItems(publish: (item: ReturnType<typeof itemOf>) => void): void {
+  let seq = 0;
+  setInterval(() => publish(itemOf(seq++)), PERIOD);
+}
