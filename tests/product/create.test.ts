@@ -74,7 +74,7 @@ describe("npm create noroshi", () => {
     await npm(
       folder,
       "install",
-      "--offline",
+      "--prefer-offline",
       "--ignore-scripts",
       "--legacy-peer-deps",
       create,
