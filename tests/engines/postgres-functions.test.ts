@@ -102,6 +102,46 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     for (const connection of [beginning, publishing]) await connection.end();
   });
 
+  it("read a whole page, though its first publications are removed meanwhile", TIMEOUT, async () => {
+    const { client, node } = on;
+    const small = { size: 10, ttl: HISTORY.ttl };
+    const { epoch, offset } = (await node.engine.subscribe("removed", small))!;
+    await publish(node.engine, "removed", small, 10);
+    node.engine.unsubscribe("removed");
+    const rows = "noroshi_publications where channel = (select id from noroshi_channels where name = 'removed')";
+    await client.query(
+      `update noroshi_publications set at = at - 60000 where (channel, pos) in (select channel, pos from ${rows})`,
+    );
+    // Else the read renews it, and whoever publishes waits for the read.
+    await client.query("update noroshi_channels set expires = expires + 600000 where name = 'removed'");
+    // The role looks at no row before the test lets it.
+    await client.query(`
+      create role slow;
+      grant usage on schema public to slow;
+      grant select, insert, update, delete on all tables in schema public to slow;
+      create function let_go() returns boolean language plpgsql as $$
+      begin
+        perform pg_advisory_xact_lock_shared(7, 7);
+        return true;
+      end $$;
+      alter table noroshi_publications enable row level security;
+      create policy slow on noroshi_publications to slow using (let_go());
+    `);
+    const [reading, removing] = [await on.connect(), await on.connect()];
+    await reading.query("set role slow");
+    await removing.query("select pg_advisory_lock(7, 7)");
+    const call = JSON.stringify([["read", "removed", 10, HISTORY.ttl, 1_000, epoch, offset, 10, 1_000_000, null, 0, false]]);
+    const read = reading.query("select noroshi_call('noroshi', $1) as answers", [call]);
+    assert.equal(await isOverOrWaits(client, read, reading), false);
+    await publish(node.engine, "removed", small, 1, 10);
+    assert.equal((await client.query(`select from ${rows}`)).rowCount, 10);
+    await removing.query("select pg_advisory_unlock(7, 7)");
+    const [[, , isComplete, entries]] = JSON.parse((await read).rows[0].answers);
+    await client.query("alter table noroshi_publications disable row level security");
+    for (const connection of [reading, removing]) await connection.end();
+    assert.deepEqual([isComplete, entries.length, entries[0]?.[1]], [true, 10, offset]);
+  });
+
   it("let nodes begin histories of the same channels and end them, in any order", TIMEOUT, async () => {
     const { node } = on;
     const other = await startNode(postgresEngine({ client: on.client, ...FAST }));

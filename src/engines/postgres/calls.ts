@@ -25,16 +25,22 @@ begin
   end if;
   if p->>5 is null then
     select json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos) into v_entries from (
-      select * from ${s}noroshi_publications q
+      select q.* from ${s}noroshi_publications q join ${s}noroshi_channels k on k.id = q.channel and k.epoch = c.epoch
         where q.channel = c.id and q.pos <= c.pos and q.at > v_cut order by q.pos desc limit v_most
     ) e;
     return json_build_array(c.epoch, c.pos, true, coalesce(v_entries, '[]'), false);
   end if;
   if p->>5 <> c.epoch or v_after > c.pos then return json_build_array(c.epoch, c.pos, false, '[]'::json, false); end if;
-  select count(*), max(e.pos), min(e.previous), coalesce(bool_and(e.previous = e.before), true)
-    into v_count, v_end, v_first, v_whole from (
-      select q.pos, q.previous, lag(q.pos, 1, v_after) over (order by q.pos) as before from ${s}noroshi_publications q
+  -- In one statement: others remove publications between two.
+  select count(*), max(e.pos), min(e.previous), coalesce(bool_and(e.previous = e.before), true),
+      json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos)
+        filter (where e.number = 1 or e.bytes <= (p->>8)::bigint)
+    into v_count, v_end, v_first, v_whole, v_entries from (
+      select q.pos, q.previous, q.at, q.envelope, lag(q.pos, 1, v_after) over w as before,
+          row_number() over w as number, sum(length(q.envelope) + 200) over w as bytes
+        from ${s}noroshi_publications q join ${s}noroshi_channels k on k.id = q.channel and k.epoch = c.epoch
         where q.channel = c.id and q.pos > v_after and q.pos <= c.pos and q.at > v_cut
+        window w as (order by q.pos)
     ) e;
   -- A publication skips over a position that the node is sure of: the history went back before it and went on from there.
   if v_confirmed and v_first < v_after then
@@ -45,12 +51,6 @@ begin
   if not v_whole or coalesce(v_end, v_after) <> c.pos or (not v_confirmed and v_count > v_most) then
     return json_build_array(c.epoch, c.pos, false, '[]'::json, false);
   end if;
-  select json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos) into v_entries from (
-    select q.*, row_number() over w as number, sum(length(q.envelope) + 200) over w as bytes
-      from ${s}noroshi_publications q
-      where q.channel = c.id and q.pos > v_after and q.pos <= c.pos and q.at > v_cut
-      window w as (order by q.pos)
-  ) e where e.number = 1 or e.bytes <= (p->>8)::bigint;
   return json_build_array(
     c.epoch, c.pos, true, coalesce(v_entries, '[]'), coalesce(json_array_length(v_entries), 0) < v_count
   );
