@@ -8,6 +8,7 @@ import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 import { FAST, TIMEOUT, usePostgres } from "./postgres-fixture.ts";
+import { TestHost } from "./test-host.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
 
@@ -229,6 +230,26 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await only.engine.close();
     await pool.end();
     await quiet.close();
+  });
+
+  it("are migrated, or named as old, where those of another version answer otherwise", TIMEOUT, async () => {
+    const { client } = on;
+    for (const { sql } of postgresMigrations("older")) await client.query(sql);
+    await client.query(`
+      delete from older.noroshi_migrations;
+      create or replace function older.noroshi_start(p_namespace text, p_run text, p_lsn text) returns json language sql as $$
+        select json_build_object('answer', 'of another version')
+      $$;
+    `);
+    const refused = postgresEngine({ client, ...FAST, schema: "older", migrate: false });
+    const host = new TestHost();
+    refused.start(host);
+    await host.until(() => host.errors.length > 0);
+    assert.match(`${(host.errors[0] as Error).cause}`, /have version 0 and not 1/);
+    await refused.close();
+    const migrating = await startNode(postgresEngine({ client, ...FAST, schema: "older" }));
+    assert.equal((await publish(migrating.engine, "room", HISTORY, 1)).length, 1);
+    await migrating.engine.close();
   });
 
   it("need the rights that the guide names, and no others", TIMEOUT, async () => {

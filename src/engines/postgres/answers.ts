@@ -48,7 +48,7 @@ export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run
   v.nullable(v.string()),
 ]);
 
-/** Of `start`, the only call of its statement: the time. */
+/** Of `start`, the only call of its statement: the time. Later versions may only append to it, for nodes of this one read it too. */
 export const Start: v.GenericSchema<unknown, [now: number]> = v.tuple([Whole]);
 
 /** Of `nodes`, `members` and `kept`. */

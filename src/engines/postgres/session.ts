@@ -5,7 +5,7 @@ import type { KnownPositions } from "../broker/known-positions.ts";
 import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
 import { CallQueue } from "./call-queue.ts";
 import { codeOf, isLost, type PostgresConnection } from "./client.ts";
-import { prefixOf } from "./migrations.ts";
+import { prefixOf, VERSION } from "./migrations.ts";
 import { type Named, Notifications, type Rows } from "./notifications.ts";
 
 /** What a node remembers of PostgreSQL across sessions. A database that has less has lost data. */
@@ -256,13 +256,18 @@ export class PostgresSession implements BrokerSession {
     if (follows) await this.#notifications.delivered(channel, id);
   }
 
-  /** The version of the tables and the time, in one round trip. @param allowed errors that mean that there are no tables: version 0. */
+  /**
+   * The version of the tables and the time, in one round trip. The time is 0 where the tables have to be migrated first.
+   *
+   * @param allowed errors that mean that there are no tables: version 0.
+   */
   async #begin(allowed: readonly string[]): Promise<[version: number, now: number]> {
     const { run, lsn } = this.#memory;
     const text = `select (select max(version) from ${this.#prefix}noroshi_migrations)::text as version, ${this.#statement}`;
     try {
       const [row] = await this.#connection.query(text, [this.#options.namespace, JSON.stringify([["start", run, lsn]])]);
-      return [Number(row?.["version"] ?? 0), ...v.parse(Start, JSON.parse(`${row?.["answers"]}`))];
+      const version = Number(row?.["version"] ?? 0);
+      return version < VERSION ? [version, 0] : [version, ...v.parse(Start, JSON.parse(`${row?.["answers"]}`))];
     } catch (error) {
       if (allowed.includes(codeOf(error) ?? "")) return [0, 0];
       throw error;
