@@ -179,8 +179,13 @@ export class NatsSession implements BrokerSession {
 
   async beat(): Promise<boolean> {
     this.#unkept.round();
-    const buckets = [...this.#buckets].map(([bucket, known]) => this.#verify(bucket, known));
-    const [wasKnown] = await Promise.all([this.#renew(), this.#history.verify(), ...buckets]);
+    const checks = new Map([...this.#buckets].map(([bucket, known]) => [bucket, this.#verify(bucket, known)]));
+    const renew = async () => {
+      // The beat adds an entry to this bucket: written before the check, it could stand in for one that was lost.
+      await checks.get(this.#nodesBucket);
+      return await this.#renew();
+    };
+    const [wasKnown] = await Promise.all([renew(), this.#history.verify(), ...checks.values()]);
     if (!wasKnown) return false;
     // `false` makes the engine announce its members again, which renews their expiry.
     if (performance.now() - this.#announced < KEPT / 3) return true;
