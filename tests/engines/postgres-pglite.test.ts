@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { PGlite } from "@electric-sql/pglite";
+import { connectPostgres } from "../../src/engines/postgres/client.ts";
 import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
+import { Stall } from "../support/waiting.ts";
 import { brokerFixture, startNode } from "./broker-fixture.ts";
 import { conformance } from "./conformance.ts";
 import { FAST, TIMEOUT } from "./postgres-fixture.ts";
@@ -37,5 +39,22 @@ describe("The engine over PGlite", () => {
     await engine.close();
     await client.close();
     assert.ok(turns > 1, `${turns} turns`);
+  });
+
+  it("does not listen on when it is closed before it listens", TIMEOUT, async () => {
+    const listening = new Stall<() => Promise<void>>();
+    const did: string[] = [];
+    const client = {
+      waitReady: Promise.resolve(),
+      query: () => Promise.resolve({ rows: [] }),
+      exec: () => Promise.resolve(),
+      listen: () => listening.promise,
+    };
+    const connection = await connectPostgres(client, client, () => {}, new AbortController().signal);
+    const listened = connection.listen("channel", () => {});
+    connection.close();
+    listening.resolve(() => Promise.resolve(void did.push("unlisten")));
+    await listened;
+    assert.deepEqual(did, ["unlisten"]);
   });
 });

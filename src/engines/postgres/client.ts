@@ -232,6 +232,7 @@ function openPglite(db: Pglite): PostgresConnection {
     script: async (text) => void await db.transaction((transaction) => transaction.exec(text)),
     async listen(channel, notify) {
       unlisten = await db.listen(channel, (payload) => isClosed || notify(payload));
+      if (isClosed) await unlisten();
     },
     close() {
       if (isClosed) return;
