@@ -143,6 +143,28 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([isComplete, entries.length, entries[0]?.[1]], [true, 10, offset]);
   });
 
+  it("publish with an id and without a history from a transaction and a node at once", TIMEOUT, async () => {
+    const { client, node } = on;
+    for (const first of ["", "select noroshi_publish('identified', 'say', '1')"]) {
+      const [holding, transaction, publishing] = [await on.connect(), await on.connect(), await on.connect()];
+      await node.engine.read("identified", HISTORY, null, 1);
+      await holding.query("begin");
+      await holding.query("select from noroshi_channels where name = 'identified' for update");
+      await transaction.query("begin");
+      await transaction.query(first);
+      const once = { id: `transaction ${first}`, window: 60_000 };
+      await node.engine.publish("identified", { event: "say", data: "1" }, null, once, transaction);
+      const committed = transaction.query("commit");
+      assert.equal(await isOverOrWaits(client, committed, transaction), false);
+      const call = JSON.stringify([["event", "identified", '\n{"v":2}\n1', `node ${first}`, 60_000]]);
+      const published = publishing.query("select noroshi_call('noroshi', $1)", [call]);
+      assert.equal(await isOverOrWaits(client, published, publishing), false);
+      await holding.query("commit");
+      await Promise.all([committed, published]);
+      for (const connection of [holding, transaction, publishing]) await connection.end();
+    }
+  });
+
   it("let nodes begin histories of the same channels and end them, in any order", TIMEOUT, async () => {
     const { node } = on;
     const other = await startNode(postgresEngine({ client: on.client, ...FAST }));

@@ -232,7 +232,7 @@ end $$;
 -- At commit: positions are given in the order of the commits, and no lock is held while the transaction works.
 create or replace function ${s}noroshi_flush() returns trigger language plpgsql as $$
 declare
-  o ${s}noroshi_outbox;
+  o record;
   c ${s}noroshi_channels;
   v_namespace text;
   v_channel text;
@@ -257,7 +257,8 @@ begin
   -- In one order for all transactions: else two could wait for each other.
   for o in
     with taken as (delete from ${s}noroshi_outbox where xact = pg_current_xact_id() returning *)
-    select * from taken order by namespace collate "C", channel collate "C", id
+    select *, bool_or(size is null and event is null and once_id is not null) over (partition by namespace, channel) as locks
+      from taken order by namespace collate "C", channel collate "C", id
   loop
     if (o.namespace, o.channel) is distinct from (v_namespace, v_channel) then
       -- Once for each channel: each version of a row is visited again by whoever updates it later in the transaction.
@@ -267,6 +268,8 @@ begin
       v_is_free := false;
       v_namespace := o.namespace;
       v_channel := o.channel;
+      -- The name before the row, as noroshi_call does.
+      if o.locks then perform ${s}noroshi_lock(o.channel); end if;
     end if;
     if o.size is not null then
       if c.id is null then c := ${s}noroshi_channel(o.namespace, o.channel, o.size, o.ttl, null, 0, true); end if;
