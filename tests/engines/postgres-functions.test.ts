@@ -240,6 +240,15 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     for (const channel of channels) node.engine.unsubscribe(channel);
   });
 
+  it("remove the members of a node that joined without a lease", TIMEOUT, async () => {
+    // In one transaction: the node of the suite sweeps too.
+    const joined = [["join", "room", "alive", "ada", "1"], ["join", "room", "dead", "bob", "2"]];
+    const calls = JSON.stringify([["beat", "alive", 60_000, 1], ...joined, ["sweep", true]]);
+    await on.client.query("select noroshi_call('members', $1)", [calls]);
+    const { rows } = await on.client.query("select node from noroshi_members where namespace = 'members'");
+    assert.deepEqual(rows, [{ node: "alive" }]);
+  });
+
   it("remove mail at once, however much there is", { timeout: 30_000 }, async () => {
     const quiet = await PostgresProcess.postgres();
     const pool = new pg.Pool({ connectionString: quiet.url });

@@ -148,6 +148,14 @@ begin
     );
     get diagnostics v_count = row_count;
     v_more := v_more or v_count >= 5000;
+    -- Of nodes that joined after their lease and ended before the next. By ctid: a member that joins again meanwhile has another one.
+    delete from ${s}noroshi_members where ctid = any(array(
+      select m.ctid from ${s}noroshi_members m where not exists (
+        select from ${s}noroshi_nodes l where l.namespace = m.namespace and l.node = m.node
+      ) limit 5000
+    ));
+    get diagnostics v_count = row_count;
+    v_more := v_more or v_count >= 5000;
     -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
     with ended as (
       delete from ${s}noroshi_channels where id in (
