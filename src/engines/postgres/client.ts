@@ -177,7 +177,9 @@ async function openPg(
     script: async (text) => void await client.query(text),
     async listen(channel, notify) {
       client.on("notification", ({ payload }) => notify(payload ?? ""));
-      await client.query(`listen ${channel}`);
+      // Notifications do not count as activity. The setting is of PostgreSQL 14 or later.
+      const stay = "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'";
+      await client.query(`${stay}; listen ${channel}`);
     },
     close() {
       if (isClosed) return;
