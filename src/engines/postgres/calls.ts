@@ -174,12 +174,12 @@ begin
       select c.id, c.n - c.size as surplus from ${s}noroshi_channels c cross join lateral (
         select q.n, q.at from ${s}noroshi_publications q where q.channel = c.id order by q.pos limit 1
       ) oldest where c.n - c.size > c.gone and oldest.n <= c.n - c.size and oldest.at < v_now - 10000
-        limit 50 for update of c skip locked
+        limit 500 for update of c skip locked
     ), removed as (
       delete from ${s}noroshi_publications where (channel, pos) in (
         select each.channel, each.pos from quiet cross join lateral (
           select q.channel, q.pos, q.n, q.at from ${s}noroshi_publications q where q.channel = quiet.id order by q.pos limit 100
-        ) each where each.n <= quiet.surplus and each.at < v_now - 10000
+        ) each where each.n <= quiet.surplus and each.at < v_now - 10000 limit 5000
       ) returning channel, n
     ), noted as (
       update ${s}noroshi_channels set gone = last.n
