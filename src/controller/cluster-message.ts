@@ -68,6 +68,10 @@ const MessageSchema = v.variant("type", [
   }),
 ]);
 
+/** The node that an answer is for: the name of a question begins with it. */
+export const askerOf = (message: Message): string | undefined =>
+  message.type === "answer" ? message.question.slice(0, Math.max(0, message.question.lastIndexOf(" "))) : undefined;
+
 /** Reads a message; `null` if it is invalid. */
 export function read(text: string): Message | null {
   try {

@@ -7,7 +7,7 @@ import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
 import type { Engine } from "../engines/engine.ts";
 import { Frame } from "../protocol/frame.ts";
 import { guard } from "../base/guard.ts";
-import { type Answer, type Message, type Order, read } from "./cluster-message.ts";
+import { type Answer, askerOf, type Message, type Order, read } from "./cluster-message.ts";
 import type { DisconnectFilter } from "../connection/revocations.ts";
 import type { ControllerStats } from "./stats.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
@@ -367,7 +367,7 @@ export class Cluster {
   #send(message: Message): void {
     const { engine, report } = this.#host();
     if (engine.isAlone) return;
-    (async () => await engine.send(JSON.stringify(message)))().catch(report);
+    (async () => await engine.send(JSON.stringify(message), askerOf(message)))().catch(report);
   }
 }
 

@@ -158,8 +158,12 @@ export interface Engine {
   check?(history: HistoryOptions): void;
   /** Starts the engine. Called once, before all other methods but {@link check}. */
   start(host: EngineHost): void;
-  /** Sends a message to the other nodes, to each at most once. Resolves once it was sent, not when it is received. */
-  send(message: string): Awaitable<void>;
+  /**
+   * Sends a message to the other nodes, to each at most once. Resolves once it was sent, not when it is received.
+   *
+   * @param to the only node that needs it. An engine may send it to the others, too.
+   */
+  send(message: string, to?: string): Awaitable<void>;
   /**
    * Sends an order to the other nodes. A disconnected node receives it when it is back. If this node is disconnected, the call
    * rejects and the order is sent later. @default {@link send}
