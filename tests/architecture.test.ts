@@ -18,6 +18,7 @@ const ROOMS: Record<string, string> = {
   "src/engines/redis": "redis.ts",
   "src/engines/postgres": "postgres.ts",
   "src/engines/broadcast-channel": "broadcast-channel.ts",
+  "src/engines/shards": "shards.ts",
   "src/delivery": "delivery.ts",
   "src/application": "options.ts",
   "src/connection": "connection.ts",

@@ -27,6 +27,8 @@ export interface SqliteEngineOptions {
    * @default {67_108_864}
    */
   maxHistoryBytes?: number;
+  /** Whether the host hears of all channels, not only of subscribed ones. @default {false} */
+  hearsAll?: boolean;
 }
 
 /** How long a member that has not rejoined after a restart stays, in ms: longer than a client takes to reconnect. */
@@ -58,6 +60,7 @@ export class SqliteEngine implements Engine, Timed {
   readonly answers: SqliteAnswers;
 
   readonly #sql: Sql;
+  readonly #hearsAll: boolean;
   readonly #histories: SqliteHistories;
   readonly #ids: SqlitePublishedIds;
   readonly #members: string;
@@ -78,12 +81,14 @@ export class SqliteEngine implements Engine, Timed {
   #returned: Returned | undefined;
 
   /** @throws {TypeError} if an option is out of range. */
-  constructor(sql: Sql, { prefix = "noroshi", maxHistoryBytes = 67_108_864 }: SqliteEngineOptions = {}) {
+  constructor(sql: Sql, options: SqliteEngineOptions = {}) {
+    const { prefix = "noroshi", maxHistoryBytes = 67_108_864, hearsAll = false } = options;
     if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
       throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
     }
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
     this.#sql = sql;
+    this.#hearsAll = hearsAll;
     this.#histories = new SqliteHistories(sql, table, maxHistoryBytes, {
       now: () => this.#now(),
       // Unique per node and history, so a deleted history never returns under the same epoch.
@@ -189,7 +194,7 @@ export class SqliteEngine implements Engine, Timed {
       if (once) this.#ids.add(channel, once, position);
     } finally {
       // It is in the history, even if a full storage does not take the id.
-      if (this.#subscribed.has(channel)) this.#host?.published(channel, { ...content, position });
+      if (this.#hears(channel)) this.#host?.published(channel, { ...content, position });
     }
     if (history) this.#histories.trim(channel);
     return position;
@@ -204,6 +209,11 @@ export class SqliteEngine implements Engine, Timed {
   ): HistoryPage {
     this.#check("read");
     return this.#histories.read(channel, history, after, limit, maxBytes);
+  }
+
+  /** Invalidates the positions of the channel's history. Returns whether there was one. */
+  endHistory(channel: string): boolean {
+    return this.#histories.end(channel);
   }
 
   join(channel: string, member: Member): void {
@@ -315,7 +325,11 @@ export class SqliteEngine implements Engine, Timed {
   }
 
   #present(channel: string, joined: readonly Member[], left: readonly string[]): void {
-    if (this.#subscribed.has(channel)) this.#host?.present(channel, joined, left);
+    if (this.#hears(channel)) this.#host?.present(channel, joined, left);
+  }
+
+  #hears(channel: string): boolean {
+    return this.#hearsAll || this.#subscribed.has(channel);
   }
 
   #check(action: string): void {

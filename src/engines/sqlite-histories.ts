@@ -206,6 +206,19 @@ export class SqliteHistories {
     return { rows };
   }
 
+  /** Deletes the history of a channel: the next one has another epoch. Returns whether there was one. */
+  end(channel: string): boolean {
+    const [row] = rowsOf<{ bytes: number }>(
+      this.#sql,
+      `DELETE FROM ${this.#channels} WHERE channel = ? RETURNING bytes`,
+      channel,
+    );
+    if (!row) return false;
+    rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ?`, channel);
+    this.bytes -= row.bytes;
+    return true;
+  }
+
   /** Keeps the channel for its ttl after the last unsubscribe, so that subscribers can recover. */
   release(channel: string, ttl: number): void {
     const until = this.#owner.now() + ttl;

@@ -35,6 +35,7 @@ export class GapDetector {
   #position: Position | undefined;
   #waiting: { publication: PositionedPublication | Mark; previous: number }[] = [];
   #isReading = false;
+  #reading: Promise<void> | undefined;
   /** Offset of the last publication delivered live. One at or below it is a duplicate, or the history has gone back. */
   #received = 0;
   /** Publications are known to be missing and have not been read yet. */
@@ -72,6 +73,11 @@ export class GapDetector {
     return this.#position;
   }
 
+  /** Resolves when the history has been read; `undefined` while it is not read. */
+  get reading(): Promise<void> | undefined {
+    return this.#isReading ? this.#reading : undefined;
+  }
+
   /**
    * Reads the history when its end shows that publications were lost, on the way or in the store.
    *
@@ -104,8 +110,12 @@ export class GapDetector {
     return true;
   }
 
-  async #read(): Promise<void> {
+  #read(): Promise<void> {
     this.#isReading = true;
+    return this.#reading = this.#readAll();
+  }
+
+  async #readAll(): Promise<void> {
     try {
       for (let isMissing = true, isNext = false; isMissing && !this.#stopped;) {
         // Publications that arrived before the request must be in the answer, or the history does not have them.

@@ -1,0 +1,150 @@
+import type { Member } from "../engine.ts";
+import { rowsOf, type Sql } from "../sqlite-histories.ts";
+import type { Item, RelayMember } from "./shards.ts";
+
+/** Receives the members of a channel that have joined, have new data, or have left, over all objects. Returns whether relays are told. */
+export type Changed = (channel: string, joined: readonly Member[], left: readonly string[]) => boolean;
+
+interface MemberRow {
+  user: string;
+  data: string | null;
+}
+
+/**
+ * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data.
+ *
+ * A change is remembered until all relays have been told of it: a home object that was evicted before tells them again.
+ */
+export class Attendance {
+  readonly #sql: Sql;
+  readonly #members: string;
+  readonly #untold: string;
+  readonly #changed: Changed;
+  #newest = 0;
+
+  constructor(sql: Sql, prefix: string, changed: Changed) {
+    const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
+    this.#sql = sql;
+    this.#members = table("attendance");
+    this.#untold = table("untold");
+    this.#changed = changed;
+  }
+
+  start(): void {
+    const [members, untold] = [this.#members, this.#untold];
+    rowsOf(
+      this.#sql,
+      `CREATE TABLE IF NOT EXISTS ${members}
+       (channel TEXT, user TEXT, relay TEXT, data TEXT, place INTEGER, PRIMARY KEY (channel, user, relay)) WITHOUT ROWID`,
+    );
+    rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${members.slice(0, -1)}_relay" ON ${members} (relay)`);
+    rowsOf(
+      this.#sql,
+      `CREATE TABLE IF NOT EXISTS ${untold} (channel TEXT, user TEXT, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
+    );
+    this.#newest = rowsOf<{ place: number | null }>(this.#sql, `SELECT MAX(place) AS place FROM ${members}`)[0]?.place ?? 0;
+  }
+
+  /** @param place of data that has one; it is not newer than it was. Returns the place. */
+  join(relay: string, channel: string, { user, data }: Member, place: number = ++this.#newest): number {
+    this.#change(channel, user, () => this.#put(relay, channel, user, data ?? null, place));
+    return place;
+  }
+
+  leave(relay: string, channel: string, user: string): void {
+    this.#change(channel, user, () => this.#remove(relay, channel, user));
+  }
+
+  /** Replaces all members of a relay. */
+  replace(relay: string, members: readonly RelayMember[]): void {
+    const before = rowsOf<{ channel: string; user: string; data: string | null }>(
+      this.#sql,
+      `SELECT channel, user, data FROM ${this.#members} WHERE relay = ?`,
+      relay,
+    );
+    const now = new Set(members.map(keyOf));
+    for (const each of before) if (!now.has(keyOf(each))) this.leave(relay, each.channel, each.user);
+    const known = new Map(before.map((each) => [keyOf(each), each.data]));
+    for (const { channel, user, data } of members) {
+      // Known data keeps its place.
+      if (known.get(keyOf({ channel, user })) === (data ?? null)) continue;
+      this.join(relay, channel, data === undefined ? { user } : { user, data });
+    }
+  }
+
+  members(channel: string): Member[] {
+    const rows = rowsOf<MemberRow>(
+      this.#sql,
+      `SELECT user, data FROM ${this.#members} WHERE channel = ? ORDER BY data IS NOT NULL, place`,
+      channel,
+    );
+    // The last one of a user is the newest with data.
+    return [...new Map(rows.map((row) => [row.user, memberOf(row)])).values()];
+  }
+
+  /** The relays with members of the channel. */
+  relays(channel: string): string[] {
+    const rows = rowsOf<{ relay: string }>(this.#sql, `SELECT DISTINCT relay FROM ${this.#members} WHERE channel = ?`, channel);
+    return rows.map(({ relay }) => relay);
+  }
+
+  /** The member as it is now; `undefined`: it has left. */
+  member(channel: string, user: string): Member | undefined {
+    const [row] = rowsOf<MemberRow>(
+      this.#sql,
+      `SELECT user, data FROM ${this.#members} WHERE channel = ? AND user = ? ORDER BY data IS NULL, place DESC LIMIT 1`,
+      channel,
+      user,
+    );
+    return row && memberOf(row);
+  }
+
+  /** What relays are told of these changes: how the members are now. @param changes channel and user, with a line break between them. */
+  itemsOf(changes: Iterable<string>): Item[] {
+    return Array.from(changes, (change) => {
+      const [channel, user] = [change.slice(0, change.indexOf("\n")), change.slice(change.indexOf("\n") + 1)];
+      const member = this.member(channel, user);
+      return { type: "presence", channel, joined: member ? [member] : [], left: member ? [] : [user] };
+    });
+  }
+
+  /** The changes that some relays may not know of. */
+  untold(): { channel: string; user: string }[] {
+    return rowsOf(this.#sql, `SELECT channel, user FROM ${this.#untold}`);
+  }
+
+  /** All relays know of all changes. */
+  told(): void {
+    rowsOf(this.#sql, `DELETE FROM ${this.#untold}`);
+  }
+
+  #put(relay: string, channel: string, user: string, data: string | null, place: number): void {
+    rowsOf(
+      this.#sql,
+      `INSERT OR REPLACE INTO ${this.#members} (channel, user, relay, data, place) VALUES (?, ?, ?, ?, ?)`,
+      channel,
+      user,
+      relay,
+      data,
+      place,
+    );
+  }
+
+  #remove(relay: string, channel: string, user: string): void {
+    rowsOf(this.#sql, `DELETE FROM ${this.#members} WHERE channel = ? AND user = ? AND relay = ?`, channel, user, relay);
+  }
+
+  #change(channel: string, user: string, change: () => void): void {
+    const was = this.member(channel, user);
+    change();
+    const is = this.member(channel, user);
+    if (is ? was && was.data === is.data : !was) return;
+    const isTold = this.#changed(channel, is ? [is] : [], is ? [] : [user]);
+    if (isTold) rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#untold} VALUES (?, ?)`, channel, user);
+  }
+}
+
+const memberOf = ({ user, data }: MemberRow): Member => data === null ? { user } : { user, data };
+
+// Names of channels have no line break.
+const keyOf = ({ channel, user }: { channel: string; user: string }): string => `${channel}\n${user}`;

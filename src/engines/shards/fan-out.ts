@@ -1,0 +1,241 @@
+import type { Deadlines, Timed } from "../../base/clock.ts";
+import { type CallRelay, callTree, FAN_OUT, type Item, lengthOf, type RelayAnswer, takeCall } from "./shards.ts";
+
+/** What the fan-out needs from its engine. */
+export interface FanOutHost {
+  /** One start of the home object. */
+  readonly run: string;
+  readonly deadlines: Deadlines;
+  readonly callRelay: CallRelay;
+  /** Called with each answer. */
+  answered(answer: RelayAnswer): void;
+  /** What a relay that was late is to be told of these changes: how the members are now. */
+  present(changes: ReadonlySet<string>): Item[];
+  report(error: unknown): void;
+}
+
+/** An item, and the relays that are to have it. `null`: they read what they lack. */
+interface Entry {
+  readonly item: Item | null;
+  readonly targets: ReadonlySet<string>;
+}
+
+/** Characters that wait for the relays of one branch. Beyond them the oldest items go, and its relays read what they lack. */
+const MAX_WAITING = 8_000_000;
+
+/** Messages that wait for a late relay, and the first and the longest time between two attempts to reach it, in ms. */
+const [MAX_MESSAGES, FIRST_PAUSE, LONGEST_PAUSE] = [1_000, 500, 60_000];
+
+/** The calls of a run, for the relays to tell a call that is made again. */
+class Numbers {
+  #last = 0;
+
+  next(): number {
+    return ++this.#last;
+  }
+}
+
+/**
+ * Hands items to relays over {@link FAN_OUT} branches, each with one call at a time: items wait while it is under way, and go together
+ * with the next. A relay that fails leaves its branch, so that it delays no other: see {@link LateRelay}.
+ */
+export class FanOut {
+  readonly #host: FanOutHost;
+  readonly #numbers = new Numbers();
+  readonly #branches: Branch[];
+  readonly #late = new Map<string, LateRelay>();
+  /** The branch of each relay: its own, so that its items stay in order. */
+  readonly #branchOf = new Map<string, Branch>();
+
+  constructor(host: FanOutHost) {
+    this.#host = host;
+    this.#branches = Array.from({ length: FAN_OUT }, () => new Branch(host, this.#numbers, this.#late));
+  }
+
+  /** Whether all relays have everything. */
+  get isIdle(): boolean {
+    return this.#late.size === 0 && this.#branches.every(({ isIdle }) => isIdle);
+  }
+
+  /** Adds a relay to the branch with the fewest. */
+  add(relay: string): void {
+    if (this.#branchOf.has(relay)) return;
+    const [first, ...others] = this.#branches;
+    const branch = others.reduce((least, each) => each.size < least.size ? each : least, first!); // There are some.
+    branch.size++;
+    this.#branchOf.set(relay, branch);
+  }
+
+  delete(relay: string): void {
+    const branch = this.#branchOf.get(relay);
+    if (!branch) return;
+    branch.size--;
+    this.#branchOf.delete(relay);
+    this.#late.get(relay)?.stop();
+    this.#late.delete(relay);
+  }
+
+  /** Hands an item to these relays. `null`: they read what they lack, because nobody knows what they have. */
+  push(item: Item | null, relays: Iterable<string>): void {
+    const targets = new Map<Branch, Set<string>>();
+    for (const relay of relays) {
+      const branch = this.#branchOf.get(relay);
+      if (!branch) continue;
+      const some = targets.get(branch);
+      if (some) some.add(relay);
+      else targets.set(branch, new Set([relay]));
+    }
+    for (const [branch, some] of targets) branch.push({ item, targets: some });
+  }
+
+  stop(): void {
+    for (const late of this.#late.values()) late.stop();
+    this.#late.clear();
+    this.#branchOf.clear();
+  }
+}
+
+/** One tree of relays. */
+class Branch {
+  /** Number of its relays. */
+  size = 0;
+  readonly #host: FanOutHost;
+  readonly #numbers: Numbers;
+  readonly #late: Map<string, LateRelay>;
+  readonly #queue: Entry[] = [];
+  #length = 0;
+  #isCalling = false;
+
+  constructor(host: FanOutHost, numbers: Numbers, late: Map<string, LateRelay>) {
+    this.#host = host;
+    this.#numbers = numbers;
+    this.#late = late;
+  }
+
+  get isIdle(): boolean {
+    return !this.#isCalling;
+  }
+
+  push(entry: Entry): void {
+    this.#queue.push(entry);
+    this.#length += sizeOf(entry);
+    while (this.#length > MAX_WAITING && this.#queue.length > 1) this.#drop();
+    if (this.#isCalling) return;
+    this.#isCalling = true;
+    // At the end of this turn's work: what is published in one go is one call.
+    queueMicrotask(() => void this.#callAll());
+  }
+
+  #drop(): void {
+    const entry = this.#queue.shift()!; // There are two or more.
+    this.#length -= sizeOf(entry);
+    for (const relay of entry.targets) this.#leave(relay).miss(entry.item);
+  }
+
+  async #callAll(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const taken = takeCall(this.#queue, sizeOf);
+      const targets = new Set<string>();
+      for (const entry of taken) {
+        this.#length -= sizeOf(entry);
+        for (const relay of entry.targets) {
+          const late = this.#late.get(relay);
+          if (late) late.miss(entry.item);
+          else targets.add(relay);
+        }
+      }
+      if (targets.size === 0) continue;
+      const items = taken.flatMap(({ item }) => item ?? []);
+      const call = { run: this.#host.run, number: this.#numbers.next(), items, isLate: items.length < taken.length };
+      const answer = await callTree([...targets], call, this.#host.callRelay);
+      this.#host.answered(answer);
+      for (const relay of answer.failed) {
+        if (!targets.has(relay)) continue;
+        const late = this.#leave(relay);
+        for (const { item, targets: of } of taken) if (of.has(relay)) late.miss(item);
+      }
+    }
+    this.#isCalling = false;
+  }
+
+  /** The relay is reached on its own from now on. */
+  #leave(relay: string): LateRelay {
+    return this.#late.get(relay) ?? new LateRelay(relay, this.#host, this.#numbers, this.#late);
+  }
+}
+
+/**
+ * A relay that could not be reached. It is told that something is new, and reads publications itself; messages and changes of members are
+ * kept. It returns to its branch once it has everything.
+ */
+class LateRelay implements Timed {
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
+  readonly #relay: string;
+  readonly #host: FanOutHost;
+  readonly #numbers: Numbers;
+  readonly #all: Map<string, LateRelay>;
+  #messages: Item[] = [];
+  /** Channel and user, with a line break between them. */
+  #changes = new Set<string>();
+  #hasMissed = true;
+  #attempts = 0;
+  #isStopped = false;
+
+  constructor(relay: string, host: FanOutHost, numbers: Numbers, all: Map<string, LateRelay>) {
+    this.#relay = relay;
+    this.#host = host;
+    this.#numbers = numbers;
+    this.#all = all;
+    all.set(relay, this);
+    // After what has been kept for it in this turn.
+    queueMicrotask(() => void this.#callAll());
+  }
+
+  miss(item: Item | null): void {
+    this.#hasMissed = true;
+    if (item?.type === "message") {
+      this.#messages.push(item);
+      if (this.#messages.length > MAX_MESSAGES) this.#messages.shift();
+    } else if (item?.type === "presence") {
+      for (const user of [...item.joined.map(({ user }) => user), ...item.left]) this.#changes.add(`${item.channel}\n${user}`);
+    }
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#host.deadlines.delete(this);
+  }
+
+  /** Tries again. */
+  due(): void {
+    void this.#callAll();
+  }
+
+  async #callAll(): Promise<void> {
+    const { run, callRelay, deadlines } = this.#host;
+    while (this.#hasMissed && !this.#isStopped) {
+      const [messages, changes] = [this.#messages, this.#changes];
+      [this.#messages, this.#changes, this.#hasMissed] = [[], new Set(), false];
+      const items = [...this.#host.present(changes), ...messages];
+      const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate: true }, callRelay);
+      this.#host.answered(answer);
+      if (answer.failed.length === 0) {
+        this.#attempts = 0;
+        continue;
+      }
+      this.#hasMissed = true;
+      this.#messages = [...messages, ...this.#messages].slice(-MAX_MESSAGES);
+      for (const change of changes) this.#changes.add(change);
+      if (this.#isStopped) return;
+      if (this.#attempts++ === 1) this.#host.report(new Error(`Cannot reach the relay "${this.#relay}": trying again`));
+      // The first attempt is repeated at once: an object that has stopped starts with the next call.
+      if (this.#attempts > 1) {
+        return deadlines.set(this, Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (this.#attempts - 2)));
+      }
+    }
+    if (!this.#isStopped) this.#all.delete(this.#relay);
+  }
+}
+
+const sizeOf = ({ item }: Entry): number => item ? lengthOf(item) : 0;

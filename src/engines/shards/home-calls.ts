@@ -1,0 +1,136 @@
+import { WebSocketError } from "../../protocol/errors.ts";
+import {
+  type CallHome,
+  type HomeAnswer,
+  type HomeCall,
+  lengthOf,
+  type Operation,
+  type Outcome,
+  pause,
+  takeCall,
+} from "./shards.ts";
+
+/** What the calls need from their engine. */
+export interface HomeCallsHost {
+  readonly call: CallHome;
+  /** The call without its operations. */
+  sender(): Omit<HomeCall, "operations">;
+  /** Called with the name of the home object's storage at each answer. */
+  answered(home: string): void;
+}
+
+interface Waiting {
+  readonly operation: () => Operation;
+  readonly isRepeatable: boolean;
+  attempts: number;
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** Operations that wait for a call. */
+const MAX_WAITING = 10_000;
+
+/** Attempts for an operation that may be repeated, and the time before the second and later ones, in ms. */
+const [MAX_ATTEMPTS, RETRY_PAUSE] = [4, 200];
+
+/**
+ * The calls of a relay to its home object, one at a time: operations wait while it is under way, and go together with the next. So a
+ * relay calls as often as the home object answers, however much is asked.
+ */
+export class HomeCalls {
+  readonly #host: HomeCallsHost;
+  readonly #waiting: Waiting[] = [];
+  #isCalling = false;
+
+  constructor(host: HomeCallsHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Resolves with the result of the operation, which is carried out in the order of the calls.
+   *
+   * @param operation made when it is sent.
+   * @param isRepeatable whether it may be carried out twice, when the home object stops during the call.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the home object cannot be reached, or the error of the operation.
+   */
+  run(operation: () => Operation, isRepeatable: boolean): Promise<unknown> {
+    if (this.#waiting.length >= MAX_WAITING) return Promise.reject(away("go on", "behind"));
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ operation, isRepeatable, attempts: 0, resolve, reject });
+      // Called at the end of this turn's work: what is asked in one go is one call.
+      if (!this.#isCalling) {
+        this.#isCalling = true;
+        queueMicrotask(() => void this.#callAll());
+      }
+    });
+  }
+
+  /** Like {@link run}, in a call of its own: for what takes longer, because the home object asks the other relays. */
+  async runAlone(operation: Operation): Promise<unknown> {
+    for (let attempt = 1;; attempt++) {
+      try {
+        const { outcomes: [outcome] } = await this.#call([operation]);
+        return valueOf(outcome);
+      } catch (error) {
+        if (error instanceof WebSocketError || attempt >= MAX_ATTEMPTS) {
+          throw WebSocketError.from(error) ?? away("go on", "away", error);
+        }
+        if (attempt > 1) await pause(RETRY_PAUSE);
+      }
+    }
+  }
+
+  async #callAll(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const made = new Map<Waiting, Operation>();
+      const taken = takeCall(this.#waiting, (each) => {
+        const operation = each.operation();
+        made.set(each, operation);
+        return lengthOf(operation);
+      });
+      await this.#settle(taken, taken.map((each) => made.get(each)!)); // Made above.
+    }
+    this.#isCalling = false;
+  }
+
+  async #settle(taken: readonly Waiting[], operations: readonly Operation[]): Promise<void> {
+    let outcomes: readonly Outcome[];
+    try {
+      ({ outcomes } = await this.#call(operations));
+    } catch (error) {
+      const again: Waiting[] = [];
+      for (const each of taken) {
+        if (each.isRepeatable && ++each.attempts < MAX_ATTEMPTS) again.push(each);
+        else each.reject(away("go on", "away", error));
+      }
+      this.#waiting.unshift(...again);
+      if (again.some(({ attempts }) => attempts > 1)) await pause(RETRY_PAUSE);
+      return;
+    }
+    for (const [number, each] of taken.entries()) {
+      try {
+        each.resolve(valueOf(outcomes[number]));
+      } catch (error) {
+        each.reject(error);
+      }
+    }
+  }
+
+  async #call(operations: readonly Operation[]): Promise<HomeAnswer> {
+    const answer = await this.#host.call({ ...this.#host.sender(), operations });
+    this.#host.answered(answer.home);
+    return answer;
+  }
+}
+
+function valueOf(outcome: Outcome | undefined): unknown {
+  if (!outcome) throw away("go on", "of another version");
+  if ("value" in outcome) return outcome.value;
+  throw new WebSocketError("engine", outcome.code, outcome.message);
+}
+
+/** Makes an ENGINE_UNAVAILABLE error. */
+export function away(action: string, state: string, cause?: unknown): WebSocketError {
+  const text = `Cannot ${action}: the home object is ${state}, try again later`;
+  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, cause === undefined ? {} : { cause });
+}

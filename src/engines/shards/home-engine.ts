@@ -1,0 +1,399 @@
+import type { Timed } from "../../base/clock.ts";
+import type {
+  AnswerStore,
+  Engine,
+  EngineHost,
+  EngineStatus,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  Publication,
+  PublicationContent,
+  PublishOnce,
+  SubscriptionKeeper,
+} from "../engine.ts";
+import { SqliteEngine } from "../sqlite-engine.ts";
+import type { Sql } from "../sqlite-histories.ts";
+import { Attendance } from "./attendance.ts";
+import { FanOut } from "./fan-out.ts";
+import { HomeStore } from "./home-store.ts";
+import { RelayNodes } from "./relay-nodes.ts";
+import {
+  type CallRelay,
+  failureOf,
+  type HomeAnswer,
+  type HomeCall,
+  type Item,
+  type Operation,
+  type Outcome,
+  passOn,
+  type RelayAnswer,
+} from "./shards.ts";
+
+/** Options of {@link HomeEngine}. */
+export interface HomeEngineOptions {
+  readonly sql: Sql;
+  /** Prefix of the table names. */
+  readonly prefix: string;
+  readonly callRelay: CallRelay;
+  /** Whether the object has connections of its own. */
+  hasConnections(): boolean;
+}
+
+/** Time after which what relays have been handed is forgotten, in ms: one write of the storage for all of it. */
+const TIDY_PERIOD = 10_000;
+
+/** How long a relay counts as there without a word of it, in ms, when the members of a channel are listed. */
+const TRUST = 60_000;
+
+/** The home object's own members have this relay. */
+const OWN = "";
+
+/**
+ * The engine of the home object: it stores histories, members and the channels that each relay is subscribed to, and hands relays what is
+ * published. It needs no connection of its own.
+ *
+ * What relays may not have been handed yet is marked in the storage. A home object that finds the mark when it starts lets all relays read
+ * what they lack, and an alarm starts it.
+ */
+export class HomeEngine implements Engine, Timed {
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
+  /** Only objects with the binding can call. */
+  readonly isSigned = true;
+  readonly keeper: SubscriptionKeeper;
+  readonly answers: AnswerStore;
+
+  readonly #options: HomeEngineOptions;
+  readonly #local: SqliteEngine;
+  readonly #store: HomeStore;
+  readonly #attendance: Attendance;
+  /** Channels that this node is subscribed to itself. */
+  readonly #own = new Set<string>();
+  /** By channel that relays are subscribed to: the offset of its last publication. */
+  readonly #tops = new Map<string, number>();
+  readonly #nodes = new RelayNodes();
+  /** The place of the data of each member here, and the member that is joining. */
+  readonly #places = new WeakMap<Member, number>();
+  #joining: Member | undefined;
+  #host: EngineHost | undefined;
+  #fanOut: FanOut | undefined;
+
+  constructor(options: HomeEngineOptions) {
+    this.#options = options;
+    const { sql, prefix } = options;
+    this.#local = new SqliteEngine(sql, { prefix, hearsAll: true });
+    this.#store = new HomeStore(sql, prefix);
+    this.#attendance = new Attendance(sql, prefix, (channel, joined, left) => {
+      if (this.#own.has(channel)) this.#host?.present(channel, joined, left);
+      return this.#push({ type: "presence", channel, joined, left }, this.#relaysOf(channel));
+    });
+    this.keeper = this.#local.keeper;
+    this.answers = this.#local.answers;
+  }
+
+  get status(): EngineStatus {
+    return this.#local.status;
+  }
+
+  /** Number of channels with a history, members or a subscription. */
+  get channels(): number {
+    return this.#local.channels;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    const { deadlines } = host;
+    const report = (error: unknown) => host.report(error);
+    this.#store.start();
+    this.#attendance.start();
+    this.#local.start({
+      node: host.node,
+      now: () => host.now(),
+      deadlines,
+      published: (channel, publication) => this.#published(channel, publication),
+      gap: () => {},
+      present: (channel, joined, left) => {
+        for (const member of joined) this.#joinOwn(channel, member);
+        for (const user of left) this.#attendance.leave(OWN, channel, user);
+      },
+      received: () => {},
+      status: () => {},
+      report,
+    });
+    this.#fanOut = new FanOut({
+      run: host.node,
+      deadlines,
+      callRelay: this.#options.callRelay,
+      answered: (answer) => this.#answered(answer),
+      present: (changes) => this.#attendance.itemsOf(changes),
+      report,
+    });
+    for (const relay of this.#store.relays.keys()) this.#fanOut.add(relay);
+    for (const channel of this.#store.channels.keys()) this.#hold(channel);
+    if (this.#store.hasPending) this.#handAgain();
+  }
+
+  async send(message: string, to?: string): Promise<void> {
+    this.#check("send");
+    await Promise.resolve();
+    this.#send(OWN, message, to);
+  }
+
+  async order(message: string): Promise<void> {
+    this.#check("order");
+    await Promise.resolve();
+    this.#order(OWN, message);
+  }
+
+  async nodes(): Promise<string[]> {
+    this.#check("name the nodes");
+    const nodes = await this.#nodesOf();
+    return [...new Set([...nodes, this.#host!.node])]; // As `#check` has found it.
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): Position | null {
+    this.#check("subscribe");
+    this.#own.add(channel);
+    return this.#hold(channel, history);
+  }
+
+  unsubscribe(channel: string): void {
+    this.#own.delete(channel);
+    this.#release(channel);
+  }
+
+  publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): Position | null {
+    this.#check("publish");
+    // The history would lack it, as when a new version of the application declares one.
+    if (!history && this.#local.endHistory(channel) && this.#own.has(channel)) {
+      this.#host?.gap(channel, this.#hold(channel) ?? undefined);
+    }
+    return this.#local.publish(channel, content, history, once);
+  }
+
+  read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): HistoryPage {
+    this.#check("read");
+    return this.#local.read(channel, history, after, limit, maxBytes);
+  }
+
+  join(channel: string, member: Member): void {
+    this.#check("join");
+    this.#joining = member;
+    try {
+      this.#local.join(channel, member);
+    } finally {
+      this.#joining = undefined;
+    }
+  }
+
+  leave(channel: string, user: string): void {
+    this.#local.leave(channel, user);
+  }
+
+  async members(channel: string): Promise<Member[]> {
+    this.#check("name the members");
+    const relays = this.#attendance.relays(channel).filter((relay) => relay !== OWN);
+    // A relay that was restarted without its connections finds that out when it is called.
+    await this.#ask(this.#nodes.silent(relays, this.#now() - TRUST));
+    return this.#attendance.members(channel);
+  }
+
+  close(): void {
+    if (this.status === "closed") return;
+    this.#fanOut?.stop();
+    this.#host?.deadlines.delete(this);
+    if (this.#host) this.#attendance.replace(OWN, []);
+    this.#local.close();
+  }
+
+  /** Carries out what a relay asks. */
+  async receive({ relay, node, generation, operations }: HomeCall): Promise<HomeAnswer> {
+    this.#store.add(relay, generation);
+    this.#fanOut?.add(relay);
+    this.#nodes.heard(relay, node, this.#now());
+    const outcomes: Outcome[] = [];
+    for (const operation of operations) {
+      try {
+        const value = this.#carryOut(relay, operation);
+        outcomes.push({ value: value instanceof Promise ? await value : value });
+      } catch (error) {
+        const failure = failureOf(error);
+        if (failure.code === "ENGINE_UNAVAILABLE") this.#host?.report(error);
+        outcomes.push(failure);
+      }
+    }
+    return { home: this.#store.id, outcomes };
+  }
+
+  /** Forgets what all relays have. */
+  due(): void {
+    if (!this.#store.hasPending) return;
+    if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, TIDY_PERIOD);
+    this.#attendance.told();
+    this.#store.hasPending = false;
+  }
+
+  #joinOwn(channel: string, member: Member): void {
+    const joining = this.#joining;
+    const place = this.#attendance.join(OWN, channel, member, joining && this.#places.get(joining));
+    if (joining) this.#places.set(joining, place);
+  }
+
+  #carryOut(relay: string, operation: Operation): unknown {
+    switch (operation.type) {
+      case "hello":
+        return null;
+      case "subscribe": {
+        const { channel, history } = operation;
+        this.#store.subscribe(relay, operation);
+        return this.#hold(channel, history);
+      }
+      case "unsubscribe":
+        this.#store.unsubscribe(relay, operation.channel);
+        return this.#release(operation.channel);
+      case "publish":
+        return this.publish(operation.channel, operation.content, operation.history, operation.once);
+      case "read":
+        return this.read(operation.channel, operation.history, operation.after, operation.limit, operation.maxBytes);
+      case "join":
+        return this.#attendance.join(relay, operation.channel, operation.member, operation.place);
+      case "leave":
+        return this.#attendance.leave(relay, operation.channel, operation.user);
+      case "members":
+        return this.members(operation.channel);
+      case "resync":
+        for (const channel of this.#store.replace(relay, operation.channels)) this.#release(channel);
+        for (const { channel, history } of operation.channels) this.#hold(channel, history);
+        return this.#attendance.replace(relay, operation.members);
+      case "send":
+        return this.#send(relay, operation.text, operation.to);
+      case "order":
+        return this.#order(relay, operation.text);
+      case "nodes":
+        return this.#nodesOf();
+      case "claim":
+      case "settle":
+        return this.answers[operation.type](operation.key, operation.text, operation.ttl);
+      case "close":
+        return this.#forget(relay);
+    }
+  }
+
+  /** The nodes with connections. */
+  async #nodesOf(): Promise<string[]> {
+    const nodes = await this.#ask([...this.#store.relays.keys()]);
+    return this.#options.hasConnections() ? [...nodes, this.#host!.node] : nodes; // Called after the start.
+  }
+
+  /** Subscribes the storage to the channel: its history does not expire meanwhile. */
+  #hold(channel: string, history?: HistoryOptions | null): Position | null {
+    const declared = history ?? [...this.#store.channels.get(channel)?.values() ?? []].find(Boolean) ?? null;
+    const position = this.#local.subscribe(channel, declared);
+    if (position) this.#tops.set(channel, position.offset);
+    return history === null ? null : position;
+  }
+
+  #release(channel: string): void {
+    if (this.#own.has(channel) || this.#store.channels.has(channel)) return;
+    this.#tops.delete(channel);
+    this.#local.unsubscribe(channel);
+  }
+
+  #forget(relay: string): void {
+    for (const channel of this.#store.delete(relay)) this.#release(channel);
+    this.#attendance.replace(relay, []);
+    this.#fanOut?.delete(relay);
+    this.#nodes.forget(relay);
+  }
+
+  #published(channel: string, { position, ...content }: Publication): void {
+    const previous = this.#tops.get(channel) ?? 0;
+    if (position && this.#tops.has(channel)) this.#tops.set(channel, position.offset);
+    if (this.#own.has(channel)) this.#host?.published(channel, { ...content, position });
+    this.#push({ type: "publication", channel, content, position, previous }, this.#relaysOf(channel));
+  }
+
+  #relaysOf(channel: string): Iterable<string> {
+    return this.#store.channels.get(channel)?.keys() ?? [];
+  }
+
+  /** Returns whether there are any relays. */
+  #push(item: Item | null, relays: Iterable<string>): boolean {
+    const targets = [...relays];
+    if (targets.length === 0) return false;
+    if (!this.#store.hasPending) {
+      this.#store.hasPending = true;
+      this.#host?.deadlines.set(this, TIDY_PERIOD);
+    }
+    this.#fanOut?.push(item, targets);
+    return true;
+  }
+
+  #send(sender: string, text: string, to?: string): void {
+    const host = this.#host!; // Called after the start.
+    if (to === host.node) return host.received(text);
+    const relay = to !== undefined && this.#nodes.relayOf(to);
+    if (relay) return void this.#push({ type: "message", text }, [relay]);
+    if (sender !== OWN) host.received(text);
+    this.#push({ type: "message", text }, this.#allBut(sender));
+  }
+
+  #order(sender: string, text: string): void {
+    const host = this.#host!; // Called after the start.
+    this.#store.keep({ text, at: host.now(), sender });
+    this.#send(sender, text);
+  }
+
+  #allBut(sender: string): string[] {
+    return [...this.#store.relays.keys()].filter((relay) => relay !== sender);
+  }
+
+  /** After a start in the midst of a hand-over. */
+  #handAgain(): void {
+    const host = this.#host!; // Called by the start.
+    host.deadlines.set(this, TIDY_PERIOD);
+    this.#push(null, this.#store.relays.keys());
+    for (const { channel, user } of this.#attendance.untold()) {
+      for (const item of this.#attendance.itemsOf([`${channel}\n${user}`])) this.#push(item, this.#relaysOf(channel));
+    }
+    for (const { text, at, sender } of this.#store.orders()) {
+      const age = Math.max(0, host.now() - at);
+      this.#push({ type: "message", text, age }, this.#allBut(sender));
+      host.received(text, age);
+    }
+  }
+
+  /** Asks relays for the names of their nodes. */
+  async #ask(relays: readonly string[]): Promise<string[]> {
+    const call = { run: this.#host?.node ?? "", number: 0, items: [], isLate: false };
+    const answer = await passOn(relays, call, this.#options.callRelay);
+    this.#answered(answer);
+    return answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node);
+  }
+
+  #answered({ nodes }: RelayAnswer): void {
+    for (const { relay, node, generation, isIdle } of nodes) {
+      if (isIdle && this.#store.relays.get(relay) === generation) this.#forget(relay);
+      else this.#nodes.heard(relay, node, this.#now());
+    }
+  }
+
+  /** The monotonic clock, in ms. */
+  #now(): number {
+    return this.#host!.deadlines.now(); // Called after the start.
+  }
+
+  #check(action: string): void {
+    if (this.status === "closed") this.#local.nodes(); // Throws.
+    if (!this.#host) throw new TypeError(`Cannot ${action}: pass the engine to a controller, which starts it`);
+  }
+}

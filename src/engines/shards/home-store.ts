@@ -1,0 +1,151 @@
+import type { HistoryOptions } from "../engine.ts";
+import { rowsOf, type Sql } from "../sqlite-histories.ts";
+import type { RelayInterest } from "./shards.ts";
+
+/** An order that some relays may not have had. */
+export interface StoredOrder {
+  readonly text: string;
+  /** When it was given, in ms of the wall clock. */
+  readonly at: number;
+  /** The relay that gave it; `""`: the home object. */
+  readonly sender: string;
+}
+
+/** Orders that are kept. */
+const MAX_ORDERS = 1_000;
+
+/** What the home object stores: its relays, the channels that they are subscribed to, and what they may not have been handed yet. */
+export class HomeStore {
+  /** Identifies this storage. */
+  id = "";
+  readonly #sql: Sql;
+  readonly #state: string;
+  readonly #relays: string;
+  readonly #interests: string;
+  readonly #orders: string;
+  /** By relay: its generation. */
+  readonly #known = new Map<string, number>();
+  /** By channel: the relays that are subscribed to it, with their history. */
+  readonly #subscribed = new Map<string, Map<string, HistoryOptions | null>>();
+  #hasPending = false;
+
+  constructor(sql: Sql, prefix: string) {
+    const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
+    this.#sql = sql;
+    this.#state = table("home");
+    this.#relays = table("relays");
+    this.#interests = table("interests");
+    this.#orders = table("orders");
+  }
+
+  start(): void {
+    const sql = this.#sql;
+    rowsOf(sql, `CREATE TABLE IF NOT EXISTS ${this.#state} (place INTEGER PRIMARY KEY, id TEXT, pending INTEGER)`);
+    rowsOf(sql, `CREATE TABLE IF NOT EXISTS ${this.#relays} (relay TEXT PRIMARY KEY, generation INTEGER) WITHOUT ROWID`);
+    // `size`: NULL for a channel without a history.
+    rowsOf(
+      sql,
+      `CREATE TABLE IF NOT EXISTS ${this.#interests}
+       (channel TEXT, relay TEXT, size INTEGER, ttl INTEGER, PRIMARY KEY (channel, relay)) WITHOUT ROWID`,
+    );
+    rowsOf(sql, `CREATE TABLE IF NOT EXISTS ${this.#orders} (place INTEGER PRIMARY KEY, text TEXT, at INTEGER, sender TEXT)`);
+    const [state] = rowsOf<{ id: string; pending: number }>(sql, `SELECT id, pending FROM ${this.#state}`);
+    this.id = state?.id ?? crypto.randomUUID();
+    this.#hasPending = state?.pending === 1;
+    if (!state) this.#write();
+    for (const { relay, generation } of rowsOf<{ relay: string; generation: number }>(sql, `SELECT * FROM ${this.#relays}`)) {
+      this.#known.set(relay, generation);
+    }
+    const interests = rowsOf<{ channel: string; relay: string; size: number | null; ttl: number }>(
+      sql,
+      `SELECT * FROM ${this.#interests}`,
+    );
+    for (const { channel, relay, size, ttl } of interests) this.#remember(relay, channel, size === null ? null : { size, ttl });
+  }
+
+  /** The relays, by name. */
+  get relays(): ReadonlyMap<string, number> {
+    return this.#known;
+  }
+
+  /** The channels that relays are subscribed to. */
+  get channels(): ReadonlyMap<string, ReadonlyMap<string, HistoryOptions | null>> {
+    return this.#subscribed;
+  }
+
+  /** Whether relays may lack something. */
+  get hasPending(): boolean {
+    return this.#hasPending;
+  }
+
+  set hasPending(hasPending: boolean) {
+    if (hasPending === this.#hasPending) return;
+    this.#hasPending = hasPending;
+    this.#write();
+    if (!hasPending) rowsOf(this.#sql, `DELETE FROM ${this.#orders}`);
+  }
+
+  add(relay: string, generation: number): void {
+    if (this.#known.get(relay) === generation) return;
+    this.#known.set(relay, generation);
+    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#relays} VALUES (?, ?)`, relay, generation);
+  }
+
+  /** Returns the channels that it was subscribed to. */
+  delete(relay: string): string[] {
+    this.#known.delete(relay);
+    rowsOf(this.#sql, `DELETE FROM ${this.#relays} WHERE relay = ?`, relay);
+    return this.replace(relay, []);
+  }
+
+  subscribe(relay: string, { channel, history }: RelayInterest): void {
+    this.#remember(relay, channel, history);
+    rowsOf(
+      this.#sql,
+      `INSERT OR REPLACE INTO ${this.#interests} VALUES (?, ?, ?, ?)`,
+      channel,
+      relay,
+      history && history.size,
+      history && history.ttl,
+    );
+  }
+
+  unsubscribe(relay: string, channel: string): void {
+    const relays = this.#subscribed.get(channel);
+    if (!relays?.delete(relay)) return;
+    if (relays.size === 0) this.#subscribed.delete(channel);
+    rowsOf(this.#sql, `DELETE FROM ${this.#interests} WHERE channel = ? AND relay = ?`, channel, relay);
+  }
+
+  /** Replaces the subscriptions of a relay. Returns the channels of before that are not among them. */
+  replace(relay: string, interests: readonly RelayInterest[]): string[] {
+    const now = new Set(interests.map(({ channel }) => channel));
+    const gone = [...this.#subscribed].filter(([channel, relays]) => relays.has(relay) && !now.has(channel));
+    for (const [channel] of gone) this.unsubscribe(relay, channel);
+    for (const each of interests) this.subscribe(relay, each);
+    return gone.map(([channel]) => channel);
+  }
+
+  /** The orders that some relays may not have had. */
+  orders(): StoredOrder[] {
+    return rowsOf(this.#sql, `SELECT text, at, sender FROM ${this.#orders} ORDER BY place`);
+  }
+
+  keep({ text, at, sender }: StoredOrder): void {
+    rowsOf(this.#sql, `INSERT INTO ${this.#orders} (text, at, sender) VALUES (?, ?, ?)`, text, at, sender);
+    rowsOf(
+      this.#sql,
+      `DELETE FROM ${this.#orders} WHERE place <= (SELECT MAX(place) FROM ${this.#orders}) - ${MAX_ORDERS}`,
+    );
+  }
+
+  #remember(relay: string, channel: string, history: HistoryOptions | null): void {
+    const relays = this.#subscribed.get(channel);
+    if (relays) relays.set(relay, history);
+    else this.#subscribed.set(channel, new Map([[relay, history]]));
+  }
+
+  #write(): void {
+    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#state} VALUES (0, ?, ?)`, this.id, this.#hasPending ? 1 : 0);
+  }
+}

@@ -1,0 +1,380 @@
+import type { Timed } from "../../base/clock.ts";
+import {
+  type AnswerStore,
+  type Engine,
+  type EngineHost,
+  type EngineStatus,
+  type HistoryOptions,
+  type HistoryPage,
+  type Member,
+  PAGE_BYTES,
+  type Position,
+  type PublicationContent,
+  type PublishOnce,
+  type SubscriptionKeeper,
+} from "../engine.ts";
+import { afterTurn } from "../../base/turn.ts";
+import { SqliteEngine } from "../sqlite-engine.ts";
+import type { Sql } from "../sqlite-histories.ts";
+import { away, HomeCalls } from "./home-calls.ts";
+import { RelayChannel } from "./relay-channel.ts";
+import { RelayStore } from "./relay-store.ts";
+import {
+  type CallHome,
+  type CallRelay,
+  mergeAnswers,
+  type Operation,
+  passOn,
+  type RelayAnswer,
+  type RelayCall,
+} from "./shards.ts";
+
+/** Options of {@link RelayEngine}. */
+export interface RelayEngineOptions {
+  readonly sql: Sql;
+  /** Prefix of the table names. */
+  readonly prefix: string;
+  /** The name of its object. */
+  readonly relay: string;
+  readonly callHome: CallHome;
+  readonly callRelay: CallRelay;
+  /** Whether the object has connections. */
+  hasConnections(): boolean;
+}
+
+/** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
+const RESYNC_PAUSE = 5_000;
+
+/** Calls that a relay remembers, to tell one that is made again. */
+const MAX_KNOWN = 100;
+
+/**
+ * The engine of an object that holds connections, while its home object stores histories and members.
+ *
+ * It stores the position up to which each channel was delivered, its members, and the subscriptions of its clients: when it returns from
+ * hibernation it calls nobody. Its members stay while it hibernates, because its connections do. If it was restarted without them, the
+ * members leave when it next runs, after the time that a client takes to reconnect.
+ */
+export class RelayEngine implements Engine, Timed {
+  status: EngineStatus = "ready";
+  readonly deadline: number = 0;
+  readonly heapIndex: number = -1;
+  /** Only objects with the binding can call. */
+  readonly isSigned = true;
+  readonly keeper: SubscriptionKeeper;
+  readonly answers: AnswerStore;
+
+  readonly #options: RelayEngineOptions;
+  readonly #calls: HomeCalls;
+  readonly #store: RelayStore;
+  /** Keeps subscriptions and the members here. */
+  readonly #local: SqliteEngine;
+  readonly #channels = new Map<string, RelayChannel>();
+  /** The place of each member's data, as the home object has given it. */
+  readonly #places = new WeakMap<Member, number>();
+  #host: EngineHost | undefined;
+  /** The latest calls with items, by {@link RelayCall.run} and number. */
+  readonly #known = new Set<string>();
+  /** The member that is joining. */
+  #joining: Member | undefined;
+  /** The announcement of the call that is under way. */
+  #announced: Promise<unknown> | undefined;
+  /** Whether the start is over, and with it the return of clients from hibernation. */
+  #isSettled = false;
+  #isResyncing = false;
+
+  constructor(options: RelayEngineOptions) {
+    this.#options = options;
+    const { sql, prefix, relay, callHome } = options;
+    this.#store = new RelayStore(sql, prefix);
+    this.#local = new SqliteEngine(sql, { prefix, hearsAll: true });
+    this.keeper = this.#local.keeper;
+    this.#calls = new HomeCalls({
+      call: callHome,
+      sender: () => ({ relay, node: this.#host?.node ?? "", generation: this.#store.generation }),
+      answered: (home) => this.#answered(home),
+    });
+    const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
+      await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }));
+    this.answers = {
+      claim: answer("claim") as AnswerStore["claim"], // As the home object answers it.
+      settle: answer("settle") as AnswerStore["settle"],
+    };
+  }
+
+  /** Number of channels with a subscription or a member here. */
+  get channels(): number {
+    return new Set([...this.#channels.keys(), ...this.#store.members().map(({ channel }) => channel)]).size;
+  }
+
+  start(host: EngineHost): void {
+    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    this.#host = host;
+    this.#store.start();
+    this.#local.start({
+      node: host.node,
+      now: () => host.now(),
+      deadlines: host.deadlines,
+      published: () => {},
+      gap: () => {},
+      present: (channel, joined, left) => this.#announce(channel, joined, left),
+      received: () => {},
+      status: () => {},
+      report: (error) => host.report(error),
+    });
+    // As in SqliteEngine: clients return from hibernation in the turn of the start.
+    queueMicrotask(() => this.#settle());
+  }
+
+  /** Makes the home object list this relay: connections without a subscription receive broadcasts, too. */
+  register(): void {
+    if (!this.#store.isListed) this.#run("be listed", () => ({ type: "hello" })).catch((error) => this.#host?.report(error));
+  }
+
+  async send(message: string, to?: string): Promise<void> {
+    await this.#run("send", () => ({ type: "send", text: message, to }), false);
+  }
+
+  async order(message: string): Promise<void> {
+    await this.#run("order", () => ({ type: "order", text: message }));
+  }
+
+  async nodes(): Promise<string[]> {
+    this.#check("name the nodes");
+    return await this.#calls.runAlone({ type: "nodes" }) as string[]; // As the home object answers it.
+  }
+
+  subscribe(channel: string, history: HistoryOptions | null): Position | null | Promise<Position | null> {
+    this.#check("subscribe");
+    const stored = this.#isSettled ? undefined : this.#store.positionOf(channel);
+    // The home object still has the subscription, and what it has published meanwhile it hands over, or the next call shows it.
+    if (stored === undefined || (stored === null) !== (history === null)) return this.#subscribe(channel, history);
+    this.#open(channel, history).start(stored, true);
+    return stored;
+  }
+
+  unsubscribe(channel: string): void {
+    const subscription = this.#channels.get(channel);
+    subscription?.stop();
+    if (!this.#channels.delete(channel) || this.status === "closed") return;
+    this.#store.forget(channel);
+    this.#run("unsubscribe", () => ({ type: "unsubscribe", channel })).catch(() => this.#resyncLater());
+  }
+
+  async publish(
+    channel: string,
+    content: PublicationContent,
+    history: HistoryOptions | null,
+    once?: PublishOnce,
+  ): Promise<Position | null> {
+    const publish = (): Operation => ({ type: "publish", channel, content, history, once });
+    return await this.#run("publish", publish, once !== undefined) as Position | null; // As the home object answers it.
+  }
+
+  async read(
+    channel: string,
+    history: HistoryOptions,
+    after: Position | null,
+    limit: number,
+    maxBytes: number = Infinity,
+  ): Promise<HistoryPage> {
+    const read = (): Operation => ({ type: "read", channel, history, after, limit, maxBytes });
+    return await this.#run("read", read) as HistoryPage; // As above.
+  }
+
+  /** The member is recorded even when this rejects, and announced later. */
+  async join(channel: string, member: Member): Promise<void> {
+    this.#check("join");
+    this.#joining = member;
+    this.#announced = undefined;
+    try {
+      this.#local.join(channel, member);
+    } finally {
+      this.#joining = undefined;
+    }
+    await this.#announced;
+  }
+
+  async leave(channel: string, user: string): Promise<void> {
+    this.#announced = undefined;
+    this.#local.leave(channel, user);
+    await this.#announced;
+  }
+
+  async members(channel: string): Promise<readonly Member[]> {
+    this.#check("name the members");
+    return await this.#calls.runAlone({ type: "members", channel }) as Member[]; // As the home object answers it.
+  }
+
+  async close(): Promise<void> {
+    if (this.status === "closed") return;
+    this.status = "closed";
+    if (!this.#host) return;
+    this.#host.deadlines.delete(this);
+    for (const subscription of this.#channels.values()) subscription.stop();
+    this.#channels.clear();
+    this.#store.clear();
+    this.#local.close();
+    await this.#calls.run(() => ({ type: "close" }), true).catch(() => {}); // The home object notices when it calls next.
+  }
+
+  /** Handles a call of the home object, and passes it on to other relays. */
+  async receive({ others, ...call }: RelayCall): Promise<RelayAnswer> {
+    const { relay, callRelay, hasConnections } = this.#options;
+    // Both at once. A failure here must not end the others' calls.
+    const [handled, passed] = await Promise.all([this.#handle(call), passOn(others, call, callRelay)]);
+    const isIdle = this.#channels.size === 0 && !hasConnections() && !this.#store.hasMembers;
+    const own = { relay, node: this.#host?.node ?? "", generation: this.#store.generation, isIdle };
+    if (isIdle) this.#store.isListed = false;
+    return mergeAnswers([{ failed: handled ? [] : [relay], nodes: [own] }, passed]);
+  }
+
+  /** Tries again to tell the home object everything. */
+  due(): void {
+    void this.#resync();
+  }
+
+  /** `false`: something is missing still. */
+  async #handle({ run, number, items, isLate }: Omit<RelayCall, "others">): Promise<boolean> {
+    if (this.status === "closed") return true;
+    if (number === 0) return true;
+    if (!this.#isKnown(`${run} ${number}`)) {
+      for (const item of items) this.#take(item);
+      if (isLate) { for (const subscription of this.#channels.values()) subscription.recover(); }
+    }
+    // What was delivered is written at the end of the turn. Then the position is stored: a relay that stops before delivers again.
+    await new Promise<void>((done) => afterTurn(done));
+    const touched = isLate ? this.#channels : new Set(items.flatMap((item) => "channel" in item ? item.channel : []));
+    const settled = await Promise.all([...touched.keys()].map((channel) => this.#channels.get(channel)?.settle() ?? true));
+    return settled.every(Boolean);
+  }
+
+  /** Whether the call was made before. */
+  #isKnown(call: string): boolean {
+    if (this.#known.has(call)) return true;
+    this.#known.add(call);
+    for (const oldest of this.#known) {
+      if (this.#known.size <= MAX_KNOWN) break;
+      this.#known.delete(oldest);
+    }
+    return false;
+  }
+
+  #take(item: RelayCall["items"][number]): void {
+    const host = this.#host!; // The object calls it after the start.
+    if (item.type === "message") return item.age === undefined ? host.received(item.text) : host.received(item.text, item.age);
+    const subscription = this.#channels.get(item.channel);
+    if (!subscription) return; // Of another relay of the call.
+    if (item.type === "presence") host.present(item.channel, item.joined, item.left);
+    else subscription.receive({ ...item.content, position: item.position }, item.previous);
+  }
+
+  #open(channel: string, history: HistoryOptions | null): RelayChannel {
+    const host = this.#host!; // Subscribed to after the start.
+    const subscription = new RelayChannel(history, {
+      read: (after, limit) => this.read(channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
+      published: (publication) => host.published(channel, publication),
+      gap: (position) => host.gap(channel, position),
+      reached: (position) => {
+        if (this.#channels.get(channel) === subscription) this.#store.save(channel, position);
+      },
+      report: (error) => host.report(error),
+    });
+    this.#channels.set(channel, subscription);
+    return subscription;
+  }
+
+  async #subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
+    const subscription = this.#open(channel, history);
+    try {
+      // What is published from the answer on may arrive before it: the subscription keeps it.
+      const position = await this.#run("subscribe", () => ({ type: "subscribe", channel, history })) as Position | null;
+      if (this.#channels.get(channel) !== subscription) throw away("subscribe", `no longer asked for "${channel}"`);
+      this.#store.save(channel, position);
+      subscription.start(position, true);
+      return position;
+    } catch (error) {
+      if (this.#channels.get(channel) === subscription) this.unsubscribe(channel);
+      throw error;
+    }
+  }
+
+  /** Tells the home object of a change of the members here. */
+  #announce(channel: string, joined: readonly Member[], left: readonly string[]): void {
+    if (this.status === "closed") return;
+    const member = this.#joining;
+    const announcements = [
+      ...joined.map((each) => this.#announceJoin(channel, each, member)),
+      ...left.map((user) => this.#run("leave", () => ({ type: "leave", channel, user }))),
+    ];
+    const announced = this.#announced = Promise.all(announcements);
+    announced.catch(() => this.#resyncLater());
+  }
+
+  /** @param member as the node holds it: the same object has the same place. */
+  async #announceJoin(channel: string, { user, data }: Member, member: Member | undefined): Promise<void> {
+    const join = (): Operation => ({
+      type: "join",
+      channel,
+      member: data === undefined ? { user } : { user, data },
+      place: member && this.#places.get(member),
+    });
+    const place = await this.#run("join", join) as number; // As the home object answers it.
+    if (member) this.#places.set(member, place);
+  }
+
+  /** Runs once all clients have returned from hibernation: what none of them is subscribed to ends. */
+  #settle(): void {
+    this.#isSettled = true;
+    if (this.status === "closed") return;
+    for (const channel of this.#store.channels()) {
+      if (this.#channels.has(channel)) continue;
+      this.#store.forget(channel);
+      this.#run("unsubscribe", () => ({ type: "unsubscribe", channel })).catch(() => this.#resyncLater());
+    }
+    if (this.#store.isBehind) this.#host?.deadlines.set(this, 0);
+  }
+
+  /** @param home of another storage, it knows nothing of this relay. */
+  #answered(home: string): void {
+    const before = this.#store.home;
+    this.#store.list(home);
+    if (before !== null && before !== home) {
+      this.#store.isBehind = true;
+      this.#host?.deadlines.set(this, 0);
+    }
+  }
+
+  #resyncLater(): void {
+    if (this.status === "closed") return;
+    this.#store.isBehind = true;
+    this.#host?.deadlines.set(this, RESYNC_PAUSE);
+  }
+
+  /** Tells the home object all that this relay has. */
+  async #resync(): Promise<void> {
+    if (this.#isResyncing || this.status === "closed") return;
+    this.#isResyncing = true;
+    try {
+      this.#store.isBehind = false;
+      const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
+      await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
+      for (const subscription of this.#channels.values()) subscription.recover();
+      await Promise.all(Array.from(this.#channels.values(), (subscription) => subscription.settle()));
+    } catch (error) {
+      this.#host?.report(error);
+      this.#resyncLater();
+    } finally {
+      this.#isResyncing = false;
+    }
+  }
+
+  async #run(action: string, operation: () => Operation, isRepeatable = true): Promise<unknown> {
+    this.#check(action);
+    return await this.#calls.run(operation, isRepeatable);
+  }
+
+  #check(action: string): void {
+    if (this.status === "closed") throw away(action, "not called: the engine is closed");
+  }
+}

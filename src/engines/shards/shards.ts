@@ -1,0 +1,217 @@
+/** One node over many objects: a home object that stores everything, and relay objects that hold the connections. */
+import type { HistoryOptions, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
+import { WebSocketError } from "../../protocol/errors.ts";
+
+/** What a relay asks of the home object. */
+export type Operation =
+  | { readonly type: "hello" }
+  | { readonly type: "subscribe"; readonly channel: string; readonly history: HistoryOptions | null }
+  | { readonly type: "unsubscribe"; readonly channel: string }
+  | {
+    readonly type: "publish";
+    readonly channel: string;
+    readonly content: PublicationContent;
+    readonly history: HistoryOptions | null;
+    readonly once?: PublishOnce | undefined;
+  }
+  | {
+    readonly type: "read";
+    readonly channel: string;
+    readonly history: HistoryOptions;
+    readonly after: Position | null;
+    readonly limit: number;
+    readonly maxBytes: number;
+  }
+  /** @param place of data that the home object has seen before, so that it does not count as newer. */
+  | { readonly type: "join"; readonly channel: string; readonly member: Member; readonly place?: number | undefined }
+  | { readonly type: "leave"; readonly channel: string; readonly user: string }
+  | { readonly type: "members"; readonly channel: string }
+  /** All that the relay has: what the home object knows of it beyond that is gone. */
+  | { readonly type: "resync"; readonly channels: readonly RelayInterest[]; readonly members: readonly RelayMember[] }
+  | { readonly type: "send"; readonly text: string; readonly to?: string | undefined }
+  | { readonly type: "order"; readonly text: string }
+  | { readonly type: "nodes" }
+  | { readonly type: "claim" | "settle"; readonly key: string; readonly text: string; readonly ttl: number }
+  | { readonly type: "close" };
+
+/** A channel that a relay is subscribed to. */
+export interface RelayInterest {
+  readonly channel: string;
+  readonly history: HistoryOptions | null;
+}
+
+/** A member on a relay. */
+export interface RelayMember extends Member {
+  readonly channel: string;
+}
+
+/** One call of a relay: what it asks, in order. */
+export interface HomeCall {
+  /** The name of its object. */
+  readonly relay: string;
+  /** Its {@link EngineHost.node}. */
+  readonly node: string;
+  /** Grows each time that the home object has to list the relay anew. */
+  readonly generation: number;
+  readonly operations: readonly Operation[];
+}
+
+/** The result of an operation, or why it has failed. */
+export type Outcome = { readonly value: unknown } | { readonly code: string; readonly message: string };
+
+export interface HomeAnswer {
+  /** Identifies the storage of the home object. Another one knows nothing of its relays. */
+  readonly home: string;
+  /** One for each operation. */
+  readonly outcomes: readonly Outcome[];
+}
+
+/** What the home object hands to relays. */
+export type Item =
+  | {
+    readonly type: "publication";
+    readonly channel: string;
+    readonly content: PublicationContent;
+    readonly position: Position | null;
+    /** Offset of the publication before it. */
+    readonly previous: number;
+  }
+  | { readonly type: "presence"; readonly channel: string; readonly joined: readonly Member[]; readonly left: readonly string[] }
+  /** @param age of an order that was given earlier, in ms. */
+  | { readonly type: "message"; readonly text: string; readonly age?: number | undefined };
+
+/** One call to a relay. It handles the items, and passes the call on to the other relays. */
+export interface RelayCall {
+  /** One start of the home object. */
+  readonly run: string;
+  /** Identifies the call in the run: a relay ignores the items of a call that it has had before. 0: a question without items. */
+  readonly number: number;
+  readonly items: readonly Item[];
+  /** Whether earlier items are missing: the relay reads what it lacks. */
+  readonly isLate: boolean;
+  /** The other relays of the call, by name. */
+  readonly others: readonly string[];
+}
+
+/** Of a relay and of those that it has passed the call on to. */
+export interface RelayAnswer {
+  /** Relays that could not be reached, or lack something still. */
+  readonly failed: readonly string[];
+  /** The nodes of those that answered. */
+  readonly nodes: readonly RelayNode[];
+}
+
+export interface RelayNode {
+  readonly relay: string;
+  readonly node: string;
+  readonly generation: number;
+  /** Whether the relay has no connection, subscription or member. It says hello before it has again. */
+  readonly isIdle: boolean;
+}
+
+/** Calls the home object. Rejects if it cannot be reached. */
+export type CallHome = (call: HomeCall) => Promise<HomeAnswer>;
+
+/** Calls a relay by its name. Rejects if it cannot be reached. */
+export type CallRelay = (relay: string, call: RelayCall) => Promise<RelayAnswer>;
+
+/** Calls of one object at once, and so the width of the tree: workerd opens six connections of an object at once, and one is for the rest. */
+export const FAN_OUT = 5;
+
+/** How long a relay may take to answer, in ms: it may have to start, and to read what it lacks. */
+export const RELAY_TIMEOUT = 10_000;
+
+/** Approximate size of the items or operations of one call, in characters. workerd takes 32 MiB. */
+export const CALL_LENGTH = 1_000_000;
+
+/** Makes the answer of several. */
+export function mergeAnswers(answers: readonly RelayAnswer[]): RelayAnswer {
+  return { failed: answers.flatMap(({ failed }) => failed), nodes: answers.flatMap(({ nodes }) => nodes) };
+}
+
+/**
+ * Calls relays as a tree: the first one handles the call and passes it on to the others. If it fails, the next one takes its place.
+ *
+ * Resolves when all have answered or failed.
+ */
+export async function callTree(
+  relays: readonly string[],
+  call: Omit<RelayCall, "others">,
+  callRelay: CallRelay,
+  timeout: number = RELAY_TIMEOUT,
+): Promise<RelayAnswer> {
+  const failed: string[] = [];
+  for (const [number, relay] of relays.entries()) {
+    const others = relays.slice(number + 1);
+    try {
+      // Each level of the tree waits for those below it.
+      const answer = await inTime(callRelay(relay, { ...call, others }), timeout * levelsOf(others.length));
+      return { ...answer, failed: [...failed, ...answer.failed] };
+    } catch {
+      failed.push(relay); // The home object reports it if it goes on.
+    }
+  }
+  return { failed, nodes: [] };
+}
+
+/** Passes a call on to other relays: {@link FAN_OUT} trees at once. */
+export async function passOn(
+  relays: readonly string[],
+  call: Omit<RelayCall, "others">,
+  callRelay: CallRelay,
+): Promise<RelayAnswer> {
+  const trees = Array.from(
+    { length: Math.min(FAN_OUT, relays.length) },
+    (_, tree) => relays.filter((_, number) => number % FAN_OUT === tree),
+  );
+  return mergeAnswers(await Promise.all(trees.map((tree) => callTree(tree, call, callRelay))));
+}
+
+/** Levels of the tree from a relay on that passes a call on to so many. */
+function levelsOf(others: number): number {
+  let levels = 1;
+  for (let left = others; left > 0; left = Math.ceil(left / FAN_OUT) - 1) levels++;
+  return levels;
+}
+
+/** A timer of the platform, not the object's alarm: a call in progress keeps the object awake anyway. */
+function inTime<Value>(value: Promise<Value>, timeout: number): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error("Too late")), timeout);
+    value.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
+/** Resolves after so many ms. Only while a call is outstanding. */
+export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** An error of an operation as data: RPC keeps no class and no code. */
+export function failureOf(error: unknown): Outcome & { code: string } {
+  const own = WebSocketError.from(error);
+  if (own) return { code: own.code, message: own.message };
+  return { code: "ENGINE_UNAVAILABLE", message: "Cannot go on: the home object has failed, its log says why" };
+}
+
+/** Approximate size, in characters. */
+export function lengthOf(part: Item | Operation): number {
+  switch (part.type) {
+    case "publication":
+    case "publish":
+      return 200 + part.content.data.length;
+    case "presence":
+      return 200 + part.joined.reduce((sum, { user, data = "" }) => sum + user.length + data.length, 0);
+    case "message":
+    case "send":
+    case "order":
+      return 200 + part.text.length;
+    default:
+      return 200;
+  }
+}
+
+/** Takes the first entries that fit into one call out of the queue; one at least. */
+export function takeCall<Entry>(queue: Entry[], sizeOf: (entry: Entry) => number): Entry[] {
+  let length = 0;
+  const end = queue.findIndex((entry, number) => (length += sizeOf(entry)) > CALL_LENGTH && number > 0);
+  return queue.splice(0, end < 0 ? queue.length : end);
+}
