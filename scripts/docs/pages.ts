@@ -69,7 +69,7 @@ const SECTIONS: readonly {
         "handler-errors",
       ],
       ...["streams", "stream-input", "resumable-streams", "ai-chat", "answers"],
-      ...["limits", "slow-consumers", "hibernation", "call-an-object", "schedule", "object-storage"],
+      ...["limits", "slow-consumers", "hibernation", "call-an-object", "shards", "schedule", "object-storage"],
     ],
   },
   {

@@ -33,6 +33,7 @@ import {
   type WebSocketObjectStats,
 } from "./object-calls.ts";
 import type { AnyPayloads, ScheduleArguments, ScheduleRecord, Schedules } from "./schedules.ts";
+import { engineOf, prefixOf } from "./object-engine.ts";
 import { reportOf } from "./report-of.ts";
 import { type Upgrade, Upgrades } from "./object-upgrades.ts";
 import { HOST, type Host } from "../runtimes/runtime.ts";
@@ -132,7 +133,8 @@ export function createWebSocketObject<
 
     constructor(state: State, env: Env) {
       super(state, env);
-      const { app, controller, channels, schedules } = build(env, state);
+      const built = build(env, state);
+      const { app, controller, channels, schedules } = built;
       this.#app = app;
       this.#channels = channels;
       this.#schedules = schedules;
@@ -144,7 +146,7 @@ export function createWebSocketObject<
       const sql = this.#sql = sqlOf(state);
       for (const each of controllers.values()) {
         each.useClock(this.#clock);
-        each.useEngine(sql && new SqliteEngine(sql, { prefix: `noroshi_${each.name}` }));
+        each.useEngine(engineOf(built)?.(sql, each.name) ?? (sql && new SqliteEngine(sql, { prefix: prefixOf(each.name) })));
       }
       schedules?.start({ sql, clock: this.#clock, report });
       this.#handleEvents();

@@ -1,0 +1,180 @@
+/** One room over a home object and relays, from outside: what workerd does to its objects costs no client anything. */
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { startWorker, type Worker } from "../../scripts/worker.ts";
+import { begin, range, take } from "./channel-client.ts";
+import { Wire } from "./wire.ts";
+
+const file = fileURLToPath(new URL("fixture/shards-worker.ts", import.meta.url));
+
+let worker: Worker;
+let rooms = 0;
+
+async function outcome(name: string, method: string, ...args: unknown[]): Promise<{ result?: unknown; error?: string }> {
+  const answer = await fetch(`http://127.0.0.1:${worker.port}/call/${encodeURIComponent(name)}/${method}`, {
+    method: "POST",
+    body: JSON.stringify(args),
+  });
+  return await answer.json() as { result?: unknown; error?: string };
+}
+
+// deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
+async function call(name: string, method: string, ...args: unknown[]): Promise<any> {
+  const { result, error } = await outcome(name, method, ...args);
+  assert.equal(error, undefined);
+  return result;
+}
+
+/** A home object of a test's own. */
+const newHome = () => `home-${++rooms}`;
+
+/** Connects to one object. */
+const open = (name: string, user = "ann") =>
+  Wire.open(worker.port, `/websocket?object=${encodeURIComponent(name)}&access_token=${user}`);
+
+/** Evicts an object, if it is running. */
+async function evict(name: string): Promise<void> {
+  try {
+    await worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
+  } catch (error) {
+    assert.match(String(error), /not currently running/);
+  }
+}
+
+const publish = (home: string, n: number, channel = "room:1") => call(home, "publish", channel, "said", n, { id: `${n}` });
+
+/** Publishes until it is certain: an object that is evicted meanwhile may or may not have done it. */
+async function publishSurely(home: string, n: number): Promise<void> {
+  for (;;) if ("result" in await outcome(home, "publish", "room:1", "said", n, { id: `${n}` })) return;
+}
+
+const dataOf = ({ data }: { data?: unknown }) => data;
+
+/** The data of the next publications. */
+const next = async (wire: Wire, count: number) => (await take(wire, count)).map(dataOf);
+
+describe("Shards", { timeout: 300_000 }, () => {
+  before(async () => {
+    worker = await startWorker(file, "Fixture");
+  });
+  after(async () => {
+    Wire.resetAll();
+    await worker.miniflare.dispose();
+  });
+
+  it("publish from the home object and from each relay to the clients of all, in one order", async () => {
+    const home = newHome();
+    const wires = await Promise.all(range(3).map((relay) => open(`${home}#${relay}`)));
+    for (const wire of wires) await begin(wire, "room:1");
+    for (const n of range(5)) await publish(n % 2 ? `${home}#${n % 3}` : home, n);
+    for (const wire of wires) assert.deepEqual(await next(wire, 5), range(5));
+    const { publications } = await call(`${home}#1`, "history", "room:1");
+    assert.deepEqual(publications.map(dataOf), range(5));
+    // Without a history.
+    for (const wire of wires) await begin(wire, "note:1");
+    await publish(`${home}#2`, 9, "note:1");
+    for (const wire of wires) assert.equal((await wire.next()).data, 9);
+  });
+
+  it("let a client recover at another relay by its position", async () => {
+    const home = newHome();
+    const wire = await open(`${home}#0`);
+    const { epoch } = await begin(wire, "room:1");
+    await publish(home, 0);
+    const { offset } = await wire.next();
+    wire.socket.destroy();
+    for (const n of range(3, 1)) await publish(home, n);
+    const again = await open(`${home}#1`);
+    const { recovered } = await begin(again, "room:1", { recover: { epoch, offset } });
+    assert.equal(recovered, true);
+    assert.deepEqual(await next(again, 3), range(3, 1));
+    await publish(home, 4);
+    assert.equal((await again.next()).data, 4);
+  });
+
+  it("reach clients that hibernate, which wake nobody else", async () => {
+    const home = newHome();
+    const relays = range(3).map((relay) => `${home}#${relay}`);
+    const wires = await Promise.all(relays.map((relay) => open(relay)));
+    for (const wire of wires) await begin(wire, "room:1");
+    await publish(home, 0);
+    for (const wire of wires) await wire.next();
+    for (const name of [...relays, home]) await evict(name);
+    for (const n of range(3, 1)) await publish(home, n);
+    for (const wire of wires) assert.deepEqual(await next(wire, 3), range(3, 1));
+    await evict(relays[1]!);
+    wires[1]!.send({ type: "publish", channel: "room:1", event: "said", data: 4 });
+    for (const wire of [wires[0]!, wires[2]!]) assert.equal((await wire.next()).data, 4);
+  });
+
+  it("lose nothing and double nothing when any object is evicted at any time under publications", async () => {
+    const home = newHome();
+    const relays = range(8).map((relay) => `${home}#${relay}`);
+    const wires = await Promise.all(relays.map((relay) => open(relay)));
+    for (const wire of wires) await begin(wire, "room:1");
+    const objects = [home, ...relays];
+    const count = 90;
+    for (const n of range(count)) {
+      // In the midst of it, or before.
+      const evicting = evict(objects[n % objects.length]!);
+      if (n % 2) await evicting;
+      await Promise.all([evicting, publishSurely(home, n)]);
+    }
+    for (const wire of wires) assert.deepEqual(await next(wire, count), range(count));
+  });
+
+  it("have the members of all relays, which stay while these hibernate and leave when these are restarted without them", async () => {
+    const home = newHome();
+    const [ann, ben] = [await open(`${home}#0`, "ann"), await open(`${home}#1`, "ben")];
+    await begin(ann, "room:1", { presence: true });
+    assert.deepEqual((await take(ann, 2)).map(({ event, members }) => [event, members]), [
+      ["init", []],
+      ["join", [{ user: "ann" }]],
+    ]);
+    await begin(ben, "room:1");
+    assert.deepEqual((await ann.next()).members, [{ user: "ben" }]);
+    for (const name of [`${home}#0`, `${home}#1`, home]) await evict(name);
+    const names = async () => (await call(home, "presence", "room:1")).map(({ user }: { user: string }) => user).sort();
+    assert.deepEqual(await names(), ["ann", "ben"]);
+    await outcome(`${home}#1`, "crash");
+    await ben.closed;
+    // The relay finds out when it is called, and its members have the time of a reconnect.
+    await publish(home, 0);
+    // The home object has stopped in the midst of telling of the joins, and tells of them again.
+    let message = await ann.next();
+    while (message.event === "join") message = await ann.next();
+    assert.equal(message.data, 0);
+    const { event, members } = await ann.next();
+    assert.deepEqual([event, members], ["leave", [{ user: "ben" }]]);
+    assert.deepEqual(await names(), ["ann"]);
+  });
+
+  it("broadcast to, list, count and disconnect the clients of all relays, of sleeping ones too", async () => {
+    const home = newHome();
+    const wires = await Promise.all(range(3).map((relay) => open(`${home}#${relay}`, `user-${relay}`)));
+    for (const wire of wires) await wire.ask({ type: "ping" });
+    for (const relay of range(3)) await evict(`${home}#${relay}`);
+    const { clients, missing } = await call(home, "clients");
+    assert.deepEqual([clients.map(({ user }: { user: string }) => user).sort(), missing], [range(3).map((n) => `user-${n}`), []]);
+    await evict(`${home}#0`);
+    await call(home, "broadcast", { type: "news" });
+    for (const wire of wires) assert.equal((await wire.next()).type, "news");
+    const { nodes } = await call(home, "allStats");
+    assert.deepEqual((Object.values(nodes) as { clients: number }[]).map(({ clients }) => clients).sort(), [0, 1, 1, 1]);
+    await evict(`${home}#1`);
+    assert.deepEqual(await call(home, "disconnect", { user: "user-1" }, 4000, "moved"), { missing: [], isSent: true });
+    assert.deepEqual(await wires[1]!.closed, { code: 4000, reason: "moved" });
+  });
+
+  it("move an upgrade from a full relay to another, and refuse it when all are full", async () => {
+    const path = "/websocket?home=full&shards=4";
+    const wires = await Promise.all(range(8).map(() => Wire.open(worker.port, path)));
+    for (const wire of wires) assert.equal((await wire.ask({ type: "ping" })).type, "pong");
+    const refused = await Wire.request(worker.port, path);
+    assert.equal(refused.answer.status, 503);
+    await wires[0]!.close(1000);
+    const again = await Wire.open(worker.port, path);
+    assert.equal((await again.ask({ type: "ping" })).type, "pong");
+  });
+});
