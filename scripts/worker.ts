@@ -15,6 +15,8 @@ export interface WorkerOptions {
   inspects?: boolean;
   /** Name of a queue that the Worker produces to, as `QUEUE`, and consumes. @default none */
   queue?: string;
+  /** Further classes, bound in the same way. @default none */
+  others?: readonly string[];
 }
 
 /** By file: a test that starts a Worker twenty times bundles it once. */
@@ -22,7 +24,7 @@ const bundles = new Map<string, Promise<string>>();
 
 /** Starts a file that exports a Durable Object class, bound under its name in capitals, and resolves once it listens. */
 export async function startWorker(file: string, className: string, options: WorkerOptions = {}): Promise<Worker> {
-  const { useSQLite = true, inspects = false, queue } = options;
+  const { useSQLite = true, inspects = false, queue, others = [] } = options;
   const script = await (bundles.get(file) ?? bundle(file));
   const miniflare = new Miniflare({
     modules: true,
@@ -36,7 +38,9 @@ export async function startWorker(file: string, className: string, options: Work
       queueProducers: { QUEUE: queue },
       queueConsumers: { [queue]: { maxBatchSize: 1, maxBatchTimeout: 0 } },
     }),
-    durableObjects: { [className.toUpperCase()]: { className, useSQLite } },
+    durableObjects: Object.fromEntries(
+      [className, ...others].map((name) => [name.toUpperCase(), { className: name, useSQLite }]),
+    ),
   });
   const { port } = await miniflare.ready;
   return { miniflare, port: Number(port) };
