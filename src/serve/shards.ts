@@ -99,9 +99,7 @@ export function createShardedObject<
     }
 
     override async fetch(request: Request): Promise<Response> {
-      const response = await super.fetch(request);
-      if (response.ok || response.status === 101) this.#part.register();
-      return response;
+      return await this.#part.admit(() => super.fetch(request));
     }
 
     async clients(filter: BroadcastFilter = {}, options?: ClusterQuestion): Promise<ClusterClients> {
@@ -126,6 +124,8 @@ class ShardPart<C> {
   readonly #namespace: ShardNamespace;
   readonly #controllers: WebSocketController<C>[];
   readonly #engines = new Map<string, HomeEngine | RelayEngine>();
+  /** Requests in progress, which may become connections. */
+  #fetching = 0;
 
   constructor(state: ShardedObjectState, namespace: ShardNamespace, controllers: WebSocketController<C>[]) {
     this.#state = state;
@@ -165,8 +165,23 @@ class ShardPart<C> {
     }
   }
 
-  register(): void {
-    for (const engine of this.#engines.values()) if (engine instanceof RelayEngine && this.#hasConnections()) engine.register();
+  /**
+   * Lets a request in that may become a connection, once the home object lists this relay: it would get no broadcast and no order otherwise.
+   */
+  async admit(fetch: () => Promise<Response>): Promise<Response> {
+    this.#fetching++;
+    try {
+      const relays = [...this.#engines.values()].filter((engine) => engine instanceof RelayEngine);
+      await Promise.all(relays.map((relay) => relay.register()));
+    } catch {
+      this.#fetching--;
+      return new Response("The home object is away, try again later", { status: 503 });
+    }
+    try {
+      return await fetch();
+    } finally {
+      this.#fetching--;
+    }
   }
 
   async receive(controller: string, call: unknown): Promise<unknown> {
@@ -176,8 +191,9 @@ class ShardPart<C> {
     return engine instanceof HomeEngine ? await engine.receive(call as HomeCall) : await engine.receive(call as RelayCall);
   }
 
+  /** With the event streams of clients without WebSockets, and upgrades in progress. */
   #hasConnections(): boolean {
-    return this.#state.getWebSockets().length > 0;
+    return this.#fetching > 0 || this.#controllers.some((controller) => controller.stats().reserved > 0);
   }
 
   /** A stub that has failed stays broken: each call has its own. */

@@ -36,6 +36,17 @@ export class ShardedObjects {
     this.#of(name);
   }
 
+  /** The storage of an object that has been started. */
+  sqlOf(name: string): ReturnType<typeof openSqlite> {
+    return this.#storages.get(name)!;
+  }
+
+  /** The object has no connections from now on, or some again. */
+  connect(name: string, isConnected: boolean): void {
+    if (isConnected) this.#connected.add(name);
+    else this.#connected.delete(name);
+  }
+
   /** Ends the object without a word. The next call starts it again. */
   evict(name: string): void {
     this.#running.get(name)?.host.stop();

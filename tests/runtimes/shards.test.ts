@@ -167,6 +167,35 @@ describe("Shards", { timeout: 300_000 }, () => {
     assert.deepEqual(await wires[1]!.closed, { code: 4000, reason: "moved" });
   });
 
+  it("reach a relay whose only client has an event stream", async () => {
+    const home = newHome();
+    const { body } = await fetch(`http://127.0.0.1:${worker.port}/websocket?object=${home}%230&access_token=ann`, {
+      headers: { accept: "text/event-stream" },
+    });
+    const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    const seen = async (part: string) => {
+      while (!text.includes(part)) {
+        const { done, value } = await reader.read();
+        assert.equal(done, false, text);
+        text += value;
+      }
+    };
+    await seen("event:");
+    const names = ({ clients }: { clients: { user: string }[] }) => clients.map(({ user }) => user);
+    assert.deepEqual(names(await call(home, "clients")), ["ann"]);
+    await call(home, "broadcast", { type: "news" });
+    await seen("news");
+    assert.deepEqual(await call(home, "disconnect", { user: "ann" }, 4000, "moved"), { missing: [], isSent: true });
+    await seen("moved");
+    await reader.cancel();
+  });
+
+  it("refuse an upgrade while the home object cannot be reached, which would not list the relay", async () => {
+    const { answer } = await Wire.request(worker.port, "/websocket?object=away%230&access_token=ann");
+    assert.equal(answer.status, 503);
+  });
+
   it("move an upgrade from a full relay to another, and refuse it when all are full", async () => {
     const path = "/websocket?home=full&shards=4";
     const wires = await Promise.all(range(8).map(() => Wire.open(worker.port, path)));

@@ -15,8 +15,8 @@ export interface HomeCallsHost {
   readonly call: CallHome;
   /** The call without its operations. */
   sender(): Omit<HomeCall, "operations">;
-  /** Called with the name of the home object's storage at each answer. */
-  answered(home: string): void;
+  /** Called at each answer, with what {@link sender} returned for its call. */
+  answered(answer: HomeAnswer, sender: Omit<HomeCall, "operations">): void;
 }
 
 interface Waiting {
@@ -117,8 +117,9 @@ export class HomeCalls {
   }
 
   async #call(operations: readonly Operation[]): Promise<HomeAnswer> {
-    const answer = await this.#host.call({ ...this.#host.sender(), operations });
-    this.#host.answered(answer.home);
+    const sender = this.#host.sender();
+    const answer = await this.#host.call({ ...sender, operations });
+    this.#host.answered(answer, sender);
     return answer;
   }
 }

@@ -38,7 +38,7 @@ export interface RelayEngineOptions {
   readonly relay: string;
   readonly callHome: CallHome;
   readonly callRelay: CallRelay;
-  /** Whether the object has connections. */
+  /** Whether the object has connections, or may have in a moment. */
   hasConnections(): boolean;
 }
 
@@ -92,7 +92,7 @@ export class RelayEngine implements Engine, Timed {
     this.#calls = new HomeCalls({
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", generation: this.#store.generation }),
-      answered: (home) => this.#answered(home),
+      answered: ({ home }, { generation }) => this.#answered(home, generation),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
       await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }));
@@ -126,9 +126,12 @@ export class RelayEngine implements Engine, Timed {
     queueMicrotask(() => this.#settle());
   }
 
-  /** Makes the home object list this relay: connections without a subscription receive broadcasts, too. */
-  register(): void {
-    if (!this.#store.isListed) this.#run("be listed", () => ({ type: "hello" })).catch((error) => this.#host?.report(error));
+  /**
+   * Resolves once the home object lists this relay: before it has a connection, so that no order passes that one by. Connections without a
+   * subscription receive broadcasts, too.
+   */
+  async register(): Promise<void> {
+    if (!this.#store.isListed) await this.#run("be listed", () => ({ type: "hello" }));
   }
 
   async send(message: string, to?: string): Promise<void> {
@@ -335,10 +338,13 @@ export class RelayEngine implements Engine, Timed {
     if (this.#store.isBehind) this.#host?.deadlines.set(this, 0);
   }
 
-  /** @param home of another storage, it knows nothing of this relay. */
-  #answered(home: string): void {
+  /**
+   * @param home of another storage, it knows nothing of this relay.
+   * @param generation of the call: the home object may have forgotten an earlier one meanwhile.
+   */
+  #answered(home: string, generation: number): void {
     const before = this.#store.home;
-    this.#store.list(home);
+    this.#store.list(home, generation);
     if (before !== null && before !== home) {
       this.#store.isBehind = true;
       this.#host?.deadlines.set(this, 0);

@@ -69,9 +69,10 @@ export class RelayStore {
     if (isBehind !== this.isBehind) this.#write({ ...this.#row, behind: isBehind ? 1 : 0 });
   }
 
-  /** The home object has answered, and so lists this relay. */
-  list(home: string): void {
-    if (this.#row.home !== home || !this.isListed) this.#write({ ...this.#row, home, listed: 1 });
+  /** The home object has answered a call of this generation, and so lists it. */
+  list(home: string, generation: number): void {
+    const listed = generation === this.generation ? 1 : this.#row.listed;
+    if (this.#row.home !== home || this.#row.listed !== listed) this.#write({ ...this.#row, home, listed });
   }
 
   channels(): string[] {

@@ -1,0 +1,74 @@
+/** What a home object and its relays do when calls fail, come late, or meet each other. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
+import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
+import { until } from "../support/waiting.ts";
+import { HOME, ShardedObjects } from "./sharded-objects.ts";
+import { noSqlite } from "./sqlite.ts";
+import type { TestHost } from "./test-host.ts";
+
+const LONG = { size: 100, ttl: 300_000 };
+
+/** Runs a test with a home object. */
+async function withObjects(
+  test: (objects: ShardedObjects, home: { engine: HomeEngine; host: TestHost }) => Promise<void>,
+): Promise<void> {
+  const objects = new ShardedObjects();
+  const { engine, host } = objects.start(HOME);
+  try {
+    await test(objects, { engine: engine as HomeEngine, host });
+  } finally {
+    objects.stop();
+  }
+}
+
+/** A new relay, or the one of this name. */
+function relayOf(objects: ShardedObjects, name?: string): { engine: RelayEngine; host: TestHost; name: string } {
+  const { engine, ...relay } = objects.start(name);
+  return { ...relay, engine: engine as RelayEngine };
+}
+
+/** Lets calls of an object fail before they reach it, as long as `isAway`. */
+function away(objects: ShardedObjects, name: string, isAway: () => boolean = () => true): void {
+  objects.onCall = (called, phase) => {
+    if (called === name && phase === "before" && isAway()) throw new Error("Away");
+  };
+}
+
+describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
+  it("hand an order to a relay that has just been listed", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.register();
+      await home.engine.order("revoke");
+      await relay.host.until(() => relay.host.messages.includes("revoke"));
+    }));
+
+  it("do not take a relay as listed that the home object cannot list", () =>
+    withObjects(async (objects) => {
+      const relay = relayOf(objects);
+      away(objects, HOME);
+      await assert.rejects(relay.engine.register(), { code: "ENGINE_UNAVAILABLE" });
+    }));
+
+  it("list a relay again that the home object has forgotten while a call was under way", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.subscribe("room", LONG);
+      // The last client goes. The relay says that it is idle before it has the answer of the call.
+      objects.connect(relay.name, false);
+      let asked: Promise<string[]> | undefined;
+      objects.onCall = (name, phase) => {
+        if (name !== HOME || phase !== "before") return;
+        objects.onCall = () => {};
+        asked = home.engine.nodes();
+      };
+      relay.engine.unsubscribe("room");
+      await until(() => asked !== undefined);
+      await asked;
+      objects.connect(relay.name, true);
+      await relay.engine.register();
+      assert.ok((await home.engine.nodes()).includes(relay.host.node));
+    }));
+});
