@@ -71,4 +71,17 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await relay.engine.register();
       assert.ok((await home.engine.nodes()).includes(relay.host.node));
     }));
+
+  it("do not repeat a claim, which would find itself and leave the request to nobody", () =>
+    withObjects(async (objects) => {
+      const relay = relayOf(objects);
+      objects.onCall = (name, phase) => {
+        if (name !== HOME || phase !== "after") return;
+        objects.onCall = () => {};
+        objects.evict(HOME);
+      };
+      const claim = () => relay.engine.answers.claim("key", "mine", 300_000);
+      await assert.rejects(async () => await claim(), { code: "ENGINE_UNAVAILABLE" });
+      assert.equal(await claim(), "mine");
+    }));
 });

@@ -95,7 +95,8 @@ export class RelayEngine implements Engine, Timed {
       answered: ({ home }, { generation }) => this.#answered(home, generation),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
-      await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }));
+      // A claim that is made again finds itself.
+      await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }), type === "settle");
     this.answers = {
       claim: answer("claim") as AnswerStore["claim"], // As the home object answers it.
       settle: answer("settle") as AnswerStore["settle"],
