@@ -84,4 +84,29 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await assert.rejects(async () => await claim(), { code: "ENGINE_UNAVAILABLE" });
       assert.equal(await claim(), "mine");
     }));
+
+  it("name the node of a relay that does not answer: who was asked for it is told that it is missing", () =>
+    withObjects(async (objects, home) => {
+      const [relay, silent] = [relayOf(objects), relayOf(objects)];
+      await Promise.all([relay.engine.register(), silent.engine.register()]);
+      away(objects, silent.name);
+      const nodes = [home.host.node, relay.host.node, silent.host.node].sort();
+      assert.deepEqual([...await home.engine.nodes()].sort(), nodes);
+      assert.deepEqual([...await relay.engine.nodes()].sort(), nodes);
+      // A home object that has started anew has not heard of it.
+      objects.evict(HOME);
+      const again = objects.start(HOME);
+      assert.deepEqual([...await again.engine.nodes()].sort(), [again.host.node, relay.host.node, silent.name].sort());
+    }));
+
+  it("ask the other relays while one hangs", () =>
+    withObjects(async (objects, home) => {
+      const [relay, hung] = [relayOf(objects), relayOf(objects)];
+      await Promise.all([relay.engine.register(), hung.engine.register()]);
+      hung.engine.receive = () => new Promise(() => {});
+      assert.deepEqual(
+        [...await home.engine.nodes()].sort(),
+        [home.host.node, relay.host.node, hung.host.node].sort(),
+      );
+    }));
 });

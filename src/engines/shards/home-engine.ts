@@ -14,16 +14,15 @@ import type {
   SubscriptionKeeper,
 } from "../engine.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import type { Sql } from "../sqlite-histories.ts";
 import { Attendance } from "./attendance.ts";
 import { FanOut } from "./fan-out.ts";
 import { HomeStore } from "./home-store.ts";
 import { RelayNodes } from "./relay-nodes.ts";
 import {
-  type CallRelay,
   failureOf,
   type HomeAnswer,
   type HomeCall,
+  type HomeEngineOptions,
   type Item,
   type Operation,
   type Outcome,
@@ -31,21 +30,14 @@ import {
   type RelayAnswer,
 } from "./shards.ts";
 
-/** Options of {@link HomeEngine}. */
-export interface HomeEngineOptions {
-  readonly sql: Sql;
-  /** Prefix of the table names. */
-  readonly prefix: string;
-  readonly callRelay: CallRelay;
-  /** Whether the object has connections of its own. */
-  hasConnections(): boolean;
-}
-
 /** Time after which what relays have been handed is forgotten, in ms: one write of the storage for all of it. */
 const TIDY_PERIOD = 10_000;
 
 /** How long a relay counts as there without a word of it, in ms, when the members of a channel are listed. */
 const TRUST = 60_000;
+
+/** How long each relay may take to name its node, in ms. */
+const ASK_TIMEOUT = 2_000;
 
 /** The home object's own members have this relay. */
 const OWN = "";
@@ -372,12 +364,13 @@ export class HomeEngine implements Engine, Timed {
     }
   }
 
-  /** Asks relays for the names of their nodes. */
+  /** Asks relays for the names of their nodes. One that does not answer may have clients: it has the name that it had, or that of its object. */
   async #ask(relays: readonly string[]): Promise<string[]> {
-    const call = { run: this.#host?.node ?? "", number: 0, items: [], isLate: false };
+    const call = { run: this.#host?.node ?? "", number: 0, items: [], isLate: false, timeout: ASK_TIMEOUT };
     const answer = await passOn(relays, call, this.#options.callRelay);
+    const silent = answer.failed.map((relay) => this.#nodes.nodeOf(relay) ?? relay);
     this.#answered(answer);
-    return answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node);
+    return [...answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node), ...silent];
   }
 
   #answered({ nodes }: RelayAnswer): void {

@@ -15,32 +15,17 @@ import {
 } from "../engine.ts";
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import type { Sql } from "../sqlite-histories.ts";
 import { away, HomeCalls } from "./home-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
 import {
-  type CallHome,
-  type CallRelay,
   mergeAnswers,
   type Operation,
   passOn,
   type RelayAnswer,
   type RelayCall,
+  type RelayEngineOptions,
 } from "./shards.ts";
-
-/** Options of {@link RelayEngine}. */
-export interface RelayEngineOptions {
-  readonly sql: Sql;
-  /** Prefix of the table names. */
-  readonly prefix: string;
-  /** The name of its object. */
-  readonly relay: string;
-  readonly callHome: CallHome;
-  readonly callRelay: CallRelay;
-  /** Whether the object has connections, or may have in a moment. */
-  hasConnections(): boolean;
-}
 
 /** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
 const RESYNC_PAUSE = 5_000;

@@ -17,6 +17,12 @@ export class RelayNodes {
     return this.#relays.get(node);
   }
 
+  /** The node of the relay, as it was last heard of; `undefined` if it never was. */
+  nodeOf(relay: string): string | undefined {
+    for (const [node, of] of this.#relays) if (of === relay) return node;
+    return undefined;
+  }
+
   /** Those of the relays that were not heard of since then, in ms of the monotonic clock. */
   silent(relays: readonly string[], since: number): string[] {
     return relays.filter((relay) => (this.#heard.get(relay) ?? -Infinity) < since);

@@ -1,6 +1,24 @@
 /** One node over many objects: a home object that stores everything, and relay objects that hold the connections. */
 import type { HistoryOptions, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
+import type { Sql } from "../sqlite-histories.ts";
+
+/** Options of the engine of the home object. */
+export interface HomeEngineOptions {
+  readonly sql: Sql;
+  /** Prefix of the table names. */
+  readonly prefix: string;
+  readonly callRelay: CallRelay;
+  /** Whether the object has connections of its own, or may have in a moment. */
+  hasConnections(): boolean;
+}
+
+/** Options of the engine of a relay. */
+export interface RelayEngineOptions extends HomeEngineOptions {
+  /** The name of its object. */
+  readonly relay: string;
+  readonly callHome: CallHome;
+}
 
 /** What a relay asks of the home object. */
 export type Operation =
@@ -89,6 +107,8 @@ export interface RelayCall {
   readonly items: readonly Item[];
   /** Whether earlier items are missing: the relay reads what it lacks. */
   readonly isLate: boolean;
+  /** How long each relay may take to answer, in ms. @default {@link RELAY_TIMEOUT} */
+  readonly timeout?: number | undefined;
   /** The other relays of the call, by name. */
   readonly others: readonly string[];
 }
@@ -138,9 +158,9 @@ export async function callTree(
   relays: readonly string[],
   call: Omit<RelayCall, "others">,
   callRelay: CallRelay,
-  timeout: number = RELAY_TIMEOUT,
 ): Promise<RelayAnswer> {
   const failed: string[] = [];
+  const { timeout = RELAY_TIMEOUT } = call;
   for (const [number, relay] of relays.entries()) {
     const others = relays.slice(number + 1);
     try {
