@@ -219,6 +219,18 @@ describe("GapDetector", () => {
     assert.deepEqual([told.slice(3), reads], [["gap e 1"], [at(3)]]);
   });
 
+  it("looks again when it is to resume while it reads", async () => {
+    const { gaps, history, told, reads, hold } = create();
+    history.kept = [1];
+    gaps.start(at(1));
+    const stall = hold();
+    void gaps.resume();
+    void gaps.resume();
+    stall.resolve();
+    while (gaps.reading) await gaps.reading;
+    assert.deepEqual([reads, told], [[at(1), at(1)], []]);
+  });
+
   it("looks what there is when it resumes, whatever it has been told", async () => {
     const { gaps, history, told, reads } = create();
     await gaps.resume();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
+import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
 import { until } from "../support/waiting.ts";
 import { HOME, ShardedObjects } from "./sharded-objects.ts";
@@ -98,6 +99,25 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       const again = objects.start(HOME);
       assert.deepEqual([...await again.engine.nodes()].sort(), [again.host.node, relay.host.node, silent.name].sort());
     }));
+
+  it("read what a channel lacks after its subscription, though that is told before it starts", async () => {
+    const reads: unknown[] = [];
+    const told: string[] = [];
+    const page = {
+      position: { epoch: "e", offset: 2 },
+      publications: [{ event: "say", data: "2", position: null }],
+      isComplete: true,
+    };
+    const channel = new RelayChannel(LONG, {
+      read: (after) => Promise.resolve(page).finally(() => reads.push(after)),
+      published: ({ data }) => void told.push(data),
+      ...{ gap() {}, reached() {}, report() {} },
+    });
+    channel.recover();
+    channel.start({ epoch: "e", offset: 1 }, true);
+    assert.equal(await channel.settle(), true);
+    assert.deepEqual([reads, told], [[{ epoch: "e", offset: 1 }], ["2"]]);
+  });
 
   it("ask the other relays while one hangs", () =>
     withObjects(async (objects, home) => {

@@ -91,9 +91,11 @@ export class GapDetector {
     if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset || hasGoneBack) void this.#read();
   }
 
-  /** Reads what follows the position, after a reconnect. */
+  /** Reads what follows the position, after a reconnect. What is being read may be of before: it is read again. */
   resume(): Promise<void> {
-    return this.#position && !this.#isReading && !this.#stopped ? this.#read() : Promise.resolve();
+    if (this.#position && !this.#isReading && !this.#stopped) return this.#read();
+    this.#isBehind ||= this.#isReading;
+    return Promise.resolve();
   }
 
   /** Delivers the entry if it is the next one, and ignores a duplicate. `false` when the history has to be read first. */

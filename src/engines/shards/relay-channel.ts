@@ -19,6 +19,8 @@ export class RelayChannel {
   /** The position that is stored. */
   #stored: Position | undefined;
   #hasFailed = false;
+  /** Whether it had to recover before it started. */
+  #isLate = false;
 
   constructor(history: HistoryOptions | null, host: RelayChannelHost) {
     this.history = history;
@@ -31,6 +33,7 @@ export class RelayChannel {
     if (!position) return;
     if (isStored) this.#stored = position;
     this.#gaps?.start(position);
+    if (this.#isLate) this.recover();
     void this.settle();
   }
 
@@ -45,8 +48,9 @@ export class RelayChannel {
 
   /** Items were lost: reads what is missing, or reports a gap where there is no history. */
   recover(): void {
-    if (this.#gaps) void this.#gaps.resume();
-    else this.#host.gap();
+    if (!this.#gaps) return this.#host.gap();
+    this.#isLate = !this.#gaps.position;
+    void this.#gaps.resume();
   }
 
   /** Resolves once nothing is being read, and the position is stored. `false`: something is missing still. */
