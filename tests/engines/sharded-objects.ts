@@ -17,6 +17,7 @@ export class ShardedObjects {
   readonly #running = new Map<string, Running>();
   readonly #connected = new Set<string>();
   #relays = 0;
+  #isOver = false;
   /** Called before an object is called, and before it answers. */
   onCall: (name: string, phase: "before" | "after") => void = () => {};
   /** Called in the turn in which an object starts: what its clients do that return from hibernation. */
@@ -58,7 +59,9 @@ export class ShardedObjects {
     return this.#running.get(name)?.engine === engine;
   }
 
+  /** What is still under way never ends. */
   stop(): void {
+    this.#isOver = true;
     for (const name of [...this.#running.keys()]) this.evict(name);
     for (const storage of this.#storages.values()) storage.close();
   }
@@ -75,6 +78,7 @@ export class ShardedObjects {
     const options = {
       sql: {
         exec: (...statement: Parameters<typeof stored.exec>) => {
+          if (this.#isOver) return [];
           if (own.running && this.#running.get(name) !== own.running) throw new Error(`"${name}" has stopped`);
           return stored.exec(...statement);
         },
@@ -98,11 +102,13 @@ export class ShardedObjects {
   /** A call fails if the object stops before it has answered. */
   async #call<Answer>(name: string, call: (engine: HomeEngine | RelayEngine) => Promise<Answer>): Promise<Answer> {
     await new Promise((resolve) => setTimeout(resolve, 0));
+    if (this.#isOver) return await new Promise(() => {});
     this.onCall(name, "before");
     const { engine } = this.#of(name);
     const answer = structuredClone(await call(engine));
     this.onCall(name, "after");
     await new Promise((resolve) => setTimeout(resolve, 0));
+    if (this.#isOver) return await new Promise(() => {});
     if (this.#running.get(name)?.engine !== engine) throw new Error(`"${name}" has stopped`);
     return answer;
   }

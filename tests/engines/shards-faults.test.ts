@@ -1,6 +1,7 @@
 /** What a home object and its relays do when calls fail, come late, or meet each other. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
@@ -29,6 +30,9 @@ function relayOf(objects: ShardedObjects, name?: string): { engine: RelayEngine;
   const { engine, ...relay } = objects.start(name);
   return { ...relay, engine: engine as RelayEngine };
 }
+
+/** A row without the prototype that SQLite gives it on some runtimes. */
+const own = (row: unknown) => ({ ...row as object });
 
 /** Lets calls of an object fail before they reach it, as long as `isAway`. */
 function away(objects: ShardedObjects, name: string, isAway: () => boolean = () => true): void {
@@ -118,6 +122,28 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     assert.equal(await channel.settle(), true);
     assert.deepEqual([reads, told], [[{ epoch: "e", offset: 1 }], ["2"]]);
   });
+
+  it("learn what is gone at a relay that restarts while it tells so", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      for (const channel of ["room", "other"]) await relay.engine.subscribe(channel, LONG);
+      await relay.engine.join("room", { user: "ann" });
+      objects.onStart = (name, engine) => void (name === relay.name && engine.subscribe("other", LONG));
+      away(objects, HOME, () => {
+        // The home object may have started it again.
+        if (objects.isRunning(relay.name, relay.engine)) objects.evict(relay.name);
+        return true;
+      });
+      const leaving = relay.engine.leave("room", "ann");
+      relay.engine.unsubscribe("room");
+      await assert.rejects(leaving);
+      objects.onCall = () => {};
+      relayOf(objects, relay.name);
+      const read = (name: string, query: string) => [...objects.sqlOf(name).exec(query)];
+      await until(async () => (await home.engine.members("room")).length === 0);
+      await until(() => isDeepStrictEqual(read(relay.name, 'SELECT behind FROM "noroshi_relay"').map(own), [{ behind: 0 }]));
+      assert.deepEqual(read(HOME, 'SELECT channel FROM "noroshi_interests"').map(own), [{ channel: "other" }]);
+    }));
 
   it("ask the other relays while one hangs", () =>
     withObjects(async (objects, home) => {

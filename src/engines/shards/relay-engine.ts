@@ -67,6 +67,10 @@ export class RelayEngine implements Engine, Timed {
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   #isResyncing = false;
+  /** Whether the home object has to be told everything, for which there is a deadline or will be. */
+  #hasToResync = false;
+  /** Calls under way that tell the home object what is gone here. */
+  #goneCalls = 0;
 
   constructor(options: RelayEngineOptions) {
     this.#options = options;
@@ -147,7 +151,7 @@ export class RelayEngine implements Engine, Timed {
     subscription?.stop();
     if (!this.#channels.delete(channel) || this.status === "closed") return;
     this.#store.forget(channel);
-    this.#run("unsubscribe", () => ({ type: "unsubscribe", channel })).catch(() => this.#resyncLater());
+    this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
   }
 
   async publish(
@@ -294,7 +298,7 @@ export class RelayEngine implements Engine, Timed {
     const member = this.#joining;
     const announcements = [
       ...joined.map((each) => this.#announceJoin(channel, each, member)),
-      ...left.map((user) => this.#run("leave", () => ({ type: "leave", channel, user }))),
+      ...left.map((user) => this.#tellGone({ type: "leave", channel, user })),
     ];
     const announced = this.#announced = Promise.all(announcements);
     announced.catch(() => this.#resyncLater());
@@ -316,12 +320,12 @@ export class RelayEngine implements Engine, Timed {
   #settle(): void {
     this.#isSettled = true;
     if (this.status === "closed") return;
+    if (this.#store.isBehind) this.#resyncLater(0);
     for (const channel of this.#store.channels()) {
       if (this.#channels.has(channel)) continue;
       this.#store.forget(channel);
-      this.#run("unsubscribe", () => ({ type: "unsubscribe", channel })).catch(() => this.#resyncLater());
+      this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
     }
-    if (this.#store.isBehind) this.#host?.deadlines.set(this, 0);
   }
 
   /**
@@ -331,33 +335,53 @@ export class RelayEngine implements Engine, Timed {
   #answered(home: string, generation: number): void {
     const before = this.#store.home;
     this.#store.list(home, generation);
-    if (before !== null && before !== home) {
-      this.#store.isBehind = true;
-      this.#host?.deadlines.set(this, 0);
+    if (before !== null && before !== home) this.#resyncLater(0);
+  }
+
+  /** Tells the home object what is gone here. The storage has it meanwhile: a relay that stops and starts again tells everything. */
+  async #tellGone(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
+    this.#goneCalls++;
+    this.#store.isBehind = true;
+    try {
+      await this.#run(operation.type, () => operation);
+    } catch (error) {
+      this.#resyncLater();
+      throw error;
+    } finally {
+      this.#goneCalls--;
+      this.#clear();
     }
   }
 
-  #resyncLater(): void {
+  #resyncLater(pause = RESYNC_PAUSE): void {
     if (this.status === "closed") return;
-    this.#store.isBehind = true;
-    this.#host?.deadlines.set(this, RESYNC_PAUSE);
+    this.#hasToResync = this.#store.isBehind = true;
+    this.#host?.deadlines.set(this, pause);
+  }
+
+  /** Notes that the home object knows everything, if it does. */
+  #clear(): void {
+    if (!this.#hasToResync && !this.#isResyncing && this.#goneCalls === 0) this.#store.isBehind = false;
   }
 
   /** Tells the home object all that this relay has. */
   async #resync(): Promise<void> {
     if (this.#isResyncing || this.status === "closed") return;
     this.#isResyncing = true;
+    this.#hasToResync = false;
     try {
-      this.#store.isBehind = false;
       const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
       await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
       for (const subscription of this.#channels.values()) subscription.recover();
-      await Promise.all(Array.from(this.#channels.values(), (subscription) => subscription.settle()));
+      const settled = await Promise.all(Array.from(this.#channels.values(), (subscription) => subscription.settle()));
+      if (!settled.every(Boolean)) this.#resyncLater();
     } catch (error) {
       this.#host?.report(error);
       this.#resyncLater();
     } finally {
       this.#isResyncing = false;
+      this.#clear();
+      if (this.#hasToResync) this.#resyncLater(); // Its deadline may have passed meanwhile.
     }
   }
 
