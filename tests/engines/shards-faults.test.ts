@@ -6,6 +6,7 @@ import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
 import { until } from "../support/waiting.ts";
+import { range } from "./conformance.ts";
 import { HOME, ShardedObjects } from "./sharded-objects.ts";
 import { noSqlite } from "./sqlite.ts";
 import type { TestHost } from "./test-host.ts";
@@ -143,6 +144,44 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await until(async () => (await home.engine.members("room")).length === 0);
       await until(() => isDeepStrictEqual(read(relay.name, 'SELECT behind FROM "noroshi_relay"').map(own), [{ behind: 0 }]));
       assert.deepEqual(read(HOME, 'SELECT channel FROM "noroshi_interests"').map(own), [{ channel: "other" }]);
+    }));
+
+  it("do not take a call again that comes long after it was made, and take what comes next", () =>
+    withObjects(async (objects) => {
+      const { engine, host } = relayOf(objects);
+      const call = (run: string, number: number) =>
+        engine.receive({ run, number, items: [{ type: "message", text: `${run} ${number}` }], isLate: false, others: [] });
+      const numbers = range(150).map((number) => number + 1);
+      for (const number of numbers) await call("first", number);
+      await call("first", 150);
+      await assert.rejects(call("first", 1), /a later one has come before it/);
+      await call("second", 1);
+      await assert.rejects(call("first", 149), /a later one/);
+      assert.deepEqual(host.messages, [...numbers.map((number) => `first ${number}`), "second 1"]);
+    }));
+
+  it("hand a message once to a relay that cannot read its histories", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.subscribe("room", LONG);
+      let failures = 0;
+      const { read } = relay.engine;
+      relay.engine.read = async (...query) => {
+        if (++failures > 2) return await read.apply(relay.engine, query);
+        throw new Error("Cannot read");
+      };
+      const { receive } = relay.engine;
+      let isLate = true;
+      relay.engine.receive = async (call) => {
+        const answer = await receive.call(relay.engine, { ...call, isLate: call.isLate || isLate });
+        isLate = false;
+        return answer;
+      };
+      await home.engine.send("once");
+      await until(() => failures > 2);
+      await home.engine.send("then");
+      await relay.host.until(() => relay.host.messages.includes("then"));
+      assert.deepEqual(relay.host.messages, ["once", "then"]);
     }));
 
   it("ask the other relays while one hangs", () =>

@@ -154,6 +154,7 @@ class Branch {
         const late = this.#leave(relay);
         for (const { item, targets: of } of taken) if (of.has(relay)) late.miss(item);
       }
+      for (const relay of answer.behind) if (targets.has(relay)) this.#leave(relay).miss(null);
     }
     this.#isCalling = false;
   }
@@ -220,13 +221,15 @@ class LateRelay implements Timed {
       const items = [...this.#host.present(changes), ...messages];
       const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate: true }, callRelay);
       this.#host.answered(answer);
-      if (answer.failed.length === 0) {
+      if (answer.failed.length + answer.behind.length === 0) {
         this.#attempts = 0;
         continue;
       }
       this.#hasMissed = true;
-      this.#messages = [...messages, ...this.#messages].slice(-MAX_MESSAGES);
-      for (const change of changes) this.#changes.add(change);
+      if (answer.failed.length > 0) {
+        this.#messages = [...messages, ...this.#messages].slice(-MAX_MESSAGES);
+        for (const change of changes) this.#changes.add(change);
+      }
       if (this.#isStopped) return;
       if (this.#attempts++ === 1) this.#host.report(new Error(`Cannot reach the relay "${this.#relay}": trying again`));
       // The first attempt is repeated at once: an object that has stopped starts with the next call.

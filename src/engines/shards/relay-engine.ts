@@ -16,6 +16,7 @@ import {
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import { away, HomeCalls } from "./home-calls.ts";
+import { KnownCalls } from "./known-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
 import {
@@ -29,9 +30,6 @@ import {
 
 /** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
 const RESYNC_PAUSE = 5_000;
-
-/** Calls that a relay remembers, to tell one that is made again. */
-const MAX_KNOWN = 100;
 
 /**
  * The engine of an object that holds connections, while its home object stores histories and members.
@@ -58,8 +56,7 @@ export class RelayEngine implements Engine, Timed {
   /** The place of each member's data, as the home object has given it. */
   readonly #places = new WeakMap<Member, number>();
   #host: EngineHost | undefined;
-  /** The latest calls with items, by {@link RelayCall.run} and number. */
-  readonly #known = new Set<string>();
+  readonly #known = new KnownCalls();
   /** The member that is joining. */
   #joining: Member | undefined;
   /** The announcement of the call that is under way. */
@@ -214,12 +211,13 @@ export class RelayEngine implements Engine, Timed {
   /** Handles a call of the home object, and passes it on to other relays. */
   async receive({ others, ...call }: RelayCall): Promise<RelayAnswer> {
     const { relay, callRelay, hasConnections } = this.#options;
+    const isNew = call.number !== 0 && this.status !== "closed" && this.#known.take(call);
     // Both at once. A failure here must not end the others' calls.
-    const [handled, passed] = await Promise.all([this.#handle(call), passOn(others, call, callRelay)]);
+    const [isWhole, passed] = await Promise.all([this.#handle(call, isNew), passOn(others, call, callRelay)]);
     const isIdle = this.#channels.size === 0 && !hasConnections() && !this.#store.hasMembers;
     const own = { relay, node: this.#host?.node ?? "", generation: this.#store.generation, isIdle };
     if (isIdle) this.#store.isListed = false;
-    return mergeAnswers([{ failed: handled ? [] : [relay], nodes: [own] }, passed]);
+    return mergeAnswers([{ failed: [], behind: isWhole ? [] : [relay], nodes: [own] }, passed]);
   }
 
   /** Tries again to tell the home object everything. */
@@ -228,10 +226,9 @@ export class RelayEngine implements Engine, Timed {
   }
 
   /** `false`: something is missing still. */
-  async #handle({ run, number, items, isLate }: Omit<RelayCall, "others">): Promise<boolean> {
-    if (this.status === "closed") return true;
-    if (number === 0) return true;
-    if (!this.#isKnown(`${run} ${number}`)) {
+  async #handle({ number, items, isLate }: Omit<RelayCall, "others">, isNew: boolean): Promise<boolean> {
+    if (this.status === "closed" || number === 0) return true;
+    if (isNew) {
       for (const item of items) this.#take(item);
       if (isLate) { for (const subscription of this.#channels.values()) subscription.recover(); }
     }
@@ -240,17 +237,6 @@ export class RelayEngine implements Engine, Timed {
     const touched = isLate ? this.#channels : new Set(items.flatMap((item) => "channel" in item ? item.channel : []));
     const settled = await Promise.all([...touched.keys()].map((channel) => this.#channels.get(channel)?.settle() ?? true));
     return settled.every(Boolean);
-  }
-
-  /** Whether the call was made before. */
-  #isKnown(call: string): boolean {
-    if (this.#known.has(call)) return true;
-    this.#known.add(call);
-    for (const oldest of this.#known) {
-      if (this.#known.size <= MAX_KNOWN) break;
-      this.#known.delete(oldest);
-    }
-    return false;
   }
 
   #take(item: RelayCall["items"][number]): void {

@@ -102,7 +102,10 @@ export type Item =
 export interface RelayCall {
   /** One start of the home object. */
   readonly run: string;
-  /** Identifies the call in the run: a relay ignores the items of a call that it has had before. 0: a question without items. */
+  /**
+   * Grows with each call of the run: a relay ignores the items of the call that it has had last, and refuses an earlier one. 0: a question
+   * without items.
+   */
   readonly number: number;
   readonly items: readonly Item[];
   /** Whether earlier items are missing: the relay reads what it lacks. */
@@ -115,8 +118,10 @@ export interface RelayCall {
 
 /** Of a relay and of those that it has passed the call on to. */
 export interface RelayAnswer {
-  /** Relays that could not be reached, or lack something still. */
+  /** Relays that could not be reached: they may lack the items. */
   readonly failed: readonly string[];
+  /** Relays that have the items, and could not read what they lacked before. */
+  readonly behind: readonly string[];
   /** The nodes of those that answered. */
   readonly nodes: readonly RelayNode[];
 }
@@ -146,7 +151,11 @@ export const CALL_LENGTH = 1_000_000;
 
 /** Makes the answer of several. */
 export function mergeAnswers(answers: readonly RelayAnswer[]): RelayAnswer {
-  return { failed: answers.flatMap(({ failed }) => failed), nodes: answers.flatMap(({ nodes }) => nodes) };
+  return {
+    failed: answers.flatMap(({ failed }) => failed),
+    behind: answers.flatMap(({ behind }) => behind),
+    nodes: answers.flatMap(({ nodes }) => nodes),
+  };
 }
 
 /**
@@ -171,7 +180,7 @@ export async function callTree(
       failed.push(relay); // The home object reports it if it goes on.
     }
   }
-  return { failed, nodes: [] };
+  return { failed, behind: [], nodes: [] };
 }
 
 /** Passes a call on to other relays: {@link FAN_OUT} trees at once. */
