@@ -184,6 +184,43 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(relay.host.messages, ["once", "then"]);
     }));
 
+  it("answer as much at once as one answer carries, however much a late relay lacks", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      const channels = range(60).map((number) => `room-${number}`);
+      await Promise.all(channels.map((channel) => relay.engine.subscribe(channel, LONG)));
+      const lengths: number[] = [];
+      const { receive } = home.engine;
+      home.engine.receive = async (call) => {
+        const answer = await receive.call(home.engine, call);
+        lengths.push(JSON.stringify(answer).length);
+        return answer;
+      };
+      let failures = 0;
+      away(objects, relay.name, () => ++failures === 1);
+      for (const channel of channels) home.engine.publish(channel, { event: "say", data: "x".repeat(90_000) }, LONG);
+      await relay.host.until(() => channels.every((channel) => relay.host.publications(channel).length === 1));
+      assert.ok(Math.max(...lengths) < 1_200_000, `${lengths}`);
+      assert.deepEqual(relay.host.errors, []);
+    }));
+
+  it("ask once for the members of a channel for all who ask meanwhile", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.join("room", { user: "ann" });
+      let asked = 0;
+      const { members } = home.engine;
+      home.engine.members = (channel) => {
+        asked++;
+        return members.call(home.engine, channel);
+      };
+      const lists = await Promise.all(range(20).map(() => relay.engine.members("room")));
+      for (const list of lists) assert.deepEqual(list, [{ user: "ann" }]);
+      assert.equal(asked, 2);
+      await relay.engine.members("room");
+      assert.equal(asked, 3);
+    }));
+
   it("ask the other relays while one hangs", () =>
     withObjects(async (objects, home) => {
       const [relay, hung] = [relayOf(objects), relayOf(objects)];

@@ -107,7 +107,9 @@ export class HomeCalls {
       if (again.some(({ attempts }) => attempts > 1)) await pause(RETRY_PAUSE);
       return;
     }
-    for (const [number, each] of taken.entries()) {
+    // The answer would have been too large.
+    if (outcomes.length > 0) this.#waiting.unshift(...taken.slice(outcomes.length));
+    for (const [number, each] of taken.slice(0, outcomes.length || taken.length).entries()) {
       try {
         each.resolve(valueOf(outcomes[number]));
       } catch (error) {

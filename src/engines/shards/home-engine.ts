@@ -19,11 +19,13 @@ import { FanOut } from "./fan-out.ts";
 import { HomeStore } from "./home-store.ts";
 import { RelayNodes } from "./relay-nodes.ts";
 import {
+  CALL_LENGTH,
   failureOf,
   type HomeAnswer,
   type HomeCall,
   type HomeEngineOptions,
   type Item,
+  lengthOfValue,
   type Operation,
   type Outcome,
   passOn,
@@ -213,10 +215,14 @@ export class HomeEngine implements Engine, Timed {
     this.#fanOut?.add(relay);
     this.#nodes.heard(relay, node, this.#now());
     const outcomes: Outcome[] = [];
+    let length = 0;
     for (const operation of operations) {
+      if (length > CALL_LENGTH) break; // The relay asks for the rest again.
       try {
-        const value = this.#carryOut(relay, operation);
-        outcomes.push({ value: value instanceof Promise ? await value : value });
+        const made = this.#carryOut(relay, operation);
+        const value = made instanceof Promise ? await made : made;
+        length += lengthOfValue(operation, value);
+        outcomes.push({ value });
       } catch (error) {
         const failure = failureOf(error);
         if (failure.code === "ENGINE_UNAVAILABLE") this.#host?.report(error);

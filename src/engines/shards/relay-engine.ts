@@ -19,14 +19,8 @@ import { away, HomeCalls } from "./home-calls.ts";
 import { KnownCalls } from "./known-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
-import {
-  mergeAnswers,
-  type Operation,
-  passOn,
-  type RelayAnswer,
-  type RelayCall,
-  type RelayEngineOptions,
-} from "./shards.ts";
+import { SharedCalls } from "./shared-calls.ts";
+import { mergeAnswers, type Operation, passOn, type RelayAnswer, type RelayCall, type RelayEngineOptions } from "./shards.ts";
 
 /** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
 const RESYNC_PAUSE = 5_000;
@@ -57,6 +51,8 @@ export class RelayEngine implements Engine, Timed {
   readonly #places = new WeakMap<Member, number>();
   #host: EngineHost | undefined;
   readonly #known = new KnownCalls();
+  /** Lists of members by channel. A list may be long, and all clients that return at once want it. */
+  readonly #lists = new SharedCalls<readonly Member[]>();
   /** The member that is joining. */
   #joining: Member | undefined;
   /** The announcement of the call that is under way. */
@@ -193,7 +189,9 @@ export class RelayEngine implements Engine, Timed {
 
   async members(channel: string): Promise<readonly Member[]> {
     this.#check("name the members");
-    return await this.#calls.runAlone({ type: "members", channel }) as Member[]; // As the home object answers it.
+    return await this.#lists.run(channel, async () => {
+      return await this.#calls.runAlone({ type: "members", channel }) as Member[]; // As the home object answers it.
+    });
   }
 
   async close(): Promise<void> {

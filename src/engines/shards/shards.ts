@@ -1,5 +1,5 @@
 /** One node over many objects: a home object that stores everything, and relay objects that hold the connections. */
-import type { HistoryOptions, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
+import type { HistoryOptions, HistoryPage, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import type { Sql } from "../sqlite-histories.ts";
 
@@ -80,7 +80,7 @@ export type Outcome = { readonly value: unknown } | { readonly code: string; rea
 export interface HomeAnswer {
   /** Identifies the storage of the home object. Another one knows nothing of its relays. */
   readonly home: string;
-  /** One for each operation. */
+  /** One for each of the first operations, as many as fit into one answer. The others were not carried out. */
   readonly outcomes: readonly Outcome[];
 }
 
@@ -228,7 +228,11 @@ export function lengthOf(part: Item | Operation): number {
     case "publish":
       return 200 + part.content.data.length;
     case "presence":
-      return 200 + part.joined.reduce((sum, { user, data = "" }) => sum + user.length + data.length, 0);
+      return 200 + lengthOfMembers(part.joined);
+    case "join":
+      return 200 + lengthOfMember(part.member);
+    case "resync":
+      return 200 + part.channels.length * 200 + lengthOfMembers(part.members);
     case "message":
     case "send":
     case "order":
@@ -237,6 +241,18 @@ export function lengthOf(part: Item | Operation): number {
       return 200;
   }
 }
+
+/** Approximate size of the value of an operation, in characters. */
+export function lengthOfValue({ type }: Operation, value: unknown): number {
+  if (type === "members") return 200 + lengthOfMembers(value as Member[]); // As the home object makes it.
+  if (type !== "read") return 200;
+  const { publications } = value as HistoryPage; // As above.
+  return publications.reduce((sum, { data }) => sum + 200 + data.length, 200);
+}
+
+const lengthOfMember = ({ user, data = "" }: Member): number => 50 + user.length + data.length;
+
+const lengthOfMembers = (members: readonly Member[]): number => members.reduce((sum, each) => sum + lengthOfMember(each), 0);
 
 /** Takes the first entries that fit into one call out of the queue; one at least. */
 export function takeCall<Entry>(queue: Entry[], sizeOf: (entry: Entry) => number): Entry[] {
