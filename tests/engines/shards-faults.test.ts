@@ -2,14 +2,15 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
+import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
-import { until } from "../support/waiting.ts";
+import { turn, until } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 import { HOME, ShardedObjects } from "./sharded-objects.ts";
 import { noSqlite } from "./sqlite.ts";
-import type { TestHost } from "./test-host.ts";
+import { TestHost } from "./test-host.ts";
 
 const LONG = { size: 100, ttl: 300_000 };
 
@@ -219,6 +220,63 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.equal(asked, 2);
       await relay.engine.members("room");
       assert.equal(asked, 3);
+    }));
+
+  it("hand a relay that was away what fits into one call after the other, the newest of it", async () => {
+    const host = new TestHost();
+    const [received, lengths]: [string[], number[]] = [[], []];
+    let isAway = true;
+    const fanOut = new FanOut({
+      run: "run",
+      deadlines: host.deadlines,
+      answered() {},
+      present: (changes) =>
+        Array.from(changes, (change) => ({ type: "presence", channel: "room", joined: [{ user: change.slice(5) }], left: [] })),
+      report() {},
+      callRelay(_relay, call) {
+        if (isAway) return Promise.reject(new Error("Away"));
+        lengths.push(JSON.stringify(call).length);
+        for (const item of call.items) received.push(item.type === "message" ? item.text.slice(0, 4) : "joined");
+        return Promise.resolve({ failed: [], behind: [], nodes: [] });
+      },
+    });
+    fanOut.add("relay");
+    for (const number of range(400)) fanOut.push({ type: "message", text: `${number}`.padStart(4).padEnd(40_000) }, ["relay"]);
+    for (const number of range(12_000)) {
+      fanOut.push({ type: "presence", channel: "room", joined: [{ user: `${number}` }], left: [] }, ["relay"]);
+    }
+    await turn();
+    isAway = false;
+    await until(() => fanOut.isIdle);
+    fanOut.stop();
+    assert.ok(Math.max(...lengths) < 1_200_000, `${lengths}`);
+    const messages = received.filter((each) => each !== "joined").map(Number);
+    assert.deepEqual(messages, range(messages.length).map((number) => 400 - messages.length + number));
+    assert.ok(messages.length > 150 && messages.length < 220, `${messages.length}`);
+    assert.equal(received.length - messages.length, 10_000);
+  });
+
+  it("read what many channels lack some at once, and report once that they could not", () =>
+    withObjects(async (objects) => {
+      const { engine, host, name } = relayOf(objects);
+      await Promise.all(range(1_200).map((number) => engine.subscribe(`room-${number}`, LONG)));
+      let [reading, most, reads] = [0, 0, 0];
+      let isBroken = true;
+      const { read } = engine;
+      engine.read = async (...query) => {
+        reads++;
+        most = Math.max(most, ++reading);
+        await turn();
+        reading--;
+        if (isBroken) throw new Error("Cannot read");
+        return await read.apply(engine, query);
+      };
+      const call = { run: "run", items: [], isLate: true, others: [] };
+      assert.deepEqual((await engine.receive({ ...call, number: 1 })).behind, [name]);
+      assert.deepEqual([reads, most, host.errors.length], [1_200, 500, 1]);
+      isBroken = false;
+      assert.deepEqual((await engine.receive({ ...call, number: 2 })).behind, []);
+      assert.deepEqual([reads, most, host.errors.length], [2_400, 500, 1]);
     }));
 
   it("ask the other relays while one hangs", () =>

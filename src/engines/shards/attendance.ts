@@ -10,6 +10,9 @@ interface MemberRow {
   data: string | null;
 }
 
+/** Changes that are remembered. Beyond them those before are forgotten. */
+const MAX_UNTOLD = 10_000;
+
 /**
  * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data.
  *
@@ -21,6 +24,8 @@ export class Attendance {
   readonly #untold: string;
   readonly #changed: Changed;
   #newest = 0;
+  /** Number of untold changes, or more: one of the same member counts again. */
+  #untoldCount = 0;
 
   constructor(sql: Sql, prefix: string, changed: Changed) {
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
@@ -43,6 +48,7 @@ export class Attendance {
       `CREATE TABLE IF NOT EXISTS ${untold} (channel TEXT, user TEXT, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
     );
     this.#newest = rowsOf<{ place: number | null }>(this.#sql, `SELECT MAX(place) AS place FROM ${members}`)[0]?.place ?? 0;
+    this.#untoldCount = this.untold().length;
   }
 
   /** @param place of data that has one; it is not newer than it was. Returns the place. */
@@ -116,6 +122,7 @@ export class Attendance {
   /** All relays know of all changes. */
   told(): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#untold}`);
+    this.#untoldCount = 0;
   }
 
   #put(relay: string, channel: string, user: string, data: string | null, place: number): void {
@@ -140,7 +147,9 @@ export class Attendance {
     const is = this.member(channel, user);
     if (is ? was && was.data === is.data : !was) return;
     const isTold = this.#changed(channel, is ? [is] : [], is ? [] : [user]);
-    if (isTold) rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#untold} VALUES (?, ?)`, channel, user);
+    if (!isTold) return;
+    if (++this.#untoldCount > MAX_UNTOLD) this.told();
+    rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#untold} VALUES (?, ?)`, channel, user);
   }
 }
 

@@ -23,8 +23,14 @@ interface Entry {
 /** Characters that wait for the relays of one branch. Beyond them the oldest items go, and its relays read what they lack. */
 const MAX_WAITING = 8_000_000;
 
-/** Messages that wait for a late relay, and the first and the longest time between two attempts to reach it, in ms. */
-const [MAX_MESSAGES, FIRST_PAUSE, LONGEST_PAUSE] = [1_000, 500, 60_000];
+/** Messages, and changes of members, that wait for a late relay: beyond them the oldest go. */
+const [MAX_MESSAGES, MAX_CHANGES] = [1_000, 10_000];
+
+/** Changes of members in one call: each may have as much data as a message. */
+const CHANGES_A_CALL = 100;
+
+/** The first and the longest time between two attempts to reach a late relay, in ms. */
+const [FIRST_PAUSE, LONGEST_PAUSE] = [500, 60_000];
 
 /** The calls of a run, for the relays to tell a call that is made again. */
 class Numbers {
@@ -176,9 +182,10 @@ class LateRelay implements Timed {
   readonly #host: FanOutHost;
   readonly #numbers: Numbers;
   readonly #all: Map<string, LateRelay>;
-  #messages: Item[] = [];
+  readonly #messages: Item[] = [];
   /** Channel and user, with a line break between them. */
-  #changes = new Set<string>();
+  readonly #changes = new Set<string>();
+  /** Whether it has to read what it lacks. */
   #hasMissed = true;
   #attempts = 0;
   #isStopped = false;
@@ -197,9 +204,9 @@ class LateRelay implements Timed {
     this.#hasMissed = true;
     if (item?.type === "message") {
       this.#messages.push(item);
-      if (this.#messages.length > MAX_MESSAGES) this.#messages.shift();
+      this.#limit();
     } else if (item?.type === "presence") {
-      for (const user of [...item.joined.map(({ user }) => user), ...item.left]) this.#changes.add(`${item.channel}\n${user}`);
+      this.#change([...item.joined.map(({ user }) => user), ...item.left].map((user) => `${item.channel}\n${user}`));
     }
   }
 
@@ -215,11 +222,13 @@ class LateRelay implements Timed {
 
   async #callAll(): Promise<void> {
     const { run, callRelay, deadlines } = this.#host;
-    while (this.#hasMissed && !this.#isStopped) {
-      const [messages, changes] = [this.#messages, this.#changes];
-      [this.#messages, this.#changes, this.#hasMissed] = [[], new Set(), false];
+    while ((this.#hasMissed || this.#messages.length + this.#changes.size > 0) && !this.#isStopped) {
+      const [isLate, messages] = [this.#hasMissed, takeCall(this.#messages, lengthOf)];
+      const changes = new Set([...this.#changes].slice(0, CHANGES_A_CALL));
+      for (const change of changes) this.#changes.delete(change);
+      this.#hasMissed = false;
       const items = [...this.#host.present(changes), ...messages];
-      const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate: true }, callRelay);
+      const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate }, callRelay);
       this.#host.answered(answer);
       if (answer.failed.length + answer.behind.length === 0) {
         this.#attempts = 0;
@@ -227,8 +236,9 @@ class LateRelay implements Timed {
       }
       this.#hasMissed = true;
       if (answer.failed.length > 0) {
-        this.#messages = [...messages, ...this.#messages].slice(-MAX_MESSAGES);
-        for (const change of changes) this.#changes.add(change);
+        this.#messages.unshift(...messages);
+        this.#limit();
+        this.#change(changes);
       }
       if (this.#isStopped) return;
       if (this.#attempts++ === 1) this.#host.report(new Error(`Cannot reach the relay "${this.#relay}": trying again`));
@@ -238,6 +248,22 @@ class LateRelay implements Timed {
       }
     }
     if (!this.#isStopped) this.#all.delete(this.#relay);
+  }
+
+  #change(changes: Iterable<string>): void {
+    for (const change of changes) this.#changes.add(change);
+    for (const oldest of this.#changes) {
+      if (this.#changes.size <= MAX_CHANGES) break;
+      this.#changes.delete(oldest);
+    }
+  }
+
+  /** Drops the oldest messages beyond what may wait. */
+  #limit(): void {
+    let length = this.#messages.reduce((sum, message) => sum + lengthOf(message), 0);
+    while (this.#messages.length > 1 && (this.#messages.length > MAX_MESSAGES || length > MAX_WAITING)) {
+      length -= lengthOf(this.#messages.shift()!); // There are two or more.
+    }
   }
 }
 

@@ -25,6 +25,9 @@ import { mergeAnswers, type Operation, passOn, type RelayAnswer, type RelayCall,
 /** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
 const RESYNC_PAUSE = 5_000;
 
+/** Channels that read at once what they lack. */
+const RECOVERIES = 500;
+
 /**
  * The engine of an object that holds connections, while its home object stores histories and members.
  *
@@ -60,6 +63,8 @@ export class RelayEngine implements Engine, Timed {
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   #isResyncing = false;
+  /** Whether a channel could not be read, which was reported, and not all were since. */
+  #hasFailed = false;
   /** Whether the home object has to be told everything, for which there is a deadline or will be. */
   #hasToResync = false;
   /** Calls under way that tell the home object what is gone here. */
@@ -226,15 +231,28 @@ export class RelayEngine implements Engine, Timed {
   /** `false`: something is missing still. */
   async #handle({ number, items, isLate }: Omit<RelayCall, "others">, isNew: boolean): Promise<boolean> {
     if (this.status === "closed" || number === 0) return true;
-    if (isNew) {
-      for (const item of items) this.#take(item);
-      if (isLate) { for (const subscription of this.#channels.values()) subscription.recover(); }
-    }
+    if (isNew) { for (const item of items) this.#take(item); }
     // What was delivered is written at the end of the turn. Then the position is stored: a relay that stops before delivers again.
     await new Promise<void>((done) => afterTurn(done));
+    if (isNew && isLate) return await this.#recover();
     const touched = isLate ? this.#channels : new Set(items.flatMap((item) => "channel" in item ? item.channel : []));
     const settled = await Promise.all([...touched.keys()].map((channel) => this.#channels.get(channel)?.settle() ?? true));
     return settled.every(Boolean);
+  }
+
+  /** Reads what all channels lack, some at once. `false`: something is missing still. */
+  async #recover(): Promise<boolean> {
+    const channels = this.#channels.values();
+    let isWhole = true;
+    const recover = async () => {
+      for (const channel of channels) {
+        channel.recover();
+        if (!await channel.settle()) isWhole = false;
+      }
+    };
+    await Promise.all(Array.from({ length: RECOVERIES }, recover));
+    if (isWhole) this.#hasFailed = false;
+    return isWhole;
   }
 
   #take(item: RelayCall["items"][number]): void {
@@ -255,7 +273,10 @@ export class RelayEngine implements Engine, Timed {
       reached: (position) => {
         if (this.#channels.get(channel) === subscription) this.#store.save(channel, position);
       },
-      report: (error) => host.report(error),
+      report: (error) => {
+        if (!this.#hasFailed) host.report(error);
+        this.#hasFailed = true;
+      },
     });
     this.#channels.set(channel, subscription);
     return subscription;
@@ -356,9 +377,7 @@ export class RelayEngine implements Engine, Timed {
     try {
       const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
       await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
-      for (const subscription of this.#channels.values()) subscription.recover();
-      const settled = await Promise.all(Array.from(this.#channels.values(), (subscription) => subscription.settle()));
-      if (!settled.every(Boolean)) this.#resyncLater();
+      if (!await this.#recover()) this.#resyncLater();
     } catch (error) {
       this.#host?.report(error);
       this.#resyncLater();
