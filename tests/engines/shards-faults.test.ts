@@ -279,6 +279,21 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual([reads, most, host.errors.length], [2_400, 500, 1]);
     }));
 
+  it("tell a home object everything whose storage is an older copy", () =>
+    withObjects(async (objects) => {
+      const relay = relayOf(objects);
+      for (const channel of ["old", "new"]) await relay.engine.subscribe(channel, LONG);
+      objects.evict(HOME);
+      const home = objects.sqlOf(HOME);
+      home.exec('UPDATE "noroshi_relays" SET revision = revision - 1');
+      home.exec(`DELETE FROM "noroshi_interests" WHERE channel = 'new'`);
+      await relay.engine.publish("old", { event: "say", data: "1" }, LONG);
+      const interests = () => [...home.exec('SELECT channel FROM "noroshi_interests" ORDER BY channel')].map(own);
+      await until(() => isDeepStrictEqual(interests(), [{ channel: "new" }, { channel: "old" }]));
+      await objects.start(HOME).engine.publish("new", { event: "say", data: "2" }, LONG);
+      await relay.host.until(() => relay.host.publications("new").length === 1);
+    }));
+
   it("ask the other relays while one hangs", () =>
     withObjects(async (objects, home) => {
       const [relay, hung] = [relayOf(objects), relayOf(objects)];

@@ -24,6 +24,7 @@ import {
   type HomeAnswer,
   type HomeCall,
   type HomeEngineOptions,
+  isChange,
   type Item,
   lengthOfValue,
   type Operation,
@@ -211,7 +212,7 @@ export class HomeEngine implements Engine, Timed {
 
   /** Carries out what a relay asks. */
   async receive({ relay, node, generation, operations }: HomeCall): Promise<HomeAnswer> {
-    this.#store.add(relay, generation);
+    const revision = this.#store.add(relay, generation, operations.some(isChange));
     this.#fanOut?.add(relay);
     this.#nodes.heard(relay, node, this.#now());
     const outcomes: Outcome[] = [];
@@ -229,7 +230,7 @@ export class HomeEngine implements Engine, Timed {
         outcomes.push(failure);
       }
     }
-    return { home: this.#store.id, outcomes };
+    return { home: this.#store.id, revision, outcomes };
   }
 
   /** Forgets what all relays have. */

@@ -25,6 +25,8 @@ export class HomeStore {
   readonly #orders: string;
   /** By relay: its generation. */
   readonly #known = new Map<string, number>();
+  /** By relay: how often it has changed. */
+  readonly #revisions = new Map<string, number>();
   /** By channel: the relays that are subscribed to it, with their history. */
   readonly #subscribed = new Map<string, Map<string, HistoryOptions | null>>();
   #hasPending = false;
@@ -41,7 +43,10 @@ export class HomeStore {
   start(): void {
     const sql = this.#sql;
     rowsOf(sql, `CREATE TABLE IF NOT EXISTS ${this.#state} (place INTEGER PRIMARY KEY, id TEXT, pending INTEGER)`);
-    rowsOf(sql, `CREATE TABLE IF NOT EXISTS ${this.#relays} (relay TEXT PRIMARY KEY, generation INTEGER) WITHOUT ROWID`);
+    rowsOf(
+      sql,
+      `CREATE TABLE IF NOT EXISTS ${this.#relays} (relay TEXT PRIMARY KEY, generation INTEGER, revision INTEGER) WITHOUT ROWID`,
+    );
     // `size`: NULL for a channel without a history.
     rowsOf(
       sql,
@@ -53,8 +58,10 @@ export class HomeStore {
     this.id = state?.id ?? crypto.randomUUID();
     this.#hasPending = state?.pending === 1;
     if (!state) this.#write();
-    for (const { relay, generation } of rowsOf<{ relay: string; generation: number }>(sql, `SELECT * FROM ${this.#relays}`)) {
+    const relays = rowsOf<{ relay: string; generation: number; revision: number }>(sql, `SELECT * FROM ${this.#relays}`);
+    for (const { relay, generation, revision } of relays) {
       this.#known.set(relay, generation);
+      this.#revisions.set(relay, revision);
     }
     const interests = rowsOf<{ channel: string; relay: string; size: number | null; ttl: number }>(
       sql,
@@ -85,15 +92,21 @@ export class HomeStore {
     if (!hasPending) rowsOf(this.#sql, `DELETE FROM ${this.#orders}`);
   }
 
-  add(relay: string, generation: number): void {
-    if (this.#known.get(relay) === generation) return;
+  /** @param isChanged whether something of the relay changes now. Returns the number of such changes. */
+  add(relay: string, generation: number, isChanged: boolean): number {
+    const before = this.#revisions.get(relay) ?? 0;
+    const revision = before + (isChanged ? 1 : 0);
+    if (revision === before && this.#known.get(relay) === generation) return revision;
     this.#known.set(relay, generation);
-    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#relays} VALUES (?, ?)`, relay, generation);
+    this.#revisions.set(relay, revision);
+    rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#relays} VALUES (?, ?, ?)`, relay, generation, revision);
+    return revision;
   }
 
   /** Returns the channels that it was subscribed to. */
   delete(relay: string): string[] {
     this.#known.delete(relay);
+    this.#revisions.delete(relay);
     rowsOf(this.#sql, `DELETE FROM ${this.#relays} WHERE relay = ?`, relay);
     return this.replace(relay, []);
   }

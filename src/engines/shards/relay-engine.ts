@@ -78,8 +78,8 @@ export class RelayEngine implements Engine, Timed {
     this.keeper = this.#local.keeper;
     this.#calls = new HomeCalls({
       call: callHome,
-      sender: () => ({ relay, node: this.#host?.node ?? "", generation: this.#store.generation }),
-      answered: ({ home }, { generation }) => this.#answered(home, generation),
+      sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
+      answered: (answer, call) => void (this.#store.hear(answer, call) && this.#resyncLater(0)),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
       // A claim that is made again finds itself.
@@ -218,8 +218,8 @@ export class RelayEngine implements Engine, Timed {
     // Both at once. A failure here must not end the others' calls.
     const [isWhole, passed] = await Promise.all([this.#handle(call, isNew), passOn(others, call, callRelay)]);
     const isIdle = this.#channels.size === 0 && !hasConnections() && !this.#store.hasMembers;
-    const own = { relay, node: this.#host?.node ?? "", generation: this.#store.generation, isIdle };
-    if (isIdle) this.#store.isListed = false;
+    const own = { relay, node: this.#host?.node ?? "", generation: this.#store.state.generation, isIdle };
+    if (isIdle) this.#store.unlist();
     return mergeAnswers([{ failed: [], behind: isWhole ? [] : [relay], nodes: [own] }, passed]);
   }
 
@@ -331,16 +331,6 @@ export class RelayEngine implements Engine, Timed {
       this.#store.forget(channel);
       this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
     }
-  }
-
-  /**
-   * @param home of another storage, it knows nothing of this relay.
-   * @param generation of the call: the home object may have forgotten an earlier one meanwhile.
-   */
-  #answered(home: string, generation: number): void {
-    const before = this.#store.home;
-    this.#store.list(home, generation);
-    if (before !== null && before !== home) this.#resyncLater(0);
   }
 
   /** Tells the home object what is gone here. The storage has it meanwhile: a relay that stops and starts again tells everything. */

@@ -1,10 +1,11 @@
 import type { Position } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
-import type { RelayMember } from "./shards.ts";
+import type { HomeAnswer, HomeCall, RelayMember } from "./shards.ts";
 
 interface StateRow {
   home: string | null;
   generation: number;
+  revision: number;
   listed: number;
   behind: number;
 }
@@ -15,7 +16,7 @@ export class RelayStore {
   readonly #state: string;
   readonly #positions: string;
   readonly #members: string;
-  #row: StateRow = { home: null, generation: 0, listed: 0, behind: 0 };
+  #row: StateRow = { home: null, generation: 0, revision: 0, listed: 0, behind: 0 };
 
   /** @param prefix of the table names, as that of the engine that stores the members. */
   constructor(sql: Sql, prefix: string) {
@@ -30,34 +31,36 @@ export class RelayStore {
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${this.#state}
-       (place INTEGER PRIMARY KEY, home TEXT, generation INTEGER, listed INTEGER, behind INTEGER)`,
+       (place INTEGER PRIMARY KEY, home TEXT, generation INTEGER, revision INTEGER, listed INTEGER, behind INTEGER)`,
     );
     // `epoch`: NULL for a channel without a history.
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${this.#positions} (channel TEXT PRIMARY KEY, epoch TEXT, at INTEGER) WITHOUT ROWID`,
     );
-    const [row] = rowsOf<StateRow>(this.#sql, `SELECT home, generation, listed, behind FROM ${this.#state} WHERE place = 0`);
+    const [row] = rowsOf<StateRow>(
+      this.#sql,
+      `SELECT home, generation, revision, listed, behind FROM ${this.#state} WHERE place = 0`,
+    );
     if (row) this.#row = row;
   }
 
-  /** The storage of the home object, as it was last heard of. */
-  get home(): string | null {
-    return this.#row.home;
+  /** As {@link HomeCall} has it. */
+  get state(): Pick<HomeCall, "generation" | "revision"> {
+    const { generation, revision } = this.#row;
+    return { generation, revision };
   }
 
-  get generation(): number {
-    return this.#row.generation;
-  }
-
-  /** Whether the home object lists this relay. When it has to anew, the generation grows. */
+  /** Whether the home object lists this relay. */
   get isListed(): boolean {
     return this.#row.listed === 1;
   }
 
-  set isListed(isListed: boolean) {
-    if (isListed === this.isListed) return;
-    this.#write({ ...this.#row, listed: isListed ? 1 : 0, generation: this.#row.generation + (isListed ? 0 : 1) });
+  /** The home object no longer lists this relay. The next call is of another generation. */
+  unlist(): void {
+    if (!this.isListed) return;
+    const { generation } = this.#row;
+    this.#write({ ...this.#row, listed: 0, generation: generation + 1, revision: 0 });
   }
 
   /** Whether the home object has to be told everything. */
@@ -69,10 +72,23 @@ export class RelayStore {
     if (isBehind !== this.isBehind) this.#write({ ...this.#row, behind: isBehind ? 1 : 0 });
   }
 
-  /** The home object has answered a call of this generation, and so lists it. */
-  list(home: string, generation: number): void {
-    const listed = generation === this.generation ? 1 : this.#row.listed;
-    if (this.#row.home !== home || this.#row.listed !== listed) this.#write({ ...this.#row, home, listed });
+  /**
+   * The home object has answered, and so lists the generation of the call: it may have forgotten that meanwhile if there is another one. Returns
+   * whether the home object knows less than it did: its storage is another, or an older copy.
+   */
+  hear({ home, revision }: HomeAnswer, call: Pick<HomeCall, "generation" | "revision">): boolean {
+    const { generation, ...before } = this.#row;
+    const isOther = before.home !== null && before.home !== home;
+    if (call.generation !== generation) {
+      if (before.home !== home) this.#write({ ...this.#row, home });
+      return isOther;
+    }
+    const hasLess = isOther || revision < call.revision;
+    const now = hasLess ? revision : Math.max(revision, before.revision);
+    if (before.home !== home || before.listed !== 1 || before.revision !== now) {
+      this.#write({ ...this.#row, home, listed: 1, revision: now });
+    }
+    return hasLess;
   }
 
   channels(): string[] {
@@ -119,16 +135,17 @@ export class RelayStore {
   /** Forgets everything: the relay is closed. */
   clear(): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#positions}`);
-    this.#write({ ...this.#row, listed: 0, behind: 0, generation: this.#row.generation + 1 });
+    this.#write({ ...this.#row, listed: 0, behind: 0, generation: this.#row.generation + 1, revision: 0 });
   }
 
   #write(row: StateRow): void {
     this.#row = row;
     rowsOf(
       this.#sql,
-      `INSERT OR REPLACE INTO ${this.#state} VALUES (0, ?, ?, ?, ?)`,
+      `INSERT OR REPLACE INTO ${this.#state} VALUES (0, ?, ?, ?, ?, ?)`,
       row.home,
       row.generation,
+      row.revision,
       row.listed,
       row.behind,
     );

@@ -71,6 +71,8 @@ export interface HomeCall {
   readonly node: string;
   /** Grows each time that the home object has to list the relay anew. */
   readonly generation: number;
+  /** The highest {@link HomeAnswer.revision} of this generation that it has had. */
+  readonly revision: number;
   readonly operations: readonly Operation[];
 }
 
@@ -80,6 +82,8 @@ export type Outcome = { readonly value: unknown } | { readonly code: string; rea
 export interface HomeAnswer {
   /** Identifies the storage of the home object. Another one knows nothing of its relays. */
   readonly home: string;
+  /** Grows with each call that changes what the home object stores of the relay. A lower one: the storage is an older copy. */
+  readonly revision: number;
   /** One for each of the first operations, as many as fit into one answer. The others were not carried out. */
   readonly outcomes: readonly Outcome[];
 }
@@ -220,6 +224,10 @@ export function failureOf(error: unknown): Outcome & { code: string } {
   if (own) return { code: own.code, message: own.message };
   return { code: "ENGINE_UNAVAILABLE", message: "Cannot go on: the home object has failed, its log says why" };
 }
+
+/** Whether the operation changes what the home object stores of the relay. */
+export const isChange = ({ type }: Operation): boolean =>
+  type === "subscribe" || type === "unsubscribe" || type === "join" || type === "leave" || type === "resync";
 
 /** Approximate size, in characters. */
 export function lengthOf(part: Item | Operation): number {
