@@ -9,7 +9,7 @@ import type { WebSocketController } from "../controller/controller.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import { HomeEngine } from "../engines/shards/home-engine.ts";
 import { RelayEngine } from "../engines/shards/relay-engine.ts";
-import type { CallHome, CallRelay, HomeCall, RelayCall } from "../engines/shards/shards.ts";
+import { type CallHome, type CallRelay, type HomeCall, inTime, RELAY_TIMEOUT, type RelayCall } from "../engines/shards/shards.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { Contract } from "../protocol/contract-types.ts";
 import { createWebSocketObject, type WebSocketObject, type WebSocketObjectApp, type WebSocketObjectState } from "./cloudflare.ts";
@@ -172,7 +172,7 @@ class ShardPart<C> {
     this.#fetching++;
     try {
       const relays = [...this.#engines.values()].filter((engine) => engine instanceof RelayEngine);
-      await Promise.all(relays.map((relay) => relay.register()));
+      await inTime(Promise.all(relays.map((relay) => relay.register())), RELAY_TIMEOUT);
     } catch {
       this.#fetching--;
       return new Response("The home object is away, try again later", { status: 503 });

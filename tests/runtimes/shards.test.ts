@@ -192,8 +192,10 @@ describe("Shards", { timeout: 300_000 }, () => {
   });
 
   it("refuse an upgrade while the home object cannot be reached, which would not list the relay", async () => {
-    const { answer } = await Wire.request(worker.port, "/websocket?object=away%230&access_token=ann");
-    assert.equal(answer.status, 503);
+    for (const home of ["away", "hung"]) {
+      const { answer } = await Wire.request(worker.port, `/websocket?object=${home}%230&access_token=ann`);
+      assert.equal(answer.status, 503, home);
+    }
   });
 
   it("move an upgrade from a full relay to another, and refuse it when all are full", async () => {

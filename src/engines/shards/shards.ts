@@ -208,7 +208,7 @@ function levelsOf(others: number): number {
 }
 
 /** A timer of the platform, not the object's alarm: a call in progress keeps the object awake anyway. */
-function inTime<Value>(value: Promise<Value>, timeout: number): Promise<Value> {
+export function inTime<Value>(value: Promise<Value>, timeout: number): Promise<Value> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error("Too late")), timeout);
     value.then(resolve, reject).finally(() => clearTimeout(timer));
