@@ -34,8 +34,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "resume-skipped": {
     title: "A node that has connected again does not read what it missed meanwhile",
     file: "engines/broker/gap-detector.ts",
-    before: "return this.#position && !this.#isReading && !this.#stopped ? this.#read() : Promise.resolve();",
-    after: "return Promise.resolve();",
+    before: "if (this.#position && !this.#isReading && !this.#stopped) return this.#read();",
+    after: "",
     seed: 2,
   },
   "waiting-lost": {
