@@ -63,6 +63,10 @@ export class RelayEngine implements Engine, Timed {
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   #isResyncing = false;
+  /** All connections that open meanwhile wait for one answer. */
+  #registering: Promise<unknown> | undefined;
+  /** Reads what all channels lack. */
+  #recovering: Promise<boolean> | undefined;
   /** Whether a channel could not be read, which was reported, and not all were since. */
   #hasFailed = false;
   /** Whether the home object has to be told everything, for which there is a deadline or will be. */
@@ -79,7 +83,8 @@ export class RelayEngine implements Engine, Timed {
     this.#calls = new HomeCalls({
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
-      answered: (answer, call) => void (this.#store.hear(answer, call) && this.#resyncLater(0)),
+      // The answer to the farewell of a closed engine lists nothing.
+      answered: (answer, call) => void (this.status !== "closed" && this.#store.hear(answer, call) && this.#resyncLater(0)),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
       // A claim that is made again finds itself.
@@ -119,7 +124,9 @@ export class RelayEngine implements Engine, Timed {
    * subscription receive broadcasts, too.
    */
   async register(): Promise<void> {
-    if (!this.#store.isListed) await this.#run("be listed", () => ({ type: "hello" }));
+    if (this.#store.isListed) return;
+    const registering = this.#registering ??= this.#run("be listed", () => ({ type: "hello" }));
+    await registering.finally(() => this.#registering = undefined);
   }
 
   async send(message: string, to?: string): Promise<void> {
@@ -234,7 +241,10 @@ export class RelayEngine implements Engine, Timed {
     if (isNew) { for (const item of items) this.#take(item); }
     // What was delivered is written at the end of the turn. Then the position is stored: a relay that stops before delivers again.
     await new Promise<void>((done) => afterTurn(done));
-    if (isNew && isLate) return await this.#recover();
+    // The same call may come once more while it is carried out.
+    if (isLate && (isNew || this.#recovering)) {
+      return await (this.#recovering ??= this.#recover().finally(() => this.#recovering = undefined));
+    }
     const touched = isLate ? this.#channels : new Set(items.flatMap((item) => "channel" in item ? item.channel : []));
     const settled = await Promise.all([...touched.keys()].map((channel) => this.#channels.get(channel)?.settle() ?? true));
     return settled.every(Boolean);
