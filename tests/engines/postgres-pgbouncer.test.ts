@@ -20,13 +20,16 @@ interface Clients {
   end(): Promise<unknown>;
 }
 
+/** No statements with names, and none but those of the engine and of the test. */
+const POSTGRES_JS = { prepare: false, fetch_types: false, onnotice: () => {} };
+
 /** Of both libraries by turns. */
 function clientsOf(bouncer: string, direct: string, number: number): Clients {
   if (number % 2 === 0) {
     const [client, listen] = [bouncer, direct].map((connectionString) => new pg.Pool({ connectionString }));
     return { options: { client: client!, listen: listen! }, end: () => Promise.all([client!.end(), listen!.end()]) };
   }
-  const [client, listen] = [bouncer, direct].map((url) => postgres(url, { prepare: false, onnotice: () => {} }));
+  const [client, listen] = [bouncer, direct].map((url) => postgres(url, POSTGRES_JS));
   return {
     options: { client: client!, listen: listen! },
     end: () => Promise.all([client!.end({ timeout: 0 }), listen!.end({ timeout: 0 })]),
@@ -73,7 +76,7 @@ describe("Through PgBouncer", { skip: lacksPgBouncer() }, () => {
 
   it("a transaction of the application publishes", TIMEOUT, async () => {
     const [client, listen] = [bouncer, broker].map(({ url }) => new pg.Pool({ connectionString: url })) as [pg.Pool, pg.Pool]; // Of two.
-    const sql = postgres(bouncer.url, { prepare: false, onnotice: () => {} });
+    const sql = postgres(bouncer.url, POSTGRES_JS);
     const { engine, host } = await startNode(postgresEngine({ client, listen, ...FAST }));
     const start = await engine.subscribe("orders", HISTORY);
     const say = (data: unknown) => ({ event: "say", data: JSON.stringify(data) });
