@@ -59,7 +59,9 @@ for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CAS
         const publishing: Promise<Position | null>[] = [];
         const disturbing = disturb(port);
         for (let number = 0; number < PUBLICATIONS; number++) {
-          publishing.push(publisher.engine.publish("log", { event: "wrote", data: `${number}` }, HISTORY));
+          const publication = Promise.resolve(publisher.engine.publish("log", { event: "wrote", data: `${number}` }, HISTORY));
+          publication.catch(() => {}); // Settled below, when all are sent.
+          publishing.push(publication);
           await new Promise((resolve) => setImmediate(resolve));
         }
         await disturbing;
