@@ -13,6 +13,7 @@ import { Proxy } from "../support/proxy.ts";
 import type { BrokerProcess } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { calls, publish, range } from "./conformance.ts";
+import { until } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 /** Brokers of one kind. */
@@ -584,7 +585,8 @@ export function faults(name: string, { skip = false, start, engine: make, inject
           );
         }
         for (const { engine } of [ahead, behind, right]) {
-          assert.equal((await engine.members("clocks")).length, 3);
+          // The last announcement may be on its way.
+          await until(async () => (await engine.members("clocks")).length === 3);
           assert.equal((await engine.nodes()).length, 3);
         }
       },
