@@ -1,8 +1,8 @@
-/** Hands what arrives to whoever iterates over it. */
+/** A queue of arriving items with an async iterator. */
 export interface Reading<Item> {
   /** True after {@link end}. */
   readonly hasEnded: boolean;
-  /** Hands what has arrived to the pending reads. */
+  /** Resolves pending reads with items that have arrived. */
   serve(): void;
   /** Nothing more arrives: reads take what is left, and then fail with the error, if there is one. */
   end(error?: unknown): void;

@@ -2,7 +2,7 @@ import type { Member } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
 import type { Item, RelayMember } from "./shards.ts";
 
-/** Receives the members of a channel that have joined, have new data, or have left, over all objects. Returns whether relays are told. */
+/** Receives changes of a channel's members, over all objects. Returns whether relays have to receive them. */
 export type Changed = (channel: string, joined: readonly Member[], left: readonly string[]) => boolean;
 
 interface MemberRow {
@@ -10,13 +10,13 @@ interface MemberRow {
   data: string | null;
 }
 
-/** Changes that are remembered. Beyond them those before are forgotten. */
+/** Maximum number of changes that are stored for relays. Beyond it the earlier ones are dropped. */
 const MAX_UNTOLD = 10_000;
 
 /**
  * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data.
  *
- * A change is remembered until all relays have been told of it: a home object that was evicted before tells them again.
+ * A change is stored until all relays have received it: a home object that was evicted before that sends it again.
  */
 export class Attendance {
   readonly #sql: Sql;
@@ -105,7 +105,7 @@ export class Attendance {
     return row && memberOf(row);
   }
 
-  /** What relays are told of these changes: how the members are now. @param changes channel and user, with a line break between them. */
+  /** The current state of the changed members, as relays receive it. @param changes channel and user, with a line break between them. */
   itemsOf(changes: Iterable<string>): Item[] {
     return Array.from(changes, (change) => {
       const [channel, user] = [change.slice(0, change.indexOf("\n")), change.slice(change.indexOf("\n") + 1)];

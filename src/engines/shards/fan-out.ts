@@ -9,12 +9,12 @@ export interface FanOutHost {
   readonly callRelay: CallRelay;
   /** Called with each answer. */
   answered(answer: RelayAnswer): void;
-  /** What a relay that was late is to be told of these changes: how the members are now. */
+  /** The current state of the changed members, for a relay that was late. */
   present(changes: ReadonlySet<string>): Item[];
   report(error: unknown): void;
 }
 
-/** An item, and the relays that are to have it. `null`: they read what they lack. */
+/** An item, and the relays that receive it. `null`: they read from the history what they lack. */
 interface Entry {
   readonly item: Item | null;
   readonly targets: ReadonlySet<string>;
@@ -172,8 +172,8 @@ class Branch {
 }
 
 /**
- * A relay that could not be reached. It is told that something is new, and reads publications itself; messages and changes of members are
- * kept. It returns to its branch once it has everything.
+ * A relay that did not answer. A call tells it to read publications from the history; messages and changes of members are kept for it. It
+ * returns to its branch once it has everything.
  */
 class LateRelay implements Timed {
   readonly deadline: number = 0;

@@ -11,7 +11,7 @@ export interface RelayChannelHost {
   report(error: unknown): void;
 }
 
-/** A relay's subscription to one channel: each publication once and in order, and what is missing is read from the home object. */
+/** A relay's subscription to one channel. It delivers each publication once and in order, and reads missing ones from the home object. */
 export class RelayChannel {
   readonly history: HistoryOptions | null;
   readonly #host: RelayChannelHost;

@@ -69,7 +69,7 @@ export class RelayEngine implements Engine, Timed {
   #recovering: Promise<boolean> | undefined;
   /** Whether a channel could not be read, which was reported, and not all were since. */
   #hasFailed = false;
-  /** Whether the home object has to be told everything, for which there is a deadline or will be. */
+  /** Whether a resync is scheduled, or will be once the start is over. */
   #hasToResync = false;
   /** Calls under way that tell the home object what is gone here. */
   #goneCalls = 0;
@@ -230,7 +230,7 @@ export class RelayEngine implements Engine, Timed {
     return mergeAnswers([{ failed: [], behind: isWhole ? [] : [relay], nodes: [own] }, passed]);
   }
 
-  /** Tries again to tell the home object everything. */
+  /** Tries the resync again. */
   due(): void {
     void this.#resync();
   }
@@ -239,7 +239,7 @@ export class RelayEngine implements Engine, Timed {
   async #handle({ number, items, isLate }: Omit<RelayCall, "others">, isNew: boolean): Promise<boolean> {
     if (this.status === "closed" || number === 0) return true;
     if (isNew) { for (const item of items) this.#take(item); }
-    // What was delivered is written at the end of the turn. Then the position is stored: a relay that stops before delivers again.
+    // Deliveries are written at the end of the turn. The position is stored after that, so a relay that stops in between delivers again.
     await new Promise<void>((done) => afterTurn(done));
     // The same call may come once more while it is carried out.
     if (isLate && (isNew || this.#recovering)) {

@@ -63,7 +63,7 @@ export class RelayStore {
     this.#write({ ...this.#row, listed: 0, generation: generation + 1, revision: 0 });
   }
 
-  /** Whether the home object has to be told everything. */
+  /** Whether the home object lacks changes of subscriptions or members, so that the relay has to send all of them. */
   get isBehind(): boolean {
     return this.#row.behind === 1;
   }
