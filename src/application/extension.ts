@@ -30,6 +30,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   isBusy(client: WebSocketClient): boolean;
   /** Resolves when no client has a subscription and no member is in its grace period; at once if there are no other nodes to see that. */
   settled(): Promise<void>;
+  /** How long {@link settled} can take after the last client has gone, in ms. */
+  grace(): number;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
   /** Counts open channels and subscriptions. */

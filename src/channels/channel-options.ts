@@ -137,13 +137,21 @@ export class ChannelTable {
 
   /** History options of all declarations that have them. */
   get histories(): HistoryOptions[] {
-    const all = [...this.#names.values(), ...this.#patterns.map(([, channel]) => channel)];
-    return all.flatMap(({ history }) => history ?? []);
+    return this.#all().flatMap(({ history }) => history ?? []);
+  }
+
+  /** The longest grace period of all declarations, in ms. */
+  get grace(): number {
+    return Math.max(0, ...this.#all().map(({ presence }) => presence?.grace ?? 0));
   }
 
   /** Options for the exact name, else for the most specific name with parameters, else for the longest prefix. */
   find(name: string): ResolvedChannel | undefined {
     return this.#names.get(name) ?? this.#patterns.find(([pattern]) => pattern.matches(name))?.[1];
+  }
+
+  #all(): ResolvedChannel[] {
+    return [...this.#names.values(), ...this.#patterns.map(([, channel]) => channel)];
   }
 }
 

@@ -297,6 +297,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
           if (this.#channels.size === 0 || this.#host.engine.isAlone) resolve();
           else this.#whenSettled.push(resolve);
         }),
+      grace: () => this.#channels.size === 0 || this.#host.engine.isAlone ? 0 : this.#table.grace,
       // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
       stats: () => this.stats(),

@@ -11,6 +11,7 @@ import { createRoute } from "../support/fake-runtime.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "../support/fake-transport.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
+import { Wire, WiredEngine } from "./wired-nodes.ts";
 
 const DRAINED = { code: 1012, reason: "drained" };
 
@@ -211,6 +212,29 @@ describe("WebSocketController.drain", () => {
     await turn();
     assert.deepEqual(await controller.drain(), { closed: 1, cut: 0, isClean: true });
   });
+
+  for (const [grace, span] of [[2_000, 7_600], [8_000, 5_000]] as const) {
+    it(`closes the clients over ${span} of 10,000 ms where members have a grace period of ${grace} ms on other nodes`, async () => {
+      const { clock, controller, opened, left } = create(100, { engine: new WiredEngine(new Wire(), false) });
+      const authorize = () => true;
+      new Channels(controller, { room: { authorize, presence: { grace } }, other: { authorize, presence: { grace: 0 } } });
+      for (const { connection } of opened) connection.message('{"type":"subscribe","channel":"room"}');
+      await turn();
+      let endedAt = 0;
+      const drained = controller.drain({ window: 10_000, timeout: 60_000 }).then(() => endedAt = clock.now());
+      const start = clock.now();
+      clock.advance(span / 2);
+      assert.ok(Math.abs(left() - 50) <= 1, `${left()} at half of it`);
+      clock.advance(span / 2);
+      assert.equal(left(), 100);
+      for (let ms = 0; ms <= grace && endedAt === 0; ms += 100) {
+        await turn();
+        clock.advance(100);
+      }
+      await drained;
+      assert.ok(endedAt - start <= span + grace + 200, `It took ${endedAt - start} ms`);
+    });
+  }
 
   it("calls stop when the clients have gone, and closes the engine after it", async () => {
     const engine = new MemoryEngine();
