@@ -41,7 +41,7 @@ async function readDocument(path: string): Promise<AsyncApiDocument> {
   const text = await readFile(path, "utf8");
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text.replace(/^\ufeff/, ""));
   } catch (cause) {
     throw new TypeError(`${path} is not JSON`, { cause });
   }

@@ -15,14 +15,14 @@ export interface SchemaChange {
   readonly text: string;
 }
 
-/** Keywords whose greater value accepts less. */
-const LOWER_BOUNDS = ["minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"];
+/** Keywords whose greater value accepts less, and their exclusive form. */
+const LOWER_BOUNDS = [["minimum", "exclusiveMinimum"], ["minLength"], ["minItems"], ["minProperties"]] as const;
 /** Keywords whose greater value accepts more. */
-const UPPER_BOUNDS = ["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"];
+const UPPER_BOUNDS = [["maximum", "exclusiveMaximum"], ["maxLength"], ["maxItems"], ["maxProperties"]] as const;
 /** Keywords with a comparison of their own. */
 const COMPARED = new Set([
   ...["type", "const", "enum", "required", "properties", "additionalProperties", "items", "additionalItems", "anyOf", "oneOf"],
-  ...["allOf", "$ref", ...LOWER_BOUNDS, ...UPPER_BOUNDS],
+  ...["allOf", "$ref", ...LOWER_BOUNDS.flat(), ...UPPER_BOUNDS.flat()],
 ]);
 /** Keywords that restrict nothing. */
 const ANNOTATIONS = new Set(
@@ -68,8 +68,8 @@ class SchemaDiff {
     const [before, after] = [this.#follow(beforePart, 0), this.#follow(afterPart, 1)];
     if (equal(before, after) && !hasReference(before)) return;
     if (!this.#compareValues(before, after, path)) return;
-    for (const keyword of LOWER_BOUNDS) this.#compareBound(keyword, before, after, path, -1);
-    for (const keyword of UPPER_BOUNDS) this.#compareBound(keyword, before, after, path, 1);
+    for (const keywords of LOWER_BOUNDS) this.#compareBound(keywords, before, after, path, -1);
+    for (const keywords of UPPER_BOUNDS) this.#compareBound(keywords, before, after, path, 1);
     this.#compareFields(before, after, path);
     this.#compareItems(before, after, path);
     for (const keyword of [...ALTERNATIVES, "allOf"]) this.#compareLists(keyword, before[keyword], after[keyword], path);
@@ -94,8 +94,7 @@ class SchemaDiff {
     if (old || now) {
       // Values against a type: they are of that type, or of another.
       const [values, schema] = old ? [old, after] : [now!, before];
-      const isPlain = Object.keys(schema).every((keyword) => keyword === "type" || ANNOTATIONS.has(keyword));
-      const fits = isPlain &&
+      const fits = isPlain(schema, "type") &&
         values.every((value) => schema["type"] === undefined || typeFits(JSON.parse(value), schema["type"]));
       const text = old ? `any ${typeName(newType)} instead of ${old.join(", ")}` : `only ${now!.join(", ")}`;
       this.#add(path, fits ? old ? "widened" : "narrowed" : "changed", text);
@@ -113,13 +112,13 @@ class SchemaDiff {
   }
 
   /** @param sign 1: a greater value accepts more. */
-  #compareBound(keyword: string, before: JsonSchema, after: JsonSchema, path: string, sign: 1 | -1): void {
-    const [old, now] = [before[keyword], after[keyword]];
-    if (old === now) return;
-    const text = `${keyword} ${old ?? "none"} → ${now ?? "none"}`;
-    if (typeof old === "number" && typeof now === "number") {
-      this.#add(path, (now - old) * sign > 0 ? "widened" : "narrowed", text);
-    } else this.#add(path, old === undefined ? "narrowed" : now === undefined ? "widened" : "changed", text);
+  #compareBound(keywords: readonly string[], before: JsonSchema, after: JsonSchema, path: string, sign: 1 | -1): void {
+    const [old, now] = [boundOf(before, keywords, sign), boundOf(after, keywords, sign)];
+    if (old?.value === now?.value && old?.isExclusive === now?.isExclusive) return;
+    const keyword = old?.keyword ?? now?.keyword;
+    const newKeyword = now && now.keyword !== keyword ? `${now.keyword} ` : "";
+    const text = `${keyword} ${old?.written ?? "none"} → ${newKeyword}${now?.written ?? "none"}`;
+    this.#add(path, !old || (now && isStricter(now, old, sign)) ? "narrowed" : "widened", text);
   }
 
   #compareFields(before: JsonSchema, after: JsonSchema, path: string): void {
@@ -127,8 +126,12 @@ class SchemaDiff {
     const [required, nowRequired] = [requiredOf(before), requiredOf(after)];
     for (const name of new Set([...Object.keys(old), ...Object.keys(now), ...required, ...nowRequired])) {
       const place = path === "" ? name : `${path}.${name}`;
-      const [was, is] = [name in old, name in now];
-      if (was && is) this.compare(old[name], now[name], place);
+      const [was, is] = [Object.hasOwn(old, name), Object.hasOwn(now, name)];
+      // A field without a schema of its own has that of the other fields.
+      const [rest, nowRest] = [before["additionalProperties"], after["additionalProperties"]];
+      if ((was || isSchema(rest)) && (is || isSchema(nowRest)) && (was || is)) {
+        this.compare(was ? old[name] : rest, is ? now[name] : nowRest, place);
+      }
       if (required.has(name) !== nowRequired.has(name)) {
         if (nowRequired.has(name)) this.#add(place, "narrowed", was ? "now required" : "added, required");
         else this.#add(place, "widened", is ? "now optional" : "removed, was required");
@@ -226,11 +229,45 @@ function alternativesOf(schema: JsonSchema): readonly unknown[] {
     const { [keyword]: list, ...rest } = schema;
     if (!Array.isArray(list)) continue;
     // What stands beside the alternatives holds for each of them.
-    const beside = Object.entries(rest).filter(([name]) => !ANNOTATIONS.has(name));
-    return beside.length === 0 ? list.flatMap((each) => alternativesOf(isSchema(each) ? each : {})) : [schema];
+    if (!isPlain(rest)) return [schema];
+    const alternatives = list.flatMap((each) => alternativesOf(isSchema(each) ? each : {}));
+    const isListed = (each: unknown) => isSchema(each) && valuesOf(each) !== undefined && isPlain(each, "type", "const", "enum");
+    const listed = alternatives.filter(isListed) as JsonSchema[];
+    // Values that are listed one by one are those of one list.
+    return listed.length < 2 ? alternatives : [
+      ...alternatives.filter((each) => !isListed(each)),
+      { enum: listed.flatMap((each) => "const" in each ? [each["const"]] : each["enum"]) },
+    ];
   }
   const { type } = schema;
   return Array.isArray(type) && !valuesOf(schema) ? type.map((each) => ({ ...schema, type: each })) : [schema];
+}
+
+/** Whether a schema has no keywords but annotations and those that are passed. */
+const isPlain = (schema: JsonSchema, ...keywords: string[]): boolean =>
+  Object.keys(schema).every((keyword) => keywords.includes(keyword) || ANNOTATIONS.has(keyword));
+
+/** A bound of a schema. */
+interface Bound {
+  readonly keyword: string;
+  readonly written: number;
+  readonly value: number;
+  readonly isExclusive: boolean;
+}
+
+/** Whether a bound accepts less than another. */
+const isStricter = (one: Bound, other: Bound, sign: 1 | -1): boolean =>
+  one.value === other.value ? one.isExclusive && !other.isExclusive : (one.value - other.value) * sign < 0;
+
+/** The strictest bound of a schema by these keywords. */
+function boundOf(schema: JsonSchema, keywords: readonly string[], sign: 1 | -1): Bound | undefined {
+  return keywords.flatMap((keyword, index): Bound[] => {
+    const written = schema[keyword];
+    if (typeof written !== "number") return [];
+    // Whole numbers above 0 are those from 1.
+    const isNext = index > 0 && schema["type"] === "integer" && Number.isInteger(written);
+    return [{ keyword, written, value: isNext ? written - sign : written, isExclusive: index > 0 && !isNext }];
+  }).sort((a, b) => isStricter(a, b, sign) ? -1 : 1)[0];
 }
 
 /** The values that a schema lists, as JSON. */

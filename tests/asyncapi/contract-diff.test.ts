@@ -55,6 +55,27 @@ describe("diffContracts", () => {
       { requests: { say: { reply: v.object({ id: v.number(), at: v.optional(v.number()) }) } } },
       ["compatible Reply to “say”, data.at: added"],
     ],
+    "a reply that becomes a stream": [
+      { requests: { say: { payload: text, reply: text } } },
+      { requests: { say: { payload: text, reply: text, stream: { output: text } } } },
+      [
+        "breaking Item of “say”: added",
+        ...["Credit", "Cancel", "Input", "End", "Resume", "List"].map((operation) => `compatible ${operation}: added`),
+      ],
+    ],
+    "another name of a parameter": [
+      { channels: { "room:{id}": { events: { a: text } }, constructor: {} } },
+      { channels: { "room:{room}": { events: { a: short } }, constructor: {} } },
+      [
+        "breaking room:{id}, publish “a”, data.text: maxLength none → 3",
+        "compatible room:{id}, publication of “a”, data.text: maxLength none → 3",
+      ],
+    ],
+    "a channel less, whose name every object has": [
+      { channels: { constructor: {} } },
+      { channels: {} },
+      ["breaking Channel constructor: removed"],
+    ],
     "a question less": [{ questions: { a: {}, b: {} } }, { questions: { a: {} } }, ["breaking Question b: removed"]],
     "a question more": [{ questions: { a: {} } }, { questions: { a: {}, b: {} } }, ["compatible Question b: added"]],
     "a question that may hold more": [

@@ -26,6 +26,17 @@ describe("diffSchemas", () => {
     "a shorter text": [{ ...text, maxLength: 500 }, { ...text, maxLength: 100 }, ["narrowed : maxLength 500 → 100"]],
     "a longer text": [{ ...text, maxLength: 100 }, text, ["widened : maxLength 100 → none"]],
     "a new lower bound": [number, { ...number, minimum: 3 }, ["narrowed : minimum none → 3"]],
+    "a bound that is included now": [
+      { ...number, exclusiveMinimum: 0 },
+      { ...number, minimum: 0 },
+      ["widened : exclusiveMinimum 0 → minimum 0"],
+    ],
+    "a bound that is excluded now": [
+      { ...number, maximum: 9 },
+      { ...number, exclusiveMaximum: 9 },
+      ["narrowed : maximum 9 → exclusiveMaximum 9"],
+    ],
+    "the same bound of whole numbers": [{ type: "integer", exclusiveMinimum: 0 }, { type: "integer", minimum: 1 }, []],
     "another type": [text, number, ["changed : string → number"]],
     "whole numbers only": [number, { type: "integer" }, ["narrowed : number → integer"]],
     "any value": [text, {}, ["widened : string → any value"]],
@@ -53,6 +64,8 @@ describe("diffSchemas", () => {
     "null too": [text, { anyOf: [text, { type: "null" }] }, ["widened : null added"]],
     "null too, by a list of types": [text, { type: ["string", "null"] }, ["widened : null added"]],
     "no null": [{ type: ["string", "null"] }, text, ["narrowed : null removed"]],
+    "the same values as alternatives": [{ enum: ["a", "b"] }, { anyOf: [{ const: "b" }, { const: "a" }] }, []],
+    "a value more as an alternative": [{ const: "a" }, { anyOf: [{ const: "a" }, { const: "b" }] }, ['widened : "b" added']],
     "an alternative more": [
       { oneOf: [object({ kind: { const: "a" } }, ["kind"])] },
       { oneOf: [object({ kind: { const: "a" } }, ["kind"]), object({ kind: { const: "b" } }, ["kind"])] },
@@ -80,6 +93,21 @@ describe("diffSchemas", () => {
       { type: "object", additionalProperties: text },
       { type: "object", additionalProperties: number },
       ["changed (other fields): string → number"],
+    ],
+    "a field less, which is one of the others now": [
+      object({ a: text }, [], { additionalProperties: number }),
+      object({}, [], { additionalProperties: number }),
+      ["changed a: string → number", "compatible a: removed, now ignored"],
+    ],
+    "a field more, which was one of the others": [
+      object({}, [], { additionalProperties: text }),
+      object({ a: { ...text, maxLength: 3 } }, [], { additionalProperties: text }),
+      ["narrowed a: maxLength none → 3", "compatible a: added"],
+    ],
+    "fields with names that every object has": [
+      object({}),
+      object({ constructor: text, toString: text }),
+      ["compatible constructor: added", "compatible toString: added"],
     ],
     "a format more": [text, { ...text, format: "email" }, ["narrowed : format added"]],
     "another pattern": [{ ...text, pattern: "a" }, { ...text, pattern: "b" }, ["changed : pattern changed"]],
@@ -153,6 +181,7 @@ const compact = (schema: object): object => Object.fromEntries(Object.entries(sc
 const leaf: fc.Arbitrary<object> = fc.oneof(
   fc.record({ type: fc.constant("string"), minLength: bound, maxLength: bound }).map(compact),
   fc.record({ type: fc.constantFrom("number", "integer"), minimum: bound, exclusiveMaximum: bound }).map(compact),
+  fc.record({ type: fc.constantFrom("number", "integer"), exclusiveMinimum: bound, maximum: bound }).map(compact),
   fc.record({ enum: fc.uniqueArray(fc.constantFrom("a", "b", 1, 2, null), { minLength: 1 }) }),
   fc.record({ const: fc.constantFrom("a", "b", 1, null) }),
   fc.constantFrom<object>({ type: "null" }, { type: ["string", "null"] }, {}, { type: "boolean" }),
@@ -167,6 +196,13 @@ const { versions } = fc.letrec<{ versions: Versions }>((tie) => ({
     // Every object declares both fields: what is not declared may be added later with any type, which counts as compatible.
     fc.tuple(tie("versions"), tie("versions"), fc.tuple(required, required)).map(([a, b, needs]): Versions => {
       const version = (at: 0 | 1) => ({ type: "object", properties: { a: a[at], b: b[at] }, required: needs[at] });
+      return [version(0), version(1)];
+    }),
+    // What is not declared has the schema of all other fields.
+    fc.tuple(tie("versions"), tie("versions"), fc.tuple(fc.boolean(), fc.boolean())).map(([a, rest, declares]): Versions => {
+      const version = (at: 0 | 1) => ({
+        ...{ type: "object", properties: declares[at] ? { a: a[at] } : {}, additionalProperties: rest[at] },
+      });
       return [version(0), version(1)];
     }),
     fc.tuple(tie("versions"), twice(bound), twice(bound)).map(([items, least, most]): Versions => {
