@@ -185,6 +185,7 @@ export class BareTestkit {
     const bare = new TestSocket(socket);
     const close = () => {
       bare.answersClose = true;
+      if (socket.wire?.isStuck) socket.terminate(); // No close of the server would arrive.
       return bare.readyState < 2 ? bare.close() : bare.closed;
     };
     this.#ends.set(bare, { transcript, socket, close });
@@ -196,7 +197,7 @@ export class BareTestkit {
    * fires. `0` only waits until nothing is under way. What the app awaits of outside the process, such as a database, is not waited for.
    */
   advance(ms: number): Promise<void> {
-    if (!(ms >= 0 && ms < Infinity)) throw new TypeError("Cannot advance: pass a number of ms from 0");
+    if (!(typeof ms === "number" && ms >= 0 && ms < Infinity)) throw new TypeError("Cannot advance: pass a number of ms from 0");
     return this.#time.advance(ms);
   }
 

@@ -14,6 +14,14 @@ const QUIET_TURNS = immediate ? 1 : 3;
 /** The methods of `crypto.subtle` whose promises are counted. */
 const SUBTLE = ["sign", "verify", "digest", "importKey", "deriveBits", "deriveKey", "encrypt", "decrypt"] as const;
 
+/** Those that watch. They share one wrapper of each method: kits that overlap end in any order, and each could unwrap only its own. */
+const watching = new Set<Turns>();
+
+/** Cryptographic operations and immediates under way. */
+const operations = new Set<unknown>();
+
+const undoes: (() => void)[] = [];
+
 /**
  * What happens in later turns of the event loop, in the order it was posted. In memory nothing takes time, so that everything under way
  * is over after a few turns. Cryptography runs outside of the event loop, and is counted.
@@ -22,10 +30,7 @@ export class Turns {
   #posted: (() => void)[] = [];
   /** Grows with everything that happens. */
   #activity = 0;
-  /** Cryptographic operations and immediates under way. */
-  readonly #operations = new Set<unknown>();
   readonly #report: (error: unknown) => void;
-  #undo: (() => void)[] = [];
 
   /** @param report called with what a posted function throws. */
   constructor(report: (error: unknown) => void) {
@@ -42,61 +47,24 @@ export class Turns {
   async settle(): Promise<void> {
     for (let quiet = 0, seen = this.#activity; quiet < QUIET_TURNS; quiet++) {
       await nextTurn();
-      if (this.#activity !== seen || this.#operations.size > 0) quiet = -1;
+      if (this.#activity !== seen || operations.size > 0) quiet = -1;
       seen = this.#activity;
     }
   }
 
   /** Counts what others do in later turns, until {@link unwatch}: the calls of `crypto.subtle` and `setImmediate` are passed on. */
   watch(): void {
-    for (const name of SUBTLE) {
-      this.#wrap(crypto.subtle, name, (original) => (...args: unknown[]) => {
-        const operation = {};
-        this.#operations.add(operation);
-        return (original(...args) as Promise<unknown>).finally(() => this.#done(operation)); // As all of these methods return.
-      });
-    }
-    if (!immediate) return;
-    this.#wrap(globalThis, "setImmediate", (original) => (callback: (...args: unknown[]) => void, ...args: unknown[]) => {
-      const handle = original(() => {
-        this.#done(handle);
-        callback(...args);
-      });
-      this.#operations.add(handle);
-      return handle;
-    });
-    this.#wrap(globalThis, "clearImmediate", (original) => (handle: unknown) => {
-      this.#done(handle);
-      return original(handle);
-    });
+    if (watching.size === 0) wrapAll();
+    watching.add(this);
   }
 
   unwatch(): void {
-    for (const undo of this.#undo.splice(0)) undo();
+    if (watching.delete(this) && watching.size === 0) { for (const undo of undoes.splice(0)) undo(); }
   }
 
-  #done(operation: unknown): void {
-    if (this.#operations.delete(operation)) this.#activity++;
-  }
-
-  #wrap(
-    owner: object,
-    name: string,
-    wrap: (original: (...args: unknown[]) => unknown) => (...args: never[]) => unknown,
-  ): void {
-    const methods = owner as Record<string, unknown>; // By name.
-    const original = methods[name];
-    if (typeof original !== "function") return;
-    const isOwn = Object.hasOwn(owner, name);
-    const wrapped = wrap((...args) => original.apply(owner, args));
-    Object.defineProperties(wrapped, Object.getOwnPropertyDescriptors(original)); // `util.promisify` reads one of them.
-    methods[name] = wrapped;
-    this.#undo.push(() => {
-      // Another kit may have wrapped it since, and goes on calling this one.
-      if (methods[name] !== wrapped) return;
-      if (isOwn) methods[name] = original;
-      else delete methods[name];
-    });
+  /** Counts something that others did. */
+  count(): void {
+    this.#activity++;
   }
 
   #run(): void {
@@ -111,4 +79,51 @@ export class Turns {
       }
     }
   }
+}
+
+function done(operation: unknown): void {
+  if (operations.delete(operation)) { for (const turns of watching) turns.count(); }
+}
+
+function wrapAll(): void {
+  for (const name of SUBTLE) {
+    wrap(crypto.subtle, name, (original) => (...args: unknown[]) => {
+      const operation = {};
+      operations.add(operation);
+      return (original(...args) as Promise<unknown>).finally(() => done(operation)); // As all of these methods return.
+    });
+  }
+  if (!immediate) return;
+  wrap(globalThis, "setImmediate", (original) => (callback: (...args: unknown[]) => void, ...args: unknown[]) => {
+    const handle = original(() => {
+      done(handle);
+      callback(...args);
+    });
+    operations.add(handle);
+    return handle;
+  });
+  wrap(globalThis, "clearImmediate", (original) => (handle: unknown) => {
+    done(handle);
+    return original(handle);
+  });
+}
+
+function wrap(
+  owner: object,
+  name: string,
+  wrapper: (original: (...args: unknown[]) => unknown) => (...args: never[]) => unknown,
+): void {
+  const methods = owner as Record<string, unknown>; // By name.
+  const original = methods[name];
+  if (typeof original !== "function") return;
+  const isOwn = Object.hasOwn(owner, name);
+  const wrapped = wrapper((...args) => original.apply(owner, args));
+  Object.defineProperties(wrapped, Object.getOwnPropertyDescriptors(original)); // `util.promisify` reads one of them.
+  methods[name] = wrapped;
+  undoes.push(() => {
+    // Something else may have wrapped it since, and goes on calling this one.
+    if (methods[name] !== wrapped) return;
+    if (isOwn) methods[name] = original;
+    else delete methods[name];
+  });
 }

@@ -150,6 +150,11 @@ export class Wire {
     this.#toClient.release();
   }
 
+  /** Whether the client receives nothing: it is stalled, or the network loses everything. */
+  get isStuck(): boolean {
+    return this.#isLost || this.#toClient.isHeld;
+  }
+
   /** Ends the connection without a closing handshake: both ends see 1006. */
   reset(): void {
     this.#end();

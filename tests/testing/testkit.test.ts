@@ -151,6 +151,26 @@ describe("testkit", () => {
     await t.close();
   });
 
+  it("closes bare sockets that receive nothing, before and after the server has given them up", async () => {
+    for (const passed of [0, 120_000]) {
+      const t = testkit(createChat().app);
+      t.stall(await t.socket());
+      t.cut(await t.socket(), { silent: true });
+      await t.advance(passed);
+      await t.close();
+    }
+  });
+
+  it("puts back what it wraps when kits that overlap are closed in any order", async () => {
+    const wrapped = () => [globalThis.setImmediate, globalThis.clearImmediate, crypto.subtle.sign, crypto.subtle.verify];
+    const real = wrapped();
+    for (const order of [[0, 1], [1, 0]]) {
+      const kits = [testkit(createChat().app), testkit(createChat().app)];
+      for (const index of order) await kits[index]!.close();
+      assert.deepEqual(wrapped(), real);
+    }
+  });
+
   it("says what cannot be tested, and which path is missing", async () => {
     assert.throws(() => testkit({} as never), /Cannot test it: pass a Hono app/);
     assert.throws(() => testkit(createChat().app, { nodes: 2 }), /need a function/);
@@ -164,7 +184,7 @@ describe("testkit", () => {
     assert.throws(() => t.hibernate(), /pass the option "hibernates"/);
     assert.throws(() => t.kill(1), /there is none/);
     assert.throws(() => t.sent({}), /Cannot find the client/);
-    assert.throws(() => t.advance(-1), /a number of ms from 0/);
+    for (const ms of [-1, NaN, Infinity, "5"]) assert.throws(() => t.advance(ms as number), /a number of ms from 0/);
     await t.close();
   });
 
