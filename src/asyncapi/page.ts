@@ -133,27 +133,32 @@ ${this.#fields(payload)}
 ${examples.map(({ payload }) => html`<pre><code>${JSON.stringify(payload, null, 2)}</code></pre>`)}</article>`;
   }
 
-  /** The fields of an object, and those of the objects in it. */
-  #fields(schema: unknown, depth = 0): Html | string {
+  /**
+   * The fields of an object, and those of the objects in it.
+   *
+   * @param around the schemas that it is in: a recursive one ends where it comes back to itself.
+   */
+  #fields(schema: unknown, depth = 0, around: readonly JsonSchema[] = []): Html | string {
     const resolved = this.#follow(schema);
-    if (depth > MAX_DEPTH || !resolved) return "";
+    if (depth > MAX_DEPTH || !resolved || around.includes(resolved)) return "";
+    const open = [...around, resolved];
     const properties = Object.entries(isSchema(resolved["properties"]) ? resolved["properties"] : {});
     const required = Array.isArray(resolved["required"]) ? resolved["required"] : [];
     const { additionalProperties } = resolved;
     const rows = properties.filter(([, part]) => part !== true).map(([name, part]) =>
-      this.#field(name, part, required.includes(name), depth)
+      this.#field(name, part, required.includes(name), depth, open)
     );
-    if (isSchema(additionalProperties)) rows.push(this.#field("any name", additionalProperties, false, depth));
-    const parts = listOf(resolved["allOf"]).map((each) => this.#fields(each, depth)).filter((each) => each !== "");
+    if (isSchema(additionalProperties)) rows.push(this.#field("any name", additionalProperties, false, depth, open));
+    const parts = listOf(resolved["allOf"]).map((each) => this.#fields(each, depth, open)).filter((each) => each !== "");
     const alternatives = [...listOf(resolved["anyOf"]), ...listOf(resolved["oneOf"])]
-      .map((each) => this.#fields(each, depth + 1)).filter((each) => each !== "");
+      .map((each) => this.#fields(each, depth + 1, open)).filter((each) => each !== "");
     if (rows.length + parts.length + alternatives.length === 0) return "";
     return html`${rows.length > 0 ? html`<ul class="fields">${rows}</ul>` : ""}${parts}${
       alternatives.map((each, index) => html`<p class="or">${index > 0 ? "or" : "one of"}</p>${each}`)
     }`;
   }
 
-  #field(name: string, part: unknown, isRequired: boolean, depth: number): Html {
+  #field(name: string, part: unknown, isRequired: boolean, depth: number, around: readonly JsonSchema[]): Html {
     const schema = this.#follow(part) ?? {};
     const { description, items } = schema;
     return html`<li><code>${name}</code> <span class="type">${this.#typeOf(part)}</span>${
@@ -162,16 +167,16 @@ ${examples.map(({ payload }) => html`<pre><code>${JSON.stringify(payload, null, 
       `
     }
 ${typeof description === "string" ? html`<span class="summary">${textOf(description)}</span>` : ""}
-${this.#fields(schema, depth + 1)}${
-      listOf(Array.isArray(items) ? items : [items]).map((item) => this.#fields(item, depth + 1))
+${this.#fields(schema, depth + 1, around)}${
+      listOf(Array.isArray(items) ? items : [items]).map((item) => this.#fields(item, depth + 1, around))
     }</li>`;
   }
 
   /** The type in words, such as `text, at most 64 characters`. */
-  #typeOf(part: unknown, depth = 0): string {
+  #typeOf(part: unknown, around: readonly JsonSchema[] = []): string {
     const schema = this.#follow(part);
-    if (!schema || depth > MAX_DEPTH) return "any";
-    const inner = (each: unknown) => this.#typeOf(each, depth + 1);
+    if (!schema || around.includes(schema)) return "any";
+    const inner = (each: unknown) => this.#typeOf(each, [...around, schema]);
     if ("const" in schema) return JSON.stringify(schema["const"]);
     if (Array.isArray(schema["enum"])) return schema["enum"].map((value) => JSON.stringify(value)).join(" | ");
     const alternatives = [...listOf(schema["anyOf"]), ...listOf(schema["oneOf"])];

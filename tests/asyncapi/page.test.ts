@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { toJsonSchema } from "@valibot/to-json-schema";
 import { Hono } from "hono";
+import * as v from "valibot";
 import { asyncapi, asyncapiPage } from "../../src/asyncapi/asyncapi.ts";
 import type { Contract } from "../../src/protocol/contract-types.ts";
 import { contracts } from "./contracts.ts";
@@ -22,6 +23,25 @@ describe("asyncapiPage", () => {
     const json = await app.request("/docs/asyncapi?document");
     assert.match(json.headers.get("content-type") ?? "", /^application\/json/);
     assert.deepEqual(await json.json(), document);
+  });
+
+  it("ends a recursive schema where it comes back to itself, with many alternatives too", async () => {
+    const node: v.GenericSchema = v.union(
+      Array.from(
+        { length: 12 },
+        (_, kind) =>
+          v.object({
+            kind: v.literal(kind),
+            left: v.lazy(() => node),
+            right: v.lazy(() => node),
+            all: v.array(v.lazy(() => node)),
+          }),
+      ),
+    );
+    const page = await appOf({ requests: { grow: { payload: v.object({ node }) } } }).app.request("/docs/asyncapi");
+    const text = await page.text();
+    assert.match(text, /<code>left<\/code>/);
+    assert.ok(text.length < 300_000, `${text.length} characters`);
   });
 
   it("has no script, no inline style and no address of another host", async () => {
