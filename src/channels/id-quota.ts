@@ -1,7 +1,7 @@
 /** Number of keys above which keys whose window is over are removed. */
 const PRUNE_AT = 1_024;
 
-/** Limits the publication ids of each user that the engine remembers. A user is one key of `rateLimit`. */
+/** Limits what is remembered of each user, such as publication ids. A user is one key of `rateLimit`. */
 export class IdQuota {
   readonly #max: number;
   readonly #window: number;
@@ -16,8 +16,8 @@ export class IdQuota {
     this.#now = now;
   }
 
-  /** Counts an id of the key. Returns 0, or the ms to wait before the next one is allowed. */
-  take(key: string): number {
+  /** Counts an id of the key, or as many. Returns 0, or the ms to wait before the next one is allowed: then nothing was counted. */
+  take(key: string, count = 1): number {
     if (this.#max === Infinity) return 0;
     const now = this.#now();
     let current = this.#counts.get(key);
@@ -26,7 +26,7 @@ export class IdQuota {
       this.#counts.set(key, current = { count: 0, until: now + this.#window });
     }
     if (current.count >= this.#max) return Math.max(1, Math.ceil(current.until - now));
-    current.count++;
+    current.count += count;
     return 0;
   }
 

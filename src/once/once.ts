@@ -29,6 +29,13 @@ export interface AnswerOnceOptions {
   maxPerUser?: number;
   /** Maximum length of an answer that is kept, in characters of JSON. @default {65_536} */
   maxLength?: number;
+  /**
+   * Maximum length of all answers of one user that this node keeps per `window`, in characters of JSON. A repeat of a request whose answer
+   * was not kept gets `OUTCOME_UNKNOWN`.
+   *
+   * @default {2_097_152}
+   */
+  maxLengthPerUser?: number;
   /** How long a repeat waits for the first on another node, in ms. @default {10_000} */
   patience?: number;
 }
@@ -51,6 +58,15 @@ interface Stored {
   readonly isLost?: boolean;
 }
 
+/** A request. */
+interface Asked {
+  /** Its key in the store. */
+  readonly key: string;
+  readonly type: string;
+  /** The user, or the address of a client without one. */
+  readonly account: string;
+}
+
 /** Time between two looks at a request that another node runs, in ms: the first, and the longest. */
 const [FIRST_LOOK, LAST_LOOK] = [50, 1_000];
 
@@ -64,17 +80,26 @@ class AnswerOnce implements Once {
   readonly #running = new Map<string, Promise<Stored>>();
   /** Claims that rejected, so that they may be stored although nothing has run. */
   readonly #failed = new Set<string>();
-  #quota: IdQuota | undefined;
+  #requests: IdQuota | undefined;
+  #lengths: IdQuota | undefined;
   #runner = "";
 
-  constructor({ window = 300_000, maxPerUser = 1_000, maxLength = 65_536, patience = 10_000 }: AnswerOnceOptions) {
+  constructor(options: AnswerOnceOptions) {
+    const { window = 300_000, maxPerUser = 1_000, maxLength = 65_536, maxLengthPerUser = 2 ** 21, patience = 10_000, ...rest } =
+      options;
+    const [unknown] = Object.keys(rest);
+    if (unknown !== undefined) {
+      throw new TypeError(
+        `Cannot answer once: unknown option "${unknown}", use window, maxPerUser, maxLength, maxLengthPerUser or patience`,
+      );
+    }
     for (const [name, value] of Object.entries({ window, patience })) checkMs(`Cannot answer once: option "${name}"`, value);
-    for (const [name, value] of Object.entries({ maxPerUser, maxLength })) {
+    for (const [name, value] of Object.entries({ maxPerUser, maxLength, maxLengthPerUser })) {
       if (value !== Infinity && !(Number.isSafeInteger(value) && value > 0)) {
         throw new TypeError(`Cannot answer once: option "${name}" must be a whole number from 1, or Infinity`);
       }
     }
-    this.#options = { window, maxPerUser, maxLength, patience };
+    this.#options = { window, maxPerUser, maxLength, maxLengthPerUser, patience };
   }
 
   answer(client: WebSocketClient, message: WebSocketMessage, run: () => unknown, host: OnceHost): OnceAnswer {
@@ -84,8 +109,9 @@ class AnswerOnce implements Once {
     const running = this.#running.get(key);
     if (running) return { result: running.then((stored) => resultOf(type, stored)) };
     const { window, maxPerUser } = this.#options;
-    this.#quota ??= new IdQuota(maxPerUser, window, () => host.now());
-    const wait = this.#quota.take(user ?? `ip ${client.handshake.ip}`);
+    const account = user ?? `ip ${client.handshake.ip}`;
+    this.#requests ??= new IdQuota(maxPerUser, window, () => host.now());
+    const wait = this.#requests.take(account);
     if (wait > 0) {
       const error = new WebSocketError(type, "REQUESTS_EXCEEDED", "Too many idempotent requests", {
         details: { retry_after: wait },
@@ -97,7 +123,7 @@ class AnswerOnce implements Once {
     let settle!: (stored: Stored) => void;
     // From here on a repeat joins, also while the claim is under way.
     this.#running.set(key, new Promise((resolve) => settle = resolve));
-    const result = this.#handle(key, type, run, host, enter, settle).finally(() => {
+    const result = this.#handle({ key, type, account }, run, host, enter, settle).finally(() => {
       enter();
       settle({ isLost: true }); // Does nothing where it has settled.
     });
@@ -105,13 +131,13 @@ class AnswerOnce implements Once {
   }
 
   async #handle(
-    key: string,
-    type: string,
+    asked: Asked,
     run: () => unknown,
     host: OnceHost,
     enter: () => void,
     settle: (stored: Stored) => void,
   ): Promise<unknown> {
+    const { key, type } = asked;
     try {
       const known = await this.#claim(key, host);
       if (known) {
@@ -125,7 +151,8 @@ class AnswerOnce implements Once {
       const shown = WebSocketError.from(error);
       settle({ error: { code: shown?.code ?? "INTERNAL_ERROR", message: shown?.message ?? "Something went wrong" } });
       this.#running.delete(key);
-      throw error;
+      // The store does not know the type.
+      throw shown ? new WebSocketError(type, shown.code, shown.message, shown.details && { details: shown.details }) : error;
     }
     let stored: Stored;
     let failure: { readonly error: unknown } | undefined;
@@ -141,7 +168,7 @@ class AnswerOnce implements Once {
       stored = { error: { code, message, ...(details && { details }) } };
     }
     settle(stored);
-    this.#keep(key, stored, host);
+    this.#keep(asked, stored, host);
     if (failure) throw failure.error;
     return stored.data;
   }
@@ -176,10 +203,13 @@ class AnswerOnce implements Once {
     return { isLost: true };
   }
 
-  #keep(key: string, stored: Stored, host: OnceHost): void {
-    const { maxLength, window } = this.#options;
+  #keep({ key, account }: Asked, stored: Stored, host: OnceHost): void {
+    const { maxLength, maxLengthPerUser, window } = this.#options;
+    this.#lengths ??= new IdQuota(maxLengthPerUser, window, () => host.now());
     let text = jsonOf(stored);
-    if (text === undefined || text.length > maxLength) text = JSON.stringify({ isLost: true });
+    if (text === undefined || text.length > maxLength || this.#lengths.take(account, text.length) > 0) {
+      text = JSON.stringify({ isLost: true });
+    }
     const keeping = (async () => await this.#store(host).settle(key, text, window))();
     void keeping.catch((error) => host.report(error)).then(() => this.#running.delete(key));
   }

@@ -185,6 +185,28 @@ describe("answerOnce", () => {
     assert.deepEqual(handled, ["big", "count", "count"]);
   });
 
+  it("keeps answers of one user up to a total length, and those of others", async () => {
+    const { join, handled, clock } = create({ window: 1_000, maxLengthPerUser: 300 });
+    const [peer, other] = [join(), join("yuki")];
+    for (const uid of ["1.once", "2.once", "3.once"]) await peer.ask("big", uid);
+    await other.ask("big", "1.once");
+    assert.equal((await peer.ask("big", "2.once"))[0].data.length, 200);
+    assert.equal((await peer.ask("big", "3.once"))[0].error.code, "OUTCOME_UNKNOWN");
+    assert.equal((await other.ask("big", "1.once"))[0].data.length, 200);
+    assert.equal(handled.length, 4);
+    clock.advance(1_000);
+    await peer.ask("big", "4.once");
+    assert.equal((await peer.ask("big", "4.once"))[0].data.length, 200);
+  });
+
+  it("answers with the type of the request when the store refuses it", async () => {
+    const claim = () => {
+      throw new WebSocketError("server", "LIMIT_EXCEEDED", "Too many answers are kept, try again later");
+    };
+    const [{ type, error }] = await create({}, { claim, settle() {} }).join().ask("count");
+    assert.deepEqual([type, error.code], ["count", "LIMIT_EXCEEDED"]);
+  });
+
   it("refuses more requests of one user than it may remember, and handles none of them", async () => {
     const { join, handled, clock } = create({ maxPerUser: 2, window: 1_000 });
     const [tab, other] = [join(), join()];
@@ -219,8 +241,11 @@ describe("answerOnce", () => {
   });
 
   it("throws for an option out of range", () => {
-    for (const options of [{ window: 0 }, { patience: Infinity }, { maxPerUser: 0 }, { maxLength: 1.5 }]) {
-      assert.throws(() => answerOnce(options), /^TypeError: Cannot answer once/);
+    const cases = [{ window: 0 }, { patience: Infinity }, { maxPerUser: 0 }, { maxLength: 1.5 }, { maxLengthPerUser: 0 }, {
+      max: 1,
+    }];
+    for (const options of cases) {
+      assert.throws(() => answerOnce(options as AnswerOnceOptions), /^TypeError: Cannot answer once/);
     }
   });
 });
