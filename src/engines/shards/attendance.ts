@@ -1,6 +1,6 @@
 import type { Member } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
-import type { Item, RelayMember } from "./shards.ts";
+import { type Item, lengthOfMember, type MembersPage, type RelayMember, takeCall } from "./shards.ts";
 
 /** Receives changes of a channel's members, over all objects. Returns whether relays have to receive them. */
 export type Changed = (channel: string, joined: readonly Member[], left: readonly string[]) => boolean;
@@ -9,6 +9,9 @@ interface MemberRow {
   user: string;
   data: string | null;
 }
+
+/** Maximum number of members in one call. */
+const MEMBERS_A_PAGE = 2_000;
 
 /** Maximum number of changes that are stored for relays. Beyond it the earlier ones are dropped. */
 const MAX_UNTOLD = 10_000;
@@ -78,14 +81,30 @@ export class Attendance {
     }
   }
 
+  /** The members, by user. */
   members(channel: string): Member[] {
+    const members: Member[] = [];
+    let page: MembersPage;
+    do {
+      page = this.page(channel, members.at(-1)?.user);
+      for (const member of page.members) members.push(member);
+    } while (page.hasMore);
+    return members;
+  }
+
+  /** As many members as fit into one call. @param after the last user of the page before. */
+  page(channel: string, after: string = ""): MembersPage {
+    // Beside MAX(), SQLite reads the other columns from the row with the maximum: the newest data.
     const rows = rowsOf<MemberRow>(
       this.#sql,
-      `SELECT user, data FROM ${this.#members} WHERE channel = ? ORDER BY data IS NOT NULL, place`,
+      `SELECT user, data, MAX(CASE WHEN data IS NULL THEN -1 ELSE place END) FROM ${this.#members}
+       WHERE channel = ? AND user > ? GROUP BY user ORDER BY user LIMIT ?`,
       channel,
+      after,
+      MEMBERS_A_PAGE,
     );
-    // The last one of a user is the newest with data.
-    return [...new Map(rows.map((row) => [row.user, memberOf(row)])).values()];
+    const members = takeCall(rows.map(memberOf), lengthOfMember);
+    return { members, hasMore: rows.length === MEMBERS_A_PAGE || members.length < rows.length };
   }
 
   /** The relays with members of the channel. */

@@ -27,20 +27,14 @@ import {
   isChange,
   type Item,
   lengthOfValue,
+  type MembersPage,
   type Operation,
   type Outcome,
-  passOn,
   type RelayAnswer,
 } from "./shards.ts";
 
 /** Time after which what relays have been handed is forgotten, in ms: one write of the storage for all of it. */
 const TIDY_PERIOD = 10_000;
-
-/** How long a relay counts as there without a word of it, in ms, when the members of a channel are listed. */
-const TRUST = 60_000;
-
-/** How long each relay may take to name its node, in ms. */
-const ASK_TIMEOUT = 2_000;
 
 /** The home object's own members have this relay. */
 const OWN = "";
@@ -68,7 +62,7 @@ export class HomeEngine implements Engine, Timed {
   readonly #own = new Set<string>();
   /** By channel that relays are subscribed to: the offset of its last publication. */
   readonly #tops = new Map<string, number>();
-  readonly #nodes = new RelayNodes();
+  readonly #nodes: RelayNodes;
   /** The place of the data of each member here, and the member that is joining. */
   readonly #places = new WeakMap<Member, number>();
   #joining: Member | undefined;
@@ -84,6 +78,11 @@ export class HomeEngine implements Engine, Timed {
       if (this.#own.has(channel)) this.#host?.present(channel, joined, left);
       return this.#push({ type: "presence", channel, joined, left }, this.#relaysOf(channel));
     });
+    this.#nodes = new RelayNodes({
+      callRelay: options.callRelay,
+      now: () => this.#host!.deadlines.now(), // Called after the start.
+      answered: (answer) => this.#answered(answer),
+    });
     this.keeper = this.#local.keeper;
     this.answers = this.#local.answers;
   }
@@ -95,6 +94,11 @@ export class HomeEngine implements Engine, Timed {
   /** Number of channels with a history, members or a subscription. */
   get channels(): number {
     return this.#local.channels;
+  }
+
+  /** The relays that have connections, by name. */
+  get relays(): string[] {
+    return [...this.#store.relays.keys()];
   }
 
   start(host: EngineHost): void {
@@ -196,10 +200,14 @@ export class HomeEngine implements Engine, Timed {
 
   async members(channel: string): Promise<Member[]> {
     this.#check("name the members");
-    const relays = this.#attendance.relays(channel).filter((relay) => relay !== OWN);
-    // A relay that was restarted without its connections finds that out when it is called.
-    await this.#ask(this.#nodes.silent(relays, this.#now() - TRUST));
+    await this.#checkRelaysOf(channel);
     return this.#attendance.members(channel);
+  }
+
+  /** As many members as fit into one answer, by user. @param after the last user of the page before. */
+  async membersAfter(channel: string, after: string | undefined): Promise<MembersPage> {
+    if (after === undefined) await this.#checkRelaysOf(channel);
+    return this.#attendance.page(channel, after);
   }
 
   close(): void {
@@ -214,7 +222,7 @@ export class HomeEngine implements Engine, Timed {
   async receive({ relay, node, generation, operations }: HomeCall): Promise<HomeAnswer> {
     const revision = this.#store.add(relay, generation, operations.some(isChange));
     this.#fanOut?.add(relay);
-    this.#nodes.heard(relay, node, this.#now());
+    this.#nodes.heard(relay, node);
     const outcomes: Outcome[] = [];
     let length = 0;
     for (const operation of operations) {
@@ -268,7 +276,7 @@ export class HomeEngine implements Engine, Timed {
       case "leave":
         return this.#attendance.leave(relay, operation.channel, operation.user);
       case "members":
-        return this.members(operation.channel);
+        return this.membersAfter(operation.channel, operation.after);
       case "resync":
         for (const channel of this.#store.replace(relay, operation.channels)) this.#release(channel);
         for (const { channel, history } of operation.channels) this.#hold(channel, history);
@@ -287,9 +295,13 @@ export class HomeEngine implements Engine, Timed {
     }
   }
 
+  async #checkRelaysOf(channel: string): Promise<void> {
+    await this.#nodes.check(this.#attendance.relays(channel).filter((relay) => relay !== OWN));
+  }
+
   /** The nodes with connections. */
   async #nodesOf(): Promise<string[]> {
-    const nodes = await this.#ask([...this.#store.relays.keys()]);
+    const nodes = await this.#nodes.ask(this.relays);
     return this.#options.hasConnections() ? [...nodes, this.#host!.node] : nodes; // Called after the start.
   }
 
@@ -353,7 +365,7 @@ export class HomeEngine implements Engine, Timed {
   }
 
   #allBut(sender: string): string[] {
-    return [...this.#store.relays.keys()].filter((relay) => relay !== sender);
+    return this.relays.filter((relay) => relay !== sender);
   }
 
   /** After a start in the midst of a hand-over. */
@@ -371,25 +383,11 @@ export class HomeEngine implements Engine, Timed {
     }
   }
 
-  /** Asks relays for the names of their nodes. One that does not answer may have clients: it has the name that it had, or that of its object. */
-  async #ask(relays: readonly string[]): Promise<string[]> {
-    const call = { run: this.#host?.node ?? "", number: 0, items: [], isLate: false, timeout: ASK_TIMEOUT };
-    const answer = await passOn(relays, call, this.#options.callRelay);
-    const silent = answer.failed.map((relay) => this.#nodes.nodeOf(relay) ?? relay);
-    this.#answered(answer);
-    return [...answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node), ...silent];
-  }
-
   #answered({ nodes }: RelayAnswer): void {
     for (const { relay, node, generation, isIdle } of nodes) {
       if (isIdle && this.#store.relays.get(relay) === generation) this.#forget(relay);
-      else this.#nodes.heard(relay, node, this.#now());
+      else this.#nodes.heard(relay, node);
     }
-  }
-
-  /** The monotonic clock, in ms. */
-  #now(): number {
-    return this.#host!.deadlines.now(); // Called after the start.
   }
 
   #check(action: string): void {

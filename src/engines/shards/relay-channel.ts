@@ -18,6 +18,7 @@ export class RelayChannel {
   readonly #gaps: GapDetector | undefined;
   /** The position that is stored. */
   #stored: Position | undefined;
+  /** Whether the last attempt to read what is missing has failed. */
   #hasFailed = false;
   /** Whether it had to recover before it started. */
   #isLate = false;
@@ -63,16 +64,17 @@ export class RelayChannel {
       this.#stored = position;
       this.#host.reached(position);
     }
-    const hasFailed = this.#hasFailed;
-    this.#hasFailed = false;
-    return !hasFailed;
+    return !this.#hasFailed;
   }
 
   #follow(history: HistoryOptions): GapDetector {
     const host = this.#host;
     return new GapDetector({
       follows: (offset, previous) => offset === previous,
-      read: (after, isNext) => host.read(after, isNext ? Infinity : history.size),
+      read: (after, isNext) => {
+        this.#hasFailed = false;
+        return host.read(after, isNext ? Infinity : history.size);
+      },
       deliver: (publication) => host.published(publication),
       gap: (position) => host.gap(position),
       // It was published by a run of the home object whose storage is lost: the epoch is another then, and the gap is reported.

@@ -1,4 +1,3 @@
-import type { Timed } from "../../base/clock.ts";
 import {
   type AnswerStore,
   type Engine,
@@ -19,11 +18,17 @@ import { away, HomeCalls } from "./home-calls.ts";
 import { KnownCalls } from "./known-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
+import { Resync } from "./resync.ts";
 import { SharedCalls } from "./shared-calls.ts";
-import { mergeAnswers, type Operation, passOn, type RelayAnswer, type RelayCall, type RelayEngineOptions } from "./shards.ts";
-
-/** Time after which a relay that could not reach its home object tries again, in ms: on the alarm, so that it may hibernate. */
-const RESYNC_PAUSE = 5_000;
+import {
+  type MembersPage,
+  mergeAnswers,
+  type Operation,
+  passOn,
+  type RelayAnswer,
+  type RelayCall,
+  type RelayEngineOptions,
+} from "./shards.ts";
 
 /** Channels that read at once what they lack. */
 const RECOVERIES = 500;
@@ -35,10 +40,8 @@ const RECOVERIES = 500;
  * hibernation it calls nobody. Its members stay while it hibernates, because its connections do. If it was restarted without them, the
  * members leave when it next runs, after the time that a client takes to reconnect.
  */
-export class RelayEngine implements Engine, Timed {
+export class RelayEngine implements Engine {
   status: EngineStatus = "ready";
-  readonly deadline: number = 0;
-  readonly heapIndex: number = -1;
   /** Only objects with the binding can call. */
   readonly isSigned = true;
   readonly keeper: SubscriptionKeeper;
@@ -47,6 +50,7 @@ export class RelayEngine implements Engine, Timed {
   readonly #options: RelayEngineOptions;
   readonly #calls: HomeCalls;
   readonly #store: RelayStore;
+  readonly #resync: Resync;
   /** Keeps subscriptions and the members here. */
   readonly #local: SqliteEngine;
   readonly #channels = new Map<string, RelayChannel>();
@@ -62,17 +66,12 @@ export class RelayEngine implements Engine, Timed {
   #announced: Promise<unknown> | undefined;
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
-  #isResyncing = false;
   /** All connections that open meanwhile wait for one answer. */
   #registering: Promise<unknown> | undefined;
   /** Reads what all channels lack. */
   #recovering: Promise<boolean> | undefined;
   /** Whether a channel could not be read, which was reported, and not all were since. */
   #hasFailed = false;
-  /** Whether a resync is scheduled, or will be once the start is over. */
-  #hasToResync = false;
-  /** Calls under way that tell the home object what is gone here. */
-  #goneCalls = 0;
 
   constructor(options: RelayEngineOptions) {
     this.#options = options;
@@ -84,7 +83,19 @@ export class RelayEngine implements Engine, Timed {
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
       // The answer to the farewell of a closed engine lists nothing.
-      answered: (answer, call) => void (this.status !== "closed" && this.#store.hear(answer, call) && this.#resyncLater(0)),
+      answered: (answer, call) => void (this.status !== "closed" && this.#store.hear(answer, call) && this.#resync.request(true)),
+    });
+    const host = () => this.#host;
+    const isClosed = () => this.status === "closed";
+    this.#resync = new Resync(this.#store, {
+      get deadlines() {
+        return host()?.deadlines;
+      },
+      get isClosed() {
+        return isClosed();
+      },
+      send: () => this.#sendAll(),
+      report: (error) => host()?.report(error),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
       // A claim that is made again finds itself.
@@ -202,7 +213,14 @@ export class RelayEngine implements Engine, Timed {
   async members(channel: string): Promise<readonly Member[]> {
     this.#check("name the members");
     return await this.#lists.run(channel, async () => {
-      return await this.#calls.runAlone({ type: "members", channel }) as Member[]; // As the home object answers it.
+      const members: Member[] = [];
+      let page: MembersPage;
+      do {
+        const after = members.at(-1)?.user;
+        page = await this.#calls.runAlone({ type: "members", channel, after }) as MembersPage; // As the home object answers it.
+        for (const member of page.members) members.push(member);
+      } while (page.hasMore);
+      return members;
     });
   }
 
@@ -210,7 +228,7 @@ export class RelayEngine implements Engine, Timed {
     if (this.status === "closed") return;
     this.status = "closed";
     if (!this.#host) return;
-    this.#host.deadlines.delete(this);
+    this.#host.deadlines.delete(this.#resync);
     for (const subscription of this.#channels.values()) subscription.stop();
     this.#channels.clear();
     this.#store.clear();
@@ -228,11 +246,6 @@ export class RelayEngine implements Engine, Timed {
     const own = { relay, node: this.#host?.node ?? "", generation: this.#store.state.generation, isIdle };
     if (isIdle) this.#store.unlist();
     return mergeAnswers([{ failed: [], behind: isWhole ? [] : [relay], nodes: [own] }, passed]);
-  }
-
-  /** Tries the resync again. */
-  due(): void {
-    void this.#resync();
   }
 
   /** `false`: something is missing still. */
@@ -316,7 +329,7 @@ export class RelayEngine implements Engine, Timed {
       ...left.map((user) => this.#tellGone({ type: "leave", channel, user })),
     ];
     const announced = this.#announced = Promise.all(announcements);
-    announced.catch(() => this.#resyncLater());
+    announced.catch(() => this.#resync.request());
   }
 
   /** @param member as the node holds it: the same object has the same place. */
@@ -335,7 +348,7 @@ export class RelayEngine implements Engine, Timed {
   #settle(): void {
     this.#isSettled = true;
     if (this.status === "closed") return;
-    if (this.#store.isBehind) this.#resyncLater(0);
+    if (this.#store.isBehind) this.#resync.request(true);
     for (const channel of this.#store.channels()) {
       if (this.#channels.has(channel)) continue;
       this.#store.forget(channel);
@@ -343,49 +356,15 @@ export class RelayEngine implements Engine, Timed {
     }
   }
 
-  /** Tells the home object what is gone here. The storage has it meanwhile: a relay that stops and starts again tells everything. */
   async #tellGone(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
-    this.#goneCalls++;
-    this.#store.isBehind = true;
-    try {
-      await this.#run(operation.type, () => operation);
-    } catch (error) {
-      this.#resyncLater();
-      throw error;
-    } finally {
-      this.#goneCalls--;
-      this.#clear();
-    }
+    await this.#resync.follow(() => this.#run(operation.type, () => operation));
   }
 
-  #resyncLater(pause = RESYNC_PAUSE): void {
-    if (this.status === "closed") return;
-    this.#hasToResync = this.#store.isBehind = true;
-    this.#host?.deadlines.set(this, pause);
-  }
-
-  /** Notes that the home object knows everything, if it does. */
-  #clear(): void {
-    if (!this.#hasToResync && !this.#isResyncing && this.#goneCalls === 0) this.#store.isBehind = false;
-  }
-
-  /** Tells the home object all that this relay has. */
-  async #resync(): Promise<void> {
-    if (this.#isResyncing || this.status === "closed") return;
-    this.#isResyncing = true;
-    this.#hasToResync = false;
-    try {
-      const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
-      await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
-      if (!await this.#recover()) this.#resyncLater();
-    } catch (error) {
-      this.#host?.report(error);
-      this.#resyncLater();
-    } finally {
-      this.#isResyncing = false;
-      this.#clear();
-      if (this.#hasToResync) this.#resyncLater(); // Its deadline may have passed meanwhile.
-    }
+  /** Tells the home object all that this relay has. `false`: something is missing still. */
+  async #sendAll(): Promise<boolean> {
+    const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
+    await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
+    return await this.#recover();
   }
 
   async #run(action: string, operation: () => Operation, isRepeatable = true): Promise<unknown> {

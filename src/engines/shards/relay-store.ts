@@ -7,6 +7,7 @@ interface StateRow {
   generation: number;
   revision: number;
   listed: number;
+  /** 0: the home object knows everything. Otherwise 1, and 1 for each attempt to send everything that has failed. */
   behind: number;
 }
 
@@ -65,11 +66,21 @@ export class RelayStore {
 
   /** Whether the home object lacks changes of subscriptions or members, so that the relay has to send all of them. */
   get isBehind(): boolean {
-    return this.#row.behind === 1;
+    return this.#row.behind > 0;
   }
 
   set isBehind(isBehind: boolean) {
     if (isBehind !== this.isBehind) this.#write({ ...this.#row, behind: isBehind ? 1 : 0 });
+  }
+
+  /** Attempts to send everything that have failed since the home object knew everything. */
+  get failedResyncs(): number {
+    return Math.max(0, this.#row.behind - 1);
+  }
+
+  /** Counts such an attempt: stored, so that a relay that hibernates in between does not begin with the shortest pause again. */
+  resyncFailed(): void {
+    this.#write({ ...this.#row, behind: Math.max(1, this.#row.behind) + 1 });
   }
 
   /**

@@ -43,7 +43,8 @@ export type Operation =
   /** @param place of data that the home object has seen before, so that it does not count as newer. */
   | { readonly type: "join"; readonly channel: string; readonly member: Member; readonly place?: number | undefined }
   | { readonly type: "leave"; readonly channel: string; readonly user: string }
-  | { readonly type: "members"; readonly channel: string }
+  /** @param after the last user of the page before. */
+  | { readonly type: "members"; readonly channel: string; readonly after?: string | undefined }
   /** All that the relay has: what the home object knows of it beyond that is gone. */
   | { readonly type: "resync"; readonly channels: readonly RelayInterest[]; readonly members: readonly RelayMember[] }
   | { readonly type: "send"; readonly text: string; readonly to?: string | undefined }
@@ -61,6 +62,13 @@ export interface RelayInterest {
 /** A member on a relay. */
 export interface RelayMember extends Member {
   readonly channel: string;
+}
+
+/** Some members of a channel, by user. */
+export interface MembersPage {
+  readonly members: readonly Member[];
+  /** Whether there are more after the last one. */
+  readonly hasMore: boolean;
 }
 
 /** One call of a relay: what it asks, in order. */
@@ -116,6 +124,8 @@ export interface RelayCall {
   readonly isLate: boolean;
   /** How long each relay may take to answer, in ms. @default {@link RELAY_TIMEOUT} */
   readonly timeout?: number | undefined;
+  /** How long the calls to the other relays may take together, in ms. */
+  readonly budget?: number | undefined;
   /** The other relays of the call, by name. */
   readonly others: readonly string[];
 }
@@ -150,6 +160,9 @@ export const FAN_OUT = 5;
 /** How long a relay may take to answer, in ms: it may have to start, and to read what it lacks. */
 export const RELAY_TIMEOUT = 10_000;
 
+/** How many times as long as a tree takes at most, if its first relay hangs, it may take in all. */
+const PATIENCE = 2;
+
 /** Approximate size of the items or operations of one call, in characters. workerd takes 32 MiB. */
 export const CALL_LENGTH = 1_000_000;
 
@@ -163,9 +176,10 @@ export function mergeAnswers(answers: readonly RelayAnswer[]): RelayAnswer {
 }
 
 /**
- * Calls relays as a tree: the first one handles the call and passes it on to the others. If it fails, the next one takes its place.
+ * Calls relays as a tree: the first one handles the call and passes it on to the others. If it fails, the next one takes its place. Those
+ * for which no time is left count as failed.
  *
- * Resolves when all have answered or failed.
+ * Resolves when all have answered or failed, within twice the time that a tree takes whose first relay hangs.
  */
 export async function callTree(
   relays: readonly string[],
@@ -173,12 +187,16 @@ export async function callTree(
   callRelay: CallRelay,
 ): Promise<RelayAnswer> {
   const failed: string[] = [];
-  const { timeout = RELAY_TIMEOUT } = call;
+  const { timeout = RELAY_TIMEOUT, budget = PATIENCE * timeout * levelsOf(relays.length - 1) } = call;
+  const end = performance.now() + budget;
   for (const [number, relay] of relays.entries()) {
+    const left = end - performance.now();
+    if (left <= 0) return { failed: [...failed, ...relays.slice(number)], behind: [], nodes: [] };
     const others = relays.slice(number + 1);
+    // Each level of the tree waits for those below it, which leave time for the answer.
+    const time = Math.min(left, timeout * levelsOf(others.length));
     try {
-      // Each level of the tree waits for those below it.
-      const answer = await inTime(callRelay(relay, { ...call, others }), timeout * levelsOf(others.length));
+      const answer = await inTime(callRelay(relay, { ...call, others, budget: time - timeout / 4 }), time);
       return { ...answer, failed: [...failed, ...answer.failed] };
     } catch {
       failed.push(relay); // The home object reports it if it goes on.
@@ -252,13 +270,14 @@ export function lengthOf(part: Item | Operation): number {
 
 /** Approximate size of the value of an operation, in characters. */
 export function lengthOfValue({ type }: Operation, value: unknown): number {
-  if (type === "members") return 200 + lengthOfMembers(value as Member[]); // As the home object makes it.
+  if (type === "members") return 200 + lengthOfMembers((value as MembersPage).members); // As the home object makes it.
   if (type !== "read") return 200;
   const { publications } = value as HistoryPage; // As above.
   return publications.reduce((sum, { data }) => sum + 200 + data.length, 200);
 }
 
-const lengthOfMember = ({ user, data = "" }: Member): number => 50 + user.length + data.length;
+/** Approximate size, in characters. */
+export const lengthOfMember = ({ user, data = "" }: Member): number => 50 + user.length + data.length;
 
 const lengthOfMembers = (members: readonly Member[]): number => members.reduce((sum, each) => sum + lengthOfMember(each), 0);
 
