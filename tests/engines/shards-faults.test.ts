@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
+import { Announced } from "../../src/engines/shards/announced.ts";
 import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
@@ -293,6 +294,43 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await objects.start(HOME).engine.publish("new", { event: "say", data: "2" }, LONG);
       await relay.host.until(() => relay.host.publications("new").length === 1);
     }));
+
+  it("announce a member once, though the home object starts again before it knows that all relays have heard", () =>
+    withObjects(async (objects, home) => {
+      const [one, other] = [relayOf(objects), relayOf(objects)];
+      for (const { engine } of [one, other]) await engine.subscribe("room", LONG);
+      await one.engine.join("room", { user: "ann", data: '"red"' });
+      await one.engine.join("room", { user: "ben" });
+      await one.engine.leave("room", "ben");
+      for (const { host } of [one, other]) await host.until(() => host.presence.some(({ left }) => left.includes("ben")));
+      assert.equal(home.host.isStopped, false);
+      const all = [one, other].map(({ host }) => [...host.presence]);
+      objects.evict(HOME);
+      const again = objects.start(HOME).engine as HomeEngine;
+      await again.send("marker");
+      for (const { host } of [one, other]) await host.until(() => host.messages.includes("marker"));
+      assert.deepEqual([one, other].map(({ host }) => host.presence), all);
+      // A change that the home object makes now is announced, as it was before.
+      await one.engine.join("room", { user: "ben" });
+      for (const { host } of [one, other]) await host.until(() => "ben" in host.membersOf("room"));
+    }));
+
+  it("announce a repeated change to who has read a list of members since", () => {
+    const announced = new Announced();
+    const change = { type: "presence", channel: "room", joined: [{ user: "ann" }], left: ["ben"] } as const;
+    const all = { joined: [{ user: "ann" }], left: ["ben"] };
+    assert.deepEqual(announced.take(change), all);
+    assert.deepEqual(announced.take(change), all);
+    assert.deepEqual(announced.take({ ...change, isRepeated: true }), { joined: [], left: [] });
+    assert.deepEqual(announced.take({ ...change, left: [], joined: [{ user: "ben" }], isRepeated: true }).joined, [{
+      user: "ben",
+    }]);
+    announced.forget("room");
+    assert.deepEqual(announced.take({ ...change, isRepeated: true }), all);
+    // What is remembered has a bound.
+    for (const number of range(10_001)) announced.take({ ...change, joined: [{ user: `${number}` }], left: [] });
+    assert.deepEqual(announced.take({ ...change, isRepeated: true }), all);
+  });
 
   it("ask the other relays while one hangs", () =>
     withObjects(async (objects, home) => {

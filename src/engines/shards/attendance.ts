@@ -125,7 +125,7 @@ export class Attendance {
   }
 
   /** The current state of the changed members, as relays receive it. @param changes channel and user, with a line break between them. */
-  itemsOf(changes: Iterable<string>): Item[] {
+  itemsOf(changes: Iterable<string>): Extract<Item, { type: "presence" }>[] {
     return Array.from(changes, (change) => {
       const [channel, user] = [change.slice(0, change.indexOf("\n")), change.slice(change.indexOf("\n") + 1)];
       const member = this.member(channel, user);

@@ -374,7 +374,8 @@ export class HomeEngine implements Engine, Timed {
     host.deadlines.set(this, TIDY_PERIOD);
     this.#push(null, this.#store.relays.keys());
     for (const { channel, user } of this.#attendance.untold()) {
-      for (const item of this.#attendance.itemsOf([`${channel}\n${user}`])) this.#push(item, this.#relaysOf(channel));
+      const [item] = this.#attendance.itemsOf([`${channel}\n${user}`]);
+      this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One for one change.
     }
     for (const { text, at, sender } of this.#store.orders()) {
       const age = Math.max(0, host.now() - at);

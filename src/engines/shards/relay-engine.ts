@@ -14,6 +14,7 @@ import {
 } from "../engine.ts";
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
+import { Announced } from "./announced.ts";
 import { away, HomeCalls } from "./home-calls.ts";
 import { KnownCalls } from "./known-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
@@ -63,7 +64,8 @@ export class RelayEngine implements Engine {
   /** The member that is joining. */
   #joining: Member | undefined;
   /** The announcement of the call that is under way. */
-  #announced: Promise<unknown> | undefined;
+  #announcing: Promise<unknown> | undefined;
+  readonly #announced = new Announced();
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   /** All connections that open meanwhile wait for one answer. */
@@ -167,6 +169,7 @@ export class RelayEngine implements Engine {
     subscription?.stop();
     if (!this.#channels.delete(channel) || this.status === "closed") return;
     this.#store.forget(channel);
+    this.#announced.forget(channel);
     this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
   }
 
@@ -195,31 +198,33 @@ export class RelayEngine implements Engine {
   async join(channel: string, member: Member): Promise<void> {
     this.#check("join");
     this.#joining = member;
-    this.#announced = undefined;
+    this.#announcing = undefined;
     try {
       this.#local.join(channel, member);
     } finally {
       this.#joining = undefined;
     }
-    await this.#announced;
+    await this.#announcing;
   }
 
   async leave(channel: string, user: string): Promise<void> {
-    this.#announced = undefined;
+    this.#announcing = undefined;
     this.#local.leave(channel, user);
-    await this.#announced;
+    await this.#announcing;
   }
 
   async members(channel: string): Promise<readonly Member[]> {
     this.#check("name the members");
     return await this.#lists.run(channel, async () => {
       const members: Member[] = [];
+      this.#announced.forget(channel);
       let page: MembersPage;
       do {
         const after = members.at(-1)?.user;
         page = await this.#calls.runAlone({ type: "members", channel, after }) as MembersPage; // As the home object answers it.
         for (const member of page.members) members.push(member);
       } while (page.hasMore);
+      this.#announced.forget(channel);
       return members;
     });
   }
@@ -283,8 +288,10 @@ export class RelayEngine implements Engine {
     if (item.type === "message") return item.age === undefined ? host.received(item.text) : host.received(item.text, item.age);
     const subscription = this.#channels.get(item.channel);
     if (!subscription) return; // Of another relay of the call.
-    if (item.type === "presence") host.present(item.channel, item.joined, item.left);
-    else subscription.receive({ ...item.content, position: item.position }, item.previous);
+    if (item.type === "presence") {
+      const { joined, left } = this.#announced.take(item);
+      if (joined.length + left.length > 0) host.present(item.channel, joined, left);
+    } else subscription.receive({ ...item.content, position: item.position }, item.previous);
   }
 
   #open(channel: string, history: HistoryOptions | null): RelayChannel {
@@ -328,8 +335,8 @@ export class RelayEngine implements Engine {
       ...joined.map((each) => this.#announceJoin(channel, each, member)),
       ...left.map((user) => this.#tellGone({ type: "leave", channel, user })),
     ];
-    const announced = this.#announced = Promise.all(announcements);
-    announced.catch(() => this.#resync.request());
+    const announcing = this.#announcing = Promise.all(announcements);
+    announcing.catch(() => this.#resync.request());
   }
 
   /** @param member as the node holds it: the same object has the same place. */

@@ -106,7 +106,14 @@ export type Item =
     /** Offset of the publication before it. */
     readonly previous: number;
   }
-  | { readonly type: "presence"; readonly channel: string; readonly joined: readonly Member[]; readonly left: readonly string[] }
+  | {
+    readonly type: "presence";
+    readonly channel: string;
+    readonly joined: readonly Member[];
+    readonly left: readonly string[];
+    /** Whether the home object has started again, and relays may have had it before. */
+    readonly isRepeated?: boolean | undefined;
+  }
   /** @param age of an order that was given earlier, in ms. */
   | { readonly type: "message"; readonly text: string; readonly age?: number | undefined };
 

@@ -1,0 +1,42 @@
+import type { Member } from "../engine.ts";
+import type { Item } from "./shards.ts";
+
+type Change = Extract<Item, { type: "presence" }>;
+
+/** Members of which is remembered what was announced last. */
+const MAX_MEMBERS = 10_000;
+
+/** What a relay has announced last of each member: a home object that starts again repeats what relays may have received. */
+export class Announced {
+  /** By channel and user: the member's data, or that it has left. */
+  readonly #last = new Map<string, Map<string, string | undefined | typeof LEFT>>();
+  #count = 0;
+
+  /** Returns what of the change is new. Only what is repeated may be known: of another change relays may have missed what was before it. */
+  take({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
+    if (this.#count + joined.length + left.length > MAX_MEMBERS) this.#clear();
+    let last = this.#last.get(channel);
+    if (!last) this.#last.set(channel, last = new Map());
+    const isNew = (user: string, state: string | undefined | typeof LEFT) => {
+      const isKnown = last.has(user);
+      if (isKnown && isRepeated && last.get(user) === state) return false;
+      if (!isKnown) this.#count++;
+      last.set(user, state);
+      return true;
+    };
+    return { joined: joined.filter(({ user, data }) => isNew(user, data)), left: left.filter((user) => isNew(user, LEFT)) };
+  }
+
+  /** A list of the channel's members is read, or none of its changes are received any more: what comes next is announced. */
+  forget(channel: string): void {
+    this.#count -= this.#last.get(channel)?.size ?? 0;
+    this.#last.delete(channel);
+  }
+
+  #clear(): void {
+    this.#last.clear();
+    this.#count = 0;
+  }
+}
+
+const LEFT: unique symbol = Symbol("left");
