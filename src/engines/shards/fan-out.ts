@@ -1,4 +1,5 @@
 import type { Deadlines, Timed } from "../../base/clock.ts";
+import { afterTurn } from "../../base/turn.ts";
 import { type CallRelay, callTree, FAN_OUT, type Item, lengthOf, type RelayAnswer, takeCall } from "./shards.ts";
 
 /** What the fan-out needs from its engine. */
@@ -128,8 +129,8 @@ class Branch {
     while (this.#length > MAX_WAITING && this.#queue.length > 1) this.#drop();
     if (this.#isCalling) return;
     this.#isCalling = true;
-    // At the end of this turn's work: what is published in one go is one call.
-    queueMicrotask(() => void this.#callAll());
+    // What arrives together is one call.
+    afterTurn(() => void this.#callAll());
   }
 
   #drop(): void {
