@@ -179,13 +179,15 @@ export class Drain implements Timed {
 }
 
 /** Whether the client waits for an answer, or is asked for one. */
-function isBusy({ client, host: { extension, handlers }, pipeline }: Connection): boolean {
+export function isBusy({ client, host: { extension, handlers }, pipeline }: Connection): boolean {
   return !!pipeline?.isHeld || handlers.running.has(client) || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
 }
 
 /** `drained` promises that no request without an answer was handled (PROTOCOL.md §6). What a `message` listener does is not known. */
-function reasonOf({ hasDropped, host: { bus } }: Connection, retryAfter: number): string {
-  const words = hasDropped || bus.has("message") ? [] : ["drained"];
+export const saysDrained = ({ hasDropped, host: { bus } }: Connection): boolean => !hasDropped && !bus.has("message");
+
+function reasonOf(connection: Connection, retryAfter: number): string {
+  const words = saysDrained(connection) ? ["drained"] : [];
   if (retryAfter > 0) words.push(`retry=${retryAfter}`);
   return words.join(" ") || "Service restart";
 }

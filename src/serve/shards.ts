@@ -4,30 +4,19 @@
  * @module
  */
 import type { AnySchemas } from "../channels/channels.ts";
-import type { ClusterClients, ClusterQuestion, ClusterStats } from "../controller/cluster.ts";
-import type { WebSocketController } from "../controller/controller.ts";
+import type { ClusterQuestion, ClusterStats } from "../controller/cluster.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
-import { HomeEngine } from "../engines/shards/home-engine.ts";
-import { RelayEngine } from "../engines/shards/relay-engine.ts";
-import { type CallHome, type CallRelay, type HomeCall, inTime, RELAY_TIMEOUT, type RelayCall } from "../engines/shards/shards.ts";
-import type { Sql } from "../engines/sqlite-histories.ts";
 import type { Contract } from "../protocol/contract-types.ts";
-import { createWebSocketObject, type WebSocketObject, type WebSocketObjectApp, type WebSocketObjectState } from "./cloudflare.ts";
-import { checkFilterObject } from "./object-calls.ts";
-import { prefixOf, withEngine } from "./object-engine.ts";
+import { createWebSocketObject, type WebSocketObject, type WebSocketObjectApp } from "./cloudflare.ts";
+import { withEngine } from "./object-engine.ts";
 import type { AnyPayloads } from "./schedules.ts";
+import type { ShardedClients, ShardedClientsQuery } from "./shard-clients.ts";
+import { type Rebalance, type RebalanceOptions, windowOf } from "./shard-moves.ts";
+import { LAST_TRY, type ShardedObjectState, type ShardNamespace, ShardPart } from "./shard-part.ts";
 
-/** The part of a Durable Object's state that `createShardedObject` uses. */
-export interface ShardedObjectState extends WebSocketObjectState {
-  /** The object's id, with the name that it was made from. */
-  readonly id: { readonly name?: string | undefined };
-}
-
-/** A namespace of Durable Objects. */
-export interface ShardNamespace<Stub = unknown> {
-  /** Returns the stub of the object with this name. */
-  getByName(name: string): Stub;
-}
+export type { ShardedClients, ShardedClientsQuery } from "./shard-clients.ts";
+export type { Rebalance, RebalanceOptions } from "./shard-moves.ts";
+export type { ShardedObjectState, ShardNamespace } from "./shard-part.ts";
 
 /** Options of {@link createShardedObject}. */
 export interface ShardedObjectOptions<Env> {
@@ -43,16 +32,15 @@ export interface ShardedObject<
   Payloads = AnyPayloads,
   State = ShardedObjectState,
 > extends WebSocketObject<Env, C, Schemas, Payloads, State> {
-  /** Lists the clients of all relays. Those that do not answer within the `timeout` are in `missing`. */
-  clients(filter?: BroadcastFilter, options?: ClusterQuestion): Promise<ClusterClients>;
+  /** Lists the clients of all relays, page by page. Relays that do not answer within the `timeout` are in `missing`. */
+  clients(filter?: BroadcastFilter, query?: ShardedClientsQuery): Promise<ShardedClients>;
   /** Counts the connections and clients of each object. `stats` counts those of this object alone. */
   allStats(options?: ClusterQuestion): Promise<ClusterStats>;
+  /** See {@link Shards.rebalance}, which calls it. */
+  rebalance(shards: number, options?: RebalanceOptions): Promise<Rebalance>;
   /** Called by the other objects only. */
   callShard(controller: string, call: unknown): Promise<unknown>;
 }
-
-/** The name of a relay: that of its home object, and its number. */
-const RELAY = /^([^]*)#(\d+)$/;
 
 /**
  * Creates the class of a home object and its relays. Each object of the class is one of them by its name, as {@link shard} calls it.
@@ -95,20 +83,27 @@ export function createShardedObject<
     constructor(state: State, env: Env) {
       super(state, env);
       this.#part = parts.get(state)!; // Set by `build`, which `super` has called.
-      this.#part.check();
+      this.#part.start();
     }
 
     override async fetch(request: Request): Promise<Response> {
-      return await this.#part.admit(() => super.fetch(request));
+      return await this.#part.admit(request, () => super.fetch(request));
     }
 
-    async clients(filter: BroadcastFilter = {}, options?: ClusterQuestion): Promise<ClusterClients> {
-      checkFilterObject("list the clients", filter);
-      return await this.#part.controller.cluster.clients(filter, options);
+    async clients(filter: BroadcastFilter = {}, query: ShardedClientsQuery = {}): Promise<ShardedClients> {
+      const home = this.#part.home as Pick<ShardedObject, "clients"> | undefined; // Of the class itself.
+      return await (home ? home.clients(filter, query) : this.#part.clients(filter, query));
     }
 
     async allStats(options?: ClusterQuestion): Promise<ClusterStats> {
       return await this.#part.controller.cluster.stats(options);
+    }
+
+    async rebalance(shards: number, options?: RebalanceOptions): Promise<Rebalance> {
+      checkShards(shards);
+      const window = windowOf(options);
+      const home = this.#part.home as Pick<ShardedObject, "rebalance"> | undefined; // Of the class itself.
+      return await (home ? home.rebalance(shards, { window }) : this.#part.rebalance(shards, window));
     }
 
     async callShard(controller: string, call: unknown): Promise<unknown> {
@@ -118,96 +113,11 @@ export function createShardedObject<
   return Sharded;
 }
 
-/** What an object is among the shards: its engines, one for each controller. */
-class ShardPart<C> {
-  readonly #state: ShardedObjectState;
-  readonly #namespace: ShardNamespace;
-  readonly #controllers: WebSocketController<C>[];
-  readonly #engines = new Map<string, HomeEngine | RelayEngine>();
-  /** Requests in progress, which may become connections. */
-  #fetching = 0;
-
-  constructor(state: ShardedObjectState, namespace: ShardNamespace, controllers: WebSocketController<C>[]) {
-    this.#state = state;
-    this.#namespace = namespace;
-    this.#controllers = controllers;
-  }
-
-  get controller(): WebSocketController<C> {
-    return this.#controllers[0]!; // The object throws without one.
-  }
-
-  engine(sql: Sql | undefined, controller: string): HomeEngine | RelayEngine {
-    const { name } = this.#state.id;
-    if (!sql) {
-      throw new TypeError("Cannot build the object: shards need SQLite storage, write new_sqlite_classes instead of new_classes");
-    }
-    if (name === undefined) {
-      throw new TypeError("Cannot build the object: shards need a name, call it with getByName() or shard()");
-    }
-    const callRelay: CallRelay = (relay, call) => this.#call(relay, controller, call) as ReturnType<CallRelay>; // As `receive` answers.
-    const [, home] = RELAY.exec(name) ?? [];
-    const options = { sql, prefix: prefixOf(controller), callRelay, hasConnections: () => this.#hasConnections() };
-    const engine = home === undefined ? new HomeEngine(options) : new RelayEngine({
-      ...options,
-      relay: name,
-      callHome: (call) => this.#call(home, controller, call) as ReturnType<CallHome>, // As above.
-    });
-    this.#engines.set(controller, engine);
-    return engine;
-  }
-
-  /** @throws {TypeError} for a controller that uses another engine. */
-  check(): void {
-    for (const { name, engine } of this.#controllers) {
-      if (engine === this.#engines.get(name)) continue;
-      throw new TypeError(`Cannot build the object: the controller "${name}" has an engine, leave out its option engine`);
-    }
-  }
-
-  /**
-   * Lets a request in that may become a connection, once the home object lists this relay: it would get no broadcast and no order otherwise.
-   */
-  async admit(fetch: () => Promise<Response>): Promise<Response> {
-    this.#fetching++;
-    try {
-      const relays = [...this.#engines.values()].filter((engine) => engine instanceof RelayEngine);
-      await inTime(Promise.all(relays.map((relay) => relay.register())), RELAY_TIMEOUT);
-    } catch {
-      this.#fetching--;
-      return new Response("The home object is away, try again later", { status: 503 });
-    }
-    try {
-      return await fetch();
-    } finally {
-      this.#fetching--;
-    }
-  }
-
-  async receive(controller: string, call: unknown): Promise<unknown> {
-    const engine = this.#engines.get(controller);
-    if (!engine) throw new TypeError(`Cannot answer another object: there is no controller "${controller}" here`);
-    // Written by an object of the class: no other code calls it.
-    return engine instanceof HomeEngine ? await engine.receive(call as HomeCall) : await engine.receive(call as RelayCall);
-  }
-
-  /** With the event streams of clients without WebSockets, and upgrades in progress. */
-  #hasConnections(): boolean {
-    return this.#fetching > 0 || this.#controllers.some((controller) => controller.stats().reserved > 0);
-  }
-
-  /** A stub that has failed stays broken: each call has its own. */
-  async #call(name: string, controller: string, call: unknown): Promise<unknown> {
-    const stub = this.#namespace.getByName(name) as Pick<ShardedObject, "callShard">; // Of the class itself.
-    return await stub.callShard(controller, call);
-  }
-}
-
 /** Options of {@link shard}. */
 export interface ShardOptions {
   /** Name of the home object. Without `#`. */
   name: string;
-  /** Number of relays, from 1 to 1,000. It may change: relays beyond it keep their clients until these reconnect. */
+  /** Number of relays, from 1 to 1,000. It may change: clients stay where they are until they reconnect, or {@link Shards.rebalance} moves them. */
   shards: number;
   /**
    * What the relay of a request depends on, such as the id of the session. Requests with the same key go to the same relay unless that is
@@ -220,6 +130,14 @@ export interface ShardOptions {
 export interface Shards<Stub> {
   /** Forwards a request to a relay. If that is full, overloaded or leaving, an upgrade goes to the next one. */
   fetch(request: Request): Promise<Response>;
+  /**
+   * Moves clients from relays that have more than their share to the others: after `shards` has changed, or when keys crowd one relay. A
+   * relay closes its surplus with 1013 and `retry=0`, those with nothing under way first, and refuses new clients until a minute later.
+   * Clients that reconnect recover their channels. Resolves once all relays have begun.
+   *
+   * @throws {TypeError} for an invalid option.
+   */
+  rebalance(options?: RebalanceOptions): Promise<Rebalance>;
   /** The stub of the home object: its `publish`, `presence`, `history`, `clients`, `broadcast`, `disconnect` and schedules are of all relays. */
   readonly home: Stub;
 }
@@ -239,12 +157,14 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
   if (typeof name !== "string" || name === "" || name.includes("#")) {
     throw new TypeError('Cannot shard: name must be a string without "#", such as "main"');
   }
-  if (!Number.isSafeInteger(shards) || shards < 1 || shards > 1_000) {
-    throw new TypeError("Cannot shard: shards must be a whole number from 1 to 1,000");
-  }
+  checkShards(shards);
   return {
     get home() {
       return namespace.getByName(name);
+    },
+    async rebalance(options) {
+      const home = namespace.getByName(name) as unknown as Pick<ShardedObject, "rebalance">; // The class is one of `createShardedObject`.
+      return await home.rebalance(shards, { window: windowOf(options) });
     },
     async fetch(request) {
       const isUpgrade = request.headers.has("upgrade");
@@ -258,7 +178,7 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
         const relay = namespace.getByName(`${name}#${place}`);
         const isLast = number + 1 >= tries;
         try {
-          const response = await relay.fetch(request);
+          const response = await relay.fetch(isLast && isUpgrade ? lastTry(request) : request);
           if (isLast || response.status !== 503) return response;
           await response.body?.cancel();
         } catch (error) {
@@ -267,6 +187,18 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
       }
     },
   };
+}
+
+function checkShards(shards: number): void {
+  if (Number.isSafeInteger(shards) && shards >= 1 && shards <= 1_000) return;
+  throw new TypeError("Cannot shard: shards must be a whole number from 1 to 1,000");
+}
+
+/** The request for the last relay that is asked, which takes the client in although it moves others. */
+function lastTry(request: Request): Request {
+  const copy = new Request(request);
+  copy.headers.set(LAST_TRY, "1");
+  return copy;
 }
 
 function keyOf({ headers }: Request): string {

@@ -1,47 +1,18 @@
 /** One room over a home object and relays, from outside: what workerd does to its objects costs no client anything. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
-import { startWorker, type Worker } from "../../scripts/worker.ts";
 import { begin, range, take } from "./channel-client.ts";
+import { ShardedWorker } from "./sharded-worker.ts";
 import { Wire } from "./wire.ts";
 import { until } from "../support/waiting.ts";
 
-const file = fileURLToPath(new URL("fixture/shards-worker.ts", import.meta.url));
+let worker: ShardedWorker;
 
-let worker: Worker;
-let rooms = 0;
-
-async function outcome(name: string, method: string, ...args: unknown[]): Promise<{ result?: unknown; error?: string }> {
-  const answer = await fetch(`http://127.0.0.1:${worker.port}/call/${encodeURIComponent(name)}/${method}`, {
-    method: "POST",
-    body: JSON.stringify(args),
-  });
-  return await answer.json() as { result?: unknown; error?: string };
-}
-
-// deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
-async function call(name: string, method: string, ...args: unknown[]): Promise<any> {
-  const { result, error } = await outcome(name, method, ...args);
-  assert.equal(error, undefined);
-  return result;
-}
-
-/** A home object of a test's own. */
-const newHome = () => `home-${++rooms}`;
-
-/** Connects to one object. */
-const open = (name: string, user = "ann") =>
-  Wire.open(worker.port, `/websocket?object=${encodeURIComponent(name)}&access_token=${user}`);
-
-/** Evicts an object, if it is running. */
-async function evict(name: string): Promise<void> {
-  try {
-    await worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
-  } catch (error) {
-    assert.match(String(error), /not currently running/);
-  }
-}
+const outcome = (...call: Parameters<ShardedWorker["outcome"]>) => worker.outcome(...call);
+const call = (...call: Parameters<ShardedWorker["call"]>) => worker.call(...call);
+const newHome = () => worker.newHome();
+const open = (...call: Parameters<ShardedWorker["open"]>) => worker.open(...call);
+const evict = (name: string) => worker.evict(name);
 
 const publish = (home: string, n: number, channel = "room:1") => call(home, "publish", channel, "said", n, { id: `${n}` });
 
@@ -57,12 +28,9 @@ const next = async (wire: Wire, count: number) => (await take(wire, count)).map(
 
 describe("Shards", { timeout: 300_000 }, () => {
   before(async () => {
-    worker = await startWorker(file, "Fixture");
+    worker = await ShardedWorker.start();
   });
-  after(async () => {
-    Wire.resetAll();
-    await worker.miniflare.dispose();
-  });
+  after(() => worker.stop());
 
   it("publish from the home object and from each relay to the clients of all, in one order", async () => {
     const home = newHome();

@@ -7,13 +7,15 @@ function namespaceOf(
   answer: (name: string) => Response = (name) => new Response(name),
 ) {
   const asked: string[] = [];
+  const lastTries: boolean[] = [];
   const getByName = (name: string) => ({
-    fetch: (_request: Request) => {
+    fetch: (request: Request) => {
       asked.push(name);
+      lastTries.push(request.headers.has("noroshi-last-try"));
       return Promise.resolve(name).then(answer);
     },
   });
-  return { getByName, asked };
+  return { getByName, asked, lastTries };
 }
 
 const upgrade = (key: number | string) =>
@@ -94,6 +96,8 @@ describe("shard", () => {
     const two = namespaceOf(() => new Response(null, { status: 503 }));
     await shard(two, { name: "main", shards: 2 }).fetch(asUpgrade(upgrade(1)));
     assert.deepEqual(two.asked.sort(), ["main#0", "main#1"]);
+    // The last one takes the client in although it moves others.
+    assert.deepEqual(two.lastTries, [false, true]);
     // Another refusal is an answer.
     const strict = namespaceOf(() => new Response(null, { status: 403 }));
     await shard(strict, { name: "main", shards: 16 }).fetch(
@@ -108,6 +112,13 @@ describe("shard", () => {
       await (await home.fetch(new Request("https://room.example/"))).text(),
       "main",
     );
+  });
+
+  it("refuses a window out of range", async () => {
+    const { rebalance } = shard(namespaceOf(), { name: "main", shards: 4 });
+    for (const window of [-1, 0.5, 600_001]) {
+      await assert.rejects(rebalance({ window }), /window must be 0 or a whole number of ms/);
+    }
   });
 
   it("refuses options out of range", () => {

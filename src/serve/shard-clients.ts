@@ -1,0 +1,115 @@
+import type { ClusterClient, ClusterClients, ClusterQuestion } from "../controller/cluster.ts";
+import type { WebSocketController } from "../controller/controller.ts";
+import type { BroadcastFilter } from "../delivery/broadcast.ts";
+import { checkMs } from "../base/clock.ts";
+import { FAN_OUT, inTime } from "../engines/shards/shards.ts";
+import { checkFilterObject } from "./object-calls.ts";
+import { relayOf } from "./shard-names.ts";
+
+/** Options of `clients` of a sharded object. */
+export interface ShardedClientsQuery extends ClusterQuestion {
+  /** How many clients are returned at most, from 1 to 10,000. @default {10_000} */
+  limit?: number;
+  /** {@link ShardedClients.next} of the page before. @default from the first client on */
+  after?: string;
+}
+
+/** Clients of a room, object by object. The `node` of each, and those in `missing`, are names of objects. */
+export interface ShardedClients extends ClusterClients {
+  /** Where the next page begins. Absent if there are no more. */
+  next?: string;
+}
+
+/** What one object is asked for. */
+export interface ClientsQuestion {
+  readonly type: "clients";
+  readonly filter: BroadcastFilter;
+  /** The last `uid` of the page before. */
+  readonly after: string | undefined;
+  readonly limit: number;
+}
+
+/** Clients of one object, by `uid`. */
+export interface ClientsPage {
+  readonly clients: readonly Omit<ClusterClient, "node">[];
+  /** Whether there are more after the last one. */
+  readonly hasMore: boolean;
+}
+
+const MAX_LIMIT = 10_000;
+
+/** As of `Cluster.clients`, for each object, in ms. */
+const PATIENCE = 2_000;
+
+/** The clients of this object that match. */
+export function clientsOf<C>(
+  controller: WebSocketController<C>,
+  { filter: { user, role }, after, limit }: ClientsQuestion,
+): ClientsPage {
+  const clients = Array.from(controller.clients(), ({ uid, accountability }) => ({
+    uid,
+    user: accountability.user,
+    role: accountability.role,
+  })).filter((client) =>
+    (user === undefined || client.user === user) && (role === undefined || client.role === role) &&
+    (after === undefined || client.uid > after)
+  );
+  clients.sort((one, other) => one.uid < other.uid ? -1 : 1);
+  return { clients: clients.slice(0, limit), hasMore: clients.length > limit };
+}
+
+/**
+ * Lists the clients of objects, some of these at once, until the page is full.
+ *
+ * @param names of the home object and its relays.
+ * @throws {TypeError} for an invalid filter or option.
+ */
+export async function listClients(
+  names: readonly string[],
+  ask: (name: string, question: ClientsQuestion) => Promise<ClientsPage>,
+  filter: BroadcastFilter,
+  { timeout = PATIENCE, limit = MAX_LIMIT, after }: ShardedClientsQuery,
+): Promise<ShardedClients> {
+  checkFilterObject("list the clients", filter);
+  checkMs("Cannot list the clients: timeout", timeout);
+  if (!Number.isSafeInteger(limit) || limit < 1 || limit > MAX_LIMIT) {
+    throw new TypeError("Cannot list the clients: limit must be a whole number from 1 to 10,000");
+  }
+  const from = readPlace(after);
+  const objects = names.map((name) => ({ name, number: relayOf(name)?.number ?? HOME }))
+    .filter(({ number }) => number >= from.number).sort((one, other) => one.number - other.number);
+  const clients: ClusterClient[] = [];
+  const missing: string[] = [];
+  let next = after;
+  while (objects.length > 0) {
+    const some = objects.splice(0, FAN_OUT);
+    const left = limit - clients.length;
+    const pages = await Promise.all(some.map(({ name, number }) => {
+      const last = number === from.number ? from.uid : undefined;
+      return inTime(ask(name, { type: "clients", filter, after: last, limit: left }), timeout).catch(() => undefined);
+    }));
+    for (const [index, page] of pages.entries()) {
+      const { name, number } = some[index]!; // Each has its page.
+      if (!page) missing.push(name);
+      for (const client of page?.clients ?? []) {
+        if (clients.length === limit) return { clients, missing, next: next! }; // A client has set it.
+        clients.push({ node: name, ...client });
+        next = `${number} ${client.uid}`;
+      }
+      if (page?.hasMore) return { clients, missing, next: next! }; // As above.
+    }
+    if (clients.length === limit && objects.length > 0) return { clients, missing, next: next! }; // As above.
+  }
+  return { clients, missing };
+}
+
+/** Before the relays. */
+const HOME = -1;
+
+/** @throws {TypeError} for text that is no {@link ShardedClients.next}. */
+function readPlace(after: string | undefined): { number: number; uid: string | undefined } {
+  if (after === undefined) return { number: HOME, uid: undefined };
+  const [, number, uid] = /^(-1|\d{1,4}) ([^]+)$/.exec(String(after)) ?? [];
+  if (uid === undefined) throw new TypeError("Cannot list the clients: after must be the `next` of the page before");
+  return { number: Number(number), uid };
+}
