@@ -49,8 +49,9 @@ describe("examples/worker", { skip: noShell }, () => {
     const wrong = join(project, "src/wrong.ts");
     await writeFile(
       wrong,
-      `export async function call({ BOARD }: Env): Promise<void> {
-        const board = BOARD.getByName("main");
+      `import { hall } from "./hall.ts";
+      export async function call(env: Env): Promise<void> {
+        const board = env.BOARD.getByName("main");
         // @ts-expect-error -- an order, as the contract says
         await board.publish("orders", "placed", { id: 1 });
         // @ts-expect-error -- no such channel
@@ -62,6 +63,8 @@ describe("examples/worker", { skip: noShell }, () => {
         // @ts-expect-error -- a number
         const text: string = offset;
         void text;
+        // @ts-expect-error -- no such event
+        await hall(env).home.publish("hall", "sung", { text: "" });
       }`,
     );
     try {
@@ -73,32 +76,43 @@ describe("examples/worker", { skip: noShell }, () => {
 
   it("passes its tests inside workerd", { timeout: 300_000 }, async (t) => {
     if (missing) return t.skip(missing);
-    assert.match(await start("npm test", project, { path }).ended, /\b2 passed/);
+    assert.match(await start("npm test", project, { path }).ended, /\b3 passed/);
   });
 
   it("is bundled for a deployment with its bindings", { timeout: 300_000 }, async (t) => {
     if (missing) return t.skip(missing);
     const output = await start("npm run deploy -- --dry-run", project, { path }).ended;
     assert.match(output, /env\.BOARD \(Board\) +Durable Object/);
+    assert.match(output, /env\.HALL \(Hall\) +Durable Object/);
     assert.match(output, /env\.ORDERS \(orders\) +Queue/);
   });
 
-  it("shows an order that came by the queue, when wrangler dev serves it", { timeout: 300_000 }, async (t) => {
-    if (missing) return t.skip(missing);
-    const port = await freePort();
-    const server = start(`npm start -- --port ${port} --ip 127.0.0.1`, project, { path });
-    await Promise.race([server.listens, server.ended]);
-    const url = `http://127.0.0.1:${port}`;
-    const client = createClient(`${url.replace("http", "ws")}/websocket`, { WebSocket: WebSocket as never }); // As the client uses it.
-    try {
-      const orders = client.subscribe("orders")[Symbol.asyncIterator]();
-      assert.equal((await orders.next()).value?.event, "init");
-      const order = await (await fetch(`${url}/orders`, { method: "POST", body: "Two teas" })).json();
-      const { value } = await orders.next();
-      assert.deepEqual([value?.event, value?.data], ["placed", order]);
-    } finally {
-      await client.close();
-      server.kill();
-    }
-  });
+  it(
+    "shows an order that came by the queue, and what is said in the hall, when wrangler dev serves it",
+    { timeout: 300_000 },
+    async (t) => {
+      if (missing) return t.skip(missing);
+      const port = await freePort();
+      const server = start(`npm start -- --port ${port} --ip 127.0.0.1`, project, { path });
+      await Promise.race([server.listens, server.ended]);
+      const url = `http://127.0.0.1:${port}`;
+      const connect = (path: string) => createClient(`${url.replace("http", "ws")}${path}`, { WebSocket: WebSocket as never }); // As the client uses it.
+      const [client, guest] = [connect("/websocket"), connect("/hall/websocket")];
+      try {
+        const orders = client.subscribe("orders")[Symbol.asyncIterator]();
+        assert.equal((await orders.next()).value?.event, "init");
+        const order = await (await fetch(`${url}/orders`, { method: "POST", body: "Two teas" })).json();
+        const { value } = await orders.next();
+        assert.deepEqual([value?.event, value?.data], ["placed", order]);
+        const said = guest.subscribe("hall")[Symbol.asyncIterator]();
+        assert.equal((await said.next()).value?.event, "init");
+        await guest.publish("hall", "said", { text: "Good evening" });
+        assert.deepEqual((await said.next()).value?.data, { text: "Good evening" });
+      } finally {
+        await guest.close();
+        await client.close();
+        server.kill();
+      }
+    },
+  );
 });

@@ -12,3 +12,8 @@ export const contract = defineContract({
     clock: { events: { struck: v.object({ cron: v.string() }) } },
   },
 });
+
+/** What is said in the hall. */
+export const hallContract = defineContract({
+  channels: { hall: { events: { said: v.object({ text: v.string() }) } } },
+});

@@ -1,12 +1,15 @@
 import type { Board } from "./board.ts";
 import type { Order } from "./contract.ts";
+import { type Hall, hall } from "./hall.ts";
 
 export { Board } from "./board.ts";
+export { Hall } from "./hall.ts";
 
 declare global {
   /** The bindings of wrangler.jsonc. */
   interface Env {
     BOARD: DurableObjectNamespace<Board>;
+    HALL: DurableObjectNamespace<Hall>;
     ORDERS: Queue<Order>;
   }
 }
@@ -20,6 +23,7 @@ export default {
       await env.ORDERS.send(order);
       return Response.json(order, { status: 202 });
     }
+    if (pathname.startsWith("/hall/")) return await hall(env).fetch(request);
     if (pathname === "/stats") return Response.json(await board.stats());
     return await board.fetch(request);
   },
@@ -28,5 +32,6 @@ export default {
   },
   async scheduled({ cron }, env): Promise<void> {
     await env.BOARD.getByName("main").publish("clock", "struck", { cron });
+    await hall(env).home.publish("hall", "said", { text: "The bell rings" });
   },
 } satisfies ExportedHandler<Env, Order>;

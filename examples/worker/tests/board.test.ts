@@ -8,17 +8,18 @@ import {
 import { env, exports } from "cloudflare:workers";
 import { expect, it } from "vitest";
 import type { Order } from "../src/contract.ts";
+import { hall } from "../src/hall.ts";
 import worker from "../src/worker.ts";
 
 /** A client, by the handshake of RFC 6455 §1.2. */
-async function connect() {
+async function connect(path = "/websocket", key = "dGhlIHNhbXBsZSBub25jZQ==") {
   const headers = {
     upgrade: "websocket",
     connection: "upgrade",
     "sec-websocket-version": "13",
-    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-key": key,
   };
-  const response = await exports.default.fetch("https://board.example/websocket", { headers });
+  const response = await exports.default.fetch(`https://board.example${path}`, { headers });
   expect(response.status).toBe(101);
   const socket = response.webSocket!;
   socket.accept();
@@ -64,4 +65,17 @@ it("strikes when the cron trigger comes", async () => {
   await client.next();
   await worker.scheduled(createScheduledController({ cron: "0 * * * *" }), env);
   expect(await client.next()).toMatchObject({ event: "struck", data: { cron: "0 * * * *" } });
+});
+
+it("reaches the guests of the hall, whichever relay they have", async () => {
+  const guests = await Promise.all(Array.from({ length: 8 }, (_, n) => connect("/hall/websocket", btoa(`guest ${n}`.padEnd(16)))));
+  for (const guest of guests) {
+    guest.send({ type: "subscribe", channel: "hall" });
+    expect(await guest.next()).toMatchObject({ event: "init" });
+  }
+  const { clients } = await hall(env).home.clients();
+  expect(clients).toHaveLength(8);
+  expect(new Set(clients.map(({ node }) => node)).size).toBeGreaterThan(1);
+  await worker.scheduled(createScheduledController({ cron: "0 * * * *" }), env);
+  for (const guest of guests) expect(await guest.next()).toMatchObject({ event: "said", data: { text: "The bell rings" } });
 });

@@ -4,6 +4,7 @@ declare namespace Cloudflare {
   }
   interface Env {
     BOARD: DurableObjectNamespace<import("../src/worker.ts").Board>;
+    HALL: DurableObjectNamespace<import("../src/hall.ts").Hall>;
     ORDERS: Queue<import("../src/contract.ts").Order>;
   }
 }
