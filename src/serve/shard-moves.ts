@@ -16,7 +16,7 @@ export interface RebalanceOptions {
 
 /** What {@link Shards.rebalance} has begun. */
 export interface Rebalance {
-  /** How many clients each relay closes, by its name. Absent: it closes none. */
+  /** How many clients each relay closes, by its name, less those that wait for an answer until the end. Absent: it closes none. */
   moving: Record<string, number>;
   /** Relays that did not answer, and keep their clients. */
   missing: string[];
