@@ -8,12 +8,10 @@
  */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { frame } from "../tests/runtimes/wire.ts";
 import { buildServers } from "./build.ts";
-import { lock } from "./lock.ts";
+import { inTurns, ItemCounter, type ItemReader, type ItemSample, measureItems, median, percentile, runToEnd } from "./items.ts";
 import { type Program, startServer } from "./measure.ts";
 import { cpuOf, memoryOf } from "./process.ts";
 import { RUNTIME_TITLES, type RuntimeName, type Server } from "./servers.ts";
@@ -33,12 +31,6 @@ const seconds = Number(values.seconds);
 
 /** What the event streams are compared with. */
 const BASE = "streamSSE";
-
-/** Clients that connect at once. */
-const AT_ONCE = 50;
-
-/** Times 10 ms until each client must have an item. */
-const TRIES = 6_000;
 
 interface Subject extends Server {
   /** Paths of event streams, and what they are. Absent: the server is measured by its echo. */
@@ -86,30 +78,16 @@ function subjectsOf(runtime: RuntimeName): Subject[] {
   return subjects;
 }
 
-interface Sample {
-  /** In s a million events. */
-  cpu: number;
-  /** Events a second. */
-  rate: number;
-  /** In ms: delays, or the time of an echo over the fallback. */
-  p50: number;
-  p99: number;
+/** Of an echo the times over the fallback, too. */
+interface Sample extends ItemSample {
   /** In ms: the times of an echo over the socket, and by hand. */
   socket: number;
   byHand: number;
-  /** Resident memory, in MiB. */
-  memory: number;
-  /** Events that were missing, doubled or out of order. */
-  faults: number;
 }
 
-/** A client that counts items, and looks at nothing else. */
-class Subscriber {
-  items = 0;
-  faults = 0;
-  readonly delays: number[] = [];
+class Subscriber implements ItemReader {
+  readonly items: ItemCounter = new ItemCounter();
   readonly #socket: Socket;
-  #next: number | undefined;
   #rest = "";
 
   private constructor(socket: Socket) {
@@ -119,9 +97,7 @@ class Subscriber {
 
   static async open(port: number, path: string): Promise<Subscriber> {
     const socket = await open(port);
-    socket.write(
-      `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: text/event-stream\r\n\r\n`,
-    );
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: text/event-stream\r\n\r\n`);
     return new Subscriber(socket);
   }
 
@@ -130,22 +106,8 @@ class Subscriber {
   }
 
   #read(chunk: Buffer): void {
-    const now = performance.timeOrigin + performance.now();
     const text = this.#rest + chunk.toString("latin1");
-    let from = 0;
-    for (;;) {
-      const start = text.indexOf('{"n":', from);
-      const end = start < 0 ? -1 : text.indexOf('"}', start);
-      if (end < 0) break;
-      const seq = parseInt(text.slice(start + 5, start + 20), 10);
-      if (this.#next !== undefined && seq !== this.#next) this.faults++;
-      this.#next = seq + 1;
-      this.items++;
-      const at = text.indexOf('"at":', start) + 5;
-      this.delays.push(now - parseFloat(text.slice(at, at + 20)));
-      from = end;
-    }
-    this.#rest = text.slice(Math.max(from, text.length - 512));
+    this.#rest = text.slice(Math.max(this.items.take(text), text.length - 512));
   }
 }
 
@@ -265,75 +227,33 @@ async function measureEcho(
   return times;
 }
 
-const percentile = (times: readonly number[], part: number): number =>
-  Float64Array.from(times).sort()[Math.floor(times.length * part)] ?? NaN;
-
 async function measure(subject: Subject): Promise<Sample> {
   const programs: Program[] = [];
-  const readers: Subscriber[] = [];
   try {
     const { port, pids } = await startServer(subject, programs);
     const { path } = subject;
-    if (path === undefined) {
-      const peer = await startServer({
-        ...subject,
-        kind: "peer",
-        file: "peers/events-sse.ts",
-      }, programs);
-      await measureEcho(port, peer.port, 200 * seconds); // Warms up.
-      const [before, start] = [cpuOf(pids), performance.now()];
-      const [fallback, socket, byHand] = await measureEcho(
-        port,
-        peer.port,
-        1_000 * seconds,
-      );
-      const [after, end] = [cpuOf(pids), performance.now()];
-      const count = fallback.length + socket.length;
-      return {
-        cpu: (after - before) / count * 1e6,
-        rate: count / (end - start) * 1_000,
-        p50: percentile(fallback, 0.5),
-        p99: percentile(fallback, 0.99),
-        socket: percentile(socket, 0.5),
-        byHand: percentile(byHand, 0.5),
-        memory: memoryOf(pids) / 1_024,
-        faults: 0,
-      };
+    if (path !== undefined) {
+      const load = { count: Number(values.clients), seconds };
+      const sample = await measureItems(`${subject.runtime}, ${subject.name}`, pids, load, () => Subscriber.open(port, path));
+      return { ...sample, socket: NaN, byHand: NaN };
     }
-    while (readers.length < Number(values.clients)) {
-      const count = Math.min(AT_ONCE, Number(values.clients) - readers.length);
-      readers.push(
-        ...await Promise.all(
-          Array.from({ length: count }, () => Subscriber.open(port, path)),
-        ),
-      );
-    }
-    for (let tries = 0; readers.some(({ items }) => items === 0); tries++) {
-      if (tries === TRIES) {
-        throw new Error(
-          `Cannot measure ${subject.runtime}, ${subject.name}: a client has no item`,
-        );
-      }
-      await sleep(10);
-    }
-    await sleep(200 * seconds); // Warms up.
-    for (const { delays } of readers) delays.length = 0;
+    const peer = await startServer({ ...subject, kind: "peer", file: "peers/events-sse.ts" }, programs);
+    await measureEcho(port, peer.port, 200 * seconds); // Warms up.
     const [before, start] = [cpuOf(pids), performance.now()];
-    await sleep(1_000 * seconds);
+    const [fallback, socket, byHand] = await measureEcho(port, peer.port, 1_000 * seconds);
     const [after, end] = [cpuOf(pids), performance.now()];
-    const delays = readers.flatMap((reader) => reader.delays);
+    const count = fallback.length + socket.length;
     return {
-      cpu: (after - before) / delays.length * 1e6,
-      rate: delays.length / (end - start) * 1_000,
-      p50: percentile(delays, 0.5),
-      p99: percentile(delays, 0.99),
-      socket: NaN,
-      byHand: NaN,
+      cpu: (after - before) / count * 1e6,
+      rate: count / (end - start) * 1_000,
+      p50: percentile(fallback, 0.5),
+      p99: percentile(fallback, 0.99),
+      socket: percentile(socket, 0.5),
+      byHand: percentile(byHand, 0.5),
       memory: memoryOf(pids) / 1_024,
-      faults: readers.reduce((sum, { faults }) => sum + faults, 0),
+      faults: 0,
     };
   } finally {
-    for (const reader of readers) reader.close();
     for (const program of programs) program.end();
   }
 }
@@ -348,21 +268,7 @@ async function main(): Promise<void> {
     ...subjects,
     ...subjects.map((subject) => ({ ...subject, kind: "peer", file: "peers/events-sse.ts" }) as const),
   ]);
-  const samples = new Map<Subject, Sample[]>();
-  // Rounds alternate: what else the machine does meanwhile meets all of them.
-  for (let round = 0; round < Number(values.rounds); round++) {
-    for (const subject of subjects) {
-      const release = values.lock === undefined ? () => {} : await lock(values.lock);
-      try {
-        samples.set(subject, [
-          ...samples.get(subject) ?? [],
-          await measure(subject),
-        ]);
-      } finally {
-        release();
-      }
-    }
-  }
+  const samples = await inTurns(subjects, values, measure);
   console.log(
     `| server | CPU, s a million | of ${BASE} | a second | p50, ms | p99, ms | RSS, MiB | faults |`,
   );
@@ -386,11 +292,4 @@ async function main(): Promise<void> {
   }
 }
 
-const median = (numbers: number[]): number => numbers.sort((a, b) => a - b)[numbers.length >> 1] ?? NaN;
-
-// An exit ends the servers too.
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => process.exit(1));
-}
-await main();
-process.exit(); // Sockets that were cut may linger.
+await runToEnd(main);

@@ -8,14 +8,11 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { frame } from "../tests/runtimes/wire.ts";
 import { buildServers } from "./build.ts";
-import { lock } from "./lock.ts";
+import { inTurns, ItemCounter, type ItemReader, type ItemSample, measureItems, median, runToEnd } from "./items.ts";
 import { type Program, startServer } from "./measure.ts";
-import { cpuOf, memoryOf } from "./process.ts";
 import { root, RUNTIME_TITLES, type RuntimeName, type Server } from "./servers.ts";
 
 const { values } = parseArgs({
@@ -33,31 +30,11 @@ const { values } = parseArgs({
 /** What is compared with. */
 const BASE = values.flat ? "by hand" : "streamSSE";
 
-/** Clients that connect at once. */
-const AT_ONCE = 50;
-
-/** Times 10 ms until each client must have an item. */
-const TRIES = 6_000;
-
 interface Subject extends Server {
   /** Path of the request, and the texts that are sent once it is answered. Absent: the answer is the stream. */
   path: string;
   headers?: string;
   texts?: string[];
-}
-
-interface Sample {
-  /** In s a million items. */
-  cpu: number;
-  /** Items a second. */
-  rate: number;
-  /** Delays in ms. */
-  p50: number;
-  p99: number;
-  /** Resident memory, in MiB. */
-  memory: number;
-  /** Items that were missing, doubled or out of order. */
-  faults: number;
 }
 
 const [CONNECT, ASK] = ["40", '42["paced"]'];
@@ -95,11 +72,8 @@ function subjectsOf(runtime: RuntimeName): Subject[] {
   ];
 }
 
-/** A client that counts items, and looks at nothing else. */
-class Reader {
-  items = 0;
-  faults = 0;
-  readonly delays: number[] = [];
+class Reader implements ItemReader {
+  readonly items: ItemCounter = new ItemCounter(0);
   readonly #socket: Socket;
   #rest = "";
 
@@ -129,19 +103,8 @@ class Reader {
   }
 
   #read(chunk: Buffer): void {
-    const now = performance.timeOrigin + performance.now();
     const text = this.#rest + chunk.toString("latin1");
-    let from = 0;
-    for (;;) {
-      const start = text.indexOf('{"n":', from);
-      const end = start < 0 ? -1 : text.indexOf('"}', start);
-      if (end < 0) break;
-      const seq = parseInt(text.slice(start + 5, start + 20), 10);
-      if (seq !== this.items++) this.faults++;
-      const at = text.indexOf('"at":', start) + 5;
-      this.delays.push(now - parseFloat(text.slice(at, at + 20)));
-      from = end;
-    }
+    const from = this.items.take(text);
     // As the project's client sends it, once it has read the item.
     const credit = text.lastIndexOf('"credit":');
     const digits = credit < 0 ? null : /^\d+(?=\})/.exec(text.slice(credit + 9, credit + 30));
@@ -150,36 +113,13 @@ class Reader {
   }
 }
 
-async function measure(subject: Subject): Promise<Sample> {
+async function measure(subject: Subject): Promise<ItemSample> {
   const programs: Program[] = [];
-  const readers: Reader[] = [];
   try {
     const { port, pids } = await startServer(subject, programs);
-    const streams = values.flat ? 1 : Number(values.streams);
-    while (readers.length < streams) {
-      const some = Array.from({ length: Math.min(AT_ONCE, streams - readers.length) }, () => Reader.open(port, subject));
-      readers.push(...await Promise.all(some));
-    }
-    for (let tries = 0; readers.some(({ items }) => items === 0); tries++) {
-      if (tries === TRIES) throw new Error(`Cannot measure ${subject.runtime}, ${subject.name}: a client has no item`);
-      await sleep(10);
-    }
-    await sleep(200 * Number(values.seconds)); // Warms up.
-    for (const { delays } of readers) delays.length = 0;
-    const [before, start] = [cpuOf(pids), performance.now()];
-    await sleep(1_000 * Number(values.seconds));
-    const [after, end] = [cpuOf(pids), performance.now()];
-    const delays = Float64Array.from(readers.flatMap(({ delays }) => delays)).sort();
-    return {
-      cpu: (after - before) / delays.length * 1e6,
-      rate: delays.length / (end - start) * 1_000,
-      p50: delays[Math.floor(delays.length / 2)] ?? NaN,
-      p99: delays[Math.floor(delays.length * 0.99)] ?? NaN,
-      memory: memoryOf(pids) / 1_024,
-      faults: readers.reduce((sum, { faults }) => sum + faults, 0),
-    };
+    const load = { count: values.flat ? 1 : Number(values.streams), seconds: Number(values.seconds) };
+    return await measureItems(`${subject.runtime}, ${subject.name}`, pids, load, () => Reader.open(port, subject));
   } finally {
-    for (const reader of readers) reader.close();
     for (const program of programs) program.end();
   }
 }
@@ -194,24 +134,13 @@ async function main(): Promise<void> {
     if (status !== 0) throw new Error("Cannot measure the peers: run npm ci --ignore-scripts in bench, or --servers=noroshi");
   }
   await buildServers(subjects);
-  const samples = new Map<Subject, Sample[]>();
-  // Rounds alternate: what else the machine does meanwhile meets all of them.
-  for (let round = 0; round < Number(values.rounds); round++) {
-    for (const subject of subjects) {
-      const release = values.lock === undefined ? () => {} : await lock(values.lock);
-      try {
-        samples.set(subject, [...samples.get(subject) ?? [], await measure(subject)]);
-      } finally {
-        release();
-      }
-    }
-  }
+  const samples = await inTurns(subjects, values, measure);
   console.log(`| server | CPU, s a million | of ${BASE} | items a second | p50, ms | p99, ms | RSS, MiB | faults |`);
   console.log("| --- | --: | --: | --: | --: | --: | --: | --: |");
   for (const subject of subjects) {
     const own = samples.get(subject)!; // Measured above.
     const base = samples.get(subjects.find(({ name, runtime }) => name === BASE && runtime === subject.runtime) ?? subject)!;
-    const of = (figure: keyof Sample, digits: number) => median(own.map((sample) => sample[figure])).toFixed(digits);
+    const of = (figure: keyof ItemSample, digits: number) => median(own.map((sample) => sample[figure])).toFixed(digits);
     const ratio = median(own.map(({ cpu }, round) => cpu / base[round]!.cpu)).toFixed(2); // As many rounds.
     const faults = own.reduce((sum, { faults }) => sum + faults, 0);
     console.log(
@@ -221,9 +150,4 @@ async function main(): Promise<void> {
   }
 }
 
-const median = (numbers: number[]): number => numbers.sort((a, b) => a - b)[numbers.length >> 1] ?? NaN;
-
-// An exit ends the servers too.
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
-await main();
-process.exit(); // Sockets that were cut may linger.
+await runToEnd(main);
