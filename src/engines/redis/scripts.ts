@@ -29,6 +29,11 @@ local function placeOf(meta, run, known, place)
   return at[1], offset
 end
 
+-- Nodes may declare other times: a key lives as long as the longest of them.
+local function keep(key, ttl)
+  redis.call('PEXPIRE', key, text(math.max(redis.call('PTTL', key), ttl)))
+end
+
 local function expire(stream, ttl)
   while true do
     local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
@@ -120,8 +125,8 @@ end
 if type(added) == 'table' then return added end
 redis.call('HSET', KEYS[1], 'offset', offset)
 expire(KEYS[2], tonumber(ARGV[6]))
-redis.call('PEXPIRE', KEYS[1], text(ARGV[6] + ARGV[7]))
-redis.call('PEXPIRE', KEYS[2], ARGV[6])
+keep(KEYS[1], ARGV[6] + ARGV[7])
+keep(KEYS[2], tonumber(ARGV[6]))
 if KEYS[4] then
   redis.call('HSET', KEYS[4], 'epoch', epoch, 'offset', offset)
   redis.call('PEXPIRE', KEYS[4], ARGV[10])
@@ -161,7 +166,7 @@ export const READ: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
 local epoch, offset = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
 if not epoch then epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
-redis.call('PEXPIRE', KEYS[1], text(math.max(redis.call('PTTL', KEYS[1]), ARGV[5] + ARGV[6])))
+keep(KEYS[1], ARGV[5] + ARGV[6])
 local function restart()
   epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2])
   redis.call('PEXPIRE', KEYS[1], text(ARGV[5] + ARGV[6]))
@@ -204,7 +209,7 @@ local run = runOf(KEYS[#KEYS], ARGV[1])
 for number = 1, #KEYS - 1 do
   local first = number * 3 - 1
   local epoch, offset = placeOf(KEYS[number], run, ARGV[first + 1], ARGV[first + 2])
-  if epoch then redis.call('PEXPIRE', KEYS[number], ARGV[first]) end
+  if epoch then keep(KEYS[number], tonumber(ARGV[first])) end
   tops[number] = epoch and { epoch, text(offset) } or {}
 end
 return tops`;
