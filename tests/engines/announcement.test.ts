@@ -148,3 +148,74 @@ describe("A node that comes back to its broker", () => {
     await engine.close();
   });
 });
+
+describe("A node whose earlier session is heard late", () => {
+  /** A node, and what the broker holds of it: the envelope of each user. */
+  async function create() {
+    const clock = new TestClock();
+    const host = new TestHost(clock);
+    const held = new Map<string, string>();
+    const session = {
+      join: (_channel: string, user: string, envelope: string) => Promise.resolve(void held.set(user, envelope)),
+      leave: (_channel: string, user: string) => Promise.resolve(void held.delete(user)),
+      members: () => Promise.resolve([...held.values()]),
+      listen: () => Promise.resolve(),
+      unlisten: () => Promise.resolve(),
+      beat: () => Promise.resolve(true),
+      nodes: () => Promise.resolve([host.node]),
+      ownMembers: () => Promise.resolve([]),
+      retire: () => Promise.resolve(),
+      close() {},
+    };
+    const broker: Broker = { name: "Fake", connect: () => Promise.resolve(session as unknown as BrokerSession) }; // As above.
+    const engine = new BrokerEngine(broker, { lease: 3e6, checkInterval: 1e6 });
+    engine.start(host);
+    await host.until(() => engine.status === "ready");
+    await engine.subscribe("room", null);
+    await engine.members("room");
+    /** Waits for the check that reads the members. */
+    const look = async () => {
+      for (const _ of range(13)) {
+        clock.advance(1e6);
+        await turn();
+      }
+    };
+    return { engine, host, held, look };
+  }
+
+  it("announces its members again where the broker holds older data, or none", async () => {
+    const { engine, host, held, look } = await create();
+    await engine.join("room", { user: "mika", data: '"old"' });
+    const old = held.get("mika")!;
+    await engine.join("room", { user: "mika", data: '"new"' });
+    await engine.join("room", { user: "noa" });
+    const expected = ["mika", "noa"].map((user) => held.get(user)!.split("\n")[2]);
+    held.set("mika", old);
+    held.delete("noa");
+    await look();
+    assert.deepEqual(["mika", "noa"].map((user) => held.get(user)?.split("\n")[2]), expected);
+    assert.deepEqual(host.errors, []);
+    await engine.close();
+  });
+
+  it("announces that those have left whom the broker still holds", async () => {
+    const { engine, held, look } = await create();
+    await engine.join("room", { user: "mika" });
+    const late = held.get("mika")!;
+    await engine.leave("room", "mika");
+    held.set("mika", late);
+    await look();
+    assert.deepEqual([...held], []);
+    await engine.close();
+  });
+
+  it("announces nothing while the broker holds what it has announced", async () => {
+    const { engine, held, look } = await create();
+    await engine.join("room", { user: "mika", data: "1" });
+    await engine.join("room", { user: "noa" });
+    const before = [...held];
+    await look();
+    assert.deepEqual([...held], before); // Each envelope has a number of its own.
+    await engine.close();
+  });
+});

@@ -1,7 +1,7 @@
 import type { Member } from "../engine.ts";
 import { inBatches } from "./broker.ts";
 import type { Envelopes } from "./envelope.ts";
-import { OwnMembers, parseMember, presenceSetOf, type Present } from "./presence.ts";
+import { OwnMembers, parseMember, type PlacedMember, presenceSetOf, type Present } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import type { MemberVerifier, StoredMember } from "./member-verifier.ts";
 import type { NodeSubscription } from "./node-subscription.ts";
@@ -40,12 +40,14 @@ export class Announcer {
   async read(channel: string): Promise<Present[]> {
     const link = await this.#host.link("name the members");
     const stored: StoredMember[] = [];
+    const { node } = this.#host.envelopes();
     for (const envelope of await link.call("name the members", (session) => session.members(channel))) {
       const opened = await this.#host.envelopes().open(["member"], channel, envelope, false);
       const parsed = opened && parseMember(opened.body);
       if (parsed && !parsed.left) stored.push({ node: opened.node, number: opened.number, ...parsed.member });
       else if (opened) this.#host.malformed();
     }
+    this.#correct(channel, stored.filter((member) => member.node === node));
     const verifier = this.#host.verifier();
     return verifier ? await verifier.confirm(channel, stored) : stored;
   }
@@ -94,6 +96,29 @@ export class Announcer {
   async retire(): Promise<void> {
     for (const { channel, member } of this.own.all) this.own.leave(channel, member.user);
     await this.announce();
+  }
+
+  /**
+   * Announces what the broker holds otherwise of this node: what an earlier session has sent may arrive after what a later one sends.
+   *
+   * @param stored the members of this node as the broker holds them.
+   */
+  #correct(channel: string, stored: readonly PlacedMember[]): void {
+    const { own } = this;
+    const held = new Map(stored.map((member) => [member.user, member]));
+    const wrong = own.of(channel).filter((member) => {
+      if (own.needsPlace(member)) return false; // It is being announced.
+      const { data, place } = own.placed(member);
+      const is = held.get(member.user);
+      return !is || is.data !== data || is.place !== place;
+    });
+    const gone = stored.filter(({ user }) => !own.hasUser(channel, user) && !own.leavingOf(channel, user));
+    if (wrong.length + gone.length === 0) return;
+    const corrections = [
+      ...wrong.map((member) => this.join(channel, member)),
+      ...gone.map(({ user }) => this.leave(channel, user)),
+    ];
+    this.#settle(corrections).catch((error) => this.#host.report(error));
   }
 
   /** The refusal of one announcement must not end the session of all others. @throws when the session has ended. */

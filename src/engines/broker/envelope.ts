@@ -96,6 +96,11 @@ export class Envelopes {
     this.guard = new ReplayGuard(options.node);
   }
 
+  /** The node that seals. */
+  get node(): string {
+    return this.#options.node;
+  }
+
   /** Makes an envelope. @param scope the channel; `""` when there is none. */
   seal(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
     return this.#seal(kind, scope, body, this.#options.node, this.guard.next(kind), event, traceparent);
