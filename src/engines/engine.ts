@@ -83,6 +83,8 @@ export interface EngineHost {
   now(): number;
   /** Deadlines of the engine. The node uses one timer for all deadlines. */
   readonly deadlines: Deadlines;
+  /** Whether the node only publishes and sends, as a publisher: it subscribes to nothing and has no members. @default {false} */
+  readonly onlySends?: boolean;
   /** Receives the publications of subscribed channels, in order, each once. */
   published(channel: string, publication: Publication): void;
   /**

@@ -200,6 +200,7 @@ export class Publisher<C = Contract> {
       node,
       now: Date.now,
       deadlines,
+      onlySends: true,
       published: none,
       gap: none,
       present: none,

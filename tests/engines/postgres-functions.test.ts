@@ -4,6 +4,7 @@ import { describe, it } from "node:test";
 import pg from "pg";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { postgresEngine, postgresMigrations } from "../../src/engines/postgres/postgres.ts";
+import { PARTS } from "../../src/engines/postgres/session.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
@@ -11,6 +12,9 @@ import { FAST, TIMEOUT, usePostgres } from "./postgres-fixture.ts";
 import { TestHost } from "./test-host.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
+
+/** Calls that remove all that has expired. */
+const SWEEP = JSON.stringify([["sweep", PARTS]]);
 
 describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
   const on = usePostgres();
@@ -202,10 +206,26 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
       ) insert into noroshi_publications select id, 1, 0, 1, 0, '' from made
     `);
     for (let sweep = 0; sweep < 3; sweep++) {
-      await client.query("select noroshi_call('other', '[[\"sweep\",true]]')");
+      await client.query("select noroshi_call('other', $1)", [SWEEP]);
     }
     const { rows } = await client.query("select count(*)::int from noroshi_publications where envelope = ''");
     assert.deepEqual(rows, [{ count: 0 }]);
+  });
+
+  it("name the parts that may have more, and pass over those of later versions", TIMEOUT, async () => {
+    const transaction = await on.connect();
+    await transaction.query("begin"); // The node of the suite sweeps too.
+    await transaction.query(`
+      insert into noroshi_ids select noroshi_key('old', number::text), '', 0, 0 from generate_series(1, 5001) number;
+      insert into noroshi_orders (namespace, at, envelope) select 'other', 0, '' from generate_series(1, 10)
+    `);
+    const more = async (parts: readonly string[]) =>
+      (await transaction.query("select noroshi_sweep($1) as more", [parts])).rows[0].more;
+    assert.deepEqual(await more([...PARTS, "of a later version"]), ["ids"]);
+    assert.deepEqual(await more(["ids"]), []);
+    const left = "select 1 from noroshi_ids where expires = 0 union all select 1 from noroshi_orders where at = 0";
+    assert.deepEqual((await transaction.query(left)).rows, []);
+    await transaction.end();
   });
 
   it("remove what the size has no room for, of a channel that nobody publishes to", TIMEOUT, async () => {
@@ -219,7 +239,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
       const text = "select count(*)::int as count from noroshi_publications p join noroshi_channels c on c.id = p.channel";
       return (await client.query(`${text} where c.name like 'quiet:%' and ${condition}`)).rows[0].count;
     };
-    const sweep = () => client.query("select noroshi_call('noroshi', '[[\"sweep\",true]]')");
+    const sweep = () => client.query("select noroshi_call('noroshi', $1)", [SWEEP]);
     await sweep();
     // Nodes that were notified of them may still read them.
     assert.equal(await count("true"), 400 + 59 * 11);
@@ -243,7 +263,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
   it("remove the members of a node that joined without a lease", TIMEOUT, async () => {
     // In one transaction: the node of the suite sweeps too.
     const joined = [["join", "room", "alive", "ada", "1"], ["join", "room", "dead", "bob", "2"]];
-    const calls = JSON.stringify([["beat", "alive", 60_000, 1], ...joined, ["sweep", true]]);
+    const calls = JSON.stringify([["beat", "alive", 60_000, 1], ...joined, ["sweep", PARTS]]);
     await on.client.query("select noroshi_call('members', $1)", [calls]);
     const { rows } = await on.client.query("select node from noroshi_members where namespace = 'members'");
     assert.deepEqual(rows, [{ node: "alive" }]);
@@ -308,7 +328,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await transaction.query("select noroshi_publish('rights', 'say', '3')");
     await transaction.query("commit");
     await transaction.end();
-    await pool.query("select noroshi_call('noroshi', '[[\"sweep\",true]]')");
+    await pool.query("select noroshi_call('noroshi', $1)", [SWEEP]);
     const page = await app.engine.read("rights", HISTORY, start, 10);
     await app.host.until(() => app.host.publications("rights").length >= 3);
     await app.engine.close();

@@ -119,8 +119,9 @@ export class BrokerEngine implements Engine {
       now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
-    const positions = () => this.#positions();
-    const session = { node: host.node, namespace, lease, slack: 3 * checkInterval, timeout, now, positions };
+    const onlySends = host.onlySends === true && !isSigned; // One that signs is asked for its numbers.
+    const bounds = { lease, slack: 3 * checkInterval, timeout };
+    const session = { node: host.node, namespace, ...bounds, now, positions: this.#positions, onlySends };
     const link = this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
       prepare: () => this.#listening!.resume([...this.#subscriptions.keys()]), // Set below, before `open`.
       greet: async () => await this.#trust?.greet(),
@@ -336,9 +337,7 @@ export class BrokerEngine implements Engine {
     return null;
   }
 
-  #positions(): Position[] {
-    return [...this.#subscriptions.values()].flatMap(({ position }) => position ?? []);
-  }
+  readonly #positions = (): Position[] => [...this.#subscriptions.values()].flatMap(({ position }) => position ?? []);
 
   /** The position up to which this node has received everything; `undefined` when it is not subscribed. */
   #positionOf(channel: string): Position | undefined {

@@ -127,6 +127,8 @@ export interface SessionOptions {
   readonly slack: number;
   /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
+  /** Whether the node receives nothing, not even questions about what it has sent: then it need not listen, nor be known to others. */
+  readonly onlySends?: boolean;
   /** The wall clock, in ms. */
   now(): number;
   /** The positions up to which this node has received its channels. */

@@ -120,72 +120,86 @@ begin
   return json_build_array(coalesce(v_known, false), v_now, ${s}noroshi_run(), v_lsn);
 end $$;
 
--- Removes a part of the mail, or of all that has expired. Returns whether there may be more.
-create or replace function ${s}noroshi_sweep(p_all boolean) returns json language plpgsql as $$
+-- Removes some of each of these parts of what has expired. Returns the parts that may have more.
+create or replace function ${s}noroshi_sweep(p_parts text[]) returns json language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
-  v_more boolean;
+  v_more text[] := '{}';
+  v_part text;
+  v_most bigint;
   v_count bigint;
 begin
-  delete from ${s}noroshi_mail where id in (
-    select id from ${s}noroshi_mail where at < v_now - 60000 order by id limit 5000 for update skip locked
-  );
-  get diagnostics v_count = row_count;
-  v_more := v_count >= 5000;
-  if p_all then
-    delete from ${s}noroshi_orders where id in (
-      select id from ${s}noroshi_orders where at < v_now - 86400000 order by id limit 5000 for update skip locked
-    );
-    get diagnostics v_count = row_count;
-    v_more := v_more or v_count >= 5000;
-    delete from ${s}noroshi_ids where key in (
-      select key from ${s}noroshi_ids where expires < v_now order by expires limit 5000 for update skip locked
-    );
-    get diagnostics v_count = row_count;
-    v_more := v_more or v_count >= 5000;
-    delete from ${s}noroshi_answers where key in (
-      select key from ${s}noroshi_answers where expires < v_now order by expires limit 5000 for update skip locked
-    );
-    get diagnostics v_count = row_count;
-    v_more := v_more or v_count >= 5000;
-    -- Of nodes that joined after their lease and ended before the next. By ctid: a member that joins again meanwhile has another one.
-    delete from ${s}noroshi_members where ctid = any(array(
-      select m.ctid from ${s}noroshi_members m where not exists (
-        select from ${s}noroshi_nodes l where l.namespace = m.namespace and l.node = m.node
-      ) limit 5000
-    ));
-    get diagnostics v_count = row_count;
-    v_more := v_more or v_count >= 5000;
-    -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
-    with ended as (
-      delete from ${s}noroshi_channels where id in (
-        select id from ${s}noroshi_channels where expires < v_now - 604800000 limit 1000 for update skip locked
-      ) returning id
-    ), gone as (delete from ${s}noroshi_publications where channel in (select id from ended))
-    select v_more or count(*) >= 1000 into v_more from ended;
-    with expired as (
-      update ${s}noroshi_channels set n = 0, gone = 0 where id in (
-        select id from ${s}noroshi_channels where expires < v_now and n > 0 limit 1000 for update skip locked
-      ) returning id
-    ), gone as (delete from ${s}noroshi_publications where channel in (select id from expired))
-    select v_more or count(*) >= 1000 into v_more from expired;
-    -- Of channels that are quiet: others remove them as they publish.
-    with quiet as (
-      select c.id, c.n - c.size as surplus from ${s}noroshi_channels c cross join lateral (
-        select q.n, q.at from ${s}noroshi_publications q where q.channel = c.id order by q.pos limit 1
-      ) oldest where c.n - c.size > c.gone and oldest.n <= c.n - c.size and oldest.at < v_now - 10000
-        limit 500 for update of c skip locked
-    ), removed as (
-      delete from ${s}noroshi_publications where (channel, pos) in (
-        select each.channel, each.pos from quiet cross join lateral (
-          select q.channel, q.pos, q.n, q.at from ${s}noroshi_publications q where q.channel = quiet.id order by q.pos limit 100
-        ) each where each.n <= quiet.surplus and each.at < v_now - 10000 limit 5000
-      ) returning channel, n
-    ), noted as (
-      update ${s}noroshi_channels set gone = last.n
-        from (select channel, max(n) as n from removed group by channel) last where id = last.channel
-    ) select v_more or count(*) >= 50 into v_more from removed;
-  end if;
+  foreach v_part in array p_parts loop
+    v_most := 5000;
+    case v_part
+      when 'mail' then
+        delete from ${s}noroshi_mail where id in (
+          select id from ${s}noroshi_mail where at < v_now - 60000 order by id limit v_most for update skip locked
+        );
+        get diagnostics v_count = row_count;
+      when 'orders' then
+        delete from ${s}noroshi_orders where id in (
+          select id from ${s}noroshi_orders where at < v_now - 86400000 order by id limit v_most for update skip locked
+        );
+        get diagnostics v_count = row_count;
+      when 'ids' then
+        delete from ${s}noroshi_ids where key in (
+          select key from ${s}noroshi_ids where expires < v_now order by expires limit v_most for update skip locked
+        );
+        get diagnostics v_count = row_count;
+      when 'answers' then
+        delete from ${s}noroshi_answers where key in (
+          select key from ${s}noroshi_answers where expires < v_now order by expires limit v_most for update skip locked
+        );
+        get diagnostics v_count = row_count;
+      when 'members' then
+        -- Of nodes that joined after their lease and ended before the next. By ctid: a member that joins again meanwhile has another one.
+        delete from ${s}noroshi_members where ctid = any(array(
+          select m.ctid from ${s}noroshi_members m where not exists (
+            select from ${s}noroshi_nodes l where l.namespace = m.namespace and l.node = m.node
+          ) limit v_most
+        ));
+        get diagnostics v_count = row_count;
+      when 'channels' then
+        v_most := 1000;
+        -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
+        with ended as (
+          delete from ${s}noroshi_channels where id in (
+            select id from ${s}noroshi_channels where expires < v_now - 604800000 limit v_most for update skip locked
+          ) returning id
+        ), gone as (delete from ${s}noroshi_publications where channel in (select id from ended))
+        select count(*) into v_count from ended;
+      when 'histories' then
+        v_most := 1000;
+        with expired as (
+          update ${s}noroshi_channels set n = 0, gone = 0 where id in (
+            select id from ${s}noroshi_channels where expires < v_now and n > 0 limit v_most for update skip locked
+          ) returning id
+        ), gone as (delete from ${s}noroshi_publications where channel in (select id from expired))
+        select count(*) into v_count from expired;
+      when 'publications' then
+        -- Of channels that are quiet: others remove them as they publish.
+        v_most := 50;
+        with quiet as (
+          select c.id, c.n - c.size as surplus from ${s}noroshi_channels c cross join lateral (
+            select q.n, q.at from ${s}noroshi_publications q where q.channel = c.id order by q.pos limit 1
+          ) oldest where c.n - c.size > c.gone and oldest.n <= c.n - c.size and oldest.at < v_now - 10000
+            limit 500 for update of c skip locked
+        ), removed as (
+          delete from ${s}noroshi_publications where (channel, pos) in (
+            select each.channel, each.pos from quiet cross join lateral (
+              select q.channel, q.pos, q.n, q.at from ${s}noroshi_publications q where q.channel = quiet.id order by q.pos limit 100
+            ) each where each.n <= quiet.surplus and each.at < v_now - 10000 limit 5000
+          ) returning channel, n
+        ), noted as (
+          update ${s}noroshi_channels set gone = last.n
+            from (select channel, max(n) as n from removed group by channel) last where id = last.channel
+        ) select count(*) into v_count from removed;
+      else
+        v_count := 0; -- Of a later version.
+    end case;
+    if v_count >= v_most then v_more := array_append(v_more, v_part); end if;
+  end loop;
   return to_json(v_more);
 end $$;
 
@@ -220,35 +234,38 @@ declare
   v_begins boolean;
   p json;
 begin
-  -- Gates, and then channels and keys, are locked in one order by all: else two could wait for each other.
-  for v_gate, v_begins in
-    select ${s}noroshi_gate(p_namespace, each.name), bool_or(each.begins) from (
-      select call.name, bool_or(call.kind = 'event') as publishes, bool_or(call.kind in ('append', 'read')) and (
-        bool_or(call.kind in ('event', 'end'))
-          or not exists (select from ${s}noroshi_channels c where c.namespace = p_namespace and c.name = call.name)
-      ) as begins from (
-        select value->>0 as kind, value->>1 as name from json_array_elements(v_calls)
-          where value->>0 in ('append', 'event', 'read', 'end')
-      ) call group by call.name
-    ) each where each.publishes or each.begins group by 1 order by 1
-  loop
-    perform ${s}noroshi_enter(v_gate, v_begins);
-  end loop;
-  for p in
-    select value from json_array_elements(v_calls) where value->>0 in ('append', 'event', 'read', 'end', 'claim', 'settle')
-      order by (value->>1) collate "C"
-  loop
-    if p->>0 = 'append' then
-      perform ${s}noroshi_channel(p_namespace, p->>1, (p->>3)::bigint, (p->>4)::bigint, p->>6, (p->>7)::bigint, true);
-    elsif p->>0 = 'read' then
-      perform ${s}noroshi_channel(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, p->>9, (p->>10)::bigint, false);
-    elsif p->>0 in ('claim', 'settle') then
-      perform ${s}noroshi_lock(p->>1);
-    else
-      if p->>3 is not null and p->>0 = 'event' then perform ${s}noroshi_lock(p->>1); end if;
-      perform 1 from ${s}noroshi_channels where namespace = p_namespace and name = p->>1 for update;
-    end if;
-  end loop;
+  -- Gates, and then channels and keys, are locked in one order by all: else two could wait for each other. A call alone waits for one at
+  -- a time, and an event enters by the gate first.
+  if json_array_length(v_calls) > 1 or v_calls->0->>0 = 'event' then
+    for v_gate, v_begins in
+      select ${s}noroshi_gate(p_namespace, each.name), bool_or(each.begins) from (
+        select call.name, bool_or(call.kind = 'event') as publishes, bool_or(call.kind in ('append', 'read')) and (
+          bool_or(call.kind in ('event', 'end'))
+            or not exists (select from ${s}noroshi_channels c where c.namespace = p_namespace and c.name = call.name)
+        ) as begins from (
+          select value->>0 as kind, value->>1 as name from json_array_elements(v_calls)
+            where value->>0 in ('append', 'event', 'read', 'end')
+        ) call group by call.name
+      ) each where each.publishes or each.begins group by 1 order by 1
+    loop
+      perform ${s}noroshi_enter(v_gate, v_begins);
+    end loop;
+    for p in
+      select value from json_array_elements(v_calls) where value->>0 in ('append', 'event', 'read', 'end', 'claim', 'settle')
+        order by (value->>1) collate "C"
+    loop
+      if p->>0 = 'append' then
+        perform ${s}noroshi_channel(p_namespace, p->>1, (p->>3)::bigint, (p->>4)::bigint, p->>6, (p->>7)::bigint, true);
+      elsif p->>0 = 'read' then
+        perform ${s}noroshi_channel(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint, p->>9, (p->>10)::bigint, false);
+      elsif p->>0 in ('claim', 'settle') then
+        perform ${s}noroshi_lock(p->>1);
+      else
+        if p->>3 is not null and p->>0 = 'event' then perform ${s}noroshi_lock(p->>1); end if;
+        perform 1 from ${s}noroshi_channels where namespace = p_namespace and name = p->>1 for update;
+      end if;
+    end loop;
+  end if;
   for p in select value from json_array_elements(v_calls) with ordinality as call (value, number) order by number loop
     v_answer := null;
     case p->>0
@@ -272,7 +289,7 @@ begin
         ) o;
       when 'beat' then
         v_answer := ${s}noroshi_beat(p_namespace, p->>1, (p->>2)::bigint, (p->>3)::bigint);
-      when 'sweep' then v_answer := ${s}noroshi_sweep((p->>1)::boolean);
+      when 'sweep' then v_answer := ${s}noroshi_sweep(array(select json_array_elements_text(p->1)));
       when 'nodes' then
         select json_agg(node) into v_answer from ${s}noroshi_nodes
           where namespace = p_namespace and expires > ${s}noroshi_now();

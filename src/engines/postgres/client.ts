@@ -97,16 +97,16 @@ export function checkClient(name: string, client: unknown): void {
  * Opens connections with the settings of the clients. A pool or client of `pg` is not used itself: connections of the engine's own can
  * be ended when they hang.
  *
- * @param listen the client whose settings lead to the database directly, without a pooler.
+ * @param listen the client whose settings lead to the database directly, without a pooler; `null` if nothing listens.
  * @param abandoned ends the attempt.
  */
 export async function connectPostgres(
   client: PostgresClient,
-  listen: PostgresClient,
+  listen: PostgresClient | null,
   ended: (error: unknown) => void,
   abandoned: AbortSignal,
 ): Promise<PostgresConnection> {
-  if (isPglite(client) && listen === client) return await open(client, ended, abandoned);
+  if (listen === null || isPglite(client) && listen === client) return await open(client, ended, abandoned);
   // Together: to begin takes a server process of PostgreSQL some ms.
   const [commands, listener] = await Promise.allSettled([open(client, ended, abandoned), open(listen, ended, abandoned)]);
   if (commands.status === "rejected" || listener.status === "rejected") {
@@ -178,7 +178,8 @@ async function openPg(
     async listen(channel, notify) {
       client.on("notification", ({ payload }) => notify(payload ?? ""));
       // Notifications do not count as activity. The setting is of PostgreSQL 14 or later.
-      const stay = "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'";
+      const name = "'idle_session_timeout'";
+      const stay = `select set_config(${name}, '0', false) where current_setting(${name}, true) is not null`;
       await client.query(`${stay}; listen ${channel}`);
     },
     close() {

@@ -20,7 +20,7 @@ import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "../b
 import { KnownPositions } from "../broker/known-positions.ts";
 import { checkClient, connectPostgres, inTransaction, type PostgresClient, type PostgresConnection } from "./client.ts";
 import { postgresMigrations, prefixOf, VERSION } from "./migrations.ts";
-import { type PostgresMemory, PostgresSession } from "./session.ts";
+import { type PostgresMemory, PostgresSession, subjectOf } from "./session.ts";
 
 export type { BrokerEngine } from "../broker/broker-engine.ts";
 export type { BrokerEngineOptions } from "../broker/options.ts";
@@ -69,13 +69,16 @@ class PostgresBroker implements Broker {
 
   async connect(listener: BrokerListener, options: SessionOptions, abandoned: AbortSignal): Promise<BrokerSession> {
     const { client, listen, schema } = this.#options;
-    const connection = await connectPostgres(client, listen, listener.ended, abandoned);
+    const [connection, subject] = await Promise.all([
+      connectPostgres(client, options.onlySends ? null : listen, listener.ended, abandoned),
+      subjectOf(schema, options.namespace),
+    ]);
     // Statements under way get an error instead of an answer that may never come.
     abandoned.addEventListener("abort", () => connection.close(), { once: true });
     try {
       abandoned.throwIfAborted();
       const session = new PostgresSession(connection, schema, listener, options, this.#memory);
-      await session.start((version) => this.#migrate(connection, version));
+      await session.start(subject, (version) => this.#migrate(connection, version));
       return session;
     } catch (error) {
       // Before the connections are closed, which would report a less useful error.

@@ -19,8 +19,11 @@ export interface PostgresMemory {
 /** No such table, schema or function. */
 const MISSING = ["42P01", "3F000", "42883"];
 
-/** Beats between two removals of what has expired. */
+/** Beats between two removals of all that has expired. */
 const SWEEP_PERIOD = 20;
+
+/** The parts of what expires, as `noroshi_sweep` knows them. Each beat removes the first one. */
+export const PARTS: readonly string[] = ["mail", "orders", "ids", "answers", "members", "channels", "histories", "publications"];
 
 /** Session with PostgreSQL: one connection for statements, and one that listens. */
 export class PostgresSession implements BrokerSession {
@@ -75,11 +78,15 @@ export class PostgresSession implements BrokerSession {
     });
   }
 
-  /** @param migrate brings tables of this version up to date. Resolves with whether it has changed them. */
-  async start(migrate: (version: number) => Promise<boolean>): Promise<void> {
-    const subject = await subjectOf(this.#prefix, this.#options.namespace);
-    const listening = this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
-    listening.catch(() => {}); // Awaited below.
+  /**
+   * @param subject the name that {@link subjectOf} gives.
+   * @param migrate brings tables of this version up to date. Resolves with whether it has changed them.
+   */
+  async start(subject: string, migrate: (version: number) => Promise<boolean>): Promise<void> {
+    const listening = this.#options.onlySends
+      ? undefined
+      : this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
+    listening?.catch(() => {}); // Awaited below.
     const [version, now] = await this.#begin(MISSING);
     this.#look(await migrate(version) ? (await this.#begin([]))[1] : now);
     await listening;
@@ -200,6 +207,7 @@ export class PostgresSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
+    if (this.#options.onlySends) return true;
     // Each beat notifies this node: if the last one did not arrive, the connection that listens is dead.
     if (this.#heard < this.#beats) {
       const error = new Error(
@@ -213,9 +221,8 @@ export class PostgresSession implements BrokerSession {
     this.#look(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;
-    const sweepsAll = this.#beats % SWEEP_PERIOD === 2; // Not the first, a publisher has just that one.
-    // After the calls that wait for the first beat.
-    setTimeout(() => this.#isSweeping || void this.#sweep(sweepsAll));
+    const parts = this.#beats % SWEEP_PERIOD === 2 ? PARTS : PARTS.slice(0, 1); // Not at the first, which calls wait for.
+    setTimeout(() => this.#isSweeping || void this.#sweep(parts));
     return wasKnown;
   }
 
@@ -236,11 +243,12 @@ export class PostgresSession implements BrokerSession {
   }
 
   async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
+    if (this.#options.onlySends) return [];
     return (await this.#call(Own, "own", this.#options.node)).map(([channel, envelope]) => ({ channel, envelope }));
   }
 
   async retire(): Promise<void> {
-    await this.#run("retire", this.#options.node);
+    if (!this.#options.onlySends) await this.#run("retire", this.#options.node);
   }
 
   close(): void {
@@ -275,10 +283,11 @@ export class PostgresSession implements BrokerSession {
   }
 
   /** Removes what has expired, in short steps: other calls wait for each. */
-  async #sweep(all: boolean): Promise<void> {
+  async #sweep(parts: readonly string[]): Promise<void> {
     this.#isSweeping = true;
     try {
-      while (!this.#isClosed && await this.#call(v.boolean(), "sweep", all));
+      // Only what may have more is looked at again.
+      for (let rest = parts; rest.length > 0 && !this.#isClosed;) rest = await this.#call(Strings, "sweep", rest);
     } catch (error) {
       if (!this.#isClosed) this.#listener.ended(error);
     }
@@ -328,9 +337,9 @@ export class PostgresSession implements BrokerSession {
   }
 }
 
-/** What `noroshi_subject` returns: the session listens while it begins. */
-async function subjectOf(prefix: string, namespace: string): Promise<string> {
-  const bytes = new TextEncoder().encode(JSON.stringify([prefix, namespace]));
+/** What `noroshi_subject` returns, without asking for it. */
+export async function subjectOf(schema: string, namespace: string): Promise<string> {
+  const bytes = new TextEncoder().encode(JSON.stringify([prefixOf(schema), namespace]));
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return `noroshi_${Array.from(hash.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
