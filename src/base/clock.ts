@@ -12,6 +12,8 @@ export interface Clock {
   setTimeout(callback: () => void, delay: number): unknown;
   /** Cancels the call of a handle that `setTimeout` returned. */
   clearTimeout(handle: unknown): void;
+  /** Whether a timer ends with the request that has set it, as in a Worker: then no other request can rely on it. @default {false} */
+  readonly isPerRequest?: boolean;
 }
 
 /** A clock that can be replaced: its monotonic time goes on from where it was. */
@@ -52,6 +54,8 @@ export const systemClock: Clock = {
   },
   // The handle is what setTimeout above returned, whose type differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
+  // An object has one context for all its requests, and a clock of its own.
+  isPerRequest: "WebSocketPair" in globalThis,
 };
 
 /**
@@ -110,6 +114,9 @@ type HeapItem = Writable<Timed>;
 /** Maximum number of items per timer. Messages are handled before the next timer: pinging one client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;
 
+/** Time in ms after which a deadline that no timer has called is one of a request that has ended. */
+const ABANDONED = 10_000;
+
 /**
  * Any number of deadlines behind one timer: in a binary heap, so that 100,000 clients cost one timer and O(log n) per change.
  * Without deadlines there is no timer.
@@ -122,6 +129,9 @@ export class Deadlines {
   readonly #due = new Set<HeapItem>();
   #timer: unknown;
   #armed = Infinity;
+  /** Of a clock whose timers end with their request: one for each item. */
+  readonly #own = new Map<HeapItem, unknown>();
+  #isDismissing = false;
 
   /**
    * Created by the controller.
@@ -147,8 +157,11 @@ export class Deadlines {
   use(clock: Clock): void {
     const shift = clock.monotonic() - this.#clock.monotonic();
     this.#disarm();
+    for (const handle of this.#own.values()) this.#clock.clearTimeout(handle);
+    this.#own.clear();
     this.#clock = clock;
     for (const item of this.#heap) item.deadline += shift;
+    for (const item of clock.isPerRequest ? this.#heap : []) this.#armOwn(item);
     this.#arm();
   }
 
@@ -160,6 +173,7 @@ export class Deadlines {
     if (item.heapIndex < 0) item.heapIndex = this.#heap.push(item) - 1;
     this.#up(item.heapIndex);
     this.#down(item.heapIndex);
+    if (this.#clock.isPerRequest) this.#armOwn(item);
     this.#arm();
   }
 
@@ -169,6 +183,7 @@ export class Deadlines {
     this.#due.delete(item);
     const { heapIndex: index } = item;
     if (index < 0) return;
+    if (this.#own.size > 0) this.#disarmOwn(item);
     item.heapIndex = -1;
     const last = this.#heap.pop();
     if (last && last !== item) {
@@ -183,9 +198,13 @@ export class Deadlines {
   /** Calls the items that are due: at most {@link MAX_WOKEN}, and the others with the next timer. */
   run(): void {
     this.#disarm();
+    this.#callUntil(this.#clock.monotonic());
+    this.#arm();
+  }
+
+  #callUntil(time: number): void {
     // Collected first: a deadline that an item sets meanwhile waits for the next timer, even with a delay of 0.
-    const now = this.#clock.monotonic();
-    for (let first = this.#heap[0]; first && first.deadline <= now && this.#due.size < MAX_WOKEN; first = this.#heap[0]) {
+    for (let first = this.#heap[0]; first && first.deadline <= time && this.#due.size < MAX_WOKEN; first = this.#heap[0]) {
       this.delete(first);
       this.#due.add(first);
     }
@@ -194,17 +213,44 @@ export class Deadlines {
       this.#due.delete(item);
       guard(() => item.due(), this.#report);
     }
-    this.#arm();
+  }
+
+  #armOwn(item: HeapItem): void {
+    this.#disarmOwn(item);
+    const due = () => {
+      if (item.deadline > this.#clock.monotonic()) return this.#armOwn(item);
+      this.delete(item);
+      guard(() => item.due(), this.#report);
+    };
+    this.#own.set(item, this.#clock.setTimeout(due, this.#delayOf(item)));
+    const first = this.#heap[0]!; // The item is in the heap.
+    if (this.#isDismissing || first.deadline + ABANDONED > this.#clock.monotonic()) return;
+    this.#isDismissing = true;
+    queueMicrotask(() => this.#dismiss());
+  }
+
+  #disarmOwn(item: HeapItem): void {
+    this.#clock.clearTimeout(this.#own.get(item));
+    this.#own.delete(item);
+  }
+
+  /** Calls the items of requests that have ended. */
+  #dismiss(): void {
+    this.#callUntil(this.#clock.monotonic() - ABANDONED);
+    this.#isDismissing = false;
+  }
+
+  #delayOf(item: HeapItem): number {
+    return Math.min(Math.max(0, Math.ceil(item.deadline - this.#clock.monotonic())), MAX_DELAY);
   }
 
   // The timer may be early for the first deadline, never late: moving it on every change would cost a timer per message.
   #arm(): void {
     const first = this.#heap[0];
-    if (!first || first.deadline >= this.#armed) return;
+    if (!first || first.deadline >= this.#armed || this.#clock.isPerRequest) return;
     this.#disarm();
     this.#armed = first.deadline;
-    const delay = Math.min(Math.max(0, Math.ceil(first.deadline - this.#clock.monotonic())), MAX_DELAY);
-    this.#timer = this.#clock.setTimeout(() => this.run(), delay);
+    this.#timer = this.#clock.setTimeout(() => this.run(), this.#delayOf(first));
   }
 
   #disarm(): void {

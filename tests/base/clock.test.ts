@@ -271,6 +271,81 @@ describe("Deadlines", () => {
   });
 });
 
+describe("Deadlines of a Worker", () => {
+  /** A clock whose timers end with the request that has set them. */
+  class RequestClock extends TestClock {
+    readonly isPerRequest = true;
+    readonly #request: number[] = [];
+
+    override setTimeout(callback: () => void, delay: number): number {
+      const handle = super.setTimeout(callback, delay);
+      this.#request.push(handle);
+      return handle;
+    }
+
+    endRequest(): void {
+      for (const handle of this.#request.splice(0)) this.clearTimeout(handle);
+    }
+  }
+
+  function create() {
+    const clock = new RequestClock();
+    const woken: string[] = [];
+    const sleeper = (name: string) => new Sleeper(name, woken);
+    return { clock, deadlines: new Deadlines(clock, assert.ifError), woken, sleeper };
+  }
+
+  it("wakes an item although the request that has set an earlier deadline is over", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    deadlines.set(sleeper("first"), 100);
+    clock.endRequest();
+    deadlines.set(sleeper("second"), 200);
+    clock.advance(200);
+    assert.deepEqual(woken, ["second"]);
+  });
+
+  it("wakes an item at its last deadline, once, and none that was deleted", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    const [moved, deleted] = [sleeper("moved"), sleeper("deleted")];
+    deadlines.set(moved, 100);
+    deadlines.set(moved, 300);
+    deadlines.set(deleted, 50);
+    deadlines.delete(deleted);
+    clock.advance(299);
+    assert.deepEqual(woken, []);
+    clock.advance(1_000);
+    assert.deepEqual(woken, ["moved"]);
+    assert.deepEqual([deadlines.size, clock.timers], [0, 0]);
+  });
+
+  it("wakes the items of requests that are long over with those of a later one", async () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    for (const name of ["a", "b"]) deadlines.set(sleeper(name), 100);
+    clock.endRequest();
+    clock.advance(10_100);
+    assert.deepEqual(woken, []);
+    deadlines.set(sleeper("later"), 1_000);
+    await turn();
+    assert.deepEqual(woken, ["a", "b"]);
+    clock.advance(1_000);
+    assert.deepEqual(woken, ["a", "b", "later"]);
+  });
+
+  it("gives each item a timer of its own when it changes to such a clock, and one to all when it changes back", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    const shared = new TestClock();
+    deadlines.use(shared);
+    for (const name of ["a", "b"]) deadlines.set(sleeper(name), 100);
+    assert.equal(shared.timers, 1);
+    deadlines.use(clock);
+    assert.deepEqual([shared.timers, clock.timers], [0, 2]);
+    deadlines.use(shared);
+    assert.deepEqual([shared.timers, clock.timers], [1, 0]);
+    shared.advance(100);
+    assert.deepEqual(woken, ["a", "b"]);
+  });
+});
+
 describe("systemClock", () => {
   it("calls back, unless it was cleared", async () => {
     // Its timers keep no process going, so something else has to.

@@ -115,6 +115,22 @@ describe("A misused Worker", () => {
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);
   });
 
+  it("ends the body of a request in time when another request has ended", { timeout: 300_000 }, async (t) => {
+    const { miniflare, log, port } = await start(true);
+    t.after(() => miniflare.dispose());
+    const publish = async (by: string) => {
+      const headers = { Upgrade: undefined, Connection: undefined, "Content-Length": "50" };
+      const wire = Wire.begin(port, `/channels/news?by=${by}`, { method: "POST", headers, follow: Buffer.from('{"event":') });
+      await log.find(new RegExp(`^ASKED ${by}$`));
+      return wire;
+    };
+    const first = await publish("first");
+    const second = await publish("second");
+    first.socket.destroy();
+    await second.answered;
+    assert.equal(second.answer.status, 408);
+  });
+
   it("says how to write a Durable Object when a Worker calls serve", { timeout: 300_000 }, async (t) => {
     const { miniflare, port } = await start(true);
     t.after(() => miniflare.dispose());
