@@ -159,9 +159,9 @@ export class EventSocket implements WebSocketLike {
       if (this.readyState === 3) return false;
       if (answer?.ok) return true;
       const status = answer?.status ?? 0;
-      if (status === 404) {
+      if (status === 404 || status === 429) {
         // The server has closed the connection: its event `close`, with the code, may still arrive.
-        this.#lost = setTimeout(() => this.#end(1006, "POST: HTTP 404", false), LAST_EVENT);
+        this.#lost = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), LAST_EVENT);
         return false;
       }
       if (status >= 400 && status < 500 && status !== 408 || repeats === MAX_REPEATS) {

@@ -19,6 +19,12 @@ export interface Delivered {
   readonly close?: { readonly code: number; readonly reason: string } | undefined;
 }
 
+/** What became of a POST: `gap` if one before it is missing, `repeated` if it was sent more often than any client has to. */
+export type Receipt = "taken" | "gap" | "repeated";
+
+/** Times that a client may repeat a POST (PROTOCOL.md §8). */
+const MAX_REPEATS = 8;
+
 /** What {@link EventTransport} needs of its route. */
 export interface EventTransportHost {
   /** Where frames wait for the end of the turn. */
@@ -53,6 +59,10 @@ export class EventTransport implements Transport, Writer {
   /** The last event, which waits or has been handed over. */
   #close: { readonly code: number; readonly reason: string } | undefined;
   #sequence = 0;
+  /** POSTs since the last new one. */
+  #repeats = 0;
+  /** Pings without an answer. */
+  #pings = 0;
   #pause: { readonly over: Promise<void>; end(): void } | undefined;
 
   constructor(acceptance: Acceptance, host: EventTransportHost) {
@@ -88,8 +98,16 @@ export class EventTransport implements Transport, Writer {
     this.#put(batch.isShared ? batch.encoded ??= encode() : encode());
   }
 
+  /** Writes what waits for the end of the turn. Returns whether anything did. */
+  writeNow(): boolean {
+    if (!this.batch) return false;
+    this.write();
+    return true;
+  }
+
   ping(number?: number): void {
     if (this.readyState !== OPEN) return;
+    this.#pings++;
     this.#put(encoder.encode(this.#host.format.ping(number)));
     if (this.#host.pulled) this.ponged?.(number); // Its client never answers, and reads each event on its own.
   }
@@ -147,22 +165,30 @@ export class EventTransport implements Transport, Writer {
   }
 
   /**
-   * Hands on what a POST carries, unless that was done before. Resolves with whether its number was in order; while reading is paused, it
-   * resolves when it goes on, so that a client with one POST at a time is held back.
+   * Hands on what a POST carries, unless that was done before. While reading is paused, it resolves when reading goes on, so that a client
+   * with one POST at a time is held back.
+   *
+   * @param bytes the size of the POST: one without messages counts as a message, unless it answers a ping or closes.
    */
-  async receive({ sequence, frames, pong, close }: Delivered): Promise<boolean> {
+  async receive({ sequence, frames, pong, close }: Delivered, bytes: number): Promise<Receipt> {
     const connection = this.#connection;
-    if (!connection || sequence > this.#sequence + 1) return false;
-    if (sequence > this.#sequence) {
+    if (!connection) return "gap";
+    if (sequence === this.#sequence + 1) {
       this.#sequence = sequence;
+      this.#repeats = 0;
       if (this.isPaused) connection.close(CloseCode.RATE_LIMITED, FLOOD, "rate"); // It did not wait for the answer.
-      connection.heard();
+      const now = connection.heard();
+      if (pong !== undefined && this.#pings > 0) this.#pings--;
+      else if (frames.length === 0 && !close) connection.host.rateGate?.lets(connection, bytes, now);
       if (pong !== undefined) this.ponged?.(pong ?? undefined);
       for (const frame of frames) connection.message(frame);
       if (close) this.#closedBy(close.code, close.reason);
-    }
+    } else if (++this.#repeats > MAX_REPEATS) {
+      connection.close(CloseCode.RATE_LIMITED, "Too many repeated requests", "rate");
+      return "repeated";
+    } else if (sequence > this.#sequence) return "gap";
     await this.#pause?.over;
-    return true;
+    return "taken";
   }
 
   /** A POST was too large to be read. */

@@ -173,9 +173,11 @@ class FallbackRoute {
       transport.refuseBody();
       return refuse(c, 413, `The frames have more than ${MAX_BATCH} characters, or are more than ${MAX_FRAMES}`);
     }
-    if (!await transport.receive(parsed.output)) return refuse(c, 400, "The sequence has a gap");
+    const receipt = await transport.receive(parsed.output, text.length);
+    if (receipt === "gap") return refuse(c, 400, "The sequence has a gap");
+    if (receipt === "repeated") return refuse(c, 429, "The request was repeated too often", { code: "REQUESTS_EXCEEDED" });
     // What the messages were answered leaves first: to write the answer of the POST takes Node as long as all of that.
-    if (transport.batch) await new Promise<void>(afterTurn);
+    if (transport.writeNow()) await new Promise<void>(afterTurn);
     allowPage(c);
     return c.body(null, 204);
   }
@@ -204,7 +206,7 @@ const UNROUTED: ReadonlySet<number> = new Set([404, 405, 426]);
 const LOG_PERIOD = 1_000;
 
 /** Answers in HTTP, with a body like that of a refused upgrade. */
-function refuse(c: Context, status: 400 | 404 | 408 | 409 | 413, message: string, details: object = {}): Response {
+function refuse(c: Context, status: 400 | 404 | 408 | 409 | 413 | 429, message: string, details: object = {}): Response {
   allowPage(c);
   return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
 }

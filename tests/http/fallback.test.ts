@@ -330,6 +330,67 @@ describe("fallback", () => {
     await cancel();
   });
 
+  it("answers a POST that is repeated as often as by an honest client, and then closes the connection", async () => {
+    const server = start({ rateLimit: { messages: 0.001, burst: 1 } });
+    const { next, post } = await open(server);
+    const first = { sequence: 1, frames: ['{"type":"ping","uid":1}'] };
+    assert.equal((await post(first)).status, 204);
+    assert.deepEqual((await next())?.data, { type: "pong", uid: 1 });
+    for (let repeats = 0; repeats < 8; repeats++) assert.equal((await post(first)).status, 204);
+    const answer = await post(first);
+    assert.deepEqual([answer.status, (await answer.json()).error.code], [429, "REQUESTS_EXCEEDED"]);
+    assert.deepEqual(await next(), { name: "close", data: { code: 4529, reason: "Too many repeated requests" } });
+    assert.equal(await next(), null);
+    assert.equal((await post(first)).status, 404);
+  });
+
+  it("lets each POST be repeated, and counts those that skip a number", async () => {
+    const server = start();
+    const { next, post } = await open(server);
+    for (let sequence = 1; sequence <= 3; sequence++) {
+      for (let repeats = 0; repeats <= 8; repeats++) assert.equal((await post({ sequence, frames: ["{}"] })).status, 204);
+      await next();
+    }
+    assert.equal((await post({ sequence: 4, frames: ["{}"] })).status, 204);
+    for (let times = 0; times < 8; times++) assert.equal((await post({ sequence: 9 })).status, 400);
+    assert.equal((await post({ sequence: 9 })).status, 429);
+  });
+
+  it("counts a POST without messages as one, unless it answers a ping or closes", async () => {
+    const clock = new TestClock();
+    const server = start({ clock, heartbeat: { period: 10_000 }, rateLimit: { messages: 0.001, burst: 2 } });
+    const { next, post } = await open(server);
+    for (let pings = 0; pings < 3; pings++) {
+      clock.advance(10_000);
+      assert.equal((await next())?.name, "ping");
+      assert.equal((await post({ pong: null })).status, 204);
+    }
+    for (let empty = 0; empty < 3; empty++) assert.equal((await post(empty === 1 ? { pong: null } : {})).status, 204);
+    const { error } = (await next())?.data as { error: { code: string } };
+    assert.equal(error.code, "REQUESTS_EXCEEDED");
+    const last = next();
+    assert.equal((await post({ close: { code: 1000, reason: "" } })).status, 204);
+    assert.equal((await last)?.name, "close");
+  });
+
+  it("gives a client whose POSTs were repeated too often the close of the server", async () => {
+    const server = start();
+    const closed = new Stall<unknown>();
+    class Socket extends EventSocket {
+      constructor(url: string, protocols?: string[]) {
+        super(url, protocols, async (url, init) => {
+          if (init.method !== "POST") return await server.fetch(url, init);
+          for (let times = 0; times < 9; times++) await server.fetch(url, init); // As a proxy that repeats.
+          return await server.fetch(url, init);
+        });
+      }
+    }
+    const socket = new Socket(URL, ["noroshi.v1"]);
+    socket.onopen = () => socket.send('{"type":"ping"}');
+    socket.onclose = ({ code, reason }: { code: number; reason: string }) => closed.resolve({ code, reason });
+    assert.deepEqual(await closed.promise, { code: 4529, reason: "Too many repeated requests" });
+  });
+
   it("logs the remedy when a POST reaches another node, once a second", async (t) => {
     const server = start({}, { node: "b" });
     const { mock } = t.mock.method(console, "warn", () => {});
