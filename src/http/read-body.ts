@@ -15,27 +15,34 @@ export interface Patience {
 }
 
 /** Reads the body as text, at most so many bytes and the chunk beyond them, and until its time is over. */
-export async function readBody(request: Request, maxBytes: number, { deadlines, timeout }: Patience): Promise<Body> {
-  let due = () => {};
-  const late = new Promise<Body>((resolve) => due = () => resolve({ text: "", end: "late" }));
-  const timer: Timed = { deadline: 0, heapIndex: -1, due };
-  deadlines.set(timer, timeout);
-  try {
+export function readBody(request: Request, maxBytes: number, { deadlines, timeout }: Patience): Promise<Body> {
+  return new Promise((resolve, reject) => {
     // What is late is not cancelled: that would cut the connection before the answer. The server ends it after the answer.
-    return await Promise.race([read(request, maxBytes), late]);
-  } finally {
-    deadlines.delete(timer);
-  }
+    const timer: Timed = { deadline: 0, heapIndex: -1, due: () => resolve({ text: "", end: "late" }) };
+    deadlines.set(timer, timeout);
+    void read(request, maxBytes).then((body) => {
+      deadlines.delete(timer);
+      resolve(body);
+    }, reject);
+  });
 }
 
 async function read(request: Request, maxBytes: number): Promise<Body> {
   // The server holds the client to the length: no stream is needed, which costs Node as much as the rest of a small request.
   const isShort = Number(request.headers.get("content-length") ?? Infinity) <= maxBytes;
+  if (!isShort) return await readStream(request, maxBytes);
+  try {
+    return { text: await request.text(), end: "whole" };
+  } catch {
+    return { text: "", end: "broken" }; // Nobody reads the answer, and the application has made no mistake.
+  }
+}
+
+async function readStream(request: Request, maxBytes: number): Promise<Body> {
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
   try {
-    if (isShort) return { text: await request.text(), end: "whole" };
     const reader = request.body?.getReader();
     if (!reader) return { text, end: "whole" };
     for (;;) {
@@ -48,6 +55,6 @@ async function read(request: Request, maxBytes: number): Promise<Body> {
       return { text, end: "large" };
     }
   } catch {
-    return { text, end: "broken" }; // Nobody reads the answer, and the application has made no mistake.
+    return { text, end: "broken" }; // As above.
   }
 }
