@@ -6,7 +6,7 @@ import type { Log, LogRecord } from "./log.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
 /**
- * Why an upgrade or an `auth` message was refused.
+ * Why an upgrade or an `auth` message was refused, or a POST of the fallback.
  *
  * - `request`: not a valid WebSocket handshake (400, 405, 413, 426)
  * - `runtime`: the server cannot upgrade requests (501)
@@ -19,6 +19,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
  * - `draining`: the controller drains or is closed (503)
  * - `unavailable`: `authenticate` failed or timed out (503)
  * - `abandoned`: the client left, or another handler answered the request
+ * - `node`: a POST of the fallback for a connection on another node (409)
  */
 export type RefusalReason =
   | "request"
@@ -33,7 +34,8 @@ export type RefusalReason =
   | "user"
   | "draining"
   | "unavailable"
-  | "abandoned";
+  | "abandoned"
+  | "node";
 
 /** The counters of a controller that has refused nothing: the compiler asks for each reason. */
 const NONE: Readonly<Record<RefusalReason, number>> = {
@@ -50,6 +52,7 @@ const NONE: Readonly<Record<RefusalReason, number>> = {
   draining: 0,
   unavailable: 0,
   abandoned: 0,
+  node: 0,
 };
 
 /** Reasons by error code; any other code, such as `AUTH_FAILED` or one of the application, counts as `token`. */

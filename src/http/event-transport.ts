@@ -30,6 +30,8 @@ export interface EventTransportHost {
   /** Where frames wait for the end of the turn. */
   readonly queue: WriteQueue;
   readonly format: EventFormat;
+  /** Called when the stream is read for the first time. */
+  opened?(connection: Connection): void;
   /** Called when the runtime asks for the next chunk: the sign of life of a client that cannot answer a ping. */
   pulled?(connection: Connection): void;
   /** Called when the connection is over or was never opened. */
@@ -146,7 +148,9 @@ export class EventTransport implements Transport, Writer {
     const acceptance = this.#acceptance!; // It is started once.
     this.#acceptance = undefined; // It holds the request, which an idle connection must not.
     this.#put(encoder.encode(this.#host.format.opening()));
-    return this.#connection = acceptance.open(this);
+    this.#connection = acceptance.open(this);
+    this.#host.opened?.(this.#connection);
+    return this.#connection;
   }
 
   /**

@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import { consoleLogger } from "../application/log.ts";
+import type { DescribedRefusal, Refusals } from "../application/refusals.ts";
 import { afterTurn } from "../base/turn.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
 import { allowOrigin, allowPage, isPreflight, preflight } from "./cors.ts";
@@ -147,6 +148,7 @@ class FallbackRoute {
     const transport = new EventTransport(acceptance, {
       queue: this.#queue,
       format: { ...FORMAT, opening: () => event("open", { connection: id, secret, protocol }) },
+      opened: ({ host }) => this.#refusals = host.refusals,
       over: () => this.#open.delete(id),
     });
     this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload) });
@@ -182,18 +184,18 @@ class FallbackRoute {
     return c.body(null, 204);
   }
 
+  /** Of the controller of the last connection. Absent: there was none yet. */
+  #refusals: Pick<Refusals, "add"> | undefined;
   #loggedAt = -Infinity;
 
   #unknown(c: Context, id: string): Response {
     const node = id.slice(0, Math.max(0, id.lastIndexOf(".")));
     if (node === this.#name) return refuse(c, 404, "There is no such connection");
-    if (performance.now() - this.#loggedAt >= LOG_PERIOD) {
+    if (this.#refusals) this.#refusals.add("node", () => MISROUTED);
+    else if (performance.now() - this.#loggedAt >= LOG_PERIOD) {
       this.#loggedAt = performance.now();
-      consoleLogger().warn(
-        { event: "noroshi.upgrade.refused", code: "INVALID_REQUEST" },
-        `Refused a POST of a connection on another node: let the proxy route by the name before the "." in the parameter connection, ` +
-          'and give each node a name, fallback({ node: "a" })',
-      );
+      const [fields, message] = MISROUTED;
+      consoleLogger().warn({ event: "noroshi.upgrade.refused", reason: "node", ...fields }, message);
     }
     return refuse(c, 409, "The connection is on another node: let the proxy route by the connection parameter", { node });
   }
@@ -201,6 +203,12 @@ class FallbackRoute {
 
 /** Statuses of a POST that no other route has taken. */
 const UNROUTED: ReadonlySet<number> = new Set([404, 405, 426]);
+
+const MISROUTED: DescribedRefusal = [
+  { code: "INVALID_REQUEST" },
+  'Refused a POST of a connection on another node: let the proxy route by the name before the "." in the parameter connection, ' +
+  'and give each node a name, fallback({ node: "a" })',
+];
 
 /** Minimum time between two log lines, in ms. */
 const LOG_PERIOD = 1_000;

@@ -398,6 +398,21 @@ describe("fallback", () => {
     assert.deepEqual([mock.callCount(), String(mock.calls[0]?.arguments).includes("let the proxy route by")], [1, true]);
   });
 
+  it("counts the POSTs that reach another node, and logs the remedy by the logger of the controller", async () => {
+    const lines: [string | undefined, string][] = [];
+    const logger = { warn: ({ reason }: { reason?: string }, message: string) => void lines.push([reason, message]), error() {} };
+    const server = start({ logger }, { node: "b" });
+    const { cancel } = await open(server);
+    for (let n = 0; n < 3; n++) {
+      assert.equal((await server.app.request(`${URL}?connection=a.1`, { method: "POST" })).status, 409);
+    }
+    assert.equal((await server.app.request(`${URL}?connection=b.1`, { method: "POST" })).status, 404);
+    assert.equal(server.controller.stats().refused.node, 3);
+    assert.deepEqual([lines.length, lines[0]?.[0]], [1, "node"]);
+    assert.match(lines[0]![1], /let the proxy route by the name before the "\."/);
+    await cancel();
+  });
+
   it("passes other requests on", async () => {
     const app = new Hono();
     app.use(fallback());

@@ -31,4 +31,5 @@ export const REASONS: Record<RefusalReason, string> = {
   draining: "The node drains or is closed.",
   unavailable: "authenticate failed or took too long.",
   abandoned: "The client left before the connection was open.",
+  node: "A POST of the fallback reached another node: let the proxy route by its parameter connection.",
 };
