@@ -31,7 +31,7 @@ export { type PostgresMigration, postgresMigrations } from "./migrations.ts";
 export interface PostgresEngineOptions extends BrokerEngineOptions {
   /**
    * A `Pool` or `Client` of `pg` 8 or later, the `sql` of `postgres` 3 or later, or a PGlite. Of `pg` the engine takes the settings and
-   * opens two connections of its own; of the others it uses what you pass, and does not close it.
+   * opens two connections of its own, or one for a publisher without a secret; of the others it uses what you pass, and does not close it.
    */
   client: PostgresClient;
   /**
