@@ -1,4 +1,7 @@
+import { isPositive } from "../application/option-checks.ts";
+import { isMs, MS } from "../base/clock.ts";
 import { byteLength } from "../protocol/bytes.ts";
+import { WebSocketError } from "../protocol/errors.ts";
 import { MAX_ALARM } from "./alarm-clock.ts";
 
 /** Maximum bytes of a payload as JSON. */
@@ -14,9 +17,13 @@ export function dueOf(when: unknown, now: number): number {
 }
 
 export function idOf(options: unknown): string | undefined {
-  const { id } = typeof options === "object" && options !== null ? options as { id?: unknown } : { id: null };
-  if (id === undefined || typeof id === "string" && id !== "" && id.length <= 64) return id;
-  throw new TypeError("Cannot schedule: the options must be an object whose id is a string of 1 to 64 characters, or absent");
+  const { id, ...others } = typeof options === "object" && options !== null ? options as { id?: unknown } : { id: null };
+  for (const name of Object.keys(others)) throw new TypeError(`Cannot schedule: unknown option "${name}", use id`);
+  // SQLite replaces half of a surrogate pair, so that two ids would be one.
+  if (id === undefined || typeof id === "string" && id !== "" && id.length <= 64 && id.isWellFormed()) return id;
+  throw new TypeError(
+    "Cannot schedule: the options must be an object whose id is a string of 1 to 64 characters without half of a surrogate pair, or absent",
+  );
 }
 
 export function payloadOf(name: string, payload: unknown): string | null {
@@ -24,4 +31,23 @@ export function payloadOf(name: string, payload: unknown): string | null {
   const json = JSON.stringify(payload) as string | undefined; // Of a function it is not a string.
   if (json !== undefined && byteLength(json) <= MAX_PAYLOAD) return json;
   throw new TypeError(`Cannot schedule "${name}": pass a payload of at most ${MAX_PAYLOAD} bytes of JSON`);
+}
+
+export const exceeded = (name: string, remedy: string): WebSocketError =>
+  new WebSocketError("schedule", "LIMIT_EXCEEDED", `Cannot schedule "${name}": ${remedy}`);
+
+/** The options that are given. @throws {TypeError} for an unknown one, or a value out of range. */
+export function checkOptions<Options extends object>(options: Options, defaults: Required<Options>): Partial<Options> {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    if (!Object.hasOwn(defaults, name)) {
+      throw new TypeError(
+        `Cannot create the schedules: unknown option "${name}", use one of ${Object.keys(defaults).join(", ")}`,
+      );
+    }
+    const isTime = name === "backoff" || name === "timeout";
+    if (isTime ? isMs(value) : isPositive(value)) continue;
+    throw new TypeError(`Cannot create the schedules: option "${name}" must be ${isTime ? MS : "a whole number from 1"}`);
+  }
+  return Object.fromEntries(given) as Partial<Options>; // Fields of the options.
 }

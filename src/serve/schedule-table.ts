@@ -1,5 +1,6 @@
 import { byteLength } from "../protocol/bytes.ts";
 import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
+import { parseCron } from "./cron.ts";
 
 /** A schedule, as it is stored. Times are in ms since 1970. */
 export interface ScheduleRow {
@@ -50,16 +51,26 @@ export class ScheduleTable {
     this.#dead = this.#total("IS NULL");
   }
 
-  put({ id, name, payload, due, next, cron, attempts, error }: ScheduleRow): void {
-    const [before] = rowsOf<WeightRow>(this.#sql, `SELECT next, bytes FROM ${TABLE} WHERE id = ?`, id);
-    const bytes = bytesOf(payload);
+  /** Writes all of the rows, or none. */
+  put(...rows: ScheduleRow[]): void {
+    const before = rows.map(({ id }) => rowsOf<WeightRow>(this.#sql, `SELECT next, bytes FROM ${TABLE} WHERE id = ?`, id)[0]);
     rowsOf(
       this.#sql,
-      `INSERT OR REPLACE INTO ${TABLE} (${COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      ...[id, name, payload, due, next, cron, attempts, error, bytes],
+      `INSERT OR REPLACE INTO ${TABLE} (${COLUMNS}, bytes) VALUES ${rows.map(() => "(?, ?, ?, ?, ?, ?, ?, ?, ?)").join(", ")}`,
+      ...rows.flatMap(({ id, name, payload, due, next, cron, attempts, error }) => [
+        ...[id, name, payload, due, next, cron, attempts, error, bytesOf(payload)],
+      ]),
     );
-    this.#count(before, -1);
-    this.#count({ next, bytes }, 1);
+    for (const row of before) this.#count(row, -1);
+    for (const { next, payload } of rows) this.#count({ next, bytes: bytesOf(payload) }, 1);
+  }
+
+  /** Corrects times that a clock has set which was ahead: of repeated calls, which wait for `maxDelay` at most, and of cron expressions. */
+  correct(now: number, maxDelay: number): void {
+    const repeated = `UPDATE ${TABLE} SET next = MAX(due, ?) WHERE next > ? AND attempts > 0`;
+    rowsOf(this.#sql, repeated, now, now + maxDelay);
+    const rows = rowsOf<ScheduleRow>(this.#sql, `SELECT ${COLUMNS} FROM ${TABLE} WHERE cron IS NOT NULL AND next > ?`, now);
+    for (const row of rows) if (isAhead(row, now)) this.put(following({ ...row, due: now }, now));
   }
 
   find(id: string): ScheduleRow | undefined {
@@ -114,3 +125,16 @@ export class ScheduleTable {
 
 /** Size of a payload. */
 export const bytesOf = (payload: string | null): number => payload === null ? 0 : byteLength(payload);
+
+/** The next call of a cron expression: not of a minute that has been, if the clock was set back. */
+export function following(row: ScheduleRow, now: number): ScheduleRow {
+  const due = parseCron(row.cron!)(Math.max(row.due, now)); // Its callers have looked.
+  return { ...row, due, next: due, attempts: 0, error: null };
+}
+
+/** Whether a clock that was ahead has set the next call of a cron expression. A clock that is a little behind would call it twice. */
+export function isAhead({ cron, due, attempts }: ScheduleRow, now: number): boolean {
+  if (cron === null || attempts > 0) return false;
+  const next = parseCron(cron);
+  return due > next(next(now));
+}

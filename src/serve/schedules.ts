@@ -17,14 +17,13 @@
  *
  * @module
  */
-import { type Clock, isMs, MS } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
+import { describeCause } from "../base/describe-cause.ts";
 import { guard, type Report } from "../base/guard.ts";
-import { isPositive } from "../application/option-checks.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
-import { WebSocketError } from "../protocol/errors.ts";
 import { parseCron } from "./cron.ts";
-import { dueOf, idOf, MAX_PAYLOADS, payloadOf } from "./schedule-arguments.ts";
-import { bytesOf, type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
+import { checkOptions, dueOf, exceeded, idOf, MAX_PAYLOADS, payloadOf } from "./schedule-arguments.ts";
+import { bytesOf, following, isAhead, type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
 import { storageDelay } from "./storage-delay.ts";
 
 /** One call of a handler. */
@@ -121,9 +120,14 @@ const DEFAULTS: Required<SchedulesOptions> = {
 };
 
 interface Running {
+  readonly row: ScheduleRow;
   readonly abort: AbortController;
   /** When it has taken too long, in ms of the wall clock. */
   readonly until: number;
+}
+
+interface Failure {
+  readonly error: unknown;
 }
 
 interface Started extends SchedulesHost {
@@ -135,6 +139,8 @@ export class Schedules<Payloads = AnyPayloads> {
   readonly #handlers: ReadonlyMap<string, (call: ScheduledCall) => unknown>;
   readonly #options: Required<SchedulesOptions>;
   readonly #running = new Map<string, Running>();
+  /** How calls have ended, by id, if the storage has not taken it yet; `undefined`: well. */
+  readonly #unsaved = new Map<string, Failure | undefined>();
   #started: Started | undefined;
   #timer: unknown;
   /** How often in a row the storage has failed. */
@@ -148,7 +154,7 @@ export class Schedules<Payloads = AnyPayloads> {
         throw new TypeError(`Cannot create the schedules: the handler "${name}" must be a function`);
       }
     }
-    this.#options = { ...DEFAULTS, ...checkOptions(options) };
+    this.#options = { ...DEFAULTS, ...checkOptions(options, DEFAULTS) };
   }
 
   /**
@@ -170,7 +176,9 @@ export class Schedules<Payloads = AnyPayloads> {
     const due = cron ? cron(clock.now()) : dueOf(when as Date | number, clock.now()); // A string is a cron expression.
     const known = table.find(id);
     const isLive = known !== undefined && known.next !== null;
-    if (isLive && cron && known.cron === when && known.name === name && known.payload === json) return id; // It goes on.
+    if (isLive && cron && known.cron === when && known.name === name && known.payload === json && !isAhead(known, clock.now())) {
+      return id; // It goes on.
+    }
     if (!isLive && table.live.size >= this.#options.maxSchedules) {
       throw exceeded(name, "maxSchedules is reached: cancel some, or raise it");
     }
@@ -178,8 +186,8 @@ export class Schedules<Payloads = AnyPayloads> {
     if (more > 0 && table.live.bytes + more > MAX_PAYLOADS) {
       throw exceeded(name, `all payloads together have at most ${MAX_PAYLOADS} bytes: cancel some schedules`);
     }
-    this.#stop(id);
     table.put({ id, name, payload: json, due, next: due, cron: cron ? when as string : null, attempts: 0, error: null });
+    this.#stop(id);
     this.#arm();
     return id;
   }
@@ -189,8 +197,8 @@ export class Schedules<Payloads = AnyPayloads> {
   async cancel(id: string): Promise<boolean> {
     const { table } = this.#use("cancel");
     if (typeof id !== "string") throw new TypeError("Cannot cancel: pass the id of a schedule");
-    this.#stop(id);
     const isDeleted = table.delete(id);
+    this.#stop(id);
     this.#arm();
     return isDeleted;
   }
@@ -224,7 +232,9 @@ export class Schedules<Payloads = AnyPayloads> {
         "Cannot start the schedules: the class has no SQLite storage, write new_sqlite_classes instead of new_classes",
       );
     }
-    this.#started = { ...host, table: new ScheduleTable(host.sql) };
+    const table = new ScheduleTable(host.sql);
+    table.correct(host.clock.now(), Math.max(MAX_BACKOFF, this.#options.timeout));
+    this.#started = { ...host, table };
     this.#arm();
   }
 
@@ -268,15 +278,21 @@ export class Schedules<Payloads = AnyPayloads> {
         isFailed = true;
         report(error);
       });
-    for (const [id, { until }] of this.#running) {
+    for (const [id, { row, abort, until }] of this.#running) {
       if (until > now) continue;
-      this.#stop(id);
-      attempt(() => this.#fail(table.find(id), new Error(`The call took longer than ${this.#options.timeout} ms`)));
+      this.#running.delete(id);
+      const error = new DOMException(`The call took longer than ${this.#options.timeout} ms`, "TimeoutError");
+      attempt(() => this.#end(row, { error }));
+      abort.abort(error); // Last, as in `#stop`.
     }
     attempt(() => {
-      for (const row of table.due(now, MAX_RUNNING)) {
+      for (const { id } of table.due(now, MAX_RUNNING)) {
         if (this.#running.size >= MAX_RUNNING) break;
-        if (!this.#running.has(row.id)) attempt(() => this.#call(row, now));
+        attempt(() => {
+          const row = this.#running.has(id) ? undefined : table.find(id);
+          // Read again: an earlier one may have cancelled or replaced it.
+          if (row && row.next !== null && row.next <= now) this.#call(row, now);
+        });
       }
     });
     this.#failures = isFailed ? this.#failures + 1 : 0;
@@ -284,92 +300,90 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   #call(row: ScheduleRow, now: number): void {
-    const { table } = this.#started!; // As in `#arm`.
-    const attempt = row.attempts + 1;
     const until = now + this.#options.timeout;
-    // More attempts than there are to be: evictions have ended the last one.
-    if (attempt > this.#options.attempts) return this.#fail(row, new Error("The object was evicted during the call"));
+    if (this.#unsaved.has(row.id)) return this.#end(row, this.#unsaved.get(row.id));
+    // More attempts than there are to be: evictions have ended the last one, or a deployment has lowered `attempts`.
+    if (row.attempts >= this.#options.attempts) {
+      const text = row.error === null
+        ? "The object was evicted during the call"
+        : `No attempt is left. The last error: ${row.error}`;
+      return this.#end(row, { error: new Error(text) });
+    }
+    const begun = { ...row, attempts: row.attempts + 1 };
     // Written first, with the time of a call that is lost: at least once, also when the object is evicted meanwhile.
-    table.put({ ...row, attempts: attempt, next: until });
-    const running: Running = { abort: new AbortController(), until };
+    this.#started!.table.put({ ...begun, next: until }); // As in `#arm`.
+    const running: Running = { row: begun, abort: new AbortController(), until };
     this.#running.set(row.id, running);
-    void this.#run({ ...row, attempts: attempt }, running);
+    void this.#run(running);
   }
 
-  async #run(row: ScheduleRow, running: Running): Promise<void> {
+  async #run(running: Running): Promise<void> {
+    const { row, abort: { signal } } = running;
     const { id, name, payload, due, attempts: attempt } = row;
-    let failure: { error: unknown } | undefined;
+    let failure: Failure | undefined;
     try {
       const handler = this.#handlers.get(name);
       if (!handler) throw new Error(`There is no handler "${name}"`); // A deployment has removed it.
-      await handler({
-        ...{ id, name, attempt, due, signal: running.abort.signal },
-        payload: payload === null ? undefined : JSON.parse(payload),
-      });
+      await handler({ id, name, attempt, due, signal, payload: payload === null ? undefined : JSON.parse(payload) });
     } catch (error) {
       failure = { error };
     }
-    // It was cancelled or replaced, or has taken too long.
-    if (this.#running.get(id) !== running) return;
-    this.#running.delete(id);
-    // If the storage fails it is called again when its time is over.
-    guard(() => failure ? this.#fail(row, failure.error) : this.#succeed(row), this.#started!.report); // As in `#arm`.
-    this.#arm();
+    if (this.#running.get(id) === running) {
+      this.#running.delete(id);
+      guard(() => this.#end(row, failure), this.#started!.report); // As in `#arm`.
+      this.#arm();
+    } else if (failure && !isAbort(failure.error, signal)) this.#report(row, failure.error); // It was cancelled or replaced.
+  }
+
+  /** Saves how a call has ended. If the storage fails it is saved when the time of the call is over. */
+  #end(row: ScheduleRow, failure: Failure | undefined): void {
+    const isReported = this.#unsaved.has(row.id);
+    this.#unsaved.set(row.id, failure);
+    try {
+      if (failure) this.#fail(row, failure);
+      else this.#succeed(row);
+      this.#unsaved.delete(row.id);
+    } finally {
+      // Last: a listener may cancel or replace the schedule.
+      if (failure && !isReported) this.#report(row, failure.error);
+    }
   }
 
   #succeed(row: ScheduleRow): void {
-    const { table } = this.#started!; // As in `#arm`.
+    const { table, clock } = this.#started!; // As in `#arm`.
     if (row.cron === null) table.delete(row.id);
-    else table.put(this.#following(row));
+    else table.put(following(row, clock.now()));
   }
 
-  #fail(row: ScheduleRow | undefined, cause: unknown): void {
-    if (!row) return;
+  #fail(row: ScheduleRow, { error: cause }: Failure): void {
     const { table, clock, report } = this.#started!; // As in `#arm`.
     const { attempts: all, backoff, maxDeadLetters } = this.#options;
-    const { id, name, attempts } = row;
-    const error = String(cause instanceof Error ? cause.message : cause).slice(0, 1_000);
-    report(new Error(`Cannot run the schedule "${name}": attempt ${Math.min(attempts, all)} of ${all} failed`, { cause }));
+    const { attempts } = row;
+    const error = describeCause(cause, new Error("The call has failed")).slice(0, 1_000);
     if (attempts < all) {
       table.put({ ...row, error, next: clock.now() + Math.min(MAX_BACKOFF, backoff * 2 ** (attempts - 1)) });
       return;
     }
     // The following calls of a cron expression are not lost with this one.
-    if (row.cron !== null) table.put(this.#following(row));
-    table.put({ ...row, id: row.cron === null ? id : crypto.randomUUID(), error, next: null });
-    table.trimDead(maxDeadLetters, MAX_PAYLOADS);
+    if (row.cron === null) table.put({ ...row, error, next: null });
+    else table.put({ ...row, id: crypto.randomUUID(), error, next: null }, following(row, clock.now()));
+    guard(() => table.trimDead(maxDeadLetters, MAX_PAYLOADS), report); // If the storage fails, the next one does it.
   }
 
-  /** The next call of a cron expression: not of a minute that has been, if the clock was set back. */
-  #following(row: ScheduleRow): ScheduleRow {
-    const due = parseCron(row.cron!)(Math.max(row.due, this.#started!.clock.now())); // Its callers have looked, and as in `#arm`.
-    return { ...row, due, next: due, attempts: 0, error: null };
+  #report({ name, attempts }: ScheduleRow, cause: unknown): void {
+    const { attempts: all } = this.#options;
+    const message = `Cannot run the schedule "${name}": attempt ${Math.min(attempts, all)} of ${all} failed`;
+    this.#started!.report(new Error(message, { cause })); // As in `#arm`.
   }
 
-  /** Aborts a call, whose result counts no more. */
+  /** Aborts a call, whose result counts no more. Called last: a listener of its signal may cancel or replace the schedule. */
   #stop(id: string): void {
-    this.#running.get(id)?.abort.abort();
+    const running = this.#running.get(id);
     this.#running.delete(id);
+    this.#unsaved.delete(id);
+    running?.abort.abort();
   }
 }
-
-function checkOptions(options: SchedulesOptions): SchedulesOptions {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  for (const [name, value] of given) {
-    if (!Object.hasOwn(DEFAULTS, name)) {
-      throw new TypeError(
-        `Cannot create the schedules: unknown option "${name}", use one of ${Object.keys(DEFAULTS).join(", ")}`,
-      );
-    }
-    const isTime = name === "backoff" || name === "timeout";
-    if (isTime ? isMs(value) : isPositive(value)) continue;
-    throw new TypeError(`Cannot create the schedules: option "${name}" must be ${isTime ? MS : "a whole number from 1"}`);
-  }
-  return Object.fromEntries(given);
-}
-
-const exceeded = (name: string, remedy: string) =>
-  new WebSocketError("schedule", "LIMIT_EXCEEDED", `Cannot schedule "${name}": ${remedy}`);
 
 const recordOf = ({ id, name, payload, due, cron, attempts, error }: ScheduleRow): ScheduleRecord => ({
   ...{ id, name, due, attempts },
@@ -377,3 +391,9 @@ const recordOf = ({ id, name, payload, due, cron, attempts, error }: ScheduleRow
   ...(cron !== null && { cron }),
   ...(error !== null && { error }),
 });
+
+/** Whether a call has failed because its signal was aborted. One that has taken too long is reported already. */
+function isAbort(error: unknown, { reason }: AbortSignal): boolean {
+  const isTimeout = reason instanceof DOMException && reason.name === "TimeoutError";
+  return isTimeout || error === reason || error instanceof DOMException && error.name === "AbortError";
+}

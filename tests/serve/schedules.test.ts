@@ -67,7 +67,7 @@ const OPTIONS: SchedulesOptions = { attempts: 3, backoff: 1_000, timeout: 10_000
 type Opened<Payloads> = ReturnType<typeof open<Payloads>>;
 
 /** An object with schedules. */
-function open<Payloads>(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
+function open<Payloads>(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}, onError = () => {}) {
   const [database, clock, errors] = [openSqlite(), new WallClock(), [] as string[]];
   /** Which statements fail. */
   const storage: { fails?: RegExp | undefined } = {};
@@ -77,10 +77,14 @@ function open<Payloads>(handlers: ScheduleHandlers<Payloads>, options: Schedules
       return database.exec(query, ...bindings);
     },
   };
-  const start = () => {
-    const schedules = new Schedules(handlers, { ...OPTIONS, ...options });
+  const report = (error: unknown) => {
+    errors.push((error as Error).message);
+    onError();
+  };
+  const start = (changed: SchedulesOptions = {}) => {
+    const schedules = new Schedules(handlers, { ...OPTIONS, ...options, ...changed });
     clock.clear();
-    schedules.start({ sql, clock, report: (error) => void errors.push((error as Error).message) });
+    schedules.start({ sql, clock, report });
     return schedules;
   };
   return { storage, clock, errors, start };
@@ -231,6 +235,8 @@ describe("Schedules", { skip: noSqlite }, () => {
       [["0,".repeat(128) + "0 * * * *", "note"], /it has more than 256 characters/],
       [[0, "note", 1, null], /whose id is a string of 1 to 64 characters/],
       [[0, "note", 1, { id: "" }], /whose id is a string of 1 to 64 characters/],
+      [[0, "note", 1, { id: "\ud800" }], /without half of a surrogate pair/],
+      [[0, "note", 1, { Id: "x" }], /^Cannot schedule: unknown option "Id", use id$/],
     ];
     for (const [args, message] of wrong) await assert.rejects(schedules.schedule(...args), { name: "TypeError", message });
     await assert.rejects(schedules.cancel(undefined), { name: "TypeError" });
@@ -272,6 +278,222 @@ describe("Schedules", { skip: noSqlite }, () => {
       assert.deepEqual(await schedules.list(), []);
     });
   }
+
+  describe("of an application that changes them meanwhile", () => {
+    const hour = 3_600_000;
+
+    it("does not call what a call of the same time has cancelled or replaced", async () => {
+      const calls: unknown[] = [];
+      const { clock, start }: Opened<{ first: undefined; other: string }> = open({
+        first: async (_call: ScheduledCall<undefined>) => {
+          const both = [schedules.cancel("cancelled"), schedules.schedule(hour, "other", "new", { id: "replaced" })];
+          calls.push((await Promise.all(both))[0]);
+        },
+        other: ({ id, payload }: ScheduledCall<string>) => void calls.push(`${id} ${payload}`),
+      });
+      const schedules = start();
+      await schedules.schedule(1_000, "first", undefined, { id: "a" });
+      for (const id of ["cancelled", "replaced"]) await schedules.schedule(1_000, "other", "old", { id });
+      await clock.advance(5_000);
+      assert.deepEqual(calls, [true]);
+      await clock.advance(hour);
+      assert.deepEqual(calls, [true, "replaced new"]);
+    });
+
+    for (const change of ["cancel", "replace"] as const) {
+      it(`lets a listener for errors ${change} what has failed`, async () => {
+        let calls = 0;
+        const { clock, start }: Opened<{ fail: undefined }> = open(
+          {
+            fail: (_call: ScheduledCall<undefined>) => {
+              calls++;
+              throw new Error("Failure");
+            },
+          },
+          {},
+          () => void (change === "cancel" ? schedules.cancel("a") : schedules.schedule(hour, "fail", undefined, { id: "a" })),
+        );
+        const schedules = start();
+        await schedules.schedule(0, "fail", undefined, { id: "a" });
+        await clock.advance(60_000);
+        assert.equal(calls, 1);
+        const listed = (await schedules.list()).map(({ attempts, error }) => [attempts, error]);
+        assert.deepEqual(listed, change === "cancel" ? [] : [[0, undefined]]);
+      });
+    }
+
+    it("lets a listener of the signal schedule it again when it takes too long", async () => {
+      const times: number[] = [];
+      const { clock, errors, start }: Opened<{ hang: undefined }> = open({
+        hang: ({ signal }: ScheduledCall<undefined>) => {
+          times.push(clock.now() - now);
+          signal.addEventListener("abort", () => void schedules.schedule(hour, "hang", undefined, { id: "a" }));
+          return new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("Late"))));
+        },
+      });
+      const schedules = start();
+      const now = clock.now();
+      await schedules.schedule(0, "hang", undefined, { id: "a" });
+      await clock.advance(hour);
+      assert.deepEqual(times, [0]);
+      assert.deepEqual(errors, ['Cannot run the schedule "hang": attempt 1 of 3 failed']);
+      await clock.advance(10_000);
+      assert.deepEqual(times, [0, hour + 10_000]);
+    });
+
+    it("reports a call that fails after it has scheduled itself again, but none that was cancelled", async () => {
+      const { clock, errors, start }: Opened<{ again: undefined; cancelled: undefined }> = open({
+        again: async (_call: ScheduledCall<undefined>) => {
+          await schedules.schedule(hour, "again", undefined, { id: "a" });
+          throw new Error("Failure");
+        },
+        cancelled: ({ signal }: ScheduledCall<undefined>) =>
+          new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))),
+      });
+      const schedules = start();
+      await schedules.schedule(0, "again", undefined, { id: "a" });
+      await schedules.schedule(0, "cancelled", undefined, { id: "b" });
+      await clock.advance(5_000);
+      await schedules.cancel("b");
+      await clock.advance(5_000);
+      assert.deepEqual(errors, ['Cannot run the schedule "again": attempt 1 of 3 failed']);
+      assert.deepEqual((await schedules.list()).map(({ id, attempts }) => [id, attempts]), [["a", 0]]);
+    });
+  });
+
+  it("keeps a call running when it cannot be replaced or cancelled", async () => {
+    const signals: AbortSignal[] = [];
+    const { storage, clock, start } = open({
+      hang: ({ signal }: ScheduledCall<number>) => {
+        signals.push(signal);
+        return new Promise(() => {});
+      },
+    });
+    const schedules = start();
+    await schedules.schedule(0, "hang", 1, { id: "a" });
+    await clock.advance(0);
+    storage.fails = /INSERT|DELETE/;
+    await assert.rejects(schedules.schedule(0, "hang", 2, { id: "a" }), /The storage fails/);
+    await assert.rejects(schedules.cancel("a"), /The storage fails/);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [false]);
+    storage.fails = undefined;
+    assert.equal(await schedules.cancel("a"), true);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [true]);
+  });
+
+  it("repeats a call that fails with what cannot be shown", async () => {
+    const { clock, errors, start } = open({
+      fail: (_call: ScheduledCall<undefined>) => {
+        throw Object.create(null);
+      },
+    });
+    const schedules = start();
+    await schedules.schedule(0, "fail");
+    await clock.advance(10_000);
+    assert.deepEqual(errors, [1, 2, 3].map((attempt) => `Cannot run the schedule "fail": attempt ${attempt} of 3 failed`));
+    assert.match((await schedules.deadLetters())[0]?.error ?? "", /cannot be shown/);
+  });
+
+  it("saves later how a call has ended, if the storage fails then", async () => {
+    const calls: string[] = [];
+    const { storage, clock, errors, start }: Opened<{ succeed: undefined; fail: undefined }> = open({
+      succeed: (_call: ScheduledCall<undefined>) => {
+        calls.push("succeed");
+        storage.fails = /DELETE|INSERT/;
+      },
+      fail: (_call: ScheduledCall<undefined>) => {
+        calls.push("fail");
+        storage.fails = /DELETE|INSERT/;
+        throw new Error("Failure");
+      },
+    }, { attempts: 1 });
+    const schedules = start();
+    for (const name of ["succeed", "fail"] as const) {
+      await schedules.schedule(0, name);
+      await clock.advance(1_000);
+      storage.fails = undefined;
+      await clock.advance(60_000);
+    }
+    assert.deepEqual(calls, ["succeed", "fail"]);
+    assert.deepEqual(await schedules.list(), []);
+    assert.deepEqual((await schedules.deadLetters()).map(({ error }) => error), ["Failure"]);
+    assert.deepEqual(errors.filter((error) => error.startsWith("Cannot")), [
+      'Cannot run the schedule "fail": attempt 1 of 1 failed',
+    ]);
+  });
+
+  it("saves the dead letter of a cron expression together with its next call", async () => {
+    const { storage, clock, start }: Opened<{ fail: undefined }> = open({
+      fail: (_call: ScheduledCall<undefined>) => {
+        storage.fails = /INSERT/;
+        throw new Error("Failure");
+      },
+    }, { attempts: 1 });
+    const schedules = start();
+    await schedules.schedule("0 9 * * *", "fail", undefined, { id: "a" });
+    await clock.advance(3_600_000);
+    assert.deepEqual(await schedules.deadLetters(), []);
+    storage.fails = undefined;
+    await clock.advance(60_000);
+    assert.deepEqual((await schedules.deadLetters()).map(({ error }) => error), ["Failure"]);
+    assert.deepEqual((await schedules.list()).map(({ id, attempts }) => [id, attempts]), [["a", 0]]);
+  });
+
+  it("keeps the error of a call when a deployment lowers the attempts", async () => {
+    const { clock, start } = open({
+      fail: (_call: ScheduledCall<undefined>) => {
+        throw new Error("Failure");
+      },
+    });
+    await start().schedule(0, "fail");
+    await clock.advance(2_000);
+    const schedules = start({ attempts: 1 });
+    await clock.advance(10_000);
+    assert.equal((await schedules.deadLetters())[0]?.error, "No attempt is left. The last error: Failure");
+  });
+
+  it("corrects what a clock has set that was ahead, when it starts, and when a cron expression is scheduled again", async () => {
+    const year = 365 * 86_400_000;
+    const calls: string[] = [];
+    const { clock, start } = open({
+      tick: (_call: ScheduledCall<undefined>) => void calls.push("tick"),
+      fail: (_call: ScheduledCall<undefined>) => {
+        calls.push("fail");
+        throw new Error("Failure");
+      },
+    });
+    let schedules = start();
+    const ahead = async () => {
+      await schedules.schedule("* * * * *", "tick", undefined, { id: "tick" });
+      await clock.step(year);
+      clock.clear();
+      await clock.step(-year);
+      calls.length = 0;
+    };
+    await ahead();
+    await schedules.schedule("* * * * *", "tick", undefined, { id: "tick" });
+    await clock.advance(180_000);
+    assert.deepEqual(calls, ["tick", "tick", "tick"]);
+    const now = clock.now();
+    await schedules.schedule(new Date(now - 1_000), "fail");
+    await ahead();
+    schedules = start();
+    await clock.advance(60_000);
+    assert.deepEqual(calls, ["fail", "fail", "tick"]);
+  });
+
+  it("does not call a cron expression twice when a clock is a little behind", async () => {
+    let calls = 0;
+    const { clock, start } = open({ tick: (_call: ScheduledCall<undefined>) => void calls++ });
+    let schedules = start();
+    await schedules.schedule("0 9 * * *", "tick", undefined, { id: "tick" });
+    await clock.advance(3_600_000);
+    await clock.step(-3_600_000);
+    schedules = start();
+    await schedules.schedule("0 9 * * *", "tick", undefined, { id: "tick" });
+    await clock.advance(3_600_000);
+    assert.equal(calls, 1);
+  });
 
   it("keeps the latest dead letters only", async () => {
     const { clock, start } = open({
