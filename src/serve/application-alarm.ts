@@ -50,6 +50,8 @@ export class ApplicationAlarm {
   #failures = 0;
   /** Set while it runs. `isReplaced`: it has set or deleted its alarm meanwhile. */
   #running: { isReplaced: boolean } | undefined;
+  /** Whether it has ended, and the storage has not deleted it yet. */
+  #isOver = false;
 
   constructor(host: ApplicationAlarmHost) {
     this.#host = host;
@@ -64,7 +66,10 @@ export class ApplicationAlarm {
   attach(storage: object): void {
     const methods = {
       setAlarm: (time: Date | number) => this.#set(time),
-      getAlarm: () => Promise.resolve(this.#running && !this.#running.isReplaced ? null : this.#read()?.due ?? null),
+      getAlarm: () => {
+        const isOver = this.#isOver || this.#running && !this.#running.isReplaced;
+        return Promise.resolve(isOver ? null : this.#read()?.due ?? null);
+      },
       deleteAlarm: () => this.#delete(),
     };
     for (const [name, value] of Object.entries(methods)) Object.defineProperty(storage, name, { value, configurable: true });
@@ -77,15 +82,21 @@ export class ApplicationAlarm {
     if (!(due >= 0 && due < MAX_ALARM)) {
       throw new TypeError("Cannot set the alarm: pass a Date before 2189, or its ms since 1970");
     }
-    if (this.#running) this.#running.isReplaced = true;
     this.#write(Math.floor(due), Math.floor(due), 0);
+    this.#replace();
   }
 
   #delete(): Promise<void> {
-    if (this.#running) this.#running.isReplaced = true;
     rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`);
+    this.#replace();
     this.#arm();
     return Promise.resolve();
+  }
+
+  /** Notes, once it is stored, that the alarm is another one than that which runs or has ended. */
+  #replace(): void {
+    this.#isOver = false;
+    if (this.#running) this.#running.isReplaced = true;
   }
 
   #write(due: number, next: number, retries: number): void {
@@ -127,20 +138,38 @@ export class ApplicationAlarm {
   }
 
   async #run({ due, retries }: AlarmRow): Promise<void> {
-    const next = this.#host.clock.now() + FIRST_DELAY * 2 ** Math.min(retries, MAX_RETRIES);
+    if (this.#isOver) return this.#end();
+    if (retries > MAX_RETRIES) {
+      this.#end();
+      return this.#report(retries, new Error("The object was evicted during alarm()"));
+    }
+    const delay = FIRST_DELAY * 2 ** retries;
     // Written first: after an eviction it runs again.
-    if (!this.#try(() => this.#write(due, next, retries + 1))) return;
+    if (!this.#try(() => this.#write(due, this.#host.clock.now() + delay, retries + 1))) return;
     this.#failures = 0;
     const running = this.#running = { isReplaced: false };
-    let isOver = true;
+    let isRepeated = false;
     try {
       await this.#host.run?.({ retryCount: retries, isRetry: retries > 0, scheduledTime: due });
     } catch (cause) {
-      isOver = retries >= MAX_RETRIES;
-      this.#host.report(new Error(`Cannot run alarm(): attempt ${retries + 1} of ${MAX_RETRIES + 1} failed`, { cause }));
+      isRepeated = retries < MAX_RETRIES;
+      this.#report(retries + 1, cause); // While it counts as running: a listener may replace it.
     }
     this.#running = undefined;
-    const isDeleted = !isOver || running.isReplaced || this.#try(() => rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`));
-    if (isDeleted) this.#arm();
+    if (running.isReplaced) this.#arm();
+    else if (!isRepeated) this.#end();
+    else this.#try(() => this.#write(due, this.#host.clock.now() + delay, retries + 1)); // The delay begins now.
+  }
+
+  /** Deletes it. If the storage fails, it is deleted later, and does not run again. */
+  #end(): void {
+    this.#isOver = true;
+    if (!this.#try(() => rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`))) return;
+    this.#isOver = false;
+    this.#arm();
+  }
+
+  #report(attempt: number, cause: unknown): void {
+    this.#host.report(new Error(`Cannot run alarm(): attempt ${attempt} of ${MAX_RETRIES + 1} failed`, { cause }));
   }
 }

@@ -12,7 +12,7 @@ interface Storage {
   deleteAlarm(): Promise<void>;
 }
 
-function open() {
+function open(run: (retryCount: number) => unknown = () => {}) {
   const [database, clock, errors, calls] = [openSqlite(), new TestClock(), [] as string[], [] as number[]];
   /** Which statements fail. */
   const disk: { fails?: RegExp | undefined } = {};
@@ -22,13 +22,31 @@ function open() {
       return database.exec(query, ...bindings);
     },
   };
-  const storage = {} as Storage; // It is given its methods next.
-  new ApplicationAlarm({
-    sql,
-    clock,
-    report: (error) => void errors.push((error as Error).message),
-    run: ({ scheduledTime }) => void calls.push(scheduledTime),
-  }).attach(storage);
+  const report = (error: unknown) => {
+    const { message, cause } = error as Error;
+    errors.push(cause instanceof Error ? `${message}: ${cause.message}` : message);
+  };
+  let starts = 0;
+  /** The object, after an eviction if it has been there before. */
+  const start = () => {
+    const own = ++starts;
+    const storage = {} as Storage; // It is given its methods next.
+    new ApplicationAlarm({
+      ...{ sql, report },
+      clock: {
+        now: () => clock.now(),
+        monotonic: () => clock.monotonic(),
+        setTimeout: (callback, delay) => clock.setTimeout(() => own === starts && callback(), delay),
+        clearTimeout: (handle) => clock.clearTimeout(handle),
+      },
+      run: ({ scheduledTime, retryCount }) => {
+        calls.push(scheduledTime);
+        return run(retryCount);
+      },
+    }).attach(storage);
+    return storage;
+  };
+  const storage = start();
   /** Lets time pass, with what ends meanwhile. */
   const advance = async (ms: number) => {
     for (let passed = 0; passed < ms; passed += 1_000) {
@@ -36,7 +54,7 @@ function open() {
       await new Promise((resolve) => setTimeout(resolve));
     }
   };
-  return { disk, storage, clock, errors, calls, advance };
+  return { disk, storage, start, clock, errors, calls, advance };
 }
 
 describe("ApplicationAlarm", { skip: noSqlite }, () => {
@@ -61,9 +79,47 @@ describe("ApplicationAlarm", { skip: noSqlite }, () => {
       await advance(120_000);
       assert.deepEqual([...new Set(calls)], [due]);
       assert.equal(await storage.getAlarm(), null);
+      if (statements === "deleted") assert.deepEqual(calls, [due]);
       await storage.setAlarm(clock.now() + 1_000);
       await advance(1_000);
       assert.equal(new Set(calls).size, 2);
     });
   }
+
+  it("runs an alarm that evictions end each time 7 times", async () => {
+    const retries: number[] = [];
+    const { storage, start, clock, errors, advance } = open((retryCount) => {
+      retries.push(retryCount);
+      return new Promise(() => {});
+    });
+    await storage.setAlarm(clock.now() + 1_000);
+    let next = storage;
+    for (let eviction = 0; eviction < 10; eviction++) {
+      await advance(130_000);
+      next = start();
+    }
+    assert.deepEqual(retries, [0, 1, 2, 3, 4, 5, 6]);
+    assert.deepEqual(errors, ["Cannot run alarm(): attempt 7 of 7 failed: The object was evicted during alarm()"]);
+    assert.equal(await next.getAlarm(), null);
+  });
+
+  it("waits after a failure, however long the attempt has taken", async () => {
+    const fails: (() => void)[] = [];
+    const { storage, clock, calls, advance } = open(() =>
+      new Promise((_, reject) => fails.push(() => reject(new Error("Failure"))))
+    );
+    await storage.setAlarm(clock.now() + 1_000);
+    await advance(1_000);
+    const counts: number[] = [];
+    for (const delay of [2_000, 4_000, 8_000]) {
+      await advance(30_000);
+      fails.shift()!();
+      await new Promise((resolve) => setTimeout(resolve)); // It has failed.
+      await advance(delay - 1_000);
+      counts.push(calls.length);
+      await advance(1_000);
+      counts.push(calls.length);
+    }
+    assert.deepEqual(counts, [1, 2, 2, 3, 3, 4]);
+  });
 });
