@@ -14,17 +14,66 @@ export interface Patience {
   readonly timeout: number;
 }
 
+/** The body of a request as bytes, or none of it. */
+export interface Bytes {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** As of a {@link Body}. */
+  readonly end: Body["end"];
+}
+
 /** Reads the body as text, at most so many bytes and the chunk beyond them, and until its time is over. */
-export function readBody(request: Request, maxBytes: number, { deadlines, timeout }: Patience): Promise<Body> {
+export function readBody(request: Request, maxBytes: number, patience: Patience): Promise<Body> {
+  return inTime(read(request, maxBytes), { text: "", end: "late" }, patience);
+}
+
+/** Reads the body as {@link readBody}, but as its bytes: text has neither a byte order mark nor what is no UTF-8. */
+export function readBytes(request: Request, maxBytes: number, patience: Patience): Promise<Bytes> {
+  return inTime(gather(request, maxBytes), { bytes: NONE, end: "late" }, patience);
+}
+
+const NONE = new Uint8Array();
+
+function inTime<Result>(result: Promise<Result>, lateResult: Result, { deadlines, timeout }: Patience): Promise<Result> {
   return new Promise((resolve, reject) => {
     // What is late is not cancelled: that would cut the connection before the answer. The server ends it after the answer.
-    const timer: Timed = { deadline: 0, heapIndex: -1, due: () => resolve({ text: "", end: "late" }) };
+    const timer: Timed = { deadline: 0, heapIndex: -1, due: () => resolve(lateResult) };
     deadlines.set(timer, timeout);
-    void read(request, maxBytes).then((body) => {
+    void result.then((read) => {
       deadlines.delete(timer);
-      resolve(body);
+      resolve(read);
     }, reject);
   });
+}
+
+async function gather(request: Request, maxBytes: number): Promise<Bytes> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    const reader = request.body?.getReader();
+    for (;;) {
+      const { done, value } = await reader?.read() ?? { done: true };
+      if (done) break;
+      chunks.push(value);
+      length += value.byteLength;
+      if (length <= maxBytes) continue;
+      reader?.cancel().catch(() => {}); // As below.
+      return { bytes: NONE, end: "large" };
+    }
+  } catch {
+    return { bytes: NONE, end: "broken" }; // As below.
+  }
+  return { bytes: joined(chunks, length), end: "whole" };
+}
+
+/** Joins chunks of bytes. */
+export function joined(chunks: readonly Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  let place = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, place);
+    place += chunk.byteLength;
+  }
+  return bytes;
 }
 
 async function read(request: Request, maxBytes: number): Promise<Body> {

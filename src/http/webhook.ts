@@ -1,7 +1,8 @@
 import type { Context, Handler } from "hono";
 import { consoleLogger, errorRecord } from "../application/log.ts";
-import { Deadlines, isMs, MS, systemClock } from "../base/clock.ts";
-import { readBody } from "./read-body.ts";
+import { isFunction, isPositive } from "../application/option-checks.ts";
+import { checkMs, Deadlines, systemClock } from "../base/clock.ts";
+import { joined, readBytes } from "./read-body.ts";
 
 /** A verified webhook. */
 export interface Webhook {
@@ -15,7 +16,12 @@ export interface Webhook {
 
 /** Options of {@link webhook}. */
 export interface WebhookOptions {
-  /** Time that the sender's clock may differ, and that a webhook may take to arrive, in ms. @default {300_000} */
+  /**
+   * Time that the sender's clock may differ, and that a webhook may take to arrive, in ms. One from a clock that is ahead is accepted for
+   * twice that time: `idWindow` of the channels is at least as long.
+   *
+   * @default {300_000}
+   */
   tolerance?: number;
   /** Maximum size of the body, in bytes. @default {1_048_576} */
   maxBody?: number;
@@ -41,11 +47,11 @@ type RequestContext = Context;
 
 /**
  * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The sender is answered
- * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON, 408 for one too slow, and 413 for
+ * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON in UTF-8, 408 for one too slow, and 413 for
  * one too large. What the handler throws goes to Hono's error handler, so that the sender tries again.
  *
  * @param secret as the sender gives it, `whsec_…`; two while one replaces the other.
- * @throws {TypeError} for a secret that is not base64, or an unknown option.
+ * @throws {TypeError} for a secret that is not base64 of at least 16 bytes, an unknown option, or a value out of range.
  *
  * @example
  * ```ts
@@ -61,7 +67,13 @@ export function webhook(
   { tolerance = 300_000, maxBody = 1_048_576, timeout = 10_000, now = Date.now, ...unknown }: WebhookOptions = {},
 ): Route {
   for (const name of Object.keys(unknown)) throw new TypeError(`Cannot receive webhooks: unknown option "${name}"`);
-  if (!isMs(timeout)) throw new TypeError(`Cannot receive webhooks: option "timeout" must be ${MS}`);
+  checkMs('Cannot receive webhooks: option "tolerance"', tolerance);
+  checkMs('Cannot receive webhooks: option "timeout"', timeout);
+  if (!isPositive(maxBody)) {
+    throw new TypeError('Cannot receive webhooks: option "maxBody" must be a whole number of bytes from 1');
+  }
+  if (!isFunction(now)) throw new TypeError('Cannot receive webhooks: option "now" must be a function');
+  if (!isFunction(handler)) throw new TypeError("Cannot receive webhooks: the handler must be a function");
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {
@@ -73,17 +85,19 @@ export function webhook(
     if (!id || !signatures || !/^\d{1,12}$/.test(timestamp)) return refuse(401, "The webhook is not signed");
     const sentAt = 1_000 * Number(timestamp);
     // Before anything is read: a repeat by somebody else is not to be answered after that time.
-    if (Math.abs(now() - sentAt) > tolerance) return refuse(401, "The webhook is too old, or of the future");
+    if (!(Math.abs(now() - sentAt) <= tolerance)) return refuse(401, "The webhook is too old, or of the future");
     // Not shared: in a Worker a timer ends with the request that has set it.
     const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
-    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout });
+    const { bytes, end } = await readBytes(c.req.raw, maxBody, { deadlines, timeout });
     if (end === "late") return refuse(408, "The body took too long");
     if (end === "broken") return refuse(400, "The body is not whole");
     if (end === "large") return refuse(413, `The body has more than ${maxBody} bytes`);
-    if (!await isSigned(`${id}.${timestamp}.${text}`, signatures, secrets)) return refuse(401, "The signature is not valid");
+    const prefix = new TextEncoder().encode(`${id}.${timestamp}.`);
+    const signed = joined([prefix, bytes], prefix.byteLength + bytes.byteLength);
+    if (!await isSigned(signed, signatures, secrets)) return refuse(401, "The signature is not valid");
     let payload: unknown;
     try {
-      payload = JSON.parse(text);
+      payload = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)); // Without a byte order mark (RFC 8259 §8.1).
     } catch {
       return refuse(400, "The body is not JSON");
     }
@@ -98,23 +112,32 @@ const MAX_SIGNATURES = 8;
 const HMAC = { name: "HMAC", hash: "SHA-256" };
 
 /** Whether one of the signatures is of one of the secrets. */
-async function isSigned(signed: string, signatures: string, secrets: readonly Uint8Array<ArrayBuffer>[]): Promise<boolean> {
-  const data = new TextEncoder().encode(signed);
+async function isSigned(
+  signed: Uint8Array<ArrayBuffer>,
+  signatures: string,
+  secrets: readonly Uint8Array<ArrayBuffer>[],
+): Promise<boolean> {
   for (const secret of secrets) {
     const key = await crypto.subtle.importKey("raw", secret, HMAC, false, ["verify"]);
-    for (const signature of signatures.split(" ").slice(0, MAX_SIGNATURES)) {
+    // Several header fields are joined by a comma.
+    for (const signature of signatures.split(/,?\s+/).slice(0, MAX_SIGNATURES)) {
       const [, base64] = /^v1,([A-Za-z0-9+/]+={0,2})$/.exec(signature) ?? [];
       const bytes = base64 && decode(base64);
-      if (bytes && await crypto.subtle.verify(HMAC, key, bytes, data)) return true;
+      if (bytes && await crypto.subtle.verify(HMAC, key, bytes, signed)) return true;
     }
   }
   return false;
 }
 
-function bytesOf(secret: string): Uint8Array<ArrayBuffer> {
-  const bytes = decode(String(secret).replace(/^whsec_/, ""));
-  if (bytes && bytes.byteLength > 0) return bytes;
-  throw new TypeError("Cannot receive webhooks: the secret must be base64, as the sender gives it, with or without whsec_");
+/** Minimum size of a secret, in bytes: nobody guesses it. Standard Webhooks has 24 to 64. */
+const MIN_SECRET = 16;
+
+function bytesOf(secret: unknown): Uint8Array<ArrayBuffer> {
+  const bytes = typeof secret === "string" ? decode(secret.replace(/^whsec_/, "")) : undefined;
+  if (bytes && bytes.byteLength >= MIN_SECRET) return bytes;
+  throw new TypeError(
+    `Cannot receive webhooks: the secret must be base64 of at least ${MIN_SECRET} bytes, as the sender gives it, with or without whsec_`,
+  );
 }
 
 function decode(base64: string): Uint8Array<ArrayBuffer> | undefined {

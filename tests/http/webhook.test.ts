@@ -15,9 +15,12 @@ function start(secret: string | string[] = `whsec_${KEY}`) {
   return { app, received };
 }
 
-function signed(body: string, { id = "msg_1", at = NOW, key = KEY, version = "v1" } = {}) {
+function signed<Body extends string | Uint8Array<ArrayBuffer>>(
+  body: Body,
+  { id = "msg_1", at = NOW, key = KEY, version = "v1" } = {},
+) {
   const timestamp = String(at / 1_000);
-  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${id}.${timestamp}.${body}`).digest("base64");
+  const signature = createHmac("sha256", Buffer.from(key, "base64")).update(`${id}.${timestamp}.`).update(body).digest("base64");
   const headers = { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": `${version},${signature}` };
   return { method: "POST", headers, body };
 }
@@ -43,6 +46,43 @@ describe("webhook", () => {
     };
     assert.equal((await app.request("/", { method: "POST", headers, body: '{"test": 2432232314}' })).status, 204);
     assert.deepEqual(received[0]?.payload, { test: 2432232314 });
+  });
+
+  describe("verifies the bytes of the body", () => {
+    const mark = [0xef, 0xbb, 0xbf];
+    const encode = (text: string) => [...new TextEncoder().encode(text)];
+    for (const [kind, headers] of [["a length", true], ["no length", false]] as const) {
+      const request = async (signedBytes: number[], sent = signedBytes) => {
+        const { app, received } = start();
+        const { headers: signature, method } = signed(new Uint8Array(signedBytes));
+        const body = new Uint8Array(sent);
+        const all = { ...signature, ...(headers && { "content-length": `${body.byteLength}` }) };
+        return { status: (await app.request("/", { method, headers: all, body })).status, payload: received[0]?.payload };
+      };
+
+      it(`of one with ${kind} and a byte order mark, which is not part of the JSON`, async () => {
+        assert.deepEqual(await request([...mark, ...encode('{"a":1}')]), { status: 204, payload: { a: 1 } });
+        assert.equal((await request(encode("{}"), [...mark, ...encode("{}")])).status, 401);
+      });
+
+      it(`of one with ${kind} that is no UTF-8`, async () => {
+        const invalid = [...encode('"'), 0xff, ...encode('"')];
+        assert.equal((await request(encode('"\ufffd"'), invalid)).status, 401);
+        assert.deepEqual(await request(invalid), { status: 400, payload: undefined });
+        assert.deepEqual(await request(encode('"狼煙 🔥"')), { status: 204, payload: "狼煙 🔥" });
+      });
+    }
+  });
+
+  it("accepts signatures in several header fields", async () => {
+    const { app } = start();
+    const { headers, ...rest } = signed("{}");
+    for (const signatures of [[headers["webhook-signature"], "v1,AAAA"], ["v1,AAAA", headers["webhook-signature"]]]) {
+      const all = new Headers(headers);
+      all.delete("webhook-signature");
+      for (const signature of signatures) all.append("webhook-signature", signature);
+      assert.equal((await app.request("/", { ...rest, headers: all })).status, 204);
+    }
   });
 
   it("answers 408 to a body that does not come in time", async () => {
@@ -92,7 +132,21 @@ describe("webhook", () => {
     assert.throws(() => webhook("whsec_c2VjcmV0", () => {}, { tolerence: 1 } as never), expected);
   });
 
+  it("throws for an option out of range", () => {
+    const wrong = { tolerance: [NaN, "5m", 0, Infinity], maxBody: [NaN, "1mb", 0, 1.5], timeout: [0, NaN], now: [1] };
+    for (const [name, values] of Object.entries(wrong)) {
+      for (const value of values) {
+        const expected = { name: "TypeError", message: new RegExp(`^Cannot receive webhooks: option "${name}" must be `) };
+        assert.throws(() => webhook(KEY, () => {}, { [name]: value }), expected);
+      }
+    }
+    assert.throws(() => webhook(KEY, undefined as never), { name: "TypeError", message: /the handler must be a function/ });
+  });
+
   it("throws for a secret that is none", () => {
-    for (const secret of ["", "whsec_", "not base64!", []]) assert.throws(() => webhook(secret, () => {}), TypeError);
+    const short = Buffer.from("x".repeat(15)).toString("base64");
+    for (const secret of ["", "whsec_", "not base64!", short, null, undefined, 1234, ["c2VjcmV0"], [], [KEY, null]]) {
+      assert.throws(() => webhook(secret as never, () => {}), { name: "TypeError", message: /secret/ });
+    }
   });
 });
