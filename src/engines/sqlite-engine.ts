@@ -11,6 +11,7 @@ import type {
   PublishOnce,
   SubscriptionKeeper,
 } from "./engine.ts";
+import { guard } from "../base/guard.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { SqliteAnswers } from "./sqlite-answers.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
@@ -77,7 +78,9 @@ export class SqliteEngine implements Engine, Timed {
   #epochs = 0;
   /** When the next row expires, in ms of the wall clock. */
   #next = Infinity;
-  /** Absent once all clients have returned. */
+  /** Whether clients are returning from hibernation: in the turn of the start. */
+  #isReturning = false;
+  /** Absent once the members and subscriptions of the others have been settled. */
   #returned: Returned | undefined;
 
   /** @throws {TypeError} if an option is out of range. */
@@ -105,6 +108,7 @@ export class SqliteEngine implements Engine, Timed {
     const subscriptions = this.#subscriptions = table("subscriptions");
     this.keeper = {
       save: (uid, name, text) => {
+        this.#returned?.clients.add(uid);
         rowsOf(
           sql,
           `INSERT INTO ${subscriptions} SELECT ?1, ?2, IFNULL(MAX(place), 0) + 1, ?3 FROM ${subscriptions} WHERE uid = ?1
@@ -115,7 +119,7 @@ export class SqliteEngine implements Engine, Timed {
         );
       },
       load: (uid) => {
-        if (this.#returned) this.#hasReturned = true;
+        if (this.#isReturning) this.#hasReturned = true;
         this.#returned?.clients.add(uid);
         const rows = rowsOf<{ text: string }>(sql, `SELECT text FROM ${subscriptions} WHERE uid = ? ORDER BY place`, uid);
         return rows.map(({ text }) => text);
@@ -156,9 +160,13 @@ export class SqliteEngine implements Engine, Timed {
        (uid TEXT, name TEXT, place INTEGER, text TEXT, PRIMARY KEY (uid, name)) WITHOUT ROWID`,
     );
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
-    const returned = this.#returned = { members: new Map<string, Member>(), clients: new Set<string>() };
+    this.#returned = { members: new Map(), clients: new Set() };
+    this.#isReturning = true;
     // Hibernating clients return in the turn of the start, so no member counts as absent before that turn ends.
-    queueMicrotask(() => this.#settle(returned));
+    queueMicrotask(() => {
+      this.#isReturning = false;
+      guard(() => this.due(), (error) => host.report(error));
+    });
   }
 
   send(): void {
@@ -227,7 +235,7 @@ export class SqliteEngine implements Engine, Timed {
       user,
     );
     // The connections of a member return in any order: once all have, the one that joined last is the newest.
-    const isKnown = row !== undefined && (this.#returned !== undefined || row.data === (data ?? null));
+    const isKnown = row !== undefined && (this.#isReturning || row.data === (data ?? null));
     if (isKnown && row.until === null) return;
     rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
     if (!isKnown) this.#present(channel, [data === undefined ? { user } : { user, data }], []);
@@ -258,23 +266,32 @@ export class SqliteEngine implements Engine, Timed {
     this.#host.deadlines.delete(this);
   }
 
-  /** Removes expired members and publications. */
+  /** Settles what did not return, and removes expired members and publications. If the storage fails, it is tried again later. */
   due(): void {
-    const now = this.#now();
+    if (this.status === "closed") return;
+    try {
+      if (this.#returned && !this.#isReturning) this.#settle(this.#returned);
+      else this.#sweep();
+      this.#scheduleNext();
+    } catch (error) {
+      this.#next = this.#now() + SWEEP_PERIOD;
+      this.#host?.deadlines.set(this, SWEEP_PERIOD);
+      throw error;
+    }
+  }
+
+  #sweep(): void {
     const gone = rowsOf<{ channel: string; user: string }>(
       this.#sql,
       `DELETE FROM ${this.#members} WHERE until <= ? RETURNING channel, user`,
-      now,
+      this.#now(),
     );
     for (const { channel, user } of gone) this.#present(channel, [], [user]);
     this.#histories.expire();
-    this.#scheduleNext();
   }
 
   /** Runs once all clients have returned. Marks the other members absent, and deletes the subscriptions of lost clients. */
   #settle({ members, clients }: Returned): void {
-    this.#returned = undefined;
-    if (this.status === "closed") return;
     const now = this.#now();
     const here = rowsOf<{ channel: string; user: string }>(
       this.#sql,
@@ -283,19 +300,16 @@ export class SqliteEngine implements Engine, Timed {
     for (const { channel, user } of here) {
       const member = members.get(`${channel} ${user}`);
       if (member) this.join(channel, member);
-      else {rowsOf(
-          this.#sql,
-          `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`,
-          now + ABSENCE,
-          channel,
-          user,
-        );}
+      else {
+        const absent = `UPDATE ${this.#members} SET until = ? WHERE channel = ? AND user = ?`;
+        rowsOf(this.#sql, absent, now + ABSENCE, channel, user);
+      }
     }
     for (const { uid } of rowsOf<{ uid: string }>(this.#sql, `SELECT DISTINCT uid FROM ${this.#subscriptions}`)) {
       if (!clients.has(uid)) this.keeper.delete(uid);
     }
     this.#histories.releaseAbandoned();
-    this.#scheduleNext();
+    this.#returned = undefined;
   }
 
   /** Sets the deadline to the next expiry. */

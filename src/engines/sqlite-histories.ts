@@ -91,10 +91,12 @@ export class SqliteHistories {
       `CREATE TABLE IF NOT EXISTS ${this.#publications}
        (channel TEXT, top INTEGER, event TEXT, data TEXT, bytes INTEGER, until INTEGER, PRIMARY KEY (channel, top)) WITHOUT ROWID`,
     );
-    // Tables of earlier versions count from 1 without steps.
-    this.#addColumn(this.#channels, "run", "TEXT", "NULL");
-    this.#addColumn(this.#channels, "place", "INTEGER", "top");
-    this.#addColumn(this.#publications, "previous", "INTEGER", "top - 1");
+    // Tables of earlier versions count from 1 without steps. `run` is the last one: it marks that the others have their values.
+    if (!this.#hasColumn(this.#channels, "run TEXT")) {
+      this.#addColumn(this.#channels, "place INTEGER", "place = top");
+      this.#addColumn(this.#publications, "previous INTEGER", "previous = top - 1");
+      rowsOf(this.#sql, `ALTER TABLE ${this.#channels} ADD COLUMN run TEXT`);
+    }
     // Finds the next expiry without a full scan.
     rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${this.#index} ON ${this.#channels} (until)`);
     const [sum] = rowsOf<{ bytes: number | null }>(this.#sql, `SELECT SUM(bytes) AS bytes FROM ${this.#channels}`);
@@ -245,22 +247,28 @@ export class SqliteHistories {
     for (const { channel, bytes } of rows) this.#empty(channel, bytes);
   }
 
-  #addColumn(table: string, column: string, type: string, value: string): void {
+  /** Adds a column unless it is there, and sets its values. */
+  #addColumn(table: string, column: string, value: string): void {
+    if (!this.#hasColumn(table, column)) rowsOf(this.#sql, `ALTER TABLE ${table} ADD COLUMN ${column}`);
+    rowsOf(this.#sql, `UPDATE ${table} SET ${value}`);
+  }
+
+  #hasColumn(table: string, column: string): boolean {
     const [made] = rowsOf<{ sql: string }>(
       this.#sql,
       "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?",
       table.slice(1, -1).replaceAll('""', '"'),
     );
-    if (new RegExp(`\\b${column} ${type}\\b`).test(made?.sql ?? "")) return;
-    rowsOf(this.#sql, `ALTER TABLE ${table} ADD COLUMN ${column} ${type}`);
-    rowsOf(this.#sql, `UPDATE ${table} SET ${column} = ${value}`);
+    return new RegExp(`\\b${column}\\b`).test(made?.sql ?? "");
   }
 
-  /** The latest publications that have not expired, oldest first. */
+  /** The latest publications from the first that has not expired on, oldest first: a later one can expire before it. */
   #last(channel: string, count: number, now: number): PublicationRow[] {
     const rows = rowsOf<PublicationRow>(
       this.#sql,
-      `SELECT top, previous, event, data FROM ${this.#publications} WHERE channel = ? AND until > ? ORDER BY top DESC LIMIT ?`,
+      `SELECT top, previous, event, data FROM ${this.#publications} WHERE channel = ? AND top >=
+         (SELECT top FROM ${this.#publications} WHERE channel = ? AND until > ? ORDER BY top LIMIT 1) ORDER BY top DESC LIMIT ?`,
+      channel,
       channel,
       now,
       count,

@@ -51,6 +51,79 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     return { engine, host };
   }
 
+  /** A database some of whose statements fail. */
+  function failing(database: Sql = openSqlite()) {
+    const storage: { fails?: RegExp | undefined } = {};
+    const sql: Sql = {
+      exec(query, ...bindings) {
+        if (storage.fails?.test(query)) throw new Error("The storage fails");
+        return database.exec(query, ...bindings);
+      },
+    };
+    return { storage, sql };
+  }
+
+  for (const fails of [/DELETE/, /SELECT/, /SELECT MIN/]) {
+    it(`sweeps again after ${fails} has failed`, async () => {
+      const [{ storage, sql }, clock] = [failing(), new TestClock()];
+      const { engine, host } = await start(sql, clock);
+      await publish(engine, "a", { size: 10, ttl: 20_000 }, 3);
+      storage.fails = fails;
+      clock.advance(60_000);
+      assert.ok(host.errors.length >= 1 && host.errors.length <= 6, `${host.errors.length} errors`);
+      storage.fails = undefined;
+      clock.advance(10_000);
+      assert.deepEqual([engine.historyBytes, engine.channels, host.deadlines.size], [0, 0, 0]);
+      await publish(engine, "b", { size: 10, ttl: 20_000 }, 3);
+      clock.advance(30_000);
+      assert.equal(engine.channels, 0);
+    });
+  }
+
+  for (const fails of [/UPDATE "noroshi_members"/, /DELETE FROM "noroshi_subscriptions"/, /UPDATE "noroshi_channels"/]) {
+    it(`settles what did not return after ${fails} has failed`, async () => {
+      const [database, clock] = [openSqlite(), new TestClock()];
+      const before = await start(database, clock);
+      before.engine.subscribe("a", LONG);
+      clock.advance(LONG.ttl + 10_000);
+      for (const user of ["ann", "bob", "cid"]) before.engine.join("a", { user });
+      for (const uid of ["one", "two"]) before.engine.keeper.save(uid, "a", "a");
+      const { storage, sql } = failing(database);
+      const { engine, host } = await start(sql, clock, (engine) => {
+        engine.join("a", { user: "ann" });
+        storage.fails = fails;
+      });
+      assert.deepEqual(host.errors.map((error) => (error as Error).message), ["The storage fails"]);
+      storage.fails = undefined;
+      // Before it is tried again.
+      engine.join("a", { user: "bob" });
+      engine.keeper.save("three", "a", "a");
+      clock.advance(25_000);
+      assert.deepEqual(engine.members("a").map(({ user }) => user), ["ann", "bob"]);
+      assert.deepEqual(["one", "two", "three"].map((uid) => engine.keeper.load(uid).length), [0, 0, 1]);
+      clock.advance(LONG.ttl + 10_000);
+      assert.deepEqual([host.errors.length, engine.historyBytes], [1, 0]);
+    });
+  }
+
+  it("reads a publication that outlives a later one with the position that it was published at", async () => {
+    const clock = new TestClock();
+    const { engine } = await start(openSqlite(), clock);
+    const positions = [
+      ...await publish(engine, "a", { size: 10, ttl: 30_000 }, 1),
+      ...await publish(engine, "a", LONG, 1, 1),
+      ...await publish(engine, "a", { size: 10, ttl: 30_000 }, 1, 2),
+    ];
+    clock.advance(20_000);
+    positions.push(...await publish(engine, "a", LONG, 1, 3));
+    clock.advance(11_000);
+    const kept = [1, 2, 3].map((number) => [`${number}`, positions[number]]);
+    for (const limit of [10, 2, 1]) {
+      const { publications } = engine.read("a", LONG, null, limit);
+      assert.deepEqual(publications.map(({ data, position }) => [data, position]), kept.slice(-limit));
+    }
+  });
+
   it("remembers the id of a publication after a restart, and forgets it after its window", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const once = { id: "x", window: 60_000 };
@@ -337,6 +410,12 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     sql.exec(`INSERT INTO "noroshi_channels" VALUES ('a', 'e', 7, 800, ?, ?)`, until, LONG.ttl);
     for (const top of [5, 6, 7]) {
       sql.exec(`INSERT INTO "noroshi_publications" VALUES ('a', ?, 'say', ?, 200, ?)`, top, `${top}`, until);
+    }
+    // The first start fails half-way.
+    for (const fails of [/UPDATE .* SET place/, /UPDATE .* SET previous/, /ADD COLUMN run/]) {
+      const half = failing(sql);
+      half.storage.fails = fails;
+      await assert.rejects(start(half.sql, clock), /The storage fails/);
     }
     for (const _ of range(2)) {
       const { engine } = await start(sql, clock);
