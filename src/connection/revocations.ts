@@ -1,4 +1,4 @@
-import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
+import { type BroadcastFilter, checkFilter, type FilterWords } from "../delivery/broadcast.ts";
 import type { Accountability } from "../application/websocket-client.ts";
 
 /** Selects the clients to disconnect: by user, by role, by both, or one by its `uid`. */
@@ -9,12 +9,15 @@ export interface DisconnectFilter extends BroadcastFilter {
 
 /** @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string. */
 export function checkDisconnectFilter(filter: DisconnectFilter): void {
-  const { uid, ...rest } = filter;
-  const checked = checkFilter(rest);
-  if ("uid" in filter ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
+  const given = Object(filter) as DisconnectFilter; // Of `null` an empty one, which is refused.
+  const { uid, ...rest } = given;
+  const checked = checkFilter(rest, DISCONNECT);
+  if ("uid" in given ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
     throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
   }
 }
+
+const DISCONNECT: FilterWords = { action: "disconnect", keys: "user, role or uid", remedy: ", or absent" };
 
 /** `disconnected`: the rights ended. `refreshed`: the rights must be read again. */
 export type Revocation = "disconnected" | "refreshed";

@@ -16,26 +16,44 @@ export interface BroadcastResult {
   dropped: number;
 }
 
+/** What the errors about a filter say. */
+export interface FilterWords {
+  readonly action: string;
+  /** The keys that it may have. */
+  readonly keys: string;
+  /** What to write in place of an empty value, after "must be a non-empty string". */
+  readonly remedy: string;
+}
+
+const BROADCAST: FilterWords = {
+  action: "broadcast",
+  keys: "user or role",
+  remedy: "; leave the key out to reach everybody",
+};
+
 /**
  * A checked copy of the filter, which later changes and getters cannot alter. A key that is present must be a non-empty string, because
  * `{ user: undefined }` must never mean everybody.
  *
  * @throws {TypeError} for any other value and for an unknown key.
  */
-export function checkFilter(filter: BroadcastFilter | undefined): BroadcastFilter {
+export function checkFilter(
+  filter: BroadcastFilter | undefined,
+  { action, keys, remedy }: FilterWords = BROADCAST,
+): BroadcastFilter {
   if (filter === undefined) return {};
   // A promise or a Map has no own keys: it would mean everybody.
   if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
-    throw new TypeError('Cannot broadcast: the filter must be an object such as { role: "editor" }');
+    throw new TypeError(`Cannot ${action}: the filter must be an object such as { role: "editor" }`);
   }
   const checked: BroadcastFilter = {};
   for (const key of Object.keys(filter)) {
     if (key !== "user" && key !== "role") {
-      throw new TypeError(`Cannot broadcast: unknown filter key "${key}", use user or role`);
+      throw new TypeError(`Cannot ${action}: unknown filter key "${key}", use ${keys}`);
     }
     const value: unknown = filter[key];
     if (typeof value !== "string" || value === "") {
-      throw new TypeError(`Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`);
+      throw new TypeError(`Cannot ${action}: filter.${key} must be a non-empty string${remedy}`);
     }
     checked[key] = value;
   }

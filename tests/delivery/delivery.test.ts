@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type BroadcastFilter, checkFilter } from "../../src/delivery/broadcast.ts";
+import { checkDisconnectFilter, type DisconnectFilter } from "../../src/connection/revocations.ts";
 import { Delivery, type IndexedRecipient, type IndexKeys } from "../../src/delivery/delivery.ts";
 import { Frame } from "../../src/protocol/frame.ts";
 import type { Accountability } from "../../src/application/websocket-client.ts";
@@ -305,6 +306,24 @@ describe("checkFilter", () => {
           message: `Cannot broadcast: filter.${key} must be a non-empty string; leave the key out to reach everybody`,
         });
       }
+    }
+  });
+
+  it("names the action and its keys when a client is to be disconnected", () => {
+    const wrong: [filter: unknown, message: string][] = [
+      [{ usr: "ann" }, 'Cannot disconnect: unknown filter key "usr", use user, role or uid'],
+      [{ user: "" }, "Cannot disconnect: filter.user must be a non-empty string, or absent"],
+      [{ uid: "" }, "Cannot disconnect: pass a user, a role or a uid; close() ends everybody"],
+      ...[null, undefined, {}].map((filter): [unknown, string] => [
+        filter,
+        "Cannot disconnect: pass a user, a role or a uid; close() ends everybody",
+      ]),
+    ];
+    for (const [filter, message] of wrong) {
+      assert.throws(() => checkDisconnectFilter(filter as DisconnectFilter), { name: "TypeError", message });
+    }
+    for (const filter of [{ uid: "one" }, { user: "ann" }, { user: "ann", role: "editor", uid: "one" }]) {
+      checkDisconnectFilter(filter);
     }
   });
 
