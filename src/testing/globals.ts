@@ -49,7 +49,8 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
   isReplaced = true;
   const timers = new Map<number, Timer>();
   const set = (callback: (...args: unknown[]) => void, delay: number, args: unknown[], repeats: boolean): Timer => {
-    const stack = new Error("Set here").stack;
+    // Its stack is read only if the timer is left: that reads source maps.
+    const place = new Error("Set here");
     const restart = (timer: Timer): number => {
       if (timer.number !== undefined) clear(timer);
       const number = time.set(
@@ -61,7 +62,7 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
         repeats ? Math.max(1, delay) : delay,
         "the app",
         undefined,
-        stack,
+        place,
       );
       timers.set(number, timer);
       return number;

@@ -279,8 +279,8 @@ export class BareTestkit {
     await this.#drive(Promise.all([...this.#ends.values()].map((end) => end.close())));
     await this.#drive(Promise.all(this.#nodes.map((node) => node.isUp ? node.stop() : undefined)));
     await this.#turns.settle();
-    const timers = this.#time.pending.map(({ at, owner, stack }) => {
-      const place = stack?.split("\n").slice(2, 4).map((line) => line.trim()).join(" ");
+    const timers = this.#time.pending.map(({ at, owner, place: error }) => {
+      const place = error?.stack?.split("\n").slice(2, 4).map((line) => line.trim()).join(" ");
       return `a timer of ${owner}, due in ${Math.ceil(at - this.#time.elapsed)} ms${place ? ` (${place})` : ""}`;
     });
     const connections = [...this.#wires].map(() => "a connection");

@@ -32,8 +32,8 @@ export class NodeTime extends VirtualTime {
     this.#ahead += ms;
   }
 
-  override set(callback: () => void, delay: number, owner: string, clock?: VirtualClock, stack?: string): number {
-    return this.#time.set(callback, delay / this.#rate, owner, clock, stack);
+  override set(callback: () => void, delay: number, owner: string, clock?: VirtualClock, place?: Error): number {
+    return this.#time.set(callback, delay / this.#rate, owner, clock, place);
   }
 
   override clear(number: unknown): boolean {
