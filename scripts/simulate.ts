@@ -7,16 +7,17 @@
  * of `noroshi/client` to those without a library, and `--burst 25` is how many publications come at once, on average. A failure prints the
  * command that repeats its episode, and `--shrink` looks for a smaller one. `--mutation <name>` puts a known fault into the code, and
  * expects that an episode finds it; `--mutation all` tries each, and `--mutation known` those whose seed is recorded, with that seed.
- * `--log` prints what happens when.
+ * `--log` prints what happens when. With `--object` it is a Durable Object that hibernates, in place of the nodes. That needs a runtime with
+ * SQLite: `npm run simulate:object` runs it with Bun.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import type { FaultKind } from "../tests/simulation/faults.ts";
 import { buildSimulation, type SimulationModule } from "../tests/simulation/mutant.ts";
 import { MUTATIONS } from "../tests/simulation/mutations.ts";
+import type { AnyFault } from "../tests/simulation/simulation.ts";
 import { shrink, type Size } from "../tests/simulation/shrink.ts";
 
 /** Hours of an episode. */
@@ -32,6 +33,7 @@ const { values } = parseArgs({
     library: { type: "string", default: "0" },
     burst: { type: "string" },
     faults: { type: "string" },
+    object: { type: "boolean", default: false },
     mutation: { type: "string" },
     shrink: { type: "boolean", default: false },
     log: { type: "boolean", default: false },
@@ -40,11 +42,12 @@ const { values } = parseArgs({
 const given: Size = {
   seed: Number(values.seed),
   hours: Number(values.hours),
-  nodes: Number(values.nodes),
+  nodes: values.object ? 1 : Number(values.nodes),
+  object: values.object,
   clients: Number(values.clients),
   library: Number(values.library),
   burst: values.burst === undefined ? undefined : Number(values.burst),
-  faults: values.faults?.split(",").filter((name) => name !== "") as FaultKind[] | undefined, // Other names have no effect.
+  faults: values.faults?.split(",").filter((name) => name !== "") as AnyFault[] | undefined, // Other names have no effect.
 };
 const log = values.log ? (line: string) => console.log(line) : undefined;
 const folder = mkdtempSync(join(tmpdir(), "noroshi-simulation-"));
@@ -109,10 +112,12 @@ async function tryMutations(name: string): Promise<number> {
   for (const each of names) {
     const mutation = MUTATIONS[each];
     if (!mutation) throw new Error(`No such mutation: use one of ${Object.keys(MUTATIONS).join(", ")}`);
+    if (names.length > 1 && (mutation.object ?? false) !== values.object) continue; // Found by the other command.
     const built = await buildSimulation(folder, each, mutation);
     const { seed = given.seed } = isKnown ? mutation : given;
-    const { library = given.library, size } = mutation;
-    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built, { ...given, library, ...size, seed });
+    const { library = given.library, object = given.object, size } = mutation;
+    const whole = { ...given, library, object, ...size, seed };
+    const { counts: { hours, "seconds of CPU": seconds }, failure } = await run(built, whole);
     const after = `${each} after ${hours?.toFixed(1)} h from seed ${seed} on, ${seconds} s of CPU`;
     if (failure) console.log(`found     ${after}, seed ${failure.size.seed}: ${failure.problems[0]?.slice(0, 200)}`);
     else console.log(`not found ${after}`);
@@ -129,12 +134,17 @@ function* episodes(size: Size): Generator<Size> {
   }
 }
 
-function commandOf({ seed, hours, nodes, clients, library, burst, faults }: Size): string {
-  const options = [`--seed ${seed}`, `--hours ${Number(hours.toFixed(2))}`, `--nodes ${nodes}`, `--clients ${clients}`];
+function commandOf({ seed, hours, nodes, object, clients, library, burst, faults }: Size): string {
+  const options = [
+    `--seed ${seed}`,
+    `--hours ${Number(hours.toFixed(2))}`,
+    ...(object ? [] : [`--nodes ${nodes}`]),
+    `--clients ${clients}`,
+  ];
   if (library) options.push(`--library ${library}`);
   if (burst !== undefined) options.push(`--burst ${burst}`);
   if (hours > Number(EPISODE)) options.push(`--episode ${values.episode}`);
   const quoted = faults ? [`--faults "${faults.join(",")}"`] : [];
   const mutation = values.mutation === undefined ? [] : [`--mutation ${values.mutation}`];
-  return `npm run simulate -- ${[...options, ...quoted, ...mutation].join(" ")}`;
+  return `npm run simulate${object ? ":object" : ""} -- ${[...options, ...quoted, ...mutation].join(" ")}`;
 }

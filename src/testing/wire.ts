@@ -61,6 +61,11 @@ export class Wire {
     return this.clientState === CLOSED && (this.serverState === CLOSED || this.server === undefined);
   }
 
+  /** Whether nothing arrives any more, and neither end knows. */
+  get isLost(): boolean {
+    return this.#isLost && !this.isOver;
+  }
+
   // The client's end
 
   /** Calls back before anything that the server sends arrives. */

@@ -4,11 +4,8 @@ import type { TestNode } from "../../src/testing/node.ts";
 import type { Dice } from "./dice.ts";
 import type { NodeTime } from "./node-time.ts";
 import type { AnyClient } from "./simulated-client.ts";
+import { HOUR, SECOND } from "./sizes.ts";
 import { type BrokerFaults, NO_FAULTS, type UnreliableBroker } from "./unreliable-broker.ts";
-
-const SECOND = 1_000;
-const MINUTE = 60 * SECOND;
-const HOUR = 60 * MINUTE;
 
 /** How likely each fault is, compared with the others. */
 const WEIGHTS = {
@@ -124,6 +121,7 @@ export class Faults {
   begin(busy: number, end: number): void {
     const dice = this.#dice;
     this.#end = end;
+    this.orders = this.orders.slice(-100);
     const kinds = Array.from({ length: 1 + dice.below(4) }, () => this.#pick()).filter((kind) => kind !== undefined);
     this.#round = new Set(kinds);
     const hasNetwork = this.#kinds.has("network") && dice.chance(0.7);

@@ -1,26 +1,28 @@
 import type { Checker } from "../support/checker.ts";
-import type { Cluster, Order } from "./faults.ts";
+import type { Order } from "./faults.ts";
 import type { AnyClient } from "./simulated-client.ts";
+import type { Site } from "./site.ts";
 
 /** Compares what nodes and clients know with what is so, when nothing has happened for some time. */
 export class Inspection {
-  readonly #cluster: Cluster;
+  readonly #site: Site;
+  readonly #clients: readonly AnyClient[];
   readonly #checker: Checker;
 
-  constructor(cluster: Cluster, checker: Checker) {
-    this.#cluster = cluster;
+  constructor(site: Site, clients: readonly AnyClient[], checker: Checker) {
+    this.#site = site;
+    this.#clients = clients;
     this.#checker = checker;
   }
 
   /** Every subscription is where the history of its channel ends, and everything that was sent long ago is answered. */
   positions(before: number): void {
-    const { broker, clients } = this.#cluster;
-    for (const client of clients) {
+    for (const client of this.#clients) {
       const unanswered = client.unanswered(before);
       if (unanswered.length > 0) this.#problem(`${client.name} has no answer for ${[...new Set(unanswered)].join(", ")}`);
       for (const channel of client.subscribed) {
         const own = client.followers.get(channel)?.position;
-        const end = broker.memory.histories?.end(channel);
+        const end = this.#site.end(channel);
         if (own && own.epoch === end?.epoch && own.offset === end.offset) continue;
         const [is, should] = [own, end].map((at) => at && `${at.offset} in ${at.epoch}`);
         this.#problem(`${client.name} is at ${is} of ${channel}, which ends at ${should}`);
@@ -30,7 +32,7 @@ export class Inspection {
 
   /** Every node and every list of a client has exactly the members that are connected, all with the same data. */
   async members(): Promise<void> {
-    const { clients, nodes, running } = this.#cluster;
+    const clients = this.#clients;
     for (const room of new Set(clients.map(({ room }) => room))) {
       const inRoom = clients.filter((client) => client.room === room);
       const there = inRoom.filter(({ isMember }) => isMember);
@@ -51,13 +53,12 @@ export class Inspection {
         }
         first ??= known;
       };
-      for (const { number, isUp } of nodes) {
-        if (!isUp) continue;
+      for (const [source, list] of this.#site.memberLists(room)) {
         try {
-          const members = await running[number]!.channels.presence(room); // It runs.
-          compare(`node ${number}`, members.map(({ user, data }) => [user, String(data)]));
+          const members = await list();
+          compare(source, members.map(({ user, data }) => [user, String(data)]));
         } catch (error) {
-          this.#problem(`node ${number} cannot name the members of ${room}: ${String(error)}`);
+          this.#problem(`${source} cannot name the members of ${room}: ${String(error)}`);
         }
       }
       for (const { name, members } of inRoom) if (members) compare(name, members);
@@ -69,7 +70,7 @@ export class Inspection {
     for (const { kind, user, at, clients, isLost } of orders) {
       if (isLost) continue;
       if (kind === "refresh") {
-        for (const client of this.#cluster.clients) {
+        for (const client of this.#clients) {
           if (client.user !== user || !client.isConnected) continue;
           this.#problem(`${client.name} is connected, though the rights of ${user} were taken at ${Math.floor(at / 1_000)} s`);
         }
@@ -78,6 +79,17 @@ export class Inspection {
       for (const [client, openedAt] of clients) {
         if (client.isConnected && client.openedAt === openedAt) {
           this.#problem(`${client.name} is still connected, though ${user} was disconnected at ${Math.floor(at / 1_000)} s`);
+        }
+      }
+    }
+  }
+
+  /** Nobody is subscribed whose permission was taken. */
+  permissions(isWithdrawn: (client: AnyClient, channel: string) => boolean): void {
+    for (const client of this.#clients) {
+      for (const channel of client.subscribed) {
+        if (isWithdrawn(client, channel)) {
+          this.#problem(`${client.name} is subscribed to ${channel}, though that is no longer allowed`);
         }
       }
     }

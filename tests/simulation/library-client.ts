@@ -1,16 +1,15 @@
 import { type BareClient, ClientError, createClient, type OpenSubscription } from "../../src/client/client.ts";
 import { MemorySocket } from "../../src/testing/memory-socket.ts";
-import type { TestNode } from "../../src/testing/node.ts";
 import type { Recorder } from "../../src/testing/wire.ts";
 import type { Follower } from "../support/checker.ts";
 import type { Dice } from "./dice.ts";
-import { type AnyClient, type ClientOptions, PAD, type Position, type World } from "./simulated-client.ts";
+import { type AnyClient, type ClientNode, type ClientOptions, PAD, type Position, type World } from "./simulated-client.ts";
 
 /** What the frames of one connection have shown. */
 interface Connection {
   readonly openedAt: number;
   socket?: MemorySocket;
-  node?: TestNode;
+  node?: ClientNode;
   /** The uid of the subscription to each channel. */
   readonly current: Map<string, unknown>;
   /** The channels whose subscription has begun. */
@@ -25,6 +24,8 @@ const EXPECTED: ReadonlySet<string> = new Set([
   ...["DISCONNECTED", "NOT_CONNECTED", "TIMEOUT", "CLOSED", "ENGINE_UNAVAILABLE"],
   // Its rights were taken, or it was disconnected.
   ...["AUTH_FAILED", "FORBIDDEN", "TOKEN_EXPIRED"],
+  // It did not read, and may have missed answers.
+  ...["MESSAGES_DROPPED"],
 ]);
 
 /**
@@ -79,7 +80,7 @@ export class LibraryClient implements AnyClient {
     return this.#connection?.openedAt ?? 0;
   }
 
-  get node(): TestNode | undefined {
+  get node(): ClientNode | undefined {
     return this.#isOpen ? this.#connection?.node : undefined;
   }
 

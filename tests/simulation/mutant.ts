@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import type { FaultKind } from "./faults.ts";
 import type { Mutation } from "./mutations.ts";
+import type { AnyFault } from "./simulation.ts";
 import type { Simulate } from "./shrink.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -11,7 +11,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 /** The simulation of a source. */
 export interface SimulationModule {
   readonly simulate: Simulate;
-  readonly FAULTS: readonly FaultKind[];
+  readonly FAULTS: readonly AnyFault[];
 }
 
 /**

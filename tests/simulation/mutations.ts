@@ -12,6 +12,8 @@ export interface Mutation {
   readonly seed?: number;
   /** Clients of `noroshi/client`, for what is wrong with that. */
   readonly library?: number;
+  /** Whether it is found with a Durable Object that hibernates. */
+  readonly object?: boolean;
   readonly size?: { readonly nodes: number; readonly clients: number };
 }
 
@@ -271,5 +273,80 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     after: "}, retryAfter",
     seed: 1,
     library: 4,
+  },
+  "behind-unsaved": {
+    title: "A client that is behind goes on after hibernation as if it was not",
+    file: "channels/subscription.ts",
+    before: 'if (!feed.at) return;\n    this.#enter("behind");\n    this.#owner.changed(this);',
+    after: 'if (!feed.at) return;\n    this.#enter("behind");',
+    object: true,
+  },
+  "caught-up-unsaved": {
+    title: "A client that has caught up is sent it once more after hibernation",
+    file: "channels/subscription.ts",
+    before: 'this.#enter("live");\n    this.#owner.changed(this);',
+    after: 'this.#enter("live");',
+    object: true,
+  },
+  "begun-unsaved": {
+    title: "A client that was told of a gap is behind once more after hibernation",
+    file: "channels/subscription.ts",
+    before: "if (wasBehind) this.#owner.changed(this);",
+    after: "void wasBehind;",
+    mendedBy: "b5a15ad",
+    object: true,
+  },
+  "stale-unsaved": {
+    title: "A client that missed a change of the members does not receive them after hibernation",
+    file: "channels/subscription.ts",
+    before: "...(this.#presence?.isStale ? { isStale: true } : {}),",
+    after: "",
+    mendedBy: "0672332",
+    object: true,
+  },
+  "close-forgotten": {
+    title: "A connection whose client never answers the close is open again after hibernation",
+    file: "serve/cloudflare.ts",
+    before: "if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);",
+    after: "",
+    mendedBy: "9198655",
+    object: true,
+  },
+  "expiry-forgotten": {
+    title: "A client whose credentials expired before hibernation stays, without rights",
+    file: "connection/identity.ts",
+    before:
+      'if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));',
+    after: 'if (phase !== "admitted") this.#wait(until);',
+    object: true,
+  },
+  "grant-forgotten": {
+    title: "A permission with a time to live is for ever once its connection has hibernated",
+    file: "channels/subscription.ts",
+    before: "if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));",
+    after: "",
+    mendedBy: "0672332",
+    object: true,
+  },
+  "absent-forever": {
+    title: "A member that is not back after an eviction stays",
+    file: "engines/sqlite-engine.ts",
+    before: "now + ABSENCE,",
+    after: "null,",
+    object: true,
+  },
+  "history-abandoned": {
+    title: "A history whose subscribers an eviction has ended is kept for ever",
+    file: "engines/sqlite-engine.ts",
+    before: "this.#histories.releaseAbandoned();",
+    after: "",
+    object: true,
+  },
+  "alarm-once": {
+    title: "After an alarm the other timers of an object are not set",
+    file: "serve/alarm-clock.ts",
+    before: "if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);\n    }\n    this.#arm();",
+    after: "if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);\n    }",
+    object: true,
   },
 };

@@ -1,5 +1,4 @@
-import type { FaultKind } from "./faults.ts";
-import type { SimulationOptions, SimulationResult } from "./simulation.ts";
+import type { AnyFault, SimulationOptions, SimulationResult } from "./simulation.ts";
 
 export type Simulate = (options: SimulationOptions) => Promise<SimulationResult>;
 
@@ -22,7 +21,7 @@ export async function shrink(
   simulate: Simulate,
   size: Size,
   problems: readonly string[],
-  all: readonly FaultKind[],
+  all: readonly AnyFault[],
   found: (smaller: Size) => void,
 ): Promise<Size> {
   const kinds = new Set(problems.map(kindOf));

@@ -5,13 +5,16 @@ import type { Checker, Follower } from "../support/checker.ts";
 import type { Dice } from "./dice.ts";
 import type { SeededTurns } from "./seeded-turns.ts";
 
+/** What a client connects to. */
+export type ClientNode = Pick<TestNode, "number" | "isUp" | "upgrade">;
+
 /** What the clients of a simulation share. */
 export interface World {
   readonly checker: Checker;
   readonly turns: SeededTurns;
   /** Virtual time, in ms. */
   readonly elapsed: number;
-  readonly nodes: readonly TestNode[];
+  readonly nodes: readonly ClientNode[];
   /** A clock of its own. */
   clock(owner: string): ClientClock;
   /** @param direction 0: sent, 1: received, 2: a state. */
@@ -24,6 +27,8 @@ export interface World {
   left(client: AnyClient, user: string): void;
   /** Users whose rights are taken in this round. */
   readonly banned: ReadonlySet<string>;
+  /** Whether the permission of the user for the channel is taken in this round. */
+  isWithdrawn(user: string | undefined, channel: string): boolean;
 }
 
 /** A position of a client. */
@@ -38,6 +43,8 @@ export interface ClientOptions {
   /** Whether it receives the members of its room. */
   readonly watches: boolean;
   readonly dice: Dice;
+  /** How likely it is that it never answers a close frame. @default 0 */
+  readonly neglects?: number;
 }
 
 /** Time without an answer after which a client gives its connection up, in ms. */
@@ -65,7 +72,7 @@ export interface AnyClient {
   /** When its connection was opened, in ms of the virtual time. */
   readonly openedAt: number;
   /** The node it is connected to. */
-  readonly node: TestNode | undefined;
+  readonly node: ClientNode | undefined;
   /** Its data as a member. */
   readonly member: string;
   readonly isMember: boolean;
@@ -95,7 +102,7 @@ export class SimulatedClient implements AnyClient {
   readonly dice: Dice;
   readonly followers: ReadonlyMap<string, Follower>;
   openedAt = 0;
-  node: TestNode | undefined;
+  node: ClientNode | undefined;
   readonly #number: number;
   readonly #world: World;
   readonly #asked = new Map<string, Asked>();
@@ -104,6 +111,7 @@ export class SimulatedClient implements AnyClient {
   /** The channels whose subscription has begun. */
   readonly #started = new Set<string>();
   readonly #channels: readonly string[];
+  readonly #neglects: number;
   #wire: Wire | undefined;
   #isConnecting = false;
   #isOpen = false;
@@ -116,13 +124,14 @@ export class SimulatedClient implements AnyClient {
   /** When the oldest message was sent after which nothing has arrived. */
   #sentAt: number | undefined;
 
-  constructor(number: number, world: World, { channels, room, user, watches, dice }: ClientOptions) {
+  constructor(number: number, world: World, { channels, room, user, watches, dice, neglects = 0 }: ClientOptions) {
     const name = this.name = `c${number}`;
     this.#number = number;
     this.user = user;
     this.room = room;
     this.watches = watches;
     this.dice = dice;
+    this.#neglects = neglects;
     this.#world = world;
     this.#channels = channels;
     this.followers = new Map(channels.map((channel) => [channel, world.checker.follow(channel, name)]));
@@ -203,7 +212,7 @@ export class SimulatedClient implements AnyClient {
     void this.#upgrade(this.dice.pick(running)).finally(() => this.#isConnecting = false);
   }
 
-  async #upgrade(node: TestNode): Promise<void> {
+  async #upgrade(node: ClientNode): Promise<void> {
     const query = this.user === undefined ? "" : `?access_token=${this.user}`;
     const headers = { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13", "sec-websocket-key": KEY };
     const request = new Request(`http://localhost/websocket${query}`, { headers });
@@ -229,7 +238,10 @@ export class SimulatedClient implements AnyClient {
           this.#world.record(this.#number, 1, text);
           this.#take(JSON.parse(text));
         },
-        closing: (code, reason) => wire.answerClose(code, reason),
+        closing: (code, reason) => {
+          if (this.#neglects === 0 || !this.dice.chance(this.#neglects)) return wire.answerClose(code, reason);
+          if (this.#wire === wire) this.#closed(code);
+        },
         closed: (code) => {
           this.#world.record(this.#number, 2, `${code}`);
           if (this.#wire === wire) this.#closed(code);
@@ -339,7 +351,9 @@ export class SimulatedClient implements AnyClient {
     // Its rights were taken while it connected. The server closes the connection.
     else if (type === "auth" && message.error?.code === "AUTH_FAILED" && this.#world.banned.has(this.user ?? "")) return;
     else if (status === "error") {
-      if (message.error.code !== "ENGINE_UNAVAILABLE") checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
+      const isExpected = message.error.code === "ENGINE_UNAVAILABLE" ||
+        message.error.code === "FORBIDDEN" && asked !== undefined && this.#world.isWithdrawn(this.user, asked.channel);
+      if (!isExpected) checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
       this.#asked.delete(uid);
       if (asked && asked.id === undefined) this.#current.delete(asked.channel);
     } else if (type === "publish" && asked?.id !== undefined) {

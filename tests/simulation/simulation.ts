@@ -1,27 +1,27 @@
 /**
- * A cluster in one process and in virtual time, under faults that a seed decides. The nodes, their engines and the protocol between them are
- * real; the clock, the sockets and the broker are of `noroshi/testing`.
+ * A cluster, or a Durable Object that hibernates, in one process and in virtual time, under faults that a seed decides. The nodes, their
+ * engines and the protocol between them are real; the clock, the sockets and the broker are of `noroshi/testing`.
  */
-import { Hono } from "hono";
-import { WebSocketController } from "../../mod.ts";
-import { Channels } from "../../src/channels/channels.ts";
-import { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
-import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { replaceGlobals } from "../../src/testing/globals.ts";
-import { TestNode } from "../../src/testing/node.ts";
 import { VirtualClock, VirtualTime } from "../../src/testing/virtual-time.ts";
 import { Checker } from "../support/checker.ts";
 import { Dice } from "./dice.ts";
-import { type Cluster, type FaultKind, FAULTS, Faults, type Running } from "./faults.ts";
+import { type FaultKind, FAULTS as CLUSTER_FAULTS } from "./faults.ts";
 import { Inspection } from "./inspection.ts";
-import { NodeTime } from "./node-time.ts";
 import { SeededTurns } from "./seeded-turns.ts";
 import { replaceHmac, withoutStacks } from "./replacements.ts";
 import { LibraryClient } from "./library-client.ts";
-import { type AnyClient, PAD, type Position, SimulatedClient, type World } from "./simulated-client.ts";
-import { NO_FAULTS, UnreliableBroker } from "./unreliable-broker.ts";
+import { type AnyClient, type ClientNode, PAD, type Position, SimulatedClient, type World } from "./simulated-client.ts";
+import { SimulatedCluster } from "./simulated-cluster.ts";
+import { OBJECT_FAULTS, type ObjectFaultKind, SimulatedObject } from "./simulated-object.ts";
+import { replaceWorkerd } from "./hibernating-object.ts";
+import { AUTHENTICATION, HOUR, MINUTE, SECOND } from "./sizes.ts";
+import { type Ground, pairOf, type Site } from "./site.ts";
 
-export { FAULTS } from "./faults.ts";
+/** Everything that may fail, in a cluster or in an object. */
+export const FAULTS: readonly AnyFault[] = [...new Set<AnyFault>([...CLUSTER_FAULTS, ...OBJECT_FAULTS])];
+
+export type AnyFault = FaultKind | ObjectFaultKind;
 
 /** What a simulation consists of. */
 export interface SimulationOptions {
@@ -29,6 +29,8 @@ export interface SimulationOptions {
   /** Virtual time with faults, in hours. */
   readonly hours: number;
   readonly nodes: number;
+  /** Simulates a Durable Object that hibernates, in place of the nodes. @default {false} */
+  readonly object?: boolean | undefined;
   /** Clients without a library. */
   readonly clients: number;
   /** Clients of `noroshi/client`. @default 0 */
@@ -36,7 +38,7 @@ export interface SimulationOptions {
   /** Publications that the application publishes at once, on average. @default {25} */
   readonly burst?: number | undefined;
   /** The faults that may happen. @default all */
-  readonly faults?: readonly FaultKind[] | undefined;
+  readonly faults?: readonly AnyFault[] | undefined;
   /** Prints what happens when. */
   readonly log?: ((line: string) => void) | undefined;
 }
@@ -49,29 +51,14 @@ export interface SimulationResult {
   readonly counts: Readonly<Record<string, number>>;
 }
 
-const SECOND = 1_000;
-const MINUTE = 60 * SECOND;
-const HOUR = 60 * MINUTE;
-
 /** A round begins with some busy seconds. What began in them lasts on, sometimes for minutes; then it is quiet. */
 const BUSY = [2 * SECOND, 15 * SECOND] as const;
 const LONGEST = 10 * MINUTE;
 
-/** Longer than the defaults: virtual hours would consist of beats and checks. */
-const ENGINE = { lease: 6 * MINUTE, checkInterval: 3 * MINUTE, timeout: 5 * SECOND, linger: 30 * SECOND };
-const HEARTBEAT = { period: 10 * MINUTE, timeout: MINUTE };
-const HISTORY_SIZE = 150;
-/** Histories of a broker that loses data run out too. The others are kept, so that no recovery may fail. */
-const HISTORIES = { lossy: [10 * SECOND, 10 * MINUTE, 3 * HOUR], lasting: [500 * HOUR] };
-const GRACE = 2 * SECOND;
-
 /** Time after the last fault until each node has caught up, unless something was lost without a sign. */
 const RECONNECTED = 30 * SECOND;
-/** Time until each node has noticed everything: a few checks, and three leases in which the members of a dead node are removed. */
-const SETTLED = 3 * ENGINE.lease + 2 * ENGINE.checkInterval;
 const TOO_LATE = 30 * MINUTE;
 
-const AUTHENTICATION = 10 * SECOND;
 /** An order may concern a client that authenticated up to the timeout later, and clocks run at different rates. */
 const ORDER_SLACK = AUTHENTICATION + 5 * SECOND;
 const FORBIDDEN = 4403;
@@ -82,6 +69,9 @@ const CLIENTS_A_ROOM = 6;
 
 /** What the application publishes on its nodes, in bursts a round for each client. */
 const BURSTS_A_CLIENT = 1.5;
+
+/** How likely a client without a library never answers a close frame of an object. */
+const NEGLECTS = 0.2;
 
 /** Pauses of a client between two things that it does, in ms. */
 const PAUSES = [0, 0, 1, 5, 50, 500, 3_000];
@@ -96,29 +86,22 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
   }
 }
 
-class Simulation implements World, Cluster {
+class Simulation implements World, Ground {
+  readonly options: SimulationOptions;
   readonly checker: Checker;
   readonly turns: SeededTurns;
-  readonly nodes: readonly TestNode[];
-  readonly running: Running[] = [];
-  readonly clocks: readonly NodeTime[];
+  readonly time: VirtualTime;
+  readonly dice: Dice;
   readonly clients: readonly AnyClient[];
   readonly channels: readonly string[];
-  readonly broker: UnreliableBroker;
   readonly banned: Set<string> = new Set();
-  readonly #options: SimulationOptions;
-  readonly #dice: Dice;
-  readonly #time: VirtualTime;
-  readonly #faults: Faults;
+  readonly withdrawn: Set<string> = new Set();
+  readonly #site: Site;
   readonly #inspection: Inspection;
-  readonly #secret: string | undefined;
-  readonly #isLossy: boolean;
-  readonly #history: HistoryOptions;
   readonly #release: readonly (() => void)[];
   /** Whether nothing fails and nobody does anything. */
   #isCalm = false;
   readonly #publisher: Dice;
-  readonly #authenticator: Dice;
   #published = 0;
   #hash = 0;
   #other = 0;
@@ -128,32 +111,19 @@ class Simulation implements World, Cluster {
   #left: { readonly client: AnyClient; readonly openedAt: number; readonly watcher: string }[] = [];
 
   constructor(options: SimulationOptions) {
-    const { seed, nodes, clients, library = 0, faults = FAULTS } = options;
-    this.#options = options;
-    const dice = this.#dice = new Dice(seed, "schedule");
+    const { seed, clients, library = 0 } = this.options = options;
+    this.dice = new Dice(seed, "schedule");
     this.turns = new SeededTurns(new Dice(seed, "turns"), (error) => this.failed(error));
-    const time = this.#time = new VirtualTime(1_800_000_000_000, () => this.turns.settle());
+    const time = this.time = new VirtualTime(1_800_000_000_000, () => this.turns.settle());
     this.#release = [
       replaceGlobals(time, new Dice(seed, "globals").random),
       this.turns.replaceImmediate(),
       ...(options.log ? [] : [withoutStacks()]),
       replaceHmac(),
+      ...(options.object ? [replaceWorkerd()] : []),
     ];
     this.checker = new Checker(); // Its clock is virtual now.
-    // In half of the episodes the broker keeps what it has acknowledged: then no recovery may fail.
-    this.#isLossy = dice.chance(0.5);
-    this.#secret = dice.chance(0.5) ? "a secret of the simulation" : undefined;
-    this.#history = { size: HISTORY_SIZE, ttl: dice.pick(HISTORIES[this.#isLossy ? "lossy" : "lasting"]) };
-    const hasClocks = faults.includes("clocks");
-    this.clocks = Array.from(
-      { length: nodes },
-      () => new NodeTime(time, hasClocks ? 0.99 + dice.random() / 50 : 1, hasClocks ? dice.below(4 * HOUR) - 2 * HOUR : 0),
-    );
-    this.broker = new UnreliableBroker(this.turns, () => time.now, new Dice(seed, "broker"), this.#secret);
-    const build = (number: number) => this.#build(number);
-    this.nodes = this.clocks.map((clock, number) =>
-      new TestNode(number, { time: clock, env: {}, broker: undefined, sqlite: undefined, build })
-    );
+    const site = this.#site = options.object ? new SimulatedObject(this) : new SimulatedCluster(this);
     const all = clients + library;
     const count = Math.max(1, Math.ceil(all * CHANNELS_A_CLIENT / CLIENTS_A_CHANNEL));
     this.channels = Array.from({ length: count }, (_, number) => `log:${number}`);
@@ -167,23 +137,27 @@ class Simulation implements World, Cluster {
         user: number % 3 === 2 ? undefined : `user${Math.floor(number / 3)}`,
         watches: number % 4 === 0,
         dice: own,
+        // A node ends such a connection, workerd does not.
+        ...(options.object && { neglects: NEGLECTS }),
       });
     });
     this.#publisher = new Dice(seed, "publisher");
-    this.#authenticator = new Dice(seed, "authenticator");
-    this.#faults = new Faults(this, new Dice(seed, "faults"), faults, this.#isLossy);
-    this.#inspection = new Inspection(this, this.checker);
+    this.#inspection = new Inspection(site, this.clients, this.checker);
+  }
+
+  get nodes(): readonly ClientNode[] {
+    return this.#site.nodes;
   }
 
   get elapsed(): number {
-    return this.#time.elapsed;
+    return this.time.elapsed;
   }
 
   clock(owner: string): VirtualClock {
-    return new VirtualClock(this.#time, owner);
+    return new VirtualClock(this.time, owner);
   }
 
-  readonly wait = (ms: number): Promise<void> => new Promise((resolve) => void this.#time.set(resolve, ms, "the simulation"));
+  readonly wait = (ms: number): Promise<void> => new Promise((resolve) => void this.time.set(resolve, ms, "the simulation"));
 
   record(who: number, direction: number, text: string): void {
     let hash = Math.imul(this.#hash ^ who, 0x01000193) ^ direction;
@@ -196,25 +170,29 @@ class Simulation implements World, Cluster {
   ended(client: AnyClient, code: number): void {
     if (!this.#isCalm && client.dice.chance(0.5)) this.#return(client);
     if (code !== FORBIDDEN) return;
-    const isDue = this.#faults.orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
+    const isDue = this.#site.orders.some(({ user, at }) => user === client.user && client.openedAt <= at + ORDER_SLACK);
     if (!isDue) this.#problem(`${client.name}, who was connected since ${client.openedAt} ms, was disconnected without an order`);
   }
 
   lost({ name }: AnyClient, channel: string, position: Position | undefined): void {
-    if (this.#isLossy || (position && !this.broker.memory.histories?.reaches(channel, position))) return;
-    this.#problem(`${name} could not recover from ${position?.offset} of ${channel}, though the broker lost nothing`);
+    if (this.#site.isLossy || (position && !this.#site.reaches(channel, position))) return;
+    this.#problem(`${name} could not recover from ${position?.offset} of ${channel}, though nothing was lost`);
   }
 
   left({ name: watcher }: AnyClient, left: string): void {
-    if (!this.#faults.isHarmless) return;
+    if (!this.#site.isHarmless) return;
     for (const client of this.clients) {
       const { user, openedAt, isMember } = client;
       if (user === left && isMember && openedAt < this.#round) this.#left.push({ client, openedAt, watcher });
     }
   }
 
+  isWithdrawn(user: string | undefined, channel: string): boolean {
+    return user !== undefined && this.withdrawn.has(pairOf(user, channel));
+  }
+
   say(text: string): void {
-    this.#options.log?.(`${Math.floor(this.elapsed / 10) / 100} s ${text}`);
+    this.options.log?.(`${Math.floor(this.elapsed / 10) / 100} s ${text}`);
   }
 
   failed(error: unknown): void {
@@ -226,52 +204,50 @@ class Simulation implements World, Cluster {
   }
 
   async run(): Promise<SimulationResult> {
-    for (const node of this.nodes) node.start();
-    await this.#time.advance(SECOND);
-    const end = this.#options.hours * HOUR;
+    this.#site.start();
+    await this.time.advance(SECOND);
+    const end = this.options.hours * HOUR;
     for (let isFirst = true; isFirst || (this.elapsed < end && this.checker.isSound); isFirst = false) await this.#runRound();
     if (this.checker.isSound) await this.#comeBack();
-    for (const { number, isUp } of this.nodes) {
-      if (isUp) this.nodes[number]!.kill(); // One of them.
-      this.broker.kill(number);
-    }
+    for (const problem of await this.#site.stop()) this.#problem(problem);
     await this.turns.settle();
     const { counts, histories } = this.checker;
     const hash = `${(this.#hash >>> 0).toString(16)}${(this.#other >>> 0).toString(16)}`;
     return {
       problems: this.checker.problems(),
       hash,
-      counts: { ...counts, histories, hours: this.elapsed / HOUR, ...this.#faults.counts },
+      counts: { ...counts, histories, hours: this.elapsed / HOUR, ...this.#site.counts },
     };
   }
 
   async #runRound(): Promise<void> {
-    const dice = this.#dice;
+    const dice = this.dice;
     this.#round = this.elapsed;
     this.#left = [];
     this.#isCalm = false;
     this.banned.clear();
+    this.withdrawn.clear();
     const busy = between(dice, BUSY);
     const end = this.elapsed + busy + (dice.chance(0.4) ? dice.below(LONGEST) : 5 * SECOND);
-    this.#faults.begin(busy, end);
+    this.#site.begin(busy, end);
     for (const client of this.clients) this.#wander(client, busy, end);
     for (let count = this.clients.length * BURSTS_A_CLIENT; count > 0; count--) {
       const length = this.#publisher.chance(0.8) ? busy : end - this.elapsed;
-      this.#time.set(() => this.#publish(), this.#publisher.below(length), "the application");
+      this.time.set(() => this.#publish(), this.#publisher.below(length), "the application");
     }
-    await this.#time.advance(end - this.elapsed);
-    for (const late = end + TOO_LATE; this.#faults.isActive; await this.#time.advance(SECOND)) {
+    await this.time.advance(end - this.elapsed);
+    for (const late = end + TOO_LATE; this.#site.isActive; await this.time.advance(SECOND)) {
       if (this.elapsed > late) return this.#problem("A fault does not end");
     }
     await this.#calm();
-    if (dice.chance(0.3)) await this.#time.advance(dice.below(20 * MINUTE));
+    if (dice.chance(0.3)) await this.time.advance(dice.below(20 * MINUTE));
   }
 
   /** Lets a client do some things in this round: most of them soon, and the last one at any time. */
   #wander(client: AnyClient, busy: number, end: number): void {
     const { dice } = client;
     let left = 1 + dice.below(5);
-    const later = (ms: number) => void this.#time.set(act, ms, client.name);
+    const later = (ms: number) => void this.time.set(act, ms, client.name);
     const act = () => {
       if (this.#isCalm) return;
       client.act();
@@ -285,23 +261,22 @@ class Simulation implements World, Cluster {
   #return(client: AnyClient): void {
     const { dice, followers } = client;
     const pause = dice.pick(PAUSES);
-    this.#time.set(() => this.#isCalm || client.act(), pause, client.name);
+    this.time.set(() => this.#isCalm || client.act(), pause, client.name);
     const channel = dice.pick([...followers.keys()]);
-    if (dice.chance(0.3)) this.#time.set(() => this.#publish(channel), pause, "the application");
+    if (dice.chance(0.3)) this.time.set(() => this.#publish(channel), pause, "the application");
   }
 
   /** The application publishes some at once on a node, most of them to one channel. */
   #publish(most: string = this.#publisher.pick(this.channels)): void {
     if (this.#isCalm) return;
     const dice = this.#publisher;
-    const running = this.nodes.filter(({ isUp }) => isUp);
-    if (running.length === 0) return;
-    const { channels } = this.running[dice.pick(running).number]!; // It runs.
-    const { burst = 25 } = this.#options;
+    const publish = this.#site.publisher(dice);
+    if (!publish) return;
+    const { burst = 25 } = this.options;
     for (let count = 1 + dice.below(2 * burst); count > 0; count--) {
       const channel = dice.chance(0.95) ? most : dice.pick(this.channels);
       const id = `s/${this.#published++}`;
-      channels.publish(channel, "wrote", dice.chance(0.05) ? { id, pad: PAD.slice(dice.below(PAD.length)) } : { id }).then(
+      publish(channel, "wrote", dice.chance(0.05) ? { id, pad: PAD.slice(dice.below(PAD.length)) } : { id }).then(
         (position) => position && this.checker.published(channel, position, id),
         () => {}, // It is not known whether it was published.
       );
@@ -312,18 +287,17 @@ class Simulation implements World, Cluster {
   async #calm(): Promise<void> {
     const start = this.elapsed;
     this.#isCalm = true;
-    this.broker.faults = NO_FAULTS;
+    const site = this.#site;
+    site.calm();
     for (const client of this.clients) client.unstall();
-    const faults = this.#faults;
-    await this.#time.advance(RECONNECTED);
-    if (faults.isPrompt) this.#inspection.positions(start);
-    await this.#time.advance(SETTLED - RECONNECTED);
+    await this.time.advance(RECONNECTED);
+    if (site.isPrompt) this.#inspection.positions(start);
+    await this.time.advance(site.settled - RECONNECTED);
     this.#inspection.positions(start);
     this.checker.review();
     await this.#drive(this.#inspection.members());
-    // Nodes that do not sign carry out no orders of others.
-    if (this.#secret !== undefined) this.#inspection.orders(faults.orders.filter(({ at }) => at >= this.#round));
-    faults.orders = faults.orders.slice(-100);
+    this.#inspection.orders(site.dueOrders(this.#round));
+    this.#inspection.permissions((client, channel) => this.isWithdrawn(client.user, channel));
     for (const { client, openedAt, watcher } of this.#left) {
       if (client.isMember && client.openedAt === openedAt) {
         this.#problem(`${watcher} received that ${client.name} had left, who is there`);
@@ -334,10 +308,11 @@ class Simulation implements World, Cluster {
   /** Everybody comes back. */
   async #comeBack(): Promise<void> {
     this.banned.clear();
+    this.withdrawn.clear();
     const start = this.elapsed;
     for (let away: readonly AnyClient[] = this.clients; away.length > 0;) {
       away = this.clients.filter((client) => !client.comeBack());
-      await this.#time.advance(2 * SECOND);
+      await this.time.advance(2 * SECOND);
       if (this.elapsed < start + TOO_LATE) continue;
       return this.#problem(`${away.map(({ name }) => name).join(", ")} did not come back`);
     }
@@ -345,47 +320,11 @@ class Simulation implements World, Cluster {
     await this.#calm();
   }
 
-  #build(number: number) {
-    const engine = new BrokerEngine(this.broker.of(number), {
-      ...ENGINE,
-      ...(this.#secret !== undefined && { secret: this.#secret }),
-    });
-    const controller = new WebSocketController({
-      engine,
-      node: `n${number}`,
-      logger: false,
-      mode: "public",
-      rateLimit: false,
-      heartbeat: HEARTBEAT,
-      timeout: AUTHENTICATION,
-      maxBufferedBytes: 4_096,
-      authenticate: (credentials) => "access_token" in credentials ? this.#authenticate(credentials.access_token) : null,
-      revalidate: ({ accountability: { user } }) =>
-        user === null ? { accountability: { user, role: null } } : this.#authenticate(user),
-    });
-    // What fails is in the answers to the clients, and in what they receive.
-    controller.on("error", ({ error }) => this.#options.log && this.say(`node ${number}: ${String(error)}`));
-    const channels = new Channels(controller, {
-      "log:*": { authorize: () => true, history: this.#history },
-      "room:*": { authorize: () => true, presence: { data: "client", grace: GRACE } },
-    });
-    this.running[number] = { controller, channels };
-    return new Hono().get("/websocket", controller.upgrade);
-  }
-
-  /** Some answers take so long that the rights change meanwhile. */
-  async #authenticate(user: string) {
-    const isBanned = this.banned.has(user);
-    const dice = this.#authenticator;
-    if (dice.chance(0.2)) await this.wait(dice.below(3 * SECOND));
-    return isBanned ? null : { accountability: { user, role: null } };
-  }
-
   async #drive<Value>(promise: Promise<Value>): Promise<Value> {
     let isOver = false;
     const driven = promise.finally(() => isOver = true);
     driven.catch(() => {}); // Returned below.
-    while (!isOver) await this.#time.advance(SECOND);
+    while (!isOver) await this.time.advance(SECOND);
     return await driven;
   }
 
