@@ -22,6 +22,22 @@ describe("An envelope of a node that is not known", () => {
     await nodes.close();
   });
 
+  // Found by the simulation, seed 5000289 with 2 nodes and 3 clients.
+  it("that announced a member is read from the list at once, not by the twelfth check", async () => {
+    const nodes = new VirtualNodes({ secret: SECRET, lease: 360_000, checkInterval: 180_000, timeout: 60_000 });
+    const old = await nodes.start(0);
+    await nodes.during(old.engine.subscribe("room", null), 1_000);
+    assert.deepEqual(await nodes.during(old.engine.members("room"), 1_000), []);
+    nodes.broker.cut(0);
+    // As above.
+    const young = await nodes.start(1);
+    await nodes.during(young.engine.join("room", { user: "ann" }), 1_000);
+    nodes.broker.restore(0);
+    await nodes.advance(3_000);
+    assert.deepEqual(await nodes.during(old.engine.members("room"), 1_000), [{ user: "ann" }]);
+    await nodes.close();
+  });
+
   it("that comes again and again does not make members leave whom the broker has evicted for a moment", async () => {
     const nodes = new VirtualNodes({ secret: SECRET });
     const [watching, other] = [await nodes.start(0), await nodes.start(1)];

@@ -109,7 +109,7 @@ export class BrokerEngine implements Engine {
     const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
     const now = () => host.now();
     const { isSigned } = this;
-    const dropped = (reason: DropReason, node?: string) => this.#drop(reason, node);
+    const dropped = (...dropping: [DropReason, node?: string, channel?: string]) => this.#drop(...dropping);
     const envelopes = this.#envelopes = new Envelopes({
       node: host.node,
       secrets: this.#options.secrets,
@@ -312,9 +312,8 @@ export class BrokerEngine implements Engine {
       for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
     }
     for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
-    if (rounds === 0) return;
     const renewed = [...this.#subscriptions.values()].filter((each) =>
-      each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel)
+      each.isDoubtful || rounds > 0 && (each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel))
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
@@ -392,8 +391,9 @@ export class BrokerEngine implements Engine {
     throw new WebSocketError("engine", "LIMIT_EXCEEDED", problem);
   }
 
-  #drop(reason: DropReason, node?: string): void {
+  #drop(reason: DropReason, node?: string, channel?: string): void {
     if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
+    if (channel !== undefined) this.#subscriptions.get(channel)?.doubt();
     this.#dropped.count(reason, this.#started().host);
   }
 }

@@ -46,7 +46,8 @@ export interface EnvelopesOptions {
   /** The broker's clock, in ms. */
   now(): number;
   /** @param node the sender, for an envelope whose signature is valid. */
-  dropped(reason: DropReason, node?: string): void;
+  /** @param channel whose member the envelope announces, where its node is not known yet. */
+  dropped(reason: DropReason, node?: string, channel?: string): void;
 }
 
 /**
@@ -143,8 +144,8 @@ export class Envelopes {
    */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
     const { dropped, maxLength, place = nowhere } = this.#options;
-    const drop = (reason: DropReason, node?: string) => {
-      dropped(reason, node);
+    const drop = (...dropping: Parameters<typeof dropped>) => {
+      dropped(...dropping);
       return null;
     };
     if (envelope.length > maxLength) return drop("oversized");
@@ -180,7 +181,7 @@ export class Envelopes {
       if (isNew) return opened;
       // The node reads the store only after it reconnects, so it must accept the order now. Its time limits it to older connections.
       if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };
-      return drop(isNew === null ? "unknown node" : "replayed", node);
+      return isNew === null ? drop("unknown node", node, kind === "member" ? scope : undefined) : drop("replayed", node);
     });
   }
 

@@ -47,6 +47,8 @@ export class NodeSubscription {
   /** Changes during a read that failed. The next check reads again. */
   #unread: Change[] = [];
   #reading: Promise<PresenceSet> | undefined;
+  /** Whether an announcement was dropped because its node is not known yet. */
+  #isDoubtful = false;
   #stopped = false;
   /** Position at which a publication without a position arrived although this node declares a history: the history lacks it. */
   #missed: Position | undefined;
@@ -142,6 +144,15 @@ export class NodeSubscription {
     }
   }
 
+  /** A change could not be read: its node is not known yet. The next check, or the one in between, reads the members. */
+  doubt(): void {
+    this.#isDoubtful = true;
+  }
+
+  get isDoubtful(): boolean {
+    return this.#isDoubtful;
+  }
+
   /** Removes the members of all other nodes, and reports users that are on none of these as left. */
   keepNodes(nodes: ReadonlySet<string>): void {
     if (this.#members && !this.#changes) this.#report(this.#members.keep(nodes));
@@ -154,6 +165,7 @@ export class NodeSubscription {
 
   /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
+    this.#isDoubtful = false;
     if (this.#members || this.#unread.length > 0) await this.#read();
   }
 
