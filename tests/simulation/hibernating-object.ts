@@ -12,8 +12,11 @@ import type { ClientNode } from "./simulated-client.ts";
 /** Maximum size of an attachment, in bytes. */
 const MAX_ATTACHMENT = 16_384;
 
-/** Time without events after which workerd lets an object hibernate, in ms. */
-const IDLE = 10_000;
+/**
+ * Time without events after which an object may hibernate, in ms. workerd takes 10 s. What waits for a client to read looks every half a
+ * second, which keeps the object awake.
+ */
+const IDLE = 1_000;
 
 /** How often an alarm is late, and by how much at most, in ms. */
 const DELAYED = 0.1;

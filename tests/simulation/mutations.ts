@@ -8,7 +8,10 @@ export interface Mutation {
   readonly after: string;
   /** The commit that mended it, where it was real. */
   readonly mendedBy?: string;
-  /** The first seed whose 10 hours find it: from 1 on with 3 nodes, 12 clients and those of `library`; from 1,000,001 on with `size`. */
+  /**
+   * The first seed whose 10 hours find it: from 1 on with 3 nodes, 12 clients and those of `library`, or with an object; from 1,000,001 on
+   * with two nodes.
+   */
   readonly seed?: number;
   /** Clients of `noroshi/client`, for what is wrong with that. */
   readonly library?: number;
@@ -280,13 +283,18 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: 'if (!feed.at) return;\n    this.#enter("behind");\n    this.#owner.changed(this);',
     after: 'if (!feed.at) return;\n    this.#enter("behind");',
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "caught-up-unsaved": {
     title: "A client that has caught up is sent it once more after hibernation",
     file: "channels/subscription.ts",
     before: 'this.#enter("live");\n    this.#owner.changed(this);',
     after: 'this.#enter("live");',
+    seed: 1,
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "begun-unsaved": {
     title: "A client that was told of a gap is behind once more after hibernation",
@@ -295,6 +303,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     after: "void wasBehind;",
     mendedBy: "b5a15ad",
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "stale-unsaved": {
     title: "A client that missed a change of the members does not receive them after hibernation",
@@ -303,6 +313,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     after: "",
     mendedBy: "0672332",
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "close-forgotten": {
     title: "A connection whose client never answers the close is open again after hibernation",
@@ -311,6 +323,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     after: "",
     mendedBy: "9198655",
     object: true,
+    library: 4,
+    size: { nodes: 1, clients: 8 },
   },
   "expiry-forgotten": {
     title: "A client whose credentials expired before hibernation stays, without rights",
@@ -319,6 +333,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
       'if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));',
     after: 'if (phase !== "admitted") this.#wait(until);',
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "grant-forgotten": {
     title: "A permission with a time to live is for ever once its connection has hibernated",
@@ -326,14 +342,20 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));",
     after: "",
     mendedBy: "0672332",
+    seed: 1,
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "absent-forever": {
     title: "A member that is not back after an eviction stays",
     file: "engines/sqlite-engine.ts",
     before: "now + ABSENCE,",
     after: "null,",
+    seed: 1,
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "history-abandoned": {
     title: "A history whose subscribers an eviction has ended is kept for ever",
@@ -341,6 +363,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "this.#histories.releaseAbandoned();",
     after: "",
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
   "alarm-once": {
     title: "After an alarm the other timers of an object are not set",
@@ -348,5 +372,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before: "if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);\n    }\n    this.#arm();",
     after: "if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);\n    }",
     object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
   },
 };

@@ -28,7 +28,7 @@ export const OBJECT_FAULTS: readonly ObjectFaultKind[] = [
 const HISTORIES = { short: [10 * SECOND, 10 * MINUTE, 3 * HOUR], long: [500 * HOUR] };
 
 /** Pauses between two attempts to hibernate, in ms. */
-const PAUSES = [SECOND, 3 * SECOND, 10 * SECOND, 30 * SECOND];
+const PAUSES = [10, 100, SECOND, 3 * SECOND, 10 * SECOND, 30 * SECOND];
 
 /** The options `timeout` and `closeTimeout`, in ms: longer than workerd takes to let an object hibernate. */
 const TIMEOUT = 14 * SECOND;

@@ -71,7 +71,7 @@ const CLIENTS_A_ROOM = 6;
 const BURSTS_A_CLIENT = 1.5;
 
 /** How likely a client without a library never answers a close frame of an object. */
-const NEGLECTS = 0.2;
+const NEGLECTS = 0.5;
 
 /** Pauses of a client between two things that it does, in ms. */
 const PAUSES = [0, 0, 1, 5, 50, 500, 3_000];
