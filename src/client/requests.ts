@@ -76,22 +76,23 @@ export function createRequests(
   offer: (text: string, refused: (error: ClientError) => void) => boolean,
   whyUnsent: () => ClientError | undefined,
 ): Requests {
+  /** All that is not settled, in the order of `add`: a request by its `uid`, any other message by a symbol. */
   const pending = new Map<unknown, Pending>();
+  /** What is not sent, in the same order. */
   let queue = new Set<Pending>();
-  /** Requests that `retry` has queued again. */
-  let refused: Pending[] = [];
 
-  /** Puts messages that were sent before back at the front. They do not count towards the limit. */
-  const restore = (items: Pending[]) => queue = new Set([...items, ...queue]);
+  /** Moves requests that are queued again to their place. */
+  const sort = () => queue = new Set([...pending.values()].filter((item) => queue.has(item)));
 
   return {
     add: (message, uid, { timeout, signal, idempotent }) =>
       new Promise((resolve, reject) => {
         const text = encode(message);
+        const key = uid ?? Symbol();
         const timer = createTimer(clock);
         const done = () => {
           timer();
-          pending.delete(uid);
+          pending.delete(key);
           queue.delete(item);
           signal?.removeEventListener("abort", abort);
         };
@@ -112,7 +113,7 @@ export function createRequests(
         const abort = () => item.fail(signal?.reason ?? new ClientError("ABORTED", "Aborted"));
         if (signal?.aborted) return abort();
         signal?.addEventListener("abort", abort);
-        if (uid) pending.set(uid, item);
+        pending.set(key, item);
         // Queued messages go first.
         if (queue.size || !offer(text, item.fail)) {
           // While connected the queue drains at the server's pace, so the limit does not apply.
@@ -127,7 +128,7 @@ export function createRequests(
               ? whyUnsent() ?? new ClientError(uid ? "TIMEOUT" : "OUTBOX_EXPIRED", "Not sent in time: the server asks to wait")
               : new ClientError("TIMEOUT", `No answer within ${timeout} ms`),
           );
-        if (timeout && (queue.has(item) || pending.has(uid))) timer(expired, timeout);
+        if (timeout && pending.has(key)) timer(expired, timeout);
       }),
     drop(uid, error) {
       const item = pending.get(uid);
@@ -145,8 +146,10 @@ export function createRequests(
     },
     retry(uid) {
       const item = pending.get(uid);
-      // Several may be refused, one by one: they keep their order.
-      if (item) restore(refused = [...refused.filter((each) => queue.has(each)), item]);
+      if (item) {
+        queue.add(item);
+        sort();
+      }
       return !!item;
     },
     flush() {
@@ -157,14 +160,13 @@ export function createRequests(
       }
     },
     lost(error, mayRetry, wasDrained) {
-      const retried: Pending[] = [];
       for (const item of [...pending.values()]) {
         if (queue.has(item)) continue;
         item.wasSent ||= !wasDrained;
-        if ((item.idempotent || wasDrained) && mayRetry) retried.push(item);
+        if ((item.idempotent || wasDrained) && mayRetry) queue.add(item);
         else item.fail(error);
       }
-      restore(retried);
+      sort();
     },
     end(error, lost) {
       for (const item of [...queue]) item.fail(item.wasSent ? lost : error);
