@@ -13,13 +13,12 @@ export type DisposesAsync = Method<"asyncDispose", Promise<void>>;
 
 /** Adds the methods that `using` and `await using` call. */
 export function disposeBy(target: object, end: () => unknown): void {
-  // React Native and older browsers do not have these symbols.
-  const { dispose, asyncDispose } = Symbol as { dispose?: symbol; asyncDispose?: symbol };
-  if (dispose && asyncDispose) Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end });
+  const { dispose, asyncDispose } = Symbol as unknown as { dispose: symbol; asyncDispose: symbol }; // Where they exist.
+  withoutUnnamed(Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end }));
 }
 
-/** Removes the method of `Symbol.asyncIterator` where the platform has no such symbol, as React Native: it would be named "undefined". */
+/** Removes the method of a symbol that the platform lacks, as React Native and older browsers do: it is named "undefined". */
 export function withoutUnnamed<Target extends object>(target: Target): Target {
-  if (!Symbol.asyncIterator) Reflect.deleteProperty(target, "undefined");
+  delete (target as { undefined?: unknown }).undefined;
   return target;
 }

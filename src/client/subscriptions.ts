@@ -1,6 +1,6 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
-import { disposeBy, withoutUnnamed } from "./dispose.ts";
+import { disposeBy } from "./dispose.ts";
 import { guard } from "./emitter.ts";
 import { encode } from "./encode.ts";
 import { type ClientError, errorOf, retryAfter } from "./error.ts";
@@ -246,7 +246,7 @@ export function createSubscriptions(
         return reading.iterate();
       },
     };
-    disposeBy(withoutUnnamed(entry), entry.unsubscribe);
+    disposeBy(entry, entry.unsubscribe);
     entries.set(uid, entry);
     ask();
     // Deferred: an `onError` callback may use the returned subscription.
