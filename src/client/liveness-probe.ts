@@ -26,9 +26,8 @@ export interface LivenessProbe {
  */
 export function createLivenessProbe(clock: ClientClock, period: number, ping: () => void, dead: () => void): LivenessProbe {
   const timer = createTimer(clock);
-  /** Time of the last tick, by the wall clock and by the monotonic clock. */
+  /** Time of the last tick, by the wall clock: some monotonic clocks stop during sleep. */
   let wall: number;
-  let last: number;
   /** Time of the next ping, and when the connection is declared dead: `Infinity` while no answer is due. */
   let pingAt: number;
   let deadAt = Infinity;
@@ -41,7 +40,6 @@ export function createLivenessProbe(clock: ClientClock, period: number, ping: ()
   /** Without a period the timer runs only while an answer is due. */
   const wait = (delay = TICK) => {
     wall = clock.now();
-    last = clock.monotonic();
     timer(Math.min(pingAt, deadAt) < Infinity ? tick : undefined, delay);
   };
 
@@ -53,8 +51,8 @@ export function createLivenessProbe(clock: ClientClock, period: number, ping: ()
 
   const tick = () => {
     const now = clock.monotonic();
-    // Some monotonic clocks stop during sleep, hence the wall clock. One that is set forward costs one needless ping.
-    if (Math.max(now - last, clock.now() - wall) > TICK + JUMP) {
+    // A wall clock that is set forward costs one needless ping.
+    if (clock.now() - wall > TICK + JUMP) {
       // An answer that was due before the sleep may still be unread.
       deadAt = Infinity;
       probe(WAKE_PATIENCE);
