@@ -57,7 +57,7 @@ export interface WebSocketLike {
 /** Such as `globalThis.WebSocket` or the class of `ws`. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
 
-type PageListener = (event: { readonly type: string; readonly persisted?: boolean }) => void;
+type PageListener = (event: { readonly persisted?: boolean }) => unknown;
 
 /** The part of `window` and `document` that is used. Other platforms have some of it, React Native none. */
 interface PartialEventTarget {
@@ -74,16 +74,18 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
   // Browser globals; other platforms have some of them.
   const page = globalThis as PartialEventTarget & { document?: PartialEventTarget };
   const { document } = page;
-  const listener: PageListener = ({ type, persisted }) => {
+  const listeners: Record<string, PageListener> = {
+    online: wake,
+    // The connection may go on, so it is only checked.
+    offline: wake,
+    pageshow: ({ persisted }) => persisted && wake(),
     // A page that is not persisted is unloaded, and the browser closes its connections with 1001.
-    if (/^page/.test(type)) {
-      if (persisted) (type === "pagehide" ? sleep : wake)();
-      // Going offline may not affect this connection, so it is only checked.
-    } else if (/line$/.test(type) || document?.visibilityState !== "hidden") wake();
+    pagehide: ({ persisted }) => persisted && sleep(),
   };
+  const shown = () => document?.visibilityState !== "hidden" && wake();
   const toggle = (method: "addEventListener" | "removeEventListener") => {
-    for (const event of ["online", "offline", "pagehide", "pageshow"]) page[method]?.(event, listener);
-    document?.[method]?.("visibilitychange", listener);
+    for (const [event, listener] of Object.entries(listeners)) page[method]?.(event, listener);
+    document?.[method]?.("visibilitychange", shown);
   };
   toggle("addEventListener");
   return () => toggle("removeEventListener");
@@ -100,7 +102,7 @@ export function resolveUrl(url: string | URL, isLazy?: boolean): string {
   const text = String(url);
   const page = (globalThis as { location?: { href: string } }).location?.href;
   const isRelative = !/^\w+:/.test(text);
-  if (/^([\w.-]+|\[[\da-f:]+\]):\d/i.test(text) || isRelative && !page && !isLazy) {
+  if (/^([\w.-]+|\[.+\]):\d/.test(text) || isRelative && !page && !isLazy) {
     const host = text[0] === "/" ? "<host>" : "";
     throw new TypeError(`Cannot create the client: the URL has no scheme, write "ws://${host}${withoutSecrets(text)}"`);
   }
