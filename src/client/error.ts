@@ -22,15 +22,15 @@ export class ClientError extends Error {
   readonly details: Record<string, unknown>;
 
   static {
-    Object.defineProperty(this.prototype, BRAND, { value: true });
+    Object.assign(this.prototype, { [BRAND]: true });
   }
 
   /** Recognises errors of other copies of the package. A subclass recognises only its own. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     try {
-      return this === ClientError ? BRAND in Object(value) : super[Symbol.hasInstance](value);
+      return this === ClientError ? BRAND in (value as object) : super[Symbol.hasInstance](value);
     } catch {
-      return false; // A Proxy whose traps throw.
+      return false; // A primitive, or a Proxy whose traps throw.
     }
   }
 
