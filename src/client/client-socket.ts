@@ -2,10 +2,17 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { ClientError } from "./error.ts";
 import { type CloseInfo, type Failure, readFailure } from "./failure.ts";
 import { readFrame } from "./frames.ts";
-import { createLivenessProbe, type LivenessProbe } from "./liveness-probe.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
 
+/** Interval of the timer, in ms: a machine that wakes from sleep is noticed within half a second. */
+const TICK = 500;
+/** A tick this much too late (ms) means that the machine slept or the page was frozen. */
+const JUMP = 2_500;
+/** Time for an answer, in ms: with one tick before and after it, the documented five seconds. */
+const PATIENCE = 4_000;
+/** Time for an answer after a jump, in ms: with the tick before it, the documented one second. */
+const WAKE_PATIENCE = 400;
 /** How long to wait for the peer's close frame, in ms. */
 const CLOSE_PATIENCE = 2_000;
 
@@ -21,10 +28,14 @@ export interface ClientSocketHost {
   invalid(error: ClientError): void;
 }
 
-/** One WebSocket from opening to close, with a heartbeat that detects a dead peer. */
-export interface ClientSocket extends LivenessProbe {
+/** One WebSocket from opening to close, with a heartbeat that detects a dead peer: a ping every period, and at once after a sleep. */
+export interface ClientSocket {
   /** Resolves when the socket has closed, or the peer did not answer the close in time. */
   readonly gone: Promise<void>;
+  /** Starts the heartbeat. */
+  start(): void;
+  /** Pings now. Any frame counts as an answer. */
+  probe(): void;
   send(text: string): void;
   /**
    * Ends the connection at once, without waiting for the peer, which may be dead. Later frames are ignored.
@@ -39,16 +50,22 @@ export interface ClientSocket extends LivenessProbe {
 export function openSocket(options: ResolvedOptions, url: string, protocols: string[], host: ClientSocketHost): ClientSocket {
   const { clock, heartbeat, maxFrame, WebSocket } = options;
   const socket = new WebSocket(url, protocols);
+  const timer = createTimer(clock);
   const patience = createTimer(clock);
   let wasOpened = false;
   let hasEnded = false;
   let failure: Failure = { reason: "" };
+  /** Time of the last tick, by the wall clock: some monotonic clocks stop during sleep. */
+  let wall: number;
+  /** Time of the next ping, and when the connection is declared dead: `Infinity` while no answer is due. */
+  let pingAt: number;
+  let deadAt = Infinity;
   let resolveGone: () => void;
   const gone = new Promise<void>((resolve) => resolveGone = resolve);
 
   const stop = (close: CloseInfo) => {
     hasEnded = true; // Set first: a listener may check it.
-    liveness.stop();
+    timer();
     host.ended(close, wasOpened);
   };
 
@@ -73,7 +90,35 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
     stop({ code, reason, wasClean: code === sentCode });
   };
 
-  const liveness = createLivenessProbe(clock, heartbeat, host.ping, () => end(1006, "No answer"));
+  const start = () => {
+    pingAt = clock.monotonic() + (heartbeat || Infinity);
+    wait();
+  };
+
+  /** Without a period the timer runs only while an answer is due. */
+  const wait = (delay = TICK) => {
+    wall = clock.now();
+    timer(Math.min(pingAt, deadAt) < Infinity ? tick : undefined, delay);
+  };
+
+  const probe = (patience = PATIENCE) => {
+    deadAt = Math.min(deadAt, clock.monotonic() + patience);
+    start();
+    host.ping();
+  };
+
+  const tick = () => {
+    const now = clock.monotonic();
+    // A wall clock that is set forward costs one needless ping.
+    if (clock.now() - wall > TICK + JUMP) {
+      // An answer that was due before the sleep may still be unread.
+      deadAt = Infinity;
+      probe(WAKE_PATIENCE);
+      wait(WAKE_PATIENCE);
+    } else if (now >= deadAt) end(1006, "No answer");
+    else if (now >= pingAt) probe();
+    else wait();
+  };
 
   socket.onopen = () => {
     wasOpened = true;
@@ -81,7 +126,7 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
   };
   socket.onmessage = ({ data }: { data: unknown }) => {
     if (hasEnded) return;
-    liveness.heard();
+    deadAt = Infinity;
     if (typeof data === "string" && data.length > maxFrame) return end(1009, "Message too big");
     for (const message of readFrame(data, host.invalid)) {
       // An earlier message of the frame may have ended the connection.
@@ -98,8 +143,9 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
   };
 
   return {
-    ...liveness,
     gone,
+    start,
+    probe,
     send(text) {
       // After a close, browsers drop the message silently and some runtimes throw.
       if (socket.readyState === 1) socket.send(text);
