@@ -1,12 +1,12 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { backoffDelay } from "./backoff.ts";
 import { type ClientSocket, openSocket } from "./client-socket.ts";
-import { bytesOf, checkToken } from "./encode.ts";
+import { checkToken } from "./encode.ts";
 import { ClientError, errorOf, retryAfter, retryIn } from "./error.ts";
 import type { ClientClose, ClientStatus, ConnectorEvents } from "./events.ts";
 import { type CloseInfo, notConnected, textOf, withoutSecrets } from "./failure.ts";
 import type { ResolvedOptions, Token } from "./options.ts";
-import { createPace } from "./pace.ts";
+import { createPace, type Pace } from "./pace.ts";
 import { createTimer, onWake } from "./platform.ts";
 import type { Requests } from "./requests.ts";
 import type { Streams } from "./stream.ts";
@@ -26,15 +26,8 @@ export interface Connector {
    * @param isEarly ignores the time that the server asked to wait.
    */
   wake(isEarly: boolean): void;
-  /** Sends a message even while the server is not ready for others. */
-  send(message: WebSocketMessage): void;
-  /**
-   * Sends a message if the server accepts it now.
-   *
-   * @param refused called if the message exceeds the server's maximum, for which the server would close the connection
-   * @returns whether it was sent or refused
-   */
-  offer(text: string, refused: (error: ClientError) => void, isSubscribe?: boolean): boolean;
+  readonly send: Pace["send"];
+  readonly offer: Pace["offer"];
   /** Handles an answer to `auth`, or the notice that the credentials have expired. */
   auth(message: WebSocketMessage): void;
   /** Applies the error's `retry_after`, and returns it in ms. */
@@ -100,13 +93,12 @@ export function createConnector(
     requests.flush();
     streams?.flush();
   };
-  const pace = createPace(clock, nextUid, (text) => socket?.send(text), flush, subscriptions.unanswered);
+  const pace = createPace(clock, nextUid, () => isReady, (text) => socket?.send(text), flush, subscriptions.unanswered);
   const now = () => clock.monotonic();
   // A function, because a listener may have changed the status, which TypeScript would take for unchanged.
   const isClosed = () => status === "closed";
   const whyClosed = () => isClosed() ? error ?? new ClientError("CLOSED", "The client is closed") : undefined;
   const describe = (code?: string, cause: unknown = error) => notConnected(url, attempts, lastClose, code, cause);
-  const send = (message: object) => socket?.send(JSON.stringify(message));
 
   const setStatus = (next: ClientStatus) => {
     if (status === next) return;
@@ -169,7 +161,7 @@ export function createConnector(
           },
           ended: lost,
           // A hibernating Durable Object answers a bare ping without waking; only recoverable subscriptions need more from the pong.
-          ping: () => send(pace.probe({ type: "ping", ...(subscriptions.haveHistory() && { uid: nextUid() }) })),
+          ping: () => pace.send({ type: "ping", ...(subscriptions.haveHistory() && { uid: nextUid() }) }),
           invalid: (error) => emit("error", { error }),
         },
       );
@@ -209,9 +201,8 @@ export function createConnector(
   const authenticate = (secret?: Token) => {
     const uid = authUid = nextUid();
     isProbing = !secret;
-    pace.mark(uid);
     // With a `uid`: a runtime may answer bare pings by itself, without knowing whether the client is admitted.
-    send(secret ? { type: "auth", uid, access_token: secret } : { type: "ping", uid, limits: true });
+    pace.measure(secret ? { type: "auth", uid, access_token: secret } : { type: "ping", uid, limits: true });
   };
 
   /** Before it admits a client, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
@@ -368,13 +359,8 @@ export function createConnector(
     whyUnsent: () => status === "open" ? undefined : describe("NOT_CONNECTED"),
     wake,
     heed,
-    send: (message) => send(pace.probe(message)),
-    offer(text, refused, isSubscribe) {
-      const size = bytesOf(text);
-      if (!pace.isTooBig(size)) return isReady && pace.offer(text, size, isSubscribe);
-      refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: the message is too big for the server"));
-      return true;
-    },
+    send: pace.send,
+    offer: pace.offer,
     auth(message) {
       const isAnswer = authUid && message.uid === authUid;
       if (message["status"] === "ok") {

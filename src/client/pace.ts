@@ -1,4 +1,6 @@
 import type { AnnouncedBucket, AnnouncedLimits, WebSocketMessage } from "../protocol/protocol.ts";
+import { bytesOf } from "./encode.ts";
+import { ClientError } from "./error.ts";
 import { type ClientClock, createTimer } from "./platform.ts";
 
 /** A number of messages and their total bytes. */
@@ -18,14 +20,17 @@ const SUBSCRIBE_COST = 6;
 export interface Pace {
   /** The connection has ended. */
   reset(): void;
-  /** Whether a message of this size, in bytes, exceeds the announced maximum. */
-  isTooBig(size: number): boolean;
-  /** Sends the message of this size, in bytes, if the server accepts it now. Returns whether it did. */
-  offer(text: string, size: number, isSubscribe?: boolean): boolean;
-  /** Counts a small message that bypasses the pace. A heartbeat ping becomes a new measuring ping if one is pending, which may be lost. */
-  probe(message: WebSocketMessage): WebSocketMessage;
-  /** Registers a ping or `auth`: its answer means that the server has read everything sent before it. */
-  mark(uid: string): void;
+  /**
+   * Sends a message if the server accepts it now.
+   *
+   * @param refused called if the message exceeds the server's maximum, for which the server would close the connection
+   * @returns whether it was sent or refused
+   */
+  offer(text: string, refused: (error: ClientError) => void, isSubscribe?: boolean): boolean;
+  /** Sends a small message at once. A heartbeat ping becomes a new measuring ping if one is pending, which may be lost. */
+  send(message: WebSocketMessage): void;
+  /** Sends a ping or `auth` at once: its answer means that the server has read everything sent before it. */
+  measure(message: WebSocketMessage & { uid: string }): void;
   /** Takes any message of the server, which may answer the pending ping. */
   heard(message: WebSocketMessage): void;
   /** The server asks to wait. It has discarded some messages, and nothing is left of the rate. */
@@ -34,12 +39,14 @@ export interface Pace {
 
 /**
  * @param nextUid returns a new unique uid
+ * @param isReady whether the server handles messages
  * @param resume called when more can be sent
  * @param unanswered returns the number of `subscribe` messages that are sent and unanswered
  */
 export function createPace(
   clock: ClientClock,
   nextUid: () => string,
+  isReady: () => boolean,
   send: (text: string) => void,
   resume: () => void,
   unanswered: () => number,
@@ -91,16 +98,14 @@ export function createPace(
     sent[1] += size;
   };
 
-  const mark = (newUid: string) => {
-    uid = newUid;
+  const measure: Pace["measure"] = (message) => {
+    ({ uid } = message);
     count(PING_BYTES);
     marked = [...sent];
+    send(JSON.stringify(message));
   };
 
-  const ping = (): WebSocketMessage => {
-    mark(nextUid());
-    return { type: "ping", uid, limits: true } as WebSocketMessage; // `mark` has set the uid.
-  };
+  const ping = () => measure({ type: "ping", uid: nextUid(), limits: true });
 
   /** Whether the rate forbids this amount now; starts the timer for when it is allowed. */
   const mustWait = (...costs: Amount) => {
@@ -115,10 +120,14 @@ export function createPace(
 
   return {
     reset,
-    mark,
-    isTooBig: (size) => size > largest,
-    offer(text, size, isSubscribe) {
-      if (isPaused) return false;
+    measure,
+    offer(text, refused, isSubscribe) {
+      const size = bytesOf(text);
+      if (size > largest) {
+        refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: the message is too big for the server"));
+        return true;
+      }
+      if (isPaused || !isReady()) return false;
       const [messages, bytes] = sent;
       const total = bytes + size;
       const [{ burst }, { burst: burstBytes }] = rates;
@@ -132,14 +141,14 @@ export function createPace(
         send(text);
       }
       if ((isBusy || messages * 2 >= waiting || total * 2 >= payload) && !uid && !mustWait(1, PING_BYTES)) {
-        send(JSON.stringify(ping()));
+        ping();
       }
       return !isBusy;
     },
-    probe(message) {
+    send(message) {
       if (uid && message.type === "ping") return ping();
       count(PING_BYTES);
-      return message;
+      send(JSON.stringify(message));
     },
     heard({ uid: answered, limits }) {
       if (!uid || answered !== uid) return;

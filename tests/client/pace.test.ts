@@ -7,14 +7,22 @@ describe("createPace", () => {
     const sent: string[] = [];
     let uid = "";
     const clock = { now: () => 0, monotonic: () => 0, setTimeout: () => 1, clearTimeout: () => {} };
-    const pace = createPace(clock, () => uid = `${Number(uid) + 1}`, (text) => void sent.push(text), () => {}, () => 0);
-    pace.offer("0", 1);
+    const pace = createPace(
+      clock,
+      () => uid = `${Number(uid) + 1}`,
+      () => true,
+      (text) => void sent.push(text),
+      () => {},
+      () => 0,
+    );
+    const offer = (text: string) => pace.offer(text, () => assert.fail("It is not too big"));
+    offer("0");
     const text = "x".repeat(150);
     let count = 0;
     for (let round = 0; round < 10; round++) {
       const bytes = { rate: 1_000, burst: 1_000, left: Math.max(0, 1_000 - 150 * count) };
       pace.heard({ type: "pong", uid, limits: { payload: 65_536, waiting: 64, bytes } });
-      while (pace.offer(text, text.length)) count++;
+      while (offer(text)) count++;
     }
     assert.ok(count <= 6, `${count} were sent, though no time has passed`);
     assert.equal(sent.filter((each) => each === text).length, count);
