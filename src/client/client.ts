@@ -247,10 +247,8 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     if (type === "ping") return connector.send({ type: "pong", uid } as WebSocketMessage); // JSON drops an undefined `uid`.
     if (type === "pong") return subscriptions.pong(message["channels"]);
     if (type === "auth") {
-      // The server handled nothing that arrived after the token expired, so the request is safe to send again.
-      const wasRefused = errorOf(message).code === "TOKEN_EXPIRED" && requests.retry(uid);
       subscriptions.receive(message);
-      if (!wasRefused && !requests.settle(message)) connector.auth(message);
+      if (!requests.settle(message)) connector.auth(message);
       return;
     }
     if (streams?.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;

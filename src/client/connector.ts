@@ -342,10 +342,8 @@ export function createConnector(
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
     // After 1009 any of them may be the message that was too big, so none is sent again.
-    requests.lost(lost, code !== 1009, /^drained\b/.test(reason));
-    if (!isFinal) return;
-    requests.end(whyClosed()!, lost); // It is closed.
-    if (error) subscriptions.interrupt(error);
+    requests.lost(lost, code !== 1009, /^drained\b/.test(reason), whyClosed());
+    if (isFinal && error) subscriptions.interrupt(error);
   };
 
   return {

@@ -51,20 +51,17 @@ export interface Requests {
   add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
   /** Rejects a request that was not sent yet. Returns whether there is one. */
   drop(uid: unknown, error: unknown): boolean;
-  /** Settles the request that the message answers. Returns whether there is one. */
+  /** Settles the request that the message answers, or queues it again if the token had expired. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean;
-  /** Queues a request again that the server refused unread because the token had expired. Returns whether there is one. */
-  retry(uid: unknown): boolean;
   /** Sends in order until the server accepts no more. */
   flush(): void;
   /**
    * The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
    *
    * @param wasDrained whether the server has handled no request without answering it (PROTOCOL.md §6), so that all are
+   * @param whyClosed why the client is closed, if it is: rejects what was never sent
    */
-  lost(error: ClientError, mayRetry: boolean, wasDrained: boolean): void;
-  /** The client is closed: rejects what is queued, with `lost` what was sent before. */
-  end(error: ClientError, lost: ClientError): void;
+  lost(error: ClientError, mayRetry: boolean, wasDrained: boolean, whyClosed: ClientError | undefined): void;
 }
 
 /**
@@ -138,19 +135,18 @@ export function createRequests(
     },
     settle(message) {
       const item = pending.get(message.uid);
-      const { status } = message;
+      const { type, status } = message;
       if (!item || status === undefined) return false;
       if (status === "ok") item.settle(message);
-      else item.fail(errorOf(message));
-      return true;
-    },
-    retry(uid) {
-      const item = pending.get(uid);
-      if (item) {
-        queue.add(item);
-        sort();
+      else {
+        const error = errorOf(message);
+        // The server handled nothing that arrived after the token expired, so the request is safe to send again.
+        if (type === "auth" && error.code === "TOKEN_EXPIRED") {
+          queue.add(item);
+          sort();
+        } else item.fail(error);
       }
-      return !!item;
+      return true;
     },
     flush() {
       for (const item of queue) {
@@ -159,7 +155,7 @@ export function createRequests(
         if (!item.uid) item.settle();
       }
     },
-    lost(error, mayRetry, wasDrained) {
+    lost(error, mayRetry, wasDrained, whyClosed) {
       for (const item of [...pending.values()]) {
         if (queue.has(item)) continue;
         item.wasSent ||= !wasDrained;
@@ -167,9 +163,7 @@ export function createRequests(
         else item.fail(error);
       }
       sort();
-    },
-    end(error, lost) {
-      for (const item of [...queue]) item.fail(item.wasSent ? lost : error);
+      if (whyClosed) { for (const item of [...queue]) item.fail(item.wasSent ? error : whyClosed); }
     },
   };
 }
