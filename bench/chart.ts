@@ -22,7 +22,7 @@ const STYLE = `
     .runtime { font-weight: 600 }
     .ground { fill: #ffffff }
     .noroshi { fill: #d1242f }
-    .raw { fill: #59636e }
+    .raw, .floor { fill: #59636e }
     .peer { fill: #0969da }
     .spread { stroke: #1f2328 }
     @media (prefers-color-scheme: dark) {
@@ -30,7 +30,7 @@ const STYLE = `
       .caption { fill: #9198a1 }
       .ground { fill: #0d1117 }
       .noroshi { fill: #f85149 }
-      .raw { fill: #9198a1 }
+      .raw, .floor { fill: #9198a1 }
       .peer { fill: #4493f8 }
       .spread { stroke: #f0f6fc }
     }`;

@@ -18,6 +18,8 @@
  *   polls=1      looks again and again in place of sleeping until something comes
  *   turns=N      the measured part N times: after each DONE it waits for a line. A fifth of all of them comes first
  *   origin=PORT  another node, to which the publisher connects: one more connection, of which nothing is counted
+ *   stay=N       so many handshakes stay open, and for each one more the oldest is reset (default: each is reset at once)
+ *   page=ORIGIN  the Origin header of each
  *
  * Every connection checks that it receives each publication once and in order. A frame that holds several messages counts as so many.
  */
@@ -52,10 +54,13 @@ struct client {
   size_t rest_length;
 };
 
-static int port, origin = 0, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0, turns = 1, polls = 0;
+static int port, origin = 0, clients = 1000, window = 1, few = 0, expect = 0, socketio = 0, uids = 0, turns = 1, polls = 0, stay = 0;
 static int64_t count = 1000;
-static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say", *channel = "", *epoch_name = "";
+static const char *work = "fanout", *protocol = "", *path = "/websocket", *type = "say", *channel = "", *epoch_name = "", *page = "";
 static struct client *all, *publisher;
+/* Of connect: those without a connection, and the open ones, the oldest first. */
+static struct client **vacant, **staying;
+static int vacant_count, staying_first, staying_count;
 static int epoll;
 static unsigned char chunk[CHUNK + (1 << 16)];
 static int64_t faults, delivered, open_count, closed_count;
@@ -156,8 +161,9 @@ static void upgrade(struct client *c) {
   const char *token = !strcmp(work, "slow") && index == 0 ? "slow" : index < few ? "few" : "many";
   int length = snprintf(request, sizeof request,
     "GET %s%caccess_token=u%d:%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s%s%s\r\n",
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s%s%s%s%s%s\r\n",
     path, strchr(path, '?') ? '&' : '?', index, token, port_of(c),
+    *page ? "Origin: " : "", page, *page ? "\r\n" : "",
     *protocol ? "Sec-WebSocket-Protocol: " : "", protocol, *protocol ? "\r\n" : "");
   put(c, request, length);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -177,6 +183,7 @@ static void join(struct client *c) {
 static void opened(struct client *c) {
   c->state = !strcmp(work, "slow") && c == all ? DEAF : OPEN;
   open_count++;
+  if (staying) staying[(staying_first + staying_count++) % clients] = c;
   if (c->state == DEAF) epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
@@ -185,7 +192,16 @@ static void closed(struct client *c) {
   close(c->fd);
   c->fd = -1;
   closed_count++;
-  if (strcmp(work, "connect")) faults++;
+  faults++;
+}
+
+static void reset_oldest(void) {
+  struct client *c = staying[staying_first];
+  staying_first = (staying_first + 1) % clients;
+  staying_count--;
+  if (c->fd >= 0) close(c->fd);
+  c->fd = -1;
+  vacant[vacant_count++] = c;
 }
 
 static void publish(int64_t number) {
@@ -373,23 +389,19 @@ static void echo(int64_t number) {
 }
 
 static void connects(int64_t number) {
-  int64_t target = open_count + number, begun = 0;
-  int under_way = 0;
-  for (int i = 0; i < window; i++) all[i].fd = -1;
+  int64_t begin = open_count, begun = 0;
   int64_t deadline = now_ns() + 60000000000LL;
-  while (open_count < target && now_ns() < deadline) {
-    for (int i = 0; i < window; i++) {
-      struct client *c = &all[i];
-      if (c->fd >= 0 && c->state == OPEN) closed(c);
-      if (c->fd < 0 && begun < number) {
-        begun++;
-        under_way++;
-        dial(c, i);
-      }
+  while (open_count < begin + number && faults == 0 && now_ns() < deadline) {
+    while (staying_count > stay) reset_oldest();
+    while (begun < number && begun - (open_count - begin) < window && vacant_count > 0) {
+      struct client *c = vacant[--vacant_count];
+      begun++;
+      dial(c, c - all);
     }
     turn();
   }
-  for (int i = 0; i < window; i++) if (all[i].fd >= 0) closed(&all[i]);
+  while (staying_count > stay) reset_oldest();
+  faults += begin + number - open_count;
 }
 
 /* Does nothing but to answer so many pings. */
@@ -475,9 +487,11 @@ int main(int argc, char **argv) {
     else if (!strcmp(name, "polls")) polls = atoi(value);
     else if (!strcmp(name, "epoch")) epoch_name = value;
     else if (!strcmp(name, "origin")) origin = atoi(value);
+    else if (!strcmp(name, "stay")) stay = atoi(value);
+    else if (!strcmp(name, "page")) page = value;
     else return fprintf(stderr, "load: unknown %s\n", name), 2;
   }
-  if (!strcmp(work, "connect")) clients = window;
+  if (!strcmp(work, "connect")) clients = window + stay;
   if (!expect) expect = clients;
   struct rlimit files;
   getrlimit(RLIMIT_NOFILE, &files);
@@ -488,7 +502,11 @@ int main(int argc, char **argv) {
   publisher = &all[origin ? clients : !strcmp(work, "slow") ? 1 : 0];
   epoll = epoll_create1(0);
   for (int i = 0; i < dialed; i++) all[i].seq = -1;
-  if (strcmp(work, "connect")) {
+  if (!strcmp(work, "connect")) {
+    vacant = calloc(clients, sizeof *vacant);
+    staying = calloc(clients, sizeof *staying);
+    for (int i = clients; i-- > 0; vacant[vacant_count++] = &all[i]) all[i].fd = -1;
+  } else {
     /* So many handshakes at once that no backlog overflows. */
     for (int i = 0; i < dialed; i++) {
       dial(&all[i], i);
@@ -499,7 +517,8 @@ int main(int argc, char **argv) {
     if (open_count < dialed) return fprintf(stderr, "load: %lld of %d connected\n", (long long)open_count, dialed), 1;
   }
   told("READY");
-  run(turns > 1 ? count * turns / 5 : count / 5);
+  int64_t first = turns > 1 ? count * turns / 5 : count / 5;
+  run(first > stay ? first : stay);
   told("WARM");
   for (int i = 0; i < turns; i++) measured();
   return 0;

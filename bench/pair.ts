@@ -68,8 +68,8 @@ async function main(): Promise<void> {
   if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
   const parts = values.servers.split(",");
   // One of some works only is named in full.
-  const servers = SERVERS.filter(({ name, runtime, works, settings }) =>
-    runtime === values.runtime && !settings &&
+  const servers = SERVERS.filter(({ name, runtime, works }) =>
+    runtime === values.runtime &&
     parts.some((part) => works ? works.includes(work.name) && name === part : name.includes(part))
   );
   if (from !== undefined) {
@@ -85,7 +85,7 @@ async function main(): Promise<void> {
   const all: Measured[] = [];
   for (const server of servers) {
     const { port, pids } = await startServer(server, programs);
-    const load = startLoad(generator, port, work.load, { ...work.settings, count, turns, polls: 1 });
+    const load = startLoad(generator, port, work.load, { ...work.settings, ...server.settings, count, turns, polls: 1 });
     programs.push(load);
     await load.next("READY");
     all.push({ server, pids, load, cpu: [] });
@@ -94,6 +94,7 @@ async function main(): Promise<void> {
     load.go();
     await load.next("WARM");
   }
+  const begin = performance.now();
   for (let turn = 0; turn < turns; turn++) {
     // Each has each place in the order as often as the others.
     for (const each of all.map((_, place) => all[(place + turn) % all.length]!)) { // Within its length.
@@ -105,6 +106,8 @@ async function main(): Promise<void> {
     }
   }
   report(all);
+  const stay = Number(work.settings.stay ?? 0);
+  if (stay > 0) console.log(`each stayed for ${((performance.now() - begin) / 1000 * stay / (turns * count)).toFixed(1)} s`);
 }
 
 /** Of each the median, and its ratio to the cheapest raw server, or to the commit: the median of those of the turns, and the middle half of them. */

@@ -18,7 +18,8 @@ export type BrokerName = "redis" | "nats";
 export interface Server {
   name: string;
   runtime: RuntimeName;
-  kind: "noroshi" | "raw" | "peer";
+  /** `floor`: a bare upgrade in a route of Hono. */
+  kind: "noroshi" | "raw" | "floor" | "peer";
   /** Below `bench/servers`, then its arguments. */
   file: string;
   args?: string[];
@@ -130,6 +131,26 @@ const observedServers = (runtime: RuntimeName): Server[] =>
     works: ["echo"],
   }));
 
+/** What a handshake costs in a route of Hono that does nothing else, and with every check that there is. */
+function connectServers(runtime: RuntimeName): Server[] {
+  const works: WorkName[] = ["connect", "connect-stay"];
+  const strict: Omit<Server, "name" | "file"> = {
+    runtime,
+    kind: "noroshi",
+    args: ["", "strict"],
+    works,
+    settings: { page: "https://app.example" },
+  };
+  const floor: Server = { name: "floor", runtime, kind: "floor", file: `floor-${runtime}.ts`, works };
+  const own: Server[] = [floor, { ...strict, name: "noroshi, strict", file: "noroshi.ts" }];
+  if (runtime !== "deno") return own;
+  return [
+    ...own,
+    { ...floor, name: "floor, ws", file: "floor-node.ts" },
+    { ...strict, name: "noroshi, strict, Deno.serve", file: "noroshi-deno.ts" },
+  ];
+}
+
 /** Those that ping: this project each 30 s, Socket.IO each 25. */
 function heartbeatServers(runtime: RuntimeName): Server[] {
   const works: WorkName[] = ["beats"];
@@ -202,5 +223,6 @@ export const SERVERS: readonly Server[] = [
   },
   { name: "raw: hibernation, send loop", runtime: "durable-object", kind: "raw", file: "durable-object.ts", args: ["raw"] },
 
+  ...(["bun", "node", "deno"] as const).flatMap(connectServers),
   ...(["bun", "node", "deno"] as const).flatMap(observedServers),
 ];

@@ -9,6 +9,7 @@ export type WorkName =
   | "filtered-10k"
   | "filtered-50k"
   | "connect"
+  | "connect-stay"
   | "idle"
   | "beats"
   | "slow"
@@ -127,6 +128,14 @@ export const WORKS: readonly Work[] = [
     figure: "cpu",
     load: "connect",
     settings: { window: 50, count: 3000 },
+  },
+  {
+    name: "connect-stay",
+    title: "Connect: 60,000 handshakes, 50 under way, 5,000 stay open",
+    unit: "handshakes",
+    figure: "cpu",
+    load: "connect",
+    settings: { window: 50, count: 60_000, stay: 5_000 },
   },
   {
     name: "idle",

@@ -2,7 +2,7 @@
 import process from "node:process";
 import type { PayloadSchema } from "../../mod.ts";
 import { serve } from "../../src/serve/serve.ts";
-import { createNoroshi } from "./noroshi-app.ts";
+import { createNoroshi, STRICT } from "./noroshi-app.ts";
 
 /** The schema of the echo by the library, loaded only where it is named. */
 const SCHEMAS: Record<string, () => Promise<PayloadSchema<unknown, { text: string }>>> = {
@@ -18,9 +18,10 @@ const SCHEMAS: Record<string, () => Promise<PayloadSchema<unknown, { text: strin
 };
 
 const [library = "", observed] = process.argv.slice(2);
-const { app, controller } = createNoroshi(await SCHEMAS[library]?.());
+const isStrict = observed === "strict";
+const { app, controller } = createNoroshi(await SCHEMAS[library]?.(), isStrict ? STRICT : undefined);
 // Loaded only where it is named.
-if (observed !== undefined) (await import("./observed.ts")).OBSERVE[observed]!(controller);
+if (observed !== undefined && !isStrict) (await import("./observed.ts")).OBSERVE[observed]!(controller);
 
 await serve(app, {
   port: 0,
