@@ -1,5 +1,6 @@
 import { type Deadlines, within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
+import { isThenable } from "../base/guard.ts";
 import type { FailureLimiter } from "../base/limits.ts";
 import { byteLength } from "../protocol/bytes.ts";
 import type { Observed } from "./observer.ts";
@@ -94,8 +95,8 @@ export class Authenticator {
     return this.#authenticate !== undefined;
   }
 
-  /** Verifies credentials with the application's `authenticate`. Never rejects. */
-  async attempt(credentials: Credentials, handshake: Handshake): Promise<Attempt> {
+  /** Verifies credentials with the application's `authenticate`: at once if that is synchronous. Never throws or rejects. */
+  attempt(credentials: Credentials, handshake: Handshake): Attempt | Promise<Attempt> {
     const authenticate = this.#authenticate;
     if (!authenticate) return { outcome: "refused", cause: new Error('The controller has no option "authenticate"') };
     const { ip } = handshake;
@@ -106,10 +107,13 @@ export class Authenticator {
       cause = reason;
       return null;
     };
-    const attempt = await this.run(() => authenticate(credentials, handshake, refuse));
-    if (attempt.outcome === "failed") return this.#conclude(asRefusal(attempt.error, credentials), ip);
-    if (attempt.outcome !== "refused" || cause === undefined) return this.#conclude(attempt, ip);
-    return this.#conclude({ outcome: "refused", cause: showable(cause, credentials) }, ip);
+    const conclude = (attempt: Attempt) => {
+      if (attempt.outcome === "failed") return this.#conclude(asRefusal(attempt.error, credentials), ip);
+      if (attempt.outcome !== "refused" || cause === undefined) return this.#conclude(attempt, ip);
+      return this.#conclude({ outcome: "refused", cause: showable(cause, credentials) }, ip);
+    };
+    const attempt = this.run(() => authenticate(credentials, handshake, refuse));
+    return attempt instanceof Promise ? attempt.then(conclude) : conclude(attempt);
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {
@@ -118,11 +122,23 @@ export class Authenticator {
     return attempt;
   }
 
-  /** Runs any call that returns an authentication state, with the timeout, and validates its result. Never rejects. */
-  async run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Promise<Attempt> {
+  /**
+   * Runs any call that returns an authentication state, with the timeout, and validates its result: at once if the call is
+   * synchronous. Never throws or rejects.
+   */
+  run(call: () => AuthenticationState | null | Promise<AuthenticationState | null>): Attempt | Promise<Attempt> {
+    try {
+      const state = call();
+      return isThenable(state) ? this.#checkLater(state) : this.#check(state);
+    } catch (error) {
+      return { outcome: "failed", error };
+    }
+  }
+
+  async #checkLater(state: Promise<AuthenticationState | null>): Promise<Attempt> {
     const late = () => new Error(`Cannot authenticate: no answer within ${this.#timeout} ms`);
     try {
-      return this.#check(await within(this.#deadlines, this.#timeout, call, late));
+      return this.#check(await within(this.#deadlines, this.#timeout, () => state, late));
     } catch (error) {
       return { outcome: "failed", error };
     }

@@ -108,7 +108,8 @@ export class Identity {
       return undefined;
     }
     const since = this.#owner.host.revocations.number;
-    return this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake)
+    // A promise also of what is known at once: later messages wait for it.
+    return Promise.resolve(this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake))
       .then((attempt) => this.#newest(attempt, since, (newest) => this.#conclude(newest, parsed.output.uid, since)))
       .catch((error) => this.#report(error));
   }

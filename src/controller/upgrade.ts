@@ -1,6 +1,6 @@
 import type { Context, MiddlewareHandler } from "hono";
 import { normalizeAddress } from "../base/address.ts";
-import type { AuthenticationState, Authenticator, CredentialSource } from "../application/authentication.ts";
+import type { Attempt, AuthenticationState, Authenticator, CredentialSource } from "../application/authentication.ts";
 import type { Deadlines } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
 import { WebSocketError } from "../protocol/errors.ts";
@@ -12,7 +12,7 @@ import type { Refusals } from "../application/refusals.ts";
 import type { Revocations } from "../connection/revocations.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
 import { denoRuntime } from "../runtimes/deno.ts";
-import { CONTROLLER, findHost, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
+import { CONTROLLER, findHost, isRoute, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
 import type { Transport } from "../delivery/transport.ts";
 import {
   ANSWERED,
@@ -83,13 +83,36 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   const handler: UpgradeHandler = (c) => {
     // Thrown where it is called, so that the stack names the application's line.
     if (!c?.req) throw new TypeError(CALLED);
-    return upgrade(host, c, shareUrl) as never;
+    const response = upgrade(host, c, shareUrl);
+    // A promise, as the type says, unless only Hono reads it.
+    return (isAlone(c) ? response : Promise.resolve(response)) as never;
   };
   const { controller } = host;
   return Object.assign(handler, { [ROUTE]: true, [START]: () => controller.start(), [CONTROLLER]: controller });
 }
 
-async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Promise<Response> {
+/**
+ * Whether the route alone handles the request, without middleware. Read from the request itself: `matchedRoutes` of `hono/route` knows only
+ * the requests of its own copy of Hono.
+ */
+function isAlone({ req: { matchedRoutes } }: Context): boolean {
+  return matchedRoutes.length === 1 && isRoute(matchedRoutes[0]!.handler);
+}
+
+/** A request that may be upgraded once its token is verified. */
+interface Asked {
+  readonly c: Context;
+  readonly runtime: Runtime;
+  readonly handshake: Handshake;
+  readonly slot: Slot;
+  /** Number of the last revocation before the verification. */
+  readonly since: number;
+  /** Whether the context had a response before. */
+  readonly wasAnswered: boolean;
+}
+
+/** Answers at once where nothing has to be awaited. */
+function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Response | Promise<Response> {
   const { options } = host;
   const runtime = findRuntime(c); // First: it marks the request as ours for the server.
   let ip: string | null = null;
@@ -129,23 +152,41 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   }
 
   host.controller.start();
-  // Reserved before the first await, so that the limits hold for concurrent upgrades.
+  // Reserved before anything is awaited, so that the limits hold for concurrent upgrades.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
+  const asked: Asked = { c, runtime, handshake, slot, since: host.revocations.number, wasAnswered: c.finalized };
+  const fail = (error: unknown): never => {
+    slot.release();
+    throw error;
+  };
+  let identity: Verified | Promise<Verified>;
+  try {
+    const settled = runtime.settle?.();
+    identity = settled ? settled.then(() => verify(host, asked, token)) : verify(host, asked, token);
+  } catch (error) {
+    return fail(error);
+  }
+  return identity instanceof Promise
+    ? identity.then((identity) => conclude(host, asked, identity), fail)
+    : conclude(host, asked, identity);
+}
+
+/** Carries out the upgrade of a request whose token is verified, or refuses it. */
+function conclude(host: UpgradeHost, asked: Asked, identity: Verified): Response {
+  const { c, runtime, handshake, slot } = asked;
+  const { options } = host;
+  const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, handshake.ip);
   let opening = false;
   try {
-    const since = host.revocations.number;
-    const wasAnswered = c.finalized;
-    await runtime.settle?.();
-    const identity = await verify(host, handshake, token, since);
     // Answered, for example, by Hono's timeout(), which does not wait for this: no socket may open after that.
-    if (c.finalized && !wasAnswered) return refuse(ANSWERED);
+    if (c.finalized && !asked.wasAnswered) return refuse(ANSWERED);
     if (identity && "status" in identity) return refuse(identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
     const away = host.awayFor();
     if (away !== undefined) return refuse(leaving(away));
     if (slot.released) return refuse(unavailable("It took too long"));
-    const response = accept(host, c, runtime, handshake, identity, slot, since);
+    const response = accept(host, asked, identity);
     // The client left during authentication and does not read this response.
     if (response === null) return refuse(GONE);
     if (typeof response === "string") {
@@ -164,16 +205,21 @@ async function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) =>
   }
 }
 
-/** Authenticates the token: the identity, `null` if none is needed, or a refusal. */
-async function verify(
-  host: UpgradeHost,
-  handshake: Handshake,
-  token: ShownToken | null,
-  since: number,
-): Promise<AuthenticationState | Refusal | null> {
+/** The identity, `null` if none is needed, or a refusal. */
+type Verified = AuthenticationState | Refusal | null;
+
+/** Authenticates the token: at once if the application does. */
+function verify(host: UpgradeHost, asked: Asked, token: ShownToken | null): Verified | Promise<Verified> {
+  const { handshake } = asked;
   if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
   if ("fault" in token) return refusedToken(host, handshake, token.source, new Error(token.fault));
-  const attempt = await host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
+  const attempt = host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
+  return attempt instanceof Promise
+    ? attempt.then((attempt) => verdict(host, asked, token.source, attempt))
+    : verdict(host, asked, token.source, attempt);
+}
+
+function verdict(host: UpgradeHost, { handshake, since }: Asked, source: CredentialSource, attempt: Attempt): Verified {
   if (attempt.outcome === "accepted") {
     if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
     return { status: 403, code: "FORBIDDEN", message: "Disconnected", reason: "disconnected" };
@@ -187,20 +233,13 @@ async function verify(
       }: too many failed authentications from there. ${BEHIND_PROXY}`,
     };
   }
-  if (attempt.outcome === "refused") return refusedToken(host, handshake, token.source, attempt.cause, attempt.error);
+  if (attempt.outcome === "refused") return refusedToken(host, handshake, source, attempt.cause, attempt.error);
   host.report(attempt.error);
   return unavailable("Authentication is unavailable");
 }
 
-function accept(
-  host: UpgradeHost,
-  c: Context,
-  runtime: Runtime,
-  handshake: Handshake,
-  identity: AuthenticationState | null,
-  slot: Slot,
-  since: number,
-): Response | string | null {
+function accept(host: UpgradeHost, asked: Asked, identity: AuthenticationState | null): Response | string | null {
+  const { c, runtime, handshake, slot, since } = asked;
   const { maxPayload, heartbeat } = host.options;
   const server = findHost(c.env, c.req.raw);
   return runtime.accept(c.req.raw, {

@@ -18,7 +18,7 @@ function create(authenticate: Authenticate | undefined, timeout = 1000) {
   const clock = new TestClock();
   const deadlines = new Deadlines(clock, assert.ifError);
   const authenticator = new Authenticator(authenticate, timeout, deadlines, () => clock.now(), new Observed());
-  return { clock, deadlines, authenticator, attempt: () => authenticator.attempt(credentials, HANDSHAKE) };
+  return { clock, deadlines, authenticator, attempt: async () => await authenticator.attempt(credentials, HANDSHAKE) };
 }
 
 /** How an attempt ends when `authenticate` returns this. */
@@ -148,9 +148,9 @@ describe("Authenticator", () => {
   it("times attempts apart when several are under way", async () => {
     const { clock, authenticator } = create(() => new Promise(() => {}), 1000);
     const ended: string[] = [];
-    void authenticator.attempt(credentials, HANDSHAKE).then(() => ended.push("first"));
+    void Promise.resolve(authenticator.attempt(credentials, HANDSHAKE)).then(() => ended.push("first"));
     clock.advance(500);
-    void authenticator.attempt(credentials, HANDSHAKE).then(() => ended.push("second"));
+    void Promise.resolve(authenticator.attempt(credentials, HANDSHAKE)).then(() => ended.push("second"));
     clock.advance(500);
     await turn();
     assert.deepEqual(ended, ["first"]);
