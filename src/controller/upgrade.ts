@@ -83,9 +83,10 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   const handler: UpgradeHandler = (c) => {
     // Thrown where it is called, so that the stack names the application's line.
     if (!c?.req) throw new TypeError(CALLED);
-    const response = upgrade(host, c, shareUrl);
+    const alone = isAlone(c);
+    const response = upgrade(host, c, shareUrl, alone);
     // A promise, as the type says, unless only Hono reads it.
-    return (isAlone(c) ? response : Promise.resolve(response)) as never;
+    return (alone ? response : Promise.resolve(response)) as never;
   };
   const { controller } = host;
   return Object.assign(handler, { [ROUTE]: true, [START]: () => controller.start(), [CONTROLLER]: controller });
@@ -109,10 +110,17 @@ interface Asked {
   readonly since: number;
   /** Whether the context had a response before. */
   readonly wasAnswered: boolean;
+  /** Whether nothing else reads or writes the response on the context. */
+  readonly isAlone: boolean;
 }
 
 /** Answers at once where nothing has to be awaited. */
-function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => string): Response | Promise<Response> {
+function upgrade(
+  host: UpgradeHost,
+  c: Context,
+  shareUrl: (url: string) => string,
+  isAlone: boolean,
+): Response | Promise<Response> {
   const { options } = host;
   const runtime = findRuntime(c); // First: it marks the request as ours for the server.
   let ip: string | null = null;
@@ -155,7 +163,7 @@ function upgrade(host: UpgradeHost, c: Context, shareUrl: (url: string) => strin
   // Reserved before anything is awaited, so that the limits hold for concurrent upgrades.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
-  const asked: Asked = { c, runtime, handshake, slot, since: host.revocations.number, wasAnswered: c.finalized };
+  const asked: Asked = { c, runtime, handshake, slot, since: host.revocations.number, wasAnswered: c.finalized, isAlone };
   const fail = (error: unknown): never => {
     slot.release();
     throw error;
@@ -195,6 +203,7 @@ function conclude(host: UpgradeHost, asked: Asked, identity: Verified): Response
     opening = true;
     // The socket may open later or never, and a client that leaves is not always reported: the timeout releases the slot.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
+    if (asked.isAlone) return response;
     // Cleared first: otherwise Hono merges earlier headers into a new Response, which not every runtime allows to be a 101.
     c.res = undefined;
     c.res = response;
@@ -244,7 +253,7 @@ function accept(host: UpgradeHost, asked: Asked, identity: AuthenticationState |
   const server = findHost(c.env, c.req.raw);
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
-    headers: headersOf(c),
+    headers: asked.isAlone ? undefined : headersOf(c), // To read them takes a Response.
     maxPayload,
     idleTimeout: heartbeat ? heartbeat.period + heartbeat.timeout : 0,
     open(transport) {

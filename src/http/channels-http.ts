@@ -140,7 +140,7 @@ class ChannelRoutes {
         const message = { type: "subscribe", channel, recover, event, query: parsed(query), presence: presence !== undefined };
         connection.message(JSON.stringify(message)); // Without what is undefined.
       }
-      const { headers } = acceptance;
+      const { headers = new Headers() } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
       allowOrigin(raw, headers);
       stayOpen(c.env, raw);

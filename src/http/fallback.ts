@@ -128,7 +128,7 @@ class FallbackRoute {
     const accept = (acceptance: Acceptance) => {
       transport = this.#accept(acceptance);
       transport.watch(raw);
-      const { headers } = acceptance;
+      const { headers = new Headers() } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
       allowOrigin(raw, headers);
       stayOpen(c.env, raw);

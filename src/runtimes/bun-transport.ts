@@ -8,7 +8,7 @@ import type { Acceptance } from "./runtime.ts";
 
 /** The part of Bun's server in use, so that this file compiles without Bun's types. */
 export interface BunServer {
-  upgrade(request: Request, options: { data: SocketData; headers: Headers }): boolean;
+  upgrade(request: Request, options: { data: SocketData; headers?: Headers }): boolean;
   requestIP(request: Request): { address: string } | null;
   /** Sends to every socket subscribed to the topic. Returns 0 if there is none. */
   publish(topic: string, data: string): number;

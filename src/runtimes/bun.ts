@@ -136,18 +136,23 @@ export function bunRuntime(env: unknown, request: Request): Runtime | null {
   return {
     ip: () => ip,
     accept(_request: Request, acceptance: Acceptance): Response | string | null {
-      const { protocol, headers } = acceptance;
       host?.allowPayload?.(acceptance.maxPayload);
-      // Without this header Bun echoes the first subprotocol offered, which may be a bearer token. Empty means none.
-      headers.set("sec-websocket-protocol", protocol ?? "");
       const transport = new BunTransport(bun, acceptance);
-      const fault = upgrade(bun, original, transport, headers, ip !== null);
+      const fault = upgrade(bun, original, transport, headersOf(original, acceptance), ip !== null);
       // Bun writes the response itself and ignores the returned one.
       if (fault === undefined) return new Response(null);
       acceptance.abandoned();
       return fault;
     },
   };
+}
+
+/** Headers of the 101. Without the subprotocol's Bun echoes the first one offered, which may be a bearer token. Empty means none. */
+function headersOf(request: Request, { protocol, headers }: Acceptance): Headers | undefined {
+  if (!headers && !request.headers.has("sec-websocket-protocol")) return undefined;
+  const all = headers ?? new Headers();
+  all.set("sec-websocket-protocol", protocol ?? "");
+  return all;
 }
 
 const NO_WEBSOCKET =
@@ -165,11 +170,13 @@ function upgrade(
   server: BunServer,
   request: Request,
   data: BunTransport,
-  headers: Headers,
+  headers: Headers | undefined,
   isBunsOwn: boolean,
 ): string | null | undefined {
   try {
-    if (!server.upgrade(request, { data, headers })) return isBunsOwn || request.signal.aborted ? null : COPIED_REQUEST;
+    if (!server.upgrade(request, headers ? { data, headers } : { data })) {
+      return isBunsOwn || request.signal.aborted ? null : COPIED_REQUEST;
+    }
   } catch (error) {
     // Bun's two errors differ only in their text: no handler, or not a Request of Bun, such as a Proxy.
     return String(error).includes("Request object") ? COPIED_REQUEST : NO_WEBSOCKET;

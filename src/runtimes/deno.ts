@@ -57,7 +57,7 @@ class DenoRuntime implements Runtime {
     const { socket, response } = upgraded;
     // Set by hand: the `protocol` option throws for a list without a space after the comma.
     if (protocol !== null) response.headers.set("sec-websocket-protocol", protocol);
-    for (const [name, value] of headers) response.headers.append(name, value);
+    for (const [name, value] of headers ?? []) response.headers.append(name, value);
     this.#feed = attach(socket, { protocol, open, abandoned });
     return response;
   }

@@ -8,8 +8,8 @@ import type { Transport } from "../delivery/transport.ts";
 export interface Acceptance {
   /** Subprotocol of the response; `null` for none. */
   readonly protocol: string | null;
-  /** Response headers that middleware has set. */
-  readonly headers: Headers;
+  /** Response headers that middleware has set; `undefined` without middleware. */
+  readonly headers: Headers | undefined;
   /** Maximum size of a message, in bytes. The runtime enforces it if it can. */
   readonly maxPayload: number;
   /** Silence after which the runtime pings on its own and then gives up, in ms, if it can; `0` is never. */

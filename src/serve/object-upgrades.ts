@@ -29,7 +29,7 @@ export class Upgrades implements Runtime {
     // workerd treats the socket of a client that has gone as open, and never reports it closed. The signal aborts only with the
     // compatibility flag `enable_request_signal`.
     if (this.#ended || request.signal.aborted) return null;
-    const { protocol, headers } = acceptance;
+    const { protocol, headers = new Headers() } = acceptance;
     const { WebSocketPair } = globalThis as unknown as WorkerdGlobal; // Only workerd runs this.
     const [client, server] = Object.values(new WebSocketPair()) as [WebSocket, HibernatingSocket];
     this.#accepted.push({ client, server, acceptance });

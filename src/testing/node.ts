@@ -132,7 +132,7 @@ export class TestNode {
       headers.delete(ACCEPTED);
       return { status, headers, body: await response.text() };
     }
-    const upgraded = { status: 101, headers: merge(accepted.headers, headers), body: "" };
+    const upgraded = { status: 101, headers: merge(accepted.headers ?? new Headers(), headers), body: "" };
     const wire = accept(upgraded, accepted.protocol);
     if (wire) this.#open(wire, accepted);
     else accepted.abandoned();

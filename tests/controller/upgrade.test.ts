@@ -289,9 +289,9 @@ describe("controller.upgrade, accepting", () => {
     });
     const response = await request("/websocket");
     assert.equal(accepted[0]?.maxPayload, 1234);
-    const names = [...accepted[0]!.headers.keys()];
+    const names = [...accepted[0]!.headers!.keys()];
     assert.deepEqual(names.filter((name) => name !== "set-cookie"), ["x-before"]);
-    assert.deepEqual(accepted[0]?.headers.getSetCookie(), ["a=1", "b=2"]);
+    assert.deepEqual(accepted[0]?.headers?.getSetCookie(), ["a=1", "b=2"]);
     assert.equal(response.headers.get("x-fake"), "runtime");
     assert.equal(response.headers.get("x-after"), "1");
   });
