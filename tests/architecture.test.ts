@@ -44,6 +44,7 @@ const OTHER_TESTS = ["product", "docs", "types", "simulation", "support"];
 
 /** The files that run on Node only. */
 const NODE_ONLY = [
+  "src/runtimes/node-pass.ts",
   "src/runtimes/node-transport.ts",
   "src/runtimes/node-upgrade.ts",
   "src/asyncapi/command.ts",

@@ -1,12 +1,13 @@
 /** One GET for a WebSocket on a `node:http` server: finds the listener or app that answers it, and carries out the handshake. */
-import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 // @ts-types="npm:@types/ws@^8.18.2"
 import type { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
-import { attach, flushing, type FlushingWebSocket, LINGER } from "./node-transport.ts";
+import { ACCEPTED, HeldResponse, linger, Pass } from "./node-pass.ts";
+import { attach, flushing, type FlushingWebSocket } from "./node-transport.ts";
 import { type FetchApp, toRequest } from "./node-request.ts";
-import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
+import { HOST } from "./runtime.ts";
 import type { Ws } from "./ws.ts";
 
 // Not imported: a bundle for a Worker, which has no such modules, would not start.
@@ -19,12 +20,6 @@ export interface AttachedApp {
   readonly connections: Connections;
 }
 
-/** Marks the response of an accepted upgrade. A header, because Hono copies a response whose headers change. */
-const ACCEPTED = "noroshi-accepted";
-
-/** Status of that response, unused by applications. Needed too: Hono copies the header to a response that replaces it. */
-const ACCEPTED_STATUS = 299;
-
 /**
  * Maximum number of headers; clients and proxies send fewer. Node allows 2,000. Deno limits only their bytes, and takes 190 ms to
  * sort 1,000 headers of a Request.
@@ -33,110 +28,6 @@ const MAX_HEADERS = 256;
 
 /** Statuses of listeners that have no such route: the attached app is asked next. Any other status is the answer. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
-
-/** One pass of the request through the server's listeners or through an app. The upgrade route finds it as its host. */
-class Pass implements Host, Runtime {
-  readonly connections: Connections;
-  /** Whether a route of ours was reached. */
-  isOurs = false;
-  acceptance: Acceptance | undefined;
-  readonly #incoming: IncomingMessage;
-  #isOver = false;
-
-  constructor(incoming: IncomingMessage, connections: Connections) {
-    this.#incoming = incoming;
-    this.connections = connections;
-  }
-
-  get runtime(): Runtime {
-    this.isOurs = true;
-    return this;
-  }
-
-  ip(): string | null {
-    return this.#incoming.socket.remoteAddress ?? null;
-  }
-
-  accept(_request: Request, acceptance: Acceptance): Response | null {
-    // Another response may have been sent before, such as that of Hono's `timeout()`.
-    if (this.#isOver || this.acceptance || this.#incoming.socket.destroyed) return null;
-    this.acceptance = acceptance;
-    return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // The constructor refuses 101.
-  }
-
-  /** Ends the pass with a response. Returns whether it is the acceptance; any other response undoes that. */
-  end(status: number, headers: Headers): boolean {
-    if (this.#isOver) return false;
-    this.#isOver = true;
-    if (this.acceptance && status === ACCEPTED_STATUS && headers.has(ACCEPTED)) return true;
-    this.abandon();
-    return false;
-  }
-
-  abandon(): void {
-    this.#isOver = true;
-    this.acceptance?.abandoned();
-  }
-}
-
-/**
- * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
- * pipelined response of Node before its turn.
- */
-class HeldResponse extends http.ServerResponse {
-  #resolveHead: () => void = () => {};
-  /** Resolves once the head is written, or the response is destroyed. */
-  readonly answered: Promise<void> = new Promise((resolve) => this.#resolveHead = resolve);
-  readonly #pass: Pass | undefined;
-  sent: Headers = new Headers();
-  /** Whether the head is that of our acceptance. */
-  isAcceptance = false;
-
-  constructor(incoming: IncomingMessage, pass?: Pass) {
-    super(incoming);
-    this.#pass = pass;
-    this.shouldKeepAlive = false; // The HTTP parser has released this connection.
-    this.on("error", () => {}); // Node reports writes after the end here.
-  }
-
-  // Node also writes an implicit head through this method.
-  override writeHead(status: number, ...rest: unknown[]): this {
-    this.sent = headersOf(this, rest.at(-1));
-    this.isAcceptance = this.#pass?.end(status, this.sent) ?? false;
-    if (this.sent.has(ACCEPTED)) {
-      // Middleware has replaced the acceptance, and Hono has copied its headers.
-      this.sent.delete(ACCEPTED);
-      for (const name of this.getHeaderNames()) this.removeHeader(name);
-      this.setHeaders(this.sent);
-      super.writeHead(status);
-    } else super.writeHead(status, ...rest as [never]); // The arguments are Node's own.
-    this.#resolveHead();
-    return this;
-  }
-
-  override destroy(error?: Error): this {
-    this.#resolveHead();
-    return super.destroy(error);
-  }
-
-  /** Discards the response. Its writer sees a client that went away. */
-  drop(): void {
-    if (this.socket || this.destroyed) return;
-    this.destroy();
-    this.emit("close");
-  }
-
-  /** Writes the response to the socket, then ends the socket. */
-  release(socket: Socket): void {
-    if (this.destroyed && !this.headersSent) return void socket.destroy();
-    // Node's server does both only for sockets that it still parses.
-    socket.on("drain", () => this.emit("drain"));
-    socket.once("end", () => socket.end());
-    this.once("finish", () => linger(socket));
-    this.assignSocket(socket);
-    socket.resume(); // Otherwise the end of the client is not reported.
-  }
-}
 
 /** One GET that requests a WebSocket. Its socket must have an `error` listener. */
 export class NodeUpgrade {
@@ -156,7 +47,7 @@ export class NodeUpgrade {
     this.#head = head;
     this.#url = incoming.url;
     this.#written = socket.bytesWritten;
-    socket.once("close", this.#onClose);
+    socket.on("close", this.#onClose);
   }
 
   readonly #onClose = (): void => {
@@ -204,7 +95,7 @@ export class NodeUpgrade {
       const mayHaveRoute = isClaiming || !("router" in app);
       if (held && !NO_ROUTE.has(held.statusCode) && !(mayHaveRoute && held.statusCode < 300)) continue;
       const { pass, response } = await this.#askApp(app, connections);
-      if (pass.end(response.status, response.headers)) {
+      if (pass.end(response.status, response.headers.has(ACCEPTED))) {
         held?.drop();
         return this.#upgrade(pass, response.headers);
       }
@@ -247,16 +138,16 @@ export class NodeUpgrade {
   }
 
   /** Carries out an accepted upgrade. Any other end releases the slot. */
-  #upgrade({ acceptance }: Pass, headers: Headers): void {
+  #upgrade({ acceptance }: Pass, headers: Headers | undefined): void {
     if (!acceptance || this.isTaken) return acceptance?.abandoned();
     let isOpen = false;
     this.#socket.off("close", this.#onClose); // An open connection keeps nothing of its request.
-    responseHeaders.set(this.#incoming, merge(acceptance.headers, headers));
-    chosenProtocol.set(this.#incoming, acceptance.protocol);
+    upgrading = { headers: merge(acceptance.headers, headers), protocol: acceptance.protocol };
     webSocketServer(this.#ws, acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;
       attach(ws as FlushingWebSocket, this.#socket, acceptance); // The server creates this class.
     });
+    upgrading = undefined;
     // ws calls back before it returns, unless it refuses the handshake.
     if (isOpen) return;
     acceptance.abandoned();
@@ -294,14 +185,6 @@ export function endUnread(socket: Socket): void {
   if (socket.writableEnded && !isRead(socket)) linger(socket);
 }
 
-/** Ends the socket after its answer, even if the peer keeps its side open. */
-function linger(socket: Socket): void {
-  const timer = setTimeout(() => socket.destroy(), LINGER);
-  socket.once("close", () => clearTimeout(timer));
-  socket.end();
-  socket.resume(); // Unread data would turn the end into a reset, and hide the peer's end.
-}
-
 /**
  * Lets the HTTP parser read the request again without `Upgrade`, and then the rest of the connection: body, chunks, keep-alive.
  */
@@ -326,9 +209,8 @@ function discard({ body }: Response): void {
   body?.cancel().catch(() => {}); // The stream's own error.
 }
 
-// For the two callbacks of ws, which receive only the request.
-const responseHeaders = new WeakMap<IncomingMessage, Headers>();
-const chosenProtocol = new WeakMap<IncomingMessage, string | null>();
+/** The upgrade that ws carries out, for its two callbacks: it calls them before it returns. */
+let upgrading: { readonly headers: Headers | undefined; readonly protocol: string | null } | undefined;
 
 const servers = new Map<number, WebSocketServer>();
 
@@ -343,10 +225,10 @@ function webSocketServer({ WebSocket, WebSocketServer }: Ws, maxPayload: number)
     perMessageDeflate: false,
     WebSocket: flushing(WebSocket),
     // By default ws answers with the first subprotocol offered, which may be a bearer token.
-    handleProtocols: (_offered, request) => chosenProtocol.get(request) ?? false,
+    handleProtocols: () => upgrading?.protocol ?? false,
   });
-  server.on("headers", (lines, request) => {
-    for (const [name, value] of responseHeaders.get(request) ?? []) lines.push(`${name}: ${value}`);
+  server.on("headers", (lines) => {
+    for (const [name, value] of upgrading?.headers ?? []) lines.push(`${name}: ${value}`);
   });
   servers.set(maxPayload, server);
   return server;
@@ -365,30 +247,12 @@ const OWN_HEADERS: ReadonlySet<string> = new Set([
 ]);
 
 /** Headers of the 101: those that middleware set before the route, and after it. */
-function merge(before: Headers, after: Headers): Headers {
+function merge(before: Headers | undefined, after: Headers | undefined): Headers | undefined {
+  if (!after) return before;
   const headers = new Headers(before);
   for (const [name, value] of after) {
     if (!OWN_HEADERS.has(name) && !name.startsWith("sec-websocket-")) headers.set(name, value);
   }
   for (const cookie of after.getSetCookie()) headers.append("set-cookie", cookie);
   return headers;
-}
-
-/** Headers of a response: those set on it, and those passed with its head. */
-function headersOf(response: ServerResponse, given: unknown): Headers {
-  const headers = new Headers();
-  const add = (name: string, value: OutgoingHttpHeader) => {
-    for (const each of Array.isArray(value) ? value : [value]) headers.append(name, String(each));
-  };
-  for (const name of response.getHeaderNames()) add(name, response.getHeader(name) ?? []);
-  // node:http accepts an object, pairs, or a flat list of names and values.
-  const pairs = !given || typeof given !== "object" ? [] : Array.isArray(given) ? pairsOf(given) : Object.entries(given);
-  for (const [name] of pairs) headers.delete(name);
-  for (const [name, value] of pairs) if (value !== undefined) add(name, value);
-  return headers;
-}
-
-function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
-  if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // node:http has accepted it.
-  return Array.from({ length: list.length / 2 }, (_, i) => [String(list[2 * i]), list[2 * i + 1] as OutgoingHttpHeader]); // As above.
 }
