@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 // @ts-types="npm:@types/ws@^8.18.2"
 import type { WebSocket } from "ws";
 import { type ClientBatch, WriteQueue } from "../delivery/write-queue.ts";
+import type { Connection } from "../connection/connection.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { EndedFrame, type Frame } from "../protocol/frame.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
@@ -15,18 +16,20 @@ const { Socket: NetSocket } = process.getBuiltinModule("node:net");
 
 const queue = new WriteQueue();
 
-/** A socket of ws with a hook before its close frame: frames that wait for the end of the turn must go out first. */
-export interface FlushingWebSocket extends WebSocket {
-  beforeClose: (() => void) | undefined;
+/** A socket of ws that knows its connection, so that all sockets share their listeners. */
+export interface LinkedWebSocket extends WebSocket {
+  transport: NodeTransport | undefined;
+  connection: Connection | undefined;
 }
 
-/** Makes the class of {@link FlushingWebSocket} of that of ws. */
-export function flushing(Base: typeof WebSocket): typeof WebSocket {
-  return class extends Base implements FlushingWebSocket {
-    beforeClose: (() => void) | undefined;
+/** Makes the class of {@link LinkedWebSocket} of that of ws. */
+export function linked(Base: typeof WebSocket): typeof WebSocket {
+  return class extends Base implements LinkedWebSocket {
+    transport: NodeTransport | undefined;
+    connection: Connection | undefined;
 
     override close(code?: number, reason?: string | Buffer): void {
-      this.beforeClose?.();
+      this.transport?.beforeClose();
       super.close(code, reason);
     }
   };
@@ -60,7 +63,7 @@ const SCRATCH_BYTES = 16_384;
  * Reads through ws, but writes data frames past it, each encoded once for all recipients. The order is kept: without compression
  * ws delays no frame of its own, and everything is written before its close frame.
  */
-class NodeTransport extends StandardTransport<FlushingWebSocket> {
+class NodeTransport extends StandardTransport<LinkedWebSocket> {
   readonly #stream: Duplex;
   /** Bytes that ws and the stream hold, without the turn's frames; negative until read in this turn. */
   #buffered = -1;
@@ -70,15 +73,17 @@ class NodeTransport extends StandardTransport<FlushingWebSocket> {
   #isClosing = false;
   ponged?: (number: number | undefined) => void;
 
-  constructor(socket: FlushingWebSocket, stream: Duplex) {
+  constructor(socket: LinkedWebSocket, stream: Duplex) {
     super(socket, null); // Frames are merged below: arrays gain nothing.
     this.#stream = stream;
-    socket.beforeClose = () => {
-      this.write();
-      this.#isDrained = false;
-      // After the peer's close frame, or an unreadable frame, ws waits 30 s for the peer to end its side.
-      if (!this.#isClosing) this.#linger();
-    };
+  }
+
+  /** ws is about to write its close frame: frames that wait for the end of the turn must go out first. */
+  beforeClose(): void {
+    this.write();
+    this.#isDrained = false;
+    // After the peer's close frame, or an unreadable frame, ws waits 30 s for the peer to end its side.
+    if (!this.#isClosing) this.#linger();
   }
 
   #linger(): void {
@@ -222,21 +227,33 @@ const TOO_BIG: ReadonlySet<string> = new Set([
 ]);
 
 /** Starts the connection of an upgraded socket. */
-export function attach(ws: FlushingWebSocket, stream: Duplex, { open }: Acceptance): void {
-  const transport = new NodeTransport(ws, stream);
-  const connection = open(transport);
-  ws.on("message", (data: Buffer, isBinary: boolean) => connection.message(isBinary ? data : data.toString()));
-  ws.on("ping", () => connection.heard());
-  ws.on("pong", (data: Buffer) => {
-    connection.heard();
-    transport.ponged?.(data[0]);
-  });
-  ws.on("error", ({ code }: Error & { code?: string }) => {
-    // ws has already closed with 1009: this reports the cause. Any other error is a network or peer fault, which the close event
-    // reports.
-    if (code && TOO_BIG.has(code)) connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
-  });
-  ws.on("close", (code: number, reason: Buffer) => {
-    connection.closed(code, reason.toString(), code !== ABNORMAL);
-  });
+export function attach(ws: LinkedWebSocket, stream: Duplex, { open }: Acceptance): void {
+  ws.transport = new NodeTransport(ws, stream);
+  ws.connection = open(ws.transport);
+  ws.on("message", onMessage).on("ping", onPing).on("pong", onPong).on("error", onError).on("close", onClose);
+}
+
+function onMessage(this: WebSocket, data: Buffer, isBinary: boolean): void {
+  (this as LinkedWebSocket).connection?.message(isBinary ? data : data.toString());
+}
+
+function onPing(this: WebSocket): void {
+  (this as LinkedWebSocket).connection?.heard();
+}
+
+function onPong(this: WebSocket, data: Buffer): void {
+  const { connection, transport } = this as LinkedWebSocket;
+  connection?.heard();
+  transport?.ponged?.(data[0]);
+}
+
+function onError(this: WebSocket, { code }: Error & { code?: string }): void {
+  // ws has already closed with 1009: this reports the cause. Any other error is a network or peer fault, which the close event
+  // reports.
+  if (!code || !TOO_BIG.has(code)) return;
+  (this as LinkedWebSocket).connection?.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
+}
+
+function onClose(this: WebSocket, code: number, reason: Buffer): void {
+  (this as LinkedWebSocket).connection?.closed(code, reason.toString(), code !== ABNORMAL);
 }

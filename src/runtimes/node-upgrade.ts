@@ -5,7 +5,7 @@ import type { Socket } from "node:net";
 import type { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
 import { ACCEPTED, HeldResponse, linger, Pass } from "./node-pass.ts";
-import { attach, flushing, type FlushingWebSocket } from "./node-transport.ts";
+import { attach, linked, type LinkedWebSocket } from "./node-transport.ts";
 import { type FetchApp, toRequest } from "./node-request.ts";
 import { HOST } from "./runtime.ts";
 import type { Ws } from "./ws.ts";
@@ -145,7 +145,7 @@ export class NodeUpgrade {
     upgrading = { headers: merge(acceptance.headers, headers), protocol: acceptance.protocol };
     webSocketServer(this.#ws, acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;
-      attach(ws as FlushingWebSocket, this.#socket, acceptance); // The server creates this class.
+      attach(ws as LinkedWebSocket, this.#socket, acceptance); // The server creates this class.
     });
     upgrading = undefined;
     // ws calls back before it returns, unless it refuses the handshake.
@@ -223,7 +223,7 @@ function webSocketServer({ WebSocket, WebSocketServer }: Ws, maxPayload: number)
     clientTracking: false,
     maxPayload,
     perMessageDeflate: false,
-    WebSocket: flushing(WebSocket),
+    WebSocket: linked(WebSocket),
     // By default ws answers with the first subprotocol offered, which may be a bearer token.
     handleProtocols: () => upgrading?.protocol ?? false,
   });

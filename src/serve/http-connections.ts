@@ -17,7 +17,7 @@ export class HttpConnections {
     server.on("connection", (socket: Socket) => {
       if (this.#isStopped) return void socket.destroy();
       open.set(socket, null);
-      socket.once("close", forget);
+      socket.on("close", forget); // Not `once`, which would make an object for each socket.
     });
     // Prepended: the app's listener may answer at once.
     server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
