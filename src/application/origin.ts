@@ -1,3 +1,5 @@
+import { copyOf } from "../base/latest.ts";
+
 /**
  * Allowed `Origin` headers: exact origins, `https://*.example.com` for all subdomains, or the origin of an app with its own
  * scheme, such as `tauri://localhost`. `"*"` allows every origin.
@@ -33,6 +35,17 @@ export function isAllowedOrigin(origin: string, host: string, origins: Origins):
   const url = new URL(origin);
   if (url.origin !== origin) return false;
   return isSameHost(url, host) || origins.some((pattern) => matches(url, pattern));
+}
+
+/** {@link isAllowedOrigin}, which remembers its latest answer: it takes four URLs parsed, and most clients come from one page. */
+export function allowedOrigins(origins: Origins): (origin: string, host: string) => boolean {
+  let known: { readonly origin: string; readonly host: string; readonly isAllowed: boolean } | undefined;
+  return (origin, host) => {
+    if (known?.origin !== origin || known.host !== host) {
+      known = { origin: copyOf(origin), host: copyOf(host), isAllowed: isAllowedOrigin(origin, host, origins) };
+    }
+    return known.isAllowed;
+  };
 }
 
 /** A host with an optional port, as in a Host header (RFC 9110 §7.2). `new URL` also accepts a user name before it. */

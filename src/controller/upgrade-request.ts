@@ -2,10 +2,17 @@
 import type { Context } from "hono";
 import { getCookie } from "hono/cookie";
 import type { CredentialSource } from "../application/authentication.ts";
+import { latest } from "../base/latest.ts";
 import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
 
 /** The name of the query parameter with the token. */
 const TOKEN = "access_token";
+
+/**
+ * A part of a query that needs no decoding. A token may have more characters than other values: those that a URL parser leaves as they are.
+ * The alternatives have no text in common, or a long query would be tried in every combination.
+ */
+const PLAIN_PAIR = /(?:access_token=[\w.~:;@!$*,/=-]*|(?!access_token=)[\w.~-]+=[\w.~-]*)/.source;
 
 /**
  * A URL whose path and query need no decoding, as nearly all clients request it. To parse a URL and its query takes Node as long as the rest
@@ -13,10 +20,10 @@ const TOKEN = "access_token";
  */
 const PLAIN_URL = new RegExp(
   [
-    /^(https?:\/\/[^/?#]+)(?=\/)/, // The origin: checked on its own.
-    /(?:\/[\w~!$&'()*,;=:@-][\w.~!$&'()*,;=:@-]*)*\/?/, // No segment begins with a dot: "." and ".." would be resolved.
-    /(?:\?[\w.~-]+=[\w.~-]*(?:&[\w.~-]+=[\w.~-]*)*)?$/,
-  ].map(({ source }) => source).join(""),
+    /^(https?:\/\/[^/?#]+)(?=\/)/.source, // The origin: checked on its own.
+    /(?:\/[\w~!$&'()*,;=:@-][\w.~!$&'()*,;=:@-]*)*\/?/.source, // No segment begins with a dot: "." and ".." would be resolved.
+    `(?:\\?${PLAIN_PAIR}(?:&${PLAIN_PAIR})*)?$`,
+  ].join(""),
 );
 
 /** The target of an upgrade request. */
@@ -50,7 +57,7 @@ function parseTarget(text: string): Target | null {
 }
 
 /** Whether it is an origin as a URL parser writes it. */
-const isOrigin = (text: string): boolean => URL.canParse(text) && new URL(text).origin === text;
+const isOrigin = latest((text) => URL.canParse(text) && new URL(text).origin === text);
 
 function splitOnce(text: string, separator: string): [before: string, after: string] {
   const at = text.indexOf(separator);

@@ -5,9 +5,10 @@ import type { Deadlines } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { ask } from "../base/guard.ts";
+import { copyOf, latestCopy } from "../base/latest.ts";
 import type { Admission, Slot } from "../base/limits.ts";
 import type { ResolvedOptions } from "../application/options.ts";
-import { isAllowedOrigin } from "../application/origin.ts";
+import { allowedOrigins } from "../application/origin.ts";
 import type { Refusals } from "../application/refusals.ts";
 import type { Revocations } from "../connection/revocations.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
@@ -74,17 +75,28 @@ const MAX_ADDRESS_LENGTH = 128;
 const CALLED =
   'Cannot upgrade: pass the handler without calling it, app.get("/websocket", controller.upgrade), or call it with Hono\'s context';
 
+/** What the route makes of the headers of a request. Each remembers the latest: most requests have the same. */
+interface Facts {
+  urlOf(url: string): string;
+  originOf(header: string): string;
+  userAgentOf(header: string): string;
+  isAllowed(origin: string, hostname: string): boolean;
+}
+
 /** Creates the upgrade route: it turns an HTTP request into an open connection or a refusal. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
-  let latestUrl = "";
-  // Most clients request the same URL. Consecutive equal URLs share one string, which saves 110 bytes a connection.
-  const shareUrl = (url: string) => url === latestUrl ? latestUrl : latestUrl = copyOf(url);
+  const facts: Facts = {
+    urlOf: latestCopy(),
+    originOf: latestCopy(),
+    userAgentOf: latestCopy(),
+    isAllowed: allowedOrigins(host.options.origins),
+  };
   // The output type "ws" has no value: no client reads the response of a WebSocket route.
   const handler: UpgradeHandler = (c) => {
     // Thrown where it is called, so that the stack names the application's line.
     if (!c?.req) throw new TypeError(CALLED);
     const alone = isAlone(c);
-    const response = upgrade(host, c, shareUrl, alone);
+    const response = upgrade(host, c, facts, alone);
     // A promise, as the type says, unless only Hono reads it.
     return (alone ? response : Promise.resolve(response)) as never;
   };
@@ -118,7 +130,7 @@ interface Asked {
 function upgrade(
   host: UpgradeHost,
   c: Context,
-  shareUrl: (url: string) => string,
+  facts: Facts,
   isAlone: boolean,
 ): Response | Promise<Response> {
   const { options } = host;
@@ -135,21 +147,22 @@ function upgrade(
 
   const offered = splitList(c.req.header("sec-websocket-protocol"));
   const origin = c.req.header("origin");
+  const userAgent = c.req.header("user-agent");
   ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
   // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
-    url: shareUrl(target.url),
-    origin: origin === undefined ? null : copyOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
+    url: facts.urlOf(target.url),
+    origin: origin === undefined ? null : facts.originOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
     ip,
-    userAgent: userAgentOf(c),
+    userAgent: userAgent === undefined ? null : facts.userAgentOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH)),
     protocol: agreedProtocol(offered, options.protocols),
   };
   if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
   if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
   // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
   const hostname = c.req.header("host")?.toLowerCase() ?? new URL(target.url).host;
-  if (handshake.origin !== null && !isAllowedOrigin(handshake.origin, hostname, options.origins)) {
+  if (handshake.origin !== null && !facts.isAllowed(handshake.origin, hostname)) {
     return refuse(foreignOrigin(handshake.origin, hostname));
   }
   runtime.allowed?.();
@@ -293,17 +306,6 @@ function agreedProtocol(offered: string[], protocols: readonly string[]): string
   const agreed = offered.find((name) => protocols.includes(name));
   return protocols.find((name) => name === agreed) ?? null;
 }
-
-function userAgentOf(c: Context): string | null {
-  const userAgent = c.req.header("user-agent");
-  return userAgent === undefined ? null : copyOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH));
-}
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-
-/** Copies a string: a slice retains its whole header, 14 kB a connection for a long X-Forwarded-For. */
-const copyOf = (text: string): string => decoder.decode(encoder.encode(text));
 
 function findRuntime(c: Context): Runtime | null {
   const env: unknown = c.env;
