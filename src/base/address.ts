@@ -5,6 +5,9 @@ const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1
 /** Characters of a canonical IPv6 address. */
 const IPV6 = /^[\da-f:]{2,39}$/;
 
+/** The usual spelling of the prefix of an IPv4-mapped address. */
+const MAPPED = "::ffff:";
+
 /** An address with a port, as some proxies write in `X-Forwarded-For`: `203.0.113.7:1234`, `[2001:db8::1]:443`. */
 const WITH_PORT = /^(?:\[([^\]]+)\]|([\d.]+))(?::\d{1,5})?$/;
 
@@ -13,6 +16,9 @@ const EMBEDDING_IPV4 = ["0:0:0:0:0:ffff:", "64:ff9b:0:0:0:0:"];
 
 /** Normalizes an IP address (RFC 5952 for IPv6) and drops port, brackets and zone; `null` for any other text. */
 export function normalizeAddress(text: string): string | null {
+  // As runtimes report a client over IPv4, on a socket for IPv4 and on one for both.
+  const short = text.startsWith(MAPPED) ? text.slice(MAPPED.length) : text;
+  if (IPV4.test(short)) return short;
   const trimmed = text.trim();
   const [, bracketed, dotted] = WITH_PORT.exec(trimmed) ?? [];
   const address = bracketed ?? dotted ?? trimmed;
