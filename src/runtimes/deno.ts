@@ -27,6 +27,16 @@ export function denoRuntime(env: unknown, request: Request): Runtime | null {
  */
 const TURNS = 3;
 
+/** The wait of the upgrades that began in this turn. */
+let waiting: Promise<void> | undefined;
+
+/** Waits for {@link TURNS}, together with the others that begin in the same one. */
+async function afterTurns(): Promise<void> {
+  await new Promise<void>(afterTurn);
+  waiting = undefined;
+  for (let turn = 1; turn < TURNS; turn++) await new Promise<void>(afterTurn);
+}
+
 /** The upgrade of one request. */
 class DenoRuntime implements Runtime {
   readonly #deno: DenoGlobal;
@@ -46,8 +56,8 @@ class DenoRuntime implements Runtime {
   }
 
   /** An upgrade whose client has gone leaks its descriptor, and no event ends it (Deno 2.9.5). */
-  async settle(): Promise<void> {
-    for (let turn = 0; turn < TURNS; turn++) await new Promise<void>(afterTurn);
+  settle(): Promise<void> {
+    return waiting ??= afterTurns();
   }
 
   accept(request: Request, { protocol, headers, idleTimeout, open, abandoned }: Acceptance): Response | null {
