@@ -288,8 +288,8 @@ export class Identity {
   }
 
   #set(accountability: Accountability, expiresAt: number | null): void {
-    // A frozen copy: deliveries are indexed by it.
-    this.accountability = Object.freeze({ ...accountability });
+    // A frozen copy, as the authenticator has made: deliveries are indexed by it.
+    this.accountability = Object.isFrozen(accountability) ? accountability : Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
     this.provedAt = this.#owner.host.monotonic();
     this.#generation++;
