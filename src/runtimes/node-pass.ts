@@ -68,9 +68,8 @@ export class Pass implements Host, Runtime {
  * pipelined response of Node before its turn.
  */
 export class HeldResponse extends http.ServerResponse {
-  #resolveHead: () => void = () => {};
-  /** Resolves once the head is written, or the response is destroyed. */
-  readonly answered: Promise<void> = new Promise((resolve) => this.#resolveHead = resolve);
+  #isAnswered = false;
+  #whenAnswered: (() => void) | undefined;
   readonly #pass: Pass | undefined;
   /** Headers of an acceptance. Absent: none but its mark. */
   sent: Headers | undefined;
@@ -81,7 +80,17 @@ export class HeldResponse extends http.ServerResponse {
     super(incoming);
     this.#pass = pass;
     this.shouldKeepAlive = false; // The HTTP parser has released this connection.
-    this.on("error", () => {}); // Node reports writes after the end here.
+    this.on("error", ignore); // Node reports writes after the end here.
+  }
+
+  /** Resolves once the head is written, or the response is destroyed; `undefined` if it is already. */
+  get answered(): Promise<void> | undefined {
+    return this.#isAnswered ? undefined : new Promise((resolve) => this.#whenAnswered = resolve);
+  }
+
+  #answer(): void {
+    this.#isAnswered = true;
+    this.#whenAnswered?.();
   }
 
   // Node also writes an implicit head through this method.
@@ -96,7 +105,7 @@ export class HeldResponse extends http.ServerResponse {
     if (this.isAcceptance) this.sent = sent;
     else if (isMarked) this.#writeUnmarked(status, sent);
     else super.writeHead(status, ...rest as [never]); // The arguments are Node's own.
-    this.#resolveHead();
+    this.#answer();
     return this;
   }
 
@@ -113,7 +122,7 @@ export class HeldResponse extends http.ServerResponse {
   }
 
   override destroy(error?: Error): this {
-    this.#resolveHead();
+    this.#answer();
     return super.destroy(error);
   }
 
@@ -143,6 +152,8 @@ export function linger(socket: Socket): void {
   socket.end();
   socket.resume(); // Unread data would turn the end into a reset, and hide the peer's end.
 }
+
+function ignore(): void {}
 
 /** Headers of a response: those set on it, and those passed with its head. */
 function headersOf(response: ServerResponse, given: unknown): Headers {

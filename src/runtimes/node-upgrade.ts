@@ -80,7 +80,11 @@ export class NodeUpgrade {
       if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
       return;
     }
-    const held = request && await this.#askListeners(request, (apps.find(claiming) ?? apps[0])!.connections);
+    const [first] = apps.length === 1 ? apps : [apps.find(claiming) ?? apps[0]];
+    const held = request && this.#askListeners(request, first!.connections);
+    const answered = held?.answered;
+    if (answered) await answered;
+    if (held && !held.isAcceptance) this.#pass!.abandon(); // It may have been destroyed without a head.
     if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // The pass has set it.
     if (this.isTaken) return held?.drop();
     if (this.#pass?.isOurs) return held?.release(this.#socket);
@@ -113,14 +117,12 @@ export class NodeUpgrade {
     else this.#answer(new Response(null, { status: 404 }));
   }
 
-  async #askListeners(request: (response: ServerResponse) => void, connections: Connections): Promise<HeldResponse> {
+  #askListeners(request: (response: ServerResponse) => void, connections: Connections): HeldResponse {
     const pass = this.#pass = new Pass(this.#incoming, connections);
     const held = this.#held = new HeldResponse(this.#incoming, pass);
     // `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host.
     Object.assign(held, { [HOST]: pass });
     request(held);
-    await held.answered;
-    if (!held.isAcceptance) pass.abandon(); // Destroyed without a head.
     return held;
   }
 
