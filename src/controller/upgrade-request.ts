@@ -76,7 +76,7 @@ const PROTOCOLS = /^[!#$%&'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~\w]+)*
 /** Checks the requirements of an opening handshake (RFC 6455 §4.2.1). */
 export function checkRequest({ method, headers }: Request): Refusal | null {
   const upgrade = headers.get("upgrade")?.toLowerCase() ?? "";
-  if (!splitList(upgrade).includes("websocket")) {
+  if (!includesToken(upgrade, "websocket")) {
     return {
       ...invalidRequest("This is a WebSocket route", 426, { upgrade: "websocket", connection: connectionOf(headers) }),
       log: "Refused a request without the header Upgrade: websocket. If a proxy is in front, let it pass Upgrade and Connection",
@@ -88,7 +88,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
     return invalidRequest("A WebSocket handshake has no body", 413);
   }
   if (method !== "GET") return invalidRequest("A WebSocket handshake is a GET", 405, { allow: "GET" });
-  if (!splitList(headers.get("connection")).some((name) => name.toLowerCase() === "upgrade")) {
+  if (!includesToken(headers.get("connection"), "upgrade")) {
     return invalidRequest("The Connection header must name Upgrade");
   }
   if (headers.get("sec-websocket-version") !== "13") {
@@ -107,7 +107,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
 
 /** A 426 must name Upgrade (RFC 9110 §7.8). It also repeats a requested close: otherwise Node keeps the connection open. */
 const connectionOf = (headers: Headers): string =>
-  splitList(headers.get("connection")).some((name) => name.toLowerCase() === "close") ? "Upgrade, close" : "Upgrade";
+  includesToken(headers.get("connection"), "close") ? "Upgrade, close" : "Upgrade";
 
 function checkProtocols(header: string | null): Refusal | null {
   if (header === null) return null;
@@ -161,6 +161,12 @@ export function readToken(
 
 function countCookies(header: string, name: string): number {
   return header.split(";").filter((pair) => pair.includes("=") && pair.slice(0, pair.indexOf("=")).trim() === name).length;
+}
+
+/** Whether the list has this token, in any case. Nearly always it is the only one. */
+function includesToken(header: string | null, token: string): boolean {
+  const list = header?.toLowerCase();
+  return list === token || splitList(list).includes(token);
 }
 
 export function splitList(header: string | null | undefined): string[] {

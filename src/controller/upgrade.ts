@@ -160,10 +160,10 @@ function upgrade(
   };
   if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
   if (origin !== undefined && origin.length > MAX_ORIGIN_LENGTH) return refuse(invalidRequest("Origin is too long"));
-  // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
-  const hostname = c.req.header("host")?.toLowerCase() ?? new URL(target.url).host;
-  if (handshake.origin !== null && !facts.isAllowed(handshake.origin, hostname)) {
-    return refuse(foreignOrigin(handshake.origin, hostname));
+  if (handshake.origin !== null) {
+    // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
+    const hostname = c.req.header("host")?.toLowerCase() ?? new URL(target.url).host;
+    if (!facts.isAllowed(handshake.origin, hostname)) return refuse(foreignOrigin(handshake.origin, hostname));
   }
   runtime.allowed?.();
   const token = host.authenticator.enabled ? readToken(c, target.tokens, offered, options.cookie) : null;
