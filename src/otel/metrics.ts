@@ -164,8 +164,10 @@ export class Metrics implements Observer {
   }
 
   handle(request: WebSocketMessage, _client: WebSocketClient, call: () => unknown): unknown {
+    const startedAt = this.#begin();
+    if (startedAt === undefined) return call(); // First: most calls are not measured, and make nothing else.
     const method = this.#methodOf(request);
-    return this.#measure(call, (startedAt, error, result) => {
+    return measure(call, (error, result) => {
       if (isStream(result)) this.#streaming.set(request, startedAt);
       else this.#calls.record(this.#secondsSince(startedAt), this.#attributesOf(method, error));
     });
@@ -190,7 +192,9 @@ export class Metrics implements Observer {
   }
 
   publish<Result>(_publishing: Publishing, call: () => Result): Result {
-    return this.#measure(call, (startedAt, error) => {
+    const startedAt = this.#begin();
+    if (startedAt === undefined) return call();
+    return measure(call, (error) => {
       this.#publications.record(this.#secondsSince(startedAt), error ? { ...this.#publishing, ...error } : this.#publishing);
     });
   }
@@ -199,33 +203,14 @@ export class Metrics implements Observer {
     this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
   }
 
-  /** Calls the function, and `record` when its result has settled. */
-  #measure<Result>(call: () => Result, record: (startedAt: number, error?: Attributes, result?: unknown) => void): Result {
-    const startedAt = this.#node.monotonic();
-    if (!this.#takes(startedAt)) return call();
-    const fail = (error: unknown) => {
-      record(startedAt, { "error.type": errorTypeOf(error) });
-      throw error;
-    };
-    let result: Result;
-    try {
-      result = call();
-    } catch (error) {
-      return fail(error);
-    }
-    if (!isThenable(result)) {
-      record(startedAt, undefined, result);
-      return result;
-    }
-    return Promise.resolve(result).then((value) => (record(startedAt, undefined, value), value), fail) as Result; // Settles as `result` does.
-  }
-
-  #takes(now: number): boolean {
+  /** The time, if what begins now is measured. */
+  #begin(): number | undefined {
+    const now = this.#node.monotonic();
     if (now >= this.#nextWindowAt) {
       this.#nextWindowAt = now + WINDOW;
       this.#left = MAX_MEASURED;
     }
-    return this.#left > 0 && this.#left-- > 0;
+    return this.#left > 0 && this.#left-- > 0 ? now : undefined;
   }
 
   #secondsSince(at: number): number {
@@ -391,4 +376,23 @@ export class Metrics implements Observer {
       if (index++ % step === 0) buffered.record(client.bufferedAmount, this.#common);
     }
   }
+}
+
+/** Calls the function, and `record` when its result has settled. */
+function measure<Result>(call: () => Result, record: (error?: Attributes, result?: unknown) => void): Result {
+  const fail = (error: unknown) => {
+    record({ "error.type": errorTypeOf(error) });
+    throw error;
+  };
+  let result: Result;
+  try {
+    result = call();
+  } catch (error) {
+    return fail(error);
+  }
+  if (!isThenable(result)) {
+    record(undefined, result);
+    return result;
+  }
+  return Promise.resolve(result).then((value) => (record(undefined, value), value), fail) as Result; // Settles as `result` does.
 }
