@@ -129,8 +129,9 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     // Before the `close` listeners run: they must not count it as open.
     this.#keeper?.delete(this);
     questionsOf(this.client)?.close();
+    if (!this.isKnown || !this.host.bus.has("close")) return;
     const { from: _from, ...shown } = close;
-    if (this.isKnown) this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
+    this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
   }
 
   /** Removes the connection from the keeper when it closes, or now if it has closed. */

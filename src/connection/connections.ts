@@ -31,7 +31,7 @@ export class Connections {
 
   delete(connection: Connection): void {
     this.#open.delete(connection);
-    if (this.#open.size > 0) return;
+    if (this.#open.size > 0 || this.#whenEmpty.length === 0) return;
     for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
