@@ -31,7 +31,9 @@ class BridgedSocket extends WebSocket {
   link: Link | undefined;
 
   override close(code: number = NO_STATUS, reason: string | Buffer = ""): void {
-    this.link?.post({ close: { code, reason: String(reason) } });
+    // The answer to our own close frame: ws ends the TCP connection, which it would else do 30 s later.
+    if (this.readyState === WebSocket.CLOSING) super.close(code, reason);
+    else this.link?.post({ close: { code, reason: String(reason) } });
   }
 
   end(code: number, reason: string): void {
