@@ -1,4 +1,5 @@
 /** Clients that go beyond each limit of a node: each has to be refused, or closed with the code of the limit. */
+import { setTimeout as pause } from "node:timers/promises";
 import { frame, Wire } from "./wire.ts";
 
 /** How long one may take, in ms. */
@@ -12,8 +13,6 @@ interface HostileClient {
   readonly allowed: readonly Verdict[];
   run(port: number): Promise<Verdict>;
 }
-
-const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(resolve, ms));
 
 /** Resolves with the code of the close. 1006 where its node was killed meanwhile. */
 async function codeOf(wire: Wire): Promise<number> {
@@ -86,7 +85,8 @@ export const HOSTILE_CLIENTS: Readonly<Record<string, HostileClient>> = {
 export async function exceedLimits(port: number): Promise<string[]> {
   const problems = await Promise.all(
     Object.entries(HOSTILE_CLIENTS).map(async ([name, { allowed, run }]) => {
-      const late = pause(PATIENCE).then(() => "nothing");
+      // It keeps no process that is done.
+      const late = pause(PATIENCE, "nothing", { ref: false });
       const verdict = await Promise.race([run(port).catch(() => 1006), late]);
       // The node was killed, stopped or cut off, or the broker is away.
       if (verdict === 1006 || verdict === "ENGINE_UNAVAILABLE" || allowed.includes(verdict)) return [];
