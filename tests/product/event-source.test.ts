@@ -60,46 +60,49 @@ const BROWSERS: Record<string, { skip: string | false; launch(t: TestContext): P
   },
 };
 
-for (const [name, { skip, launch }] of Object.entries(BROWSERS)) {
-  describe(`EventSource of ${name}`, { skip: elsewhere || skip, timeout: 300_000 }, () => {
-    it("comes back from a server that is not ready and misses nothing, and stays away where it may not subscribe", async (t) => {
-      let isDown = false;
-      const controller = new WebSocketController({
-        logger: false,
-        authenticate: () => {
-          if (isDown) throw new Error("The directory does not answer");
-          return { accountability: { user: "ann", role: null } };
-        },
-      });
-      controller.on("error", () => {}); // It says that.
-      const channels = new Channels(controller, {
-        "room:*": { authorize: () => true, history: { size: 100, ttl: 600_000 } },
-        secret: { authorize: () => false },
-      });
-      const app = new Hono();
-      app.get("/page", (c) => c.html(PAGE));
-      app.route("/channels", channelsHttp(channels));
-      const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false, handleSignals: false });
-      t.after(async () => {
-        await server.close();
-        await controller.close();
-      });
-      const page = await launch(t);
-      await page.goto(`${server.url}page`);
-      await page.until(`window.secret?.source.readyState === EventSource.CLOSED && window.room.log.at(-1)?.startsWith("init")`);
-      await channels.publish("room:1", "say", "before");
-      await page.until(`window.room.log.includes('say "before"')`);
+// A browser waits for seconds before it comes back.
+describe("EventSource", { concurrency: true }, () => {
+  for (const [name, { skip, launch }] of Object.entries(BROWSERS)) {
+    describe(`of ${name}`, { skip: elsewhere || skip, timeout: 300_000 }, () => {
+      it("comes back from a server that is not ready and misses nothing, and stays away where it may not subscribe", async (t) => {
+        let isDown = false;
+        const controller = new WebSocketController({
+          logger: false,
+          authenticate: () => {
+            if (isDown) throw new Error("The directory does not answer");
+            return { accountability: { user: "ann", role: null } };
+          },
+        });
+        controller.on("error", () => {}); // It says that.
+        const channels = new Channels(controller, {
+          "room:*": { authorize: () => true, history: { size: 100, ttl: 600_000 } },
+          secret: { authorize: () => false },
+        });
+        const app = new Hono();
+        app.get("/page", (c) => c.html(PAGE));
+        app.route("/channels", channelsHttp(channels));
+        const server = await serve(app, { port: 0, hostname: "127.0.0.1", onListen: false, handleSignals: false });
+        t.after(async () => {
+          await server.close();
+          await controller.close();
+        });
+        const page = await launch(t);
+        await page.goto(`${server.url}page`);
+        await page.until(`window.secret?.source.readyState === EventSource.CLOSED && window.room.log.at(-1)?.startsWith("init")`);
+        await channels.publish("room:1", "say", "before");
+        await page.until(`window.room.log.includes('say "before"')`);
 
-      isDown = true;
-      await controller.disconnect({ user: "ann" }, 1013, "Restarting");
-      await page.until(`window.room.log.at(-1) === 'close {"code":1013,"reason":"Authentication is unavailable"}'`);
-      await channels.publish("room:1", "say", "meanwhile");
-      isDown = false;
-      await page.until(`window.room.log.includes('say "meanwhile"')`);
-      const log = JSON.parse(await page.read(`JSON.stringify(window.room.log)`)) as string[]; // As the page keeps it.
-      assert.equal(log.filter((line) => line === 'say "before"').length, 1);
-      assert.equal(log.findLast((line) => line.startsWith("init")), 'init {"recovered":true}');
-      assert.deepEqual(JSON.parse(await page.read(`JSON.stringify(window.secret.log)`)), []);
+        isDown = true;
+        await controller.disconnect({ user: "ann" }, 1013, "Restarting");
+        await page.until(`window.room.log.at(-1) === 'close {"code":1013,"reason":"Authentication is unavailable"}'`);
+        await channels.publish("room:1", "say", "meanwhile");
+        isDown = false;
+        await page.until(`window.room.log.includes('say "meanwhile"')`);
+        const log = JSON.parse(await page.read(`JSON.stringify(window.room.log)`)) as string[]; // As the page keeps it.
+        assert.equal(log.filter((line) => line === 'say "before"').length, 1);
+        assert.equal(log.findLast((line) => line.startsWith("init")), 'init {"recovered":true}');
+        assert.deepEqual(JSON.parse(await page.read(`JSON.stringify(window.secret.log)`)), []);
+      });
     });
-  });
-}
+  }
+});

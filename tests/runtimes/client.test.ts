@@ -16,26 +16,29 @@ const SERVERS: Record<string, () => Promise<TestServer>> = {
   "Durable Object": () => startDurableObject(),
 };
 
-for (const [name, start] of Object.entries(SERVERS)) {
-  describe(`createClient, with a server on ${name}`, () => {
-    let server: TestServer;
-    before(async () => void (server = await start()));
-    after(() => server.stop());
+// Most of each is the wait of a client for a server that says nothing.
+describe("createClient", { concurrency: true }, () => {
+  for (const [name, start] of Object.entries(SERVERS)) {
+    describe(`with a server on ${name}`, { concurrency: 1 }, () => {
+      let server: TestServer;
+      before(async () => void (server = await start()));
+      after(() => server.stop());
 
-    for (const [runtime, [command = "", ...args]] of Object.entries(COMMANDS)) {
-      it(`does on ${runtime} what it promises`, { timeout: 300_000 }, async (t) => {
-        const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
-          const env = { ...process.env, PORT: String(server.port), NO_COLOR: "1" };
-          const file = join(here, "fixture/client.ts");
-          execFile(command, [...args, file], { env, cwd: join(here, "../.."), timeout: 240_000 }, (error, stdout, stderr) => {
-            resolve({ code: error ? error.code ?? error.signal : 0, output: stdout + stderr });
+      for (const [runtime, [command = "", ...args]] of Object.entries(COMMANDS)) {
+        it(`does on ${runtime} what it promises`, { timeout: 300_000 }, async (t) => {
+          const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
+            const env = { ...process.env, PORT: String(server.port), NO_COLOR: "1" };
+            const file = join(here, "fixture/client.ts");
+            execFile(command, [...args, file], { env, cwd: join(here, "../.."), timeout: 240_000 }, (error, stdout, stderr) => {
+              resolve({ code: error ? error.code ?? error.signal : 0, output: stdout + stderr });
+            });
           });
+          const [, held, all] = output.match(/^(\d+) of (\d+)$/m) ?? [];
+          assert.equal(code, 0, output);
+          assert.ok(held === all && Number(all) >= 9, output);
+          t.diagnostic(output.match(/^noticed after .*$/m)?.[0] ?? "");
         });
-        const [, held, all] = output.match(/^(\d+) of (\d+)$/m) ?? [];
-        assert.equal(code, 0, output);
-        assert.ok(held === all && Number(all) >= 9, output);
-        t.diagnostic(output.match(/^noticed after .*$/m)?.[0] ?? "");
-      });
-    }
-  });
-}
+      }
+    });
+  }
+});
