@@ -33,7 +33,7 @@ interface Window {
   subscription: { unsubscribe(): void };
 }
 
-describe("A member whose page is left", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
+describe("A member whose page is left", { skip: elsewhere || noBrowser }, () => {
   let html: string;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;

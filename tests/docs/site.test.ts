@@ -106,7 +106,7 @@ describe("slugify", () => {
   });
 });
 
-describe("The site", { skip: noSite, timeout: 1_500_000 }, () => {
+describe("The site", { skip: noSite }, () => {
   let out: string;
   let pages: { path: string; html: string }[];
 
@@ -158,7 +158,7 @@ describe("The site", { skip: noSite, timeout: 1_500_000 }, () => {
     assert.deepEqual([...new Set(dead)], []);
   });
 
-  describe("in a browser", { skip: noBrowser, timeout: 1_500_000 }, () => {
+  describe("in a browser", { skip: noBrowser }, () => {
     let browser: Browser;
     let server: Server;
     let origin: string;

@@ -54,7 +54,7 @@ describe("The parser of AsyncAPI", () => {
   });
 });
 
-describe("asyncapiPage, in a browser", { skip: noBrowser, timeout: 1_500_000 }, () => {
+describe("asyncapiPage, in a browser", { skip: noBrowser }, () => {
   const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
   let browser: Browser;
   let server: Awaited<ReturnType<typeof serve>>;

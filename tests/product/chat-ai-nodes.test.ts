@@ -29,7 +29,7 @@ const hasWords = (page: Page, count: number) =>
 /** The names of the node that serves a page, and of the one that writes its answer. */
 const nodeOf = (page: Page, which: "node" | "writer") => page.locator(`main[data-${which}]`).getAttribute(`data-${which}`);
 
-describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis-server"), timeout: 1_500_000 }, () => {
+describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis-server") }, () => {
   let broker: BrokerProcess;
   let browser: Browser;
   let nodes: ChildProcess;

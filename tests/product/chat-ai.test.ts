@@ -67,7 +67,7 @@ class Model {
   }
 }
 
-describe("examples/chat-ai, in a browser", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
+describe("examples/chat-ai, in a browser", { skip: elsewhere || noBrowser }, () => {
   const model = new Model();
   let browser: Browser;
   let server: Awaited<ReturnType<typeof Serve.serve>>;

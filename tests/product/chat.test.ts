@@ -85,7 +85,7 @@ class Listener {
   }
 }
 
-describe("examples/chat", { skip: elsewhere, timeout: 1_500_000 }, () => {
+describe("examples/chat", { skip: elsewhere }, () => {
   const project = new ChatProject();
   before(() => project.make("ann", "ben"), { timeout: 300_000 });
   after(() => project.remove());

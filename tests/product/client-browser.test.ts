@@ -69,7 +69,7 @@ interface Seen {
   closes: { code: number; at: number }[];
 }
 
-describe("createClient, in a browser", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
+describe("createClient, in a browser", { skip: elsewhere || noBrowser }, () => {
   let browser: Browser;
   let server: Awaited<ReturnType<typeof serve>>;
   let controller: WebSocketController;

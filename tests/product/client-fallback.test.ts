@@ -85,7 +85,6 @@ async function start(node: string) {
 
 describe("withFallback, behind an nginx that refuses upgrades", {
   skip: elsewhere || lacks("nginx"),
-  timeout: 1_500_000,
 }, () => {
   const nginx = new Nginx();
   let one: Awaited<ReturnType<typeof start>>;

@@ -120,7 +120,7 @@ class NativeWebSocket implements Client.WebSocketLike {
   }
 }
 
-describe("The client, with what React Native has", { skip: elsewhere, timeout: 1_500_000 }, () => {
+describe("The client, with what React Native has", { skip: elsewhere }, () => {
   let folder: string;
   before(async () => void (folder = await mkdtemp(join(tmpdir(), "noroshi-react-native-"))));
   after(() => rm(folder, { recursive: true, force: true }));

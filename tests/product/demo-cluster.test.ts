@@ -144,7 +144,7 @@ class Listener {
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the cluster is tested from Node" : false;
 
-describe("npm run cluster", { skip: elsewhere || lacks("nats-server"), timeout: 1_500_000 }, () => {
+describe("npm run cluster", { skip: elsewhere || lacks("nats-server") }, () => {
   let cluster: Cluster;
 
   before(async () => {

@@ -18,7 +18,6 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
 describe("The newsroom, behind an nginx that refuses upgrades", {
   skip: elsewhere || lacks("nginx"),
-  timeout: 1_500_000,
 }, () => {
   let url: string;
   let stop: () => Promise<unknown>;

@@ -257,7 +257,7 @@ async function connect(url: string, access_token: string): Promise<Client> {
 
 // In a browser
 
-describe("the newsroom page", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
+describe("the newsroom page", { skip: elsewhere || noBrowser }, () => {
   let demo: Demo;
   let browser: Browser;
   let contexts: BrowserContext[] = [];

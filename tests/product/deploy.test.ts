@@ -68,7 +68,7 @@ describe("The recipes", { skip: noShell }, () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  describe("in containers", { skip: lacks("nats-server"), timeout: 1_500_000 }, () => {
+  describe("in containers", { skip: lacks("nats-server") }, () => {
     const nodes = new Map<RuntimeName, Container>();
     let broker: BrokerProcess;
 

@@ -91,7 +91,7 @@ class Node {
 
 const VIEWS = ["Overview", "Clients", "Channels", "Streams", "Errors", "Tap"];
 
-describe("The page of the inspector", { skip: noBrowser, timeout: 1_500_000 }, () => {
+describe("The page of the inspector", { skip: noBrowser }, () => {
   let browser: Browser;
   before(async () => void (browser = await launchBrowser()));
   after(() => browser?.close());
@@ -372,7 +372,7 @@ describe(
   },
 );
 
-describe("The page of the inspector, in Firefox", { skip: noFirefox, timeout: 1_500_000 }, () => {
+describe("The page of the inspector, in Firefox", { skip: noFirefox }, () => {
   it("shows clients, disconnects one by keyboard, and comes back when its node does", async (t) => {
     let node = await new Node().start();
     const firefox = await Firefox.launch();

@@ -56,7 +56,7 @@ interface DeploymentResource extends KubernetesResource {
   };
 }
 
-describe("The manifests of the recipes", { skip: noShell, timeout: 1_500_000 }, () => {
+describe("The manifests of the recipes", { skip: noShell }, () => {
   let folder: string;
   let noRegistry: string | false = false;
   let parse: { yaml(text: string): unknown[]; toml(text: string): unknown };

@@ -72,7 +72,7 @@ async function startServer(script: string, said: unknown[], port = 0) {
   };
 }
 
-describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser, timeout: 1_500_000 }, () => {
+describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser }, () => {
   let script: string;
   let browser: Browser;
   let said: unknown[];

@@ -11,7 +11,7 @@ import { createKey } from "../support/jwt-keys.ts";
 
 const FIXTURE = join(dirname(fileURLToPath(import.meta.url)), "fixture/jwks-worker.ts");
 
-describe("RemoteKeys on workerd", { timeout: 1_500_000 }, () => {
+describe("RemoteKeys on workerd", () => {
   const key = createKey("ES256", "es");
   const server = createServer();
   let worker: Worker;

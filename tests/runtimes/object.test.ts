@@ -31,7 +31,7 @@ const open = (name: string, path = "/websocket") => Wire.open(worker.port, `${pa
 
 const evict = (name: string) => worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
 
-describe("An object", { timeout: 1_500_000 }, () => {
+describe("An object", () => {
   before(async () => {
     worker = await startWorker(file, "Fixture", { queue: "events" });
   });

@@ -114,7 +114,7 @@ function configure(
     server { listen 127.0.0.1:${ports.second};\n${locations.join("\n")} }`;
 }
 
-describe("behind nginx", { concurrency: true, skip: lacks("nginx"), timeout: 1_500_000 }, () => {
+describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
   const nginx = new Nginx();
   const needsTls = { skip: lacks("openssl") };
   const needsIPv6 = { skip: !hasIPv6 && "the machine has no IPv6" };

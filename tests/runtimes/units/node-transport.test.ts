@@ -11,7 +11,7 @@ import { begin, channelOf, said } from "../channel-client.ts";
 import { Wire } from "../wire.ts";
 import { turn } from "../../support/waiting.ts";
 
-describe("NodeTransport", { skip: "Bun" in globalThis, timeout: 1_500_000 }, () => {
+describe("NodeTransport", { skip: "Bun" in globalThis }, () => {
   it("writes each client's own frames whole, in order, while some clients do not read and others do", async () => {
     const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
     const controller = new WebSocketController({ mode: "public" });
