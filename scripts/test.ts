@@ -30,9 +30,9 @@ const ENGINES = "tests/engines";
 const NODE_BROKERS =
   /\/(?:nats|postgres(?!-(?:faults|nodes|silent)\.)|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
 
-/** What a test file has that needs a process of its own on Node: the default controller, the heap, globals, or hooks of all tests. */
+/** What a test file has that needs a process or globals of its own: the default controller, the heap, globals, or hooks of all tests. */
 const NEEDS_PROCESS =
-  /WebSocketController\(\)|create\w*Controller|getWebSocketController|heap\.ts|unhandled\.ts|second-copy|process\.on|globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
+  /WebSocketController\(\)|create\w*Controller|getWebSocketController|heap\.ts|second-copy|process\.on|(?<!" in )globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
 
 /** After this many ms a test program is treated as hanging, and is ended. */
 const STAGE_TIMEOUT = 30 * 60_000;
@@ -64,12 +64,15 @@ const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
   [DENO, "publish", "--dry-run", "--allow-dirty", "--no-check"],
 ];
 
+/** Runs the test files that `TEST_FILES` names. */
+const TOGETHER = "scripts/together.ts";
+
 /** Runs a test program that writes a JUnit report, and says how. */
 const UNIT: Record<string, (files: string[], report: string) => [command: string, ...args: string[]]> = {
   node: (files, report) => [
     ...[NODE, "--import", "./scripts/typescript.mjs", "--test-reporter=spec", "--test-reporter-destination=stdout"] as const,
     ...["--test-reporter=junit", `--test-reporter-destination=${report}`],
-    ...["scripts/together.ts", ...files],
+    ...files,
   ],
   // Isolated, as the test files are on the other runtimes: they would share the default controller.
   bun: (files, report) => [
@@ -200,8 +203,11 @@ async function runTests(
   const folder = mkdtempSync(join(tmpdir(), "noroshi-test-"));
   const report = join(folder, "junit.xml");
   try {
-    const [command, ...args] = UNIT[runtime]!(files, report);
-    const { code, output: collected } = await execute(command, args, output, env);
+    // Node runs one file, which is this one. The others give each file that is named globals of its own.
+    const shared = runtime === "node" ? files : files.filter(sharesProcess);
+    const named = shared.length > 1 || runtime === "node" ? [...files.filter((file) => !shared.includes(file)), TOGETHER] : files;
+    const [command, ...args] = UNIT[runtime]!(named, report);
+    const { code, output: collected } = await execute(command, args, output, { ...env, TEST_FILES: shared.join("\n") });
     const outcome = { ...readReport(report, files), output: collected };
     // A module that does not load, or a hook that fails, may be missing in the report.
     if (code !== 0 && outcome.failures.length === 0) outcome.failures.push(`It exited with ${code}: ${files.join(" ")}`);
