@@ -9,7 +9,7 @@ import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { buildPackage } from "../tests/support/packed.ts";
-import { type Outcome, type Row, runStages, type Stage } from "./stages.ts";
+import { idleOfMachine, type Outcome, type Row, runStages, type Stage } from "./stages.ts";
 
 /** Tests of the whole product, which start browsers, bundlers and servers themselves: a stage each, on Node. */
 const PRODUCT = "tests/product";
@@ -112,7 +112,8 @@ async function main(words: string[]): Promise<number> {
   }
   completeInstall();
   isAlone = stages.length === 1;
-  return printSummary(await runStages(stages));
+  const idle = idleOfMachine();
+  return printSummary(await runStages(stages), idle);
 }
 
 function listStages(): Stage[] {
@@ -347,26 +348,31 @@ function endGroup({ pid }: ChildProcess): void {
   }
 }
 
-function printSummary(rows: readonly Row[]): number {
+function printSummary(rows: readonly Row[], idle: () => number): number {
   // Once more and last: what was printed of them is thousands of lines above.
   for (const { name, failures } of rows) for (const failure of failures) console.log(`\n✖ ${name}: ${failure.trimEnd()}`);
 
   const print = (name: string, ...columns: string[]) =>
     console.log(name.padEnd(24) + columns.map((text) => text.padStart(9)).join(""));
   console.log("");
-  print("stage", "passed", "failed", "skipped", "seconds");
+  print("stage", "passed", "failed", "skipped", "from", "seconds");
   let [passed, failed, skipped] = [0, 0, 0];
-  for (const { name, seconds, ...row } of rows) {
+  for (const { name, from, seconds, ...row } of rows) {
     print(
       `${row.failures.length ? "✖" : "✔"} ${name}`,
       `${row.passed}`,
       `${row.failures.length}`,
       `${row.skipped}`,
+      from.toFixed(1),
       seconds.toFixed(1),
     );
     passed += row.passed;
     failed += row.failures.length;
     skipped += row.skipped;
+  }
+  if (rows.length > 1) {
+    const seconds = Math.max(...rows.map(({ from, seconds }) => from + seconds));
+    console.log(`\nIt took ${Math.round(seconds)} s, and ${Math.round(100 * idle())} % of the machine was idle.`);
   }
   console.log(`\n${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ""}`);
   return failed ? 1 : 0;

@@ -61,20 +61,23 @@ describe("runStages", () => {
     // At least one runs, however busy the machine is.
     assert.deepEqual(running(), ["shorter"]);
     await end("shorter");
-    assert.deepEqual((await ended).map(({ name }) => name), ["short", "demo", "shorter", "engines node"]);
+    const rows = await ended;
+    assert.deepEqual(rows.map(({ name }) => name), ["short", "demo", "shorter", "engines node"]);
+    const begun = rows.toSorted((one, other) => one.from - other.from).map(({ name }) => name);
+    assert.deepEqual(begun, ["engines node", "demo", "short", "shorter"]);
     assert.deepEqual(printed.map((text) => text.match(/━━ (\w+)/)?.[1]), ["demo", "engines", "short", "shorter"]);
     assert.match(printed[0]!, /what demo printed/);
   });
 
-  it("runs at most six at a time", async () => {
-    const names = ["a", "b", "c", "d", "e", "f", "g"];
+  it("runs at most eight at a time", async () => {
+    const names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     const { stages, end, pass, machine, running } = create(...names);
     const ended = runStages(stages, machine);
     for (const _ of names) await pass(1);
-    assert.deepEqual(running(), names.slice(0, 6));
+    assert.deepEqual(running(), names.slice(0, 8));
     await end("c");
     await pass(1);
-    assert.deepEqual(running(), ["a", "b", "d", "e", "f", "g"]);
+    assert.deepEqual(running(), ["a", "b", "d", "e", "f", "g", "h", "i"]);
     for (const name of names) await end(name);
     await ended;
   });
