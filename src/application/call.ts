@@ -11,8 +11,8 @@ export interface HandlerContext<Payload, C = Contract, Input = never> {
   /** The output of the schema, with `type` and `uid` of the message. */
   readonly message: Payload & { type: string; uid?: MessageUid };
   /**
-   * Aborts when the answer is no longer wanted: the client cancels the request or disconnects, its user or role changes, or it does not
-   * read the stream. Pass it on to `fetch` and the like.
+   * Aborts when the answer is no longer wanted: the client cancels the request or disconnects, its user or role changes, it does not read
+   * the stream, or the node drains and ends the stream. Pass it on to `fetch` and the like.
    */
   readonly signal: AbortSignal;
   /**

@@ -4,8 +4,9 @@ import type { WebSocketClient } from "./websocket-client.ts";
 export class Running {
   readonly #counts = new Map<WebSocketClient, number>();
 
-  has(client: WebSocketClient): boolean {
-    return this.#counts.has(client);
+  /** Number of the client's handlers under way. */
+  of(client: WebSocketClient): number {
+    return this.#counts.get(client) ?? 0;
   }
 
   /** A handler has started. Returns a function to call when it has answered. */

@@ -29,6 +29,18 @@ export interface NodeNotes {
   listen(name: string, listener: (text: string) => void): () => void;
 }
 
+/** The streams of a controller, as what ends it sees them. */
+export interface StreamsOfClients {
+  /** Number of items sent since the start. */
+  readonly items: number;
+  /** Whether a generator runs here that clients of other nodes can read. */
+  readonly isShared: boolean;
+  /** How many streams the client reads, and how many of them it can go on with on another node. */
+  of(client: WebSocketClient): { readonly all: number; readonly portable: number };
+  /** Ends the streams of the client with SERVICE_UNAVAILABLE, because the node ends. */
+  end(client: WebSocketClient): void;
+}
+
 /** What all connections of a controller share. */
 export interface ConnectionHost {
   readonly options: ResolvedOptions;
@@ -50,7 +62,7 @@ export interface ConnectionHost {
   readonly revocations: Revocations;
   readonly sender: Sender;
   readonly nodes: NodeNotes;
-  readonly streams: { readonly items: number };
+  readonly streams: StreamsOfClients;
   /** The wall clock, in ms. */
   now(): number;
   /** The monotonic clock, in ms. */

@@ -270,7 +270,7 @@ export class WebSocketController<C = Contract> {
    */
   drain(options: DrainOptions = {}): Promise<DrainResult> {
     this.#drain ??= new Drain(this.#host, this.#connections, () => this.#closed ??= this.#backplane.close(), options);
-    return this.#drain.run(options.stop);
+    return this.#drain.run(options);
   }
 
   /** Whether the controller accepts clients. */

@@ -1,8 +1,10 @@
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
 import { type Deadlines, isMs, MS, type Timed, within } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
+import type { StreamsOfClients } from "../connection/connection-host.ts";
 import type { Connections } from "../connection/connections.ts";
 import type { Extension } from "../application/extension.ts";
+import { guard } from "../base/guard.ts";
 import { questionsOf } from "../application/websocket-client.ts";
 
 /** Options of {@link WebSocketController.drain}. */
@@ -10,6 +12,8 @@ export interface DrainOptions {
   /**
    * Time until the node is gone, in ms; the clients are closed evenly over it, or all at once with `0`. Where members of channels keep their
    * place on other nodes, the clients are closed earlier by 1.2 times the longest `presence.grace`, but over half of the window at least.
+   * Streams that have not ended after three quarters of that time are ended over the last one with SERVICE_UNAVAILABLE; a client of a
+   * resumable stream continues it on another node, until the window is over.
    *
    * @default {0}
    */
@@ -31,7 +35,7 @@ export interface DrainOptions {
    */
   retryAfter?: number;
   /**
-   * Stops your own server; called when the clients have gone. The engine is closed after it has settled, so that requests under way can
+   * Stops your own server; called when the clients have gone, or after `timeout`. The engine is closed after it has settled, so that requests under way can
    * still publish. `serve` does this by itself.
    */
   stop?: () => unknown;
@@ -60,6 +64,7 @@ type ResolvedOptions = Required<Omit<DrainOptions, "stop">> & Pick<DrainOptions,
 export interface DrainHost {
   readonly deadlines: Deadlines;
   readonly extension: Extension | undefined;
+  readonly streams: StreamsOfClients;
   monotonic(): number;
   report(error: unknown): void;
 }
@@ -69,6 +74,9 @@ const TICK = 50;
 
 /** Part of the window that the grace period of members takes: a fifth more, for the close handshakes and the end of the server. */
 const GRACE_SHARE = 1.2;
+
+/** Part of the time over which the clients are closed, at its end, in which streams are ended one by one. */
+const ENDING_SHARE = 1 / 4;
 
 /** Upper bound of `retryAfter`, in ms: that of the client. */
 const MAX_RETRY_AFTER = 300_000;
@@ -93,6 +101,13 @@ export class Drain implements Timed {
   /** Connections at the start. */
   readonly #total: number;
   readonly #stops: (() => unknown)[] = [];
+  /** Clients whose streams are ended. */
+  readonly #ending = new Set<Connection>();
+  /** Clients that read streams when the first of those were ended. */
+  #streaming: number | undefined;
+  /** Called once no stream is to be continued elsewhere. */
+  #handedOver: (() => void) | undefined;
+  #hasStopped = false;
   #closed = 0;
   #result: Promise<DrainResult> | undefined;
 
@@ -116,32 +131,63 @@ export class Drain implements Timed {
     return this.#options.retryAfter;
   }
 
-  /** Starts it. A later call joins. */
-  run(stop: (() => unknown) | undefined): Promise<DrainResult> {
-    if (stop) this.#stops.push(stop);
+  /**
+   * Starts it. A later call joins with its `stop`, which is called at once if the others have been.
+   *
+   * @throws {TypeError} for an unknown option or a value out of range.
+   */
+  run(options: DrainOptions): Promise<DrainResult> {
+    const { stop } = resolveDrain("Cannot drain: ", options);
+    if (stop && this.#hasStopped) guard(stop, this.#host.report);
+    else if (stop) this.#stops.push(stop);
     return this.#result ??= this.#run();
   }
 
   /** Closes the clients whose turn it is. */
   due(): void {
-    const { code, retryAfter } = this.#options;
-    const share = this.#span > 0 ? Math.min(1, (this.#host.monotonic() - this.#startedAt) / this.#span) : 1;
+    const elapsed = this.#host.monotonic() - this.#startedAt;
+    const share = this.#span > 0 ? Math.min(1, elapsed / this.#span) : 1;
     const live = this.#live();
+    if (share >= 1 - ENDING_SHARE) this.#endStreams(live, (1 - share) / ENDING_SHARE);
     let surplus = live.length - Math.floor(this.#total * (1 - share));
+    // Their streams have ended: they leave before those that could still be served.
+    for (const connection of this.#ending) if (this.#leaves(connection)) surplus--;
     for (const connection of live) {
       if (surplus <= 0) break;
-      if (isBusy(connection)) continue;
-      surplus--;
-      this.#closed++;
-      connection.close(code, reasonOf(connection, retryAfter), "drain");
+      if (this.#leaves(connection)) surplus--;
     }
+    if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#handedOver?.();
     this.#host.deadlines.set(this, TICK);
+  }
+
+  /** Closes the client, unless it has something under way. Returns whether it did. */
+  #leaves(connection: Connection): boolean {
+    if (!isLive(connection) || isBusy(connection)) return false;
+    const { code, retryAfter } = this.#options;
+    this.#closed++;
+    connection.close(code, reasonOf(connection, retryAfter), "drain");
+    return true;
+  }
+
+  /** Ends the streams of the clients whose turn it is. @param rest of the time to do so, from 1 to 0. */
+  #endStreams(live: readonly Connection[], rest: number): void {
+    const streaming = live.filter((connection) => !this.#ending.has(connection) && isStreaming(connection));
+    this.#streaming ??= streaming.length;
+    for (const connection of streaming.slice(0, streaming.length - Math.floor(this.#streaming * rest))) {
+      this.#ending.add(connection);
+    }
+    // Also those that the client has started since.
+    for (const connection of this.#ending) {
+      if (!isLive(connection)) this.#ending.delete(connection);
+      else if (isStreaming(connection)) this.#host.streams.end(connection.client);
+    }
   }
 
   async #run(): Promise<DrainResult> {
     const { deadlines, report } = this.#host;
-    const { timeout } = this.#options;
+    const { timeout, code, retryAfter } = this.#options;
     let waitsFor = () => "";
+    const closeAll = () => this.#connections.closeAll(code, wordsOf(retryAfter));
     const steps = async () => {
       const live = () => this.#live().length;
       waitsFor = () => live() > 0 ? `${live()} clients have requests under way` : "clients have not answered the close";
@@ -149,10 +195,12 @@ export class Drain implements Timed {
       await this.#connections.emptied();
       waitsFor = () => "members of channels are in their grace period, pass a timeout above window + grace";
       await this.#host.extension?.settled();
+      waitsFor = () => "streams go on for clients of other nodes";
+      if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#handedOver = resolve);
       waitsFor = () => "requests of the server are under way";
-      await Promise.all(this.#stops.map((stop) => stop()));
+      await this.#stop();
       waitsFor = () => "the engine is not closed";
-      await this.#connections.closeAll(CloseCode.GOING_AWAY, "Going away"); // Also those that open from now on.
+      await closeAll(); // Also those that open from now on.
       await this.#goodbye();
     };
     const attempt = (ms: number, step: () => Promise<void>, what: () => string) =>
@@ -165,7 +213,8 @@ export class Drain implements Timed {
     deadlines.delete(this);
     if (isClean) return { closed: this.#closed, cut: 0, isClean };
     const cut = this.#live().length;
-    const closing = this.#connections.closeAll(CloseCode.GOING_AWAY, "Going away");
+    const closing = closeAll();
+    if (!this.#hasStopped) { for (const stop of this.#takeStops()) guard(stop, report); }
     await attempt(LAST_WAIT, () => closing, () => "").catch(() => {}); // Reported above.
     await attempt(LAST_WAIT, this.#goodbye, waitsFor).catch((error) => {
       if (error !== fault) report(error);
@@ -174,23 +223,43 @@ export class Drain implements Timed {
   }
 
   #live(): Connection[] {
-    return [...this.#connections].filter(({ state }) => state !== "closing" && state !== "closed");
+    return [...this.#connections].filter(isLive);
+  }
+
+  /** Stops the servers. */
+  async #stop(): Promise<void> {
+    await Promise.all(this.#takeStops().map((stop) => stop()));
+  }
+
+  #takeStops(): (() => unknown)[] {
+    this.#hasStopped = true;
+    return this.#stops.splice(0);
   }
 }
 
+const isLive = ({ state }: Connection): boolean => state !== "closing" && state !== "closed";
+
+/** Whether the client reads a stream that ends with its connection. */
+function isStreaming({ client, host: { streams } }: Connection): boolean {
+  const { all, portable } = streams.of(client);
+  return all > portable;
+}
+
 /** Whether the client waits for an answer, or is asked for one. */
-export function isBusy({ client, host: { extension, handlers }, pipeline }: Connection): boolean {
-  return !!pipeline?.isHeld || handlers.running.has(client) || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
+export function isBusy({ client, host: { extension, handlers, streams }, pipeline }: Connection): boolean {
+  const isRunning = handlers.running.of(client) > streams.of(client).portable;
+  return !!pipeline?.isHeld || isRunning || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
 }
 
 /** `drained` promises that no request without an answer was handled (PROTOCOL.md §6). What a `message` listener does is not known. */
-export const saysDrained = ({ hasDropped, host: { bus } }: Connection): boolean => !hasDropped && !bus.has("message");
+export const saysDrained = ({ client, hasDropped, host: { bus, handlers } }: Connection): boolean =>
+  !hasDropped && !bus.has("message") && handlers.running.of(client) === 0;
 
-function reasonOf(connection: Connection, retryAfter: number): string {
-  const words = saysDrained(connection) ? ["drained"] : [];
-  if (retryAfter > 0) words.push(`retry=${retryAfter}`);
-  return words.join(" ") || "Service restart";
-}
+const reasonOf = (connection: Connection, retryAfter: number): string =>
+  wordsOf(retryAfter, ...saysDrained(connection) ? ["drained"] : []);
+
+const wordsOf = (retryAfter: number, ...words: string[]): string =>
+  [...words, ...retryAfter > 0 ? [`retry=${retryAfter}`] : []].join(" ") || "Service restart";
 
 /** For each option its check, and the remedy in the error message. */
 const CHECKS: { readonly [Name in keyof DrainOptions]-?: readonly [(value: unknown) => boolean, string] } = {

@@ -96,6 +96,22 @@ export class ClientCalls implements StreamOwner, Timed {
     return await stream.ended;
   }
 
+  /** The streams that the client can go on with on another node. */
+  get portable(): number {
+    let count = 0;
+    for (const stream of this.#calls.values()) if (stream?.isPortable) count++;
+    return count;
+  }
+
+  /** Ends the streams, and no other calls. */
+  endStreams(reasonFor: (call: Call) => unknown): void {
+    for (const [call, stream] of [...this.#calls]) {
+      if (!stream) continue;
+      abortCall(call, reasonFor(call));
+      stream.stop();
+    }
+  }
+
   /** Aborts the calls with the `uid`. @default all */
   abort(reasonFor: (call: Call) => unknown, uid?: unknown): void {
     for (const [call, stream] of [...this.#calls]) {

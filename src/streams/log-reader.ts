@@ -39,6 +39,11 @@ export class LogReader implements Source {
     log.attach(this);
   }
 
+  /** Whether the client of the source can go on with it on another node. */
+  static isPortable(source: Source): boolean {
+    return #log in source && source.#isOpen && source.#log.isShared;
+  }
+
   [Symbol.asyncIterator](): this {
     return this;
   }

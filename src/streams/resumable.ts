@@ -92,6 +92,11 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     return channel.startsWith(PREFIX);
   }
 
+  /** Whether a generator runs here that clients of other nodes can read. */
+  get isShared(): boolean {
+    return this.#runs.size > 0 && !this.#host.engine.isAlone;
+  }
+
   /** Number of generators without a client. */
   get unattended(): number {
     let count = 0;

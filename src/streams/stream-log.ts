@@ -70,6 +70,11 @@ export class StreamLog {
     return this.run !== undefined || this.#isRemote;
   }
 
+  /** Whether it can be read on other nodes. */
+  get isShared(): boolean {
+    return !this.#host.engine.isAlone;
+  }
+
   get isAttached(): boolean {
     return this.#readers.size + this.#others.size > 0;
   }

@@ -4,6 +4,7 @@ import { byteLength } from "../protocol/bytes.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { CreditWindow } from "./credit-window.ts";
+import { LogReader } from "./log-reader.ts";
 import { Part, type Source } from "./source.ts";
 
 /** The client of a stream, with its other streams. */
@@ -55,6 +56,11 @@ export class Stream {
       this.#resolve = resolve;
       this.#reject = reject;
     });
+  }
+
+  /** Whether the client can go on with it on another node: it was sent its name. */
+  get isPortable(): boolean {
+    return !!this.#source && !this.#held && LogReader.isPortable(this.#source);
   }
 
   /** Goes on as far as the client may be sent more. */

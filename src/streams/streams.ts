@@ -151,9 +151,22 @@ export class Streams implements CallKeeper {
     this.#inputs.changed(client);
   }
 
-  /** Aborts all calls on this node, as a drain does. Each stream ends with the error. */
-  abortAll(reasonFor: (call: Call) => WebSocketError): void {
-    for (const calls of this.#clients.values()) calls.abort(reasonFor);
+  /** How many streams the client reads, and how many of them it can go on with on another node. */
+  of(client: WebSocketClient): { readonly all: number; readonly portable: number } {
+    const calls = this.#clients.get(client);
+    return { all: calls?.streams ?? 0, portable: calls?.portable ?? 0 };
+  }
+
+  /** Ends the streams of the client with SERVICE_UNAVAILABLE, because the node ends. */
+  end(client: WebSocketClient): void {
+    this.#clients.get(client)?.endStreams(({ message: { type } }) =>
+      new WebSocketError(type, "SERVICE_UNAVAILABLE", "The server is going away")
+    );
+  }
+
+  /** Whether a generator runs here that clients of other nodes can read. */
+  get isShared(): boolean {
+    return this.resumable?.isShared ?? false;
   }
 
   #of(client: WebSocketClient): ClientCalls {

@@ -89,6 +89,92 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await drained, { closed: 3, cut: 0, isClean: true });
   });
 
+  it("ends streams one by one in the last quarter of the window, and then closes their clients", async () => {
+    const { clock, controller, opened, left } = create(48);
+    let ended = 0;
+    controller.handle("tail", v.object({}), async function* ({ signal }) {
+      try {
+        yield 1;
+        await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      } finally {
+        ended++;
+      }
+    });
+    const streaming = opened.slice(0, 40);
+    for (const { connection } of streaming) connection.message('{"type":"tail","uid":1}');
+    await turn();
+    for (const { transport } of streaming) transport.take();
+    const drained = controller.drain({ window: 8_000 });
+    clock.advance(5_950);
+    await turn();
+    assert.deepEqual([ended, left()], [0, 8]);
+    for (let ms = 50; ms <= 2_000; ms += 50) {
+      clock.advance(50);
+      await turn();
+      assert.ok(Math.abs(ended - ms / 50) <= 1, `${ended} after ${ms} ms`);
+    }
+    clock.advance(100);
+    assert.deepEqual(await drained, { closed: 48, cut: 0, isClean: true });
+    for (const { transport } of streaming) {
+      const [{ status, error }] = transport.take() as [{ status: string; error: { code: string } }];
+      assert.deepEqual([status, error.code], ["error", "SERVICE_UNAVAILABLE"]);
+      assert.deepEqual(transport.closes, [DRAINED]);
+    }
+  });
+
+  it("lets a stream end by itself in its window, and ends one without a window at once", async () => {
+    for (const window of [8_000, 0]) {
+      const { clock, controller, opened } = create(1);
+      const more = new Stall();
+      controller.handle("answer", v.object({}), async function* ({ signal }) {
+        yield 1;
+        await Promise.race([more.promise, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
+        if (!signal.aborted) yield 2;
+        return "whole";
+      });
+      const [{ connection, transport }] = opened as [typeof opened[0]];
+      connection.message('{"type":"answer","uid":1}');
+      await turn();
+      transport.take();
+      const drained = controller.drain({ window });
+      clock.advance(window / 2);
+      if (window > 0) more.resolve();
+      await turn();
+      clock.advance(window / 2 + 50);
+      assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+      const seen = transport.take().map(({ status, data, error }) =>
+        data ?? (error as { code: string } | undefined)?.code ?? status
+      );
+      assert.deepEqual(seen, window > 0 ? [2, "whole"] : ["SERVICE_UNAVAILABLE"]);
+      assert.deepEqual(transport.closes, [DRAINED]);
+    }
+  });
+
+  it("does not end the plain request of a client whose stream it ends", async () => {
+    const { clock, controller, opened } = create(1);
+    const work = new Stall<string>();
+    controller.handle("work", v.object({}), async ({ signal }) => `${await work.promise} ${signal.aborted}`);
+    controller.handle("tail", v.object({}), async function* ({ signal }) {
+      yield 1;
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    });
+    const [{ connection, transport }] = opened as [typeof opened[0]];
+    connection.message('{"type":"work","uid":1}');
+    connection.message('{"type":"tail","uid":2}');
+    await turn();
+    transport.take();
+    const drained = controller.drain({ window: 1_000 });
+    clock.advance(1_050);
+    await turn();
+    clock.advance(50);
+    assert.deepEqual([transport.take().map(({ uid }) => uid), transport.closes], [[2], []]);
+    work.resolve("worked");
+    await turn();
+    clock.advance(50);
+    assert.deepEqual(transport.take().map(({ data }) => data), ["worked false"]);
+    assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+  });
+
   it("waits for an authentication, a middleware and the answer to a question", async () => {
     const stall = new Stall<null>();
     const { clock, controller, opened } = create(3, { authenticate: () => stall.promise, mode: "public" });
@@ -141,14 +227,14 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
   });
 
-  it("closes with 1001 whoever is still waiting at the timeout, and says why in an error event", async () => {
+  it("closes whoever is still waiting at the timeout, and says why in an error event", async () => {
     const { clock, controller, errors, opened } = create(2);
     controller.handle("never", v.object({}), () => new Promise(() => {}));
     opened[0]!.connection.message('{"type":"never"}');
-    const drained = controller.drain({ window: 1_000, timeout: 2_000 });
+    const drained = controller.drain({ window: 1_000, timeout: 2_000, retryAfter: 1_500 });
     clock.advance(2_000);
     assert.deepEqual(await drained, { closed: 1, cut: 1, isClean: false });
-    assert.deepEqual(opened[0]!.transport.closes, [{ code: 1001, reason: "Going away" }]);
+    assert.deepEqual(opened[0]!.transport.closes, [{ code: 1012, reason: "retry=1500" }]);
     assert.deepEqual(errors, ["Error: Cannot drain in 2000 ms: 1 clients have requests under way"]);
     assert.equal(controller.status, "closed");
   });
@@ -258,6 +344,28 @@ describe("WebSocketController.drain", () => {
     stopped.resolve();
     assert.equal((await drained).isClean, true);
     assert.equal(engine.status, "closed");
+  });
+
+  it("calls a stop that is passed when the others have been called, and checks its options", async () => {
+    const { controller, errors } = create(1);
+    await controller.drain();
+    let stops = 0;
+    await controller.drain({ stop: () => stops++ });
+    assert.equal(stops, 1);
+    await controller.drain({ stop: () => Promise.reject(new Error("The stop fails")) });
+    await turn();
+    assert.deepEqual(errors, ["Error: The stop fails"]);
+    assert.throws(() => controller.drain({ windw: 1 } as never), { name: "TypeError", message: /unknown option "windw"/ });
+  });
+
+  it("calls stop when the timeout has passed", async () => {
+    const { clock, controller, opened } = create(1);
+    controller.handle("never", v.object({}), () => new Promise(() => {}));
+    opened[0]!.connection.message('{"type":"never"}');
+    let stops = 0;
+    const drained = controller.drain({ timeout: 1_000, stop: () => stops++ });
+    clock.advance(1_000);
+    assert.deepEqual([await drained, stops], [{ closed: 0, cut: 1, isClean: false }, 1]);
   });
 
   it("is not clean when stop fails, or the engine does", async () => {

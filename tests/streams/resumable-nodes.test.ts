@@ -123,6 +123,40 @@ describe("A resumable stream over nodes", () => {
     await t.close();
   });
 
+  it("is handed over by a drain, which waits for its end", async () => {
+    const { t, built, finished } = createNodes(2);
+    const client = await t.connect({ token: "ann" }); // Of the nodes in turn, the first.
+    const seen = read(count(client, { steps: 80 }));
+    await t.advance(1_050);
+    let result: unknown;
+    void built[0]!.drain({ window: 10_000 }).then((ended) => result = ended);
+    await t.advance(2_500);
+    assert.deepEqual(built.map((each) => each.clients().size), [0, 1]);
+    await t.advance(3_000);
+    assert.deepEqual([finished, result], [[], undefined]);
+    await t.advance(2_500);
+    assert.deepEqual(seen, { items: upTo(80), end: "counted" });
+    assert.deepEqual(finished, ["end"]);
+    await t.advance(200);
+    assert.deepEqual(result, { closed: 1, cut: 0, isClean: true });
+    await t.close();
+  });
+
+  it("ends with STREAM_LOST when the window of a drain is over, which is clean", async () => {
+    const { t, built, finished } = createNodes(2);
+    const client = await t.connect({ token: "ann" }); // Of the nodes in turn, the first.
+    const seen = read(count(client, { steps: 1_000 }));
+    await t.advance(1_050);
+    let result: unknown;
+    void built[0]!.drain({ window: 4_000 }).then((ended) => result = ended);
+    await t.advance(4_500);
+    assert.deepEqual(finished, ["STREAM_LOST"]);
+    assert.deepEqual(result, { closed: 1, cut: 0, isClean: true });
+    assert.deepEqual(seen, { items: upTo(seen.items.length), end: "STREAM_LOST" });
+    assert.ok(seen.items.length >= 45, `${seen.items.length} items`);
+    await t.close();
+  });
+
   it("is listed for its user on every node, until it ends", async () => {
     const { t } = createNodes(2, { key: ({ message }) => `up to ${message.steps}` });
     const ann = await t.connect({ token: "ann", node: 0 });
