@@ -55,14 +55,6 @@ const NONE: Readonly<Record<RefusalReason, number>> = {
   node: 0,
 };
 
-/** Reasons by error code; any other code, such as `AUTH_FAILED` or one of the application, counts as `token`. */
-const REASONS_BY_CODE: Record<string, RefusalReason> = {
-  FORBIDDEN: "disconnected",
-  LIMIT_EXCEEDED: "user",
-  REQUESTS_EXCEEDED: "failures",
-  SERVICE_UNAVAILABLE: "unavailable",
-};
-
 /** The log record of a refusal: its fields, and a message that names the option or proxy setting to change. */
 export type DescribedRefusal = readonly [fields: Omit<LogRecord, "event" | "reason">, message: string];
 
@@ -110,24 +102,26 @@ export class Refusals {
    * @param cause shown only to the application and in the log.
    * @param what was refused: "a client"
    * @param ip the address of the client.
+   * @param reason of the refusal. The code of the error does not say it: `authenticate` may throw any. @default {"token"}
+   * @param fields of the record: the option whose limit is reached.
    */
   addFailure(
     error: WebSocketError,
     cause: unknown,
-    { what, ip, client, event }: {
+    { what, ip, client, event, reason = "token", fields }: {
       what: string;
       ip: string | null;
       client?: WebSocketClient | undefined;
       event: LogRecord["event"];
+      reason?: RefusalReason;
+      fields?: Pick<LogRecord, "option" | "limit">;
     },
   ): void {
     const hasListener = this.#emit({ ...(client && { client }), error, ...(cause === undefined ? {} : { cause }) });
     const describe = (): DescribedRefusal => [
-      { code: error.code, ...(ip !== null && { ip }), ...(client && { client: client.uid }) },
+      { code: error.code, ...(ip !== null && { ip }), ...fields, ...(client && { client: client.uid }) },
       `Refused ${what}: ${describeCause(cause, error)}`,
     ];
-    // An application's code may be the name of an inherited property, such as "constructor".
-    const reason = Object.hasOwn(REASONS_BY_CODE, error.code) ? REASONS_BY_CODE[error.code]! : "token"; // It has the code.
     this.#count(reason, describe, client);
     if (!hasListener) this.#warn(reason, describe, event);
   }

@@ -6,6 +6,7 @@ import type { Connection } from "./connection.ts";
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { BATCHING } from "../delivery/write-queue.ts";
 import { type AuthMessage, AuthMessageSchema, encode, FIRST_ISSUE, type WebSocketMessage } from "../protocol/protocol.ts";
+import type { Refusals } from "../application/refusals.ts";
 import type { Revocation } from "./revocations.ts";
 import { OPEN, type SavedConnection } from "../delivery/transport.ts";
 import type { Accountability, WebSocketClient } from "../application/websocket-client.ts";
@@ -88,10 +89,10 @@ export class Identity {
     if (this.remaining !== 0) return; // Another deadline passed, or the wall clock was set back.
     if (this.#owner.state === "admitted") return this.#expire();
     if (this.#owner.state === "pending") {
-      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_TIMEOUT);
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, { code: CloseCode.AUTH_TIMEOUT });
     }
     if (this.#mode !== "public") {
-      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, CloseCode.AUTH_FAILED, "expired");
+      return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, { closeCause: "expired" });
     }
     this.#assume(ANONYMOUS, null);
     this.#owner.enter("admitted");
@@ -223,7 +224,10 @@ export class Identity {
     // The client has left. Node reports the close some time after readyState changed.
     if (this.#owner.readyState !== OPEN) return;
     if (this.#isRevoked(attempt, "disconnected", since)) {
-      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, CloseCode.FORBIDDEN);
+      return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, {
+        code: CloseCode.FORBIDDEN,
+        reason: "disconnected",
+      });
     }
     if (attempt.outcome === "accepted") return this.#accept(attempt.state, uid);
     if (attempt.outcome === "limited") {
@@ -233,16 +237,18 @@ export class Identity {
         details,
       });
       const cause = new Error("Too many authentications from its address have failed");
-      if (this.#owner.state === "pending") this.#refuse(error, cause, CloseCode.RATE_LIMITED, "rate");
-      else this.#answer(error);
+      if (this.#owner.state === "pending") {
+        this.#refuse(error, cause, { code: CloseCode.RATE_LIMITED, closeCause: "rate", reason: "failures" });
+      } else this.#answer(error);
       return;
     }
     if (attempt.outcome === "failed") {
       // The server's fault: the error goes to the log, and the client may come back.
       this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
-      if (this.#owner.state === "pending") this.#refuse(unavailable, attempt.error, CloseCode.TRY_AGAIN_LATER);
-      else this.#answer(unavailable);
+      if (this.#owner.state === "pending") {
+        this.#refuse(unavailable, attempt.error, { code: CloseCode.TRY_AGAIN_LATER, reason: "unavailable" });
+      } else this.#answer(unavailable);
       return;
     }
     const error = attempt.error?.withUid(uid) ?? authFailed(uid);
@@ -257,7 +263,11 @@ export class Identity {
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
     if (!this.#assume(accountability, expires_at ?? null)) {
       const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
-      return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, CloseCode.RATE_LIMITED);
+      return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, {
+        code: CloseCode.RATE_LIMITED,
+        reason: "user",
+        fields: { option: "maxConnectionsPerUser", limit: this.#owner.host.options.maxConnectionsPerUser },
+      });
     }
     this.#failures = 0;
     // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
@@ -309,18 +319,32 @@ export class Identity {
    *
    * @param why the cause for the application. The client never receives it.
    */
-  #refuse(error: WebSocketError, why: unknown, code: number = CloseCode.AUTH_FAILED, cause: CloseCause = "auth"): void {
+  #refuse(
+    error: WebSocketError,
+    why: unknown,
+    { code = CloseCode.AUTH_FAILED, closeCause = "auth", ...refusal }: RefusedBy & { code?: number; closeCause?: CloseCause } =
+      {},
+  ): void {
     this.#answer(error);
-    this.#addFailure(error, why, this.#owner.isKnown ? this.#owner.client : undefined);
-    this.#owner.close(code, error.message, cause);
+    this.#addFailure(error, why, this.#owner.isKnown ? this.#owner.client : undefined, refusal);
+    this.#owner.close(code, error.message, closeCause);
   }
 
   /** @param client shown to the application, if it was admitted. */
-  #addFailure(error: WebSocketError, why: unknown, client: WebSocketClient | undefined): void {
+  #addFailure(error: WebSocketError, why: unknown, client: WebSocketClient | undefined, refusal: RefusedBy = {}): void {
     const { ip } = this.#owner.client.handshake;
-    this.#owner.host.refusals.addFailure(error, why, { what: "a client", ip, client, event: "noroshi.auth.refused" });
+    this.#owner.host.refusals.addFailure(error, why, {
+      what: "a client",
+      ip,
+      client,
+      event: "noroshi.auth.refused",
+      ...refusal,
+    });
   }
 }
+
+/** What refuses credentials, if it is not {@link Authenticate}. */
+type RefusedBy = Pick<Parameters<Refusals["addFailure"]>[2], "reason" | "fields">;
 
 const LATE = new Error("It did not authenticate within the option timeout");
 const DISCONNECTED = new Error("disconnect() named its user or role while it authenticated");

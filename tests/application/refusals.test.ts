@@ -233,7 +233,72 @@ describe("controller.upgrade, when it refuses", () => {
   });
 });
 
+describe("a code that authenticate throws", () => {
+  for (const code of ["FORBIDDEN", "LIMIT_EXCEEDED", "REQUESTS_EXCEEDED", "SERVICE_UNAVAILABLE", "constructor"]) {
+    it(`such as ${code} is no other reason than token, at the upgrade and in an auth message`, async () => {
+      const { records, logger } = recorder();
+      const authenticate = () => {
+        throw new WebSocketError("auth", code, "No");
+      };
+      const { controller, request, opened } = createRoute({ logger, clock: new TestClock(), authenticate });
+      assert.equal((await request("/websocket", { authorization: "Bearer a" })).status, 401);
+      await request("/websocket");
+      opened[0]!.message('{"type":"auth","access_token":"token-1"}');
+      await turn();
+      const counted = Object.entries(controller.stats().refused).filter(([, count]) => count > 0);
+      assert.deepEqual(counted, [["token", 2]]);
+      assert.deepEqual(records.map(({ reason, code }) => [reason, code]), [["token", code]]); // One a second.
+    });
+  }
+});
+
 describe("an auth message that is refused", () => {
+  it("names the limit of its user to the operator", async () => {
+    const { records, logger } = recorder();
+    const { controller, request, opened } = createRoute({
+      logger,
+      clock: new TestClock(),
+      authenticate: ann,
+      maxConnectionsPerUser: 1,
+    });
+    for (const n of [0, 1]) {
+      await request("/websocket");
+      opened[n]!.message('{"type":"auth","access_token":"token-1"}');
+      await turn();
+    }
+    const record = { event: "noroshi.auth.refused", reason: "user", code: "LIMIT_EXCEEDED", ip: "192.0.2.1" };
+    assert.deepEqual(records, [{ ...record, option: "maxConnectionsPerUser", limit: 1 }]);
+    assert.equal(controller.stats().refused.user, 1);
+  });
+
+  it("counts why it was refused: disconnected, failures and unavailable", async () => {
+    const counted = async (create: () => WebSocketControllerOptions, act: (route: ReturnType<typeof createRoute>) => void) => {
+      const route = createRoute({ logger: false, clock: new TestClock(), ...create() });
+      await route.request("/websocket");
+      act(route);
+      await turn();
+      return Object.entries(route.controller.stats().refused).filter(([, count]) => count > 0);
+    };
+    const say = ({ opened }: ReturnType<typeof createRoute>) => opened[0]!.message('{"type":"auth","access_token":"token-1"}');
+    const fail = () => {
+      throw new Error("The database is away");
+    };
+    assert.deepEqual(await counted(() => ({ authenticate: fail }), say), [["unavailable", 1]]);
+    const stall = new Stall<AuthenticationState>();
+    const disconnected = await counted(() => ({ authenticate: () => stall.promise }), (route) => {
+      say(route);
+      void route.controller.disconnect({ user: "ann" });
+      stall.resolve({ accountability: { user: "ann", role: null } });
+    });
+    assert.deepEqual(disconnected, [["disconnected", 1]]);
+    const { controller, request, opened } = createRoute({ logger: false, clock: new TestClock(), authenticate: nobody });
+    for (let n = 0; n < 30; n++) await request("/websocket", { authorization: "Bearer a" });
+    await request("/websocket");
+    opened[0]!.message('{"type":"auth","access_token":"token-1"}');
+    await turn();
+    assert.deepEqual([controller.stats().refused.token, controller.stats().refused.failures], [30, 1]);
+  });
+
   it("hands its cause to auth.failure, or to the operator where nobody listens, and never to the client", async () => {
     for (const isHeard of [true, false]) {
       const { warnings, records, logger } = recorder();
