@@ -1,5 +1,6 @@
 import type { LoggedError, LogLevel, LogRecord } from "../application/log.ts";
 import type { Observer } from "../application/observer.ts";
+import { guard } from "../base/guard.ts";
 
 /** A log record in the data model of OpenTelemetry. */
 export interface EmittedRecord {
@@ -53,7 +54,8 @@ export class Logs implements Observer {
       attributes["exception.message"] = error.message;
       attributes["exception.stacktrace"] = stackOf(error);
     }
-    this.#logger.emit({ eventName: event, severityNumber: SEVERITY[level], severityText: level.toUpperCase(), body, attributes });
+    const record = { eventName: event, severityNumber: SEVERITY[level], severityText: level.toUpperCase(), body, attributes };
+    guard(() => this.#logger.emit(record), () => {}); // An error of a logger cannot be reported anywhere.
   }
 }
 

@@ -74,7 +74,7 @@ export class Traces implements Observer {
     const from = parent === undefined ? context.active() : continued(parent) ?? ROOT_CONTEXT;
     return this.#within(name, SpanKind.PRODUCER, attributes, from, (span, settled) => {
       // Other nodes do nothing for a trace that is not sampled.
-      if (span && isSpanContextValid(span.spanContext())) publishing.traceparent = traceparentOf(span.spanContext());
+      if (span && isSampled(span.spanContext())) publishing.traceparent = traceparentOf(span.spanContext());
       return settled(call()) as Result; // It settles as the result does.
     }) as Result;
   }
@@ -147,6 +147,9 @@ export function continued(traceparent: unknown): Context | undefined {
   const traceFlags = parseInt(flags, 16) & TraceFlags.SAMPLED; // The other bits of later versions mean nothing here.
   return trace.setSpanContext(ROOT_CONTEXT, { traceId, spanId, traceFlags, isRemote: true });
 }
+
+/** A span may be recorded for a processor of this node alone, without being sampled. */
+const isSampled = (of: SpanContext): boolean => isSpanContextValid(of) && (of.traceFlags & TraceFlags.SAMPLED) !== 0;
 
 const traceparentOf = ({ traceId, spanId }: SpanContext): string => `00-${traceId}-${spanId}-01`;
 

@@ -4,6 +4,7 @@ import { describe, it } from "node:test";
 import { type EmittedRecord, observe } from "../../src/otel/otel.ts";
 import { createRoute } from "../support/fake-runtime.ts";
 import { open } from "../support/fake-transport.ts";
+import { turn } from "../support/waiting.ts";
 
 describe("The option logger of observe", () => {
   it("receives each record as the data model of OpenTelemetry has it, beside the controller's own logger", async () => {
@@ -35,5 +36,21 @@ describe("The option logger of observe", () => {
     end();
     connection.error(new TypeError("after"));
     assert.equal(records.length, 1);
+  });
+
+  it("may throw or reject, and the other observers receive the record", async () => {
+    const fail = () => {
+      throw new Error("The logger fails");
+    };
+    for (const emit of [fail, () => Promise.reject(new Error("The logger fails"))]) {
+      const { controller, request } = createRoute({ logger: false, maxConnectionsPerIp: 1 });
+      const seen: string[] = [];
+      observe(controller, { meter: false, tracer: false, logger: { emit } });
+      controller.observe("test", () => ({ logged: (_level, { event }) => void seen.push(event) }));
+      await request("/websocket");
+      await request("/websocket");
+      await turn(); // A rejection that nobody handles fails the test.
+      assert.deepEqual(seen, ["noroshi.upgrade.refused"]);
+    }
   });
 });

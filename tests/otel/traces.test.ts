@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { trace } from "@opentelemetry/api";
-import { AlwaysOffSampler, ParentBasedSampler } from "@opentelemetry/sdk-trace-base";
+import { AlwaysOffSampler, ParentBasedSampler, SamplingDecision } from "@opentelemetry/sdk-trace-base";
 import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
@@ -194,6 +194,21 @@ describe("A span of a publication", () => {
       ]]);
       await t.close();
     }));
+
+  it("is not continued by other nodes if it is recorded and not sampled", async () => {
+    const { controller } = create(collectSpans({ shouldSample: () => ({ decision: SamplingDecision.RECORD }) }));
+    const channels = new Channels(controller, { news: { authorize: () => true } });
+    const sent: unknown[] = [];
+    controller.observe("test", () => ({
+      publish(publishing, call) {
+        const result = call();
+        sent.push(publishing.traceparent);
+        return result;
+      },
+    }));
+    await channels.publish("news", "say", 1);
+    assert.deepEqual(sent, [undefined]);
+  });
 
   it("fails when the engine refuses it", async () => {
     const { controller, spans } = create();
