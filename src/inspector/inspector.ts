@@ -11,7 +11,8 @@
  *
  * @module
  */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type Next } from "hono";
+import { routePath } from "hono/route";
 import { isOriginPattern } from "../application/origin.ts";
 import { Channels } from "../channels/channels.ts";
 import { WebSocketController } from "../controller/controller.ts";
@@ -82,23 +83,35 @@ export function inspector(controller: WebSocketController<unknown>, options: Ins
   const ask = authorizer(authorize, inspection);
   const app = new Hono();
 
-  app.use(async (c, next) => {
-    const refusal = await ask(c, "view");
-    if (refusal) return refusal;
-    // After the upgrade nothing may change the response.
-    if (c.req.header("upgrade") !== undefined) return next();
+  const guarded = (c: Context, next: Next) => {
     for (const [name, value] of Object.entries(HEADERS)) c.header(name, value);
     return next();
-  });
-  app.get("/", (c) => c.html(page(c.req.url, controller.name)));
+  };
+
+  app.use(async (c, next) => await ask(c, "view") ?? next());
+  // Before the headers: after an upgrade nothing may change the response.
+  app.get(
+    "/live",
+    (c, next) => c.req.header("upgrade") === undefined ? guarded(c, next) : next(),
+    // The URL of a connection says what it was authorized for.
+    async (c, next) => c.req.query("tap") === undefined ? next() : await ask(c, "tap") ?? next(),
+    (c, next) => inspection.upgrade(c, next), // Wrapped: the route is none of the application's.
+  );
+  app.use(guarded);
+  const show = (c: Context) => c.html(page(c.req.url, controller.name));
+  app.get("/", show);
+  // Where it is mounted, "/" matches the path without a slash at its end. A proxy may add one.
+  app.get("/*", (c, next) => isFolder(c) ? show(c) : next());
   app.get("/main.js", (c) => c.body(script, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
   app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
-  app.get("/live", async (c, next) => {
-    // The URL of a connection says what it was authorized for.
-    return c.req.query("tap") === undefined ? next() : await ask(c, "tap") ?? next();
-  }, (c, next) => inspection.upgrade(c, next)); // Wrapped: the route is none of the application's.
   addActions(app, { controller, channels, ask, origins });
   return app;
+}
+
+/** Whether the request is for the path of the inspector with a slash at its end. */
+function isFolder(c: Context): boolean {
+  const { path } = c.req;
+  return path.endsWith("/") && path.split("/").length === routePath(c).split("/").length;
 }
 
 const HEADERS = {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
+import { RegExpRouter } from "hono/router/reg-exp-router";
 import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
 import type { StreamingClient } from "../../src/client/client.ts";
@@ -210,6 +211,34 @@ describe("inspector", () => {
     }
     assert.match((await app.request("/inspector/main.js")).headers.get("content-type")!, /javascript/);
     assert.match((await app.request("/inspector/style.css")).headers.get("content-type")!, /css/);
+  });
+
+  it("serves the page with a slash at its end, too, wherever it is mounted", async () => {
+    const { controller } = createNode();
+    const page = inspector(new WebSocketController({ logger: false }), { authorize: everybody });
+    const other = inspector(new WebSocketController({ logger: false }), { authorize: everybody });
+    const app = new Hono({ router: new RegExpRouter() }).route("/inspector", page);
+    app.route("/live", other).get("/websocket", controller.upgrade);
+    for (const path of ["/inspector/", "/live/"]) {
+      const response = await app.request(path);
+      assert.equal(response.status, 200);
+      assert.ok(response.headers.get("content-security-policy"));
+      assert.match(await response.text(), /src="\.\/main\.js"/);
+    }
+    assert.equal((await app.request("/inspector/clients/")).status, 404);
+    assert.equal((await app.request("/inspector/x")).status, 404);
+  });
+
+  it("sends its headers whatever the request wants to upgrade to", async () => {
+    for (const mount of ["/inspector", "/live"]) {
+      const app = new Hono().route(mount, inspector(new WebSocketController({ logger: false }), { authorize: everybody }));
+      for (const path of ["", "/main.js", "/style.css"]) {
+        const response = await app.request(mount + path, { headers: { upgrade: "h2c" } });
+        assert.equal(response.status, 200);
+        assert.match(response.headers.get("content-security-policy") ?? "", /^default-src 'none'/);
+        assert.equal(response.headers.get("x-content-type-options"), "nosniff");
+      }
+    }
   });
 
   it("shows a snapshot each second, without its own connections, and stops when nobody looks", async () => {
