@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
+import { WebSocket as Client } from "ws";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
 import { FAILURES } from "../support/failures.ts";
+import { Stall } from "../support/waiting.ts";
 import { unhandledIn } from "../support/unhandled.ts";
 
 // Bun, Deno and Node define it, without a need for their types.
@@ -119,6 +122,31 @@ describe("serve", () => {
       await assert.rejects(fetch(server.url));
     },
   );
+
+  it("counts the clients of a drain that a request does not let end", async () => {
+    const controller = new WebSocketController({ mode: "public", logger: false });
+    const errors: string[] = [];
+    controller.on("error", ({ error }) => errors.push(String(error)));
+    const arrived = new Stall();
+    const hono = new Hono().get("/websocket", controller.upgrade).get("/hang", () => {
+      arrived.resolve();
+      return new Promise<Response>(() => {});
+    });
+    const server = await serve(hono, { ...OPTIONS, drain: { timeout: 3_000 } });
+    const closes: Promise<unknown[]>[] = [];
+    for (let n = 0; n < 3; n++) {
+      const socket = new Client(`ws://127.0.0.1:${server.port}/websocket`);
+      await once(socket, "open");
+      closes.push(once(socket, "close"));
+    }
+    const hanging = fetch(`${server.url}hang`).catch(() => "ended");
+    await arrived.promise;
+    const result = await server.drain();
+    assert.deepEqual(result, { closed: 3, cut: 0, isClean: false });
+    assert.deepEqual((await Promise.all(closes)).map(([code]) => code), [1012, 1012, 1012]);
+    assert.equal(await hanging, "ended");
+    assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
+  });
 
   it("throws TypeError that says what to write for a bad drain", async () => {
     const cases: [options: object, message: RegExp][] = [
