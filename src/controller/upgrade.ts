@@ -135,7 +135,7 @@ function upgrade(
 ): Response | Promise<Response> {
   const { options } = host;
   const runtime = findRuntime(c); // First: it marks the request as ours for the server.
-  let ip: string | null = null;
+  const ip = clientIp(host, runtime?.ip(c.req.raw) ?? null, c.req.raw.headers);
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
   const invalid = checkRequest(c.req.raw);
   if (invalid) return refuse(invalid);
@@ -148,7 +148,6 @@ function upgrade(
   const offered = splitList(c.req.header("sec-websocket-protocol"));
   const origin = c.req.header("origin");
   const userAgent = c.req.header("user-agent");
-  ip = clientIp(host, runtime.ip(c.req.raw), c.req.raw.headers);
   // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,

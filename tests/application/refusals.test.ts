@@ -115,6 +115,7 @@ describe("controller.upgrade, when it refuses", () => {
     ["a bad key", {}, { "sec-websocket-key": "x" }, {
       line: "Refused a request: Sec-WebSocket-Key must be 16 bytes in base64",
       reason: "request",
+      record: { ip: "192.0.2.1" },
     }],
     ["no token in strict mode", { mode: "strict", authenticate: ann, cookie: "session" }, {}, {
       line: 'Refused an upgrade without a token: mode "strict" needs one in Sec-WebSocket-Protocol: bearer.<token> or ' +
