@@ -43,6 +43,8 @@ export interface ClientConnection extends Recipient, AskedConnection {
   readonly accountability: Accountability;
   readonly expires_at: number | null;
   readonly readyState: number;
+  /** Whether frames are carried by HTTP, and not by a WebSocket. */
+  readonly isOverHttp: boolean;
   readonly bufferedAmount: number;
   /** Bytes that were sent and that the client is not known to have read. */
   readonly unreadBytes: number;

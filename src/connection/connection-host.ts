@@ -2,6 +2,7 @@ import type { Authenticator } from "../application/authentication.ts";
 import type { Bus } from "../base/bus.ts";
 import type { Deadlines } from "../base/clock.ts";
 import type { Close } from "./state.ts";
+import type { CloseCause } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { WebSocketEvents } from "../application/events.ts";
@@ -27,6 +28,12 @@ export interface NodeNotes {
   send(name: string, text: string): void;
   /** Listens to the notes of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
   listen(name: string, listener: (text: string) => void): () => void;
+}
+
+/** What is counted of connections, since the start. */
+export interface CountedConnections {
+  readonly opened: number;
+  readonly closedBy: Readonly<Record<CloseCause, number>>;
 }
 
 /** The streams of a controller, as what ends it sees them. */
@@ -63,6 +70,8 @@ export interface ConnectionHost {
   readonly sender: Sender;
   readonly nodes: NodeNotes;
   readonly streams: StreamsOfClients;
+  /** The connections without a WebSocket. */
+  readonly overHttp: CountedConnections;
   /** The wall clock, in ms. */
   now(): number;
   /** The monotonic clock, in ms. */

@@ -209,6 +209,10 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     return this.#state === "closed" ? CLOSED : this.#state === "closing" ? CLOSING : this.transport.readyState;
   }
 
+  get isOverHttp(): boolean {
+    return this.transport.isOverHttp ?? false;
+  }
+
   get bufferedAmount(): number {
     return this.transport.bufferedAmount;
   }

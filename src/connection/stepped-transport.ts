@@ -35,6 +35,7 @@ const ANSWER_TIME = 10_000;
  * Waiting frames count as buffered. A close sends them at once.
  */
 export class SteppedTransport implements Transport {
+  readonly isOverHttp: boolean;
   readonly save?: (saved: SavedConnection) => void;
   readonly ping?: () => void;
   readonly pause?: () => void;
@@ -65,6 +66,7 @@ export class SteppedTransport implements Transport {
    */
   constructor(inner: Transport, asks: boolean, failed: (error: unknown) => void) {
     this.#inner = inner;
+    this.isOverHttp = inner.isOverHttp ?? false;
     this.#failed = failed;
     this.#answersPings = inner.ping !== undefined;
     this.#answersMessages = asks;

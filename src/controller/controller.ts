@@ -135,6 +135,7 @@ export class WebSocketController<C = Contract> {
       refusals,
       report,
       streams: this.#streams,
+      overHttp: this.#counts.overHttp,
       nodes: backplane.cluster,
       admit: (connection) => {
         this.#clients.add(connection.client);
@@ -149,7 +150,7 @@ export class WebSocketController<C = Contract> {
         this.#backplane.suspended(connection.client);
       },
       dismiss: (connection, hasLeft, close) => {
-        this.#counts.closedBy[close.cause]++;
+        this.#counts.delete(connection, close.cause);
         observed.observer?.closed?.(connection.client, close.cause, close);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
@@ -328,7 +329,8 @@ export class WebSocketController<C = Contract> {
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
     const [active, clients, streams] = [this.#connections.size, this.#clients.size, this.#streams.size];
-    return statsOf(this.#host, this.#admission, { ...this.#counts, active, clients, streams });
+    const { opened, closedBy } = this.#counts;
+    return statsOf(this.#host, this.#admission, { opened, closedBy, active, clients, streams });
   }
 
   /**
@@ -364,7 +366,7 @@ export class WebSocketController<C = Contract> {
 
   #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
     const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
-    this.#counts.opened++;
+    this.#counts.add(connection);
     this.#host.observed.observer?.opened?.(connection.client);
     this.#connections.hold(connection);
     this.#backplane.start();

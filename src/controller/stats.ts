@@ -1,3 +1,4 @@
+import type { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import type { Admission } from "../base/limits.ts";
 import type { RefusalReason } from "../application/refusals.ts";
@@ -36,20 +37,37 @@ export interface ControllerStats {
 /** What a controller counts of its connections, since the start. */
 export class ConnectionCounts {
   opened = 0;
-  readonly closedBy: Record<CloseCause, number> = {
-    client: 0,
-    server: 0,
-    auth: 0,
-    expired: 0,
-    rate: 0,
-    payload: 0,
-    slow: 0,
-    heartbeat: 0,
-    age: 0,
-    drain: 0,
-    error: 0,
-  };
+  readonly closedBy: Record<CloseCause, number> = { ...NONE_CLOSED };
+  /** Those of them without a WebSocket. */
+  readonly overHttp: { opened: number; closedBy: Record<CloseCause, number> } = { opened: 0, closedBy: { ...NONE_CLOSED } };
+
+  /** A connection has opened. */
+  add({ isOverHttp }: Connection): void {
+    this.opened++;
+    if (isOverHttp) this.overHttp.opened++;
+  }
+
+  /** A connection has closed. */
+  delete({ isOverHttp }: Connection, cause: CloseCause): void {
+    this.closedBy[cause]++;
+    if (isOverHttp) this.overHttp.closedBy[cause]++;
+  }
 }
+
+/** The compiler asks for each cause. */
+const NONE_CLOSED: Readonly<Record<CloseCause, number>> = {
+  client: 0,
+  server: 0,
+  auth: 0,
+  expired: 0,
+  rate: 0,
+  payload: 0,
+  slow: 0,
+  heartbeat: 0,
+  age: 0,
+  drain: 0,
+  error: 0,
+};
 
 /** Reads the counters of a controller. */
 export function statsOf(

@@ -5,6 +5,8 @@ import type { Frame } from "../protocol/frame.ts";
 export interface Transport {
   /** The runtime's own socket. */
   readonly socket: unknown;
+  /** Whether frames are carried by HTTP. @default {false}: by a WebSocket */
+  readonly isOverHttp?: boolean;
   /** The same values as `WebSocket.readyState`. */
   readonly readyState: number;
   /** Bytes that were sent and have not left the process, frames of this turn included; 0 if the runtime does not tell. */

@@ -46,6 +46,7 @@ const encoder = new TextEncoder();
  */
 export class EventTransport implements Transport, Writer {
   readonly socket: ReadableStream<Uint8Array>;
+  readonly isOverHttp: boolean = true;
   readyState: number = OPEN;
   batch: Batch | undefined = undefined;
   ponged?: (number: number | undefined) => void;

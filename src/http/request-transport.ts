@@ -16,6 +16,7 @@ export type Answer = { readonly message: WebSocketMessage } | Closed;
 /** The connection of one HTTP request: it sends one message, and ends with the answer. */
 export class RequestTransport implements Transport {
   readonly socket = {};
+  readonly isOverHttp: boolean = true;
   readonly bufferedAmount = 0;
   readyState: number = OPEN;
   readonly #connection: Connection;

@@ -18,6 +18,7 @@ import type { CloseCause } from "../protocol/close.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { measureDelay } from "./event-loop.ts";
 import { errorTypeOf } from "./outcome.ts";
+import { activeOf, Transports } from "./transports.ts";
 
 /** The types that the protocol itself has. */
 const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
@@ -58,7 +59,7 @@ export class Metrics implements Observer {
   readonly #node: ConnectionHost;
   /** On every measurement: two controllers of one process differ by it. */
   readonly #common: Attributes;
-  readonly #websocket: Attributes;
+  readonly #transports: Transports;
   readonly #publishing: Attributes;
   readonly #age: Histogram;
   readonly #authentications: Counter;
@@ -81,7 +82,7 @@ export class Metrics implements Observer {
     this.#controller = controller;
     this.#node = node;
     this.#common = { "noroshi.controller": controller.name };
-    this.#websocket = { ...this.#common, "network.protocol.name": "websocket" };
+    this.#transports = new Transports(this.#common);
     this.#publishing = { ...this.#common, "messaging.system.name": "noroshi", "messaging.operation.name": "publish" };
     const histogram = (name: string, unit: string, explicitBucketBoundaries: number[], description: string) =>
       meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries } });
@@ -144,7 +145,7 @@ export class Metrics implements Observer {
     const openedAt = this.#openedAt.get(client);
     if (openedAt === undefined) return; // It was opened before `observe`.
     this.#openedAt.delete(client);
-    this.#age.record(this.#secondsSince(openedAt), { ...this.#websocket, "noroshi.close.cause": cause });
+    this.#age.record(this.#secondsSince(openedAt), { ...this.#transports.of(client), "noroshi.close.cause": cause });
   }
 
   authenticated(outcome: AuthenticationOutcome): void {
@@ -245,6 +246,8 @@ export class Metrics implements Observer {
     ) => polls.push({ instrument: meter[kind](`noroshi.server.${name}`, { unit, description }), read });
     const { delivery, sender, streams } = this.#node;
     const stats = () => this.#controller.stats();
+    const byTransport = (read: Parameters<Transports["by"]>[1]) =>
+      this.#transports.by(() => ({ all: stats(), overHttp: this.#node.overHttp }), read);
     const byLabel =
       (label: string, counts: () => Iterable<readonly [string, number]>) =>
       (observe: (value: number, attributes?: Attributes) => void) => {
@@ -255,7 +258,7 @@ export class Metrics implements Observer {
       "active_connections",
       "{connection}",
       "Open connections.",
-      (observe) => observe(stats().active, this.#websocket),
+      byTransport((counted) => [[activeOf(counted)]]),
     );
     poll("createObservableUpDownCounter", "clients", "{client}", "Admitted clients.", (observe) => observe(stats().clients));
     poll(
@@ -263,18 +266,14 @@ export class Metrics implements Observer {
       "connections.opened",
       "{connection}",
       "Connections opened.",
-      (observe) => observe(stats().opened, this.#websocket),
+      byTransport(({ opened }) => [[opened]]),
     );
     poll(
       "createObservableCounter",
       "connections.closed",
       "{connection}",
       "Connections closed, by cause.",
-      (observe) => {
-        for (const [cause, count] of Object.entries(stats().closedBy)) {
-          observe(count, { ...this.#websocket, "noroshi.close.cause": cause });
-        }
-      },
+      byTransport(({ closedBy }) => Object.entries(closedBy).map(([cause, count]) => [count, { "noroshi.close.cause": cause }])),
     );
     poll(
       "createObservableCounter",

@@ -7,6 +7,7 @@ import { EventSocket } from "../../src/client/sse.ts";
 import { WebSocketController, type WebSocketControllerOptions } from "../../mod.ts";
 import { fallback, type FallbackOptions } from "../../src/http/http.ts";
 import { SHORT_CLOSE_TIMEOUT } from "../../src/protocol/close.ts";
+import { observed } from "../otel/collected.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { openStream, URL } from "./event-connection.ts";
@@ -52,6 +53,20 @@ describe("fallback", () => {
     await client.close();
     await closed.promise;
     assert.deepEqual(closes, [{ code: 1000, cause: "client", wasClean: true }]);
+    await controller.close();
+  });
+
+  it("is labelled http in the metrics", async () => {
+    const { controller, Socket } = start();
+    const metrics = observed(controller);
+    const client = createClient(URL, { WebSocket: Socket });
+    const admitted = new Stall();
+    controller.on("connect", () => admitted.resolve());
+    client.connect();
+    await admitted.promise;
+    assert.deepEqual(await metrics.by("noroshi.server.active_connections", "network.protocol.name"), { http: 1 });
+    metrics.end();
+    await client.close();
     await controller.close();
   });
 

@@ -10,7 +10,7 @@ import { WebSocketError } from "../../src/protocol/errors.ts";
 import { measureDelay } from "../../src/otel/event-loop.ts";
 import { observe } from "../../src/otel/otel.ts";
 import { createRoute } from "../support/fake-runtime.ts";
-import { open } from "../support/fake-transport.ts";
+import { FakeTransport, open, openOn } from "../support/fake-transport.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { observed } from "./collected.ts";
@@ -64,6 +64,34 @@ describe("observe", () => {
       accepted: 8,
       refused: 10,
     });
+  });
+
+  it("counts connections over HTTP apart, so that opened − closed = active of each", async () => {
+    const PROTOCOL = "network.protocol.name";
+    const { controller, metrics } = create({ stopAndWait: "all" });
+    class OverHttp extends FakeTransport {
+      readonly isOverHttp = true;
+    }
+    const counts = async () =>
+      await Promise.all(
+        ["active_connections", "connections.opened", "connections.closed", "connection.duration"].map((name) =>
+          metrics.by(`noroshi.server.${name}`, PROTOCOL)
+        ),
+      );
+    open(controller).connection.closed(1000, "", true);
+    open(controller);
+    assert.deepEqual((await metrics.series()).filter(({ attributes }) => attributes[PROTOCOL] === "http"), []);
+    for (const closes of [true, true, false]) {
+      const { connection } = openOn(new OverHttp(), controller);
+      if (closes) connection.closed(1000, "", true);
+    }
+    assert.deepEqual(await counts(), [
+      { websocket: 1, http: 1 },
+      { websocket: 2, http: 3 },
+      { websocket: 1, http: 2 },
+      { websocket: 1, http: 2 },
+    ]);
+    assert.deepEqual(controller.stats().opened, 5);
   });
 
   it("measures the age of a connection in seconds, from the clock of the controller", async () => {

@@ -10,6 +10,7 @@ export class FakeConnection implements ClientConnection {
   accountability = { user: "ann", role: "editor" };
   expires_at: number | null = null;
   readyState = 1;
+  readonly isOverHttp = false;
   bufferedAmount = 0;
   heldBytes = 0;
   unreadBytes = 0;
