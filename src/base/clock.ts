@@ -40,6 +40,13 @@ interface DenoGlobal {
   readonly Deno?: { unrefTimer(handle: number): void };
 }
 
+/** Lets the process end while the timer is set. */
+export function unref(handle: unknown): void {
+  if (typeof handle === "object") (handle as { unref?(): void }).unref?.();
+  // The handle is a number on Deno, and on workerd, which has no `Deno`.
+  else (globalThis as unknown as DenoGlobal).Deno?.unrefTimer(handle as number);
+}
+
 /** The clock of the platform. */
 export const systemClock: Clock = {
   now: () => Date.now(),
@@ -47,9 +54,7 @@ export const systemClock: Clock = {
   setTimeout(callback, delay) {
     const handle: unknown = setTimeout(callback, delay);
     // Sockets keep a process alive, deadlines must not: a history in memory has one for as long as it is kept.
-    if (typeof handle === "object") (handle as { unref?(): void }).unref?.();
-    // The handle is a number on Deno, and on workerd, which has no `Deno`.
-    else (globalThis as unknown as DenoGlobal).Deno?.unrefTimer(handle as number);
+    unref(handle);
     return handle;
   },
   // The handle is what setTimeout above returned, whose type differs between the runtimes.

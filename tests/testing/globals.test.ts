@@ -1,7 +1,11 @@
 /** Has a process of its own: it replaces properties of globalThis. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { createNoopMeter } from "@opentelemetry/api";
+import { Hono } from "hono";
 import { WebSocketController } from "../../mod.ts";
+import { inspector } from "../../src/inspector/inspector.ts";
+import { observe } from "../../src/otel/otel.ts";
 import * as v from "valibot";
 import { testkit } from "../../src/testing/testkit.ts";
 import { createChat } from "./chat.ts";
@@ -49,6 +53,22 @@ describe("testkit, with globals", () => {
     assert.equal(count, 3);
     await assert.rejects(t.close(), /a timer of the app, due in 1000 ms \(.*globals\.test/s);
     clearInterval(interval);
+    assert.deepEqual(current(), real);
+  });
+
+  it("closes with an app that is observed, and while its inspector is open", async () => {
+    const t = testkit(() => {
+      const controller = new WebSocketController({ mode: "public", logger: false });
+      observe(controller, { meter: createNoopMeter(), tracer: false });
+      const app = new Hono().get("/websocket", controller.upgrade);
+      app.route("/inspector", inspector(controller, { authorize: () => true }));
+      return { app, controller };
+    }, { globals: true });
+    await t.socket({ path: "/websocket" });
+    const page = await t.socket({ path: "/inspector/live" });
+    await t.advance(2_000);
+    await t.close();
+    assert.notEqual(page.readyState, 1);
     assert.deepEqual(current(), real);
   });
 
