@@ -113,7 +113,7 @@ export class Authenticator {
       return this.#conclude({ outcome: "refused", cause: showable(cause, credentials) }, ip);
     };
     const attempt = this.run(() => authenticate(credentials, handshake, refuse));
-    return attempt instanceof Promise ? attempt.then(conclude) : conclude(attempt);
+    return isThenable(attempt) ? attempt.then(conclude) : conclude(attempt);
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {

@@ -110,7 +110,8 @@ export class Identity {
     }
     const since = this.#owner.host.revocations.number;
     // A promise also of what is known at once: later messages wait for it.
-    return Promise.resolve(this.#owner.host.authenticator.attempt(credentialsOf(parsed.output), this.#owner.client.handshake))
+    const { host: { authenticator }, client: { handshake } } = this.#owner;
+    return new Promise<Attempt>((resolve) => resolve(authenticator.attempt(credentialsOf(parsed.output), handshake)))
       .then((attempt) => this.#newest(attempt, since, (newest) => this.#conclude(newest, parsed.output.uid, since)))
       .catch((error) => this.#report(error));
   }

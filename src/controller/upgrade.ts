@@ -4,7 +4,7 @@ import type { Attempt, AuthenticationState, Authenticator, CredentialSource } fr
 import type { Deadlines } from "../base/clock.ts";
 import type { Connection } from "../connection/connection.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { ask } from "../base/guard.ts";
+import { ask, isThenable } from "../base/guard.ts";
 import { copyOf, latestCopy } from "../base/latest.ts";
 import type { Admission, Slot } from "../base/limits.ts";
 import type { ResolvedOptions } from "../application/options.ts";
@@ -95,10 +95,9 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
   const handler: UpgradeHandler = (c) => {
     // Thrown where it is called, so that the stack names the application's line.
     if (!c?.req) throw new TypeError(CALLED);
-    const alone = isAlone(c);
-    const response = upgrade(host, c, facts, alone);
     // A promise, as the type says, unless only Hono reads it.
-    return (alone ? response : Promise.resolve(response)) as never;
+    if (isAlone(c)) return upgrade(host, c, facts, true) as never;
+    return new Promise((resolve) => resolve(upgrade(host, c, facts, false))) as never;
   };
   const { controller } = host;
   return Object.assign(handler, { [ROUTE]: true, [START]: () => controller.start(), [CONTROLLER]: controller });
@@ -187,7 +186,7 @@ function upgrade(
   } catch (error) {
     return fail(error);
   }
-  return identity instanceof Promise
+  return isThenable(identity)
     ? identity.then((identity) => conclude(host, asked, identity), fail)
     : conclude(host, asked, identity);
 }
@@ -235,7 +234,7 @@ function verify(host: UpgradeHost, asked: Asked, token: ShownToken | null): Veri
   if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
   if ("fault" in token) return refusedToken(host, handshake, token.source, new Error(token.fault));
   const attempt = host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
-  return attempt instanceof Promise
+  return isThenable(attempt)
     ? attempt.then((attempt) => verdict(host, asked, token.source, attempt))
     : verdict(host, asked, token.source, attempt);
 }

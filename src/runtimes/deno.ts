@@ -1,6 +1,5 @@
 import type { Context } from "hono";
 import { CloseCode } from "../protocol/close.ts";
-import { afterTurn } from "../base/turn.ts";
 import type { Acceptance, Runtime } from "./runtime.ts";
 import { attach, type Feed } from "./standard.ts";
 
@@ -30,11 +29,18 @@ const TURNS = 3;
 /** The wait of the upgrades that began in this turn. */
 let waiting: Promise<void> | undefined;
 
+/** Captured when the module loads: with a faked one, the wait would never end, and with it that of all later upgrades. */
+const { setImmediate: later = (callback: () => void) => setTimeout(callback, 0) } = globalThis as {
+  setImmediate?: (callback: () => void) => unknown;
+};
+
+const nextTurn = () => new Promise<void>((resolve) => void later(resolve));
+
 /** Waits for {@link TURNS}, together with the others that begin in the same one. */
 async function afterTurns(): Promise<void> {
-  await new Promise<void>(afterTurn);
+  await nextTurn();
   waiting = undefined;
-  for (let turn = 1; turn < TURNS; turn++) await new Promise<void>(afterTurn);
+  for (let turn = 1; turn < TURNS; turn++) await nextTurn();
 }
 
 /** The upgrade of one request. */

@@ -63,6 +63,9 @@ export class Pass implements Host, Runtime {
   }
 }
 
+/** The property `headersSent` of an acceptance: a getter of Node that no class can override. */
+const HEADERS_SENT = { value: true, configurable: true };
+
 /**
  * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
  * pipelined response of Node before its turn.
@@ -102,8 +105,11 @@ export class HeldResponse extends http.ServerResponse {
     const sent = isBare ? undefined : headersOf(this, given);
     const isMarked = sent?.has(ACCEPTED) ?? true;
     this.isAcceptance = this.#pass?.end(status, isMarked) ?? false;
-    if (this.isAcceptance) this.sent = sent;
-    else if (isMarked) this.#writeUnmarked(status, sent);
+    if (this.isAcceptance) {
+      this.sent = sent;
+      this.statusCode = status;
+      Object.defineProperty(this, "headersSent", HEADERS_SENT);
+    } else if (isMarked) this.#writeUnmarked(status, sent);
     else super.writeHead(status, ...rest as [never]); // The arguments are Node's own.
     this.#answer();
     return this;
@@ -118,7 +124,9 @@ export class HeldResponse extends http.ServerResponse {
   }
 
   override end(...rest: unknown[]): this {
-    return this.isAcceptance ? this : super.end(...rest as []); // The arguments are Node's own.
+    if (!this.isAcceptance) return super.end(...rest as []); // The arguments are Node's own.
+    this.finished = true; // As of any response: listeners look whether the request was answered.
+    return this;
   }
 
   override destroy(error?: Error): this {

@@ -37,6 +37,22 @@ describe("Authenticator", () => {
     }
   });
 
+  it("waits for an asynchronous authenticate when the application has replaced Promise", async () => {
+    const Native = Promise;
+    globalThis.Promise = class<T> extends Native<T> {};
+    try {
+      const { authenticator } = create(async (given) =>
+        await (given as { access_token: string }).access_token === "token-1" ? { accountability: ann } : null
+      );
+      const attempts = [credentials, { ...credentials, access_token: "token-2" }].map((each) =>
+        authenticator.attempt(each, HANDSHAKE)
+      );
+      assert.deepEqual((await Native.all(attempts)).map(({ outcome }) => outcome), ["accepted", "refused"]);
+    } finally {
+      globalThis.Promise = Native;
+    }
+  });
+
   it("hands the credentials and the handshake to authenticate, once", async () => {
     const calls: unknown[][] = [];
     const { attempt } = create((...args) => {

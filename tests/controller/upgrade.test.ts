@@ -296,6 +296,31 @@ describe("controller.upgrade, accepting", () => {
     assert.equal(response.headers.get("x-after"), "1");
   });
 
+  it("reads the list of origins once", async () => {
+    const origins = ["https://app.example.com"];
+    const { request, accepted } = createRoute({ origins });
+    for (const origin of ["https://app.example.com", "https://other.example.com"]) {
+      await request("/websocket", { origin });
+      origins.splice(0, 1, "https://other.example.com");
+    }
+    assert.deepEqual(accepted.length, 1);
+  });
+
+  it("rejects, and does not throw, for a handler that calls it", async () => {
+    const { controller, app, env } = createRoute({ authenticate: () => ({ accountability: { user: "ann", role: null } }) });
+    controller.observe("test", () => ({
+      authenticated() {
+        throw new Error("An observer");
+      },
+    }));
+    app.get(
+      "/own",
+      (c) => controller.upgrade(c as never, async () => {}).catch((error: Error) => c.text(error.message, 500)) as never,
+    );
+    const response = await app.request("/own?access_token=a", { headers: HANDSHAKE_HEADERS }, env);
+    assert.deepEqual([response.status, await response.text()], [500, "An observer"]);
+  });
+
   it("agrees on the first offered subprotocol that it supports, otherwise on none", async () => {
     const cases: [offered: string | null, agreed: string | null][] = [
       [null, null],

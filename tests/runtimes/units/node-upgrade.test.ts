@@ -65,6 +65,22 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
       });
     }
 
+    it("shows the response of an accepted upgrade as answered", async () => {
+      const { getRequestListener } = await import("@hono/node-server");
+      const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
+      const app = new Hono().get("/websocket", controllerOf().upgrade);
+      const listener = getRequestListener(app.fetch);
+      const shown: unknown[] = [];
+      const server = createServer(async (request, response) => {
+        await listener(request, response);
+        shown.push([response.headersSent, response.writableEnded]);
+      });
+      attachWebSocket(server);
+      const port = await listen(server);
+      assert.equal((await Wire.request(port, "/websocket", { headers: OPENING })).answer.status, 101);
+      assert.deepEqual(shown, [[true, true]]);
+    });
+
     it("runs a route of its own, and any other, once", async () => {
       const runs: string[] = [];
       const app = new Hono().use(async (c, next) => {
