@@ -185,9 +185,9 @@ export class Drain implements Timed {
 
   async #run(): Promise<DrainResult> {
     const { deadlines, report } = this.#host;
-    const { timeout, code, retryAfter } = this.#options;
+    const { timeout, retryAfter } = this.#options;
     let waitsFor = () => "";
-    const closeAll = () => this.#connections.closeAll(code, wordsOf(retryAfter));
+    const closeAll = () => this.#connections.closeAll(CloseCode.GOING_AWAY, wordsOf(retryAfter) || "Going away");
     const steps = async () => {
       const live = () => this.#live().length;
       waitsFor = () => live() > 0 ? `${live()} clients have requests under way` : "clients have not answered the close";
@@ -256,10 +256,10 @@ export const saysDrained = ({ client, hasDropped, host: { bus, handlers } }: Con
   !hasDropped && !bus.has("message") && handlers.running.of(client) === 0;
 
 const reasonOf = (connection: Connection, retryAfter: number): string =>
-  wordsOf(retryAfter, ...saysDrained(connection) ? ["drained"] : []);
+  wordsOf(retryAfter, ...saysDrained(connection) ? ["drained"] : []) || "Service restart";
 
 const wordsOf = (retryAfter: number, ...words: string[]): string =>
-  [...words, ...retryAfter > 0 ? [`retry=${retryAfter}`] : []].join(" ") || "Service restart";
+  [...words, ...retryAfter > 0 ? [`retry=${retryAfter}`] : []].join(" ");
 
 /** For each option its check, and the remedy in the error message. */
 const CHECKS: { readonly [Name in keyof DrainOptions]-?: readonly [(value: unknown) => boolean, string] } = {

@@ -227,14 +227,14 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
   });
 
-  it("closes whoever is still waiting at the timeout, and says why in an error event", async () => {
+  it("closes with 1001 whoever is still waiting at the timeout, and says why in an error event", async () => {
     const { clock, controller, errors, opened } = create(2);
     controller.handle("never", v.object({}), () => new Promise(() => {}));
     opened[0]!.connection.message('{"type":"never"}');
     const drained = controller.drain({ window: 1_000, timeout: 2_000, retryAfter: 1_500 });
     clock.advance(2_000);
     assert.deepEqual(await drained, { closed: 1, cut: 1, isClean: false });
-    assert.deepEqual(opened[0]!.transport.closes, [{ code: 1012, reason: "retry=1500" }]);
+    assert.deepEqual(opened[0]!.transport.closes, [{ code: 1001, reason: "retry=1500" }]);
     assert.deepEqual(errors, ["Error: Cannot drain in 2000 ms: 1 clients have requests under way"]);
     assert.equal(controller.status, "closed");
   });
