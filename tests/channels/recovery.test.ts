@@ -542,6 +542,29 @@ describe("Channels: identity", () => {
     assert.deepEqual(await read(peer), [13]);
   });
 
+  it("a subscribe that is under way when its client becomes anonymous is refused", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => new Promise(() => {}) }, b: kept }, {
+      mode: "public",
+      authenticate: (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1000) + 2,
+      }),
+      timeout: 60_000,
+    });
+    const peer = join();
+    await peer.ask(auth("x"), subscribe({ uid: 1 }), subscribe({ channel: "b", uid: 2 }));
+    clock.advance(2_000);
+    assert.deepEqual((await peer.take()).map(({ error }) => error.code), ["TOKEN_EXPIRED"]);
+    clock.advance(59_999);
+    assert.deepEqual(await peer.take(), []);
+    clock.advance(1);
+    assert.deepEqual(await peer.take(), [
+      { type: "subscribe", status: "error", error: { code: "FORBIDDEN", message: "Another user" }, uid: 1 },
+      { type: "subscription", event: "unsubscribe", channel: "b", uid: 2, reason: "FORBIDDEN" },
+    ]);
+    assert.equal(channels.stats().subscriptions, 0);
+  });
+
   it("a subscribe that is under way at expiry is answered after the renewal", async () => {
     const snapshot = new Stall<unknown>();
     const { join, clock } = createChannels({ a: { ...kept, snapshot: () => snapshot.promise } }, {
