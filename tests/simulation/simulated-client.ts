@@ -4,6 +4,7 @@ import { Wire } from "../../src/testing/wire.ts";
 import type { Checker, Follower } from "../support/checker.ts";
 import type { Dice } from "./dice.ts";
 import type { SeededTurns } from "./seeded-turns.ts";
+import { AUTHENTICATION } from "./sizes.ts";
 
 /** What a client connects to. */
 export type ClientNode = Pick<TestNode, "number" | "isUp" | "upgrade">;
@@ -27,6 +28,8 @@ export interface World {
   left(client: AnyClient, user: string): void;
   /** Users whose rights are taken in this round. */
   readonly banned: ReadonlySet<string>;
+  /** Whether the credentials of the user may expire, or its rights are taken in this round. */
+  mayExpire(user: string | undefined): boolean;
   /** Whether the permission of the user for the channel is taken in this round. */
   isWithdrawn(user: string | undefined, channel: string): boolean;
 }
@@ -49,6 +52,9 @@ export interface ClientOptions {
 
 /** Time without an answer after which a client gives its connection up, in ms. */
 const SILENCE = 5_000;
+
+/** Time that an expired client has at least to authenticate again, in ms: the clock of its node may run too fast. */
+const RENEWAL = 0.98 * AUTHENTICATION;
 
 /** A message of the server. Whatever is in it is read. */
 // deno-lint-ignore no-explicit-any -- the server is what is tested
@@ -116,6 +122,11 @@ export class SimulatedClient implements AnyClient {
   #isConnecting = false;
   #isOpen = false;
   #isStalled = false;
+  /** When it stopped reading and when it read again. What it reads then may have been sent at any time between. */
+  #stalledAt = 0;
+  #unstalledAt: number | undefined;
+  /** Before this time its credentials were valid. */
+  #expiredAt: number | undefined;
   /** Nothing arrives any more, which it has not noticed. */
   #isLost = false;
   #members: Map<string, string> | undefined;
@@ -182,8 +193,10 @@ export class SimulatedClient implements AnyClient {
   }
 
   unstall(): void {
-    if (this.#isStalled) this.#wire?.unstall();
+    if (!this.#isStalled) return;
     this.#isStalled = false;
+    this.#unstalledAt = this.#world.elapsed;
+    this.#wire?.unstall();
   }
 
   comeBack(): boolean {
@@ -268,6 +281,8 @@ export class SimulatedClient implements AnyClient {
     this.#wire =
       this.#members =
       this.#sentAt =
+      this.#unstalledAt =
+      this.#expiredAt =
       this.node =
         undefined;
     this.#isOpen = this.#isStalled = this.#isLost = false;
@@ -286,6 +301,7 @@ export class SimulatedClient implements AnyClient {
 
   #stall(): void {
     this.#isStalled = true;
+    this.#stalledAt = this.#world.elapsed;
     this.#wire!.stall(); // As above.
   }
 
@@ -347,13 +363,11 @@ export class SimulatedClient implements AnyClient {
     const { checker } = this.#world;
     const { type, status, event, channel, uid } = message;
     const asked = this.#asked.get(uid);
-    if (status === "error" && message.error.code === "TOKEN_EXPIRED") this.#wire?.closeFromClient(1000); // Its rights were taken.
+    if (status === "error" && message.error.code === "TOKEN_EXPIRED") this.#expire(message);
     // Its rights were taken while it connected. The server closes the connection.
     else if (type === "auth" && message.error?.code === "AUTH_FAILED" && this.#world.banned.has(this.user ?? "")) return;
     else if (status === "error") {
-      const isExpected = message.error.code === "ENGINE_UNAVAILABLE" ||
-        message.error.code === "FORBIDDEN" && asked !== undefined && this.#world.isWithdrawn(this.user, asked.channel);
-      if (!isExpected) checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
+      if (!this.#mayFail(message.error.code, asked?.channel)) this.#unexpected(message);
       this.#asked.delete(uid);
       if (asked && asked.id === undefined) this.#current.delete(asked.channel);
     } else if (type === "publish" && asked?.id !== undefined) {
@@ -369,9 +383,30 @@ export class SimulatedClient implements AnyClient {
       // An `init` that follows a gap was not asked for.
       follower?.init(message, asked?.recover);
     } else if (type === "subscription" && event === "unsubscribe") {
+      if (message.reason !== undefined && !this.#mayFail(message.reason, channel)) this.#unexpected(message);
       this.#started.delete(channel);
       this.#current.delete(channel);
     } else if (type === "subscription") this.followers.get(channel)?.event(message);
+  }
+
+  #expire(message: Message): void {
+    const { elapsed } = this.#world;
+    if (!this.#world.mayExpire(this.user)) this.#unexpected(message);
+    this.#expiredAt ??= elapsed === this.#unstalledAt ? this.#stalledAt : elapsed;
+    this.#wire?.closeFromClient(1000);
+  }
+
+  /** Whether a request or a subscription may fail with the code. */
+  #mayFail(code: string, channel: string | undefined): boolean {
+    if (code !== "FORBIDDEN") return code === "ENGINE_UNAVAILABLE";
+    if (channel === undefined) return false;
+    // It has become anonymous before it read that its credentials had expired (PROTOCOL.md 2.6 and 4.8).
+    const isAnonymous = this.#expiredAt !== undefined && this.#world.elapsed >= this.#expiredAt + RENEWAL;
+    return isAnonymous || this.#world.isWithdrawn(this.user, channel);
+  }
+
+  #unexpected(message: Message): void {
+    this.#world.checker.problem(`${this.name} was answered ${JSON.stringify(message)}`);
   }
 
   #present(event: string, members: { user: string; data: string }[]): void {

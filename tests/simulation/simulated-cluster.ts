@@ -21,6 +21,7 @@ const HISTORIES = { lossy: [10 * SECOND, 10 * MINUTE, 3 * HOUR], lasting: [500 *
 /** Nodes that a broker joins. */
 export class SimulatedCluster implements Site, Cluster {
   readonly isLossy: boolean;
+  readonly hasExpiry = false;
   readonly nodes: readonly TestNode[];
   readonly running: Running[] = [];
   readonly clocks: readonly NodeTime[];

@@ -96,6 +96,10 @@ export class SimulatedObject implements Site {
     this.nodes = [this.#object];
   }
 
+  get hasExpiry(): boolean {
+    return this.#kinds.has("expiry");
+  }
+
   get isActive(): boolean {
     return this.#active > 0;
   }

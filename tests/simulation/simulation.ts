@@ -187,6 +187,10 @@ class Simulation implements World, Ground {
     }
   }
 
+  mayExpire(user: string | undefined): boolean {
+    return user !== undefined && (this.banned.has(user) || this.#site.hasExpiry);
+  }
+
   isWithdrawn(user: string | undefined, channel: string): boolean {
     return user !== undefined && this.withdrawn.has(pairOf(user, channel));
   }

@@ -49,6 +49,8 @@ export interface Site {
   readonly isActive: boolean;
   /** Whether nothing was lost without a sign in this round, so that everybody has caught up soon after its end. */
   readonly isPrompt: boolean;
+  /** Whether credentials expire. */
+  readonly hasExpiry: boolean;
   /** Whether no member can have left in this round without its client. */
   readonly isHarmless: boolean;
   /** Time without faults until every node has noticed everything, in ms. */
