@@ -256,9 +256,9 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     if (this.readyState === OPEN) this.identity.refuseMessage(uid);
   }
 
-  /** Sends an encoded message, whether or not the client is admitted. */
-  transmit(text: string): void {
-    this.host.sender.send(this, new Frame(text, true));
+  /** Sends an encoded message, whether or not the client is admitted. Returns whether the frame was handed over. */
+  transmit(text: string): boolean {
+    return this.host.sender.send(this, new Frame(text, true));
   }
 
   /** The runtime dropped a frame that it had accepted. */
@@ -367,6 +367,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   /** The client was notified of the messages it missed. */
   notified(): void {
+    this.identity.notified();
     this.host.extension?.readable(this.client);
   }
 

@@ -33,6 +33,8 @@ export class Identity {
   #dueAt = 0;
   /** Raised by everything that outdates the answer of an earlier `revalidate`. */
   #generation = 0;
+  /** `TOKEN_EXPIRED` was dropped, because the client reads too slowly. */
+  #hasMissedExpiry = false;
 
   constructor(owner: Connection) {
     this.#owner = owner;
@@ -108,6 +110,7 @@ export class Identity {
       } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
     }
+    this.#hasMissedExpiry = false; // It renews its credentials without it.
     const since = this.#owner.host.revocations.number;
     // A promise also of what is known at once: later messages wait for it.
     const { host: { authenticator }, client: { handshake } } = this.#owner;
@@ -119,7 +122,13 @@ export class Identity {
   /** Answers a message of a client that is not admitted: a pending one must begin with `auth`, an expired one must renew first. */
   refuseMessage(uid: MessageUid | undefined): void {
     if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
-    else this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
+    else this.#answerExpired(uid);
+  }
+
+  /** The client was notified of the messages it missed. */
+  notified(): void {
+    // Without it the client would not renew its credentials, and become anonymous unnoticed.
+    if (this.#hasMissedExpiry) this.#answerExpired();
   }
 
   /** Calls the option `revalidate` for an admitted client. */
@@ -209,6 +218,7 @@ export class Identity {
     if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
     const { accountability, expires_at } = attempt.state;
     if (!this.#assume(accountability, expires_at ?? null)) return false;
+    this.#hasMissedExpiry = false;
     this.#owner.enter("admitted");
     return true;
   }
@@ -218,7 +228,7 @@ export class Identity {
     if (this.#owner.state === "admitted") this.#owner.enter("expired");
     this.#wait(this.#owner.host.options.timeout);
     this.#owner.changed();
-    this.#answer(failure("TOKEN_EXPIRED", "The token has expired"));
+    this.#answerExpired();
   }
 
   #conclude(attempt: Attempt, uid: MessageUid | undefined, since: number): void {
@@ -311,8 +321,12 @@ export class Identity {
     this.#owner.host.report(error, this.#owner.isKnown ? this.#owner.client : undefined);
   }
 
-  #answer(error: WebSocketError): void {
-    this.#owner.transmit(error.toMessage());
+  #answerExpired(uid?: MessageUid): void {
+    this.#hasMissedExpiry = !this.#answer(failure("TOKEN_EXPIRED", "The token has expired", uid));
+  }
+
+  #answer(error: WebSocketError): boolean {
+    return this.#owner.transmit(error.toMessage());
   }
 
   /**

@@ -73,6 +73,43 @@ describe("a client whose token expires", () => {
     assert.deepEqual(takeNames(), []);
   });
 
+  for (const [when, wait] of [["in time", TIMEOUT - 250], ["too late", TIMEOUT + 1_000]] as const) {
+    it(`is told so when it reads again, ${when}, if that was dropped because it did not read`, async () => {
+      const { clock, client, transport, receive } = connect({ slowConsumer: "drop", maxBufferedBytes: 1_000 }, "public");
+      transport.bufferedAmount = 5_000;
+      clock.advance(60_000 + wait);
+      assert.deepEqual(transport.take(), []);
+      transport.bufferedAmount = 0;
+      clock.advance(250);
+      const [dropped, ...others] = transport.take();
+      assert.deepEqual([dropped.error.code, others], ["MESSAGES_DROPPED", [expired()]]);
+      receive({ type: "auth", access_token: "ann", uid: 1 });
+      await turn();
+      assert.deepEqual([transport.take(), client.accountability.user], [[{ type: "auth", status: "ok", uid: 1 }], "ann"]);
+    });
+  }
+
+  it("is not told so once more when it has renewed its credentials, or heard it as an answer", async () => {
+    for (const message of [{ type: "auth", access_token: "ann" }, { type: "x" }]) {
+      const { clock, client, transport, receive } = connect({ slowConsumer: "drop", maxBufferedBytes: 1_000 }, "public");
+      clock.advance(59_000);
+      transport.bufferedAmount = 5_000;
+      clock.advance(1_000);
+      transport.bufferedAmount = 0;
+      receive(message);
+      await turn();
+      const heard = transport.take().filter(({ error }) => error?.code === "TOKEN_EXPIRED");
+      assert.ok(message.type === "x" ? heard.length > 0 : heard.length === 0);
+      // It misses something else.
+      transport.bufferedAmount = 5_000;
+      receive({ type: "ping" });
+      transport.bufferedAmount = 0;
+      clock.advance(250);
+      assert.deepEqual(transport.take().map(({ error }) => error.code), ["MESSAGES_DROPPED"]);
+      assert.equal(client.readyState, 1);
+    }
+  });
+
   it("is closed with 4401 after the grace, which nothing but an auth prolongs", () => {
     for (const mode of ["handshake", "strict"] as const) {
       const { clock, transport, receive, events, codes, client, connection } = connect({}, mode);
