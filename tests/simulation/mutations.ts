@@ -120,8 +120,9 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "members-unannounced": {
     title: "A node does not announce its members again when the broker has lost them",
     file: "engines/broker/announcer.ts",
-    before: "await this.#settle(batch.map(({ channel, member }) => this.join(channel, member)));",
-    after: "",
+    // What corrects the list of a channel when it is read announces them in the same way.
+    before: "if (own.needsPlace(member)) {\n      const from",
+    after: "if (!own.needsPlace(member)) return;\n    {\n      const from",
     seed: 1,
   },
   "announced-stale": {
