@@ -34,11 +34,12 @@ export async function buildSimulation(folder: string, name: string, mutation?: M
       setup({ onLoad }) {
         onLoad({ filter: /[\\/]src[\\/].*\.ts$/ }, ({ path }) => {
           if (!mutation || path !== join(root, "src", mutation.file)) return undefined;
-          const text = readFileSync(path, "utf8");
-          if (text.split(mutation.before).length !== 2) {
-            throw new Error(`Cannot change ${path}: "${mutation.before}" is not there once`);
+          let contents = readFileSync(path, "utf8");
+          for (const { before, after } of [mutation, mutation.also ?? []].flat()) {
+            if (contents.split(before).length !== 2) throw new Error(`Cannot change ${path}: "${before}" is not there once`);
+            contents = contents.replace(before, () => after);
           }
-          return { contents: text.replace(mutation.before, () => mutation.after), loader: "ts" };
+          return { contents, loader: "ts" };
         });
       },
     }],

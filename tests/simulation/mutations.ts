@@ -6,6 +6,8 @@ export interface Mutation {
   readonly file: string;
   readonly before: string;
   readonly after: string;
+  /** A second change of the file: what would repair what the first one breaks. */
+  readonly also?: { readonly before: string; readonly after: string };
   /** The commit that mended it, where it was real. */
   readonly mendedBy?: string;
   /**
@@ -130,6 +132,10 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "engines/broker/announcer.ts",
     before: "if (own.has(channel, member)) await this.#send(",
     after: "await this.#send(",
+    also: {
+      before: "if (wrong.length + gone.length === 0) return;",
+      after: "gone.length = 0;",
+    },
     mendedBy: "d69d91e",
     seed: 7,
   },
