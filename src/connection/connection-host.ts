@@ -30,7 +30,7 @@ export interface NodeNotes {
   listen(name: string, listener: (text: string) => void): () => void;
 }
 
-/** What is counted of connections, since the start. */
+/** Counts of connections since the start. */
 export interface CountedConnections {
   readonly opened: number;
   readonly closedBy: Readonly<Record<CloseCause, number>>;

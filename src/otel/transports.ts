@@ -21,7 +21,7 @@ export class Transports {
   }
 
   /**
-   * Returns a function that reports what is read of all connections: of those over HTTP apart, once there are some.
+   * Returns a function that reports values of all connections, those over HTTP apart once there are some.
    *
    * @param read returns the same labels each time.
    */

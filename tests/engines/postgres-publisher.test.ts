@@ -5,6 +5,7 @@ import pg from "pg";
 import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { createPublisher } from "../../src/publisher/publisher.ts";
 import { lacksPostgres } from "../support/postgres.ts";
+import { turn } from "../support/waiting.ts";
 import { FAST, TIMEOUT, usePostgres } from "./postgres-fixture.ts";
 
 const HISTORY = { size: 100, ttl: 300_000 };
@@ -64,7 +65,7 @@ describe("A publisher over PostgreSQL", { skip: lacksPostgres() }, () => {
     await on.client.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'publisher'");
     for (let isPublished = false; !isPublished;) {
       isPublished = await publisher.publish("kept", "say", 2).then(() => true, () => false);
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await turn();
     }
     assert.equal(connections() >= 2, true);
     await publisher.close();

@@ -3,7 +3,7 @@ import type { Item } from "./shards.ts";
 
 type Change = Extract<Item, { type: "presence" }>;
 
-/** Members of which is remembered what was announced last. */
+/** Maximum number of members whose last announcement is remembered. */
 const MAX_MEMBERS = 10_000;
 
 /** What a relay has announced last of each member: a home object that starts again repeats what relays may have received. */
@@ -12,7 +12,10 @@ export class Announced {
   readonly #last = new Map<string, Map<string, string | undefined | typeof LEFT>>();
   #count = 0;
 
-  /** Returns what of the change is new. Only what is repeated may be known: of another change relays may have missed what was before it. */
+  /**
+   * Returns the part of the change that is new. Only a repeated change can hold known parts: before any other one, relays may have missed
+   * an announcement.
+   */
   take({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
     if (this.#count + joined.length + left.length > MAX_MEMBERS) this.#clear();
     let last = this.#last.get(channel);
@@ -27,7 +30,7 @@ export class Announced {
     return { joined: joined.filter(({ user, data }) => isNew(user, data)), left: left.filter((user) => isNew(user, LEFT)) };
   }
 
-  /** A list of the channel's members is read, or none of its changes are received any more: what comes next is announced. */
+  /** Forgets a channel whose list of members is read anew, or whose changes do not arrive any more. */
   forget(channel: string): void {
     this.#count -= this.#last.get(channel)?.size ?? 0;
     this.#last.delete(channel);

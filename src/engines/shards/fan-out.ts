@@ -173,8 +173,8 @@ class Branch {
 }
 
 /**
- * A relay that did not answer. A call tells it to read publications from the history; messages and changes of members are kept for it. It
- * returns to its branch once it has everything.
+ * A relay that did not answer. It reads publications from the history once a call reaches it; messages and changes of members wait for it.
+ * It returns to its branch once it has everything.
  */
 class LateRelay implements Timed {
   readonly deadline: number = 0;
