@@ -350,7 +350,7 @@ export function resolveOptions(options: WebSocketControllerOptions<unknown> = {}
     mode,
     authenticate,
     revalidate: options.revalidate,
-    origins: options.origins === "*" ? "*" : [...options.origins ?? []],
+    origins: options.origins ?? [],
     maxConnections: options.maxConnections ?? 50_000,
     maxPending,
     maxPendingPerIp: options.maxPendingPerIp ?? Math.max(16, Math.ceil(maxPending / 4)),

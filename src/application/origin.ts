@@ -39,10 +39,14 @@ export function isAllowedOrigin(origin: string, host: string, origins: Origins):
 
 /** {@link isAllowedOrigin}, which remembers its latest answer: it takes four URLs parsed, and most clients come from one page. */
 export function allowedOrigins(origins: Origins): (origin: string, host: string) => boolean {
-  let known: { readonly origin: string; readonly host: string; readonly isAllowed: boolean } | undefined;
+  if (origins === "*") return () => true;
+  let known: { readonly origin: string; readonly host: string; readonly list: Origins; readonly isAllowed: boolean } | undefined;
+  // The application may change its list.
+  const isListed = (list: Origins) => list.length === origins.length && origins.every((each, index) => each === list[index]);
   return (origin, host) => {
-    if (known?.origin !== origin || known.host !== host) {
-      known = { origin: copyOf(origin), host: copyOf(host), isAllowed: isAllowedOrigin(origin, host, origins) };
+    if (known?.origin !== origin || known.host !== host || !isListed(known.list)) {
+      const isAllowed = isAllowedOrigin(origin, host, origins);
+      known = { origin: copyOf(origin), host: copyOf(host), list: [...origins], isAllowed };
     }
     return known.isAllowed;
   };

@@ -296,14 +296,15 @@ describe("controller.upgrade, accepting", () => {
     assert.equal(response.headers.get("x-after"), "1");
   });
 
-  it("reads the list of origins once", async () => {
+  it("follows changes of the list of origins", async () => {
     const origins = ["https://app.example.com"];
     const { request, accepted } = createRoute({ origins });
-    for (const origin of ["https://app.example.com", "https://other.example.com"]) {
-      await request("/websocket", { origin });
-      origins.splice(0, 1, "https://other.example.com");
+    const statuses = [];
+    for (const next of ["https://other.example.com", "https://app.example.com"]) {
+      for (let n = 0; n < 2; n++) statuses.push((await request("/websocket", { origin: "https://app.example.com" })).status);
+      origins[0] = next;
     }
-    assert.deepEqual(accepted.length, 1);
+    assert.deepEqual([statuses, accepted.length], [[200, 200, 403, 403], 2]);
   });
 
   it("rejects, and does not throw, for a handler that calls it", async () => {
