@@ -11,8 +11,9 @@ const { Deno } = globalThis as unknown as {
 
 const app = new Hono();
 app.get("/websocket", (c) => {
+  const facts = { token: c.req.query("access_token"), origin: c.req.header("origin") }; // Before: Deno reads no header after it.
   const { socket, response } = Deno.upgradeWebSocket(c.req.raw);
-  Object.assign(socket, { facts: { token: c.req.query("access_token"), origin: c.req.header("origin") } });
+  Object.assign(socket, { facts });
   socket.onmessage = () => {};
   return response;
 });
