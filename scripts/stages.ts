@@ -122,7 +122,7 @@ function placeOf({ name }: Stage): number {
   return place < 0 ? LONGEST.length : place;
 }
 
-/** Reads the times of all cores. What it returns is the part of the machine that was idle since the last call, from 0 to 1. */
+/** Reads the times of all cores. It returns the part of the machine that was idle since the last call, from 0 to 1. */
 export function idleOfMachine(): () => number {
   const read = () => {
     const all = cpus().map(({ times }) => times);

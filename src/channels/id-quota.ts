@@ -1,7 +1,7 @@
 /** Number of keys above which keys whose window is over are removed. */
 const PRUNE_AT = 1_024;
 
-/** Limits what is remembered of each user, such as publication ids. A user is one key of `rateLimit`. */
+/** Limits how much each user makes the server remember, such as publication ids. A user is one key of `rateLimit`. */
 export class IdQuota {
   readonly #max: number;
   readonly #window: number;

@@ -13,7 +13,7 @@ const HISTORY = { size: 100, ttl: 300_000 };
 describe("A publisher over PostgreSQL", { skip: lacksPostgres() }, () => {
   const on = usePostgres();
 
-  /** A publisher, and what it sends to the database. */
+  /** A publisher, and its statements and connections. */
   function create(secret?: string) {
     const statements: string[] = [];
     let connections = 0;

@@ -142,7 +142,7 @@ interface Running {
   readonly life: Life;
 }
 
-/** The object. Whoever calls it wakes it. */
+/** The object. A call wakes it. */
 export class HibernatingObject implements ClientNode {
   readonly number = 0;
   isUp = true;
