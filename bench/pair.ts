@@ -66,7 +66,8 @@ async function main(): Promise<void> {
   }
   const count = Math.floor(Number(values.count ?? work.settings.count) / turns);
   if (!(count >= 1)) throw new Error("Cannot measure: --turns takes a number up to the work's count");
-  const parts = values.servers.split(",");
+  // Some names have a comma, with a space after it.
+  const parts = values.servers.split(/,(?! )/);
   // One of some works only is named in full.
   const servers = SERVERS.filter(({ name, runtime, works }) =>
     runtime === values.runtime &&
