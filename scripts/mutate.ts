@@ -12,7 +12,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { build } from "esbuild";
 import ts from "typescript-5.4";
@@ -136,8 +136,9 @@ await build({
     name: "mutants",
     setup({ onLoad }) {
       onLoad({ filter: /\.ts$/ }, ({ path }) => {
-        const contents = instrumented.get(path);
-        return contents === undefined ? undefined : { contents, loader: "ts" };
+        const contents = instrumented.get(path) ?? readFileSync(path, "utf8");
+        // Tests find files of the repository by where they are.
+        return { contents: contents.replaceAll("import.meta.url", JSON.stringify(pathToFileURL(path).href)), loader: "ts" };
       });
     },
   }],
@@ -145,7 +146,9 @@ await build({
 
 /** Runs one test file, and ends it at the first failure. */
 function run(test: string, mutant: string, timeout: number): Promise<{ failed: boolean; output: string }> {
-  const child = spawn(process.execPath, ["--test-reporter=tap", join(out, test.replace(/\.ts$/, ".js"))], {
+  // Some tests load a second copy of the source, which is TypeScript.
+  const args = ["--import", "./scripts/typescript.mjs", "--test-reporter=tap", join(out, test.replace(/\.ts$/, ".js"))];
+  const child = spawn(process.execPath, args, {
     cwd: root,
     env: { ...process.env, MUTANT: mutant, SEED: values.seed },
     stdio: ["ignore", "pipe", "ignore"],
