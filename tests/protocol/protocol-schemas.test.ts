@@ -5,6 +5,7 @@ import {
   AuthMessageSchema,
   MessageUidSchema,
   PingMessageSchema,
+  PublishMessageSchema,
   SubscribeMessageSchema,
   UnsubscribeMessageSchema,
   WebSocketMessageSchema,
@@ -109,6 +110,29 @@ describe("SubscribeMessageSchema", () => {
       ...[-1, 1.5, NaN, "1", 2 ** 53].map((offset) => message({ recover: { epoch: "e", offset } })),
       ...["x".repeat(65), 1, undefined].map((epoch) => message({ recover: { epoch, offset: 0 } })),
     ]);
+  });
+});
+
+describe("PublishMessageSchema", () => {
+  const publish = { type: "publish", channel: "room", event: "said" };
+
+  it("accepts an event, perhaps with data, an id and a uid", () => {
+    accepts(PublishMessageSchema, [publish, { ...publish, data: null, id: "x".repeat(64), uid: 1 }]);
+  });
+
+  it("refuses an event that the service sends itself, and an id that is empty or too long", () => {
+    for (const event of ["init", "unsubscribe", "join", "leave"]) refuses(PublishMessageSchema, [{ ...publish, event }]);
+    refuses(PublishMessageSchema, ["", "x".repeat(65), 1].map((id) => ({ ...publish, id })));
+  });
+});
+
+describe("collection, which the Directus SDK sends in place of channel", () => {
+  it("is read as channel where that is missing or the same", () => {
+    for (const names of [{ collection: "room" }, { channel: "room", collection: "room" }, { channel: "room" }]) {
+      assert.equal(v.parse(SubscribeMessageSchema, { type: "subscribe", ...names }).channel, "room");
+      assert.equal(v.parse(UnsubscribeMessageSchema, { type: "unsubscribe", ...names }).channel, "room");
+    }
+    refuses(SubscribeMessageSchema, [{ type: "subscribe", channel: "room", collection: "other" }]);
   });
 });
 

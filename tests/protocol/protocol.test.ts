@@ -112,6 +112,8 @@ describe("decode, nested", () => {
   it("counts levels, not brackets", () => {
     const wide = JSON.stringify({ type: "x", list: Array.from({ length: 500 }, () => [{ a: [] }]) });
     assert.equal(messageOf(decode(wide)).type, "x");
+    // The deepest that is accepted, beside other brackets.
+    assert.equal(messageOf(decode(`{"type":"x","a":${arrays(31)},"b":[[],[]]}`)).type, "x");
   });
 
   it("does not count brackets inside strings, where quotes and backslashes are escaped", () => {
