@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type BroadcastFilter, checkFilter } from "../../src/delivery/broadcast.ts";
+import { type BroadcastFilter, type BroadcastResult, checkFilter } from "../../src/delivery/broadcast.ts";
 import { checkDisconnectFilter, type DisconnectFilter } from "../../src/connection/revocations.ts";
 import { Delivery, type IndexedRecipient, type IndexKeys } from "../../src/delivery/delivery.ts";
 import { Frame } from "../../src/protocol/frame.ts";
@@ -250,6 +250,20 @@ describe("Delivery, to a large audience", () => {
       (await Promise.all(results)).map(({ matched, sent, dropped }) => [matched, sent, dropped]),
       [[3_000, 2_999, 1], [3_000, 2_999, 1], [3_000, 2_999, 1], [2_999, 2_998, 1], [2_999, 2_998, 1]],
     );
+  });
+
+  it("keeps lists of targets apart, also of one length, and sends a list once more while it is sent", async () => {
+    const { delivery, readers, turns } = create(6_000);
+    const [first, second] = [readers.slice(0, 3_000), readers.slice(3_000)];
+    const sent = (text: string, list: readonly Reader[]) =>
+      new Promise<BroadcastResult>((resolve) => delivery.deliver(frame(text), list, resolve));
+    const results = [sent("1", first), sent("2", second), sent("3", second), sent("4", first)];
+    assert.equal(delivery.isBusy, true);
+    while (turns.length > 0) turns.shift()!();
+    assert.equal(delivery.isBusy, false);
+    for (const { received } of first) assert.deepEqual(received, ["1", "4"]);
+    for (const { received } of second) assert.deepEqual(received, ["2", "3"]);
+    for (const result of await Promise.all(results)) assert.deepEqual(result, { matched: 3_000, sent: 3_000, dropped: 0 });
   });
 
   for (const cause of ["0", "1"]) {
