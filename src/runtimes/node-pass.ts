@@ -3,7 +3,7 @@ import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from "node:h
 import type { Socket } from "node:net";
 import type { Connections } from "../connection/connections.ts";
 import { LINGER } from "./node-transport.ts";
-import type { Acceptance, Host, Runtime } from "./runtime.ts";
+import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
 // Not imported: a bundle for a Worker, which has no such module, would not start.
 // deno-lint-ignore no-process-global -- as above
@@ -63,9 +63,6 @@ export class Pass implements Host, Runtime {
   }
 }
 
-/** The property `headersSent` of an acceptance: a getter of Node that no class can override. */
-const HEADERS_SENT = { value: true, configurable: true };
-
 /**
  * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
  * pipelined response of Node before its turn.
@@ -73,7 +70,8 @@ const HEADERS_SENT = { value: true, configurable: true };
 export class HeldResponse extends http.ServerResponse {
   #isAnswered = false;
   #whenAnswered: (() => void) | undefined;
-  readonly #pass: Pass | undefined;
+  /** `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host. */
+  readonly [HOST]: Pass | undefined;
   /** Headers of an acceptance. Absent: none but its mark. */
   sent: Headers | undefined;
   /** Whether the head is that of our acceptance. It is not written: ws writes the 101. */
@@ -81,7 +79,7 @@ export class HeldResponse extends http.ServerResponse {
 
   constructor(incoming: IncomingMessage, pass?: Pass) {
     super(incoming);
-    this.#pass = pass;
+    this[HOST] = pass;
     this.shouldKeepAlive = false; // The HTTP parser has released this connection.
     this.on("error", ignore); // Node reports writes after the end here.
   }
@@ -104,11 +102,10 @@ export class HeldResponse extends http.ServerResponse {
     const isBare = given === ACCEPTED_HEADERS && this.getHeaderNames().length === 0;
     const sent = isBare ? undefined : headersOf(this, given);
     const isMarked = sent?.has(ACCEPTED) ?? true;
-    this.isAcceptance = this.#pass?.end(status, isMarked) ?? false;
+    this.isAcceptance = this[HOST]?.end(status, isMarked) ?? false;
     if (this.isAcceptance) {
       this.sent = sent;
       this.statusCode = status;
-      Object.defineProperty(this, "headersSent", HEADERS_SENT);
     } else if (isMarked) this.#writeUnmarked(status, sent);
     else super.writeHead(status, ...rest as [never]); // The arguments are Node's own.
     this.#answer();
@@ -152,6 +149,14 @@ export class HeldResponse extends http.ServerResponse {
     socket.resume(); // Otherwise the end of the client is not reported.
   }
 }
+
+// Not in the class: the types of Node have a property where Node has a getter.
+Object.defineProperty(HeldResponse.prototype, "headersSent", {
+  configurable: true,
+  get(this: HeldResponse): boolean {
+    return this.isAcceptance || Reflect.get(http.ServerResponse.prototype, "headersSent", this);
+  },
+});
 
 /** Ends the socket after its answer, even if the peer keeps its side open. */
 export function linger(socket: Socket): void {

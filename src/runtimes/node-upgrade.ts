@@ -120,8 +120,6 @@ export class NodeUpgrade {
   #askListeners(request: (response: ServerResponse) => void, connections: Connections): HeldResponse {
     const pass = this.#pass = new Pass(this.#incoming, connections);
     const held = this.#held = new HeldResponse(this.#incoming, pass);
-    // `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host.
-    Object.assign(held, { [HOST]: pass });
     request(held);
     return held;
   }
