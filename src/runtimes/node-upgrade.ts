@@ -47,7 +47,6 @@ export class NodeUpgrade {
     this.#head = head;
     this.#url = incoming.url;
     this.#written = socket.bytesWritten;
-    socket.on("close", this.#onClose);
   }
 
   readonly #onClose = (): void => {
@@ -68,24 +67,37 @@ export class NodeUpgrade {
    * @param claiming whether an app has a WebSocket route at this path
    * @param unclaimed resolves when other `upgrade` listeners have had their time; a request that no route of ours handled waits
    * for it
+   * @returns `undefined` if a listener has accepted the upgrade at once, as nearly always
    */
-  async run(
+  run(
     request: ((response: ServerResponse) => void) | undefined,
     apps: readonly AttachedApp[],
     claiming: (app: AttachedApp) => boolean,
     unclaimed: Promise<void> | undefined,
-  ): Promise<void> {
-    if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
-      if (!apps.some(claiming)) await unclaimed;
-      if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
-      return;
-    }
+  ): Promise<void> | undefined {
+    if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) return this.#refuseHeaders(apps.some(claiming) ? undefined : unclaimed);
     const [first] = apps.length === 1 ? apps : [apps.find(claiming) ?? apps[0]];
     const held = request && this.#askListeners(request, first!.connections);
-    const answered = held?.answered;
-    if (answered) await answered;
+    if (held?.isAcceptance) return void this.#upgrade(this.#pass!, held.sent); // The pass has set it.
+    this.#socket.on("close", this.#onClose);
+    return this.#wait(held, apps, claiming, unclaimed);
+  }
+
+  async #refuseHeaders(unclaimed: Promise<void> | undefined): Promise<void> {
+    await unclaimed;
+    if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
+  }
+
+  /** Waits for the answer of the listeners, if there are any, and then asks the apps. */
+  async #wait(
+    held: HeldResponse | undefined,
+    apps: readonly AttachedApp[],
+    claiming: (app: AttachedApp) => boolean,
+    unclaimed: Promise<void> | undefined,
+  ): Promise<void> {
+    await held?.answered;
     if (held && !held.isAcceptance) this.#pass!.abandon(); // It may have been destroyed without a head.
-    if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // The pass has set it.
+    if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // As above.
     if (this.isTaken) return held?.drop();
     if (this.#pass?.isOurs) return held?.release(this.#socket);
     let isClaimed = false;

@@ -168,11 +168,11 @@ class Upgrades {
       return true;
     }
     const { endUnread, isTaken, NodeUpgrade, replay, ws } = this.#node;
-    const written = socket.bytesWritten;
     const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
     if (!isWebSocket(incoming)) {
       if (this.#isHttp(incoming)) replay(this.#server, ...args);
       else {
+        const written = socket.bytesWritten;
         pass();
         void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay(this.#server, ...args));
       }
@@ -181,19 +181,24 @@ class Upgrades {
     const apps = this.#attached;
     const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
     const upgrade = new NodeUpgrade(ws, ...args);
-    const run = (unclaimed: Promise<void> | undefined) => {
-      if (upgrade.isTaken) return;
+    const run = (unclaimed?: Promise<void>) => {
       const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
         this.#server.emit("request", incoming, response);
       };
       // A `request` listener that throws would end the process.
-      upgrade.run(request, apps, claiming, unclaimed).catch(fail);
+      try {
+        upgrade.run(request, apps, claiming, unclaimed)?.catch(fail);
+      } catch (error) {
+        fail(error);
+      }
     };
-    if (!this.#hasOthers || apps.some(claiming)) run(undefined);
+    if (!this.#hasOthers || apps.some(claiming)) run();
     else {
       pass();
       const late = afterOtherListeners();
-      setImmediate(run, late); // Most async listeners need no I/O, and have taken it by then.
+      setImmediate(() => {
+        if (!upgrade.isTaken) run(late); // Most async listeners need no I/O, and have taken it by then.
+      });
       void late.then(() => endUnread(socket));
     }
     return true;
@@ -211,7 +216,7 @@ function listen(): void {}
 function ignore(): void {}
 
 function isWebSocket({ method, headers }: IncomingMessage): boolean {
-  return method === "GET" && tokensOf(headers.upgrade).includes("websocket");
+  return method === "GET" && (headers.upgrade === "websocket" || tokensOf(headers.upgrade).includes("websocket"));
 }
 
 function tokensOf(header: string | undefined): string[] {
