@@ -326,18 +326,20 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     const isNew = !this.isKnown;
     this.#state = state;
     if (state === "expired") return this.host.suspend(this);
-    if (isNew) {
-      this.#slot.admit();
-      this.host.admit(this);
-      this.host.bus.emit("connect", { client: this.client });
-    }
-    this.changed();
+    if (isNew) this.#slot.admit();
+    this.host.admit(this);
+    if (isNew) this.host.bus.emit("connect", { client: this.client });
+    this.#renewed();
   }
 
   /** The accountability or a deadline changed. */
   changed(): void {
-    if (!this.#isLive) return;
     if (this.#state === "admitted") this.host.admit(this);
+    this.#renewed();
+  }
+
+  #renewed(): void {
+    if (!this.#isLive) return;
     this.#schedule();
     this.save();
   }

@@ -59,6 +59,7 @@ export class StreamMarks {
 
   /** Notifies a restored client of its streams that have ended. It may resume those that are resumable. */
   restored(client: WebSocketClient): void {
+    if (!mayHibernate(client)) return;
     let marks: readonly string[] = [];
     this.#withKeeper(client, (keeper) => {
       const key = keyOf(client);
@@ -74,8 +75,7 @@ export class StreamMarks {
 
   /** Calls back if the client may hibernate. A client whose streams cannot be stored would wait for ever: it is closed. */
   #withKeeper(client: WebSocketClient, call: (keeper: SubscriptionKeeper) => void): void {
-    const { transport } = connectionOf(client) as { transport: Partial<Transport> }; // A connection has one.
-    if (!transport.save) return;
+    if (!mayHibernate(client)) return;
     try {
       const { keeper } = this.#engine();
       if (keeper) call(keeper);
@@ -98,3 +98,8 @@ export class StreamMarks {
 }
 
 const keyOf = ({ uid }: WebSocketClient): string => `stream ${uid}`;
+
+function mayHibernate(client: WebSocketClient): boolean {
+  const { transport } = connectionOf(client) as { transport: Partial<Transport> }; // A connection has one.
+  return transport.save !== undefined;
+}
