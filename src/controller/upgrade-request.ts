@@ -8,23 +8,17 @@ import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
 /** The name of the query parameter with the token. */
 const TOKEN = "access_token";
 
-/**
- * A part of a query that needs no decoding. A token may have more characters than other values: those that a URL parser leaves as they are.
- * The alternatives have no text in common, or a long query would be tried in every combination.
- */
-const PLAIN_PAIR = /(?:access_token=[\w.~:;@!$*,/=-]*|(?!access_token=)[\w.~-]+=[\w.~-]*)/.source;
+/** The start of a pair with it. */
+const IS_TOKEN = `${TOKEN}=`;
 
-/**
- * A URL whose path and query need no decoding, as nearly all clients request it. To parse a URL and its query takes Node as long as the rest
- * of the upgrade route.
- */
-const PLAIN_URL = new RegExp(
-  [
-    /^(https?:\/\/[^/?#]+)(?=\/)/.source, // The origin: checked on its own.
-    /(?:\/[\w~!$&'()*,;=:@-][\w.~!$&'()*,;=:@-]*)*\/?/.source, // No segment begins with a dot: "." and ".." would be resolved.
-    `(?:\\?${PLAIN_PAIR}(?:&${PLAIN_PAIR})*)?$`,
-  ].join(""),
-);
+/** A token that needs no decoding. It may have more characters than other values: those that a URL parser leaves as they are. */
+const PLAIN_TOKEN = /^[\w.~:;@!$*,/=-]*$/;
+
+/** A query without a token that needs no decoding. */
+const PLAIN_QUERY = /^[\w.~-]+=[\w.~-]*(?:&[\w.~-]+=[\w.~-]*)*$/;
+
+/** A URL without a query whose path needs no decoding. No segment begins with a dot: "." and ".." would be resolved. */
+const PLAIN_URL = /^(https?:\/\/[^/?#]+)(?=\/)(?:\/[\w~!$&'()*,;=:@-][\w.~!$&'()*,;=:@-]*)*\/?$/;
 
 /** The target of an upgrade request. */
 export interface Target {
@@ -33,20 +27,38 @@ export interface Target {
   readonly tokens: readonly string[];
 }
 
-/** Takes the tokens out of the URL of a request; `null` if it is not a URL. */
+/**
+ * Takes the tokens out of the URL of a request; `null` if it is not a URL. Nearly all clients request one that needs no decoding: to parse a URL
+ * and its query takes Node as long as the rest of the upgrade route.
+ */
 export function readTarget(text: string): Target | null {
-  const [, origin] = PLAIN_URL.exec(text) ?? [];
-  if (origin === undefined || !isOrigin(origin)) return parseTarget(text);
-  const [path, query] = splitOnce(text, "?");
-  if (!query.includes(TOKEN)) return { url: text, tokens: [] };
+  const [url, query] = splitOnce(text, "?");
+  if (!isPlain(url)) return parseTarget(text);
+  if (url.length === text.length) return { url, tokens: [] };
+  if (query.startsWith(IS_TOKEN)) {
+    const token = query.slice(IS_TOKEN.length);
+    if (PLAIN_TOKEN.test(token)) return { url, tokens: [token] };
+  }
   const tokens: string[] = [];
-  const rest = query.split("&").filter((pair) => {
-    const [name, value] = splitOnce(pair, "=");
-    if (name === TOKEN) tokens.push(value);
-    return name !== TOKEN;
-  });
-  return { url: rest.length > 0 ? `${path}?${rest.join("&")}` : path, tokens };
+  let rest = "";
+  for (const pair of query.split("&")) {
+    if (pair.startsWith(IS_TOKEN)) tokens.push(pair.slice(IS_TOKEN.length));
+    else rest += `&${pair}`;
+  }
+  if (!tokens.every((token) => PLAIN_TOKEN.test(token)) || rest !== "" && !PLAIN_QUERY.test(rest.slice(1))) return parseTarget(text);
+  return { url: rest === "" ? url : `${url}?${rest.slice(1)}`, tokens };
 }
+
+/** Whether a URL parser leaves the URL without a query as it is. Most requests have that of the latest one. */
+function isPlain(url: string): boolean {
+  if (url === plainUrl) return true;
+  const [, origin] = PLAIN_URL.exec(url) ?? [];
+  if (origin === undefined || !isOrigin(origin)) return false;
+  plainUrl = url;
+  return true;
+}
+
+let plainUrl: string | undefined;
 
 function parseTarget(text: string): Target | null {
   if (!URL.canParse(text)) return null;
