@@ -2,7 +2,7 @@ import { type Deadlines, within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { isThenable } from "../base/guard.ts";
 import type { FailureLimiter } from "../base/limits.ts";
-import { byteLength } from "../protocol/bytes.ts";
+import { exceedsBytes } from "../protocol/bytes.ts";
 import type { Observed } from "./observer.ts";
 import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
@@ -107,13 +107,9 @@ export class Authenticator {
       cause = reason;
       return null;
     };
-    const conclude = (attempt: Attempt) => {
-      if (attempt.outcome === "failed") return this.#conclude(asRefusal(attempt.error, credentials), ip);
-      if (attempt.outcome !== "refused" || cause === undefined) return this.#conclude(attempt, ip);
-      return this.#conclude({ outcome: "refused", cause: showable(cause, credentials) }, ip);
-    };
     const attempt = this.run(() => authenticate(credentials, handshake, refuse));
-    return isThenable(attempt) ? attempt.then(conclude) : conclude(attempt);
+    if (isThenable(attempt)) return attempt.then((attempt) => this.#conclude(shown(attempt, cause, credentials), ip));
+    return this.#conclude(shown(attempt, cause, credentials), ip);
   }
 
   #conclude(attempt: Attempt, ip: string | null): Attempt {
@@ -169,6 +165,13 @@ function copyOf(state: AuthenticationState): AuthenticationState {
 }
 
 const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
+
+/** The attempt, as listeners and the log may see it. @param cause passed to `refuse` */
+function shown(attempt: Attempt, cause: unknown, credentials: Credentials): Attempt {
+  if (attempt.outcome === "failed") return asRefusal(attempt.error, credentials);
+  if (attempt.outcome !== "refused" || cause === undefined) return attempt;
+  return { outcome: "refused", cause: showable(cause, credentials) };
+}
 
 /** Maps what `authenticate` threw: a `WebSocketError` is a refusal with its own answer, anything else a failure of the server. */
 function asRefusal(thrown: unknown, credentials: Credentials): Attempt {
@@ -228,18 +231,20 @@ function faultOf(state: unknown): string | null {
   if (typeof state !== "object" || state === null) return "return { accountability } or null";
   const { accountability, expires_at, refresh_token } = state as Record<string, unknown>;
   if (typeof accountability !== "object" || accountability === null) return "accountability must be { user, role }";
-  for (const key of ["user", "role"]) {
-    const id = (accountability as Record<string, unknown>)[key];
-    if (id !== null && (typeof id !== "string" || id === "")) return `accountability.${key} must be a non-empty string or null`;
-    // The JSON of PostgreSQL holds neither.
-    if (id !== null && (id.includes("\u0000") || /\p{Surrogate}/u.test(id))) {
-      return `accountability.${key} must have no NUL and no half of a surrogate pair`;
-    }
-    if (id !== null && byteLength(id) > MAX_ID_BYTES) return `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long`;
-  }
+  const { user, role } = accountability as Record<string, unknown>;
+  const fault = idFault("user", user) ?? idFault("role", role);
+  if (fault !== null) return fault;
   if (expires_at !== undefined && expires_at !== null && !Number.isFinite(expires_at)) {
     return "expires_at must be a finite number of seconds, or null";
   }
   if (refresh_token !== undefined && typeof refresh_token !== "string") return "refresh_token must be a string";
   return null;
+}
+
+function idFault(key: string, id: unknown): string | null {
+  if (id === null) return null;
+  if (typeof id !== "string" || id === "") return `accountability.${key} must be a non-empty string or null`;
+  // The JSON of PostgreSQL holds neither.
+  if (id.includes("\u0000") || !id.isWellFormed()) return `accountability.${key} must have no NUL and no half of a surrogate pair`;
+  return exceedsBytes(id, MAX_ID_BYTES) ? `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long` : null;
 }
