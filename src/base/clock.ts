@@ -14,6 +14,8 @@ export interface Clock {
   clearTimeout(handle: unknown): void;
   /** Whether a timer ends with the request that has set it, as in a Worker: then no other request can rely on it. @default {false} */
   readonly isPerRequest?: boolean;
+  /** Whether a timer that nothing needs any more is left to run out: clients that come and go would set and cancel one each. @default {false} */
+  readonly mayRunOut?: boolean;
 }
 
 /** A clock that can be replaced: its monotonic time goes on from where it was. */
@@ -61,6 +63,7 @@ export const systemClock: Clock = {
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
   // An object has one context for all its requests, and a clock of its own.
   isPerRequest: "WebSocketPair" in globalThis,
+  mayRunOut: true,
 };
 
 /**
@@ -197,7 +200,7 @@ export class Deadlines {
       this.#up(index);
       this.#down(last.heapIndex);
     }
-    if (this.#heap.length === 0) this.#disarm();
+    if (this.#heap.length === 0 && !this.#clock.mayRunOut) this.#disarm();
   }
 
   /** Calls the items that are due: at most {@link MAX_WOKEN}, and the others with the next timer. */
