@@ -7,10 +7,10 @@ import { createTimer } from "./platform.ts";
 
 /** Interval of the timer, in ms: a machine that wakes from sleep is noticed within half a second. */
 const TICK = 500;
-/** A tick this much too late (ms) means that the machine slept or the page was frozen. */
+/** A timer this much too late (ms) means that the machine slept or the page was frozen. */
 const JUMP = 2_500;
-/** Time for an answer, in ms: with one tick before and after it, the documented five seconds. */
-const PATIENCE = 4_000;
+/** Time for an answer, in ms: with a timer that is late, the documented five seconds. */
+const PATIENCE = 4_500;
 /** Time for an answer after a jump, in ms: with the tick before it, the documented one second. */
 const WAKE_PATIENCE = 400;
 /** How long to wait for the peer's close frame, in ms. */
@@ -55,8 +55,8 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
   let wasOpened = false;
   let hasEnded = false;
   let failure: Failure = { reason: "" };
-  /** Time of the last tick, by the wall clock: some monotonic clocks stop during sleep. */
-  let wall: number;
+  /** When the timer is due, by the wall clock: some monotonic clocks stop during sleep. */
+  let dueAt: number;
   /** Time of the next ping, and when the connection is declared dead: `Infinity` while no answer is due. */
   let pingAt: number;
   let deadAt = Infinity;
@@ -95,27 +95,30 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
     wait();
   };
 
-  /** Without a period the timer runs only while an answer is due. */
-  const wait = (delay = TICK) => {
-    wall = clock.now();
-    timer(Math.min(pingAt, deadAt) < Infinity ? tick : undefined, delay);
+  /** Waits for what is due next. Without a period nothing is, unless an answer is. */
+  const wait = () => {
+    const left = Math.min(pingAt, deadAt) - clock.monotonic();
+    // At the same times in all clients of a machine, so that it wakes once for all of them.
+    const delay = Math.min(left, TICK - clock.now() % TICK || left);
+    dueAt = clock.now() + delay;
+    timer(left < Infinity ? check : undefined, delay);
   };
 
-  const probe = (patience = PATIENCE) => {
-    deadAt = Math.min(deadAt, clock.monotonic() + patience);
+  const probe = () => {
+    deadAt = Math.min(deadAt, clock.monotonic() + PATIENCE);
     start();
     host.ping();
   };
 
-  const tick = () => {
+  const check = () => {
     const now = clock.monotonic();
     // A wall clock that is set forward costs one needless ping.
-    if (clock.now() - wall > TICK + JUMP) {
+    if (clock.now() - dueAt > JUMP) {
+      pingAt = now;
       // An answer that was due before the sleep may still be unread.
-      deadAt = Infinity;
-      probe(WAKE_PATIENCE);
-      wait(WAKE_PATIENCE);
-    } else if (now >= deadAt) end(1006, "No answer");
+      deadAt = now + WAKE_PATIENCE;
+    }
+    if (now >= deadAt) end(1006, "No answer");
     else if (now >= pingAt) probe();
     else wait();
   };

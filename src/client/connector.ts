@@ -127,8 +127,8 @@ export function createConnector(
       void connect();
     } else if (status === "waiting") {
       const rest = isEarly ? 0 : notBefore - now();
-      if (rest <= 0) void connect();
-      else timer(connect, rest);
+      if (rest > 0) timer(connect, rest);
+      else void connect();
     }
   };
 

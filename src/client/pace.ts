@@ -115,7 +115,7 @@ export function createPace(
     );
     const ms = Math.ceil(Math.max(...waits) * 1000);
     if (ms > 0) wait(ms);
-    return ms > 0;
+    return isPaused;
   };
 
   return {
@@ -124,7 +124,7 @@ export function createPace(
     offer(text, refused, isSubscribe) {
       const size = bytesOf(text);
       if (size > largest) {
-        refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: the message is too big for the server"));
+        refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: too big for the server"));
         return true;
       }
       if (isPaused || !isReady()) return false;

@@ -2,7 +2,10 @@ import { withoutSecrets } from "./failure.ts";
 
 /** Source of time, replaceable in tests. */
 export interface ClientClock {
-  /** Wall clock, in ms since 1970. Its jumps show that the machine has slept. */
+  /**
+   * Wall clock, in ms since 1970. The client looks at it twice a second: a jump shows that the machine has slept. `NaN` from a clock that
+   * never jumps, which is not looked at.
+   */
   now(): number;
   /** Monotonic clock, in ms. Used for all waiting. */
   monotonic(): number;

@@ -128,8 +128,8 @@ export function createRequests(
         if (timeout && pending.has(key)) timer(expired, timeout);
       }),
     drop(uid, error) {
-      const item = pending.get(uid);
-      const isQueued = !!item && queue.has(item);
+      const item = pending.get(uid)!; // What is queued is pending.
+      const isQueued = queue.has(item);
       if (isQueued) item.fail(error);
       return isQueued;
     },

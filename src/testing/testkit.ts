@@ -36,7 +36,7 @@ import { randomOf } from "./random.ts";
 import { TestSocket, UpgradeRefused } from "./test-socket.ts";
 import { type SentFrame, Transcript } from "./transcript.ts";
 import { Turns } from "./turns.ts";
-import { VirtualClock, VirtualTime } from "./virtual-time.ts";
+import { VirtualClientClock, VirtualClock, VirtualTime } from "./virtual-time.ts";
 import type { Recorder, Wire } from "./wire.ts";
 
 // Node loads the classes of `fetch` when they are first read, which takes tens of ms: here, and not in the first test.
@@ -161,7 +161,7 @@ export class BareTestkit {
       ...rest,
       streams,
       WebSocket: this.#socketClass({ node, headers, ip }, transcript.record, (socket) => end.socket = socket),
-      clock: new VirtualClock(this.#time, `client ${number}`),
+      clock: new VirtualClientClock(this.#time, `client ${number}`),
       random: randomOf((this.#options.seed ?? 1) + number * 0x9e3779b1),
     });
     this.#ends.set(client, end);

@@ -122,8 +122,6 @@ export class VirtualTime {
 export class VirtualClock implements Clock {
   readonly #time: VirtualTime;
   readonly #owner: string;
-  /** By how much its wall clock is ahead, in ms. */
-  #ahead = 0;
   #isStopped = false;
 
   constructor(time: VirtualTime, owner: string) {
@@ -132,7 +130,7 @@ export class VirtualClock implements Clock {
   }
 
   now(): number {
-    return this.#time.now + this.#ahead;
+    return this.#time.now;
   }
 
   monotonic(): number {
@@ -147,14 +145,16 @@ export class VirtualClock implements Clock {
     this.#time.clear(handle);
   }
 
-  /** Sets the wall clock, as NTP or an operator does. No time passes. */
-  set(ms: number): void {
-    this.#ahead += ms;
-  }
-
   /** Drops its timers, and takes no more: its process has ended. Returns the time of the first of them, in ms since the start. */
   stop(): number | undefined {
     this.#isStopped = true;
     return this.#time.drop(this);
+  }
+}
+
+/** The clock of one client. Nothing sets its wall clock, so that the client need not look at it twice a second. */
+export class VirtualClientClock extends VirtualClock {
+  override now(): number {
+    return NaN;
   }
 }

@@ -4,6 +4,7 @@ import { ClientError, createClient } from "../../src/client/client.ts";
 import { backoffDelay } from "../../src/client/backoff.ts";
 import { connectFake, FakeSocket } from "../support/fake-server.ts";
 import { Random } from "../support/random.ts";
+import { TestClock } from "../support/test-clock.ts";
 import { turn } from "../support/waiting.ts";
 
 describe("createClient", () => {
@@ -529,6 +530,51 @@ describe("A client whose link is dead", () => {
     socket.receive({ type: "pong" });
     clock.advance(20_000);
     assert.equal(client.status, "open");
+  });
+
+  it("does not give up after it was frozen before it has looked for the answer", async () => {
+    const { client, clock, admit, take } = connectFake();
+    const socket = await admit();
+    clock.advance(25_000);
+    assert.deepEqual(socket.take(), [{ type: "ping" }]);
+    clock.advance(4_400);
+    // All timers are late. The first one that fires is that of the answer.
+    clock.jump(60_000);
+    assert.deepEqual(socket.take(), [{ type: "ping" }]);
+    assert.deepEqual(take("close"), []);
+    socket.receive({ type: "pong" });
+    clock.advance(20_000);
+    assert.equal(client.status, "open");
+  });
+
+  it("looks at the clock when all others do, with one timer for that and the next ping", async () => {
+    const { clock, admit } = connectFake();
+    const first = await admit();
+    clock.advance(120);
+    const second = await connectFake({ clock }).admit();
+    assert.equal(clock.timers, 2);
+    clock.delays.length = 0;
+    clock.advance(5_000);
+    // Both at whole half seconds of the wall clock.
+    assert.deepEqual([clock.timers, new Set(clock.delays), clock.delays.length], [2, new Set([500]), 20]);
+    clock.step(8 * 3_600_000);
+    clock.advance(500);
+    assert.deepEqual([first.take(), second.take()], [[{ type: "ping" }], [{ type: "ping" }]]);
+  });
+
+  it("does not look at a clock that never jumps", async () => {
+    const clock = Object.assign(new TestClock(), { now: () => NaN });
+    const { admit } = connectFake({ clock });
+    const socket = await admit();
+    clock.delays.length = 0;
+    for (let n = 0; n < 2; n++) {
+      clock.advance(25_000);
+      assert.deepEqual(socket.take(), [{ type: "ping" }]);
+      socket.receive({ type: "pong" });
+    }
+    assert.equal(clock.delays.length, 3, `${clock.delays}`); // For the answer, the next ping, and its answer.
+    clock.advance(40_000);
+    assert.equal(socket.isTerminated, true);
   });
 
   it("takes a wall clock that is set back for no sleep, and still notices", async () => {
