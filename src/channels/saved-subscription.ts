@@ -45,6 +45,13 @@ export function bytesOf({ channel, uid = "", event = "", query = "", data = "", 
   return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
 }
 
+/** The part of a request that is saved, as the client sent it. */
+export function messageOf(request: SubscriptionRequest): SubscribeMessage {
+  const { recover: _recover, data: _data, query: _query, ...message } = request;
+  const query = queryOf(request);
+  return { ...message, ...(query && { query }) };
+}
+
 /** The request that the subscription was made from. */
 export function savedRequestOf(
   { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,

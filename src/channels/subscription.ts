@@ -10,7 +10,7 @@ import { Frame } from "../protocol/frame.ts";
 import { contextOf, permit, shownError, snapshotOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
-import { type Grant, queryOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import { type Grant, messageOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
@@ -50,6 +50,8 @@ export class Subscription implements ChannelRecipient, Timed {
   #presence: SubscriptionPresence | undefined;
   /** Absent if the permission has no time limit. */
   #grant: Grant | undefined;
+  /** Whether the client would have to catch up after hibernation: it is behind, or what is kept waits until it has read. */
+  #isDelayed = false;
 
   constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
     this.message = message;
@@ -99,7 +101,7 @@ export class Subscription implements ChannelRecipient, Timed {
     if (this.#state === "starting") return void (this.#feed.hasOverflowed = true);
     // Without a history there is nothing to catch up from: a subscription set to behind would stay so.
     if (!this.#options.history) return;
-    this.#enter("behind");
+    this.#fallBehind();
     void this.#resume(false);
   }
 
@@ -177,12 +179,9 @@ export class Subscription implements ChannelRecipient, Timed {
   // Hibernation
 
   save(): SavedSubscription {
-    const { recover: _recover, data: _data, query: _query, ...message } = this.message;
-    const query = queryOf(this.message);
     return {
-      ...message,
-      ...(query && { query }),
-      ...(this.#state === "behind" && this.#feed.at ? { at: this.#feed.at } : {}),
+      ...messageOf(this.message),
+      ...(this.#isDelayed && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#presence?.saved,
       ...(this.#presence?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
@@ -210,6 +209,12 @@ export class Subscription implements ChannelRecipient, Timed {
 
   #enter(state: SubscriptionState): void {
     if (this.#state !== "ended") this.#state = state;
+    if (state === "behind") this.#isDelayed = true;
+  }
+
+  #setDelayed(isDelayed: boolean): void {
+    this.#isDelayed = isDelayed;
+    if (this.isStarted) this.#owner.changed(this);
   }
 
   /** Whether the run may continue; checked after each `await`. Suspending the client ends the run, and `resume` begins another. */
@@ -247,15 +252,9 @@ export class Subscription implements ChannelRecipient, Timed {
     }
     while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
     const { at } = feed;
-    const wasBehind = this.#state === "behind";
     feed.at = position;
-    if (!this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) }, "live")) {
-      // The client still has the earlier position.
-      feed.at = at;
-      return;
-    }
-    if (wasBehind) this.#owner.changed(this);
-    await this.#flush(run);
+    if (this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) }, "live")) return await this.#flush(run);
+    feed.at = at; // The client still has the earlier position.
   }
 
   /** Sends `init` and enters the state. `false` if the client cannot receive it now; then `resume` tries again. */
@@ -300,7 +299,6 @@ export class Subscription implements ChannelRecipient, Timed {
       if (!page.isComplete) return await this.#begin(run, true);
     }
     this.#enter("live");
-    this.#owner.changed(this);
     await this.#flush(run);
   }
 
@@ -317,7 +315,7 @@ export class Subscription implements ChannelRecipient, Timed {
     }
     if (feed.hasOverflowed) {
       if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
-      this.#enter("behind");
+      this.#fallBehind();
       // Not awaited: it waits for the work in progress, which this may be part of.
       return void this.#resume(false);
     }
@@ -327,6 +325,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Sends publications directly from now on. */
   #live(): void {
     this.#feed.release();
+    if (this.#isDelayed) this.#setDelayed(false);
     const { uid, event } = this.message;
     if (uid === undefined && event === undefined) this.#channel?.join(this);
   }
@@ -337,7 +336,7 @@ export class Subscription implements ChannelRecipient, Timed {
     // Nothing is kept while behind: what is published before the read is in the history.
     if (this.#state === "behind") this.#feed.release();
     else if (!this.#feed.isHeld) this.#feed.hold();
-    if (!this.#isCurrent(run)) return;
+    if (!this.#isCurrent(run)) return this.#setDelayed(true);
     try {
       // Publications are held until the client is authorized with its new rights.
       if (hasChanged && !await this.#isAllowed(run)) return;
@@ -372,7 +371,9 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Waits until the client has read; `false` if the run has ended. Check for room again: others may have used it. */
   async #drained(run: number): Promise<boolean> {
-    if (this.#isCurrent(run)) await this.#owner.backlog.drained();
+    if (!this.#isCurrent(run)) return false;
+    this.#setDelayed(true);
+    await this.#owner.backlog.drained();
     return this.#isCurrent(run);
   }
 

@@ -45,10 +45,10 @@ function createObject(declarations: ChannelDeclarations, options: WebSocketContr
       ...built,
       clock,
       kept,
-      connect: (user: string) => {
+      connect: (user: string, expires_at: number | null = null) => {
         const transport = new HibernatingTransport();
         peers.push({ transport });
-        const connection = controller.open(transport, HANDSHAKE, { accountability: { user, role: null } });
+        const connection = controller.open(transport, HANDSHAKE, { accountability: { user, role: null }, expires_at });
         return new TestPeer(connection, connection.client, transport);
       },
       /** The server that comes back so many ms after the first one began, and its clients in the order they came. */
@@ -158,6 +158,49 @@ describe("Channels: hibernation", () => {
     const { peers } = object.evict();
     assert.deepEqual((await peers[0]!.take()).map(({ event, recovered }) => [event, recovered]), [["init", false]]);
     assert.deepEqual((await peers[1]!.take()).map(({ event }) => event), ["e"]);
+  });
+
+  it("goes on from where a client was that has not read, and for whom publications are kept", async () => {
+    const declarations = { a: { authorize: () => ({ ttl: 10_000 }), history: { size: 10, ttl: 60_000 } } };
+    const object = createObject(declarations, { maxBufferedBytes: 1_024 });
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { uid: 1 }));
+    const savedAt = () => JSON.parse([...object.kept.values()][0]!.values().next().value!).at?.offset;
+    assert.equal(savedAt(), undefined);
+    // Authorized again, it is sent nothing until it has read half of what may wait.
+    ann.transport.bufferedAmount = 800;
+    object.clock.advance(10_000);
+    await ann.take();
+    await object.channels.publish("a", "e", 1);
+    assert.deepEqual(await ann.take(), []);
+    assert.equal(savedAt(), 0);
+    ann.transport.bufferedAmount = 0;
+    object.clock.advance(500);
+    assert.deepEqual((await ann.take()).map(({ data }) => data), [1]);
+    // It has been sent everything: after hibernation it is not sent that again.
+    assert.equal(savedAt(), undefined);
+    ann.transport.bufferedAmount = 800;
+    object.clock.advance(10_000);
+    await ann.take();
+    await object.channels.publish("a", "e", 2);
+    ann.transport.bufferedAmount = 0;
+    const { peers: [again] } = object.evict(20_000);
+    // As above, this engine has lost the history.
+    assert.deepEqual((await again!.take()).map(({ event, recovered }) => [event, recovered]), [["init", false]]);
+  });
+
+  it("goes on from where an expired client was whose permission ends meanwhile", async () => {
+    const declarations = { a: { authorize: () => ({ ttl: 10_000 }), history: { size: 10, ttl: 60_000 } } };
+    const object = createObject(declarations, { timeout: 30_000 });
+    const expires_at = object.clock.now() / 1_000 + 5;
+    const ann = object.connect("ann", expires_at);
+    await ann.ask(subscribe("a", { uid: 1 }));
+    object.clock.advance(5_000);
+    object.clock.advance(5_000);
+    await object.channels.publish("a", "e", 1);
+    assert.deepEqual((await ann.take()).map(({ error }) => error.code), ["TOKEN_EXPIRED"]);
+    const [texts] = [...object.kept.values()];
+    assert.deepEqual([...texts!.values()].map((text) => JSON.parse(text).at.offset), [0]);
   });
 
   it("tells nobody anew who is there", async () => {
