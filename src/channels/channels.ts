@@ -97,7 +97,7 @@ export interface ChannelsOptions {
   idWindow?: number;
   /**
    * Maximum number of publications with an `id` that one user may send to this node per `idWindow`; further ones fail with
-   * `REQUESTS_EXCEEDED`. Users are counted as above. With `rateLimit: false` the default is `Infinity`.
+   * `REQUESTS_EXCEEDED`. Repeats do not count. Users are counted as above. With `rateLimit: false` the default is `Infinity`.
    *
    * @default {10_000}
    */

@@ -149,8 +149,8 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (this.#publishingCount >= MAX_PUBLISHING) {
       return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications in progress"));
     }
-    const isOnce = request.id !== undefined;
-    const wait = this.#newName(request.channel) || (isOnce ? this.#shared.ids.take(this.host.keyOf(this.client)) : 0);
+    const once = request.id === undefined ? undefined : `${request.channel} ${request.id}`;
+    const wait = this.#newName(request.channel) || (once ? this.#shared.ids.takeId(this.host.keyOf(this.client), once) : 0);
     if (wait > 0) return this.#refuse(request, exceeded("publish", wait));
     const publishing = this.#publishing ??= new Map();
     const before = publishing.get(request.channel);

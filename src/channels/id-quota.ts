@@ -1,12 +1,17 @@
 /** Number of keys above which keys whose window is over are removed. */
 const PRUNE_AT = 1_024;
 
+/** Maximum number of ids that are known to be counted. A repeat of a forgotten one counts again. */
+const MAX_KNOWN = 50_000;
+
 /** Limits how much each user makes the server remember, such as publication ids. A user is one key of `rateLimit`. */
 export class IdQuota {
   readonly #max: number;
   readonly #window: number;
   readonly #now: () => number;
   readonly #counts = new Map<string, { count: number; readonly until: number }>();
+  /** Ids that were counted, with the time until which the server remembers them, earliest first. */
+  readonly #known = new Map<string, number>();
   #pruneAt = PRUNE_AT;
 
   /** @param window in ms; @param now monotonic clock, in ms */
@@ -14,6 +19,24 @@ export class IdQuota {
     this.#max = max;
     this.#window = window;
     this.#now = now;
+  }
+
+  /**
+   * Counts an id of the key once, however often it comes: what it stands for has happened, and a refusal of the repeat would say that
+   * it has not. The return value is that of {@link take}.
+   */
+  takeId(key: string, id: string): number {
+    if (this.#max === Infinity) return 0;
+    const now = this.#now();
+    for (const [oldest, until] of this.#known) {
+      if (until > now && this.#known.size <= MAX_KNOWN) break;
+      this.#known.delete(oldest);
+    }
+    const known = JSON.stringify([key, id]);
+    if (this.#known.has(known)) return 0;
+    const wait = this.take(key);
+    if (wait === 0) this.#known.set(known, now + this.#window);
+    return wait;
   }
 
   /** Counts an id of the key, or as many. Returns 0, or the ms to wait before the next one is allowed: then nothing was counted. */

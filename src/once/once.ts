@@ -25,7 +25,12 @@ export type { Once, OnceAnswer, OnceHost } from "../application/once.ts";
 export interface AnswerOnceOptions {
   /** Time in ms that an answer is kept, at least. @default {300_000} */
   window?: number;
-  /** Maximum number of idempotent requests of one user on this node per `window`; more fail with `REQUESTS_EXCEEDED`. @default {1_000} */
+  /**
+   * Maximum number of idempotent requests of one user on this node per `window`; more fail with `REQUESTS_EXCEEDED`. Repeats do not
+   * count.
+   *
+   * @default {1_000}
+   */
   maxPerUser?: number;
   /** Maximum length of an answer that is kept, in characters of JSON. @default {65_536} */
   maxLength?: number;
@@ -111,7 +116,7 @@ class AnswerOnce implements Once {
     const { window, maxPerUser } = this.#options;
     const account = user ?? `ip ${client.handshake.ip}`;
     this.#requests ??= new IdQuota(maxPerUser, window, () => host.now());
-    const wait = this.#requests.take(account);
+    const wait = this.#requests.takeId(account, key);
     if (wait > 0) {
       const error = new WebSocketError(type, "REQUESTS_EXCEEDED", "Too many idempotent requests", {
         details: { retry_after: wait },

@@ -99,6 +99,8 @@ describe("A publish message with an id", () => {
     assert.equal((await other.ask(publish("2")))[0].status, "ok");
     const [{ error }] = await tab.ask(publish("3"));
     assert.deepEqual([error.code, error.retry_after], ["REQUESTS_EXCEEDED", 50_000]);
+    // A refusal would say that nothing was published.
+    for (const id of ["1", "2", "1"]) assert.equal((await tab.ask(publish(id)))[0].status, "ok");
     assert.equal((await tab.ask(publish(undefined)))[0].status, "ok");
     assert.equal((await yuki.ask(publish("3")))[0].status, "ok");
     clock.advance(50_000);

@@ -214,10 +214,16 @@ describe("answerOnce", () => {
     await other.ask("count", "2.once");
     const [{ error }] = await tab.ask("count", "3.once");
     assert.deepEqual([error.code, error.retry_after, handled.length], ["REQUESTS_EXCEEDED", 1_000, 2]);
+    // A refusal would say that nothing has happened.
+    for (const uid of ["1.once", "2.once", "1.once"]) assert.equal((await tab.ask("count", uid))[0].status, "ok");
+    assert.equal(handled.length, 2);
     await join("yuki").ask("count", "3.once");
     clock.advance(1_000);
     await tab.ask("count", "3.once");
     assert.equal(handled.length, 4);
+    for (let n = 0; n < 3; n++) await tab.ask("count", "3.once"); // Repeats do not count.
+    await tab.ask("count", "4.once");
+    assert.equal(handled.length, 5);
   });
 
   it("keeps the order of a client's messages while it looks a request up", async () => {
