@@ -12,7 +12,10 @@ const MODULES: readonly (readonly [module: string, name: string])[] = [
   ["bun:sqlite", "Database"],
 ];
 
-/** The storage of Durable Objects: a database in memory for each, with the SQLite of the runtime. */
+/**
+ * The storage of Durable Objects: a database in memory for each, with the SQLite of the runtime. As a real one, it outlives the processes
+ * of its object.
+ */
 export class MemorySqlite {
   readonly #Database: new (path: string) => Database;
   readonly #open = new Map<number, Database>();
@@ -39,9 +42,9 @@ export class MemorySqlite {
     };
   }
 
-  close(node: number): void {
-    this.#open.get(node)?.close();
-    this.#open.delete(node);
+  close(): void {
+    for (const database of this.#open.values()) database.close();
+    this.#open.clear();
   }
 }
 

@@ -145,7 +145,6 @@ export class TestNode {
     await Promise.all(this.#running?.controllers.map((controller) => controller.close()) ?? []);
     this.#clock.stop();
     this.#running = undefined;
-    this.#host.sqlite?.close(this.number);
   }
 
   /** Ends the process at once: nothing is saved or sent any more. */
@@ -156,7 +155,6 @@ export class TestNode {
     this.#host.broker?.kill(this.number);
     for (const { wire } of this.#sockets.keys()) wire.abandon();
     this.#sockets.clear();
-    this.#host.sqlite?.close(this.number);
   }
 
   /** Drops everything in memory but the sockets. The next message, or a deadline, wakes the node. */

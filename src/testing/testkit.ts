@@ -81,6 +81,7 @@ export class BareTestkit {
   readonly #time: VirtualTime;
   readonly #nodes: readonly TestNode[];
   readonly #broker: MemoryBroker | undefined;
+  readonly #sqlite: MemorySqlite | undefined;
   readonly #canBuild: boolean;
   readonly #ends = new Map<object, End>();
   readonly #wires = new Set<Wire>();
@@ -109,11 +110,11 @@ export class BareTestkit {
     this.clock = new VirtualClock(this.#time, "the test");
     this.random = randomOf(seed);
     this.WebSocket = this.#socketClass({}, () => {});
-    const sqlite = hibernates ? new MemorySqlite() : undefined;
+    this.#sqlite = hibernates ? new MemorySqlite() : undefined;
     this.#restore = globals ? replaceGlobals(this.#time, randomOf(seed ^ 0x5bd1e995)) : () => {};
     this.#turns.watch();
     this.#broker = nodes > 1 ? new MemoryBroker(this.#turns, () => this.#time.now) : undefined;
-    const host = { time: this.#time, env, broker: this.#broker, sqlite, build };
+    const host = { time: this.#time, env, broker: this.#broker, sqlite: this.#sqlite, build };
     this.#nodes = Array.from({ length: nodes }, (_, number) => new TestNode(number, host));
     try {
       for (const node of this.#nodes) node.start();
@@ -290,6 +291,7 @@ export class BareTestkit {
 
   #release(): void {
     this.#turns.unwatch();
+    this.#sqlite?.close();
     this.#restore();
   }
 

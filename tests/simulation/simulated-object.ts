@@ -173,7 +173,7 @@ export class SimulatedObject implements Site {
     object.evict();
     this.counts["woken"] = object.starts;
     this.counts["alarms"] = object.alarms;
-    this.#sqlite.close(0);
+    this.#sqlite.close();
     return isAwaited && left.length > 0 ? [`The object has kept ${left.join(", ")} without clients`] : [];
   }
 

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import * as v from "valibot";
+import { answerOnce } from "../../src/once/once.ts";
 import { type ScheduledCall, Schedules } from "../../src/serve/schedules.ts";
 import { testkit } from "../../src/testing/testkit.ts";
 import { noSqlite } from "../engines/sqlite.ts";
@@ -67,4 +69,42 @@ describe("testkit, hibernation", { skip: noSqlite }, () => {
     assert.equal(guest.error?.code, "TOKEN_EXPIRED");
     await t.close();
   });
+
+  for (const how of ["stop", "kill"] as const) {
+    it(`keeps the storage of an object over ${how}, as a deploy and a crash do`, async () => {
+      let paid = 0;
+      const chats: ReturnType<typeof createChat>[] = [];
+      const calls: string[] = [];
+      const built: Schedules<{ note: string }>[] = [];
+      const t = testkit(() => {
+        const chat = createChat(() => t.now, { once: answerOnce() });
+        chat.controller.handle("pay", v.object({}), () => ++paid);
+        const schedules = new Schedules({ note: ({ payload }: ScheduledCall<string>) => calls.push(payload) });
+        chats.push(chat);
+        built.push(schedules);
+        return { ...chat, schedules };
+      }, { hibernates: true });
+      const alice = await t.connect({ token: "alice" });
+      let begun = 0;
+      alice.subscribe("room:1", { onInit: () => begun++ });
+      const position = await alice.publish("room:1", "said", 1, { id: "x" });
+      const pay = async () => {
+        const socket = await t.socket();
+        await socket.ask({ type: "auth", access_token: "alice" });
+        return (await socket.ask({ type: "pay", uid: "1.once" }))["data"];
+      };
+      assert.equal(await pay(), 1);
+      await built[0]!.schedule(60_000, "note", "a minute");
+      await t[how](0);
+      t.start(0);
+      await t.advance(10_000);
+      assert.deepEqual([alice.status, begun], ["open", 1]); // Recovered: it has not begun again.
+      assert.deepEqual(await alice.publish("room:1", "said", 1, { id: "x" }), position);
+      assert.equal((await chats[1]!.channels.history("room:1")).publications.length, 1);
+      assert.equal(await pay(), 1);
+      await t.advance(60_000);
+      assert.deepEqual(calls, ["a minute"]);
+      await t.close();
+    });
+  }
 });
