@@ -1,42 +1,55 @@
 import { uuidOf } from "./random.ts";
 import type { VirtualTime } from "./virtual-time.ts";
 
+/** The last number of a handle, of all kits. The numbers of real timers, which begin at 1 on some runtimes, are lower. */
+let lastId = 2 ** 40;
+
+/** Where those timers were set that do not keep the process of the app alive. */
+const unreffed = new WeakSet<Error>();
+
 /** Handle of a timer. It has the methods of Node's, and is a number where one is wanted. */
 class Timer {
-  readonly #restart: (timer: Timer) => number;
-  number: number;
+  readonly id = ++lastId;
+  readonly #place: Error;
+  /** Of the timer that is set now. */
+  number: number | undefined;
+  readonly #restart: (timer: Timer) => void;
 
-  constructor(restart: (timer: Timer) => number) {
+  constructor(place: Error, restart: (timer: Timer) => void) {
+    this.#place = place;
     this.#restart = restart;
-    this.number = restart(this);
+    restart(this);
   }
 
   ref(): this {
+    unreffed.delete(this.#place);
     return this;
   }
 
   unref(): this {
+    unreffed.add(this.#place);
     return this;
   }
 
   hasRef(): boolean {
-    return true;
+    return !unreffed.has(this.#place);
   }
 
   refresh(): this {
-    this.number = this.#restart(this);
+    this.#restart(this);
     return this;
   }
 
   [Symbol.toPrimitive](): number {
-    return this.number;
+    return this.id;
   }
 }
 
 /** What `util.promisify` calls in place of `setTimeout`. */
 const PROMISIFY = Symbol.for("nodejs.util.promisify.custom");
 
-let isReplaced = false;
+/** Where the globals have been replaced, while they are. */
+let replaced: Error | undefined;
 
 /**
  * Replaces the globals that read the time, set timers or draw random numbers, until the returned function is called. `setImmediate`,
@@ -45,34 +58,38 @@ let isReplaced = false;
  * @throws {TypeError} while they are replaced by another kit.
  */
 export function replaceGlobals(time: VirtualTime, random: () => number): () => void {
-  if (isReplaced) throw new TypeError("Cannot replace the globals: another test kit has, close it first");
-  isReplaced = true;
+  if (replaced) {
+    throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${placeOf(replaced, 3)})`);
+  }
+  replaced = new Error("Replaced here");
+  /** The timers of the app that are set, by the number of their handle. */
   const timers = new Map<number, Timer>();
-  const set = (callback: (...args: unknown[]) => void, delay: number, args: unknown[], repeats: boolean): Timer => {
-    // Its stack is read only if the timer is left: that reads source maps.
+  const set = (callback: (...args: unknown[]) => void, delay: unknown, args: unknown[], repeats: boolean): Timer => {
+    const wait = Math.max(repeats ? 1 : 0, Number(delay) || 0); // Of an environment variable it is a string.
     const place = new Error("Set here");
-    const restart = (timer: Timer): number => {
-      if (timer.number !== undefined) clear(timer);
-      const number = time.set(
+    return new Timer(place, (timer) => {
+      time.clear(timer.number);
+      timer.number = time.set(
         () => {
-          timers.delete(number);
+          timers.delete(timer.id);
           if (repeats) timer.refresh();
           callback(...args);
         },
-        repeats ? Math.max(1, delay) : delay,
+        wait,
         "the app",
         undefined,
         place,
       );
-      timers.set(number, timer);
-      return number;
-    };
-    return new Timer(restart);
+      timers.set(timer.id, timer);
+    });
   };
-  const clear = (handle: unknown): void => {
-    const number = handle instanceof Timer ? handle.number : Number(handle);
-    timers.delete(number);
-    time.clear(number);
+  /** Clears a timer of the app; any other was set while the globals were not replaced. */
+  const clearBy = (real: (handle: never) => void) => (handle: unknown): void => {
+    const timer = timers.get(handle instanceof Timer ? handle.id : Number(handle));
+    if (timer) {
+      timers.delete(timer.id);
+      time.clear(timer.number);
+    } else if (!(handle instanceof Timer)) real(handle as never); // It takes any value.
   };
   const RealDate = globalThis.Date;
   const date: DateConstructor = new Proxy(RealDate, {
@@ -83,14 +100,14 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
       name === "now" ? () => time.now : Reflect.get(target, name, receiver === date ? target : receiver),
   });
   const start = time.elapsed;
-  const setTimeout = (callback: () => void, delay = 0, ...args: unknown[]) => set(callback, delay, args, false);
+  const setTimeout = (callback: () => void, delay: unknown, ...args: unknown[]) => set(callback, delay, args, false);
   const later = (delay?: number, value?: unknown) => new Promise((resolve) => setTimeout(() => resolve(value), delay));
   Object.defineProperty(setTimeout, PROMISIFY, { value: later });
   const undo = [
     replace(globalThis, "setTimeout", setTimeout),
-    replace(globalThis, "setInterval", (callback: () => void, delay = 0, ...args: unknown[]) => set(callback, delay, args, true)),
-    replace(globalThis, "clearTimeout", clear),
-    replace(globalThis, "clearInterval", clear),
+    replace(globalThis, "setInterval", (callback: () => void, delay: unknown, ...args: unknown[]) => set(callback, delay, args, true)),
+    replace(globalThis, "clearTimeout", clearBy(clearTimeout)),
+    replace(globalThis, "clearInterval", clearBy(clearInterval)),
     replace(globalThis, "Date", date),
     replace(performance, "now", () => time.elapsed - start),
     replace(Math, "random", random),
@@ -98,9 +115,21 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
   ];
   return () => {
     for (const each of undo) each();
-    isReplaced = false;
+    replaced = undefined;
   };
 }
+
+/**
+ * Two lines of a stack, after the frames of the kit. It is read only for a message, because it reads source maps.
+ *
+ * @param frames how many calls of the kit lie between the application and the error.
+ */
+export function placeOf({ stack = "" }: Error, frames: number): string {
+  return stack.split("\n").slice(frames + 1, frames + 3).map((line) => line.trim()).join(" ");
+}
+
+/** Whether a timer that was set there keeps the process of the app alive. */
+export const keepsAlive = (place: Error | undefined): boolean => !place || !unreffed.has(place);
 
 function replace(owner: object, name: string, value: unknown): () => void {
   const own = Object.getOwnPropertyDescriptor(owner, name);

@@ -56,6 +56,73 @@ describe("testkit, with globals", () => {
     assert.deepEqual(current(), real);
   });
 
+  it("takes a delay as the runtimes do: a text of digits, and what is no number as none", async () => {
+    const t = testkit(createChat().app, { globals: true });
+    await t.advance(5);
+    const start = Date.now();
+    const fired: unknown[] = [];
+    const later = (delay: unknown) => setTimeout(() => fired.push([delay, Date.now() - start]), delay as number);
+    for (const delay of ["100", "soon", null, undefined, Number.NaN, -1]) later(delay);
+    let count = 0;
+    const interval = setInterval(() => count++, "soon" as never);
+    await t.advance(100);
+    clearInterval(interval);
+    assert.deepEqual(fired, [["soon", 0], [null, 0], [undefined, 0], [Number.NaN, 0], [-1, 0], ["100", 100]]);
+    assert.equal(count, 100);
+    await t.close();
+  });
+
+  it("clears timers that were set before it, and no others", async () => {
+    const fired: string[] = [];
+    const early = setTimeout(() => fired.push("early"), 2 ** 30);
+    const t = testkit(createChat().app, { globals: true });
+    // Their numbers would reach that of the early one.
+    const timers = Array.from({ length: 3 + Number(early) % 5_000 }, () => setTimeout(() => fired.push("kit's"), 10));
+    const cleared: unknown[] = [];
+    await t.close().catch(() => {}); // They are left.
+    const clear = globalThis.clearTimeout;
+    globalThis.clearTimeout = (handle) => void cleared.push(handle);
+    try {
+      const next = testkit(createChat().app, { globals: true });
+      const own = setTimeout(() => fired.push("own"), 10);
+      clearTimeout(early);
+      clearTimeout(timers[0]); // Of the kit before.
+      clearTimeout(Number(timers[1]));
+      clearTimeout(undefined);
+      await next.advance(10);
+      clearTimeout(own); // It has fired.
+      await next.close();
+    } finally {
+      globalThis.clearTimeout = clear;
+      clear(early);
+    }
+    assert.deepEqual(fired, ["own"]);
+    assert.equal(cleared[0], early);
+  });
+
+  it("keeps the number of an interval while it repeats", async () => {
+    const t = testkit(createChat().app, { globals: true });
+    let count = 0;
+    const number = Number(setInterval(() => count++, 10));
+    await t.advance(20);
+    clearInterval(number);
+    await t.advance(100);
+    assert.equal(count, 2);
+    await t.close();
+  });
+
+  it("lets a timer be left for which the process does not go on", async () => {
+    const t = testkit(createChat().app, { globals: true });
+    // Deno's own type is a number.
+    const interval = setInterval(() => {}, 1_000) as unknown as { ref(): unknown; unref(): { hasRef(): boolean } };
+    assert.equal(interval.unref().hasRef(), false);
+    await t.close();
+    const next = testkit(createChat().app, { globals: true });
+    (setInterval(() => {}, 1_000) as unknown as typeof interval).unref();
+    (setInterval(() => {}, 2_000) as unknown as { unref(): typeof interval }).unref().ref();
+    await assert.rejects(next.close(), /^Error: The test has left a timer of the app, due in 2000 ms \(.*globals\.test[^,]*$/s);
+  });
+
   it("closes with an app that is observed, and while its inspector is open", async () => {
     const t = testkit(() => {
       const controller = new WebSocketController({ mode: "public", logger: false });
@@ -86,7 +153,9 @@ describe("testkit, with globals", () => {
 
   it("belongs to one kit at a time", async () => {
     const t = testkit(createChat().app, { globals: true });
-    assert.throws(() => testkit(createChat().app, { globals: true }), /another test kit has, close it first/);
+    const second = () => testkit(createChat().app, { globals: true });
+    // It says where the first was made: a test that failed before it closed its kit.
+    assert.throws(second, /another test kit has, close it first \(.*globals\.test/);
     await t.close();
     assert.equal(globalThis.setTimeout, real.setTimeout);
   });
