@@ -254,12 +254,17 @@ export class BareTestkit {
     stopped.start();
   }
 
-  /** Divides the nodes: those of one group reach only each other. The broker is in the largest group, of equal ones in the first. */
+  /**
+   * Divides the nodes, instead of an earlier partition. The broker is in the largest group, of equal ones in the first: the nodes of
+   * the other groups reach no other node.
+   */
   partition(...groups: number[][]): void {
     const broker = this.#broker;
     if (!broker) throw new TypeError("Cannot divide the nodes: there is one only");
     const largest = groups.reduce((best, group) => group.length > best.length ? group : best, groups[0] ?? []);
-    for (const number of groups.flat()) if (!largest.includes(this.#node("divide", number).number)) broker.cut(number);
+    const cut = groups.flat().filter((number) => !largest.includes(this.#node("divide", number).number));
+    this.heal();
+    for (const number of cut) broker.cut(number);
   }
 
   /** Ends a {@link partition}. */

@@ -94,6 +94,28 @@ describe("testkit, several nodes", () => {
     await t.close();
   });
 
+  it("divides the nodes anew", async () => {
+    const { t, chats } = createNodes(3);
+    t.partition([0], [1, 2]);
+    t.partition([0, 1], [2]);
+    await t.advance(0);
+    const bob = await t.connect({ token: "bob", node: 1 });
+    const items = received(bob.subscribe("room:1"));
+    await t.advance(10_000);
+    const publish = async (node: number) => {
+      const published = chats[node]!.channels.publish("room:1", "said", node).then(() => "published", ({ code }) => code);
+      await t.advance(10_000);
+      return await published;
+    };
+    assert.equal(await publish(0), "published");
+    assert.deepEqual(items.at(-1)?.data, 0);
+    assert.equal(await publish(2), "ENGINE_UNAVAILABLE");
+    assert.throws(() => t.partition([0], [1], [7]), /there is none/);
+    assert.equal(await publish(0), "published"); // As before.
+    t.heal();
+    await t.close();
+  });
+
   it("refuses a controller with an engine of its own", () => {
     const tested = () => new WebSocketController({ engine: new MemoryEngine(), logger: false });
     assert.throws(() => testkit(tested, { nodes: 2 }), /has the option engine, leave it out/);
