@@ -195,7 +195,8 @@ export class BareTestkit {
 
   /**
    * Lets time pass: every timer of servers and clients fires at its own time, in order, and what it begins is over before the next one
-   * fires. `0` only waits until nothing is under way. What the app awaits of outside the process, such as a database, is not waited for.
+   * fires. `0` only waits until nothing is under way. What the app awaits of outside the process, such as a database, is not waited
+   * for, and neither is `node:crypto`.
    */
   advance(ms: number): Promise<void> {
     if (!(typeof ms === "number" && ms >= 0 && ms < Infinity)) throw new TypeError("Cannot advance: pass a number of ms from 0");

@@ -11,9 +11,6 @@ export const nextTurn = (): Promise<void> =>
 /** Turns without activity after which nothing is under way. In one all promises settle; where immediates cannot be counted, they take more. */
 const QUIET_TURNS = immediate ? 1 : 3;
 
-/** The methods of `crypto.subtle` whose promises are counted. */
-const SUBTLE = ["sign", "verify", "digest", "importKey", "deriveBits", "deriveKey", "encrypt", "decrypt"] as const;
-
 /** Those that watch. They share one wrapper of each method: kits that overlap end in any order, and each could unwrap only its own. */
 const watching = new Set<Turns>();
 
@@ -24,7 +21,7 @@ const undoes: (() => void)[] = [];
 
 /**
  * What happens in later turns of the event loop, in the order it was posted. In memory nothing takes time, so that everything under way
- * is over after a few turns. Cryptography runs outside of the event loop, and is counted.
+ * is over after a few turns. `crypto.subtle` runs outside of the event loop, and is counted.
  */
 export class Turns {
   #posted: (() => void)[] = [];
@@ -86,11 +83,12 @@ function done(operation: unknown): void {
 }
 
 function wrapAll(): void {
-  for (const name of SUBTLE) {
+  for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(crypto.subtle))) {
+    if (name === "constructor") continue;
     wrap(crypto.subtle, name, (original) => (...args: unknown[]) => {
       const operation = {};
       operations.add(operation);
-      return (original(...args) as Promise<unknown>).finally(() => done(operation)); // As all of these methods return.
+      return (original(...args) as Promise<unknown>).finally(() => done(operation)); // As all of its methods return.
     });
   }
   if (!immediate) return;

@@ -162,10 +162,17 @@ describe("testkit", () => {
   });
 
   it("puts back what it wraps when kits that overlap are closed in any order", async () => {
-    const wrapped = () => [globalThis.setImmediate, globalThis.clearImmediate, crypto.subtle.sign, crypto.subtle.verify];
+    const methods = Object.getOwnPropertyNames(SubtleCrypto.prototype).filter((name) => name !== "constructor");
+    const wrapped = () => [
+      globalThis.setImmediate,
+      globalThis.clearImmediate,
+      ...methods.map((name) => crypto.subtle[name as "sign"]),
+    ];
     const real = wrapped();
+    assert.ok(methods.includes("generateKey"));
     for (const order of [[0, 1], [1, 0]]) {
       const kits = [testkit(createChat().app), testkit(createChat().app)];
+      for (const [index, each] of wrapped().entries()) assert.notEqual(each, real[index], `${methods[index - 2]}`);
       for (const index of order) await kits[index]!.close();
       assert.deepEqual(wrapped(), real);
     }
@@ -195,6 +202,7 @@ describe("testkit", () => {
       authenticate: async () => {
         // Much longer than a few turns of the event loop.
         for (let n = 0; n < 20; n++) await crypto.subtle.sign("HMAC", key, new Uint8Array(100_000));
+        for (let n = 0; n < 20; n++) await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-384" }, true, ["sign"]);
         return { accountability: { user: "slow", role: null } };
       },
     });
