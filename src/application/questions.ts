@@ -3,7 +3,7 @@ import type { Contract } from "../protocol/contract-types.ts";
 import type { PayloadSchema } from "./schema.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
-import { issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
+import { decode, issuePath, type WebSocketMessage } from "../protocol/protocol.ts";
 import { checkSchema, parse, SCHEMA } from "./schema.ts";
 
 /** Options of {@link WebSocketClient.ask}. */
@@ -25,6 +25,7 @@ export interface AskedConnection {
 }
 
 interface Question {
+  readonly type: string;
   /** The user who was asked. */
   readonly user: string | null;
   resolve(answer: WebSocketMessage): void;
@@ -34,8 +35,11 @@ interface Question {
 /** Starts the `uid` of every question, so that an answer is recognised where its question is no longer known. */
 const PREFIX = "ask:";
 
-/** An answer in the text of a frame: one that is held back may be what the holding middleware waits for. */
-export const ANSWER: RegExp = /"uid":\s*"ask:/;
+/** Types that a client takes for messages of the protocol, and does not answer. */
+const RESERVED = new Set(["auth", "ping", "pong", "subscription", "presence"]);
+
+/** Finds what may be an answer without decoding the frame. */
+const ANSWER = /"uid":\s*"ask:/;
 
 /** Whether the message answers a question. */
 export const isAnswer = ({ uid, status }: WebSocketMessage): boolean =>
@@ -80,6 +84,7 @@ export class Questions {
     if (typeof type !== "string" || type === "" || type.length > 64 || "type" in payload || "uid" in payload) {
       throw new TypeError(`Cannot ask "${type}": pass a type of 1 to 64 characters, and a payload without type and uid`);
     }
+    if (RESERVED.has(type)) throw new TypeError(`Cannot ask "${type}": the protocol uses this name, choose another`);
     checkMs(`Cannot ask "${type}": timeout`, timeout);
     signal?.throwIfAborted();
     const fail = (code: string, why: string, details?: Record<string, unknown>) =>
@@ -91,7 +96,7 @@ export class Questions {
     let abort = () => {};
     try {
       const answered = new Promise<WebSocketMessage>((resolve, reject) => {
-        this.#open.set(uid, { user, resolve, reject });
+        this.#open.set(uid, { type, user, resolve, reject });
         abort = () => reject(signal!.reason); // Called by the signal only.
       });
       if (!this.#connection.send(frame)) throw fail("DISCONNECTED", "the client is not connected, or does not read");
@@ -109,6 +114,17 @@ export class Questions {
       this.#open.delete(uid);
       signal?.removeEventListener("abort", abort);
     }
+  }
+
+  /**
+   * Whether the frame answers an open question: it may be what the holding middleware waits for. Whatever else a client sends must
+   * wait, also with the `uid` of a question.
+   */
+  isAnsweredBy(text: string): boolean {
+    if (this.#open.size === 0 || !ANSWER.test(text)) return false;
+    const decoded = decode(text);
+    if (!decoded.ok || !isAnswer(decoded.message)) return false;
+    return this.#open.get(decoded.message.uid as string)?.type === decoded.message.type; // As `isAnswer` has checked.
   }
 
   /** Hands an answer to its question. Returns whether there is one. */

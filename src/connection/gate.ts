@@ -4,7 +4,7 @@ import { byteLength, exceedsBytes, textOf } from "../protocol/bytes.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
 import { STREAM_TYPES } from "../application/handlers.ts";
-import { ANSWER, isAnswer, notAsked } from "../application/questions.ts";
+import { isAnswer, notAsked } from "../application/questions.ts";
 import { questionsOf } from "../application/websocket-client.ts";
 import { decode, encode } from "../protocol/protocol.ts";
 
@@ -24,9 +24,13 @@ export function receive(owner: Connection, data: string | ArrayBuffer | ArrayBuf
   }
   if (rateGate && !rateGate.lets(owner, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
   const text = typeof data === "string" ? data : textOf(data);
-  const isFirst = owner.state === "admitted" && text !== null && owner.pipeline?.isHeld && ANSWER.test(text);
-  if (!owner.pipeline?.isHeld || isFirst) pass(owner, text);
+  if (!owner.pipeline?.isHeld || isAnswered(owner, text)) pass(owner, text);
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+}
+
+/** Whether the frame, which would have to wait, answers an open question. */
+function isAnswered({ state, client }: Connection, text: string | null): boolean {
+  return state === "admitted" && text !== null && !!questionsOf(client)?.isAnsweredBy(text);
 }
 
 /** Decodes a message, checks the identity and calls the handlers. `null`: the frame was not text. */

@@ -207,7 +207,10 @@ describe("client.ask", () => {
 
   it("rejects what it cannot ask", async () => {
     const { client, transport } = create();
-    const wrong = [["", {}], ["x".repeat(65), {}], ["a", { type: 1 }], ["a", { uid: 1 }], ["a", { n: 1n }]] as const;
+    const wrong = [["", {}], ["x".repeat(65), {}], ["a", { type: 1 }], ["a", { uid: 1 }], ["a", { n: 1n }], [
+      "auth",
+      {},
+    ]] as const;
     for (const [type, payload] of wrong) await assert.rejects(client.ask(type, payload), TypeError);
     await assert.rejects(client.ask("a", {}, { timeout: 0 }), TypeError);
     await assert.rejects(client.ask("a", {}, { reply: v.minLength(1) as never }), TypeError);

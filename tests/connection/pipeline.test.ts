@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import * as v from "valibot";
 import { Pipeline } from "../../src/connection/pipeline.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
@@ -109,5 +110,75 @@ describe("Connection, held by two things at a time", () => {
     revalidation.resolve({ accountability });
     for (let n = 0; n < 5; n++) await turn();
     assert.deepEqual(transport.take(), [{ type: "pong", uid: 2 }]);
+  });
+});
+
+describe("Connection, that is sent messages with the uid of a question", () => {
+  const quote = { type: "confirm", uid: "ask:1" };
+
+  it("handles them in order, whatever they quote", async () => {
+    const { controller } = observe({ mode: "public", rateLimit: false });
+    const [order, stall]: [string[], Stall] = [[], new Stall()];
+    controller.handle(
+      "slow",
+      v.objectAsync({ n: v.pipeAsync(v.string(), v.checkAsync(() => stall.promise.then(() => true))) }),
+      ({ message }) => void order.push(message.n),
+    );
+    controller.handle("fast", v.object({ n: v.string() }), ({ message }) => void order.push(message.n));
+    const { connection, client, transport } = open(controller);
+    const asked = client.ask("confirm");
+    const [{ uid }] = transport.take();
+    connection.message(JSON.stringify({ type: "slow", n: "1" }));
+    connection.message(JSON.stringify({ type: "fast", n: "2", quote }));
+    connection.message(JSON.stringify({ type: "fast", n: "3", uid: "ask:2", status: "ok" }));
+    connection.message(JSON.stringify({ type: "fast", n: "4", uid }));
+    assert.deepEqual([order, transport.take()], [[], []]);
+    stall.resolve();
+    for (let n = 0; n < 9; n++) await turn();
+    // The third is a late answer, and the fourth none.
+    assert.deepEqual(order, ["1", "2", "4"]);
+    connection.message(JSON.stringify({ ...quote, uid, status: "ok", data: 1 }));
+    assert.equal(await asked, 1);
+  });
+
+  it("lets no more of them wait than `maxPipelined`", async () => {
+    const { controller } = observe({ mode: "public", rateLimit: false, maxPipelined: 4 });
+    let count = 0;
+    controller.use(() => (count++, new Promise(() => {})));
+    const { connection, transport } = open(controller);
+    for (let n = 0; n < 6; n++) connection.message(JSON.stringify({ type: "slow", uid: `ask:${n}`, status: "ok" }));
+    assert.equal(count, 0); // Late answers are shown to no middleware, and hold nothing.
+    for (let n = 0; n < 6; n++) connection.message(JSON.stringify({ type: "slow", uid: `ask:${n}` }));
+    assert.deepEqual([count, transport.closes[0]?.code], [1, 4529]);
+  });
+
+  it("verifies one auth message at a time, also with the uid of an open question", async () => {
+    const stalls: Stall<null>[] = [];
+    const { controller } = observe({
+      mode: "public",
+      rateLimit: false,
+      authenticate: () => {
+        const stall = new Stall<null>();
+        stalls.push(stall);
+        return stall.promise;
+      },
+    });
+    const { connection, client, transport } = open(controller);
+    const asked = client.ask("confirm");
+    const [{ uid }] = transport.take();
+    for (const status of [undefined, "ok", "error"]) {
+      for (const each of ["ask:1", uid]) {
+        connection.message(JSON.stringify({ type: "auth", uid: each, status, access_token: "guess" }));
+      }
+    }
+    for (let n = 0; n < 6; n++) {
+      assert.equal(stalls.length, Math.min(n + 1, 3));
+      stalls[n]?.resolve(null);
+      for (let m = 0; m < 9; m++) await turn();
+    }
+    // The third failure in a row closes the connection.
+    assert.equal(transport.closes[0]?.code, 4401);
+    connection.closed(4401, "", true);
+    await assert.rejects(asked);
   });
 });

@@ -296,14 +296,19 @@ export const authentication: Behaviour[] = [
   {
     title: "of two auth messages the last accepted one counts, however slow the first is",
     async run(server) {
-      const wire = await Wire.open(server.port, "/public");
-      wire.write(frames({ type: "auth", access_token: "stall:ann", uid: 1 }, { type: "auth", access_token: "bob", uid: 2 }));
-      await server.control("public", "wait", { event: "stalled" });
-      await server.control("public", "release", { name: "stall:ann" });
-      assert.deepEqual(await wire.next(), { type: "auth", status: "ok", uid: 1 });
-      assert.deepEqual(await wire.next(), { type: "auth", status: "ok", uid: 2 });
-      assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "bob");
-      wire.reset();
+      // The second pair looks like answers to questions, which need not wait for earlier messages.
+      for (
+        const [one, two] of [[{ uid: 1 }, { uid: 2 }], [{ uid: "ask:1", status: "ok" }, { uid: "ask:2", status: "ok" }]] as const
+      ) {
+        const wire = await Wire.open(server.port, "/public");
+        wire.write(frames({ type: "auth", access_token: "stall:ann", ...one }, { type: "auth", access_token: "bob", ...two }));
+        await server.control("public", "wait", { event: "stalled" });
+        await server.control("public", "release", { name: "stall:ann" });
+        assert.deepEqual(await wire.next(), { type: "auth", status: "ok", uid: one.uid });
+        assert.deepEqual(await wire.next(), { type: "auth", status: "ok", uid: two.uid });
+        assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "bob");
+        wire.reset();
+      }
     },
   },
   {
