@@ -141,7 +141,7 @@ describe("Connection, that is sent messages with the uid of a question", () => {
     assert.equal(await asked, 1);
   });
 
-  it("lets no more of them wait than `maxPipelined`", async () => {
+  it("lets no more of them wait than `maxPipelined`", () => {
     const { controller } = observe({ mode: "public", rateLimit: false, maxPipelined: 4 });
     let count = 0;
     controller.use(() => (count++, new Promise(() => {})));
