@@ -245,6 +245,8 @@ function idFault(key: string, id: unknown): string | null {
   if (id === null) return null;
   if (typeof id !== "string" || id === "") return `accountability.${key} must be a non-empty string or null`;
   // The JSON of PostgreSQL holds neither.
-  if (id.includes("\u0000") || !id.isWellFormed()) return `accountability.${key} must have no NUL and no half of a surrogate pair`;
+  if (id.includes("\u0000") || !id.isWellFormed()) {
+    return `accountability.${key} must have no NUL and no half of a surrogate pair`;
+  }
   return exceedsBytes(id, MAX_ID_BYTES) ? `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long` : null;
 }

@@ -45,7 +45,9 @@ export function readTarget(text: string): Target | null {
     if (pair.startsWith(IS_TOKEN)) tokens.push(pair.slice(IS_TOKEN.length));
     else rest += `&${pair}`;
   }
-  if (!tokens.every((token) => PLAIN_TOKEN.test(token)) || rest !== "" && !PLAIN_QUERY.test(rest.slice(1))) return parseTarget(text);
+  if (!tokens.every((token) => PLAIN_TOKEN.test(token)) || rest !== "" && !PLAIN_QUERY.test(rest.slice(1))) {
+    return parseTarget(text);
+  }
   return { url: rest === "" ? url : `${url}?${rest.slice(1)}`, tokens };
 }
 

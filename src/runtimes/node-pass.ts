@@ -70,8 +70,7 @@ export class Pass implements Host, Runtime {
 export class HeldResponse extends http.ServerResponse {
   #isAnswered = false;
   #whenAnswered: (() => void) | undefined;
-  /** `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host. */
-  readonly [HOST]: Pass | undefined;
+  readonly pass: Pass | undefined;
   /** Headers of an acceptance. Absent: none but its mark. */
   sent: Headers | undefined;
   /** Whether the head is that of our acceptance. It is not written: ws writes the 101. */
@@ -79,7 +78,7 @@ export class HeldResponse extends http.ServerResponse {
 
   constructor(incoming: IncomingMessage, pass?: Pass) {
     super(incoming);
-    this[HOST] = pass;
+    this.pass = pass;
     this.shouldKeepAlive = false; // The HTTP parser has released this connection.
     this.on("error", ignore); // Node reports writes after the end here.
   }
@@ -102,7 +101,7 @@ export class HeldResponse extends http.ServerResponse {
     const isBare = given === ACCEPTED_HEADERS && this.getHeaderNames().length === 0;
     const sent = isBare ? undefined : headersOf(this, given);
     const isMarked = sent?.has(ACCEPTED) ?? true;
-    this.isAcceptance = this[HOST]?.end(status, isMarked) ?? false;
+    this.isAcceptance = this.pass?.end(status, isMarked) ?? false;
     if (this.isAcceptance) {
       this.sent = sent;
       this.statusCode = status;
@@ -150,11 +149,19 @@ export class HeldResponse extends http.ServerResponse {
   }
 }
 
-// Not in the class: the types of Node have a property where Node has a getter.
-Object.defineProperty(HeldResponse.prototype, "headersSent", {
-  configurable: true,
-  get(this: HeldResponse): boolean {
-    return this.isAcceptance || Reflect.get(http.ServerResponse.prototype, "headersSent", this);
+// Not in the class: declarations cannot have a getter for a symbol, or where the types of Node have a property.
+Object.defineProperties(HeldResponse.prototype, {
+  headersSent: {
+    configurable: true,
+    get(this: HeldResponse): boolean {
+      return this.isAcceptance || Reflect.get(http.ServerResponse.prototype, "headersSent", this);
+    },
+  },
+  // `@hono/node-server` passes the response as `c.env.outgoing`, where the route finds the host.
+  [HOST]: {
+    get(this: HeldResponse): Pass | undefined {
+      return this.pass;
+    },
   },
 });
 

@@ -75,7 +75,9 @@ export class NodeUpgrade {
     claiming: (app: AttachedApp) => boolean,
     unclaimed: Promise<void> | undefined,
   ): Promise<void> | undefined {
-    if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) return this.#refuseHeaders(apps.some(claiming) ? undefined : unclaimed);
+    if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
+      return this.#refuseHeaders(apps.some(claiming) ? undefined : unclaimed);
+    }
     const [first] = apps.length === 1 ? apps : [apps.find(claiming) ?? apps[0]];
     const held = request && this.#askListeners(request, first!.connections);
     if (held?.isAcceptance) return void this.#upgrade(this.#pass!, held.sent); // The pass has set it.

@@ -105,7 +105,11 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
   Object.defineProperty(setTimeout, PROMISIFY, { value: later });
   const undo = [
     replace(globalThis, "setTimeout", setTimeout),
-    replace(globalThis, "setInterval", (callback: () => void, delay: unknown, ...args: unknown[]) => set(callback, delay, args, true)),
+    replace(
+      globalThis,
+      "setInterval",
+      (callback: () => void, delay: unknown, ...args: unknown[]) => set(callback, delay, args, true),
+    ),
     replace(globalThis, "clearTimeout", clearBy(clearTimeout)),
     replace(globalThis, "clearInterval", clearBy(clearInterval)),
     replace(globalThis, "Date", date),
