@@ -32,6 +32,7 @@ const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 /** One GET that requests a WebSocket. Its socket must have an `error` listener. */
 export class NodeUpgrade {
   readonly #ws: Ws;
+  readonly #opened: (socket: Socket) => void;
   readonly #incoming: IncomingMessage;
   readonly #socket: Socket;
   readonly #head: Buffer;
@@ -40,8 +41,10 @@ export class NodeUpgrade {
   #pass: Pass | undefined;
   #held: HeldResponse | undefined;
 
-  constructor(ws: Ws, incoming: IncomingMessage, socket: Socket, head: Buffer) {
+  /** @param opened called when the socket is a WebSocket. */
+  constructor(ws: Ws, opened: (socket: Socket) => void, incoming: IncomingMessage, socket: Socket, head: Buffer) {
     this.#ws = ws;
+    this.#opened = opened;
     this.#incoming = incoming;
     this.#socket = socket;
     this.#head = head;
@@ -163,7 +166,7 @@ export class NodeUpgrade {
     });
     upgrading = undefined;
     // ws calls back before it returns, unless it refuses the handshake.
-    if (isOpen) return;
+    if (isOpen) return this.#opened(this.#socket);
     acceptance.abandoned();
     linger(this.#socket);
   }

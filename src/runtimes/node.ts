@@ -10,7 +10,7 @@ import { Connections } from "../connection/connections.ts";
 import { consoleLogger, errorRecord } from "../application/log.ts";
 import { type FetchApp, hasRoute } from "./node-request.ts";
 import type { AttachedApp } from "./node-upgrade.ts";
-import { startRoutes } from "./runtime.ts";
+import { startRoutes, UPGRADED } from "./runtime.ts";
 import { loadWs, type Ws } from "./ws.ts";
 
 export type { FetchApp };
@@ -153,9 +153,14 @@ class Upgrades {
       headers["transfer-encoding"] !== undefined;
   }
 
+  readonly #opened = (socket: Socket): void => {
+    socket.off("error", ignore); // ws has its own. A second listener takes 64 bytes.
+    this.#emit.call(this.#server, UPGRADED, socket);
+  };
+
   #handleUpgrade(...args: UpgradeArguments): true {
     const [incoming, socket, head] = args;
-    // Stays for good: a reset emits `error`, which ends the process without a listener.
+    // Until the socket is a WebSocket: a reset emits `error`, which ends the process without a listener.
     if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
     if (socket.destroyed) return true;
     const fail = (error: unknown) => {
@@ -180,7 +185,7 @@ class Upgrades {
     }
     const apps = this.#attached;
     const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
-    const upgrade = new NodeUpgrade(ws, ...args);
+    const upgrade = new NodeUpgrade(ws, this.#opened, ...args);
     const run = (unclaimed?: Promise<void>) => {
       const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
         this.#server.emit("request", incoming, response);

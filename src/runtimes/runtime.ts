@@ -52,6 +52,9 @@ export const START: unique symbol = Symbol.for("noroshi.start") as never; // As 
 /** On `controller.upgrade`: its controller, for a test kit that is given an app. Registered, as {@link HOST} is. */
 export const CONTROLLER: unique symbol = Symbol.for("noroshi.controller") as never; // As above.
 
+/** Event of a `node:http` server: this socket is a WebSocket from now on, and its connection ends it. Registered, as {@link HOST} is. */
+export const UPGRADED: unique symbol = Symbol.for("noroshi.upgraded") as never; // As above.
+
 /** Whether it is `controller.upgrade`. Hono wraps the handlers of a sub-app with an error handler of its own. */
 export function isRoute(handler: object): boolean {
   return unwrapped(handler) !== undefined;

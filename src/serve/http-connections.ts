@@ -1,8 +1,8 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { HOST } from "../runtimes/runtime.ts";
+import { HOST, UPGRADED } from "../runtimes/runtime.ts";
 
-/** Tracks the TCP connections of a `node:http` server, so that it can end idle ones. */
+/** Tracks the TCP connections of a `node:http` server until they are WebSockets, so that it can end idle ones. */
 export class HttpConnections {
   /** The latest response of each connection; `null` before the first. */
   readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
@@ -22,10 +22,14 @@ export class HttpConnections {
     // Prepended: the app's listener may answer at once.
     server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
       if (!open.has(socket)) return; // Already closed.
-      // `attachWebSocket` made this response for an upgrade: from here on only `destroy` ends the connection.
+      // `attachWebSocket` made this response for an upgrade.
       if (HOST in response) return void open.set(socket, UPGRADING);
       open.set(socket, response);
       if (this.#isDraining) this.#endAfter(socket, response);
+    });
+    server.on(UPGRADED, (socket: Socket) => {
+      open.delete(socket);
+      socket.off("close", forget);
     });
   }
 

@@ -242,7 +242,10 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
         server.close(() => resolve());
         http.stop();
       }),
-    kill: () => http.destroy(),
+    kill() {
+      http.destroy();
+      for (const { transport } of [...connections]) transport.terminate();
+    },
   };
 }
 
