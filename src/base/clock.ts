@@ -108,7 +108,7 @@ export function checkMs(what: string, value: unknown): void {
 
 /** Something that has a deadline. */
 export interface Timed {
-  /** The deadline, in ms of the monotonic clock. */
+  /** The deadline, in whole ms of the monotonic clock: V8 takes 16 bytes more for any other number. */
   readonly deadline: number;
   /** Index in the heap; −1: not in it. */
   readonly heapIndex: number;
@@ -163,7 +163,7 @@ export class Deadlines {
 
   /** Switches to another clock. The time left to each deadline stays the same. */
   use(clock: Clock): void {
-    const shift = clock.monotonic() - this.#clock.monotonic();
+    const shift = Math.ceil(clock.monotonic() - this.#clock.monotonic());
     this.#disarm();
     for (const handle of this.#own.values()) this.#clock.clearTimeout(handle);
     this.#own.clear();
@@ -177,7 +177,7 @@ export class Deadlines {
   set(timed: Timed, delay: number): void {
     const item: HeapItem = timed;
     this.#due.delete(item);
-    item.deadline = this.#clock.monotonic() + delay;
+    item.deadline = Math.ceil(this.#clock.monotonic() + delay);
     if (item.heapIndex < 0) item.heapIndex = this.#heap.push(item) - 1;
     this.#up(item.heapIndex);
     this.#down(item.heapIndex);

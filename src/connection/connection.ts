@@ -11,7 +11,7 @@ import type { MessageUid } from "../protocol/errors.ts";
 import { FLOOD, pass, receive } from "./gate.ts";
 import { Identity } from "./identity.ts";
 import type { Slot } from "../base/limits.ts";
-import { ageLimit, remainingAge } from "./max-age.ts";
+import { ageLimit, endAfter, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
 import { steppedFor } from "./stepped-transport.ts";
@@ -45,18 +45,18 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   #state: ConnectionState = "opening";
   /** Set when the close begins. After our own close frame it stays, whatever the peer echoes. */
   #close: Close | undefined;
-  /** When the connection reaches `maxAge`, in ms of the monotonic clock. */
-  #endsAt = Infinity;
+  /** When the connection reaches `maxAge`, in ms of the monotonic clock; `undefined`: never. */
+  #endsAt: number | undefined;
   /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
-  /** When the next check of the heartbeat is, in ms of the monotonic clock; Infinity: never. */
-  readonly nextPingAt: number = Infinity;
-  /** When the peer last sent anything, in ms of the monotonic clock. The heartbeat writes it too. */
+  /** When the next check of the heartbeat is, in whole ms of the monotonic clock; `undefined`: never. */
+  readonly nextPingAt: number | undefined = undefined;
+  /** When the peer last sent anything, in whole ms of the monotonic clock. The heartbeat writes it too. */
   receivedAt = 0;
   /** Dropped messages that the client has not been notified of. */
   readonly missed: number = 0;
-  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else Infinity. */
-  readonly following: number = Infinity;
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else `undefined`. */
+  readonly following: number | undefined = undefined;
   /** Absent until a message is refused. */
   readonly flood: Flood | undefined = undefined;
   indexedBy: IndexKeys | undefined = undefined;
@@ -81,7 +81,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     if (this.#state !== "opening") return;
     this.#state = "pending";
     const { heartbeat, options } = this.host;
-    this.#endsAt = this.host.monotonic() + ageLimit(options.maxAge);
+    this.#endsAt = endAfter(ageLimit(options.maxAge), this.host.monotonic());
     // A timer would prevent hibernation. Without protocol pings, only a `ping` message can probe the client.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.identity.opened(state, since);
@@ -91,7 +91,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   /** The socket woke from hibernation: the same connection continues, without another `connect`. */
   restored(saved: SavedConnection): void {
     const { monotonic, now, options } = this.host;
-    this.#endsAt = monotonic() + remainingAge(saved.ends_at, options.maxAge, now());
+    this.#endsAt = endAfter(remainingAge(saved.ends_at, options.maxAge, now()), monotonic());
     this.#state = saved.phase;
     this.hasDropped = true; // Perhaps: it is not saved.
     this.identity.restored(saved);
@@ -112,7 +112,9 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   /** Records a sign of life: a message, or a protocol ping or pong. Returns the time, in ms of the monotonic clock. */
   heard(): number {
     this.transport.heard?.();
-    return this.receivedAt = this.host.monotonic();
+    const now = this.host.monotonic();
+    this.receivedAt = Math.floor(now);
+    return now;
   }
 
   /** The socket closed, by either side. Only the first call has an effect. */
@@ -176,7 +178,9 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
       }
       return this.closed(ABNORMAL, "", false);
     }
-    if (this.host.monotonic() >= this.#endsAt) return this.close(CloseCode.SERVICE_RESTART, "Maximum age", "age");
+    if (this.#endsAt !== undefined && this.host.monotonic() >= this.#endsAt) {
+      return this.close(CloseCode.SERVICE_RESTART, "Maximum age", "age");
+    }
     try {
       this.host.heartbeat?.due(this);
     } catch (error) {
@@ -230,7 +234,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   }
 
   spare(): void {
-    this.receivedAt = this.host.monotonic();
+    this.receivedAt = Math.floor(this.host.monotonic());
     this.transport.ask?.();
   }
 
@@ -304,7 +308,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
         until,
         accountability,
         expires_at: expiresAt,
-        ...(this.#endsAt < Infinity && { ends_at: now() + this.#endsAt - monotonic() }),
+        ...(this.#endsAt !== undefined && { ends_at: now() + this.#endsAt - monotonic() }),
       });
     } catch (error) {
       // An attachment holds 16 KiB. Without a save, the connection would wake with its previous identity.
@@ -388,7 +392,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     // An alarm follows the wall clock itself, and each check would wake a hibernating object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
     const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
-    const age = Math.max(0, this.#endsAt - monotonic());
+    const age = this.#endsAt === undefined ? Infinity : Math.max(0, this.#endsAt - monotonic());
     const next = Math.min(wait, age, heartbeat?.remaining(this) ?? Infinity, sender.remaining(this));
     if (next === Infinity) deadlines.delete(this);
     else deadlines.set(this, next);

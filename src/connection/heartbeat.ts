@@ -4,8 +4,8 @@ import type { Connection } from "./connection.ts";
 /** The connection that is checked. Only {@link Heartbeat} writes `nextPingAt`. */
 type Checked = Writable<Pick<Connection, "nextPingAt" | "receivedAt" | "probe" | "timedOut">>;
 
-/** `receivedAt` from a ping until the peer sends anything. */
-const AWAITS_ANSWER = -Infinity;
+/** `receivedAt` from a ping until the peer sends anything: below all times, and whole as they are. */
+const AWAITS_ANSWER = -(2 ** 31);
 
 /**
  * Checks happen at multiples of this many ms, or of a hundredth of the shorter wait if that is less, so that one timer serves many.
@@ -37,18 +37,18 @@ export class Heartbeat {
 
   start(owner: Checked): void {
     // Spread over half a period, or clients that reconnect together after a restart would be pinged together forever.
-    owner.receivedAt = this.#now() - this.#period * Math.random() / 2;
+    owner.receivedAt = Math.floor(this.#now() - this.#period * Math.random() / 2);
     owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);
   }
 
   /** Time until {@link due} must be called, in ms; Infinity: never. */
   remaining({ nextPingAt }: Checked): number {
-    return Math.max(0, nextPingAt - this.#now());
+    return nextPingAt === undefined ? Infinity : Math.max(0, nextPingAt - this.#now());
   }
 
   due(owner: Checked): void {
     const now = this.#now();
-    if (owner.nextPingAt > now) return;
+    if (owner.nextPingAt === undefined || owner.nextPingAt > now) return;
     if (owner.receivedAt === AWAITS_ANSWER) return owner.timedOut();
     // A peer that sent anything is pinged a full period after that.
     owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);

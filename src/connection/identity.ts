@@ -20,8 +20,8 @@ const MAX_FAILURES = 3;
 export class Identity {
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
-  /** When the accountability was proved, in ms of the monotonic clock. */
-  provedAt: number = -Infinity;
+  /** When the accountability was proved, in whole ms of the monotonic clock; `undefined`: unknown, so every late order applies to it. */
+  provedAt: number | undefined = undefined;
   /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation. */
   until = 0;
   /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` when it is not running. */
@@ -70,7 +70,7 @@ export class Identity {
     // The connection exists already, even beyond `maxConnectionsPerUser`.
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
-    this.provedAt = -Infinity; // Unknown, so every late order applies to it.
+    this.provedAt = undefined;
     // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }
@@ -312,7 +312,7 @@ export class Identity {
     // A frozen copy, as the authenticator has made: deliveries are indexed by it.
     this.accountability = Object.isFrozen(accountability) ? accountability : Object.freeze({ ...accountability });
     this.expiresAt = expiresAt;
-    this.provedAt = this.#owner.host.monotonic();
+    this.provedAt = Math.floor(this.#owner.host.monotonic());
     this.#generation++;
   }
 

@@ -11,3 +11,6 @@ export function remainingAge(endsAt: number | undefined, maxAge: number, now: nu
   if (endsAt === undefined || maxAge === Infinity) return ageLimit(maxAge);
   return Math.min(Math.max(0, endsAt - now), maxAge);
 }
+
+/** The end of the time left, in ms of the clock that `now` was read from; `undefined`: never. */
+export const endAfter = (left: number, now: number): number | undefined => left < Infinity ? now + left : undefined;

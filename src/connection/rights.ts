@@ -51,6 +51,6 @@ export class Rights {
     const matching = connections.matching(filter);
     if (age === undefined) return matching;
     const until = monotonic() - age + timeout;
-    return matching.filter(({ identity }) => identity.provedAt <= until);
+    return matching.filter(({ identity }) => identity.provedAt === undefined || identity.provedAt <= until);
   }
 }

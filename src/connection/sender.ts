@@ -40,7 +40,7 @@ export class Sender {
         if (transport.send(frame)) {
           this.sent++;
           // UTF-8 has at most 3 bytes per code unit.
-          if (owner.following < Infinity || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
+          if (owner.following !== undefined || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
           return true;
         }
       }
@@ -61,14 +61,16 @@ export class Sender {
       // Frames that wait for the end of the turn do not show a slow client: write them and look again.
       transport.write?.();
       // A frame larger than the limit takes time to leave: what follows it has the whole limit again.
-      if (transport.bufferedAmount > maxBufferedBytes) return owner.following + frame.bytes <= maxBufferedBytes;
+      if (transport.bufferedAmount > maxBufferedBytes) {
+        return owner.following !== undefined && owner.following + frame.bytes <= maxBufferedBytes;
+      }
     }
-    if (owner.following < Infinity) owner.following = Infinity;
+    if (owner.following !== undefined) owner.following = undefined;
     return true;
   }
 
   #follow(owner: Receiver, { bytes }: Frame): void {
-    if (owner.following < Infinity) owner.following += bytes;
+    if (owner.following !== undefined) owner.following += bytes;
     else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
   }
 

@@ -195,7 +195,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "order-ageless": {
     title: "A late order also ends connections that were opened after it was given",
     file: "connection/rights.ts",
-    before: "return matching.filter(({ identity }) => identity.provedAt <= until);",
+    before: "return matching.filter(({ identity }) => identity.provedAt === undefined || identity.provedAt <= until);",
     after: "return until < 0 ? [] : matching;",
   },
   "rights-restored": {
