@@ -14,6 +14,7 @@ import type { Slot } from "../base/limits.ts";
 import { ageLimit, endAfter, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
+import type { Lag } from "./sender.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
@@ -53,10 +54,8 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   readonly nextPingAt: number | undefined = undefined;
   /** When the peer last sent anything, in whole ms of the monotonic clock. The heartbeat writes it too. */
   receivedAt = 0;
-  /** Dropped messages that the client has not been notified of. */
-  readonly missed: number = 0;
-  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else `undefined`. */
-  readonly following: number | undefined = undefined;
+  /** Absent until a message is dropped, or one above `maxBufferedBytes` is sent. */
+  readonly lag: Lag | undefined = undefined;
   /** Absent until a message is refused. */
   readonly flood: Flood | undefined = undefined;
   indexedBy: IndexKeys | undefined = undefined;
@@ -226,7 +225,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   }
 
   get heldBytes(): number {
-    return this.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` comes first, for it alone.
+    return this.lag && this.lag.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` comes first, for it alone.
   }
 
   get socket(): unknown {

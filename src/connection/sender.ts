@@ -5,9 +5,17 @@ import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 
-/** The connection that frames are sent to. Only {@link Sender} writes `missed` and `following`. */
+/** What a client that reads slowly, or was sent a large frame, lags behind by. */
+export interface Lag {
+  /** Dropped messages that it has not been notified of. */
+  missed: number;
+  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else `undefined`. */
+  following: number | undefined;
+}
+
+/** The connection that frames are sent to. Only {@link Sender} writes `lag`. */
 type Receiver = Writable<
-  Pick<Connection, "missed" | "following" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error">
+  Pick<Connection, "lag" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error">
 >;
 
 /** Interval at which a slow client is checked for room, in ms. */
@@ -36,11 +44,11 @@ export class Sender {
     if (readyState !== OPEN) return false;
     try {
       if (this.#hasRoom(owner, frame)) {
-        if (owner.missed > 0) this.#notify(owner);
+        if (owner.lag && owner.lag.missed > 0) this.#notify(owner, owner.lag);
         if (transport.send(frame)) {
           this.sent++;
           // UTF-8 has at most 3 bytes per code unit.
-          if (owner.following !== undefined || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
+          if (owner.lag || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
           return true;
         }
       }
@@ -55,48 +63,49 @@ export class Sender {
 
   #hasRoom(owner: Receiver, frame: Frame): boolean {
     const { maxBufferedBytes } = this.#options;
-    const { transport } = owner;
+    const { lag, transport } = owner;
     const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
     if (!isDrained && transport.bufferedAmount > maxBufferedBytes) {
       // Frames that wait for the end of the turn do not show a slow client: write them and look again.
       transport.write?.();
       // A frame larger than the limit takes time to leave: what follows it has the whole limit again.
       if (transport.bufferedAmount > maxBufferedBytes) {
-        return owner.following !== undefined && owner.following + frame.bytes <= maxBufferedBytes;
+        return lag?.following !== undefined && lag.following + frame.bytes <= maxBufferedBytes;
       }
     }
-    if (owner.following !== undefined) owner.following = undefined;
+    if (lag?.following !== undefined) lag.following = undefined;
     return true;
   }
 
   #follow(owner: Receiver, { bytes }: Frame): void {
-    if (owner.following !== undefined) owner.following += bytes;
-    else if (bytes > this.#options.maxBufferedBytes) owner.following = 0;
+    if (owner.lag?.following !== undefined) owner.lag.following += bytes;
+    else if (bytes > this.#options.maxBufferedBytes) lagOf(owner).following = 0;
   }
 
   /** Counts a frame that was not handed over, or that the runtime dropped after accepting it. */
   drop(owner: Receiver): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
-    if (owner.missed++ > 0) return;
+    if (lagOf(owner).missed++ > 0) return;
     this.lagged++;
     owner.fellBehind();
   }
 
   /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
-  remaining({ missed }: Receiver): number {
-    return missed > 0 ? PERIOD : Infinity;
+  remaining({ lag }: Receiver): number {
+    return lag && lag.missed > 0 ? PERIOD : Infinity;
   }
 
   /** Notifies the client of the messages it missed, if there is room now. */
   due(owner: Receiver): void {
-    const { missed, readyState, transport } = owner;
-    if (missed > 0 && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
+    const { lag, readyState, transport } = owner;
+    if (!lag || lag.missed === 0 || readyState !== OPEN) return;
+    if (transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner, lag);
   }
 
-  #notify(owner: Receiver): void {
-    const count = owner.missed;
-    owner.missed = 0;
+  #notify(owner: Receiver, lag: Lag): void {
+    const count = lag.missed;
+    lag.missed = 0;
     owner.transport.send(
       new Frame(
         `{"type":"server","status":"error","error":{"code":"MESSAGES_DROPPED","message":"Too slow","count":${count}}}`,
@@ -105,4 +114,8 @@ export class Sender {
     );
     owner.notified();
   }
+}
+
+function lagOf(owner: Receiver): Lag {
+  return owner.lag ??= { missed: 0, following: undefined };
 }
