@@ -134,21 +134,21 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
-/** A socket of Bun, and the data that Bun keeps with it. */
+/**
+ * The socket of which Bun is delivering a message. Bun corks it meanwhile, so replies are one write without the queue. They must not wait
+ * for the end of the turn: Bun answers a close frame that arrived with the message before that.
+ */
+let read: BunTransport | undefined;
+
+/** A socket of Bun, and the data that Bun keeps with it. From nine fields on, JSC would take 112 bytes in place of 80. */
 export class BunTransport implements SocketData, Transport, Writer {
   /** Set when the socket opens. Nothing uses it before. */
   socket!: BunSocket;
   batch: Batch | undefined;
-  ponged?: (number: number | undefined) => void;
+  declare ponged?: (number: number | undefined) => void;
   readonly publisher: Publisher;
-  readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
-  /**
-   * Whether Bun is delivering a message of this socket. Bun corks the socket meanwhile, so replies are one write without the
-   * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
-   */
-  #isReading = false;
   /** Bytes that the socket held when the turn's first frame was queued. */
   #buffered = 0;
   /** `bytes.published` at the last write to this socket. A write flushes earlier publications. */
@@ -158,9 +158,8 @@ export class BunTransport implements SocketData, Transport, Writer {
     Object.defineProperty(this.prototype, SOCKET, { value: true });
   }
 
-  constructor(server: BunServer, { protocol, open }: Acceptance) {
+  constructor(server: BunServer, { open }: Acceptance) {
     this.publisher = publisherOf(server);
-    this.#batching = protocol === BATCHING;
     this.#open = open;
   }
 
@@ -184,11 +183,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   received(message: string | Uint8Array): void {
-    this.#isReading = true;
+    read = this;
     try {
       this.#connection?.message(message);
     } finally {
-      this.#isReading = false;
+      read = undefined;
     }
   }
 
@@ -222,7 +221,7 @@ export class BunTransport implements SocketData, Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
-    if (!this.#isReading) {
+    if (read !== this) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       queue.push(this, frame);
       return true;
@@ -245,7 +244,7 @@ export class BunTransport implements SocketData, Transport, Writer {
     this.#caughtUp = bytes.published;
     if (batch.count === 1) return this.#send(batch.last!.text);
     socket.cork(() => {
-      if (this.#batching) { for (const text of batch.texts()) this.#send(text); }
+      if (this.#connection?.client.handshake.protocol === BATCHING) { for (const text of batch.texts()) this.#send(text); }
       else for (const { text } of batch.frames()) this.#send(text);
     });
   }
