@@ -223,7 +223,10 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
     // HTTP/1 by default. The server closes connections of other requests too, such as those of `noroshi/http`.
-    fetch: (request, env) => fetch(request, Object.assign(env as NodeEnv, { [HOST]: host })),
+    fetch(request, env) {
+      (env as NodeEnv)[HOST] = host;
+      return fetch(request, env as NodeEnv);
+    },
     serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
   }) as Server; // As above.
   const http = new HttpConnections(server);
@@ -269,6 +272,7 @@ async function load() {
 /** The `env` that `@hono/node-server` and our upgrade pass with a request. */
 interface NodeEnv {
   readonly incoming: IncomingMessage;
+  [HOST]?: Host;
   remoteAddr?: { transport: "tcp"; hostname: string | undefined; port: number | undefined };
 }
 
