@@ -46,6 +46,7 @@ export class Revocations {
 
   /** Whether a later one than number `since` matches this user and role. */
   includes(kind: Revocation, { user, role }: Accountability, since: number): boolean {
+    if (this.#recent.length === 0) return false; // Nearly always.
     return this.#recent.some(({ kind: revoked, filter, number }) =>
       revoked === kind && number > since && (filter.user === undefined || filter.user === user) &&
       (filter.role === undefined || filter.role === role)
